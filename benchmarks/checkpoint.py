@@ -40,7 +40,7 @@ TABLES = {
     "load": ("load into the live tensors", "ms", tuple(w for w in WAYS if w not in COPIES)),
 }
 """A measurement: title, unit and contenders."""
-_LOOK_EVERY_S = 0.002
+_POLL_EVERY_S = 0.002
 
 
 class Peak:
@@ -56,11 +56,11 @@ def peak() -> Iterator[Peak]:
     process, over, found = psutil.Process(), Event(), Peak()
     before = process.memory_info().rss
 
-    def look() -> None:
-        while not over.wait(_LOOK_EVERY_S):
+    def sample_memory() -> None:
+        while not over.wait(_POLL_EVERY_S):
             found.bytes = max(found.bytes, process.memory_info().rss - before)
 
-    thread = Thread(target=look, daemon=True)
+    thread = Thread(target=sample_memory, daemon=True)
     thread.start()
     try:
         yield found
@@ -76,17 +76,17 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def take_part(options: argparse.Namespace) -> None:
+def run_method(options: argparse.Namespace) -> None:
     """Measure one method in this process; write its figures to a file."""
     torch.set_num_threads(options.threads)
     work = Work(options.size, 1, 1, seq_len=32, threads=options.threads)
-    way = WAYS[options.contender](work, options.folder)
+    method = WAYS[options.contender](work, options.folder)
     blocked, disk = [], []
     with peak() as while_saving:
         for step in range(1, NUM_SAVES + 1):
             begin = time.perf_counter()
-            blocked.append(seconds(lambda step=step: way.save(step)))  # type: ignore[misc]
-            way.settle()
+            blocked.append(seconds(lambda step=step: method.save(step)))  # type: ignore[misc]
+            method.settle()
             disk.append(time.perf_counter() - begin)
     figures = {
         "first": blocked[0],
@@ -95,14 +95,14 @@ def take_part(options: argparse.Namespace) -> None:
         "save_bytes": while_saving.bytes,
     }
     with peak() as while_loading:
-        figures["load"] = min(seconds(way.load) for _ in range(NUM_LOADS))
+        figures["load"] = min(seconds(method.load) for _ in range(NUM_LOADS))
     figures["load_bytes"] = while_loading.bytes
     options.result.write_text(json.dumps(figures))
     # PyTorch 2.13's gloo threads abort the process in about one exit of ten: leave without them.
     os._exit(0)
 
 
-def one_way(options: argparse.Namespace, name: str) -> Mapping[str, float]:
+def measure_method(options: argparse.Namespace, name: str) -> Mapping[str, float]:
     """The figures of one method, measured in a process of its own."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         result = Path(folder) / "figures.json"
@@ -127,7 +127,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Mapping[str, float]]]
         order = options.only if number % 2 == 0 else options.only[::-1]
         found = {}
         for name in order:
-            found[name] = one_way(options, name)
+            found[name] = measure_method(options, name)
             print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr, flush=True)
         measured.append(found)
     return measured
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        take_part(options)
+        run_method(options)
         return
     if options.smoke:
         options.size, options.rounds = "tiny", 1

@@ -188,9 +188,11 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
             yield f"{out.name}: {link} is of step {found.manifest.step}, not {right.manifest.step}"
         elif (first := compare(right, found).first) is not None:
             yield f"{out.name}: {link} differs in {first.place}"
-    kept = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)]
-    if kept[0] != kept[1]:
-        yield f"{out.name}: holds {kept[1]}, not {kept[0]}"
+    checkpoints = [
+        sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (reference, out)
+    ]
+    if checkpoints[0] != checkpoints[1]:
+        yield f"{out.name}: holds {checkpoints[1]}, not {checkpoints[0]}"
     expected, actual = reference / "metrics.jsonl", out / "metrics.jsonl"
     logged = [
         [(line["kind"], line["step"]) for line in _lines(path)] for path in (expected, actual)

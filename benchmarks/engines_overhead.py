@@ -34,7 +34,7 @@ def train(contender: str, work: Work) -> None:
         ours(work, engine)
 
 
-def one_contender(options: argparse.Namespace, contender: str) -> float:
+def measure_contender(options: argparse.Namespace, contender: str) -> float:
     """Start the ranks of `contender`; its seconds per step."""
     return ranks.seconds_of("benchmarks.engines_overhead", contender, options)
 
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace, engine: str) -> list[dict[str, float]]:
     measured = []
     for number in range(options.rounds):
         order = SIDES if number % 2 == 0 else SIDES[::-1]
-        seconds = {side: one_contender(options, f"{side}:{engine}") for side in order}
+        seconds = {side: measure_contender(options, f"{side}:{engine}") for side in order}
         measured.append({f"{side} {engine}": seconds[side] for side in SIDES})
         print(f"{engine}: round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
     return measured
@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.contender:
         engine = options.contender.partition(":")[2]
-        ranks.take_part(options, partial(train, options.contender), CALLS.get(engine, 1))
+        ranks.run_contender(options, partial(train, options.contender), CALLS.get(engine, 1))
         return
 
     result = []

@@ -127,11 +127,11 @@ def _processor() -> str:
 
 def command(module: str, arguments: Sequence[str]) -> str:
     """The command that made the figures, without the output path."""
-    kept = list(arguments)
-    if "--json" in kept:
-        at = kept.index("--json")
-        del kept[at : at + 2]
-    return shlex.join(["python", "-m", f"benchmarks.{module}", *kept])
+    remaining = list(arguments)
+    if "--json" in remaining:
+        at = remaining.index("--json")
+        del remaining[at : at + 2]
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *remaining])
 
 
 def save(

@@ -75,7 +75,7 @@ def raw_compile(work: Work) -> None:
         optimizer.zero_grad()
 
 
-def take_part(options: argparse.Namespace) -> None:
+def run_contender(options: argparse.Namespace) -> None:
     """Run one contender in this process and write its figures to a file."""
     size, seq_len, micro_batch = options.case
     device = "cpu" if options.smoke else "cuda"
@@ -105,7 +105,9 @@ def flops(work: Work) -> float:
     return (per_sample or float("nan")) * work.micro_batch
 
 
-def one_contender(options: argparse.Namespace, case: Case, contender: str) -> Mapping[str, float]:
+def measure_contender(
+    options: argparse.Namespace, case: Case, contender: str
+) -> Mapping[str, float]:
     """The figures of one contender, measured in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "figures.json"
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        take_part(options)
+        run_contender(options)
         return
 
     facts = machine(("torch",))
@@ -146,7 +148,7 @@ def main() -> None:
     measured = []
     for case in SMOKE if options.smoke else CASES:
         for contender in CONTENDERS:
-            figures = one_contender(options, case, contender)
+            figures = measure_contender(options, case, contender)
             rate = case.micro_batch * case.seq_len / figures["seconds"]
             share = figures["flops"] / figures["seconds"] / ceiling
             print(

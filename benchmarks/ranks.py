@@ -32,7 +32,9 @@ def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
 
 
-def take_part(options: argparse.Namespace, train: Callable[[Work], object], calls: int = 1) -> None:
+def run_contender(
+    options: argparse.Namespace, train: Callable[[Work], object], calls: int = 1
+) -> None:
     """Run one rank of a contender; rank 0 writes its seconds per step to a file.
 
     `train` does the work; `calls` is how often a step calls the optimizer. Does not return.

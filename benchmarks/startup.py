@@ -49,7 +49,7 @@ def seconds_until_line(arguments: list[str], file: Path) -> float:
     return seconds
 
 
-def one_round(size: str, folder: Path) -> dict[str, float]:
+def measure_round(size: str, folder: Path) -> dict[str, float]:
     """Measure both contenders once."""
     line, run = folder / "line", folder / "run"
     bare = [sys.executable, "-c", BARE.format(size=size), str(line)]
@@ -73,7 +73,7 @@ def main() -> None:
     measured = []
     for number in range(-1, options.rounds):  # round -1 fills the file cache, thrown away
         with tempfile.TemporaryDirectory() as folder:
-            seconds = one_round(options.size, Path(folder))
+            seconds = measure_round(options.size, Path(folder))
         if number >= 0:
             measured.append(seconds)
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)

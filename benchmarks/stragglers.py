@@ -35,7 +35,7 @@ def main() -> None:
     ranks.add_options(parser, rounds=9)
     options = parser.parse_args()
     if options.contender:
-        ranks.take_part(options, partial(train, options))
+        ranks.run_contender(options, partial(train, options))
         return
 
     measured = []

@@ -52,8 +52,8 @@ def test_the_table_shows_the_requested_metrics_or_the_goal(run):
 def test_rows_survive_saving_and_loading(run, tmp_path):
     row = read("event_seg", "real", "a command", run, 1, 2.5)
     path = tmp_path / "families.json"
-    save_rows(path, "told", {"cores": "2"}, [row])
-    assert load_rows(path, Row) == ("told", {"cores": "2"}, [row])
+    save_rows(path, "a command", {"cores": "2"}, [row])
+    assert load_rows(path, Row) == ("a command", {"cores": "2"}, [row])
     assert isinstance(load_rows(path, Row)[2][0], Row)
 
 

@@ -235,21 +235,21 @@ def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
     Raises AssertionError where pieces overlap, contradict each other or leave a hole.
     """
     shapes = outcomes[0].shapes
-    whole: dict[tuple[str, str], np.ndarray] = {}
+    joined_tensors: dict[tuple[str, str], np.ndarray] = {}
     for outcome in outcomes:
         for kind, name, start, data, replicated in outcome.pieces:
             size = int(np.prod(shapes[name], dtype=np.int64))
-            flat = whole.setdefault((kind, name), np.full(size, np.nan, np.float32))
-            place = flat[start : start + len(data)]
+            flat = joined_tensors.setdefault((kind, name), np.full(size, np.nan, np.float32))
+            interval = flat[start : start + len(data)]
             if replicated:
                 assert len(data) == size
-                assert np.isnan(place).all() or np.array_equal(place, data)
+                assert np.isnan(interval).all() or np.array_equal(interval, data)
             else:
-                assert np.isnan(place).all()
-            place[:] = data
-    for (kind, name), flat in whole.items():
+                assert np.isnan(interval).all()
+            interval[:] = data
+    for (kind, name), flat in joined_tensors.items():
         assert not np.isnan(flat).any(), f"{kind} of {name} has a hole"
-    return {key: flat.reshape(shapes[key[1]]) for key, flat in whole.items()}
+    return {key: flat.reshape(shapes[key[1]]) for key, flat in joined_tensors.items()}
 
 
 def distance(outcomes: list[Outcome], others: list[Outcome]) -> dict[str, float]:

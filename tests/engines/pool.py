@@ -17,7 +17,7 @@ TIMEOUT_S = 120.0
 
 
 class RankFailed(Exception):
-    """A rank raised, ended or did not answer; the text is its traceback."""
+    """A rank raised, ended or did not respond; the text is its traceback."""
 
 
 class Pool:
@@ -43,7 +43,7 @@ class Pool:
             while pipes:
                 ready = wait(list(pipes), TIMEOUT_S)
                 if not ready:
-                    raise RankFailed(f"ranks {sorted(pipes.values())} gave no answer")
+                    raise RankFailed(f"ranks {sorted(pipes.values())} did not respond")
                 for pipe in ready:
                     rank = pipes.pop(pipe)
                     results[rank] = _receive(pipe, rank)
@@ -81,7 +81,7 @@ def _receive(pipe: Connection, rank: int) -> Any:
     try:
         error, value = pipe.recv()
     except EOFError:
-        raise RankFailed(f"rank {rank} ended without an answer") from None
+        raise RankFailed(f"rank {rank} ended without a result") from None
     if error:
         raise RankFailed(f"rank {rank}:\n{error}")
     return value

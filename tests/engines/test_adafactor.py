@@ -25,16 +25,16 @@ def trained(world: World, engine: str) -> dict[tuple[str, str], list[float]]:
         build=lambda groups: torch.optim.Adafactor(groups, lr=0.1, eps=(None, 1.0)),
         clip_norm=None,
     )
-    made = build_engine(engine, world, options(Case(engine), world))
-    module = made.prepare(net, spec, [])
+    built = build_engine(engine, world, options(Case(engine), world))
+    module = built.prepare(net, spec, [])
     for step in range(STEPS):
         draw = torch.Generator().manual_seed(step)
         rows = torch.randn(8, 6, generator=draw).chunk(world.size)[world.rank]
-        with made.accumulate(last=True):
-            made.backward(module(rows).square().sum() / 8 * world.size)
-        made.step()
-    state = made.state()
-    made.close()
+        with built.accumulate(last=True):
+            built.backward(module(rows).square().sum() / 8 * world.size)
+        built.step()
+    state = built.state()
+    built.close()
     for piece in state.pieces:
         assert piece.data.numel() == np.prod(kind_shape(piece.kind, state.shapes[piece.name]))
     return {(piece.kind, piece.name): piece.data.tolist() for piece in state.pieces}
@@ -55,5 +55,5 @@ def test_two_ranks_have_the_state_of_one(worlds: dict[int, Pool], engine: str) -
 
 
 def test_engines_that_shard_weights_are_marked_in_the_catalog() -> None:
-    whole = [name for name, entry in ENGINES.items() if not entry.shards_parameters]
-    assert whole == ["local", "ddp", "oss"]
+    unsharded = [name for name, entry in ENGINES.items() if not entry.shards_parameters]
+    assert unsharded == ["local", "ddp", "oss"]

@@ -83,7 +83,7 @@ def free_ports() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_open_connection() -> Iterator[None]:
-    """torch aborts an interpreter that ends while one of its connections waits for an answer."""
+    """torch aborts an interpreter that ends while one of its connections waits for a response."""
     yield
     for thread in threading.enumerate():
         if thread.name == "rendezvous":
@@ -112,7 +112,7 @@ def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
 
 def test_a_port_of_another_program_is_skipped(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
-    # One uses the first port, one the last, and neither answers a connection.
+    # One uses the first port, one the last, and neither responds to a connection.
     with socket.create_server(("", port)), socket.create_server(("", port + PORTS - 1)):
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(open_store, 1, 2, SHORT)

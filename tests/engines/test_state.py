@@ -94,8 +94,8 @@ def test_slots_created_early_equal_those_of_the_first_step(build, shape) -> None
             parameter.grad = torch.tensor([1.0, -2.0, 0.5]).expand(shape) * (step + 1)
             optimizer.step()
     assert torch.equal(filled, fresh)
-    made = optimizers[1].state[fresh]
-    assert kinds == _forms(made)
+    fresh_slots = optimizers[1].state[fresh]
+    assert kinds == _forms(fresh_slots)
 
 
 def _forms(slots: dict) -> dict:
@@ -126,11 +126,11 @@ def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world) -
     def piece(kind: str, name: str, length: int) -> Piece:
         return Piece(kind, name, 0, torch.zeros(length), replicated=False)
 
-    whole = [piece("weight", "w", 60), piece("weight", "b", 4), piece("variance", "b", 4)]
+    complete = [piece("weight", "w", 60), piece("weight", "b", 4), piece("variance", "b", 4)]
     factors = [piece("row_var", "w", 20), piece("col_var", "w", 15)]
-    check_cover(State(shapes, [*whole, *factors], {}, {}, [], {}), world)
+    check_cover(State(shapes, [*complete, *factors], {}, {}, [], {}), world)
     with pytest.raises(EngineError, match="holds 14 of the 15 elements of col_var of 'w'"):
-        short = [*whole, factors[0], piece("col_var", "w", 14)]
+        short = [*complete, factors[0], piece("col_var", "w", 14)]
         check_cover(State(shapes, short, {}, {}, [], {}), world)
 
 

@@ -95,9 +95,9 @@ def test_each_attempt_starts_with_an_empty_store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A restarted rank would take the address of a dead one for its peer's, and hang."""
-    kept = TCPStore("127.0.0.1", 0, is_master=True)
+    store = TCPStore("127.0.0.1", 0, is_master=True)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(kept.port))
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     stores = []
     for attempt in ("0", "0", "1"):

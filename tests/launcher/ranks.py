@@ -31,7 +31,7 @@ def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
     return Outcome(status, reason, code, 4, 1.0, 0.1, None, None)
 
 
-def wait_for_the_others() -> None:
+def wait_forever() -> None:
     """Waits like a collective that one rank never enters."""
     time.sleep(100)
 
@@ -44,8 +44,8 @@ def work(job) -> Outcome:
         settings = resolved.settings
         line = [settings.train.seed, settings.optim.lr, resolved.batching.global_batch, console]
         (folder / f"seen-{ME}").write_text(f"{line} {os.environ['OMP_NUM_THREADS']}")
-    elif scene == "fault" and ME == 1:
-        raise ValueError("the second rank broke")
+    elif scene == "error" and ME == 1:
+        raise ValueError("the second rank failed")
     elif scene == "data":
         raise DataError("data/mine.txt is empty; a text of at least one line")
     elif scene == "killed" and ME == 1:
@@ -55,14 +55,14 @@ def work(job) -> Outcome:
             (folder / "pid").write_text(str(os.getpid()))
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
         wait_until_reaped(folder / "pid")
-        raise ValueError("the second rank broke")
+        raise ValueError("the second rank failed")
     elif scene == "hung" and ME == 1:
-        threading.Thread(target=give_up_on_main, args=(job,)).start()
-        wait_for_the_others()
-    elif scene == "gone" and ME == 1:
+        threading.Thread(target=exit_after_hang, args=(job,)).start()
+        wait_forever()
+    elif scene == "exits" and ME == 1:
         os._exit(0)
     elif scene.startswith("fits "):
-        tried(job)
+        record_attempt(job)
         numbers = resolved.batching
         if ME == 1 and numbers.micro_batch > int(scene.partition(" ")[2]):
             full: Any = SimpleNamespace(micro_batch=numbers.micro_batch, smaller=1, global_batch=8)
@@ -71,44 +71,42 @@ def work(job) -> Outcome:
         return outcome(1, "the loss of step 3 is not finite")
     elif scene == "signal":
         return until_signal(folder)
-    elif scene in ("faults", "saves, then fails once"):
-        tried(job)
-        if scene == "faults" or job.resume is None:
-            raise ValueError("the second rank broke")
-    elif scene == "folder gone" and ME == 1:
+    elif scene in ("errors", "saves, then fails once"):
+        record_attempt(job)
+        if scene == "errors" or job.resume is None:
+            raise ValueError("the second rank failed")
+    elif scene == "folder deleted" and ME == 1:
         shutil.rmtree(folder)
-        raise OSError("the run folder has gone")
-    elif scene == "folder gone":
-        wait_for_the_others()
-    elif scene == "breaks at a signal":
-        signal.signal(signal.SIGTERM, broken)
+        raise OSError("the run folder was deleted")
+    elif scene == "folder deleted":
+        wait_forever()
+    elif scene == "fails at a signal":
+        signal.signal(signal.SIGTERM, raise_in_handler)
         (folder / f"ready-{ME}").touch()
-        wait_for_the_others()
+        wait_forever()
     elif scene == "stuck":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         (folder / f"ready-{ME}").touch()
-        wait_for_the_others()
+        wait_forever()
     elif scene == "cores":
         (folder / f"cores-{ME}").write_text(str(sorted(os.sched_getaffinity(0))))
     elif scene == "gloo":
         broken_collective(folder)
-    if scene in ("fault", "killed", "hung", "gone"):
+    if scene in ("error", "killed", "hung", "exits"):
         (folder / "pid").write_text(str(os.getpid()))
-        wait_for_the_others()
+        wait_forever()
     return outcome()
 
 
-def give_up_on_main(job) -> None:
+def exit_after_hang(job) -> None:
     """Exits like the data watchdog, once the main thread hangs at a known line."""
     main = threading.main_thread().ident
-    while wait_for_the_others.__name__ not in "".join(
-        traceback.format_stack(sys._current_frames()[main])
-    ):
+    while wait_forever.__name__ not in "".join(traceback.format_stack(sys._current_frames()[main])):
         time.sleep(0.01)
     failures.exit_hung(job, ME, "waited 1 s for its data")
 
 
-def tried(job) -> None:
+def record_attempt(job) -> None:
     """Record the resume request of this attempt; rank 0 records and saves, then rank 1 fails."""
     request = job.resume
     mark = job.reports / "noted"
@@ -119,15 +117,15 @@ def tried(job) -> None:
     with (job.folder / "tries").open("a") as file:
         source = request and f"{request.source.name} {request.step} {tuple(request.reset)}"
         file.write(f"{source}\n")
-    if os.environ["SCENE"] != "faults" and request is None:
+    if os.environ["SCENE"] != "errors" and request is None:
         saved(job.folder, 5, job.resolved)
     mark.touch()
-    if os.environ["SCENE"] == "faults" or request is None:
-        wait_for_the_others()
+    if os.environ["SCENE"] == "errors" or request is None:
+        wait_forever()
 
 
-def broken(number: int, frame: object) -> None:
-    raise ValueError("it broke while it saved")
+def raise_in_handler(number: int, frame: object) -> None:
+    raise ValueError("failed during the save")
 
 
 def wait_until_reaped(file: Path) -> None:
@@ -162,7 +160,7 @@ def broken_collective(folder: Path) -> None:
     value = torch.tensor(float(ME + 1))
     dist.all_reduce(value)
     if ME == 1:
-        raise ValueError("the second rank broke")
+        raise ValueError("the second rank failed")
     (folder / "sum").write_text(str(value.item()))
     dist.all_reduce(value)
 

@@ -68,7 +68,7 @@ def change_tensor(folder: Path, key: str, change: Callable[[Any], None]) -> None
                 metadata = opened.metadata()
             change(tensors[key])
             save_file(tensors, path, metadata)
-            vouch(folder, path.name)
+            update_manifest(folder, path.name)
 
 
 def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -77,10 +77,10 @@ def change_state(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     state = json.loads(path.read_text())
     change(state)
     path.write_text(json.dumps(state))
-    vouch(folder, path.name)
+    update_manifest(folder, path.name)
 
 
-def vouch(folder: Path, name: str) -> None:
+def update_manifest(folder: Path, name: str) -> None:
     """Update the manifest for the current content of a file."""
     data = (folder / name).read_bytes()
     fields = json.loads((folder / "manifest.json").read_text())

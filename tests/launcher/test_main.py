@@ -14,7 +14,7 @@ def main():
     try:
         exec("raise KeyboardInterrupt")
     except KeyboardInterrupt:
-        print("told", end="")
+        print("printed", end="")
         return 130
 
 
@@ -33,4 +33,4 @@ def test_ctrl_c_in_generated_code_exits_with_130(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "told", "")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "printed", "")

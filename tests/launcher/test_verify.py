@@ -147,11 +147,11 @@ def test_a_changed_restart_within_the_interval_is_noted(run):
     shutil.rmtree(checkpoint(run, 4))
     with (run / "events.jsonl").open("a") as file:
         file.write(resumed(3) + resumed(4, written_by={"engine": "ddp", "world_size": 2}))
-        file.write(resumed(5, reset=["schedule"], changes=["optim.lr 1 in place of 2"]))
+        file.write(resumed(5, reset=["schedule"], changes=["optim.lr 2 → 1"]))
     _, _, notes = choose(find.find_saved(str(run), "verify"))
     assert notes == [
         "the run was resumed with changes at step 4: from engine ddp, world size 2",
-        "the run was resumed with changes at step 5: --reset schedule; optim.lr 1 in place of 2",
+        "the run was resumed with changes at step 5: --reset schedule; optim.lr 2 → 1",
     ]
 
 

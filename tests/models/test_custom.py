@@ -30,7 +30,7 @@ class Line(CustomTask):
         return {"loss": loss, "right": (logits.argmax(1)[third] == 2).sum(), "thirds": third.sum()}
 
 
-def made(cls=Line):
+def make_task(cls=Line):
     task = cls(SimpleNamespace(width=3), SimpleNamespace(), CONTEXT)
     task.setup()
     return task
@@ -42,17 +42,17 @@ def batch_of(task, *indices):
 
 def test_a_custom_task_has_every_task_method():
     names = [name for name in (*vars(Task), *Task.__annotations__) if name[0] != "_"]
-    assert [name for name in names if not hasattr(made(), name)] == []
+    assert [name for name in names if not hasattr(make_task(), name)] == []
 
 
 def test_the_parts_of_a_tuple_get_the_names_of_fields():
-    batch = batch_of(made(), 0, 5)
+    batch = batch_of(make_task(), 0, 5)
     assert batch["input"].tolist() == [[0, 0], [5, 5]]
     assert batch["target"].tolist() == [0, 2]
 
 
 def test_mappings_keep_their_names_and_other_samples_are_refused():
-    task = made()
+    task = make_task()
     assert task.collate([{"x": 1}, {"x": 2}])["x"].tolist() == [1, 2]
     with pytest.raises(DataError, match="a sample of Line is a Tensor") as wrong:
         task.collate([torch.zeros(2)])
@@ -64,8 +64,8 @@ def test_a_torch_dataset_is_a_split():
         def samples(self, split):
             return TensorDataset(torch.zeros(5, 2), torch.arange(5))
 
-    assert len(made(Points).data("val")) == 5
-    assert made(Points).facts() == {"samples": {"train": 5, "val": 5, "test": 5}}
+    assert len(make_task(Points).data("val")) == 5
+    assert make_task(Points).facts() == {"samples": {"train": 5, "val": 5, "test": 5}}
 
 
 def test_a_split_with_a_method_sample_draws_its_samples():
@@ -80,7 +80,7 @@ def test_a_split_with_a_method_sample_draws_its_samples():
         def samples(self, split):
             return Drawn()
 
-    assert made(Augmented).data("train").sample(0, 7) == {"x": 7}
+    assert make_task(Augmented).data("train").sample(0, 7) == {"x": 7}
 
 
 def test_an_empty_split_is_refused():
@@ -89,7 +89,7 @@ def test_an_empty_split_is_refused():
             return [] if split == "val" else super().samples(split)
 
     with pytest.raises(DataError, match="Empty has no samples for val"):
-        made(Empty)
+        make_task(Empty)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ def test_an_empty_split_is_refused():
     [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}],
 )
 def test_num_units_is_the_number_of_samples(batch):
-    assert made().num_units(batch) == 3
+    assert make_task().num_units(batch) == 3
 
 
 def test_the_metric_adds_up_over_batches_to_that_of_all_samples():
-    task, torch_model = made(), nn.Linear(2, 3)
+    task, torch_model = make_task(), nn.Linear(2, 3)
 
     def measured(*batches):
         metric = task.metric()
@@ -122,7 +122,7 @@ def test_a_pair_is_averaged_over_its_own_count():
             found = super().measure(model, batch)
             return {"loss": found["loss"], "right": (found["right"], found["thirds"])}
 
-    task, model = made(Pairs), nn.Linear(2, 3)
+    task, model = make_task(Pairs), nn.Linear(2, 3)
     nn.init.zeros_(model.weight)
     model.bias.data = torch.tensor([0.0, 0.0, 1.0])
     metric = task.metric()
@@ -135,17 +135,17 @@ def test_a_measure_without_a_loss_or_with_changing_names_is_an_error():
             return {"accuracy": torch.tensor(1)}
 
     with pytest.raises(ValueError, match=r"Silent\.measure returned accuracy, but no 'loss'"):
-        made(Silent).loss(nn.Linear(2, 3), batch_of(made(), 0))
+        make_task(Silent).loss(nn.Linear(2, 3), batch_of(make_task(), 0))
 
     class Fickle(Line):
         def measure(self, model, batch):
             found = super().measure(model, batch)
             return {"loss": found["loss"]} if len(batch["target"]) == 1 else found
 
-    metric = made(Fickle).metric()
-    metric.update(nn.Linear(2, 3), batch_of(made(), 0, 1))
+    metric = make_task(Fickle).metric()
+    metric.update(nn.Linear(2, 3), batch_of(make_task(), 0, 1))
     with pytest.raises(ValueError, match="val_loss, val_right, val_thirds for one batch and"):
-        metric.update(nn.Linear(2, 3), batch_of(made(), 0))
+        metric.update(nn.Linear(2, 3), batch_of(make_task(), 0))
 
 
 def test_blocks_are_the_children_with_parameters_and_the_members_of_containers():
@@ -157,5 +157,5 @@ def test_blocks_are_the_children_with_parameters_and_the_members_of_containers()
             super().__init__()
             self.first, self.rest, self.act, self.last = c, inner, nn.ReLU(), d
 
-    assert made().blocks(Net()) == [c, a, b, d]
-    assert made().blocks(nn.Sequential(a, nn.ReLU(), b)) == [a, b]
+    assert make_task().blocks(Net()) == [c, a, b, d]
+    assert make_task().blocks(nn.Sequential(a, nn.ReLU(), b)) == [a, b]

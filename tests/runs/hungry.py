@@ -15,16 +15,16 @@ from models.custom import CustomTask
 
 MIB = 2**20
 KIND, _, AMOUNT = os.environ.get("HUNGER", "").partition(" ")
-kept = []
+leaked = []
 batches = 0
 
 
-def eat(rows):
+def allocate(rows):
     """Allocate memory as set by HUNGER, for a micro-batch of this many rows."""
     global batches
     batches += 1
-    if KIND == "leak" and batches > 8 and not kept:  # until this many bytes are resident
-        kept.append(bytearray(int(AMOUNT) - psutil.Process().memory_info().rss))
+    if KIND == "leak" and batches > 8 and not leaked:  # until this many bytes are resident
+        leaked.append(bytearray(int(AMOUNT) - psutil.Process().memory_info().rss))
     elif KIND == "activations":  # MiB per row, with a limit of 1000 MiB
         if batches == 1:
             limit = psutil.Process().memory_info().vms + 1000 * MIB
@@ -47,7 +47,7 @@ class Hungry(CustomTask):
 
     def measure(self, model, batch):
         if model.training:
-            eat(len(batch["input"]))
+            allocate(len(batch["input"]))
         return {
             "loss": functional.cross_entropy(
                 model(batch["input"]), batch["target"], reduction="sum"

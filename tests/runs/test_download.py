@@ -9,11 +9,11 @@ from tests.runs.conftest import REQUESTS
 
 
 def test_a_run_downloads_its_data_and_trains_on_it(program):
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("requests/mine.jsonl", REQUESTS)
     with serving() as server:
-        url = server.on("/set.zip", Response(body=made.getvalue())).replace("//", "//ann:hidden@")
+        url = server.on("/set.zip", Response(body=buffer.getvalue())).replace("//", "//ann:hidden@")
         (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
         arguments = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
         done = program(*arguments, "--max-steps", "2", "--out", "run")

@@ -133,7 +133,7 @@ def has_pending(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of pending signals")
+@pytest.mark.skipif(sys.platform != "linux", reason="pending signals are read from /proc")
 def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
     with training(tmp_path, "--nproc", "2") as process:
         stopped = ranks(process)

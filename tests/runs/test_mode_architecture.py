@@ -21,18 +21,18 @@ MAY_DIFFER = {"loss", "curriculum"}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The tiny model of each family in each mode, with its initial weights."""
-    made = {}
+    built_states = {}
 
     def build(family, mode):
-        if (family, mode) not in made:
+        if (family, mode) not in built_states:
             settings = resolved(model=f"{family}:tiny", mode=mode).settings
             folder = tmp_path_factory.mktemp(f"{family}-{mode}")
             context = Context(0, settings.eval.share, folder, torch.device("cpu"))
             task = task_class(family)(settings.model, settings.data, context)
             task.setup()
             seeds.seed_weights(settings.train.seed)
-            made[family, mode] = dict(task.build().state_dict())
-        return made[family, mode]
+            built_states[family, mode] = dict(task.build().state_dict())
+        return built_states[family, mode]
 
     return build
 

@@ -51,8 +51,8 @@ def pairs():
 
 def saved(folder):
     """The checkpoints and links of a run."""
-    kept = sorted(path.name for path in (folder / "checkpoints").glob("*"))
-    return kept, sorted(name for name in ("best", "last") if (folder / name).exists())
+    checkpoints = sorted(path.name for path in (folder / "checkpoints").glob("*"))
+    return checkpoints, sorted(name for name in ("best", "last") if (folder / name).exists())
 
 
 @pytest.mark.parametrize(("family", "mode"), pairs())
@@ -73,15 +73,15 @@ def test_a_mode_trains_and_is_recorded(family, mode, tmp_path, monkeypatch):
     lines = run.metrics("train")
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all(math.isfinite(line["loss"]) for line in lines)
-    kept, links = saved(tmp_path / "run")
+    checkpoints, links = saved(tmp_path / "run")
     if mode == "benchmark":
-        assert (kept, links, run.metrics("eval")) == ([], [], [])
+        assert (checkpoints, links, run.metrics("eval")) == ([], [], [])
         assert (result["timing"]["steps"], result["timing"]["warmup_steps"]) == (2, 1)
     else:
         assert run.metrics("eval") and "best" in links
         assert result["timing"] is None
     if mode in ("fast", "ultra-fast"):
-        assert len(kept) == 1  # the best, which is the last here, and saved once
+        assert len(checkpoints) == 1  # the best, which is the last here, and saved once
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -30,7 +30,7 @@ CHANGES = {
 }
 
 
-def learn(world: World, engine: str) -> tuple[list[float], float]:
+def train_example(world: World, engine: str) -> tuple[list[float], float]:
     """Logged losses and the last accuracy of the example on one rank of `engine`."""
     sys.path.insert(0, str(EXAMPLES))
     from images import Images
@@ -46,7 +46,7 @@ def learn(world: World, engine: str) -> tuple[list[float], float]:
 @pytest.fixture(scope="module")
 def local(worlds):
     """The example in one process of plain PyTorch, the reference for every engine."""
-    return worlds[1].run(learn, "local")[0]
+    return worlds[1].run(train_example, "local")[0]
 
 
 def test_the_example_trains(local):
@@ -67,7 +67,7 @@ def test_the_example_trains_equally_under_every_other_engine(worlds, local, engi
 
 
 def same_losses(worlds, local, engine):
-    for losses, accuracy in worlds[1 if engine == "local" else 2].run(learn, engine):
+    for losses, accuracy in worlds[1 if engine == "local" else 2].run(train_example, engine):
         # Rounding of float32, which grows while the loss falls over 240 steps.
         assert losses[:4] == pytest.approx(local[0][:4], rel=1e-4)
         assert accuracy == pytest.approx(local[1], abs=0.05)
@@ -122,10 +122,10 @@ def elsewhere(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_custom_task_resumes_from_another_folder_to_the_same_end(saved, elsewhere):
-    whole = losses(saved)
+    unbroken = losses(saved)
     done = elsewhere("resume", str(saved / "checkpoints" / "step-00000003"))
     assert done.returncode == 0, done.stderr
-    assert losses(saved) == whole
+    assert losses(saved) == unbroken
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
 SHORT += ("--set", "train.preview=false", "--set", "log.every=1")
 STAGED = ("--model", "eeg_text:tiny", "--mode", "staged")
-ENCODER_ALONE = """\
+ENCODER_ONLY = """\
 import sys, launcher
 launcher.train("eeg_text:tiny", "staged", settings={
     "stages": ["encoder"], "train.max_steps": 2, "eval.share": 0.05}, console=False)
@@ -67,7 +67,7 @@ def test_the_pipeline_result_has_parameters_memory_and_best_of_both(staged_run):
 
 def test_the_first_stage_never_imports_the_text_decoder(home):
     done = subprocess.run(
-        [sys.executable, "-c", ENCODER_ALONE],
+        [sys.executable, "-c", ENCODER_ONLY],
         cwd=home,
         env=environment(),
         capture_output=True,

@@ -24,8 +24,8 @@ def lines(out: Path, *args: str) -> list[dict]:
         timeout=240,
     )
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in line.items() if k not in _TIMES} for line in found]
-    return [{k: v for k, v in line.items() if not k.endswith("_percent")} for line in kept]
+    untimed = [{k: v for k, v in line.items() if k not in _TIMES} for line in found]
+    return [{k: v for k, v in line.items() if not k.endswith("_percent")} for line in untimed]
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ text = "" if sys.stdin.isatty() or name != "sbatch" else sys.stdin.read()
 call = dict(name=name, args=sys.argv[1:], environment=dict(os.environ), text=text)
 with (folder / "calls.jsonl").open("a") as file:
     file.write(json.dumps(call) + "\\n")
-answers = folder / f"{{name}}.json"
-answers = json.loads(answers.read_text()) if answers.exists() else []
+responses = folder / f"{{name}}.json"
+responses = json.loads(responses.read_text()) if responses.exists() else []
 number = sum(json.loads(line)["name"] == name for line in (folder / "calls.jsonl").open())
-code, out, err = answers[min(number, len(answers)) - 1] if answers else (0, "", "")
+code, out, err = responses[min(number, len(responses)) - 1] if responses else (0, "", "")
 print(out, end="")
 print(err, end="", file=sys.stderr)
 sys.exit(code)

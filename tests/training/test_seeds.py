@@ -76,7 +76,7 @@ def test_dropout_after_a_resume_is_that_of_the_unbroken_run():
 
 
 @pytest.fixture
-def as_before():
+def restored_flags():
     kept = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     cudnn = torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
@@ -89,7 +89,7 @@ def as_before():
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = kept
 
 
-@pytest.mark.usefixtures("as_before")
+@pytest.mark.usefixtures("restored_flags")
 def test_only_deterministic_algorithms_are_left():
     seeds.make_deterministic(os.environ)
     assert torch.are_deterministic_algorithms_enabled()
@@ -97,7 +97,7 @@ def test_only_deterministic_algorithms_are_left():
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-@pytest.mark.usefixtures("as_before")
+@pytest.mark.usefixtures("restored_flags")
 @pytest.mark.filterwarnings("ignore:Error detected")
 def test_anomalies_name_the_forward_operation():
     seeds.detect_anomalies()

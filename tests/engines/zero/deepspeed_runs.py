@@ -45,8 +45,8 @@ def drawn(kind: str, name: str, shape: tuple[int, ...]) -> Tensor:
 def overwrite(state: State) -> None:
     """Write unique values into the pieces of each tensor."""
     for piece in state.pieces:
-        whole = drawn(piece.kind, piece.name, state.shapes[piece.name]).view(-1)
-        piece.data.copy_(whole[piece.start : piece.start + piece.data.numel()])
+        full = drawn(piece.kind, piece.name, state.shapes[piece.name]).view(-1)
+        piece.data.copy_(full[piece.start : piece.start + piece.data.numel()])
 
 
 def outputs_after_writing(world: World, case: Case) -> tuple[Tensor, Tensor]:

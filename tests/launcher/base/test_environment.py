@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-HOSTILE = 'raise SystemExit("the person\'s own package was imported")\n'
+HOSTILE = 'raise SystemExit("a package of the user was imported")\n'
 
 
 @pytest.fixture

@@ -89,12 +89,12 @@ def test_stages_add_times_and_take_the_largest_memory(tmp_path):
 
 def test_promises_are_checked_against_known_figures(cut):
     row = measured(ROW, cut)
-    whole, shortened = figures(row, True, False), figures(row, False, False)
-    assert whole.values["metric"] == 2.0 and whole.less_is_better
+    full_plan, shortened = figures(row, True, False), figures(row, False, False)
+    assert full_plan.values["metric"] == 2.0 and full_plan.less_is_better
     assert shortened.values["metric"] is None
     assert shortened.reason("metric") == "the runs were cut short"
-    assert whole.reason("time_to_metric") == "needs --until"
-    assert whole.reason("device_peak") == "no GPU"
+    assert full_plan.reason("time_to_metric") == "needs --until"
+    assert full_plan.reason("device_peak") == "no GPU"
     assert figures(Row("m", "fast", "local", error="broken"), True, False).values == {}
 
 

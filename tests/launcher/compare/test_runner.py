@@ -20,9 +20,11 @@ HALF = {"step_time": {"at_most": 0.5}}
 
 
 def candidate(mode, engine="local", promises=None, **stages):
-    made = replace(resolved(), promises=promises or {})
-    held = {name: replace(made, promises=promised) for name, promised in stages.items()}
-    return Candidate(mode, engine, CliArgs(), made, held)
+    settings = replace(resolved(), promises=promises or {})
+    stages_resolved = {
+        name: replace(settings, promises=promised) for name, promised in stages.items()
+    }
+    return Candidate(mode, engine, CliArgs(), settings, stages_resolved)
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ def rows(tmp_path):
 
     def make(*pairs: tuple[Candidate, CandidateRuns], limits: Limits | None = None):
         candidates = [candidate for candidate, _ in pairs]
-        held = Comparison(candidates, limits or Limits(steps=3), 1, tmp_path, [])
-        return runner._rows(held, [found for _, found in pairs])
+        stages_resolved = Comparison(candidates, limits or Limits(steps=3), 1, tmp_path, [])
+        return runner._rows(stages_resolved, [found for _, found in pairs])
 
     return make
 
@@ -88,12 +90,14 @@ def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
 
 
 def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_path):
-    whole = tmp_path / "staged"
+    folder_of_all = tmp_path / "staged"
     small = {"device": None, "host": 500, "host_growth": 100}
-    folder(whole / "1-encoder", 0.25, peak=small)
-    folder(whole / "2-text", 0.5, peak={**small, "host_growth": 140})
+    folder(folder_of_all / "1-encoder", 0.25, peak=small)
+    folder(folder_of_all / "2-text", 0.5, peak={**small, "host_growth": 140})
     stages = [{"name": "encoder", "folder": "1-encoder"}, {"name": "text", "folder": "2-text"}]
-    (whole / "result.json").write_text(json.dumps({"status": "completed", "stages": stages}))
+    (folder_of_all / "result.json").write_text(
+        json.dumps({"status": "completed", "stages": stages})
+    )
     memory = {"peak_memory": {"at_most": 0.5}}
     limit = {"host_peak_bytes": {"at_most": 499}}
     staged = candidate("staged", promises=memory, encoder={**memory, **limit}, text=memory)
@@ -101,7 +105,7 @@ def test_staged_training_has_a_row_for_the_whole_and_one_per_stage(rows, tmp_pat
 
     default, all_of_it, encoder, text = rows(
         (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
-        (staged, CandidateRuns([whole])),
+        (staged, CandidateRuns([folder_of_all])),
     )
     assert [row.stage for row in (all_of_it, encoder, text)] == [None, "encoder", "text"]
     assert default.peak_memory_bytes == 300

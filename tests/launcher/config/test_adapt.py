@@ -60,8 +60,8 @@ def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)
     assert run.values["loader.workers"].origin.where == "--set train.debug=true"
-    kept = resolved("train.debug=true", "loader.workers=2", model="language", machine=SERVER)
-    assert kept.settings.loader.workers == 2
+    run = resolved("train.debug=true", "loader.workers=2", model="language", machine=SERVER)
+    assert run.settings.loader.workers == 2
 
 
 def test_fp16_set_by_the_user_is_refused_without_a_gpu():

@@ -91,8 +91,8 @@ def test_flash_attention_is_dropped_without_its_precision():
     assert fitted(run) == {"memory.attention": ("flash", "auto")}
     [note] = [note for note in run.notes if note.startswith("memory.attention")]
     assert note.endswith("flash attention needs a 16-bit precision, and precision is fp32")
-    kept = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="bf16")
-    assert kept.settings.memory.attention == "flash"
+    unchanged = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="bf16")
+    assert unchanged.settings.memory.attention == "flash"
 
 
 def test_a_cuda_cache_setting_of_the_user_is_refused_on_a_cpu():

@@ -39,7 +39,7 @@ MANY = {
     "a mode": resolved(mode="fast"),
     "another size": resolved(model="language:small", mode="resource-efficient"),
     "the first run": resolved(model=None),
-    "words": resolved("optim.betas=[0.8, 0.9]", "data.path=embedded:commands", lr="3e-4"),
+    "lists": resolved("optim.betas=[0.8, 0.9]", "data.path=embedded:commands", lr="3e-4"),
     "lengths": resolved("eval.every=2 epochs", "save.every=5%", epochs="3"),
     "an engine": resolved(engine="zero3", nproc="2"),
     "a batch": resolved("train.global_batch=6", batch_size="3", nproc="2"),

@@ -104,16 +104,16 @@ class _Requests(BaseHTTPRequestHandler):
         return int(wanted.removeprefix("bytes=").rstrip("-"))
 
     def _head(self, response: Response, start: int | None) -> None:
-        whole, left = len(response.body), len(response.body) - (start or 0)
-        if start is not None and not left:
+        size, remaining = len(response.body), len(response.body) - (start or 0)
+        if start is not None and not remaining:
             self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{whole}")
+            self.send_header("Content-Range", f"bytes */{size}")
         elif start is not None:
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         else:
             self.send_response(response.status)
-        length = left if response.length is None else response.length
+        length = remaining if response.length is None else response.length
         if response.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         elif length or response.length is None:

@@ -24,8 +24,8 @@ FILES = {"a.txt": b"one", "in/b.txt": b"two" * 1000, "in/empty.txt": b""}
 
 def tar(*members, mode="w", files=FILES):
     """A tar file of `files`, and of `members` as (name, type, link) with a content of 3 bytes."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode=mode) as archive:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -35,13 +35,13 @@ def tar(*members, mode="w", files=FILES):
             info.type, info.linkname = kind, link
             info.size = 3 if kind == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(b"bad"))
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def zipped(*members, files=FILES, mode=None):
     """A zip file of `files`, and of `members` as (name, content) with the `mode` of Unix."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a duplicate name
         for name, content in files.items():
             archive.writestr(name, content)
@@ -51,7 +51,7 @@ def zipped(*members, files=FILES, mode=None):
             if mode is not None:
                 info.create_system, info.external_attr = 3, mode << 16
             archive.writestr(info, content, zipfile.ZIP_DEFLATED)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def outside(here):
     return sorted(str(p) for p in here.rglob("*") if "downloads" not in p.parts)
 
 
-def nothing_is_left():
-    kept = [p.name for p in Path("downloads").rglob("*") if p.is_file() or p.is_symlink()]
-    return all(name.endswith(".lock") for name in kept)
+def only_locks_remain():
+    files = [p.name for p in Path("downloads").rglob("*") if p.is_file() or p.is_symlink()]
+    return all(name.endswith(".lock") for name in files)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_hostile_tar_file_leaves_nothing(unpacked, here, case):
         unpacked("set.tar", tar(*members))
     assert message in str(wrong.value).splitlines()[0]
     assert "\x1b" not in str(wrong.value)
-    assert nothing_is_left() and not Path("downloads/set").exists()
+    assert only_locks_remain() and not Path("downloads/set").exists()
 
 
 HOSTILE_ZIP = {
@@ -205,7 +205,7 @@ def test_a_hostile_zip_file_leaves_nothing(unpacked, case):
     with pytest.raises(SettingsError) as wrong:
         unpacked("set.zip", content)
     assert message in str(wrong.value).splitlines()[0]
-    assert nothing_is_left()
+    assert only_locks_remain()
 
 
 def test_links_within_are_kept_and_point_to_their_end(unpacked):
@@ -260,13 +260,13 @@ def test_a_bomb_is_stopped_at_the_limit(unpacked, name, content):
     with pytest.raises(SettingsError) as wrong:
         unpacked(name, content, max_gb=1e-3)
     assert "unpacks to more than 0.001 GB (download.max_gb)" in str(wrong.value)
-    assert nothing_is_left()
+    assert only_locks_remain()
 
 
 def test_false_sizes_in_headers_are_detected(unpacked):
     with pytest.raises(SettingsError):
         unpacked("set.zip", bomb(2 * MB), max_gb=1e-3)
-    assert nothing_is_left()
+    assert only_locks_remain()
 
 
 def test_hard_links_take_no_further_space(unpacked):
@@ -324,7 +324,7 @@ def test_a_broken_archive_leaves_nothing(unpacked, name, content, message):
         unpacked(name, content)
     first, *_, fix = str(wrong.value).splitlines()
     assert message in first and fix == "  fix           unpack: no  to keep it as it is"
-    assert nothing_is_left()
+    assert only_locks_remain()
 
 
 def test_a_password_is_reported(unpacked):
@@ -347,11 +347,11 @@ def test_an_unknown_compression_is_reported(unpacked):
 
 def claiming(size):
     """A zip file with a member of three bytes that claims `size`."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a.txt", b"one")
         archive.filelist[0].file_size = size
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_size_above_the_content_is_refused(unpacked, size, message):
     with pytest.raises(SettingsError) as wrong:
         unpacked("set.zip", claiming(size))
     assert message in str(wrong.value)
-    assert nothing_is_left()
+    assert only_locks_remain()
 
 
 def test_a_killed_unpacking_restarts(here, get):

@@ -15,11 +15,11 @@ from tests.launcher.download.server import BODY, Response
 SHA256 = hashlib.sha256(BODY).hexdigest()
 PATH = Path("downloads/data.bin")
 HALF = len(BODY) // 2
-KEPT = HALF - HALF % (1 << 14)
+KEPT_BYTES = HALF - HALF % (1 << 14)
 """Bytes kept of half a body: whole pieces."""
 
 
-def left() -> list[str]:
+def files_left() -> list[str]:
     """All files below downloads/, without locks and records."""
     files = (p for p in Path("downloads").rglob("*") if p.is_file())
     return sorted(p.name for p in files if p.suffix not in (".lock", ".json"))
@@ -30,7 +30,7 @@ def test_a_file_is_downloaded_and_its_checksum_printed(server, get):
     assert (found.path, found.sha256, found.size, found.is_new) == (PATH, SHA256, len(BODY), True)
     assert PATH.read_bytes() == BODY
     assert get.printed[-1].endswith(f"to check it the next time, write  sha256: {SHA256}")
-    assert left() == ["data.bin"]
+    assert files_left() == ["data.bin"]
 
 
 def test_an_existing_file_is_not_downloaded_again(server, get):
@@ -57,7 +57,7 @@ def test_a_broken_transfer_resumes(server, get, chunked):
     get(server.on("/data.bin", first, Response(headers=headers)))
     assert PATH.read_bytes() == BODY
     begun = int(server.ranges[1].removeprefix("bytes=").rstrip("-"))
-    assert begun >= KEPT - (1 << 14)
+    assert begun >= KEPT_BYTES - (1 << 14)
     assert server.requests[1][1]["if-range"] == '"one"'
     assert "attempt 2 of 6 in" in get.printed[1]
 
@@ -82,7 +82,7 @@ def test_the_next_call_resumes_a_failed_download(server, get):
     url = server.on("/data.bin", Response(cut=HALF, headers=headers))
     with pytest.raises(FetchError) as failed:
         get(url, retries=0)
-    assert "are kept" in str(failed.value) and left() == ["data.bin.part"]
+    assert "are kept" in str(failed.value) and files_left() == ["data.bin.part"]
     server.on("/data.bin", Response(headers=headers))
     get(url)
     assert PATH.read_bytes() == BODY and server.ranges[1] is not None
@@ -113,7 +113,7 @@ def test_a_file_that_changed_between_attempts_restarts(server, get, supports_if_
     first = Response(cut=HALF, headers={"ETag": '"old"'})
     second = Response(body=NEW, headers={"ETag": '"new"'})
     if not supports_if_range:  # a part of the new file, though the old one was requested
-        second = Response(206, NEW, {"ETag": '"new"', "Content-Range": f"bytes {KEPT}-9/10"})
+        second = Response(206, NEW, {"ETag": '"new"', "Content-Range": f"bytes {KEPT_BYTES}-9/10"})
     get(server.on("/data.bin", first, second, Response(body=NEW, headers={"ETag": '"new"'})))
     assert PATH.read_bytes() == NEW
 
@@ -186,7 +186,7 @@ def test_a_client_error_is_not_retried(server, get, status):
     with pytest.raises(SettingsError) as wrong:
         get(server.on("/data.bin", Response(status, b"no")))
     assert f"the server responds {status} " in str(wrong.value)
-    assert len(server.requests) == 1 and left() == []
+    assert len(server.requests) == 1 and files_left() == []
 
 
 def test_retries_in_a_row_are_limited(server, get):
@@ -224,16 +224,20 @@ def test_a_wrong_checksum_leaves_nothing(server, get):
     assert str(wrong.value).splitlines()[0] == (
         f"error: data.bin has sha256 {SHA256}: not the declared one"
     )
-    assert left() == [] and len(server.requests) == 1
+    assert files_left() == [] and len(server.requests) == 1
 
 
 def test_a_body_longer_than_announced_is_refused(server, get):
     headers = {"ETag": '"x"'}
-    lie = Response(206, BODY, {**headers, "Content-Range": f"bytes {KEPT}-{KEPT + 9}/{KEPT + 10}"})
-    url = server.on("/data.bin", Response(cut=KEPT + 1, headers=headers), lie)
+    lie = Response(
+        206,
+        BODY,
+        {**headers, "Content-Range": f"bytes {KEPT_BYTES}-{KEPT_BYTES + 9}/{KEPT_BYTES + 10}"},
+    )
+    url = server.on("/data.bin", Response(cut=KEPT_BYTES + 1, headers=headers), lie)
     with pytest.raises(SettingsError) as wrong:
         get(url)
-    assert "more than the announced" in str(wrong.value) and left() == []
+    assert "more than the announced" in str(wrong.value) and files_left() == []
 
 
 def test_a_body_without_a_length_must_have_the_declared_size(server, get):
@@ -248,7 +252,10 @@ def test_a_body_without_a_length_must_have_the_declared_size(server, get):
 def test_a_wrong_size_is_refused_before_the_transfer(server, get):
     with pytest.raises(SettingsError) as wrong:
         get({"url": server.on("/data.bin"), "size": 7})
-    assert f"has size {len(BODY)} bytes: not the declared one" in str(wrong.value) and left() == []
+    assert (
+        f"has size {len(BODY)} bytes: not the declared one" in str(wrong.value)
+        and files_left() == []
+    )
 
 
 @pytest.mark.parametrize("length", [None, 0])

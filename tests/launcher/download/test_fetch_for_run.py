@@ -59,12 +59,12 @@ def test_a_signal_of_the_scheduler_keeps_the_part(server):
     )
     part = Path("downloads/.fetch/data.jsonl.part")
 
-    def stop_once_something_came():
+    def stop_after_first_bytes():
         while not (part.exists() and part.stat().st_size):
             server.stopping.wait(0.01)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
-    stop = threading.Thread(target=stop_once_something_came, daemon=True)
+    stop = threading.Thread(target=stop_after_first_bytes, daemon=True)
     stop.start()
     ending, _ = begun(url)
     stop.join()

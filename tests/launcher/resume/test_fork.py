@@ -17,11 +17,11 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
     (old / "export-hf" / "config.json").touch()
     before = sorted(old.rglob("*"))
 
-    made = run_folder.create(
+    forked = run_folder.create(
         resolved(lr="3e-4"), tmp_path / "new", "", lambda folder: fork.copy(old, folder)
     )
 
-    assert sorted(str(path.relative_to(made.path)) for path in made.path.rglob("*")) == [
+    assert sorted(str(path.relative_to(forked.path)) for path in forked.path.rglob("*")) == [
         "events.jsonl",
         "log.txt",
         "metrics.jsonl",
@@ -31,9 +31,9 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
         "tokenizer",
         "tokenizer/merges.txt",
     ]
-    assert (made.path / "metrics.jsonl").read_text() == "metrics.jsonl"
-    assert (made.path / "log.txt").read_text() == "it began\n"
-    assert "lr: 3e-4" in (made.path / "settings.yaml").read_text()
+    assert (forked.path / "metrics.jsonl").read_text() == "metrics.jsonl"
+    assert (forked.path / "log.txt").read_text() == "it began\n"
+    assert "lr: 3e-4" in (forked.path / "settings.yaml").read_text()
     assert sorted(old.rglob("*")) == before
 
 

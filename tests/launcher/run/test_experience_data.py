@@ -104,10 +104,10 @@ def test_new_text_uses_the_tokenizer_of_the_first_data(new_run, tokenizer):
     old, added = first.dataset.tokenizer, new.dataset.tokenizer
     assert list(added.encode("zzz alpha")) == list(old.encode("zzz alpha"))
     assert {name: (run.folder / name).read_bytes() for name in fitted} == before
-    kept = folder_of(run.folder, 1).task_files
+    saved = folder_of(run.folder, 1).task_files
     for name in fitted:
         if name != "split.json":
-            assert (kept / name).read_bytes() == before[name]
+            assert (saved / name).read_bytes() == before[name]
 
 
 def test_new_patients_use_the_statistics_of_the_first(new_run):

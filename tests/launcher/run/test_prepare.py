@@ -136,9 +136,9 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
 def test_nothing_is_created_before_all_arguments_are_valid(here):
     cli_args = CliArgs(model="language:tiny", mode="fsat")
     with pytest.raises(SettingsError) as wrong:
-        prepare_run(cli_args, here / "old" / "x", [Diagnostic("a word of the command line")])
+        prepare_run(cli_args, here / "old" / "x", [Diagnostic("an unknown argument")])
     assert [diagnostic.message for diagnostic in wrong.value.diagnostics] == [
-        "a word of the command line",
+        "an unknown argument",
         "unknown mode 'fsat'",
     ]
     assert list(here.iterdir()) == []

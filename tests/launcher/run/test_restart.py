@@ -42,21 +42,21 @@ def run(tmp_path, monkeypatch):
     return run_scene
 
 
-def tries() -> list[str]:
+def attempts() -> list[str]:
     """The resume request of rank 0 in each attempt."""
     return Path("x/tries").read_text().splitlines()
 
 
 @pytest.mark.slow
 def test_failures_are_reported_and_the_ranks_restarted(run, capfd):
-    ending, reports = run("faults")
+    ending, reports = run("errors")
     assert [report.kind for report in reports] == ["failed"] * 3
     assert (ending.kind, ending.exit_code) == ("failed", exit_codes.FAILURE)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
     assert lines == ["restart 1 of 2 from the beginning", "restart 2 of 2 from the beginning"]
     log = Path("x/log.txt").read_text()
-    assert "the second rank broke" in log and lines[1] in log
-    assert tries() == ["None", "x None ()", "x None ()"]
+    assert "the second rank failed" in log and lines[1] in log
+    assert attempts() == ["None", "x None ()", "x None ()"]
 
 
 @pytest.mark.slow
@@ -64,15 +64,15 @@ def test_a_restart_resumes_from_the_newest_checkpoint_until_it_works(run, capfd)
     ending, reports = run("saves, then fails once")
     assert (ending.kind, ending.exit_code, len(reports)) == ("ended", 0, 1)
     assert "restart 1 of 2 from step 5\n" in capfd.readouterr().err
-    assert len(tries()) == 2
+    assert len(attempts()) == 2
 
 
-HELD = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
+MICRO_BATCH_8 = resolved("train.micro_batch=8", "train.accumulation=2", nproc="2")
 
 
 @pytest.mark.slow
 def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, capfd):
-    ending, reports = run("fits 2", HELD)
+    ending, reports = run("fits 2", MICRO_BATCH_8)
     assert (ending.kind, [report.kind for report in reports]) == ("ended", ["out of memory"] * 2)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
     assert lines == [f"restart with micro-batches of {n} from step 5" for n in (4, 2)]
@@ -103,21 +103,21 @@ def test_a_failure_after_a_signal_is_not_restarted(run):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=send, daemon=True).start()
-    ending, reports = run("breaks at a signal")
+    ending, reports = run("fails at a signal")
     assert (ending.kind, len(reports)) == ("failed", 1)
     assert "restart" not in Path("x/log.txt").read_text()
 
 
 def test_a_deleted_run_folder_is_not_restarted(run):
-    ending, reports = run("folder gone")
+    ending, reports = run("folder deleted")
     assert (reports, ending.kind) == ([ending], "failed")
-    assert "the run folder has gone" in ending.text
+    assert "the run folder was deleted" in ending.text
 
 
 @pytest.mark.slow
 def test_without_max_restarts_nothing_is_restarted(run):
     none = resolved(nproc="2")
-    _, reports = run("faults", none)
+    _, reports = run("errors", none)
     assert len(reports) == 1
 
 
@@ -169,7 +169,7 @@ def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, 
 FIRST, SECOND = Generation("12", 0), Generation("12", 1)
 
 
-def left_by(run, from_step=0, step=None, generation=FIRST):
+def write_generation(run, from_step=0, step=None, generation=FIRST):
     """The files of a generation that started at `from_step` and saved at `step`."""
     generations.claim(run, generation)
     generations.record_start(Storage(run), generation, from_step, 1)
@@ -189,7 +189,7 @@ def test_the_first_generation_keeps_its_arguments(tmp_path):
 
 
 def test_a_later_generation_resumes_whatever_the_arguments_are(tmp_path):
-    left_by(tmp_path, 0, 5)
+    write_generation(tmp_path, 0, 5)
     for start_args in (CliArgs(), CliArgs(resume="other"), CliArgs(resume="auto", reset=("data",))):
         cli_args = args_of(tmp_path, start_args)
         assert (cli_args.resume, tuple(cli_args.reset)) == ("auto", ())
@@ -197,7 +197,7 @@ def test_a_later_generation_resumes_whatever_the_arguments_are(tmp_path):
 
 def test_without_a_checkpoint_of_the_job_the_arguments_still_apply(tmp_path):
     saved(tmp_path, 5, resolved())
-    left_by(tmp_path, from_step=5)
+    write_generation(tmp_path, from_step=5)
     cli_args = CliArgs(resume=str(tmp_path), reset=("schedule",))
     assert args_of(tmp_path, cli_args) is cli_args
     saved(tmp_path, 6, resolved())
@@ -207,14 +207,14 @@ def test_without_a_checkpoint_of_the_job_the_arguments_still_apply(tmp_path):
 def test_a_fork_that_saved_nothing_is_copied_again(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    left_by(run)
+    write_generation(run)
     cli_args = CliArgs(resume=str(tmp_path / "other"))
     assert args_of(run, cli_args) is cli_args
     assert [path.name for path in run.iterdir()] == ["slurm"]
 
 
 def test_another_job_is_no_later_generation(tmp_path):
-    left_by(tmp_path, 0, 5)
+    write_generation(tmp_path, 0, 5)
     cli_args = CliArgs()
     assert args_of(tmp_path, cli_args, Generation("13", 1)) is cli_args
     assert not generations.has_predecessor(tmp_path, FIRST)  # nor its own claim alone
@@ -238,9 +238,9 @@ def test_a_line_cut_off_by_a_kill_is_ignored(tmp_path, line):
 
 def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_path):
     logged = [{"kind": "train", "step": step, "step_time_s": 0.5} for step in (1, 4, 7)]
-    left_by(tmp_path)
+    write_generation(tmp_path)
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in logged))
-    left_by(tmp_path, from_step=5, generation=SECOND)
+    write_generation(tmp_path, from_step=5, generation=SECOND)
     found = generations.requeue_statistics(tmp_path, SECOND)
     assert (found["requeues"], found["lost_steps"]) == (1, 2)
     assert found["effective_training_share"] > 0

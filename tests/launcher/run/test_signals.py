@@ -37,7 +37,7 @@ def test_a_deferred_signal_is_handled_at_the_end():
 
 
 TEXT = ["--model", "language:tiny", "--data", "mine.jsonl"]
-WORDS = [
+ARGS = [
     "--out",
     "mine",
     "--epochs",
@@ -50,7 +50,7 @@ WORDS = [
     "save.every=5",
 ]
 JOB = {"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "0"}
-HELD_BACK = {signal.SIGUSR1, signal.SIGTERM}
+BLOCKED = {signal.SIGUSR1, signal.SIGTERM}
 
 
 @contextmanager
@@ -61,13 +61,13 @@ def starting(
     (folder / "mine.jsonl").write_text(REQUESTS)
     (folder / "mine" / "slurm").mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", "launcher", *trains, *WORDS, *args],
+        [sys.executable, "-X", "importtime", "-m", "launcher", *trains, *ARGS, *args],
         cwd=folder,
         env={**environment(), **JOB, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK),
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED),
     )
     watch = threading.Timer(120, process.kill)
     watch.start()
@@ -143,15 +143,15 @@ def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
 
 
 def test_without_a_job_signals_keep_their_handlers(tmp_path):
-    before = [signal.getsignal(number) for number in HELD_BACK]
+    before = [signal.getsignal(number) for number in BLOCKED]
     signals.handle_startup_signals(["--out", "mine"], {})
-    assert [signal.getsignal(number) for number in HELD_BACK] == before
+    assert [signal.getsignal(number) for number in BLOCKED] == before
     assert signals.startup_signals() is None
     with signals.startup_deferred():
         signals.finish_startup()
 
 
-LOST = f"""\
+LOST_PEER = f"""\
 import os
 import signal
 import time
@@ -188,14 +188,14 @@ def close(self):
 
 def test_a_rank_terminated_after_a_lost_peer_reports_a_crash(tmp_path):
     """The signals of srun then reach a run that has ended, not one that is starting."""
-    module = own_tasks.write(tmp_path, LOST, "lost")
+    module = own_tasks.write(tmp_path, LOST_PEER, "lost")
     with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:
         recorded = process.communicate()[1]
     assert (process.returncode, outcome(tmp_path)) == (1, [])
     assert "run again" not in recorded
 
 
-LAST = f"""\
+LATE_SIGNAL = f"""\
 import os
 import signal
 
@@ -213,7 +213,7 @@ late = Late()
 
 def test_a_signal_while_the_interpreter_ends_changes_nothing(tmp_path):
     """Objects that hold signals until the last modules are unloaded are gone after all handlers."""
-    module = own_tasks.write(tmp_path, LAST, "last")
+    module = own_tasks.write(tmp_path, LATE_SIGNAL, "last")
     trains = ["--model", f"{module}:Line", "--max-steps", "3"]
     with starting(tmp_path, trains=trains) as process:
         process.communicate()

@@ -63,16 +63,16 @@ def test_other_ranks_print_to_the_log_and_not_to_the_terminal(run, tmp_path, cap
 
 
 def test_a_failing_rank_is_reported_once_with_rank_host_and_error(run):
-    ending, reports = run("fault")
+    ending, reports = run("error")
     assert reports == [ending]
     assert ending.exit_code == 1
     host = os.uname().nodename
-    assert ending.text == f"error: rank 1 on {host} failed: ValueError: the second rank broke"
-    assert 'raise ValueError("the second rank broke")' in ending.trace
+    assert ending.text == f"error: rank 1 on {host} failed: ValueError: the second rank failed"
+    assert 'raise ValueError("the second rank failed")' in ending.trace
 
 
 def test_a_failing_rank_ends_the_others_that_wait_for_it(run, tmp_path):
-    run("fault")  # rank 0 would wait for 100 s
+    run("error")  # rank 0 would wait for 100 s
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -95,7 +95,7 @@ def test_a_killed_rank_is_reported_with_its_signal_and_last_output(run):
 def test_the_cause_is_reported_and_not_the_rank_that_lost_its_peer(run, tmp_path):
     ending, reports = run("lost")
     assert [report.rank for report in reports] == [1]
-    assert "the second rank broke" in ending.text
+    assert "the second rank failed" in ending.text
     assert "Connection closed by peer" in log_of(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_a_hanging_rank_is_named_with_its_stack(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
-    ending, _ = run("gone")
+    ending, _ = run("exits")
     assert ending.exit_code == 1
     assert "rank 1" in ending.text
 
@@ -125,12 +125,12 @@ def test_an_agreed_exit_has_its_code_and_reason(run):
 
 
 def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    exited = subprocess.Popen([sys.executable, "-c", ""])
+    exited.wait()
     job_spec.save(Job(two_ranks, tmp_path, console=False), tmp_path)
     rank_environment = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
     rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
-    environment = {**os.environ, **rank_environment, job_spec.SUPERVISOR: str(gone.pid)}
+    environment = {**os.environ, **rank_environment, job_spec.SUPERVISOR: str(exited.pid)}
     assert subprocess.run(rank, env=environment, timeout=60).returncode in (-signal.SIGTERM, 0)
 
 
@@ -171,7 +171,7 @@ def test_bound_ranks_share_the_cores(run, tmp_path, two_ranks):
 def test_ranks_find_each_other_and_a_broken_collective_names_its_cause(run, tmp_path):
     ending, reports = run("gloo")
     assert [report.rank for report in reports] == [1]
-    assert "the second rank broke" in ending.text
+    assert "the second rank failed" in ending.text
     assert (tmp_path / "sum").read_text() == "3.0"
     # gloo's message about a lost peer must be recognized.
     assert "rank 0 on" in log_of(tmp_path)

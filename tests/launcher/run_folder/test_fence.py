@@ -88,8 +88,8 @@ def test_a_generation_paused_at_any_moment_changes_nothing_after_a_later_claim(
     for operation in moments:
         run = tmp_path / str(operation)
         shutil.copytree(begun, run, symlinks=True)
-        with paused(operation, partial(generation_run, run, alone, SECOND)) as was_held_up:
-            if not was_held_up:
+        with paused(operation, partial(generation_run, run, alone, SECOND)) as was_paused:
+            if not was_paused:
                 break
             generation_run(run, alone, THIRD)
             left = content(run)
@@ -181,13 +181,13 @@ def test_a_late_start_of_an_earlier_generation_is_refused(tmp_path):
 
 def test_a_checkpoint_being_replaced_when_the_fence_closes_is_recovered(tmp_path, alone):
     generation_run(tmp_path, alone, FIRST)
-    lost = tmp_path / f"{fence.FENCE}{FIRST}-dead"
-    lost.mkdir()
+    leftover = tmp_path / f"{fence.FENCE}{FIRST}-dead"
+    leftover.mkdir()
     newest = tmp_path / "checkpoints" / "step-00000003"
-    newest.rename(lost / ".replaced-step-00000003")
+    newest.rename(leftover / ".replaced-step-00000003")
     with fence.fenced_storage(tmp_path, SECOND):
         assert open_checkpoint(newest).manifest.step == 3
-        assert not lost.exists()
+        assert not leftover.exists()
 
 
 def test_a_generation_delayed_before_it_closes_fences_leaves_a_later_one_open(tmp_path):

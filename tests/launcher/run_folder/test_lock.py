@@ -98,7 +98,7 @@ FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13"
 
 
 @pytest.fixture
-def lost(tmp_path):
+def lost_process(tmp_path):
     """A process of the first generation of job 12 that holds the lock and cannot be reached."""
     program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
     program = f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
@@ -112,7 +112,7 @@ def lost(tmp_path):
     process.stdout.close()
 
 
-def test_an_earlier_generation_of_the_job_is_not_waited_for(lost, tmp_path, capsys):
+def test_an_earlier_generation_of_the_job_is_not_waited_for(lost_process, tmp_path, capsys):
     with lock.hold(tmp_path, wait_s=0.2, generation=SECOND):
         assert (tmp_path / lock.NAME).read_text() == f"{os.getpid()}@{socket.gethostname()} 12.1\n"
         with pytest.raises(SettingsError), lock.hold(tmp_path, wait_s=0.2):
@@ -121,10 +121,10 @@ def test_an_earlier_generation_of_the_job_is_not_waited_for(lost, tmp_path, caps
     assert os.listdir(tmp_path) == [lock.NAME]
 
 
-def test_another_job_is_refused_by_the_name_of_the_job_that_holds_it(lost, tmp_path):
+def test_another_job_is_refused_by_the_name_of_the_job_that_holds_it(lost_process, tmp_path):
     with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, 0.2, generation=OTHER):
         pass
-    holder = f"generation 0 of Slurm job 12, {lost.pid}@{socket.gethostname()}"
+    holder = f"generation 0 of Slurm job 12, {lost_process.pid}@{socket.gethostname()}"
     assert str(refused.value).startswith(
         f"error: the run folder {tmp_path} is in use by {holder}\n"
     )

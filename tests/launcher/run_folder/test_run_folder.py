@@ -31,58 +31,58 @@ def test_the_name_contains_model_mode_engine_and_time():
 
 
 def test_a_run_without_a_folder_gets_one_below_runs(here):
-    made = run_folder.create(resolved(), None, NAME)
-    assert made.path == run_folder.PARENT / NAME
+    created = run_folder.create(resolved(), None, NAME)
+    assert created.path == run_folder.PARENT / NAME
     assert names(here / "runs" / NAME) == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def test_two_starts_in_one_second_get_two_folders(here):
-    made = [run_folder.create(resolved(), None, NAME).path.name for _ in range(3)]
-    assert made == [NAME, f"{NAME}-2", f"{NAME}-3"]
+    created = [run_folder.create(resolved(), None, NAME).path.name for _ in range(3)]
+    assert created == [NAME, f"{NAME}-2", f"{NAME}-3"]
 
 
-def made_together(out, starts: int = 8):
+def created_together(out, starts: int = 8):
     """The folders of starts at the same instant, without the refused ones."""
-    made = []
+    created = []
     together = threading.Barrier(starts)
     settings = resolved()
 
     def start():
         together.wait()
         with suppress(SettingsError):
-            made.append(run_folder.create(settings, out, NAME).path)
+            created.append(run_folder.create(settings, out, NAME).path)
 
     threads = [threading.Thread(target=start) for _ in range(starts)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return made
+    return created
 
 
 def test_starts_at_the_same_instant_never_share_a_folder(here):
-    assert len(set(made_together(None))) == 8
+    assert len(set(created_together(None))) == 8
 
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_one_of_the_starts_into_one_folder_gets_it(here, exists):
     if exists:
         (here / "mine").mkdir()
-    assert made_together(here / "mine") == [here / "mine"]
+    assert created_together(here / "mine") == [here / "mine"]
     assert names(here / "mine") == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def test_the_saved_settings_resolve_to_the_same_settings(here):
     first = resolved("optim.betas=[0.8, 0.9]", mode="fast", nproc="2", lr="3e-4")
-    made = run_folder.create(first, None, NAME)
-    again = resolved(model=None, configs=[made.path / "settings.yaml"])
+    created = run_folder.create(first, None, NAME)
+    again = resolved(model=None, configs=[created.path / "settings.yaml"])
     assert again.settings == first.settings
     assert again.batching == first.batching
 
 
 def test_the_origins_are_kept_with_what_was_replaced(here):
-    made = run_folder.create(resolved(lr="3e-4"), None, NAME)
-    lr = json.loads((made.path / "origins.json").read_text())["optim.lr"]
+    created = run_folder.create(resolved(lr="3e-4"), None, NAME)
+    lr = json.loads((created.path / "origins.json").read_text())["optim.lr"]
     assert (lr["value"], lr["origin"]) == (3e-4, "--lr 3e-4")
     assert lr["replaced"]
 
@@ -94,8 +94,8 @@ def test_a_requested_folder_is_used(here, before):
         mine.mkdir()
         for name in before:
             (mine / name).touch()
-    made = run_folder.create(resolved(), mine, NAME)
-    assert made.path == mine
+    created = run_folder.create(resolved(), mine, NAME)
+    assert created.path == mine
     assert set(names(mine)) == {"log.txt", "origins.json", "settings.yaml", *(before or ())}
 
 
@@ -121,19 +121,19 @@ def test_the_slower_of_two_starts_into_one_folder_leaves_it_alone(here):
 
 def test_a_discarded_folder_takes_its_new_parents_along(here):
     (here / "old").mkdir()
-    made = run_folder.create(resolved(), here / "old" / "a" / "b", NAME)
-    (made.path / "tokenizer").mkdir()
-    (made.path / "tokenizer" / "merges.txt").touch()
-    assert made.discard()
+    created = run_folder.create(resolved(), here / "old" / "a" / "b", NAME)
+    (created.path / "tokenizer").mkdir()
+    (created.path / "tokenizer" / "merges.txt").touch()
+    assert created.discard()
     assert names(here) == ["old"]
 
 
 def test_a_discarded_folder_leaves_what_was_there_before(here):
     (here / "mine").mkdir()
     (here / "mine" / "notes.txt").touch()
-    made = run_folder.create(resolved(), here / "mine", NAME)
-    (made.path / "tokenizer").mkdir()
-    assert made.discard()
+    created = run_folder.create(resolved(), here / "mine", NAME)
+    (created.path / "tokenizer").mkdir()
+    assert created.discard()
     assert names(here) == ["mine", "mine/notes.txt"]
 
 
@@ -145,11 +145,11 @@ def test_runs_of_others_stay_where_one_is_discarded(here):
 
 @pytest.mark.parametrize("part", ["metrics.jsonl", "checkpoints/step-00000001"])
 def test_a_trained_run_is_never_discarded(here, part):
-    made = run_folder.create(resolved(), None, NAME)
-    (made.path / part).parent.mkdir(exist_ok=True)
-    (made.path / part).write_text("{}\n")
-    assert not made.discard()
-    assert (made.path / part).exists()
+    created = run_folder.create(resolved(), None, NAME)
+    (created.path / part).parent.mkdir(exist_ok=True)
+    (created.path / part).write_text("{}\n")
+    assert not created.discard()
+    assert (created.path / part).exists()
 
 
 def content(folder):
@@ -159,9 +159,9 @@ def content(folder):
 def test_a_resumed_run_is_never_discarded(here):
     run_folder.create(resolved(), here / "mine", NAME)
     before = content(here)
-    made = run_folder.open_existing(here / "mine")
-    assert made.path == here / "mine"
-    assert not made.discard()
+    created = run_folder.open_existing(here / "mine")
+    assert created.path == here / "mine"
+    assert not created.discard()
     assert content(here) == before
 
 
@@ -171,29 +171,29 @@ def test_an_unwritable_log_hides_no_error(here):
 
 
 def test_the_settings_of_a_resumed_run_are_replaced_atomically(here):
-    made = run_folder.create(resolved(), here / "mine", NAME).path
-    run_folder.rewrite_settings(Storage(made), resolved(lr="3e-4"))
-    assert "  lr: 3e-4" in (made / "settings.yaml").read_text()
-    assert json.loads((made / "origins.json").read_text())["optim.lr"]["value"] == 3e-4
-    assert names(made) == ["log.txt", "origins.json", "settings.yaml"]
+    created = run_folder.create(resolved(), here / "mine", NAME).path
+    run_folder.rewrite_settings(Storage(created), resolved(lr="3e-4"))
+    assert "  lr: 3e-4" in (created / "settings.yaml").read_text()
+    assert json.loads((created / "origins.json").read_text())["optim.lr"]["value"] == 3e-4
+    assert names(created) == ["log.txt", "origins.json", "settings.yaml"]
 
 
 def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
-    made = run_folder.create(resolved(), here / "mine", NAME).path
-    before = (made / "settings.yaml").read_text()
-    (made / ".settings.yaml.new").mkdir()
+    created = run_folder.create(resolved(), here / "mine", NAME).path
+    before = (created / "settings.yaml").read_text()
+    (created / ".settings.yaml.new").mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*settings\.yaml"):
-        run_folder.rewrite_settings(Storage(made), resolved(lr="3e-4"))
-    assert (made / "settings.yaml").read_text() == before
+        run_folder.rewrite_settings(Storage(created), resolved(lr="3e-4"))
+    assert (created / "settings.yaml").read_text() == before
 
 
 def test_a_fork_that_trained_nothing_is_discarded(here):
     def fill(folder):
         (folder / "metrics.jsonl").write_text("{}\n")
 
-    made = run_folder.create(resolved(), here / "mine", NAME, fill)
-    assert made.discard()
+    created = run_folder.create(resolved(), here / "mine", NAME, fill)
+    assert created.discard()
     assert names(here) == []
-    made = run_folder.create(resolved(), here / "mine", NAME, fill)
-    (made.path / "metrics.jsonl").write_text("{}\n{}\n")
-    assert not made.discard()
+    created = run_folder.create(resolved(), here / "mine", NAME, fill)
+    (created.path / "metrics.jsonl").write_text("{}\n{}\n")
+    assert not created.discard()

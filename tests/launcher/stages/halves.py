@@ -24,8 +24,8 @@ from models.custom import CustomTask
 class Halves(CustomTask):
     defaults = {"train": {"micro_batch": 4, "epochs": 4}, "log.every": 1, "eval.every": 4}
     stages = (
-        Stage("lower", "the lower half learns alone"),
-        Stage("upper", "the upper half learns", loads="model.start", of=("lower",)),
+        Stage("lower", "train the lower half"),
+        Stage("upper", "train the upper half", loads="model.start", of=("lower",)),
         Stage("both", "both learn", loads="model.start", of=("lower", "upper"), optional=True),
     )
     stage_settings = {
@@ -49,10 +49,10 @@ class Halves(CustomTask):
         head = nn.Linear(4, 1) if settings.part == "alone" else nn.Linear(4, 2)
         model = nn.Sequential(OrderedDict(lower=nn.Linear(2, 4), head=head))
         if settings.start is not None:
-            place = Path(settings.start)
-            file = place if place.is_file() else place / "best" / "model.safetensors"
+            start = Path(settings.start)
+            file = start if start.is_file() else start / "best" / "model.safetensors"
             if not file.is_file():
-                raise DataError(f"{place} holds no weights")
+                raise DataError(f"{start} has no weights")
             stored = {k[6:]: v for k, v in load_file(file).items() if k.startswith("lower.")}
             model.lower.load_state_dict(stored)
             model.lower.requires_grad_(not settings.frozen)

@@ -73,7 +73,7 @@ def test_the_result_lists_its_stages(pipeline):
     peaks = [stage["peak_memory_bytes"]["host"] for stage in result["stages"]]
     assert result["peak_memory_bytes"]["host"] == max(peaks)
     lines = shown.splitlines()
-    assert "stage 1 of 2: lower, the lower half learns alone" in lines
+    assert "stage 1 of 2: lower, train the lower half" in lines
     assert lines[-2].startswith("  upper  completed, 22 parameters, peak ")
     assert lines[-1] == (
         "run folder x; export the model: python -m launcher export x/2-upper --format safetensors"
@@ -103,7 +103,7 @@ def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatc
     (home / "mine.yaml").write_text("model.start: nowhere\n")
     with pytest.raises(SettingsError) as error:
         launcher.train(model=name, mode="staged", config="mine.yaml", out="y", console=False)
-    assert error.value.diagnostics[0].message == "nowhere holds no weights"
+    assert error.value.diagnostics[0].message == "nowhere has no weights"
     assert not (home / "y").exists()
 
 

@@ -6,10 +6,10 @@ from launcher.base.diagnostics import SettingsError
 from launcher.stages import record, selection
 from models.catalog import Stage
 
-UPPER = Stage("upper", "it learns", loads="model.start", of=("lower", "middle"))
+UPPER = Stage("upper", "train the upper half", loads="model.start", of=("lower", "middle"))
 
 
-def made(folder, *files):
+def write_files(folder, *files):
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -28,28 +28,28 @@ def refused(path):
 
 
 def test_a_file_is_used_as_it_is(tmp_path):
-    made(tmp_path, "any.safetensors")
+    write_files(tmp_path, "any.safetensors")
     assert found(tmp_path / "any.safetensors") == tmp_path / "any.safetensors"
 
 
 def test_a_checkpoint_or_an_export_is_used_as_it_is(tmp_path):
-    assert found(made(tmp_path, "model.safetensors")) == tmp_path
+    assert found(write_files(tmp_path, "model.safetensors")) == tmp_path
 
 
 def test_a_run_with_a_best_checkpoint_is_used(tmp_path):
-    made(tmp_path, "settings.yaml", "best/model.safetensors", "last/model.safetensors")
+    write_files(tmp_path, "settings.yaml", "best/model.safetensors", "last/model.safetensors")
     assert found(tmp_path) == tmp_path
 
 
 def test_without_a_best_checkpoint_the_last_one_is_used(tmp_path):
-    made(tmp_path, "settings.yaml", "last/model.safetensors")
+    write_files(tmp_path, "settings.yaml", "last/model.safetensors")
     assert found(tmp_path) == tmp_path / "last"
 
 
 def test_the_latest_matching_stage_is_used(tmp_path):
     record.save(tmp_path, ["lower", "middle", "upper"])
     for folder in ("1-lower", "2-middle", "3-upper"):
-        made(tmp_path / folder, "best/model.safetensors")
+        write_files(tmp_path / folder, "best/model.safetensors")
     assert found(tmp_path) == tmp_path / "2-middle"
 
 
@@ -61,7 +61,7 @@ def test_stages_without_a_match_are_refused(tmp_path):
 
 
 def test_a_run_without_weights_is_refused_with_the_export_command(tmp_path):
-    made(tmp_path, "settings.yaml", "last/state.json")
+    write_files(tmp_path, "settings.yaml", "last/state.json")
     diagnostic = refused(tmp_path)
     assert diagnostic.message == f"'{tmp_path}' holds no weights for stage upper"
     assert f"export {tmp_path} --format safetensors" in diagnostic.fix

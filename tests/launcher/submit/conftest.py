@@ -23,7 +23,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def programs(tmp_path, here, monkeypatch):
     """Slurm's programs; sbatch accepts every job, the first one as 41."""
-    made = programs_in_path(tmp_path / "bin", monkeypatch)
-    made.add("sbatch", *((0, f"{40 + n}\n", "") for n in range(9)))
-    made.add("scancel")
-    return made
+    slurm_programs = programs_in_path(tmp_path / "bin", monkeypatch)
+    slurm_programs.add("sbatch", *((0, f"{40 + n}\n", "") for n in range(9)))
+    slurm_programs.add("scancel")
+    return slurm_programs

@@ -68,8 +68,8 @@ class Cluster:
             next(left, lambda: None)()
 
         names = [None] if runs == 1 else range(runs)
-        made = [Run(self.folder, None, "" if n is None else str(n), n) for n in names]
-        submission = Submission(self.folder, [Job(self.folder, "", made)])
+        followed_runs = [Run(self.folder, None, "" if n is None else str(n), n) for n in names]
+        submission = Submission(self.folder, [Job(self.folder, "", followed_runs)])
         stream = io.StringIO()
         code = follow(submission, ["41"], stream, sleep, lambda: self.seconds)
         return code, stream.getvalue()
@@ -125,8 +125,8 @@ def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster
 
     def again() -> None:
         cluster.reply((0, RUNNING.format(1), ""))
-        kept = (cluster.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
-        (cluster.folder / "new").write_text("".join(kept))
+        first_lines = (cluster.folder / "metrics.jsonl").read_text().splitlines(keepends=True)[:1]
+        (cluster.folder / "new").write_text("".join(first_lines))
         (cluster.folder / "new").replace(cluster.folder / "metrics.jsonl")
         cluster.train(20, 30, step_s=0.6)
 

@@ -25,9 +25,9 @@ def batch():
 
 def outputs():
     torch.manual_seed(1)
-    made = {term: torch.randn(3) + 6 for term in TERMS}
-    made |= {"signal": torch.randn(3, 1, 200), "class": torch.randn(3, 5)}
-    return {term: x.requires_grad_() for term, x in made.items()}
+    outputs_by_name = {term: torch.randn(3) + 6 for term in TERMS}
+    outputs_by_name |= {"signal": torch.randn(3, 1, 200), "class": torch.randn(3, 5)}
+    return {term: x.requires_grad_() for term, x in outputs_by_name.items()}
 
 
 def test_each_term_counts_its_known_labels():

@@ -17,9 +17,9 @@ HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
 
 @pytest.fixture
 def task(make_task):
-    made = make_task()
-    made.setup()
-    return made
+    built = make_task()
+    built.setup()
+    return built
 
 
 def one_step(task, model, batch):
@@ -195,15 +195,17 @@ def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_p
     first, second = make_task(tmp_path), make_task(tmp_path)
     first.setup()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["split.json", "statistics.json"]
-    kept = json.loads((tmp_path / "statistics.json").read_text())
-    kept["signal_rms"] = 2.5  # the classes of the loaded weights, whatever the data is now
-    (tmp_path / "statistics.json").write_text(json.dumps(kept))
+    saved_statistics = json.loads((tmp_path / "statistics.json").read_text())
+    saved_statistics["signal_rms"] = (
+        2.5  # the classes of the loaded weights, whatever the data is now
+    )
+    (tmp_path / "statistics.json").write_text(json.dumps(saved_statistics))
     second.setup()
     assert second.dataset.statistics.signal_rms == 2.5
     buffers = dict(second.build().named_buffers())
     assert buffers["signal_rms"].item() == 2.5
     assert buffers["static_mean"].tolist() == pytest.approx(first.dataset.statistics.static_mean)
-    assert set(buffers) == set(kept)
+    assert set(buffers) == set(saved_statistics)
 
 
 def test_rare_classes_weigh_more_and_all_samples_one_on_average(task):

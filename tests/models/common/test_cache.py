@@ -74,7 +74,7 @@ def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypa
     assert make.calls == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the place of caches on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the cache folder of Linux")
 def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_path, monkeypatch):
     assert cache.folder() == tmp_path / "cache"
     monkeypatch.delenv(cache.VARIABLE)
@@ -106,9 +106,9 @@ def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
     first = cache.streamed("rows", SOURCE_KEY, write)
     second = cache.streamed("rows", SOURCE_KEY, write)
     assert write.calls == 1
-    for made in (first, second, cache.in_memory(write)):
-        assert made["counts"].tolist() == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
-        assert made["empty"].tolist() == []
+    for arrays in (first, second, cache.in_memory(write)):
+        assert arrays["counts"].tolist() == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+        assert arrays["empty"].tolist() == []
     assert isinstance(second["counts"], np.memmap)
 
 

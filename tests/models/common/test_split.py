@@ -65,8 +65,8 @@ def test_each_empty_split_is_named(groups, share, message):
 def test_a_run_folder_saves_the_split_and_refuses_another(tmp_path):
     splits = split_groups(GROUPS, 1.0, 0.1, seed=0, noun=NOUN)
     save_split(splits, tmp_path)
-    kept = json.loads((tmp_path / "split.json").read_text())
-    assert kept["val"] == splits["val"] and kept["counts"]["train"] == 80
+    saved = json.loads((tmp_path / "split.json").read_text())
+    assert saved["val"] == splits["val"] and saved["counts"]["train"] == 80
     save_split(splits, tmp_path)
     with pytest.raises(DataError, match="has changed since this run started"):
         save_split(split_groups(GROUPS[:99], 1.0, 0.1, seed=0, noun=NOUN), tmp_path)

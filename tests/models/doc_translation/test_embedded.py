@@ -101,9 +101,9 @@ def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(fe
 
 @pytest.mark.slow
 def test_pages_from_the_cache_equal_the_rendered_ones():
-    drawn, kept = artificial.read(), artificial.read()
+    drawn, cached = artificial.read(), artificial.read()
     assert len({page.document for page in drawn.pages}) == artificial.DOCUMENTS
     for i in (0, 400, len(drawn.pages) - 1):
-        first, second = drawn.pages[i], kept.pages[i]
+        first, second = drawn.pages[i], cached.pages[i]
         assert np.array_equal(np.asarray(first.image()), np.asarray(second.image()))
         assert first.target() == second.target() and first.image().size == (672, 896)

@@ -17,16 +17,16 @@ def grown(action):
     """Growth of this process in bytes over `action`."""
     process = psutil.Process()
     before = process.memory_info().rss
-    kept = action()
-    return process.memory_info().rss - before, kept
+    result = action()
+    return process.memory_info().rss - before, result
 
 
 @pytest.mark.slow
 def test_a_large_file_of_pairs_is_read_row_by_row(tmp_path):
-    path, words = tmp_path / "large.jsonl", "word " * 330
+    path, filler = tmp_path / "large.jsonl", "word " * 330
     with path.open("w", encoding="utf-8") as file:
         for i in range(100_000):
-            text = f"{i} {words}"
+            text = f"{i} {filler}"
             row = {"id": f"ch{i // 1000:03}-{i:06}", "en": text, "zh": text}
             file.write(json.dumps(row) + "\n")
     assert path.stat().st_size > 300 * 2**20

@@ -126,10 +126,10 @@ def test_the_loss_in_chunks_is_the_loss_at_once(tiny):
     losses, gradients = [], []
     for rows in (1000, 5):
         tiny.zero_grad()
-        tiny.rows, kept = rows, tiny.rows
+        tiny.rows, original = rows, tiny.rows
         loss = tiny(*views(), decoder_ids=ids, labels=labels)
         loss.backward()
-        tiny.rows = kept
+        tiny.rows = original
         losses.append(loss.detach())
         gradients.append(tiny.queries.grad.clone())
     tiny.zero_grad()

@@ -17,14 +17,14 @@ TINY = SIZES["tiny"]
 def saved(tmp_path):
     """All three parts as transformers saves them, with weights of their own."""
     torch.manual_seed(7)
-    made = {
+    parts = {
         "global": model_parts.global_encoder(TINY.whole),
         "local": model_parts.local_encoder(TINY.local),
         "decoder": model_parts.decoder(TINY, 0.0),
     }
-    for name, part in made.items():
+    for name, part in parts.items():
         part.save_pretrained(tmp_path / name)
-    return tmp_path, made
+    return tmp_path, parts
 
 
 def edit(folder, change):
@@ -41,10 +41,10 @@ def build(make_task, folder, **settings):
 
 
 def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
-    folder, made = saved
+    folder, parts = saved
     with caplog.at_level(logging.INFO):
         task, model = build(make_task, folder)
-    for name, part in made.items():
+    for name, part in parts.items():
         ours = dict(getattr(model, PARTS[name]).named_parameters())
         for key, theirs in part.named_parameters():
             assert torch.equal(ours[key], theirs), key
@@ -55,12 +55,12 @@ def test_every_part_gets_the_weights_of_its_folder(make_task, saved, caplog):
 
 
 def test_only_existing_folders_are_read(make_task, saved, tmp_path):
-    folder, made = saved
+    folder, parts = saved
     (folder / "decoder").rename(tmp_path / "elsewhere")
     task, model = build(make_task, folder)
     assert set(task.facts()["pretrained"]) == {"global", "local"}
     own = model.decoder.bert.embeddings.word_embeddings.weight
-    assert not torch.equal(own, made["decoder"].bert.embeddings.word_embeddings.weight)
+    assert not torch.equal(own, parts["decoder"].bert.embeddings.word_embeddings.weight)
 
 
 def test_a_part_below_95_percent_is_an_error_unless_named(make_task, saved):
@@ -79,8 +79,8 @@ def test_wrong_shapes_and_unexpected_tensors_are_counted(saved):
     from models.doc_translation.model import DocTranslator
     from models.doc_translation.pretrained import fill
 
-    _, made = saved
-    tensors = dict(made["local"].named_parameters())
+    _, parts = saved
+    tensors = dict(parts["local"].named_parameters())
     key = "embeddings.norm.weight"
     report = fill(
         DocTranslator(TINY).local_encoder,

@@ -356,13 +356,13 @@ def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch
     torch.manual_seed(0)
     model = task.build().train()
     found = {}
-    for kept in (False, True):
-        if kept:
+    for is_cached in (False, True):
+        if is_cached:
             task.use_features({s: RecordingMetadata(task, model, s) for s in ("train", "val")})
         train, val = batch_of(task, "train"), batch_of(task, "val")
-        assert ("eeg" in train) != kept and ("noise" in val) != kept
+        assert ("eeg" in train) != is_cached and ("noise" in val) != is_cached
         loss = task.loss(model, train).sum
-        found[kept] = [loss.item(), *task.metric().update(model, val).tolist()]
+        found[is_cached] = [loss.item(), *task.metric().update(model, val).tolist()]
     assert (
         len(task.data("val").features.requested) >= 6
     )  # EEG, noise and the EEG of another sentence
@@ -380,8 +380,8 @@ class RecordingMetadata:
     def __getitem__(self, number):
         self.requested.add(number)
         with torch.no_grad():
-            made = self.task.encode(self.model, self.inputs.batch([number]))
-        return {name: tensor[0].numpy() for name, tensor in made.items()}
+            encoded = self.task.encode(self.model, self.inputs.batch([number]))
+        return {name: tensor[0].numpy() for name, tensor in encoded.items()}
 
 
 def test_the_key_of_cached_features_depends_on_data_and_preprocessing(make_task):

@@ -31,8 +31,8 @@ def test_embedded_data_is_split_by_clip(make_task, tmp_path):
     assert "samples of 32×44" in facts["sensor"] and facts["windows"] == "33.3 ms, 480 windows"
     assert len(facts) <= 12 and "in 24 recordings of 16 s" in facts["events"]
     assert json.loads(json.dumps(facts)) == facts
-    kept = json.loads((tmp_path / "split.json").read_text())
-    clips = [set(kept[name]) for name in ("train", "val", "test")]
+    saved = json.loads((tmp_path / "split.json").read_text())
+    clips = [set(saved[name]) for name in ("train", "val", "test")]
     assert len(set.union(*clips)) == sum(map(len, clips)) == 24
 
 

@@ -50,8 +50,8 @@ def evt3_words(events: Events) -> np.ndarray:
 
 def dat_words(events: Events) -> np.ndarray:
     """Times are cut to the available 32 bits."""
-    place = events.x | events.y << 14 | (events.p > 0).astype(np.int32) << 28
-    return np.stack((events.t & 0xFFFFFFFF, place), axis=1).astype("<u4")
+    position = events.x | events.y << 14 | (events.p > 0).astype(np.int32) << 28
+    return np.stack((events.t & 0xFFFFFFFF, position), axis=1).astype("<u4")
 
 
 HEADERS = {

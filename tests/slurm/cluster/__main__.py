@@ -26,8 +26,8 @@ from tests.slurm.cluster.cluster import Cluster
 from tests.slurm.cluster.shape import load, shaped
 
 STARTING = ("up", "run")
-OF_A_NODE = ("node-kill", "slurmd-kill", "link-down", "link-up", "node-up")
-VERBS = (*STARTING, "env", "down", *OF_A_NODE, "controller-kill", "controller-up", "watch")
+NODE_VERBS = ("node-kill", "slurmd-kill", "link-down", "link-up", "node-up")
+VERBS = (*STARTING, "env", "down", *NODE_VERBS, "controller-kill", "controller-up", "watch")
 
 
 def main(argv: list[str]) -> int:
@@ -43,13 +43,15 @@ def main(argv: list[str]) -> int:
     cluster = Cluster(folder, shape)
     if args.verb == "run":
         return _run(cluster, args.rest)
-    if args.verb in OF_A_NODE:
-        _befall(cluster, args.verb, int(args.rest[0]))
+    if args.verb in NODE_VERBS:
+        _fail_node(cluster, args.verb, int(args.rest[0]))
     elif args.verb == "up":
         cluster.up()
     elif args.verb == "env":
-        made = cluster.environment
-        print(f"export PATH={shlex.quote(made['PATH'])} SLURM_CONF={made['SLURM_CONF']}")
+        environment = cluster.environment
+        print(
+            f"export PATH={shlex.quote(environment['PATH'])} SLURM_CONF={environment['SLURM_CONF']}"
+        )
     elif args.verb == "controller-kill":
         cluster.kill_controller()
     elif args.verb == "controller-up":
@@ -77,13 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _befall(cluster: Cluster, verb: str, number: int) -> None:
+def _fail_node(cluster: Cluster, verb: str, number: int) -> None:
     if verb == "node-kill":
         cluster.machines.cut_power(number)
     elif verb == "slurmd-kill":
         cluster.machines.kill_slurmd(number)
     elif verb == "node-up":
-        cluster.bring_back(number)
+        cluster.restore_node(number)
     else:
         cluster.machines.set_link(number, verb.removeprefix("link-"))
 

@@ -120,7 +120,7 @@ class Cluster:
         except (RuntimeError, subprocess.TimeoutExpired):
             return ""
 
-    def bring_back(self, number: int) -> None:
+    def restore_node(self, number: int) -> None:
         """Start a node, or its slurmd, again, and wait until jobs may use it."""
         self.machines.start_node(number)
         if not wait_until(lambda: self._usable(number), seconds=30):

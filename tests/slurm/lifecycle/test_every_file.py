@@ -17,8 +17,8 @@ def test_every_file_of_a_mode_trains(login):
     for job in jobs.values():
         job.wait("COMPLETED")
         assert job.steps == [1, 2, 3, 4, 5]
-    kept = {name: job.result["mode"] for name, job in jobs.items()}
-    assert kept == {name: name for name in modes}
+    trained_modes = {name: job.result["mode"] for name, job in jobs.items()}
+    assert trained_modes == {name: name for name in modes}
 
 
 def test_each_stage_is_a_job_of_its_own(login):

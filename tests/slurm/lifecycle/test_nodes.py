@@ -44,7 +44,7 @@ def test_a_job_with_a_powered_off_node_resumes_on_the_other(
         job.wait_for_restart()  # 10 to 17 s: SlurmdTimeout is 8
         job.wait("COMPLETED")
     finally:
-        fragile.bring_back(2)
+        fragile.restore_node(2)
     assert differences(job, unbroken, rounding=1e-6) == []
     assert job.result["world_size"] == 1
     assert job.result["requeues"] == 1
@@ -68,7 +68,7 @@ def test_ranks_of_a_node_marked_down_are_fenced_off(fragile, login):
         job.cancel()
         job.wait("CANCELLED")
     finally:
-        fragile.bring_back(1)
+        fragile.restore_node(1)
     assert job.steps == list(range(1, job.steps[-1] + 1))
     assert (job.folder / "last").resolve().name == f"step-{job.steps[-1]:08}"
     assert (job.facts["Restarts"], job.result["requeues"]) == ("1", 1)

@@ -16,10 +16,10 @@ def test_a_job_that_cannot_be_requeued_continues_in_a_successor(login, unbroken)
     job.wait_for_step(100)
     job.signal()
     job.wait("COMPLETED")
-    next_one = re.search(r"continues as job (\d+)", job.log)
-    assert next_one, job.output
-    name = f"gearshift-fast-{next_one[1]}.out"
-    successor = login.job(next_one[1], "successor", name)
+    following = re.search(r"continues as job (\d+)", job.log)
+    assert following, job.output
+    name = f"gearshift-fast-{following[1]}.out"
+    successor = login.job(following[1], "successor", name)
     successor.wait("COMPLETED")
     assert differences(successor, unbroken) == []
     assert successor.facts["Requeue"] == "0"

@@ -58,44 +58,48 @@ def write(controller: CheckpointController, step: int) -> None:
 
 
 def test_a_save_is_reported_once_it_is_on_disk(saver, recorder):
-    kept = make_controller(saver, recorder)
-    write(kept, 3)
-    assert (kept.saved_step, recorder.saved_steps, kept.has_finished_write) == (3, [], False)
+    controller = make_controller(saver, recorder)
+    write(controller, 3)
+    assert (controller.saved_step, recorder.saved_steps, controller.has_finished_write) == (
+        3,
+        [],
+        False,
+    )
     saver.ends = Path("checkpoints/step-00000003")
-    assert kept.has_finished_write
-    kept.wait()
+    assert controller.has_finished_write
+    controller.wait()
     assert recorder.saved_steps == [3]
 
 
 def test_a_second_save_waits_for_the_first(saver, recorder):
-    kept = make_controller(saver, recorder)
-    write(kept, 3)
+    controller = make_controller(saver, recorder)
+    write(controller, 3)
     saver.ends = Path("checkpoints/step-00000003")
-    write(kept, 4)
+    write(controller, 4)
     assert saver.calls == ["wait", "save 3", "wait", "save 4"]
     assert recorder.saved_steps == [3]
 
 
 def test_in_the_foreground_it_is_on_disk_when_the_call_returns(saver, recorder):
-    kept = make_controller(saver, recorder, **{"async": False})
+    controller = make_controller(saver, recorder, **{"async": False})
     saver.save = lambda *_: setattr(saver, "ends", Path("checkpoints/step-00000003"))
-    write(kept, 3)
+    write(controller, 3)
     assert recorder.saved_steps == [3]
 
 
 def test_a_save_that_failed_in_the_background_ends_the_run(saver, recorder):
-    kept = make_controller(saver, recorder)
-    write(kept, 3)
+    controller = make_controller(saver, recorder)
+    write(controller, 3)
     saver.ends = CheckpointError(FULL)
     with pytest.raises(CheckpointError, match="no space left"):
-        kept.wait()
+        controller.wait()
 
 
 def test_a_failed_optional_save_is_a_warning(saver, recorder):
-    kept = make_controller(saver, recorder, required=False)
-    write(kept, 3)
+    controller = make_controller(saver, recorder, required=False)
+    write(controller, 3)
     saver.ends = CheckpointError(FULL)
-    write(kept, 4)
+    write(controller, 4)
     assert recorder.events == [
         ("warning", {"text": f"{FULL}; training continues because save.required is off"})
     ]

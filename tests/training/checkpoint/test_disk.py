@@ -48,7 +48,7 @@ def save(saver: CheckpointWriter, step: int) -> None:
     saver.wait()
 
 
-def is_as_before(run: Path) -> bool:
+def has_only_step_1(run: Path) -> bool:
     """Only step 1 exists, complete and linked."""
     assert os.listdir(run / "checkpoints") == ["step-00000001"]
     assert open_checkpoint(run / "best").manifest.step == 1
@@ -68,7 +68,7 @@ def test_too_little_disk_space_is_an_error_before_anything_is_written(
         save(saver, 2)
     needs = r"the checkpoint of step 2 cannot be saved: it needs 16\.0 MiB, and "
     raised.match(needs + rf"{run / 'checkpoints'} has 1\d\.\d MiB free")
-    assert is_as_before(run)
+    assert has_only_step_1(run)
 
     (run / "other").unlink()
     save(saver, 3)
@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up_during_a_save_loses_no_earlier_one(
         pytest.fail("it was written whole")
     assert message.startswith("the checkpoint of step 2 cannot be saved: ")
     assert str(run) in message and "No space left on device" in message
-    assert is_as_before(run)
+    assert has_only_step_1(run)
 
 
 @BACKGROUND
@@ -110,7 +110,7 @@ def test_a_disk_that_cannot_be_written_is_named(
     with pytest.raises(CheckpointError) as raised:
         save(saver, 2)
     raised.match(rf"cannot write {run}/checkpoints/.*: Read-only file system; make it writable")
-    assert is_as_before(run)
+    assert has_only_step_1(run)
 
 
 @BACKGROUND

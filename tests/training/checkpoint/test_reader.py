@@ -37,15 +37,15 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
 
 
-def forge(folder: Path, name: str, content: bytes) -> None:
+def replace_file(folder: Path, name: str, content: bytes) -> None:
     """Replace the content of a file, with matching checksums."""
     (folder / name).write_bytes(content)
 
-    def vouch(fields: dict[str, Any]) -> None:
+    def update_checksums(fields: dict[str, Any]) -> None:
         (entry,) = (file for file in fields["files"] if file["name"] == name)
         entry.update(bytes=len(content), crc32=[zlib.crc32(content)] if content else [])
 
-    rewrite(folder, vouch)
+    rewrite(folder, update_checksums)
 
 
 def head_of(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -217,7 +217,7 @@ def _of_another_shape(table: dict[str, Any]) -> None:
     table["weight|frozen|0"]["shape"] = [2**40]
 
 
-def _with_a_key_of_no_grammar(table: dict[str, Any]) -> None:
+def _with_an_invalid_key(table: dict[str, Any]) -> None:
     table["weight|frozen|-1"] = table.pop("weight|frozen|0")
 
 
@@ -225,7 +225,7 @@ def _with_nan_steps(table: dict[str, Any]) -> None:
     table["__metadata__"]["steps"] = '{"embed.weight": NaN}'
 
 
-def _with_steps_of_nothing(table: dict[str, Any]) -> None:
+def _with_null_steps(table: dict[str, Any]) -> None:
     table["__metadata__"]["steps"] = '{"nothing": 1.0}'
 
 
@@ -242,9 +242,9 @@ def _of_half_precision(table: dict[str, Any]) -> None:
     [
         _at_another_offset,
         _of_another_shape,
-        _with_a_key_of_no_grammar,
+        _with_an_invalid_key,
         _with_nan_steps,
-        _with_steps_of_nothing,
+        _with_null_steps,
         _without_steps,
         _of_half_precision,
     ],
@@ -254,7 +254,7 @@ def test_a_tensor_file_that_contradicts_itself_is_refused_by_name(
 ):
     table, numbers = head_of((saved / FILES[0]).read_bytes())
     change(table)
-    forge(saved, FILES[0], with_head(json.dumps(table), numbers))
+    replace_file(saved, FILES[0], with_head(json.dumps(table), numbers))
 
     with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors is not part of"):
         open_checkpoint(saved)
@@ -278,7 +278,7 @@ def test_a_tensor_file_that_contradicts_itself_is_refused_by_name(
     ],
 )
 def test_an_invalid_tensor_file_is_refused_by_name(saved: Path, content: bytes):
-    forge(saved, FILES[0], content)
+    replace_file(saved, FILES[0], content)
 
     with pytest.raises(CheckpointError, match=r"rank-00000\.safetensors"):
         open_checkpoint(saved)
@@ -302,14 +302,14 @@ def test_an_invalid_tensor_file_is_refused_by_name(saved: Path, content: bytes):
 def test_a_state_of_another_shape_is_refused(saved: Path, change: Callable[..., object]):
     fields = json.loads((saved / "state.json").read_text())
     change(fields)
-    forge(saved, "state.json", json.dumps(fields).encode())
+    replace_file(saved, "state.json", json.dumps(fields).encode())
 
     with pytest.raises(CheckpointError, match=f"state.json|{saved.name}"):
         open_checkpoint(saved)
 
 
 def test_a_state_of_deep_json_is_refused(saved: Path):
-    forge(saved, "state.json", b'{"facts":' + b"[" * 100_000)
+    replace_file(saved, "state.json", b'{"facts":' + b"[" * 100_000)
 
     with pytest.raises(CheckpointError, match=r"state\.json is not part of a checkpoint"):
         open_checkpoint(saved)

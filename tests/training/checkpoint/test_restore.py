@@ -258,7 +258,7 @@ def test_a_large_tensor_is_read_in_chunks_of_16_mib():
     assert data[:: 4 * 2**20].tolist() == expected.bfloat16().tolist()
 
 
-def restore_what_rank_one_cannot_read(world: World, folder: Path) -> str:
+def restore_with_another_shape_on_rank_one(world: World, folder: Path) -> str:
     """The error on this rank; rank one has another shape."""
     engine = engine_of(Net(5.0), world, lr=0.25)
     checkpoint = open_checkpoint(folder)
@@ -277,7 +277,7 @@ def test_a_state_that_one_rank_cannot_restore_is_restored_on_none(
     tmp_path: Path, alone: ProcessWorld, two_ranks: Pool
 ):
     folder = trained(alone, tmp_path)
-    first, second = two_ranks.run(restore_what_rank_one_cannot_read, folder)
+    first, second = two_ranks.run(restore_with_another_shape_on_rank_one, folder)
     wrong = "parameter 'vector' is [8] in the checkpoint and [7] in the model"
     assert wrong in second
     assert first == f"rank 1: {second}"

@@ -44,7 +44,7 @@ def save(world: World, run: Path, step: int, replicated: bool, in_background: bo
     return saver.wait()
 
 
-def save_and_go_on(world: World, run: Path) -> None:
+def save_and_change(world: World, run: Path) -> None:
     """The state and the facts saved with it change as soon as `save` returns."""
     kinds, steps, facts = whole(), {"embed.weight": 3.0}, {"samples": 1, "inner": {"n": 1}}
     group = {"names": ["embed.weight"], "lr": torch.tensor(0.5)}
@@ -85,7 +85,7 @@ def save_with_small_files_on_rank_one(world: World, run: Path, in_background: bo
     return "saved"
 
 
-def go_on_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
+def save_again_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | None]:
     """Whether the failure is known on its rank, the error of the next save, and the one after."""
     saver = saving(run, world)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -108,7 +108,7 @@ def go_on_after_a_failure(world: World, run: Path) -> tuple[bool, str, str | Non
     return is_settled, message, found and found.name
 
 
-def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
+def save_an_unsupported_tensor_on_rank_zero(world: World, run: Path) -> str:
     mine = state(whole(), world.rank, world.size)
     bad = State(**{**vars(mine), "buffers": {"phase": torch.tensor([1j])}})
     try:
@@ -118,7 +118,7 @@ def save_what_only_rank_zero_cannot(world: World, run: Path) -> str:
     return "saved"
 
 
-def save_on_disks_of_their_own(world: World, runs: list[Path]) -> str:
+def save_on_separate_disks(world: World, runs: list[Path]) -> str:
     saver = saving(runs[world.rank], world)
     saver.visibility_timeout_s = 0.2
     try:
@@ -142,7 +142,7 @@ def save_from_a_world_that_records_threads(world: World, run: Path) -> set[str]:
     return threads
 
 
-def memory_that_saving_takes(
+def peak_memory_of_saving(
     world: World, run: Path, dtype: torch.dtype, in_background: bool, most: int | None
 ) -> int:
     """Bytes; `most`: how much more address space the process may take."""
@@ -191,7 +191,7 @@ def test_two_ranks_write_what_one_reader_reads_back_bit_by_bit(
 
 
 def test_a_background_save_has_the_state_of_its_step(tmp_path: Path, two_ranks: Pool):
-    two_ranks.run(save_and_go_on, tmp_path)
+    two_ranks.run(save_and_change, tmp_path)
 
     found = open_checkpoint(tmp_path / "last")
     for kind, tensors in whole().items():
@@ -285,7 +285,9 @@ def test_a_rank_that_cannot_write_fails_on_all_ranks_and_keeps_the_earlier_check
 def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(
     tmp_path: Path, two_ranks: Pool
 ):
-    (quiet, message, then), (reported, same, _) = two_ranks.run(go_on_after_a_failure, tmp_path)
+    (quiet, message, then), (reported, same, _) = two_ranks.run(
+        save_again_after_a_failure, tmp_path
+    )
 
     assert (quiet, reported) == (False, True)
     assert message == same
@@ -295,7 +297,7 @@ def test_a_failed_write_is_known_on_its_rank_and_the_next_save_fails_on_all(
 
 
 def test_a_tensor_that_one_rank_cannot_save_is_an_error_on_all(tmp_path: Path, two_ranks: Pool):
-    results = two_ranks.run(save_what_only_rank_zero_cannot, tmp_path)
+    results = two_ranks.run(save_an_unsupported_tensor_on_rank_zero, tmp_path)
 
     assert results[0] == results[1]
     assert "rank 0: buffer|phase|0: torch.complex64 cannot be saved" in results[0]
@@ -311,7 +313,7 @@ def test_folders_that_nodes_do_not_share_are_noticed(
         (run / "checkpoints").mkdir(parents=True)
     if looks_alike:
         (runs[1] / "checkpoints" / ".saving-step-00000001").mkdir()
-    results = two_ranks.run(save_on_disks_of_their_own, runs)
+    results = two_ranks.run(save_on_separate_disks, runs)
 
     who = "rank 0: rank 1 has written its shard, but" if looks_alike else "rank 1: "
     assert results[0] == results[1]
@@ -336,7 +338,7 @@ def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(
 def test_saving_in_the_foreground_takes_no_second_copy_of_a_replica(
     tmp_path: Path, two_ranks: Pool, dtype: torch.dtype
 ):
-    taken = two_ranks.run(memory_that_saving_takes, tmp_path, dtype, False, None)
+    taken = two_ranks.run(peak_memory_of_saving, tmp_path, dtype, False, None)
 
     # Six blocks of 16 MiB and what the allocator rounds up; as fp32 the tensor has 192 MiB.
     assert max(taken) < 128 * 2**20
@@ -346,11 +348,11 @@ def test_saving_in_the_foreground_takes_no_second_copy_of_a_replica(
 def test_without_memory_for_a_copy_a_save_is_written_from_the_tensors(
     tmp_path: Path, alone: ProcessWorld
 ):
-    with_copy = memory_that_saving_takes(alone, tmp_path, torch.float32, True, None)
+    with_copy = peak_memory_of_saving(alone, tmp_path, torch.float32, True, None)
     assert with_copy >= 4 * _BIG
 
     # Threads need some: their stacks, and arenas of the C library.
-    without = memory_that_saving_takes(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
+    without = peak_memory_of_saving(alone, tmp_path, torch.float32, True, 4 * _BIG - 2**20)
     assert without < 2 * _BIG
     assert open_checkpoint(tmp_path / "last").tensor("weight", "w").sum() == _BIG
 

@@ -15,16 +15,16 @@ def test_a_dead_worker_is_reported_with_its_likely_cause():
 
 
 def test_the_watchdog_gives_up_once_if_no_data_arrives():
-    gone_off = threading.Event()
+    fired = threading.Event()
     messages: list[str] = []
 
     def give_up(text: str) -> None:
         messages.append(text)
-        gone_off.set()
+        fired.set()
 
     watch = DataWatchdog(0.4, give_up)
     with watch:
-        assert gone_off.wait(20)
+        assert fired.wait(20)
     watch.close()
     assert messages == ["waited 0.3 s for training data; see engine.timeout_s"]
 

@@ -192,13 +192,13 @@ def test_files_are_in_the_order_of_generations_even_if_a_clock_was_ahead(tmp_pat
     assert earlier.read_bytes() == content != later.read_bytes()
 
 
-def nothing() -> None:
+def no_op() -> None:
     """A write without effect."""
 
 
 def test_writes_run_in_order_and_the_last_one_last():
     done: list[int] = []
-    queue = WriteQueue("test", nothing)
+    queue = WriteQueue("test", no_op)
     for number in range(100):
         queue.add(lambda number=number: done.append(number))
     assert queue.finish(lambda: done.append(-1), wait_s=60)
@@ -207,7 +207,7 @@ def test_writes_run_in_order_and_the_last_one_last():
 
 def test_after_an_error_nothing_more_runs_and_nothing_is_raised():
     done: list[int] = []
-    queue = WriteQueue("test", nothing)
+    queue = WriteQueue("test", no_op)
 
     def fail():
         raise OSError("no space left")
@@ -223,7 +223,7 @@ def test_after_an_error_nothing_more_runs_and_nothing_is_raised():
 def test_a_hanging_disk_blocks_no_caller_and_the_queue_is_bounded():
     hangs = threading.Event()
     begun = threading.Event()
-    queue = WriteQueue("test", nothing)
+    queue = WriteQueue("test", no_op)
 
     def hang():
         begun.set()
@@ -232,15 +232,15 @@ def test_a_hanging_disk_blocks_no_caller_and_the_queue_is_bounded():
     queue.add(hang)
     begun.wait()
     for _ in range(QUEUE_SIZE + 7):
-        queue.add(nothing)
+        queue.add(no_op)
     assert queue.dropped == 7
-    assert not queue.finish(nothing, wait_s=0)
+    assert not queue.finish(no_op, wait_s=0)
     hangs.set()
 
 
 def test_an_idle_queue_is_flushed():
     flushed = threading.Event()
     queue = WriteQueue("test", flushed.set)
-    queue.add(nothing)
+    queue.add(no_op)
     assert flushed.wait(60)
-    queue.finish(nothing, 60)
+    queue.finish(no_op, 60)

@@ -9,13 +9,13 @@ NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(5)
 
 
 @pytest.fixture(scope="module")
-def made():
+def dataset():
     return simulate(300, SHARES["balanced"], seed=1)
 
 
-def of(made, kind, low=-999, high=999):
-    level = made["static"][:, 1]
-    return (made["target"] == kind) & (level >= low) & (level <= high)
+def of(dataset, kind, low=-999, high=999):
+    level = dataset["static"][:, 1]
+    return (dataset["target"] == kind) & (level >= low) & (level <= high)
 
 
 def test_the_same_seed_gives_the_same_arrays_and_another_others():
@@ -43,47 +43,49 @@ def test_classes_have_their_shares(shares):
     np.testing.assert_allclose(counts, 600 * np.array(SHARES[shares]), atol=2)
 
 
-def test_wave_v_of_normal_ears_has_the_expected_latency(made):
-    at_80 = of(made, NORMAL, 80, 80) & (made["static"][:, 2] < 12)
-    young = at_80 & (made["static"][:, 0] < 30)
-    assert np.nanmean(made["latency"][young]) == pytest.approx(5.6, abs=0.05)
-    at_40 = of(made, NORMAL, 40, 40) & (made["exists"] > 0)
-    later = np.nanmean(made["latency"][at_40]) - np.nanmean(made["latency"][at_80])
+def test_wave_v_of_normal_ears_has_the_expected_latency(dataset):
+    at_80 = of(dataset, NORMAL, 80, 80) & (dataset["static"][:, 2] < 12)
+    young = at_80 & (dataset["static"][:, 0] < 30)
+    assert np.nanmean(dataset["latency"][young]) == pytest.approx(5.6, abs=0.05)
+    at_40 = of(dataset, NORMAL, 40, 40) & (dataset["exists"] > 0)
+    later = np.nanmean(dataset["latency"][at_40]) - np.nanmean(dataset["latency"][at_80])
     assert later == pytest.approx(4 * 0.35, abs=0.1)
-    assert np.nanmean(made["amplitude"][at_80]) == pytest.approx(0.46, abs=0.04)
+    assert np.nanmean(dataset["amplitude"][at_80]) == pytest.approx(0.46, abs=0.04)
 
 
-def test_the_wave_is_in_the_signal_where_the_label_says(made):
-    clear = np.flatnonzero(of(made, NORMAL, 70) & (made["amplitude"] > 0.3))
-    peaks = made["signal"][clear].argmax(1) * 0.05
-    assert np.abs(peaks - made["latency"][clear]).mean() < 0.25
+def test_the_wave_is_in_the_signal_where_the_label_says(dataset):
+    clear = np.flatnonzero(of(dataset, NORMAL, 70) & (dataset["amplitude"] > 0.3))
+    peaks = dataset["signal"][clear].argmax(1) * 0.05
+    assert np.abs(peaks - dataset["latency"][clear]).mean() < 0.25
 
 
-def test_each_class_has_its_characteristic_response(made):
-    signal, level = made["signal"], made["static"][:, 1]
-    late = of(made, CONDUCTIVE, 80, 80) & (made["exists"] > 0)
-    plain = of(made, NORMAL, 80, 80)
-    steep = of(made, SENSORINEURAL, 80, 80) & (made["exists"] > 0)
-    mean = {n: np.nanmean(made["latency"][m]) for n, m in (("c", late), ("n", plain), ("s", steep))}
+def test_each_class_has_its_characteristic_response(dataset):
+    signal, level = dataset["signal"], dataset["static"][:, 1]
+    late = of(dataset, CONDUCTIVE, 80, 80) & (dataset["exists"] > 0)
+    plain = of(dataset, NORMAL, 80, 80)
+    steep = of(dataset, SENSORINEURAL, 80, 80) & (dataset["exists"] > 0)
+    mean = {
+        n: np.nanmean(dataset["latency"][m]) for n, m in (("c", late), ("n", plain), ("s", steep))
+    }
     assert mean["c"] - mean["n"] > 0.8 and abs(mean["s"] - mean["n"]) < 0.15
-    assert not made["exists"][of(made, TOTAL)].any()
-    assert np.isnan(made["threshold"][of(made, TOTAL) | of(made, NEUROPATHY)]).all()
+    assert not dataset["exists"][of(dataset, TOTAL)].any()
+    assert np.isnan(dataset["threshold"][of(dataset, TOTAL) | of(dataset, NEUROPATHY)]).all()
     early = slice(10, 60)
-    silent = signal[of(made, TOTAL, 80)][:, early].std()
-    assert signal[of(made, NEUROPATHY, 80)][:, early].std() > 2 * silent
-    assert 0 < made["exists"][of(made, NEUROPATHY)].mean() < 0.2
-    responds = np.isfinite(made["threshold"])
+    silent = signal[of(dataset, TOTAL, 80)][:, early].std()
+    assert signal[of(dataset, NEUROPATHY, 80)][:, early].std() > 2 * silent
+    assert 0 < dataset["exists"][of(dataset, NEUROPATHY)].mean() < 0.2
+    responds = np.isfinite(dataset["threshold"])
     np.testing.assert_array_equal(
-        made["exists"][responds] > 0, level[responds] > made["threshold"][responds]
+        dataset["exists"][responds] > 0, level[responds] > dataset["threshold"][responds]
     )
 
 
-def test_noise_and_fmp_are_in_range(made):
-    silent = of(made, TOTAL)
-    rms = made["signal"][silent].std(1)
+def test_noise_and_fmp_are_in_range(dataset):
+    silent = of(dataset, TOTAL)
+    rms = dataset["signal"][silent].std(1)
     assert 0.018 < np.median(rms) < 0.062
-    assert np.median(made["static"][silent, 3]) == pytest.approx(1, abs=0.3)
-    assert np.median(made["static"][of(made, NORMAL, 80), 3]) > 5
+    assert np.median(dataset["static"][silent, 3]) == pytest.approx(1, abs=0.3)
+    assert np.median(dataset["static"][of(dataset, NORMAL, 80), 3]) > 5
 
 
 def test_a_cached_set_is_mapped_and_equal(tmp_path, monkeypatch):

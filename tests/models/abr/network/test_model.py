@@ -11,7 +11,7 @@ from models.abr.network.state_space import StateSpace
 from models.abr.statistics import Statistics
 
 
-def made(terms=TERMS, size="tiny"):
+def build_network(terms=TERMS, size="tiny"):
     torch.manual_seed(0)
     return Network(SIZES[size], Statistics(), terms)
 
@@ -29,7 +29,7 @@ SHAPES = {"signal": (3, 1, 200), "class": (3, 5)}
 
 @pytest.mark.parametrize("size", ["tiny", "lite"])
 def test_every_term_has_an_output_and_the_signal_has_200_points(size):
-    outputs = made(size=size)(*inputs())
+    outputs = build_network(size=size)(*inputs())
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {
         name: SHAPES.get(name, (3,)) for name in TERMS
     }
@@ -37,14 +37,14 @@ def test_every_term_has_an_output_and_the_signal_has_200_points(size):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_every_parameter_has_a_gradient(training):
-    model = made().train(training)
+    model = build_network().train(training)
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.slow
 def test_every_parameter_of_full_has_a_gradient():
-    model = made(size="full")
+    model = build_network(size="full")
     sum(x.float().sum() for x in model(*inputs(1)).values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
@@ -52,7 +52,7 @@ def test_every_parameter_of_full_has_a_gradient():
 @pytest.mark.slow  # twenty seconds, for some thousand small operations
 def test_the_network_compiles_without_a_graph_break():
     torch.compiler.reset()
-    model = made().eval()
+    model = build_network().eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     for name, outputs in compiled(*inputs()).items():
         torch.testing.assert_close(outputs, model(*inputs())[name])
@@ -60,7 +60,7 @@ def test_the_network_compiles_without_a_graph_break():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_network_runs_in_mixed_precision(dtype):
-    model = made().eval()
+    model = build_network().eval()
     with torch.autocast("cpu", dtype=dtype):
         mixed = model(*inputs())
     for name, plain in model(*inputs()).items():
@@ -69,13 +69,13 @@ def test_the_network_runs_in_mixed_precision(dtype):
 
 
 def test_the_network_runs_with_weights_in_bfloat16():
-    model = made().bfloat16()
+    model = build_network().bfloat16()
     outputs = model(*(x.bfloat16() for x in inputs()))
     assert all(x.isfinite().all() for x in outputs.values())
 
 
 def test_state_spaces_change_the_outputs():
-    model = made().eval()
+    model = build_network().eval()
     whole = model(*inputs())["signal"]
     for module in model.modules():
         if isinstance(module, StateSpace):
@@ -92,7 +92,7 @@ def test_state_spaces_change_the_outputs():
     ],
 )
 def test_a_head_without_labels_is_frozen_and_has_no_output(terms, frozen):
-    model = made(terms)
+    model = build_network(terms)
     assert tuple(model(*inputs())) == terms
     still = {n.split(".")[1] for n, p in model.named_parameters() if not p.requires_grad}
     assert still - {"peak"} == frozen - {"peak"}
@@ -128,7 +128,7 @@ def test_film_follows_its_formula_and_drops_conditions_only_in_training():
 
 
 def test_evaluation_draws_no_random_numbers():
-    model = made().eval()
+    model = build_network().eval()
     torch.manual_seed(5)
     before = torch.get_rng_state()
     model(*inputs())
@@ -161,7 +161,7 @@ def test_no_two_positions_have_the_same_vector():
 
 
 def test_gradients_have_the_strides_of_their_parameters():
-    model = made()
+    model = build_network()
     sum(x.float().sum() for x in model(*inputs()).values()).backward()
     odd = [n for n, p in model.named_parameters() if p.grad.stride() != p.stride()]
     assert odd == []  # DDP warns of them, and copies
@@ -173,6 +173,6 @@ def test_every_cpu_kernel_gives_the_same_outputs_and_trains(kernel):
     model = Network(SIZES["tiny"], Statistics(), TERMS, kernel)
     outputs = model(*inputs())
     sum(x.float().sum() for x in outputs.values()).backward()
-    outputs, plain = model.eval()(*inputs()), made().eval()(*inputs())
+    outputs, plain = model.eval()(*inputs()), build_network().eval()(*inputs())
     for name in TERMS:
         torch.testing.assert_close(outputs[name], plain[name], rtol=1e-4, atol=1e-4)

@@ -9,11 +9,11 @@ from models.abr.network.state_space import StateSpace
 @pytest.fixture
 def layer():
     torch.manual_seed(0)
-    made = StateSpace(4, 6, dropout=0.0)
+    space = StateSpace(4, 6, dropout=0.0)
     with torch.no_grad():  # at first many are ones, which would hide a wrong axis
-        for parameter in (made.mix, made.b, made.c, made.d, made.a_re):
+        for parameter in (space.mix, space.b, space.c, space.d, space.a_re):
             parameter.copy_(torch.randn_like(parameter))
-    return made
+    return space
 
 
 def term(layer, f, n):

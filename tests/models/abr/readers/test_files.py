@@ -147,7 +147,7 @@ def test_memory_does_not_grow_with_a_table(tmp_path):
         return int(line.split()[1]) * 1024
 
     if sys.platform != "linux":
-        pytest.skip("only Linux tells what of the memory is no file")
+        pytest.skip("anonymous memory is read from Linux only")
     path = tmp_path / "a.csv"
     rng = np.random.default_rng(0)
     blocks = [",".join(f"{x:.4f}" for x in rng.standard_normal(199)) for _ in range(50)]

@@ -64,9 +64,9 @@ def test_the_length_of_a_recording_does_not_reveal_the_number_of_words(readers):
 
 
 def test_the_small_set_is_cached_and_read_back(text_task):
-    made = Readers(SMALL).recording(3)
-    kept = source.EmbeddedSource("embedded:reading-small").eeg(3)
-    np.testing.assert_allclose(kept, made, rtol=2e-3, atol=2e-3)
+    simulated = Readers(SMALL).recording(3)
+    cached = source.EmbeddedSource("embedded:reading-small").eeg(3)
+    np.testing.assert_allclose(cached, simulated, rtol=2e-3, atol=2e-3)
     assert isinstance(source.EmbeddedSource("embedded:reading-small")._cached, np.memmap)
 
 

@@ -143,13 +143,13 @@ def test_masked_normalisation_uses_valid_samples_only():
     x = torch.randn(3, 7, 20) * 3 + 1
     valid = torch.arange(20) < torch.tensor([[20], [11], [5]])
     y = ours(x, valid)
-    kept = x.transpose(1, 2)[valid]
-    torch.testing.assert_close(y.transpose(1, 2)[valid], theirs(kept))
+    unpadded = x.transpose(1, 2)[valid]
+    torch.testing.assert_close(y.transpose(1, 2)[valid], theirs(unpadded))
     assert not y.transpose(1, 2)[~valid].any()
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
     torch.testing.assert_close(ours.running_var, theirs.running_var)
     torch.testing.assert_close(
-        ours.eval()(x, valid).transpose(1, 2)[valid], theirs.eval()(kept), atol=1e-5, rtol=1e-5
+        ours.eval()(x, valid).transpose(1, 2)[valid], theirs.eval()(unpadded), atol=1e-5, rtol=1e-5
     )
 
 
