@@ -10,7 +10,7 @@ from launcher.commands import data
 from launcher.config.provenance import CliArgs
 from launcher.data_check.formats import Match
 from models.language.formats import FORMATS
-from tests.launcher.own_tasks import HEAD, write
+from tests.launcher.custom_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS
 
 DRAWN = """\

@@ -12,8 +12,8 @@ from launcher.config.schema import setting_infos
 from launcher.config.validate import TrackedSettings, unused_diagnostics
 from launcher.resume import find as resume
 from launcher.resume.decide import decide
+from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, resolved
-from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.launcher.runs import trained
 
 SIZES = """\

@@ -6,8 +6,8 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError, as_json
 from launcher.config import custom_task
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import resolved
-from tests.launcher.own_tasks import BODY, HEAD, LINE, write
 
 
 @pytest.fixture(autouse=True)

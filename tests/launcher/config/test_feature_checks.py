@@ -10,8 +10,8 @@ from launcher.base.diagnostics import SettingsError, as_json, render
 from launcher.config import feature_checks
 from launcher.config import render as settings_text
 from launcher.config.feature_settings import name_error, safe_name
+from tests.launcher.custom_tasks import HEAD, write
 from tests.launcher.given import resolved
-from tests.launcher.own_tasks import HEAD, write
 
 ON = "continual.enabled=true"
 

@@ -14,7 +14,7 @@ import pytest
 
 from launcher.run import signals
 from launcher.run.signals import deferred, handling
-from tests.launcher import own_tasks
+from tests.launcher import custom_tasks
 from tests.runs.conftest import REQUESTS, environment
 
 
@@ -156,7 +156,7 @@ import os
 import signal
 import time
 
-{own_tasks.HEAD}
+{custom_tasks.HEAD}
 from training.data.loader import Batches
 
 class Lost(CustomTask):
@@ -188,7 +188,7 @@ def close(self):
 
 def test_a_rank_terminated_after_a_lost_peer_reports_a_crash(tmp_path):
     """The signals of srun then reach a run that has ended, not one that is starting."""
-    module = own_tasks.write(tmp_path, LOST_PEER, "lost")
+    module = custom_tasks.write(tmp_path, LOST_PEER, "lost")
     with starting(tmp_path, trains=["--model", f"{module}:Lost"]) as process:
         recorded = process.communicate()[1]
     assert (process.returncode, outcome(tmp_path)) == (1, [])
@@ -199,21 +199,21 @@ LATE_SIGNAL = f"""\
 import os
 import signal
 
-{own_tasks.HEAD}
+{custom_tasks.HEAD}
 class Late:
     def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGUSR1):
         kill(process, number)
 
 late = Late()
 
-{own_tasks.LINE}
-{own_tasks.BODY}
+{custom_tasks.LINE}
+{custom_tasks.BODY}
 """
 
 
 def test_a_signal_while_the_interpreter_ends_changes_nothing(tmp_path):
     """Objects that hold signals until the last modules are unloaded are gone after all handlers."""
-    module = own_tasks.write(tmp_path, LATE_SIGNAL, "last")
+    module = custom_tasks.write(tmp_path, LATE_SIGNAL, "last")
     trains = ["--model", f"{module}:Line", "--max-steps", "3"]
     with starting(tmp_path, trains=trains) as process:
         process.communicate()

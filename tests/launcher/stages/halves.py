@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.launcher.own_tasks import write
+from tests.launcher.custom_tasks import write
 
 TEXT = """\
 import time

@@ -7,8 +7,8 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
+from tests.launcher.custom_tasks import write
 from tests.launcher.given import resolved
-from tests.launcher.own_tasks import write
 from tests.launcher.stages.halves import TEXT
 
 ONLY_LOWER = "stages=[lower]"

@@ -8,7 +8,7 @@ from models.base import DataError
 from models.common import cache
 from models.language.readers.corpus import SMALL, read_corpus
 from models.language.tokens.encoded import TokenFile, encode
-from tests.models.language.made import TOKENIZER
+from tests.models.language.in_memory import TOKENIZER
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from models.language.noise_control import (
     text_chance,
     with_true_answers,
 )
-from tests.models.language.made import TOKENIZER, windows
+from tests.models.language.in_memory import TOKENIZER, windows
 
 
 @pytest.mark.parametrize("counts", [(5, 5), (6, 3, 3), (1, 1)])

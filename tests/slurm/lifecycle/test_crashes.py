@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.launcher import own_tasks
+from tests.launcher import custom_tasks
 from tests.slurm.lifecycle.conftest import differences
 
 pytestmark = pytest.mark.slow
@@ -13,7 +13,7 @@ FAULTY = f"""\
 import os
 from pathlib import Path
 
-{own_tasks.HEAD}
+{custom_tasks.HEAD}
 class Faulty(CustomTask):
     defaults = {{"train.max_steps": 5000, "train.epochs": 5000}}
 
@@ -62,7 +62,7 @@ def test_a_job_with_a_killed_rank_in_each_generation_fails(login):
 
 
 def test_an_error_of_one_rank_is_reported_first_and_not_retried(login):
-    module = own_tasks.write(login.folder, FAULTY, "faulty")
+    module = custom_tasks.write(login.folder, FAULTY, "faulty")
     args = ["--model", f"{module}:Faulty", "--batch-size", "4", "--set", "log.every=1"]
     job = login.submit("fast", "fault", *args, options=["--nodes=2"])
     job.wait_for_step(20)

@@ -18,7 +18,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from models.base import Context
 from tests.engines.test_parity import able
-from tests.launcher.own_tasks import BODY, EXAMPLES, HEAD, LINE, write
+from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.runs.conftest import Program
 from tests.training.tiny import run_tiny
 
