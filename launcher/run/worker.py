@@ -129,9 +129,18 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     device = settings.device if settings.device != "auto" else resolved.device
     facts = consistency_facts(resolved)
     world = open_world(device, settings.engine.timeout_s, always_group, facts)
-    cleanup.callback(world.close)
+    cleanup.push(partial(_close_world, world))
     cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
     return world
+
+
+def _close_world(world: World, error: type[BaseException] | None, *_: object) -> None:
+    """Leave the process group, unless this rank failed: with NCCL it would wait for the others.
+
+    A rank that failed saves its report and ends at once instead, which they notice.
+    """
+    if error is None or world.size == 1:
+        world.close()
 
 
 def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:

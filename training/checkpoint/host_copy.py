@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mmap
-import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -99,22 +99,35 @@ def _allocate(size: int, device: torch.device) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
     # Not torch.empty, which in deterministic mode fills them. Large pages would be slower: 7 s
     # where small ones took 0.6 s for 1.5 GB, in a virtual machine on Linux 6.18.
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages = _Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_DONTFORK"):
         # A forked loader worker would keep each page until it is copied once more.
         pages.madvise(mmap.MADV_DONTFORK)
     buffer = torch.frombuffer(pages, dtype=torch.uint8)
     if device.type == "cuda":
-        _pin(buffer, pages)
+        pages.pin(buffer, device)
     return buffer
 
 
-def _pin(buffer: Tensor, pages: mmap.mmap) -> None:
-    """Pin `buffer` for the device; if that fails, copies are only slower.
+class _Pages(mmap.mmap):
+    """Memory that can be pinned for a device, until just before it is unmapped.
 
     Not the pinned memory of torch, which rounds up to a power of two.
     """
-    runtime = torch.cuda.cudart()
-    address = buffer.data_ptr()
-    if int(runtime.cudaHostRegister(address, buffer.numel(), 0)) == 0:
-        weakref.finalize(pages, runtime.cudaHostUnregister, address)
+
+    _address: int | None = None
+
+    def pin(self, buffer: Tensor, device: torch.device) -> None:
+        """Pin `buffer`, the tensor of these pages; if that fails, copies are only slower."""
+        address = buffer.data_ptr()
+        if int(torch.cuda.cudart().cudaHostRegister(address, buffer.numel(), 0)) == 0:
+            self._address = address
+            return
+        # The error stays until a check finds it, which otherwise is that of the next kernel.
+        with suppress(RuntimeError):
+            torch.zeros(1, device=device)
+
+    def __del__(self) -> None:
+        # A weak reference would be too late: mmap unmaps before it calls them.
+        if self._address is not None:
+            torch.cuda.cudart().cudaHostUnregister(self._address)

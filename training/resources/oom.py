@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 MAX_HALVINGS = 3
 """How often a run halves its micro-batch because memory ran out."""
-_CPU_OR_MPS = re.compile(r"can't allocate memory|MPS backend out of memory", re.IGNORECASE)
+_MESSAGES = re.compile(
+    r"can't allocate memory|MPS backend out of memory|CUDA error: out of memory"
+    r"|_STATUS_(ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)"  # cuBLAS, cuDNN, ...
+    r"|Cuda failure (\d+ )?'out of memory'",  # NCCL
+    re.IGNORECASE,
+)
 T = TypeVar("T")
 
 
@@ -44,13 +49,13 @@ class OutOfMemory(RuntimeError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is a failed allocation, on the host or on a device.
 
-    The allocators of the CPU and of mps only say so in their message.
+    The allocators of the CPU and of mps, CUDA's libraries and NCCL only say so in their message.
     """
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and bool(_CPU_OR_MPS.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(_MESSAGES.search(str(error)))
 
 
 class OomFallback:
