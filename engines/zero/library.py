@@ -135,14 +135,22 @@ def _is_useful(record: logging.LogRecord) -> bool:
 def destroy(engine: Module) -> None:
     """Remove DeepSpeed's hooks from the model and its global state from the process.
 
-    The next engine may use another process group.
+    The next engine may use another process group. A group that is still referenced keeps its
+    threads, and with gloo each of them wakes up a hundred times a second.
     """
+    parameters = list(engine.parameters())
     with quiet():
         engine.destroy()  # type: ignore[operator]
+    for parameter in parameters:
+        for name, value in list(vars(parameter).items()):
+            if callable(value) or isinstance(value, torch.distributed.ProcessGroup):
+                delattr(parameter, name)  # set by DeepSpeed: the group, and methods that hold it
     kept: Any = import_module("deepspeed.runtime.zero.parameter_offload")
     kept.FWD_MODULE_STACK.clear()
     kept = import_module("deepspeed.utils.groups")
-    kept._WORLD_GROUP = None
+    if kept._WORLD_GROUP is not None:
+        torch.distributed.destroy_process_group(kept._WORLD_GROUP)
+        kept._WORLD_GROUP = None
     kept = import_module("deepspeed.comm.comm")
     kept.cdb = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     model = task.build()
     built = architecture(model)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
-    cleanup.callback(engine.close)
+    cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is not None:
         restore(resumed.checkpoint, engine, slots="optimizer" not in resumed.reset)
     if not data.number and _uses_feature_cache(settings, task, model, module, engine):
@@ -129,18 +129,20 @@ def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> W
     device = settings.device if settings.device != "auto" else resolved.device
     facts = consistency_facts(resolved)
     world = open_world(device, settings.engine.timeout_s, always_group, facts)
-    cleanup.push(partial(_close_world, world))
+    cleanup.push(partial(_unless_failed, world, world.close))
     cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
     return world
 
 
-def _close_world(world: World, error: type[BaseException] | None, *_: object) -> None:
-    """Leave the process group, unless this rank failed: with NCCL it would wait for the others.
+def _unless_failed(
+    world: World, close: Callable[[], None], error: type[BaseException] | None, *_: object
+) -> None:
+    """Leave a process group, unless this rank failed: with NCCL it would wait for the others.
 
     A rank that failed saves its report and ends at once instead, which they notice.
     """
     if error is None or world.size == 1:
-        world.close()
+        close()
 
 
 def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
