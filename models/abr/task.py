@@ -52,7 +52,9 @@ class AbrTask:
         self.size = SIZES[model.size]
         loss, starts = model.loss, model.curriculum
         self.regression, self.smoothing = loss.regression, loss.label_smoothing
-        self.weights = {term: getattr(loss, _field(term)) for term in TERMS}
+        self.weights = {
+            term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
+        }
         self.curriculum = Curriculum(
             {
                 **dict.fromkeys(PEAK, starts.peak),
@@ -181,8 +183,3 @@ class AbrTask:
     def facts(self) -> Mapping[str, Any]:
         """See Dataset.facts."""
         return {"source": self.path, **self.dataset.facts()}
-
-
-def _field(term: str) -> str:
-    """The attribute of a setting named for a term."""
-    return "class_" if term == "class" else term

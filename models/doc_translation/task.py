@@ -86,8 +86,14 @@ class DocTranslationTask:
         folder = self.context.folder
         if folder is not None:
             save_split(self.splits, folder, self.context.reset_data)
-            _write_skipped(collection.skipped, folder)
-        by_split = {name: _of(collection.pages, set(self.splits[name])) for name in SPLITS}
+            if collection.skipped and not (folder / SKIPPED_FILE).exists():
+                rows = [{"page": page, "why": why} for page, why in collection.skipped]
+                atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
+        by_split: dict[SplitName, list[Page]] = {name: [] for name in SPLITS}
+        side_of = {group: name for name in SPLITS for group in self.splits[name]}
+        for page in collection.pages:
+            if page.document in side_of:
+                by_split[side_of[page.document]].append(page)
         self._vocabulary = self._fit_vocabulary(by_split["train"])
         for number, name in enumerate(SPLITS):
             pages, shown = by_split[name], None
@@ -215,10 +221,6 @@ def _sized(size: Size, model: Model) -> Size:
     )
 
 
-def _of(pages: Sequence[Page], documents: set[str]) -> list[Page]:
-    return [page for page in pages if page.document in documents]
-
-
 def _part(
     documents: Sequence[str], fraction: float, seed: int, side: SplitName, source: str
 ) -> list[str]:
@@ -232,10 +234,3 @@ def _part(
         )
     order = np.random.default_rng(seed).permutation(len(documents))
     return sorted(documents[i] for i in order[: max(1, round(fraction * len(documents)))])
-
-
-def _write_skipped(skipped: Sequence[tuple[str, str]], folder: Path) -> None:
-    """Write skipped pages and reasons into the run folder, once."""
-    if skipped and not (folder / SKIPPED_FILE).exists():
-        rows = [{"page": page, "why": why} for page, why in skipped]
-        atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))

@@ -15,7 +15,6 @@ from models.event_seg.readers.recording import Events
 
 MAX_HEADER_BYTES = 65536
 """Maximum bytes of a header."""
-ENCODINGS = ("EVT2", "EVT3", "DAT")
 _ALLOWED = "% evt 2.0, % evt 3.0, % format EVT2, % format EVT3, or the header of a DAT file"
 
 
@@ -24,7 +23,7 @@ class Header:
     """Header fields."""
 
     encoding: str
-    """One of ENCODINGS."""
+    """EVT2, EVT3 or DAT."""
     begin: int
     """Byte offset of the first event."""
     sensor: tuple[int, int] | None
@@ -215,4 +214,3 @@ ENCODING_BY_NAME = {
     "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
     "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }
-"""Encoding by name; see ENCODINGS."""
