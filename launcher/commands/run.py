@@ -48,7 +48,6 @@ def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
 
 
 def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration | None) -> int:
-    """Train a single run."""
     as_json = JSON.flag in flags
     if ready.resolved.warnings and ready.is_rank_0:
         print(render(ready.resolved.warnings), file=sys.stderr)
@@ -84,7 +83,6 @@ def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -
 
 
 def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration | None) -> int:
-    """Train the remaining stages."""
     as_json = JSON.flag in flags
     if ready.warnings:
         print(render(ready.warnings), file=sys.stderr)
@@ -118,7 +116,6 @@ def print_report(report: Report) -> None:
 
 
 def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
-    """The run folder and the next command."""
     following = None
     if finished.folder is not None and finished.report.exit_code == exit_codes.DONE:
         following = summary.next_stage(ready.resolved, finished.folder)
@@ -126,7 +123,6 @@ def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
 
 
 def _is_embedded(ready: PreparedRun) -> bool:
-    """Whether the run trains on embedded data."""
     path = getattr(ready.resolved.settings.data, "path", None)
     return isinstance(path, str) and path.startswith("embedded:")
 

@@ -98,7 +98,15 @@ def fetch_for_run(
     if not settings.download.fetch:
         return
     if ranks is not None and ranks.world_size > ranks.local_size:
-        _require_files(settings.download, ranks)
+        for target in targets(settings.download):
+            if not target.path.exists():
+                raise settings_error(
+                    f"{target.path} does not exist; on several machines of {ranks.source} the "
+                    "files are not downloaded",
+                    str(target.file.url),
+                    allowed="--download-data on one machine, or existing files",
+                    fix=f"{PROGRAM} data fetch  with the same settings first, on each disk",
+                )
     if is_shown:
         fetch_with_progress(settings.download, is_main)
     else:
@@ -113,18 +121,6 @@ def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[
             if show_existing and not fetched.is_new:
                 print(f"{fetched.path} exists already, as declared")
     return found
-
-
-def _require_files(download: Download, ranks: RankEnvironment) -> None:
-    for target in targets(download):
-        if not target.path.exists():
-            raise settings_error(
-                f"{target.path} does not exist; on several machines of {ranks.source} the files "
-                "are not downloaded",
-                str(target.file.url),
-                allowed="--download-data on one machine, or existing files",
-                fix=f"{PROGRAM} data fetch  with the same settings first, on each disk",
-            )
 
 
 def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
@@ -168,31 +164,26 @@ def _download(target: Target, source: Source, options: Options, part: Part) -> _
 
 
 def _source(target: Target, timeout_s: float) -> AbstractContextManager[Source]:
-    """The source of a file, from its URL with all secrets."""
-    url = _url_with_secrets(target)
+    shown = target.file.url
+    url = shown.unredacted if isinstance(shown, redaction.Url) else shown
+    if redaction.MASK in url:
+        raise settings_error(
+            "the secrets of this URL were removed when the settings were saved",
+            shown,
+            fix="the URL with its secrets again; or put user and password into ~/.netrc, or name "
+            "an environment variable, ${NAME}, in the URL",
+        )
+    try:
+        url = redaction.expand_variables(url, environment.variables())
+    except KeyError as missing:
+        message = f"the URL uses the environment variable {missing.args[0]}, which is not set"
+        raise settings_error(message, shown) from None
     if urlsplit(url).scheme == "file":
         return nullcontext(local_source(url))
     # Imported here: requests takes a third of a second, and most starts download nothing.
     from launcher.download.web import WebSource
 
-    return WebSource(url, str(target.file.url), timeout_s)
-
-
-def _url_with_secrets(target: Target) -> str:
-    url = target.file.url
-    text = url.unredacted if isinstance(url, redaction.Url) else url
-    if redaction.MASK in text:
-        raise settings_error(
-            "the secrets of this URL were removed when the settings were saved",
-            url,
-            fix="the URL with its secrets again; or put user and password into ~/.netrc, or name "
-            "an environment variable, ${NAME}, in the URL",
-        )
-    try:
-        return redaction.expand_variables(text, environment.variables())
-    except KeyError as missing:
-        message = f"the URL uses the environment variable {missing.args[0]}, which is not set"
-        raise settings_error(message, url) from None
+    return WebSource(url, str(shown), timeout_s)
 
 
 def _find(target: Target) -> _Record | None:

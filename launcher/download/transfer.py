@@ -20,6 +20,7 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.feature_checks import Target
 from launcher.download.console import Draw, Print, Progress
 from training.logging.quantities import duration, size
+from training.storage import atomic_write
 
 _Record = TypeVar("_Record")
 _PIECE_BYTES = 1 << 20
@@ -213,10 +214,8 @@ def sha256_of(path: Path) -> hashlib._Hash:
 
 
 def write_record(path: Path, record: Any) -> None:
-    """Write a dataclass as JSON, atomically. Touches the disk."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
+    """Write a dataclass as JSON, atomically. Touches the disk. Raises OSError."""
+    atomic_write(path, f"{json.dumps(asdict(record), indent=1)}\n".encode())
 
 
 def read_record(kind: type[_Record], path: Path) -> _Record | None:
@@ -258,8 +257,15 @@ def _with_retries(target: Target, source: Source, options: Options, part: Part) 
         if isinstance(error, Mismatch):
             part.clear()
         failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
-        if failures > options.retries or error.wait_s > _MAX_RETRY_AFTER_S:
-            raise _failed(target, part, error, failures)
+        too_long = error.wait_s > _MAX_RETRY_AFTER_S
+        if failures > options.retries or too_long:
+            waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
+            tried = "" if waits or failures == 1 else f", {failures} times in a row"
+            kept = f"; {size(part.size)} are kept" if part.size else ""
+            message = f"cannot download {target.name}: {error.reason}{waits}{tried}{kept}"
+            raise FetchError(
+                message, target.file.url, "run the same command again later: it resumes"
+            )
         backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
         wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
         attempt = f"attempt {failures + 1} of {options.retries + 1}"
@@ -318,7 +324,6 @@ def _not_declared(target: Target, key: str, actual: str, declared: str) -> Setti
 
 
 def _check_size(target: Target, total: int | None, options: Options, part: Part) -> None:
-    """Check the size of the whole file against the declared one, the limit and the free disk."""
     if total is None:
         return
     declared, left = target.file.size, total - part.size
@@ -342,12 +347,3 @@ def _too_large(target: Target, max_bytes: int, found: str) -> SettingsError:
         allowed=f"at most {max_bytes / 1e9:g} GB (download.max_gb)",
         fix="download.max_gb: N  for a higher limit",
     )
-
-
-def _failed(target: Target, part: Part, error: Transient, failures: int) -> FetchError:
-    too_long = error.wait_s > _MAX_RETRY_AFTER_S
-    waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
-    tried = "" if waits or failures == 1 else f", {failures} times in a row"
-    kept = f"; {size(part.size)} are kept" if part.size else ""
-    message = f"cannot download {target.name}: {error.reason}{waits}{tried}{kept}"
-    return FetchError(message, target.file.url, "run the same command again later: it resumes")

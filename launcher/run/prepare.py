@@ -188,7 +188,6 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
 
 
 def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
-    """An error if --nproc is not the number of started processes."""
     option, text = args.options.get("engine.nproc", ("", str(place.local_size)))
     if text == str(place.local_size):
         return []
@@ -204,7 +203,6 @@ def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
 
 
 def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
-    """An error if restarts are requested of processes that this program does not start."""
     key = "engine.max_restarts"
     value = resolved.values[key]
     if not value.value:

@@ -153,7 +153,6 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
 def _prepare_engine(
     resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
 ) -> tuple[Engine, Module]:
-    """The engine, and the module that it prepared from `model`."""
     spec = optimizer.spec(settings, model, world)
     engine = build_engine(
         resolved.settings.engine.name, world, _engine_options(settings, resolved, task)

@@ -98,8 +98,6 @@ def build_predictions(model: Module, split: ResponseSplit, device: torch.device)
 
 
 class _Prediction:
-    """Labels and outputs of one response."""
-
     def __init__(self, outputs: Mapping[str, Tensor], split: ResponseSplit, index: int) -> None:
         self.responses, self.outputs = split.responses, outputs
         self.labelled = int(split.index[index])
@@ -125,7 +123,6 @@ class _Prediction:
         )
 
     def picture(self, name: str) -> Picture:
-        """The recorded and the predicted response."""
         latencies = self._label("latency"), self._latency()
         window = self.responses.origin.window_ms
         caption = f"{self.name}: recorded (dark) and predicted (red), wave V marked"
@@ -249,7 +246,6 @@ class _Sheet:
             self._pen.text((x + 3, middle - half), letter, fill=colour)
 
     def png(self) -> bytes:
-        """The image as PNG."""
         file = BytesIO()
         self._image.save(file, "PNG")
         return file.getvalue()

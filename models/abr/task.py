@@ -138,7 +138,6 @@ class AbrTask:
         return self.dataset.samples[split]
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """See dataset.collate."""
         return collate(samples)
 
     def num_units(self, batch: Batch) -> dict[str, int]:
@@ -146,7 +145,6 @@ class AbrTask:
         return units(batch, self.terms)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
-        """See curriculum.Curriculum."""
         self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
@@ -156,7 +154,6 @@ class AbrTask:
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
 
     def metric(self) -> ResponseMetric:
-        """See models/abr/metric.py."""
         return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
 
     def blocks(self, model: Module) -> list[Module]:
@@ -169,7 +166,6 @@ class AbrTask:
         return render_preview(model, self.data("val"), self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """See preview.level_series."""
         return level_series(self.data("train"))
 
     def predictions(self, model: Module) -> Predictions:
@@ -177,9 +173,7 @@ class AbrTask:
         return build_predictions(model, self.data("val"), self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See network.model.flops_per_sample."""
         return flops_per_sample(model)
 
     def facts(self) -> Mapping[str, Any]:
-        """See Dataset.facts."""
         return {"source": self.path, **self.dataset.facts()}

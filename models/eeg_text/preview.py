@@ -154,7 +154,6 @@ def draw_eeg(
 
 
 def _scale(pen: ImageDraw.ImageDraw, font: object, x: np.ndarray, top: float) -> None:
-    """A time axis with a mark every 0.2 s."""
     for sample in range(0, len(x), RATE_HZ // 5):
         pen.line([(x[sample], top), (x[sample], top + 5)], fill=_INK)
         pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)  # type: ignore[arg-type]

@@ -216,7 +216,6 @@ class EegTextTask:
         return Loss(nats, {})
 
     def metric(self) -> TextMetric | MaskedMetric:
-        """See metric.py."""
         return TextMetric(self.texts) if self.writes else MaskedMetric()
 
     def blocks(self, model: Module) -> list[Module]:
@@ -241,7 +240,6 @@ class EegTextTask:
         return self.collate(few_samples(self.data(split), preview.SHOWN))
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See network.model.flops_per_sample."""
         return self._flops  # computed in build(): an engine may have sharded the weights since
 
     def pictures(self) -> Sequence[Picture]:
@@ -257,7 +255,6 @@ class EegTextTask:
         return preview.draw_eeg(f"eeg-{index}", samples.given(index), title, caption)
 
     def facts(self) -> Mapping[str, Any]:
-        """See DataFacts; and which weights were loaded."""
         facts = DataFacts(self.recordings, self.parts, self.samples, self._texts, self.control)
         loaded = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
         return facts.facts() | loaded | ({"feature_cache": "kept"} if self._features else {})

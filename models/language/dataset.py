@@ -157,7 +157,6 @@ class Dataset:
         return facts
 
     def _describe_corpus(self, corpus: Corpus) -> dict[str, Any]:
-        """Facts of the corpus as a whole."""
         kind = "documents" if corpus.is_text else "exchanges"
         return {
             "source": corpus.source.name,

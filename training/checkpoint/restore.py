@@ -133,7 +133,6 @@ def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
 
 
 def _other_groups(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Parameters that are in another group."""
     stored, ours = _group_numbers(checkpoint.groups), _group_numbers(state.groups)
     for name in {**ours, **stored}:
         if stored.get(name) != ours.get(name):

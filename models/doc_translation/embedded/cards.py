@@ -48,11 +48,9 @@ class Card:
     name: str
 
     def image(self) -> Image.Image:
-        """See Page."""
         return Image.fromarray(self.pixels)
 
     def target(self) -> str:
-        """See Page."""
         kind, heading, *pairs = self.words
         lines = [
             phrase(NOUNS[noun], ADJECTIVES[adjective]).written[kind]

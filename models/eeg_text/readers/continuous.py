@@ -46,7 +46,6 @@ class ContinuousSource:
         self.files, self.segments, self.line_hz = files, segments, line_hz
 
     def eeg(self, number: int) -> np.ndarray:
-        """See Source."""
         segment = self.segments[number]
         path, placed = self.files[segment.file]
         samples = segment.item.samples
@@ -56,7 +55,6 @@ class ContinuousSource:
         return eeg
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source."""
         recorded = np.zeros(CHANNELS, dtype=bool)
         recorded[self.files[self.segments[number].file][1].slots] = True
         return recorded
@@ -119,8 +117,6 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
 
 
 class _Segments:
-    """The segments of one recording."""
-
     def __init__(self, path: Path, placed: ChannelPicks, samples: int, is_group: bool) -> None:
         self.path, self.placed, self.samples, self.is_group = path, placed, samples, is_group
         found = raw.open_raw(path)

@@ -59,12 +59,10 @@ class ZucoSource:
         self.files, self.places = files, places
 
     def eeg(self, number: int) -> np.ndarray:
-        """See Source."""
         file, sentence = self.places[number]
         return self.files[file].eeg(sentence)
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source."""
         return np.ones(CHANNELS, dtype=bool)
 
 

@@ -91,7 +91,6 @@ def _make(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
 def _clip(
     rng: np.random.Generator, sensor: tuple[int, int], number: int
 ) -> tuple[Events, np.ndarray, np.ndarray]:
-    """Events, frames and times of the frames."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)

@@ -55,7 +55,6 @@ class BpeTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """See Tokenizer.digest."""
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from PIL import Image
 from models.base import DataError
 from models.doc_translation import formats
 from models.doc_translation.readers.dota import read
+from models.doc_translation.readers.page import without_number
 
 
 def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
