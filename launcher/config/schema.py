@@ -229,12 +229,9 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 def _options(annotation: Any) -> tuple[tuple[str, ...] | str, bool]:
     """The options of a choice, or the name of the type; and whether null is allowed."""
-    parts = [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        parts = list(get_args(annotation))
-    kinds = [_bare(part) for part in parts if part is not NoneType]
+    parts = _members(annotation)
     nullable = NoneType in parts
-    flat = [kind for part in kinds for kind in (get_args(part) if _is_union(part) else (part,))]
+    flat = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
     if len(flat) == 1 and get_origin(flat[0]) is Literal:
         return tuple(get_args(flat[0])), nullable
     if set(flat) == {int, str}:
@@ -251,8 +248,9 @@ def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
+def _members(annotation: Any) -> tuple[Any, ...]:
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else (annotation,)
 
 
 def _items(annotation: Any) -> dict[str, SettingInfo]:

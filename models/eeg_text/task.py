@@ -246,13 +246,14 @@ class EegTextTask:
         """A few training samples with their sentence."""
         samples = self.data("train")
         numbers = sorted({0, len(samples) // 2, len(samples) - 1})
-        return [self._picture(samples, index) for index in numbers]
-
-    def _picture(self, samples: TextSamples | MaskedSamples, index: int) -> Picture:
-        item = self.recordings.items[samples.numbers[index]]
-        title = item.text or item.group
-        caption = f"{item.where}, reader {item.subject}: {title}"
-        return preview.draw_eeg(f"eeg-{index}", samples.given(index), title, caption)
+        pictures = []
+        for index in numbers:
+            item = self.recordings.items[samples.numbers[index]]
+            title = item.text or item.group
+            caption = f"{item.where}, reader {item.subject}: {title}"
+            name, eeg = f"eeg-{index}", samples.given(index)
+            pictures.append(preview.draw_eeg(name, eeg, title, caption))
+        return pictures
 
     def facts(self) -> Mapping[str, Any]:
         facts = DataFacts(self.recordings, self.parts, self.samples, self._texts, self.control)
