@@ -353,16 +353,14 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     found = getattr(cls, name, {})
     by_name = name in _BY_NAME
     inner = found.values() if isinstance(found, Mapping) and by_name else [{}]
-    if not all(isinstance(one, Mapping) and all(map(_is_key, one)) for one in (found, *inner)):
+    mappings = (found, *inner)
+    is_valid = all(isinstance(one, Mapping) for one in mappings)
+    if not is_valid or not all(isinstance(key, str) and key for one in mappings for key in one):
         allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
             allowed = f'settings of each {_BY_NAME[name]}, as {{"small": {{"model.width": 8}}}}'
         raise _class_error(cls, f"{cls.__name__}.{name} is not understood", allowed=allowed)
     return found
-
-
-def _is_key(key: object) -> bool:
-    return isinstance(key, str) and bool(key)
 
 
 def _block(cls: type, name: str, *keys: str) -> Block:

@@ -259,7 +259,11 @@ def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
     try:
         if target.kind is not None:
             unpack(part.path, target.kind, new, options.max_bytes, progress)
-        record = _replace(target, part, _content(new))
+        found = (
+            [path for path in new.iterdir() if path.name != _MACOS_METADATA] if new.is_dir() else []
+        )
+        is_nested = len(found) == 1 and found[0].is_dir() and not found[0].is_symlink()
+        record = _replace(target, part, found[0] if is_nested else new)
     except ArchiveError as error:
         part.discard()
         fix = "unpack: no  to keep it as it is"
@@ -269,15 +273,6 @@ def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
             _remove(new)
     part.discard()
     return record
-
-
-def _content(new: Path) -> Path:
-    """`new`, or its only subfolder."""
-    if not new.is_dir():
-        return new
-    found = [path for path in new.iterdir() if path.name != _MACOS_METADATA]
-    is_one = len(found) == 1 and found[0].is_dir() and not found[0].is_symlink()
-    return found[0] if is_one else new
 
 
 def _replace(target: Target, part: Part, new: Path) -> _Record:

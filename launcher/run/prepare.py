@@ -85,11 +85,9 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     diagnostics = list(diagnostics)
     place = _read_or_diagnose(_read_ranks, diagnostics)
     generation = _read_or_diagnose(read_generation, diagnostics)
-    here = (
-        machine.detect_machine().for_ranks(place.local_size, place.cpus)
-        if place
-        else machine.detect_machine()
-    )
+    here = machine.detect_machine()
+    if place is not None:
+        here = here.for_ranks(place.local_size, place.cpus)
     return prepare_run_at(args, out, diagnostics, here, place, generation)
 
 

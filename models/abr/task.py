@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import SIZES, Data, Model
-from models.abr.dataset import Dataset, ResponseSplit, Sample, collate, members
+from models.abr.dataset import Dataset, ResponseSplit, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
@@ -137,8 +137,7 @@ class AbrTask:
         """The responses of a split."""
         return self.dataset.samples[split]
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        return collate(samples)
+    collate = staticmethod(collate)
 
     def num_units(self, batch: Batch) -> dict[str, int]:
         """By term, the number of known labels of `batch`; signal counts samples."""
@@ -172,8 +171,7 @@ class AbrTask:
         """See preview.build_predictions. Collective."""
         return build_predictions(model, self.data("val"), self.context.device)
 
-    def flops_per_sample(self, model: Module) -> float | None:
-        return flops_per_sample(model)
+    flops_per_sample = staticmethod(flops_per_sample)
 
     def facts(self) -> Mapping[str, Any]:
         return {"source": self.path, **self.dataset.facts()}

@@ -22,11 +22,11 @@ from models.base import (
     SplitName,
 )
 from models.common import attention_kernels
-from models.common.split import atomic_write, save_split, split_groups
+from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import pretrained, preview
-from models.doc_translation.config import SIZES, Data, Model, Size
-from models.doc_translation.dataset import SPLITS, Pages, ReadSettings, Sample, collate, read
+from models.doc_translation.config import SIZES, Data, Model
+from models.doc_translation.dataset import Pages, ReadSettings, Sample, collate, read
 from models.doc_translation.metric import Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
 from models.doc_translation.noise_control import MAX_GAIN, permute_images
@@ -53,7 +53,9 @@ class DocTranslationTask:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
         attention_kernels.check_kernel(context.attention, context.device)
         self.context = context
-        self.size = _sized(SIZES[model.size], model)
+        size = SIZES[model.size]
+        count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
+        self.size = replace(size, decoder_layers=count, queries=queries)
         self.dropout = model.dropout
         self.pretrained = None if model.pretrained is None else Path(model.pretrained).expanduser()
         if self.pretrained is not None:
@@ -211,14 +213,6 @@ class DocTranslationTask:
         if self.control == "noise":
             facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
         return facts
-
-
-def _sized(size: Size, model: Model) -> Size:
-    return replace(
-        size,
-        decoder_layers=model.decoder_layers or size.decoder_layers,
-        queries=model.queries or size.queries,
-    )
 
 
 def _part(

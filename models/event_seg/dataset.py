@@ -133,7 +133,13 @@ class Dataset:
             for name in ("train", "val"):
                 foreground, both = self.splits[name].foreground()
                 self.foreground[name] = foreground / both if both else 0.0
-            _check_classes(self.foreground["train"])
+            if not 0 < self.foreground["train"] < 1:
+                raise DataError(
+                    "all training labels are "
+                    + ("foreground" if self.foreground["train"] else "background"),
+                    where="data.path",
+                    allowed="pixels of both classes",
+                )
 
     @property
     def foreground_weight(self) -> float:
@@ -179,15 +185,6 @@ class Dataset:
             return {"val_masked_r2": {"max": MARGIN, "chance": 0.0}}
         chance = self.foreground["val"]
         return {"val_iou": {"max": chance + MARGIN, "chance": chance}}
-
-
-def _check_classes(share: float) -> None:
-    if not 0 < share < 1:
-        raise DataError(
-            f"all training labels are {'foreground' if share else 'background'}",
-            where="data.path",
-            allowed="pixels of both classes",
-        )
 
 
 def _rate(recordings: Sequence[Recording]) -> str:

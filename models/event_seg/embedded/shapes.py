@@ -65,15 +65,9 @@ def recordings(sensor: tuple[int, int]) -> list[Clip]:
     clips = []
     for number in range(CLIPS):
         at = slice(cuts[number], cuts[number + 1])
-        clips.append(
-            Clip(
-                name=f"clip {number:02}",
-                sensor=sensor,
-                windows=spans(arrays["ends"][number]),
-                all_events=Events(*(arrays[key][at] for key in "txyp")),
-                frames=frames[number],
-            )
-        )
+        events = Events(*(arrays[key][at] for key in "txyp"))
+        windows = spans(arrays["ends"][number])
+        clips.append(Clip(f"clip {number:02}", sensor, windows, events, frames[number]))
     return clips
 
 

@@ -110,12 +110,8 @@ def unwrap(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
     """
     first = counts[:1].astype(np.int64) if before < 0 else np.array([before % 2**bits])
     counts = counts.astype(np.int64)
-    steps = np.diff(counts, prepend=first)
-    return (
-        counts
-        + (max(before, 0) >> bits) * 2**bits
-        + (steps < -(2 ** (bits - 1))).cumsum() * (2**bits)
-    )
+    wraps = (np.diff(counts, prepend=first) < -(2 ** (bits - 1))).cumsum()
+    return counts + (max(before, 0) >> bits) * 2**bits + wraps * 2**bits
 
 
 def _signed(bit: np.ndarray) -> np.ndarray:
