@@ -215,7 +215,6 @@ def _read_peers(store: dist.Store, keys: Sequence[str]) -> dict[int, Peer]:
 
 
 def _shared_device(peers: Mapping[int, Peer]) -> str:
-    """The ranks that share a device, if there are any."""
     users = defaultdict(list)
     for rank, peer in peers.items():
         if peer.device:

@@ -94,7 +94,6 @@ def train(
 
 
 def _stages(ready: Pipeline, console: bool) -> Run:
-    """Train the remaining stages."""
     if not ready.left:
         return _whole(record.summarize(ready.record), "nothing is left to do", ready)
 

@@ -150,8 +150,5 @@ def _option(key: str, value: str | None) -> str:
     if value is None:
         return f"#SBATCH --{key}"
     # sbatch parses quotes as a shell does; quote only if necessary.
-    return f"#SBATCH --{key}={shlex.quote(value) if _needs_quotes(value) else value}"
-
-
-def _needs_quotes(value: str) -> bool:
-    return any(letter.isspace() or letter in "\"'\\#" for letter in value)
+    needs_quotes = any(letter.isspace() or letter in "\"'\\#" for letter in value)
+    return f"#SBATCH --{key}={shlex.quote(value) if needs_quotes else value}"

@@ -39,7 +39,8 @@ def redact(text: str) -> str:
     Replaces user and password before the host, and the values of query parameters named like
     token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
-    return _PARAMETER.sub(_redact_parameter, _USER.sub(_redact_user, text))
+    text = _USER.sub(lambda m: m[0] if _is_variable(m[0][:-1]) else f"{MASK}@", text)
+    return _PARAMETER.sub(_redact_parameter, text)
 
 
 def redact_variables(text: str, variables: Mapping[str, str]) -> str:
@@ -75,10 +76,6 @@ def url_problem(url: str) -> str | None:
             return "names a host"
         return None if parts.path.startswith("/") else "has no absolute path"
     return None if parts.hostname else "names no host"
-
-
-def _redact_user(match: re.Match[str]) -> str:
-    return match[0] if _is_variable(match[0][:-1]) else f"{MASK}@"
 
 
 def _redact_parameter(match: re.Match[str]) -> str:

@@ -72,7 +72,7 @@ def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]
             command.name,
             help=_escaped(command.sentence),
             usage=_usage(command),
-            description=f"{_capital(command.sentence)}.",
+            description=f"{command.sentence[0].upper()}{command.sentence[1:]}.",
             formatter_class=_formatter,
             add_help=False,
         )
@@ -144,10 +144,6 @@ def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
         lines = textwrap.wrap(right, _WIDTH - _COLUMN) or [""]
         yield f"  {left:<{_COLUMN - 3}} {lines[0]}".rstrip()
         yield from (" " * _COLUMN + line for line in lines[1:])
-
-
-def _capital(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"
 
 
 def _escaped(text: str) -> str:

@@ -27,7 +27,7 @@ from launcher.config.schema import config_of
 from launcher.data_check import findings, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Match, find_families, several
-from launcher.download.fetch import Fetched, fetch, fetch_with_progress
+from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.download.transfer import FetchError
 from models.catalog import split_model_name
 from training.logging.strict_json import encode
@@ -101,7 +101,6 @@ def _candidates(path: str, matches: Sequence[Match], args: CliArgs) -> list[tupl
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
-    """The settings of a run on the data. Raises SettingsError."""
     options = {**args.options, "data.path": ("data check", path)}
     return resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
 
@@ -157,14 +156,13 @@ def fetch_files(command_line: CommandLine) -> int:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
     if is_json:
-        print(encode([_fetched_json(fetched) for fetched in found], indent=2))
+        print(encode([{**asdict(one), "path": str(one.path)} for one in found], indent=2))
     else:
         print(_next_command(command_line, resolved))
     return exit_codes.DONE
 
 
 def _resolved_for_fetch(command_line: CommandLine) -> Resolved:
-    """The settings of a run that downloads. Raises SettingsError."""
     options = {**command_line.args.options, "download.fetch": ("data fetch", "true")}
     if command_line.out is not None:
         options["download.folder"] = ("--out", str(command_line.out))
@@ -181,7 +179,6 @@ def _resolved_for_fetch(command_line: CommandLine) -> Resolved:
 
 
 def _next_command(command_line: CommandLine, resolved: Resolved) -> str:
-    """The command that trains on the files."""
     args = command_line.args
     options = ["--model", args.model] if args.model else []
     path = getattr(resolved.settings.data, "path", None)
@@ -189,7 +186,3 @@ def _next_command(command_line: CommandLine, resolved: Resolved) -> str:
         options += ["--config", str(config)]
     options += ["--download-data"] if path is None else ["--data", str(path)]
     return f"train on it:  {PROGRAM} {shlex.join(options)}"
-
-
-def _fetched_json(fetched: Fetched) -> dict[str, object]:
-    return {**asdict(fetched), "path": str(fetched.path)}

@@ -43,7 +43,6 @@ def main(command_line: CommandLine) -> int:
 
 
 def _print_stages(stages: Pipeline, command_line: CommandLine) -> int:
-    """Print the settings of each stage."""
     runs = [(stage, begun.resolved) for stage, begun in stages.left]
     if SCHEMA.flag in command_line.flags:
         print(json.dumps(editor_schema.settings(runs[0][1].settings.model.family), indent=2))

@@ -14,7 +14,7 @@ from launcher.continual.loop import train_continually
 from launcher.run import failures, restart, signals
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
-from launcher.run.prepare import Plan, PreparedRun, first_line, plan_as_json, render_plan
+from launcher.run.prepare import PreparedRun, first_line, plan_as_json, render_plan
 from launcher.run.restart import JobGeneration
 from launcher.stages import execute, pipeline, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
@@ -48,12 +48,14 @@ def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
 
 
 def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration | None) -> int:
-    """Train a single run."""
     as_json = JSON.flag in flags
     if ready.resolved.warnings and ready.is_rank_0:
         print(render(ready.resolved.warnings), file=sys.stderr)
     if "--dry-run" in flags:
-        print(_dry_run(ready.plan, as_json), end="")
+        print(
+            f"{json.dumps(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready),
+            end="",
+        )
         return exit_codes.DONE
     if (left := ready.nothing_left) is not None:
         facts = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
@@ -61,7 +63,7 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
             print(json.dumps({**facts, **left.outcome}, indent=2) if as_json else left.line)
         return _ended(generation, "ended", exit_codes.DONE, left.line)
     if ready.is_rank_0 and not as_json:
-        print(first_line(ready.plan), flush=True)
+        print(first_line(ready), flush=True)
     finished = execute_run(
         ready, console=not as_json, show=print_report, continual=train_continually
     )
@@ -84,7 +86,6 @@ def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -
 
 
 def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration | None) -> int:
-    """Train the remaining stages."""
     as_json = JSON.flag in flags
     if ready.warnings:
         print(render(ready.warnings), file=sys.stderr)
@@ -97,7 +98,7 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
 
     def announce(stage: PipelineStage, begun: PreparedRun) -> None:
         if not as_json:
-            print(f"{summary.title(ready, stage)}\n{first_line(begun.plan)}", flush=True)
+            print(f"{summary.title(ready, stage)}\n{first_line(begun)}", flush=True)
 
     if ready.resume_line and not as_json:
         print(ready.resume_line)
@@ -118,7 +119,6 @@ def print_report(report: Report) -> None:
 
 
 def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
-    """The run folder and the next command."""
     following = None
     if finished.folder is not None and finished.report.exit_code == exit_codes.DONE:
         following = summary.next_stage(ready.resolved, finished.folder)
@@ -126,15 +126,8 @@ def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
 
 
 def _is_embedded(ready: PreparedRun) -> bool:
-    """Whether the run trains on embedded data."""
     path = getattr(ready.resolved.settings.data, "path", None)
     return isinstance(path, str) and path.startswith("embedded:")
-
-
-def _dry_run(decided: Plan, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(plan_as_json(decided), indent=2) + "\n"
-    return render_plan(decided)
 
 
 def _result(finished: FinishedRun) -> dict[str, object]:

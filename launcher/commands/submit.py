@@ -115,7 +115,6 @@ def _nothing_left(submission: Submission) -> str | None:
 
 
 def _dry_run(submission: Submission, requested: Allocation) -> str:
-    """The job scripts and the commands that would submit them."""
     parts = list(submission.lines)
     commands: list[str] = []
     for number, job in enumerate(submission.jobs):

@@ -68,7 +68,6 @@ def _verify(command_line: CommandLine, quiet: bool) -> VerifyResult:
 
 
 def _run(argument: str) -> SavedRun:
-    """The run to verify. Raises SettingsError."""
     run = find.find_saved(argument, "verify")
     if run.folder is None or not run.checkpoints:
         message = f"'{argument}' is a checkpoint outside of its run folder"

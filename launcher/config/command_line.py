@@ -95,7 +95,11 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         command=command,
         argument=parsed.argument,
         args=_cli_args(command, parsed),
-        flags=frozenset(flag for flag in _plain_flags(command) if getattr(parsed, flag)),
+        flags=frozenset(
+            option.flag
+            for option in command.options
+            if not (option.metavar or option.key or option.mode) and getattr(parsed, option.flag)
+        ),
         out=Path(parsed.out) if getattr(parsed, "out", None) else None,
         diagnostics=diagnostics,
         values={
@@ -205,15 +209,11 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         resume=parsed.argument if is_resume else getattr(parsed, "resume", None),
         resume_option="resume" if is_resume else RESUME.flag,
         reset=getattr(parsed, "reset", ()),
-        filled=_implied_by_stage(stage),
+        filled=[]
+        if stage is None
+        else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
         weights=getattr(parsed, "from", None),
     )
-
-
-def _implied_by_stage(name: str | None) -> list[ImpliedSetting]:
-    if name is None:
-        return []
-    return [ImpliedSetting("stages", [name], STAGE.flag, f"{STAGE.flag} {name}")]
 
 
 def _short_options(
@@ -235,10 +235,6 @@ def _is_own(option: Option) -> bool:
     """Whether `run` lacks the option, or only there it is a setting."""
     shared = BY_FLAG.get(option.flag)
     return shared is None or (shared.key is not None and option.key is None)
-
-
-def _plain_flags(command: Command) -> list[str]:
-    return [o.flag for o in command.options if o.metavar is None and not o.key and not o.mode]
 
 
 def _unknown_option(command: Command, argument: str, index: int) -> Diagnostic:
@@ -289,7 +285,6 @@ def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 
 
 def _unexpected(command: Command, argument: str) -> Diagnostic:
-    """The error of an argument that belongs to no option."""
     from launcher.config.options import names
 
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]

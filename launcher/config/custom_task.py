@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
@@ -111,7 +111,6 @@ def class_location(cls: type) -> str:
 
 
 def _module(name: str, class_name: str) -> ModuleType:
-    """Import the user's module. Raises SettingsError."""
     full = f"{name}:{class_name}"
     top = name.partition(".")[0]
     if "/" in name or name.endswith(".py"):
@@ -201,7 +200,6 @@ def _classes(module: ModuleType) -> list[type]:
 
 
 def _missing(cls: type) -> list[str]:
-    """The names of the Task contract that a class lacks."""
     named = [*Task.__annotations__, *(n for n, v in vars(Task).items() if inspect.isfunction(v))]
     abstract = getattr(cls, "__abstractmethods__", frozenset[str]())
     missing = [n for n in named if n[0] != "_" and (not hasattr(cls, n) or n in abstract)]
@@ -249,18 +247,14 @@ def task_config(name: str) -> Config:
     """The settings of the task `name`, checked. Imports its module. Raises SettingsError."""
     cls = load_task_class(name)
     sizes = tuple(_mapping(cls, "sizes"))
-    named = Annotated[str, Field(description="The task: package.module:Class.")]
-    folder = Annotated[
-        str | None,
-        Field(description="Folder of the task's module; null: installed."),
-    ]
+    folder = "Folder of the task's module; null: installed."
     head: dict[str, Any] = {
-        "family": (named, name),
-        "folder": (folder, task_folder(name)),
+        "family": (str, Field(default=name, description="The task: package.module:Class.")),
+        "folder": (str | None, Field(default=task_folder(name), description=folder)),
     }
     if sizes:
-        of_class = Annotated[str, Field(description="The size, of those that the task declares.")]
-        head["size"] = (of_class, sizes[0])
+        size = "The size, of those that the task declares."
+        head["size"] = (str, Field(default=sizes[0], description=size))
     return Config(
         Model=_closed("Model", _declared(cls, "Model", _OURS), head),
         Data=_closed("Data", _declared(cls, "Data", ()), {}),
@@ -294,22 +288,15 @@ def task_stages(name: str) -> tuple[Stage, ...]:
         raise _class_error(cls, f"{cls.__name__}.stages is not understood", allowed=allowed)
     model, data = task_config(name).Model.model_fields, task_config(name).Data.model_fields
     known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
-    diagnostics = [
-        _diagnostic(
-            cls, f"stage {one.name} loads {one.loads}, which is not a setting", ", ".join(known)
-        )
-        for one in found
-        if one.loads not in (None, *known)
-    ]
-    diagnostics += [
-        _diagnostic(
-            cls,
-            f"{cls.__name__}.{_STAGES} has settings of '{other}', which is not a stage",
-            ", ".join(named),
-        )
-        for other in _mapping(cls, _STAGES)
-        if other not in named
-    ]
+    diagnostics = []
+    for one in found:
+        if one.loads not in (None, *known):
+            what = f"stage {one.name} loads {one.loads}, which is not a setting"
+            diagnostics.append(_diagnostic(cls, what, ", ".join(known)))
+    for other in _mapping(cls, _STAGES):
+        if other not in named:
+            what = f"{cls.__name__}.{_STAGES} has settings of '{other}', which is not a stage"
+            diagnostics.append(_diagnostic(cls, what, ", ".join(named)))
     if diagnostics:
         raise SettingsError(diagnostics)
     return found
@@ -338,7 +325,6 @@ def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
 
 
 def _invalid_fields(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
-    """Why a field cannot be a setting."""
     kind = info.annotation
     if name.partition(".")[2] in ours:
         yield f"{name} cannot be a setting of its own: every task has one of that name"
@@ -358,12 +344,8 @@ def _is_plain(value: Any) -> bool:
 def _closed(name: str, declared: type[BaseModel], head: dict[str, Any]) -> type[BaseModel]:
     """`declared` with the fields of `head` before its own, frozen, refusing other keys."""
     first = create_model("Head", **head)
-    made: type[BaseModel] = create_model(
-        name,
-        __base__=(declared, first),
-        __cls_kwargs__={"extra": "forbid", "frozen": True},
-    )
-    return made
+    closed = {"extra": "forbid", "frozen": True}
+    return create_model(name, __base__=(declared, first), __cls_kwargs__=closed)
 
 
 def _mapping(cls: type, name: str) -> Mapping[str, Any]:
@@ -371,16 +353,14 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     found = getattr(cls, name, {})
     by_name = name in _BY_NAME
     inner = found.values() if isinstance(found, Mapping) and by_name else [{}]
-    if not all(isinstance(one, Mapping) and all(map(_is_key, one)) for one in (found, *inner)):
+    mappings = (found, *inner)
+    is_valid = all(isinstance(one, Mapping) for one in mappings)
+    if not is_valid or not all(isinstance(key, str) and key for one in mappings for key in one):
         allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
             allowed = f'settings of each {_BY_NAME[name]}, as {{"small": {{"model.width": 8}}}}'
         raise _class_error(cls, f"{cls.__name__}.{name} is not understood", allowed=allowed)
     return found
-
-
-def _is_key(key: object) -> bool:
-    return isinstance(key, str) and bool(key)
 
 
 def _block(cls: type, name: str, *keys: str) -> Block:

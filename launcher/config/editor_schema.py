@@ -109,7 +109,9 @@ def write() -> None:
 
 def _lines(node: Schema, name: str, indent: str, end: str) -> Iterator[str]:
     head = f"{indent}{json.dumps(name)}: " if name else indent
-    if not _NESTED & node.keys() and not any(_is_nested(child) for child in node.values()):
+    if not _NESTED & node.keys() and not any(
+        isinstance(child, dict) and _NESTED & child.keys() for child in node.values()
+    ):
         yield head + json.dumps(node, ensure_ascii=False) + end
         return
     yield head + "{"
@@ -120,10 +122,6 @@ def _lines(node: Schema, name: str, indent: str, end: str) -> Iterator[str]:
         else:
             yield f"{indent} {json.dumps(key)}: {json.dumps(child, ensure_ascii=False)}{comma}"
     yield f"{indent}}}{end}"
-
-
-def _is_nested(child: object) -> bool:
-    return isinstance(child, dict) and bool(_NESTED & child.keys())
 
 
 def _changes(tree: Schema, path: str) -> Schema:

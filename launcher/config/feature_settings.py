@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     ValidatorFunctionWrapHandler,
@@ -18,83 +17,39 @@ from pydantic import (
 from launcher.base import redaction
 from launcher.base.redaction import Url
 from training.duration import Duration
-from training.settings import Samples, Steps
+from training.settings import Samples, Section, Steps
 
 _ON: dict[str, Any] = {"only_if": {"continual.enabled": [True]}}
 Seconds = Annotated[float, Field(json_schema_extra=_ON | {"unit": "seconds"})]
 
 
-class Continual(BaseModel, extra="forbid", frozen=True):
+class Continual(Section):
     """Continual learning: training on new files of data.path as they arrive."""
 
-    enabled: Annotated[
-        bool,
-        Field(description="Watch the folder data.path after training, and train on new files."),
-    ] = False
-    replay: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Share of an experience's samples that is replayed from older data.",
-            json_schema_extra=_ON,
-        ),
-    ] = 0.5
-    epochs: Annotated[
-        float,
-        Field(
-            gt=0, description="Epochs over the new data of an experience.", json_schema_extra=_ON
-        ),
-    ] = 1.0
-    max_steps: Annotated[
-        Steps | None,
-        Field(ge=1, description="Maximum steps of one experience.", json_schema_extra=_ON),
-    ] = None
-    lr_scale: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=1,
-            description="Peak learning rate of an experience, as a share of optim.lr.",
-            json_schema_extra=_ON,
-        ),
-    ] = 0.3
-    warmup: Annotated[
-        Duration,
-        Field(
-            description="Learning-rate warm-up of an experience.",
-            json_schema_extra=_ON,
-        ),
-    ] = "5%"
-    min_files: Annotated[
-        int,
-        Field(ge=1, description="Minimum new files per experience.", json_schema_extra=_ON),
-    ] = 1
-    min_samples: Annotated[
-        Samples,
-        Field(
-            ge=1, description="Minimum new training samples per experience.", json_schema_extra=_ON
-        ),
-    ] = 1
-    check_every_s: Annotated[
-        Seconds, Field(gt=0, description="Seconds between two checks for new files.")
-    ] = 10.0
-    settle_s: Annotated[
-        Seconds,
-        Field(ge=0, description="A file is complete when size and time stay unchanged this long."),
-    ] = 5.0
-    quiet_s: Annotated[
-        Seconds | None,
-        Field(gt=0, description="Stop after this long without new files; null: never."),
-    ] = None
-    max_hours: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            description="Stop after N hours and save a checkpoint; null: never.",
-            json_schema_extra=_ON,
-        ),
-    ] = None
+    enabled: bool = False
+    """Watch the folder data.path after training, and train on new files."""
+    replay: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_ON)] = 0.5
+    """Share of an experience's samples that is replayed from older data."""
+    epochs: Annotated[float, Field(gt=0, json_schema_extra=_ON)] = 1.0
+    """Epochs over the new data of an experience."""
+    max_steps: Annotated[Steps | None, Field(ge=1, json_schema_extra=_ON)] = None
+    """Maximum steps of one experience."""
+    lr_scale: Annotated[float, Field(gt=0, le=1, json_schema_extra=_ON)] = 0.3
+    """Peak learning rate of an experience, as a share of optim.lr."""
+    warmup: Annotated[Duration, Field(json_schema_extra=_ON)] = "5%"
+    """Learning-rate warm-up of an experience."""
+    min_files: Annotated[int, Field(ge=1, json_schema_extra=_ON)] = 1
+    """Minimum new files per experience."""
+    min_samples: Annotated[Samples, Field(ge=1, json_schema_extra=_ON)] = 1
+    """Minimum new training samples per experience."""
+    check_every_s: Annotated[Seconds, Field(gt=0)] = 10.0
+    """Seconds between two checks for new files."""
+    settle_s: Annotated[Seconds, Field(ge=0)] = 5.0
+    """A file is complete when size and time stay unchanged this long."""
+    quiet_s: Annotated[Seconds | None, Field(gt=0)] = None
+    """Stop after this long without new files; null: never."""
+    max_hours: Annotated[float | None, Field(gt=0, json_schema_extra=_ON)] = None
+    """Stop after N hours and save a checkpoint; null: never."""
 
 
 ALLOWED_FILES = (
@@ -141,79 +96,54 @@ def _as_mapping(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
 
-class File(BaseModel, extra="forbid", frozen=True):
+class File(Section):
     """One file to download."""
 
     url: Annotated[
         str,
         WrapValidator(_as_url),
         Field(
-            description="http, https or file; ${NAME} is replaced by that environment variable.",
             json_schema_extra={
                 "allowed": "http, https and file, such as  https://example.org/data.zip  or "
                 "file:///mnt/data.zip"
-            },
+            }
         ),
     ]
+    """http, https or file; ${NAME} is replaced by that environment variable."""
     sha256: Annotated[
         str | None,
         Field(
             pattern=r"^[0-9a-fA-F]{64}$",
-            description="Checksum of the downloaded file, before it is unpacked.",
             json_schema_extra={"allowed": "64 hexadecimal digits, as sha256sum prints them"},
         ),
     ] = None
+    """Checksum of the downloaded file, before it is unpacked."""
     name: Annotated[
         str | None,
         AfterValidator(_as_name),
-        Field(
-            description="File name; default: the last part of the URL.",
-            json_schema_extra={"allowed": "a file name without a folder"},
-        ),
+        Field(json_schema_extra={"allowed": "a file name without a folder"}),
     ] = None
-    unpack: Annotated[
-        Literal["auto", "no"],
-        Field(description="auto: an archive becomes a folder, a compressed file itself."),
-    ] = "auto"
-    size: Annotated[
-        int | None,
-        Field(ge=0, description="Size of the file.", json_schema_extra={"unit": "bytes"}),
-    ] = None
+    """File name; default: the last part of the URL."""
+    unpack: Literal["auto", "no"] = "auto"
+    """auto: an archive becomes a folder, a compressed file itself."""
+    size: Annotated[int | None, Field(ge=0, json_schema_extra={"unit": "bytes"})] = None
+    """Size of the file."""
 
 
-class Download(BaseModel, extra="forbid", frozen=True):
+class Download(Section):
     """Files to download before training."""
 
-    fetch: Annotated[
-        bool,
-        Field(description="Download download.files before training; sets data.path."),
-    ] = False
-    files: Annotated[
-        list[Annotated[File, BeforeValidator(_as_mapping)]],
-        Field(
-            description="URLs of data; each alone, or with checksum, name and size.",
-            json_schema_extra={"allowed": ALLOWED_FILES},
-        ),
-    ] = []
-    folder: Annotated[
-        str | None,
-        Field(
-            description="Folder for the files; default: downloads/, several files in a "
-            "subfolder of it."
-        ),
-    ] = None
-    max_gb: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Maximum size of a file, downloaded and unpacked.",
-            json_schema_extra={"unit": "10^9 bytes"},
-        ),
-    ] = 100.0
-    retries: Annotated[
-        int,
-        Field(ge=0, description="Retries in a row after a broken connection."),
-    ] = 5
-    timeout_s: Annotated[float, Field(gt=0, description="Seconds without data before a retry.")] = (
-        30.0
+    fetch: bool = False
+    """Download download.files before training; sets data.path."""
+    files: list[Annotated[File, BeforeValidator(_as_mapping)]] = Field(
+        default_factory=list, json_schema_extra={"allowed": ALLOWED_FILES}
     )
+    """URLs of data; each alone, or with checksum, name and size."""
+    folder: str | None = None
+    """Folder for the files; default: downloads/, several files in a subfolder of it."""
+    max_gb: Annotated[float, Field(gt=0, json_schema_extra={"unit": "10^9 bytes"})] = 100.0
+    """Maximum size of a file, downloaded and unpacked."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Retries in a row after a broken connection."""
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds without data before a retry."""

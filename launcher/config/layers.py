@@ -93,12 +93,10 @@ def chosen_entries(args: CliArgs) -> dict[str, Entry]:
 def user_layers(args: CliArgs, family: str) -> tuple[list[Layer], list[Diagnostic]]:
     """The layers of files and command line, lowest first, and arguments that set nothing."""
     diagnostics: list[Diagnostic] = []
-    found = [
-        file_layer(FILES_LAYER, root, str(path), family, position)
-        for position, path, root in args.files.roots
-    ]
-    found.append(Layer(CLI_LAYER, _typed_entries(args, setting_infos(family), diagnostics)))
-    return found, diagnostics
+    typed = Layer(CLI_LAYER, _typed_entries(args, setting_infos(family), diagnostics))
+    files = args.files.roots
+    found = [file_layer(FILES_LAYER, root, str(path), family, at) for at, path, root in files]
+    return [*found, typed], diagnostics
 
 
 def _typed_entries(
@@ -215,9 +213,8 @@ def _check_types(
             invalid.add(key)
             found = errors.bad_value(infos[key], entry, kind, values[key])
             diagnostics.setdefault(key, found)
-    valid = [
-        (entry, _plain(get(settings, key))) for key, entry in by_key.items() if key not in invalid
-    ]
+    kept = [(key, entry) for key, entry in by_key.items() if key not in invalid]
+    valid = [(entry, _plain(get(settings, key))) for key, entry in kept]
     return valid, list(diagnostics.values())
 
 

@@ -99,7 +99,6 @@ def _ram_bytes(group: Path) -> int | None:
 
 
 def _accelerator() -> tuple[str, int]:
-    """The device, and how many there are."""
     build = _torch_build()
     if build.get("cuda") or build.get("hip"):
         gpus = visible(_nvidia() or _amd(), environment.visible_cuda_devices())

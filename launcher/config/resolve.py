@@ -52,7 +52,9 @@ def resolve(
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(choice.family, [*shipped, *users])
     diagnostics = [*args.files.diagnostics, *diagnostics, *_value_errors(choice, invalid)]
-    _set_task_folder(values)
+    if FOLDER in values:  # where a custom task was found, instead of where it was searched
+        found = custom_task.task_folder(values["model.family"].value)
+        values[FOLDER] = replace(values[FOLDER], value=found)
     data_notes = feature_checks.point_data_path(values)
     world = adapt.decide_world(values, machine, world_size, diagnostics)
     notes = [*_model_notes(choice), *data_notes]
@@ -91,13 +93,6 @@ def _value_errors(choice: Choice, invalid: Sequence[Diagnostic]) -> list[Diagnos
     unknown = ("model.", "data.") if custom_task.KEY in known else ()
     others = [e for e in invalid if e.key not in known and not (e.key or "").startswith(unknown)]
     return [*choice.diagnostics, *others]
-
-
-def _set_task_folder(values: dict[str, Setting]) -> None:
-    """Replace the folder in which a custom task is searched by the one in which it was found."""
-    if FOLDER in values:
-        found = custom_task.task_folder(values["model.family"].value)
-        values[FOLDER] = replace(values[FOLDER], value=found)
 
 
 def _solve_batching(

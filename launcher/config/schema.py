@@ -25,11 +25,13 @@ from training.settings import TRACKER_FORMS as TRACKERS
 from training.settings import FeatureCache, Limits, Loader, Save, Track, Tracking
 
 
-class Bounds(BaseModel, extra="forbid", frozen=True):
+class Bounds(engines.Section):
     """What a mode promises of one measure."""
 
-    at_least: Annotated[float | None, Field(ge=0, description="Not less than this.")] = None
-    at_most: Annotated[float | None, Field(ge=0, description="Not more than this.")] = None
+    at_least: Annotated[float | None, Field(ge=0)] = None
+    """Not less than this."""
+    at_most: Annotated[float | None, Field(ge=0)] = None
+    """Not more than this."""
 
 
 Measure = Literal[
@@ -51,45 +53,33 @@ Measure = Literal[
 ]
 
 
-class Root(BaseModel, extra="forbid", frozen=True):
+class Root(engines.Section):
     """What belongs to no section."""
 
-    mode: Annotated[str, Field(description="Training mode; see `list modes`.")] = "default"
-    device: Annotated[engines.Device, Field(description="Device; auto: the fastest available.")] = (
-        "auto"
+    mode: str = "default"
+    """Training mode; see `list modes`."""
+    device: engines.Device = "auto"
+    """Device; auto: the fastest available."""
+    precision: engines.Precision = "fp32"
+    """Compute precision; weights and optimizer state stay fp32."""
+    compile: engines.Compile = "auto"
+    """torch.compile; auto: on with a GPU and a C++ compiler."""
+    unread_settings: Literal["warn", "error"] = "warn"
+    """Severity of unused settings."""
+    promise: dict[Measure, Bounds] = Field(
+        default_factory=dict,
+        json_schema_extra={"allowed": f"at_least, at_most of {', '.join(get_args(Measure))}"},
     )
-    precision: Annotated[
-        engines.Precision,
-        Field(description="Compute precision; weights and optimizer state stay fp32."),
-    ] = "fp32"
-    compile: Annotated[
-        engines.Compile,
-        Field(description="torch.compile; auto: on with a GPU and a C++ compiler."),
-    ] = "auto"
-    unread_settings: Annotated[
-        Literal["warn", "error"], Field(description="Severity of unused settings.")
-    ] = "warn"
-    promise: Annotated[
-        dict[Measure, Bounds],
-        Field(
-            description="Promises of the mode, as ratios to mode default; memory in bytes.",
-            json_schema_extra={"allowed": f"at_least, at_most of {', '.join(get_args(Measure))}"},
-        ),
-    ] = {}
-    stages: Annotated[
-        list[str],
-        Field(description="Stages of the model family to train, in order."),
-    ] = []
-    track: Annotated[
-        list[Track],
-        Field(
-            description="Experiment trackers: wandb, tensorboard.",
-            json_schema_extra={"allowed": f"some of {TRACKERS}"},
-        ),
-    ] = []
+    """Promises of the mode, as ratios to mode default; memory in bytes."""
+    stages: list[str] = Field(default_factory=list)
+    """Stages of the model family to train, in order."""
+    track: list[Track] = Field(
+        default_factory=list, json_schema_extra={"allowed": f"some of {TRACKERS}"}
+    )
+    """Experiment trackers: wandb, tensorboard."""
 
 
-class Settings(Root, extra="forbid", frozen=True):
+class Settings(Root):
     """All settings of one family; `settings_class` adds its `model` and `data`."""
 
     engine: engines.Engine = engines.Engine()
@@ -218,7 +208,7 @@ def _leaf(key: str, info: FieldInfo) -> SettingInfo:
         allowed=allowed,
         range=_range(bounds),
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
-        description=info.description or "",
+        description=(info.description or "").replace("\n", " "),
         nullable=nullable,
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
@@ -239,12 +229,9 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 def _options(annotation: Any) -> tuple[tuple[str, ...] | str, bool]:
     """The options of a choice, or the name of the type; and whether null is allowed."""
-    parts = [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        parts = list(get_args(annotation))
-    kinds = [_bare(part) for part in parts if part is not NoneType]
+    parts = _members(annotation)
     nullable = NoneType in parts
-    flat = [kind for part in kinds for kind in (get_args(part) if _is_union(part) else (part,))]
+    flat = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
     if len(flat) == 1 and get_origin(flat[0]) is Literal:
         return tuple(get_args(flat[0])), nullable
     if set(flat) == {int, str}:
@@ -261,8 +248,9 @@ def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
+def _members(annotation: Any) -> tuple[Any, ...]:
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return get_args(annotation) if is_union else (annotation,)
 
 
 def _items(annotation: Any) -> dict[str, SettingInfo]:

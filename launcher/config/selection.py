@@ -73,7 +73,6 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
 
 
 def _family(entries: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
-    """The chosen family, and the errors of a custom task."""
     entry = entries.get("model.family")
     if entry is None or not isinstance(entry.value, str) or not is_custom(entry.value):
         return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
@@ -91,7 +90,6 @@ def _family(entries: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
 def _custom_task_errors(
     name: str, has_sizes: bool, entries: Mapping[str, Entry]
 ) -> Iterator[Diagnostic]:
-    """Errors in the size and the folder of an existing custom task."""
     size, folder = entries.get("model.size"), entries.get(FOLDER)
     if size is not None and not has_sizes:
         where = errors.where("model.size", size.origin)

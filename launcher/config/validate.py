@@ -157,13 +157,8 @@ def _never(values: Values) -> Iterator[Diagnostic]:
         and not values["save.last"].value
         and provenance.is_set_by_user(values["save.last"])
     ):
-        yield _about(
-            values,
-            "save.last",
-            "means that no checkpoint is ever saved",
-            "save.last: true",
-            "warning",
-        )
+        why = "means that no checkpoint is ever saved"
+        yield _about(values, "save.last", why, "save.last: true", "warning")
 
 
 def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
@@ -186,9 +181,7 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
         return
     typed = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in USER_LAYERS]
     new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
-    old = (provenance.shipped_value(values[MICRO]) or 1) * (
-        provenance.shipped_value(values[ACCUMULATION]) or 1
-    )
+    old = _batch_of(values, provenance.shipped_value)
     if typed and new != old:
         yield Diagnostic(
             f"the global batch is {new} instead of {old}, by {' and '.join(typed)}",
@@ -200,6 +193,10 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
         )
 
 
+def _batch_of(values: Values, read: Callable[[Setting], Any]) -> int:
+    return (read(values[MICRO]) or 1) * (read(values[ACCUMULATION]) or 1)
+
+
 def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     """A mode that promises the same global batch, with numbers that do not divide."""
     promise = values["promise"].value.get("global_batch")
@@ -208,19 +205,11 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     trio = (GLOBAL, MICRO, ACCUMULATION)
     if any(values[key].origin.layer in (PROFILE_LAYER, *USER_LAYERS) for key in trio):
         return
-    old = (provenance.mode_default_value(values[MICRO]) or 1) * (
-        provenance.mode_default_value(values[ACCUMULATION]) or 1
-    )
-    new = (provenance.shipped_value(values[MICRO]) or 1) * (
-        provenance.shipped_value(values[ACCUMULATION]) or 1
-    )
+    old = _batch_of(values, provenance.mode_default_value)
+    new = _batch_of(values, provenance.shipped_value)
     if new != old:
-        yield _about(
-            values,
-            "mode",
-            f"promises a global batch of {old}, and its numbers give {new}",
-            f"--set {GLOBAL}={old}",
-        )
+        why = f"promises a global batch of {old}, and its numbers give {new}"
+        yield _about(values, "mode", why, f"--set {GLOBAL}={old}")
 
 
 def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
@@ -409,18 +398,9 @@ def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[s
 def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
     """Diagnostics for the user's settings that nothing read."""
     found = []
+    severity = "error" if resolved.settings.unread_settings == "error" else "warning"
     for key in unused_keys(resolved.values, taken):
-        value = resolved.values[key]
-        if first_origin(value).layer not in USER_LAYERS:
-            continue
-        found.append(
-            Diagnostic(
-                f"{key} {shown(value.value)} is unused: nothing in this run reads it",
-                key=key,
-                value=value.value,
-                where=errors.where(key, value.origin),
-                fix="remove it",
-                severity="error" if resolved.settings.unread_settings == "error" else "warning",
-            )
-        )
+        if first_origin(resolved.values[key]).layer in USER_LAYERS:
+            why = "is unused: nothing in this run reads it"
+            found.append(_about(resolved.values, key, why, "remove it", severity))
     return found

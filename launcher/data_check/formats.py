@@ -71,7 +71,6 @@ def _formats(family: str) -> Any:
 
 
 def _embedded(path: str, families: Collection[str], origin: str) -> str:
-    """The family with the embedded data set of that name."""
     sets = {name: family for family in families for name in _sets(family)}
     if path in sets:
         return sets[path]

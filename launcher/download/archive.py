@@ -65,12 +65,14 @@ def unpack(
             unpacker.unpack_tar(archive)
         else:
             unpacker.unpack_file(archive)
-    except _INVALID as error:
-        raise _invalid(archive, error) from None
-    except OSError as error:
-        if error.errno is not None:
+    except (*_INVALID, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        raise _invalid(archive, error) from None
+        with archive.open("rb") as file:
+            if file.read(64).lstrip().startswith(b"<"):
+                message = "is a web page, not an archive; its server may require a login"
+                raise ArchiveError(message) from None
+        raise ArchiveError(f"is broken, or not an archive of this kind: {error}") from None
 
 
 class _Unpacker:
@@ -238,11 +240,3 @@ def _decompressed(archive: Path, may_be_plain: bool = False) -> IO[bytes]:
     if not may_be_plain:
         raise EOFError("unknown first bytes")
     return archive.open("rb")
-
-
-def _invalid(archive: Path, error: BaseException) -> ArchiveError:
-    with archive.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(b"<"):
-        return ArchiveError("is a web page, not an archive; its server may require a login")
-    return ArchiveError(f"is broken, or not an archive of this kind: {error}")

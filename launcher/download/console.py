@@ -6,13 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from launcher.base import environment
 from training.logging.quantities import duration, size
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _REDRAW_S = 0.1
 _LINE_S = 10.0
@@ -74,7 +71,12 @@ def console(
     stream: TextIO, now: Callable[[], float] = time.monotonic
 ) -> Iterator[tuple[Print, Draw]]:
     """Functions that print and draw on `stream`; on exit the bar is removed."""
-    from training.logging.outputs import PlainOutput  # with rich, which most starts need only later
+    # rich takes time to import, and most starts need it only later.
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    from training.logging.outputs import PlainOutput
     from training.logging.terminal import TerminalOutput, can_redraw
 
     redraws = can_redraw(stream, environment.variables().get("TERM"))
@@ -93,7 +95,11 @@ def console(
         drawn_at = now()
         texts = describe(progress, rate)
         if isinstance(output, TerminalOutput):
-            output.draw_renderable(_bar(progress, texts))
+            total, done = progress.total_bytes, progress.done_bytes
+            bar = ProgressBar(total=total, completed=done, width=30)
+            line = Table.grid(padding=(0, 2))
+            line.add_row(bar, Text(progress.name), *map(Text, texts))
+            output.draw_renderable(line)
         else:
             print(f"{progress.name}: {', '.join(texts)}")
 
@@ -101,14 +107,3 @@ def console(
         yield print, draw
     finally:
         output.close()
-
-
-def _bar(progress: Progress, texts: list[str]) -> Table:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    bar = ProgressBar(total=progress.total_bytes, completed=progress.done_bytes, width=30)
-    line = Table.grid(padding=(0, 2))
-    line.add_row(bar, Text(progress.name), *map(Text, texts))
-    return line

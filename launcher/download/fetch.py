@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,10 +25,11 @@ from launcher.download.transfer import (
     Part,
     Source,
     local_source,
-    read_json,
+    read_record,
     settings_error,
+    sha256_of,
     transfer,
-    write_json,
+    write_record,
 )
 from launcher.run_folder import lock
 from slurm.environment import RankEnvironment
@@ -98,7 +98,15 @@ def fetch_for_run(
     if not settings.download.fetch:
         return
     if ranks is not None and ranks.world_size > ranks.local_size:
-        _require_files(settings.download, ranks)
+        for target in targets(settings.download):
+            if not target.path.exists():
+                raise settings_error(
+                    f"{target.path} does not exist; on several machines of {ranks.source} the "
+                    "files are not downloaded",
+                    str(target.file.url),
+                    allowed="--download-data on one machine, or existing files",
+                    fix=f"{PROGRAM} data fetch  with the same settings first, on each disk",
+                )
     if is_shown:
         fetch_with_progress(settings.download, is_main)
     else:
@@ -115,18 +123,6 @@ def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[
     return found
 
 
-def _require_files(download: Download, ranks: RankEnvironment) -> None:
-    for target in targets(download):
-        if not target.path.exists():
-            raise settings_error(
-                f"{target.path} does not exist; on several machines of {ranks.source} the files "
-                "are not downloaded",
-                str(target.file.url),
-                allowed="--download-data on one machine, or existing files",
-                fix=f"{PROGRAM} data fetch  with the same settings first, on each disk",
-            )
-
-
 def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
     try:
         if (record := _find(target)) is not None:  # also in a read-only folder
@@ -136,20 +132,20 @@ def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
             if (record := _find(target)) is not None:  # another process was first
                 return _fetched(target, record, is_new=False)
             with _source(target, timeout_s) as source, Part(target) as part:
-                return _download(target, source, options, part)
-    except StorageError as error:
-        raise _unwritable(target, error.error) from error
-    except OSError as error:
-        raise _unwritable(target, error) from error
+                return _fetched(target, _download(target, source, options, part), is_new=True)
+    except (StorageError, OSError) as error:
+        cause = error.error if isinstance(error, StorageError) else error
+        message = f"cannot write {cause.filename or target.folder}: {cause.strerror or cause}"
+        fix = "free disk space or change the permissions, or set  download.folder: DIR"
+        raise FetchError(message, str(target.file.url), fix) from error
 
 
-def _unwritable(target: Target, error: OSError) -> FetchError:
-    message = f"cannot write {error.filename or target.folder}: {error.strerror or error}"
-    fix = "free disk space or change the permissions, or set  download.folder: DIR"
-    return FetchError(message, str(target.file.url), fix)
+def _fetched(target: Target, record: _Record, is_new: bool) -> Fetched:
+    url = str(target.file.url)
+    return Fetched(target.name, url, target.path, record.sha256, record.size, is_new)
 
 
-def _download(target: Target, source: Source, options: Options, part: Part) -> Fetched:
+def _download(target: Target, source: Source, options: Options, part: Part) -> _Record:
     resumed = f", resuming after {size(part.size)}" if part.size else ""
     options.print(f"{target.path}: downloading {target.file.url}{resumed}")
     try:
@@ -164,43 +160,30 @@ def _download(target: Target, source: Source, options: Options, part: Part) -> F
     if target.file.sha256 is not None:
         checked = ", checksum correct"
     options.print(f"{target.path}: {size(part.size)} downloaded{checked}")
-    return _fetched(target, record, is_new=True)
+    return record
 
 
-def _fetched(target: Target, record: _Record, is_new: bool) -> Fetched:
-    url = str(target.file.url)
-    return Fetched(target.name, url, target.path, record.sha256, record.size, is_new)
-
-
-@contextmanager
-def _source(target: Target, timeout_s: float) -> Iterator[Source]:
-    """The source of a file, from its URL with all secrets."""
-    url = _url_with_secrets(target)
-    if urlsplit(url).scheme == "file":
-        yield local_source(url)
-        return
-    # Imported here: requests takes a third of a second, and most starts download nothing.
-    from launcher.download.web import WebSource
-
-    with closing(WebSource(url, str(target.file.url), timeout_s)) as source:
-        yield source
-
-
-def _url_with_secrets(target: Target) -> str:
-    url = target.file.url
-    text = url.unredacted if isinstance(url, redaction.Url) else url
-    if redaction.MASK in text:
+def _source(target: Target, timeout_s: float) -> AbstractContextManager[Source]:
+    shown = target.file.url
+    url = shown.unredacted if isinstance(shown, redaction.Url) else shown
+    if redaction.MASK in url:
         raise settings_error(
             "the secrets of this URL were removed when the settings were saved",
-            url,
+            shown,
             fix="the URL with its secrets again; or put user and password into ~/.netrc, or name "
             "an environment variable, ${NAME}, in the URL",
         )
     try:
-        return redaction.expand_variables(text, environment.variables())
+        url = redaction.expand_variables(url, environment.variables())
     except KeyError as missing:
         message = f"the URL uses the environment variable {missing.args[0]}, which is not set"
-        raise settings_error(message, url) from None
+        raise settings_error(message, shown) from None
+    if urlsplit(url).scheme == "file":
+        return nullcontext(local_source(url))
+    # Imported here: requests takes a third of a second, and most starts download nothing.
+    from launcher.download.web import WebSource
+
+    return WebSource(url, str(shown), timeout_s)
 
 
 def _find(target: Target) -> _Record | None:
@@ -212,11 +195,11 @@ def _find(target: Target) -> _Record | None:
     if not target.path.exists():
         return None
     declared = (target.file.sha256 or "").lower()
-    record = _read_record(target)
+    record = read_record(_Record, _record_path(target))
     if record is None:
         return _adopt(target, declared)
     if _mtime_ns(target.path) != record.mtime_ns:
-        if target.kind is not None or _sha256(target.path) != record.sha256:
+        if target.kind is not None or sha256_of(target.path).hexdigest() != record.sha256:
             raise _occupied(target, "was changed after it was downloaded")
         record = _remember(target, replace(record, mtime_ns=_mtime_ns(target.path)))
     if declared == record.sha256:
@@ -230,7 +213,7 @@ def _adopt(target: Target, declared: str) -> _Record:
     """The record of a file that the user put there, if it has the declared checksum."""
     if target.kind is not None or not declared or not target.path.is_file():
         raise _occupied(target, "exists, and was not downloaded by this program")
-    if (found := _sha256(target.path)) != declared:
+    if (found := sha256_of(target.path).hexdigest()) != declared:
         raise _occupied(target, f"exists, with the checksum {found}")
     about = target.path.stat()
     record = _Record(str(target.file.url), found, about.st_size, about.st_mtime_ns)
@@ -240,7 +223,7 @@ def _adopt(target: Target, declared: str) -> _Record:
 def _remember(target: Target, record: _Record) -> _Record:
     with suppress(OSError):  # a read-only folder: the file is read again the next time
         target.state.mkdir(exist_ok=True)
-        write_json(_record_path(target), asdict(record))
+        write_record(_record_path(target), record)
     return record
 
 
@@ -256,24 +239,8 @@ def _record_path(target: Target) -> Path:
     return target.state / f"{target.path.name}.record.json"
 
 
-def _read_record(target: Target) -> _Record | None:
-    found = read_json(_record_path(target))
-    types = {"url": str, "sha256": str, "size": int, "mtime_ns": int}
-    if any(type(found.get(name)) is not kind for name, kind in types.items()):
-        return None
-    return _Record(**{name: found[name] for name in types})  # type: ignore[arg-type]
-
-
 def _mtime_ns(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
@@ -292,7 +259,11 @@ def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
     try:
         if target.kind is not None:
             unpack(part.path, target.kind, new, options.max_bytes, progress)
-        record = _replace(target, part, _content(new))
+        found = (
+            [path for path in new.iterdir() if path.name != _MACOS_METADATA] if new.is_dir() else []
+        )
+        is_nested = len(found) == 1 and found[0].is_dir() and not found[0].is_symlink()
+        record = _replace(target, part, found[0] if is_nested else new)
     except ArchiveError as error:
         part.discard()
         fix = "unpack: no  to keep it as it is"
@@ -304,20 +275,11 @@ def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
     return record
 
 
-def _content(new: Path) -> Path:
-    """`new`, or its only subfolder."""
-    if not new.is_dir():
-        return new
-    found = [path for path in new.iterdir() if path.name != _MACOS_METADATA]
-    is_one = len(found) == 1 and found[0].is_dir() and not found[0].is_symlink()
-    return found[0] if is_one else new
-
-
 def _replace(target: Target, part: Part, new: Path) -> _Record:
     """Move `new` to the target's path; after a kill at any line the next start recognizes it."""
     record = _Record(str(target.file.url), part.sha256, part.size, _mtime_ns(new))
     if not target.path.exists():
-        write_json(_record_path(target), asdict(record))
+        write_record(_record_path(target), record)
         new.replace(target.path)
         return record
     old = target.state / f"{target.name}.old"
@@ -325,7 +287,7 @@ def _replace(target: Target, part: Part, new: Path) -> _Record:
     if target.path.is_dir():  # no system replaces a folder atomically
         target.path.replace(old)
     new.replace(target.path)
-    write_json(_record_path(target), asdict(record))
+    write_record(_record_path(target), record)
     _remove(old)
     return record
 

@@ -10,15 +10,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from pydantic import TypeAdapter
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.feature_checks import Target
 from launcher.download.console import Draw, Print, Progress
 from training.logging.quantities import duration, size
+from training.storage import atomic_write
 
+_Record = TypeVar("_Record")
 _PIECE_BYTES = 1 << 20
 _PROGRESS_BYTES = 1 << 20
 """An attempt that transfers this much resets the count of failures."""
@@ -36,17 +40,18 @@ class FetchError(Exception):
 
 
 class Transient(Exception):
-    """One attempt failed; a retry may succeed."""
+    """One attempt failed; a retry may succeed, after the wait that the server asks for."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.wait_s = wait_s
-        """The wait that the server asks for."""
+        self.reason, self.wait_s = reason, wait_s
 
 
-class Mismatch(Exception):
+class Mismatch(Transient):
     """The part on disk does not belong to the file on the server: it starts from byte 0."""
+
+    def __init__(self) -> None:
+        super().__init__("the file on the server is another version")
 
 
 def settings_error(
@@ -130,6 +135,11 @@ class Options:
     sleep: Callable[[float], None]
 
 
+@dataclass(frozen=True)
+class _PartRecord(Stamp):
+    url: str = ""
+
+
 class Part:
     """The unfinished file of a target, with its checksum and version. Touches the disk.
 
@@ -140,28 +150,21 @@ class Part:
         self.path = target.state / f"{target.name}.part"
         self._record = target.state / f"{target.name}.part.json"
         self._url = str(target.file.url)
-        self._file: BinaryIO | None = None
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self.stamp = Stamp()
+        self._file = self.path.open("a+b", buffering=0)  # no byte is lost if we are killed
+        record = read_record(_PartRecord, self._record)
+        if record is None or record.url != self._url:
+            self.clear()
+            return
+        self.stamp: Stamp = record
         self.was_resumed = False
         """Whether the bytes are from more than one response."""
+        self._hash = sha256_of(self.path)
+        self.size = self.path.stat().st_size
 
     def __enter__(self) -> Part:
-        stamp = self._read_record()
-        self._file = self.path.open("a+b", buffering=0)  # no byte is lost if we are killed
-        if stamp is None:
-            self.clear()
-            return self
-        self.stamp = stamp
-        self._file.seek(0)
-        while piece := self._file.read(_PIECE_BYTES):
-            self._hash.update(piece)
-            self.size += len(piece)
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self._file is not None
         self._file.close()
         if not self.size:
             self.discard()
@@ -173,22 +176,18 @@ class Part:
 
     def clear(self) -> None:
         """Start from byte 0."""
-        assert self._file is not None
         self._file.truncate(0)
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self.stamp = Stamp()
-        self.was_resumed = False
+        self._hash, self.size = hashlib.sha256(), 0
+        self.stamp, self.was_resumed = Stamp(), False
         self._record.unlink(missing_ok=True)
 
     def set_version(self, stamp: Stamp) -> None:
         """Record the version of the file that this is a part of."""
         self.stamp = stamp
-        write_json(self._record, {"url": self._url, **asdict(stamp)})
+        write_record(self._record, _PartRecord(stamp.etag, stamp.modified, self._url))
 
     def write(self, piece: bytes) -> None:
         """Append `piece`."""
-        assert self._file is not None
         left = memoryview(piece)
         while left:  # an unbuffered write may be short
             left = left[self._file.write(left) :]
@@ -197,7 +196,6 @@ class Part:
 
     def sync(self) -> None:
         """Flush the bytes to the disk, before the file is renamed."""
-        assert self._file is not None
         os.fsync(self._file.fileno())
 
     def discard(self) -> None:
@@ -205,28 +203,27 @@ class Part:
         self.path.unlink(missing_ok=True)
         self._record.unlink(missing_ok=True)
 
-    def _read_record(self) -> Stamp | None:
-        found = read_json(self._record)
-        etag, modified = found.get("etag"), found.get("modified")
-        if not isinstance(etag, str | None) or not isinstance(modified, str | None):
-            return None
-        return Stamp(etag, modified) if found.get("url") == self._url else None
+
+def sha256_of(path: Path) -> hashlib._Hash:
+    """The checksum of a file. Reads the disk."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest
 
 
-def write_json(path: Path, content: dict[str, object]) -> None:
-    """Write a record, atomically. Touches the disk."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    new.replace(path)
+def write_record(path: Path, record: Any) -> None:
+    """Write a dataclass as JSON, atomically. Touches the disk. Raises OSError."""
+    atomic_write(path, f"{json.dumps(asdict(record), indent=1)}\n".encode())
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """The record that `write_json` wrote; empty if it cannot be read. Reads the disk."""
+def read_record(kind: type[_Record], path: Path) -> _Record | None:
+    """What `write_record` wrote; None if it is missing or invalid. Reads the disk."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValueError):
+        return None
 
 
 def transfer(target: Target, source: Source, options: Options, part: Part) -> None:
@@ -255,14 +252,20 @@ def _with_retries(target: Target, source: Source, options: Options, part: Part) 
         before = part.size
         try:
             return _attempt(target, source, options, part)
-        except Mismatch:
-            part.clear()
-            error = Transient("the file on the server is another version")
         except Transient as transient:
             error = transient
+        if isinstance(error, Mismatch):
+            part.clear()
         failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
-        if failures > options.retries or error.wait_s > _MAX_RETRY_AFTER_S:
-            raise _failed(target, part, error, failures)
+        too_long = error.wait_s > _MAX_RETRY_AFTER_S
+        if failures > options.retries or too_long:
+            waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
+            tried = "" if waits or failures == 1 else f", {failures} times in a row"
+            kept = f"; {size(part.size)} are kept" if part.size else ""
+            message = f"cannot download {target.name}: {error.reason}{waits}{tried}{kept}"
+            raise FetchError(
+                message, target.file.url, "run the same command again later: it resumes"
+            )
         backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
         wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
         attempt = f"attempt {failures + 1} of {options.retries + 1}"
@@ -277,17 +280,15 @@ def _attempt(target: Target, source: Source, options: Options, part: Part) -> No
     if body.start != part.size:
         part.clear()
     part.was_resumed |= body.start > 0
-    expected = body.total if body.total is not None else target.file.size
-    _check_size(target, expected, options.max_bytes)
-    _check_free_disk(target, (expected or 0) - part.size)
+    _check_size(target, target.file.size if body.total is None else body.total, options, part)
     part.set_version(body.stamp)
-    most = body.total if body.total is not None else options.max_bytes
+    most = options.max_bytes if body.total is None else body.total
     resumed_at = part.size
     for piece in body.pieces:
         if part.size + len(piece) > most:
             part.discard()
             if body.total is None:
-                raise _too_large(target, most)
+                raise _too_large(target, most, f"more than {size(most)}")
             raise settings_error(f"more than the announced {most} bytes arrived", target.file.url)
         part.write(piece)
         options.draw(Progress(target.name, part.size, body.total, part.size - resumed_at))
@@ -300,18 +301,17 @@ def _check_content(target: Target, part: Part) -> None:
 
     Raises Mismatch if the part is from several attempts; else SettingsError, and discards it.
     """
-    file = target.file
-    wrong = []
+    file, wrong = target.file, None
     if file.size is not None and part.size != file.size:
-        wrong.append(("size", f"{part.size} bytes", f"{file.size} bytes"))
+        wrong = ("size", f"{part.size} bytes", f"{file.size} bytes")
     if file.sha256 is not None and part.sha256 != file.sha256.lower():
-        wrong.append(("sha256", part.sha256, file.sha256.lower()))
-    if not wrong:
+        wrong = ("sha256", part.sha256, file.sha256.lower())
+    if wrong is None:
         return
     if part.was_resumed:
         raise Mismatch
     part.discard()
-    raise _not_declared(target, *wrong[-1])
+    raise _not_declared(target, *wrong)
 
 
 def _not_declared(target: Target, key: str, actual: str, declared: str) -> SettingsError:
@@ -323,41 +323,27 @@ def _not_declared(target: Target, key: str, actual: str, declared: str) -> Setti
     )
 
 
-def _check_size(target: Target, total: int | None, max_bytes: int) -> None:
+def _check_size(target: Target, total: int | None, options: Options, part: Part) -> None:
     if total is None:
         return
-    declared = target.file.size
+    declared, left = target.file.size, total - part.size
     if declared is not None and total != declared:
         raise _not_declared(target, "size", f"{total} bytes", f"{declared} bytes")
-    if total > max_bytes:
-        raise _too_large(target, max_bytes, total)
-
-
-def _too_large(target: Target, max_bytes: int, total: int | None = None) -> SettingsError:
-    found = size(total) if total is not None else f"more than {size(max_bytes)}"
-    return settings_error(
-        f"{target.name} has {found}",
-        target.file.url,
-        allowed=f"at most {max_bytes / 1e9:g} GB (download.max_gb)",
-        fix="download.max_gb: N  for a higher limit",
-    )
-
-
-def _check_free_disk(target: Target, needed: int) -> None:
-    free = shutil.disk_usage(target.state).free
-    if needed > free:
+    if total > options.max_bytes:
+        raise _too_large(target, options.max_bytes, size(total))
+    if left > (free := shutil.disk_usage(target.state).free):
         raise settings_error(
-            f"{target.name} needs {size(needed)} more; the disk of {target.folder} has "
+            f"{target.name} needs {size(left)} more; the disk of {target.folder} has "
             f"{size(free)} free",
             target.file.url,
             fix="download.folder: DIR  on another disk",
         )
 
 
-def _failed(target: Target, part: Part, error: Transient, failures: int) -> FetchError:
-    too_long = error.wait_s > _MAX_RETRY_AFTER_S
-    waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
-    tried = "" if waits or failures == 1 else f", {failures} times in a row"
-    kept = f"; {size(part.size)} are kept" if part.size else ""
-    message = f"cannot download {target.name}: {error.reason}{waits}{tried}{kept}"
-    return FetchError(message, target.file.url, "run the same command again later: it resumes")
+def _too_large(target: Target, max_bytes: int, found: str) -> SettingsError:
+    return settings_error(
+        f"{target.name} has {found}",
+        target.file.url,
+        allowed=f"at most {max_bytes / 1e9:g} GB (download.max_gb)",
+        fix="download.max_gb: N  for a higher limit",
+    )

@@ -74,7 +74,6 @@ def decide(
 
 
 def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
-    """Errors in the arguments of --reset."""
     yield from compatibility.unknown_parts(args.reset)
     if args.reset and args.resume is None:
         yield Diagnostic(
@@ -162,7 +161,9 @@ def _nothing_left(
     if result is None or result.get("status") != "completed":
         return None
     is_earlier = found.requested_step not in (None, resume.newest_step(found.folder))
-    if is_earlier or "data" in reset or any(_gives_more(difference.key) for difference in changed):
+    keys = [difference.key for difference in changed]
+    gives_more = any(key in compatibility.LENGTH or key.startswith("stop.") for key in keys)
+    if is_earlier or "data" in reset or gives_more:
         return None
     steps = result.get("steps")
     line = (
@@ -174,13 +175,7 @@ def _nothing_left(
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
 
 
-def _gives_more(key: str) -> bool:
-    """Whether a change of the setting may extend a completed run."""
-    return key in compatibility.LENGTH or key.startswith("stop.")
-
-
 def _longer(resolved: Resolved, steps: object) -> str:
-    """Options with which a run completed after `steps` steps trains longer."""
     values = {key: value.value for key, value in resolved.values.items()}
     for key in ("stop.after", "stop.at"):
         if values[key] is not None:

@@ -412,7 +412,6 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _stage_folders(folder: Path) -> list[Path]:
-    """The run folders of the stages in `folder`; empty if there are none."""
     try:
         stages = json.loads((folder / run_folder.STAGES).read_bytes())["stages"]
         return [folder / stage["folder"] for stage in stages]

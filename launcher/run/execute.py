@@ -116,7 +116,6 @@ def _finish(start: PreparedRun, folder: RunFolder, report: Report) -> FinishedRu
 
 
 def _fetch(start: PreparedRun, console: bool) -> Report | None:
-    """Download the declared data if requested; the report of a failure. Raises SettingsError."""
     try:
         with rank.stoppable():
             fetch_for_run(start.resolved.settings, start.place, console, start.is_rank_0)
@@ -141,7 +140,6 @@ def _train_here(
     show: Callable[[Report], None],
     load_work: Callable[[], rank.Work],
 ) -> Report:
-    """Train one rank in this process."""
     variables = environment.variables()
     if start.place is not None:
         variables.update(start.place.variables())

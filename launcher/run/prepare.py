@@ -67,18 +67,9 @@ class PreparedRun:
         return self.resume.source if self.resume else run_folder.PARENT / self.name
 
     @property
-    def plan(self) -> Plan:
-        """What the run would do."""
-        source = self.place.source if self.place else None
-        return Plan(
-            self.resolved,
-            self.folder,
-            self.threads,
-            source,
-            self.resume,
-            self.line,
-            self.separate,
-        )
+    def starts_processes(self) -> bool:
+        """Whether ranks run in processes started for them."""
+        return self.separate or restart.is_supervised(self.resolved)
 
     @property
     def is_rank_0(self) -> bool:
@@ -94,11 +85,9 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     diagnostics = list(diagnostics)
     place = _read_or_diagnose(_read_ranks, diagnostics)
     generation = _read_or_diagnose(read_generation, diagnostics)
-    here = (
-        machine.detect_machine().for_ranks(place.local_size, place.cpus)
-        if place
-        else machine.detect_machine()
-    )
+    here = machine.detect_machine()
+    if place is not None:
+        here = here.for_ranks(place.local_size, place.cpus)
     return prepare_run_at(args, out, diagnostics, here, place, generation)
 
 
@@ -188,7 +177,6 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
 
 
 def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
-    """An error if --nproc is not the number of started processes."""
     option, text = args.options.get("engine.nproc", ("", str(place.local_size)))
     if text == str(place.local_size):
         return []
@@ -204,7 +192,6 @@ def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
 
 
 def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
-    """An error if restarts are requested of processes that this program does not start."""
     key = "engine.max_restarts"
     value = resolved.values[key]
     if not value.value:
@@ -221,29 +208,6 @@ def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnost
     ]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do; shown by --dry-run."""
-
-    resolved: Resolved
-    folder: Path
-    threads: int | None
-    """CPU threads per process; None: the default of torch."""
-    place: str | None
-    """What started this process as one rank: torchrun or srun; None: neither."""
-    resume: ResumeRequest | None = None
-    """What to resume from."""
-    line: str | None = None
-    """Message about the resumed run; None: without --resume."""
-    separate: bool = False
-    """Ranks run in processes of their own, even a single one."""
-
-    @property
-    def starts_processes(self) -> bool:
-        """Whether ranks run in processes started for them."""
-        return self.separate or restart.is_supervised(self.resolved)
-
-
 def parameters(resolved: Resolved) -> int | None:
     """Number of parameters of the model size; None: unknown before the model is built."""
     model = resolved.settings.model
@@ -253,39 +217,39 @@ def parameters(resolved: Resolved) -> int | None:
     return None if size is None else int(size.parameters)
 
 
-def first_line(plan: Plan) -> str:
+def first_line(ready: PreparedRun) -> str:
     """The first line for the user, before torch is imported."""
-    settings = plan.resolved.settings
-    resumed = f"{plan.line}\n" if plan.line else ""
+    settings = ready.resolved.settings
+    resumed = f"{ready.line}\n" if ready.line else ""
     return resumed + (
         f"{model_name(settings.model)}, mode {settings.mode}, "
-        f"engine {settings.engine.name} on {_where(plan)}; run folder {plan.folder}"
+        f"engine {settings.engine.name} on {_where(ready)}; run folder {ready.folder}"
     )
 
 
-def render_plan(plan: Plan) -> str:
+def render_plan(ready: PreparedRun) -> str:
     """The text of --dry-run."""
     changed = {
         key: value
-        for key, value in plan.resolved.values.items()
+        for key, value in ready.resolved.values.items()
         if value.replaced and value.value != value.replaced[-1][0]
     }
     settings = render.render_tree(changed, history=False)
     title = f"settings that differ from the defaults; all settings: {PROGRAM} explain"
-    return "\n".join([*_head(plan), "", title, settings])
+    return "\n".join([*_head(ready), "", title, settings])
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
+def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
     """The JSON of --dry-run."""
-    resolved = plan.resolved
+    resolved = ready.resolved
     return {
         "settings": nested({key: value.value for key, value in resolved.values.items()}),
         "batching": asdict(resolved.batching),
         "device": resolved.device,
         "parameters": parameters(resolved),
-        "folder": str(plan.folder),
-        "resume": None if plan.resume is None else plan.resume.as_json(),
-        "processes": _processes(plan),
+        "folder": str(ready.folder),
+        "resume": None if ready.resume is None else ready.resume.as_json(),
+        "processes": _processes(ready),
         "fetch": [
             {
                 "url": str(target.file.url),
@@ -299,13 +263,13 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _head(plan: Plan) -> Iterator[str]:
-    settings, solved = plan.resolved.settings, plan.resolved.batching
-    count = parameters(plan.resolved)
+def _head(ready: PreparedRun) -> Iterator[str]:
+    settings, solved = ready.resolved.settings, ready.resolved.batching
+    count = parameters(ready.resolved)
     size = f", {count:,} parameters" if count is not None else ""
     yield f"model    {model_name(settings.model)}{size}"
     yield f"mode     {settings.mode}"
-    yield f"engine   {settings.engine.name} on {_where(plan)}"
+    yield f"engine   {settings.engine.name} on {_where(ready)}"
     if (path := getattr(settings.data, "path", None)) is not None:
         yield f"data     {path}"
     for target in _to_fetch(settings):
@@ -316,12 +280,12 @@ def _head(plan: Plan) -> Iterator[str]:
         f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
     )
     yield f"length   {_length(settings)}"
-    yield f"folder   {plan.folder}"
-    if plan.line:
-        yield f"resume   {plan.line}"
-    for change in plan.resume.changes if plan.resume else ():
+    yield f"folder   {ready.folder}"
+    if ready.line:
+        yield f"resume   {ready.line}"
+    for change in ready.resume.changes if ready.resume else ():
         yield f"changed  {change}"
-    for note in plan.resolved.notes:
+    for note in ready.resolved.notes:
         yield f"note     {note}"
 
 
@@ -329,13 +293,13 @@ def _to_fetch(settings: Any) -> list[Target]:
     return targets(settings.download) if settings.download.fetch else []
 
 
-def _where(plan: Plan) -> str:
-    resolved = plan.resolved
-    threads = f", {counted(plan.threads, 'thread')} each" if plan.threads else ""
-    if plan.place is not None:
+def _where(ready: PreparedRun) -> str:
+    resolved = ready.resolved
+    threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
+    if ready.place is not None:
         count = counted(resolved.batching.world_size, "process")
-        return f"{resolved.device}, one of {count} started by {plan.place}{threads}"
-    if not plan.starts_processes:
+        return f"{resolved.device}, one of {count} started by {ready.place.source}{threads}"
+    if not ready.starts_processes:
         return f"{resolved.device}, in this process"
     return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
 
@@ -347,13 +311,13 @@ def _length(settings: Any) -> str:
     return f"{counted(settings.train.max_steps, 'step')}, at most {epochs}"
 
 
-def _processes(plan: Plan) -> list[Mapping[str, Any]]:
+def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
     """The ranks this program would start; none under torchrun or srun."""
-    if plan.place is not None:
+    if ready.place is not None:
         return []
-    if not plan.starts_processes:
-        return [{"rank": 0, "started": False, "threads": plan.threads}]
+    if not ready.starts_processes:
+        return [{"rank": 0, "started": False, "threads": ready.threads}]
     return [
-        {"rank": rank, "started": True, "threads": plan.threads}
-        for rank in range(plan.resolved.nproc)
+        {"rank": rank, "started": True, "threads": ready.threads}
+        for rank in range(ready.resolved.nproc)
     ]

@@ -181,7 +181,6 @@ class JobGeneration:
         generations.publish_outcome(self.run, self.generation, code, text)
 
     def _has_saved(self) -> bool:
-        """Whether this job has saved a checkpoint in the run folder."""
         started = generations.starts(self.run, self.generation)
         newest = newest_step(self.run)
         return bool(started) and newest is not None and newest > started[0]["from_step"]

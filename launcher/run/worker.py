@@ -50,7 +50,7 @@ from training.resources.memory import PeakMemory
 from training.run_state import Run
 from training.settings import SettingError
 from training.storage import Storage
-from training.train_plan import TrainPlan, solve
+from training.train_plan import solve
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -110,7 +110,9 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
 
     factory = RankCallbacks(job, storage, world)
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
-    writer = _checkpoint_writer(settings, resolved.settings.engine.name, train_plan, storage, world)
+    keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
+    in_background, name = settings.save.async_, resolved.settings.engine.name
+    writer = CheckpointWriter(storage, world, name, keep, in_background)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
     )
@@ -164,7 +166,6 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
 def _prepare_engine(
     resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
 ) -> tuple[Engine, Module]:
-    """The engine, and the module that it prepared from `model`."""
     spec = optimizer.spec(settings, model, world)
     engine = build_engine(
         resolved.settings.engine.name, world, _engine_options(settings, resolved, task)
@@ -188,14 +189,6 @@ def _uses_feature_cache(
 
 def _discard(_text: str) -> None:
     """Show nothing: only rank 0 does."""
-
-
-def _checkpoint_writer(
-    settings: Settings, engine: str, train_plan: TrainPlan, storage: Storage, world: World
-) -> CheckpointWriter:
-    keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
-    in_background = settings.save.async_
-    return CheckpointWriter(storage, world, engine, keep, in_background)
 
 
 def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> ExperienceData:

@@ -102,7 +102,6 @@ def _replaced(path: Path) -> int:
 
 
 def _is_replaced(file: int, path: Path) -> bool:
-    """Whether another file has the name by now."""
     try:
         return not os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:

@@ -61,14 +61,14 @@ def execute(
         tell(ending)
     assert ending is not None, "a chain with nothing left is not carried out"
     nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
-    if made is not None and nothing_done and not _has_trained(pipeline):
+    if (
+        made is not None
+        and nothing_done
+        and not any(run_folder.has_trained(entry.folder) for entry in pipeline.entries)
+    ):
         made.discard()
         return PipelineResult(ending, None, {})
     return PipelineResult(ending, pipeline.folder, record.write(pipeline.record, codes))
-
-
-def _has_trained(pipeline: Pipeline) -> bool:
-    return any(run_folder.has_trained(entry.folder) for entry in pipeline.entries)
 
 
 def _train(ready: PreparedRun, console: bool, tell: Callable[[Report], None]) -> Report:

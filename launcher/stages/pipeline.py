@@ -222,7 +222,6 @@ def _resumed(
 
 
 def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
-    """Errors for arguments without effect on a resumed pipeline."""
     arguments: list[tuple[str, Any]] = [(one.option, one.where) for one in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
@@ -292,7 +291,6 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
 
 
 def _model(pipeline: Record) -> list[object]:
-    """The family and size of a pipeline."""
     try:
         root = read_settings_file(_first(pipeline))
     except SettingsError:

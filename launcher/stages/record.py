@@ -106,7 +106,6 @@ def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
-    """The values of `key` in the results that have it."""
     return [one[key] for one in results if one.get(key) is not None]
 
 

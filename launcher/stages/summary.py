@@ -31,11 +31,9 @@ def title(pipeline: Pipeline, entry: PipelineStage) -> str:
 def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
     """The plan of each stage that is left, for --dry-run."""
     if for_machines:
-        stages = [{"name": entry.name, **plan_as_json(s.plan)} for entry, s in pipeline.left]
+        stages = [{"name": entry.name, **plan_as_json(ready)} for entry, ready in pipeline.left]
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
-    parts = [
-        f"{title(pipeline, entry)}\n\n{render_plan(ready.plan)}" for entry, ready in pipeline.left
-    ]
+    parts = [f"{title(pipeline, entry)}\n\n{render_plan(ready)}" for entry, ready in pipeline.left]
     return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
 
 

@@ -167,7 +167,6 @@ def _is_valid(flag: str, text: str, diagnostics: list[Diagnostic]) -> bool:
 
 
 def _is_reversed(flag: str, text: str) -> bool:
-    """Whether it is a range of nodes that ends below its start."""
     match = _NODES.fullmatch(text) if flag == options.NODES.flag else None
     return bool(match and match[2] and int(match[2]) < int(match[1]))
 

@@ -197,7 +197,6 @@ def follow(
 
 
 def _new_lines(followed: Followed, at: float) -> Iterator[str]:
-    """The lines to print about one run now."""
     line = None
     if at >= followed.queried_at + followed.pause_s or followed.ended_at is not None:
         line = _query(followed, at)

@@ -136,7 +136,6 @@ def _resuming(command_line: CommandLine, begun: PreparedRun) -> list[str]:
 
 
 def _job(args: CliArgs, arguments: Sequence[str], requested: Allocation, run: Run) -> Job:
-    """A job of one run."""
     name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
     if name is not None:
         arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from models.common.config import Fraction, OnBad
+from models.common.config import Fraction, OnBad, Section
 
 
 @dataclass(frozen=True)
@@ -47,102 +47,74 @@ Weight = Annotated[float, Field(ge=0)]
 Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs"})]
 
 
-class LossSettings(BaseModel, extra="forbid", frozen=True):
+class LossSettings(Section):
     """Weights of the loss terms, and their form."""
 
-    regression: Annotated[
-        Literal["mse", "huber"],
-        Field(
-            description="Regression loss of signal, latency and amplitude; huber is linear "
-            "beyond 1."
-        ),
-    ] = "mse"
-    signal: Annotated[Weight, Field(description="Loss weight of the reconstruction.")] = 1.0
-    exists: Annotated[Weight, Field(description="Loss weight of the existence of wave V.")] = 0.5
-    latency: Annotated[Weight, Field(description="Loss weight of the latency of wave V.")] = 1.0
-    amplitude: Annotated[Weight, Field(description="Loss weight of the amplitude of wave V.")] = 1.0
+    regression: Literal["mse", "huber"] = "mse"
+    """Regression loss of signal, latency and amplitude; huber is linear beyond 1."""
+    signal: Weight = 1.0
+    """Loss weight of the reconstruction."""
+    exists: Weight = 0.5
+    """Loss weight of the existence of wave V."""
+    latency: Weight = 1.0
+    """Loss weight of the latency of wave V."""
+    amplitude: Weight = 1.0
+    """Loss weight of the amplitude of wave V."""
     # `class` is a keyword of Python, so only the key can have that name.
-    class_: Annotated[
-        Weight, Field(alias="class", description="Loss weight of the kind of hearing loss.")
-    ] = 1.5
-    threshold: Annotated[Weight, Field(description="Loss weight of the threshold.")] = 0.8
-    label_smoothing: Annotated[
-        float, Field(ge=0, lt=1, description="Share of each class label spread over all classes.")
-    ] = 0.0
+    class_: Annotated[Weight, Field(alias="class")] = 1.5
+    """Loss weight of the kind of hearing loss."""
+    threshold: Weight = 0.8
+    """Loss weight of the threshold."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each class label spread over all classes."""
 
 
-class Curriculum(BaseModel, extra="forbid", frozen=True):
+class Curriculum(Section):
     """The epoch at which each loss term starts; earlier in short runs."""
 
-    peak: Annotated[
-        Epochs, Field(description="Start of existence, latency and amplitude of wave V.")
-    ] = 5.0
-    threshold: Annotated[Epochs, Field(description="Start of the threshold.")] = 10.0
-    class_: Annotated[Epochs, Field(alias="class", description="Start of the hearing loss.")] = 3.0
-    ramp: Annotated[
-        Epochs, Field(description="Length of the ramp of a loss term from 0 to its weight.")
-    ] = 5.0
+    peak: Epochs = 5.0
+    """Start of existence, latency and amplitude of wave V."""
+    threshold: Epochs = 10.0
+    """Start of the threshold."""
+    class_: Annotated[Epochs, Field(alias="class")] = 3.0
+    """Start of the hearing loss."""
+    ramp: Epochs = 5.0
+    """Length of the ramp of a loss term from 0 to its weight."""
 
 
-class Model(BaseModel, extra="forbid", frozen=True):
+class Model(Section):
     """A convolutional encoder and decoder with state space layers, attention and four heads."""
 
-    family: Annotated[str, Field(description="Model family.")] = "abr"
-    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
+    family: str = "abr"
+    """Model family."""
+    size: str = "full"
+    """Model size; see `list models`."""
     loss: LossSettings = LossSettings()
     curriculum: Curriculum = Curriculum()
 
 
-class Data(BaseModel, extra="forbid", frozen=True):
+class Data(Section):
     """Averaged responses to train on."""
 
-    path: Annotated[
-        str,
-        Field(
-            description="A file or folder of responses: EPL text, a table (CSV, XLSX), EDF or "
-            "EEGLAB; or embedded:patients, embedded:few-patients."
-        ),
-    ] = "embedded:patients"
-    control: Annotated[
-        Literal["real", "noise", "noise-signal"],
-        Field(
-            description=(
-                "Noise control. noise: exchange signal and examination facts "
-                "between patients; the score must fall to chance. "
-                "noise-signal: exchange the signal only; reported only."
-            )
-        ),
-    ] = "real"
+    path: str = "embedded:patients"
+    """A file or folder of responses: EPL text, a table (CSV, XLSX), EDF or EEGLAB; or
+    embedded:patients, embedded:few-patients."""
+    control: Literal["real", "noise", "noise-signal"] = "real"
+    """Noise control. noise: exchange signal and examination facts between patients; the score must
+    fall to chance. noise-signal: exchange the signal only; reported only."""
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
-    split: Annotated[
-        Literal["auto", "patient", "level"],
-        Field(
-            description=(
-                "Unit of the split: a patient, or a level of a single "
-                "recording. auto: the level if there is only one recording."
-            )
-        ),
-    ] = "auto"
-    shares: Annotated[
-        Literal["balanced", "clinical"],
-        Field(description="Frequency of each hearing loss among the embedded patients."),
-    ] = "balanced"
-    sweeps: Annotated[
-        int, Field(ge=2, description="Sweeps of a recording to average into one response.")
-    ] = 1000
-    reject_uv: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Exclude sweeps beyond this amplitude from the average.",
-            json_schema_extra={"unit": "microvolts"},
-        ),
-    ] = 40.0
-    channel: Annotated[
-        str | None,
-        Field(description="Channel of a recording. Default: its first EEG channel."),
-    ] = None
+    split: Literal["auto", "patient", "level"] = "auto"
+    """Unit of the split: a patient, or a level of a single recording. auto: the level if there is
+    only one recording."""
+    shares: Literal["balanced", "clinical"] = "balanced"
+    """Frequency of each hearing loss among the embedded patients."""
+    sweeps: Annotated[int, Field(ge=2)] = 1000
+    """Sweeps of a recording to average into one response."""
+    reject_uv: Annotated[float, Field(gt=0, json_schema_extra={"unit": "microvolts"})] = 40.0
+    """Exclude sweeps beyond this amplitude from the average."""
+    channel: str | None = None
+    """Channel of a recording. Default: its first EEG channel."""
 
 
 POINTS = 200

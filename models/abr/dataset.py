@@ -132,7 +132,7 @@ class Dataset:
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.samples[name]) for name in SPLITS},
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
-            "not_trained": self._missing(),
+            "not_trained": [name for name in ("class", *LABELS) if name not in self.terms],
             "unknown": [
                 name
                 for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
@@ -150,9 +150,6 @@ class Dataset:
         target = self.responses.target[self.samples[name].index]
         counts = np.bincount(target[target >= 0], minlength=CLASSES)
         return dict(zip(CLASS_NAMES, counts.tolist(), strict=True))
-
-    def _missing(self) -> list[str]:
-        return [name for name in ("class", *LABELS) if name not in self.terms]
 
 
 def members(groups: NDArray[np.str_], chosen: Sequence[str]) -> NDArray[np.int64]:

@@ -57,16 +57,13 @@ def render_preview(model: Module, split: ResponseSplit, device: torch.device) ->
         outputs = model(batch["signal"].to(device), batch["static"].to(device))
     finally:
         model.train(training)
-    texts = [_traces(batch["signal"][0, 0], outputs["signal"][0, 0].float().cpu())]
+    true, guess = batch["signal"][0, 0], outputs["signal"][0, 0].float().cpu()
+    low, high = float(true.min()), float(true.max())
+    rows = (("response", true), ("reconstructed", guess))
+    texts = [f"{name:<14} {_bars(trace, low, high)}" for name, trace in rows]
     if "class" in outputs:
         texts.append(_confusion(batch["target"], outputs["class"].argmax(-1).cpu()))
     return "\n".join(texts)
-
-
-def _traces(true: Tensor, reconstructed: Tensor) -> str:
-    low, high = float(true.min()), float(true.max())
-    rows = (("response", true), ("reconstructed", reconstructed))
-    return "\n".join(f"{name:<14} {_bars(trace, low, high)}" for name, trace in rows)
 
 
 def _bars(trace: Tensor, low: float, high: float) -> str:
@@ -101,8 +98,6 @@ def build_predictions(model: Module, split: ResponseSplit, device: torch.device)
 
 
 class _Prediction:
-    """Labels and outputs of one response."""
-
     def __init__(self, outputs: Mapping[str, Tensor], split: ResponseSplit, index: int) -> None:
         self.responses, self.outputs = split.responses, outputs
         self.labelled = int(split.index[index])
@@ -128,7 +123,6 @@ class _Prediction:
         )
 
     def picture(self, name: str) -> Picture:
-        """The recorded and the predicted response."""
         latencies = self._label("latency"), self._latency()
         window = self.responses.origin.window_ms
         caption = f"{self.name}: recorded (dark) and predicted (red), wave V marked"
@@ -155,7 +149,8 @@ def level_series(split: ResponseSplit) -> list[Picture]:
     responses, pictures = split.responses, []
     index = np.unique(split.index)
     seen: set[int] = set()
-    for patient in _patients_by_responses(responses, index):
+    patients, counts = np.unique(responses.patient[index], return_counts=True)
+    for patient in patients[np.argsort(-counts, kind="stable")]:
         own = index[responses.patient[index] == patient]
         target = int(responses.target[own[0]])
         if target in seen:
@@ -167,12 +162,6 @@ def level_series(split: ResponseSplit) -> list[Picture]:
         if len(pictures) == 2:
             break
     return pictures
-
-
-def _patients_by_responses(responses: Responses, index: NDArray[np.int64]) -> list[str]:
-    """The patients, sorted by falling number of responses."""
-    names, counts = np.unique(responses.patient[index], return_counts=True)
-    return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
 
 
 def _draw_levels(responses: Responses, own: NDArray[np.int64]) -> bytes:
@@ -257,7 +246,6 @@ class _Sheet:
             self._pen.text((x + 3, middle - half), letter, fill=colour)
 
     def png(self) -> bytes:
-        """The image as PNG."""
         file = BytesIO()
         self._image.save(file, "PNG")
         return file.getvalue()

@@ -53,13 +53,14 @@ def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
     )
     rms = np.sqrt(square / (len(train) * responses.signal.shape[1]))
     static = [_moments(column) for column in responses.static[train].T]
+    target = responses.target[train]
     return Statistics(
         float(rms) or 1.0,
         tuple(mean for mean, _ in static),
         tuple(scale for _, scale in static),
         _moments(responses.labels["latency"][train]),
         _moments(responses.labels["amplitude"][train]),
-        class_weights(np.bincount(_known(responses.target[train]), minlength=CLASSES)),
+        class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
     )
 
 
@@ -91,7 +92,3 @@ def _moments(column: NDArray[np.float32]) -> Pair:
     if not len(known):
         return 0.0, 1.0
     return float(known.mean()), float(known.std()) or 1.0
-
-
-def _known(target: NDArray[np.int64]) -> NDArray[np.int64]:
-    return target[target >= 0]

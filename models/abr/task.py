@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import SIZES, Data, Model
-from models.abr.dataset import Dataset, ResponseSplit, Sample, collate, members
+from models.abr.dataset import Dataset, ResponseSplit, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
@@ -52,7 +52,9 @@ class AbrTask:
         self.size = SIZES[model.size]
         loss, starts = model.loss, model.curriculum
         self.regression, self.smoothing = loss.regression, loss.label_smoothing
-        self.weights = {term: getattr(loss, _field(term)) for term in TERMS}
+        self.weights = {
+            term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
+        }
         self.curriculum = Curriculum(
             {
                 **dict.fromkeys(PEAK, starts.peak),
@@ -135,16 +137,13 @@ class AbrTask:
         """The responses of a split."""
         return self.dataset.samples[split]
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        """See dataset.collate."""
-        return collate(samples)
+    collate = staticmethod(collate)
 
     def num_units(self, batch: Batch) -> dict[str, int]:
         """By term, the number of known labels of `batch`; signal counts samples."""
         return units(batch, self.terms)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
-        """See curriculum.Curriculum."""
         self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
@@ -154,7 +153,6 @@ class AbrTask:
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
 
     def metric(self) -> ResponseMetric:
-        """See models/abr/metric.py."""
         return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
 
     def blocks(self, model: Module) -> list[Module]:
@@ -167,22 +165,13 @@ class AbrTask:
         return render_preview(model, self.data("val"), self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """See preview.level_series."""
         return level_series(self.data("train"))
 
     def predictions(self, model: Module) -> Predictions:
         """See preview.build_predictions. Collective."""
         return build_predictions(model, self.data("val"), self.context.device)
 
-    def flops_per_sample(self, model: Module) -> float | None:
-        """See network.model.flops_per_sample."""
-        return flops_per_sample(model)
+    flops_per_sample = staticmethod(flops_per_sample)
 
     def facts(self) -> Mapping[str, Any]:
-        """See Dataset.facts."""
         return {"source": self.path, **self.dataset.facts()}
-
-
-def _field(term: str) -> str:
-    """The attribute of a setting named for a term."""
-    return "class_" if term == "class" else term

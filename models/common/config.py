@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Control = Annotated[
     Literal["real", "noise"],
@@ -18,3 +18,9 @@ OnBad = Annotated[
     Field(description="Action on an unusable recording, file or row: stop, or skip and count it."),
 ]
 Fraction = Annotated[float, Field(gt=0, le=1, description="Share of the data's groups to use.")]
+
+
+class Section(BaseModel):
+    """A section of settings; the text below a field is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

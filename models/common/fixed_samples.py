@@ -13,7 +13,6 @@ class FixedDraws:
     """See models/base.py: Draws; the same for every sample."""
 
     def rng(self) -> np.random.Generator:
-        """See Draws."""
         return np.random.default_rng(0)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad
+from models.common.config import Control, Fraction, OnBad, Section
 
 
 @dataclass(frozen=True)
@@ -92,110 +92,76 @@ SIZES = {
 }
 
 
-class Model(BaseModel, extra="forbid", frozen=True):
+class Model(Section):
     """Two image encoders with query transformers, and a text decoder."""
 
-    family: Annotated[str, Field(description="Model family.")] = "doc_translation"
-    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
-    pretrained: Annotated[
-        str | None,
-        Field(
-            description="Local folder with one or more of the subfolders `global` (DiT or BEiT), "
-            "`local` (Donut or Nougat encoder) and `decoder` (BERT), each in the layout of "
-            "transformers."
-        ),
-    ] = None
-    partial: Annotated[
-        list[Annotated[str, Field(pattern="^(global|local|decoder)$")]],
-        Field(
-            description=(
-                "Subfolders of `pretrained` that may provide less than 95 % of the weights."
-            ),
-            json_schema_extra={
-                "unless": {"model.pretrained": [None]},
-                "allowed": "some of global, local, decoder",
-            },
-        ),
-    ] = []
-    decoder_layers: Annotated[
-        int | None, Field(ge=1, description="Decoder layers. Default: that of the size.")
-    ] = None
+    family: str = "doc_translation"
+    """Model family."""
+    size: str = "full"
+    """Model size; see `list models`."""
+    pretrained: str | None = None
+    """Local folder with one or more of the subfolders `global` (DiT or BEiT), `local` (Donut or
+    Nougat encoder) and `decoder` (BERT), each in the layout of transformers."""
+    partial: list[Annotated[str, Field(pattern="^(global|local|decoder)$")]] = Field(
+        default_factory=list,
+        json_schema_extra={
+            "unless": {"model.pretrained": [None]},
+            "allowed": "some of global, local, decoder",
+        },
+    )
+    """Subfolders of `pretrained` that may provide less than 95 % of the weights."""
+    decoder_layers: Annotated[int | None, Field(ge=1)] = None
+    """Decoder layers. Default: that of the size."""
     take_layers: Annotated[
         list[Annotated[int, Field(ge=0)]] | None,
         Field(
-            description="Layers of the pretrained decoder to load, numbered from 0; the others are "
-            "dropped. Default: the first ones.",
             json_schema_extra={
                 "unless": {"model.pretrained": [None]},
                 "allowed": "layer numbers, for example [0, 2, 4]",
-            },
+            }
         ),
     ] = None
-    queries: Annotated[
-        int | None,
-        Field(ge=2, description="Query tokens per encoder. Default: that of the size."),
-    ] = None
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Dropout probability in the decoder.")
-    ] = 0.1
+    """Layers of the pretrained decoder to load, numbered from 0; the others are dropped. Default:
+    the first ones."""
+    queries: Annotated[int | None, Field(ge=2)] = None
+    """Query tokens per encoder. Default: that of the size."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout probability in the decoder."""
 
 
-class Data(BaseModel, extra="forbid", frozen=True):
+class Data(Section):
     """Pages and their translations."""
 
-    path: Annotated[
-        str,
-        Field(
-            description="Folder in the DoTA layout, or JSONL file of paragraph pairs (rendered as "
-            "pages); or embedded:pages, embedded:cards."
-        ),
-    ] = "embedded:pages"
+    path: str = "embedded:pages"
+    """Folder in the DoTA layout, or JSONL file of paragraph pairs (rendered as pages); or
+    embedded:pages, embedded:cards."""
     source: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z][A-Za-z_-]*$",
             json_schema_extra={"allowed": "a language code, for example en"},
-            description="Key of the source paragraphs in a JSONL file.",
         ),
     ] = "en"
+    """Key of the source paragraphs in a JSONL file."""
     target: Annotated[
         str,
         Field(
             pattern=r"^[A-Za-z][A-Za-z_-]*$",
             json_schema_extra={"allowed": "a language code, for example zh"},
-            description="Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of "
-            "BLEU.",
         ),
     ] = "zh"
-    split: Annotated[
-        Literal["file", "article"],
-        Field(
-            description="Split of a DoTA folder: file (its split_dataset.json), or article (a new "
-            "split by article)."
-        ),
-    ] = "file"
-    font: Annotated[
-        str | None,
-        Field(
-            description="Font file for rendering paragraphs. Default: the font of Pillow (Latin "
-            "letters only)."
-        ),
-    ] = None
-    paragraphs: Annotated[
-        int, Field(ge=1, description="Maximum number of paragraphs rendered on one page.")
-    ] = 4
+    """Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of BLEU."""
+    split: Literal["file", "article"] = "file"
+    """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by
+    article)."""
+    font: str | None = None
+    """Font file for rendering paragraphs. Default: the font of Pillow (Latin letters only)."""
+    paragraphs: Annotated[int, Field(ge=1)] = 4
+    """Maximum number of paragraphs rendered on one page."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
-    seq_len: Annotated[
-        int | None,
-        Field(ge=8, description="Tokens per translation. Default: the positions of the size."),
-    ] = None
-    max_new_tokens: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Tokens generated per page in evaluation, always exactly this many. "
-            "Default: data.seq_len.",
-        ),
-    ] = None
+    seq_len: Annotated[int | None, Field(ge=8)] = None
+    """Tokens per translation. Default: the positions of the size."""
+    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
+    """Tokens generated per page in evaluation, always exactly this many. Default: data.seq_len."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.base import Draws, SplitName
+from models.base import Draws
 from models.common.data_files import OnBad, existing_path, unknown_embedded, unknown_format
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
@@ -19,7 +19,6 @@ from models.doc_translation.readers import dota, pairs
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.vocabulary import Vocabulary
 
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 MULTIPLE = 8
 """Rows are padded to a multiple of this, the tile of tensor cores."""
 

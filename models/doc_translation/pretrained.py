@@ -76,7 +76,8 @@ def load(
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
         report = reports[name] = fill(getattr(model, PARTS[name]), tensors)
-        _log_report(name, report)
+        counts = ", ".join(f"{count} {what}" for what, count in report.counts().items())
+        log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * report.share)
         if report.share < MIN_FILLED and name not in partial:
             raise _too_few_filled(name, report, folder / name)
     return reports
@@ -169,11 +170,6 @@ def _select_layers(
         elif int(match[2]) in position:
             selected[f"{match[1]}{position[int(match[2])]}{match[3]}"] = tensor
     return selected
-
-
-def _log_report(name: str, report: Report) -> None:
-    counts = ", ".join(f"{count} {what}" for what, count in report.counts().items())
-    log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * report.share)
 
 
 def _too_few_filled(name: str, report: Report, folder: Path) -> DataError:

@@ -93,32 +93,22 @@ def predict(
     memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
     written = texts(greedy(model, memory, count, vocabulary), vocabulary)
     references = [vocabulary.decode(sample.labels[:count].tolist()) for sample in samples]
-    rows, pictures = [], []
+    rows: list[tuple[str | float, ...]] = []
+    pictures = []
     for number, (sample, reference, translation) in enumerate(
         zip(samples, references, written, strict=True), 1
     ):
         name = f"{sample.name} of {sample.document}"
         score = bleu.score(bleu.counts([translation], [reference]))
-        rows.append(
-            (
-                name,
-                printable(reference),
-                printable(translation),
-                score,
-                steds(translation, reference),
-            )
-        )
+        shown = [printable(reference), printable(translation)]
+        rows.append((name, *shown, score, steds(translation, reference)))
         caption = f"{name}: page, reference, translation"
-        pictures.append(
-            Picture(f"page_{number}", caption, _drawn(sample, reference, translation, font))
-        )
+        pictures.append(Picture(f"page_{number}", caption, _drawn(sample, shown, font)))
     return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, pictures)
 
 
-def _drawn(sample: Sample, reference: str, written: str, font: str | None) -> bytes:
-    image = page_beside_texts(sample, [printable(reference), printable(written)], font)
-    buffer = io.BytesIO()
-    image.resize((_PICTURE_WIDTH, round(image.height * _PICTURE_WIDTH / image.width))).save(
-        buffer, "png"
-    )
+def _drawn(sample: Sample, shown: Sequence[str], font: str | None) -> bytes:
+    image, buffer = page_beside_texts(sample, shown, font), io.BytesIO()
+    height = round(image.height * _PICTURE_WIDTH / image.width)
+    image.resize((_PICTURE_WIDTH, height)).save(buffer, "png")
     return buffer.getvalue()

@@ -22,11 +22,11 @@ from models.base import (
     SplitName,
 )
 from models.common import attention_kernels
-from models.common.split import atomic_write, save_split, split_groups
+from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import pretrained, preview
-from models.doc_translation.config import SIZES, Data, Model, Size
-from models.doc_translation.dataset import SPLITS, Pages, ReadSettings, Sample, collate, read
+from models.doc_translation.config import SIZES, Data, Model
+from models.doc_translation.dataset import Pages, ReadSettings, Sample, collate, read
 from models.doc_translation.metric import Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
 from models.doc_translation.noise_control import MAX_GAIN, permute_images
@@ -53,7 +53,9 @@ class DocTranslationTask:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
         attention_kernels.check_kernel(context.attention, context.device)
         self.context = context
-        self.size = _sized(SIZES[model.size], model)
+        size = SIZES[model.size]
+        count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
+        self.size = replace(size, decoder_layers=count, queries=queries)
         self.dropout = model.dropout
         self.pretrained = None if model.pretrained is None else Path(model.pretrained).expanduser()
         if self.pretrained is not None:
@@ -86,8 +88,14 @@ class DocTranslationTask:
         folder = self.context.folder
         if folder is not None:
             save_split(self.splits, folder, self.context.reset_data)
-            _write_skipped(collection.skipped, folder)
-        by_split = {name: _of(collection.pages, set(self.splits[name])) for name in SPLITS}
+            if collection.skipped and not (folder / SKIPPED_FILE).exists():
+                rows = [{"page": page, "why": why} for page, why in collection.skipped]
+                atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
+        by_split: dict[SplitName, list[Page]] = {name: [] for name in SPLITS}
+        side_of = {group: name for name in SPLITS for group in self.splits[name]}
+        for page in collection.pages:
+            if page.document in side_of:
+                by_split[side_of[page.document]].append(page)
         self._vocabulary = self._fit_vocabulary(by_split["train"])
         for number, name in enumerate(SPLITS):
             pages, shown = by_split[name], None
@@ -207,18 +215,6 @@ class DocTranslationTask:
         return facts
 
 
-def _sized(size: Size, model: Model) -> Size:
-    return replace(
-        size,
-        decoder_layers=model.decoder_layers or size.decoder_layers,
-        queries=model.queries or size.queries,
-    )
-
-
-def _of(pages: Sequence[Page], documents: set[str]) -> list[Page]:
-    return [page for page in pages if page.document in documents]
-
-
 def _part(
     documents: Sequence[str], fraction: float, seed: int, side: SplitName, source: str
 ) -> list[str]:
@@ -232,10 +228,3 @@ def _part(
         )
     order = np.random.default_rng(seed).permutation(len(documents))
     return sorted(documents[i] for i in order[: max(1, round(fraction * len(documents)))])
-
-
-def _write_skipped(skipped: Sequence[tuple[str, str]], folder: Path) -> None:
-    """Write skipped pages and reasons into the run folder, once."""
-    if skipped and not (folder / SKIPPED_FILE).exists():
-        rows = [{"page": page, "why": why} for page, why in skipped]
-        atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))

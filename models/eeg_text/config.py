@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad
+from models.common.config import Control, Fraction, OnBad, Section
 from models.eeg_text.montage import REGION_SIZES
 
 KERNEL = 5
@@ -87,157 +87,78 @@ SIZES = {
 }
 
 
-class Model(BaseModel, extra="forbid", frozen=True):
+class Model(Section):
     """Ten regional encoders and a global one; with a text decoder, or the masked head."""
 
-    family: Annotated[str, Field(description="Model family.")] = "eeg_text"
-    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
-    stage: Annotated[
-        Literal["text", "encoder"],
-        Field(
-            description=(
-                "text: train encoder and text decoder. encoder: train the "
-                "encoder on masked EEG, without text."
-            )
-        ),
-    ] = "text"
+    family: str = "eeg_text"
+    """Model family."""
+    size: str = "full"
+    """Model size; see `list models`."""
+    stage: Literal["text", "encoder"] = "text"
+    """text: train encoder and text decoder. encoder: train the encoder on masked EEG, without
+    text."""
     encoder: Annotated[
-        str | None,
-        Field(
-            description=(
-                "Initial weights of the encoder: the run folder of a stage "
-                "encoder, or a safetensors file. Default: random."
-            ),
-            json_schema_extra={"only_if": {"model.stage": ["text"]}},
-        ),
+        str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = None
+    """Initial weights of the encoder: the run folder of a stage encoder, or a safetensors file.
+    Default: random."""
     start: Annotated[
-        str | None,
-        Field(
-            description=(
-                "Initial weights of the model: the run folder of a stage "
-                "text, or a safetensors file. Default: random."
-            ),
-            json_schema_extra={"only_if": {"model.stage": ["text"]}},
-        ),
+        str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = None
+    """Initial weights of the model: the run folder of a stage text, or a safetensors file. Default:
+    random."""
     freeze_encoder: Annotated[
-        bool,
-        Field(
-            description="Train the text decoder only.",
-            json_schema_extra={"only_if": {"model.stage": ["text"]}},
-        ),
+        bool, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = False
+    """Train the text decoder only."""
     unfreeze: Annotated[
         Literal["none", "top"],
         Field(
-            description=(
-                "Parts of a frozen encoder to train. top: the layers that join the ten regions."
-            ),
-            json_schema_extra={
-                "only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}
-            },
+            json_schema_extra={"only_if": {"model.stage": ["text"], "model.freeze_encoder": [True]}}
         ),
     ] = "none"
-    recompute_regions: Annotated[
-        bool,
-        Field(
-            description=(
-                "Recompute the layers of the ten regions in the backward "
-                "pass; they hold most activations."
-            )
-        ),
-    ] = False
-    tokenizer: Annotated[
-        str,
-        Field(
-            description=(
-                "bytes, bpe (trained on the training sentences, stored in the "
-                "run folder), or a local tokenizer.json or its folder."
-            ),
-            json_schema_extra={"only_if": {"model.stage": ["text"]}},
-        ),
-    ] = "bpe"
-    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout of all layers.")] = 0.1
+    """Parts of a frozen encoder to train. top: the layers that join the ten regions."""
+    recompute_regions: bool = False
+    """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
+    tokenizer: Annotated[str, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})] = (
+        "bpe"
+    )
+    """bytes, bpe (trained on the training sentences, stored in the run folder), or a local
+    tokenizer.json or its folder."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout of all layers."""
     word_dropout: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Share of the decoder's training inputs to mask.",
-            json_schema_extra={"only_if": {"model.stage": ["text"]}},
-        ),
+        float, Field(ge=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = 0.1
+    """Share of the decoder's training inputs to mask."""
     mask_share: Annotated[
-        float,
-        Field(
-            gt=0,
-            lt=1,
-            description="Share of a recording's tokens to mask.",
-            json_schema_extra={"only_if": {"model.stage": ["encoder"]}},
-        ),
+        float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
     ] = 0.15
+    """Share of a recording's tokens to mask."""
 
 
-class Data(BaseModel, extra="forbid", frozen=True):
+class Data(Section):
     """EEG to train on, with the sentences that were read."""
 
-    path: Annotated[
-        str,
-        Field(
-            description="A ZuCo .mat file, an EDF, BDF or EEGLAB .set recording, or a folder of "
-            "them; or embedded:reading, embedded:reading-small."
-        ),
-    ] = "embedded:reading"
+    path: str = "embedded:reading"
+    """A ZuCo .mat file, an EDF, BDF or EEGLAB .set recording, or a folder of them; or
+    embedded:reading, embedded:reading-small."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
-    seq_len: Annotated[
-        int,
-        Field(
-            ge=64,
-            multiple_of=TOKEN_SAMPLES,
-            description="EEG samples at 500 Hz; longer segments are cropped to their center.",
-        ),
-    ] = 800
+    seq_len: Annotated[int, Field(ge=64, multiple_of=TOKEN_SAMPLES)] = 800
+    """EEG samples at 500 Hz; longer segments are cropped to their center."""
     text_len: Annotated[
-        int,
-        Field(
-            ge=4,
-            description="Maximum tokens per sentence, with the end token; longer sentences "
-            "are truncated.",
-            json_schema_extra={"only_if": {"model.stage": ["text"]}},
-        ),
+        int, Field(ge=4, json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = 128
-    split: Annotated[
-        Literal["sentence", "subject+sentence"],
-        Field(description="Unit of the split: sentences only, or readers too."),
-    ] = "sentence"
-    channels: Annotated[
-        str | None,
-        Field(
-            description=(
-                "JSON object or CSV that maps channel names to regions or "
-                "electrodes. Default: the names of the 10-10 system and of "
-                "EGI."
-            )
-        ),
-    ] = None
-    texts: Annotated[
-        str | None,
-        Field(
-            description=(
-                "JSON object or CSV that maps event names to sentences. "
-                "Default: a .tsv or .csv file with the recording's name."
-            )
-        ),
-    ] = None
-    line_hz: Annotated[
-        int,
-        Field(
-            ge=50,
-            le=60,
-            json_schema_extra={"unit": "Hz"},
-            description="Mains frequency to filter out.",
-        ),
-    ] = 50
+    """Maximum tokens per sentence, with the end token; longer sentences are truncated."""
+    split: Literal["sentence", "subject+sentence"] = "sentence"
+    """Unit of the split: sentences only, or readers too."""
+    channels: str | None = None
+    """JSON object or CSV that maps channel names to regions or electrodes. Default: the names of
+    the 10-10 system and of EGI."""
+    texts: str | None = None
+    """JSON object or CSV that maps event names to sentences. Default: a .tsv or .csv file with the
+    recording's name."""
+    line_hz: Annotated[int, Field(ge=50, le=60, json_schema_extra={"unit": "Hz"})] = 50
+    """Mains frequency to filter out."""

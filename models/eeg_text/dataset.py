@@ -156,7 +156,6 @@ class TextSamples(Samples):
         return prepared(phase_randomised(self.given(index), rng), self.rules.samples)
 
     def _input(self, number: int) -> np.ndarray | Features:
-        """The encoder input, or its cached features."""
         if self.features is None:
             return self.seen(number)
         row = self.features[number]

@@ -163,7 +163,6 @@ class MaskedMetric:
         return self.counts(model(seen, valid, batch["mask_target"]), batch)
 
     def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        """See update; `guess` is the output of the model, [batch, time, 105]."""
         seen = batch.get("seen", batch["eeg"])
         valid = batch.get("seen_mask", batch["eeg_mask"])
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)

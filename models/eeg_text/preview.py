@@ -68,11 +68,8 @@ def text_predictions(
     rows, pictures = [], []
     places = spread_positions(len(samples), SHOWN)
     for number, (place, text, read) in enumerate(zip(places, own, batch["text"], strict=True), 1):
-        item, found, wanted = (
-            samples.recordings.items[samples.numbers[place]],
-            words(text),
-            words(read),
-        )
+        item = samples.recordings.items[samples.numbers[place]]
+        found, wanted = words(text), words(read)
         errors = word_errors(found, wanted) / max(1, len(wanted))
         rows.append((item.where, printable(read), text, rouge1(found, wanted), errors))
         title = f"read:      {printable(read)}\ngenerated: {text}"
@@ -130,7 +127,7 @@ def draw_eeg(
     rows = [
         (region, channel)
         for region, channels in INDICES.items()
-        for channel in _recorded(eeg, channels)[:PER_REGION]
+        for channel in [c for c in channels if eeg[:, c].any()][:PER_REGION]
     ]
     image = Image.new("RGB", (WIDTH, TOP + ROW * max(1, len(rows)) + BOTTOM), "white")
     pen = ImageDraw.Draw(image)
@@ -156,13 +153,7 @@ def draw_eeg(
     return Picture(name, caption, stream.getvalue())
 
 
-def _recorded(eeg: np.ndarray, channels: tuple[int, ...]) -> list[int]:
-    """The recorded ones of `channels`."""
-    return [channel for channel in channels if eeg[:, channel].any()]
-
-
 def _scale(pen: ImageDraw.ImageDraw, font: object, x: np.ndarray, top: float) -> None:
-    """A time axis with a mark every 0.2 s."""
     for sample in range(0, len(x), RATE_HZ // 5):
         pen.line([(x[sample], top), (x[sample], top + 5)], fill=_INK)
         pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)  # type: ignore[arg-type]

@@ -74,7 +74,6 @@ def split_items(
 
 
 def _readers(earlier: Mapping[str, SplitName]) -> dict[str, SplitName]:
-    """The readers among saved groups."""
     return {
         group.removeprefix(_READER): side
         for group, side in earlier.items()

@@ -216,7 +216,6 @@ class EegTextTask:
         return Loss(nats, {})
 
     def metric(self) -> TextMetric | MaskedMetric:
-        """See metric.py."""
         return TextMetric(self.texts) if self.writes else MaskedMetric()
 
     def blocks(self, model: Module) -> list[Module]:
@@ -241,23 +240,22 @@ class EegTextTask:
         return self.collate(few_samples(self.data(split), preview.SHOWN))
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """See network.model.flops_per_sample."""
         return self._flops  # computed in build(): an engine may have sharded the weights since
 
     def pictures(self) -> Sequence[Picture]:
         """A few training samples with their sentence."""
         samples = self.data("train")
         numbers = sorted({0, len(samples) // 2, len(samples) - 1})
-        return [self._picture(samples, index) for index in numbers]
-
-    def _picture(self, samples: TextSamples | MaskedSamples, index: int) -> Picture:
-        item = self.recordings.items[samples.numbers[index]]
-        title = item.text or item.group
-        caption = f"{item.where}, reader {item.subject}: {title}"
-        return preview.draw_eeg(f"eeg-{index}", samples.given(index), title, caption)
+        pictures = []
+        for index in numbers:
+            item = self.recordings.items[samples.numbers[index]]
+            title = item.text or item.group
+            caption = f"{item.where}, reader {item.subject}: {title}"
+            name, eeg = f"eeg-{index}", samples.given(index)
+            pictures.append(preview.draw_eeg(name, eeg, title, caption))
+        return pictures
 
     def facts(self) -> Mapping[str, Any]:
-        """See DataFacts; and which weights were loaded."""
         facts = DataFacts(self.recordings, self.parts, self.samples, self._texts, self.control)
         loaded = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
         return facts.facts() | loaded | ({"feature_cache": "kept"} if self._features else {})

@@ -53,7 +53,6 @@ class Texts:
         return np.array(kept, dtype=np.int64)
 
     def _compare(self, keys: list[str], width: int, seed: int) -> None:
-        """Draw the candidates of each sentence of a split."""
         padded = np.full((len(keys), width), self.tokenizer.pad, dtype=np.int64)
         for row, key in zip(padded, keys, strict=True):
             row[: len(self._tokens[key])] = self._tokens[key]

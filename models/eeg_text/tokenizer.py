@@ -39,11 +39,9 @@ class ByteTokenizer:
     size = 272
 
     def encode(self, text: str) -> list[int]:
-        """See Tokenizer."""
         return list(text.encode())
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """See Tokenizer; invalid UTF-8 becomes U+FFFD."""
         kept = truncate_at(tokens, self.end)
         return bytes(t for t in kept if t < 256).decode("utf-8", errors="replace")
 
@@ -69,11 +67,9 @@ class BpeTokenizer:
         return int(number)
 
     def encode(self, text: str) -> list[int]:
-        """See Tokenizer."""
         return list(self.inner.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """See Tokenizer."""
         special = {self.pad, self.start, self.end, self.hidden}
         kept = [t for t in truncate_at(tokens, self.end) if t not in special]
         return str(self.inner.decode(kept, skip_special_tokens=False))

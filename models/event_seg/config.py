@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from models.common.config import Fraction, OnBad
+from models.common.config import Fraction, OnBad, Section
 
 BINS = 10
 """Time bins of a voxel grid: input channels."""
@@ -46,61 +46,43 @@ SIZES = {
     "full": Size((64, 128, 256, 512), True, (260, 346)),
 }
 
-_RAW = "of a recording without frames and masks"
 
-
-class Model(BaseModel, extra="forbid", frozen=True):
+class Model(Section):
     """Convolutional encoder and decoder over voxel grids of events."""
 
-    family: Annotated[str, Field(description="Model family.")] = "event_seg"
-    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
-    objective: Annotated[
-        Literal["auto", "edges", "masked-voxels"],
-        Field(
-            description="Training target: edges (labels) or masked-voxels (events on hidden "
-            "pixels). auto: edges if the recordings have labels."
-        ),
-    ] = "auto"
+    family: str = "event_seg"
+    """Model family."""
+    size: str = "full"
+    """Model size; see `list models`."""
+    objective: Literal["auto", "edges", "masked-voxels"] = "auto"
+    """Training target: edges (labels) or masked-voxels (events on hidden pixels). auto: edges if
+    the recordings have labels."""
 
 
-class Data(BaseModel, extra="forbid", frozen=True):
+class Data(Section):
     """Recordings of event cameras."""
 
-    path: Annotated[
-        str,
-        Field(
-            description="File or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or "
-            "embedded:shapes."
-        ),
-    ] = "embedded:shapes"
-    control: Annotated[
-        Literal["real", "noise", "shuffle"],
-        Field(
-            description="noise: events at random pixels and times; shuffle: labels of another "
-            "window. The score must fall to chance."
-        ),
-    ] = "real"
+    path: str = "embedded:shapes"
+    """File or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or embedded:shapes."""
+    control: Literal["real", "noise", "shuffle"] = "real"
+    """noise: events at random pixels and times; shuffle: labels of another window. The score must
+    fall to chance."""
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
-    downsample: Annotated[
-        int, Field(ge=1, le=8, description="Sensor pixels per sample pixel, along each axis.")
-    ] = 1
-    window_ms: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            json_schema_extra={"unit": "milliseconds"},
-            description=f"Window length {_RAW}. Default: 1000/30, or 1/30 of a recording "
-            "shorter than one second.",
-        ),
-    ] = None
+    downsample: Annotated[int, Field(ge=1, le=8)] = 1
+    """Sensor pixels per sample pixel, along each axis."""
+    window_ms: Annotated[float | None, Field(gt=0, json_schema_extra={"unit": "milliseconds"})] = (
+        None
+    )
+    """Window length of a recording without frames and masks. Default: 1000/30, or 1/30 of a
+    recording shorter than one second."""
     sensor: Annotated[
         list[Annotated[int, Field(ge=1)]] | None,
         Field(
             min_length=2,
             max_length=2,
             json_schema_extra={"allowed": "height and width, for example [480, 640]"},
-            description="Height and width of the sensor, if a RAW file lacks them. Default: the "
-            "extent of the events.",
         ),
     ] = None
+    """Height and width of the sensor, if a RAW file lacks them. Default: the extent of the
+    events."""

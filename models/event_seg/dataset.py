@@ -37,22 +37,17 @@ def find_recordings(
     for file in chosen:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
-            found.append(_open(file, name, settings))
+            is_mvsec = recognise(file) == FORMATS[0]
+            found.append(
+                MvsecRecording(file, name) if is_mvsec else RawRecording(file, name, settings)
+            )
         except DataError as error:
             if len(chosen) == 1:
                 raise
             bad_records.add(f"{name} ({error.where})", error.message)
     _check_sensors(found, path)
-    others = len([file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]) - len(
-        chosen
-    )
-    return found, others
-
-
-def _open(file: Path, name: str, settings: RecordingSettings) -> Recording:
-    if recognise(file) == FORMATS[0]:
-        return MvsecRecording(file, name)
-    return RawRecording(file, name, settings)
+    own = [file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]
+    return found, len(own) - len(chosen)
 
 
 def _check_sensors(found: Sequence[Recording], path: Path) -> None:
@@ -135,10 +130,16 @@ class Dataset:
         }
         self.foreground: dict[str, float] = {}
         if not rules.is_masked:
-            self.foreground = {
-                name: _foreground_share(self.splits[name]) for name in ("train", "val")
-            }
-            _check_classes(self.foreground["train"])
+            for name in ("train", "val"):
+                foreground, both = self.splits[name].foreground()
+                self.foreground[name] = foreground / both if both else 0.0
+            if not 0 < self.foreground["train"] < 1:
+                raise DataError(
+                    "all training labels are "
+                    + ("foreground" if self.foreground["train"] else "background"),
+                    where="data.path",
+                    allowed="pixels of both classes",
+                )
 
     @property
     def foreground_weight(self) -> float:
@@ -184,20 +185,6 @@ class Dataset:
             return {"val_masked_r2": {"max": MARGIN, "chance": 0.0}}
         chance = self.foreground["val"]
         return {"val_iou": {"max": chance + MARGIN, "chance": chance}}
-
-
-def _foreground_share(windows: Windows) -> float:
-    foreground, both = windows.foreground()
-    return foreground / both if both else 0.0
-
-
-def _check_classes(share: float) -> None:
-    if not 0 < share < 1:
-        raise DataError(
-            f"all training labels are {'foreground' if share else 'background'}",
-            where="data.path",
-            allowed="pixels of both classes",
-        )
 
 
 def _rate(recordings: Sequence[Recording]) -> str:

@@ -108,7 +108,6 @@ def predict(model: Module, windows: Windows, device: torch.device) -> Prediction
 def _scores(
     metric: EdgeMetric | MassMetric, loss: Tensor, maps: Tensor, batch: Mapping[str, Any], row: int
 ) -> dict[str, float]:
-    """Metrics of one sample, except the loss."""
     sample_maps = {key: x[row : row + 1] for key, x in batch.items()}
     found = metric.result(metric.counts(loss, maps[row : row + 1], sample_maps).cpu())
     names = ("val_iou", "precision", "recall", "val_masked_r2")

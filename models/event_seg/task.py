@@ -28,7 +28,7 @@ from models.event_seg.preview import draw_sample, predict
 from models.event_seg.readers import labels
 from models.event_seg.readers.recording import Recording
 from models.event_seg.splits import split_recordings
-from models.event_seg.windows import Rules, Sample, Windows
+from models.event_seg.windows import Rules, Windows
 
 PICTURES = 2
 
@@ -107,9 +107,7 @@ class EventSegTask:
         """Samples of a split."""
         return self.dataset.splits[split]
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Collate samples; see windows.collate."""
-        return windows.collate(samples)
+    collate = staticmethod(windows.collate)
 
     def num_units(self, batch: Batch) -> int:
         """Number of pixels in the loss."""
@@ -150,7 +148,5 @@ class EventSegTask:
         """Pictures of training windows. Disk access; raises DataError."""
         samples, rng = self.data("train"), np.random.default_rng(self.context.seed)
         indices = {len(samples) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
-        return [
-            draw_sample(samples.random_sample(i, rng), n)
-            for n, i in enumerate(sorted(indices), start=1)
-        ]
+        shown = (samples.random_sample(index, rng) for index in sorted(indices))
+        return [draw_sample(sample, number) for number, sample in enumerate(shown, start=1)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad
+from models.common.config import Control, Fraction, OnBad, Section
 
 
 @dataclass(frozen=True)
@@ -39,67 +39,36 @@ SIZES = {
 }
 
 
-class Model(BaseModel, extra="forbid", frozen=True):
+class Model(Section):
     """A decoder-only transformer in the Llama layout, or one from a local folder."""
 
-    family: Annotated[str, Field(description="Model family.")] = "language"
-    size: Annotated[str, Field(description="Model size; see `list models`.")] = "full"
-    pretrained: Annotated[
-        str | None,
-        Field(
-            description="Local folder of a causal language model that transformers can load; "
-            "its size and tokenizer replace the built-in ones."
-        ),
-    ] = None
-    tokenizer: Annotated[
-        str,
-        Field(
-            description="bytes, bpe (trained on the data, stored in the run folder), or the path "
-            "of a Hugging Face folder or tokenizer.json."
-        ),
-    ] = "bytes"
-    vocabulary: Annotated[
-        int | None,
-        Field(
-            ge=300,
-            description="Entries of a bpe tokenizer. Default: that of the size, at least 512.",
-        ),
-    ] = None
-    kv_heads: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            description="Key and value heads, shared by groups of query heads. Default: the "
-            "number of query heads.",
-        ),
-    ] = None
-    label_smoothing: Annotated[
-        float,
-        Field(
-            ge=0,
-            lt=1,
-            description="Label smoothing: share of each target spread over the vocabulary.",
-        ),
-    ] = 0.0
+    family: str = "language"
+    """Model family."""
+    size: str = "full"
+    """Model size; see `list models`."""
+    pretrained: str | None = None
+    """Local folder of a causal language model that transformers can load; its size and tokenizer
+    replace the built-in ones."""
+    tokenizer: str = "bytes"
+    """bytes, bpe (trained on the data, stored in the run folder), or the path of a Hugging Face
+    folder or tokenizer.json."""
+    vocabulary: Annotated[int | None, Field(ge=300)] = None
+    """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
+    kv_heads: Annotated[int | None, Field(ge=1)] = None
+    """Key and value heads, shared by groups of query heads. Default: the number of query heads."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing: share of each target spread over the vocabulary."""
 
 
-class Data(BaseModel, extra="forbid", frozen=True):
+class Data(Section):
     """Training text."""
 
-    path: Annotated[
-        str,
-        Field(
-            description="File or folder of text, JSONL or CSV; or embedded:python, "
-            "embedded:commands."
-        ),
-    ] = "embedded:python"
-    answers: Annotated[
-        str | None,
-        Field(description="File whose line N answers line N of `path`. Default: none."),
-    ] = None
+    path: str = "embedded:python"
+    """File or folder of text, JSONL or CSV; or embedded:python, embedded:commands."""
+    answers: str | None = None
+    """File whose line N answers line N of `path`. Default: none."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
-    seq_len: Annotated[
-        int | None, Field(ge=8, description="Tokens per sample. Default: the context of the size.")
-    ] = None
+    seq_len: Annotated[int | None, Field(ge=8)] = None
+    """Tokens per sample. Default: the context of the size."""

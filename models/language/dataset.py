@@ -11,6 +11,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 from models.common.data_files import OnBad, unknown_embedded
+from models.common.split import SPLITS
 from models.language.formats import EMBEDDED
 from models.language.noise_control import (
     dialogue_chance,
@@ -22,8 +23,6 @@ from models.language.readers.corpus import Corpus, from_records, read_corpus
 from models.language.rows import Dialogues, Windows, true_pairing
 from models.language.tokens.encoded import encode
 from models.language.tokens.tokenizer import Tokenizer
-
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def read(path: str, answers: str | None, on_bad: OnBad) -> Corpus:
@@ -157,7 +156,6 @@ class Dataset:
         return facts
 
     def _describe_corpus(self, corpus: Corpus) -> dict[str, Any]:
-        """Facts of the corpus as a whole."""
         kind = "documents" if corpus.is_text else "exchanges"
         return {
             "source": corpus.source.name,

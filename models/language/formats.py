@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.base import DataError
 from models.language.readers.json_and_csv import columns_in
-from models.language.readers.text_file import CSV, FORMATS, JSONL, TEXT, TextFile, file_kind
+from models.language.readers.text_file import FORMATS, SUFFIXES, TextFile, file_kind
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _TEXT = FORMATS
@@ -34,7 +34,8 @@ def recognise(path: Path) -> str | None:
     if not path.is_dir():
         return _format(path) if path.is_file() else None
     files = list(islice(_files(path), FILES_CHECKED))
-    found = [found_format for file in files if (found_format := _format_by_suffix(file))]
+    known = (file for file in files if file.suffix.lower() in SUFFIXES)
+    found = [found_format for file in known if (found_format := _format(file))]
     return found[0] if found and 2 * len(found) >= len(files) else None
 
 
@@ -43,11 +44,6 @@ def _files(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _format_by_suffix(file: Path) -> str | None:
-    """Format of a file with a known suffix; None for other suffixes."""
-    return _format(file) if file.suffix.lower() in TEXT | JSONL | CSV else None
 
 
 def _format(file: Path) -> str | None:

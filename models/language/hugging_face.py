@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import AddedToken, decoders, models
+from tokenizers.pre_tokenizers import ByteLevel
 
 from models.base import DataError
 from models.common.split import atomic_write
@@ -133,62 +135,18 @@ def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     if isinstance(tokenizer, BpeTokenizer):
         return tokenizer.inner
     assert isinstance(tokenizer, ByteTokenizer)
-    return tokenizers.Tokenizer.from_str(json.dumps(_byte_tokenizer_json()))
-
-
-def _byte_tokenizer_json() -> dict[str, Any]:
-    """ByteTokenizer in the format of the tokenizers library: byte-level BPE without merges."""
-    byte_tokenizer = ByteTokenizer()
-    special = [bpe.PAD, bpe.START, bpe.END]
-    reserved = [text for text in bpe.SPECIALS if text not in (*special, *TAGS)]
-    added = [*special, *TAGS, *reserved]
-    by_byte = {"add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            _added_token(byte_tokenizer.pad + i, text) for i, text in enumerate(added)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", **by_byte},
-        "post_processor": None,
-        "decoder": {"type": "ByteLevel", **by_byte},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": {letter: byte for byte, letter in enumerate(_byte_letters())},
-            "merges": [],
-        },
-    }
-
-
-def _added_token(number: int, text: str) -> dict[str, Any]:
-    return {
-        "id": number,
-        "content": text,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": text not in TAGS,
-    }
-
-
-def _byte_letters() -> list[str]:
-    """The letter of each byte in the vocabulary of a byte-level tokenizer.
-
-    Printable bytes of Latin-1 map to themselves, the others to U+0100 and up. Source:
-    bytes_to_unicode of Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
-    """
+    # Byte-level BPE without merges, in which printable bytes stand for themselves.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+    letters = [chr(byte if byte in printable else next(others)) for byte in range(256)]
+    vocabulary = {letter: byte for byte, letter in enumerate(letters)}
+    inner = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_tokens(
+        [AddedToken(text, normalized=False, special=text not in TAGS) for text in bpe.SPECIALS]
+    )
+    return inner
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

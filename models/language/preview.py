@@ -131,11 +131,8 @@ def _prompt_and_target(dataset: Dataset, index: int) -> tuple[str, list[int], li
         row = dataset.text["val"].row(index)
         tokens = [*row.inputs.tolist(), int(row.labels[-1])]
         prompt = min(PROMPT_TOKENS, length // 2, len(tokens) - 1)
-        return (
-            row.name,
-            tokens[:prompt],
-            tokens[prompt : prompt + min(PREDICTED_TOKENS, length - prompt)],
-        )
+        end = prompt + min(PREDICTED_TOKENS, length - prompt)
+        return row.name, tokens[:prompt], tokens[prompt:end]
     rows = dataset.dialogues["val"]
     target = rows.answer(index)[: min(PREDICTED_TOKENS, length // 2)].tolist()
     most = min(PROMPT_TOKENS, length - len(target))

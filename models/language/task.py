@@ -225,7 +225,6 @@ class LanguageTask:
         return name.removeprefix("inner.")
 
     def _tokenizer_without_data(self) -> Tokenizer:
-        """The tokenizer, without reading data."""
         if local := self._local_tokenizer():
             return local
         if self.tokenizer_name == "bytes":

@@ -119,8 +119,6 @@ def number_differs(one: Any, other: Any, tolerance: float | None) -> bool:
 
 @dataclass(frozen=True)
 class _Measured:
-    """The distance of two tensors."""
-
     relative: float
     """The norm of the difference over the larger norm; infinite where one is not finite."""
     farthest: int
@@ -151,7 +149,6 @@ def _shape_differences(
 
 
 def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
-    """Shape and dtype of each tensor as text."""
     found = {}
     for kind in (*checkpoint.kinds, BUFFER):
         for name in checkpoint.names(kind):
@@ -173,7 +170,6 @@ def _chunks(
 
 
 def _first_bit(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> int | None:
-    """The flat index of the first element that differs."""
     for start, _, _, differs in _chunks(one, other, kind, name):
         if differs.any():
             return start + int(differs.int().argmax())

@@ -51,8 +51,10 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
         found = [*_other_slots(checkpoint, state), *_other_groups(checkpoint, state)]
         errors = [f"{error}; fix: --reset optimizer" for error in found]
     if errors:
+        if (more := len(errors) - _MAX_ERRORS) > 0:
+            errors[_MAX_ERRORS:] = [f"and {more} more"]
         raise CheckpointError(
-            "\n  ".join([f"{checkpoint.folder} does not fit the model:", *_shortened(errors)])
+            "\n  ".join([f"{checkpoint.folder} does not fit the model:", *errors])
         )
 
 
@@ -133,7 +135,6 @@ def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
 
 
 def _other_groups(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    """Parameters that are in another group."""
     stored, ours = _group_numbers(checkpoint.groups), _group_numbers(state.groups)
     for name in {**ours, **stored}:
         if stored.get(name) != ours.get(name):
@@ -153,11 +154,6 @@ def _group(group: int | None) -> str:
 
 def _listed(kinds: Set[str]) -> str:
     return ", ".join(sorted(kinds - {WEIGHT})) or "nothing"
-
-
-def _shortened(errors: Sequence[str]) -> list[str]:
-    more = len(errors) - _MAX_ERRORS
-    return [*errors[:_MAX_ERRORS], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _together(world: World, action: Callable[[], None]) -> None:

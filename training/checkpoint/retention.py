@@ -108,7 +108,6 @@ def mark_damaged(storage: Storage, step: int) -> str:
 
 
 def _steps(run: Path) -> dict[int, Path]:
-    """The folders with the name of a checkpoint, by step."""
     folder = run / CHECKPOINTS
     entries = folder.iterdir() if folder.is_dir() else ()
     steps = {manifest.step_of(entry.name): entry for entry in entries if not entry.is_symlink()}
@@ -189,7 +188,6 @@ def _by_score(complete: list[Manifest]) -> list[Manifest]:
 
 
 def _link(storage: Storage, link: str, name: str) -> None:
-    """Point `link` to the checkpoint `name`."""
     storage.atomic_link(link, os.path.join(CHECKPOINTS, name))
 
 

@@ -200,7 +200,7 @@ def read_head(path: Path) -> Head:
     if not isinstance(table, dict):
         raise ValueError("its head is not a table of tensors")
     metadata = table.pop(_METADATA, {})
-    if not _is_text(metadata):
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError(f"{metadata!r:.100} instead of strings by name")
     placed = [(*_entry(key, fields), key) for key, fields in table.items()]
     end = 0
@@ -236,7 +236,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _is_text(metadata: Any) -> bool:
-    return isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())

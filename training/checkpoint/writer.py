@@ -274,7 +274,6 @@ class CheckpointWriter:
 
 
 def _model_bytes(state: State) -> int:
-    """The approximate size of the file of weights."""
     parameters = sum(prod(shape) for shape in state.shapes.values())
     return 4 * parameters + sum(buffer.nbytes for buffer in state.buffers.values())
 

@@ -255,7 +255,6 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray:
 
 @contextmanager
 def _evaluating(module: Module) -> Iterator[None]:
-    """Evaluation mode without gradients."""
     module.eval()
     try:
         with torch.no_grad():

@@ -117,7 +117,6 @@ class RequestLoader:
             raise
 
     def _exit_codes(self) -> list[int]:
-        """Exit codes of the workers that died."""
         ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
         for worker in self._workers:
             if worker.sentinel in ending:

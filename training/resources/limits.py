@@ -186,7 +186,6 @@ class _Incident:
         self._has_halved = False
 
     def still_over(self, reading: Reading) -> list[str]:
-        """The resources that still exceed their limits."""
         return _over(reading, self.limits)
 
     def next_step(self, over: Sequence[str], left: Action) -> Action:
@@ -215,7 +214,6 @@ def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
 
 
 def _over(reading: Reading, limits: Mapping[str, float]) -> list[str]:
-    """The resources whose use is above their limit."""
     values = reading.percents()
     return [name for name, limit in limits.items() if _exceeds(values.get(name), limit)]
 

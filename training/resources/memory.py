@@ -94,7 +94,6 @@ def synchronize(device: torch.device) -> None:
 
 
 def _host_peak() -> int:
-    """The peak of this process's resident memory."""
     # Linux hands ru_maxrss on to the program that a process starts: run from one that holds
     # 400 MiB, `python -c pass` "took" 400 MiB. VmHWM starts at zero with each program.
     with suppress(OSError):

@@ -96,7 +96,6 @@ class ThresholdHead(nn.Module):
 
 
 def _mlp(*widths: int, last: nn.Module | None = None) -> nn.Sequential:
-    """Linear layers with GELU between them, followed by `last`."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.GELU()]

@@ -36,8 +36,7 @@ class EncoderLevel(nn.Module):
         self.convolutions = nn.Sequential(ConvBlock(width, width, 3), ConvBlock(width, width, 3))
         self.halving = Halving(width)
         self.state_spaces = nn.Sequential(
-            StateSpace(width, size.states, size.dropout),
-            StateSpace(width, size.states, size.dropout),
+            *(StateSpace(width, size.states, size.dropout) for _ in range(2))
         )
         self.film = FiLM(width)
         self.norm = nn.LayerNorm(width)

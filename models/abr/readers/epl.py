@@ -17,7 +17,6 @@ from models.abr.responses import Origin, Row, resample
 from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
 
-MAGIC = b":RUN-"
 WINDOW_MS = 8.5
 """The window that the program writing these files analyses."""
 ORIGIN = Origin(
@@ -96,16 +95,17 @@ def read_series(path: Path) -> Series:
             if not levels or not step_ms > 0:
                 raise _error(path, "the header has no levels, or no sampling interval")
             samples = WINDOW_MS / step_ms
-            rows = [_row(line, path, n) for n, line in enumerate(_needed(text, samples), start=1)]
+            filled = (line for line in text if line.strip())
+            needed = islice(filled, int(np.ceil(samples)))
+            rows = [_row(line, path, n) for n, line in enumerate(needed, start=1)]
     except OSError as error:
         raise unreadable_file(path, error) from None
     if len(rows) < int(samples):
         raise _error(path, f"truncated: {len(rows)} of {int(samples)} samples in {WINDOW_MS} ms")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(levels):
-            raise _error(
-                path, f"row {number} has {len(row)} numbers; the header has {len(levels)} levels"
-            )
+            problem = f"row {number} has {len(row)} numbers; the header has {len(levels)} levels"
+            raise _error(path, problem)
     return Series(levels, np.array(rows), samples, float(header.get("rate", nan)))
 
 
@@ -133,11 +133,6 @@ def _header(text: TextIO, path: Path) -> dict[str, str]:
     ]:
         raise _error(path, f"the header has no {' and no '.join(missing)}")
     return found
-
-
-def _needed(text: TextIO, samples: float) -> Iterator[str]:
-    rows = (line for line in text if line.strip())
-    return islice(rows, int(np.ceil(samples)))
 
 
 def _row(line: str, path: Path, number: int) -> list[float]:
@@ -184,20 +179,15 @@ def read_analysis(path: Path) -> Analysis:
         raise unreadable_file(path, error) from None
     found = _THRESHOLD.search(text)
     if found is None:
-        raise DataError("no line 'Threshold (dB SPL): …'", where=str(path))
-    threshold_text = found[1]
+        raise _error(path, "no line 'Threshold (dB SPL): …'")
     table = [line.split("\t") for line in text.splitlines() if "\t" in line]
     heads = [cell.strip() for cell in table[0]] if table else []
     if not {"Level", LATENCY, AMPLITUDE} <= set(heads):
-        raise DataError(
-            f"no table with the columns Level, {LATENCY} and {AMPLITUDE}", where=str(path)
-        )
+        raise _error(path, f"no table with the columns Level, {LATENCY} and {AMPLITUDE}")
     columns = [heads.index(name) for name in ("Level", LATENCY, AMPLITUDE)]
     try:
-        threshold = nan if threshold_text == "None" else float(threshold_text)
+        threshold = nan if found[1] == "None" else float(found[1])
         rows = [[float(cells[column]) for column in columns] for cells in table[1:]]
     except (ValueError, IndexError):
-        raise DataError(
-            "a value that is not a number, or an incomplete row", where=str(path)
-        ) from None
+        raise _error(path, "a value that is not a number, or an incomplete row") from None
     return Analysis(threshold, {level: (latency, height) for level, latency, height in rows})

@@ -36,18 +36,12 @@ def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) ->
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
     bad_records = BadRecords("responses" if names == [formats.TABLE] else "files and levels")
-    reader = _reader(names[0], bad_records, averaging)
+    reader: Reader = recordings.RecordingReader(bad_records, averaging)
+    if names[0] != formats.RECORDING:
+        reader = (epl.EplReader if names[0] == formats.EPL else table.TableReader)(bad_records)
     responses = collect(_rows(reader, root, found), _ORIGINS[names[0]], bad_records, on_bad)
     responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
     return responses
-
-
-def _reader(name: str, bad_records: BadRecords, averaging: recordings.Averaging) -> Reader:
-    if name == formats.EPL:
-        return epl.EplReader(bad_records)
-    if name == formats.TABLE:
-        return table.TableReader(bad_records)
-    return recordings.RecordingReader(bad_records, averaging)
 
 
 def _rows(reader: Reader, root: Path, found: list[tuple[Path, str]]) -> Iterator[Row]:

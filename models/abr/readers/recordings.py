@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mne.io import BaseRaw
 from models.abr.responses import resample
 
-SUFFIXES = (".edf", ".set")
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
 ORIGIN = Origin("recordings", "human", WINDOW_MS, "µV, from the calibration in the file")
@@ -75,9 +74,8 @@ class RecordingReader:
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
         every = np.diff(np.sort(onsets))
-        stimulus_rate = (
-            rate / float(np.median(every)) if len(every) and np.median(every) > 0 else np.nan
-        )
+        typical = float(np.median(every)) if len(every) else 0.0
+        stimulus_rate = rate / typical if typical > 0 else np.nan
         for sweep in _sweeps(raw, channel, onsets):
             if np.abs(sweep).max() > self.averaging.reject_uv:
                 self.rejected_sweeps += 1
@@ -86,14 +84,8 @@ class RecordingReader:
             if average.sweeps == self.averaging.sweeps:
                 found += 1
                 where = f"{name}, '{kind}', response {found}"
-                yield Row(
-                    name,
-                    where,
-                    average.points(),
-                    level=level,
-                    rate=stimulus_rate,
-                    fmp=average.fmp(),
-                )
+                points, fmp = average.points(), average.fmp()
+                yield Row(name, where, points, level=level, rate=stimulus_rate, fmp=fmp)
                 average = Average(rate, WINDOW_MS)
         self.leftover_sweeps += average.sweeps
         if not found:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from models.abr.config import POINTS
-from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
+from models.abr.responses import CLASS_NAMES, STATIC_NAMES, UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
 
 ORIGIN = Origin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
-SUFFIXES = (".csv", ".tsv", ".xlsx")
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
 ALIASES = {
@@ -52,7 +51,7 @@ class TableReader:
 
         Raises DataError if the file is not such a table, or lacks a column.
         """
-        rows = _rows_of(path)
+        rows = _sheet(path) if path.suffix.lower() == ".xlsx" else _text(path)
         heads = next(rows, None)
         if heads is None:
             raise DataError("the table is empty", where=str(path))
@@ -87,9 +86,7 @@ class TableReader:
         if not patient:
             self.without_patient += 1
         signal = [_number(cell(str(point)), str(point)) for point in range(1, POINTS + 1)]
-        facts = {
-            name: _number(cell(name), name) for name in ("age", "level", "rate", "fmp", "threshold")
-        }
+        facts = {name: _number(cell(name), name) for name in (*STATIC_NAMES, "threshold")}
         return Row(
             # Without a patient each row is its own group, under a name that no patient has.
             f"patient {patient}" if patient else f"no patient: {where}",
@@ -130,7 +127,7 @@ def _target(value: Any) -> int:
 
 
 def _name(value: Any) -> str:
-    """The patient; a spreadsheet may write 7 as 7.0, which is the same patient."""
+    """A patient or a heading; a spreadsheet may write 7 as 7.0, which is the same."""
     return str("" if value is None else value).strip().removesuffix(".0")
 
 
@@ -149,7 +146,7 @@ def _is_filled(value: Any) -> bool:
 
 def _columns(heads: Cells, path: Path) -> dict[str, int]:
     """The index of each known column, by our name for it."""
-    names = [_column_name(head) for head in heads]
+    names = [_name(head).lower().replace(" ", "_").replace("-", "_") for head in heads]
     columns = {
         name: names.index(alias)
         for name, aliases in ALIASES.items()
@@ -170,18 +167,6 @@ def _columns(heads: Cells, path: Path) -> dict[str, int]:
 
 
 _POINTS = dict.fromkeys(str(point) for point in range(1, POINTS + 1))
-
-
-def _column_name(head: Any) -> str:
-    """A normalised heading; a spreadsheet may write 1 as 1.0."""
-    name = str("" if head is None else head).strip().lower().replace(" ", "_").replace("-", "_")
-    return name.removesuffix(".0")
-
-
-def _rows_of(path: Path) -> Iterator[Cells]:
-    if path.suffix.lower() == ".xlsx":
-        return _sheet(path)
-    return _text(path)
 
 
 def _text(path: Path) -> Iterator[Cells]:

@@ -48,11 +48,9 @@ class Card:
     name: str
 
     def image(self) -> Image.Image:
-        """See Page."""
         return Image.fromarray(self.pixels)
 
     def target(self) -> str:
-        """See Page."""
         kind, heading, *pairs = self.words
         lines = [
             phrase(NOUNS[noun], ADJECTIVES[adjective]).written[kind]
@@ -70,12 +68,10 @@ def read() -> Collection:
     words = np.stack(np.unravel_index(chosen, shape), axis=1)
     read_words = [word.read for word in (*NOUNS, *ADJECTIVES)]
     made_from = {"version": VERSION, "seed": SEED, "count": COUNT, "words": read_words}
-    word_images = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))[
-        "cards"
-    ]
+    drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
     cards = [
         Card(pixels, tuple(map(int, row)), f"cards {i // 2:04}", f"card {i:04}")
-        for i, (pixels, row) in enumerate(zip(word_images, words, strict=True))
+        for i, (pixels, row) in enumerate(zip(drawn["cards"], words, strict=True))
     ]
     return Collection(NAME, cards, "13a", None, (), Counter())
 

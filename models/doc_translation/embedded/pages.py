@@ -138,15 +138,12 @@ class Scan:
 
     @property
     def document(self) -> str:
-        """See Page."""
         return f"document {self.text.document:03}"
 
     def image(self) -> Image.Image:
-        """See Page."""
         return Image.open(io.BytesIO(self.png.tobytes()))
 
     def target(self) -> str:
-        """See Page."""
         return self.text.target
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.base import DataError, SplitName
 from models.common.data_files import BadRecords, OnBad
-from models.doc_translation.readers.page import Collection, bleu_tokenizer
+from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
 
 SPLIT_FILE = "split_dataset.json"
 LISTS: Mapping[str, SplitName] = {
@@ -22,16 +21,9 @@ LISTS: Mapping[str, SplitName] = {
     "test_name_list": "test",
 }
 IMAGES = "imgs"
-_NUMBERED = re.compile(r"(.+)[_-](\d+)")
 _HEAD, _TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 Split = Literal["file", "article"]
 Names = Mapping[SplitName, list[str]]
-
-
-def article(name: str) -> str:
-    """Article of a page: its name without the page number at the end."""
-    match = _NUMBERED.fullmatch(name)
-    return match[1] if match else name
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class DotaPage:
     @property
     def document(self) -> str:
         """Article of the page."""
-        return article(self.name)
+        return without_number(self.name)
 
     def image(self) -> Image.Image:
         """See Page. Disk access."""
@@ -84,9 +76,12 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
     _check_folders(root, language)
-    skipped_pages, bad_records = _unnamed(root, names), BadRecords("pages")
+    named = {name for listed in names.values() for name in listed}
+    there = sorted(path.stem for path in (root / IMAGES).glob("*.png"))
+    skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in there if name not in named]
+    bad_records = BadRecords("pages")
     pages: list[DotaPage] = []
-    for name in sorted({name for listed in names.values() for name in listed}):
+    for name in sorted(named):
         page = DotaPage(root, name, language)
         if missing := _missing_file(page):
             skipped_pages.append((name, missing))
@@ -106,7 +101,7 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     if split == "file":
         kept = {page.name for page in pages}
         given = {
-            side: sorted({article(name) for name in listed if name in kept})
+            side: sorted({without_number(name) for name in listed if name in kept})
             for side, listed in names.items()
         }
     counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
@@ -144,7 +139,7 @@ def _check_articles(names: Names, path: Path) -> None:
     sides: dict[str, set[str]] = {}
     for side, listed in names.items():
         for name in listed:
-            sides.setdefault(article(name), set()).add(side)
+            sides.setdefault(without_number(name), set()).add(side)
     shared = sorted(name for name, found in sides.items() if len(found) > 1)
     if shared:
         raise DataError(
@@ -164,12 +159,6 @@ def _check_folders(root: Path, language: str) -> None:
             where=f"data.target, {root / f'{language}_mmd'}",
             allowed=", ".join(name.removesuffix("_mmd") for name in there) or f"{language}_mmd",
         )
-
-
-def _unnamed(root: Path, names: Names) -> list[tuple[str, str]]:
-    named = {name for listed in names.values() for name in listed}
-    there = sorted(path.stem for path in (root / IMAGES).glob("*.png"))
-    return [(name, f"not in {SPLIT_FILE}") for name in there if name not in named]
 
 
 def _missing_file(page: DotaPage) -> str | None:

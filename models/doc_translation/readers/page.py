@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,3 +51,9 @@ class Collection:
 def bleu_tokenizer(language: str) -> str:
     """The sacrebleu tokenizer for `language`, such as `zh` or `de`."""
     return "zh" if language.lower().split("-")[0].split("_")[0] == "zh" else "13a"
+
+
+def without_number(name: str) -> str:
+    """The document of a page or paragraph: its name without the number at the end."""
+    match = re.fullmatch(r"(.+)[_-]\d+", name)
+    return match[1] if match else name

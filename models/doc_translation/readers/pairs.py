@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from PIL import Image
 from models.base import DataError
 from models.common.data_files import BadRecords, OnBad
 from models.doc_translation.readers import drawing
-from models.doc_translation.readers.page import Collection, bleu_tokenizer
+from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
 
 MAX_PARAGRAPH = 4000
 """Maximum characters of a paragraph."""
@@ -30,8 +29,6 @@ MAX_MISSING = 0.02
 
 FONT_SAMPLE = 2_000_000
 """Characters checked against the font; counting a large file would take minutes."""
-
-_NUMBERED = re.compile(r"(.+)[-_]\d+")
 
 
 @dataclass(frozen=True)
@@ -145,8 +142,7 @@ def _add_row(
         rows.duplicates += 1
         return
     seen.add(digest)
-    match = _NUMBERED.fullmatch(name)
-    document = match[1] if match else name
+    document = without_number(name)
     if document not in numbers:
         numbers[document] = len(numbers)
         rows.documents.append(document)

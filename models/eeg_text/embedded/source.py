@@ -34,13 +34,11 @@ class EmbeddedSource:
         self._cached = _all(path) if 2 * values <= KEPT_BYTES else None
 
     def eeg(self, number: int) -> np.ndarray:
-        """See Source."""
         if self._cached is not None:
             return self._cached[number].astype(np.float32)
         return _readers(self.path).recording(number)
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source."""
         return np.ones(CHANNELS, dtype=bool)
 
 

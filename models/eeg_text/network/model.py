@@ -87,6 +87,10 @@ class MaskedEeg(nn.Module):
         return self.encoder.blocks()
 
 
+_READS_EEG = ("bridge", "encoder_attn.k_proj", "encoder_attn.v_proj")
+"""Layers of the decoder that process EEG tokens."""
+
+
 def flops_per_sample(model: nn.Module, tokens: int, text: float, is_cached: bool = False) -> float:
     """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
 
@@ -106,16 +110,11 @@ def flops_per_sample(model: nn.Module, tokens: int, text: float, is_cached: bool
         positions = float(tokens)
         if name.endswith("cnn.first"):
             positions = 2.0 * tokens
-        elif name.startswith("decoder.") and not _reads_eeg(name):
+        elif name.startswith("decoder.") and not name.endswith(_READS_EEG):
             positions = text
         each = 6.0 if module.weight.requires_grad else 2.0
         total += each * module.weight.numel() * positions
     return total
-
-
-def _reads_eeg(name: str) -> bool:
-    """Whether a layer of the decoder processes EEG tokens."""
-    return name.endswith(("bridge", "encoder_attn.k_proj", "encoder_attn.v_proj"))
 
 
 class MaskedHead(nn.Module):

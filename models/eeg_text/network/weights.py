@@ -75,7 +75,6 @@ def _check(
     own: Mapping[str, Tensor],
     stored: Mapping[str, list[int]],
 ) -> None:
-    """Raise DataError if names or shapes differ."""
     shapes = {prefix + name: list(tensor.shape) for name, tensor in own.items()}
     matching = [name for name, shape in shapes.items() if stored.get(name) == shape]
     wrong = [n for n in sorted({*shapes, *stored}) if shapes.get(n) != stored.get(n)]

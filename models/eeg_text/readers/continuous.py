@@ -46,7 +46,6 @@ class ContinuousSource:
         self.files, self.segments, self.line_hz = files, segments, line_hz
 
     def eeg(self, number: int) -> np.ndarray:
-        """See Source."""
         segment = self.segments[number]
         path, placed = self.files[segment.file]
         samples = segment.item.samples
@@ -56,7 +55,6 @@ class ContinuousSource:
         return eeg
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source."""
         recorded = np.zeros(CHANNELS, dtype=bool)
         recorded[self.files[self.segments[number].file][1].slots] = True
         return recorded
@@ -91,23 +89,15 @@ def read(path: Path, reading: Reading) -> Recordings:
             where="data.path",
             allowed="; ".join(formats.RECORDED),
         )
-    dropped = Counter(name for _, placed in files for name in placed.dropped)
-    notes = {
-        "channels": max(len(placed.slots) for _, placed in files),
-        "channels_dropped": _shorten(sorted(dropped)),
-    }
+    dropped = sorted({name for _, placed in files for name in placed.dropped})
+    if len(dropped) > MAX_NAMES:
+        dropped[MAX_NAMES:] = [f"and {len(dropped) - MAX_NAMES} more"]
+    channels = max(len(placed.slots) for _, placed in files)
+    notes = {"channels": channels, "channels_dropped": dropped}
     source = ContinuousSource(files, segments, reading.line_hz)
     items = [segment.item for segment in segments]
     form = forms[files[0][0]] or ""
     return Recordings(str(path), form, UNIT, items, source, Counter(bad=skipped), notes)
-
-
-def _shorten(names: list[str]) -> list[str]:
-    return (
-        names
-        if len(names) <= MAX_NAMES
-        else [*names[:MAX_NAMES], f"and {len(names) - MAX_NAMES} more"]
-    )
 
 
 def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
@@ -127,20 +117,13 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
 
 
 class _Segments:
-    """The segments of one recording."""
-
     def __init__(self, path: Path, placed: ChannelPicks, samples: int, is_group: bool) -> None:
         self.path, self.placed, self.samples, self.is_group = path, placed, samples, is_group
         found = raw.open_raw(path)
         self.seconds = found.n_times / float(found.info["sfreq"])
-        self.events = list(
-            zip(
-                found.annotations.onset.tolist(),
-                found.annotations.duration.tolist(),
-                map(str, found.annotations.description),
-                strict=True,
-            )
-        )
+        notes = found.annotations
+        times = notes.onset.tolist(), notes.duration.tolist()
+        self.events = list(zip(*times, map(str, notes.description), strict=True))
 
     def segments(
         self, file: int, texts: Mapping[str, str] | None, bad_records: BadRecords

@@ -32,16 +32,13 @@ def read(path: str, reading: Reading) -> Recordings:
 
 def check_text(recordings: Recordings) -> None:
     """Raise DataError if an EEG segment has no text."""
-    without = sum(item.text is None for item in recordings.items)
+    without, total = sum(item.text is None for item in recordings.items), len(recordings.items)
     if without:
+        some = "any of the" if without == total else f"{without} of the"
         raise DataError(
-            f"no text for {_some(without, len(recordings.items))} EEG segments",
+            f"no text for {some} {total} EEG segments",
             where=recordings.name,
             allowed="a table beside each recording, with its name, the suffix .tsv or .csv and the "
             "columns onset_s, duration_s, text; or  --set data.texts=FILE  (events to sentences)",
             fix="without text, pre-train the encoder:  --set model.stage=encoder",
         )
-
-
-def _some(without: int, total: int) -> str:
-    return f"any of the {total}" if without == total else f"{without} of the {total}"

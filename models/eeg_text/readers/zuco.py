@@ -59,12 +59,10 @@ class ZucoSource:
         self.files, self.places = files, places
 
     def eeg(self, number: int) -> np.ndarray:
-        """See Source."""
         file, sentence = self.places[number]
         return self.files[file].eeg(sentence)
 
     def recorded(self, number: int) -> np.ndarray:
-        """See Source."""
         return np.ones(CHANNELS, dtype=bool)
 
 
@@ -86,7 +84,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
                 raise
             bad_records.add(place.name, error.message)
             continue
-        subject = _subject(place)
+        subject = place.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
         for number, sentence in enumerate(file.sentences):
             where = f"{place.name}, sentence {number + 1}"
             if sentence.problem is not None:
@@ -105,11 +103,6 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
     notes = {"without_eeg": dict(sorted(missing.items()))} if missing else {}
     source = ZucoSource(files, places)
     return Recordings(str(path), formats.ZUCO, UNIT, items, source, left_out, notes)
-
-
-def _subject(path: Path) -> str:
-    """The reader: YAC for resultsYAC_NR.mat."""
-    return path.stem.removeprefix("results").split("_")[0]
 
 
 def _made_from(path: Path) -> dict[str, Any]:

@@ -116,7 +116,6 @@ def _texture(waves: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _reflect(position: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """Reflect `position` into [0, extent]."""
     around = np.mod(position, 2 * extent)
     return np.minimum(around, 2 * extent - around)
 

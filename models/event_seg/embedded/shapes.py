@@ -65,15 +65,9 @@ def recordings(sensor: tuple[int, int]) -> list[Clip]:
     clips = []
     for number in range(CLIPS):
         at = slice(cuts[number], cuts[number + 1])
-        clips.append(
-            Clip(
-                name=f"clip {number:02}",
-                sensor=sensor,
-                windows=spans(arrays["ends"][number]),
-                all_events=Events(*(arrays[key][at] for key in "txyp")),
-                frames=frames[number],
-            )
-        )
+        events = Events(*(arrays[key][at] for key in "txyp"))
+        windows = spans(arrays["ends"][number])
+        clips.append(Clip(f"clip {number:02}", sensor, windows, events, frames[number]))
     return clips
 
 
@@ -91,7 +85,6 @@ def _make(sensor: tuple[int, int]) -> dict[str, np.ndarray]:
 def _clip(
     rng: np.random.Generator, sensor: tuple[int, int], number: int
 ) -> tuple[Events, np.ndarray, np.ndarray]:
-    """Events, frames and times of the frames."""
     scene = Scene(rng, sensor)
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)

@@ -19,11 +19,8 @@ def edges(frame: np.ndarray, factor: int) -> np.ndarray:
     """
     if factor > 1:
         height, width = (n // factor for n in frame.shape)
-        frame = cv2.resize(
-            frame[: height * factor, : width * factor],
-            (width, height),
-            interpolation=cv2.INTER_AREA,
-        )
+        cut = frame[: height * factor, : width * factor]
+        frame = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA)
     thin = cv2.Canny(np.ascontiguousarray(frame), LOW, HIGH)
     return (cv2.dilate(thin, np.ones((DILATION, DILATION), np.uint8)) > 0).view(np.uint8)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
+from models.event_seg.formats import FORMATS
 from models.event_seg.readers import labels
 from models.event_seg.readers.hdf5 import Masks, mask_path
 from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, Header, State, read_header
@@ -70,7 +71,8 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
     for number, words in enumerate(_pieces(path, header)):
         states.append(state)
         events, state = encoding.decode(words, state)
-        _check(events, last, f"{path}, words from {number * PIECE}")
+        times = np.concatenate((np.array(last[-1:], np.int64), events.t))
+        check_ascending(times, f"{path}, words from {number * PIECE}")
         first.append(int(events.t[0]) if len(events) else -1)
         last.append(int(events.t[-1]) if len(events) else (last[-1] if last else -1))
         if len(events):
@@ -85,11 +87,6 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             first[at] = first[at + 1] if at + 1 < len(first) else last[-1] + 1
     named = {"states": states, "first": first, "last": last}
     return {key: np.array(value, np.int64) for key, value in named.items()} | {"totals": totals}
-
-
-def _check(events: Events, last: list[int], where: str) -> None:
-    known = [last[-1]] if last else []
-    check_ascending(np.concatenate((np.array(known, np.int64), events.t)), where)
 
 
 def _pieces(path: Path, header: Header) -> Iterator[np.ndarray]:
@@ -112,7 +109,7 @@ def read_events(path: Path, header: Header, index: Index, start: int, stop: int)
     low = int(np.searchsorted(index.last, start, side="left"))
     high = int(np.searchsorted(index.first, stop, side="left"))
     found = [
-        decode(read_piece(path, header, number), _state(index, number))[0]
+        decode(read_piece(path, header, number), tuple(map(int, index.states[number])))[0]
         for number in range(low, high)
     ]
     parts = [e[slice(*np.searchsorted(e.t, (start, stop), side="left"))] for e in found]
@@ -123,17 +120,8 @@ def read_events(path: Path, header: Header, index: Index, start: int, stop: int)
     return Events(*(np.concatenate([getattr(e, key) for e in parts]) for key in "txyp"))
 
 
-def _state(index: Index, number: int) -> State:
-    return tuple(map(int, index.states[number]))
-
-
 SHORT_WINDOWS = 30
 """Number of windows of a recording shorter than one second."""
-_FORMATS = {
-    "EVT2": "Prophesee RAW EVT 2.0",
-    "EVT3": "Prophesee RAW EVT 3.0",
-    "DAT": "Prophesee DAT",
-}
 
 
 class RecordingSettings(Protocol):
@@ -156,7 +144,7 @@ class RawRecording:
         """Read the index and the times of the masks. Raises DataError."""
         self.path, self.name = path, name
         self.header = read_header(path)
-        self.format = _FORMATS[self.header.encoding]
+        self.format = FORMATS[1 + list(ENCODING_BY_NAME).index(self.header.encoding)]
         self.index = build_index(path, self.header)
         self.count = self.index.events
         self.masks = Masks(mask_path(path)) if mask_path(path).exists() else None

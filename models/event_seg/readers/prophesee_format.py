@@ -15,7 +15,6 @@ from models.event_seg.readers.recording import Events
 
 MAX_HEADER_BYTES = 65536
 """Maximum bytes of a header."""
-ENCODINGS = ("EVT2", "EVT3", "DAT")
 _ALLOWED = "% evt 2.0, % evt 3.0, % format EVT2, % format EVT3, or the header of a DAT file"
 
 
@@ -24,7 +23,7 @@ class Header:
     """Header fields."""
 
     encoding: str
-    """One of ENCODINGS."""
+    """EVT2, EVT3 or DAT."""
     begin: int
     """Byte offset of the first event."""
     sensor: tuple[int, int] | None
@@ -111,12 +110,8 @@ def unwrap(counts: np.ndarray, bits: int, before: int) -> np.ndarray:
     """
     first = counts[:1].astype(np.int64) if before < 0 else np.array([before % 2**bits])
     counts = counts.astype(np.int64)
-    steps = np.diff(counts, prepend=first)
-    return (
-        counts
-        + (max(before, 0) >> bits) * 2**bits
-        + (steps < -(2 ** (bits - 1))).cumsum() * (2**bits)
-    )
+    wraps = (np.diff(counts, prepend=first) < -(2 ** (bits - 1))).cumsum()
+    return counts + (max(before, 0) >> bits) * 2**bits + wraps * 2**bits
 
 
 def _signed(bit: np.ndarray) -> np.ndarray:
@@ -215,4 +210,3 @@ ENCODING_BY_NAME = {
     "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
     "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }
-"""Encoding by name; see ENCODINGS."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from models.language.embedded.grammar import FILES, SLOTS, SYSTEM, Value
 from models.language.readers.index import normalised
 from models.language.readers.records import Conversation, Turn
 
@@ -18,7 +19,17 @@ MISSPELT = 10
 SEED = 2024
 """FixedDraws: the seed of a run changes the split and the order only."""
 
-INTENTS = {**FILES, **SYSTEM}
+_GRAMMAR = json.loads(Path(__file__).with_name("grammar.json").read_text(encoding="utf-8"))
+INTENTS: dict[str, list[str]] = _GRAMMAR["commands"]
+"""Command with slots, and six requests for it."""
+Value = tuple[str, str]
+"""Value in the request, value in the command; in the file `request=command`, or one for both."""
+SLOTS: dict[str, list[Value]] = {
+    name: [(spoken, written or spoken) for spoken, _, written in (v.partition("=") for v in values)]
+    for name, values in _GRAMMAR["slots"].items()
+}
+"""Values of each slot. Equal words with two meanings make a request ambiguous by design."""
+
 _SLOT = re.compile(r"\{(\w+)\}")
 _CORRECT = (
     "fix {}", "correct {}", "typo in {}", "what should {} be", "{} does not work", "repair {}",

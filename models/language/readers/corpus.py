@@ -85,7 +85,6 @@ class FileSource:
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        """See Source."""
         if self._answers is not None:
             return read_parallel(self._path, self._answers, bad_records)
         file, name = TextFile(self._files[part]), self.part_name(part)
@@ -101,7 +100,6 @@ class FileSource:
         return plain_text.read_documents(file, name)
 
     def current_stamp(self) -> str:
-        """See Source."""
         return self._stat_files()[1]
 
     @property
@@ -154,15 +152,12 @@ class RecordSource:
         self.name, self.ignored, self._records = name, 0, records
 
     def part_name(self, part: int) -> str:
-        """See Source."""
         return self.name
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        """See Source."""
         return iter(self._records)
 
     def current_stamp(self) -> str:
-        """See Source."""
         return self.stamp
 
 

@@ -30,10 +30,8 @@ def pair(
     """Conversation of one request and one answer; None and a reported row if either is invalid."""
     for name, value in (("request", request), ("answer", answer)):
         if not isinstance(value, str):
-            bad_records.add(
-                where,
-                f"the {name} is {'null' if value is None else type(value).__name__}, not text",
-            )
+            kind = "null" if value is None else type(value).__name__
+            bad_records.add(where, f"the {name} is {kind}, not text")
             return None
         if not value.strip():
             bad_records.add(where, f"the {name} is empty")

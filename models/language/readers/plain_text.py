@@ -47,7 +47,6 @@ def read_documents(file: TextFile, name: str) -> Iterator[Document]:
 
 
 def _block_starts(file: TextFile) -> Iterator[str]:
-    """First line of each block."""
     was_blank = True
     for line in file.lines():
         is_blank = not line.strip()

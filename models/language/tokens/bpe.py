@@ -55,7 +55,6 @@ class BpeTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """See Tokenizer.digest."""
         return hashlib.sha256(self.inner.to_str().encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
@@ -90,15 +89,14 @@ def load(path: Path, name: str) -> BpeTokenizer:
 
 def load_from_run(folder: Path | None) -> BpeTokenizer:
     """Load the tokenizer of a run folder. Disk access; raises DataError."""
-    if folder is None or not (folder / TOKENIZER_FILE).exists():
+    path = folder / TOKENIZER_FILE if folder else None
+    if path is None or not path.exists():
         raise DataError(
             "the tokenizer of the run does not exist",
-            where=str((folder / TOKENIZER_FILE).absolute())
-            if folder
-            else "a checkpoint without a run folder",
+            where=str(path.absolute()) if path else "a checkpoint without a run folder",
             allowed=f"a run folder with its {TOKENIZER_FILE}",
         )
-    return load(folder / TOKENIZER_FILE, "bpe")
+    return load(path, "bpe")
 
 
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> BpeTokenizer:

@@ -36,7 +36,6 @@ class TokenArray:
         return len(self._tokens)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """See TokenStream.read."""
         return self._tokens[start:stop]
 
 

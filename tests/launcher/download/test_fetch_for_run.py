@@ -75,9 +75,9 @@ def test_a_signal_of_the_scheduler_keeps_the_part(server):
 def test_a_dry_run_shows_the_downloads_and_downloads_nothing(server, here):
     url = server.on("/data.jsonl")
     ready = prepare_run(arguments(url), None, [])
-    assert f"fetch    {url} as downloads/data.jsonl\n" in render_plan(ready.plan)
+    assert f"fetch    {url} as downloads/data.jsonl\n" in render_plan(ready)
     entry = {"url": url, "path": "downloads/data.jsonl", "is_there": False}
-    assert plan_as_json(ready.plan)["fetch"] == [entry]
+    assert plan_as_json(ready)["fetch"] == [entry]
     assert server.requests == [] and list(here.iterdir()) == []
 
 

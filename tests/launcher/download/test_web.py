@@ -13,7 +13,7 @@ def redirect(url, location):
     response = requests.Response()
     response.status_code, response.url = 302, url
     response.headers["Location"] = location
-    return source._session.get_redirect_target(response)
+    return source.get_redirect_target(response)
 
 
 @pytest.mark.parametrize(

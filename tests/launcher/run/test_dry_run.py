@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launcher.__main__ import main
-from launcher.run.prepare import Plan, first_line
+from launcher.run.prepare import PreparedRun, first_line
 from tests.launcher.given import resolved
 
 
@@ -76,7 +76,7 @@ def test_a_dry_run_under_torchrun_starts_no_processes(dry_run, monkeypatch):
 
 def test_the_first_line_names_model_device_and_folder(tmp_path):
     run_settings = resolved(engine="zero2", nproc="2")
-    line = first_line(Plan(run_settings, tmp_path, threads=1, place=None))
+    line = first_line(PreparedRun(run_settings, None, tmp_path, "", threads=1))
     assert line == (
         f"language:tiny, mode default, engine zero2 on cpu, 2 processes, 1 thread each; "
         f"run folder {tmp_path}"

@@ -5,7 +5,8 @@ from PIL import Image
 
 from models.base import DataError
 from models.doc_translation import formats
-from models.doc_translation.readers.dota import article, read
+from models.doc_translation.readers.dota import read
+from models.doc_translation.readers.page import without_number
 
 
 def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
@@ -27,7 +28,7 @@ def test_pages_of_the_lists_are_read_with_their_image_and_text(dota):
     [("2101.00027_3", "2101.00027"), ("a-b-12", "a-b"), ("2101.00027", "2101.00027"), ("7", "7")],
 )
 def test_an_article_is_a_name_without_the_number_of_its_page(name, document):
-    assert article(name) == document
+    assert without_number(name) == document
 
 
 def test_an_article_in_two_splits_of_the_split_file_is_an_error(dota):

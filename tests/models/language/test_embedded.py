@@ -5,7 +5,7 @@ import numpy as np
 
 from models.common.split import split_groups
 from models.language.embedded import commands, python
-from models.language.embedded.grammar import SLOTS
+from models.language.embedded.commands import SLOTS
 from models.language.readers.corpus import from_records
 from models.language.readers.index import normalised
 
