@@ -81,9 +81,9 @@ def free_ports() -> int:
     raise AssertionError("no ports in a row are free")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def no_open_connection() -> Iterator[None]:
-    """torch aborts an interpreter that ends while one of its connections waits for a response."""
+    """torch prints a trace of C++ for a connection that never gets a response, and later aborts."""
     yield
     for thread in threading.enumerate():
         if thread.name == "rendezvous":

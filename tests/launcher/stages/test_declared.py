@@ -43,7 +43,7 @@ def test_a_stage_counts_only_in_mode_staged(task):
     [
         ('loads="model.start"', 'loads="model.strat"', "stage upper loads model.strat, which is "),
         ('"upper": {"model', '"uper": {"model', "Halves.stage_settings has settings of 'uper', "),
-        ('Stage("upper", "the', 'Stage("lower", "the', "Halves.stages is not understood"),
+        ('Stage("upper", ', 'Stage("lower", ', "Halves.stages is not understood"),
         ('"both": {"optim.lr": 1e-4}', '"both": 3', "Halves.stage_settings is not understood"),
     ],
 )
