@@ -28,7 +28,7 @@ SHELL = [
         page,
         args,
         id=f"{page.name}: {' '.join(args)}",
-        marks=[] if page.name == "README.md" else [pytest.mark.slow],
+        marks=[pytest.mark.slow] if page.name != "README.md" or "verify" in args else [],
     )
     for page in PAGES
     for block in page.blocks

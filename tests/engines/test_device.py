@@ -73,6 +73,7 @@ print((before - psutil.Process().memory_info().rss) / 2**20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_freed_memory_between_live_blocks_is_returned():
     freed = {}

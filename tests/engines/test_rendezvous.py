@@ -110,6 +110,7 @@ def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
         assert open_store(1, 2, SHORT).get("of").decode() == job
 
 
+@pytest.mark.slow
 def test_a_port_of_another_program_is_skipped(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
     # One uses the first port, one the last, and neither responds to a connection.

@@ -44,6 +44,7 @@ def average(run, step):
     return {name: found.tensor("ema", name) for name in found.names()}
 
 
+@pytest.mark.slow
 def test_transformers_computes_the_logits_of_the_average(run, capsys):
     transformers = pytest.importorskip("transformers")
     before = contents(run)

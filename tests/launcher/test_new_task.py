@@ -19,6 +19,7 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_the_template_trains_unchanged(here):
     program = Program(here)
     done = program("new-task", "my_images")

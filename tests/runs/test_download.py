@@ -4,10 +4,13 @@ import io
 import json
 import zipfile
 
+import pytest
+
 from tests.launcher.download.server import Response, serving
 from tests.runs.conftest import REQUESTS
 
 
+@pytest.mark.slow
 def test_a_run_downloads_its_data_and_trains_on_it(program):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -296,6 +296,7 @@ def test_usr1_during_the_start_of_the_ranks_reaches_them(cluster):
     assert code == 0, log
 
 
+@pytest.mark.slow
 def test_usr1_before_the_ranks_start_is_neither_lost_nor_fatal(cluster):
     (cluster.folder / "site.sh").write_text(
         'touch started; until [ -e go ]; do one="$(true)"; two=$(true); done\n'

@@ -60,6 +60,7 @@ def test_bf16_params_are_those_of_fsdp(worlds: Worlds, engine: str) -> None:
     assert apart["exp_avg"] < 0.05, apart  # FSDP reduces in fp32, DeepSpeed in bf16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passes", [1, 2], ids=["before the last pass", "after the last pass"])
 @all_engines
 def test_discarded_gradients_leave_no_trace(worlds: Worlds, engine: str, passes: int) -> None:

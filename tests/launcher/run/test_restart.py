@@ -108,6 +108,7 @@ def test_a_failure_after_a_signal_is_not_restarted(run):
     assert "restart" not in Path("x/log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_deleted_run_folder_is_not_restarted(run):
     ending, reports = run("folder deleted")
     assert (reports, ending.kind) == ([ending], "failed")

@@ -186,6 +186,7 @@ def close(self):
 """
 
 
+@pytest.mark.slow
 def test_a_rank_terminated_after_a_lost_peer_reports_a_crash(tmp_path):
     """The signals of srun then reach a run that has ended, not one that is starting."""
     module = custom_tasks.write(tmp_path, LOST_PEER, "lost")
@@ -211,6 +212,7 @@ late = Late()
 """
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_interpreter_ends_changes_nothing(tmp_path):
     """Objects that hold signals until the last modules are unloaded are gone after all handlers."""
     module = custom_tasks.write(tmp_path, LATE_SIGNAL, "last")

@@ -136,7 +136,12 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)],
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
     before = signal.getsignal(number)

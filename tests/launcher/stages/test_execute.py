@@ -42,6 +42,7 @@ def pipeline(home, name):
     return home / "x", done.stdout
 
 
+@pytest.mark.slow
 def test_a_pipeline_trains_like_stages_started_separately(home, name, pipeline, monkeypatch):
     monkeypatch.chdir(home)
     first = {"stages": ["lower"]}
@@ -98,6 +99,7 @@ def test_a_single_stage_prints_the_command_of_the_next(home, name, monkeypatch, 
     )
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatch):
     monkeypatch.chdir(home)
     (home / "mine.yaml").write_text("model.start: nowhere\n")

@@ -220,6 +220,7 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(tiny):
     torch.testing.assert_close(found[0][1], found[1][1])
 
 
+@pytest.mark.slow
 def test_the_model_compiles_as_one_graph(tiny):
     ids = tokens()
     compiled = torch.compile(tiny, fullgraph=True, backend="eager")

@@ -50,7 +50,9 @@ def losses(found) -> list[float]:
     return [line.loss for line in found.recorder.lines]
 
 
-@pytest.mark.parametrize("fits", [4, 2, 1])
+@pytest.mark.parametrize(
+    "fits", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_halving_the_micro_batch_changes_losses_by_rounding_only(fits):
     found = run(fits)
 

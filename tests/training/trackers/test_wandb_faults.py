@@ -92,6 +92,7 @@ def test_without_wandb_there_is_one_warning(tmp_path, monkeypatch):
     assert [("no W&B here" in text) for text in generation.warnings] == [True]
 
 
+@pytest.mark.slow
 def test_the_run_never_waits_for_a_suspended_process(server, tmp_path):
     generation = Generation(tmp_path, tracking={"wait_s": 1}).begin()
     (process,) = [callback._process._process for callback in generation.callbacks]

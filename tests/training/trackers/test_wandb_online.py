@@ -39,6 +39,7 @@ def test_a_run_has_settings_rows_and_an_end(server, tmp_path):
     assert generation.printed == [("tracked", f"{server.url}/someone/try/runs/{run.id}")]
 
 
+@pytest.mark.slow
 def test_generations_make_one_run_without_repeated_steps_or_gaps(server, tmp_path):
     Generation(tmp_path).begin().log(1, 2, 3).stop()
     assert only(server).exit_code == 75

@@ -37,6 +37,7 @@ def read(path, sweeps=200, reject_uv=40.0, channel=None):
     return list(reader.read(path, path.name)), reader
 
 
+@pytest.mark.slow
 def test_sweeps_are_averaged_to_the_response_in_them(tmp_path):
     path = write_edf(tmp_path / "a.edf", (second(n) for n in range(11)))
     rows, reader = read(path)
