@@ -34,12 +34,8 @@ FIRST = (SHARED, "tests/runs/test_crossing.py", "tests/runs/test_families.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {start: index for index, start in enumerate(FIRST)}
-    items.sort(
-        key=lambda item: min(
-            (order[start] for start in FIRST if item.nodeid.startswith(start)), default=len(FIRST)
-        )
-    )
+    for start in reversed(FIRST):
+        items.sort(key=lambda item: not item.nodeid.startswith(start))
 
 
 @pytest.hookimpl(optionalhook=True)

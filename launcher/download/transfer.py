@@ -74,7 +74,7 @@ class Stamp:
 
     @property
     def strong(self) -> str | None:
-        """The value for If-Range; None if versions cannot be told apart byte by byte.
+        """The value for If-Range; None if versions cannot be distinguished byte by byte.
 
         Source: RFC 9110, section 13.1.5: no weak entity tag.
         """

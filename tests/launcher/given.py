@@ -1,9 +1,11 @@
-"""Machines and resolved settings used by the launcher's tests."""
+"""Machines, resolved settings and variables of torchrun used by the launcher's tests."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
@@ -50,3 +52,13 @@ SHORT = {
     "data": "data.path",
     "seq_len": "data.seq_len",
 }
+
+
+def set_torchrun(monkeypatch: pytest.MonkeyPatch, rank: int, size: int = 2) -> None:
+    """Set the variables that torchrun gives to `rank` of `size` processes on one machine."""
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(size))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(size))
+    monkeypatch.setenv("MASTER_ADDR", "a")
+    monkeypatch.setenv("MASTER_PORT", "1")

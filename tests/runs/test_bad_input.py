@@ -10,6 +10,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.run import failures
+from tests.launcher.given import set_torchrun
 from tests.runs.conftest import REQUESTS
 
 
@@ -235,16 +236,9 @@ def test_half_set_variables_of_a_launcher_are_named(program, monkeypatch):
 
 
 def test_ranks_of_one_machine_report_invalid_arguments_once(program, monkeypatch):
-    environment = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "a",
-        "MASTER_PORT": "1",
-    }
     has_errors = []
-    for rank in "01":
-        for name, value in {**environment, "RANK": rank, "LOCAL_RANK": rank}.items():
-            monkeypatch.setenv(name, value)
+    for rank in range(2):
+        set_torchrun(monkeypatch, rank)
         done = program("--mode", "fsat")
         assert done.returncode == 2
         has_errors.append(bool(done.stderr))
@@ -252,14 +246,7 @@ def test_ranks_of_one_machine_report_invalid_arguments_once(program, monkeypatch
 
 
 def test_nproc_is_refused_under_torchrun(program, monkeypatch):
-    environment = {
-        "WORLD_SIZE": "4",
-        "LOCAL_WORLD_SIZE": "4",
-        "MASTER_ADDR": "a",
-        "MASTER_PORT": "1",
-    }
-    for name, value in {**environment, "RANK": "0", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
+    set_torchrun(monkeypatch, rank=0, size=4)
     done = program("--nproc", "2", "--dry-run")
     assert done.returncode == 2
     assert "error: --nproc 2, but torchrun started 4 on this machine" in done.stderr

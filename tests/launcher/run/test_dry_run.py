@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.run.prepare import PreparedRun, first_line
-from tests.launcher.given import resolved
+from tests.launcher.given import resolved, set_torchrun
 
 
 @pytest.fixture
@@ -61,14 +61,7 @@ def test_a_dry_run_into_a_folder_that_cannot_be_used_is_refused(tmp_path, capsys
 
 
 def test_a_dry_run_under_torchrun_starts_no_processes(dry_run, monkeypatch):
-    environment = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "a",
-        "MASTER_PORT": "1",
-    }
-    for name, value in {**environment, "RANK": "0", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
+    set_torchrun(monkeypatch, rank=0)
     printed = dry_run()
     assert "one of 2 processes started by torchrun" in printed
     assert json.loads(dry_run("--json"))["processes"] == []

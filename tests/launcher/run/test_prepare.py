@@ -13,7 +13,7 @@ from launcher.run.execute import execute_run, render_last_line
 from launcher.run.failures import Report
 from launcher.run.prepare import prepare_run
 from models.base import DataError
-from tests.launcher.given import resolved
+from tests.launcher.given import resolved, set_torchrun
 from tests.launcher.runs import begun, trained
 from training.callbacks.base import Outcome
 
@@ -148,14 +148,7 @@ def test_nothing_is_created_before_all_arguments_are_valid(here):
 def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
     here, monkeypatch, number
 ):
-    environment = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "a",
-        "MASTER_PORT": "1",
-    }
-    for name, value in {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
-        monkeypatch.setenv(name, value)
+    set_torchrun(monkeypatch, rank=number)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen = []
 
@@ -201,14 +194,7 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
 
 
 def test_under_torchrun_restarts_are_refused(here, monkeypatch):
-    environment = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "a",
-        "MASTER_PORT": "1",
-    }
-    for name, value in {**environment, "RANK": "0", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
+    set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(
         model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
     )
@@ -294,14 +280,7 @@ def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
     """Rank 0 may have created the folder before the others check."""
     if number == 1:
         begun(Path("mine"), resolved(nproc="2"))
-    environment = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "a",
-        "MASTER_PORT": "1",
-    }
-    for name, value in {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}.items():
-        monkeypatch.setenv(name, value)
+    set_torchrun(monkeypatch, rank=number)
     ready = prepare_run(CliArgs(model="language:tiny", resume="auto"), Path("mine"), [])
     assert ready.resume == ResumeRequest(Path("mine"))
     assert ready.resolved.values["optim.lr"].origin.layer != "resumed run"
