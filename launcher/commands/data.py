@@ -156,7 +156,10 @@ def fetch_files(command_line: CommandLine) -> int:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
     if is_json:
-        print(encode([{**asdict(one), "path": str(one.path)} for one in found], indent=2))
+        files = [
+            {"path": str(one.path), "is_new": one.is_new, **asdict(one.record)} for one in found
+        ]
+        print(encode(files, indent=2))
     else:
         print(_next_command(command_line, resolved))
     return exit_codes.DONE

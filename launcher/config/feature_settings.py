@@ -10,6 +10,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    StringConstraints,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
@@ -112,6 +113,7 @@ class File(Section):
     """http, https or file; ${NAME} is replaced by that environment variable."""
     sha256: Annotated[
         str | None,
+        StringConstraints(to_lower=True),
         Field(
             pattern=r"^[0-9a-fA-F]{64}$",
             json_schema_extra={"allowed": "64 hexadecimal digits, as sha256sum prints them"},

@@ -8,7 +8,6 @@ import lzma
 import os
 import posixpath
 import re
-import shutil
 import stat
 import struct
 import tarfile
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from launcher.config.feature_checks import Kind
-from training.logging.quantities import size
 
 MAX_MEMBERS = 2_000_000
 _MAX_READ_BYTES = 1 << 26
 """At once; tarfile reads a header into memory as a whole."""
+_UNSAFE = re.compile(r"^[A-Za-z]:|[\\\x00-\x1f\x7f]")
+"""A drive, a backslash or a control character."""
 _MAX_LINK_BYTES = 4096
-_MAX_LINKS = 40
-"""Links in a row, as on Linux."""
 _PIECE_BYTES = 1 << 20
 _INVALID = (
     zipfile.BadZipFile,
@@ -65,6 +63,9 @@ def unpack(
             unpacker.unpack_tar(archive)
         else:
             unpacker.unpack_file(archive)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        name = os.path.relpath(error.filename2 or error.filename, out)
+        raise ArchiveError(f"contains '{name}' as file, folder or link at once") from None
     except (*_INVALID, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
@@ -82,15 +83,11 @@ class _Unpacker:
         self._out, self._max_bytes, self._progress = out, max_bytes, progress
         self._bytes = 0
         self._members = 0
-        self._is_folder: dict[str, bool] = {".": True}
         self._links: dict[str, str] = {}
 
     def unpack_zip(self, archive: Path) -> None:
         """zipfile never gives more bytes than a header states: the headers are counted."""
         with zipfile.ZipFile(archive) as opened:
-            total = sum(info.file_size for info in opened.infolist())
-            if total > (free := shutil.disk_usage(archive.parent).free):
-                raise ArchiveError(f"needs {size(total)} unpacked; the disk has {size(free)} free")
             self._out.mkdir()
             for info in opened.infolist():
                 self._zip_member(opened, info)
@@ -98,20 +95,15 @@ class _Unpacker:
 
     def _zip_member(self, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         info.filename = info.filename.replace("\\", "/")  # written so by some programs of Windows
-        mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0  # 3: Unix
         if info.flag_bits & 1:
             raise ArchiveError(f"needs a password, for '{info.filename}'")
-        if mode not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
-            raise ArchiveError(f"contains the special file '{info.filename}'")
-        path = self._add_member(info.filename, info.is_dir(), info.file_size)
-        if mode == stat.S_IFLNK:
+        path = self._add_member(info.filename, info.file_size)
+        if info.create_system == 3 and stat.S_ISLNK(info.external_attr >> 16):  # 3: Unix
             with opened.open(info) as content:
                 target = content.read(_MAX_LINK_BYTES).decode(errors="surrogateescape")
             self._links[path] = target
         elif path != ".":
-            written = Path(opened.extract(info, self._out))
-            if not info.is_dir() and written.stat().st_size != info.file_size:
-                raise ArchiveError(f"contains '{path}' with another size than {info.file_size}")
+            opened.extract(info, self._out)
 
     def unpack_tar(self, archive: Path) -> None:
         """The filter `data` of tarfile is the second check of each member."""
@@ -131,13 +123,12 @@ class _Unpacker:
         self._make_links()
 
     def _tar_member(self, opened: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-        if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
-            raise ArchiveError(f"contains the special file '{info.name}'")
-        path = self._add_member(info.name, info.isdir(), info.size if info.isreg() else 0)
+        if not (info.isreg() or info.isdir() or info.issym()):
+            kind = "hard link" if info.islnk() else "special file"
+            raise ArchiveError(f"contains the {kind} '{info.name}'")
+        path = self._add_member(info.name, info.size)
         if info.issym():
             self._links[path] = info.linkname
-        elif info.islnk() and not (self._out / _safe_path(info.linkname)).is_file():
-            raise ArchiveError(f"contains '{path}', a hard link to a file that is not before it")
         elif path != ".":
             opened.extract(info, self._out, set_attrs=False, filter="data")
 
@@ -155,45 +146,31 @@ class _Unpacker:
             raise ArchiveError(f"unpacks to more than {limit} (download.max_gb)")
         self._progress(self._bytes)
 
-    def _add_member(self, name: str, is_folder: bool, count: int) -> str:
+    def _add_member(self, name: str, count: int) -> str:
         """Check and count a member before it is written; gives its normalized path."""
         self._members += 1
         if self._members > MAX_MEMBERS:
             raise ArchiveError(f"contains more than {MAX_MEMBERS:,} files")
         self._add_bytes(count)
-        path = _safe_path(name)
-        above = posixpath.dirname(path)
-        while above:
-            if not self._is_folder.setdefault(above, True):
-                raise ArchiveError(f"contains '{path}' inside '{above}', which is not a folder")
-            above = posixpath.dirname(above)
-        if path in self._is_folder and not (is_folder and self._is_folder[path]):
-            raise ArchiveError(f"contains '{path}' twice")
-        self._is_folder[path] = is_folder
-        return path
+        if posixpath.isabs(name) or ".." in name.split("/") or _UNSAFE.search(name):
+            raise ArchiveError(f"contains '{name}', which is not a safe path")
+        return posixpath.normpath(name)
 
     def _make_links(self) -> None:
-        """Make the symbolic links, each directly to the file or folder at its end."""
-        ends = {path: self._end_of(path) for path in self._links}
-        for path, end in ends.items():
-            link = self._out / path
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(posixpath.relpath(end, posixpath.dirname(path) or "."))
-
-    def _end_of(self, path: str) -> str:
-        end = path
-        for _ in range(_MAX_LINKS):
-            if end not in self._links:
-                break
-            target = self._links[end]
-            end = posixpath.normpath(posixpath.join(posixpath.dirname(end), target))
-            if not target or posixpath.isabs(end) or end.startswith(".."):
+        """Make the symbolic links; each leads to a file or folder, not to another link."""
+        links = {}
+        for path, target in self._links.items():
+            folder = posixpath.dirname(path)
+            end = posixpath.normpath(posixpath.join(folder, target))
+            if posixpath.isabs(end) or end.startswith(".."):
                 raise ArchiveError(f"contains '{path}', a link that leads out of the folder")
-        if end in self._links or not (self._out / end).exists():
-            raise ArchiveError(f"contains '{path}', a link to a missing file")
-        if end == "." or path.startswith(f"{end}/"):
-            raise ArchiveError(f"contains '{path}', a link to a folder that contains it")
-        return end
+            if end == "." or f"{path}/".startswith(f"{end}/") or not (self._out / end).exists():
+                raise ArchiveError(f"contains '{path}', a link to no other file or folder")
+            links[self._out / path] = posixpath.relpath(end, folder or ".")
+        for link in links:  # before any link, so that no folder is made through one
+            link.parent.mkdir(parents=True, exist_ok=True)
+        for link, relative in links.items():
+            link.symlink_to(relative)
 
 
 class _BoundedReader:
@@ -210,23 +187,6 @@ class _BoundedReader:
             raise ArchiveError("contains a header that is too long")
         self.last = self._stream.read(count)
         return self.last
-
-
-def _safe_path(name: str) -> str:
-    """The normalized path of a member. Raises ArchiveError if it is unsafe."""
-    parts = name.split("/")
-    problem = None
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        problem = "is an absolute path"
-    elif ".." in parts:
-        problem = "leads out of the folder"
-    elif "\\" in name or any(ord(letter) < 32 or letter == "\x7f" for letter in name):
-        problem = "contains a backslash or a control character"
-    elif any(len(os.fsencode(part)) > 255 for part in parts):
-        problem = "has a part longer than 255 bytes"
-    if problem is not None:
-        raise ArchiveError(f"contains '{name}', which {problem}")
-    return posixpath.normpath(name)
 
 
 def _decompressed(archive: Path, may_be_plain: bool = False) -> IO[bytes]:

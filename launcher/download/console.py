@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from launcher.base import environment
 from training.logging.quantities import duration, size
+
+if TYPE_CHECKING:
+    from rich.progress import Task
 
 _REDRAW_S = 0.1
 _LINE_S = 10.0
@@ -23,8 +26,6 @@ class Progress:
     done_bytes: int
     total_bytes: int | None
     """None: unknown."""
-    new_bytes: int
-    """Of `done_bytes`, those of the current attempt."""
     is_unpacking: bool = False
 
 
@@ -32,38 +33,15 @@ Print = Callable[[str], None]
 Draw = Callable[[Progress], None]
 
 
-class TransferRate:
-    """Bytes per second of one file, from the start of an attempt."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._attempt: tuple[str, bool] | None = None
-        self._start_s = 0.0
-        self._start_bytes = 0
-        self._last = 0
-
-    def update(self, progress: Progress) -> float | None:
-        """The rate; None: not measured yet."""
-        attempt = (progress.name, progress.is_unpacking)
-        if attempt != self._attempt or progress.new_bytes < self._last:  # another file or attempt
-            self._attempt, self._start_s = attempt, self._now()
-            self._start_bytes = progress.new_bytes
-        self._last = progress.new_bytes
-        seconds = self._now() - self._start_s
-        new = progress.new_bytes - self._start_bytes
-        return new / seconds if seconds > 0 and new else None
-
-
-def describe(progress: Progress, rate: float | None) -> list[str]:
-    """`1.2 GiB of 4.7 GiB`, `30.1 MiB/s`, `ETA 2m05s`, without what is unknown."""
-    done, total = size(progress.done_bytes), progress.total_bytes
-    verb = "unpacked" if progress.is_unpacking else "so far"
-    found = [f"{done} {verb}" if total is None else f"{done} of {size(total)}"]
-    if rate is not None:
-        found.append(f"{size(rate)}/s")
-        if total is not None:
-            found.append(f"ETA {duration((total - progress.done_bytes) / rate)}")
-    return found
+def describe(task: Task) -> str:
+    """`1.2 GiB of 4.7 GiB, 30.1 MiB/s, ETA 2m05s`, without what is unknown."""
+    total = "so far" if task.total is None else f"of {size(task.total)}"
+    text = f"{size(task.completed)} {total}"
+    if task.speed:
+        text += f", {size(task.speed)}/s"
+        if task.time_remaining is not None:
+            text += f", ETA {duration(task.time_remaining)}"
+    return text
 
 
 @contextmanager
@@ -72,36 +50,43 @@ def console(
 ) -> Iterator[tuple[Print, Draw]]:
     """Functions that print and draw on `stream`; on exit the bar is removed."""
     # rich takes time to import, and most starts need it only later.
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
+    from rich import progress as rich_progress
     from rich.text import Text
 
     from training.logging.outputs import PlainOutput
     from training.logging.terminal import TerminalOutput, can_redraw
 
+    class Amounts(rich_progress.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.description}  {describe(task)}")
+
     redraws = can_redraw(stream, environment.variables().get("TERM"))
     output = TerminalOutput(stream) if redraws else PlainOutput(stream)
-    every_s = _REDRAW_S if output.is_live else _LINE_S
-    transfer_rate, drawn_at = TransferRate(now), now()
+    every_s = _REDRAW_S if redraws else _LINE_S
+    # Disabled: it does not write by itself.
+    bar = rich_progress.Progress(rich_progress.BarColumn(30), Amounts(), get_time=now, disable=True)
+    drawn_at = now()
 
     def print(text: str) -> None:
         output.write("notice", text)
 
     def draw(progress: Progress) -> None:
         nonlocal drawn_at
-        rate = transfer_rate.update(progress)
+        name, done = progress.name, progress.done_bytes
+        if progress.is_unpacking:
+            name += ", unpacking"
+        if not bar.tasks or bar.tasks[0].description != name or done < bar.tasks[0].completed:
+            for old in bar.task_ids:
+                bar.remove_task(old)
+            bar.add_task(name, completed=done, total=progress.total_bytes)
+        bar.update(bar.task_ids[0], completed=done)
         if now() - drawn_at < every_s:
             return
         drawn_at = now()
-        texts = describe(progress, rate)
         if isinstance(output, TerminalOutput):
-            total, done = progress.total_bytes, progress.done_bytes
-            bar = ProgressBar(total=total, completed=done, width=30)
-            line = Table.grid(padding=(0, 2))
-            line.add_row(bar, Text(progress.name), *map(Text, texts))
-            output.draw_renderable(line)
+            output.draw_renderable(bar.get_renderable())
         else:
-            print(f"{progress.name}: {', '.join(texts)}")
+            print(f"{name}: {describe(bar.tasks[0])}")
 
     try:
         yield print, draw

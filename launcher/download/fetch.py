@@ -23,48 +23,29 @@ from launcher.download.transfer import (
     FetchError,
     Options,
     Part,
+    Record,
     Source,
     local_source,
     read_record,
     settings_error,
     sha256_of,
     transfer,
-    write_record,
 )
 from launcher.run_folder import lock
 from slurm.environment import RankEnvironment
 from training.logging.quantities import size
 from training.storage import StorageError
 
-_MACOS_METADATA = "__MACOSX"
-
 
 @dataclass(frozen=True)
 class Fetched:
     """A declared file that exists now."""
 
-    name: str
-    url: str
-    """Without secrets."""
     path: Path
     """The file, or the folder that its archive was unpacked to."""
-    sha256: str
-    """Of the downloaded file, before it was unpacked."""
-    size: int
-    """Bytes of the downloaded file."""
+    record: Record
     is_new: bool
     """Whether this call downloaded it."""
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What is stored about a downloaded file."""
-
-    url: str
-    sha256: str
-    size: int
-    mtime_ns: int
-    """Of the local file; 0 for a folder."""
 
 
 def fetch(
@@ -126,13 +107,14 @@ def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[
 def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
     try:
         if (record := _find(target)) is not None:  # also in a read-only folder
-            return _fetched(target, record, is_new=False)
+            return Fetched(target.path, record, is_new=False)
         target.state.mkdir(parents=True, exist_ok=True)
         with lock.hold(target.state, math.inf, f"{target.name}.lock"):
             if (record := _find(target)) is not None:  # another process was first
-                return _fetched(target, record, is_new=False)
+                return Fetched(target.path, record, is_new=False)
             with _source(target, timeout_s) as source, Part(target) as part:
-                return _fetched(target, _download(target, source, options, part), is_new=True)
+                record = _download(target, source, options, part)
+                return Fetched(target.path, record, is_new=True)
     except (StorageError, OSError) as error:
         cause = error.error if isinstance(error, StorageError) else error
         message = f"cannot write {cause.filename or target.folder}: {cause.strerror or cause}"
@@ -140,25 +122,19 @@ def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
         raise FetchError(message, str(target.file.url), fix) from error
 
 
-def _fetched(target: Target, record: _Record, is_new: bool) -> Fetched:
-    url = str(target.file.url)
-    return Fetched(target.name, url, target.path, record.sha256, record.size, is_new)
-
-
-def _download(target: Target, source: Source, options: Options, part: Part) -> _Record:
+def _download(target: Target, source: Source, options: Options, part: Part) -> Record:
     resumed = f", resuming after {size(part.size)}" if part.size else ""
     options.print(f"{target.path}: downloading {target.file.url}{resumed}")
     try:
         transfer(target, source, options, part)
     except KeyboardInterrupt:
         if part.size:
-            kept = f"{size(part.size)} are kept; the same command resumes"
-            options.print(f"{target.name}: {kept}")
+            options.print(f"{target.name}: {size(part.size)} are kept; the same command resumes")
         raise
     record = _move_into_place(target, part, options)
-    checked = f"; to check it the next time, write  sha256: {part.sha256}"
-    if target.file.sha256 is not None:
-        checked = ", checksum correct"
+    is_checked = target.file.sha256 is not None
+    add = f"; to check it the next time, write  sha256: {part.sha256}"
+    checked = ", checksum correct" if is_checked else add
     options.print(f"{target.path}: {size(part.size)} downloaded{checked}")
     return record
 
@@ -186,44 +162,28 @@ def _source(target: Target, timeout_s: float) -> AbstractContextManager[Source]:
     return WebSource(url, str(shown), timeout_s)
 
 
-def _find(target: Target) -> _Record | None:
+def _find(target: Target) -> Record | None:
     """The record of the file at the target's path; None if it has to be downloaded.
 
     Raises SettingsError if another file is there: files of the user are never replaced. Reads the
     disk.
     """
-    if not target.path.exists():
+    path, url = target.path, str(target.file.url)
+    if not path.exists():
         return None
-    declared = (target.file.sha256 or "").lower()
-    record = read_record(_Record, _record_path(target))
-    if record is None:
-        return _adopt(target, declared)
-    if _mtime_ns(target.path) != record.mtime_ns:
-        if target.kind is not None or sha256_of(target.path).hexdigest() != record.sha256:
-            raise _occupied(target, "was changed after it was downloaded")
-        record = _remember(target, replace(record, mtime_ns=_mtime_ns(target.path)))
-    if declared == record.sha256:
-        return record
-    if record.url != target.file.url:
+    declared = target.file.sha256 or ""
+    record = read_record(_record_path(target)) or Record(url, None, declared)  # copied by the user
+    if record.mtime_ns != _mtime_ns(path):
+        if target.kind or not record.sha256 or sha256_of(path).hexdigest() != record.sha256:
+            raise _occupied(target, "is not the declared file, or was changed")
+        record = replace(record, size=path.stat().st_size, mtime_ns=_mtime_ns(path))
+        with suppress(OSError):  # a read-only folder: the file is read again the next time
+            target.state.mkdir(exist_ok=True)
+            record.write(_record_path(target))
+    if declared not in ("", record.sha256):
+        raise _occupied(target, f"has the checksum {record.sha256}, not the declared one")
+    if not declared and record.url != url:
         raise _occupied(target, f"was downloaded from {record.url}")
-    return None if declared else record
-
-
-def _adopt(target: Target, declared: str) -> _Record:
-    """The record of a file that the user put there, if it has the declared checksum."""
-    if target.kind is not None or not declared or not target.path.is_file():
-        raise _occupied(target, "exists, and was not downloaded by this program")
-    if (found := sha256_of(target.path).hexdigest()) != declared:
-        raise _occupied(target, f"exists, with the checksum {found}")
-    about = target.path.stat()
-    record = _Record(str(target.file.url), found, about.st_size, about.st_mtime_ns)
-    return _remember(target, record)
-
-
-def _remember(target: Target, record: _Record) -> _Record:
-    with suppress(OSError):  # a read-only folder: the file is read again the next time
-        target.state.mkdir(exist_ok=True)
-        write_record(_record_path(target), record)
     return record
 
 
@@ -243,52 +203,38 @@ def _mtime_ns(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def _move_into_place(target: Target, part: Part, options: Options) -> _Record:
+def _move_into_place(target: Target, part: Part, options: Options) -> Record:
     """Move or unpack `part` to `target.path`, completely or not at all. Touches the disk.
 
     Raises SettingsError if the archive is broken or unsafe; nothing of it stays.
     """
-    new = part.path
-    if target.kind is not None:
-        new = target.state / f"{target.name}.unpacking"
-        _remove(new)  # of a start that was killed
+    new = folder = target.state / f"{target.name}.unpacking"
+    _remove(folder)  # of a start that was killed
 
     def progress(count: int) -> None:
-        options.draw(Progress(target.name, count, None, count, is_unpacking=True))
+        options.draw(Progress(target.name, count, None, is_unpacking=True))
 
     try:
-        if target.kind is not None:
-            unpack(part.path, target.kind, new, options.max_bytes, progress)
-        found = (
-            [path for path in new.iterdir() if path.name != _MACOS_METADATA] if new.is_dir() else []
-        )
-        is_nested = len(found) == 1 and found[0].is_dir() and not found[0].is_symlink()
-        record = _replace(target, part, found[0] if is_nested else new)
+        if target.kind is None:
+            new = part.path
+        else:
+            unpack(part.path, target.kind, folder, options.max_bytes, progress)
+        if new.is_dir():
+            found = [path for path in new.iterdir() if path.name != "__MACOSX"]
+            if len(found) == 1 and found[0].is_dir() and not found[0].is_symlink():
+                [new] = found
+        url = str(target.file.url)
+        record = Record(url, part.version, part.sha256, part.size, _mtime_ns(new))
+        # First: after a kill between the two lines the next start downloads again.
+        record.write(_record_path(target))
+        new.replace(target.path)
     except ArchiveError as error:
         part.discard()
         fix = "unpack: no  to keep it as it is"
         raise settings_error(f"{target.name} {error}", str(target.file.url), fix=fix) from None
     finally:
-        if target.kind is not None:
-            _remove(new)
+        _remove(folder)
     part.discard()
-    return record
-
-
-def _replace(target: Target, part: Part, new: Path) -> _Record:
-    """Move `new` to the target's path; after a kill at any line the next start recognizes it."""
-    record = _Record(str(target.file.url), part.sha256, part.size, _mtime_ns(new))
-    if not target.path.exists():
-        write_record(_record_path(target), record)
-        new.replace(target.path)
-        return record
-    old = target.state / f"{target.name}.old"
-    _remove(old)
-    if target.path.is_dir():  # no system replaces a folder atomically
-        target.path.replace(old)
-    new.replace(target.path)
-    write_record(_record_path(target), record)
-    _remove(old)
     return record
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -22,7 +21,6 @@ from launcher.download.console import Draw, Print, Progress
 from training.logging.quantities import duration, size
 from training.storage import atomic_write
 
-_Record = TypeVar("_Record")
 _PIECE_BYTES = 1 << 20
 _PROGRESS_BYTES = 1 << 20
 """An attempt that transfers this much resets the count of failures."""
@@ -44,14 +42,14 @@ class Transient(Exception):
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
-        self.reason, self.wait_s = reason, wait_s
+        self.wait_s = wait_s
 
 
 class Mismatch(Transient):
     """The part on disk does not belong to the file on the server: it starts from byte 0."""
 
     def __init__(self) -> None:
-        super().__init__("the file on the server is another version")
+        super().__init__("the file on the server is another version; restarting from byte 0")
 
 
 def settings_error(
@@ -66,36 +64,19 @@ def settings_error(
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """The version of a file, as the server states it; both may be None."""
-
-    etag: str | None = None
-    modified: str | None = None
-
-    @property
-    def strong(self) -> str | None:
-        """The value for If-Range; None if versions cannot be distinguished byte by byte.
-
-        Source: RFC 9110, section 13.1.5: no weak entity tag.
-        """
-        if self.etag is not None and not self.etag.startswith("W/"):
-            return self.etag
-        return self.modified
-
-
-@dataclass(frozen=True)
 class Body:
     """The bytes of a file from `start` on."""
 
     start: int
     total: int | None
     """Bytes of the whole file; None: unknown."""
-    stamp: Stamp
+    version: str | None
+    """As the server states it; None: two versions cannot be distinguished."""
     pieces: Iterator[bytes]
     """Raises Transient if the connection breaks."""
 
 
-Source = Callable[[int, Stamp], Body]
+Source = Callable[[int, str | None], Body]
 """The bytes of a file from a position on, if it still has the version; else from 0.
 
 Raises Transient, Mismatch, and SettingsError if a retry cannot help.
@@ -107,17 +88,13 @@ def local_source(url: str) -> Source:
     path = Path(url2pathname(urlsplit(url).path))
 
     def pieces() -> Iterator[bytes]:
-        try:
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE_BYTES):
-                    yield piece
-        except OSError as error:
-            raise settings_error(f"cannot read the file: {error.strerror or error}", url) from None
+        with path.open("rb") as file:
+            yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
-    def open_file(start: int, stamp: Stamp) -> Body:
-        if not path.is_file():
-            raise settings_error("not a file", url, fix="--data PATH  for a folder")
-        return Body(0, path.stat().st_size, Stamp(), pieces())
+    def open_file(start: int, version: str | None) -> Body:
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise settings_error("not a readable file", url, fix="--data PATH  for a folder")
+        return Body(0, path.stat().st_size, None, pieces())
 
     return open_file
 
@@ -136,8 +113,29 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _PartRecord(Stamp):
-    url: str = ""
+class Record:
+    """What is stored about a download: of a part URL and version, of a complete file all."""
+
+    url: str
+    """Without secrets."""
+    version: str | None
+    sha256: str = ""
+    """Of the downloaded file, before it was unpacked."""
+    size: int = 0
+    mtime_ns: int = -1
+    """Of the local file; 0 for a folder."""
+
+    def write(self, path: Path) -> None:
+        """Write JSON, atomically. Touches the disk. Raises OSError."""
+        atomic_write(path, TypeAdapter(Record).dump_json(self, indent=1))
+
+
+def read_record(path: Path) -> Record | None:
+    """A record that was written; None if it is missing or invalid. Reads the disk."""
+    try:
+        return TypeAdapter(Record).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValueError):
+        return None
 
 
 class Part:
@@ -146,18 +144,20 @@ class Part:
     A part of another URL is discarded.
     """
 
+    version: str | None
+    was_resumed: bool
+    """Whether the bytes are from more than one response."""
+
     def __init__(self, target: Target) -> None:
         self.path = target.state / f"{target.name}.part"
         self._record = target.state / f"{target.name}.part.json"
         self._url = str(target.file.url)
         self._file = self.path.open("a+b", buffering=0)  # no byte is lost if we are killed
-        record = read_record(_PartRecord, self._record)
+        record = read_record(self._record)
         if record is None or record.url != self._url:
             self.clear()
             return
-        self.stamp: Stamp = record
-        self.was_resumed = False
-        """Whether the bytes are from more than one response."""
+        self.version, self.was_resumed = record.version, False
         self._hash = sha256_of(self.path)
         self.size = self.path.stat().st_size
 
@@ -178,13 +178,13 @@ class Part:
         """Start from byte 0."""
         self._file.truncate(0)
         self._hash, self.size = hashlib.sha256(), 0
-        self.stamp, self.was_resumed = Stamp(), False
+        self.version, self.was_resumed = None, False
         self._record.unlink(missing_ok=True)
 
-    def set_version(self, stamp: Stamp) -> None:
+    def set_version(self, version: str | None) -> None:
         """Record the version of the file that this is a part of."""
-        self.stamp = stamp
-        write_record(self._record, _PartRecord(stamp.etag, stamp.modified, self._url))
+        self.version = version
+        Record(self._url, version).write(self._record)
 
     def write(self, piece: bytes) -> None:
         """Append `piece`."""
@@ -213,87 +213,62 @@ def sha256_of(path: Path) -> hashlib._Hash:
     return digest
 
 
-def write_record(path: Path, record: Any) -> None:
-    """Write a dataclass as JSON, atomically. Touches the disk. Raises OSError."""
-    atomic_write(path, f"{json.dumps(asdict(record), indent=1)}\n".encode())
-
-
-def read_record(kind: type[_Record], path: Path) -> _Record | None:
-    """What `write_record` wrote; None if it is missing or invalid. Reads the disk."""
-    try:
-        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
-    except (OSError, ValueError):
-        return None
-
-
 def transfer(target: Target, source: Source, options: Options, part: Part) -> None:
     """Transfer all of a file into `part`, and check its size and checksum.
 
     Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
     Touches the network and the disk.
     """
-    _with_retries(target, source, options, part)
-    try:
-        _check_content(target, part)
-    except Mismatch:
-        # The file may have changed between two attempts without a new version.
-        options.print(f"{target.name}: wrong checksum; restarting from byte 0")
-        part.clear()
-        _with_retries(target, source, options, part)
-        _check_content(target, part)
+    failures = 0
+    while part.sha256 != target.file.sha256:  # complete already if a later step failed
+        before = part.size
+        try:
+            _attempt(target, source, options, part)
+            break
+        except Transient as error:
+            failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
+            if isinstance(error, Mismatch):
+                part.clear()
+            _wait(target, error, failures, options, part)
     part.sync()
 
 
-def _with_retries(target: Target, source: Source, options: Options, part: Part) -> None:
-    failures = 0
-    if target.file.sha256 is not None and part.sha256 == target.file.sha256.lower():
-        return  # complete, but a later step failed
-    while True:
-        before = part.size
-        try:
-            return _attempt(target, source, options, part)
-        except Transient as transient:
-            error = transient
-        if isinstance(error, Mismatch):
-            part.clear()
-        failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
-        too_long = error.wait_s > _MAX_RETRY_AFTER_S
-        if failures > options.retries or too_long:
-            waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
-            tried = "" if waits or failures == 1 else f", {failures} times in a row"
-            kept = f"; {size(part.size)} are kept" if part.size else ""
-            message = f"cannot download {target.name}: {error.reason}{waits}{tried}{kept}"
-            raise FetchError(
-                message, target.file.url, "run the same command again later: it resumes"
-            )
-        backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
-        wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
-        attempt = f"attempt {failures + 1} of {options.retries + 1}"
-        options.print(f"{target.name}: {error.reason}; {attempt} in {duration(wait_s)}")
-        options.sleep(wait_s)
+def _wait(target: Target, error: Transient, failures: int, options: Options, part: Part) -> None:
+    """Wait before the next attempt. Raises FetchError after too many failures in a row."""
+    too_long = error.wait_s > _MAX_RETRY_AFTER_S
+    if failures > options.retries or too_long:
+        waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
+        tried = "" if waits or failures == 1 else f", {failures} times in a row"
+        kept = f"; {size(part.size)} are kept" if part.size else ""
+        message = f"cannot download {target.name}: {error}{waits}{tried}{kept}"
+        raise FetchError(message, target.file.url, "run the same command again later: it resumes")
+    backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
+    wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
+    attempt = f"attempt {failures + 1} of {options.retries + 1}"
+    options.print(f"{target.name}: {error}; {attempt} in {duration(wait_s)}")
+    options.sleep(wait_s)
 
 
 def _attempt(target: Target, source: Source, options: Options, part: Part) -> None:
-    if part.size and part.stamp.strong is None and target.file.sha256 is None:
+    if part.size and part.version is None and target.file.sha256 is None:
         part.clear()  # nothing can tell whether the rest belongs to it
-    body = source(part.size, part.stamp)
+    body = source(part.size, part.version)
     if body.start != part.size:
         part.clear()
     part.was_resumed |= body.start > 0
     _check_size(target, target.file.size if body.total is None else body.total, options, part)
-    part.set_version(body.stamp)
+    part.set_version(body.version)
     most = options.max_bytes if body.total is None else body.total
-    resumed_at = part.size
     for piece in body.pieces:
         if part.size + len(piece) > most:
             part.discard()
-            if body.total is None:
-                raise _too_large(target, most, f"more than {size(most)}")
-            raise settings_error(f"more than the announced {most} bytes arrived", target.file.url)
+            what = "download.max_gb allows" if body.total is None else "the server announced"
+            raise settings_error(f"{target.name} has more bytes than {what}", target.file.url)
         part.write(piece)
-        options.draw(Progress(target.name, part.size, body.total, part.size - resumed_at))
+        options.draw(Progress(target.name, part.size, body.total))
     if body.total is not None and part.size < body.total:
         raise Transient(f"only {part.size} of {body.total} bytes arrived")
+    _check_content(target, part)
 
 
 def _check_content(target: Target, part: Part) -> None:
@@ -301,25 +276,22 @@ def _check_content(target: Target, part: Part) -> None:
 
     Raises Mismatch if the part is from several attempts; else SettingsError, and discards it.
     """
-    file, wrong = target.file, None
-    if file.size is not None and part.size != file.size:
-        wrong = ("size", f"{part.size} bytes", f"{file.size} bytes")
-    if file.sha256 is not None and part.sha256 != file.sha256.lower():
-        wrong = ("sha256", part.sha256, file.sha256.lower())
-    if wrong is None:
+    facts = ("size", part.size, target.file.size), ("sha256", part.sha256, target.file.sha256)
+    wrong = [fact for fact in facts if fact[2] is not None and fact[1] != fact[2]]
+    if not wrong:
         return
     if part.was_resumed:
         raise Mismatch
     part.discard()
-    raise _not_declared(target, *wrong)
+    raise _not_declared(target, *wrong[0])
 
 
-def _not_declared(target: Target, key: str, actual: str, declared: str) -> SettingsError:
+def _not_declared(target: Target, key: str, found: object, declared: object) -> SettingsError:
     return settings_error(
-        f"{target.name} has {key} {actual}: not the declared one",
+        f"{target.name} has {key} {found}: not the declared one",
         target.file.url,
-        allowed=declared,
-        fix=f"check the URL; if the file changed, set  {key}: {actual.split()[0]}",
+        allowed=str(declared),
+        fix=f"check the URL; if the file changed, set  {key}: {found}",
     )
 
 
@@ -328,9 +300,10 @@ def _check_size(target: Target, total: int | None, options: Options, part: Part)
         return
     declared, left = target.file.size, total - part.size
     if declared is not None and total != declared:
-        raise _not_declared(target, "size", f"{total} bytes", f"{declared} bytes")
+        raise _not_declared(target, "size", total, declared)
     if total > options.max_bytes:
-        raise _too_large(target, options.max_bytes, size(total))
+        allowed = f"at most {options.max_bytes / 1e9:g} GB (download.max_gb)"
+        raise settings_error(f"{target.name} has {size(total)}", target.file.url, allowed)
     if left > (free := shutil.disk_usage(target.state).free):
         raise settings_error(
             f"{target.name} needs {size(left)} more; the disk of {target.folder} has "
@@ -338,12 +311,3 @@ def _check_size(target: Target, total: int | None, options: Options, part: Part)
             target.file.url,
             fix="download.folder: DIR  on another disk",
         )
-
-
-def _too_large(target: Target, max_bytes: int, found: str) -> SettingsError:
-    return settings_error(
-        f"{target.name} has {found}",
-        target.file.url,
-        allowed=f"at most {max_bytes / 1e9:g} GB (download.max_gb)",
-        fix="download.max_gb: N  for a higher limit",
-    )

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from email.utils import mktime_tz, parsedate_tz
 from http.client import responses
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import requests
 from requests import exceptions
 
-from launcher.base import redaction
-from launcher.download.transfer import Body, Mismatch, Stamp, Transient, settings_error
+from launcher.download.transfer import Body, Mismatch, Transient, settings_error
 
 _PIECE_BYTES = 1 << 14
 """At most this much is lost if a connection breaks."""
@@ -25,8 +24,6 @@ _BROKEN = (
     exceptions.ChunkedEncodingError,
     exceptions.ContentDecodingError,
 )
-_RETRIED = (408, 425, 429)
-"""Besides 5xx."""
 _LOGIN = (
     "put user and password into ~/.netrc, or use  https://${USER}:${PASSWORD}@HOST/…  with "
     "environment variables"
@@ -47,32 +44,22 @@ class WebSource(requests.Session):
         self.max_redirects = _MAX_REDIRECTS
         self._url, self._shown, self._timeout_s = url, shown, timeout_s
 
-    def __call__(self, start: int, stamp: Stamp) -> Body:
+    def __call__(self, start: int, version: str | None) -> Body:
         """See transfer.Source. Touches the network."""
         headers = {"User-Agent": "gearshift", "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-            if stamp.strong is not None:
-                headers["If-Range"] = stamp.strong
-        return self._body(self._response(headers), start, stamp)
+            if version is not None:
+                headers["If-Range"] = version
+        return self._body(self._response(headers), start, version)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """The address that a response redirects to. Raises SettingsError for an unsafe one."""
+        """The address that a response redirects to. Raises SettingsError from https to http."""
         location: str | None = super().get_redirect_target(resp)
-        if location is None:
-            return None
-        try:
-            old, new = urlsplit(resp.url), urlsplit(urljoin(resp.url, location))
-            is_web = new.scheme in ("http", "https") and redaction.url_problem(new.geturl()) is None
-        except ValueError:
-            is_web = False
-        if not is_web:
-            scheme = location.partition(":")[0] if ":" in location else "nothing"
-            message = f"the server redirects to {scheme[:20]}:, not to a web address"
-            raise settings_error(message, self._shown, "redirects to http and https")
-        if old.scheme == "https" and new.scheme == "http":
-            message = f"the server redirects from https to http, at {new.hostname}"
-            raise settings_error(message, self._shown, "redirects to https")
+        if location is not None:
+            new = urljoin(resp.url, location)
+            if resp.url.startswith("https:") and new.startswith("http:"):
+                raise settings_error("the server redirects from https to http", self._shown)
         return location
 
     def _response(self, headers: dict[str, str]) -> requests.Response:
@@ -80,29 +67,29 @@ class WebSource(requests.Session):
             return self.get(self._url, headers=headers, stream=True, timeout=self._timeout_s)
         except exceptions.TooManyRedirects:
             message = f"the server redirects more than {_MAX_REDIRECTS} times"
-            raise settings_error(message, self._shown) from None
         except _BROKEN as error:
-            reason = _reason(error)
-            if isinstance(error, exceptions.SSLError) and "certificate" in str(error).lower():
-                message = f"the server's certificate is not trusted: {reason}"
-                fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
-                raise settings_error(message, self._shown, fix=fix) from None
-            raise Transient(reason) from None
-        except exceptions.RequestException as error:  # for example an invalid host name
-            raise settings_error(f"cannot use the URL: {_reason(error)}", self._shown) from None
+            message = _reason(error)
+            if not isinstance(error, exceptions.SSLError) or "certificate" not in str(error):
+                raise Transient(message) from None
+            message = f"the server's certificate is not trusted: {message}"
+            fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
+            raise settings_error(message, self._shown, fix=fix) from None
+        except ValueError:  # of requests too: no host, or another scheme
+            message = "this URL, or the one it redirects to, is not a usable http or https URL"
+        raise settings_error(message, self._shown)
 
-    def _body(self, response: requests.Response, start: int, stamp: Stamp) -> Body:
+    def _body(self, response: requests.Response, start: int, version: str | None) -> Body:
         status, headers = response.status_code, response.headers
         span = _RANGE.fullmatch(headers.get("Content-Range", ""))
         if status == 416 and start:
             response.close()
             if span and span[3] == str(start):  # nothing is missing
-                return Body(start, start, stamp, iter(()))
+                return Body(start, start, version, iter(()))
             raise Mismatch
         if status not in (200, 206):
             response.close()
             message = f"the server responds {status} {responses.get(status, '')}".rstrip()
-            if status in _RETRIED or 500 <= status < 600:
+            if status in (408, 425, 429) or 500 <= status < 600:
                 raise Transient(message, _retry_after_s(headers.get("Retry-After", "")))
             fix = _FIXES.get(status, "check whether the URL opens in a browser")
             raise settings_error(message, self._shown, fix=fix)
@@ -110,12 +97,11 @@ class WebSource(requests.Session):
             response.close()
             message = f"the server sends the file as {encoding}, unrequested"
             raise settings_error(message, self._shown)
-        now = Stamp(headers.get("ETag"), headers.get("Last-Modified"))
+        now = _version(response)
         if status == 200:
             return Body(0, _length(response), now, _pieces(response))
-        versions = ((stamp.etag, now.etag), (stamp.modified, now.modified))
-        changed = any(None not in pair and pair[0] != pair[1] for pair in versions)
-        if not start or span is None or span[1] != str(start) or changed:
+        has_changed = None not in (version, now) and version != now
+        if not start or span is None or span[1] != str(start) or has_changed:
             response.close()
             raise Mismatch
         total = None if span[3] == "*" else int(span[3])
@@ -128,6 +114,13 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
             yield from response.iter_content(_PIECE_BYTES)
         except _BROKEN as error:
             raise Transient(_reason(error)) from None
+
+
+def _version(response: requests.Response) -> str | None:
+    """The validator for If-Range; no weak entity tag. Source: RFC 9110, section 13.1.5."""
+    etag = response.headers.get("ETag", "W/")
+    version: str | None = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+    return version
 
 
 def _length(response: requests.Response) -> int | None:
@@ -144,18 +137,9 @@ def _retry_after_s(text: str) -> float:
     return max(0.0, mktime_tz(date) - time.time()) if date else 0.0
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     """Why a connection failed, without the URL, which may contain a secret."""
-    causes: list[BaseException] = []
-    left: list[object] = [error]
-    while left:
-        cause = left.pop()
-        if isinstance(cause, BaseException) and cause not in causes:
-            causes.append(cause)
-            left += [*cause.args, cause.__cause__, cause.__context__, getattr(cause, "reason", 0)]
-    if any("Timeout" in type(cause).__name__ for cause in causes):
+    if "timed out" in str(error):
         return "the server does not respond"
-    for cause in reversed(causes):
-        if isinstance(cause, OSError) and cause.strerror and cause.errno:
-            return cause.strerror.lower()
-    return f"the connection broke ({type(causes[-1]).__name__})"
+    causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+    return causes[-1].lower() if causes else f"the connection broke ({type(error).__name__})"

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from launcher.download.console import Progress, TransferRate, console, describe
+from launcher.download.console import Progress, console
 
 MIB = 1 << 20
 
@@ -22,28 +22,31 @@ def clock():
     return Clock()
 
 
-def at(done, total=100 * MIB, new=None, **more):
-    return Progress("set.zip", done, total, done if new is None else new, **more)
+def at(done, total=100 * MIB, **more):
+    return Progress("set.zip", done, total, **more)
 
 
-def test_the_rate_is_of_the_current_attempt(clock):
-    rate = TransferRate(clock)
-    assert rate.update(at(50 * MIB, new=MIB)) is None
-    clock.s = 2
-    assert rate.update(at(60 * MIB, new=11 * MIB)) == 5 * MIB
-    clock.s = 10
-    assert rate.update(at(61 * MIB, new=MIB)) is None  # another attempt
-    clock.s = 11
-    assert rate.update(at(63 * MIB, new=3 * MIB)) == 2 * MIB
-    assert rate.update(at(3 * MIB, is_unpacking=True)) is None
+def lines(clock, *drawn):
+    """The lines of progress drawn ten seconds apart."""
+    out = io.StringIO()
+    with console(out, clock) as (_, draw):
+        for progress in drawn:
+            draw(progress)
+            clock.s += 10
+    return out.getvalue().splitlines()
 
 
-def test_unknown_values_are_left_out():
-    assert describe(at(5 * MIB), 1 * MIB) == ["5.0 MiB of 100.0 MiB", "1.0 MiB/s", "ETA 1m35s"]
-    assert describe(at(5 * MIB, None), None) == ["5.0 MiB so far"]
-    assert describe(at(5 * MIB, None, is_unpacking=True), 1 * MIB) == [
-        "5.0 MiB unpacked",
-        "1.0 MiB/s",
+def test_the_rate_is_of_the_current_file_and_attempt(clock):
+    first = [at(done * MIB) for done in (50, 60, 70)]
+    again = [at(done * MIB) for done in (0, 20, 40)]
+    unpacking = at(3 * MIB, None, is_unpacking=True)
+    assert lines(clock, *first, *again, unpacking) == [
+        "set.zip: 60.0 MiB of 100.0 MiB",
+        "set.zip: 70.0 MiB of 100.0 MiB, 1.0 MiB/s, ETA 30 s",
+        "set.zip: 0 B of 100.0 MiB",
+        "set.zip: 20.0 MiB of 100.0 MiB",
+        "set.zip: 40.0 MiB of 100.0 MiB, 2.0 MiB/s, ETA 30 s",
+        "set.zip, unpacking: 3.0 MiB so far",
     ]
 
 
@@ -54,9 +57,9 @@ def test_a_file_gets_a_line_every_ten_seconds(clock):
         for second in range(31):
             clock.s = second
             draw(at(second * MIB))
-    lines = out.getvalue().splitlines()
-    assert lines[:2] == ["set: downloading", "set.zip: 10.0 MiB of 100.0 MiB, 1.0 MiB/s, ETA 1m30s"]
-    assert len(lines) == 4
+    found = out.getvalue().splitlines()
+    assert found[:2] == ["set: downloading", "set.zip: 10.0 MiB of 100.0 MiB, 1.0 MiB/s, ETA 1m30s"]
+    assert len(found) == 4
 
 
 class Screen(io.StringIO):
@@ -69,9 +72,9 @@ def test_a_terminal_gets_a_bar_that_is_removed_at_the_end(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = Screen()
     with console(out, clock) as (print, draw):
-        draw(at(0))
-        clock.s = 10
-        draw(at(10 * MIB))
+        for second in (0, 5, 10):
+            clock.s = second
+            draw(at(second * MIB))
         print("set: downloaded")
     text = out.getvalue()
     assert "━" in text and "10.0 MiB of 100.0 MiB" in text and "ETA 1m30s" in text

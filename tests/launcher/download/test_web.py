@@ -30,16 +30,8 @@ def test_a_redirect_to_the_web_is_followed(url, location):
     assert redirect(url, location) == location
 
 
-@pytest.mark.parametrize(
-    ("location", "message"),
-    [
-        ("http://h/b", "the server redirects from https to http, at h"),
-        ("file:///etc/passwd", "redirects to file:, not to a web address"),
-        ("data:,x", "redirects to data:, not to a web address"),
-        ("https://[::1/b", "not to a web address"),
-    ],
-)
-def test_an_unsafe_redirect_is_refused(location, message):
+def test_a_redirect_from_https_to_http_is_refused():
     with pytest.raises(SettingsError) as error:
-        redirect("https://ann:hidden@h/a", location)
-    assert message in str(error.value) and "hidden" not in str(error.value)
+        redirect("https://ann:hidden@h/a", "http://h/b")
+    assert "the server redirects from https to http" in str(error.value)
+    assert "hidden" not in str(error.value)
