@@ -11,4 +11,5 @@ CALM = Reading(
     host_bytes=2**30,
     gpu_reserved_bytes=2**31,
     gpu_driver_bytes=2**32,
+    gpu_others=10.0,
 )

@@ -24,6 +24,12 @@ _HELPS: Mapping[Action, frozenset[str]] = {
     Action.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
 }
 """Throttling steps in order, with the resources they help; no step frees a disk."""
+SHARED_PERCENT = 2.0
+"""Of a GPU's memory in use by other processes, from which on its limit applies.
+
+A run that has a GPU for itself may fill it: what does not fit fails in a step, and the step is
+repeated with a smaller micro-batch.
+"""
 _NEVER_FATAL = ("cpu",)
 """A run that uses all of its CPU time is healthy."""
 
@@ -214,8 +220,9 @@ def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
 
 
 def _over(reading: Reading, limits: Mapping[str, float]) -> list[str]:
-    values = reading.percents()
-    return [name for name, limit in limits.items() if _exceeds(values.get(name), limit)]
+    over = [name for name, limit in limits.items() if _exceeds(reading.percents().get(name), limit)]
+    is_shared = _exceeds(reading.gpu_others, SHARED_PERCENT)
+    return [name for name in over if name != "gpu" or is_shared]
 
 
 def _exceeds(value: float | None, limit: float | None) -> bool:

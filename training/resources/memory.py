@@ -30,6 +30,9 @@ _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 _UNKNOWN = -1
+_CONTEXT_BYTES = 2**30
+"""At most this much of a device belongs to a process outside of its allocator: the CUDA context,
+buffers of NCCL and cuBLAS."""
 
 
 def host_bytes() -> int:
@@ -180,11 +183,18 @@ class DeviceMemory:
     """Held by our own allocator, in use or not."""
     allocated: int
     """The part of `reserved` that holds tensors."""
+    own: int
+    """Held by this process, with the driver's and NCCL's buffers for it."""
 
     @property
     def percent(self) -> float:
         """Use in percent; what our allocator holds in reserve counts as free."""
         return 100 * (self.used - (self.reserved - self.allocated)) / self.total
+
+    @property
+    def others_percent(self) -> float:
+        """Use by other processes in percent."""
+        return 100 * max(0, self.used - self.own) / self.total
 
 
 def driver_memory(device: torch.device) -> DeviceMemory | None:
@@ -193,28 +203,35 @@ def driver_memory(device: torch.device) -> DeviceMemory | None:
         return None
     import torch
 
-    used, total = _from_nvml(device) or _from_runtime(device)
+    used, total, own = _from_nvml(device) or _from_runtime(device)
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    return DeviceMemory(used, total, reserved, allocated)
+    return DeviceMemory(used, total, reserved, allocated, own or reserved + _CONTEXT_BYTES)
 
 
-def _from_runtime(device: torch.device) -> tuple[int, int]:
+def _from_runtime(device: torch.device) -> tuple[int, int, int | None]:
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
-    return total - free, total
+    return total - free, total, None
 
 
-def _from_nvml(device: torch.device) -> tuple[int, int] | None:
-    """Without a call into the runtime that training uses; None if NVML does not know the device."""
+def _from_nvml(device: torch.device) -> tuple[int, int, int | None] | None:
+    """Bytes in use, in total and of this process, without a call into the runtime of training.
+
+    None if NVML does not know the device. The bytes of this process are None in a container that
+    has process ids of its own.
+    """
     nvml = _nvml()
     if nvml is None:
         return None
     try:
-        found = nvml.nvmlDeviceGetMemoryInfo(_nvml_handle(nvml, device))
+        handle = _nvml_handle(nvml, device)
+        found = nvml.nvmlDeviceGetMemoryInfo(handle)
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except nvml.NVMLError:  # such as a slice of a GPU, which NVML knows under other names
         return None
-    return found.used, found.total
+    own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+    return found.used, found.total, own[0] if own else None
 
 
 @cache

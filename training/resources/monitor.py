@@ -40,6 +40,8 @@ class Reading:
     """Of the CPU time this process may use, since the reading before; None: the first reading."""
     disk: float | None = None
     """Of the file system that holds the run folder."""
+    gpu_others: float | None = None
+    """Of device memory, by other processes than this one."""
 
     def facts(self) -> dict[str, float | int | None]:
         """The numbers by name, for events.jsonl."""
@@ -71,6 +73,7 @@ class ResourceReader:
             gpu_driver_bytes=None if device is None else device.used,
             cpu=self._cpu.percent(),
             disk=_disk(self._folder),
+            gpu_others=None if device is None else device.others_percent,
         )
 
 

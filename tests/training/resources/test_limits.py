@@ -240,6 +240,12 @@ def test_fewer_workers_do_not_help_a_full_device(machine: Machine):
     assert machine.throttled(replace(CALM, gpu=99.0), ALL) == Action.SMALLER_BATCH
 
 
+def test_a_run_alone_on_a_device_may_fill_it(machine: Machine):
+    alone = replace(CALM, gpu=99.0, gpu_others=0.5)
+    for _ in range(4):
+        assert machine.step(alone) == Action.NOTHING
+
+
 def test_a_busy_processor_costs_workers_and_never_the_run():
     busy = replace(CALM, cpu=99.0)
     machine = Machine(limits=Limits(cpu=90))

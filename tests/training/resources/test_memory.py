@@ -6,12 +6,14 @@ import mmap
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.training.tiny import RecordingCallback, one_rank, run_tiny
 from training.callbacks.base import Action
+from training.resources import memory
 from training.resources.memory import (
     CacheClearing,
     PeakMemory,
@@ -40,6 +42,26 @@ def test_host_memory_follows_allocation_and_release():
 def test_a_cpu_has_no_device_memory():
     assert device_bytes(CPU) is None
     assert peaks(CPU)["device"] is None
+
+
+@pytest.mark.parametrize(("pid", "others"), [(os.getpid(), 15.0), (1, 3.75)])
+def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, pid, others):
+    """With a process id that NVML does not show, a gigabyte outside the allocator is ours."""
+    gib = 2**30
+    process = SimpleNamespace(pid=pid, usedGpuMemory=5 * gib)
+    nvml = SimpleNamespace(
+        NVMLError=OSError,
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=8 * gib, total=20 * gib),
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: [process],
+    )
+    monkeypatch.setattr(memory, "_nvml", lambda: nvml)
+    monkeypatch.setattr(memory, "_nvml_handle", lambda nvml, device: "handle")
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int(6.25 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * gib)
+    found = memory.driver_memory(torch.device("cuda"))
+    assert found is not None
+    assert found.others_percent == others
+    assert found.percent == pytest.approx(100 * (8 - 4.25) / 20)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
