@@ -41,7 +41,7 @@ class PeersMissing(Exception):
 
 
 class World(Protocol):
-    """The processes that train together. Collective: sum, maximum, agree, broadcast, barrier."""
+    """The processes that train together. Collective: all methods but close."""
 
     rank: int
     size: int
@@ -64,6 +64,13 @@ class World(Protocol):
 
     def barrier(self, timeout_s: float | None = None) -> None:
         """Wait for every rank; raises TimeoutError after `timeout_s` (default: the group's own)."""
+
+    def rank_0_first(self, work: Callable[[], None]) -> None:
+        """Call `work` on rank 0, then on all others; each waits until all are done.
+
+        A rank waits as long as any other makes progress: it uses a processor or reads a file.
+        Raises TimeoutError, and whatever `work` raises.
+        """
 
     def close(self) -> None:
         """Leave the process group. Not collective."""

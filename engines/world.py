@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import torch
@@ -16,6 +16,7 @@ from engines.device import hardware_id, pick_device, use
 from engines.environment import RankInfo, read_ranks
 from engines.network import check_interfaces, interfaces, select_interface
 from engines.rendezvous import check_ranks, open_store
+from engines.turns import Turns
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -39,6 +40,8 @@ class ProcessWorld:
         self.device = device
         self._timeout_s = timeout_s
         self._hosts: dist.ProcessGroup | None = None
+        self._store: dist.Store | None = None
+        self._turns = 0
         self._owns_group = False
 
     def open_group(self, facts: Mapping[str, str] | None = None) -> None:
@@ -73,7 +76,7 @@ class ProcessWorld:
                 f"rank {self.rank} on {socket.gethostname()} could not join the other "
                 f"{self.size - 1}: {error}"
             ) from error
-        self._owns_group = True
+        self._owns_group, self._store = True, store
         # Flags and barriers go from host to host, so that no rank waits for its device.
         self._hosts = (
             dist.group.WORLD
@@ -125,6 +128,19 @@ class ProcessWorld:
             raise TimeoutError(
                 f"rank {self.rank} waited {seconds:g} s at a barrier: {error}"
             ) from error
+
+    def rank_0_first(self, work: Callable[[], None]) -> None:
+        """As `World.rank_0_first`."""
+        if self.size == 1:
+            return work()
+        assert self._store is not None
+        self._turns += 1
+        turns = Turns(self._store, f"setup of the data ({self._turns})", self._timeout_s)
+        for ranks, is_mine in ((1, self.rank == 0), (self.size, self.rank != 0)):
+            if is_mine:
+                with turns.turn():
+                    work()
+            turns.wait(ranks)
 
     def close(self) -> None:
         """As `World.close`."""

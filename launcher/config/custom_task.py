@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
@@ -27,9 +27,6 @@ from launcher.config.presets import Block, FamilyFile
 from launcher.config.settings_file import Node
 from models.base import Context, Task
 from models.catalog import FAMILIES, Stage, is_custom
-
-if TYPE_CHECKING:
-    from engines.base import World
 
 KEY, FOLDER = "model.family", "model.folder"
 LEGAL = "package.module:Class, where Python finds the module from here"
@@ -432,15 +429,3 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     module, _, name = FAMILIES[family].task.partition(":")
     built: Callable[[Any, Any, Context], Task] = getattr(import_module(module), name)
     return built
-
-
-def set_up_task(task: Task, world: World) -> None:
-    """Let `task` read its data, on rank 0 first, and on the others with what that left. Collective.
-
-    Raises DataError.
-    """
-    if world.rank == 0:
-        task.setup()
-    world.barrier()
-    if world.rank != 0:
-        task.setup()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.custom_task import set_up_task, task_class
+from launcher.config.custom_task import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder
@@ -103,7 +103,7 @@ def _task(folder: ExperienceFolder, settings: Any, context: Context) -> Task:
 
 def _join(task: Task, first: Task, world: World, is_new: bool) -> None:
     try:
-        set_up_task(task, world)
+        world.rank_0_first(task.setup)
         if isinstance(task, ContinualTask):
             task.continue_from(first)
     except DataError:

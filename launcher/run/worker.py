@@ -19,7 +19,7 @@ from engines.world import open_world
 from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import deepspeed_config, validate
-from launcher.config.custom_task import set_up_task, task_class
+from launcher.config.custom_task import task_class
 from launcher.config.errors import where
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
@@ -203,7 +203,7 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
     )
     model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
     task = task_class(model.family)(model, data, context)
-    set_up_task(task, world)
+    world.rank_0_first(task.setup)
     validate.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.config.custom_task import set_up_task, task_class
+from launcher.config.custom_task import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import ExperienceSpec, resolve_experience
@@ -71,7 +71,7 @@ class ContinualRun:
         view: Any = TrackedSettings(resolve_experience(run, spec).settings)
         context = Context(0, self.share, self.folder, torch.device("cpu"))
         first = task_class(view.model.family)(view.model, view.data, context)
-        set_up_task(first, one_rank())
+        first.setup()
         return load_experience(spec, first, context, run.settings, one_rank())
 
 
