@@ -25,7 +25,7 @@ THEIRS = {
     "slurm": {"pydantic"},
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
     "models": {
-        *("torch", "numpy", "pydantic", "safetensors", "tokenizers", "transformers"),
+        *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
         *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
     },
     "training": {

@@ -15,6 +15,7 @@ from models.base import DataError
 from models.common import subwords
 from models.common.subwords import TOKENIZER_FILE
 from models.language.readers.records import Turn
+from models.language.tokens import words
 from models.language.tokens.tokenizer import RESERVED, TAGS
 
 TRAINED_ON = 64 * 2**20
@@ -48,6 +49,8 @@ class BpeTokenizer:
         self.end = end
         pad = inner.token_to_id(PAD)
         self.pad = end if pad is None else pad
+        self._dtype = np.uint16 if self.size <= 2**16 else np.uint32
+        self._words = words.Words(inner, self._dtype) if words.can_cut(inner) else None
 
     def _first(self, names: Iterable[str]) -> int | None:
         found = (self.inner.token_to_id(name) for name in names)
@@ -59,8 +62,10 @@ class BpeTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`; special tokens written in it are plain text."""
+        if self._words is not None and (found := self._words.encode(text)) is not None:
+            return found
         numbers = self.inner.encode(text, add_special_tokens=False).ids
-        return np.array(numbers, dtype=np.uint16 if self.size <= 2**16 else np.uint32)
+        return np.array(numbers, dtype=self._dtype)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`."""

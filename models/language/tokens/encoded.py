@@ -6,6 +6,7 @@ import os
 from array import array
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -13,8 +14,17 @@ import numpy as np
 from models.base import DataError
 from models.common import cache
 from models.common.cache import ArrayFile
+from models.common.processes import in_order
+from models.common.progress import shown
 from models.language.readers.corpus import SMALL, VERSION, Corpus
+from models.language.readers.records import Document, Exchange
 from models.language.tokens.tokenizer import Tokenizer, prompt_and_answer
+
+Piece = tuple[int, np.ndarray, int]
+"""Number, tokens, and bytes of text in UTF-8."""
+Numbered = tuple[int, Document | Exchange]
+_BATCH, _BATCH_LETTERS = 256, 2**19
+"""At most so many documents or exchanges, and letters of them, are encoded at once."""
 
 
 class TokenStream(Protocol):
@@ -137,11 +147,13 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     """Write the arrays of Encoded. Raises DataError if the files changed."""
     kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
     tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
-    pieces = _documents(corpus, tokenizer) if corpus.is_text else _exchanges(corpus, tokenizer)
-    for number, vector, size in pieces:
+    start = np.array([tokenizer.end if tokenizer.start is None else tokenizer.start], kind)
+    for number, vector, size in _pieces(corpus, tokenizer):
         if number == len(ends):
             ends.append(0)
             text_bytes.append(0)
+            if corpus.is_text:
+                tokens.append(start)
         tokens.append(vector)
         ends[number] = tokens.length
         text_bytes[number] += size
@@ -153,21 +165,39 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
     corpus.check_unchanged()
 
 
-def _documents(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Piece, tokens and bytes of each document, or of each part of a long document."""
-    start = tokenizer.end if tokenizer.start is None else tokenizer.start
-    last = -1
-    for number, document in corpus.documents():
-        vector = tokenizer.encode(document.text)
-        if number != last:
-            vector = np.concatenate(([start], vector))
-            last = number
-        yield number, vector, len(document.text.encode())
+def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """The pieces in order; a long document comes in parts with one number."""
+    records: Iterator[Numbered] = corpus.documents() if corpus.is_text else corpus.exchanges()
+    batches = _batches(records)
+    if corpus.source.size <= SMALL:
+        yield from chain.from_iterable(_encode_batch(tokenizer, batch) for batch in batches)
+        return
+    kind, per_record = ("documents", 1) if corpus.is_text else ("exchanges", 2)
+    with shown(f"tokenizing {kind}", len(corpus)) as show:
+        for found in in_order(_encode_batch, tokenizer, batches):
+            show(found[-1][0] // per_record + 1)
+            yield from found
 
 
-def _exchanges(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Piece, tokens and bytes of each prompt and of each answer."""
-    for number, exchange in corpus.exchanges():
-        prompt, answer = prompt_and_answer(exchange.before, exchange.answer, tokenizer)
-        yield 2 * number, prompt, 0
-        yield 2 * number + 1, answer, len(exchange.answer.encode())
+def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
+    batch, letters = [], 0
+    for number, record in records:
+        batch.append((number, record))
+        letters += len(record.text if isinstance(record, Document) else record.answer)
+        if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
+
+
+def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
+    found: list[Piece] = []
+    for number, record in batch:
+        if isinstance(record, Document):
+            found.append((number, tokenizer.encode(record.text), len(record.text.encode())))
+        else:
+            prompt, answer = prompt_and_answer(record.before, record.answer, tokenizer)
+            found.append((2 * number, prompt, 0))
+            found.append((2 * number + 1, answer, len(record.answer.encode())))
+    return found

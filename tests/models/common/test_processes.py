@@ -1,0 +1,86 @@
+"""Work in several processes keeps its order, and ends with what started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+
+import psutil
+import pytest
+
+from models.common.processes import in_order
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems use one process")
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+
+def slow_at_first(tool, number):
+    time.sleep(0.2 if number == 0 else 0)
+    return tool, number, os.getpid()
+
+
+def test_results_come_in_order_from_several_processes():
+    found = list(in_order(slow_at_first, "tool", range(20)))
+    assert [(tool, number) for tool, number, _ in found] == [("tool", n) for n in range(20)]
+    processes = {process for _, _, process in found}
+    assert len(processes) == 2 and os.getpid() not in processes
+
+
+def test_batches_are_not_read_far_ahead():
+    read = []
+    results = in_order(slow_at_first, None, (read.append(n) or n for n in range(1000)))
+    next(results)
+    assert len(read) <= 8
+    results.close()
+
+
+def fail(tool, number):
+    raise ValueError(f"batch {number}")
+
+
+def test_an_error_is_raised_here():
+    with pytest.raises(ValueError, match="batch 0"):
+        list(in_order(fail, None, range(3)))
+
+
+def die(tool, number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_an_error():
+    with pytest.raises(BrokenProcessPool):
+        list(in_order(die, None, range(3)))
+
+
+PARENT = """
+import os, time
+from models.common.processes import in_order
+
+def show(tool, number):
+    time.sleep(0.1)
+    return os.getpid()
+
+os.sched_getaffinity = lambda pid: {0, 1}
+for process in in_order(show, None, range(10**6)):
+    print(process, flush=True)
+"""
+
+
+def test_the_processes_end_with_a_parent_that_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    children = {int(parent.stdout.readline()) for _ in range(6)}
+    assert all(map(psutil.pid_exists, children))
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 30
+    while any(map(psutil.pid_exists, children)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(psutil.pid_exists, children))
