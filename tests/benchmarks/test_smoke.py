@@ -12,7 +12,7 @@ import pytest
 from models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--steps", "4", "--warmup", "2", "--rounds", "1"]
+SMALL = ["--steps", "2", "--warmup", "1", "--rounds", "1"]
 
 
 def table_of(*args: str) -> list[str]:

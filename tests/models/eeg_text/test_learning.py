@@ -29,7 +29,7 @@ def test_tiny_generates_unseen_sentences_from_eeg(tmp_path):
 @pytest.mark.slow
 def test_tiny_ends_at_chance_on_noise(tmp_path):
     # The run itself has another exit code if a score is outside of its band.
-    found = run(tmp_path / "run", "--set", "data.control=noise")
+    found = run(tmp_path / "run", "--set", "data.control=noise", "--max-steps", "120")
     assert -3 <= found["val_rouge1_gain_in_se"] <= 2
     assert found["val_retrieval"] < 1 / 24 + 3 * (1 / 24 * 23 / 24 / 38) ** 0.5
     assert found["val_rouge1"] < 0.35
