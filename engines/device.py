@@ -14,6 +14,8 @@ from engines.base import EngineError
 
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
 """The variables that restrict the devices of a process."""
+_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""The variables that configure the allocator of device memory."""
 # Of malloc.h.
 _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 2**20
@@ -65,9 +67,16 @@ def devices() -> dict[str, int]:
 
 
 def use(device: torch.device) -> None:
-    """Make `device` the default of allocations without an index."""
+    """Make `device` the default of allocations without an index, and set up its allocator.
+
+    Expandable segments avoid fragments that are too small for the next allocation. A user's own
+    settings of the allocator win. Source: PyTorch's docs, "CUDA semantics", memory management.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        is_set = any(name in environment.variables() for name in _ALLOCATOR)
+        if sys.platform == "linux" and not is_set:
+            torch.cuda.memory._set_allocator_settings("expandable_segments:True")
     elif device.type == "xpu":
         torch.xpu.set_device(device)
 

@@ -41,9 +41,10 @@ def check_precision(
 
 
 def set_matmul_precision(precision: Precision) -> Callable[[], None]:
-    """Let matrix products and convolutions of fp32 tensors use TF32 for tf32 only.
+    """Let matrix products and convolutions of fp32 tensors use TF32 for tf32.
 
-    Sets flags of the process; returns a function that restores them.
+    Otherwise torch's defaults stay: TF32 in the convolutions of cuDNN, not in matrix products. Sets
+    flags of the process; returns a function that restores them.
     """
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
@@ -51,8 +52,9 @@ def set_matmul_precision(precision: Precision) -> Callable[[], None]:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
 
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
     return restore
 
 

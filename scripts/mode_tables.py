@@ -19,7 +19,9 @@ from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES, stages_of
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
-HAS_ALL = Machine(cores=64, ram_bytes=2**39, gpus=1, device="cuda", cpu_bf16=True, compiler=True)
+HAS_ALL = Machine(
+    cores=64, ram_bytes=2**39, gpus=1, device="cuda", cpu_bf16=True, gpu_bf16=True, compiler=True
+)
 """A machine that supports every mode."""
 HOME = {
     "event_seg": ("lite",),

@@ -138,7 +138,11 @@ def _check_nproc(
 def _precision(adaptation: Adaptation) -> None:
     precision, device = adaptation.get("precision"), adaptation.world.device
     cpu = "bf16" if adaptation.machine.cpu_bf16 else "fp32"
-    if device == "cpu" and precision in ("fp16", "tf32"):
+    if precision == "auto":
+        has_bf16 = adaptation.machine.gpu_bf16 and device in ("cuda", "xpu")
+        reason = "a GPU with bf16" if has_bf16 else "no GPU with bf16"
+        _fill(adaptation.values, "precision", "bf16" if has_bf16 else "fp32", reason)
+    elif device == "cpu" and precision in ("fp16", "tf32"):
         near = cpu if precision == "fp16" else "fp32"
         if adaptation.is_set("precision"):
             allowed = "fp32, bf16, bf16-params on a CPU"

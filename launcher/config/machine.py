@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import math
 import os
@@ -29,6 +30,8 @@ class Machine:
     """The fastest of cuda, xpu, mps and cpu."""
     cpu_bf16: bool
     """Whether the CPU multiplies bf16 natively."""
+    gpu_bf16: bool
+    """Whether every GPU does."""
     compiler: bool
     """Whether there is a C++ compiler."""
 
@@ -49,7 +52,7 @@ class Machine:
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
-    """What there is now: reads /proc, /sys and /dev, and asks nothing of a driver.
+    """What there is now: reads /proc, /sys and /dev, and asks NVIDIA's library about its GPUs.
 
     `group` is the folder of the process's control group, with the limits of a container.
     """
@@ -60,6 +63,7 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_cpuinfo()),
+        gpu_bf16=device == "xpu" or (device == "cuda" and min(_capabilities(), default=8) >= 8),
         compiler=environment.has_cxx_compiler(),
     )
 
@@ -130,6 +134,28 @@ def _nvidia() -> int:
     if Path("/dev/dxg").exists():  # Windows Subsystem for Linux has one device for all
         return 1
     return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
+
+
+def _capabilities() -> list[int]:
+    """The major compute capability of each NVIDIA GPU; bf16 begins with 8. Empty: unknown.
+
+    Source: NVML API reference, device queries.
+    """
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:  # no NVIDIA GPU, or a system without this library
+        return []
+    if nvml.nvmlInit_v2():
+        return []
+    count, found = ctypes.c_uint(), []
+    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    for index in range(count.value):
+        handle, major, minor = ctypes.c_void_p(), ctypes.c_int(8), ctypes.c_int()
+        nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
+        nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
+        found.append(major.value)
+    nvml.nvmlShutdown()
+    return found
 
 
 def _amd() -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engines.base import EngineError
-from engines.device import devices, hardware_id, pick_device
+from engines.device import devices, hardware_id, pick_device, use
 
 
 def test_auto_takes_an_existing_device() -> None:
@@ -31,6 +31,28 @@ def test_an_unknown_device_is_an_error_with_the_allowed_ones() -> None:
         EngineError, match="unknown device 'gpu'; allowed: auto, cuda, xpu, mps, cpu"
     ):
         pick_device("gpu")
+
+
+@pytest.mark.parametrize("variable", [None, "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_segments_of_device_memory_expand_unless_the_user_set_the_allocator(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "max_split_size_mb:512")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    given: list[str] = []
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", given.append)
+    use(torch.device("cuda", 0))
+    assert given == ([] if variable else ["expandable_segments:True"])
+
+
+@pytest.mark.gpu
+def test_expandable_segments_are_on() -> None:
+    use(torch.device("cuda", 0))
+    torch.ones(2**20, device="cuda")
+    assert any(s["is_expandable"] for s in torch.cuda.memory_snapshot())
 
 
 @pytest.mark.gpu

@@ -56,16 +56,21 @@ def test_a_deep_copy_calls_its_own_weights() -> None:
     assert (other(x)["y"] == 0).all() and not (model(x)["y"] == 0).all()
 
 
-def test_flags_of_the_process_are_restored() -> None:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+def tf32_flags() -> tuple[str, bool]:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+
+def test_tf32_is_set_for_tf32_only_and_restored() -> None:
+    before = tf32_flags()
+    assert before[1], "convolutions use TF32 by torch's default"
+    for precision in ("fp32", "bf16", "fp16"):
+        restore = set_matmul_precision(precision)
+        assert tf32_flags() == before
+        restore()
     restore = set_matmul_precision("tf32")
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
-    undo = set_matmul_precision("fp32")
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert not torch.backends.cudnn.allow_tf32
-    undo()
+    assert tf32_flags() == ("high", True)
     restore()
-    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+    assert tf32_flags() == before
 
 
 def test_tf32_is_an_error_on_devices_without_it() -> None:

@@ -11,10 +11,32 @@ from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 
-LAPTOP = Machine(cores=2, ram_bytes=8 * 2**30, gpus=0, device="cpu", cpu_bf16=False, compiler=True)
-NEW_CPU = Machine(cores=8, ram_bytes=32 * 2**30, gpus=0, device="cpu", cpu_bf16=True, compiler=True)
+LAPTOP = Machine(
+    cores=2,
+    ram_bytes=8 * 2**30,
+    gpus=0,
+    device="cpu",
+    cpu_bf16=False,
+    gpu_bf16=False,
+    compiler=True,
+)
+NEW_CPU = Machine(
+    cores=8,
+    ram_bytes=32 * 2**30,
+    gpus=0,
+    device="cpu",
+    cpu_bf16=True,
+    gpu_bf16=False,
+    compiler=True,
+)
 SERVER = Machine(
-    cores=64, ram_bytes=512 * 2**30, gpus=4, device="cuda", cpu_bf16=True, compiler=True
+    cores=64,
+    ram_bytes=512 * 2**30,
+    gpus=4,
+    device="cuda",
+    cpu_bf16=True,
+    gpu_bf16=True,
+    compiler=True,
 )
 
 ONE_GPU = replace(SERVER, gpus=1)

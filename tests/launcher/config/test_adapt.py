@@ -1,5 +1,6 @@
 """Default settings are adapted to the machine; settings of the user are not."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,19 +10,39 @@ from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 
 
 @pytest.mark.parametrize(
+    ("machine", "precision"),
+    [
+        (LAPTOP, "fp32"),
+        (NEW_CPU, "fp32"),
+        (SERVER, "bf16"),
+        (replace(SERVER, gpu_bf16=False), "fp32"),
+        (replace(LAPTOP, device="mps", gpus=1), "fp32"),
+    ],
+)
+def test_the_default_precision_is_bf16_on_a_gpu_that_has_it(machine, precision):
+    run = resolved(model="language", machine=machine)
+    value = run.values["precision"]
+    assert run.settings.precision == precision
+    assert value.origin.layer == "adapted to this machine"
+    assert {old for old, _ in value.replaced} == {"auto"}
+
+
+RESOURCE_EFFICIENT = {"model": "language", "mode": "resource-efficient"}
+
+
+@pytest.mark.parametrize(
     ("machine", "precision"), [(LAPTOP, "fp32"), (NEW_CPU, "bf16"), (SERVER, "fp16")]
 )
-def test_fp16_of_the_family_becomes_what_the_machine_has(machine, precision):
-    run = resolved(model="language", machine=machine)
+def test_fp16_of_a_mode_becomes_what_the_machine_has(machine, precision):
+    run = resolved(**RESOURCE_EFFICIENT, machine=machine)
     assert run.settings.precision == precision
     value = run.values["precision"]
     assert (value.origin.layer == "adapted to this machine") == (machine.device == "cpu")
-    assert ("fp16" in [old for old, _ in value.replaced]) == (machine.device == "cpu")
 
 
 def test_an_adapted_setting_is_noted_with_the_old_value_and_the_reason():
-    notes = resolved(model="language", machine=NEW_CPU).notes
-    line = notes[0].replace(":6:", ":N:")
+    notes = resolved(**RESOURCE_EFFICIENT, machine=NEW_CPU).notes
+    line = re.sub(r":\d+:", ":N:", notes[0])
     assert line == (
         "precision: bf16 instead of fp16 of ds_configs/models/language.yaml:N: "
         "no GPU, and this CPU computes in bf16"
@@ -78,7 +99,7 @@ def test_bf16_set_by_the_user_is_kept_on_any_cpu():
 
 def test_a_device_set_by_the_user_overrides_the_detected_one():
     run = resolved("device=cpu", model="language", machine=SERVER)
-    assert (run.device, run.nproc, run.settings.precision) == ("cpu", 1, "bf16")
+    assert (run.device, run.nproc, run.settings.precision) == ("cpu", 1, "fp32")
     assert run.settings.device == "cpu"
     assert resolved(machine=SERVER).settings.device == "auto"
 

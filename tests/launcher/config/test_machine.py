@@ -58,9 +58,9 @@ def test_hidden_gpus_do_not_count(named, gpus):
 
 
 def test_a_machine_has_a_short_description():
-    sentence = machine.Machine(2, 2**33, 0, "cpu", False, True).sentence
+    sentence = machine.Machine(2, 2**33, 0, "cpu", False, False, True).sentence
     assert sentence == "2 cores, 8.0 GiB, no GPU"
-    assert machine.Machine(1, None, 2, "cuda", False, True).sentence == "1 core, 2 GPUs"
+    assert machine.Machine(1, None, 2, "cuda", False, True, True).sentence == "1 core, 2 GPUs"
 
 
 def test_flags_of_processors_with_bf16_are_known():
@@ -79,5 +79,5 @@ def test_flags_of_processors_with_bf16_are_known():
     ],
 )
 def test_ranks_use_the_cpus_allocated_by_the_scheduler(cores, cpus, counted):
-    here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, compiler=False)
+    here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=False)
     assert here.for_ranks(4, cpus).cores == counted

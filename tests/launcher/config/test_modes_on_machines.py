@@ -10,17 +10,27 @@ from launcher.config.machine import Machine
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, resolved
 
-MAC = Machine(cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps", cpu_bf16=False, compiler=True)
+MAC = Machine(
+    cores=10,
+    ram_bytes=32 * 2**30,
+    gpus=1,
+    device="mps",
+    cpu_bf16=False,
+    gpu_bf16=False,
+    compiler=True,
+)
 MACHINES = {"laptop": LAPTOP, "new cpu": NEW_CPU, "mac": MAC, "server": SERVER, "one": ONE_GPU}
 MODES = [mode for mode in presets.modes() if mode != "staged"]
 
 
 def fitted(run):
-    """Settings of mode and family that are adapted to the machine."""
+    """Settings of mode and family that are adapted to the machine; `auto` leaves it the choice."""
     return {
         key: (value.replaced[0][0], value.value)
         for key, value in run.values.items()
-        if value.origin.layer == "adapted to this machine" and key.split(".")[0] in ADAPTED_SECTIONS
+        if value.origin.layer == "adapted to this machine"
+        and key.split(".")[0] in ADAPTED_SECTIONS
+        and value.replaced[0][0] != "auto"
     }
 
 
@@ -44,7 +54,6 @@ def test_every_adapted_setting_is_noted_with_its_origin_and_reason(family, mode,
         (
             "laptop",
             {
-                "precision": ("bf16", "fp32"),
                 "loader.workers": (12, 2),
                 "loader.pin_memory": (True, False),
                 "memory.attention": ("flash", "auto"),
@@ -87,11 +96,11 @@ def test_fp16_becomes_a_precision_the_machine_supports(machine, precision, mode)
 
 
 def test_flash_attention_is_dropped_without_its_precision():
-    run = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
+    run = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="fp32")
     assert fitted(run) == {"memory.attention": ("flash", "auto")}
     [note] = [note for note in run.notes if note.startswith("memory.attention")]
     assert note.endswith("flash attention needs a 16-bit precision, and precision is fp32")
-    unchanged = resolved(model="doc_translation", mode="fast", machine=ONE_GPU, precision="bf16")
+    unchanged = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
     assert unchanged.settings.memory.attention == "flash"
 
 
