@@ -44,11 +44,11 @@ def test_a_cpu_has_no_device_memory():
     assert peaks(CPU)["device"] is None
 
 
-@pytest.mark.parametrize(("pid", "others"), [(os.getpid(), 15.0), (1, 3.75)])
-def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, pid, others):
+@pytest.mark.parametrize(("is_shown", "others"), [(True, 15.0), (False, 3.75)])
+def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, is_shown, others):
     """With a process id that NVML does not show, a gigabyte outside the allocator is ours."""
     gib = 2**30
-    process = SimpleNamespace(pid=pid, usedGpuMemory=5 * gib)
+    process = SimpleNamespace(pid=os.getpid() if is_shown else 1, usedGpuMemory=5 * gib)
     nvml = SimpleNamespace(
         NVMLError=OSError,
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=8 * gib, total=20 * gib),
