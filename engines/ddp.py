@@ -58,13 +58,7 @@ class BucketedAveraging:
         self._used: set[Parameter] = set()
         self._uses_all = True
         self._hooks: list[Any] = []
-        if world.size == 1:
-            return
-        if options.compile:
-            # The compiler splits the graph at the buckets of DDP only if DDP makes the first call
-            # of the model; and a compiled graph has few nodes to search.
-            self._wrap(search=True)
-        else:
+        if world.size > 1:
             self._hooks = [
                 p.register_post_accumulate_grad_hook(self._used.add) for p in self._trained
             ]

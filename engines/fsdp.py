@@ -66,7 +66,7 @@ class FSDP:
         """As `Engine.prepare`."""
         _reject_scalars(model)
         self._shapes = shapes_of(model)
-        change_forward(model, blocks, self._options, self.world.device, compiled="blocks")
+        change_forward(model, blocks, self._options, self.world.device)
         self._shard(model, blocks)
         self._model = model
         # Read once: after an evaluation the modules may hold full tensors instead.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,18 +24,21 @@ def change_forward(
     blocks: Sequence[Module],
     options: Options,
     device: torch.device,
-    compiled: Literal["model", "blocks"] = "model",
 ) -> None:
     """Add checkpointing, memory format, autocast and compilation to `model`; names stay unchanged.
 
-    The order matters: recomputation must repeat autocast, and the compiler must see all of it.
+    The order matters: recomputation must repeat autocast, and the compiler must see all of it. Each
+    block is compiled alone, without what comes before and after all blocks: blocks of one kind
+    share their graphs, and gradients are averaged while those of earlier blocks are computed.
     """
     checkpoint_blocks(blocks, options.activation_checkpointing)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
     autocast_inside(model, options.precision, device)
     if options.compile:
-        for module in [model] if compiled == "model" or not blocks else blocks:
+        # Its splits of a graph would only cut a block, and fail at recomputation.
+        torch._dynamo.config.optimize_ddp = False
+        for module in blocks or [model]:
             module.compile()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,12 @@ def _shape(value: Any) -> object:
     return type(value).__name__
 
 
+def _not_compiled() -> AbstractContextManager[None]:
+    """Run compiled blocks as they are: generated text has another length at each token."""
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 class Preview:
     """Shows samples of the output: a text on the console, predictions in trackers. Collective."""
 
@@ -97,7 +104,7 @@ class Preview:
         if not self._has_text:
             return
         self._module.eval()
-        with torch.no_grad(), self._averaged():
+        with torch.no_grad(), self._averaged(), _not_compiled():
             text = self._task.preview(self._module)
         self._module.train()
         if text is not None:
@@ -116,7 +123,7 @@ class Preview:
         ):
             return
         self.shown_at = step
-        with torch.no_grad(), self._averaged():
+        with torch.no_grad(), self._averaged(), _not_compiled():
             predictions, error = predict_on_all_ranks(task, self._module, self._world)
         if predictions is not None:
             self._callbacks.predicted(predictions, step)

@@ -1,0 +1,91 @@
+"""Blocks are compiled alone, and few graphs serve training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from torch.nn import Module
+
+from engines.base import Engine
+from engines.catalog import build_engine
+from engines.world import open_world
+from models.base import Context
+from models.language.config import Data, Model
+from models.language.rows import collate
+from models.language.task import LanguageTask
+from tests.engines.parity import Case, options, spec
+
+MOST_GRAPHS = 3
+"""Of one kind of block: training, evaluation, and training with another size."""
+
+
+@pytest.fixture(autouse=True)
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs as they are, without code generation."""
+    compiled = Module.compile
+
+    def compile_module(module: Module, **given: Any) -> None:
+        compiled(module, backend="aot_eager", **given)
+
+    monkeypatch.setattr(Module, "compile", compile_module)
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def task() -> LanguageTask:
+    context = Context(0, 0.1, None, torch.device("cpu"))
+    task = LanguageTask(Model(size="tiny"), Data(path="embedded:python", seq_len=64), context)
+    task.setup()
+    return task
+
+
+@pytest.fixture
+def compiled(task: LanguageTask) -> Iterator[tuple[Engine, Module]]:
+    world = open_world("cpu", 5.0, always_group=False)
+    model = task.build()
+    engine = build_engine("local", world, options(Case("local", compile=True), world))
+    yield engine, engine.prepare(model, spec(None, 1e-3), task.blocks(model))
+    engine.close()
+    world.close()
+
+
+def use(task: LanguageTask, compiled: tuple[Engine, Module], batch: Any, is_training: bool) -> None:
+    engine, module = compiled
+    module.train(is_training)
+    with torch.set_grad_enabled(is_training):
+        loss = task.loss(module, batch).sum
+        if is_training:
+            with engine.accumulate(True):
+                engine.backward(loss)
+            engine.step()
+
+
+def batch_of(task: LanguageTask, count: int) -> Any:
+    samples = task.data("train")
+    return task.collate([samples.sample(number, None) for number in range(count)])
+
+
+def test_training_evaluation_and_a_smaller_micro_batch_share_few_graphs(
+    task: LanguageTask, compiled: tuple[Engine, Module]
+) -> None:
+    for count, is_training in ((8, True), (8, False), (8, True), (4, True), (8, False), (2, True)):
+        use(task, compiled, batch_of(task, count), is_training)
+    assert 0 < counters["stats"]["unique_graphs"] <= MOST_GRAPHS
+
+
+def test_many_lengths_share_few_graphs(task: LanguageTask, compiled: tuple[Engine, Module]) -> None:
+    samples = task.data("train")
+    for length in range(17, 217):
+        row = samples.sample(0, None)
+        tokens = torch.arange(length).numpy() % 200
+        rows = [replace(row, inputs=tokens, labels=tokens, documents=None)] * 2
+        use(task, compiled, collate(rows, 0, None), is_training=True)
+    assert 0 < counters["stats"]["unique_graphs"] <= MOST_GRAPHS
