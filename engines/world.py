@@ -15,8 +15,8 @@ from engines.base import EngineError, PeersMissing
 from engines.device import hardware_id, pick_device, use
 from engines.environment import RankInfo, read_ranks
 from engines.network import check_interfaces, interfaces, select_interface
+from engines.rank_0_first import Turns
 from engines.rendezvous import check_ranks, open_store
-from engines.turns import Turns
 
 FLAG_BITS = 16
 _BACKENDS = {

@@ -29,7 +29,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = "tests/slurm/lifecycle/"
 """Tests that share one cluster."""
-FIRST = (SHARED, "tests/runs/test_crossing.py", "tests/runs/test_families.py")
+FIRST = (
+    SHARED,
+    "tests/models/doc_translation/test_learning.py",
+    "tests/benchmarks/test_smoke.py",
+    "tests/runs/test_crossing.py",
+    "tests/runs/test_faults.py",
+    "tests/models/eeg_text/test_learning.py",
+    "tests/runs/test_families.py",
+)
 """What takes longest, so that at the end no process works alone."""
 
 

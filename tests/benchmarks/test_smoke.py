@@ -95,3 +95,13 @@ def test_encoded_measures_steps_with_and_without_the_encoder():
     rows = table_of("benchmarks.encoded", "--model", "eeg_text:tiny", "--rounds", "1")
     names = [row.split(" | ")[0] for row in rows]
     assert names == ["| encoder in each step", "| features read", "| contender", *names[:2]]
+
+
+@pytest.mark.slow
+def test_tokenizing_measures_the_library_and_ours():
+    rows = table_of("benchmarks.tokenizing", "--mb", "9", "--rounds", "1")
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| library, one document at a time",
+        "| library, encode_batch_fast",
+        "| Gearshift",
+    ]

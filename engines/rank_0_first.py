@@ -1,4 +1,4 @@
-"""Long work of rank 0 before that of the others, without a time limit while it makes progress."""
+"""Rank 0 works first: the others wait, without a time limit while it makes progress."""
 
 from __future__ import annotations
 

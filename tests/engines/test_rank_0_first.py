@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from torch.distributed import HashStore
 
-from engines import turns
+from engines import rank_0_first
 from engines.base import World
-from engines.turns import Turns
+from engines.rank_0_first import Turns
 from tests.engines.pool import Pool
 
 
@@ -50,7 +50,7 @@ def at_work(turn: Turns, use: str, seconds: float) -> threading.Thread:
 
 
 def test_a_rank_that_works_is_waited_for_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_BEAT_S", 0.2)
+    monkeypatch.setattr(rank_0_first, "_BEAT_S", 0.2)
     turn = Turns(HashStore(), "data", timeout_s=1.0)
     thread = at_work(turn, "compute", 3.0)
     turn.wait(1)
@@ -58,7 +58,7 @@ def test_a_rank_that_works_is_waited_for_without_a_limit(monkeypatch: pytest.Mon
 
 
 def test_a_rank_without_progress_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_work_done", lambda: (0.0, 0))
+    monkeypatch.setattr(rank_0_first, "_work_done", lambda: (0.0, 0))
     turn = Turns(HashStore(), "data", timeout_s=0.5)
     thread = at_work(turn, "sleep", 2.0)
     with pytest.raises(
@@ -69,9 +69,9 @@ def test_a_rank_without_progress_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_reading_files_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_BEAT_S", 0.1)
+    monkeypatch.setattr(rank_0_first, "_BEAT_S", 0.1)
     read = iter(range(1000))
-    monkeypatch.setattr(turns, "_work_done", lambda: (0.0, next(read)))
+    monkeypatch.setattr(rank_0_first, "_work_done", lambda: (0.0, next(read)))
     turn = Turns(HashStore(), "data", timeout_s=0.5)
     thread = at_work(turn, "sleep", 1.5)
     turn.wait(1)
