@@ -209,6 +209,7 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
 
 
 def _engine_options(settings: Settings, resolved: Resolved, task: Task) -> Options:
+    assert settings.precision != "auto", "resolved on this machine before"
     return Options(
         precision=settings.precision,
         compile=settings.compile == "on",

@@ -45,9 +45,9 @@ def test_loop_overhead_measures_all_peers():
 
 @pytest.mark.slow
 def test_engines_overhead_compares_each_engine_with_the_raw_library():
-    rows = table_of("benchmarks.engines_overhead", *SMALL, "--micro-batch", "2")
+    rows = table_of("benchmarks.engines_overhead", *SMALL, "--engines", "ddp", "zero2")
     names = [row.split(" | ")[0] for row in rows]
-    assert names == [f"| {side} {e}" for e in ("ddp", "fsdp", "zero2") for side in ("raw", "ours")]
+    assert names == [f"| {side} {e}" for e in ("ddp", "zero2") for side in ("raw", "ours")]
 
 
 @pytest.mark.slow
