@@ -52,8 +52,9 @@ def in_order(
 def _start(tool: Any, parent: int) -> None:
     global _tool
     _tool = tool
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A signal for all processes ends the parent, which ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

@@ -112,9 +112,10 @@ def test_a_compressed_file_is_decompressed(unpacked, module):
 
 
 def test_unpack_no_keeps_the_archive(here, get):
-    (here / "set.zip").write_bytes(zipped())
+    content = zipped()
+    (here / "set.zip").write_bytes(content)
     [found] = get({"url": (here / "set.zip").as_uri(), "unpack": "no"})
-    assert found.path == Path("downloads/set.zip") and found.path.read_bytes() == zipped()
+    assert found.path == Path("downloads/set.zip") and found.path.read_bytes() == content
 
 
 def test_an_unpacked_folder_is_recognized(here, get):
