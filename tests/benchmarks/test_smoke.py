@@ -12,7 +12,7 @@ import pytest
 from models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--steps", "2", "--warmup", "1", "--rounds", "1"]
+SMALL = ["--steps", "4", "--warmup", "2", "--rounds", "1"]
 
 
 def table_of(*args: str) -> list[str]:
@@ -45,7 +45,9 @@ def test_loop_overhead_measures_all_peers():
 
 @pytest.mark.slow
 def test_engines_overhead_compares_each_engine_with_the_raw_library():
-    rows = table_of("benchmarks.engines_overhead", *SMALL, "--engines", "ddp", "zero2")
+    rows = table_of(
+        "benchmarks.engines_overhead", *SMALL, "--micro-batch", "2", "--engines", "ddp", "zero2"
+    )
     names = [row.split(" | ")[0] for row in rows]
     assert names == [f"| {side} {e}" for e in ("ddp", "zero2") for side in ("raw", "ours")]
 
