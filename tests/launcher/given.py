@@ -20,25 +20,8 @@ LAPTOP = Machine(
     gpu_bf16=False,
     compiler=True,
 )
-NEW_CPU = Machine(
-    cores=8,
-    ram_bytes=32 * 2**30,
-    gpus=0,
-    device="cpu",
-    cpu_bf16=True,
-    gpu_bf16=False,
-    compiler=True,
-)
-SERVER = Machine(
-    cores=64,
-    ram_bytes=512 * 2**30,
-    gpus=4,
-    device="cuda",
-    cpu_bf16=True,
-    gpu_bf16=True,
-    compiler=True,
-)
-
+NEW_CPU = replace(LAPTOP, cores=8, ram_bytes=32 * 2**30, cpu_bf16=True)
+SERVER = replace(NEW_CPU, cores=64, ram_bytes=512 * 2**30, gpus=4, device="cuda", gpu_bf16=True)
 ONE_GPU = replace(SERVER, gpus=1)
 
 

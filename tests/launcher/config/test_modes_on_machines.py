@@ -6,19 +6,10 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import presets
-from launcher.config.machine import Machine
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, resolved
 
-MAC = Machine(
-    cores=10,
-    ram_bytes=32 * 2**30,
-    gpus=1,
-    device="mps",
-    cpu_bf16=False,
-    gpu_bf16=False,
-    compiler=True,
-)
+MAC = replace(LAPTOP, cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps")
 MACHINES = {"laptop": LAPTOP, "new cpu": NEW_CPU, "mac": MAC, "server": SERVER, "one": ONE_GPU}
 MODES = [mode for mode in presets.modes() if mode != "staged"]
 
