@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module, Parameter
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16", "bf16-params"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Shape = tuple[int, ...]
 
 

@@ -24,7 +24,7 @@ from torch.nn import Module
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
 from engines.device import use_threads
 from engines.optimizer_step import OptimizerStep
-from engines.precision import check_precision, set_matmul_precision
+from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import check_cover, gather_state, load_steps, shapes_of
 
@@ -54,7 +54,7 @@ class FSDP:
     """
 
     def __init__(self, world: World, options: Options, *, offload: bool):
-        check_precision(options.precision, world.device, holds_bf16_params=True)
+        check_precision(options.precision, world.device)
         _check_device(world.device)
         self.world = world
         self._options = options
@@ -66,6 +66,8 @@ class FSDP:
         """As `Engine.prepare`."""
         _reject_scalars(model)
         self._shapes = shapes_of(model)
+        if self._options.precision in DTYPES:
+            norms_in_fp32(model)
         change_forward(model, blocks, self._options, self.world.device)
         self._shard(model, blocks)
         self._model = model
@@ -88,18 +90,20 @@ class FSDP:
     def _shard(self, model: Module, blocks: Sequence[Module]) -> None:
         mesh = init_device_mesh(self.world.device.type, (self.world.size,))
         offload = CPUOffloadPolicy(pin_memory=True) if self._offloads else OffloadPolicy()
-        in_bf16 = torch.bfloat16 if self._options.precision == "bf16-params" else None
-        reduced = torch.float32 if in_bf16 else None
-        inner = MixedPrecisionPolicy(param_dtype=in_bf16, reduce_dtype=reduced)
-        outer = MixedPrecisionPolicy(
-            param_dtype=in_bf16, reduce_dtype=reduced, output_dtype=reduced
+        dtype = DTYPES.get(self._options.precision)
+        # Gathered in 16 bits, reduced in fp32. Autocast alone would gather fp32, and keep a copy
+        # of all gathered weights in 16 bits until the backward pass. It casts the inputs.
+        policy = MixedPrecisionPolicy(
+            param_dtype=dtype,
+            reduce_dtype=torch.float32 if dtype else None,
+            cast_forward_inputs=False,
         )
         # One by one, so that no device needs to hold more than one full block.
         for block in independent_blocks(model, blocks):
             move_to_device(block, self.world)
-            fully_shard(block, mesh=mesh, mp_policy=inner, offload_policy=offload)
+            fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
         move_to_device(model, self.world)
-        fully_shard(model, mesh=mesh, mp_policy=outer, offload_policy=offload)
+        fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=offload)
 
     @property
     def groups(self) -> list[dict[str, Any]]:

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import GroupNorm, LayerNorm, Module
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
 
 from engines.base import EngineError, Precision
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The precisions that compute in 16 bits."""
+_NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
-def check_precision(
-    precision: Precision, device: torch.device, *, holds_bf16_params: bool = False
-) -> None:
-    """Raise EngineError if `device` or the engine does not support `precision`."""
-    if precision == "bf16-params" and not holds_bf16_params:
-        raise EngineError(
-            "precision 'bf16-params' keeps bf16 weights with an fp32 master copy, which only "
-            "fsdp, fsdp-offload and the zero engines support; allowed: fp32, tf32, bf16, fp16"
-        )
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Raise EngineError if `device` does not support `precision`."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        needs_ampere = precision in ("tf32", "bf16", "bf16-params") and not torch.version.hip
+        needs_ampere = precision in ("tf32", "bf16") and not torch.version.hip
         if needs_ampere and major < 8:
             raise EngineError(
                 f"precision '{precision}' needs a GPU of compute capability 8.0 or newer; "
@@ -61,10 +57,10 @@ def set_matmul_precision(precision: Precision) -> Callable[[], None]:
 def autocast_inside(model: Module, precision: Precision, device: torch.device) -> None:
     """Run the forward pass of `model` under autocast for bf16 and fp16, with outputs in fp32.
 
-    Weights, gradients and optimizer state stay fp32. Only the instance's `forward` is replaced:
-    no module is added, no name changes.
+    Weights, gradients and optimizer state stay as they are. Only the instance's `forward` is
+    replaced: no module is added, no name changes.
     """
-    dtype = AUTOCAST.get(precision)
+    dtype = DTYPES.get(precision)
     if dtype is not None:
         # A partial of bound methods, not a closure: a deep copy of the model then calls itself.
         model.forward = partial(_autocast, model.forward, device.type, dtype)
@@ -81,6 +77,28 @@ def _autocast(
 def _widen(dtype: torch.dtype, value: Any) -> Any:
     # Losses are computed outside: a cross-entropy of bf16 logits would be computed in bf16.
     return value.float() if isinstance(value, Tensor) and value.dtype == dtype else value
+
+
+def norms_in_fp32(model: Module) -> None:
+    """Let normalization layers use their weights in fp32, as where all weights are fp32.
+
+    Running statistics are fp32, and their kernels refuse other mixtures of dtypes; RMSNorm accepts
+    any. Names and hooks stay.
+    """
+    for module in model.modules():
+        if isinstance(module, _NORMS):
+            module.__class__ = _with_fp32_weights(type(module))  # type: ignore
+
+
+@cache
+def _with_fp32_weights(kind: type[Module]) -> type[Module]:
+    def weight(module: Module) -> Tensor | None:
+        return None if (value := module._parameters["weight"]) is None else value.float()
+
+    def bias(module: Module) -> Tensor | None:
+        return None if (value := module._parameters["bias"]) is None else value.float()
+
+    return type(kind.__name__, (kind,), {"weight": property(weight), "bias": property(bias)})
 
 
 class LossScale:

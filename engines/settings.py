@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["auto", "cuda", "mps", "xpu", "cpu"]
-Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16", "bf16-params"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
 
 

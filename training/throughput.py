@@ -48,7 +48,7 @@ _PEAKS: dict[str, _Peaks] = {
     "MI300X": (163.4, 653.7, 1307.4, 1307.4),
     "MI250X": (23.95, None, 191.5, 191.5),
 }
-_COLUMN = {"fp32": 0, "tf32": 1, "bf16": 2, "bf16-params": 2, "fp16": 3}
+_COLUMN = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 3}
 # The name of a listed chip with one of these has other clocks, or is a part of the chip.
 _OTHER = ("MIG", "Laptop", "Max", "Ti", "D")
 

@@ -330,18 +330,13 @@ def _optimizer(optim: Any) -> dict[str, SettingValue]:
 
 
 def _precision(precision: str) -> dict[str, SettingValue]:
-    # DeepSpeed's bf16 block is our bf16-params: bf16 weights with an fp32 master copy. Our bf16 and
-    # fp16 are autocast over fp32 weights, for which DeepSpeed runs in fp32.
-    params = precision == "bf16-params"
-    blocks = {"bf16": params, "bfloat16": params, "fp16": False, "torch_autocast": False}
+    blocks = {"bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "torch_autocast": None}
 
-    def follow(block: str) -> Callable[[Any], str | None]:
-        if block.startswith("bf"):
-            return lambda on: f"--precision {'bf16-params' if on is True else 'bf16'}"
-        return _no_option
+    def follow(value: str | None) -> Callable[[Any], str | None]:
+        return lambda on: f"--precision {value if on is True else 'fp32'}" if value else None
 
     return {
-        f"{block}.enabled": SettingValue("precision", precision, (on,), follow(block))
+        f"{block}.enabled": SettingValue("precision", precision, (precision == on,), follow(on))
         for block, on in blocks.items()
     }
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.utils._pytree import tree_map
 
 from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
 from engines.device import use_threads
-from engines.precision import LossScale, check_precision, set_matmul_precision
+from engines.precision import (
+    DTYPES,
+    LossScale,
+    check_precision,
+    norms_in_fp32,
+    set_matmul_precision,
+)
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
 from engines.zero import library
@@ -39,7 +43,7 @@ class Zero:
     """
 
     def __init__(self, world: World, options: Options):
-        check_precision(options.precision, world.device, holds_bf16_params=True)
+        check_precision(options.precision, world.device)
         self.world = world
         self.without_gradient: Sequence[str] = ()
         self._options = options
@@ -55,18 +59,18 @@ class Zero:
         self._undo.enter_context(library.side_effects_undone(self.world.device))
         self._set_threads()
         self._shapes = shapes_of(model)
-        originals = _round(model) if self._options.precision == "bf16-params" else {}
+        originals = {}
+        if dtype := DTYPES.get(self._options.precision):
+            norms_in_fp32(model)
+            originals = _round(model, dtype)
         change_forward(model, blocks, self._forward_options(), self.world.device)
-        if originals:
-            model.forward = partial(_in_bf16, model.forward)
         if self._layout["stage"] < 3:
             move_to_device(model, self.world)
         inner = build_optimizer(optimizer, dict(model.named_parameters()), optimizer.build)
         names = {parameter: name for name, parameter in model.named_parameters()}
         self._names = [[names[p] for p in group["params"]] for group in inner.param_groups]
         config = self._config(optimizer.clip_norm)
-        with _buffers_kept(model, self.world.device):
-            self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
+        self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
         self._undo.callback(library.destroy, self._engine)
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
@@ -94,6 +98,9 @@ class Zero:
         config = {
             "steps_per_print": 2**31,
             "wall_clock_breakdown": False,
+            # DeepSpeed would reduce and accumulate in the dtype of the weights.
+            "communication_data_type": "fp32",
+            "data_types": {"grad_accum_dtype": "fp32"},
             **self._options.ds_config,
             "train_micro_batch_size_per_gpu": self._options.micro_batch,
             "gradient_accumulation_steps": 1,
@@ -101,8 +108,10 @@ class Zero:
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }
-        if self._options.precision == "bf16-params":
-            config["bf16"] = {"enabled": True}
+        if self._options.precision in DTYPES:
+            config[self._options.precision] = {"enabled": True}
+        if self._loss_scale:
+            config["fp16"]["loss_scale"] = self._loss_scale.value  # fixed: changed by us
         return config
 
     def _find_state(self, model: Module, originals: Mapping[str, Tensor]) -> None:
@@ -112,7 +121,6 @@ class Zero:
         be noticed too late. Raises EngineError on every rank.
         """
         self._zero: Any = self._engine.optimizer
-        self.resize(self._options.micro_batch, self._options.accumulation)
         try:
             self._state = ZeroState(self._zero, model, self.world, originals)
             self._gradients = PassGradients(self._zero, model)
@@ -120,8 +128,8 @@ class Zero:
             check_cover(self.state(), self.world)
         except (AttributeError, LookupError, TypeError, EngineError) as error:
             raise EngineError(
-                f"the state of deepspeed {self._library.__version__} is not supported "
-                f"(0.17 to 0.19 are): {error}; engine fsdp does not need deepspeed"
+                f"the state of deepspeed {self._library.__version__} is not supported (that of "
+                f"{library.OLDEST} is): {error}; engine fsdp does not need deepspeed"
             ) from error
 
     @property
@@ -191,10 +199,7 @@ class Zero:
         return self._layout["stage"] == 3 and self.world.size > 1
 
     def resize(self, micro_batch: int, accumulation: int) -> None:
-        """As `Engine.resize`."""
-        # With offload, DeepSpeed before 0.19 accumulates nothing if it expects one pass only. It
-        # uses the micro-batch for its own reports only, which are off.
-        self._zero.gradient_accumulation_steps = accumulation
+        """Nothing to do: DeepSpeed uses the numbers in its own reports only, which are off."""
 
     def state(self) -> State:
         """As `Engine.state`."""
@@ -221,34 +226,10 @@ class Zero:
         self._undo.close()
 
 
-def _round(model: Module) -> dict[str, Tensor]:
-    """Round the parameters to bf16; returns their fp32 values."""
+def _round(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Round the parameters to `dtype`; returns their fp32 values."""
     originals = {}
     for name, parameter in model.named_parameters():
         originals[name] = parameter.detach()
-        parameter.data = parameter.detach().to(torch.bfloat16)
+        parameter.data = parameter.detach().to(dtype)
     return originals
-
-
-@contextmanager
-def _buffers_kept(model: Module, device: torch.device) -> Iterator[None]:
-    """Keep the dtypes of buffers: DeepSpeed before 0.19 rounds them together with the weights."""
-    before = [
-        (module, name, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    yield
-    for module, name, buffer in before:
-        if getattr(module, name).dtype != buffer.dtype:
-            setattr(module, name, buffer.to(device))
-
-
-def _in_bf16(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Cast inputs to bf16, like the weights, and outputs to fp32, for the losses."""
-    args, kwargs = tree_map(partial(_cast, torch.float32, torch.bfloat16), (args, kwargs))
-    return tree_map(partial(_cast, torch.bfloat16, torch.float32), forward(*args, **kwargs))
-
-
-def _cast(old: torch.dtype, new: torch.dtype, value: Any) -> Any:
-    return value.to(new) if isinstance(value, Tensor) and value.dtype == old else value

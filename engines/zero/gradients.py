@@ -7,6 +7,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.nn.utils import get_total_norm
@@ -65,19 +66,16 @@ class PassGradients:
         zero.micro_step_id = 0 if _is_stage3(zero) else -1
         if _offloads(zero):
             zero.reset_cpu_buffers()
-        elif _is_stage3(zero):
-            zero.averaged_gradients = {}
-        else:
-            for gathered in ("averaged_gradients", "all_grad_tensors"):  # the second since 0.18
-                for group in getattr(zero, gathered, {}):
-                    getattr(zero, gathered)[group] = None
+        for gathered in (zero.averaged_gradients, getattr(zero, "all_grad_tensors", {})):
+            gathered.clear() if _is_stage3(zero) else gathered.update(dict.fromkeys(gathered))
         self._is_first = True
 
     def _reduce_all(self, *args: Any, **kwargs: Any) -> None:
         """Average all gradients: stage 1 with overlap averages only those of the last pass."""
         for index, group in enumerate(self._zero.bit16_groups):
             for parameter in group:
-                if parameter.grad is not None and parameter not in self._reached:
+                gradient = self._zero.get_gradient_for_reduction(parameter)
+                if gradient is not None and parameter not in self._reached:
                     self._zero.reduce_ready_partitions_and_remove_grads(parameter, index)
         self._reduce(*args, **kwargs)
 
@@ -90,7 +88,7 @@ class PassGradients:
 def overflowed(zero: Any, world: World) -> bool:
     """Whether any rank has a gradient that is not finite, before an update. Collective.
 
-    DeepSpeed itself checks them only if configured for fp16; since 0.19 in fp32, too.
+    DeepSpeed itself would count a skipped step.
     """
     is_bad = ~torch.isfinite(get_total_norm(_averaged(zero)).to(world.device))
     return bool(world.maximum(is_bad.to(torch.uint8)))
@@ -118,9 +116,20 @@ def _gathered(zero: Any, parameters: Set[Parameter]) -> Iterator[tuple[Parameter
     elif _offloads(zero):
         for parameter in itertools.chain(*zero.params_in_partition):
             if parameter in parameters:
-                gathered = zero.accumulated_grads_in_cpu.get(zero.get_param_id(parameter))
-                # It does not exist before the first update with more than one pass.
-                yield parameter, torch.zeros(parameter.numel()) if gathered is None else gathered
+                yield parameter, _offloaded(zero, parameter)
+
+
+def _offloaded(zero: Any, parameter: Parameter) -> Tensor:
+    """The accumulated gradients of this rank's part of a parameter, under stages 1 and 2."""
+    identity = zero.get_param_id(parameter)
+    group, source, _, size = zero.grad_position[identity]
+    rank = dist.get_rank(zero.real_dp_process_group[group])
+    part = zero._get_compact_grad_partition_slice(group, rank, identity, size)
+    if part is not None:  # weights of 16 bits
+        return part
+    gathered = zero.accumulated_grads_in_cpu.get(identity)
+    # It does not exist before the first update with more than one pass.
+    return torch.zeros(size) if gathered is None else gathered.narrow(0, source, size)
 
 
 def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
@@ -130,9 +139,8 @@ def _fetch(zero: Any, parameter: Parameter, gathered: Tensor) -> None:
         group, offset, size = zero.grad_position[identity]
         flat, part = zero.fp32_partitioned_groups_flat[group], gathered.narrow(0, 0, size)
     else:
-        group, source, offset, size = zero.grad_position[identity]
-        flat = zero.single_partition_of_fp32_groups[group]
-        part = gathered.narrow(0, source, size)
+        group, _, offset, size = zero.grad_position[identity]
+        flat, part = zero.single_partition_of_fp32_groups[group], gathered
     flat.grad.view(-1).narrow(0, offset, size).copy_(part)
     zero.norm_for_param_grads[identity] = part.float().norm()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -20,6 +19,8 @@ from torch.optim import Optimizer
 from engines import environment
 from engines.base import EngineError, World
 
+OLDEST = "0.19.8"
+"""Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""
 ACCELERATORS = {"cpu": "cpu", "cuda": "cuda", "xpu": "xpu"}
 """DeepSpeed's names of the supported devices."""
 
@@ -47,7 +48,11 @@ def load(kind: str) -> ModuleType:
             raise EngineError(f"deepspeed cannot be imported: {error}") from error
     log = logging.getLogger("DeepSpeed")
     log.setLevel(max(log.level, logging.WARNING))
-    log.addFilter(_is_useful)
+    if tuple(map(int, deepspeed.__version__.split(".")[:3])) < tuple(map(int, OLDEST.split("."))):
+        raise EngineError(
+            f"deepspeed {deepspeed.__version__} is installed; the zero engines need {OLDEST} or "
+            f"newer:  pip install 'deepspeed>={OLDEST}'"
+        )
     _check_accelerator(deepspeed, kind)
     # On a CPU DeepSpeed would compile an operator for collectives, for a minute at the first
     # start, which it uses for inference only.
@@ -91,8 +96,7 @@ def initialize(
     config: Mapping[str, Any],
 ) -> Module:
     """DeepSpeed's engine around `model`. Collective. Raises EngineError for an invalid `config`."""
-    # Versions before 0.18 print.
-    with quiet(), redirect_stdout(io.StringIO()):
+    with quiet():
         try:
             deepspeed.init_distributed(dist_init_required=False)
             if config["zero_optimization"]["stage"] == 3:
@@ -100,14 +104,30 @@ def initialize(
                 for buffer in model.buffers():
                     buffer.data = buffer.data.to(world.device)
                 deepspeed.zero.Init(module=model, config_dict_or_path=dict(config))
-            engine, *_ = deepspeed.initialize(
-                model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
-            )
+            with _one_class_per_stage(deepspeed):
+                engine, *_ = deepspeed.initialize(
+                    model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
+                )
         except (ValueError, AssertionError) as error:  # an invalid value in the JSON raises either
             raise EngineError(
                 f"deepspeed {deepspeed.__version__} rejects its config: {_describe(error)}"
             ) from error
     return engine
+
+
+@contextmanager
+def _one_class_per_stage(deepspeed: ModuleType) -> Iterator[None]:
+    """Use DeepSpeed's optimizer of stages 1 and 2 in bf16, too.
+
+    For stage 1 with bf16 weights and fp32 gradients it selects one that keeps its state otherwise.
+    """
+    selects = "_do_optimizer_sanity_check"
+    before = getattr(deepspeed.DeepSpeedEngine, selects)
+    setattr(deepspeed.DeepSpeedEngine, selects, lambda engine, optimizer: "zero_optimization")
+    try:
+        yield
+    finally:
+        setattr(deepspeed.DeepSpeedEngine, selects, before)
 
 
 @contextmanager
@@ -125,11 +145,6 @@ def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     return str(error)
-
-
-def _is_useful(record: logging.LogRecord) -> bool:
-    # DeepSpeed calls torch's optimizers untested; our tests cover them.
-    return "untested optimizer" not in record.getMessage()
 
 
 def destroy(engine: Module) -> None:

@@ -145,7 +145,7 @@ def _precision(adaptation: Adaptation) -> None:
     elif device == "cpu" and precision in ("fp16", "tf32"):
         near = cpu if precision == "fp16" else "fp32"
         if adaptation.is_set("precision"):
-            allowed = "fp32, bf16, bf16-params on a CPU"
+            allowed = "fp32, bf16 on a CPU"
             adaptation.refuse(
                 "precision", "needs a GPU, and this run is on the CPU", near, allowed=allowed
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain
 from launcher.config import errors, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
@@ -105,6 +106,20 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
         if value.value != old:
             found.append(Difference(key, old, value.value, _rule(key, before, resolved)))
     return found
+
+
+def rounding_notes(found: Sequence[Difference], resolved: Resolved) -> list[str]:
+    """A note if weights of 16 bits replace autocast over fp32 weights, or the reverse."""
+    for difference in found:
+        before, after = (ENGINES.get(name) for name in (difference.old, difference.new))
+        if difference.key == "engine.name" and before and after:
+            is_16_bit = resolved.settings.precision in ("bf16", "fp16")
+            if is_16_bit and before.shards_parameters != after.shards_parameters:
+                precision = resolved.settings.precision
+                return [
+                    f"{after.name} rounds to {precision} at other operations than {before.name}"
+                ]
+    return []
 
 
 def diagnostics(

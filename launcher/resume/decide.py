@@ -137,9 +137,9 @@ def _resumed(
     if diagnostics:
         raise SettingsError(diagnostics)
     parts = [part for part in compatibility.PARTS if part in args.reset]
-    request = ResumeRequest(
-        found.folder, found.requested_step, parts, [difference.line for difference in changed]
-    )
+    notes = compatibility.rounding_notes(changed, resolved)
+    changes = [*(difference.line for difference in changed), *notes]
+    request = ResumeRequest(found.folder, found.requested_step, parts, changes)
     nothing_left = _nothing_left(found, changed, resolved, args.reset)
     return Decision(resolved, request, found, _line(found, out, request), nothing_left)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from engines.base import EngineError, Options, World
 from engines.catalog import build_engine
 from engines.fsdp import independent_blocks
-from tests.engines.parity import Net, spec
+from tests.engines.parity import TIME, Net, spec
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able
 
@@ -111,3 +111,34 @@ def test_a_parameter_without_an_axis_is_an_error_with_its_name(
         "temperature has no such axis; give it the shape [1]"
         in worlds[1].run(prepare_scalar, engine)[0]
     )
+
+
+def weights_alive(world: World, engine_name: str) -> tuple[int, int]:
+    """Bytes of block weights in 16 bits that a forward pass keeps for backward, and all of them."""
+    torch.manual_seed(0)
+    net = Net()
+    weights = [p.numel() for block in net.blocks for p in block.parameters() if p.dim() == 2]
+    sizes = {*weights} - {net.frozen.weight.numel()}  # which is outside the blocks
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.bfloat16 and tensor.dim() == 2 and tensor.numel() in sizes:
+            kept[id(tensor)] = tensor
+        return tensor
+
+    engine = build_engine(engine_name, world, Options(precision="bf16"))
+    module = engine.prepare(net, spec(clip_norm=None, lr=0.1), list(net.blocks))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(torch.arange(3 * TIME).view(3, TIME)).sum()
+    alive = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept.values()}
+    engine.close()
+    return sum(alive.values()), 2 * sum(size for size in weights if size in sizes)
+
+
+@able("fsdp")
+def test_no_gathered_weight_in_16_bits_stays_alive_until_backward(
+    worlds: dict[int, Pool], engine: str
+) -> None:
+    alive, everything = worlds[2].run(weights_alive, "ddp")[0]
+    assert alive == everything  # autocast keeps a copy of each weight
+    assert worlds[2].run(weights_alive, engine)[0][0] == 0

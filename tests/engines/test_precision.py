@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from engines.base import EngineError
-from engines.precision import LossScale, autocast_inside, check_precision, set_matmul_precision
+from engines.precision import (
+    LossScale,
+    autocast_inside,
+    check_precision,
+    norms_in_fp32,
+    set_matmul_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -78,10 +84,32 @@ def test_tf32_is_an_error_on_devices_without_it() -> None:
         check_precision("tf32", CPU)
 
 
-def test_bf16_params_is_an_error_with_the_engines_that_support_it() -> None:
-    with pytest.raises(EngineError, match="only fsdp, fsdp-offload and the zero engines support"):
-        check_precision("bf16-params", CPU)
-    check_precision("bf16-params", CPU, holds_bf16_params=True)
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm1d(6), (4, 6, 5)),
+        (nn.BatchNorm2d(6, affine=False), (4, 6, 5, 5)),
+        (nn.InstanceNorm1d(6, affine=True), (4, 6, 5)),
+        (nn.GroupNorm(2, 6), (4, 6, 5)),
+        (nn.LayerNorm(6, bias=False), (4, 5, 6)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_normalization_with_16_bit_weights_computes_as_with_fp32_weights(
+    layer: nn.Module, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    plain, sharded = copy.deepcopy(layer), nn.Sequential(copy.deepcopy(layer))
+    for parameter in sharded.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    norms_in_fp32(sharded)
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(sharded(inputs), plain(inputs))
+    assert [*sharded.state_dict()] == [f"0.{name}" for name in plain.state_dict()]
+    for name, buffer in plain.named_buffers():
+        assert torch.equal(sharded[0].get_buffer(name), buffer)
+    sharded(inputs.requires_grad_()).float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == p.dtype for p in sharded.parameters())
 
 
 def test_the_scale_follows_torchs_grad_scaler() -> None:

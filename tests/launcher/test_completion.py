@@ -57,7 +57,7 @@ LINES = [
     ("gearshift data ch", ["check"]),
     ("gearshift data fetch --con", ["--config"]),
     ("gearshift new-task --o", ["--out"]),
-    ("gearshift --lite --precision bf", ["bf16", "bf16-params"]),
+    ("gearshift --lite --precision bf", ["bf16"]),
     ("gearshift completion z", ["zsh"]),
     ("gearshift resume --nu", ["--num-workers"]),
     ("gearshift resume runs/x --reset o", ["optimizer"]),

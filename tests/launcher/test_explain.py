@@ -53,7 +53,7 @@ def test_a_key_is_shown_with_its_description_range_and_unit(explain):
 
 
 def test_a_key_is_shown_with_its_allowed_values(explain):
-    assert "fp32, tf32, bf16, fp16, bf16-params" in explain("precision")
+    assert "fp32, tf32, bf16, fp16" in explain("precision")
 
 
 def test_json_contains_value_origin_and_replaced_values_of_each_key(explain):

@@ -9,7 +9,7 @@ import torch
 from engines.base import Engine
 from engines.catalog import ENGINES
 from tests.engines.pool import Pool
-from tests.engines.test_parity import missing_backend
+from tests.engines.test_parity import SHARDED, missing_backend
 from tests.runs.crossing import Crossings, differences, drift
 
 SIZES = ((1, 1), (2, 2), (1, 2), (2, 1))
@@ -20,9 +20,9 @@ FP32 = 1e-6
 # apart after five steps. Lost state is found by comparing states: a lost weight decay moves
 # losses by 3e-5.
 HALF = 1e-3
+OTHER_KIND = 3e-3
+"""Norms of one step with weights of 16 bits, and with autocast over fp32: at most 1.4e-3 apart."""
 FRESH = {"value": 2.0**16, "good_updates": 0.0}
-MASTERED = ("fsdp", "fsdp-offload", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
-"""Engines with bf16 weights beside an fp32 copy."""
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_another_engine_resumes_as_if_it_had_taken_all_steps(
 
 
 @pytest.mark.slow
-@cases(*everywhere(*ENGINES))
+@cases(*everywhere(*(name for name in ENGINES if name != "fsdp-offload")))  # on a CPU it is fsdp
 def test_every_engine_resumes_from_every_other(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
@@ -110,13 +110,11 @@ def test_the_same_engine_resumes_bit_by_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "bf16-params"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @cases(*((name, size, name, size) for name in ENGINES for size in (1, 2)))
 def test_the_same_engine_resumes_bit_by_bit_in_half_precision(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
-    if precision == "bf16-params" and source not in MASTERED:
-        pytest.skip("the engine holds no bf16 weights")
     resumes_bit_by_bit(crossings, source, before, precision)
 
 
@@ -141,7 +139,9 @@ def resumes_in_half_precision(
     # One state, one step: only the order of sums differs, and with it what is rounded to 16 bits.
     first = {kind: getattr(crossed.end[0], kind)[0] for kind in ("losses", "norms")}
     same = {kind: getattr(run.end[0], kind)[0] for kind in ("losses", "norms")}
-    nearness = HALF if before != after or precision == "bf16-params" else FP32
+    nearness = FP32 if before == after else HALF
+    if (source in SHARDED) != (target in SHARDED):  # weights of 16 bits, or autocast over fp32
+        nearness = OTHER_KIND
     assert first == pytest.approx(same, rel=nearness)
     assert drift(crossed.end, crossings.source(target, after, precision).end) < HALF
     assert crossed.end[0].loss_scales == run.end[0].loss_scales
@@ -166,7 +166,7 @@ def test_half_precision_crosses_with_its_state_to_the_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@cases(*in_turn("local", "fsdp", "oss", "zero1", "zero3"))
+@cases(*in_turn("local", "fsdp", "oss", "zero1", "zero3", "zero2-offload"))
 def test_half_precision_crosses_between_all_layouts(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
@@ -179,10 +179,8 @@ def test_bf16_weights_cross_with_the_fp32_values_behind_them(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
     """Frozen weights too, of which DeepSpeed itself keeps the rounded values only."""
-    resumes_in_half_precision(crossings, source, before, target, after, "bf16-params")
-    taken = crossings.cross(
-        crossings.source(source, before, "bf16-params"), target, after, "bf16-params"
-    ).taken
+    resumes_in_half_precision(crossings, source, before, target, after, "bf16")
+    taken = crossings.cross(crossings.source(source, before, "bf16"), target, after, "bf16").taken
     for rank in taken:
         for kind, name, _, values, _ in rank.pieces:
             if kind == "weight" and name == "frozen.weight":
@@ -190,19 +188,11 @@ def test_bf16_weights_cross_with_the_fp32_values_behind_them(
                 assert not np.array_equal(values, rounded)
 
 
-@pytest.mark.slow
-@cases(*in_turn(*MASTERED))
-def test_bf16_weights_cross_between_all_engines_with_bf16_params(
-    crossings: Crossings, source: str, before: int, target: str, after: int
-) -> None:
-    resumes_in_half_precision(crossings, source, before, target, after, "bf16-params")
-
-
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [
-        ("fp32", "bf16-params", []),
-        ("bf16-params", "fp16", ["loss scale"]),
+        ("fp32", "bf16", []),
+        ("bf16", "fp16", ["loss scale"]),
         ("fp16", "fp32", ["loss scale"]),
     ],
 )

@@ -16,7 +16,7 @@ from training.throughput import mfu, peak_flops
         ("NVIDIA H100 80GB HBM3", "bf16", 989.5),
         ("NVIDIA H100 PCIe", "bf16", 756.5),
         ("NVIDIA H100 NVL", "fp32", 60),
-        ("NVIDIA H200", "bf16-params", 989.5),
+        ("NVIDIA H200", "bf16", 989.5),
         ("NVIDIA H200 NVL", "bf16", 835.5),
         ("NVIDIA B200", "bf16", 2250),
         ("NVIDIA L4", "fp16", 121),

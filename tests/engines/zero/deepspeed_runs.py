@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engines.base import Engine, EngineError, OptimizerSpec, Options, State, World
+from engines.base import Engine, EngineError, OptimizerSpec, Options, Precision, State, World
 from engines.catalog import build_engine
 from engines.zero.config_file import shipped
 from engines.zero.state import ZeroState
@@ -60,7 +60,7 @@ def outputs_after_writing(world: World, case: Case) -> tuple[Tensor, Tensor]:
         weights = {name: drawn("weight", name, shape) for name, shape in state.shapes.items()}
         weights["head.weight"] = weights["embedding.weight"]
         plain.load_state_dict({**weights, **state.buffers})
-        if case.precision == "bf16-params":
+        if case.precision == "bf16":
             for parameter in plain.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)
         module.eval()
@@ -143,7 +143,9 @@ class Fork(nn.Module):
         return self.sometimes(x) if both else x
 
 
-def fork(world: World, name: str, windows: list[list[bool]]) -> tuple[list[float], list[str]]:
+def fork(
+    world: World, name: str, windows: list[list[bool]], precision: Precision = "fp32"
+) -> tuple[list[float], list[str]]:
     """Gradient norms of a step for each window, whose passes use both layers or the first only.
 
     Plain gradient descent: a gradient of zero and none are the same to it.
@@ -152,7 +154,7 @@ def fork(world: World, name: str, windows: list[list[bool]]) -> tuple[list[float
         [{}], lambda name, p: 0, lambda groups: torch.optim.SGD(groups, lr=0.05), None
     )
     config = shipped(f"{name}.json") if name.startswith("zero") else {}
-    chosen = Options(ds_config=config, accumulation=max(map(len, windows)))
+    chosen = Options(precision, ds_config=config, accumulation=max(map(len, windows)))
     engine = build_engine(name, world, chosen)
     torch.manual_seed(0)
     try:

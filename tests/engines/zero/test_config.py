@@ -67,7 +67,7 @@ HUGGING_FACE = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "bf16-params"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_auto_means_the_settings(precision):
     assert conflicts(HUGGING_FACE, values(precision=precision)) == []
 
@@ -113,8 +113,8 @@ def test_merging_rejects_a_file_with_all_its_conflicts():
         ({"gradient_accumulation_steps": 8}, "train.accumulation", 4, None),
         ({"gradient_clipping": 0.5}, "optim.clip_norm", 1.0, "--set optim.clip_norm=0.5"),
         ({"gradient_clipping": 0}, "optim.clip_norm", 1.0, "--set optim.clip_norm=null"),
-        ({"bf16": {"enabled": True}}, "precision", "fp32", "--precision bf16-params"),
-        ({"fp16": {"enabled": True}}, "precision", "fp32", None),
+        ({"bf16": {"enabled": True}}, "precision", "fp32", "--precision bf16"),
+        ({"fp16": {"enabled": True}}, "precision", "fp32", "--precision fp16"),
         ({"zero_optimization": {"stage": 3}}, "engine.name", "zero2", "--engine zero3"),
         (
             {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
@@ -179,21 +179,18 @@ def test_true_is_not_one_and_text_is_not_a_number():
     assert only({"train_batch_size": "32"}).value == "32"
 
 
-def test_deepspeeds_bf16_block_is_our_bf16_params():
-    on = {"bf16": {"enabled": True}}
-    assert conflicts(on, values(precision="bf16-params")) == []
-    assert only(on, precision="bf16").setting_value == "bf16"
-    off = only({"bf16": {"enabled": False}}, precision="bf16-params")
-    assert off.fix.endswith("--precision bf16")
-
-
-def test_deepspeeds_fp16_block_keeps_fp16_weights_and_never_fits():
-    assert only({"fp16": {"enabled": True}}, precision="fp16").setting == "precision"
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_block_of_deepspeed_is_our_precision(precision):
+    on = {precision: {"enabled": True}}
+    assert conflicts(on, values(precision=precision)) == []
+    assert only(on, precision="fp32").setting_value == "fp32"
+    off = only({precision: {"enabled": False}}, precision=precision)
+    assert off.fix.endswith("--precision fp32")
 
 
 def test_other_keys_of_an_enabled_precision_block_are_a_conflict():
     own = {"bf16": {"enabled": True, "bf16_optimizer_states": True}}
-    assert only(own, precision="bf16-params").key == "bf16.bf16_optimizer_states"
+    assert only(own, precision="bf16").key == "bf16.bf16_optimizer_states"
 
 
 def test_parameters_of_a_scheduler_are_decided_by_schedule():

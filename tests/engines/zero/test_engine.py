@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from engines.base import Precision
 from tests.engines.parity import Case, distance, train
 from tests.engines.pool import Pool
 from tests.engines.zero import deepspeed_runs as runs
@@ -32,7 +33,7 @@ def test_weights_written_into_the_pieces_compute_after_a_refresh(
 
 @all_engines
 def test_bf16_weights_follow_the_fp32_pieces(worlds: Worlds, engine: str) -> None:
-    case = Case(engine, precision="bf16-params")
+    case = Case(engine, precision="bf16")
     for outputs, expected in worlds[2].run(runs.outputs_after_writing, case):
         # Rounded to bf16 at different points before sums of 3.
         torch.testing.assert_close(outputs, expected, rtol=0.0, atol=0.03)
@@ -49,23 +50,16 @@ def test_moments_written_into_the_pieces_are_used_by_the_next_step(
             torch.testing.assert_close(after, 0.9 * written, msg=lambda m, name=name: name + m)
 
 
-@all_engines
-def test_bf16_params_are_those_of_fsdp(worlds: Worlds, engine: str) -> None:
-    case = {"precision": "bf16-params", "steps": 1, "lr": 0.0, "clip_norm": None}
-    zero = worlds[2].run(train, Case(engine, **case))
-    fsdp = worlds[2].run(train, Case("fsdp", **case))
-    assert zero[0].losses == fsdp[0].losses
-    apart = distance(zero, fsdp)
-    assert apart["weight"] == 0.0  # the fp32 values the model came with, frozen ones too
-    assert apart["exp_avg"] < 0.05, apart  # FSDP reduces in fp32, DeepSpeed in bf16
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("passes", [1, 2], ids=["before the last pass", "after the last pass"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @all_engines
-def test_discarded_gradients_leave_no_trace(worlds: Worlds, engine: str, passes: int) -> None:
-    plain = worlds[2].run(runs.step_after_discarding, Case(engine), 0)
-    discarded = worlds[2].run(runs.step_after_discarding, Case(engine), passes)
+def test_discarded_gradients_leave_no_trace(
+    worlds: Worlds, engine: str, precision: Precision, passes: int
+) -> None:
+    case = Case(engine, precision=precision)
+    plain = worlds[2].run(runs.step_after_discarding, case, 0)
+    discarded = worlds[2].run(runs.step_after_discarding, case, passes)
     for (taken, pieces), (taken_after, pieces_after) in zip(plain, discarded, strict=True):
         assert taken == taken_after
         assert all(torch.equal(*pair) for pair in zip(pieces, pieces_after, strict=True))
@@ -81,13 +75,18 @@ def test_discarded_gradients_leave_no_trace(worlds: Worlds, engine: str, passes:
     ],
     ids=["alternate steps", "a step without", "not in the last pass", "now here, now there"],
 )
+@pytest.mark.parametrize(("precision", "nearness"), [("fp32", 1e-5), ("bf16", 0.02)])
 @all_engines
 def test_an_unused_layer_gets_no_gradient_of_an_earlier_step(
-    worlds: Worlds, engine: str, windows: list[list[bool]]
+    worlds: Worlds,
+    engine: str,
+    precision: Precision,
+    nearness: float,
+    windows: list[list[bool]],
 ) -> None:
     (plain, _), _ = worlds[2].run(runs.fork, "local", windows)
-    for norms, without in worlds[2].run(runs.fork, engine, windows):
-        assert norms == pytest.approx(plain, rel=1e-5)
+    for norms, without in worlds[2].run(runs.fork, engine, windows, precision):
+        assert norms == pytest.approx(plain, rel=nearness)
         assert without == []
 
 
@@ -150,6 +149,7 @@ def test_engines_without_offload_leave_the_threads_alone(worlds: Worlds) -> None
 SCRIPT = """
 import os, torch
 from engines.world import open_world
+from engines.base import Precision
 from tests.engines.parity import Case, train
 torch.set_num_threads(1)
 linear, environment = torch.nn.functional.linear, os.environ.get("LOCAL_RANK")

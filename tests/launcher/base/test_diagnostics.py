@@ -44,7 +44,7 @@ IN_A_FILE = [
         """
 error: unknown precision 'bf61'
   where         mine.yaml:1 precision (overrides fp32 from ds_configs/models/language.yaml:N)
-  allowed       auto, fp32, tf32, bf16, fp16, bf16-params
+  allowed       auto, fp32, tf32, bf16, fp16
   did you mean  bf16
   fix           precision: bf16
 """,
@@ -440,7 +440,7 @@ error: optim.lr '1e-3x' is text, not a number
         """
 error: precision 'fp16' needs a GPU, and this run is on the CPU
   where         --precision fp16 (overrides fp32 from ds_configs/models/language.yaml:N)
-  allowed       fp32, bf16, bf16-params on a CPU
+  allowed       fp32, bf16 on a CPU
   did you mean  bf16
   fix           --precision bf16
 """,

@@ -219,6 +219,21 @@ def test_a_dry_run_shows_the_resumed_run_and_its_changes(capsys, here):
     }
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "precision", "notes"),
+    [
+        ("ddp", "zero2", "bf16", ["zero2 rounds to bf16 at other operations than ddp"]),
+        ("ddp", "zero2", "fp32", []),
+        ("ddp", "oss", "bf16", []),
+        ("fsdp", "zero3", "bf16", []),
+    ],
+)
+def test_an_engine_that_rounds_at_other_operations_is_announced(old, new, precision, notes):
+    trained(X, resolved(f"engine.name={old}", f"precision={precision}", "device=cpu"), 10)
+    request = decided("runs/x", f"engine.name={new}").resume
+    assert [line for line in request.changes if "rounds" in line] == notes
+
+
 def test_explain_shows_the_line_of_the_resumed_run(capsys):
     trained(X, resolved(lr="3e-4"), 10)
     assert main(["explain", "optim.lr", "--resume", "runs/x"]) == 0
