@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.nn import Module
 
-from engines.base import Engine, Options, World
+from engines.base import Engine, Options, Precision, World
 from engines.catalog import build_engine, find
 from models.base import Context, Task, TracksProgress
 from models.catalog import FAMILIES
@@ -83,9 +83,20 @@ def resume_run(world: World, family: str, engine: str, run: Path, checkpoint: Pa
         return taken, outcome(built, _train(world, task, built, module, SAVED_AT + 1, STEPS))
 
 
+def first_step(world: World, family: str, engine: str, precision: Precision, run: Path) -> Any:
+    """The first step and the state after it."""
+    with prepared(world, family, engine, run, precision=precision) as (task, built, module):
+        return outcome(built, _train(world, task, built, module, 1, 1))
+
+
 @contextmanager
 def prepared(
-    world: World, family: str, engine: str, run: Path, seed: int = 0
+    world: World,
+    family: str,
+    engine: str,
+    run: Path,
+    seed: int = 0,
+    precision: Precision = "fp32",
 ) -> Iterator[tuple[Task, Engine, Module]]:
     """The task of a family, and its tiny model under an engine, as a worker builds them."""
     settings = resolved(model=f"{family}:tiny", engine=engine, world_size=world.size).settings
@@ -104,6 +115,7 @@ def prepared(
         engine,
         world,
         Options(
+            precision,
             channels_last=task.channels_last,
             ds_config=json.loads(text),
             micro_batch=MICRO_BATCH,

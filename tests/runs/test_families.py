@@ -13,11 +13,12 @@ from tests.engines.parity import Outcome, joined
 from tests.engines.pool import Pool
 from tests.engines.test_parity import missing_backend
 from tests.runs.crossing import differences, drift
-from tests.runs.families import TrainingRun, begin, resume_run
+from tests.runs.families import TrainingRun, begin, first_step, resume_run
 
 ENGINES = ("local", "ddp", "fsdp", "oss", "zero1", "zero2", "zero3")
 # The order in which gradients are added; four steps of Adam blow that up in the weights.
 LOSSES, MOMENTS, METRICS = 1e-4, 1e-3, 1e-2
+HALF_LOSSES, HALF_MOMENTS = 1e-2, 0.1
 QUICK = ("language", ("local", "zero3"))
 """The family and the engines of the default run; the others are marked slow."""
 
@@ -89,6 +90,21 @@ def test_losses_moments_and_metrics_are_those_of_local(
     assert apart(found.end, plain.end, "exp_avg_sq") < MOMENTS
     assert found.metrics == pytest.approx(plain.metrics, rel=METRICS, abs=METRICS, nan_ok=True)
     assert found.end[0].without_gradient == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_16_bits_compute_nearly_as_autocast_does(
+    training_runs: TrainingRuns, tmp_path: Path, family: str, engine: str
+) -> None:
+    if reason := missing_backend(engine):
+        pytest.skip(reason)
+    pool = training_runs.pool
+    plain = pool.run(first_step, family, "local", "bf16", tmp_path)
+    found = pool.run(first_step, family, engine, "bf16", tmp_path)
+    assert drift(found, plain) < HALF_LOSSES
+    assert apart(found, plain, "exp_avg") < HALF_MOMENTS
 
 
 @everywhere
