@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import custom_task
 from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
@@ -135,14 +135,10 @@ def _task(source: Source) -> HasHuggingFaceFormat:
 
 
 def _unsupported(reason: str) -> SettingsError:
-    return SettingsError(
-        [
-            Diagnostic(
-                f"--format hf is not supported: {reason}",
-                value="hf",
-                where="command line: --format hf",
-                allowed="safetensors",
-                fix=f"{PROGRAM} export RUN --format safetensors",
-            )
-        ]
+    return SettingsError.of(
+        f"--format hf is not supported: {reason}",
+        value="hf",
+        where="command line: --format hf",
+        allowed="safetensors",
+        fix=f"{PROGRAM} export RUN --format safetensors",
     )

@@ -120,16 +120,12 @@ def _chosen(run: SavedRun, name: str | None) -> Path:
         return run.checkpoints[int(name)]
     steps = [str(step) for step in run.checkpoints]
     names = ([retention.BEST] * (run.best is not None)) + [retention.LAST, *steps]
-    raise SettingsError(
-        [
-            Diagnostic(
-                f"no checkpoint '{name}' in {run.folder or run.named}",
-                value=name,
-                where=f"command line: --checkpoint {name}",
-                allowed=", ".join(names),
-                did_you_mean=nearest_match(name, names),
-            )
-        ]
+    raise SettingsError.of(
+        f"no checkpoint '{name}' in {run.folder or run.named}",
+        value=name,
+        where=f"command line: --checkpoint {name}",
+        allowed=", ".join(names),
+        did_you_mean=nearest_match(name, names),
     )
 
 
@@ -140,7 +136,7 @@ def _check_free(folder: Path, out: Path | None) -> None:
     message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
     where = f"command line: --out {out}" if out else "the default of --out"
     allowed = "a new or empty folder"
-    raise SettingsError([Diagnostic(message, value=str(folder), where=where, allowed=allowed)])
+    raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
 
 
 def _data_error(error: DataError) -> Diagnostic:

@@ -131,7 +131,7 @@ def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) ->
         warnings, resolved = ready.warnings, list(stages.values())[-1]
     elif ready.place is not None:
         what = f"compare starts its own processes, but {ready.place.source} started this one"
-        raise SettingsError([Diagnostic(what, where="the environment", allowed="a plain shell")])
+        raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
     for key, value in _to_be_measured(resolved, limits):

@@ -44,12 +44,10 @@ def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
         return config_file.read(path)
     except config_file.FileError as error:
         line = f":{error.line}" if error.line else ""
-        raise SettingsError(
-            [Diagnostic(f"{path}{line} {error}", key=_KEY, where=origin_text)]
-        ) from None
+        raise SettingsError.of(f"{path}{line} {error}", key=_KEY, where=origin_text) from None
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror or error}"
-        raise SettingsError([Diagnostic(what, key=_KEY, where=origin_text)]) from error
+        raise SettingsError.of(what, key=_KEY, where=origin_text) from error
 
 
 def _diagnostic(

@@ -178,13 +178,10 @@ def check_stages(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
 
 def _no_stages(values: Mapping[str, Setting], key: str) -> Diagnostic:
     staged = [name for name, entry in FAMILIES.items() if entry.stages]
-    value = values[key]
-    return Diagnostic(
-        f"{key} {shown(value.value)} needs stages, and {values['model.family'].value} declares "
-        "none",
-        key=key,
-        value=value.value,
-        where=errors.where(key, value.origin),
+    return errors.about_value(
+        values,
+        key,
+        f"needs stages, and {values['model.family'].value} declares none",
         allowed=f"families that declare stages: {', '.join(staged)}",
         fix="--mode resource-efficient  to lower peak memory in one run",
     )
@@ -214,10 +211,12 @@ def _missing_weights(values: Mapping[str, Setting], stage: Stage) -> Iterator[Di
     if stage.loads is None or values[stage.loads].value is not None:
         return
     earlier = " or ".join(stage.of)
-    yield Diagnostic(
+    yield errors.about(
+        values,
+        KEY,
         f"stage {stage.name} starts from the weights of stage {earlier}, and no run is given",
         key=stage.loads,
-        where=errors.where(KEY, values[KEY].origin),
+        value=None,
         allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
         fix="--from RUN",
     )
@@ -235,12 +234,5 @@ def _stages_error(
     near: str | None = None,
     fix: str | None = None,
 ) -> Diagnostic:
-    return Diagnostic(
-        message,
-        key=KEY,
-        value=values[KEY].value,
-        where=errors.where(KEY, values[KEY].origin),
-        allowed=", ".join(allowed) or None,
-        did_you_mean=near,
-        fix=fix,
-    )
+    listed = ", ".join(allowed) or None
+    return errors.about(values, KEY, message, allowed=listed, did_you_mean=near, fix=fix)

@@ -25,26 +25,18 @@ def read_settings_file(path: Path) -> Node:
         root = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except Unreadable as broken:
         form = "JSON" if path.suffix == ".json" else "YAML"
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{path} cannot be read as {form}: {broken.problem}",
-                    where=f"{path}:{broken.line}:{broken.column}",
-                    order=(0, broken.line),
-                )
-            ]
+        raise SettingsError.of(
+            f"{path} cannot be read as {form}: {broken.problem}",
+            where=f"{path}:{broken.line}:{broken.column}",
+            order=(0, broken.line),
         ) from None
     if root.value is None:
         return Node({}, 1)
     if not isinstance(root.value, dict):
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{path} holds no settings: its root is not a mapping",
-                    where=f"{path}:{root.line}",
-                    allowed="keys with values, for example  optim: {lr: 1e-3}",
-                )
-            ]
+        raise SettingsError.of(
+            f"{path} holds no settings: its root is not a mapping",
+            where=f"{path}:{root.line}",
+            allowed="keys with values, for example  optim: {lr: 1e-3}",
         )
     return root
 

@@ -62,7 +62,7 @@ def _format(family: str, path: str, origin: str) -> str | None:
         found: str | None = _formats(family).recognise(Path(path).expanduser())
     except OSError as error:
         message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
-        raise SettingsError([Diagnostic(message, value=path, where=origin)]) from error
+        raise SettingsError.of(message, value=path, where=origin) from error
     return found
 
 
@@ -75,17 +75,13 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
     if path in sets:
         return sets[path]
     near = nearest_match(path, sets)
-    raise SettingsError(
-        [
-            Diagnostic(
-                f"unknown embedded data '{path}'",
-                value=path,
-                where=origin,
-                allowed=", ".join(sets) or "a file or a folder",
-                did_you_mean=near,
-                fix=near and f"{PROGRAM} data check {near}",
-            )
-        ]
+    raise SettingsError.of(
+        f"unknown embedded data '{path}'",
+        value=path,
+        where=origin,
+        allowed=", ".join(sets) or "a file or a folder",
+        did_you_mean=near,
+        fix=near and f"{PROGRAM} data check {near}",
     )
 
 
@@ -103,7 +99,7 @@ def _exists(path: str, origin: str) -> bool:
         return Path(path).expanduser().exists()
     except OSError as error:
         message = f"'{path}' cannot be accessed: {error.strerror or error}"
-        raise SettingsError([Diagnostic(message, value=path, where=origin)]) from error
+        raise SettingsError.of(message, value=path, where=origin) from error
 
 
 def _missing(path: str, origin: str) -> Diagnostic:

@@ -140,7 +140,7 @@ def check_folder(folder: Path, origin: str) -> None:
     except OSError as error:
         message = f"cannot open {folder}: {error.strerror or error}"
     allowed = "a new or empty folder, or the folder of an earlier check"
-    raise SettingsError([Diagnostic(message, value=str(folder), where=origin, allowed=allowed)])
+    raise SettingsError.of(message, value=str(folder), where=origin, allowed=allowed)
 
 
 def write(found: Findings, folder: Path) -> list[Path]:

@@ -91,16 +91,12 @@ def _base(found: Found, args: CliArgs) -> Base:
     family = base.entries["model.family"].value
     typed = choices.get("model.family")
     if typed is not None and typed.value != family:
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"model {typed.value} differs from {family}, used by {found.folder}",
-                    key="model.family",
-                    value=typed.value,
-                    where=typed.origin.where,
-                    allowed=f"{family}; or a new run, without --resume",
-                )
-            ]
+        raise SettingsError.of(
+            f"model {typed.value} differs from {family}, used by {found.folder}",
+            key="model.family",
+            value=typed.value,
+            where=typed.origin.where,
+            allowed=f"{family}; or a new run, without --resume",
         )
     return base
 

@@ -182,17 +182,13 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
     if step not in steps:
         nearest = min(steps, key=lambda existing: abs(existing - step), default=None)
         names = listed([str(existing) for existing in sorted(steps)], "resume RUN")
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{folder} has no checkpoint of step {step}",
-                    value=step,
-                    where=where,
-                    allowed=names if steps else "a run with a checkpoint",
-                    did_you_mean=None if nearest is None else str(nearest),
-                    fix=None if nearest is None else f"{_again(folder, nearest)}",
-                )
-            ]
+        raise SettingsError.of(
+            f"{folder} has no checkpoint of step {step}",
+            value=step,
+            where=where,
+            allowed=names if steps else "a run with a checkpoint",
+            did_you_mean=None if nearest is None else str(nearest),
+            fix=None if nearest is None else f"{_again(folder, nearest)}",
         )
     try:
         return _read(folder, step)
@@ -237,12 +233,8 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
 
 def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
     fix = nearest and f"{PROGRAM} resume {nearest}"
-    return SettingsError(
-        [
-            Diagnostic(
-                message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
-            )
-        ]
+    return SettingsError.of(
+        message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
     )
 
 
@@ -367,7 +359,7 @@ def find_saved(word: str, command: str) -> SavedRun:
     if not checkpoints and named is None:
         message = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
-        raise SettingsError([Diagnostic(message, value=word, where=where, allowed=allowed)])
+        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
     return SavedRun(folder, named, checkpoints)
 
 

@@ -58,7 +58,7 @@ def load_resume_point(
     except CheckpointError as error:
         allowed = "another step, or auto for the newest intact checkpoint"
         where = f"--resume {resume.step}"
-        raise SettingsError([Diagnostic(str(error), where=where, allowed=allowed)]) from error
+        raise SettingsError.of(str(error), where=where, allowed=allowed) from error
     if found.checkpoint is None:
         if found.damaged:
             raise SettingsError([_all_damaged(resume.source, found.damaged)])

@@ -66,7 +66,7 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
         message = f"steps {after} to {upto} of {run} belong to more than one experience"
         allowed = f"a checkpoint of step {first} or later, and one after it"
         fix = f"keep more checkpoints:  {PROGRAM} resume {run} --set save.every=…"
-        raise SettingsError([Diagnostic(message, value=str(run), allowed=allowed, fix=fix)])
+        raise SettingsError.of(message, value=str(run), allowed=allowed, fix=fix)
     return spec_of(run, begun[-1])
 
 

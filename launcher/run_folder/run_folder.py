@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
@@ -259,7 +259,7 @@ def _in_use(out: Path, where: str) -> SettingsError:
 
 def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
     allowed = "a new or empty writable folder; without --out, a new folder in runs/"
-    return SettingsError([Diagnostic(what, value=str(out), where=where, allowed=allowed, fix=fix)])
+    return SettingsError.of(what, value=str(out), where=where, allowed=allowed, fix=fix)
 
 
 def _exists(path: Path, where: str) -> bool:
