@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -42,18 +41,16 @@ class Source:
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:
-        """The metrics of the evaluation at the checkpoint's step; None: no evaluation. "
-        "Reads disk."""
+        """The metrics of the evaluation at the checkpoint's step; None: there is none.
+
+        Reads the disk.
+        """
         if self.run.folder is None:
             return None
-        found = None
-        path = self.run.folder / run_folder.METRICS
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        for line in lines:
-            if '"eval"' in line and line.endswith("}"):
-                event = json.loads(line)
-                if event["kind"] == "eval" and event["step"] == self.checkpoint.manifest.step:
-                    found = event["metrics"]
+        step, found = self.checkpoint.manifest.step, None
+        for event in run_folder.json_lines(self.run.folder / run_folder.METRICS):
+            if (event["kind"], event["step"]) == ("eval", step):
+                found = event["metrics"]
         return found
 
 

@@ -389,8 +389,8 @@ def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
         if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
             for statement in node.body:
                 if isinstance(statement, ast.Assign | ast.AnnAssign):
-                    named = getattr(statement, "targets", None) or [statement.target]
-                    if name in (getattr(target, "id", None) for target in named):
+                    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+                    if name in (getattr(target, "id", None) for target in targets):
                         return file, statement.value, statement.lineno
     return file, None, int(line)
 

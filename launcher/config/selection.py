@@ -211,12 +211,10 @@ def _missing_weights(values: Mapping[str, Setting], stage: Stage) -> Iterator[Di
     if stage.loads is None or values[stage.loads].value is not None:
         return
     earlier = " or ".join(stage.of)
-    yield errors.about(
-        values,
-        KEY,
+    yield Diagnostic(
         f"stage {stage.name} starts from the weights of stage {earlier}, and no run is given",
         key=stage.loads,
-        value=None,
+        where=errors.where(KEY, values[KEY].origin),
         allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
         fix="--from RUN",
     )

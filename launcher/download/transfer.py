@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -52,13 +53,13 @@ class Mismatch(Transient):
         super().__init__("the file on the server is another version; restarting from byte 0")
 
 
-def settings_error(message: str, url: str, **parts: str) -> SettingsError:
+def settings_error(message: str, url: str, **parts: Any) -> SettingsError:
     """An error that the user can fix: wrong URL, file or checksum; `parts` are allowed and fix.
 
     Control characters of `message`, from names of a server or an archive, are replaced.
     """
     printable = "".join(letter if letter.isprintable() else "?" for letter in message)
-    return SettingsError([Diagnostic(printable, value=url, where=url, **parts)])
+    return SettingsError.of(printable, value=url, where=url, **parts)
 
 
 @dataclass(frozen=True)
