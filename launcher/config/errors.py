@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
@@ -223,6 +225,13 @@ def about(values: Mapping[str, Setting], key: str, message: str, **parts: Any) -
 def about_value(values: Mapping[str, Setting], key: str, why: str, **parts: Any) -> Diagnostic:
     """As `about`, with the message `KEY VALUE why`."""
     return about(values, key, f"{key} {shown(values[key].value)} {why}", **parts)
+
+
+def nearest_file(path: str | Path) -> str | None:
+    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
+    folder = Path(path).expanduser().parent
+    near = nearest_match(Path(path).name, os.listdir(folder) if folder.is_dir() else ())
+    return near and str(Path(path).parent / near)
 
 
 def where(key: str, origin: Origin) -> str:

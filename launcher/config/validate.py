@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render
+from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
 from launcher.config import errors, feature_checks, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.feature_settings import Continual, Download
@@ -87,10 +87,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             continue
         if key == "data.path" and feature_checks.will_download(values, path):
             continue
-        folder = Path(path).parent
-        there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        near = nearest_match(Path(path).name, there)
-        near = near and str(Path(path).parent / near)
+        near = errors.nearest_file(path)
         yield errors.about_value(
             values,
             key,
