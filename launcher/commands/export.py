@@ -40,7 +40,8 @@ def main(command_line: CommandLine) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
     except DataError as error:
-        raise SettingsError([_data_error(error)]) from error
+        parts = {"where": error.where or None, "allowed": error.allowed or None}
+        raise SettingsError.of(error.message, **parts) from error
     as_json = JSON.flag in command_line.flags
     print(encode(done, indent=2) if as_json else _text(done))
     return exit_codes.DONE
@@ -91,14 +92,15 @@ def _invalid_format(format_name: str | None) -> list[Diagnostic]:
     if format_name in FORMATS:
         return []
     near = nearest_match(format_name, FORMATS) if format_name else None
+    message, where = "export requires --format", "export"
+    if format_name:
+        message, where = f"unknown --format '{format_name}'", f"--format {format_name}"
     return [
         Diagnostic(
-            f"unknown --format '{format_name}'" if format_name else "export requires --format",
+            message,
             key="--format",
             value=format_name,
-            where=f"command line: --format {format_name}"
-            if format_name
-            else "command line: export",
+            where=f"command line: {where}",
             allowed=", ".join(FORMATS),
             did_you_mean=near,
             fix=f"--format {near or next(iter(FORMATS))}",
@@ -137,7 +139,3 @@ def _check_free(folder: Path, out: Path | None) -> None:
     where = f"command line: --out {out}" if out else "the default of --out"
     allowed = "a new or empty folder"
     raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
-
-
-def _data_error(error: DataError) -> Diagnostic:
-    return Diagnostic(error.message, where=error.where or None, allowed=error.allowed or None)
