@@ -303,9 +303,5 @@ def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
     """The ranks this program would start; none under torchrun or srun."""
     if ready.place is not None:
         return []
-    if not ready.starts_processes:
-        return [{"rank": 0, "started": False, "threads": ready.threads}]
-    return [
-        {"rank": rank, "started": True, "threads": ready.threads}
-        for rank in range(ready.resolved.nproc)
-    ]
+    facts = {"started": ready.starts_processes, "threads": ready.threads}
+    return [{"rank": rank, **facts} for rank in range(ready.resolved.nproc)]
