@@ -114,10 +114,10 @@ def _table(caption: str, rows: Sequence[Sequence[str]], kinds: Sequence[str] = (
     yield f'<div class="wide"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>'
     yield "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     yield "</tr></thead>\n<tbody>"
-    for row, cells in enumerate(body):
-        *texts, last = (f"<td>{escape(cell)}</td>" for cell in cells)
-        last = last.replace("<td>", f'<td class="{kinds[row]}">', 1) if kinds else last
-        yield f"<tr>{''.join(texts)}{last}</tr>"
+    for number, (*cells, last) in enumerate(body):
+        kind = f' class="{kinds[number]}"' if kinds else ""
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        yield f"<tr>{texts}<td{kind}>{escape(last)}</td></tr>"
     yield "</tbody>\n</table></div>"
 
 

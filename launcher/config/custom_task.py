@@ -387,11 +387,11 @@ def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
         return place, None, 1
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
-            for statement in node.body:
-                if isinstance(statement, ast.Assign | ast.AnnAssign):
-                    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+            for one in node.body:
+                if isinstance(one, ast.Assign | ast.AnnAssign):
+                    targets = one.targets if isinstance(one, ast.Assign) else [one.target]
                     if name in (getattr(target, "id", None) for target in targets):
-                        return file, statement.value, statement.lineno
+                        return file, one.value, one.lineno
     return file, None, int(line)
 
 
