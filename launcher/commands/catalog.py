@@ -12,7 +12,7 @@ from launcher.config.options import (
     RESUME,
     SCHEMA,
     Option,
-    out,
+    out_option,
 )
 from launcher.submit.options import SUBMIT
 
@@ -86,7 +86,7 @@ COMMANDS = {
                     sentence="best, last, or the number of a step. Default: best, if the run was "
                     "evaluated, or else last.",
                 ),
-                out("Folder to write. Default: export-NAME in the run folder."),
+                out_option("Folder to write. Default: export-NAME in the run folder."),
                 JSON,
             ),
             argument="RUN",
@@ -105,7 +105,7 @@ COMMANDS = {
             "new-task",
             "write a template of a custom task, ready to train",
             "launcher.commands.new_task",
-            (out("Folder for the file. Default: the current folder."), JSON),
+            (out_option("Folder for the file. Default: the current folder."), JSON),
             argument="NAME",
             allowed="a name of letters, digits and _, such as my_images",
             requires_argument=True,
@@ -118,7 +118,7 @@ COMMANDS = {
                 BY_FLAG["--model"],
                 BY_FLAG["--config"],
                 BY_FLAG["--set"],
-                out(
+                out_option(
                     "Folder for downloads, or for data.html and the plots. Default: downloads, or "
                     "data-check."
                 ),

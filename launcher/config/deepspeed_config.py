@@ -42,7 +42,8 @@ def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
     try:
         return config_file.read(path)
     except config_file.FileError as error:
-        what = f"{path}{f':{error.line}' if error.line else ''} {error}"
+        line = f":{error.line}" if error.line else ""
+        what = f"{path}{line} {error}"
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror or error}"
     raise SettingsError.of(what, key=_KEY, where=resolved.values[_KEY].origin.where)

@@ -44,7 +44,7 @@ RESUMING = "resume"
 OUTPUT = "output"
 
 
-def out(sentence: str) -> Option:
+def out_option(sentence: str) -> Option:
     """The option --out of a command, with its own help."""
     return Option("--out", OUTPUT, "DIR", sentence=sentence, values="folders")
 
@@ -128,7 +128,7 @@ OPTIONS = (
         repeats=True,
         values="parts",
     ),
-    out("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
+    out_option("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
     Option("--track", OUTPUT, "NAME[:PROJECT]", "track", repeats=True, values="trackers"),
     Option(
         "--dry-run",
@@ -190,7 +190,7 @@ COMPARE = (
         sentence="Repeat each run R times, interleaved. Default: 1.",
     ),
     *(o for o in OPTIONS if o.flag in _SHARED or (o.key and o.flag not in _NOT_COMPARED)),
-    out(
+    out_option(
         "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
     ),
     JSON,

@@ -40,14 +40,13 @@ def split_groups(
     held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if held == 0 or len(used) - 2 * held < 1:
         side = "val and test" if held == 0 else "train"
+        larger = f"--set eval.share={max(0.1, np.ceil(100 / len(used)) / 100):g}, or add data"
         raise DataError(
             f"{side} would be empty: of {len(used)} {noun}, eval.share={share:g} puts {held} "
             "into val and as many into test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
-            fix="add data: three splits need at least 3 groups"
-            if len(used) < 3
-            else f"--set eval.share={max(0.1, np.ceil(100 / len(used)) / 100):g}, or add data",
+            fix="add data: three splits need at least 3 groups" if len(used) < 3 else larger,
         )
     return {
         "val": sorted(used[:held]),

@@ -141,6 +141,7 @@ def _index(path: Path, layout: Layout, bad_records: BadRecords) -> _Rows:
                 offset += len(raw)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}", where="data.path") from None
+    rows.seen.clear()  # pages need the memory
     return rows
 
 
