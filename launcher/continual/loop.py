@@ -138,7 +138,10 @@ class ContinualLoop:
         """Record the files of the first data once they are complete. Raises SettingsError."""
         clock = self._clock
         while (files := self._arrivals.first_files(clock.now(), clock.wall())) is None:
-            self._raise_if_signalled()
+            if signal.SIGINT in clock.signals:
+                raise KeyboardInterrupt
+            if clock.signals:
+                raise Stopped(signal.Signals(next(iter(clock.signals))).name)
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
             raise SettingsError.of(
@@ -148,12 +151,6 @@ class ContinualLoop:
                 allowed="a folder with files; more may arrive later",
             )
         self._save(Ledger([Experience(0, files)]))
-
-    def _raise_if_signalled(self) -> None:
-        if signal.SIGINT in self._clock.signals:
-            raise KeyboardInterrupt
-        for number in self._clock.signals:
-            raise Stopped(signal.Signals(number).name)
 
     def _train_experience(self, experience: Experience) -> Report | None:
         """Train on an experience; a report if that ends the run."""
