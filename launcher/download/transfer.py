@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -53,7 +52,7 @@ class Mismatch(Transient):
         super().__init__("the file on the server is another version; restarting from byte 0")
 
 
-def settings_error(message: str, url: str, **parts: Any) -> SettingsError:
+def settings_error(message: str, url: str, **parts: object) -> SettingsError:
     """An error that the user can fix: wrong URL, file or checksum; `parts` are allowed and fix.
 
     Control characters of `message`, from names of a server or an archive, are replaced.
