@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
 from launcher.run.execute import execute_run
@@ -116,7 +116,7 @@ def _result(report: Report, folder: Path | None) -> Run:
     if isinstance(report.cause, SettingsError):
         raise report.cause
     if report.kind == "invalid input":
-        raise SettingsError([Diagnostic(report.text.removeprefix("error: "))]) from report.cause
+        raise SettingsError.of(report.text.removeprefix("error: ")) from report.cause
     if report.kind == "stopped" and report.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:

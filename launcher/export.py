@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import custom_task
 from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
@@ -42,18 +41,16 @@ class Source:
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:
-        """The metrics of the evaluation at the checkpoint's step; None: no evaluation. "
-        "Reads disk."""
+        """The metrics of the evaluation at the checkpoint's step; None: there is none.
+
+        Reads the disk.
+        """
         if self.run.folder is None:
             return None
-        found = None
-        path = self.run.folder / run_folder.METRICS
-        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-        for line in lines:
-            if '"eval"' in line and line.endswith("}"):
-                event = json.loads(line)
-                if event["kind"] == "eval" and event["step"] == self.checkpoint.manifest.step:
-                    found = event["metrics"]
+        step, found = self.checkpoint.manifest.step, None
+        for event in run_folder.json_lines(self.run.folder / run_folder.METRICS):
+            if (event["kind"], event["step"]) == ("eval", step):
+                found = event["metrics"]
         return found
 
 
@@ -135,14 +132,10 @@ def _task(source: Source) -> HasHuggingFaceFormat:
 
 
 def _unsupported(reason: str) -> SettingsError:
-    return SettingsError(
-        [
-            Diagnostic(
-                f"--format hf is not supported: {reason}",
-                value="hf",
-                where="command line: --format hf",
-                allowed="safetensors",
-                fix=f"{PROGRAM} export RUN --format safetensors",
-            )
-        ]
+    return SettingsError.of(
+        f"--format hf is not supported: {reason}",
+        value="hf",
+        where="command line: --format hf",
+        allowed="safetensors",
+        fix=f"{PROGRAM} export RUN --format safetensors",
     )

@@ -41,6 +41,11 @@ class SettingsError(Exception):
         self.diagnostics = sorted(diagnostics, key=lambda diagnostic: diagnostic.order or (0, 0))
         super().__init__(render(self.diagnostics))
 
+    @classmethod
+    def of(cls, message: str, **parts: Any) -> SettingsError:
+        """The error of a single diagnostic; `parts` are its fields besides the message."""
+        return cls([Diagnostic(message, **parts)])
+
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""

@@ -12,6 +12,7 @@ from launcher.config.options import (
     RESUME,
     SCHEMA,
     Option,
+    out_option,
 )
 from launcher.submit.options import SUBMIT
 
@@ -85,13 +86,7 @@ COMMANDS = {
                     sentence="best, last, or the number of a step. Default: best, if the run was "
                     "evaluated, or else last.",
                 ),
-                Option(
-                    "--out",
-                    OUTPUT,
-                    "DIR",
-                    sentence="Folder to write. Default: export-NAME in the run folder.",
-                    values="folders",
-                ),
+                out_option("Folder to write. Default: export-NAME in the run folder."),
                 JSON,
             ),
             argument="RUN",
@@ -110,16 +105,7 @@ COMMANDS = {
             "new-task",
             "write a template of a custom task, ready to train",
             "launcher.commands.new_task",
-            (
-                Option(
-                    "--out",
-                    OUTPUT,
-                    "DIR",
-                    sentence="Folder for the file. Default: the current folder.",
-                    values="folders",
-                ),
-                JSON,
-            ),
+            (out_option("Folder for the file. Default: the current folder."), JSON),
             argument="NAME",
             allowed="a name of letters, digits and _, such as my_images",
             requires_argument=True,
@@ -132,13 +118,9 @@ COMMANDS = {
                 BY_FLAG["--model"],
                 BY_FLAG["--config"],
                 BY_FLAG["--set"],
-                Option(
-                    "--out",
-                    OUTPUT,
-                    "DIR",
-                    sentence="Folder for downloads, or for data.html and the plots. Default: "
-                    "downloads, or data-check.",
-                    values="folders",
+                out_option(
+                    "Folder for downloads, or for data.html and the plots. Default: downloads, or "
+                    "data-check."
                 ),
                 JSON,
             ),

@@ -7,7 +7,6 @@ from typing import Any
 
 from launcher.base.diagnostics import (
     PROGRAM,
-    Diagnostic,
     SettingsError,
     listed,
     nearest_match,
@@ -92,7 +91,7 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
     if not found:
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
         near = nearest_match(key, [*resolved.values, *sections])
-        error = Diagnostic(
+        raise SettingsError.of(
             f"unknown setting '{key}'",
             key=key,
             where=f"command line: explain {key}",
@@ -100,7 +99,6 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
             did_you_mean=near,
             fix=near and f"{PROGRAM} explain {near}",
         )
-        raise SettingsError([error])
     return found
 
 

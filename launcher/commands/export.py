@@ -40,7 +40,8 @@ def main(command_line: CommandLine) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
     except DataError as error:
-        raise SettingsError([_data_error(error)]) from error
+        parts = {"where": error.where or None, "allowed": error.allowed or None}
+        raise SettingsError.of(error.message, **parts) from error
     as_json = JSON.flag in command_line.flags
     print(encode(done, indent=2) if as_json else _text(done))
     return exit_codes.DONE
@@ -91,14 +92,15 @@ def _invalid_format(format_name: str | None) -> list[Diagnostic]:
     if format_name in FORMATS:
         return []
     near = nearest_match(format_name, FORMATS) if format_name else None
+    message, where = "export requires --format", "export"
+    if format_name:
+        message, where = f"unknown --format '{format_name}'", f"--format {format_name}"
     return [
         Diagnostic(
-            f"unknown --format '{format_name}'" if format_name else "export requires --format",
+            message,
             key="--format",
             value=format_name,
-            where=f"command line: --format {format_name}"
-            if format_name
-            else "command line: export",
+            where=f"command line: {where}",
             allowed=", ".join(FORMATS),
             did_you_mean=near,
             fix=f"--format {near or next(iter(FORMATS))}",
@@ -120,16 +122,12 @@ def _chosen(run: SavedRun, name: str | None) -> Path:
         return run.checkpoints[int(name)]
     steps = [str(step) for step in run.checkpoints]
     names = ([retention.BEST] * (run.best is not None)) + [retention.LAST, *steps]
-    raise SettingsError(
-        [
-            Diagnostic(
-                f"no checkpoint '{name}' in {run.folder or run.named}",
-                value=name,
-                where=f"command line: --checkpoint {name}",
-                allowed=", ".join(names),
-                did_you_mean=nearest_match(name, names),
-            )
-        ]
+    raise SettingsError.of(
+        f"no checkpoint '{name}' in {run.folder or run.named}",
+        value=name,
+        where=f"command line: --checkpoint {name}",
+        allowed=", ".join(names),
+        did_you_mean=nearest_match(name, names),
     )
 
 
@@ -140,8 +138,4 @@ def _check_free(folder: Path, out: Path | None) -> None:
     message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
     where = f"command line: --out {out}" if out else "the default of --out"
     allowed = "a new or empty folder"
-    raise SettingsError([Diagnostic(message, value=str(folder), where=where, allowed=allowed)])
-
-
-def _data_error(error: DataError) -> Diagnostic:
-    return Diagnostic(error.message, where=error.where or None, allowed=error.allowed or None)
+    raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)

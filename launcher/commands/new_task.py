@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.custom_task import FOLDER
 from launcher.config.options import JSON
@@ -121,14 +121,14 @@ def _write(path: Path, text: str) -> None:
         reason = error.strerror or str(error)
         where = f"--out {path.parent}" if path.parent != Path() else "the current folder"
         message = f"cannot write {path}: {reason}"
-        raise SettingsError([Diagnostic(message, value=str(path), where=where)]) from error
+        raise SettingsError.of(message, value=str(path), where=where) from error
 
 
 def _error(message: str, name: str, allowed: str, near: str | None = None) -> SettingsError:
     where = f"command line: new-task {name}"
     fix = near and f"{PROGRAM} new-task {near}"
-    return SettingsError(
-        [Diagnostic(message, value=name, where=where, allowed=allowed, did_you_mean=near, fix=fix)]
+    return SettingsError.of(
+        message, value=name, where=where, allowed=allowed, did_you_mean=near, fix=fix
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
 from launcher.resume.find import is_run_folder
@@ -27,9 +27,7 @@ def main(command_line: CommandLine) -> int:
     folder = Path(command_line.argument)
     if not is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
-        raise SettingsError(
-            [Diagnostic(message, value=str(folder), where=where, allowed="a run folder")]
-        )
+        raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     with lock.hold(folder):
         url, failure = _upload(folder)
     if failure is not None:

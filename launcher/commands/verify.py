@@ -6,7 +6,7 @@ import signal
 import sys
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.resume import find
@@ -73,7 +73,7 @@ def _run(argument: str) -> SavedRun:
         message = f"'{argument}' is a checkpoint outside of its run folder"
         where = f"command line: verify {argument}"
         allowed = "a run folder, or a checkpoint in one"
-        raise SettingsError([Diagnostic(message, value=argument, where=where, allowed=allowed)])
+        raise SettingsError.of(message, value=argument, where=where, allowed=allowed)
     return run
 
 
@@ -91,5 +91,5 @@ def _check(finished: Replay) -> None:
     if report.exit_code == exit_codes.DONE:
         return
     if report.exit_code == exit_codes.INVALID_INPUT:
-        raise SettingsError([Diagnostic(report.text.removeprefix("error: "))])
+        raise SettingsError.of(report.text.removeprefix("error: "))
     raise ReplayFailed("\n".join(filter(None, (f"the replay failed: {report.text}", report.trace))))

@@ -91,14 +91,19 @@ class Comparison:
 def decide(command_line: CommandLine) -> Comparison:
     """Resolve every candidate without starting a run. Raises SettingsError with all errors."""
     diagnostics = list(command_line.diagnostics)
-    limits, repeats = (
-        _limits(command_line.values, diagnostics),
-        _count(command_line.values, "--repeat", diagnostics),
-    )
+    limits = _limits(command_line.values, diagnostics)
+    repeats = _count(command_line.values, "--repeat", diagnostics)
     modes = _names(command_line.values, "--modes")
     engines: list[str] = _names(command_line.values, "--engines")
     if not modes and not engines:
-        diagnostics.append(_nothing_named())
+        diagnostics.append(
+            Diagnostic(
+                "compare needs --modes or --engines",
+                where="the command line: compare",
+                allowed="names separated by commas",
+                fix="--modes default,fast",
+            )
+        )
     pairs = [
         (mode, engine)
         for mode in dict.fromkeys((BASELINE, *modes))
@@ -131,7 +136,7 @@ def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) ->
         warnings, resolved = ready.warnings, list(stages.values())[-1]
     elif ready.place is not None:
         what = f"compare starts its own processes, but {ready.place.source} started this one"
-        raise SettingsError([Diagnostic(what, where="the environment", allowed="a plain shell")])
+        raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
     for key, value in _to_be_measured(resolved, limits):
@@ -214,15 +219,6 @@ def _wrong(flag: str, text: str, allowed: str, example: str) -> Diagnostic:
     )
 
 
-def _nothing_named() -> Diagnostic:
-    return Diagnostic(
-        "compare needs --modes or --engines",
-        where="the command line: compare",
-        allowed="names separated by commas",
-        fix="--modes default,fast",
-    )
-
-
 def _folder(
     command_line: CommandLine, resolved: Resolved | None, diagnostics: list[Diagnostic]
 ) -> Path:
@@ -232,20 +228,11 @@ def _folder(
         size = getattr(model, "size", None)
         names = [getattr(model, "family", "model").replace(":", "-"), *([size] if size else [])]
         name = "-".join(["compare", *names, datetime.now().strftime("%Y%m%d-%H%M%S")])
-        folder = run_folder.PARENT / name
-        number = 1
-        while folder.exists():
-            number += 1
-            folder = run_folder.PARENT / f"{name}-{number}"
-        return folder
+        return run_folder.unused_path(name)
     position = f"--out {command_line.out}"
-    try:
-        run_folder.check_writable(command_line.out, position)
-        if command_line.out.is_dir() and any(command_line.out.iterdir()):
-            allowed = "a new or empty folder"
-            diagnostics.append(
-                Diagnostic(f"{command_line.out} is not empty", where=position, allowed=allowed)
-            )
-    except SettingsError as error:
-        diagnostics += error.diagnostics
+    if wrong := run_folder.writing_errors(command_line.out, position):
+        diagnostics += wrong
+    elif command_line.out.is_dir() and any(command_line.out.iterdir()):
+        message, allowed = f"{command_line.out} is not empty", "a new or empty folder"
+        diagnostics.append(Diagnostic(message, where=position, allowed=allowed))
     return command_line.out

@@ -142,11 +142,11 @@ class Measured:
 def read(folder: Path, goal: Target | None = None) -> Measured | None:
     """The measurements of the run in `folder`; None: it took no step. Reads the disk.
 
-    `aim`: what it was to reach.
+    `goal`: what it was to reach.
     """
     result = json.loads((folder / run_folder.RESULT).read_text(encoding="utf-8"))
-    metrics = list(_lines(folder / run_folder.METRICS))
-    events = list(_lines(folder / run_folder.EVENTS))
+    metrics = run_folder.json_lines(folder / run_folder.METRICS)
+    events = list(run_folder.json_lines(folder / run_folder.EVENTS))
     plan = next((line["facts"] for line in events if line["kind"] == "started"), None)
     steps = list(_steps([line for line in metrics if line["kind"] == "train"]))
     if plan is None or not steps:
@@ -168,13 +168,3 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
             shown = loss if position == window - 1 else None
             yield MeasuredStep(line["step_time_s"], line["data_time_s"], each, shown, window)
         before, units = line["step"], line["tokens"]
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # a killed process leaves half a line
-            continue

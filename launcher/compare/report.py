@@ -7,18 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.compare import tables
 from launcher.compare.rows import Row, thinned
 from launcher.compare.runner import ComparisonFacts, Outcome
-from launcher.compare.tables import MARKS
+from launcher.compare.tables import MARKS, bounds, measured
 from training.logging.quantities import duration, size
 from training.logging.strict_json import encode
-
-if TYPE_CHECKING:
-    from launcher.compare.promises import PromiseResult
-    from launcher.compare.rows import Row
 
 JSON_FILE = "compare.json"
 PAGE = "compare.html"
@@ -107,36 +103,34 @@ def _body(facts: ComparisonFacts, outcome: Outcome) -> Iterator[str]:
     )
     yield from _promises(outcome.rows)
     yield from _plots(outcome.rows)
-    yield from _notes(outcome.rows)
+    for row in outcome.rows:
+        for note in row.notes:
+            yield f'<p class="quiet">{escape(row.name)}: {escape(note)}</p>'
 
 
-def _table(caption: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(caption: str, rows: Sequence[Sequence[str]], kinds: Sequence[str] = ()) -> Iterator[str]:
+    """A table below its heads; `kinds`: the style of the last cell of each row."""
     head, *body = rows
     yield f'<div class="wide"><table>\n<caption>{escape(caption)}</caption>\n<thead><tr>'
     yield "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     yield "</tr></thead>\n<tbody>"
-    for cells in body:
-        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    for number, (*cells, last) in enumerate(body):
+        kind = f' class="{kinds[number]}"' if kinds else ""
+        texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        yield f"<tr>{texts}<td{kind}>{escape(last)}</td></tr>"
     yield "</tbody>\n</table></div>"
 
 
 def _promises(rows: Sequence[Row]) -> Iterator[str]:
-    if not any(row.promises for row in rows):
-        return
-    yield '<div class="wide"><table>\n<caption>Promised, beside mode default</caption>\n<thead><tr>'
-    for cell in ("mode", "promise", "promised", "measured", ""):
-        yield f'<th scope="col">{cell}</th>'
-    yield "</tr></thead>\n<tbody>"
-    for row in rows:
-        for item in row.promises:
-            yield _promise(row, item)
-    yield "</tbody>\n</table></div>"
-
-
-def _promise(row: Row, item: PromiseResult) -> str:
-    cells = (row.name, item.name.replace("_", " "), tables.bounds(item), tables.measured(item))
-    content = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr>{content}<td class="{_KIND[item.kept]}">{MARKS[item.kept]}</td></tr>'
+    found = [(row.name, item) for row in rows for item in row.promises]
+    cells = [
+        (mode, item.name.replace("_", " "), bounds(item), measured(item), MARKS[item.kept])
+        for mode, item in found
+    ]
+    if found:
+        head = ("mode", "promise", "promised", "measured", "")
+        kinds = [_KIND[item.kept] for _, item in found]
+        yield from _table("Promised, beside mode default", [head, *cells], kinds)
 
 
 def _plots(rows: Sequence[Row]) -> Iterator[str]:
@@ -176,22 +170,12 @@ def _curves(rows: Sequence[Row]) -> Iterator[str]:
         ("Training loss over the time of training", "losses"),
     ):
         series = [
-            Line(row.name, _finite(getattr(row, name)), colour) for colour, row in enumerate(rows)
+            Line(row.name, thinned([p for p in getattr(row, name) if math.isfinite(p[1])]), colour)
+            for colour, row in enumerate(rows)
         ]
         drawn = [item for item in series if len(item.points) > 1]
         if drawn:
             yield lines(title, drawn, "s")
-
-
-def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return thinned([(x, y) for x, y in points if math.isfinite(y)])
-
-
-def _notes(rows: Sequence[Row]) -> Iterator[str]:
-    """Values adapted to this machine."""
-    for row in rows:
-        for note in row.notes:
-            yield f'<p class="quiet">{escape(row.name)}: {escape(note)}</p>'
 
 
 def _seconds(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import Any
 
 from launcher.compare.measurements import Measured
@@ -184,7 +184,7 @@ def _times(
     steps = median(run.planned_steps for run in runs)
     results = median(run.planned_evaluations for run in runs)
     per_epoch = first.plan["steps_per_epoch"]
-    data_s = median(_waiting_s(run) for run in runs)
+    data_s = median(fmean(step.data_s for step in run.counted) for run in runs)
     if results and evaluation_s is None:
         return {}
     share = median(run.evaluations_per_epoch for run in runs) * (evaluation_s or 0.0)
@@ -201,10 +201,6 @@ def _times(
             "evaluation": share,
         },
     }
-
-
-def _waiting_s(run: Measured) -> float:
-    return sum(step.data_s for step in run.counted) / len(run.counted)
 
 
 def _units_per_s(run: Measured) -> float:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
+from launcher.resume import find
 from launcher.run.signals import handling
 from launcher.run_folder import run_folder
 from slurm.environment import JOB_VARIABLES
@@ -146,7 +147,7 @@ def _candidate_rows(comparison: Comparison, item: Candidate, progress: Candidate
     )
     if not progress.runs:
         return [row if row.error else replace(row, error="not run")]
-    results = [_result(folder) for folder in progress.runs]
+    results = [find.result_of(folder) or {} for folder in progress.runs]
     if not any(result.get("stages") for result in results):
         return [_measured(comparison, row, progress.runs)]
     stages = [
@@ -175,11 +176,6 @@ def _with_promises(
     own = rows.figures(row, is_whole and not has_goal, has_goal)
     others = None if base is None else rows.figures(base, is_whole and not has_goal, has_goal)
     return replace(row, promises=tuple(check(promised, own, others)))
-
-
-def _result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / run_folder.RESULT).read_text(encoding="utf-8"))
-    return found
 
 
 _GRACE_S = 60.0
@@ -281,20 +277,14 @@ def _forget_state(folder: Path) -> None:
 def _first_line(stdout: str, stderr: str) -> str:
     """The first line of the error in the JSON output, or else the last line of stderr."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    text = _error(stdout) or (lines[-1] if lines else "") or "it ended without a message"
-    return text.splitlines()[0].removeprefix("error: ")
-
-
-def _error(stdout: str) -> str | None:
-    try:
+    text = lines[-1] if lines else "it ended without a message"
+    with suppress(ValueError):
         value: Any = json.loads(stdout)
-    except ValueError:
-        return None
-    if not isinstance(value, dict):
-        return None
-    if value.get("diagnostics"):
-        return str(value["diagnostics"][0]["message"])
-    return value.get("error") or value.get("reason")
+        if isinstance(value, dict) and value.get("diagnostics"):
+            text = str(value["diagnostics"][0]["message"])
+        elif isinstance(value, dict):
+            text = value.get("error") or value.get("reason") or text
+    return text.splitlines()[0].removeprefix("error: ")
 
 
 _FREE_ENOUGH = 0.85

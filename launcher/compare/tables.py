@@ -167,12 +167,7 @@ def _promises(outcome: Outcome) -> Iterator[tuple[str, ...]]:
         if row.promises:
             yield (row.name, "", "", "")
         for item in row.promises:
-            yield (
-                f"  {item.name}",
-                bounds(item),
-                measured(item),
-                MARKS[item.kept],
-            )
+            yield f"  {item.name}", bounds(item), measured(item), MARKS[item.kept]
 
 
 def _columns(rows: Sequence[Sequence[str]], gap: str = "  ") -> Iterator[str]:

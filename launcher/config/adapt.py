@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, plain, shown
+from launcher.base.diagnostics import Diagnostic, counted, plain, shown
 from launcher.config import errors, provenance
 from launcher.config.batching import MICRO
 from launcher.config.machine import Machine
@@ -53,9 +53,14 @@ class Adaptation:
             f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
         )
 
-    def refuse(self, key: str, why: str, did_you_mean: Any, *, allowed: str | None = None) -> None:
-        """Report a user's setting that is impossible here."""
-        self.diagnostics.append(impossible(self.values, key, why, did_you_mean, allowed))
+    def reject(
+        self, key: str, new: Any, why: str, reason: str, *, allowed: str | None = None
+    ) -> None:
+        """Report a user's setting that is impossible here, for `why`; replace a default."""
+        if self.is_set(key):
+            self.diagnostics.append(impossible(self.values, key, why, new, allowed))
+        else:
+            self.replace(key, new, reason)
 
 
 def impossible(
@@ -65,11 +70,10 @@ def impossible(
     value = values[key]
     below = Setting(*value.replaced[0]) if value.replaced else value
     family = values["model.family"].value
-    return Diagnostic(
+    return errors.about(
+        values,
+        key,
         f"{errors.display_name(key)} {shown(value.value)} {why}",
-        key=key,
-        value=value.value,
-        where=errors.where(key, value.origin),
         overrides=errors.overrides(below),
         allowed=allowed or errors.allowed(setting_infos(family)[key]),
         did_you_mean=plain(did_you_mean),
@@ -144,14 +148,9 @@ def _precision(adaptation: Adaptation) -> None:
         _fill(adaptation.values, "precision", "bf16" if has_bf16 else "fp32", reason)
     elif device == "cpu" and precision in ("fp16", "tf32"):
         near = cpu if precision == "fp16" else "fp32"
-        if adaptation.is_set("precision"):
-            allowed = "fp32, bf16 on a CPU"
-            adaptation.refuse(
-                "precision", "needs a GPU, and this run is on the CPU", near, allowed=allowed
-            )
-        else:
-            native = ", and this CPU computes in bf16" if near == "bf16" else ""
-            adaptation.replace("precision", near, f"no GPU{native}")
+        why, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
+        native = ", and this CPU computes in bf16" if near == "bf16" else ""
+        adaptation.reject("precision", near, why, f"no GPU{native}", allowed=allowed)
     elif device == "cpu" and precision == "bf16" and cpu == "fp32":
         if not adaptation.is_set("precision"):
             adaptation.replace("precision", "fp32", "no GPU, and this CPU has no bf16")
@@ -162,12 +161,9 @@ def _precision(adaptation: Adaptation) -> None:
 def _workers(adaptation: Adaptation) -> None:
     most = max(1, adaptation.machine.cores // adaptation.world.nproc)
     if adaptation.get("loader.workers") > most and not adaptation.is_set("loader.workers"):
-        cores = f"{adaptation.machine.cores} cores for {adaptation.world.nproc}"
-        adaptation.replace(
-            "loader.workers",
-            most,
-            f"{cores} process" + ("es" if adaptation.world.nproc > 1 else ""),
-        )
+        ranks = counted(adaptation.world.nproc, "process")
+        reason = f"{adaptation.machine.cores} cores for {ranks}"
+        adaptation.replace("loader.workers", most, reason)
 
 
 def _pin_memory(adaptation: Adaptation) -> None:
@@ -182,12 +178,8 @@ def _attention(adaptation: Adaptation) -> None:
     if adaptation.get(key) != "flash":
         return
     if adaptation.world.device != "cuda":
-        if adaptation.is_set(key):
-            adaptation.refuse(
-                key, f"needs a GPU, and this run is on {adaptation.world.device}", "auto"
-            )
-        else:
-            adaptation.replace(key, "auto", "no GPU")
+        why = f"needs a GPU, and this run is on {adaptation.world.device}"
+        adaptation.reject(key, "auto", why, "no GPU")
     elif precision in ("fp32", "tf32") and not adaptation.is_set(key):
         adaptation.replace(
             key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}"
@@ -198,10 +190,8 @@ def _cache(adaptation: Adaptation) -> None:
     key = "memory.empty_cache_every"
     if adaptation.get(key) is None or adaptation.world.device != "cpu":
         return
-    if adaptation.is_set(key):
-        adaptation.refuse(key, "needs a GPU, and this run is on the CPU", None)
-    else:
-        adaptation.replace(key, None, "a CPU has no allocator cache")
+    why = "needs a GPU, and this run is on the CPU"
+    adaptation.reject(key, None, why, "a CPU has no allocator cache")
 
 
 def _optimizer(adaptation: Adaptation) -> None:
@@ -209,12 +199,9 @@ def _optimizer(adaptation: Adaptation) -> None:
     if engine is None or not engine.shards_parameters or adaptation.get(key) != "adafactor":
         return
     reason = f"engine {engine.name} shards weights, and adafactor needs whole rows and columns"
-    if not adaptation.is_set(key):
-        adaptation.replace(key, "adamw", reason)
-        return
     able = ", ".join(entry.name for entry in ENGINES.values() if not entry.shards_parameters)
     allowed = f"adamw, sgd under engine {engine.name}; adafactor under {able}"
-    adaptation.refuse(key, f"is impossible: {reason}", "adamw", allowed=allowed)
+    adaptation.reject(key, "adamw", f"is impossible: {reason}", reason, allowed=allowed)
 
 
 def _compile(adaptation: Adaptation) -> None:
@@ -223,10 +210,8 @@ def _compile(adaptation: Adaptation) -> None:
         and adaptation.world.device == "cpu"
         and not adaptation.machine.compiler
     ):
-        if adaptation.is_set("compile"):
-            adaptation.refuse("compile", "needs a C++ compiler, and none is installed", "off")
-        else:
-            adaptation.replace("compile", "off", "no C++ compiler")
+        why = "needs a C++ compiler, and none is installed"
+        adaptation.reject("compile", "off", why, "no C++ compiler")
     elif adaptation.get("compile") == "auto":
         pays = adaptation.world.device == "cuda" and adaptation.machine.compiler
         reason = "a GPU and a compiler" if pays else f"slower on {adaptation.world.device}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
@@ -46,20 +45,12 @@ def nearest_multiple(number: int, of: int) -> int:
     return max(of, round(number / of) * of)
 
 
-@dataclass(frozen=True)
-class _Trio:
-    total: int | None
-    micro: int | None
-    accumulation: int | None
-
-
 def _at_one_process(values: Mapping[str, Setting]) -> Batching:
     """The numbers for one process."""
-    trio = _Trio(*(values[key].value for key in TRIO))
     typed = {key for key in TRIO if _is_set(values[key])}
-    total = trio.total if GLOBAL in typed or not typed else None
-    micro, accumulation = trio.micro or 1, trio.accumulation or 1
-    if total is None:
+    total, micro, accumulation = (values[key].value for key in TRIO)
+    micro, accumulation = micro or 1, accumulation or 1
+    if total is None or (typed and GLOBAL not in typed):
         return Batching(micro * accumulation, micro, accumulation, 1)
     if {MICRO, ACCUMULATION} <= typed and micro * accumulation != total:
         raise SettingsError([_contradiction(values)])
@@ -84,12 +75,11 @@ def _origins(values: Mapping[str, Setting], *keys: str) -> str:
 
 
 def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
-    total, micro, accumulation = (values[key].value for key in TRIO)
-    return Diagnostic(
-        f"{GLOBAL} {total} is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, "
-        f"which is {micro * accumulation}",
-        key=GLOBAL,
-        value=total,
+    _, micro, accumulation = (values[key].value for key in TRIO)
+    return errors.about_value(
+        values,
+        GLOBAL,
+        f"is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, which is {micro * accumulation}",
         where=_origins(values, GLOBAL, MICRO, ACCUMULATION),
         allowed="the global batch; or micro-batch and accumulation for one process",
         did_you_mean=str(micro * accumulation),
@@ -99,10 +89,10 @@ def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
 
 def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int) -> Diagnostic:
     divisor = largest_divisor(total, part)
-    return Diagnostic(
+    return errors.about(
+        values,
+        key,
         f"{GLOBAL} {total} is not a multiple of {key} {part}",
-        key=key,
-        value=part,
         where=_origins(values, GLOBAL, key),
         allowed=f"a {key.partition('.')[2]} that divides {total}",
         did_you_mean=str(divisor),

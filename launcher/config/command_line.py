@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
-from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option
+from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option, names
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from slurm.sbatch import option_of
 
@@ -242,33 +242,35 @@ def _unknown_option(command: Command, argument: str, index: int) -> Diagnostic:
     flags = [option.flag for option in command.options] + [HELP.flag]
     near = nearest_match(flag, flags)
     theirs = option_of(argument) if command.passthrough is not None else None
+    value = argument[len(flag) :]  # within the same argument: `-N2`, `--nodse=2`
+    if theirs is not None and not argument.startswith("--"):
+        value = f" {argument[2:]}".rstrip()
     if theirs is not None and f"--{theirs}" in flags:
         near = f"--{theirs}"  # sbatch's letter for one of our options
     elif theirs is not None:
-        return Diagnostic(
+        return _error(
             f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
+            argument,
             value=argument,
-            where=f"command line: {argument}",
             allowed=f"options of {command.passthrough} at the end, after  -- ",
             fix=f"{command.call} … -- {argument}",
             order=(_ORDER, index),
         )
-    return Diagnostic(
+    return _error(
         f"unknown option '{flag}'",
+        argument,
         value=flag,
-        where=f"command line: {argument}",
         allowed=f"{len(flags)} options; see  {command.call} --help",
         did_you_mean=near,
-        fix=near and f"{near}{_value(flag, argument, theirs)}",
+        fix=near and f"{near}{value}",
         order=(_ORDER, index),
     )
 
 
-def _value(flag: str, argument: str, theirs: str | None) -> str:
-    """The value within the same argument, as our option takes it: `-N2`, `--nodse=2`."""
-    if theirs is not None and not argument.startswith("--"):
-        return f" {argument[2:]}".rstrip()
-    return argument[len(flag) :]
+def _error(message: str, where: str, **parts: Any) -> Diagnostic:
+    """The error of `where`, a part of the command line."""
+    place = {"where": f"command line: {where}", "order": (_ORDER, 0)}
+    return Diagnostic(message, **(place | parts))
 
 
 def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
@@ -276,59 +278,45 @@ def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
     flag = error.argument_name or ""
     option = next((option for option in command.options if option.flag == flag), None)
     takes_value = option is not None and option.metavar is not None
-    return Diagnostic(
-        f"option '{flag}' needs a value" if takes_value else f"option '{flag}' takes no value",
-        where=f"command line: {flag}",
-        allowed=f"{flag} {option.metavar}" if option and takes_value else flag,
-        order=(_ORDER, 0),
-    )
+    message = f"option '{flag}' needs a value" if takes_value else f"option '{flag}' takes no value"
+    form = f"{flag} {option.metavar}" if option and takes_value else flag
+    return _error(message, flag, allowed=form)
 
 
 def _unexpected(command: Command, argument: str) -> Diagnostic:
-    from launcher.config.options import names
-
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
     fits = [option for option in kinds if argument in names(str(option.values))]
-    return Diagnostic(
+    return _error(
         f"unexpected argument '{argument}'",
+        argument,
         value=argument,
-        where=f"command line: {argument}",
         allowed=f"options; see  {command.call} --help",
         did_you_mean=f"{fits[0].flag} {argument}" if fits else None,
-        order=(_ORDER, 0),
     )
 
 
 def _missing_argument(command: Command) -> Diagnostic:
     example = command.choices[0] if command.choices else _EXAMPLES.get(command.argument or "", "")
     more = f" {command.operand}" if command.operand else ""
-    return Diagnostic(
-        f"{command.name} requires {command.argument}",
-        where=f"command line: {command.name}",
-        allowed=", ".join(command.choices) or command.allowed,
-        fix=f"{command.call} {example}{more}",
-        order=(_ORDER, 0),
-    )
+    allowed = ", ".join(command.choices) or command.allowed
+    message = f"{command.name} requires {command.argument}"
+    fix = f"{command.call} {example}{more}"
+    return _error(message, command.name, allowed=allowed, fix=fix)
 
 
 def _missing_operand(command: Command) -> Diagnostic:
     call = f"{command.name} {command.choices[0]}"
-    return Diagnostic(
-        f"{call} requires {command.operand}",
-        where=f"command line: {call}",
-        allowed=f"{PROGRAM} {call} {command.operand}",
-        order=(_ORDER, 0),
-    )
+    allowed = f"{PROGRAM} {call} {command.operand}"
+    return _error(f"{call} requires {command.operand}", call, allowed=allowed)
 
 
 def _wrong_argument(command: Command, argument: str) -> Diagnostic:
     near = nearest_match(argument, command.choices)
-    return Diagnostic(
+    return _error(
         f"unknown {command.argument} {argument!r}",
+        f"{command.name} {argument}",
         value=argument,
-        where=f"command line: {command.name} {argument}",
         allowed=", ".join(command.choices),
         did_you_mean=near,
         fix=f"{command.call} {near or command.choices[0]}",
-        order=(_ORDER, 0),
     )

@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +54,9 @@ def load_task_class(name: str) -> type:
     module = _module(module_name, class_name)
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
-        tasks = [cls.__name__ for cls in _classes(module) if not _missing(cls)]
+        classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
+        own = [cls for cls in classes if cls.__module__ == module.__name__]
+        tasks = [cls.__name__ for cls in own if not _missing(cls)]
         near = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
         what = f"module '{module_name}' has no class '{class_name}'"
         if found is not None:
@@ -144,13 +145,12 @@ def _is_file(path: Path, class_name: str) -> SettingsError:
     dotted = ".".join(stem.parts)
     is_below = not path.is_absolute() and ".." not in path.parts
     near = f"{dotted if is_below else stem.name}:{class_name}"
-    elsewhere = f"--model {near} --set {FOLDER}={path.parent}"
     return _error(
         f"'{path}' is a file, not the name of a module",
         f"{path}:{class_name}",
         allowed=LEGAL,
         did_you_mean=near,
-        fix=None if is_below else elsewhere,
+        fix=None if is_below else f"--model {near} --set {FOLDER}={path.parent}",
     )
 
 
@@ -160,16 +160,12 @@ def _broken(error: BaseException, name: str, full: str) -> SettingsError:
     if isinstance(error, SyntaxError):
         place = _where(error.filename, error.lineno)
     else:
+        ours = [f"{environment.ROOT / name}{os.sep}" for name in _PINNED]
+        others = ("<frozen", *_installed(), *ours)
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if _is_theirs(frame.filename)]
+        theirs = [frame for frame in frames if not frame.filename.startswith(others)]
         place = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
     return _error(f"module '{name}' cannot be imported: {last_line}", full, where=place)
-
-
-def _is_theirs(file: str) -> bool:
-    """Whether a frame belongs to the user's code."""
-    ours = [f"{environment.ROOT / name}{os.sep}" for name in _PINNED]
-    return not file.startswith(("<frozen", *_installed(), *ours))
 
 
 def _installed() -> tuple[str, ...]:
@@ -186,14 +182,6 @@ def _modules_beside(name: str) -> Iterator[str]:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.suffix == ".py" or (path / "__init__.py").is_file():
                 yield ".".join((*above, path.stem))
-
-
-def _classes(module: ModuleType) -> list[type]:
-    return [
-        cls
-        for cls in vars(module).values()
-        if isinstance(cls, type) and cls.__module__ == module.__name__
-    ]
 
 
 def _missing(cls: type) -> list[str]:
@@ -214,7 +202,7 @@ def _where(file: str | None, line: int | None) -> str | None:
 
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:
-    return SettingsError([Diagnostic(what, key=KEY, value=name, **parts)])
+    return SettingsError.of(what, key=KEY, value=name, **parts)
 
 
 _OURS = ("family", "size", "folder")
@@ -282,7 +270,8 @@ def task_stages(name: str) -> tuple[Stage, ...]:
     named = [one.name for one in found if isinstance(one, Stage)]
     if len(set(named)) < len(found):
         allowed = "each a models.catalog.Stage of another name"
-        raise _class_error(cls, f"{cls.__name__}.stages is not understood", allowed=allowed)
+        what = f"{cls.__name__}.stages is not understood"
+        raise SettingsError([_diagnostic(cls, what, allowed)])
     model, data = task_config(name).Model.model_fields, task_config(name).Data.model_fields
     known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
     diagnostics = []
@@ -303,21 +292,20 @@ def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
     """The class of settings within a task. Raises SettingsError if it is invalid."""
     found = getattr(cls, name, Nothing)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        raise _class_error(
-            cls, f"{cls.__name__}.{name} is not a pydantic BaseModel", allowed="a BaseModel"
-        )
+        what = f"{cls.__name__}.{name} is not a pydantic BaseModel"
+        raise SettingsError([_diagnostic(cls, what, "a BaseModel")])
     diagnostics = [
-        f
+        _diagnostic(found, what, _LEGAL)
         for key, info in found.model_fields.items()
-        for f in _invalid_fields(f"{name}.{key}", info, ours)
+        for what in _invalid_fields(f"{name}.{key}", info, ours)
     ]
     if diagnostics:
-        raise SettingsError([_diagnostic(found, what, _LEGAL) for what in diagnostics])
+        raise SettingsError(diagnostics)
     try:
         found()
     except ValidationError as error:
-        what = f"the defaults of {cls.__name__}.{name} are invalid: "
-        raise _class_error(found, what + error.errors()[0]["msg"]) from None
+        what = f"the defaults of {cls.__name__}.{name} are invalid: {error.errors()[0]['msg']}"
+        raise SettingsError([_diagnostic(found, what)]) from None
     return found
 
 
@@ -356,7 +344,8 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
         allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
             allowed = f'settings of each {_BY_NAME[name]}, as {{"small": {{"model.width": 8}}}}'
-        raise _class_error(cls, f"{cls.__name__}.{name} is not understood", allowed=allowed)
+        what = f"{cls.__name__}.{name} is not understood"
+        raise SettingsError([_diagnostic(cls, what, allowed)])
     return found
 
 
@@ -398,24 +387,15 @@ def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
         return place, None, 1
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
-            for statement in node.body:
-                if _assigns(statement, name) and isinstance(statement, ast.Assign | ast.AnnAssign):
-                    return file, statement.value, statement.lineno
+            for one in node.body:
+                if isinstance(one, ast.Assign | ast.AnnAssign):
+                    targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+                    if name in (getattr(target, "id", None) for target in targets):
+                        return file, one.value, one.lineno
     return file, None, int(line)
 
 
-def _assigns(statement: ast.stmt, name: str) -> bool:
-    targets = statement.targets if isinstance(statement, ast.Assign) else []
-    if isinstance(statement, ast.AnnAssign):
-        targets = [statement.target]
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
-
-
-def _class_error(cls: type, what: str, allowed: str | None = None) -> SettingsError:
-    return SettingsError([_diagnostic(cls, what, allowed)])
-
-
-def _diagnostic(cls: type, what: str, allowed: str | None) -> Diagnostic:
+def _diagnostic(cls: type, what: str, allowed: str | None = None) -> Diagnostic:
     return Diagnostic(what, key=KEY, where=class_location(cls), allowed=allowed)
 
 
@@ -427,5 +407,5 @@ def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
     if is_custom(family):
         return load_task_class(family)
     module, _, name = FAMILIES[family].task.partition(":")
-    built: Callable[[Any, Any, Context], Task] = getattr(import_module(module), name)
+    built: Callable[[Any, Any, Context], Task] = getattr(importlib.import_module(module), name)
     return built

@@ -9,7 +9,7 @@ from engines.catalog import ENGINES
 from engines.zero import config_file
 from engines.zero.config import ConfigConflict, Conflict, merge, setting_values
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
-from launcher.config.errors import where
+from launcher.config import errors
 from launcher.config.provenance import Resolved
 
 _KEY = "engine.ds_config"
@@ -39,17 +39,14 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
 
 
 def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
-    origin_text = resolved.values[_KEY].origin.where
     try:
         return config_file.read(path)
     except config_file.FileError as error:
         line = f":{error.line}" if error.line else ""
-        raise SettingsError(
-            [Diagnostic(f"{path}{line} {error}", key=_KEY, where=origin_text)]
-        ) from None
+        what = f"{path}{line} {error}"
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror or error}"
-        raise SettingsError([Diagnostic(what, key=_KEY, where=origin_text)]) from error
+    raise SettingsError.of(what, key=_KEY, where=resolved.values[_KEY].origin.where)
 
 
 def _diagnostic(
@@ -60,7 +57,9 @@ def _diagnostic(
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
     if conflict.setting is not None and conflict.setting_value is not None:
         what += f" {plain(conflict.setting_value)}"
-        where += f", against {_origin(conflict.setting, resolved)}"
+        value = resolved.values.get(conflict.setting)
+        against = errors.where(conflict.setting, value.origin) if value else "the settings"
+        where += f", against {against}"
     return Diagnostic(
         what,
         key=conflict.key,
@@ -70,8 +69,3 @@ def _diagnostic(
         did_you_mean=conflict.did_you_mean,
         fix=conflict.fix,
     )
-
-
-def _origin(key: str, resolved: Resolved) -> str:
-    value = resolved.values.get(key)
-    return where(key, value.origin) if value else "the settings"

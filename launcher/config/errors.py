@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
@@ -188,7 +191,8 @@ def _nearest(info: SettingInfo, entry: Entry, kind: str) -> Any:
         return _as_number(info, value)
     if info.type == "whole number" and isinstance(value, float) and value.is_integer():
         return int(value)
-    return _as_text(info, value)
+    is_plain = not isinstance(value, str | list | dict) and value is not None
+    return f'"{plain(value)}"' if info.type == "text" and is_plain else None
 
 
 def _as_switch(info: SettingInfo, value: Any) -> str | None:
@@ -211,14 +215,23 @@ def _as_number(info: SettingInfo, text: str) -> int | float | None:
     return value if isinstance(value, kinds) and not isinstance(value, bool) else None
 
 
-def _as_text(info: SettingInfo, value: Any) -> str | None:
-    if (
-        info.type == "text"
-        and not isinstance(value, str | list | dict | bool)
-        and value is not None
-    ):
-        return f'"{plain(value)}"'
-    return None
+def about(values: Mapping[str, Setting], key: str, message: str, **parts: Any) -> Diagnostic:
+    """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own."""
+    value = values[key]
+    own: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
+    return Diagnostic(message, **(own | parts))
+
+
+def about_value(values: Mapping[str, Setting], key: str, why: str, **parts: Any) -> Diagnostic:
+    """As `about`, with the message `KEY VALUE why`."""
+    return about(values, key, f"{key} {shown(values[key].value)} {why}", **parts)
+
+
+def nearest_file(path: str | Path) -> str | None:
+    """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
+    folder = Path(path).expanduser().parent
+    near = nearest_match(Path(path).name, os.listdir(folder) if folder.is_dir() else ())
+    return near and str(Path(path).parent / near)
 
 
 def where(key: str, origin: Origin) -> str:
@@ -287,9 +300,15 @@ def item_diagnostic(info: SettingInfo, entry: Entry, detail: Any) -> Diagnostic 
         return None
     name = f"{entry.key}[{place}]"
     at = replace(entry, key=name, value=detail["input"], option=None, text=None)
-    at = replace(at, origin=_origin(entry, place, inner), order=_order(entry, place, inner))
+    if (line := _item_line(entry, place, inner)) is not None:  # it may have a line of its own
+        file = entry.origin.where.rpartition(":")[0]
+        origin = replace(entry.origin, where=f"{file}:{line}")
+        at = replace(at, origin=origin, order=(entry.order[0], line))
     if detail["type"] == "extra_forbidden" and inner is not None:
-        return _unknown(info, at, inner)
+        near = nearest_match(inner, info.items)
+        fix = near and f"{near}: {plain(at.value)}"
+        unknown = _item_error(at, f"{name} has no key '{inner}'", ", ".join(info.items))
+        return replace(unknown, did_you_mean=near, fix=fix)
     if inner is not None and detail["type"] == "missing":
         return _item_error(at, f"{name} has no {inner}", allowed(info.items[inner]))
     if inner is None or inner not in info.items:
@@ -310,33 +329,11 @@ def _inner(loc: Any) -> tuple[int | None, str | None]:
     return loc[at], loc[at + 1] if len(loc) > at + 1 else None
 
 
-def _unknown(info: SettingInfo, at: Entry, inner: str) -> Diagnostic:
-    near = nearest_match(inner, info.items)
-    return replace(
-        _item_error(at, f"{at.key} has no key '{inner}'", ", ".join(info.items)),
-        did_you_mean=near,
-        fix=near and f"{near}: {plain(at.value)}",
-    )
-
-
 def _item_error(at: Entry, what: str, allowed: str) -> Diagnostic:
     place = where(at.key, at.origin)
     return Diagnostic(
         what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
     )
-
-
-def _origin(entry: Entry, place: int, inner: str | None) -> Origin:
-    """The origin of the item or its key, which may have a line of its own."""
-    line = _item_line(entry, place, inner)
-    if line is None:
-        return entry.origin
-    file = entry.origin.where.rpartition(":")[0]
-    return replace(entry.origin, where=f"{file}:{line}")
-
-
-def _order(entry: Entry, place: int, inner: str | None) -> tuple[int, int]:
-    return entry.order[0], _item_line(entry, place, inner) or entry.order[1]
 
 
 def _item_line(entry: Entry, place: int, inner: str | None) -> int | None:

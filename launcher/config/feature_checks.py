@@ -67,12 +67,10 @@ def _contradiction(
 def check_launcher(source: str, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
     """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
     if values[_ENABLED].value:
-        yield Diagnostic(
-            f"{_ENABLED} true cannot run under {source}: the processes that it started end after "
-            "the first data",
-            key=_ENABLED,
-            value=True,
-            where=errors.where(_ENABLED, values[_ENABLED].origin),
+        yield errors.about_value(
+            values,
+            _ENABLED,
+            f"cannot run under {source}: the processes that it started end after the first data",
             allowed=f"without {source}: Gearshift starts the processes of one machine itself",
             fix="--nproc N  instead",
         )
@@ -85,11 +83,10 @@ def check_run_folder(folder: Path, values: Mapping[str, Setting]) -> Iterator[Di
         return
     source = Path(path).expanduser().resolve()
     if source in folder.resolve().parents or source == folder.resolve():
-        yield Diagnostic(
+        yield errors.about(
+            values,
+            _PATH,
             f"the run folder {folder} is inside the watched folder {path}",
-            key=_PATH,
-            value=path,
-            where=errors.where(_PATH, values[_PATH].origin),
             allowed="a run folder elsewhere",
             fix="--out DIR  outside of it",
         )
@@ -140,12 +137,11 @@ def _not_downloaded(values: Values) -> Iterator[Diagnostic]:
     if not provenance.is_set_by_user(files) or _PATH not in values:
         return
     if values[_PATH].origin.layer not in USER_LAYERS:
-        yield Diagnostic(
+        yield errors.about(
+            values,
+            "download.files",
             "download.files is declared but not downloaded: the run would train on "
             f"{values[_PATH].value}",
-            key="download.files",
-            value=files.value,
-            where=errors.where("download.files", files.origin),
             fix=f"{OPTION}  or name existing data with  --data PATH",
             severity="warning",
         )
@@ -153,7 +149,6 @@ def _not_downloaded(values: Values) -> Iterator[Diagnostic]:
 
 def _name_clashes(values: Values) -> Iterator[Diagnostic]:
     """Files without a name, and files with the same local path."""
-    origin = values["download.files"].origin
     seen: set[str] = set()
     for index, target in enumerate(_targets(values, even_if_not_fetched=True)):
         problem, path = None, target.path.name.casefold()
@@ -162,11 +157,11 @@ def _name_clashes(values: Values) -> Iterator[Diagnostic]:
         elif path in seen:
             problem = f"has the local path {target.path}, like another file"
         if problem is not None:
-            yield Diagnostic(
+            yield errors.about(
+                values,
+                "download.files",
                 f"download.files[{index}].url '{target.file.url}' {problem}",
-                key="download.files",
                 value=target.file.url,
-                where=errors.where("download.files", origin),
                 fix=f"give it a name: write  {{url: {target.file.url}, name: data-{index}.zip}}",
             )
         seen.add(path)

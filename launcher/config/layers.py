@@ -25,6 +25,7 @@ from launcher.config.provenance import (
     Setting,
     file_layer,
     find_node,
+    overridden,
     typed_list,
 )
 from launcher.config.schema import SettingInfo, config_of, get, setting_infos, settings_class
@@ -68,8 +69,7 @@ def merge_layers(
             below = values[entry.key]
             if entry.key == "promise":
                 value = {**below.value, **value}
-            replaced = ((below.value, below.origin), *below.replaced)
-            values[entry.key] = Setting(value, entry.origin, replaced)
+            values[entry.key] = overridden(below, value, entry.origin)
     return values, diagnostics
 
 

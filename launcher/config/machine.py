@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base import environment
+from launcher.base.diagnostics import counted
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
@@ -45,10 +46,9 @@ class Machine:
     @property
     def sentence(self) -> str:
         """Cores, memory and GPUs in one line."""
-        cores = f"{self.cores} core" + ("s" if self.cores != 1 else "")
         ram = f", {self.ram_bytes / 2**30:.1f} GiB" if self.ram_bytes else ""
-        gpus = f", {self.gpus} GPU" + ("s" if self.gpus != 1 else "") if self.gpus else ", no GPU"
-        return cores + ram + gpus
+        gpus = counted(self.gpus, "GPU") if self.gpus else "no GPU"
+        return f"{counted(self.cores, 'core')}{ram}, {gpus}"
 
 
 def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
@@ -62,7 +62,7 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         ram_bytes=_ram_bytes(group),
         gpus=gpus,
         device=device,
-        cpu_bf16=has_bf16(_cpuinfo()),
+        cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
         gpu_bf16=device == "xpu" or (device == "cuda" and min(_capabilities(), default=8) >= 8),
         compiler=environment.has_cxx_compiler(),
     )
@@ -79,13 +79,13 @@ def _cores(group: Path) -> int:
 
 def _cpu_quota(group: Path) -> float | None:
     """Cores that the control group allows; None: no limit."""
-    whole = _fields(group / "cpu.max")  # version 2: quota and period in one file
+    whole = _text(group / "cpu.max").split()  # version 2: quota and period in one file
     if len(whole) == 2 and whole[0] != "max":
         return int(whole[0]) / int(whole[1])
-    quota = _fields(group / "cpu/cpu.cfs_quota_us")
-    period = _fields(group / "cpu/cpu.cfs_period_us")
-    if quota and period and int(quota[0]) > 0:
-        return int(quota[0]) / int(period[0])
+    quota = _text(group / "cpu/cpu.cfs_quota_us")
+    period = _text(group / "cpu/cpu.cfs_period_us")
+    if quota and period and int(quota) > 0:
+        return int(quota) / int(period)
     return None
 
 
@@ -96,20 +96,21 @@ def _ram_bytes(group: Path) -> int | None:
     except (ValueError, OSError, AttributeError):
         return None
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = _fields(group / name)
-        if limit and limit[0].isdigit():
-            return min(whole, int(limit[0]))
+        limit = _text(group / name).strip()
+        if limit.isdigit():
+            return min(whole, int(limit))
     return whole
 
 
 def _accelerator() -> tuple[str, int]:
     build = _torch_build()
     if build.get("cuda") or build.get("hip"):
-        gpus = visible(_nvidia() or _amd(), environment.visible_cuda_devices())
+        found = _nvidia() or (_render_nodes() if Path("/dev/kfd").exists() else 0)  # AMD
+        gpus = visible(found, environment.visible_cuda_devices())
         if gpus:
             return "cuda", gpus
-    if build.get("xpu") and list(Path("/dev/dri").glob("renderD*")):
-        return "xpu", len(list(Path("/dev/dri").glob("renderD*")))
+    if build.get("xpu") and (gpus := _render_nodes()):
+        return "xpu", gpus
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return "mps", 1
     return "cpu", 0
@@ -120,10 +121,7 @@ def _torch_build() -> dict[str, str]:
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return {}
-    try:
-        text = (Path(next(iter(spec.submodule_search_locations))) / "version.py").read_text()
-    except OSError:
-        return {}
+    text = _text(Path(next(iter(spec.submodule_search_locations))) / "version.py")
     return dict(re.findall(r"^(cuda|hip|xpu)\b[^=]*= '([^']+)'", text, re.MULTILINE))
 
 
@@ -158,9 +156,7 @@ def _capabilities() -> list[int]:
     return found
 
 
-def _amd() -> int:
-    if not Path("/dev/kfd").exists():
-        return 0
+def _render_nodes() -> int:
     return len(list(Path("/dev/dri").glob("renderD*")))
 
 
@@ -177,15 +173,9 @@ def has_bf16(cpuinfo: str) -> bool:
     return bool(_BF16.search(cpuinfo))
 
 
-def _cpuinfo() -> str:
+def _text(path: Path) -> str:
+    """The content of a file; empty if it cannot be read."""
     try:
-        return Path("/proc/cpuinfo").read_text()
+        return path.read_text()
     except OSError:
         return ""
-
-
-def _fields(path: Path) -> list[str]:
-    try:
-        return path.read_text().split()
-    except OSError:
-        return []

@@ -43,6 +43,12 @@ SETTINGS = "all other settings"
 RESUMING = "resume"
 OUTPUT = "output"
 
+
+def out_option(sentence: str) -> Option:
+    """The option --out of a command, with its own help."""
+    return Option("--out", OUTPUT, "DIR", sentence=sentence, values="folders")
+
+
 OPTIONS = (
     Option(
         "--model",
@@ -122,13 +128,7 @@ OPTIONS = (
         repeats=True,
         values="parts",
     ),
-    Option(
-        "--out",
-        OUTPUT,
-        "DIR",
-        sentence="Run folder. Default: runs/<model>-<mode>-<engine>-<time>.",
-        values="folders",
-    ),
+    out_option("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
     Option("--track", OUTPUT, "NAME[:PROJECT]", "track", repeats=True, values="trackers"),
     Option(
         "--dry-run",
@@ -137,6 +137,7 @@ OPTIONS = (
     ),
     Option("--json", OUTPUT, sentence="Print JSON instead of text."),
 )
+
 BY_FLAG = {option.flag: option for option in OPTIONS}
 JSON = BY_FLAG["--json"]
 RESUME = BY_FLAG["--resume"]
@@ -189,13 +190,8 @@ COMPARE = (
         sentence="Repeat each run R times, interleaved. Default: 1.",
     ),
     *(o for o in OPTIONS if o.flag in _SHARED or (o.key and o.flag not in _NOT_COMPARED)),
-    Option(
-        "--out",
-        OUTPUT,
-        "DIR",
-        sentence="Folder for the runs, compare.json and compare.html. Default: "
-        "runs/compare-<model>-<time>.",
-        values="folders",
+    out_option(
+        "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
     ),
     JSON,
 )

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted
 from launcher.config.schema import sections
 from launcher.config.settings_file import Node, node_value, read_settings_file
 
@@ -136,7 +136,7 @@ class Batching:
     world_size: int
 
     def __str__(self) -> str:
-        processes = f"{self.world_size} process" + ("es" if self.world_size > 1 else "")
+        processes = counted(self.world_size, "process")
         return f"{self.global_batch} = {self.micro_batch} × {self.accumulation} × {processes}"
 
 
@@ -177,14 +177,12 @@ def with_batch_numbers(
     values: Mapping[str, Setting], batching: Batching, reason: str
 ) -> dict[str, Setting]:
     """`values` with the batch numbers; `reason` is the origin of those that differ."""
-    numbers = {f"train.{key}": getattr(batching, key) for key in BATCH_KEYS}
-    origin = Origin(MACHINE_LAYER, reason)
-    changed = {
-        key: overridden(values[key], number, origin)
-        for key, number in numbers.items()
-        if values[key].value != number
-    }
-    return {**values, **changed}
+    changed = dict(values)
+    for name in BATCH_KEYS:
+        key, number = f"train.{name}", getattr(batching, name)
+        if values[key].value != number:
+            changed[key] = overridden(values[key], number, Origin(MACHINE_LAYER, reason))
+    return changed
 
 
 def all_values(setting: Setting) -> list[tuple[Any, Origin]]:

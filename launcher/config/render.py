@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from launcher.base.diagnostics import plain
@@ -112,10 +113,8 @@ def describe_origin(origin: Origin) -> str:
 
 
 def _opened(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
-    common = 0
-    while common < min(len(before), len(now)) and before[common] == now[common]:
-        common += 1
-    for depth in range(common, len(now)):
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
+    for depth in range(len(list(equal)), len(now)):
         if not depth:
             yield ""
         yield "  " * depth + now[depth]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config import custom_task, errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import (
@@ -125,7 +125,7 @@ def read(folder: Path, task_folder: object = None) -> Base:
         _check_custom_task(path, root, family, task_folder)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
-        raise SettingsError([Diagnostic(what, where=str(path), allowed=", ".join(FAMILIES))])
+        raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
     layer = file_layer(RESUMED_LAYER, root, str(path), family.value, -1)
     entries = {}
     for entry in layer.entries:

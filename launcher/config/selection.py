@@ -178,13 +178,10 @@ def check_stages(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
 
 def _no_stages(values: Mapping[str, Setting], key: str) -> Diagnostic:
     staged = [name for name, entry in FAMILIES.items() if entry.stages]
-    value = values[key]
-    return Diagnostic(
-        f"{key} {shown(value.value)} needs stages, and {values['model.family'].value} declares "
-        "none",
-        key=key,
-        value=value.value,
-        where=errors.where(key, value.origin),
+    return errors.about_value(
+        values,
+        key,
+        f"needs stages, and {values['model.family'].value} declares none",
         allowed=f"families that declare stages: {', '.join(staged)}",
         fix="--mode resource-efficient  to lower peak memory in one run",
     )
@@ -235,12 +232,5 @@ def _stages_error(
     near: str | None = None,
     fix: str | None = None,
 ) -> Diagnostic:
-    return Diagnostic(
-        message,
-        key=KEY,
-        value=values[KEY].value,
-        where=errors.where(KEY, values[KEY].origin),
-        allowed=", ".join(allowed) or None,
-        did_you_mean=near,
-        fix=fix,
-    )
+    listed = ", ".join(allowed) or None
+    return errors.about(values, KEY, message, allowed=listed, did_you_mean=near, fix=fix)

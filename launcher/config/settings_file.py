@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
-from json.decoder import scanstring  # type: ignore[attr-defined]
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,26 +25,18 @@ def read_settings_file(path: Path) -> Node:
         root = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except Unreadable as broken:
         form = "JSON" if path.suffix == ".json" else "YAML"
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{path} cannot be read as {form}: {broken.problem}",
-                    where=f"{path}:{broken.line}:{broken.column}",
-                    order=(0, broken.line),
-                )
-            ]
+        raise SettingsError.of(
+            f"{path} cannot be read as {form}: {broken.problem}",
+            where=f"{path}:{broken.line}:{broken.column}",
+            order=(0, broken.line),
         ) from None
     if root.value is None:
         return Node({}, 1)
     if not isinstance(root.value, dict):
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{path} holds no settings: its root is not a mapping",
-                    where=f"{path}:{root.line}",
-                    allowed="keys with values, for example  optim: {lr: 1e-3}",
-                )
-            ]
+        raise SettingsError.of(
+            f"{path} holds no settings: its root is not a mapping",
+            where=f"{path}:{root.line}",
+            allowed="keys with values, for example  optim: {lr: 1e-3}",
         )
     return root
 
@@ -216,8 +208,8 @@ def _at(problem: str, mark: Any) -> Unreadable:
     return Unreadable(problem, mark.line + 1, mark.column + 1)
 
 
-_SPACE = re.compile(r"[ \t\n\r]*")
-_WORD = re.compile(r"[^ \t\n\r,\]}]+")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s{}\[\],:"]+')
+"""A string, bracket, number or word of a JSON text."""
 
 
 def parse_json(text: str) -> Node:
@@ -226,57 +218,30 @@ def parse_json(text: str) -> Node:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
-    return _Walk(text).node(0)[0]
+    tokens = _TOKEN.finditer(text)
+    return _json_node(next(tokens), tokens)
 
 
-class _Walk:
-    """Reads a text that is known to be JSON once more, for the lines."""
+def _json_node(
+    token: re.Match[str], tokens: Iterator[re.Match[str]], key: re.Match[str] | None = None
+) -> Node:
+    """The node of a valid JSON text that begins with `token`; that of a `key` has its line."""
+    line, value = _line(key or token), token[0]
+    if value == "[":
+        items = takewhile(lambda item: item[0] != "]", tokens)
+        return Node([_json_node(item, tokens) for item in items], line)
+    if value != "{":
+        return Node(json.loads(value), line, None if value.startswith('"') else value)
+    found: dict[str, Node] = {}
+    for item in takewhile(lambda item: item[0] != "}", tokens):
+        name = json.loads(item[0])
+        if name in found:
+            problem = f"the key '{name}' is set twice, first in line {found[name].line}"
+            column = item.start() - item.string.rfind("\n", 0, item.start())
+            raise Unreadable(problem, _line(item), column)
+        found[name] = _json_node(next(tokens), tokens, item)
+    return Node(found, line)
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.ends = [match.start() for match in re.finditer("\n", text)]
 
-    def node(self, at: int, key_at: int | None = None) -> tuple[Node, int]:
-        """The node at or after `at`, and where it ends."""
-        at = self.skip(at)
-        line = self.line(at if key_at is None else key_at)
-        value: Any
-        word: str | None = None
-        if self.text[at] == "{":
-            value, at = self.mapping(at + 1)
-        elif self.text[at] == "[":
-            value, at = self.sequence(at + 1)
-        elif self.text[at] == '"':
-            value, at = scanstring(self.text, at + 1)
-        else:
-            match = _WORD.match(self.text, at)
-            assert match is not None
-            word, at = match[0], match.end()
-            value = json.loads(word)
-        return Node(value, line, word), at
-
-    def mapping(self, at: int) -> tuple[dict[str, Node], int]:
-        found: dict[str, Node] = {}
-        while self.text[at := self.skip(at)] != "}":
-            key_at = self.skip(at + 1) if self.text[at] == "," else at
-            key, at = scanstring(self.text, key_at + 1)
-            if key in found:
-                column = key_at - self.text.rfind("\n", 0, key_at)
-                problem = f"the key '{key}' is set twice, first in line {found[key].line}"
-                raise Unreadable(problem, self.line(key_at), column)
-            found[key], at = self.node(self.skip(at) + 1, key_at)
-        return found, at + 1
-
-    def sequence(self, at: int) -> tuple[list[Node], int]:
-        found: list[Node] = []
-        while self.text[at := self.skip(at)] != "]":
-            item, at = self.node(at + 1 if self.text[at] == "," else at)
-            found.append(item)
-        return found, at + 1
-
-    def skip(self, at: int) -> int:
-        match = _SPACE.match(self.text, at)
-        return match.end() if match else at
-
-    def line(self, at: int) -> int:
-        return bisect_right(self.ends, at) + 1
+def _line(token: re.Match[str]) -> int:
+    return token.string.count("\n", 0, token.start()) + 1

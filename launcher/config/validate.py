@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, plain, render, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
 from launcher.config import errors, feature_checks, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.feature_settings import Continual, Download
@@ -44,11 +44,11 @@ def check_train_plan(
 ) -> list[Diagnostic]:
     """The errors and warnings that need the number of samples."""
     values = resolved.values
-    found = [*_too_rare(values, total_steps, steps_per_epoch)]
+    found = list(_too_rare(values, total_steps, steps_per_epoch))
     warmup = values["schedule.warmup"]
     steps = duration.steps(warmup.value, steps_per_epoch, total_steps)
     if steps >= total_steps and values["schedule.warmup_cap"].value is None:
-        found.append(_long_warmup(warmup, steps, total_steps))
+        found.append(_long_warmup(values, steps, total_steps))
     return found
 
 
@@ -65,31 +65,16 @@ def why_ineffective(values: Values, key: str) -> str | None:
     return None
 
 
-def _about(
-    values: Values, key: str, why: str, fix: str | None = None, severity: Any = "error"
-) -> Diagnostic:
-    value = values[key]
-    return Diagnostic(
-        f"{key} {shown(value.value)} {why}",
-        key=key,
-        value=value.value,
-        where=errors.where(key, value.origin),
-        fix=fix,
-        severity=severity,
-    )
-
-
 def _ds_config(values: Values) -> Iterator[Diagnostic]:
     path, engine = values["engine.ds_config"].value, values["engine.name"].value
     if path is None:
         return
     zero = [entry.name for entry in ENGINES.values() if entry.ds_config]
     if engine not in zero:
-        yield Diagnostic(
+        yield errors.about(
+            values,
+            "engine.ds_config",
             f"engine.ds_config needs a DeepSpeed engine, and the engine is {engine}",
-            key="engine.ds_config",
-            value=path,
-            where=errors.where("engine.ds_config", values["engine.ds_config"].origin),
             allowed=f"with the engines {', '.join(zero)}",
             fix="--engine zero2",
         )
@@ -102,15 +87,11 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             continue
         if key == "data.path" and feature_checks.will_download(values, path):
             continue
-        folder = Path(path).parent
-        there = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        near = nearest_match(Path(path).name, there)
-        near = near and str(Path(path).parent / near)
-        yield Diagnostic(
-            f"{key} '{path}' does not exist ({Path(path).expanduser().absolute()})",
-            key=key,
-            value=path,
-            where=errors.where(key, values[key].origin),
+        near = errors.nearest_file(path)
+        yield errors.about_value(
+            values,
+            key,
+            f"does not exist ({Path(path).expanduser().absolute()})",
             did_you_mean=near,
             fix=near and errors.fix_line(key, values[key].origin, near),
         )
@@ -121,7 +102,7 @@ def _limits(values: Values) -> Iterator[Diagnostic]:
         low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
         if low.value > high.value:
             why = f"is above limits.critical.{name} {plain(high.value)}"
-            yield _about(values, f"limits.{name}", f"{why} from {high.origin.where}")
+            yield errors.about_value(values, f"limits.{name}", f"{why} from {high.origin.where}")
 
 
 def _warmup(values: Values) -> Iterator[Diagnostic]:
@@ -129,21 +110,19 @@ def _warmup(values: Values) -> Iterator[Diagnostic]:
     if values["schedule.warmup_cap"].value is not None:
         return  # the warm-up is cut, with a note
     if isinstance(warmup.value, int) and most is not None and warmup.value >= most:
-        yield _long_warmup(warmup, warmup.value, most)
+        yield _long_warmup(values, warmup.value, most)
 
 
-def _long_warmup(warmup: Setting, steps: int, total: int) -> Diagnostic:
+def _long_warmup(values: Values, steps: int, total: int) -> Diagnostic:
     key = "schedule.warmup"
-    return Diagnostic(
-        f"{key} {shown(warmup.value)} is {steps} steps, and the run has {total}: "
-        "the learning rate would never reach its peak",
-        key=key,
-        value=warmup.value,
-        where=errors.where(key, warmup.origin),
+    return errors.about_value(
+        values,
+        key,
+        f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak",
         allowed=f"less than {total} steps",
         did_you_mean="10%",
-        fix=errors.fix_line(key, warmup.origin, "10%"),
-        severity="error" if provenance.is_set_by_user(warmup) else "warning",
+        fix=errors.fix_line(key, values[key].origin, "10%"),
+        severity="error" if provenance.is_set_by_user(values[key]) else "warning",
     )
 
 
@@ -158,7 +137,8 @@ def _never(values: Values) -> Iterator[Diagnostic]:
         and provenance.is_set_by_user(values["save.last"])
     ):
         why = "means that no checkpoint is ever saved"
-        yield _about(values, "save.last", why, "save.last: true", "warning")
+        fix = "save.last: true"
+        yield errors.about_value(values, "save.last", why, fix=fix, severity="warning")
 
 
 def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
@@ -172,7 +152,7 @@ def _too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterat
         if steps > total:
             why = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
             fix = errors.fix_line(key, every.origin, max(1, total // 2))
-            yield _about(values, key, why, fix, "warning")
+            yield errors.about_value(values, key, why, fix=fix, severity="warning")
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
@@ -183,9 +163,10 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
     new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
     old = _batch_of(values, provenance.shipped_value)
     if typed and new != old:
-        yield Diagnostic(
+        yield errors.about(
+            values,
+            GLOBAL,
             f"the global batch is {new} instead of {old}, by {' and '.join(typed)}",
-            key=GLOBAL,
             value=new,
             where="; ".join(errors.where(key, values[key].origin) for key in typed),
             fix=f"--set {GLOBAL}={old}  to keep it; or ={new} to confirm",
@@ -209,7 +190,7 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     new = _batch_of(values, provenance.shipped_value)
     if new != old:
         why = f"promises a global batch of {old}, and its numbers give {new}"
-        yield _about(values, "mode", why, f"--set {GLOBAL}={old}")
+        yield errors.about_value(values, "mode", why, fix=f"--set {GLOBAL}={old}")
 
 
 def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
@@ -220,14 +201,14 @@ def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
         for (new, origin), (old, _) in pairwise(layers):
             if origin.layer == MODE_LAYER and new != old and key != "promise":
                 return
-    yield _about(values, "mode", "changes nothing", severity="warning")
+    yield errors.about_value(values, "mode", "changes nothing", severity="warning")
 
 
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, value in values.items():
         if provenance.is_set_by_user(value) and (why := why_ineffective(values, key)):
-            yield _about(values, key, why, "remove it", severity)
+            yield errors.about_value(values, key, why, fix="remove it", severity=severity)
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
@@ -266,8 +247,8 @@ def check_before_training(
         )
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
-    if errors := [found for found in diagnostics if found.severity == "error"]:
-        raise SettingsError(errors)
+    if wrong := [found for found in diagnostics if found.severity == "error"]:
+        raise SettingsError(wrong)
     if diagnostics and speaks:
         print(render(diagnostics), file=sys.stderr)
 
@@ -304,14 +285,12 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
         return []
     whole = -(-length // train_plan.global_batch)
     near = largest_divisor(length, length // whole)
-    origin = resolved.values[GLOBAL].origin
     return [
-        Diagnostic(
+        errors.about(
+            resolved.values,
+            GLOBAL,
             f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global "
             f"batch of {train_plan.global_batch}: each epoch drops that many",
-            key=GLOBAL,
-            value=train_plan.global_batch,
-            where=errors.where(GLOBAL, origin),
             fix=f"--set {GLOBAL}={near}",
             severity="warning",
         )
@@ -402,5 +381,6 @@ def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagn
     for key in unused_keys(resolved.values, taken):
         if first_origin(resolved.values[key]).layer in USER_LAYERS:
             why = "is unused: nothing in this run reads it"
-            found.append(_about(resolved.values, key, why, "remove it", severity))
+            parts = {"fix": "remove it", "severity": severity}
+            found.append(errors.about_value(resolved.values, key, why, **parts))
     return found

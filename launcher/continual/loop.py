@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted
+from launcher.base.diagnostics import SettingsError, counted
 from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.stop_conditions import Clock, Stop, StopConditions
@@ -51,11 +51,8 @@ def train_continually(
 
     def train(job: Job, passed_on: set[int]) -> Report:
         def show(ending: Report) -> None:
-            if (
-                ending.kind != "invalid input"
-                or job.experience is None
-                or not job.experience.number
-            ):
+            is_first = job.experience is None or not job.experience.number
+            if is_first or ending.kind != "invalid input":
                 reported.append(ending)
                 report(ending)
 
@@ -141,17 +138,19 @@ class ContinualLoop:
         """Record the files of the first data once they are complete. Raises SettingsError."""
         clock = self._clock
         while (files := self._arrivals.first_files(clock.now(), clock.wall())) is None:
-            self._raise_if_signalled()
+            if signal.SIGINT in clock.signals:
+                raise KeyboardInterrupt
+            if clock.signals:
+                raise Stopped(signal.Signals(next(iter(clock.signals))).name)
             clock.wait(min(self._settings.check_every_s, self._settings.settle_s))
         if not files:
-            raise SettingsError([_empty(self._source)])
+            raise SettingsError.of(
+                f"data.path '{self._source}' contains no files: training needs data to start with",
+                key="data.path",
+                value=str(self._source),
+                allowed="a folder with files; more may arrive later",
+            )
         self._save(Ledger([Experience(0, files)]))
-
-    def _raise_if_signalled(self) -> None:
-        if signal.SIGINT in self._clock.signals:
-            raise KeyboardInterrupt
-        for number in self._clock.signals:
-            raise Stopped(signal.Signals(number).name)
 
     def _train_experience(self, experience: Experience) -> Report | None:
         """Train on an experience; a report if that ends the run."""
@@ -315,23 +314,9 @@ def _copy_fitted_files(run: Path, task_files: Path) -> None:
     """Copy what the first task fitted, such as a tokenizer: every experience uses it."""
     from models.common.split import SPLIT_FILE  # imports numpy
 
-    for entry in run.iterdir():
-        if not entry.is_file() or entry.is_symlink() or entry.name.startswith("."):
-            continue
-        if not run_folder.is_run_file(entry.name) and entry.name not in (
-            SPLIT_FILE,
-            experiences.NAME,
-        ):
-            shutil.copyfile(entry, task_files / entry.name)
-
-
-def _empty(folder: Path) -> Diagnostic:
-    return Diagnostic(
-        f"data.path '{folder}' contains no files: training needs data to start with",
-        key="data.path",
-        value=str(folder),
-        allowed="a folder with files; more may arrive later",
-    )
+    for file in run_folder.task_files(run):
+        if not file.is_symlink() and file.name not in (SPLIT_FILE, experiences.NAME):
+            shutil.copyfile(file, task_files / file.name)
 
 
 @dataclass(frozen=True)
@@ -351,17 +336,9 @@ class Reporter:
         """A line of events.jsonl. Raises StorageError."""
         append_event(Storage(self.folder), kind, step, facts)
 
-    def result(self) -> dict[str, Any] | None:
-        """The content of result.json; None if it cannot be read."""
-        try:
-            found = json.loads((self.folder / run_folder.RESULT).read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
-
     def update_result(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
-        found = self.result()
+        found = find.result_of(self.folder)
         if found is None:
             return
         experiences = [
@@ -377,15 +354,13 @@ class Reporter:
             for experience in ledger.experiences
             if experience.number
         ]
-        path = self.folder / run_folder.RESULT
+        path, content = self.folder / run_folder.RESULT, {**found, **changes}
         with storage_errors(path):
-            atomic_write(
-                path, encode_bytes({**found, **changes, "experiences": experiences}, indent=2)
-            )
+            atomic_write(path, encode_bytes({**content, "experiences": experiences}, indent=2))
 
     def outcome(self) -> dict[str, Any]:
         """The last result: the fields of training.callbacks.base.Outcome."""
-        found = self.result() or {}
+        found = find.result_of(self.folder) or {}
         return {field.name: found.get(field.name) for field in fields(Outcome)}
 
     def started_at(self) -> float | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from launcher.base import exit_codes
 from launcher.config.feature_settings import Continual
+from launcher.run.signals import handling
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
@@ -42,12 +43,8 @@ class Clock:
             yield
             return
         numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
-        previous = {number: signal.signal(number, self._record) for number in numbers}
-        try:
+        with handling(numbers, self._record):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _record(self, number: int, frame: object) -> None:
         self.signals.add(number)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
@@ -43,18 +43,14 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
         try:
             return _inspect(path, format, resolved, Path(folder))
         except DataError as error:
-            raise SettingsError([_diagnostic(error, path)]) from error
-
-
-def _diagnostic(error: DataError, path: str) -> Diagnostic:
-    return Diagnostic(
-        error.message,
-        value=path,
-        where=error.where or None,
-        allowed=error.allowed or None,
-        did_you_mean=error.did_you_mean or None,
-        fix=error.fix or None,
-    )
+            raise SettingsError.of(
+                error.message,
+                value=path,
+                where=error.where or None,
+                allowed=error.allowed or None,
+                did_you_mean=error.did_you_mean or None,
+                fix=error.fix or None,
+            ) from error
 
 
 def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:

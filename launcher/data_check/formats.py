@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
+from launcher.config.errors import nearest_file
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES, is_custom
 
@@ -34,14 +35,25 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
     if path.startswith(_EMBEDDED):
         return [Match(_embedded(path, families, origin), None)]
     if not _exists(path, origin):
-        raise SettingsError([_missing(path, origin)])
+        near = nearest_file(path)
+        raise SettingsError.of(
+            f"file or folder '{path}' does not exist",
+            value=path,
+            where=origin,
+            did_you_mean=near,
+            fix=near and f"{PROGRAM} data check {near}",
+        )
     if family is not None and is_custom(family):
         return [Match(family, None)]
     if family is not None:  # its own error is more precise
         return [Match(family, _format(family, path, origin))]
     found = [Match(one, form) for one in families if (form := _format(one, path, origin))]
     if not found:
-        raise SettingsError([_unknown_format(path, origin, families)])
+        known = "\n           ".join(
+            f"{one}: {'; '.join(_formats(one).FORMATS)}" for one in families
+        )
+        message = f"unknown data format: '{path}'"
+        raise SettingsError.of(message, value=path, where=origin, allowed=known)
     return found
 
 
@@ -62,7 +74,7 @@ def _format(family: str, path: str, origin: str) -> str | None:
         found: str | None = _formats(family).recognise(Path(path).expanduser())
     except OSError as error:
         message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
-        raise SettingsError([Diagnostic(message, value=path, where=origin)]) from error
+        raise SettingsError.of(message, value=path, where=origin) from error
     return found
 
 
@@ -75,17 +87,13 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
     if path in sets:
         return sets[path]
     near = nearest_match(path, sets)
-    raise SettingsError(
-        [
-            Diagnostic(
-                f"unknown embedded data '{path}'",
-                value=path,
-                where=origin,
-                allowed=", ".join(sets) or "a file or a folder",
-                did_you_mean=near,
-                fix=near and f"{PROGRAM} data check {near}",
-            )
-        ]
+    raise SettingsError.of(
+        f"unknown embedded data '{path}'",
+        value=path,
+        where=origin,
+        allowed=", ".join(sets) or "a file or a folder",
+        did_you_mean=near,
+        fix=near and f"{PROGRAM} data check {near}",
     )
 
 
@@ -103,28 +111,4 @@ def _exists(path: str, origin: str) -> bool:
         return Path(path).expanduser().exists()
     except OSError as error:
         message = f"'{path}' cannot be accessed: {error.strerror or error}"
-        raise SettingsError([Diagnostic(message, value=path, where=origin)]) from error
-
-
-def _missing(path: str, origin: str) -> Diagnostic:
-    folder = Path(path).expanduser().parent
-    there = [one.name for one in folder.iterdir()] if folder.is_dir() else []
-    near = nearest_match(Path(path).name, there)
-    near = near and str(Path(path).parent / near)
-    return Diagnostic(
-        f"file or folder '{path}' does not exist",
-        value=path,
-        where=origin,
-        did_you_mean=near,
-        fix=near and f"{PROGRAM} data check {near}",
-    )
-
-
-def _unknown_format(path: str, origin: str, families: Collection[str]) -> Diagnostic:
-    known = [f"{family}: {'; '.join(_formats(family).FORMATS)}" for family in families]
-    return Diagnostic(
-        f"unknown data format: '{path}'",
-        value=path,
-        where=origin,
-        allowed="\n           ".join(known),
-    )
+        raise SettingsError.of(message, value=path, where=origin) from error

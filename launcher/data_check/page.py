@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.data_check.findings import Findings
 from models.base import Picture
 
@@ -97,13 +97,9 @@ def _body(found: Findings) -> Iterator[str]:
     yield f'<p class="quiet">{escape(line)}</p>'
     yield from _table("Facts", rows(found.facts))
     yield from _table("A batch of one sample", rows(found.sample))
-    state = (
-        "bad"
-        if found.overlapping_groups
-        else "good"
-        if found.overlapping_groups is not None
-        else "quiet"
-    )
+    state = "quiet"
+    if found.overlapping_groups is not None:
+        state = "bad" if found.overlapping_groups else "good"
     yield f'<p class="{state}"><strong>Overlap:</strong> {escape(overlap(found))}</p>'
     if found.pictures:
         yield "<h2>Pictures</h2>"
@@ -140,7 +136,7 @@ def check_folder(folder: Path, origin: str) -> None:
     except OSError as error:
         message = f"cannot open {folder}: {error.strerror or error}"
     allowed = "a new or empty folder, or the folder of an earlier check"
-    raise SettingsError([Diagnostic(message, value=str(folder), where=origin, allowed=allowed)])
+    raise SettingsError.of(message, value=str(folder), where=origin, allowed=allowed)
 
 
 def write(found: Findings, folder: Path) -> list[Path]:
@@ -158,8 +154,8 @@ def write(found: Findings, folder: Path) -> list[Path]:
             (folder / name).write_bytes(png)
     except OSError as error:
         message = f"cannot write {error.filename or folder}: {error.strerror or error}"
-        diagnostic = Diagnostic(message, value=str(folder), where=f"--out {folder}")
-        raise SettingsError([diagnostic]) from error
+        where = f"--out {folder}"
+        raise SettingsError.of(message, value=str(folder), where=where) from error
     return [folder / PAGE, *(folder / name for name in pictures)]
 
 

@@ -132,9 +132,8 @@ def _download(target: Target, source: Source, options: Options, part: Part) -> R
             options.print(f"{target.name}: {size(part.size)} are kept; the same command resumes")
         raise
     record = _move_into_place(target, part, options)
-    is_checked = target.file.sha256 is not None
     add = f"; to check it the next time, write  sha256: {part.sha256}"
-    checked = ", checksum correct" if is_checked else add
+    checked = add if target.file.sha256 is None else ", checksum correct"
     options.print(f"{target.path}: {size(part.size)} downloaded{checked}")
     return record
 

@@ -52,15 +52,13 @@ class Mismatch(Transient):
         super().__init__("the file on the server is another version; restarting from byte 0")
 
 
-def settings_error(
-    message: str, url: str, allowed: str | None = None, fix: str | None = None
-) -> SettingsError:
-    """An error that the user can fix: wrong URL, file or checksum.
+def settings_error(message: str, url: str, **parts: object) -> SettingsError:
+    """An error that the user can fix: wrong URL, file or checksum; `parts` are allowed and fix.
 
     Control characters of `message`, from names of a server or an archive, are replaced.
     """
     printable = "".join(letter if letter.isprintable() else "?" for letter in message)
-    return SettingsError([Diagnostic(printable, value=url, where=url, allowed=allowed, fix=fix)])
+    return SettingsError.of(printable, value=url, where=url, **parts)
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,15 @@ def local_source(url: str) -> Source:
     path = Path(url2pathname(urlsplit(url).path))
 
     def pieces() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            yield from iter(partial(file.read, _PIECE_BYTES), b"")
+        try:
+            with path.open("rb") as file:
+                yield from iter(partial(file.read, _PIECE_BYTES), b"")
+        except OSError as error:
+            raise settings_error(f"cannot read the file: {error.strerror or error}", url) from None
 
     def open_file(start: int, version: str | None) -> Body:
-        if not path.is_file() or not os.access(path, os.R_OK):
-            raise settings_error("not a readable file", url, fix="--data PATH  for a folder")
+        if not path.is_file():
+            raise settings_error("not a file", url, fix="--data PATH  for a folder")
         return Body(0, path.stat().st_size, None, pieces())
 
     return open_file
@@ -303,7 +304,7 @@ def _check_size(target: Target, total: int | None, options: Options, part: Part)
         raise _not_declared(target, "size", total, declared)
     if total > options.max_bytes:
         allowed = f"at most {options.max_bytes / 1e9:g} GB (download.max_gb)"
-        raise settings_error(f"{target.name} has {size(total)}", target.file.url, allowed)
+        raise settings_error(f"{target.name} has {size(total)}", target.file.url, allowed=allowed)
     if left > (free := shutil.disk_usage(target.state).free):
         raise settings_error(
             f"{target.name} needs {size(left)} more; the disk of {target.folder} has "

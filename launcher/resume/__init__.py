@@ -1,1 +1,1 @@
-"""Resume of a run: find it, check compatibility, restore it, fork it."""
+"""Resume of a run: find it, check compatibility, restore it."""

@@ -151,10 +151,8 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
 def length_is_free(settings: Mapping[str, Any]) -> bool:
     """Whether the learning rate of a step does not depend on the length of the run."""
     lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
-    shares = [
-        difference for difference in lengths if isinstance(difference, str) and "%" in difference
-    ]
-    return settings.get("schedule.name") == "constant" and not shares
+    has_share = any(isinstance(length, str) and "%" in length for length in lengths)
+    return settings.get("schedule.name") == "constant" and not has_share
 
 
 def describe_run(folder: Path, step: int | None) -> str:
@@ -181,21 +179,14 @@ def _first_weights(resolved: Resolved) -> set[str | None]:
 
 def _incompatible(difference: Difference, resolved: Resolved, run: str) -> Diagnostic:
     allowed = plain(difference.old)
-    if difference.rule == "never":
-        allowed += "; or a new run, without --resume"
-        fix = None
-    else:
-        allowed += (
-            f"; or another value with  --reset {difference.rule}; or a new run, without --resume"
-        )
+    fix = None
+    if difference.rule != "never":
+        allowed += f"; or another value with  --reset {difference.rule}"
         fix = f"--reset {difference.rule}  ({RESET_EFFECTS[difference.rule]})"
-    name, old, new = (
-        errors.display_name(difference.key),
-        plain(difference.old),
-        plain(difference.new),
-    )
+    allowed += "; or a new run, without --resume"
+    name, new = errors.display_name(difference.key), plain(difference.new)
     return Diagnostic(
-        f"{name} {new} differs from {old}, used by {run}",
+        f"{name} {new} differs from {plain(difference.old)}, used by {run}",
         key=difference.key,
         value=difference.new,
         where=_where(difference.key, resolved.values),

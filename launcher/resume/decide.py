@@ -10,6 +10,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import resumed_settings
 from launcher.config.custom_task import FOLDER
+from launcher.config.layers import chosen_entries
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
@@ -85,22 +86,18 @@ def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
 
 
 def _base(found: Found, args: CliArgs) -> Base:
-    choices = resume.typed_choices(args)
+    choices = chosen_entries(args)  # as given now, not those of the run
     moved = choices.get(FOLDER)
     base = resumed_settings.read(found.folder, moved and moved.value)
     family = base.entries["model.family"].value
     typed = choices.get("model.family")
     if typed is not None and typed.value != family:
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"model {typed.value} differs from {family}, used by {found.folder}",
-                    key="model.family",
-                    value=typed.value,
-                    where=typed.origin.where,
-                    allowed=f"{family}; or a new run, without --resume",
-                )
-            ]
+        raise SettingsError.of(
+            f"model {typed.value} differs from {family}, used by {found.folder}",
+            key="model.family",
+            value=typed.value,
+            where=typed.origin.where,
+            allowed=f"{family}; or a new run, without --resume",
         )
     return base
 

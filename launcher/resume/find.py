@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config import layers as typed
-from launcher.config.provenance import CliArgs, Entry, ResetPart, find_node
+from launcher.base.diagnostics import PROGRAM, SettingsError, listed, nearest_match
+from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.selection import choose
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run_folder import run_folder
+from launcher.run_folder.run_folder import json_lines
 from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError
 from training.settings import nested
@@ -106,7 +107,7 @@ def _latest(args: CliArgs) -> Found | None:
     if choice.diagnostics:
         return None
     wanted = [choice.family, choice.size, choice.mode]
-    for folder in _runs():
+    for folder in newest(run_folder.SETTINGS):
         try:
             found = _found(folder, None, "")
             root = read_settings_file(folder / run_folder.SETTINGS)
@@ -120,9 +121,9 @@ def _latest(args: CliArgs) -> Found | None:
     return None
 
 
-def _runs() -> list[Path]:
-    """The run folders in runs/, the last started or resumed first."""
-    found = run_folder.PARENT.glob(f"*/{run_folder.SETTINGS}")
+def newest(file: str) -> list[Path]:
+    """The folders in runs/ that contain `file`, the last started or resumed first."""
+    found = run_folder.PARENT.glob(f"*/{file}")
     times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
     return [folder for _, folder in times]
 
@@ -132,7 +133,7 @@ def _run_of_step(out: Path | None, where: str) -> Path:
         if not is_run_folder(out):
             raise _error(f"{out} is not a run folder", str(out), f"{where}, --out {out}")
         return out
-    runs = _runs()
+    runs = newest(run_folder.SETTINGS)
     if not runs:
         message = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
         raise _error(message, where.split()[-1], where)
@@ -149,21 +150,19 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         folder = (path if path.name else path.resolve()).parent.parent
     if is_run_folder(folder):
         return folder, step
-    if path.exists():
-        message = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
-    else:
-        message = f"run folder '{path}' does not exist"
-    there = [run.name for run in _siblings(path)]
-    nearest = nearest_match(path.name, there)
+    nearest = nearest_match(path.name, _runs_beside(path))
     nearest = nearest and str(path.parent / nearest)
-    raise _error(message, str(path), where, nearest)
+    raise _error(_why_no_run(path), str(path), where, nearest)
 
 
-def _siblings(path: Path) -> Iterator[Path]:
-    try:
-        yield from (folder for folder in path.parent.iterdir() if is_run_folder(folder))
-    except OSError:
-        return
+def _why_no_run(path: Path) -> str:
+    if path.exists():
+        return f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
+    return f"run folder '{path}' does not exist"
+
+
+def _runs_beside(path: Path) -> list[str]:
+    return [entry.name for entry in _entries(path.parent) if is_run_folder(entry)]
 
 
 def _found(folder: Path, step: int | None, where: str) -> Found:
@@ -182,17 +181,13 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
     if step not in steps:
         nearest = min(steps, key=lambda existing: abs(existing - step), default=None)
         names = listed([str(existing) for existing in sorted(steps)], "resume RUN")
-        raise SettingsError(
-            [
-                Diagnostic(
-                    f"{folder} has no checkpoint of step {step}",
-                    value=step,
-                    where=where,
-                    allowed=names if steps else "a run with a checkpoint",
-                    did_you_mean=None if nearest is None else str(nearest),
-                    fix=None if nearest is None else f"{_again(folder, nearest)}",
-                )
-            ]
+        raise SettingsError.of(
+            f"{folder} has no checkpoint of step {step}",
+            value=step,
+            where=where,
+            allowed=names if steps else "a run with a checkpoint",
+            did_you_mean=None if nearest is None else str(nearest),
+            fix=None if nearest is None else f"{PROGRAM} resume {_checkpoint(folder, nearest)}",
         )
     try:
         return _read(folder, step)
@@ -200,9 +195,8 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
         raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from (error)
 
 
-def _again(folder: Path, step: int) -> str:
-    checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
-    return f"{PROGRAM} resume {checkpoint}"
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
 
 
 def _readable_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
@@ -216,16 +210,11 @@ def _readable_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
 
 def _steps(folder: Path) -> Sequence[int]:
     """The steps that have a folder, newest first."""
-    try:
-        names = [path.name for path in (folder / run_folder.CHECKPOINTS).iterdir()]
-    except OSError:
-        return []
-    steps = [manifest.step_of(name) for name in names]
-    return sorted((step for step in steps if step is not None), reverse=True)
+    return list(_checkpoints(folder))[::-1]
 
 
 def _read(folder: Path, step: int) -> SavedCheckpoint:
-    checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
+    checkpoint = _checkpoint(folder, step)
     files = manifest.read(checkpoint).files
     checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
     facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
@@ -237,18 +226,9 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
 
 def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
     fix = nearest and f"{PROGRAM} resume {nearest}"
-    return SettingsError(
-        [
-            Diagnostic(
-                message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
-            )
-        ]
+    return SettingsError.of(
+        message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
     )
-
-
-def typed_choices(args: CliArgs) -> dict[str, Entry]:
-    """The model and its location as given now, not those of the run."""
-    return typed.chosen_entries(args)
 
 
 @dataclass(frozen=True)
@@ -314,17 +294,12 @@ class SavedRun:
 
         Of several at one step the last counts: the results of the others were replaced.
         """
-        path = None if self.folder is None else self.folder / run_folder.EVENTS
-        if path is None or not path.is_file():
-            return []
+        events = json_lines(self.folder / run_folder.EVENTS) if self.folder is not None else ()
         found = {}
-        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                event = json.loads(line)
+        for event in events:
+            with suppress(KeyError, TypeError):  # of another version
                 if event["kind"] == "resumed" and after <= event["step"] < upto:
                     found[event["step"]] = _restart(event["step"], event["facts"])
-            except (ValueError, KeyError, TypeError):  # half a line of a process that was killed
-                continue
         return [found[step] for step in sorted(found)]
 
 
@@ -362,12 +337,12 @@ def find_saved(word: str, command: str) -> SavedRun:
     if folder is not None and not is_run_folder(folder):
         folder = None
     if folder is None and named is None:
-        raise SettingsError([_no_run(path, where, command)])
+        raise _no_run(path, where, command)
     checkpoints = _checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         message = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
-        raise SettingsError([Diagnostic(message, value=word, where=where, allowed=allowed)])
+        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
     return SavedRun(folder, named, checkpoints)
 
 
@@ -388,18 +363,13 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _no_run(path: Path, where: str, command: str) -> Diagnostic:
-    runs = [entry.name for entry in _entries(path.parent) if is_run_folder(entry)]
-    nearest = nearest_match(path.name, runs)
+def _no_run(path: Path, where: str, command: str) -> SettingsError:
+    message, nearest = _why_no_run(path), nearest_match(path.name, _runs_beside(path))
     fix = nearest and f"{PROGRAM} {command} {path.parent / nearest}"
-    if not path.exists():
-        message = f"run folder '{path}' does not exist"
-    else:
-        message = f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
-    if stages := _stage_folders(path):
+    if stages := stage_folders(path):
         message = f"'{path}' contains several runs, one per stage"
-        nearest, fix = None, f"{PROGRAM} {command} {stages[-1]}"
-    return Diagnostic(
+        nearest, fix = None, f"{PROGRAM} {command} {list(stages.values())[-1]}"
+    return SettingsError.of(
         message, value=str(path), where=where, allowed=_ALLOWED_SAVED, did_you_mean=nearest, fix=fix
     )
 
@@ -411,9 +381,13 @@ def _entries(folder: Path) -> Iterator[Path]:
         return
 
 
-def _stage_folders(folder: Path) -> list[Path]:
+def stage_folders(folder: Path) -> dict[str, Path]:
+    """The run folder of each stage of the staged run in `folder`, by name; empty: it is none.
+
+    Reads the disk.
+    """
     try:
         stages = json.loads((folder / run_folder.STAGES).read_bytes())["stages"]
-        return [folder / stage["folder"] for stage in stages]
+        return {stage["name"]: folder / stage["folder"] for stage in stages}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []
+        return {}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Resolved
 from launcher.resume.find import ResumeRequest
 from launcher.run_folder import generations, run_folder
@@ -58,10 +57,16 @@ def load_resume_point(
     except CheckpointError as error:
         allowed = "another step, or auto for the newest intact checkpoint"
         where = f"--resume {resume.step}"
-        raise SettingsError([Diagnostic(str(error), where=where, allowed=allowed)]) from error
+        raise SettingsError.of(str(error), where=where, allowed=allowed) from error
     if found.checkpoint is None:
         if found.damaged:
-            raise SettingsError([_all_damaged(resume.source, found.damaged)])
+            raise SettingsError.of(
+                f"all checkpoints of {resume.source} are damaged: "
+                f"{'; '.join(found.damaged.values())}",
+                value=str(resume.source),
+                where=f"--resume {resume.source}",
+                allowed="a run folder with an intact checkpoint; or a new run, with another --out",
+            )
         return None
     reset = frozenset(resume.reset)
     if found.checkpoint.facts.get("experience", 0) != facts["experience"]:
@@ -95,12 +100,3 @@ def prepare_folder(
         for damaged in point.damaged if point else ():
             retention.mark_damaged(storage, damaged)
         retention.set_aside(storage, step)
-
-
-def _all_damaged(run: Path, damaged: Mapping[int, str]) -> Diagnostic:
-    return Diagnostic(
-        f"all checkpoints of {run} are damaged: {'; '.join(damaged.values())}",
-        value=str(run),
-        where=f"--resume {run}",
-        allowed="a run folder with an intact checkpoint; or a new run, with another --out",
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM
 from launcher.download.fetch import fetch_for_run
 from launcher.download.transfer import FetchError
-from launcher.resume import find, fork
+from launcher.resume import find
 from launcher.run import affinity, failures, rank, restart, signals
 from launcher.run.experience import is_continual
 from launcher.run.failures import Report, Stopped
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder import experiences, generations, run_folder
+from launcher.run_folder import experiences, fence, generations, lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
+from slurm.environment import SLURM_FOLDER
 
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
@@ -130,8 +132,38 @@ def _create_folder(start: PreparedRun) -> RunFolder:
         return run_folder.create(start.resolved, start.out, start.name)
     if find.is_same(start.resume.source, start.folder):
         return run_folder.open_existing(start.folder)
-    fill = partial(fork.copy, start.resume.source)
+    fill = partial(copy_run, start.resume.source)
     return run_folder.create(start.resolved, start.out, start.name, fill)
+
+
+_NOT_COPIED = frozenset(
+    {
+        run_folder.CHECKPOINTS,
+        *run_folder.LINKS,
+        run_folder.RESULT,
+        run_folder.REPORT,
+        run_folder.SETTINGS,
+        run_folder.ORIGINS,
+        lock.NAME,
+        SLURM_FOLDER,
+    }
+)
+"""Files that the new run creates itself."""
+
+
+def copy_run(source: Path, folder: Path) -> None:
+    """Fork: copy the files of the run in `source` to `folder`, without checkpoints and result.
+
+    Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
+    Raises OSError.
+    """
+    for entry in sorted(source.iterdir()):
+        if entry.name in _NOT_COPIED or entry.name.startswith((run_folder.EXPORT, *fence.HIDDEN)):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, folder / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, folder / entry.name, follow_symlinks=False)
 
 
 def _train_here(

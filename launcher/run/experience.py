@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import provenance
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
@@ -66,7 +66,7 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
         message = f"steps {after} to {upto} of {run} belong to more than one experience"
         allowed = f"a checkpoint of step {first} or later, and one after it"
         fix = f"keep more checkpoints:  {PROGRAM} resume {run} --set save.every=…"
-        raise SettingsError([Diagnostic(message, value=str(run), allowed=allowed, fix=fix)])
+        raise SettingsError.of(message, value=str(run), allowed=allowed, fix=fix)
     return spec_of(run, begun[-1])
 
 
@@ -125,8 +125,7 @@ def _ledger_of(resume: ResumeRequest | None) -> Ledger | None:
     try:
         return experiences.load(resume.source)
     except StorageError as error:
-        diagnostic = Diagnostic(str(error), value=str(resume.source))
-        raise SettingsError([diagnostic]) from error
+        raise SettingsError.of(str(error), value=str(resume.source)) from error
 
 
 def _training_changes(
@@ -151,18 +150,3 @@ def _training_changes(
 
 def _origin(key: str, formula: str = "") -> Origin:
     return Origin(MACHINE_LAYER, key, formula)
-
-
-def to_json(spec: ExperienceSpec) -> dict[str, Any]:
-    """The spec as plain JSON."""
-    folders = [{name: str(path) for name, path in asdict(one).items()} for one in spec.folders]
-    return {**asdict(spec), "folders": folders}
-
-
-def from_json(content: Mapping[str, Any]) -> ExperienceSpec:
-    """The spec that `to_json` wrote."""
-    folders = [
-        ExperienceFolder(**{name: Path(path) for name, path in entry.items()})
-        for entry in content["folders"]
-    ]
-    return ExperienceSpec(**{**content, "folders": folders})

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from launcher.config import custom_task, schema
-from launcher.config.provenance import Origin, Resolved, Setting
+from launcher.config.provenance import Resolved
 from launcher.resume.find import ResumeRequest
-from launcher.run import experience
 from launcher.run.experience import ExperienceSpec
-from slurm.environment import Generation, parse_generation
+from slurm.environment import Generation
 from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
@@ -45,54 +44,16 @@ def save(job: Job, folder: Path) -> None:
 
     Without warnings: they have been shown.
     """
-    resolved = job.resolved
-    content = {
-        "values": {key: asdict(value) for key, value in resolved.values.items()},
-        "world_size": resolved.world_size,
-        "nproc": resolved.nproc,
-        "promises": dict(resolved.promises),
-        "notes": list(resolved.notes),
-        "device": resolved.device,
-        "folder": None if job.folder is None else str(job.folder),
-        "console": job.console,
-        "resume": None if job.resume is None else job.resume.as_json(),
-        "experience": None if job.experience is None else experience.to_json(job.experience),
-        "generation": None if job.generation is None else str(job.generation),
-    }
+    # `load` builds the settings again from the values.
+    plain = replace(job, resolved=replace(job.resolved, settings=None, warnings=()))
+    content = TypeAdapter(Job).dump_python(plain, mode="json")
     (folder / _FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def load(folder: Path) -> Job:
     """Read the job that `save` wrote; reports go to the same folder. Touches the disk."""
-    content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-    values = {key: _value(value) for key, value in content["values"].items()}
-    plain = {key: value.value for key, value in values.items()}
+    job = TypeAdapter(Job).validate_python(json.loads((folder / _FILE).read_bytes()))
+    plain = {key: value.value for key, value in job.resolved.values.items()}
     custom_task.add_search_folder(plain.get(custom_task.FOLDER))
     settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
-    resolved = Resolved(
-        settings=settings,
-        values=values,
-        world_size=content["world_size"],
-        nproc=content["nproc"],
-        promises=content["promises"],
-        notes=content["notes"],
-        device=content["device"],
-    )
-    resume = content["resume"]
-    return Job(
-        resolved=resolved,
-        folder=Path(content["folder"]) if content["folder"] else None,
-        console=content["console"],
-        resume=resume and ResumeRequest(**{**resume, "source": Path(resume["source"])}),
-        experience=content["experience"] and experience.from_json(content["experience"]),
-        generation=parse_generation(content["generation"]) if content["generation"] else None,
-        reports=folder,
-    )
-
-
-def _value(content: Mapping[str, Any]) -> Setting:
-    return Setting(
-        content["value"],
-        Origin(**content["origin"]),
-        [(old, Origin(**origin)) for old, origin in content["replaced"]],
-    )
+    return replace(job, resolved=replace(job.resolved, settings=settings), reports=folder)

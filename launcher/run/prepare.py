@@ -169,11 +169,7 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
         source = decision.resume.source if decision.resume else None
         if source is not None and find.is_run_folder(source) and find.is_same(source, out):
             return []
-    try:
-        run_folder.check_writable(out, f"--out {out}")
-    except SettingsError as error:
-        return list(error.diagnostics)
-    return []
+    return run_folder.writing_errors(out, f"--out {out}")
 
 
 def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
@@ -193,19 +189,11 @@ def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
 
 def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
     key = "engine.max_restarts"
-    value = resolved.values[key]
-    if not value.value:
+    if not (value := resolved.values[key].value):
         return []
-    return [
-        Diagnostic(
-            f"{key} {value.value}, but only {place.source}, which started the processes, can "
-            "restart them",
-            key=key,
-            value=value.value,
-            where=errors.where(key, value.origin),
-            allowed=f"0 under {place.source}; a second start with  --resume auto  resumes",
-        )
-    ]
+    why = f"{key} {value}, but only {place.source}, which started the processes, can restart them"
+    allowed = f"0 under {place.source}; a second start with  --resume auto  resumes"
+    return [errors.about(resolved.values, key, why, allowed=allowed)]
 
 
 def parameters(resolved: Resolved) -> int | None:
@@ -315,9 +303,5 @@ def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
     """The ranks this program would start; none under torchrun or srun."""
     if ready.place is not None:
         return []
-    if not ready.starts_processes:
-        return [{"rank": 0, "started": False, "threads": ready.threads}]
-    return [
-        {"rank": rank, "started": True, "threads": ready.threads}
-        for rank in range(ready.resolved.nproc)
-    ]
+    facts = {"started": ready.starts_processes, "threads": ready.threads}
+    return [{"rank": rank, **facts} for rank in range(ready.resolved.nproc)]

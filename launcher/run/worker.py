@@ -20,7 +20,7 @@ from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import deepspeed_config, validate
 from launcher.config.custom_task import task_class
-from launcher.config.errors import where
+from launcher.config.errors import about
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
@@ -229,15 +229,9 @@ def _checkpoint_every(setting: str) -> int:
 
 
 def _diagnostic(error: SettingError, resolved: Resolved) -> Diagnostic:
-    value = resolved.values[error.key]
-    return Diagnostic(
-        f"{error.key} {shown(error.value)} {error.problem}",
-        key=error.key,
-        value=error.value,
-        where=where(error.key, value.origin),
-        allowed=error.allowed,
-        fix=error.fix,
-    )
+    message = f"{error.key} {shown(error.value)} {error.problem}"
+    parts = {"value": error.value, "allowed": error.allowed, "fix": error.fix}
+    return about(resolved.values, error.key, message, **parts)
 
 
 @contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -111,18 +110,11 @@ def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
-    try:
-        text = (run / SLURM_FOLDER / NAME).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
     found = []
-    for line in text.split("\n"):
-        try:
-            value = json.loads(line)
-            _generation(value)
-        except (ValueError, TypeError, KeyError):
-            continue
-        found.append(value)
+    for line in run_folder.json_lines(run / SLURM_FOLDER / NAME):
+        with suppress(ValueError, TypeError, KeyError):
+            _generation(line)
+            found.append(line)
     return found
 
 
@@ -204,15 +196,6 @@ def _step_seconds(run: Path, first: int) -> float:
     return seconds
 
 
-def _train_lines(run: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        text = (run / run_folder.METRICS).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.split("\n"):
-        try:
-            found = json.loads(line)
-        except ValueError:  # the end of a line that a kill cut off
-            continue
-        if found["kind"] == "train":
-            yield found
+def _train_lines(run: Path) -> list[Mapping[str, Any]]:
+    lines = run_folder.json_lines(run / run_folder.METRICS)
+    return [line for line in lines if line["kind"] == "train"]

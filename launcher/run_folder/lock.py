@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import SettingsError
 from slurm.environment import Generation, parse_generation
 from training.storage import storage_errors
 
@@ -71,7 +71,13 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                     os.close(file)
                     file = new
                 elif time.monotonic() > end:
-                    raise SettingsError([_in_use(path.parent, holder)])
+                    raise SettingsError.of(
+                        f"the run folder {path.parent} is in use by {holder}",
+                        value=str(path.parent),
+                        allowed="one run at a time in a folder",
+                        fix="wait for that run or stop it; or choose another folder with  "
+                        "--out DIR",
+                    )
                 else:
                     if not is_reported:
                         print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
@@ -136,12 +142,3 @@ def _holder(file: int) -> tuple[str, Generation | None]:
     if theirs is not None:
         return f"{theirs.description}, {process}", theirs
     return content or "another process", None
-
-
-def _in_use(folder: Path, holder: str) -> Diagnostic:
-    return Diagnostic(
-        f"the run folder {folder} is in use by {holder}",
-        value=str(folder),
-        allowed="one run at a time in a folder",
-        fix="wait for that run or stop it; or choose another folder with  --out DIR",
-    )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
@@ -88,13 +89,27 @@ def check_writable(out: Path, where: str) -> None:
     Raises SettingsError.
     """
     if _exists(out, where):
-        _check_existing(out, where)
+        if not out.is_dir():
+            raise _error(out, where, f"the run folder {out} is a file")
+        if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
+            raise _error(out, where, f"the run folder {out} is not writable")
+        if not is_unused(out):
+            raise _in_use(out, where)
         return
     above = next((path for path in out.absolute().parents if _exists(path, where)), Path("/"))
     if not above.is_dir():
         raise _error(out, where, f"cannot create the run folder {out}: {above} is a file")
     if not os.access(above, os.W_OK | os.X_OK):
         raise _error(out, where, f"cannot create the run folder {out}: {above} is not writable")
+
+
+def writing_errors(out: Path, where: str) -> list[Diagnostic]:
+    """The errors of `check_writable`."""
+    try:
+        check_writable(out, where)
+    except SettingsError as error:
+        return error.diagnostics
+    return []
 
 
 def is_unused(folder: Path) -> bool:
@@ -105,8 +120,12 @@ def is_unused(folder: Path) -> bool:
 def clear_except(folder: Path, kept: Collection[str]) -> None:
     """Remove everything in `folder` except the names in `kept`. Touches the disk."""
     for entry in folder.iterdir():
-        if entry.name not in kept:
-            _remove(entry)
+        if entry.name in kept:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def create(
@@ -196,6 +215,26 @@ def is_run_file(name: str) -> bool:
     return name in (*_RUN_FILES, LOG) or name.startswith("events")
 
 
+def task_files(folder: Path) -> list[Path]:
+    """The files of the task in a run folder, such as a tokenizer or the split. Reads the disk."""
+    return [
+        entry
+        for entry in folder.iterdir()
+        if entry.is_file() and not entry.name.startswith(".") and not is_run_file(entry.name)
+    ]
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file, without half a line that a kill left. Reads the disk."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in text.split("\n"):
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
 def append_log(folder: Path, text: str) -> None:
     """Append console output to the log of the run. Touches the disk.
 
@@ -243,15 +282,6 @@ def _create_parents(path: Path) -> tuple[Path, ...]:
     return tuple(missing)
 
 
-def _check_existing(out: Path, where: str) -> None:
-    if not out.is_dir():
-        raise _error(out, where, f"the run folder {out} is a file")
-    if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
-        raise _error(out, where, f"the run folder {out} is not writable")
-    if not is_unused(out):
-        raise _in_use(out, where)
-
-
 def _in_use(out: Path, where: str) -> SettingsError:
     fix = f"{PROGRAM} resume {out}"
     return _error(out, where, f"the run folder {out} contains another run", fix)
@@ -259,7 +289,7 @@ def _in_use(out: Path, where: str) -> SettingsError:
 
 def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
     allowed = "a new or empty writable folder; without --out, a new folder in runs/"
-    return SettingsError([Diagnostic(what, value=str(out), where=where, allowed=allowed, fix=fix)])
+    return SettingsError.of(what, value=str(out), where=where, allowed=allowed, fix=fix)
 
 
 def _exists(path: Path, where: str) -> bool:
@@ -272,10 +302,3 @@ def _exists(path: Path, where: str) -> bool:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry, ignore_errors=True)
-    else:
-        entry.unlink(missing_ok=True)

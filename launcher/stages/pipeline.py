@@ -123,7 +123,8 @@ def _new(
         if made is not None:
             made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
-    found += _wrong_folder(folder, out)
+    where = f"--out {folder}" if out else "no --out was given"
+    found += run_folder.writing_errors(folder, where)
     if found:
         raise SettingsError(found)
     return Pipeline(folder, entries, resume_line=resume_line)
@@ -182,14 +183,6 @@ def _not_ours(source: str, args: CliArgs) -> Diagnostic:
         allowed=f"one stage at a time under {source}",
         fix=f"{STAGE.flag} NAME (later stages also {FROM.flag} RUN), or resume one stage",
     )
-
-
-def _wrong_folder(folder: Path, out: Path | None) -> Sequence[Diagnostic]:
-    try:
-        run_folder.check_writable(folder, f"--out {folder}" if out else "no --out was given")
-    except SettingsError as error:
-        return error.diagnostics
-    return ()
 
 
 def _resumed(
@@ -277,9 +270,7 @@ def _first(pipeline: Record) -> Path:
 
 def _latest(args: CliArgs, names: list[str]) -> Record | None:
     choice = choose(args)
-    found = run_folder.PARENT.glob(f"*/{run_folder.STAGES}")
-    times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
-    for _, folder in times:
+    for folder in resume.newest(run_folder.STAGES):
         pipeline = record.load(folder)
         if pipeline is None or list(pipeline.stages) != names:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +46,8 @@ def save(folder: Path, stages: Sequence[str]) -> None:
 
 def load(folder: Path) -> Record | None:
     """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
-    try:
-        content = json.loads((folder / run_folder.STAGES).read_bytes())
-        return Record(folder, {one["name"]: folder / one["folder"] for one in content["stages"]})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    stages = find.stage_folders(folder)
+    return Record(folder, stages) if stages else None
 
 
 def is_completed(folder: Path) -> bool:

@@ -106,12 +106,8 @@ def _newest(pipeline: record.Record, stage: Stage, place: str) -> Path:
         return found[-1]
     whose, there = " or ".join(stage.of), ", ".join(pipeline.stages)
     what = f"{pipeline.folder} has no stage {whose}, whose weights stage {stage.name} takes"
-    raise SettingsError(
-        [Diagnostic(what, value=str(pipeline.folder), where=place, allowed=f"it has {there}")]
-    )
+    raise SettingsError.of(what, value=str(pipeline.folder), where=place, allowed=f"it has {there}")
 
 
 def _refusal(what: str, word: str, place: str, fix: str | None = None) -> SettingsError:
-    return SettingsError(
-        [Diagnostic(what, key="--from", value=word, where=place, allowed=_LEGAL, fix=fix)]
-    )
+    return SettingsError.of(what, key="--from", value=word, where=place, allowed=_LEGAL, fix=fix)

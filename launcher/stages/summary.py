@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,10 @@ def summary(outcome: PipelineResult) -> str:
     """One line per stage, then the run folder and the next command."""
     if outcome.folder is None:
         return ""
-    lines = [*_stages(outcome.result), _last_line(outcome, outcome.folder)]
-    return "\n".join(lines)
+    stages = outcome.result["stages"]
+    width = max(len(one["name"]) for one in stages)
+    lines = [f"  {one['name']:<{width}}  {_stage(one)}" for one in stages]
+    return "\n".join([*lines, _last_line(outcome, outcome.folder)])
 
 
 def as_json(outcome: PipelineResult) -> dict[str, Any]:
@@ -80,12 +82,6 @@ def next_stage(resolved: Resolved, folder: Path) -> str | None:
         args += f" --data {shlex.quote(data.value)}"
     arguments = f"{args} {STAGE.flag} {following[0]} {FROM.flag} {shlex.quote(str(folder))}"
     return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {arguments}"
-
-
-def _stages(result: Mapping[str, Any]) -> Iterator[str]:
-    width = max(len(one["name"]) for one in result["stages"])
-    for one in result["stages"]:
-        yield f"  {one['name']:<{width}}  {_stage(one)}"
 
 
 def _stage(one: Mapping[str, Any]) -> str:

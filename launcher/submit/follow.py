@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -59,11 +60,8 @@ class _GrowingFile:
         except OSError:
             return []
         hashes = [hash(line) for line in lines]
-        same = 0
-        for old, new in zip(self._read, hashes, strict=False):
-            if old != new:
-                break
-            same += 1
+        equal = takewhile(lambda pair: pair[0] == pair[1], zip(self._read, hashes, strict=False))
+        same = len(list(equal))
         self._read = hashes
         return [line for text in lines[same:] if (line := _object(text)) is not None]
 
@@ -86,7 +84,8 @@ class _RunOutput:
         start = max((n for n, e in enumerate(events) if e.get("kind") == "started"), default=-1)
         earlier, later = events[: start + 1], events[start + 1 :]
         metrics = [m for m in self._metrics.new_lines() if m.get("kind") == "train"]
-        for line in [*earlier, *sorted([*metrics, *later], key=_step)]:
+        by_step = sorted([*metrics, *later], key=lambda line: int(line.get("step", 0)))
+        for line in [*earlier, *by_step]:
             try:
                 text = self._render(line)
             except _INVALID_LINE:
@@ -273,13 +272,8 @@ def _end(followed: Followed, at: float) -> Iterator[str]:
 
 def _worst(codes: Sequence[int]) -> int:
     """A failure comes before what can be resumed, and that before success."""
-    order = (
-        exit_codes.FAILURE,
-        exit_codes.INVALID_INPUT,
-        exit_codes.INTERRUPTED,
-        exit_codes.RUN_AGAIN,
-    )
-    return next((code for code in order if code in codes), max(codes))
+    before = (exit_codes.FAILURE, exit_codes.INVALID_INPUT, exit_codes.INTERRUPTED)
+    return next((code for code in before if code in codes), max(codes))
 
 
 def _text(path: Path) -> str:
@@ -287,10 +281,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _step(line: Mapping[str, Any]) -> int:
-    return int(line.get("step", 0))
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -204,9 +204,7 @@ def _render(name: str, requested: Allocation, logs: str, arguments: Sequence[str
     try:
         return script.render(name, header, arguments, str(FOLDER))
     except ValueError as error:
-        raise SettingsError(
-            [Diagnostic(str(error), allowed="names without line breaks")]
-        ) from error
+        raise SettingsError.of(str(error), allowed="names without line breaks") from error
 
 
 def _pattern(logs: Path, name: str) -> str:
@@ -217,7 +215,7 @@ def _pattern(logs: Path, name: str) -> str:
     if _MARK.search(str(logs)):
         message = f"{logs} contains a pattern of sbatch, such as %j"
         allowed = "a run folder without % before a letter in its path"
-        raise SettingsError([Diagnostic(message, value=str(logs), allowed=allowed)])
+        raise SettingsError.of(message, value=str(logs), allowed=allowed)
     return str(logs / name)
 
 

@@ -70,7 +70,7 @@ def dependency(job_id: str) -> list[str]:
 def _rejected(error: SbatchError) -> SettingsError:
     message, _, more = str(error).partition("\n")
     text = "\n".join(filter(None, (f"Slurm rejected the job: {message}", more)))
-    return SettingsError([Diagnostic(text, where="sbatch")])
+    return SettingsError.of(text, where="sbatch")
 
 
 class _Files:
@@ -98,8 +98,8 @@ class _Files:
             reason = error.strerror or str(error)
             message = f"cannot write {error.filename or submission.folder}: {reason}"
             allowed = "a writable run folder that all nodes share"
-            raise SettingsError(
-                [Diagnostic(message, value=str(submission.folder), allowed=allowed)]
+            raise SettingsError.of(
+                message, value=str(submission.folder), allowed=allowed
             ) from error
         except SettingsError:
             self.remove()
@@ -114,7 +114,7 @@ class _Files:
         try:
             self._write(path, f"{following}\n")
         except OSError as error:
-            raise SettingsError([Diagnostic(f"cannot write {path}: {error.strerror}")]) from error
+            raise SettingsError.of(f"cannot write {path}: {error.strerror}") from error
 
     def remove(self) -> None:
         """Remove what was made, and keep folders that others have written to. Disk access."""

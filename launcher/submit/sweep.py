@@ -48,25 +48,38 @@ def read(
 
     Reads the file. Raises SettingsError with `diagnostics` and the errors of file and indices.
     """
+    try:
+        return _read(command_line, array)
+    except SettingsError as error:
+        raise SettingsError([*diagnostics, *error.diagnostics]) from error
+
+
+def _read(command_line: CommandLine, array: str | None) -> tuple[list[Element], str]:
     numbers, _, limit = (array or "").partition("%")
     path = file_of(command_line)
     origin = f"{options.ARRAY.flag} {array}"
     if path is None:
-        lines = dict.fromkeys(_indices(numbers, origin, diagnostics), "")
+        lines = dict.fromkeys(_indices(numbers, origin), "")
     else:
-        lines = _lines(path, diagnostics)
+        lines = _lines(path)
         if array is not None:
-            wanted = _indices(numbers, origin, diagnostics)
+            wanted = _indices(numbers, origin)
             if missing := [number for number in wanted if number not in lines]:
-                raise SettingsError([*diagnostics, _no_line(path, missing[0], list(lines), origin)])
+                message = f"{path} has no line for element {missing[0]}"
+                allowed = f"lines {indices(list(lines), '')}"
+                raise SettingsError.of(message, value=missing[0], where=origin, allowed=allowed)
             lines = {number: lines[number] for number in wanted}
     shared = run_arguments(command_line.argv)
     elements = []
     for number, text in lines.items():
         where = origin if path is None else f"{path}:{number}"
-        arguments = _split(text, where, diagnostics)
+        try:
+            arguments = shlex.split(text)
+        except ValueError as error:
+            message = f"cannot parse a line of options: {str(error).lower()}"
+            raise SettingsError.of(message, value=text, where=where) from error
         if wrong := [a for a in arguments if a.partition("=")[0] in _OF_ALL]:
-            raise SettingsError([*diagnostics, _not_in_a_line(wrong[0], where)])
+            raise _not_in_a_line(wrong[0], where)
         elements.append(Element(number, arguments, where, parse(RUN, [*shared, *arguments])))
     return elements, f"%{limit}" if limit else ""
 
@@ -116,7 +129,7 @@ def staged(element: Element) -> Diagnostic:
     )
 
 
-def _lines(path: Path, diagnostics: Sequence[Diagnostic]) -> dict[int, str]:
+def _lines(path: Path) -> dict[int, str]:
     """The lines of arguments by number from 1, without comments (`#`) and empty lines."""
     where = f"{options.SWEEP.flag} {path}"
     try:
@@ -124,9 +137,7 @@ def _lines(path: Path, diagnostics: Sequence[Diagnostic]) -> dict[int, str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         message = f"cannot read {path}: {reason}"
-        raise SettingsError(
-            [*diagnostics, Diagnostic(message, value=str(path), where=where)]
-        ) from error
+        raise SettingsError.of(message, value=str(path), where=where) from error
     found = {
         number: content
         for number, content in enumerate(text.splitlines(), start=1)
@@ -134,24 +145,11 @@ def _lines(path: Path, diagnostics: Sequence[Diagnostic]) -> dict[int, str]:
     }
     if not found:
         allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
-        raise SettingsError(
-            [
-                *diagnostics,
-                Diagnostic(f"{path} is empty", value=str(path), where=where, allowed=allowed),
-            ]
-        )
+        raise SettingsError.of(f"{path} is empty", value=str(path), where=where, allowed=allowed)
     return found
 
 
-def _split(text: str, where: str, diagnostics: Sequence[Diagnostic]) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        message = f"cannot parse a line of options: {str(error).lower()}"
-        raise SettingsError([*diagnostics, Diagnostic(message, value=text, where=where)]) from error
-
-
-def _indices(numbers: str, where: str, diagnostics: Sequence[Diagnostic]) -> list[int]:
+def _indices(numbers: str, where: str) -> list[int]:
     """The indices of a range such as `0-6:2,9`."""
     found: set[int] = set()
     for part in numbers.split(","):
@@ -160,28 +158,17 @@ def _indices(numbers: str, where: str, diagnostics: Sequence[Diagnostic]) -> lis
         if match is None or last < first or last > _MOST:
             message = f"invalid {options.ARRAY.flag} {numbers!r}"
             allowed = f"a range: 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
-            raise SettingsError(
-                [*diagnostics, Diagnostic(message, value=numbers, where=where, allowed=allowed)]
-            )
+            raise SettingsError.of(message, value=numbers, where=where, allowed=allowed)
         found.update(range(first, last + 1, int(match[3] or 1)))
     return sorted(found)
 
 
-def _not_in_a_line(argument: str, where: str) -> Diagnostic:
+def _not_in_a_line(argument: str, where: str) -> SettingsError:
     flag = argument.partition("=")[0]
-    return Diagnostic(
+    return SettingsError.of(
         f"{flag} applies to all runs of an array, not to one line",
         value=argument,
         where=f"{where}: {argument}",
         allowed="options of  run",
         fix=f"submit {flag} …  on the command line",
-    )
-
-
-def _no_line(path: Path, number: int, lines: Sequence[int], where: str) -> Diagnostic:
-    return Diagnostic(
-        f"{path} has no line for element {number}",
-        value=number,
-        where=where,
-        allowed=f"lines {indices(lines, '')}",
     )

@@ -115,7 +115,8 @@ def replay(interval: Interval, run: Path, resolved: Resolved) -> Iterator[Replay
             link = checkpoints / manifest.step_folder(interval.start)
             link.symlink_to(interval.source.resolve(), target_is_directory=True)
         folder = run_folder.create(resolved, home / "replay", "").path
-        _copy_task_files(run, folder)
+        for file in run_folder.task_files(run):
+            shutil.copyfile(file, folder / file.name)
         step = None if interval.source is None else interval.start
         resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
         spec = experience.spec_at(run, interval.start, interval.end)
@@ -125,14 +126,6 @@ def replay(interval: Interval, run: Path, resolved: Resolved) -> Iterator[Replay
             threads = _threads(resolved)
             report = supervisor.supervise(job, threads, lambda report: None, forwarded=signals)
         yield Replay(report, folder, frozenset(signals))
-
-
-def _copy_task_files(run: Path, folder: Path) -> None:
-    """Copy a task's files in the run folder, such as a tokenizer or the data split."""
-    for entry in run.iterdir():
-        is_hidden = entry.name.startswith(".")
-        if entry.is_file() and not is_hidden and not run_folder.is_run_file(entry.name):
-            shutil.copyfile(entry, folder / entry.name)
 
 
 def _threads(resolved: Resolved) -> int:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
     from training.checkpoint import compare, metrics_comparison
     from training.checkpoint.compare import Tolerance
-    from training.checkpoint.manifest import Manifest
     from training.checkpoint.reader import Checkpoint
 
 _TOLERANCES = {"fp32": (1e-4, 1e-2)}
@@ -131,7 +130,8 @@ def _lines(result: VerifyResult) -> Iterator[str]:
         )
     if result.lines.first not in (None, first):
         yield f"  metrics  {_describe(result.lines.first)}"
-    yield f"  replay   {_replay(result)}"
+    lines = counted(result.lines.lines, "logged line")
+    yield f"  replay   {_run_of(result.conditions)}, {_within(result.tolerance)}; {lines}"
     for note in result.notes:
         yield f"  note     {note}"
 
@@ -145,11 +145,6 @@ def nondeterminism(resolved: Resolved) -> Iterator[str]:
     """Notes on settings that allow equal steps to differ."""
     if resolved.device != "cpu" and not resolved.settings.train.deterministic:
         yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
-
-
-def _replay(result: VerifyResult) -> str:
-    lines = counted(result.lines.lines, "logged line")
-    return f"{_run_of(result.conditions)}, {_within(result.tolerance)}; {lines}"
 
 
 def _run_of(conditions: Conditions) -> str:
@@ -252,16 +247,12 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
         except CheckpointError as error:
             notes.append(f"skipped: {error}")
             continue
-        interval = Interval(run.checkpoints[step], step, end, _reset(run, step, end))
+        reset = next((one.reset for one in run.restarts(step, end) if one.step == step), ())
+        interval = Interval(run.checkpoints[step], step, end, reset)
         return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
     notes.append("no earlier checkpoint: replayed from the start of the run")
     interval = Interval(None, 0, end)
     return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
-
-
-def _reset(run: SavedRun, step: int, end: int) -> tuple[ResetPart, ...]:
-    here = [restart for restart in run.restarts(step, end) if restart.step == step]
-    return here[-1].reset if here else ()
 
 
 def _restarts(run: SavedRun, interval: Interval, last: Manifest) -> Iterator[str]:

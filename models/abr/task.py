@@ -76,13 +76,7 @@ class AbrTask:
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
         attention_kernels.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
-        self._dataset: Dataset | None = None
-
-    @property
-    def dataset(self) -> Dataset:
-        """The data; available after setup."""
-        assert self._dataset is not None, "setup() comes first"
-        return self._dataset
+        self.dataset: Dataset  # after setup
 
     def setup(self) -> None:
         """Read the responses, split them by patient and fit the statistics.
@@ -97,8 +91,8 @@ class AbrTask:
         if folder is not None:
             save_split(splits, folder, self.context.reset_data)
         statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
-        self._dataset = Dataset(responses, groups, splits, statistics, self.control, seed)
-        self.terms = self._dataset.terms
+        self.dataset = Dataset(responses, groups, splits, statistics, self.control, seed)
+        self.terms = self.dataset.terms
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +40,13 @@ def split_groups(
     held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if held == 0 or len(used) - 2 * held < 1:
         side = "val and test" if held == 0 else "train"
+        larger = f"--set eval.share={max(0.1, np.ceil(100 / len(used)) / 100):g}, or add data"
         raise DataError(
             f"{side} would be empty: of {len(used)} {noun}, eval.share={share:g} puts {held} "
             "into val and as many into test",
             where="eval.share, data.fraction, data.path",
             allowed="at least one group each for train, val and test",
-            fix=_enough(len(used)),
+            fix="add data: three splits need at least 3 groups" if len(used) < 3 else larger,
         )
     return {
         "val": sorted(used[:held]),
@@ -77,12 +79,6 @@ def _extend(
     return {name: sorted(splits[name]) for name in ("val", "test", "train")}
 
 
-def _enough(groups: int) -> str:
-    if groups < 3:
-        return "add data: three splits need at least 3 groups"
-    return f"--set eval.share={max(0.1, np.ceil(100 / groups) / 100):g}, or add data"
-
-
 def digest(splits: Mapping[SplitName, Sequence[str]]) -> str:
     """A short hash of the groups of all splits."""
     return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()[:16]
@@ -97,16 +93,16 @@ def save_split(
     `replace` the saved split is replaced instead.
     """
     path = folder / SPLIT_FILE
-    if path.exists():
-        if json.loads(path.read_text(encoding="utf-8"))["digest"] == digest(splits):
-            return
-        if not replace:
-            raise DataError(
-                "the data has changed since this run started: its groups split differently",
-                where=str(path),
-                allowed="the data, eval.share and train.seed of the first start",
-                fix="start a new run with  --out DIR , or accept the new data with  --reset data",
-            )
+    before = _saved(folder)
+    if before is not None and before["digest"] == digest(splits):
+        return
+    if before is not None and not replace:
+        raise DataError(
+            "the data has changed since this run started: its groups split differently",
+            where=str(path),
+            allowed="the data, eval.share and train.seed of the first start",
+            fix="start a new run with  --out DIR , or accept the new data with  --reset data",
+        )
     counts = {name: len(groups) for name, groups in splits.items()}
     saved = {"digest": digest(splits), "counts": counts} | dict(splits)
     atomic_write(path, json.dumps(saved, indent=1))
@@ -114,11 +110,14 @@ def save_split(
 
 def load_sides(folder: Path) -> dict[str, SplitName]:
     """The split of each group that is saved in `folder`; empty if none is. Reads the disk."""
+    saved = _saved(folder) or {}
+    return {group: name for name in SPLITS if name in saved for group in saved[name]}
+
+
+def _saved(folder: Path) -> dict[str, Any] | None:
     path = folder / SPLIT_FILE
-    if not path.exists():
-        return {}
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    return {group: name for name in SPLITS for group in saved[name]}
+    saved: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+    return saved or None
 
 
 def overlapping_groups(folder: Path) -> list[str] | None:
@@ -126,10 +125,8 @@ def overlapping_groups(folder: Path) -> list[str] | None:
 
     Reads the disk.
     """
-    path = folder / SPLIT_FILE
-    if not path.is_file():
+    if (saved := _saved(folder)) is None:
         return None
-    saved = json.loads(path.read_text(encoding="utf-8"))
     groups = [set(saved[name]) for name in SPLITS if name in saved]
     return sorted({group for a, b in combinations(groups, 2) for group in a & b})
 

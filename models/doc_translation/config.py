@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -129,27 +129,20 @@ class Model(Section):
     """Dropout probability in the decoder."""
 
 
+def _language(example: str) -> Any:
+    allowed: Any = {"allowed": f"a language code, for example {example}"}
+    return Field(pattern=r"^[A-Za-z][A-Za-z_-]*$", json_schema_extra=allowed)
+
+
 class Data(Section):
     """Pages and their translations."""
 
     path: str = "embedded:pages"
     """Folder in the DoTA layout, or JSONL file of paragraph pairs (rendered as pages); or
     embedded:pages, embedded:cards."""
-    source: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"allowed": "a language code, for example en"},
-        ),
-    ] = "en"
+    source: Annotated[str, _language("en")] = "en"
     """Key of the source paragraphs in a JSONL file."""
-    target: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z][A-Za-z_-]*$",
-            json_schema_extra={"allowed": "a language code, for example zh"},
-        ),
-    ] = "zh"
+    target: Annotated[str, _language("zh")] = "zh"
     """Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of BLEU."""
     split: Literal["file", "article"] = "file"
     """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by

@@ -73,8 +73,8 @@ class DocTranslationTask:
                 fix=f"--set data.seq_len={self.size.positions}",
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
-        self._collection: Collection | None = None
-        self._vocabulary: Vocabulary | None = None
+        self.collection: Collection  # after setup, like the vocabulary
+        self.vocabulary: Vocabulary
         self._pages: dict[SplitName, Pages] = {}
         self._reports: dict[str, pretrained.Report] = {}
 
@@ -96,13 +96,13 @@ class DocTranslationTask:
         for page in collection.pages:
             if page.document in side_of:
                 by_split[side_of[page.document]].append(page)
-        self._vocabulary = self._fit_vocabulary(by_split["train"])
+        self.vocabulary = self._fit_vocabulary(by_split["train"])
         for number, name in enumerate(SPLITS):
             pages, shown = by_split[name], None
             if self.control == "noise":
                 shown = permute_images([p.document for p in pages], self.context.seed + number)
-            self._pages[name] = Pages(pages, self._vocabulary, self.size, self.length, shown)
-        self._collection = collection
+            self._pages[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
+        self.collection = collection
 
     def _split(self, collection: Collection) -> dict[SplitName, list[str]]:
         seed, given = self.context.seed, collection.given
@@ -110,10 +110,8 @@ class DocTranslationTask:
             groups = (page.document for page in collection.pages)
             share, earlier = self.context.eval_share, self.context.earlier_splits
             return split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
-        return {
-            side: _part(given[side], self.fraction, seed, side, collection.source)
-            for side in SPLITS
-        }
+        source = collection.source
+        return {side: _part(given[side], self.fraction, seed, side, source) for side in SPLITS}
 
     def _fit_vocabulary(self, pages: Sequence[Page]) -> Vocabulary:
         """Vocabulary of the pretrained decoder if it has one; otherwise trained on `pages`."""
@@ -141,12 +139,6 @@ class DocTranslationTask:
         """Collate pages; see dataset.collate."""
         return collate(samples, self.vocabulary.pad)
 
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the run, available after setup."""
-        assert self._vocabulary is not None, "call setup() first"
-        return self._vocabulary
-
     def num_units(self, batch: Batch) -> int:
         """Number of labels in `batch`."""
         return batch["units"]
@@ -158,10 +150,9 @@ class DocTranslationTask:
 
     def metric(self) -> TranslationMetric:
         """Scores of generated translations; see TranslationMetric."""
-        assert self._collection is not None, "call setup() first"
         is_noise = self.control == "noise"
         return TranslationMetric(
-            self.vocabulary, self._collection.tokenize, self.count, against_blank=is_noise
+            self.vocabulary, self.collection.tokenize, self.count, against_blank=is_noise
         )
 
     def blocks(self, model: Module) -> list[Module]:
@@ -178,8 +169,7 @@ class DocTranslationTask:
 
     def predictions(self, model: Module) -> Predictions:
         """Translations of a few validation pages; see preview.predict. Collective."""
-        assert self._collection is not None, "call setup() first"
-        bleu, font = Bleu(self._collection.tokenize), self.read_settings.layout.font
+        bleu, font = Bleu(self.collection.tokenize), self.read_settings.layout.font
         device = self.context.device
         return preview.predict(model, self.data("val"), self.count, bleu, font, device)
 
@@ -196,17 +186,16 @@ class DocTranslationTask:
 
     def facts(self) -> Mapping[str, Any]:
         """Counts, splits, skipped pages and the BLEU signature."""
-        assert self._collection is not None, "call setup() first"
         facts: dict[str, Any] = {
-            "source": self._collection.source,
+            "source": self.collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.data(name)) for name in SPLITS},
             "vocabulary": self.vocabulary.size,
             "seq_len": self.length,
             "max_new_tokens": self.count,
             "cut_share": float((self._token_counts() > self.length).mean()),
-            "bleu": Bleu(self._collection.tokenize).signature,
-            **self._collection.counts,
+            "bleu": Bleu(self.collection.tokenize).signature,
+            **self.collection.counts,
         }
         if self._reports:
             facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}

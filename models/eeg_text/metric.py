@@ -133,6 +133,11 @@ def masked_values(batch: Batch) -> Tensor:
     return hidden[:, :, None] & batch["recorded"][:, None, :]
 
 
+def seen_inputs(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The EEG that the encoder sees, and its valid samples; in a noise control not the target."""
+    return batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
+
+
 def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
     """`eeg` [batch, time, channel], interpolated linearly where `known` [batch, time] is False.
 
@@ -158,13 +163,10 @@ class MaskedMetric:
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
         """What `batch` adds to the counts: float64, in the order of NAMES."""
-        seen = batch.get("seen", batch["eeg"])
-        valid = batch.get("seen_mask", batch["eeg_mask"])
-        return self.counts(model(seen, valid, batch["mask_target"]), batch)
+        return self.counts(model(*seen_inputs(batch), batch["mask_target"]), batch)
 
     def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        seen = batch.get("seen", batch["eeg"])
-        valid = batch.get("seen_mask", batch["eeg_mask"])
+        seen, valid = seen_inputs(batch)
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
         lines = interpolated(seen, valid & ~hidden)
         found = [batch["eeg"], guess, lines, masked_values(batch)]

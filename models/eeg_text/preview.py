@@ -20,6 +20,7 @@ from models.eeg_text.metric import (
     generate,
     masked_values,
     rouge1,
+    seen_inputs,
     word_errors,
 )
 from models.eeg_text.montage import INDICES, SLOTS
@@ -87,8 +88,7 @@ def masked_predictions(
         name: x.to(device) if isinstance(x, torch.Tensor) else x
         for name, x in masked(few_samples(samples, SHOWN), length).items()
     }
-    seen, valid = batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
-    guess = model(seen, valid, batch["mask_target"]).float()
+    guess = model(*seen_inputs(batch), batch["mask_target"]).float()
     shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows, pictures = [], []
     for row, place in enumerate(spread_positions(len(samples), SHOWN)):

@@ -29,7 +29,7 @@ from models.eeg_text import batches, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
-from models.eeg_text.metric import MaskedMetric, TextMetric, masked_values
+from models.eeg_text.metric import MaskedMetric, TextMetric, masked_values, seen_inputs
 from models.eeg_text.network import weights
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
@@ -75,8 +75,8 @@ class EegTextTask:
                 allowed="one of them: the weights of model.start include an encoder",
             )
         check_kernel(context.attention, context.device)
-        self._recordings: Recordings | None = None
-        self._parts: ItemSplit | None = None
+        self.recordings: Recordings  # after setup, like the split of the items
+        self.parts: ItemSplit
         self._texts: Texts | None = None
         self.loaded: str | None = None
         self._features: Mapping[SplitName, CachedFeatures] = {}
@@ -93,29 +93,17 @@ class EegTextTask:
             files.check_text(recordings)
         context = self.context
         share, seed, earlier = context.eval_share, context.seed, context.earlier_splits
-        self._parts = split_items(recordings.items, self.split, self.fraction, share, seed, earlier)
-        self._parts.save(context.folder, context.reset_data)
-        self._recordings = recordings
+        self.parts = split_items(recordings.items, self.split, self.fraction, share, seed, earlier)
+        self.parts.save(context.folder, context.reset_data)
+        self.recordings = recordings
         if self.writes:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
-            splits = self._parts.groups
+            splits = self.parts.groups
             train = [by_group[key] for key in splits["train"]]
             tokenizer = build_tokenizer(
                 self.tokenizer_word, train, self.size.vocabulary, context.folder
             )
             self._texts = Texts(by_group, splits, tokenizer, self.text_len, context.seed)
-
-    @property
-    def recordings(self) -> Recordings:
-        """The recordings; available after setup."""
-        assert self._recordings is not None, "setup() comes first"
-        return self._recordings
-
-    @property
-    def parts(self) -> ItemSplit:
-        """The split of the items; available after setup."""
-        assert self._parts is not None, "setup() comes first"
-        return self._parts
 
     @property
     def texts(self) -> Texts:
@@ -203,9 +191,7 @@ class EegTextTask:
     def loss(self, model: Module, batch: Batch) -> Loss:
         """Cross-entropy in nats, summed over tokens; or squared errors, summed over values."""
         if not self.writes:
-            seen = batch.get("seen", batch["eeg"])
-            valid = batch.get("seen_mask", batch["eeg_mask"])
-            guess = model(seen, valid, batch["mask_target"]).float()
+            guess = model(*seen_inputs(batch), batch["mask_target"]).float()
             return Loss(((guess - batch["eeg"]).square() * masked_values(batch)).sum(), {})
         eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
         logits = model(eeg, batch["eeg_mask"], batch["text_ids"], memory=memory).float()

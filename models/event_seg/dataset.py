@@ -37,10 +37,10 @@ def find_recordings(
     for file in chosen:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
-            is_mvsec = recognise(file) == FORMATS[0]
-            found.append(
-                MvsecRecording(file, name) if is_mvsec else RawRecording(file, name, settings)
-            )
+            if recognise(file) == FORMATS[0]:
+                found.append(MvsecRecording(file, name))
+            else:
+                found.append(RawRecording(file, name, settings))
         except DataError as error:
             if len(chosen) == 1:
                 raise
@@ -173,9 +173,8 @@ class Dataset:
 
     def _labels(self) -> str:
         if self.rules.is_masked:
-            why = (
-                "" if any(r.labels for r in self.recordings) else "; the recordings have no labels"
-            )
+            has_labels = any(recording.labels for recording in self.recordings)
+            why = "" if has_labels else "; the recordings have no labels"
             return f"none: trains on the events on hidden pixels{why}"
         return "; ".join(sorted({recording.labels for recording in self.recordings})[:3])
 

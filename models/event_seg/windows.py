@@ -86,14 +86,13 @@ class Windows:
             events = _poisson(count, *self._span(index), self.grid, rng)
         events = self._cropped(events, corner)
         grid = self._voxels(events, index)
+        meta = self._meta(index, len(events))
         if not self.rules.is_masked:
-            return Sample(
-                grid, self._classes(partner, corner), None, self._meta(index, len(events))
-            )
+            return Sample(grid, self._classes(partner, corner), None, meta)
         hidden, target = self._hidden(rng), grid
         if partner != index:
             target = self._voxels(self._cropped(self._events(partner), corner), partner)
-        return Sample(grid, _mass(target), hidden, self._meta(index, len(events)))
+        return Sample(grid, _mass(target), hidden, meta)
 
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.rules.seed, self.fixed or 0, index))

@@ -83,10 +83,28 @@ class _Rows:
     sizes: array[int] = field(default_factory=lambda: array("i"))
     """Characters of the source text."""
     groups: array[int] = field(default_factory=lambda: array("i"))
-    documents: list[str] = field(default_factory=list)
+    documents: dict[str, int] = field(default_factory=dict)
+    """The number of each document, in order."""
+    seen: set[bytes] = field(default_factory=set)
+    """Digests of the source texts."""
     characters: Counter[str] = field(default_factory=Counter)
     probed: int = 0
     duplicates: int = 0
+
+    def add(self, name: str, text: str, offset: int, length: int) -> None:
+        """Add a row by its id and source text, unless another row has the same text."""
+        digest = hashlib.blake2b(text.lower().encode(), digest_size=8).digest()
+        if digest in self.seen:
+            self.duplicates += 1
+            return
+        self.seen.add(digest)
+        self.offsets.append(offset)
+        self.lengths.append(length)
+        self.sizes.append(len(text))
+        self.groups.append(self.documents.setdefault(without_number(name), len(self.documents)))
+        if self.probed < FONT_SAMPLE:
+            self.probed += len(text)
+            self.characters.update(text)
 
 
 def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
@@ -114,45 +132,17 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
 
 def _index(path: Path, layout: Layout, bad_records: BadRecords) -> _Rows:
     rows, offset = _Rows(), 0
-    seen: set[bytes] = set()
-    numbers: dict[str, int] = {}
     try:
         with path.open("rb") as file:
             for line, raw in enumerate(file, start=1):
-                if raw.strip():
-                    found = _pair(raw, f"{path.name}:{line}", layout, bad_records)
-                    if found is not None:
-                        _add_row(rows, found, (offset, len(raw)), seen, numbers)
+                where = f"{path.name}:{line}"
+                if raw.strip() and (found := _pair(raw, where, layout, bad_records)):
+                    rows.add(*found, offset, len(raw))
                 offset += len(raw)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}", where="data.path") from None
+    rows.seen.clear()  # pages need the memory
     return rows
-
-
-def _add_row(
-    rows: _Rows,
-    pair: tuple[str, str],
-    span: tuple[int, int],
-    seen: set[bytes],
-    numbers: dict[str, int],
-) -> None:
-    name, text = pair
-    digest = hashlib.blake2b(text.lower().encode(), digest_size=8).digest()
-    if digest in seen:
-        rows.duplicates += 1
-        return
-    seen.add(digest)
-    document = without_number(name)
-    if document not in numbers:
-        numbers[document] = len(numbers)
-        rows.documents.append(document)
-    rows.offsets.append(span[0])
-    rows.lengths.append(span[1])
-    rows.sizes.append(len(text))
-    rows.groups.append(numbers[document])
-    if rows.probed < FONT_SAMPLE:
-        rows.probed += len(text)
-        rows.characters.update(text)
 
 
 def _pair(
@@ -191,29 +181,25 @@ def _allowed_keys(layout: Layout) -> str:
 def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:
     """Pages of neighbouring rows of one document."""
     spans: list[tuple[int, int]] = []
-    numbers: Counter[str] = Counter()
+    numbers: Counter[int] = Counter()
+    documents = list(rows.documents)
+
+    def page() -> PairPage:
+        numbers[group] += 1
+        name = f"{documents[group]} page {numbers[group]}"
+        return PairPage(path, documents[group], name, tuple(spans), layout)
+
     found = zip(rows.offsets, rows.lengths, rows.sizes, rows.groups, strict=True)
     group, room = -1, 0
     for offset, length, size, row_group in found:
         if spans and (row_group != group or len(spans) == layout.paragraphs or size > room):
-            yield _page(path, rows.documents[group], numbers, spans, layout)
+            yield page()
             spans = []
         if not spans:
             room = PAGE_CHARACTERS
         spans.append((offset, length))
         group, room = row_group, room - size
-    yield _page(path, rows.documents[group], numbers, spans, layout)
-
-
-def _page(
-    path: Path,
-    document: str,
-    numbers: Counter[str],
-    spans: list[tuple[int, int]],
-    layout: Layout,
-) -> PairPage:
-    numbers[document] += 1
-    return PairPage(path, document, f"{document} page {numbers[document]}", tuple(spans), layout)
+    yield page()
 
 
 def _check_font(characters: Counter[str], layout: Layout) -> None:

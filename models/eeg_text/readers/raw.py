@@ -146,13 +146,8 @@ def _check_length(path: Path, width: int) -> None:
         expected = int(head[184:192]) + records * samples * width
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    found = path.stat().st_size
-    if records >= 0 and found < expected:  # -1: unknown while recording
-        raise DataError(
-            f"'{path.name}' is truncated: {found} of {expected} bytes",
-            where=str(path),
-            allowed="a complete recording",
-        )
+    if records >= 0:  # -1: unknown while recording
+        _check_bytes(path, expected, path)
 
 
 def _check_data_file(raw: Any, path: Path) -> None:
@@ -160,14 +155,16 @@ def _check_data_file(raw: Any, path: Path) -> None:
     for name in raw.filenames:
         if name is None or Path(name).suffix.lower() != ".fdt":
             continue
-        expected = 4 * len(raw.ch_names) * raw.n_times
-        found = Path(name).stat().st_size
-        if found < expected:
-            raise DataError(
-                f"'{Path(name).name}' is truncated: {found} of {expected} bytes",
-                where=str(path),
-                allowed="a complete recording",
-            )
+        _check_bytes(Path(name), 4 * len(raw.ch_names) * raw.n_times, path)
+
+
+def _check_bytes(file: Path, expected: int, recording: Path) -> None:
+    if (found := file.stat().st_size) < expected:
+        raise DataError(
+            f"'{file.name}' is truncated: {found} of {expected} bytes",
+            where=str(recording),
+            allowed="a complete recording",
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

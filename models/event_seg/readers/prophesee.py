@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +69,8 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
     first: list[int] = []
     last: list[int] = []
     totals = np.zeros(4, np.int64)
-    for number, words in enumerate(_pieces(path, header)):
+    pieces = (read_piece(path, header, number) for number in count())
+    for number, words in enumerate(takewhile(len, pieces)):
         states.append(state)
         events, state = encoding.decode(words, state)
         times = np.concatenate((np.array(last[-1:], np.int64), events.t))
@@ -87,13 +89,6 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             first[at] = first[at + 1] if at + 1 < len(first) else last[-1] + 1
     named = {"states": states, "first": first, "last": last}
     return {key: np.array(value, np.int64) for key, value in named.items()} | {"totals": totals}
-
-
-def _pieces(path: Path, header: Header) -> Iterator[np.ndarray]:
-    number = 0
-    while len(words := read_piece(path, header, number)):
-        yield words
-        number += 1
 
 
 def read_piece(path: Path, header: Header, number: int) -> np.ndarray:
@@ -156,11 +151,8 @@ class RawRecording:
         extent = self.index.sensor
         from_masks = self.masks.sensor if self.masks else None
         from_settings = None if given is None else (given[0], given[1])
-        sources = (
-            (from_settings, "data.sensor"),
-            (self.header.sensor, "header"),
-            (from_masks, "masks"),
-        )
+        own = (from_settings, "data.sensor"), (self.header.sensor, "header")
+        sources = (*own, (from_masks, "masks"))
         sensor, source = next(((s, where) for s, where in sources if s), (extent, "events"))
         if self.masks and self.masks.sensor != sensor:
             raise DataError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -375,6 +377,26 @@ def test_a_file_url_is_copied(get, here):
     for wrong in (here.as_uri() + "/none", here.as_uri()):
         with pytest.raises(SettingsError):
             get({"url": wrong, "name": "other"})
+
+
+def test_a_file_url_that_cannot_be_read_is_an_error_of_the_settings(get, here, monkeypatch):
+    class Broken(BytesIO):
+        def read(self, size=-1):
+            if self.tell():
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(4096)
+
+    source, opened = here / "source.bin", Path.open
+    source.write_bytes(BODY)
+
+    def open_file(path, mode="r", **options):
+        return Broken(BODY) if path == source else opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_file)
+    with pytest.raises(SettingsError) as wrong:
+        get(source.as_uri())
+    assert "cannot read the file: Input/output error" in str(wrong.value)
+    assert not PATH.exists()
 
 
 def test_ctrl_c_keeps_the_part(server, get, monkeypatch):

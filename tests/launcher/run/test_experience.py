@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,13 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin
 from launcher.resume.find import ResumeRequest
-from launcher.run import experience
+from launcher.run import experience, job_spec
 from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import data_settings
+from launcher.run.job_spec import Job
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from slurm.environment import Generation
 from tests.launcher.given import resolved
 
 FOLDERS = [
@@ -22,9 +23,13 @@ FOLDERS = [
 RECORDED = experience.recorded_settings(resolved().settings.continual)
 
 
-def test_a_spec_survives_json():
+def test_a_spec_arrives_unchanged_at_the_ranks(tmp_path):
     spec = ExperienceSpec(1, FOLDERS, RECORDED, 5.0)
-    assert experience.from_json(json.loads(json.dumps(experience.to_json(spec)))) == spec
+    generation = Generation("17_3", 2, 1)
+    job = Job(resolved(), None, False, experience=spec, generation=generation)
+    job_spec.save(job, tmp_path)
+    read = job_spec.load(tmp_path)
+    assert (read.experience, read.generation) == (spec, generation)
 
 
 def test_without_an_experience_the_settings_are_unchanged():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.abr.config import SIZES, by_block
+from models.abr.config import SIZES
 from models.abr.loss import TERMS
 from models.abr.network.model import Network
 from models.abr.statistics import Statistics
@@ -46,13 +46,6 @@ def test_each_block_of_full_has_the_parameters_of_the_table():
     model = built("full")
     assert {name: count(model.get_submodule(name)) for name in FULL} == FULL
     assert sum(FULL.values()) == TOTALS["full"]
-
-
-@pytest.mark.parametrize("size", TOTALS)
-def test_the_formula_matches_each_block(size):
-    model, numbers = built(size), SIZES[size]
-    blocks = by_block(numbers.base, numbers.levels, numbers.layers, numbers.states)
-    assert {name: count(model.get_submodule(name)) for name in blocks} == blocks
 
 
 def test_the_projections_of_the_memory_are_built_with_the_model():

@@ -1,6 +1,6 @@
 """A fork starts with the files of the source run."""
 
-from launcher.resume import fork
+from launcher.run.execute import copy_run
 from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
 from tests.launcher.runs import ended, trained
@@ -18,7 +18,7 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
     before = sorted(old.rglob("*"))
 
     forked = run_folder.create(
-        resolved(lr="3e-4"), tmp_path / "new", "", lambda folder: fork.copy(old, folder)
+        resolved(lr="3e-4"), tmp_path / "new", "", lambda folder: copy_run(old, folder)
     )
 
     assert sorted(str(path.relative_to(forked.path)) for path in forked.path.rglob("*")) == [
@@ -41,5 +41,5 @@ def test_links_of_the_user_stay_links(tmp_path):
     old = trained(tmp_path / "old", resolved())
     (old / "notes").symlink_to("/nowhere")
     (tmp_path / "new").mkdir()
-    fork.copy(old, tmp_path / "new")
+    copy_run(old, tmp_path / "new")
     assert (tmp_path / "new" / "notes").is_symlink()
