@@ -99,6 +99,10 @@ class Options:
     activation_checkpointing: int = 0
     """0: no block; 1: every block; n: every n-th block."""
     channels_last: bool = False
+    hybrid_shard: bool = False
+    """fsdp: shard within each node, and replicate across nodes."""
+    reduce_each_micro_batch: bool = False
+    """fsdp: average the gradients of each micro-batch at once."""
     ds_config: Mapping[str, Any] = field(default_factory=dict)
     """The DeepSpeed config, merged and validated; empty for other engines."""
     micro_batch: int = 1
@@ -122,22 +126,23 @@ class Piece:
     """A flat interval of one tensor that this rank holds, as a writable view.
 
     `kind` is "weight" or the name of an optimizer slot ("exp_avg", ...). `start` counts elements
-    of the flattened tensor of shape `kind_shape`. `replicated`: every rank holds the same interval.
+    of the flattened tensor of shape `kind_shape`. `replica`: the index of this rank among those
+    with the same interval, and their number.
     """
 
     kind: str
     name: str
     start: int
     data: Tensor
-    replicated: bool
+    replica: tuple[int, int] = (0, 1)
 
 
 @dataclass(frozen=True)
 class State:
     """The training state of an engine by parameter name, in fp32; views, not copies.
 
-    Over all ranks the pieces of a kind cover every tensor exactly once (replicated ones on each
-    rank). Tied weights appear once, under the first name; frozen parameters have no slots.
+    Over all ranks the first replicas of a kind cover every tensor exactly once. Tied weights appear
+    once, under the first name; frozen parameters have no slots.
     """
 
     shapes: Mapping[str, Shape]

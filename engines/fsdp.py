@@ -49,8 +49,9 @@ def fsdp_offload(world: World, options: Options) -> Engine:
 class FSDP:
     """Each rank holds an even shard of the rows of every tensor. Collective.
 
-    In one step all ranks must use the same parameters. `offload` reduces the gradients after each
-    micro-batch, for memory; otherwise full gradients stay on the device until the last one.
+    In one step all ranks must use the same parameters. With `hybrid_shard` each node has a replica.
+    `offload` and `reduce_each_micro_batch` average gradients after each micro-batch, for memory;
+    otherwise full gradients stay on the device until the last one.
     """
 
     def __init__(self, world: World, options: Options, *, offload: bool):
@@ -58,9 +59,16 @@ class FSDP:
         _check_device(world.device)
         self.world = world
         self._options = options
-        self._holds_gradients = not offload
+        self._holds_gradients = not (offload or options.reduce_each_micro_batch)
         self._offloads = offload and world.device.type != "cpu"
         self._restore = [set_matmul_precision(options.precision)]
+        self._shards = world.local_size if options.hybrid_shard else world.size
+        if world.size % self._shards:
+            raise EngineError(
+                f"engine.hybrid_shard needs the same number of processes on each node; there are "
+                f"{world.size} in all, {world.local_size} of them on this node"
+            )
+        self._replicas = world.size // self._shards
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """As `Engine.prepare`."""
@@ -82,13 +90,18 @@ class FSDP:
             build_optimizer(optimizer, self._named, optimizer.build),
             optimizer.clip_norm,
             fp16=self._options.precision == "fp16",
-            sharded=True,
+            replicas=self._replicas,
         )
         check_cover(self.state(), self.world)
         return model
 
     def _shard(self, model: Module, blocks: Sequence[Module]) -> None:
-        mesh = init_device_mesh(self.world.device.type, (self.world.size,))
+        axes = {"replicas": self._replicas, "shards": self._shards}
+        if self._replicas == 1:
+            del axes["replicas"]
+        mesh = init_device_mesh(
+            self.world.device.type, tuple(axes.values()), mesh_dim_names=tuple(axes)
+        )
         offload = CPUOffloadPolicy(pin_memory=True) if self._offloads else OffloadPolicy()
         dtype = DTYPES.get(self._options.precision)
         # Gathered in 16 bits, reduced in fp32. Autocast alone would gather fp32, and keep a copy
@@ -148,6 +161,7 @@ class FSDP:
 
     def state(self) -> State:
         """As `Engine.state`."""
+        replica = (self.world.rank // self._shards, self._replicas)
         return gather_state(
             self._model,
             self._shapes,
@@ -156,15 +170,15 @@ class FSDP:
             self.groups,
             self._updates.scale_state,
             self._interval,
-            weights_replicated=False,
-            slots_replicated=False,
+            weight_replica=replica,
+            slot_replica=replica,
         )
 
     def _interval(self, tensor: Tensor) -> tuple[int, Tensor]:
         """Rows as in torch.chunk: the same number on every rank, fewer on the last ones."""
         assert isinstance(tensor, DTensor)
-        rows = ceil(tensor.shape[0] / self.world.size)
-        first = min(self.world.rank * rows, tensor.shape[0])
+        rows = ceil(tensor.shape[0] / self._shards)
+        first = min(self.world.rank % self._shards * rows, tensor.shape[0])
         local = tensor.to_local().detach()
         return first * (tensor.numel() // tensor.shape[0]), local.view(-1)
 

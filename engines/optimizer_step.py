@@ -20,7 +20,7 @@ from engines.state import broadcast_buffers, stored_buffers
 class OptimizerStep:
     """Backward passes and updates of a model, with averaged gradients. Collective.
 
-    `sharded`: gradients are DTensors, and each rank holds its own shard.
+    `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class OptimizerStep:
         clip_norm: float | None,
         *,
         fp16: bool,
-        sharded: bool = False,
+        replicas: int | None = None,
     ):
         self.optimizer = optimizer
         self.loss_scale = LossScale() if fp16 else None
@@ -41,7 +41,7 @@ class OptimizerStep:
         self._named = named
         self._buffers = stored_buffers(model)
         self._clip_norm = clip_norm
-        self._sharded = sharded
+        self._replicas = replicas
         self._is_first = True
 
     @property
@@ -64,7 +64,7 @@ class OptimizerStep:
             self.without_gradient = self._parameters_without_gradient()
             self._is_first = False
         gradients = self._gradients()
-        norm = global_norm(gradients, self._world, self._sharded)
+        norm = global_norm(gradients, self._world, self._replicas)
         update = self._fp16(gradients, norm) if self.loss_scale else self._plain(gradients, norm)
         self.optimizer.zero_grad()
         broadcast_buffers(self._buffers, self._world)
@@ -131,14 +131,14 @@ def _average_flat(parameters: Sequence[Parameter], world: World) -> None:
         parameter.grad = piece.view(parameter.shape)
 
 
-def global_norm(gradients: Sequence[Tensor], world: World, sharded: bool) -> Tensor:
+def global_norm(gradients: Sequence[Tensor], world: World, replicas: int | None) -> Tensor:
     """The Euclidean norm of all gradients, a scalar on the world's device.
 
-    `sharded`: each rank holds another shard of them; collective then.
+    `replicas`: how many ranks hold each shard; None: all hold everything. Collective otherwise.
     """
     norm = get_total_norm(gradients).to(torch.float32)
-    if sharded and world.size > 1:
-        norm = world.sum(norm.square()).sqrt()
+    if replicas and world.size > 1:
+        norm = (world.sum(norm.square()) / replicas).sqrt()
     return norm.to(world.device)
 
 

@@ -123,6 +123,7 @@ class Replicated:
 
     def state(self) -> State:
         """As `Engine.state`."""
+        replica = (self.world.rank, self.world.size)
         return gather_state(
             self._model,
             shapes_of(self._model),
@@ -130,8 +131,8 @@ class Replicated:
             self._local_optimizer(),
             self.groups,
             self._updates.scale_state,
-            weights_replicated=True,
-            slots_replicated=self._sharding is None,
+            weight_replica=replica,
+            slot_replica=(0, 1) if self._sharding else replica,
         )
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["auto", "cuda", "mps", "xpu", "cpu"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Compile = Literal["auto", "on", "off"]
+
+
+_FSDP: dict[str, Any] = {"only_if": {"engine.name": ["fsdp", "fsdp-offload"]}}
 
 
 class Section(BaseModel):
@@ -32,6 +35,8 @@ class Engine(Section):
     """Seconds that a rank waits for another rank before the run fails."""
     max_restarts: Annotated[int, Field(ge=0)] = 0
     """Restarts from the last checkpoint after a failure."""
+    hybrid_shard: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
+    """fsdp: shard within each node and replicate across nodes, for slow networks (HSDP)."""
     ds_config: str | None = None
     """Your own DeepSpeed config (JSON); overrides the config of a zero engine."""
 
@@ -47,6 +52,9 @@ class Memory(Section):
         ),
     ] = "none"
     """Recompute activations in the backward pass: none, full, or `every N` (one of N blocks)."""
+    reduce_each_micro_batch: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
+    """fsdp: average gradients after each micro-batch: less memory, more communication.
+    fsdp-offload always does."""
     attention: Literal["auto", "flash", "efficient", "math"] = "auto"
     """Kernel of scaled dot-product attention; flash falls back to another if unavailable."""
     return_freed: bool = False

@@ -86,8 +86,8 @@ def gather_state(
     loss_scale: Mapping[str, float],
     interval_of: IntervalOf = full_interval,
     *,
-    weights_replicated: bool,
-    slots_replicated: bool,
+    weight_replica: tuple[int, int],
+    slot_replica: tuple[int, int],
 ) -> State:
     """The state of the `named` parameters of `model` on this rank.
 
@@ -96,7 +96,7 @@ def gather_state(
     fill_slots(optimizer)
     names = {parameter: name for name, parameter in named.items()}
     pieces = [
-        Piece(WEIGHT, name, *interval_of(parameter), weights_replicated)
+        Piece(WEIGHT, name, *interval_of(parameter), weight_replica)
         for name, parameter in named.items()
     ]
     steps = {}
@@ -104,7 +104,7 @@ def gather_state(
         for parameter in group["params"]:
             name, state = names[parameter], optimizer.state[parameter]
             pieces += [
-                Piece(slot, name, *interval_of(state[slot]), slots_replicated)
+                Piece(slot, name, *interval_of(state[slot]), slot_replica)
                 for slot in slot_names(optimizer, group, parameter)
             ]
             if "step" in state:
@@ -140,8 +140,7 @@ def check_cover(state: State, world: World) -> None:
     row = {name: index for index, name in enumerate(names)}
     held = torch.zeros(len(names), len(kinds), dtype=torch.int64)
     for piece in state.pieces:
-        # Replicas are counted once, on rank 0.
-        if not piece.replicated or world.rank == 0:
+        if piece.replica[0] == 0:
             held[row[piece.name], kinds.index(piece.kind)] += piece.data.numel()
     counts = world.sum(held)
     for name, of_kinds in zip(names, counts.tolist(), strict=True):

@@ -82,7 +82,7 @@ class ZeroState:
             held = self.optimizer.state[interval.flat]
             tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
             pieces += [
-                Piece(kind, name, interval.start, interval.of(flat), False)
+                Piece(kind, name, interval.start, interval.of(flat))
                 for kind, flat in tensors.items()
             ]
             if "step" in held:
@@ -183,7 +183,8 @@ class ZeroState:
             if not parameter.requires_grad:
                 start, part = self._frozen.get(name) or self._working(parameter)
                 if part.numel():
-                    yield Piece(WEIGHT, name, start, part, not self._is_sharded)
+                    replica = (0, 1) if self._is_sharded else (self._world.rank, self._world.size)
+                    yield Piece(WEIGHT, name, start, part, replica)
 
     @contextmanager
     def _flat_parameters(self) -> Iterator[None]:

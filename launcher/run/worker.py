@@ -215,6 +215,8 @@ def _engine_options(settings: Settings, resolved: Resolved, task: Task) -> Optio
         compile=settings.compile == "on",
         activation_checkpointing=_checkpoint_every(settings.memory.activation_checkpointing),
         channels_last=task.channels_last,
+        hybrid_shard=settings.engine.hybrid_shard,
+        reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
         ds_config=deepspeed_config.layout(resolved, settings.engine.ds_config),
         micro_batch=resolved.batching.micro_batch,
         accumulation=resolved.batching.accumulation,

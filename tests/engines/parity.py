@@ -38,6 +38,9 @@ class Case:
     gradient_error: float = 1.0
     """A factor on gradients, as a faulty engine would apply."""
     compile: bool = False
+    nodes: int | None = None
+    """Simulated nodes, with a replica of the shards on each."""
+    reduce_each_micro_batch: bool = False
 
 
 class StepResult(NamedTuple):
@@ -58,7 +61,7 @@ class Outcome:
     skipped: list[bool]
     loss_scales: list[float | None]
     shapes: dict[str, tuple[int, ...]]
-    pieces: list[tuple[str, str, int, np.ndarray, bool]]
+    pieces: list[tuple[str, str, int, np.ndarray, tuple[int, int]]]
     buffers: dict[str, np.ndarray]
     steps: dict[str, float]
     groups: list[dict]
@@ -153,6 +156,8 @@ def options(case: Case, world: World) -> Options:
         precision=case.precision,
         activation_checkpointing=case.activation_checkpointing,
         compile=case.compile,
+        hybrid_shard=case.nodes is not None,
+        reduce_each_micro_batch=case.reduce_each_micro_batch,
         ds_config=json.loads(text),
         micro_batch=GLOBAL_BATCH // ACCUMULATION // world.size,
         accumulation=ACCUMULATION,
@@ -186,6 +191,7 @@ def _allow_fp16_on_cpu() -> None:
 
 def train(world: World, case: Case) -> Outcome:
     """Take the steps of `case` as the training loop would. Collective."""
+    world.local_size = world.size // (case.nodes or 1)
     with prepared(world, case) as (engine, module):
         steps = range(1, case.steps + 1)
         return outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
@@ -201,7 +207,7 @@ def outcome(engine: Engine, taken: list[StepResult]) -> Outcome:
         [step.loss_scale for step in taken],
         dict(state.shapes),
         [
-            (p.kind, p.name, p.start, p.data.float().cpu().numpy().copy(), p.replicated)
+            (p.kind, p.name, p.start, p.data.float().cpu().numpy().copy(), p.replica)
             for p in state.pieces
         ],
         {name: buffer.cpu().numpy().copy() for name, buffer in state.buffers.items()},
@@ -248,13 +254,12 @@ def joined(outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
     shapes = outcomes[0].shapes
     joined_tensors: dict[tuple[str, str], np.ndarray] = {}
     for outcome in outcomes:
-        for kind, name, start, data, replicated in outcome.pieces:
+        for kind, name, start, data, (replica, _) in outcome.pieces:
             size = int(np.prod(shapes[name], dtype=np.int64))
             flat = joined_tensors.setdefault((kind, name), np.full(size, np.nan, np.float32))
             interval = flat[start : start + len(data)]
-            if replicated:
-                assert len(data) == size
-                assert np.isnan(interval).all() or np.array_equal(interval, data)
+            if replica:
+                assert np.array_equal(interval, data)
             else:
                 assert np.isnan(interval).all()
             interval[:] = data

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from engines.base import EngineError, Options, World
+from engines.base import EngineError, Options, Precision, World
 from engines.catalog import build_engine
-from engines.fsdp import independent_blocks
-from tests.engines.parity import TIME, Net, spec
+from engines.fsdp import fsdp, independent_blocks
+from tests.engines.parity import TIME, Case, Net, distance, spec, train
 from tests.engines.pool import Pool
 from tests.engines.test_parity import able
 
@@ -142,3 +147,44 @@ def test_no_gathered_weight_in_16_bits_stays_alive_until_backward(
     alive, everything = worlds[2].run(weights_alive, "ddp")[0]
     assert alive == everything  # autocast keeps a copy of each weight
     assert worlds[2].run(weights_alive, engine)[0][0] == 0
+
+
+@pytest.fixture(scope="module")
+def four_ranks() -> Iterator[Pool]:
+    pool = Pool(4)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@able("fsdp")
+def test_shards_within_each_of_two_nodes_train_as_shards_over_all_ranks(
+    four_ranks: Pool, precision: Precision, engine: str
+) -> None:
+    case = Case(engine, steps=3, precision=precision)
+    plain, hybrid = (four_ranks.run(train, replace(case, nodes=nodes)) for nodes in (None, 2))
+    assert max(distance(hybrid, plain).values()) < 1e-4  # `joined` compares the two replicas
+    for count, outcomes in ((4, plain), (2, hybrid)):
+        share = sum(len(data) for kind, _, _, data, _ in outcomes[0].pieces if kind == "exp_avg")
+        assert share == pytest.approx(sum(p.numel() for p in trained()) / count, rel=0.1)
+
+
+def trained() -> list[nn.Parameter]:
+    return [p for p in Net().parameters() if p.requires_grad]
+
+
+@able("fsdp")
+def test_each_micro_batch_reduced_alone_gives_the_same_step(
+    worlds: dict[int, Pool], engine: str
+) -> None:
+    case = Case(engine, steps=2)
+    at_the_end = worlds[2].run(train, case)
+    each = worlds[2].run(train, replace(case, reduce_each_micro_batch=True))
+    assert max(distance(each, at_the_end).values()) < 1e-5
+
+
+def test_nodes_of_different_sizes_are_refused() -> None:
+    uneven = SimpleNamespace(size=3, local_size=2, device=torch.device("cpu"))
+    with pytest.raises(EngineError, match="3 in all, 2 of them on this node"):
+        fsdp(cast(World, uneven), Options(hybrid_shard=True))

@@ -18,7 +18,7 @@ def test_scaled_gradients_are_those_that_torch_clips(clip_norm: float) -> None:
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     mine = [parameter.grad.clone() for parameter in parameters]
-    norm = global_norm(mine, world, sharded=False)
+    norm = global_norm(mine, world, replicas=None)
     scale(mine, clip_factor(norm, clip_norm))
     assert norm == torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
     for own, parameter in zip(mine, parameters, strict=True):
@@ -27,7 +27,7 @@ def test_scaled_gradients_are_those_that_torch_clips(clip_norm: float) -> None:
 
 def test_no_gradient_has_norm_zero() -> None:
     world = open_world("cpu", 5.0, always_group=False)
-    assert global_norm([], world, sharded=False) == 0.0
+    assert global_norm([], world, replicas=None) == 0.0
     scale([], torch.tensor(0.5))
 
 
@@ -51,7 +51,7 @@ def test_an_unused_gradient_counts_as_zero_and_one_unused_on_all_ranks_stays_non
 
 def norm_of_shards(world: World) -> float:
     # Rank 0 holds the 3, rank 1 the 4.
-    return global_norm([torch.tensor([3.0 + world.rank])], world, sharded=True).item()
+    return global_norm([torch.tensor([3.0 + world.rank])], world, replicas=1).item()
 
 
 def test_the_norm_of_shards_is_that_of_the_full_gradient(worlds: dict[int, Pool]) -> None:

@@ -124,7 +124,7 @@ def test_factors_of_a_moment_have_a_number_for_each_row_and_each_column(world) -
     shapes = {"w": (5, 4, 3), "b": (4,)}
 
     def piece(kind: str, name: str, length: int) -> Piece:
-        return Piece(kind, name, 0, torch.zeros(length), replicated=False)
+        return Piece(kind, name, 0, torch.zeros(length))
 
     complete = [piece("weight", "w", 60), piece("weight", "b", 4), piece("variance", "b", 4)]
     factors = [piece("row_var", "w", 20), piece("col_var", "w", 15)]
@@ -139,12 +139,12 @@ def _state(*pieces: Piece) -> State:
 
 
 def _piece(start: int, length: int, kind: str = "weight") -> Piece:
-    return Piece(kind, "w", start, torch.zeros(length), replicated=False)
+    return Piece(kind, "w", start, torch.zeros(length))
 
 
 def test_a_state_that_covers_each_tensor_once_passes(world) -> None:
     check_cover(_state(_piece(0, 3), _piece(3, 1), _piece(0, 4, "exp_avg")), world)
-    check_cover(_state(replace(_piece(0, 4), replicated=True)), world)
+    check_cover(_state(replace(_piece(0, 4), replica=(world.rank, world.size))), world)
 
 
 @pytest.mark.parametrize(

@@ -62,17 +62,16 @@ def parse_key(key: str) -> tuple[str, str, int]:
     return kind, name, int(start)
 
 
-def rank_intervals(state: State, rank: int, world_size: int) -> list[Interval]:
-    """The intervals that `rank` writes: its own pieces, an even part of each replicated piece.
+def rank_intervals(state: State, rank: int) -> list[Interval]:
+    """The intervals that `rank` writes: its own pieces, an even part of each that has replicas.
 
     Rank 0 also writes the buffers, in their own dtype; parameters and slots are written as fp32.
     """
     intervals = []
     for piece in state.pieces:
         flat = piece.data.detach().reshape(-1)
-        first, last = 0, flat.numel()
-        if piece.replicated:
-            first, last = last * rank // world_size, last * (rank + 1) // world_size
+        (replica, replicas), size = piece.replica, flat.numel()
+        first, last = size * replica // replicas, size * (replica + 1) // replicas
         is_empty = prod(kind_shape(piece.kind, state.shapes[piece.name])) == 0
         if last > first or (is_empty and rank == 0):
             interval = Interval(

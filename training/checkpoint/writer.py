@@ -166,7 +166,7 @@ class CheckpointWriter:
         self._complete = self._folder / manifest.step_folder(self._step)
 
     def _shard(self, step: int, state: State) -> _Shard:
-        intervals = tensor_file.rank_intervals(state, self._world.rank, self._world.size)
+        intervals = tensor_file.rank_intervals(state, self._world.rank)
         path = self._unfinished / manifest.rank_file(self._world.rank)
         return _Shard(path, tensor_file.rank_head(intervals, state.steps), intervals)
 

@@ -76,7 +76,7 @@ def weights_digest(state: State, part: str, world: World) -> str:
     for piece in state.pieces:
         if piece.kind != "weight" or not piece.name.startswith(f"{part}."):
             continue
-        if world.rank == 0 or not piece.replicated:
+        if piece.replica[0] == 0:
             own += _of(piece.data, piece.start, piece.name)
     total = int(world.sum(own.to(world.device)))
     found = hashlib.sha256(f"{total}".encode())

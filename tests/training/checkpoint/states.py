@@ -39,14 +39,14 @@ def whole(seed: int = 0) -> GlobalState:
 
 def state(kinds: GlobalState, rank: int = 0, size: int = 1, replicated: bool = True) -> State:
     """The shard of `rank` of `size`: all of it, or uneven intervals (some tensors empty)."""
-    pieces = []
+    pieces, replica = [], (rank, size) if replicated else (0, 1)
     for kind, tensors in kinds.items():
         for name, tensor in tensors.items():
             flat = tensor.reshape(-1)
             first, last = 0, flat.numel()
             if not replicated:
                 first, last = _cut(flat.numel(), rank, size)
-            pieces.append(Piece(kind, name, first, flat[first:last], replicated))
+            pieces.append(Piece(kind, name, first, flat[first:last], replica))
     trained = kinds["exp_avg"]
     return State(
         shapes={name: tuple(tensor.shape) for name, tensor in kinds["weight"].items()},

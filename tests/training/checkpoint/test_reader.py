@@ -198,7 +198,7 @@ def test_an_invalid_manifest_is_refused(saved: Path, content: bytes):
 def test_a_tensor_with_a_gap_is_named(tmp_path: Path, alone: ProcessWorld, kind: str):
     full = state(whole())
     pieces = [p for p in full.pieces if (p.kind, p.name) != (kind, "odd|name")]
-    pieces.append(type(full.pieces[0])(kind, "odd|name", 1, torch.zeros(6), False))
+    pieces.append(type(full.pieces[0])(kind, "odd|name", 1, torch.zeros(6)))
     torn = State(**{**vars(full), "pieces": pieces})
     saver = CheckpointWriter(
         Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False

@@ -223,7 +223,7 @@ def test_of_many_mismatches_the_first_are_named(checkpoint: Checkpoint):
 
 
 def fill_a_piece(checkpoint: Checkpoint, kind: str, start: int, length: int) -> Tensor:
-    piece = Piece(kind, "embed.weight", start, torch.zeros(length), replicated=False)
+    piece = Piece(kind, "embed.weight", start, torch.zeros(length))
     fill(checkpoint, [piece])
     return piece.data
 
@@ -252,7 +252,7 @@ class Meter:
 def test_a_large_tensor_is_read_in_chunks_of_16_mib():
     meter, size = Meter(), 9 * 2**20
     data = torch.zeros(size, dtype=torch.bfloat16)  # needs a conversion of bytes
-    fill(meter, [Piece("weight", "large", 3, data, replicated=True)])
+    fill(meter, [Piece("weight", "large", 3, data)])
     assert meter.most == 16 * 2**20
     expected = torch.tensor([3.0, 3.0 + 4 * 2**20, 3.0 + 8 * 2**20])
     assert data[:: 4 * 2**20].tolist() == expected.bfloat16().tolist()

@@ -90,9 +90,7 @@ def test_a_tensor_larger_than_the_buffer_is_written_whole(tmp_path: Path, alone:
     from engines.base import Piece
 
     large = torch.arange(5 * 700_001, dtype=torch.float32).reshape(5, -1)
-    duplicate = State(
-        {"w": tuple(large.shape)}, [Piece("weight", "w", 0, large, True)], {}, {}, [], {}
-    )
+    duplicate = State({"w": tuple(large.shape)}, [Piece("weight", "w", 0, large)], {}, {}, [], {})
     saver = CheckpointWriter(
         Storage(tmp_path), alone, "local", Keep(1, 1, None), in_background=False
     )

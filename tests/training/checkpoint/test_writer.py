@@ -53,7 +53,10 @@ def save_and_change(world: World, run: Path) -> None:
         mine,
         shapes={**mine.shapes, "large": (_LARGE,)},
         # Is written first and takes a while, in which the others are changed.
-        pieces=[Piece("weight", "large", 0, torch.ones(_LARGE), True), *mine.pieces],
+        pieces=[
+            replace(mine.pieces[0], name="large", start=0, data=torch.ones(_LARGE)),
+            *mine.pieces,
+        ],
         buffers={name: buffer.clone() for name, buffer in BUFFERS.items()},
         steps=steps,
         groups=[group],
@@ -148,7 +151,14 @@ def peak_memory_of_saving(
     """Bytes; `most`: how much more address space the process may take."""
     # Zeros behind the ones: the kernel counts pages by processor, and its sum falls short of some.
     tensor = torch.cat([torch.ones(_BIG, dtype=dtype), torch.zeros(2**18, dtype=dtype)])
-    big = State({"w": tuple(tensor.shape)}, [Piece("weight", "w", 0, tensor, True)], {}, {}, [], {})
+    big = State(
+        {"w": tuple(tensor.shape)},
+        [Piece("weight", "w", 0, tensor, (world.rank, world.size))],
+        {},
+        {},
+        [],
+        {},
+    )
     # Makes the kernel forget the peak so far.
     Path("/proc/self/clear_refs").write_text("5")
     before, limits = _status("VmHWM"), resource.getrlimit(resource.RLIMIT_AS)
@@ -326,7 +336,7 @@ def test_a_checkpoint_larger_than_the_disk_is_refused_before_writing(
     tmp_path: Path, alone: ProcessWorld
 ):
     endless = torch.ones(1).expand(2**50)  # four petabytes, in four bytes of memory
-    big = State({"w": (2**50,)}, [Piece("weight", "w", 0, endless, True)], {}, {}, [], {})
+    big = State({"w": (2**50,)}, [Piece("weight", "w", 0, endless)], {}, {}, [], {})
 
     with pytest.raises(CheckpointError, match=r"it needs 4096\.0 TiB, and .* free"):
         saving(tmp_path, alone).save(1, big, {"samples": 1}, True, None)
