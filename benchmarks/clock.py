@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -11,19 +12,28 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 class StepClock:
-    """Record the time after every optimizer step of this process, in any framework.
+    """Record the time after every step of this process, in any framework.
 
     On a GPU the host is ahead of the device, so the device is waited for at the two ends of the
-    measured interval and nowhere else. `calls` is how often the optimizer is called in one update.
+    measured interval and nowhere else. DeepSpeed calls the optimizer once for each part of the
+    parameters; a step begins with the same part as the first one. `after` is called after each
+    step with its number, from 1.
     """
 
-    def __init__(self, warmup: int, steps: int, device: str, calls: int = 1) -> None:
-        self.measured = steps - warmup
-        self.first = warmup * calls
-        self.last = steps * calls
+    def __init__(
+        self,
+        warmup: int,
+        steps: int,
+        device: str,
+        after: Callable[[int], object] = lambda step: None,
+    ) -> None:
+        self.first = warmup
+        self.last = steps
         self.device = device
+        self.after = after
         self.ticks = 0
         self.begin = self.end = float("nan")
+        self._part: tuple[int, ...] = ()
 
     def __enter__(self) -> StepClock:
         self._handle = register_optimizer_step_post_hook(self._tick)
@@ -37,12 +47,18 @@ class StepClock:
     ) -> None:
         self._handle.remove()
 
-    def _tick(self, *_: Any) -> None:
+    def _tick(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        part = (id(optimizer), *map(id, parameters))
+        self._part = self._part or part
+        if part != self._part:
+            return
         self.ticks += 1
         if self.ticks == self.first:
             self.begin = self._now()
         elif self.ticks == self.last:
             self.end = self._now()
+        self.after(self.ticks)
 
     def _now(self) -> float:
         if self.device != "cpu":
@@ -53,5 +69,5 @@ class StepClock:
     def seconds_per_step(self) -> float:
         """Mean seconds per step after the warm-up; raises RuntimeError if steps are missing."""
         if self.ticks != self.last:
-            raise RuntimeError(f"the optimizer was called {self.ticks} times, not {self.last}")
-        return (self.end - self.begin) / self.measured
+            raise RuntimeError(f"the optimizer took {self.ticks} steps, not {self.last}")
+        return (self.end - self.begin) / (self.last - self.first)

@@ -21,8 +21,7 @@ from benchmarks.workload import Work
 
 PACKAGES = ("torch", "deepspeed")
 SIDES = ("raw", "ours")
-CALLS = {"zero2": 2}
-"""DeepSpeed calls the optimizer once for each parameter group."""
+ENGINES = ("ddp", "fsdp", "zero2")
 
 
 def train(contender: str, work: Work) -> None:
@@ -53,12 +52,11 @@ def measure(options: argparse.Namespace, engine: str) -> list[dict[str, float]]:
 def main() -> None:
     """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--engines", nargs="*", default=list(RAW), choices=list(RAW))
+    parser.add_argument("--engines", nargs="*", default=ENGINES, choices=ENGINES)
     ranks.add_options(parser, rounds=5)
     options = parser.parse_args()
     if options.contender:
-        engine = options.contender.partition(":")[2]
-        ranks.run_contender(options, partial(train, options.contender), CALLS.get(engine, 1))
+        ranks.run_contender(options, partial(train, options.contender))
         return
 
     result = []

@@ -12,7 +12,8 @@ import torch
 
 import launcher
 from benchmarks.peers import LOG_EVERY
-from benchmarks.workload import CLIP_NORM, EVAL_SHARE, SEED, Work
+from benchmarks.workload import CLIP_NORM, SEED, Work
+from launcher.api import Run
 from training.checkpoint.reader import open_checkpoint
 
 
@@ -24,6 +25,17 @@ def ours(
     `more` are further settings. Its output is discarded. Evaluation comes after the last step,
     as no peer evaluates.
     """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
+        return _trained(work, train(work, engine, Path(folder) / "run", more or {}).folder)
+
+
+def train(work: Work, engine: str, out: Path, more: Mapping[str, object]) -> Run:
+    """The run of `work` in the run folder `out`; `more` are further settings."""
     settings = {
         "data.path": work.data,
         "data.seq_len": work.seq_len,
@@ -45,20 +57,12 @@ def ours(
         "schedule.warmup_cap": None,
         "loader.workers": 0,
         "eval.every": None,
-        "eval.share": EVAL_SHARE,
+        "eval.share": work.eval_share,
         "save.every": None,
         "log.every": LOG_EVERY,
-        **(more or {}),
+        **more,
     }
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open(os.devnull, "w") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-    ):
-        out = Path(folder) / "run"
-        run = launcher.train(f"language:{work.size}", engine=engine, out=out, settings=settings)
-        return _trained(work, run.folder)
+    return launcher.train(f"language:{work.size}", engine=engine, out=out, settings=settings)
 
 
 def _trained(work: Work, folder: Path | None) -> torch.nn.Module:

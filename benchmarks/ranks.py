@@ -32,17 +32,17 @@ def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
 
 
-def run_contender(
-    options: argparse.Namespace, train: Callable[[Work], object], calls: int = 1
-) -> None:
+def run_contender(options: argparse.Namespace, train: Callable[[Work], object]) -> None:
     """Run one rank of a contender; rank 0 writes its seconds per step to a file.
 
-    `train` does the work; `calls` is how often a step calls the optimizer. Does not return.
+    `train` does the work. Does not return.
     """
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(options.threads)
+    if options.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     work = replace(work_of(options), rank=rank, world_size=world_size)
-    with StepClock(options.warmup, work.steps, work.device, calls) as clock:
+    with StepClock(options.warmup, work.steps, work.device) as clock:
         train(work)
     if rank == 0:
         options.result.write_text(repr(clock.seconds_per_step))

@@ -63,8 +63,11 @@ class Work:
     threads: int = 1
     precision: str = "fp32"
     compile: str = "off"
+    backend: str = "inductor"
+    """The compiler of hand-written training."""
     lr: float = 1e-3
     weight_decay: float = 0.01
+    eval_share: float = EVAL_SHARE
     rank: int = 0
     world_size: int = 1
 
@@ -76,7 +79,7 @@ class Work:
     @cached_property
     def task(self) -> LanguageTask:
         """The language family's task with its data loaded; nothing is saved to disk."""
-        context = Context(SEED, EVAL_SHARE, folder=None, device=torch.device(self.device))
+        context = Context(SEED, self.eval_share, folder=None, device=torch.device(self.device))
         task = LanguageTask(
             Model(size=self.size), Data(path=self.data, seq_len=self.seq_len), context
         )
@@ -87,6 +90,17 @@ class Work:
         """A fresh model, the same weights each time, on the device."""
         seed_weights(SEED)
         return self.task.build().to(self.device)
+
+    def blocks(self, model: torch.nn.Module) -> list[torch.nn.Module]:
+        """The layers of `model`, which engines shard and compile one by one."""
+        return self.task.blocks(model)
+
+    def flops(self) -> float:
+        """Floating point operations of a rank in one step; the model is built without memory."""
+        with torch.device("meta"):
+            per_sample = self.task.flops_per_sample(self.task.build())
+        assert per_sample is not None
+        return per_sample * self.micro_batch
 
     def groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
         """Parameters with two or more axes decay, the others do not."""

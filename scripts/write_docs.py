@@ -1,6 +1,7 @@
 """Write the generated parts of README and docs: tables, and the output of commands.
 
     python -m scripts.write_docs
+    python -m scripts.write_docs performance
 
 A table, list or diagram follows a line `<!-- table: NAME -->` and is replaced up to the next blank
 line. A block of the language `console` has a command after `$` in its first line; the other lines
@@ -24,7 +25,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, monitor, outcomes, tally
+from benchmarks import data, gpu_tables, monitor, outcomes, tally
 from benchmarks.families import SHOWN
 from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
@@ -188,6 +189,12 @@ def measured(name: str, part: str | None = None) -> list[str]:
     return [f"`{command}`, {rows[0].rounds} rounds, on: {listed(where)}."]
 
 
+def measured_on_gpu(table: Callable[[list[gpu_tables.Row]], list[str]]) -> list[str]:
+    """A table of the benchmark on a GPU, if it was run."""
+    path = _results("gpu")
+    return table(load_rows(path, gpu_tables.Row)[2]) if path.exists() else gpu_tables.NOT_MEASURED
+
+
 def killed() -> list[str]:
     """The counts of killed runs."""
     return tally.table(tally.load(_results("crash"))[2]).splitlines()
@@ -249,6 +256,13 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figures later save": partial(figures, "checkpoint", "ms blocked", "later"),
     "figures load": partial(figures, "checkpoint", "ms", "load"),
     "memory checkpoint": partial(memory, "checkpoint"),
+    **{
+        f"gpu {table.__name__}": partial(measured_on_gpu, table)
+        for table in (gpu_tables.speed, gpu_tables.kernels, gpu_tables.tests)
+    },
+    "measured gpu": lambda: (
+        measured_runs("gpu") if _results("gpu").exists() else gpu_tables.NOT_MEASURED
+    ),
     "killed": killed,
     "measured killed": partial(measured_runs, "crash"),
     "measured checkpoint": partial(measured, "checkpoint", "later"),
@@ -289,8 +303,9 @@ def _console(match: re.Match[str]) -> str:
 
 
 def main() -> None:
-    """Write every page."""
-    for path in pages():
+    """Write every page, or the named ones of docs."""
+    wanted = [ROOT / "docs" / f"{name}.md" for name in sys.argv[1:]]
+    for path in wanted or pages():
         text = path.read_text(encoding="utf-8")
         if written(text) != text:
             path.write_text(written(text), encoding="utf-8")

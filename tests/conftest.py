@@ -46,6 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: not item.nodeid.startswith(start))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch  # most tests do without
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU that torch can use (CUDA)")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Give the tests of a file, and those that share a cluster, to one process."""
@@ -72,6 +80,17 @@ def worlds() -> Iterator[dict[int, Pool]]:
     from tests.engines.pool import Pool  # imports torch, which most tests do without
 
     pools = {size: Pool(size) for size in (1, 2)}
+    yield pools
+    for pool in pools.values():
+        pool.close()
+
+
+@pytest.fixture(scope="session")
+def gpu_worlds() -> Iterator[dict[int, Pool]]:
+    """Worlds of one and two GPUs."""
+    from tests.engines.pool import Pool
+
+    pools = {size: Pool(size, "cuda") for size in (1, 2)}
     yield pools
     for pool in pools.values():
         pool.close()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import load_rows
+from benchmarks.gpu_tables import Row
 from models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -59,9 +61,20 @@ def test_startup_measures_gearshift_and_a_bare_script():
 
 
 @pytest.mark.slow
-def test_gpu_throughput_runs_small_on_a_cpu():
-    rows = table_of("benchmarks.gpu_throughput", "--smoke", "--steps", "4", "--warmup", "2")
-    assert [row.split(" | ")[1] for row in rows] == ["raw torch.compile", "local", "fsdp"]
+def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
+    path = tmp_path / "gpu.json"
+    rows = table_of("benchmarks.gpu", "--smoke", "--json", str(path))
+    found = {row.name: row for row in load_rows(path, Row)[2]}
+    assert {row.status for row in found.values()} == {"measured"}
+    contenders = [row.split(" | ")[1] for row in rows if row.startswith("| tiny |")]
+    assert contenders[:6] == contenders[6:]
+    assert contenders[:2] == ["plain local", "plain fsdp"]
+    assert contenders[-2:] == ["Gearshift local, eager", "Gearshift zero3, eager"]
+    assert found["tiny ours zero3, unpacked, eager"].gpus == 2
+    figures = found["tiny plain local, unpacked, compiled"].figures
+    assert figures["graphs"] > 0 and figures["later_graphs"] == 0
+    assert any("attention" in name for name in figures["attention"]) and figures["head"]
+    assert rows[-1] == "| `tests/training/test_throughput.py` | 1 skipped | – |"
 
 
 @pytest.mark.slow

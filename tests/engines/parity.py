@@ -220,7 +220,7 @@ def outcome(engine: Engine, taken: list[StepResult]) -> Outcome:
 
 def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: int) -> StepResult:
     """Step number `step` of `case`. Collective."""
-    tokens, labels = sequences(step)
+    tokens, labels = (tensor.to(world.device) for tensor in sequences(step))
     # A sequence is in the same micro-batch for any world size: buffers move between them.
     micro_batches = [
         (inputs.chunk(world.size)[world.rank], targets.chunk(world.size)[world.rank])
@@ -229,7 +229,7 @@ def one_step(world: World, engine: Engine, module: nn.Module, case: Case, step: 
         )
     ]
     units = world.sum(torch.cat([targets for _, targets in micro_batches]).ne(IGNORED).sum())
-    total = torch.zeros(())
+    total = torch.zeros((), device=world.device)
     for index, (inputs, targets) in enumerate(micro_batches, start=1):
         with engine.accumulate(last=index == len(micro_batches)):
             logits = module(inputs)

@@ -24,10 +24,11 @@ class RankFailed(Exception):
 
 
 class Pool:
-    """`size` processes in one world on the CPU; after a failure the next call gets fresh ones."""
+    """`size` processes in one world; after a failure the next call gets fresh ones."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, device: str = "cpu"):
         self.size = size
+        self.device = device
         self._workers: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
         self._store: TCPStore | None = None
         self._calls = 0
@@ -78,7 +79,9 @@ class Pool:
         for rank in range(self.size):
             here, there = context.Pipe()
             process = context.Process(
-                target=_serve, args=(there, rank, self.size, self._store.port), daemon=True
+                target=_serve,
+                args=(there, rank, self.size, self._store.port, self.device),
+                daemon=True,
             )
             process.start()
             there.close()
@@ -95,7 +98,7 @@ def _receive(pipe: Connection, rank: int) -> Any:
     return value
 
 
-def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
+def _serve(pipe: Connection, rank: int, size: int, port: int, device: str) -> None:
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -104,14 +107,14 @@ def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "DS_ACCELERATOR": "cpu",
+        "DS_ACCELERATOR": device,
     }
     import torch
 
     from engines.world import open_world
 
     torch.set_num_threads(1)
-    world = open_world("cpu", TIMEOUT_S / 2, always_group=True)
+    world = open_world(device, TIMEOUT_S / 2, always_group=True)
     while True:
         work, arguments = pipe.recv()
         try:

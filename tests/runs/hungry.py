@@ -31,6 +31,10 @@ def allocate(rows):
             limit = psutil.Process().memory_info().vms + 1000 * MIB
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         torch.empty(rows * int(AMOUNT) * MIB, dtype=torch.uint8)
+    elif KIND == "gpu":  # MiB per row on a GPU, of which this process gets 1000 MiB
+        memory = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(1000 * MIB / memory)
+        torch.empty(rows * int(AMOUNT) * MIB, dtype=torch.uint8, device="cuda")
     elif KIND == "rank" and os.environ["RANK"] == AMOUNT and batches > 8 and rows > 4:
         # As with NCCL, where a rank that leaves waits for the others.
         torch.distributed.destroy_process_group = lambda *_: time.sleep(600)

@@ -1,0 +1,170 @@
+"""The benchmark for GPUs keeps a row for every part, and its tables say what was not run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu, gpu_tables
+from benchmarks.figures import load_rows
+from benchmarks.gpu import Part, parts, run
+from benchmarks.gpu_tables import Row
+from engines.catalog import ENGINES
+
+ROOT = Path(__file__).parents[2]
+
+
+def options(path: Path, **more: object) -> argparse.Namespace:
+    given = {"nproc": 1, "smoke": False, "only": None, "resume": False, **more}
+    return argparse.Namespace(json=path, command="a command", **given)
+
+
+def step(side: str, engine: str, seconds: float, **more: object) -> Row:
+    """A measured step of 10 FLOP."""
+    case = {"size": "124M", "seq_len": 4, "micro_batch": 2, "packed": False, "compile": True}
+    figures = {
+        "flops": 10.0,
+        "seconds": seconds,
+        "peak_bytes": 2**30,
+        "graphs": 2,
+        "later_graphs": 1,
+        "waits": {"a.py:1": 0.5, "b.py:2": 1.0},
+        "busy_s": 0.001,
+        "attention": ["flash<1>"],
+        "head": [],
+    }
+    arguments = {**case, "side": side, "engine": engine, **more}
+    return Row(f"{side} {engine}", 1, "measured", 1.0, arguments, figures)
+
+
+CEILING = Row("ceiling", 1, "measured", 1.0, {}, {"flops": 10.0, "gpu": "NVIDIA H200", "gpus": 1})
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_every_engine_is_measured_with_and_without_packing(nproc: int) -> None:
+    found = [p.arguments for p in parts(nproc, is_smoke=False) if "side" in p.arguments]
+    ours = {(c["size"], c["engine"], c["packed"]) for c in found if c["side"] == "ours"}
+    engines = [name for name in ENGINES if nproc == 1 or name != "local"]
+    assert ours == {(s, e, p) for s in gpu.SIZES for e in engines for p in (True, False)}
+    names = [p.name for p in parts(nproc, is_smoke=False)]
+    assert len(names) == len(set(names)) and names[0] == "ceiling"
+
+
+def test_anchors_come_before_tests_and_those_before_other_engines() -> None:
+    found = [p.arguments for p in parts(1, is_smoke=False)]
+    tests = next(i for i, arguments in enumerate(found) if "path" in arguments)
+    sides = [arguments["side"] for arguments in found[1:tests]]
+    assert sides == ["plain", "ours", "plain", "ours", "plain", "plain", "ours"] * 2
+
+
+def test_all_files_with_a_test_marked_gpu_are_run() -> None:
+    marked = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "pytest.mark." + "gpu" in path.read_text()
+    }
+    assert set(gpu.test_files()) == marked
+
+
+def test_without_time_every_part_is_a_row_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    rows = run(parts(1, is_smoke=False), options(path), {}, until=time.monotonic())
+    assert {row.status for row in rows} == {"not run: out of time"}
+    assert load_rows(path, Row)[2] == rows
+    lines = gpu_tables.speed(rows)[2:] + gpu_tables.tests(rows)[2:]
+    assert len(lines) == len(rows) - 1
+    assert all("not run: out of time" in line for line in lines)
+
+
+def test_a_part_that_fails_is_a_row_and_the_next_one_is_measured(
+    tmp_path: Path,
+) -> None:
+    wanted = [
+        Part("bad", "tests.benchmarks.test_isolated:report_and_fail", {}),
+        Part("good", "tests.benchmarks.test_isolated:report_facts", {"facts": {"text": "hello"}}),
+    ]
+    rows = run(wanted, options(tmp_path / "gpu.json"), {}, until=time.monotonic() + 600)
+    assert [row.status for row in rows] == ["failed: ValueError: no", "measured"]
+    assert rows[1].figures == {"text": "hello"}
+
+
+def test_a_part_ended_by_the_limit_of_the_whole_was_not_run() -> None:
+    wait = "tests.benchmarks.test_isolated:wait"
+    late = gpu.measure(Part("late", wait, {}, limit_s=60.0), 2.0, is_smoke=True)
+    assert (late.status, late.figures) == ("not run: out of time", {"value": 2})
+    slow = gpu.measure(Part("slow", wait, {}, limit_s=2.0), 2.0, is_smoke=True)
+    assert slow.status == "failed: took longer than 2 s"
+
+
+def test_more_ranks_than_gpus_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    one = {"flops": 1.0, "gpu": "a GPU", "gpus": 1}
+    wanted = [Part("ceiling", "tests.benchmarks.test_isolated:report_facts", {"facts": one})]
+    with pytest.raises(SystemExit, match="this machine has GPUs: 1"):
+        run(wanted, options(path, nproc=2), {}, until=time.monotonic() + 600)
+
+
+def test_only_named_parts_are_measured_and_other_rows_stay(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    good = "tests.benchmarks.test_isolated:report_facts"
+    wanted = [Part(name, good, {"facts": {"text": name}}) for name in ("first", "second", "third")]
+    kept = Row("first", 1, "measured", 1.0, {}, {"text": "earlier"})
+    old = Row("second", 1, "measured", 1.0, {}, {"text": "earlier"})
+    gpu.save_rows(path, "a command", {}, [kept, old])
+    rows = run(wanted, options(path, only=["sec"]), {}, until=time.monotonic() + 600)
+    assert [row.figures.get("text") for row in rows] == ["earlier", "second", None]
+    assert rows[2].status == "not run: not selected"
+
+
+def test_rows_of_an_earlier_run_are_kept_on_the_same_machine_only(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    gpu.save_rows(path, "an earlier one", {"torch": "2"}, [CEILING])
+    wanted = parts(1, is_smoke=False)
+    given = options(path, resume=True)
+    again = run(wanted, given, {"torch": "2"}, until=time.monotonic())
+    assert given.command == "an earlier one && a command"
+    assert again[0] == CEILING and again[1].status == "not run: out of time"
+    with pytest.raises(SystemExit, match="another machine"):
+        run(wanted, given, {"torch": "3"}, until=time.monotonic())
+
+
+def test_a_share_is_compared_with_the_fastest_anchor_and_the_goal() -> None:
+    rows = [
+        CEILING,
+        step("plain", "zero2-offload own Adam", 4.0),
+        step("plain", "zero2-offload", 5.0),
+        step("ours", "zero2-offload", 2.0),
+        step("ours", "local", 2.0),
+        step("ours", "zero3", 2.0, size="1.3B"),
+    ]
+    cells = [line.strip("| ").split(" | ") for line in gpu_tables.speed(rows)[2:]]
+    assert [row[6:9] for row in cells[2:]] == [
+        ["0.500", "2.00", "0.291 reached"],
+        ["0.500", "–", "0.579 missed"],
+        ["0.500", "–", "–"],
+    ]
+    assert cells[0][3:8] == ["1", "4000.0", "2", "0.250", "–"]
+    assert cells[0][9:] == ["1.0", "2 + 1", "1.5"]
+    assert "`flash(1)` | – | 1.0 | `a.py:1 (0.5)`<br>`b.py:2 (1)`" in gpu_tables.kernels(rows)[2]
+
+
+def test_tests_are_counted_and_those_that_failed_are_named() -> None:
+    row = Row(
+        "tests/a.py",
+        1,
+        "failed: took longer than 2 s",
+        2.0,
+        {"path": "tests/a.py"},
+        {"tests": {"test_a": "passed", "test_b": "passed", "test_c[x]": "failed"}},
+    )
+    (line,) = gpu_tables.tests([row])[2:]
+    assert line == (
+        "| `tests/a.py` | 1 failed, 2 passed; failed: took longer than 2 s | `test_c[x]` |"
+    )
+
+
+def test_without_rows_the_tables_are_not_measured() -> None:
+    assert gpu_tables.speed([]) == gpu_tables.tests([]) == ["not measured"]

@@ -1,0 +1,60 @@
+"""A part in its own processes reports, fails with its last line, or is ended in time."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from benchmarks import isolated
+from benchmarks.isolated import Report
+
+HERE = "tests.benchmarks.test_isolated"
+
+
+def report_rank(report: Report, value: int) -> None:
+    report({"value": value, "world": os.environ["WORLD_SIZE"], "mine": os.environ["MINE"]})
+
+
+def report_facts(report: Report, facts: dict[str, object]) -> None:
+    report(facts)
+
+
+def report_and_fail(report: Report) -> None:
+    report({"value": 1})
+    raise ValueError("no\nsecond line")
+
+
+def die(report: Report) -> None:
+    os._exit(3)
+
+
+def wait(report: Report) -> None:
+    if os.environ["RANK"] == "0":
+        report({"value": 2})
+        time.sleep(600)
+
+
+def run(function: str, limit_s: float = 60.0, ranks: int = 1, **arguments: object):
+    return isolated.run(f"{HERE}:{function}", arguments, ranks, limit_s, {"MINE": "yes"})
+
+
+def test_figures_of_rank_0_are_reported():
+    result = run("report_rank", ranks=2, value=7)
+    assert result.error == "" and result.seconds > 0
+    assert result.figures == {"value": 7, "world": "2", "mine": "yes"}
+    assert "MINE" not in os.environ
+
+
+def test_the_last_line_of_an_error_is_kept_with_what_was_reported():
+    result = run("report_and_fail")
+    assert (result.figures, result.error) == ({"value": 1}, "ValueError: no")
+
+
+def test_a_process_that_ends_without_a_word_has_its_exit_code():
+    assert run("die").error == "exit code 3"
+
+
+def test_what_takes_too_long_is_ended():
+    result = run("wait", limit_s=3.0, ranks=2)
+    assert result.error == "took longer than 3 s"
+    assert 3.0 <= result.seconds < 30.0

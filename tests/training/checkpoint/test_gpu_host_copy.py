@@ -1,0 +1,36 @@
+"""A save copies the state of a GPU into pinned host memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.checkpoint.host_copy import HostCopy
+from training.checkpoint.tensor_file import Interval
+
+pytestmark = pytest.mark.gpu
+
+
+def test_a_copy_is_in_pinned_memory_and_equal() -> None:
+    device = torch.device("cuda", 0)
+    intervals = [
+        Interval("weight", name, 0, torch.randn(size, device=device), torch.float32)
+        for name, size in (("w", 2**20), ("b", 7))
+    ]
+    copy = HostCopy(device)
+    assert copy.reserve(intervals)
+    taken = copy.take(intervals)
+    for mine, theirs in zip(taken, intervals, strict=True):
+        assert mine.data.device.type == "cpu" and mine.data.is_pinned()
+        assert torch.equal(mine.data, theirs.data.cpu())
+    copy.release()
+
+
+def test_a_released_copy_leaves_no_error_to_the_next_kernel() -> None:
+    device = torch.device("cuda", 0)
+    for _ in range(3):
+        copy = HostCopy(device)
+        assert copy.reserve([Interval("weight", "w", 0, torch.ones(2**18), torch.float32)])
+        copy.release()
+        torch.ones(1, device=device).add_(1)
+        torch.cuda.synchronize()
