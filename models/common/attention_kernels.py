@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from inspect import signature
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,7 +13,7 @@ from models.base import DataError
 
 KERNELS = {
     # On CUDA, flash supports neither masks nor fp32: such calls fall back to the efficient
-    # kernel, and where that cannot run either, to the plain one.
+    # kernel, and where that cannot run either, to the plain one. See takes_boundaries.
     "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "efficient": [SDPBackend.EFFICIENT_ATTENTION],
     "math": [SDPBackend.MATH],
@@ -33,3 +35,23 @@ def check_kernel(name: str, device: torch.device) -> None:
             allowed="auto, flash, math",
             fix="--set memory.attention=auto",
         )
+
+
+def takes_boundaries(name: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether kernel `name` keeps attention within documents by their boundaries, without a mask.
+
+    True for flash attention on CUDA from compute capability 8.0, in 16 bits, since torch 2.11.
+    """
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    able = torch.cuda.get_device_capability(device) >= (8, 0)
+    return name in ("auto", "flash") and able and _has_variable_lengths()
+
+
+@cache
+def _has_variable_lengths() -> bool:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return "window_size" in signature(varlen_attn).parameters

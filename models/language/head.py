@@ -15,6 +15,14 @@ CHUNK = 2**26
 """Logits in memory at one time: 256 MiB in float32."""
 
 
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of matrix products with `tensor`."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
 def token_scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each token in nats (0 where ignored), and whether the argmax is correct.
 
@@ -30,6 +38,9 @@ class _ChunkedLoss(torch.autograd.Function):
     The loss is a scalar, so backward only multiplies the gradients by the incoming scalar. Each
     chunk of logits is freed before the next one and nothing is computed twice. Source: Hsu et al.,
     Liger Kernel: Efficient Triton Kernels for LLM Training, 2024, section 3.2.
+
+    Not torch.nn.functional.linear_cross_entropy: in bfloat16 it rounds the summed loss to 8 bits
+    and adds up the weight gradient in bfloat16, and it has no label smoothing in chunks.
     """
 
     @staticmethod
@@ -48,11 +59,13 @@ class _ChunkedLoss(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         for start in range(0, hidden.shape[0], rows):
             chunk, target = hidden[start : start + rows].to(low), labels[start : start + rows]
-            loss, gradient = _loss_and_gradient(chunk @ narrow.t(), target, smoothing)
+            valid = (target != IGNORE)[:, None]
+            loss, gradient = _loss_and_gradient(chunk @ narrow.t(), target, valid, smoothing)
             total = total + loss
-            gradient = gradient.to(low)
-            hidden_gradient[start : start + rows] = gradient @ narrow
-            weight_gradient += gradient.t() @ chunk
+            # Ignored labels are excluded here: these have fewer columns than the logits.
+            hidden_gradient[start : start + rows] = (gradient @ narrow) * valid
+            weight_gradient += gradient.t() @ (chunk * valid)
+            del gradient  # before the next chunk
         ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
         return total
 
@@ -62,19 +75,27 @@ class _ChunkedLoss(torch.autograd.Function):
         return hidden * incoming, weight * incoming, None, None, None, None
 
 
-def _loss_and_gradient(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Summed loss of a chunk and its gradient with respect to the logits, float32."""
-    logp = logits.float().log_softmax(-1)
-    valid = (labels != IGNORE)[:, None]
+def _loss_and_gradient(
+    logits: Tensor, labels: Tensor, valid: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Loss of a chunk, summed over `valid` rows [rows, 1], float32, and the gradient of all rows.
+
+    The gradient overwrites `logits`: on a GPU, reading and writing logits takes most of the time
+    beside the matrix products.
+    """
+    logp = logits.log_softmax(-1, dtype=torch.float32)
     index = labels.clamp(min=0)[:, None]
-    loss = -(logp.gather(-1, index) * valid).sum() * (1 - smoothing)
+    picked = logp.gather(-1, index)
+    loss = -(picked * valid).sum() * (1 - smoothing)
+    share = smoothing / logits.shape[-1]
     if smoothing:
         loss = loss - (logp.mean(-1, keepdim=True) * valid).sum() * smoothing
-    gradient = logp.exp_()
+    gradient = torch.exp(logp, out=logits)
     if smoothing:
-        gradient -= smoothing / logits.shape[-1]
-    gradient.scatter_add_(-1, index, torch.full_like(index, smoothing - 1.0, dtype=gradient.dtype))
-    return loss, gradient.mul_(valid)
+        gradient -= share
+    # In float32: a likely target leaves only the last bits of its probability.
+    target = picked.exp() - (1 - smoothing + share)
+    return loss, gradient.scatter_(-1, index, target.to(gradient.dtype))
 
 
 class Head(nn.Module):
@@ -87,7 +108,7 @@ class Head(nn.Module):
         self.rows = max(1, chunk // weight.shape[0])
 
     def forward(
-        self, hidden: Tensor, labels: Tensor | None, measure: bool
+        self, hidden: Tensor, labels: Tensor | None = None, measure: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Output of Transformer.forward from `hidden` [batch, time, width]."""
         if labels is None:
@@ -95,10 +116,7 @@ class Head(nn.Module):
         flat, targets = hidden.flatten(0, 1), labels.flatten()
         if measure:
             return self._measure(flat, targets, labels.shape)
-        device = hidden.device.type
-        low = hidden.dtype
-        if torch.is_autocast_enabled(device):
-            low = torch.get_autocast_dtype(device)
+        low = compute_dtype(hidden)
         return _ChunkedLoss.apply(flat, self.weight, targets, self.smoothing, low, self.rows)
 
     def _measure(self, hidden: Tensor, labels: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.common import attention_kernels
 from models.language.config import Size
-from models.language.head import Head
+from models.language.head import Head, compute_dtype
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -42,15 +42,38 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return (x * cosine + turned * sine).to(x.dtype)
 
 
-def document_mask(documents: Tensor) -> Tensor:
+def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
     """Attention mask [batch, 1, time, time]: a query sees earlier keys of its own document.
 
-    `documents` [batch, time] numbers the document of each token.
+    `boundaries` as in Transformer.forward.
     """
-    time = documents.shape[1]
-    causal = torch.ones(time, time, dtype=torch.bool, device=documents.device).tril()
+    tokens = torch.arange(batch * time, dtype=boundaries.dtype, device=boundaries.device)
+    documents = torch.searchsorted(boundaries, tokens, right=True).view(batch, time)
+    causal = torch.ones(time, time, dtype=torch.bool, device=boundaries.device).tril()
     same = documents[:, :, None] == documents[:, None, :]
     return (same & causal)[:, None]
+
+
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None, kernel: str
+) -> Tensor:
+    """Causal attention; `q`, `k`, `v` and the result are [batch, time, heads, width].
+
+    `documents` is a mask from document_mask, or the boundaries where takes_boundaries is true;
+    None: each row is one document.
+    """
+    if documents is not None and documents.dim() == 1:
+        # Imported here, because it imports the compiler.
+        from torch.nn.attention.varlen import varlen_attn
+
+        time, (q1, k1, v1) = q.shape[1], (x.flatten(0, 1) for x in (q, k, v))
+        mixed = varlen_attn(q1, k1, v1, documents, documents, time, time, window_size=(-1, 0))
+        assert isinstance(mixed, Tensor)
+        return mixed.view_as(q)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    with attention_kernels.attention_kernel(kernel):
+        mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=documents is None)
+    return mixed.transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -65,22 +88,19 @@ class Attention(nn.Module):
         self.v_proj = linear(width, kv_heads * self.head_width)
         self.o_proj = linear(width, width)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor | None) -> Tensor:
-        """`x` [batch, time, width]; `mask` from document_mask; None: causal."""
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None) -> Tensor:
+        """`x` [batch, time, width]; `documents` as in causal_attention."""
         batch, time, width = x.shape
         q = self.q_proj(x).view(batch, time, self.heads, self.head_width)
         k = self.k_proj(x).view(batch, time, self.kv_heads, self.head_width)
         v = self.v_proj(x).view(batch, time, self.kv_heads, self.head_width)
-        q = rotate(q, cosine, sine).transpose(1, 2)
-        k = rotate(k, cosine, sine).transpose(1, 2)
-        v = v.transpose(1, 2)
+        q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
         if self.kv_heads < self.heads:
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
-            k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
-            v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        with attention_kernels.attention_kernel(self.kernel):
-            mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, time, width))
+            k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
+            v = v.repeat_interleave(self.heads // self.kv_heads, dim=2)
+        mixed = causal_attention(q, k, v, documents, self.kernel)
+        return self.o_proj(mixed.reshape(batch, time, width))
 
 
 ROTARY_BASE = 10_000.0
@@ -111,9 +131,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
         self.mlp = FeedForward(size.width, size.hidden)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, mask: Tensor | None) -> Tensor:
-        """`x` [batch, time, width]."""
-        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, mask)
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None) -> Tensor:
+        """`x` [batch, time, width]; `documents` as in causal_attention."""
+        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, documents)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -122,21 +142,31 @@ class Decoder(nn.Module):
 
     def __init__(self, size: Size, kv_heads: int, kernel: str) -> None:
         super().__init__()
-        self.head_width = size.width // size.heads
+        self.head_width, self.kernel = size.width // size.heads, kernel
         self.embed_tokens = nn.utils.skip_init(
             nn.Embedding, size.vocabulary, size.width, device=torch.get_default_device()
         )
         self.layers = nn.ModuleList(Block(size, kv_heads, kernel) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
 
-    def forward(self, input_ids: Tensor, documents: Tensor | None) -> Tensor:
+    def forward(self, input_ids: Tensor, boundaries: Tensor | None) -> Tensor:
         """Hidden states [batch, time, width] of `input_ids` [batch, time]."""
         cosine, sine = rotary(input_ids.shape[1], self.head_width, ROTARY_BASE, input_ids.device)
-        mask = None if documents is None else document_mask(documents)
         x = self.embed_tokens(input_ids)
+        documents = None if boundaries is None else self._documents(boundaries, x)
         for layer in self.layers:
-            x = layer(x, cosine, sine, mask)
+            x = layer(x, cosine, sine, documents)
         return self.norm(x)
+
+    def _documents(self, boundaries: Tensor, x: Tensor) -> Tensor | None:
+        """The form of `boundaries` that causal_attention takes for hidden states `x`."""
+        batch, time, _ = x.shape
+        if attention_kernels.takes_boundaries(self.kernel, x.device, compute_dtype(x)):
+            # The number of documents differs from batch to batch; one graph serves all.
+            torch._dynamo.maybe_mark_dynamic(boundaries, 0)
+            return boundaries
+        # Without a mask, attention is faster.
+        return document_mask(boundaries, batch, time) if len(boundaries) > batch + 1 else None
 
 
 class Transformer(nn.Module):
@@ -166,19 +196,20 @@ class Transformer(nn.Module):
         self,
         input_ids: Tensor,
         labels: Tensor | None = None,
-        documents: Tensor | None = None,
+        boundaries: Tensor | None = None,
         measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [batch, time, vocabulary]; with `labels` the loss in nats, summed over tokens.
 
-        `input_ids`, `labels`, `documents` [batch, time], int64. `labels` holds the token that
-        follows each input, or -100 to exclude it; without any label the loss is 0 with gradients.
-        `documents` numbers the document of each token; attention stays within a document. Rotary
+        `input_ids`, `labels` [batch, time], int64. `labels` holds the token that follows each
+        input, or -100 to exclude it; without any label the loss is 0 with gradients. `boundaries`
+        [documents + 1], int32, holds the first token of each document, counted over all rows, and
+        the number of tokens; attention stays within a document, and each row begins one. Rotary
         positions are relative, so documents need no restart. With `measure`: instead of the sum,
         the loss of each token without label smoothing and whether it was the likeliest token,
         [batch, time].
         """
-        return self.lm_head(self.model(input_ids, documents), labels, measure)
+        return self.lm_head(self.model(input_ids, boundaries), labels, measure)
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,24 @@ from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
 from models.common import attention_kernels
-from models.language.head import CHUNK, IGNORE, token_scores
+from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
 
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 
 
 class Pretrained(nn.Module):
-    """Wraps a model loaded by transformers; tied weights stay tied."""
+    """Wraps a model loaded by transformers; tied weights stay tied.
+
+    A plain output layer is replaced by Head, under the same name. The logits of other models are
+    in memory as a whole; only their float32 copies are made chunk by chunk.
+    """
 
     def __init__(self, inner: Any, smoothing: float, kernel: str) -> None:
         super().__init__()
+        if _has_plain_head(inner):
+            weight = inner.get_output_embeddings().weight
+            inner.set_output_embeddings(Head(weight, smoothing))
         self.inner = inner
         self.smoothing = smoothing
         self.kernel = kernel
@@ -35,12 +42,16 @@ class Pretrained(nn.Module):
         measure: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As Transformer.forward; `attention_mask` [batch, time] is False at padding."""
+        head = self.inner.get_output_embeddings()
+        is_fused = isinstance(head, Head) and labels is not None
+        inner = self.inner.base_model if is_fused else self.inner
         with attention_kernels.attention_kernel(self.kernel):
-            output = self.inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            output = inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        if is_fused:
+            return head(output.last_hidden_state, labels, measure)
         if labels is None:
             return output.logits
         logits, targets = output.logits.flatten(0, 1), labels.flatten()
-        # The logits are in memory as a whole; only their float32 copies are made chunk by chunk.
         rows = max(1, CHUNK // logits.shape[-1])
         chunks = list(zip(logits.split(rows), targets.split(rows), strict=True))
         if measure:
@@ -58,6 +69,22 @@ class Pretrained(nn.Module):
             reduction="sum",
             label_smoothing=self.smoothing,
         )
+
+
+def _has_plain_head(inner: Any) -> bool:
+    """Whether the logits are a linear layer of the last hidden state, neither shifted nor scaled.
+
+    Architectures differ in this, so two tokens show it.
+    """
+    head = inner.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        return False
+    given = {"input_ids": torch.tensor([[0, 1]]), "use_cache": False}
+    with torch.no_grad():
+        hidden = getattr(inner.base_model(**given), "last_hidden_state", None)
+        if hidden is None or hidden.shape[-1] != head.in_features:
+            return False
+        return torch.equal(head(hidden), inner(**given).logits)
 
 
 def read_config(folder: Path) -> Any:

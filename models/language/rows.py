@@ -39,27 +39,29 @@ class Row:
 def collate(rows: Sequence[Row], pad: int, length: int | None) -> dict[str, Any]:
     """Collate `rows`, padded at the end to `length`, or to the longest in multiples of 8.
 
-    `input_ids`, `labels`, `documents` int64 and `attention_mask` bool, each [batch, time];
-    `documents` is None if every row holds one document; `text_bytes` int64 and `matched` bool,
-    [batch]; `units`, the number of labels; `meta`, the name of each row's source.
+    `input_ids`, `labels` int64 and `attention_mask` bool, each [batch, time]; `boundaries` int32,
+    for Transformer.forward, where padding belongs to the last document of its row; `text_bytes`
+    int64 and `matched` bool, [batch]; `units`, the number of labels; `meta`, the name of each
+    row's source.
     """
     longest = max(len(row.inputs) for row in rows)
     time = length or -(-longest // MULTIPLE) * MULTIPLE
     inputs = np.full((len(rows), time), pad, dtype=np.int64)
     labels = np.full((len(rows), time), IGNORE, dtype=np.int64)
     valid = np.zeros((len(rows), time), dtype=bool)
-    documents = np.zeros((len(rows), time), dtype=np.int64)
+    boundaries = []
     for i, row in enumerate(rows):
         n = len(row.inputs)
         inputs[i, :n], labels[i, :n], valid[i, :n] = row.inputs, row.labels, True
+        boundaries.append(i * time)
         if row.documents is not None:
-            documents[i, :n] = row.documents
-    packed = any(row.documents is not None for row in rows)
+            boundaries.extend(i * time + 1 + np.flatnonzero(np.diff(row.documents)))
+    boundaries.append(len(rows) * time)
     return {
         "input_ids": torch.from_numpy(inputs),
         "labels": torch.from_numpy(labels),
         "attention_mask": torch.from_numpy(valid),
-        "documents": torch.from_numpy(documents) if packed else None,
+        "boundaries": torch.from_numpy(np.array(boundaries, dtype=np.int32)),
         "text_bytes": torch.tensor([row.text_bytes for row in rows]),
         "matched": torch.tensor([row.matched for row in rows]),
         "units": int((labels != IGNORE).sum()),

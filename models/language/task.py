@@ -171,7 +171,7 @@ class LanguageTask:
     @property
     def _inputs(self) -> tuple[str, ...]:
         # Padding at the end needs no mask: a token sees earlier ones only, and padding is no label.
-        return ("documents",) if self.pretrained is None else ()
+        return ("boundaries",) if self.pretrained is None else ()
 
     def metric(self) -> LanguageMetric:
         """Metric of this run's data; see LanguageMetric."""

@@ -1,12 +1,15 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.language.config import SIZES
-from models.language.head import IGNORE, Head
+from models.language.head import CHUNK, IGNORE, Head, _ChunkedLoss
 from models.language.model import Transformer
 
 
@@ -20,6 +23,31 @@ class LargestTensor(TorchDispatchMode):
         sizes = [t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
         self.elements = max([self.elements, *sizes])
         return out
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that operations gave, beside those of `given`, and their peak."""
+
+    def __init__(self, *given):
+        super().__init__()
+        self.known = weakref.WeakSet(tensor.untyped_storage() for tensor in given)
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage() not in self.known:
+                self._add(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _add(self, storage):
+        self.known.add(storage)
+        self.live += storage.nbytes()
+        weakref.finalize(storage, self._remove, storage.nbytes())
+
+    def _remove(self, size):
+        self.live -= size
 
 
 def head_and_input(smoothing=0.0, chunk=64, vocabulary=23):
@@ -68,6 +96,34 @@ def test_logits_of_the_whole_batch_never_exist():
     assert seen.elements < 3 * 7 * 997
 
 
+def peak_bytes(tokens, vocabulary, width, dtype, chunk):
+    """Peak of loss and gradients, beyond the hidden states and the weight."""
+    weight = torch.zeros(vocabulary, width, requires_grad=True)
+    hidden = torch.zeros(tokens, width, requires_grad=True)
+    labels = torch.zeros(tokens, dtype=torch.int64)
+    with PeakBytes(hidden, weight, labels) as memory:
+        loss = _ChunkedLoss.apply(hidden, weight, labels, 0.0, dtype, chunk // vocabulary)
+        torch.autograd.grad(loss, (hidden, weight))
+    return memory.peak
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_16k_tokens_and_32k_vocabulary_take_less_than_a_gibibyte(dtype):
+    with FakeTensorMode():  # sizes without values
+        peak = peak_bytes(2**14, 2**15, SIZES["1.3B"].width, dtype, CHUNK)
+    if dtype == torch.bfloat16:
+        peak -= CHUNK * 4  # log_softmax copies its input to float32 on a CPU, but not on a GPU
+    assert peak < 2**30, peak / 2**30  # all logits take 2 GiB in float32
+
+
+def test_memory_without_values_is_that_of_real_tensors():
+    given = 256, 1024, 16, torch.float32, 2**14
+    real = peak_bytes(*given)
+    with FakeTensorMode():
+        assert peak_bytes(*given) == real
+    assert real < 256 * 1024 * 4 / 2  # half of all logits
+
+
 def test_measuring_gives_the_loss_of_each_token_without_smoothing():
     head, hidden, labels = head_and_input(smoothing=0.3)
     logits = F.linear(hidden, head.weight)
@@ -93,3 +149,30 @@ def test_autocast_gives_the_gradients_of_float32_to_the_precision_of_bfloat16():
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     difference = (gradients[0] - gradients[1]).norm() / gradients[0].norm()
     assert 0 < difference < 0.02  # bfloat16 keeps 8 bits; measured 0.004
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_on_a_gpu_loss_gradients_and_memory_are_as_stated(smoothing):
+    tokens, vocabulary, width = 2**14, 2**15, SIZES["1.3B"].width
+    torch.manual_seed(0)
+    head = Head(nn.Parameter(torch.randn(vocabulary, width, device="cuda") * 0.02), smoothing)
+    hidden = torch.randn(1, tokens, width, device="cuda", requires_grad=True)
+    labels = torch.randint(0, vocabulary, (1, tokens), device="cuda")
+    labels[0, ::7] = IGNORE
+    with torch.autocast("cuda", torch.bfloat16):
+        head(hidden[:, :128], labels[:, :128]).backward()  # loads the kernels
+    head.weight.grad = hidden.grad = None
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = head(hidden, labels)
+    ours = torch.autograd.grad(loss, (hidden, head.weight))
+    assert torch.cuda.max_memory_allocated() - before < 2**30
+    plain = F.cross_entropy(
+        F.linear(hidden[0], head.weight), labels[0], reduction="sum", label_smoothing=smoothing
+    )
+    theirs = torch.autograd.grad(plain, (hidden, head.weight))
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-3)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a - b).norm() / b.norm() < 0.01  # bfloat16 keeps 8 bits

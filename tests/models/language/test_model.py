@@ -64,8 +64,8 @@ def test_a_hugging_face_folder_of_the_same_weights_gives_equal_logits(tmp_path, 
 def test_a_packed_row_gives_each_document_the_logits_it_has_alone():
     model = Transformer(SIZES["tiny"])
     first, second = torch.randint(0, 272, (1, 9)), torch.randint(0, 272, (1, 15))
-    documents = torch.tensor([[0] * 9 + [1] * 15])
-    packed = model(torch.cat((first, second), dim=1), documents=documents)
+    boundaries = torch.tensor([0, 9, 24], dtype=torch.int32)
+    packed = model(torch.cat((first, second), dim=1), boundaries=boundaries)
     torch.testing.assert_close(packed[:, :9], model(first), atol=1e-5, rtol=1e-4)
     # The second document starts nine positions later; rotary attention is relative.
     torch.testing.assert_close(packed[:, 9:], model(second), atol=1e-5, rtol=1e-4)
@@ -116,10 +116,10 @@ def test_attention_kernels_agree(kernel):
     auto, other = Transformer(SIZES["tiny"]), Transformer(SIZES["tiny"], kernel=kernel)
     other.load_state_dict(auto.state_dict())
     ids = torch.randint(0, 272, (2, 24))
-    documents = (torch.arange(24) > 10).long().expand(2, 24)
-    for given in (None, documents):
-        expected = auto(ids, documents=given)
-        torch.testing.assert_close(other(ids, documents=given), expected, atol=1e-5, rtol=1e-4)
+    boundaries = torch.tensor([0, 11, 24, 35, 48], dtype=torch.int32)
+    for given in (None, boundaries):
+        expected = auto(ids, boundaries=given)
+        torch.testing.assert_close(other(ids, boundaries=given), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -82,6 +82,41 @@ def test_the_loss_equals_that_of_the_wrapped_model(task, folder):
     torch.testing.assert_close(nats.sum(), expected)
 
 
+def test_the_output_layer_never_gives_all_logits_in_training(task, monkeypatch):
+    model, batch = task.build(), batch_of(task)
+    head = model.inner.get_output_embeddings()
+    head.rows = 8
+    rows = []
+    logsumexp = torch.Tensor.log_softmax
+
+    def count(logits, *given, **options):
+        rows.append(len(logits))
+        return logsumexp(logits, *given, **options)
+
+    monkeypatch.setattr(torch.Tensor, "log_softmax", count)
+    task.loss(model, batch).sum.backward()
+    assert set(rows) == {8}
+    assert sum(rows) == batch["labels"].numel()
+
+
+def test_an_output_layer_with_more_than_a_product_keeps_its_logits(tmp_path, make_task):
+    config = transformers.GraniteConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        logits_scaling=4.0,
+    )  # fmt: skip
+    folder = save(tmp_path / "model", config)
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT, encoding="utf-8")
+    task = make_task(path=text, pretrained=str(folder), seq_len=32)
+    task.setup()
+    model, batch = task.build(), batch_of(task)
+    assert type(model.inner.lm_head) is nn.Linear
+    logits = model(batch["input_ids"])
+    expected = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
+    torch.testing.assert_close(task.loss(model, batch).sum, expected)
+
+
 def test_training_lowers_the_loss_and_leaves_tied_weights_tied(task, train, counts_of):
     model = task.build()
     before = counts_of(task, model, "val", 8)
@@ -112,7 +147,7 @@ def test_the_experts_of_a_layer_are_not_taken_for_layers():
 
 
 def test_no_row_holds_two_documents(task):
-    assert batch_of(task)["documents"] is None
+    assert batch_of(task)["boundaries"].shape == (5,)
     samples = task.data("train")
     start = task.dataset.tokenizer.start
     rows = (samples.sample(i, None) for i in range(len(samples)))

@@ -77,7 +77,20 @@ def test_rows_are_padded_to_one_length_with_ignored_labels():
     assert batch["input_ids"].shape == batch["labels"].shape == (len(samples), 24)
     assert batch["units"] == samples.tokens == int(batch["attention_mask"].sum())
     assert (batch["labels"][~batch["attention_mask"]] == -100).all()
-    assert batch["documents"] is not None
+
+
+def test_boundaries_are_the_starts_of_rows_and_of_their_documents():
+    rows = all_rows(windows(TEXTS, 24))
+    boundaries = collate(rows, TOKENIZER.pad, 24)["boundaries"]
+    starts = [
+        24 * i + at
+        for i, row in enumerate(rows)
+        for at in range(len(row.inputs))
+        if at == 0 or row.inputs[at] == TOKENIZER.start
+    ]
+    assert len(starts) > len(rows)  # some row holds two documents
+    assert boundaries.tolist() == [*starts, 24 * len(rows)]
+    assert boundaries.dtype == torch.int32
 
 
 def labelled(row):
@@ -139,7 +152,7 @@ def test_rows_are_padded_to_the_longest_in_multiples_of_eight():
     rows = [samples.sample(i, None) for i in range(2)]
     batch = collate(rows, TOKENIZER.pad, None)
     assert batch["input_ids"].shape == (2, 32)  # the longer one has 31
-    assert batch["documents"] is None
+    assert batch["boundaries"].tolist() == [0, 32, 64]
     assert batch["units"] == 12
 
 

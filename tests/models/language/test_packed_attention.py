@@ -1,0 +1,204 @@
+"""Attention by the boundaries of documents equals attention with a mask.
+
+On a CPU, torch has no kernel for documents of unequal lengths; the fixture adds a plain one, which
+takes one document after the other. What is around the kernel is real.
+"""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from models.common.attention_kernels import _has_variable_lengths
+from models.language.config import SIZES
+from models.language.model import Block, Transformer, causal_attention, document_mask, rotary
+
+pytestmark = pytest.mark.skipif(
+    not _has_variable_lengths(), reason="torch before 2.11 has no attention by boundaries"
+)
+
+BATCH, TIME = 3, 16
+STARTS = {
+    "several documents in a row": [0, 5, 6, 16, 32, 47],
+    "one document in each row": [0, 16, 32],
+    "a document for each token": list(range(48)),
+}
+
+
+def document_by_document(boundaries, of_one, *tensors):
+    """`of_one` of the parts [heads, time, width] of each document; [tokens, heads, width]."""
+    parts = [
+        of_one(*(x[start:end].transpose(0, 1) for x in tensors))
+        for start, end in pairwise(boundaries.tolist())
+    ]
+    return [torch.cat([x.transpose(0, 1) for x in same]) for same in zip(*parts, strict=True)]
+
+
+def probabilities(q, k):
+    later = torch.ones(q.shape[1], q.shape[1], dtype=torch.bool).triu(1)
+    scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
+    return scores.masked_fill(later, -torch.inf).softmax(-1)
+
+
+def attention(q, k, v):
+    return (probabilities(q, k) @ v,)
+
+
+def attention_backward(gradient, q, k, v):
+    p, of_p = probabilities(q, k), gradient @ v.transpose(1, 2)
+    of_scores = p * (of_p - (of_p * p).sum(-1, keepdim=True)) / q.shape[-1] ** 0.5
+    return of_scores @ k, of_scores.transpose(1, 2) @ q, p.transpose(1, 2) @ gradient
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernels_of_the_cpu():
+    from torch.nn.attention import varlen
+
+    forward, backward = varlen._varlen_attn, varlen._varlen_attn_backward
+
+    @forward.register_kernel("cpu")
+    def _(q, k, v, starts, ends, max_q, max_k, is_causal, *rest):
+        assert is_causal and starts is ends and starts.dtype == torch.int32
+        assert max(starts.diff()) <= max_q == max_k
+        (out,) = document_by_document(starts, attention, q, k, v)
+        return out, q.new_zeros(q.shape[1], len(q)), torch.zeros(2, dtype=torch.uint64)
+
+    @backward.register_kernel("cpu")
+    def _(gradient, q, k, v, out, lse, starts, *rest):
+        return tuple(document_by_document(starts, attention_backward, gradient, q, k, v))
+
+
+@pytest.fixture(params=STARTS)
+def boundaries(request):
+    return torch.tensor([*STARTS[request.param], BATCH * TIME], dtype=torch.int32)
+
+
+def output_and_gradients(run, *inputs):
+    out = run(*inputs)
+    return [out, *torch.autograd.grad((out * torch.arange(out.shape[-1])).sum(), inputs)]
+
+
+def assert_equal(ours, theirs, **tolerance):
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+def test_outputs_and_gradients_equal_those_with_a_mask(boundaries):
+    given = [torch.randn(BATCH, TIME, 2, 8, requires_grad=True) for _ in range(3)]
+    mask = document_mask(boundaries, BATCH, TIME)
+    ours, theirs = (
+        output_and_gradients(lambda *qkv, d=d: causal_attention(*qkv, d, "auto"), *given)
+        for d in (boundaries, mask)
+    )
+    assert_equal(ours, theirs)
+
+
+def test_the_mask_lets_a_token_see_the_earlier_ones_of_its_document(boundaries):
+    starts = boundaries.tolist()
+    mask = document_mask(boundaries, BATCH, TIME)[:, 0]
+    for token in range(BATCH * TIME):
+        first = max(start for start in starts if start <= token)
+        row, at = divmod(token, TIME)
+        assert mask[row, at].nonzero().flatten().tolist() == [
+            seen % TIME for seen in range(first, token + 1)
+        ]
+
+
+def block_and_input(kv_heads=4):
+    torch.manual_seed(0)
+    size = SIZES["tiny"]
+    block = Block(size, kv_heads, "auto")
+    for weight in block.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    cosine, sine = rotary(TIME, size.width // size.heads, 10_000.0, torch.device("cpu"))
+    x = torch.randn(BATCH, TIME, size.width, requires_grad=True)
+    return block, x, cosine, sine
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_shared_key_heads_and_recomputation_change_nothing(boundaries, kv_heads):
+    block, x, cosine, sine = block_and_input(kv_heads)
+    mask = document_mask(boundaries, BATCH, TIME)
+    theirs = output_and_gradients(lambda x: block(x, cosine, sine, mask), x)
+    ours = output_and_gradients(lambda x: block(x, cosine, sine, boundaries), x)
+    recomputed = output_and_gradients(
+        lambda x: checkpoint(block, x, cosine, sine, boundaries, use_reentrant=False), x
+    )
+    assert_equal(ours, theirs, atol=1e-4, rtol=1e-4)
+    assert_equal(recomputed, ours)
+
+
+def test_one_graph_serves_any_number_of_documents():
+    block, x, cosine, sine = block_and_input()
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(block, backend=counter, fullgraph=True)
+    for starts in STARTS.values():
+        given = torch.tensor([*starts, BATCH * TIME], dtype=torch.int32)
+        torch._dynamo.maybe_mark_dynamic(given, 0)  # as Decoder does
+        ours = output_and_gradients(lambda x, d=given: compiled(x, cosine, sine, d), x)
+        theirs = output_and_gradients(lambda x, d=given: block(x, cosine, sine, d), x)
+        assert_equal(ours, theirs)
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
+
+
+class Operators(TorchDispatchMode):
+    """Names of the operators that were called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kv_heads", [12, 4])
+@pytest.mark.parametrize("documents", [5, 200])
+def test_on_a_gpu_the_kernel_equals_the_mask_without_waiting_for_the_gpu(documents, kv_heads):
+    size, batch, time = SIZES["124M"], 4, 1024
+    cuts = torch.randperm(batch * time)[:documents].tolist()
+    starts = sorted({*cuts, *range(0, batch * time, time)})
+    boundaries = torch.tensor([*starts, batch * time], dtype=torch.int32, device="cuda")
+    ids = torch.randint(0, size.vocabulary, (batch, time), device="cuda")
+    results = {}
+    for kernel in ("auto", "math"):
+        torch.manual_seed(0)
+        model = Transformer(size, kv_heads, kernel=kernel).cuda()
+        with Operators() as called, torch.autocast("cuda", torch.bfloat16):
+            model(ids, labels=ids, boundaries=boundaries).backward()  # loads the kernels
+        assert any("_varlen_attn" in name for name in called.names) is (kernel == "auto")
+        model.zero_grad()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(ids, labels=ids, boundaries=boundaries)
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        results[kernel] = loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
+    (loss, ours), (expected, theirs) = results["auto"], results["math"]
+    assert loss == pytest.approx(expected, rel=1e-3)
+    assert (ours - theirs).norm() / theirs.norm() < 0.02  # bfloat16 keeps 8 bits
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_flash_attention_of_one_document_equals_that_of_boundaries():
+    given = [torch.randn(2, 256, 4, 64, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+    given = [x.requires_grad_() for x in given]
+    boundaries = torch.tensor([0, 256, 512], dtype=torch.int32, device="cuda")
+    scale = torch.arange(64, device="cuda")
+    results = []
+    for documents in (boundaries, None):
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            out = causal_attention(*given, documents, "auto")
+        results.append([out, *torch.autograd.grad((out * scale).sum(), given)])
+    assert_equal(*results, atol=0.02, rtol=0.02)
