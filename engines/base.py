@@ -53,6 +53,9 @@ class World(Protocol):
     def sum(self, value: Tensor) -> Tensor:
         """The elementwise sum of `value` over ranks, on its device; the input stays unchanged."""
 
+    def sum_later(self, value: Tensor) -> Callable[[], Tensor]:
+        """Start `sum` of a `value` in host memory; the result waits for it."""
+
     def maximum(self, value: Tensor) -> Tensor:
         """The elementwise maximum of `value` over ranks; the input stays unchanged."""
 

@@ -88,6 +88,19 @@ class ProcessWorld:
         """As `World.sum`."""
         return self._reduce(value, dist.ReduceOp.SUM)
 
+    def sum_later(self, value: Tensor) -> Callable[[], Tensor]:
+        """As `World.sum_later`."""
+        if self.size == 1:
+            return lambda: value
+        total = value.clone()
+        work = dist.all_reduce(total, group=self._hosts, async_op=True)
+
+        def result() -> Tensor:
+            work.wait()
+            return total
+
+        return result
+
     def maximum(self, value: Tensor) -> Tensor:
         """As `World.maximum`."""
         return self._reduce(value, dist.ReduceOp.MAX)

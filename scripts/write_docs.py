@@ -248,6 +248,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figures loop": partial(figures, "loop", "ms/step"),
     "figures engines": partial(figures, "engines", "ms/step"),
     "figures stragglers": partial(figures, "stragglers", "ms/step"),
+    "figures agreement": partial(figures, "agreement", "ms/step"),
     "figures tracking start": partial(figures, "tracking", "ms to the first step", "first step"),
     "figures tracking step": partial(figures, "tracking", "ms a logged step", "logged step"),
     "measured tracking": partial(measured, "tracking", "first step"),
@@ -268,7 +269,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured checkpoint": partial(measured, "checkpoint", "later"),
     **{
         f"measured {name}": partial(measured, name)
-        for name in ("loop", "engines", "stragglers", "startup", "voxels")
+        for name in ("loop", "engines", "stragglers", "agreement", "startup", "voxels")
     },
 }
 

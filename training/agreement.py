@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,24 +13,36 @@ if TYPE_CHECKING:
 FLAG_BITS = 11
 _MAX_ERROR_BYTES = 1000
 
+Agreed = tuple[Mapping[str, int], int, Sequence[int]]
+"""Units, flags and counts of all ranks."""
 
-def agree(
-    world: World, units: Mapping[str, int], flags: int, counts: Sequence[int] = ()
-) -> tuple[Mapping[str, int], int, Sequence[int]]:
+
+def agree(world: World, units: Mapping[str, int], flags: int, counts: Sequence[int] = ()) -> Agreed:
     """Sum `units` and `counts` over ranks, and combine `flags` by bitwise or. Collective.
 
-    One small sum on the host: no rank waits for its device, and units are known before the forward
-    pass. All ranks pass the same terms in the same order, and equally many `counts`.
+    All ranks pass the same terms in the same order, and equally many `counts`.
     """
+    return agree_later(world, units, flags, counts)()
+
+
+def agree_later(
+    world: World, units: Mapping[str, int], flags: int, counts: Sequence[int] = ()
+) -> Callable[[], Agreed]:
+    """Start `agree`, as one small sum on the host; the result waits for the ranks. Collective."""
     assert 0 <= flags < 1 << FLAG_BITS
     if world.size == 1:
-        return units, flags, counts
+        return lambda: (units, flags, counts)
     bits = [flags >> bit & 1 for bit in range(FLAG_BITS)]
     own = torch.tensor([*bits, *counts, *units.values()], dtype=torch.int64)
-    sums = world.sum(own).tolist()
-    votes, total_counts = sums[:FLAG_BITS], sums[FLAG_BITS : FLAG_BITS + len(counts)]
-    total = dict(zip(units, sums[FLAG_BITS + len(counts) :], strict=True))
-    return total, sum(1 << bit for bit, vote in enumerate(votes) if vote), total_counts
+    total = world.sum_later(own)
+
+    def result() -> Agreed:
+        sums = total().tolist()
+        votes, rest = sums[:FLAG_BITS], sums[FLAG_BITS:]
+        agreed = sum(1 << bit for bit, vote in enumerate(votes) if vote)
+        return dict(zip(units, rest[len(counts) :], strict=True)), agreed, rest[: len(counts)]
+
+    return result
 
 
 def first_error(world: World, error: str | None) -> str | None:

@@ -31,11 +31,12 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
         forward = run.stragglers.timer
         while not run.is_over:
             micro_batches = batches.take()
-            units, actions = run.agree(micro_batches)  # requested since the last step
+            units, actions = run.agree(micro_batches)
             if actions and _act(actions, run):
                 continue  # with other batches
             if run.is_over:
                 break
+            run.agree_ahead(batches)
             run.updater.prepare(task, engine, run.step)
             accumulated = oom_fallback.run(
                 partial(accumulate, task, engine, module, micro_batches, units, forward), run.step
@@ -46,6 +47,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
             run.record(accumulated, update, batches.waited_s)
             if due := run.due():  # follows from the step number: ranks need not agree
                 _act(due, run)
+        _act(run.last_requests(), run)
         return run.finish()
     except BaseException as error:
         run.fail(error)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
 from training.accumulate import total_units
-from training.agreement import agree
+from training.agreement import Agreed, agree_later
 from training.callbacks.base import THROTTLING, Action, Callback, Outcome, Step
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
@@ -67,6 +67,7 @@ class Run:
         self._resume_point, self._constant_facts = resume_point, constant_facts
         self._stop: StopReason | None = None
         self._requests, self._has_nonfinite = Action.NOTHING, False
+        self._agreement: Callable[[], Agreed] | None = None
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
         self.updater = Updater(settings, train_plan)
         self._evaluator = Evaluator(settings, validation, forgetting, train_plan.data_start)
@@ -117,27 +118,49 @@ class Run:
     # Between steps
 
     def agree(self, micro_batches: Sequence[MicroBatch]) -> tuple[Units, Action]:
-        """Units of the global batch, and the actions requested by any rank since the last call."""
+        """Units of the global batch, and the actions that any rank requested.
+
+        One rank acts on its requests before the next step, several a step later.
+        """
         if self._is_debug and self.step == self._plan.first_step:
             self._callbacks.event("first_batch", shapes(micro_batches[0].batch))
-        flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
-        flags |= _SAVED if self._checkpoints.has_finished_write else 0
-        self._requests = Action.NOTHING
-        own = total_units(micro_batch.num_units for micro_batch in micro_batches)
-        units, agreed, times = agree(self._engine.world, own, flags, self.stragglers.own_times())
+        if self._agreement is None:
+            self._start_agreement(micro_batches)
+        assert self._agreement is not None
+        (units, agreed, times), self._agreement = self._agreement(), None
         self.stragglers.update(times)
         if not agreed:
             return units, Action.NOTHING
         if agreed & _NONFINITE:
             self._fail_nonfinite()
             return units, Action.NOTHING
-        if agreed & _SAVED:
+        if agreed & _SAVED and self._checkpoints.saved_step == self._asked_of:
             self._checkpoints.wait()
         actions = Action(agreed & ~_SAVED)
-        self._stop = stop_reason.requested(actions)
+        self._stop = self._stop or stop_reason.requested(actions)
         if self._stop and self._stop.is_resumable and not self._checkpoints.saves_on_signal:
             actions &= ~Action.SAVE
         return units, actions
+
+    def agree_ahead(self, batches: Batches) -> None:
+        """Start the agreement before the next step, so that no rank waits for others there.
+
+        It joins while this step is computed, and takes the requests up to this step.
+        """
+        if self._engine.world.size > 1:
+            self._start_agreement(batches.ahead())
+
+    def last_requests(self) -> Action:
+        """The actions requested before the last step, once the run is over."""
+        return Action.NOTHING if self._agreement is None else self.agree([])[1] & ~THROTTLING
+
+    def _start_agreement(self, micro_batches: Sequence[MicroBatch]) -> None:
+        flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
+        flags |= _SAVED if self._checkpoints.has_finished_write else 0
+        self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
+        own = total_units(micro_batch.num_units for micro_batch in micro_batches)
+        times = self.stragglers.own_times()
+        self._agreement = agree_later(self._engine.world, own, flags, times)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
         """Count a step, call the callbacks, and log it if it is due."""

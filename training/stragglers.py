@@ -76,6 +76,7 @@ class Stragglers:
         self._reported: dict[tuple[int, str], Straggler] = {}
         self._times: list[int] = []
         self._pending: _RankTimes | None = None
+        self._sent: _RankTimes | None = None
         self._slow: deque[set[tuple[int, str]]] = deque(maxlen=BLOCKS)
 
     def start(self, engine: Engine, module: Module, step: int) -> None:
@@ -107,24 +108,25 @@ class Stragglers:
         In units of UNIT_S: computing [rank], data [rank], and whole steps by the clock of rank 0,
         so that a block ends at the same step on all ranks.
         """
-        if self._pending is None:
+        self._sent, self._pending = self._pending, None
+        if self._sent is None:
             return []
         rank, size = self._world.rank, self._world.size
         times = [0] * (len(KINDS) * size + 1)
-        times[rank], times[size + rank] = self._pending.computing, self._pending.data
+        times[rank], times[size + rank] = self._sent.computing, self._sent.data
         if rank == 0:
-            times[-1] = self._pending.whole
+            times[-1] = self._sent.whole
         return times
 
     def update(self, times: Sequence[int]) -> None:
-        """Report new and former stragglers; `times` is the sum of `own_times` over ranks."""
-        if self._pending is None:
+        """Report new and former stragglers; `times` is the sum of the last `own_times`."""
+        if self._sent is None:
             return
-        pending, self._pending = self._pending, None
-        self._steps += pending.steps
+        sent, self._sent = self._sent, None
+        self._steps += sent.steps
         self._times = [a + b for a, b in zip(self._times, times, strict=True)]
         if self._steps >= BLOCK_STEPS and self._times[-1] * UNIT_S >= self._block_s:
-            self._compare(pending.step)
+            self._compare(sent.step)
             self._begin_block()
 
     def _begin_block(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class TermSums:
         """`regression`, mse or huber, is the loss of signal, latency and amplitude."""
         self._distance = F.mse_loss if regression == "mse" else _huber
         self._smoothing = smoothing
-        self._class_weight = torch.tensor(class_weight)
+        self._class_weight = tuple(class_weight)
         self._of: dict[str, Callable[[Tensor, Batch], Tensor]] = {
             "signal": self._signal,
             "exists": self._exists,
@@ -73,7 +73,7 @@ class TermSums:
         return F.cross_entropy(
             output,
             batch["target"],
-            weight=self._class_weight.to(output.device),
+            weight=_on(output.device, self._class_weight),
             ignore_index=UNKNOWN_CLASS,
             reduction="sum",
             label_smoothing=self._smoothing,
@@ -87,6 +87,12 @@ class TermSums:
 
 def _huber(output: Tensor, target: Tensor, **options: Any) -> Tensor:
     return F.huber_loss(output, target, delta=DELTA, **options)
+
+
+@lru_cache
+def _on(device: torch.device, values: tuple[float, ...]) -> Tensor:
+    """`values` on `device`, copied once: the host would wait for each copy."""
+    return torch.tensor(values, device=device)
 
 
 def _known(loss: Tensor, mask: Tensor) -> Tensor:

@@ -31,6 +31,12 @@ def test_monitor_measures_a_reading_at_each_interval():
 
 
 @pytest.mark.slow
+def test_agreement_measures_and_simulates_each_contender():
+    small = ["--processes", "2", "--steps", "4", "--rounds", "1"]
+    assert len(table_of("benchmarks.agreement", *small)) == 3 * 3
+
+
+@pytest.mark.slow
 def test_loop_overhead_measures_gearshift_and_a_bare_loop():
     rows = table_of("benchmarks.loop_overhead", *SMALL, "--micro-batch", "2", "--only", "Gearshift")
     assert [row.split(" | ")[0] for row in rows] == ["| bare PyTorch", "| Gearshift"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from engines.base import World
 from tests.training.tiny import RecordingCallback, TinyTask, TwoTermsTask, run_tiny
-from training.agreement import agree
+from training.agreement import agree, agree_later
 from training.callbacks.base import Action
 
 
@@ -43,6 +45,17 @@ def agreed(
     """The agreed values of ranks with different units, flags and further numbers."""
     rank = world.rank
     return agree(world, {"": units[rank]}, flags[rank], more[rank])
+
+
+def waits_for_the_late_rank(world: World, late_s: float) -> tuple[float, float, int]:
+    """Seconds until an agreement has started, and is there; rank 1 is late. And the sum."""
+    world.barrier()
+    time.sleep(late_s * world.rank)
+    began = time.perf_counter()
+    result = agree_later(world, {"": 1 + world.rank}, 0)
+    started_s = time.perf_counter() - began
+    units, *_ = result()
+    return started_s, time.perf_counter() - began, units[""]
 
 
 def dropout_masks(world: World, seed: int, step: int) -> list[float]:

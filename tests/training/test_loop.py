@@ -44,11 +44,11 @@ def test_a_request_to_end_ends_the_run_before_the_next_step(action, status, code
 
 
 @pytest.mark.parametrize(("action", "status", "code"), ENDS)
-def test_a_request_of_one_rank_ends_both(two_ranks, action, status, code):
+def test_a_request_of_one_rank_ends_both_a_step_later(two_ranks, action, status, code):
     for found in two_ranks.run(tiny_run, {}, {1: {2: action}}, EACH_STEP):
         outcome = found["outcome"]
-        assert (outcome.steps, outcome.status, outcome.exit_code) == (2, status, code)
-        assert list(found["saved"]) == [2]
+        assert (outcome.steps, outcome.status, outcome.exit_code) == (3, status, code)
+        assert list(found["saved"]) == [3]
         assert found["calls"][-1] == "end"
 
 
@@ -56,11 +56,25 @@ def test_other_requests_of_one_rank_are_carried_out_by_both(two_ranks):
     requests = {0: {1: Action.FREE_MEMORY}, 1: {2: Action.EVALUATE | Action.SAVE}}
     for found in two_ranks.run(tiny_run, {}, requests, EACH_STEP):
         assert found["calls"][1:7] == [
-            *("step 1", "throttled"),
-            *("step 2", "evaluated 2", "saved 2"),
-            "step 3",
+            *("step 1", "step 2", "throttled"),
+            *("step 3", "evaluated 3", "saved 3"),
         ]
         assert found["outcome"].status == "completed"
+
+
+def test_a_request_before_the_last_step_is_carried_out_after_it(two_ranks):
+    changes = EACH_STEP | {"save": {"last": False}}
+    for found in two_ranks.run(tiny_run, {}, {1: {5: Action.SAVE}}, changes):
+        assert list(found["saved"]) == [6]
+    for found in two_ranks.run(tiny_run, {}, {1: {5: Action.SIGNAL | Action.SAVE}}, changes):
+        assert (found["outcome"].steps, found["outcome"].exit_code) == (6, 75)
+        assert list(found["saved"]) == [6]
+
+
+def test_news_of_a_finished_write_do_not_make_ranks_wait_for_a_later_one(two_ranks):
+    changes = EACH_STEP | {"save": {"every": 1, "async": True}}
+    for found in two_ranks.run(tiny_run, {}, {}, changes):
+        assert found["calls"][1:6] == ["step 1", "step 2", "saved 1", "step 3", "saved 2"]
 
 
 @pytest.mark.parametrize("sample", [4, 5, 6])
@@ -71,6 +85,9 @@ def test_a_loss_that_one_rank_finds_infinite_ends_both_with_one_reason(two_ranks
     assert first["outcome"].status == second["outcome"].status == "failed"
     assert first["saved"] == second["saved"] == {}
     assert "loss inf" in first["outcome"].reason or sample % 4 == 0
+    alone = run_tiny(one_rank(), TinyTask(**task), **EACH_STEP)
+    steps = [o.reason.partition(" at ")[2] for o in (first["outcome"], alone.outcome)]
+    assert steps[0] == steps[1]  # that of the fault, though found a step later
 
 
 def test_a_loss_that_one_rank_finds_infinite_is_skipped_by_both(two_ranks):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from tests.engines.pool import Pool
 from tests.training.uneven import train
-from training.stragglers import median_without
+from training.callbacks.callback_list import CallbackList
+from training.stragglers import UNIT_S, Stragglers, median_without
 
 SLOW = {"times": 12, "steps": 2000, "until": 1}
 READS = {"reads": 20, "steps": 2000, "until": 1}
@@ -50,6 +54,24 @@ def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
             process.kill()
             process.wait()
     assert reported(first) == []
+
+
+def test_times_of_a_step_that_is_logged_during_an_agreement_wait_for_the_next_one():
+    world = SimpleNamespace(rank=0, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a")
+    engine = SimpleNamespace(world=world, gathers_weights=False)
+    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([]))
+    stragglers.start(engine, nn.Linear(1, 1), 0)
+
+    def log(step: int) -> None:
+        stragglers.note(SimpleNamespace(step=step, data_time_s=0.0, step_time_s=float(step)))
+
+    log(1)  # left out: it compiles
+    log(2)
+    sent = stragglers.own_times()
+    log(3)
+    stragglers.update(sent)
+    times = [sent[-1] * UNIT_S, stragglers.own_times()[-1] * UNIT_S]
+    assert times == pytest.approx([2, 3])
 
 
 @pytest.mark.parametrize("times", [[1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 1.0, 4.0, 4.0], [1.0] * 5])

@@ -14,7 +14,7 @@ from engines.base import OptimizerSpec, World
 from engines.catalog import build_engine
 from tests.engines.parity import Case, options
 from tests.training.tiny import RecordingCallback
-from training.agreement import agree
+from training.agreement import agree_later
 from training.callbacks.base import Step
 from training.callbacks.callback_list import CallbackList
 from training.step_metrics import RunMetrics
@@ -55,7 +55,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     )
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(net, spec, list(net))
-    record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 2, "fp32")
+    record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 1, "fp32")
     found = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([recorder]), block_s=0.1)
     found.start(made, module, 0)
     record.start(world.device)
@@ -70,7 +70,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
             began = time.perf_counter()
             rows = read(phase.get("reads", 1) if world.rank == 1 else 1)
             data_s = time.perf_counter() - began
-            found.update(agree(world, {}, 0, found.own_times())[2])
+            agreement = agree_later(world, {}, 0, found.own_times())
             with made.accumulate(last=True):
                 with found.timer:
                     loss = module(rows).square().mean()
@@ -79,6 +79,7 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
             step_result = Step(step, loss.detach(), {}, 1, update.norm, 0.1, False, None, data_s)
             if record.add(step_result):
                 found.note(record.line(world))
+            found.update(agreement()[2])
     made.close()
     assert all(facts["host"] == socket.gethostname() for _, facts in recorder.events), (
         recorder.events

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +41,8 @@ class Batches:
         `watch` is entered while waiting for a batch.
         """
         self.waited_s = 0.0
-        """Seconds of the last `take`."""
+        """Seconds since the start of the last `take`, in it and in `ahead`."""
+        self._ahead: list[MicroBatch] = []
         self._plan = train_plan
         self._world = world
         self._order = order
@@ -94,17 +96,28 @@ class Batches:
         requests = _Requests(self._order, self._plan, self._world)
         self._source.begin(requests, self.workers if workers is None else workers)
         self._arriving = iter(self._source)
+        self._ahead = []
 
     def take(self) -> list[MicroBatch]:
         """The micro-batches of the next step, on the device or being copied to it.
 
         Raises DataError for a bad sample, and RuntimeError if a worker died.
         """
-        began = time.perf_counter()
-        device = self._world.device
-        taken = [_moved(next(self._arriving), device) for _ in range(self.accumulation)]
-        self.waited_s = time.perf_counter() - began
+        self.waited_s = 0.0
+        taken, self._ahead = self._ahead or self._arrived(), []
         return taken
+
+    def ahead(self) -> Sequence[MicroBatch]:
+        """What the next `take` will return; empty after the last step. Raises as `take`."""
+        self._ahead = self._ahead or self._arrived()
+        return self._ahead
+
+    def _arrived(self) -> list[MicroBatch]:
+        began = time.perf_counter()
+        loaded = islice(self._arriving, self.accumulation)
+        arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
+        self.waited_s += time.perf_counter() - began
+        return arrived
 
     def close(self) -> None:
         """End the workers."""

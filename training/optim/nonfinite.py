@@ -35,6 +35,8 @@ class Nonfinite:
         self._most = int(policy.removeprefix("skip ")) if policy != "stop" else 0
         self._unchecked: list[tuple[int, Tensor, Update]] = []
         self._checked: dict[int, tuple[float, float]] = {}
+        """Of the last two checks: ranks agree on an error a step after one of them found it."""
+        self._newest: dict[int, tuple[float, float]] = {}
         self._in_a_row = 0
         self._error: str | None = None
 
@@ -63,13 +65,15 @@ class Nonfinite:
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
-            self._checked = {
+            self._checked = self._newest
+            self._newest = {
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
                 step: (loss, 0.0 if update.skipped else norm)
                 for step, loss, norm, update in zip(
                     steps, _numbers(losses), norms, updates, strict=True
                 )
             }
+            self._checked = self._checked | self._newest
             self._unchecked.clear()
         return self._error is not None or any(
             not _is_sound(*values) for values in self._checked.values()

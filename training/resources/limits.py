@@ -86,6 +86,8 @@ class LimitEnforcer(Callback):
         if self._incident is not None and self._incident.settling:
             self._incident.settling -= 1
             return Action.NOTHING if self._incident.settling else self._check_settled()
+        if self._incident is not None:
+            return Action.NOTHING  # ranks act on its request a step later
         reading = self._monitor.take()
         return Action.NOTHING if reading is None else self._check(reading)
 

@@ -64,6 +64,18 @@ def test_two_ranks_together_take_the_samples_of_one(taken_in_process):
         assert rows(first.take()) + rows(second.take()) == step
 
 
+def test_batches_seen_ahead_are_those_taken_next(taken_in_process):
+    source = batches(first_step=3)
+    assert [rows(source.take()), rows(source.ahead()), rows(source.take())] == [
+        *taken_in_process[3:5],
+        taken_in_process[4],
+    ]
+    source.ahead()
+    source.begin(4)
+    assert [rows(source.take()) for _ in range(2)] == taken_in_process[4:]
+    assert source.ahead() == []
+
+
 def test_micro_batches_have_their_units():
     for micro in batches().take():
         assert micro.num_units == int(micro.batch["mask"].sum())

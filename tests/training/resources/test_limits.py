@@ -90,6 +90,12 @@ def test_one_critical_reading_requests_throttling_at_once(machine: Machine, read
     assert machine.step(reading) == Action.FREE_MEMORY
 
 
+def test_until_ranks_act_on_a_request_no_other_one_is_made(machine: Machine):
+    assert [machine.step(FULL), machine.step(FULL)] == [Action.FREE_MEMORY, Action.NOTHING]
+    assert machine.throttled(CALM) == Action.NOTHING
+    assert machine.step(FULL) == Action.FREE_MEMORY
+
+
 def test_a_machine_still_critical_after_throttling_saves_and_ends(machine: Machine):
     machine.step(FULL)
 

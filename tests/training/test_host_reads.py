@@ -1,0 +1,83 @@
+"""The host queues a step without waiting for the device; what is left is listed here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+from engines.catalog import ENGINES, missing
+from models.base import Loss
+from models.catalog import FAMILIES
+from tests.training import host_reads
+from tests.training.tiny import TinyTask
+
+RUNS = [(family, ()) for family in FAMILIES] + [
+    pytest.param("eeg_text", ("model.stage=encoder",), marks=pytest.mark.slow),
+    ("language", ("train.ema=0.9", "memory.activation_checkpointing=full")),
+]
+
+
+@pytest.mark.parametrize(("family", "sets"), RUNS)
+def test_a_step_of_a_family_reads_nothing_from_its_device(tmp_path, family, sets):
+    assert host_reads.of_a_family(tmp_path, family, *sets) == {}
+
+
+class ReadingTask(TinyTask):
+    """A task that reads its device: by `if`, a copy each way, and a new number."""
+
+    channels_last = False
+    by_mask = False
+
+    def loss(self, model, batch):
+        error = model(batch["x"]).square()
+        if self.by_mask:
+            error = error[error > 1]
+        if error.sum() > 0:
+            error = error + 1
+        scale = torch.tensor(1.0, device=error.device)
+        return Loss(error.sum() * scale, {"mean": error.mean().cpu().to(error.device)})
+
+
+def test_each_read_of_each_micro_batch_is_counted(tmp_path):
+    task = ReadingTask(dtype=torch.float32)
+    reads = host_reads.of_a_family(tmp_path, "language", task=task, accumulation=2)
+    assert reads == {"tests/training/test_host_reads.py:loss": 4 * 2}
+    task.by_mask = True
+    with pytest.raises(DynamicOutputShapeException):
+        host_reads.of_a_family(tmp_path, "language", task=task, accumulation=2)
+
+
+SETTINGS = [
+    ((), "fp16", {"engines/optimizer_step.py:_fp16": 1}),
+    (
+        ("train.on_nonfinite=skip 3",),
+        "fp32",
+        {
+            "training/optim/nonfinite.py:_are_finite": 1,
+            "training/optim/nonfinite.py:_take_or_skip": 2,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("sets", "precision", "expected"), SETTINGS)
+def test_only_loss_scaling_and_skipping_wait_in_each_step(tmp_path, sets, precision, expected):
+    assert host_reads.of_a_family(tmp_path, "language", *sets, precision=precision) == expected
+
+
+ON_CPU = {
+    "training/agreement.py:result": 1,  # of host memory on every device
+    "training/optim/nonfinite.py:_numbers": 2,  # with other devices, after 50 steps
+}
+AVERAGE = {"engines/optimizer_step.py:average": 1}
+"""Which gradients there are: host memory on every device."""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_add_no_read_to_those_of_their_library(two_ranks, engine):
+    if absent := missing(ENGINES[engine]):
+        pytest.skip(f"{absent[0]} is not installed")
+    for reads in two_ranks.run(host_reads.of_an_engine, engine):
+        ours = {where: n for where, n in reads.items() if not where.startswith("deepspeed/")}
+        assert ours == ON_CPU | (AVERAGE if engine == "local" else {})
