@@ -101,6 +101,8 @@ class Options:
     compile: bool = False
     activation_checkpointing: int = 0
     """0: no block; 1: every block; n: every n-th block."""
+    keep_products: bool = False
+    """Whether such a block keeps the outputs of matrix products and of attention."""
     channels_last: bool = False
     hybrid_shard: bool = False
     """fsdp: shard within each node, and replicate across nodes."""

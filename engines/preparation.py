@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,25 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
 from engines.base import EngineError, OptimizerSpec, Options, World
 from engines.precision import autocast_inside
+
+_aten = torch.ops.aten
+_PRODUCTS = [
+    *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default),
+    *(_aten.convolution.default, _aten._scaled_dot_product_cudnn_attention.default),
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+]
+_Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+"""Around the forward pass of a block, and around its recomputation."""
 
 
 def change_forward(
@@ -31,7 +46,7 @@ def change_forward(
     block is compiled alone, without what comes before and after all blocks: blocks of one kind
     share their graphs, and gradients are averaged while those of earlier blocks are computed.
     """
-    checkpoint_blocks(blocks, options.activation_checkpointing)
+    checkpoint_blocks(blocks, options.activation_checkpointing, options.keep_products)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)
     autocast_inside(model, options.precision, device)
@@ -85,35 +100,45 @@ def move_to_device(model: Module, world: World) -> None:
             dist.broadcast(tensor.detach(), 0)
 
 
-def checkpoint_blocks(blocks: Sequence[Module], every: int) -> None:
+def checkpoint_blocks(blocks: Sequence[Module], every: int, keep_products: bool = False) -> None:
     """Activation checkpointing of each `every`-th block; 0: of none.
 
-    Only the instances' `forward` is replaced: no module is added, no name changes.
+    `keep_products`: the outputs of matrix products, convolutions and attention are kept. Only the
+    instances' `forward` is replaced: no module is added, no name changes.
     """
     for block in blocks[every - 1 :: every] if every else ():
-        block.forward = partial(_checkpointed, block, block.forward)
+        block.forward = partial(_checkpointed, block, keep_products, block.forward)
 
 
-def _checkpointed(block: Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(
+    block: Module, keep_products: bool, forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    if torch.compiler.is_compiling() or not any(True for _ in block.buffers()):
-        # The compiler supports no contexts around the recomputation except its own.
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    contexts = partial(_contexts, block)
+    # The compiler supports no contexts around the recomputation except its own.
+    has_buffers = not torch.compiler.is_compiling() and any(True for _ in block.buffers())
+    contexts: Callable[[], _Contexts] = _keep_products if keep_products else noop_context_fn
+    if has_buffers:
+        contexts = partial(_keep_buffers, block, contexts)
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-def _contexts(block: Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _buffers_kept(block)
+def _keep_products() -> _Contexts:
+    return create_selective_checkpoint_contexts(_PRODUCTS)
+
+
+def _keep_buffers(block: Module, inner: Callable[[], _Contexts]) -> _Contexts:
+    forward, recomputation = inner()
+    return forward, _buffers_kept(block, recomputation)
 
 
 @contextmanager
-def _buffers_kept(block: Module) -> Iterator[None]:
+def _buffers_kept(block: Module, inner: AbstractContextManager[Any]) -> Iterator[None]:
     """Restore statistics and counters: the recomputation is not a second forward pass."""
     before = [(buffer, buffer.clone()) for buffer in block.buffers()]
     try:
-        yield
+        with inner:
+            yield
     finally:
         with torch.no_grad():
             for buffer, value in before:

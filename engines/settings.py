@@ -30,7 +30,7 @@ class Engine(Section):
     threads: Annotated[int | None, Field(ge=1)] = None
     """CPU threads per process. Default: an equal share of the cores."""
     bind_cores: bool = False
-    """Pin each process to its share of the cores (Linux)."""
+    """Pin each process to its share of the physical cores, near its GPU (Linux)."""
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds that a rank waits for another rank before the run fails."""
     max_restarts: Annotated[int, Field(ge=0)] = 0
@@ -47,16 +47,18 @@ class Memory(Section):
     activation_checkpointing: Annotated[
         str,
         Field(
-            pattern=r"^(none|full|every [1-9][0-9]*)$",
-            json_schema_extra={"allowed": "none, full, or such as 'every 2'"},
+            pattern=r"^(none|full|selective|every [1-9][0-9]*)$",
+            json_schema_extra={"allowed": "none, selective, full, or such as 'every 2'"},
         ),
     ] = "none"
-    """Recompute activations in the backward pass: none, full, or `every N` (one of N blocks)."""
+    """Recompute activations in the backward pass: none, full, `every N` (one of N blocks), or
+    selective (all but the outputs of matrix products, convolutions and attention)."""
     reduce_each_micro_batch: Annotated[bool, Field(json_schema_extra=_FSDP)] = False
     """fsdp: average gradients after each micro-batch: less memory, more communication.
     fsdp-offload always does."""
-    attention: Literal["auto", "flash", "efficient", "math"] = "auto"
-    """Kernel of scaled dot-product attention; flash falls back to another if unavailable."""
+    attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = "auto"
+    """Kernel of scaled dot-product attention; flash and cudnn fall back to another if they cannot
+    run."""
     return_freed: bool = False
     """Return freed host memory to the system at once (Linux): lower peak on a CPU, slower steps."""
     empty_cache_every: Annotated[

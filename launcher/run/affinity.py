@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence, Set
+from contextlib import suppress
+from pathlib import Path
 
 from engines.base import EngineError
 from launcher.config.schema import Settings
 
 VARIABLE = "OMP_NUM_THREADS"
+_SYS = Path("/sys")
+_SIBLINGS = "devices/system/cpu/cpu{}/topology/thread_siblings_list"
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+"""A folder for each GPU, named by its address on the bus, in the order of CUDA."""
 _SPINS = "GOMP_SPINCOUNT"
 _POLICY = "OMP_WAIT_POLICY"
 
@@ -73,10 +79,52 @@ def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
         return
     if not hasattr(os, "sched_setaffinity"):
         raise EngineError("engine.bind_cores: this system cannot pin processes to cores")
-    cores = sorted(os.sched_getaffinity(0))
+    available = os.sched_getaffinity(0)
     ranks = int(environ.get("LOCAL_WORLD_SIZE", 1))
-    if ranks > 1 and len(cores) <= (os.cpu_count() or 1) // ranks:
+    if ranks > 1 and len(available) <= (os.cpu_count() or 1) // ranks:
         return  # Slurm has pinned it already
-    share = max(1, len(cores) // ranks)
-    first = int(environ.get("LOCAL_RANK", 0)) * share % len(cores)
-    os.sched_setaffinity(0, cores[first : first + share])
+    siblings = [_processors(_SYS / _SIBLINGS.format(n)) for n in available]
+    known = {frozenset(one & available) for one in siblings if one}
+    cores = sorted(known or [frozenset({n}) for n in available], key=min)
+    near = _near_gpus(environ) if settings.device in ("auto", "cuda") else []
+    os.sched_setaffinity(0, share(cores, near, int(environ.get("LOCAL_RANK", 0)), ranks))
+
+
+def share(
+    cores: Sequence[Set[int]], near: Sequence[Set[int]], rank: int, ranks: int
+) -> frozenset[int]:
+    """The processors of local rank `rank` of `ranks`: whole cores, near its GPU if possible.
+
+    `cores` are the processors of each physical core, `near` those beside the GPU of each rank;
+    ranks whose GPUs are beside the same ones share these evenly.
+    """
+    # A scheduler may show each rank its own GPU only: then the others' are unknown.
+    nodes = [frozenset(near[one] if len(near) >= ranks else ()) for one in range(ranks)]
+    mine = [core for core in cores if core & nodes[rank]]
+    peers = [one for one in range(ranks) if nodes[one] == nodes[rank]]
+    if not mine:
+        mine, peers = list(cores), list(range(ranks))
+    count = max(1, len(mine) // len(peers))
+    first = peers.index(rank) * count % len(mine)
+    return frozenset().union(*mine[first : first + count])
+
+
+def _near_gpus(environ: Mapping[str, str]) -> list[Set[int]]:
+    """The processors beside each visible NVIDIA GPU; empty where the driver does not show it."""
+    gpus = sorted(_DRIVER.glob("*")) if _DRIVER.is_dir() else []
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "")
+    numbers = visible.split(",") if visible else [str(index) for index in range(len(gpus))]
+    if not all(number.isdecimal() and int(number) < len(gpus) for number in numbers):
+        return []
+    names = [gpus[int(number)].name for number in numbers]
+    return [_processors(_SYS / f"bus/pci/devices/{n}/local_cpulist") for n in names]
+
+
+def _processors(path: Path) -> set[int]:
+    """The numbers in a list of Linux, such as 0-3,8; none if there is no such file."""
+    found: set[int] = set()
+    with suppress(OSError):
+        for part in filter(None, path.read_text().strip().split(",")):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    return found

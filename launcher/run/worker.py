@@ -214,6 +214,7 @@ def _engine_options(settings: Settings, resolved: Resolved, task: Task) -> Optio
         precision=settings.precision,
         compile=settings.compile == "on",
         activation_checkpointing=_checkpoint_every(settings.memory.activation_checkpointing),
+        keep_products=settings.memory.activation_checkpointing == "selective",
         channels_last=task.channels_last,
         hybrid_shard=settings.engine.hybrid_shard,
         reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
@@ -225,8 +226,8 @@ def _engine_options(settings: Settings, resolved: Resolved, task: Task) -> Optio
 
 
 def _checkpoint_every(setting: str) -> int:
-    """`none`, `full` or `every N` as a number: 0, 1 or N."""
-    named = {"none": 0, "full": 1}
+    """`none`, `full`, `selective` or `every N` as a number: 0, 1, 1 or N."""
+    named = {"none": 0, "full": 1, "selective": 1}
     return named[setting] if setting in named else int(setting.removeprefix("every "))
 
 

@@ -16,21 +16,24 @@ KERNELS = {
     # kernel, and where that cannot run either, to the plain one. See takes_boundaries.
     "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "efficient": [SDPBackend.EFFICIENT_ATTENTION],
+    "cudnn": [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
     "math": [SDPBackend.MATH],
 }
-"""By value of memory.attention; `auto` leaves the choice to torch."""
+"""By value of memory.attention, the first that can run; `auto` leaves the choice to torch."""
 
 
 def attention_kernel(name: str) -> AbstractContextManager[None]:
     """Restrict attention inside the context to the kernel `name`, a value of memory.attention."""
-    return nullcontext() if name == "auto" else sdpa_kernel(KERNELS[name])
+    if name == "auto":
+        return nullcontext()
+    return sdpa_kernel(KERNELS[name], set_priority=name == "cudnn")  # torch prefers it to none
 
 
 def check_kernel(name: str, device: torch.device) -> None:
     """Raise DataError if `device` has no kernel of that name."""
-    if name == "efficient" and device.type != "cuda":
+    if name in ("efficient", "cudnn") and device.type != "cuda":
         raise DataError(
-            f"memory.attention 'efficient' has no kernel on {device.type}",
+            f"memory.attention '{name}' has no kernel on {device.type}",
             where="memory.attention",
             allowed="auto, flash, math",
             fix="--set memory.attention=auto",

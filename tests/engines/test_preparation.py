@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.base import Options, World
 from engines.catalog import build_engine
@@ -56,11 +57,34 @@ def test_every_nth_block_recomputes_its_activations(every: int, expected: list[i
     assert list(net.state_dict()) == names
 
 
-def test_recomputation_has_the_same_dropout_and_updates_buffers_once() -> None:
+class Products(TorchDispatchMode):
+    """Counts the matrix products with a bias; backward itself computes none."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.addmm.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("keeps", "recomputed"), [(False, 6), (True, 0)])
+def test_selective_checkpointing_computes_no_product_again(keeps: bool, recomputed: int) -> None:
+    net = Net()
+    options = Options(activation_checkpointing=1, keep_products=keeps)
+    change_forward(net, list(net.blocks), options, CPU)
+    loss = net(torch.zeros(1, 12, dtype=torch.int64)).sum()
+    with Products() as products:
+        loss.backward()
+    assert products.count == recomputed
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_recomputation_has_the_same_dropout_and_updates_buffers_once(keeps: bool) -> None:
     def run(every: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
         block = nn.Sequential(Block(), nn.Dropout(0.5))
-        change_forward(block, [block], Options(activation_checkpointing=every), CPU)
+        options = Options(activation_checkpointing=every, keep_products=keeps)
+        change_forward(block, [block], options, CPU)
         x = torch.ones(1, 12, 16, requires_grad=True)
         block(x).sum().backward()
         return x.grad, block[0].calls

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from models.base import DataError
 from training.data.samples import MicroBatch
@@ -46,6 +48,8 @@ class Batches:
         self._plan = train_plan
         self._world = world
         self._order = order
+        # Copies on a stream of their own take place while the GPU computes.
+        self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
         self._source = RequestLoader(
             samples, _Requests(order, train_plan, world), world, loader, watch
         )
@@ -105,6 +109,12 @@ class Batches:
         """
         self.waited_s = 0.0
         taken, self._ahead = self._ahead or self._arrived(), []
+        if self._copies is not None:
+            computing = torch.cuda.current_stream(self._world.device)
+            computing.wait_stream(self._copies)
+            for tensor in tree_leaves([micro_batch.batch for micro_batch in taken]):
+                if isinstance(tensor, torch.Tensor):
+                    tensor.record_stream(computing)  # its memory is in use until then
         return taken
 
     def ahead(self) -> Sequence[MicroBatch]:
@@ -115,7 +125,8 @@ class Batches:
     def _arrived(self) -> list[MicroBatch]:
         began = time.perf_counter()
         loaded = islice(self._arriving, self.accumulation)
-        arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
+        with nullcontext() if self._copies is None else torch.cuda.stream(self._copies):
+            arrived = [_moved(micro_batch, self._world.device) for micro_batch in loaded]
         self.waited_s += time.perf_counter() - began
         return arrived
 

@@ -274,5 +274,6 @@ def test_settings_load_nothing_heavy():
 
 
 def test_an_unavailable_attention_kernel_is_an_error():
-    with pytest.raises(DataError, match=r"memory\.attention 'efficient' has no kernel on cpu"):
-        AbrTask(Model(), Data(), Context(0, 0.2, None, torch.device("cpu"), "efficient"))
+    for kernel in ("efficient", "cudnn"):
+        with pytest.raises(DataError, match=rf"memory\.attention '{kernel}' has no kernel on cpu"):
+            AbrTask(Model(), Data(), Context(0, 0.2, None, torch.device("cpu"), kernel))
