@@ -117,18 +117,19 @@ def _checkpointed(
         return forward(*args, **kwargs)
     # The compiler supports no contexts around the recomputation except its own.
     has_buffers = not torch.compiler.is_compiling() and any(True for _ in block.buffers())
-    contexts: Callable[[], _Contexts] = _keep_products if keep_products else noop_context_fn
     if has_buffers:
-        contexts = partial(_keep_buffers, block, contexts)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+        kwargs["context_fn"] = partial(_keep_buffers, block, keep_products)
+    elif keep_products:
+        kwargs["context_fn"] = _keep_products
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _keep_products() -> _Contexts:
     return create_selective_checkpoint_contexts(_PRODUCTS)
 
 
-def _keep_buffers(block: Module, inner: Callable[[], _Contexts]) -> _Contexts:
-    forward, recomputation = inner()
+def _keep_buffers(block: Module, keep_products: bool) -> _Contexts:
+    forward, recomputation = _keep_products() if keep_products else noop_context_fn()
     return forward, _buffers_kept(block, recomputation)
 
 

@@ -31,6 +31,7 @@ class Case:
     steps: int = 20
     precision: Precision = "fp32"
     activation_checkpointing: int = 0
+    keep_products: bool = False
     clip_norm: float | None = 0.5
     lr: float = 3e-3
     overflow_at: int | None = None
@@ -38,6 +39,7 @@ class Case:
     gradient_error: float = 1.0
     """A factor on gradients, as a faulty engine would apply."""
     compile: bool = False
+    seed: int = 0
     nodes: int | None = None
     """Simulated nodes, with a replica of the shards on each."""
     reduce_each_micro_batch: bool = False
@@ -156,6 +158,7 @@ def options(case: Case, world: World) -> Options:
         precision=case.precision,
         activation_checkpointing=case.activation_checkpointing,
         compile=case.compile,
+        keep_products=case.keep_products,
         hybrid_shard=case.nodes is not None,
         reduce_each_micro_batch=case.reduce_each_micro_batch,
         ds_config=json.loads(text),
@@ -192,7 +195,7 @@ def _allow_fp16_on_cpu() -> None:
 def train(world: World, case: Case) -> Outcome:
     """Take the steps of `case` as the training loop would. Collective."""
     world.local_size = world.size // (case.nodes or 1)
-    with prepared(world, case) as (engine, module):
+    with prepared(world, case, case.seed) as (engine, module):
         steps = range(1, case.steps + 1)
         return outcome(engine, [one_step(world, engine, module, case, step) for step in steps])
 
