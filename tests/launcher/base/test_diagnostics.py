@@ -157,7 +157,7 @@ error: optim.clip_norm 'none' is text, not a number
         """
 error: 'engine' is a section, not a setting: it cannot be 'zero2'
   where         mine.yaml:1 engine
-  allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, ds_config
+  allowed       name, nproc, threads, bind_cores, timeout_s, max_restarts, hybrid_shard, ds_config
   fix           engine.name: zero2
 """,
     ),
