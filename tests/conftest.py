@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 _cache = TemporaryDirectory(prefix="gearshift-tests-")
 os.environ["GEARSHIFT_CACHE"] = _cache.name
 
-# Before anything imports torch: tests share the cores with the processes they start.
+# Before anything imports torch: tests share the cores with the processes they start. With a test
+# process on each core, two threads take longer than one.
 affinity.limit_spinning(os.environ)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Background jobs of a script ignore Ctrl-C, and so do the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
