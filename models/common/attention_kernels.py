@@ -26,7 +26,7 @@ def attention_kernel(name: str) -> AbstractContextManager[None]:
     """Restrict attention inside the context to the kernel `name`, a value of memory.attention."""
     if name == "auto":
         return nullcontext()
-    return sdpa_kernel(KERNELS[name], set_priority=name == "cudnn")  # torch prefers it to none
+    return sdpa_kernel(KERNELS[name], set_priority=name == "cudnn")  # which torch tries last
 
 
 def check_kernel(name: str, device: torch.device) -> None:
