@@ -12,13 +12,20 @@ from models.catalog import FAMILIES
 from tests.training import host_reads
 from tests.training.tiny import TinyTask
 
-RUNS = [(family, ()) for family in FAMILIES] + [
-    pytest.param("eeg_text", ("model.stage=encoder",), marks=pytest.mark.slow),
-    ("language", ("train.ema=0.9", "memory.activation_checkpointing=full")),
-]
+
+def runs() -> list:
+    """Families with settings; image and signal families take seconds each."""
+    others = [
+        ("eeg_text", ("model.stage=encoder",)),
+        ("language", ("train.ema=0.9", "memory.activation_checkpointing=full")),
+    ]
+    return [
+        pytest.param(family, sets, marks=[pytest.mark.slow] if family != "language" else [])
+        for family, sets in [*((family, ()) for family in FAMILIES), *others]
+    ]
 
 
-@pytest.mark.parametrize(("family", "sets"), RUNS)
+@pytest.mark.parametrize(("family", "sets"), runs())
 def test_a_step_of_a_family_reads_nothing_from_its_device(tmp_path, family, sets):
     assert host_reads.of_a_family(tmp_path, family, *sets) == {}
 

@@ -182,7 +182,7 @@ error: save.every 0 is out of range
         """
 error: memory.activation_checkpointing 'every two' is not understood
   where         mine.yaml:1 memory.activation_checkpointing (overrides none from ds_configs/models/language.yaml:N)
-  allowed       none, full, or such as 'every 2'
+  allowed       none, selective, full, or such as 'every 2'
 """,
     ),
     (
