@@ -80,20 +80,19 @@ def no_group_left_open() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def worlds() -> Iterator[dict[int, Pool]]:
     """Worlds of one and two processes, which have imported everything after their first test."""
-    from tests.engines.pool import Pool  # imports torch, which most tests do without
-
-    pools = {size: Pool(size) for size in (1, 2)}
-    yield pools
-    for pool in pools.values():
-        pool.close()
+    yield from _pools("cpu")
 
 
 @pytest.fixture(scope="session")
 def gpu_worlds() -> Iterator[dict[int, Pool]]:
     """Worlds of one and two GPUs."""
-    from tests.engines.pool import Pool
+    yield from _pools("cuda")
 
-    pools = {size: Pool(size, "cuda") for size in (1, 2)}
+
+def _pools(device: str) -> Iterator[dict[int, Pool]]:
+    from tests.engines.pool import Pool  # imports torch, which most tests do without
+
+    pools = {size: Pool(size, device) for size in (1, 2)}
     yield pools
     for pool in pools.values():
         pool.close()

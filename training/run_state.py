@@ -68,6 +68,8 @@ class Run:
         self._stop: StopReason | None = None
         self._requests, self._has_nonfinite = Action.NOTHING, False
         self._agreement: Callable[[], Agreed] | None = None
+        self._asked_of: int | None = None
+        """The step saved last when the agreement was started."""
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
         self.updater = Updater(settings, train_plan)
         self._evaluator = Evaluator(settings, validation, forgetting, train_plan.data_start)

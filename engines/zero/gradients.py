@@ -67,7 +67,10 @@ class PassGradients:
         if _offloads(zero):
             zero.reset_cpu_buffers()
         for gathered in (zero.averaged_gradients, getattr(zero, "all_grad_tensors", {})):
-            gathered.clear() if _is_stage3(zero) else gathered.update(dict.fromkeys(gathered))
+            if _is_stage3(zero):
+                gathered.clear()
+            else:
+                gathered.update(dict.fromkeys(gathered))
         self._is_first = True
 
     def _reduce_all(self, *args: Any, **kwargs: Any) -> None:

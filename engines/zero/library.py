@@ -48,7 +48,7 @@ def load(kind: str) -> ModuleType:
             raise EngineError(f"deepspeed cannot be imported: {error}") from error
     log = logging.getLogger("DeepSpeed")
     log.setLevel(max(log.level, logging.WARNING))
-    if tuple(map(int, deepspeed.__version__.split(".")[:3])) < tuple(map(int, OLDEST.split("."))):
+    if _numbers(deepspeed.__version__) < _numbers(OLDEST):
         raise EngineError(
             f"deepspeed {deepspeed.__version__} is installed; the zero engines need {OLDEST} or "
             f"newer:  pip install 'deepspeed>={OLDEST}'"
@@ -60,6 +60,11 @@ def load(kind: str) -> ModuleType:
     # DeepSpeed uses deprecated names of torch; a user cannot change that.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers of a release; builds from source append a text such as +1a2b3c."""
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def _check_accelerator(deepspeed: ModuleType, kind: str) -> None:

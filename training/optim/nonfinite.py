@@ -65,15 +65,14 @@ class Nonfinite:
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
             norms = _numbers([update.norm for update in updates])
-            self._checked = self._newest
-            self._newest = {
+            newest = {
                 # fp16 skips a step when the loss scale is too large: not an error of the gradients.
                 step: (loss, 0.0 if update.skipped else norm)
                 for step, loss, norm, update in zip(
                     steps, _numbers(losses), norms, updates, strict=True
                 )
             }
-            self._checked = self._checked | self._newest
+            self._checked, self._newest = self._newest | newest, newest
             self._unchecked.clear()
         return self._error is not None or any(
             not _is_sound(*values) for values in self._checked.values()

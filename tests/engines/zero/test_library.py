@@ -67,3 +67,12 @@ def test_the_catalogue_imports_no_deepspeed() -> None:
     script += "from engines.zero import config, config_file, config_keys\n"
     script += "assert not {'torch', 'deepspeed'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_deepspeed_that_is_too_old_is_refused(monkeypatch):
+    deepspeed = load("cpu")
+    monkeypatch.setattr(deepspeed, "__version__", "0.19.7")
+    with pytest.raises(EngineError, match=r"deepspeed 0\.19\.7 is installed; .* 0\.19\.8 or"):
+        load("cpu")
+    monkeypatch.setattr(deepspeed, "__version__", "0.19.8+1a2b3c")
+    load("cpu")
