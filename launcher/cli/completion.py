@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
@@ -14,29 +15,7 @@ from launcher.config.options import Option, choices, names
 
 _TOOL = "gearshift"
 _ZSH_SPEC = re.compile(r"\]:([^\n]*?):\(([^()\n]*)\)")
-_BASH = """
-# Readline splits words at ':' and '=': pass whole words to shtab, and remove the part that readline
-# keeps from the results.
-_gearshift() {
-  local line=${COMP_LINE:0:COMP_POINT} word kept breaks=
-  local -a COMP_WORDS
-  local -i COMP_CWORD
-  word=${line##*[[:space:]]}
-  read -ra COMP_WORDS <<<"${line%"$word"}"
-  case $word in --*=*) COMP_WORDS+=("${word%%=*}") word=${word#*=} ;; esac
-  COMP_CWORD=${#COMP_WORDS[@]}
-  COMP_WORDS+=("$word")
-  _shtab_gearshift
-  [[ $COMP_WORDBREAKS == *:* ]] && breaks+=:
-  [[ $COMP_WORDBREAKS == *=* ]] && breaks+==
-  [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace 2>/dev/null
-  if [[ -n $breaks && $word == *[$breaks]* ]]; then
-    kept=${word%"${word##*[$breaks]}"}
-    COMPREPLY=("${COMPREPLY[@]#"$kept"}")
-  fi
-}
-complete -o bashdefault -F _gearshift gearshift
-"""
+_BASH = Path(__file__).with_suffix(".bash")
 
 
 def main(command_line: CommandLine) -> int:
@@ -61,7 +40,7 @@ def script(shell: str) -> str:
     text: str = shtab.complete(root, shell)
     if shell == "zsh":
         text = _ZSH_SPEC.sub(_escape_colons, text)
-    return text + _BASH if shell == "bash" else text
+    return f"{text}\n{_BASH.read_text('utf-8')}" if shell == "bash" else text
 
 
 def _escape_colons(match: re.Match[str]) -> str:

@@ -18,55 +18,7 @@ from launcher.config.options import JSON
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ALLOWED = "letters, digits and _, starting with a letter, such as my_images"
-_TEMPLATE = Template('''\
-"""$name: classify the points of a square as on a ring or not. Replace data and network."""
-
-import numpy as np
-import torch
-from pydantic import BaseModel
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import TensorDataset
-
-from models.custom import CustomTask
-
-
-class $name(CustomTask):
-    """A custom task. Engine, processes and precision are settings of the run."""
-
-    # Default settings of its runs.
-    defaults = {"train.epochs": 10, "optim.lr": 1e-2}
-
-    class Model(BaseModel):
-        """Settings of the network:  --set model.width=64"""
-
-        width: int = 32
-
-    class Data(BaseModel):
-        """Settings of the data:  --set data.count=5000"""
-
-        count: int = 2000
-
-    def samples(self, split):
-        """A data set of split train, val or test."""
-        rng = np.random.default_rng([self.context.seed, *split.encode()])
-        points = rng.uniform(-1, 1, (self.data_settings.count, 2))
-        on_ring = abs(np.hypot(*points.T) - 0.6) < 0.25
-        return TensorDataset(torch.from_numpy(points).float(), torch.from_numpy(on_ring).long())
-
-    def build(self):
-        """The network."""
-        width = self.model_settings.width
-        first = nn.Sequential(nn.Linear(2, width), nn.ReLU())
-        second = nn.Sequential(nn.Linear(width, width), nn.ReLU())
-        return nn.Sequential(first, second, nn.Linear(width, 2))
-
-    def measure(self, model, batch):
-        """The loss and other metrics, each summed over the samples of the batch."""
-        logits = model(batch["input"])  # [batch, 2]
-        loss = functional.cross_entropy(logits, batch["target"], reduction="sum")
-        return {"loss": loss, "accuracy": (logits.argmax(1) == batch["target"]).sum()}
-''')
+_TEMPLATE = Path(__file__).with_suffix(".template")
 
 
 def main(command_line: CommandLine) -> int:
@@ -134,4 +86,4 @@ def _error(message: str, name: str, allowed: str, near: str | None = None) -> Se
 
 def template(class_name: str) -> str:
     """The text of a file with a custom task of class `class_name`."""
-    return _TEMPLATE.substitute(name=class_name)
+    return Template(_TEMPLATE.read_text("utf-8")).substitute(name=class_name)

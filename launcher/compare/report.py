@@ -52,28 +52,7 @@ def _row(row: Row) -> dict[str, Any]:
     return content
 
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #c8ccd4; --quiet: #5a6270; --good: #1a7f37;
-  --bad: #b42318; --ink: #1c2330; --c0: #2f6fde; --c1: #d9730d; --c2: #1d8f6a; --c3: #a347ba;
-  --c4: #b3861b; --c5: #c0394f; }
-@media (prefers-color-scheme: dark) { :root { --line: #3d434d; --quiet: #a0a8b6;
-  --good: #4ac26b; --bad: #ff8a80; --ink: #e6e9ef; --c0: #6ea8ff; --c1: #ffa657; --c2: #56d4a8;
-  --c3: #d493e8; --c4: #e3c05a; --c5: #ff8095; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-size: .92rem; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0;
-  border-top: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 500; }
-code { overflow-wrap: anywhere; }
-figure { margin: 1.5rem 0; max-width: 60rem; }
-figcaption { font-weight: 600; margin-bottom: .4rem; }
-svg { width: 100%; height: auto; }
-svg text { font-size: 14px; fill: var(--ink); } svg text.quiet { fill: var(--quiet); }
-.axis { fill: none; stroke: var(--line); } .whisker { fill: none; stroke: var(--ink); }
-.quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
-"""
+_STYLE = Path(__file__).with_suffix(".css")
 _KIND = {True: "good", False: "bad", None: "quiet"}
 
 
@@ -83,7 +62,7 @@ def render(facts: ComparisonFacts, outcome: Outcome) -> str:
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{title}</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n"
     )
     body = [f"<h1>{title}</h1>", *_body(facts, outcome)]
     return head + "\n".join(["<body>", "<main>", *body, "</main>", "</body>", "</html>\n"])

@@ -299,19 +299,9 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
 
 BY_THE_LAUNCHER = frozenset(
     {
-        "mode",
-        "promise",
-        "stages",
-        "unread_settings",
-        "model.family",
-        "model.size",
-        "engine.name",
-        "engine.nproc",
-        "engine.max_restarts",
-        "limits.profile",
-        "train.global_batch",
-        "train.micro_batch",
-        "train.accumulation",
+        *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
+        *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
+        *("train.global_batch", "train.micro_batch", "train.accumulation"),
         *(f"continual.{name}" for name in Continual.model_fields),
         *(f"download.{name}" for name in Download.model_fields),
     }

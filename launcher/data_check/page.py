@@ -19,22 +19,7 @@ MARK = '<meta name="generator" content="gearshift data check">'
 """Marks a page as written by `data check`."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _FIGURE = re.compile(r'<figure id="([A-Za-z0-9_-]+)">')
-_STYLE = """
-:root { color-scheme: light dark; --line: #c8ccd4; --quiet: #5a6270; --good: #1a7f37;
-  --bad: #b42318; }
-@media (prefers-color-scheme: dark) { :root { --line: #3d434d; --quiet: #a0a8b6;
-  --good: #4ac26b; --bad: #ff8a80; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
-  border-top: 1px solid var(--line); overflow-wrap: anywhere; }
-th { font-weight: 500; width: 14rem; }
-figure { margin: 1.5rem 0; }
-img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
-figcaption, .quiet { color: var(--quiet); }
-.good { color: var(--good); } .bad { color: var(--bad); }
-"""
+_STYLE = Path(__file__).with_suffix(".css")
 
 
 def render(found: Findings) -> str:
@@ -43,7 +28,7 @@ def render(found: Findings) -> str:
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{MARK}\n<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"{MARK}\n<title>{title}</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n"
     )
     return head + "\n".join(["<body>", "<main>", *_body(found), "</main>", "</body>", "</html>"])
 
