@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
 import psutil
 import torch
 
 from benchmarks.checkpoint_peers import COPIES, WAYS
 from benchmarks.figures import Memory, command, machine, memory_table, rows, save, table
+from benchmarks.sampling import Peak, peak
 from benchmarks.workload import Work
 
 PACKAGES = ("torch", "deepspeed", "safetensors")
@@ -43,30 +43,13 @@ TABLES = {
 _POLL_EVERY_S = 0.002
 
 
-class Peak:
-    """Peak resident memory of this process above that at the start."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-
-
 @contextmanager
-def peak() -> Iterator[Peak]:
-    """Sample memory from a thread; mapped files count."""
-    process, over, found = psutil.Process(), Event(), Peak()
+def resident_peak() -> Iterator[Peak]:
+    """Peak resident memory of this process above that at the start; mapped files count."""
+    process = psutil.Process()
     before = process.memory_info().rss
-
-    def sample_memory() -> None:
-        while not over.wait(_POLL_EVERY_S):
-            found.bytes = max(found.bytes, process.memory_info().rss - before)
-
-    thread = Thread(target=sample_memory, daemon=True)
-    thread.start()
-    try:
+    with peak(lambda: process.memory_info().rss - before, _POLL_EVERY_S) as found:
         yield found
-    finally:
-        over.set()
-        thread.join()
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -82,7 +65,7 @@ def run_method(options: argparse.Namespace) -> None:
     work = Work(options.size, 1, 1, seq_len=32, threads=options.threads)
     method = WAYS[options.contender](work, options.folder)
     blocked, disk = [], []
-    with peak() as while_saving:
+    with resident_peak() as while_saving:
         for step in range(1, NUM_SAVES + 1):
             begin = time.perf_counter()
             blocked.append(seconds(lambda step=step: method.save(step)))  # type: ignore[misc]
@@ -94,7 +77,7 @@ def run_method(options: argparse.Namespace) -> None:
         "disk": statistics.median(disk[1:]),
         "save_bytes": while_saving.bytes,
     }
-    with peak() as while_loading:
+    with resident_peak() as while_loading:
         figures["load"] = min(seconds(method.load) for _ in range(NUM_LOADS))
     figures["load_bytes"] = while_loading.bytes
     options.result.write_text(json.dumps(figures))

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +20,9 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.nn import Module
 
-from engines.base import Engine, EngineError, OptimizerSpec, Options, State, Update, World
+from engines.base import Engine, EngineError, OptimizerSpec, Options, State, World
 from engines.device import use_threads
-from engines.optimizer_step import OptimizerStep
+from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
 from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import check_cover, gather_state, load_steps, shapes_of
@@ -46,7 +45,7 @@ def fsdp_offload(world: World, options: Options) -> Engine:
     return FSDP(world, options, offload=True)
 
 
-class FSDP:
+class FSDP(EngineWithOptimizerStep):
     """Each rank holds an even shard of the rows of every tensor. Collective.
 
     In one step all ranks must use the same parameters. With `hybrid_shard` each node has a replica.
@@ -118,33 +117,11 @@ class FSDP:
         move_to_device(model, self.world)
         fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=offload)
 
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """As `Engine.groups`."""
-        return self._updates.optimizer.param_groups
-
-    @property
-    def without_gradient(self) -> Sequence[str]:
-        """As `Engine.without_gradient`."""
-        return self._updates.without_gradient
-
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
         assert isinstance(self._model, FSDPModule)
         self._model.set_requires_gradient_sync(last or not self._holds_gradients)
         return nullcontext()
-
-    def backward(self, loss: Tensor) -> None:
-        """As `Engine.backward`."""
-        self._updates.backward(loss)
-
-    def step(self) -> Update:
-        """As `Engine.step`."""
-        return self._updates.step()
-
-    def discard(self) -> None:
-        """As `Engine.discard`."""
-        self._updates.discard()
 
     @property
     def can_retry_step(self) -> bool:
@@ -155,9 +132,6 @@ class FSDP:
     def gathers_weights(self) -> bool:
         """As `Engine.gathers_weights`."""
         return self.world.size > 1
-
-    def resize(self, micro_batch: int, accumulation: int) -> None:
-        """Nothing to do: the loop passes each micro-batch."""
 
     def state(self) -> State:
         """As `Engine.state`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -103,6 +104,37 @@ class OptimizerStep:
             for name, parameter in self._named.items()
             if parameter.requires_grad and parameter.grad is None
         ]
+
+
+class EngineWithOptimizerStep:
+    """The methods of an engine that an OptimizerStep implements."""
+
+    _updates: OptimizerStep
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """As `Engine.groups`."""
+        return self._updates.optimizer.param_groups
+
+    @property
+    def without_gradient(self) -> Sequence[str]:
+        """As `Engine.without_gradient`."""
+        return self._updates.without_gradient
+
+    def backward(self, loss: Tensor) -> None:
+        """As `Engine.backward`."""
+        self._updates.backward(loss)
+
+    def step(self) -> Update:
+        """As `Engine.step`."""
+        return self._updates.step()
+
+    def discard(self) -> None:
+        """As `Engine.discard`."""
+        self._updates.discard()
+
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        """Nothing to do: the loop passes each micro-batch."""
 
 
 def average(parameters: Iterable[Parameter], world: World) -> None:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import (
 )
 
 from engines.base import EngineError, OptimizerSpec, Options, World
+from engines.deferred_init import is_deferred
 from engines.precision import autocast_inside
 
 _aten = torch.ops.aten
@@ -91,9 +92,15 @@ def build_optimizer(
 
 
 def move_to_device(model: Module, world: World) -> None:
-    """Move tensors that are not sharded yet to the device, with rank 0's values. Collective."""
+    """Move tensors that are not sharded yet to the device, with rank 0's values. Collective.
+
+    Deferred ones have no values yet; on a CPU they take no memory before they are written.
+    """
     for tensor in [*model.parameters(), *model.buffers()]:
         if isinstance(tensor, DTensor):
+            continue
+        if is_deferred(tensor):
+            tensor.data = torch.empty(tensor.shape, dtype=tensor.dtype, device=world.device)
             continue
         tensor.data = tensor.detach().to(world.device).contiguous()
         if world.size > 1:

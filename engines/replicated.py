@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
-from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from engines.base import OptimizerSpec, Options, State, Update, World
-from engines.optimizer_step import OptimizerStep
+from engines.base import OptimizerSpec, Options, State, World
+from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import check_cover, gather_state, load_steps, shapes_of
@@ -42,7 +41,7 @@ class OptimizerSharding(Protocol):
         """The optimizer with the slots of this rank."""
 
 
-class Replicated:
+class Replicated(EngineWithOptimizerStep):
     """An engine with full replicas; gradients are averaged, slots optionally sharded.
 
     Ranks may use different parameters in a step; the gradient of an unused one counts as zero.
@@ -82,31 +81,9 @@ class Replicated:
         check_cover(self.state(), self.world)
         return self._averaged.module
 
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """As `Engine.groups`."""
-        return self._updates.optimizer.param_groups
-
-    @property
-    def without_gradient(self) -> Sequence[str]:
-        """As `Engine.without_gradient`."""
-        return self._updates.without_gradient
-
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
         return self._averaged.accumulate(last)
-
-    def backward(self, loss: Tensor) -> None:
-        """As `Engine.backward`."""
-        self._updates.backward(loss)
-
-    def step(self) -> Update:
-        """As `Engine.step`."""
-        return self._updates.step()
-
-    def discard(self) -> None:
-        """As `Engine.discard`."""
-        self._updates.discard()
 
     @property
     def can_retry_step(self) -> bool:
@@ -117,9 +94,6 @@ class Replicated:
     def gathers_weights(self) -> bool:
         """As `Engine.gathers_weights`."""
         return False
-
-    def resize(self, micro_batch: int, accumulation: int) -> None:
-        """Nothing to do: the loop passes each micro-batch."""
 
     def state(self) -> State:
         """As `Engine.state`."""

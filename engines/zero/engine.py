@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from engines.base import EngineError, OptimizerSpec, Options, State, Update, World
+from engines.deferred_init import is_deferred
 from engines.device import use_threads
 from engines.precision import (
     DTYPES,
@@ -230,6 +231,11 @@ def _round(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Round the parameters to `dtype`; returns their fp32 values."""
     originals = {}
     for name, parameter in model.named_parameters():
+        if is_deferred(parameter):
+            if not parameter.requires_grad:
+                originals[name] = torch.empty_like(parameter)
+            parameter.data = torch.empty_like(parameter, dtype=dtype)
+            continue
         originals[name] = parameter.detach()
         parameter.data = parameter.detach().to(dtype)
     return originals

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from engines import environment
 from engines.base import EngineError, World
+from engines.deferred_init import is_deferred
 
 OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""
@@ -108,7 +109,7 @@ def initialize(
                 # Not by DeepSpeed, which would first move the full model to the device.
                 for buffer in model.buffers():
                     buffer.data = buffer.data.to(world.device)
-                deepspeed.zero.Init(module=model, config_dict_or_path=dict(config))
+                _shard(deepspeed, model, config)
             with _one_class_per_stage(deepspeed):
                 engine, *_ = deepspeed.initialize(
                     model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
@@ -118,6 +119,20 @@ def initialize(
                 f"deepspeed {deepspeed.__version__} rejects its config: {_describe(error)}"
             ) from error
     return engine
+
+
+def _shard(deepspeed: ModuleType, model: Module, config: Mapping[str, Any]) -> None:
+    """Shard the parameters of `model` one by one; deferred ones without sending their values."""
+
+    class Init(deepspeed.zero.Init):  # type: ignore[name-defined]
+        def _zero_init_param(self, param: Any) -> None:
+            if not is_deferred(param):
+                super()._zero_init_param(param)
+                return
+            self._convert_to_deepspeed_param(param)
+            param.partition()
+
+    Init(module=model, config_dict_or_path=dict(config))
 
 
 @contextmanager

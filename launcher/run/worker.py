@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from engines import deferred_init
 from engines.base import Engine, Options, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
@@ -85,12 +86,15 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     resumed = resumption.load_resume_point(job.resume, facts, world)
 
     seeds.seed_weights(seed)
-    model = task.build()
+    model, initial = deferred_init.build(task.build, world)
     built = architecture(model)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is not None:
+    if resumed is None:
+        initial.write(engine)
+    else:
         restore(resumed.checkpoint, engine, slots="optimizer" not in resumed.reset)
+    del initial
     if not data.number and _uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
     train_plan = solve(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
@@ -15,6 +20,11 @@ from models.common import attention_kernels
 from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
 
+_aten = torch.ops.aten
+_VIEWS = (
+    *(_aten.t.default, _aten.view.default, _aten._unsafe_view.default),
+    *(_aten.slice.Tensor, _aten.alias.default, _aten.detach.default),
+)
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 
 
@@ -74,17 +84,46 @@ class Pretrained(nn.Module):
 def _has_plain_head(inner: Any) -> bool:
     """Whether the logits are a linear layer of the last hidden state, neither shifted nor scaled.
 
-    Architectures differ in this, so two tokens show it.
+    Architectures differ in this. Their operators show it, which need no values: weights may not be
+    read yet.
     """
     head = inner.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None:
         return False
     given = {"input_ids": torch.tensor([[0, 1]]), "use_cache": False}
-    with torch.no_grad():
-        hidden = getattr(inner.base_model(**given), "last_hidden_state", None)
-        if hidden is None or hidden.shape[-1] != head.in_features:
-            return False
-        return torch.equal(head(hidden), inner(**given).logits)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            with _Operators() as of_base:
+                hidden = getattr(inner.base_model(**given), "last_hidden_state", None)
+            with _Operators() as of_all:
+                logits = inner(**given).logits
+    except RuntimeError:  # it depends on values
+        return False
+    if hidden is None or hidden.shape[-1] != head.in_features:
+        return False
+    count = len(of_base.calls)
+    added = [function for function, _ in of_all.calls[count:]]
+    is_product = added.count(_aten.mm.default) == 1 and {*added} <= {_aten.mm.default, *_VIEWS}
+    is_whole = logits.shape == (1, 2, head.out_features)
+    return of_all.calls[:count] == of_base.calls and is_product and is_whole
+
+
+class _Operators(TorchDispatchMode):
+    """Notes the operators that are called, with the shapes of their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "aten":  # others ask for the device
+            self.calls.append((func, tree_map(_shape, (args, kwargs))))
+        return func(*args, **kwargs)
+
+
+def _shape(value: Any) -> Any:
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else value
 
 
 def read_config(folder: Path) -> Any:
@@ -118,14 +157,69 @@ def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
     """
     from transformers import AutoModelForCausalLM
 
-    read_config(folder)
+    config = read_config(folder)
     try:
-        inner = AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
+        inner = _read_by_name(folder, config)
+        if inner is None:
+            inner = AutoModelForCausalLM.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
         raise _not_loadable(folder, error) from None
     return Pretrained(inner.float(), smoothing, kernel)
+
+
+def _read_by_name(folder: Path, config: Any) -> Any:
+    """The model of `config`, each tensor read by an operator of its own, which can be deferred.
+
+    None if the names or shapes in the files are not those of the model: transformers must convert
+    them. Disk access.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # before transformers 5
+        from transformers.modeling_utils import no_init_weights  # type: ignore
+    if getattr(config, "quantization_config", None):
+        return None
+    config = copy.deepcopy(config)
+    setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
+    with no_init_weights():
+        inner: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    inner.tie_weights()
+    stored = inner.state_dict()
+    tensors = dict(inner.named_parameters())
+    tensors |= {name: buffer for name, buffer in inner.named_buffers() if name in stored}
+    found = _stored_tensors(folder)
+    prefix = f"{inner.base_model_prefix}."  # files of a base model lack it
+    names = {n: n if n in found else n.removeprefix(prefix) for n in tensors}
+    if any(found.get(names[n], ("", None))[1] != tuple(t.shape) for n, t in tensors.items()):
+        return None
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            torch.ops.gearshift.read_(tensor, found[names[name]][0], names[name])
+    return inner.eval()
+
+
+def _stored_tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """File and shape of each tensor in `folder`, by name. Disk access."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                found[name] = (str(path), tuple(file.get_slice(name).get_shape()))
+    return found
+
+
+def _read(tensor: Tensor, path: str, name: str) -> None:
+    with safe_open(path, "pt") as file:
+        tensor.copy_(file.get_tensor(name))
+
+
+_library = torch.library.Library("gearshift", "DEF")
+_library.define("read_(Tensor(a!) tensor, str path, str name) -> ()")
+_library.impl("read_", _read, "CPU")
 
 
 def _not_loadable(folder: Path, error: Exception) -> DataError:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import start_memory
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
 from models.catalog import FAMILIES
@@ -20,7 +21,7 @@ SMALL = ["--steps", "4", "--warmup", "2", "--rounds", "1"]
 def table_of(*args: str) -> list[str]:
     """The rows of the table that a benchmark prints."""
     done = subprocess.run(
-        [sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", *args], cwd=ROOT, capture_output=True, text=True, timeout=580
     )
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
@@ -52,6 +53,7 @@ def test_loop_overhead_measures_all_peers():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_engines_overhead_compares_each_engine_with_the_raw_library():
     rows = table_of(
         "benchmarks.engines_overhead", *SMALL, "--micro-batch", "2", "--engines", "ddp", "zero2"
@@ -81,6 +83,19 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
     assert any("attention" in name for name in figures["attention"]) and figures["head"]
     assert rows[-1] == "| `tests/training/test_throughput.py` | 1 skipped | – |"
+
+
+@pytest.mark.slow
+def test_start_memory_measures_both_ways_to_start():
+    args = ("benchmarks.start_memory", "--smoke", "--engines", "fsdp")
+    try:
+        with start_memory.control_group(None):
+            pass
+    except SystemExit as error:
+        pytest.skip(str(error))
+    rows = [row.strip("| ").split(" | ") for row in table_of(*args)]
+    assert [row[:2] for row in rows] == [["fsdp", "whole"], ["fsdp", "deferred"]]
+    assert rows[1][-1] == "yes"
 
 
 @pytest.mark.slow

@@ -146,13 +146,14 @@ def test_data_that_grew_is_refused_without_a_reset(program, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_unbroken_one():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crash", "--kills", "6", "--engines", "local", "ddp"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]

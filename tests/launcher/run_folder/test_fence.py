@@ -38,6 +38,7 @@ def alone():
 def save(storage: Storage, world: ProcessWorld, step: int, samples: int = 0) -> None:
     """A checkpoint of `step` in the foreground; the newest three and the best are kept."""
     saver = CheckpointWriter(storage, world, "local", Keep(3, 1, None), in_background=False)
+    saver.visibility_timeout_s = 0.05  # a fenced-off generation waits for a folder that is gone
     facts = {"samples": samples or step}
     saver.save(step, state(whole(step)), facts, True, Score("loss", 1 / step, "min"))
     saver.wait()

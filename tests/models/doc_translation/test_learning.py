@@ -18,7 +18,7 @@ def run(tmp_path):
             [*command, "--out", str(out), *args],
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=580,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         lines = (out / "metrics.jsonl").read_text().splitlines()
@@ -29,6 +29,7 @@ def run(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_tiny_translates_unseen_cards(run):
     result, metrics = run()
     assert result["parameters"] == 338_877
@@ -38,6 +39,7 @@ def test_tiny_translates_unseen_cards(run):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_images_of_other_documents_give_no_gain(run):
     result, metrics = run("--set", "data.control=noise", "--max-steps", "300")
     band = result["data"]["control"]["val_bleu_gain"]

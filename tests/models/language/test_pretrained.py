@@ -2,12 +2,17 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from engines import deferred_init
+from engines.deferred_init import is_deferred
 from models.base import DataError
+from models.language import pretrained
 from models.language.pretrained import decoder_layers
 from models.language.tokens import bpe
+from tests.engines.test_deferred_init import Rank
 
 transformers = pytest.importorskip("transformers")
 
@@ -62,6 +67,47 @@ def task(folder, tmp_path, make_task):
 def batch_of(task, count=4):
     samples = task.data("train")
     return task.collate([samples.sample(i, None) for i in range(len(samples))[-count:]])
+
+
+def test_weights_read_by_name_are_those_of_transformers(task, folder):
+    expected = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    found = task.build().inner.state_dict()
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_names_that_transformers_must_convert_are_left_to_it(tmp_path):
+    folder = save(tmp_path / "model", CONFIGS["llama"]())
+    path = folder / "model.safetensors"
+    tensors = {f"old.{name}": value for name, value in load_file(path).items()}
+    assert pretrained._read_by_name(folder, pretrained.read_config(folder)) is not None
+    save_file(tensors, path, {"format": "pt"})
+    assert pretrained._read_by_name(folder, pretrained.read_config(folder)) is None
+
+
+def test_a_base_model_without_its_prefix_is_read(tmp_path):
+    folder = save(tmp_path / "model", CONFIGS["gpt2"]())
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {n.removeprefix("transformer."): x for n, x in tensors.items()}, path, {"format": "pt"}
+    )
+    inner = pretrained._read_by_name(folder, pretrained.read_config(folder))
+    for name, value in tensors.items():
+        assert torch.equal(inner.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_deferred_weights_are_read_from_the_files_later(task, rank):
+    expected = task.build().state_dict()
+    model, weights = deferred_init.build(task.build, Rank(rank))
+    assert [n for n, p in model.named_parameters() if is_deferred(p)] == list(weights._tensors)
+    assert len(weights._tensors) == len(list(model.parameters()))
+    for tensor in weights._tensors.values():
+        weights._recorder.finish(tensor)
+    for name, value in expected.items():
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 def test_the_loss_equals_that_of_the_wrapped_model(task, folder):
