@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from benchmarks.raw_engines import import_deepspeed
 from benchmarks.workload import Work
 from engines.base import Engine, OptimizerSpec, Options
 from engines.catalog import build_engine
@@ -152,8 +153,7 @@ class DeepSpeed:
     """save_checkpoint and load_checkpoint of a DeepSpeed engine."""
 
     def __init__(self, work: Work, folder: Path, stage: int) -> None:
-        import deepspeed
-
+        deepspeed = import_deepspeed("cpu")
         _join(folder)
         deepspeed.init_distributed("gloo", verbose=False)
         model = work.model()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -48,8 +50,7 @@ def fsdp(work: Work) -> None:
 
 def zero(work: Work, stage: int, offload: bool = False, own_adam: bool = False) -> None:
     """deepspeed.initialize, given the same optimizer, or with `own_adam` DeepSpeed's."""
-    import deepspeed
-
+    deepspeed = import_deepspeed(work.device)
     deepspeed.init_distributed(_backend(work), verbose=False)
     model = work.model()
     settings: dict[str, Any] = {"stage": stage, "overlap_comm": work.device != "cpu"}
@@ -76,6 +77,20 @@ def zero(work: Work, stage: int, offload: bool = False, own_adam: bool = False) 
         engine.step()
         schedule.step()
     dist.destroy_process_group()
+
+
+def import_deepspeed(device: str) -> ModuleType:
+    """DeepSpeed; on a CPU without the operator for collectives that it compiles for inference.
+
+    A process that is killed while it compiles leaves a lock on which all later ones wait.
+    """
+    import deepspeed
+
+    if device == "cpu":
+        # By name: the attribute of that name is torch itself.
+        collectives: Any = import_module("deepspeed.comm.torch")
+        collectives.build_shm_op = lambda: None
+    return deepspeed
 
 
 def _backend(work: Work) -> str:

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if HELP.flag in command_line.flags and not command_line.diagnostics:
             print(parser.render_help(command_line.command), end="")
             return exit_codes.DONE
-        code: int = importlib.import_module(command_line.command.module).main(command_line)
+        with environment.importing():
+            command = importlib.import_module(command_line.command.module)
+        code: int = command.main(command_line)
         sys.stdout.flush()
         return code
     except SettingsError as error:
@@ -67,6 +69,7 @@ def _local_rank() -> int:
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
     signals.handle_startup_signals(sys.argv, environment.variables())
+    environment.Process.is_own = True
     code = main()
     signals.ignore_until_exit()
     if code == exit_codes.INTERRUPTED:

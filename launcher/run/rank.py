@@ -31,7 +31,10 @@ ORPHAN_S = 60.0
 
 def worker() -> Work:
     """The function that a rank runs; imports torch."""
-    from launcher.run.worker import work
+    with environment.importing():
+        import torch._dynamo  # noqa: F401 - the first optimizer imports it
+
+        from launcher.run.worker import work
 
     return work
 
@@ -67,6 +70,7 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
     The exit code is 0 for every end that all ranks agreed on: the supervisor reads the agreed code
     from the report.
     """
+    environment.Process.is_own = True
     rank = int(environment.variables()["RANK"])
     # Not the current parent: the supervisor may have been killed already.
     _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))

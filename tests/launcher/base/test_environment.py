@@ -1,4 +1,4 @@
-"""A user's folder with the name of a Gearshift package is never imported instead of it."""
+"""Our packages are imported, never a user's of their names, and without garbage collection."""
 
 import os
 import subprocess
@@ -87,3 +87,21 @@ def test_other_packages_of_the_user_are_unaffected(tmp_path):
     (tmp_path / "mine" / "__init__.py").touch()
     done = python(tmp_path, "-c", "import launcher, mine; print(mine.__path__[0])")
     assert done.stdout.strip() == str(tmp_path / "mine"), done.stderr
+
+
+ENDS = """
+import atexit, gc, sys
+from launcher import __main__
+atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 1_000, file=sys.stderr))
+sys.argv = ["gearshift", "list", "models"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "is_frozen"),
+    [("__main__.program()", True), ("__main__.main()", False)],
+    ids=["own process", "called"],
+)
+def test_garbage_among_imports_is_searched_in_processes_of_others_only(tmp_path, start, is_frozen):
+    done = python(tmp_path, "-c", ENDS + start)
+    assert done.returncode == 0 and done.stderr.split() == ["True", str(is_frozen)]
