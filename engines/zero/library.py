@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pydantic import ValidationError
+from torch import Tensor
+from torch.distributed import ProcessGroup
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -24,6 +27,7 @@ OLDEST = "0.19.8"
 """Older ones accumulate gradients of 16-bit weights in 16 bits with offload."""
 ACCELERATORS = {"cpu": "cpu", "cuda": "cuda", "xpu": "xpu"}
 """DeepSpeed's names of the supported devices."""
+_CHUNK_BYTES = 4 * 2**20
 
 
 def load(kind: str) -> ModuleType:
@@ -58,9 +62,26 @@ def load(kind: str) -> ModuleType:
     # On a CPU DeepSpeed would compile an operator for collectives, for a minute at the first
     # start, which it uses for inference only.
     collectives.build_shm_op = lambda: None
+    if kind == "cpu":
+        stage: Any = import_module("deepspeed.runtime.zero.stage_1_and_2")
+        stage.all_gather_dp_groups = _gather
     # DeepSpeed uses deprecated names of torch; a user cannot change that.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
+
+
+def _gather(
+    groups_flat: Sequence[Tensor],
+    partitioned_param_groups: Sequence[Sequence[Tensor]],
+    dp_process_group: Sequence[ProcessGroup],
+    **_: int,
+) -> None:
+    """DeepSpeed's gather of updated weights, in chunks: gloo copies what it gathers at once."""
+    for parts, group in zip(partitioned_param_groups, dp_process_group, strict=True):
+        length = _CHUNK_BYTES // parts[0].itemsize
+        for start in range(0, parts[0].numel() if len(parts) > 1 else 0, length):
+            shards = [part.detach()[start : start + length] for part in parts]
+            dist.all_gather(shards, shards[dist.get_rank(group)], group)
 
 
 def _numbers(version: str) -> list[int]:
@@ -178,13 +199,13 @@ def destroy(engine: Module) -> None:
         engine.destroy()  # type: ignore[operator]
     for parameter in parameters:
         for name, value in list(vars(parameter).items()):
-            if callable(value) or isinstance(value, torch.distributed.ProcessGroup):
+            if callable(value) or isinstance(value, ProcessGroup):
                 delattr(parameter, name)  # set by DeepSpeed: the group, and methods that hold it
     kept: Any = import_module("deepspeed.runtime.zero.parameter_offload")
     kept.FWD_MODULE_STACK.clear()
     kept = import_module("deepspeed.utils.groups")
     if kept._WORLD_GROUP is not None:
-        torch.distributed.destroy_process_group(kept._WORLD_GROUP)
+        dist.destroy_process_group(kept._WORLD_GROUP)
         kept._WORLD_GROUP = None
     kept = import_module("deepspeed.comm.comm")
     kept.cdb = None

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import start_memory
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
+from benchmarks.step_memory import PLACEMENTS
 from models.catalog import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,13 @@ def test_start_memory_measures_both_ways_to_start():
     rows = [row.strip("| ").split(" | ") for row in table_of(*args)]
     assert [row[:2] for row in rows] == [["fsdp", "whole"], ["fsdp", "deferred"]]
     assert rows[1][-1] == "yes"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_step_memory_is_that_of_the_placement_of_each_engine():
+    rows = table_of("benchmarks.step_memory", "--ranks", "2")  # fails if one is 5 % away
+    assert [row.split("`")[1] for row in rows] == list(PLACEMENTS)
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
     args = ("--set", "limits.check_every_s=0.2", "--set", "schedule.name=constant")
     args += ("--set", "schedule.warmup=0")
     args += ("--set", "train.epochs=100000", "--num-workers", "1", "--max-steps")
-    leak = f"leak {int(0.97 * GIB)}"
+    leak = f"leak {int(0.96 * GIB)}"
     stopped = run(hungry, "run", *args, "20000", hunger=leak, prefix=within)
 
     assert stopped.returncode == 75, stopped.stderr
