@@ -22,11 +22,11 @@ from benchmarks.figures import machine
 SPINS = {"GNU's default": "300000", "ours": "1000"}
 
 
-def step_seconds(spins: str, steps: int) -> float:
-    """The mean time of the last logged steps of language:small on two threads or more."""
+def step_seconds(size: str, spins: str, steps: int) -> float:
+    """The mean time of the last logged steps of the language family on two threads or more."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "-m", "launcher", "--model", "language:small"]
+        command = [sys.executable, "-m", "launcher", "--model", f"language:{size}"]
         command += ["--max-steps", str(steps), "--out", str(out)]
         for setting in ("device=cpu", "eval.share=0.01", "eval.every=null", "train.preview=false"):
             command += ["--set", setting]
@@ -40,15 +40,16 @@ def step_seconds(spins: str, steps: int) -> float:
 def main() -> None:
     """Measure each thread wait without and with one busy process."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--size", default="small", help="size of the language family")
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
     print(" · ".join(f"{key} {value}" for key, value in machine(["torch"]).items()))
     print("| waiting | ms/step alone | ms/step beside a busy program |\n|---|---:|---:|")
     for name, spins in SPINS.items():
-        alone = step_seconds(spins, options.steps)
+        alone = step_seconds(options.size, spins, options.steps)
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         try:
-            beside = step_seconds(spins, options.steps)
+            beside = step_seconds(options.size, spins, options.steps)
         finally:
             busy.kill()
             busy.wait()

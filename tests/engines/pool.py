@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -75,7 +76,8 @@ class Pool:
         self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=TIMEOUT_S))
         # A server that has imported torch once saves seconds a worker; macOS cannot fork after it.
         context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        context.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo"])
+        deepspeed = ["tests.engines.deepspeed_on_cpu"] if self.device == "cpu" else []
+        context.set_forkserver_preload(["torch.distributed.fsdp", "torch._dynamo", *deepspeed])
         for rank in range(self.size):
             here, there = context.Pipe()
             process = context.Process(
@@ -113,6 +115,7 @@ def _serve(pipe: Connection, rank: int, size: int, port: int, device: str) -> No
 
     from engines.world import open_world
 
+    gc.freeze()  # DeepSpeed collects garbage for each engine, also among all that is imported
     torch.set_num_threads(1)
     world = open_world(device, TIMEOUT_S / 2, always_group=True)
     while True:
