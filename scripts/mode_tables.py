@@ -129,11 +129,20 @@ def general() -> list[str]:
     ]
 
 
+def change_text(change: Mapping[str, Any]) -> str:
+    """A change as a table shows it: `× 0.5`, `at least 1`."""
+    texts = [f"× {change['scale']:.6g}"] if "scale" in change else []
+    texts += [f"{w} {plain(change[key])}" for key, w in presets.BOUNDS.items() if key in change]
+    if "smaller_of" in change:
+        texts.append(f"{' or '.join(change['smaller_of'])}, where that is smaller")
+    return ", ".join(texts)
+
+
 def _change(column: Mapping[str, Any], key: str) -> str:
     if key not in column:
         return ""
     value = column[key]
-    return presets.change_text(value) if presets.is_change(value) else plain(value)
+    return change_text(value) if presets.is_change(value) else plain(value)
 
 
 def kept() -> list[str]:

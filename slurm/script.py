@@ -34,70 +34,43 @@ class Shipped:
     """A shipped job file: its purpose, its resources, and the function of job.sh that it calls."""
 
     sentence: str
-    nodes: str
-    time: str
-    call: str
+    nodes: str = "1-2"
+    time: str = "04:00:00"
+    call: str = ""
+    """Default: gearshift_job with the mode of the file's name."""
     notes: str = ""
 
 
 SHIPPED = {
     "default": Shipped(
-        "Train in the mode of the arguments, or in the default mode.",
-        "1-2",
-        "04:00:00",
-        'gearshift_job "$@"',
+        "Train in the mode of the arguments, or in the default mode.", call="gearshift_job"
     ),
     "lite": Shipped(
         "Check in minutes that everything works: a smaller model on a quarter of the data.",
-        "1",
-        "00:30:00",
-        'gearshift_job --mode lite "$@"',
+        *("1", "00:30:00"),
     ),
-    "resource-efficient": Shipped(
-        "The same training in half the memory, next to other programs.",
-        "1-2",
-        "04:00:00",
-        'gearshift_job --mode resource-efficient "$@"',
-    ),
-    "fast": Shipped(
-        "Larger batches and fewer epochs, to finish three times sooner.",
-        "1-2",
-        "04:00:00",
-        'gearshift_job --mode fast "$@"',
-    ),
-    "ultra-fast": Shipped(
-        "Fast, pushed further, at some cost in quality.",
-        "1-2",
-        "02:00:00",
-        'gearshift_job --mode ultra-fast "$@"',
-    ),
+    "resource-efficient": Shipped("The same training in half the memory, next to other programs."),
+    "fast": Shipped("Larger batches and fewer epochs, to finish three times sooner."),
+    "ultra-fast": Shipped("Fast, pushed further, at some cost in quality.", time="02:00:00"),
     "benchmark": Shipped(
         "One epoch, to measure batches per second; on one node, so that runs are comparable.",
-        "1",
-        "01:00:00",
-        'gearshift_job --mode benchmark "$@"',
+        *("1", "01:00:00"),
     ),
     "conservative": Shipped(
-        "The same model and batch in fewer, larger micro-batches, for a third of the epochs.",
-        "1-2",
-        "04:00:00",
-        'gearshift_job --mode conservative "$@"',
+        "The same model and batch in fewer, larger micro-batches, for a third of the epochs."
     ),
     "staged": Shipped(
         "Staged training: one job per stage, each depends on the one before.",
-        "1-2",
-        "04:00:00",
-        'gearshift_stages "$@"',
-        "# The stages of the model family, in order (python -m launcher list models).\n"
+        call="gearshift_stages",
+        notes="# The stages of the model family, in order (python -m launcher list models).\n"
         "export GEARSHIFT_STAGES=${GEARSHIFT_STAGES:-encoder text}\n",
     ),
     "sweep": Shipped(
         "A job array: the first argument is a file whose line K holds the arguments of element K.",
-        "1",
-        "04:00:00",
-        'gearshift_sweep "$@"',
-        "# sbatch --array=1-8%2 slurm/sweep.sbatch lines.txt --model abr: lines 1 to 8, two at a "
-        "time.\n",
+        nodes="1",
+        call="gearshift_sweep",
+        notes="# sbatch --array=1-8%2 slurm/sweep.sbatch lines.txt --model abr: lines 1 to 8, two "
+        "at a time.\n",
     ),
 }
 """The job files NAME.sbatch in this folder, by name."""
@@ -122,10 +95,8 @@ def render(
     file = f'"{_BESIDE_THE_SUBMITTER}/job.sh"'
     if slurm_folder is not None:
         file = shlex.quote(f"{slurm_folder}/job.sh")
-    call = shipped.call
-    if arguments:
-        call = call.replace('"$@"', f'{shlex.join(arguments)} "$@"')
-    return "\n".join([*lines, "", _SOURCE.format(file=file), shipped.notes + call, ""])
+    call = [shipped.call or f"gearshift_job --mode {name}", *map(shlex.quote, arguments), '"$@"']
+    return "\n".join([*lines, "", _SOURCE.format(file=file), shipped.notes + " ".join(call), ""])
 
 
 def _header(name: str, shipped: Shipped, given: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -25,7 +25,7 @@ from engines.precision import (
 from engines.preparation import build_optimizer, change_forward, move_to_device
 from engines.state import broadcast_buffers, check_cover, shapes_of, stored_buffers
 from engines.zero import library
-from engines.zero.gathered import GatheredWeights
+from engines.zero.gathered import save_by_reference
 from engines.zero.gradients import PassGradients, overflowed
 from engines.zero.state import ZeroState
 
@@ -75,7 +75,7 @@ class Zero:
         self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
         self._undo.callback(library.destroy, self._engine)
         if self._layout["stage"] == 3:
-            self._undo.callback(GatheredWeights(model).close)
+            self._undo.callback(save_by_reference(model))
         self._buffers = stored_buffers(model)
         broadcast_buffers(self._buffers, self.world)
         self._find_state(model, originals)

@@ -3,59 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import Module, Parameter
 
 
-class GatheredWeights:
-    """Saves a reference to a parameter for the backward pass, where autograd would save its memory.
+def save_by_reference(model: Module) -> Callable[[], None]:
+    """Let a forward pass of `model` save references to its parameters; returns a function to undo.
 
     A linear layer saves the transposed view of its weight. DeepSpeed releases the parameter after
     the layer, and gathers it again before the layer's backward pass, but the view would keep the
     memory of all layers. DeepSpeed's own remedy, `memory_efficient_linear`, rounds a layer with a
     bias twice in 16 bits.
     """
+    by_address: dict[int, Parameter] = {}
 
-    def __init__(self, model: Module):
-        self._by_address: dict[int, Parameter] = {}
-        owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
-        # They run after those of DeepSpeed, which gather.
-        self._hooks = [m.register_forward_pre_hook(self._note) for m in owners]
-        self._model, self._forward = model, model.forward
-        model.forward = partial(self._call, self._forward)  # type: ignore[method-assign]
+    def note(module: Module, _arguments: Any) -> None:
+        by_address.update((p.data_ptr(), p) for p in module.parameters(recurse=False))
 
-    def _note(self, module: Module, _arguments: Any) -> None:
-        for parameter in module.parameters(recurse=False):
-            self._by_address[parameter.data_ptr()] = parameter
-
-    def _call(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self._saving():
-            return forward(*args, **kwargs)
-
-    def _saving(self) -> AbstractContextManager[Any]:
-        return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
-
-    def _pack(self, tensor: Tensor) -> Any:
-        parameter = self._by_address.get(tensor.data_ptr())
+    def pack(tensor: Tensor) -> Any:
+        parameter = by_address.get(tensor.data_ptr())
         # Another tensor may be where a parameter was until its release.
-        if (
-            parameter is None
-            or parameter.data_ptr() != tensor.data_ptr()
-            or (parameter.dtype, parameter.numel()) != (tensor.dtype, tensor.numel())
-        ):
+        if parameter is None or _layout(parameter) != _layout(tensor):
             return tensor
         return parameter, tensor.size(), tensor.stride()
 
-    def close(self) -> None:
-        """Remove the hooks from the model."""
-        for hook in self._hooks:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with saved_tensors_hooks(pack, _unpack):
+            return original(*args, **kwargs)
+
+    # They run after those of DeepSpeed, which gather.
+    hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
+    original, model.forward = model.forward, forward  # type: ignore[method-assign]
+
+    def undo() -> None:
+        for hook in hooks:
             hook.remove()
-        self._model.forward = self._forward  # type: ignore[method-assign]
+        model.forward = original  # type: ignore[method-assign]
+
+    return undo
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.numel()
 
 
 def _unpack(saved: Any) -> Tensor:

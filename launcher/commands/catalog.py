@@ -27,7 +27,6 @@ COMMANDS = {
             tuple(option for option in OPTIONS if option != RESUME),
             argument="RUN",
             allowed="a run folder, a checkpoint, the number of a step, or auto",
-            requires_argument=True,
         ),
         Command(
             "explain",
@@ -35,6 +34,7 @@ COMMANDS = {
             "launcher.commands.explain",
             (*OPTIONS, SCHEMA),
             argument="KEY",
+            requires_argument=False,
         ),
         Command(
             "list",
@@ -43,7 +43,6 @@ COMMANDS = {
             (JSON,),
             argument="WHAT",
             choices=("models", "modes", "engines"),
-            requires_argument=True,
         ),
         Command(
             "verify",
@@ -52,7 +51,6 @@ COMMANDS = {
             (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
             argument="RUN",
             allowed="a run folder or a checkpoint",
-            requires_argument=True,
         ),
         Command(
             "compare",
@@ -90,7 +88,6 @@ COMMANDS = {
                 JSON,
             ),
             argument="RUN",
-            requires_argument=True,
         ),
         Command(
             "track",
@@ -99,7 +96,6 @@ COMMANDS = {
             (),
             argument="RUN",
             allowed="a run folder",
-            requires_argument=True,
         ),
         Command(
             "new-task",
@@ -108,7 +104,6 @@ COMMANDS = {
             (out_option("Folder for the file. Default: the current folder."), JSON),
             argument="NAME",
             allowed="a name of letters, digits and _, such as my_images",
-            requires_argument=True,
         ),
         Command(
             "data",
@@ -126,7 +121,6 @@ COMMANDS = {
             ),
             argument="WHAT",
             choices=("check", "fetch"),
-            requires_argument=True,
             operand="PATH",
             without_operand=("fetch",),
         ),
@@ -137,7 +131,6 @@ COMMANDS = {
             (),
             argument="SHELL",
             choices=("bash", "zsh", "fish"),
-            requires_argument=True,
         ),
     )
 }

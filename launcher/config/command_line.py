@@ -38,7 +38,7 @@ class Command:
     """The valid values of the argument; empty: any value."""
     allowed: str = ""
     """Describes the valid values if `choices` is empty."""
-    requires_argument: bool = False
+    requires_argument: bool = True
     operand: str | None = None
     """The second positional argument, as help shows it; required."""
     without_operand: tuple[str, ...] = ()
@@ -183,7 +183,7 @@ def _parse(
     if parsed.operand is not None and not command.takes_operand(parsed.argument):
         surplus, parsed.operand = [parsed.operand, *surplus], None
     diagnostics += [_unexpected(command, argument) for argument in surplus]
-    if parsed.argument is None and command.requires_argument:
+    if parsed.argument is None and command.argument and command.requires_argument:
         diagnostics.append(_missing_argument(command))
     elif parsed.argument and command.choices and parsed.argument not in command.choices:
         diagnostics.append(_wrong_argument(command, parsed.argument))

@@ -183,15 +183,10 @@ Kind = Literal["zip", "tar", "gz", "bz2", "xz"]
 """zip and tar are unpacked to a folder; the others, one compressed file, to that file."""
 FOLDER = "downloads"
 _STATE = ".fetch"
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _SUFFIXES: dict[str, Kind] = {
     ".zip": "zip",
-    ".tar": "tar",
-    ".tar.gz": "tar",
-    ".tgz": "tar",
-    ".tar.bz2": "tar",
-    ".tbz2": "tar",
-    ".tar.xz": "tar",
-    ".txz": "tar",
+    **dict.fromkeys(_TAR, "tar"),
     ".gz": "gz",
     ".bz2": "bz2",
     ".xz": "xz",

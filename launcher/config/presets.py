@@ -124,7 +124,7 @@ def _blocks(tree: Mapping[str, Node], key: str) -> Mapping[str, Node]:
 
 CHANGE_FORMS = "a value, or {scale: x}, {at_least: x}, {at_most: x}, {smaller_of: [names]}"
 _WORDS = {"scale", "at_least", "at_most", "smaller_of"}
-_BOUNDS = {"at_least": "at least", "at_most": "at most"}
+BOUNDS = {"at_least": "at least", "at_most": "at most"}
 _LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
 
 
@@ -164,18 +164,9 @@ def describe_change(change: Mapping[str, Any], default: Any, value: Any) -> str:
         exact = not isinstance(default, int) or scaled == default * change["scale"]
         shown = f"{plain(default)} × {change['scale']:.6g}"
         texts.append(shown if exact else f"{shown}, rounded to {scaled}")
-    texts += [f"{word} {change[key]}" for key, word in _BOUNDS.items() if key in change]
+    texts += [f"{word} {change[key]}" for key, word in BOUNDS.items() if key in change]
     if "smaller_of" in change:
         texts.append(f"smaller than {plain(default)}" if value != default else "no smaller size")
-    return ", ".join(texts)
-
-
-def change_text(change: Mapping[str, Any]) -> str:
-    """A change as a table shows it: `× 0.5`, `at least 1`."""
-    texts = [f"× {change['scale']:.6g}"] if "scale" in change else []
-    texts += [f"{word} {plain(change[key])}" for key, word in _BOUNDS.items() if key in change]
-    if "smaller_of" in change:
-        texts.append(f"{' or '.join(change['smaller_of'])}, where that is smaller")
     return ", ".join(texts)
 
 

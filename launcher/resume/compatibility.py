@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,43 +24,9 @@ RESET_EFFECTS: Mapping[str, str] = {
     "schedule": "the learning-rate schedule restarts",
     "data": "the data order restarts",
 }
-RULES: Mapping[Rule, Sequence[str]] = {
-    "free": (
-        "device",
-        "precision",
-        "compile",
-        "promise",
-        "unread_settings",
-        "engine",
-        "memory",
-        "loader",
-        "feature_cache",
-        "log",
-        "limits",
-        "track",
-        "tracking",
-        "continual",
-        "download",
-        "save",
-        "stop",
-        "model.folder",
-        "model.recompute_regions",
-        "eval.every",
-        "eval.each_epoch",
-        "eval.last",
-        "train.micro_batch",
-        "train.accumulation",
-        "train.debug",
-        "train.deterministic",
-        "train.preview",
-        "train.timing",
-        "train.on_nonfinite",
-    ),
-    "optimizer": ("optim", "train.ema"),
-    "schedule": ("schedule", "optim.lr", "train.epochs", "train.max_steps"),
-    "data": ("data", "train.seed", "train.global_batch", "eval.share"),
-    "never": ("model", "mode", "limits.profile", "stages", "eval.metric"),
-}
+RULES: Mapping[Rule, Sequence[str]] = json.loads(
+    Path(__file__).with_suffix(".json").read_text("utf-8")
+)
 """Settings and sections; the longest matching key applies."""
 LENGTH = ("train.epochs", "train.max_steps")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from launcher.config import presets
+from scripts.mode_tables import change_text
 
 SIZES = ("tiny", "small", "lite", "full")
 
@@ -74,4 +75,4 @@ def test_other_values_are_no_change(value):
 def test_a_change_describes_itself(change, default, how, shown):
     value = presets.apply_change(change, default, SIZES)
     assert presets.describe_change(change, default, value) == how
-    assert presets.change_text(change) == shown
+    assert change_text(change) == shown
