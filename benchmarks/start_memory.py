@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import isolated
-from benchmarks.figures import machine
+from benchmarks.figures import command, listed, machine, save_rows
 from benchmarks.sampling import peak
 from engines import deferred_init
 from engines.base import OptimizerSpec, Options
@@ -38,7 +39,7 @@ from training import seeds
 from training.resources.cgroup import MOUNT
 
 ENGINES = ("fsdp", "zero3", "zero3-offload", "zero2", "zero1", "oss")
-GROUP = "gearshift-start"
+GROUP = f"gearshift-start-{os.getpid()}"
 SHARE = 0.2
 _POLL_EVERY_S = 0.005
 _LIMIT_S = 900.0
@@ -83,6 +84,21 @@ class Memory:
     error: str
 
 
+@dataclass(frozen=True)
+class Row:
+    """Memory of all ranks of a start, in units of the weights."""
+
+    engine: str
+    start: str
+    kept: float
+    """What the engine keeps."""
+    above: float
+    """The peak above that."""
+    works: bool | None
+    """With a limit of SHARE above what the engine keeps; None: not tried."""
+    ranks: int
+
+
 def measure(engine: str, size: str, ranks: int, defers: bool, limit: int | None = None) -> Memory:
     """A start on `ranks` ranks, in a control group with `limit` bytes."""
     with control_group(limit) as group, peak(lambda: used(group), _POLL_EVERY_S) as found:
@@ -110,33 +126,54 @@ def control_group(limit: int | None) -> Iterator[Path]:
         group.rmdir()
 
 
+def starts(engine: str, size: str, ranks: int, weights: int) -> Iterator[Row]:
+    """Both starts of an engine; a deferred one also within the limit. Raises SystemExit."""
+    for defers in (False, True):
+        alone = measure(engine, "tiny", ranks, defers)
+        found = measure(engine, size, ranks, defers)
+        if found.error or alone.error:
+            raise SystemExit(f"{engine}: {found.error or alone.error}")
+        works = None
+        if defers:
+            limit = found.kept + int(SHARE * weights)
+            works = not measure(engine, size, ranks, defers, limit).error
+        kept, above = (found.kept - alone.kept) / weights, (found.peak - found.kept) / weights
+        yield Row(engine, "deferred" if defers else "whole", kept, above, works, ranks)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The starts as a Markdown table."""
+    lines = ["| engine | start | kept | peak above | works with 0.2 above |"]
+    lines.append("|---|---|---:|---:|---|")
+    for row in rows:
+        works = {None: "–", True: "yes", False: "no"}[row.works]
+        lines.append(
+            f"| `{row.engine}` | {row.start} | {row.kept:.2f} | {row.above:.2f} | {works} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print the table."""
+    """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
     parser.add_argument("--ranks", type=int, default=4)
-    parser.add_argument("--smoke", action="store_true", help="a tiny model on two ranks")
+    parser.add_argument("--smoke", action="store_true", help="a small model on two ranks")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     size, ranks = ("lite", 2) if options.smoke else ("350M", options.ranks)
     with torch.device("meta"):
         weights = sum(p.nbytes for p in Transformer(SIZES[size]).parameters())
-    facts = " · ".join(f"{k} {v}" for k, v in machine(("torch", "deepspeed")).items())
-    print(f"{facts}\nlanguage:{size}, {weights / 2**20:.0f} MiB of weights, {ranks} ranks\n")
-    print("| engine | start | kept / weights | peak above / weights | works with 0.2 |")
-    print("|---|---|---:|---:|---|")
+    facts = machine(("torch", "deepspeed"))
+    print(f"{listed(facts)}\nlanguage:{size}, {weights / 2**20:.0f} MiB of weights, {ranks} ranks")
+    rows: list[Row] = []
     for engine in options.engines:
-        for defers in (False, True):
-            alone = measure(engine, "tiny", ranks, defers)
-            found = measure(engine, size, ranks, defers)
-            works = "–"
-            if defers:
-                limit = found.kept + int(SHARE * weights)
-                error = measure(engine, size, ranks, defers, limit).error
-                works = "no" if error else "yes"
-            kept, above = found.kept - alone.kept, found.peak - found.kept
-            name = "deferred" if defers else "whole"
-            row = f"| {engine} | {name} | {kept / weights:.2f} | {above / weights:.2f} | {works} |"
-            print(row if not found.error else f"| {engine} | {name} | {found.error} |", flush=True)
+        for row in starts(engine, size, ranks, weights):
+            rows.append(row)
+            print(row, file=sys.stderr, flush=True)
+            if options.json:
+                save_rows(options.json, command("start_memory", sys.argv[1:]), facts, rows)
+    print(table(rows))
 
 
 if __name__ == "__main__":

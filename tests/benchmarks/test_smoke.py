@@ -95,7 +95,7 @@ def test_start_memory_measures_both_ways_to_start():
     except SystemExit as error:
         pytest.skip(str(error))
     rows = [row.strip("| ").split(" | ") for row in table_of(*args)]
-    assert [row[:2] for row in rows] == [["fsdp", "whole"], ["fsdp", "deferred"]]
+    assert [row[:2] for row in rows] == [["`fsdp`", "whole"], ["`fsdp`", "deferred"]]
     assert rows[1][-1] == "yes"
 
 

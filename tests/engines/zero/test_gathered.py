@@ -1,0 +1,55 @@
+"""The graph of a forward pass does not hold the weights of layers that are released."""
+
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from engines.zero.gathered import save_by_reference
+
+
+def release(parameters) -> list[int]:
+    """Release the memory of the parameters, as stage 3 does; the indices of those that are free."""
+    freed: list[int] = []
+    for index, parameter in enumerate(parameters):
+        weakref.finalize(parameter.untyped_storage(), freed.append, index)
+        parameter.data = torch.empty(0)
+    return freed
+
+
+@pytest.mark.parametrize("by_reference", [True, False])
+def test_released_weights_are_freed_and_read_again_in_the_backward_pass(by_reference):
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8, bias=False))
+    parameters = list(model.parameters())
+    values = [p.detach().clone() for p in parameters]
+    batch = torch.randn(4, 8)
+    expected = torch.autograd.grad(model(batch).square().sum(), parameters)
+    undo = save_by_reference(model) if by_reference else lambda: None
+
+    loss = model(batch).square().sum()
+    freed = release(parameters)
+    assert (sorted(freed) == [0, 1, 2]) == by_reference
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+    for found, gradient in zip(torch.autograd.grad(loss, parameters), expected, strict=True):
+        assert torch.equal(found, gradient)
+
+    undo()
+    loss = model(batch).square().sum()
+    assert sorted(release(parameters)) != [0, 1, 2]
+
+
+def test_an_activation_in_the_memory_of_a_released_weight_is_saved_itself():
+    model = nn.Linear(8, 8, bias=False)
+    weight = model.weight
+    memory = weight.detach()
+    save_by_reference(model)
+    model(torch.randn(4, 8))
+    weight.data = torch.empty(0)  # another tensor gets its memory
+    model.register_forward_pre_hook(lambda *_: setattr(weight, "data", torch.eye(8)))
+    first = memory.copy_(torch.randn(8, 8)).requires_grad_()
+
+    loss = model(first).square().sum()
+    (found,) = torch.autograd.grad(loss, [weight])
+    assert torch.equal(found, (2 * first.T @ first).detach())
