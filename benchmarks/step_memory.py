@@ -105,18 +105,19 @@ class Storages(TorchDispatchMode):
     @contextmanager
     def resizes(self) -> Iterator[None]:
         """Count storages again that are resized, as FSDP frees what it gathered."""
-        original = torch.UntypedStorage.resize_
+        storages: Any = torch.UntypedStorage
+        original = storages.resize_
 
         def resize(storage: torch.UntypedStorage, size: int) -> Any:
             done = original(storage, size)
             self.count(storage)
             return done
 
-        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+        storages.resize_ = resize
         try:
             yield
         finally:
-            torch.UntypedStorage.resize_ = original  # type: ignore[method-assign]
+            storages.resize_ = original
 
 
 class Chain(nn.Module):

@@ -36,12 +36,12 @@ def save_by_reference(model: Module) -> Callable[[], None]:
 
     # They run after those of DeepSpeed, which gather.
     hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
-    original, model.forward = model.forward, forward  # type: ignore[method-assign]
+    original, model.forward = model.forward, forward
 
     def undo() -> None:
         for hook in hooks:
             hook.remove()
-        model.forward = original  # type: ignore[method-assign]
+        model.forward = original
 
     return undo
 
