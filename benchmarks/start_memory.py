@@ -13,7 +13,6 @@ that is limited to what its engine keeps and 0.2 times the weights.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -21,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -33,6 +31,7 @@ from engines import deferred_init
 from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine, find
 from engines.world import open_world
+from engines.zero.config_file import shipped
 from models.language.config import SIZES
 from models.language.model import Transformer
 from training import seeds
@@ -54,8 +53,7 @@ def start(report: isolated.Report, group: str, engine: str, size: str, defers: b
     make = partial(Transformer, SIZES[size])
     built, weights = deferred_init.build(make, world) if defers else (make(), None)
     file = find(engine).ds_config
-    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
-    placed = build_engine(engine, world, Options(ds_config=json.loads(text)))
+    placed = build_engine(engine, world, Options(ds_config=shipped(file) if file else {}))
     build = partial(torch.optim.AdamW, lr=1e-3)
     spec = OptimizerSpec([{}], lambda _name, _parameter: 0, build, clip_norm=1.0)
     placed.prepare(built, spec, list(built.get_submodule("model.layers").children()))

@@ -11,14 +11,12 @@ size of one matrix: their defaults are for larger models.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from benchmarks.figures import command, listed, machine, save_rows
 from engines.base import OptimizerSpec, Options
 from engines.catalog import build_engine, find
 from engines.world import open_world
+from engines.zero.config_file import shipped
 
 BLOCKS, WIDTH = 32, 512
 STEPS = 3
@@ -160,7 +159,7 @@ def _ds_config(engine: str) -> dict[str, Any]:
     file = find(engine).ds_config
     if file is None:
         return {}
-    config = json.loads((resources.files("ds_configs") / "deepspeed" / file).read_text())
+    config = shipped(file)
     zero = config["zero_optimization"]
     zero |= {"reduce_bucket_size": _BUCKET, "allgather_bucket_size": _BUCKET}
     if zero["stage"] == 3:
@@ -170,7 +169,7 @@ def _ds_config(engine: str) -> dict[str, Any]:
             "stage3_max_reuse_distance": 0,
             "stage3_param_persistence_threshold": 0,
         }
-    return dict(config)
+    return config
 
 
 def table(rows: Sequence[Row]) -> str:

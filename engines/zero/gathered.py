@@ -32,10 +32,13 @@ def save_by_reference(model: Module) -> Callable[[], None]:
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         with saved_tensors_hooks(pack, _unpack):
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+        by_address.clear()
+        return result
 
     # They run after those of DeepSpeed, which gather.
-    hooks = [module.register_forward_pre_hook(note) for module in model.modules()]
+    owners = {m for m in model.modules() for _ in m.parameters(recurse=False)}
+    hooks = [module.register_forward_pre_hook(note) for module in owners]
     original, model.forward = model.forward, forward
 
     def undo() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from engines.base import Engine, OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine, find
+from engines.zero.config_file import shipped
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
 ACCUMULATION = 3
@@ -153,7 +152,6 @@ def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
 def options(case: Case, world: World) -> Options:
     """The options of the engine of `case`."""
     file = find(case.engine).ds_config
-    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
     return Options(
         precision=case.precision,
         activation_checkpointing=case.activation_checkpointing,
@@ -161,7 +159,7 @@ def options(case: Case, world: World) -> Options:
         keep_products=case.keep_products,
         hybrid_shard=case.nodes is not None,
         reduce_each_micro_batch=case.reduce_each_micro_batch,
-        ds_config=json.loads(text),
+        ds_config=shipped(file) if file else {},
         micro_batch=GLOBAL_BATCH // ACCUMULATION // world.size,
         accumulation=ACCUMULATION,
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.nn import Module
 
 from engines.base import Engine, Options, Precision, World
 from engines.catalog import build_engine, find
+from engines.zero.config_file import shipped
 from models.base import Context, Task, TracksProgress
 from models.catalog import FAMILIES
 from tests.engines.parity import Outcome, StepResult, outcome
@@ -110,14 +110,13 @@ def prepared(
     seeds.seed_weights(seed)
     model = task.build()
     file = find(engine).ds_config
-    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
     built = build_engine(
         engine,
         world,
         Options(
             precision,
             channels_last=task.channels_last,
-            ds_config=json.loads(text),
+            ds_config=shipped(file) if file else {},
             micro_batch=MICRO_BATCH,
             accumulation=GLOBAL_BATCH // MICRO_BATCH // world.size,
         ),

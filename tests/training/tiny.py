@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +16,7 @@ from engines.base import Options, World
 from engines.catalog import build_engine, find
 from engines.environment import RankInfo
 from engines.world import ProcessWorld
+from engines.zero.config_file import shipped
 from models.base import DataError, Goal, Loss, Predictions
 from tests.training.shelf import Shelf
 from training import settings
@@ -280,9 +279,10 @@ def run_tiny(
     torch.manual_seed(0)
     model = task.build()
     file = find(engine).ds_config
-    text = (resources.files("ds_configs") / "deepspeed" / file).read_text() if file else "{}"
     options = Options(
-        micro_batch=micro_batch, accumulation=train_plan.accumulation, ds_config=json.loads(text)
+        micro_batch=micro_batch,
+        accumulation=train_plan.accumulation,
+        ds_config=shipped(file) if file else {},
     )
     built = build_engine(engine, world, options)
     module = built.prepare(model, optimizer.spec(made, model, world), task.blocks(model))

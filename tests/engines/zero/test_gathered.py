@@ -45,8 +45,7 @@ def test_an_activation_in_the_memory_of_a_released_weight_is_saved_itself():
     weight = model.weight
     memory = weight.detach()
     save_by_reference(model)
-    model(torch.randn(4, 8))
-    weight.data = torch.empty(0)  # another tensor gets its memory
+    # Once it is noted, the weight moves, and another tensor has its memory.
     model.register_forward_pre_hook(lambda *_: setattr(weight, "data", torch.eye(8)))
     first = memory.copy_(torch.randn(8, 8)).requires_grad_()
 
