@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ IMPORTED = (
 SIZES = {"124M": (1024, 32), "1.3B": (2048, 8)}
 """Sequence length and micro-batch of each size."""
 WARMUP, TIMED = 6, 15
+NO_OVERLAP = {"engine.ds_config": {"zero_optimization": {"overlap_comm": False}}}
+FP8 = {"precision": "fp8"}
 OUT_OF_TIME = "not run: out of time"
 LEAST_S = 20.0
 """Not started with less time left."""
@@ -70,7 +72,7 @@ def parts(nproc: int, is_smoke: bool) -> list[Part]:
                 (nproc, "plain", "zero2-offload", {"compile": False}),
                 (nproc, "raw", "local", {"compile": False}),
                 (nproc, "ours", "local", {"compile": False, "packed": True}),
-                (2, "ours", "zero3", {"compile": False}),
+                (2, "ours", "zero3", {"compile": False, "settings": NO_OVERLAP}),
             )
         ]
         return [ceiling, *rows, *_tests(["tests/training/test_throughput.py"])]
@@ -94,13 +96,18 @@ def _anchored(nproc: int) -> Iterator[Part]:
 
 
 def _others(nproc: int) -> Iterator[Part]:
-    """Packed documents, all other engines, and what explains differences."""
+    """Packed documents, 8 bits, all other engines, and what explains differences."""
     alone = "local" if nproc == 1 else "ddp"
     first = (alone, "fsdp", "zero2-offload")
     rest = [name for name in ENGINES if name not in (*first, "local")]
     for size in SIZES:
         for engine in first:
             yield _step(size, nproc, "ours", engine, packed=True)
+    for size in SIZES:
+        for engine in (alone, "fsdp"):
+            yield _step(size, nproc, "ours", engine, settings=FP8)
+        for engine in ("zero1", "zero2", "zero3") if nproc > 1 else ():
+            yield _step(size, nproc, "ours", engine, settings=NO_OVERLAP)
     for size in SIZES:
         yield _step(size, nproc, "plain", alone, compile=False)
         yield _step(size, nproc, "raw", alone)
@@ -118,6 +125,7 @@ def _step(
     *,
     packed: bool = False,
     compile: bool = True,
+    settings: Mapping[str, Any] | None = None,
     is_smoke: bool = False,
 ) -> Part:
     seq_len, micro_batch = (32, 2) if is_smoke else SIZES[size]
@@ -129,11 +137,12 @@ def _step(
         "micro_batch": micro_batch,
         "packed": packed,
         "compile": compile,
+        "settings": settings or {},
         "is_smoke": is_smoke,
     }
     warmup, timed = (1, 1) if is_smoke else (WARMUP, TIMED)
     kind = f"{'packed' if packed else 'unpacked'}, {'compiled' if compile else 'eager'}"
-    name = f"{size} {side} {engine}, {kind}"
+    name = ", ".join([f"{size} {side} {engine}", kind, *gpu_tables.changes(settings or {})])
     return Part(name, f"{PARTS}:step", {"warmup": warmup, "timed": timed, **facts}, ranks=nproc)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -43,6 +44,8 @@ class Step:
     micro_batch: int
     packed: bool
     compile: bool
+    settings: Mapping[str, Any]
+    """Further settings of ours; engine.ds_config is the content of the file."""
     is_smoke: bool
 
 
@@ -103,10 +106,19 @@ def step(report: Report, warmup: int, timed: int, **facts: Any) -> None:
         if case.side == "ours":
             workers = 0 if case.is_smoke else 4  # the family's default
             more = {"loader.workers": workers, "compile": "auto" if case.compile else "off"}
-            ours.train(work, case.engine, folder / "run", more)
+            ours.train(work, case.engine, folder / "run", more | _settings(case, folder))
         else:
             RAW[case.engine](work)
     raise RuntimeError(f"training ended after {clock.ticks} steps")
+
+
+def _settings(case: Step, folder: Path) -> dict[str, Any]:
+    settings = dict(case.settings)
+    if config := settings.get("engine.ds_config"):
+        file = folder / "ds_config.json"  # the same on all ranks
+        file.write_text(json.dumps(config))
+        settings["engine.ds_config"] = str(file)
+    return settings
 
 
 def _work(case: Step, steps: int, folder: Path) -> Work:

@@ -111,7 +111,7 @@ def _ratio(row: Row, rows: Sequence[Row]) -> float | None:
 
 def _goal(row: Row, reached: float | None, gpu: str) -> str:
     goal = GOALS.get((row.arguments["size"], row.arguments["engine"]))
-    is_ours = row.arguments["side"] == "ours" and row.gpus == 1
+    is_ours = row.arguments["side"] == "ours" and row.gpus == 1 and not row.arguments["settings"]
     if goal is None or reached is None or not is_ours or "H200" not in gpu:
         return "–"
     return f"{goal:.3f} {'reached' if reached >= goal else 'missed'}"
@@ -176,7 +176,19 @@ def _ceiling(rows: Sequence[Row]) -> tuple[float | None, str]:
 def _contender(row: Row) -> str:
     case = row.arguments
     titles = {"plain": "plain", "raw": "our model by hand in", "ours": "Gearshift"}
-    return f"{titles[case['side']]} {case['engine']}" + ("" if case["compile"] else ", eager")
+    kind = [] if case["compile"] else ["eager"]
+    return ", ".join(
+        [f"{titles[case['side']]} {case['engine']}", *kind, *changes(case["settings"])]
+    )
+
+
+def changes(settings: Mapping[str, Any]) -> list[str]:
+    """Each of `settings` with its value, without the sections of its name."""
+    found = []
+    for key, value in settings.items():
+        nested = changes(value) if isinstance(value, Mapping) else None
+        found += [f"{key.rpartition('.')[2]} {value}"] if nested is None else nested
+    return found
 
 
 def _documents(row: Row) -> str:

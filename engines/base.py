@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.nn import Module, Parameter
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 Shape = tuple[int, ...]
 
 
@@ -91,6 +91,14 @@ class OptimizerSpec:
     group_of: Callable[[str, Parameter], int]
     build: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     clip_norm: float | None
+
+
+@runtime_checkable
+class HasSlots(Protocol):
+    """An optimizer that is not one of torch's."""
+
+    def slots(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """The state tensors of each parameter of `group`; all with `exp_avg` count their steps."""
 
 
 @dataclass(frozen=True)

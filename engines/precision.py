@@ -14,8 +14,10 @@ from torch.utils._pytree import tree_map
 
 from engines.base import EngineError, Precision
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""The precisions that compute in 16 bits."""
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.bfloat16}
+"""The precisions that compute in 16 bits; fp8 has linear layers in 8 bits beside."""
+_CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
+"""The oldest NVIDIA GPUs with a format."""
 _NORMS = (_NormBase, GroupNorm, LayerNorm)
 
 
@@ -23,11 +25,13 @@ def check_precision(precision: Precision, device: torch.device) -> None:
     """Raise EngineError if `device` does not support `precision`."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        needs_ampere = precision in ("tf32", "bf16") and not torch.version.hip
-        if needs_ampere and major < 8:
+        needed = _CAPABILITIES.get(precision)
+        if needed and (major, minor) < needed and not torch.version.hip:
+            allowed = [p for p, least in _CAPABILITIES.items() if (major, minor) >= least]
             raise EngineError(
-                f"precision '{precision}' needs a GPU of compute capability 8.0 or newer; "
-                f"{torch.cuda.get_device_name(device)} has {major}.{minor}; allowed: fp32, fp16"
+                f"precision '{precision}' needs a GPU of compute capability "
+                f"{needed[0]}.{needed[1]} or newer; {torch.cuda.get_device_name(device)} has "
+                f"{major}.{minor}; allowed: {', '.join(['fp32', 'fp16', *allowed])}"
             )
     elif precision == "tf32":
         raise EngineError(

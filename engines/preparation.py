@@ -21,11 +21,13 @@ from torch.utils.checkpoint import (
 
 from engines.base import EngineError, OptimizerSpec, Options, World
 from engines.deferred_init import is_deferred
+from engines.fp8 import linears_in_fp8
 from engines.precision import autocast_inside
 
 _aten = torch.ops.aten
 _PRODUCTS = [
     *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default),
+    _aten._scaled_mm.default,
     *(_aten.convolution.default, _aten._scaled_dot_product_cudnn_attention.default),
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_flash_attention.default,
@@ -47,6 +49,8 @@ def change_forward(
     block is compiled alone, without what comes before and after all blocks: blocks of one kind
     share their graphs, and gradients are averaged while those of earlier blocks are computed.
     """
+    if options.precision == "fp8":
+        linears_in_fp8(blocks)
     checkpoint_blocks(blocks, options.activation_checkpointing, options.keep_products)
     if options.channels_last:
         model.forward = partial(_channels_last, model.forward)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Device = Literal["auto", "cuda", "mps", "xpu", "cpu"]
-Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8"]
 Compile = Literal["auto", "on", "off"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from torch.optim import SGD, Adafactor, Adam, AdamW, Optimizer
 
-from engines.base import FACTORS, EngineError, Piece, State, World, kind_shape
+from engines.base import FACTORS, EngineError, HasSlots, Piece, State, World, kind_shape
 
 WEIGHT = "weight"
 ADAM = (Adam, AdamW)  # AdamW is an Adam from torch 2.7 on only
@@ -40,8 +40,10 @@ def slot_names(
         return ("momentum_buffer",) if group["momentum"] else ()
     if isinstance(optimizer, Adafactor):
         return tuple(FACTORS) if parameter.dim() > 1 else ("variance",)
+    if isinstance(optimizer, HasSlots):
+        return optimizer.slots(group)
     raise EngineError(
-        f"unknown optimizer {type(optimizer).__name__}; allowed: AdamW, Adam, SGD, Adafactor"
+        f"unknown optimizer {type(optimizer).__name__}; allowed: AdamW, Adam, SGD, Adafactor, Muon"
     )
 
 
@@ -50,10 +52,12 @@ def fill_slots(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = optimizer.state[parameter]
-            for name in slot_names(optimizer, group, parameter):
+            names = slot_names(optimizer, group, parameter)
+            for name in names:
                 if state.get(name) is None:
                     state[name] = _zeros(name, parameter)
-            if isinstance(optimizer, (*ADAM, Adafactor)) and "step" not in state:
+            counts = isinstance(optimizer, Adafactor) or "exp_avg" in names
+            if counts and "step" not in state:
                 on_device = group.get("capturable") or group.get("fused")
                 device = parameter.device if on_device else None
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)

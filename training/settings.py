@@ -161,7 +161,7 @@ TARGET_FORMS = "a metric and a number, such as 'val_loss <= 1.9'; with = for the
 Samples = Annotated[int, Field(json_schema_extra={"unit": "samples"})]
 Steps = Annotated[int, Field(json_schema_extra={"unit": "steps"})]
 _RESTARTS = {"only_if": {"schedule.name": ["cosine-restarts"]}}
-_ADAMW = {"only_if": {"optim.name": ["adamw"]}}
+_ADAMW = {"only_if": {"optim.name": ["adamw", "muon"]}}
 
 
 class Train(Section):
@@ -202,9 +202,9 @@ class Train(Section):
 class Optim(Section):
     """The optimizer."""
 
-    name: Literal["adamw", "adafactor", "sgd"] = "adamw"
-    """Optimizer. adafactor stores one value per row and column of a weight; adamw two per
-    element."""
+    name: Literal["adamw", "adafactor", "muon", "sgd"] = "adamw"
+    """Optimizer. adamw stores two values per element of a weight; adafactor one per row and
+    column; muon one per element of the matrices of blocks, whose momentum it orthogonalizes."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate."""
     betas: Annotated[
@@ -215,17 +215,24 @@ class Optim(Section):
             json_schema_extra=_ADAMW | {"allowed": "two numbers, each at least 0 and below 1"},
         ),
     ] = [0.9, 0.95]
-    """AdamW: decay rates of the first and second moments."""
+    """AdamW, and Muon for other parameters than matrices: decay rates of both moments."""
     eps: Annotated[float, Field(gt=0, json_schema_extra=_ADAMW)] = 1e-8
-    """AdamW: term that prevents division by zero."""
+    """AdamW and Muon: term that prevents division by zero."""
     momentum: Annotated[
-        float, Field(ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd"]}})
-    ] = 0.9
-    """SGD: momentum."""
+        float | None,
+        Field(ge=0, lt=1, json_schema_extra={"only_if": {"optim.name": ["sgd", "muon"]}}),
+    ] = None
+    """SGD and Muon: momentum; null: 0.9 for SGD, 0.95 for Muon."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of parameters with two or more dimensions."""
     clip_norm: Annotated[float | None, Field(gt=0)] = 1.0
     """Clip gradients to this norm; null: never."""
+
+    @property
+    def used_momentum(self) -> float:
+        """The momentum, or the default of the optimizer."""
+        default = 0.95 if self.name == "muon" else 0.9
+        return default if self.momentum is None else self.momentum
 
 
 class Schedule(Section):

@@ -17,9 +17,10 @@ _PEAKS: dict[str, dict[str, float | None]] = {
     for devices in json.loads(_FILE.read_text("utf-8")).values()
     for name, peaks in devices.items()
 }
-"""Dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16 and fp16 with
-fp32 accumulation (tensor or matrix cores; half of the sparse figure where a data sheet gives no
-other). None: the device lacks the format. All words of a name must be in what the driver reports.
+"""Dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16, fp16 and fp8
+with fp32 accumulation (tensor or matrix cores; half of the sparse figure where a data sheet gives
+no other). None or missing: the device lacks the format. All words of a name must be in what the
+driver reports.
 """
 # The name of a listed chip with one of these has other clocks, or is a part of the chip.
 _OTHER = ("MIG", "Laptop", "Max", "Ti", "D")
@@ -32,7 +33,7 @@ def peak_flops(name: str, precision: str) -> float | None:
         return None
     for known, peaks in _PEAKS.items():
         if f" {known.lower()} " in words:
-            peak = peaks[precision]
+            peak = peaks.get(precision)
             return None if peak is None else peak * _TERA
     return None
 

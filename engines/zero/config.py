@@ -320,7 +320,7 @@ def _optimizer(optim: Any) -> dict[str, SettingValue]:
         params["adam_w_mode"] = SettingValue("optim.name", optim.name, (True,), _no_option)
         params["torch_adam"] = SettingValue("optim.name", optim.name, (True, False), _no_option)
     else:
-        params["momentum"] = _number("optim.momentum", optim.momentum)
+        params["momentum"] = _number("optim.momentum", optim.used_momentum)
     clip = optim.clip_norm
     return {
         "gradient_clipping": SettingValue("optim.clip_norm", clip, (clip or 0.0,), _clip),
@@ -331,12 +331,13 @@ def _optimizer(optim: Any) -> dict[str, SettingValue]:
 
 def _precision(precision: str) -> dict[str, SettingValue]:
     blocks = {"bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "torch_autocast": None}
+    section = "bf16" if precision == "fp8" else precision
 
     def follow(value: str | None) -> Callable[[Any], str | None]:
         return lambda on: f"--precision {value if on is True else 'fp32'}" if value else None
 
     return {
-        f"{block}.enabled": SettingValue("precision", precision, (precision == on,), follow(on))
+        f"{block}.enabled": SettingValue("precision", precision, (section == on,), follow(on))
         for block, on in blocks.items()
     }
 

@@ -113,7 +113,7 @@ class Zero:
             "zero_force_ds_cpu_optimizer": False,
         }
         if self._options.precision in DTYPES:
-            config[self._options.precision] = {"enabled": True}
+            config["fp16" if self._loss_scale else "bf16"] = {"enabled": True}
         if self._loss_scale:
             config["fp16"]["loss_scale"] = self._loss_scale.value  # fixed: changed by us
         return config

@@ -146,15 +146,19 @@ def _precision(adaptation: Adaptation) -> None:
         has_bf16 = adaptation.machine.gpu_bf16 and device in ("cuda", "xpu")
         reason = "a GPU with bf16" if has_bf16 else "no GPU with bf16"
         _fill(adaptation.values, "precision", "bf16" if has_bf16 else "fp32", reason)
-    elif device == "cpu" and precision in ("fp16", "tf32"):
-        near = cpu if precision == "fp16" else "fp32"
+    elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
+        near = "fp32" if precision == "tf32" else cpu
         why, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
         native = ", and this CPU computes in bf16" if near == "bf16" else ""
         adaptation.reject("precision", near, why, f"no GPU{native}", allowed=allowed)
     elif device == "cpu" and precision == "bf16" and cpu == "fp32":
         if not adaptation.is_set("precision"):
             adaptation.replace("precision", "fp32", "no GPU, and this CPU has no bf16")
-    elif device == "mps" and precision in ("fp16", "tf32") and not adaptation.is_set("precision"):
+    elif (
+        device == "mps"
+        and precision in ("fp16", "tf32", "fp8")
+        and not adaptation.is_set("precision")
+    ):
         adaptation.replace("precision", "fp32", "not supported on mps")
 
 
@@ -196,11 +200,16 @@ def _cache(adaptation: Adaptation) -> None:
 
 def _optimizer(adaptation: Adaptation) -> None:
     key, engine = "optim.name", ENGINES.get(adaptation.get("engine.name"))
-    if engine is None or not engine.shards_parameters or adaptation.get(key) != "adafactor":
+    name = adaptation.get(key)
+    able = {
+        "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
+        "muon": [e.name for e in ENGINES.values() if e.ds_config is None],
+    }
+    if engine is None or engine.name in able.get(name, ENGINES):
         return
-    reason = f"engine {engine.name} shards weights, and adafactor needs whole rows and columns"
-    able = ", ".join(entry.name for entry in ENGINES.values() if not entry.shards_parameters)
-    allowed = f"adamw, sgd under engine {engine.name}; adafactor under {able}"
+    whole = "rows and columns" if name == "adafactor" else "matrices"
+    reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
+    allowed = f"adamw, sgd under engine {engine.name}; {name} under {', '.join(able[name])}"
     adaptation.reject(key, "adamw", f"is impossible: {reason}", reason, allowed=allowed)
 
 

@@ -19,6 +19,9 @@ from typing import IO, Any
 
 from launcher.config.feature_checks import Kind
 
+if not hasattr(tarfile, "data_filter"):  # before Python 3.10.12 and 3.11.4
+    from backports import tarfile  # type: ignore[no-redef]
+
 MAX_MEMBERS = 2_000_000
 _MAX_READ_BYTES = 1 << 26
 """At once; tarfile reads a header into memory as a whole."""
@@ -107,8 +110,6 @@ class _Unpacker:
 
     def unpack_tar(self, archive: Path) -> None:
         """The filter `data` of tarfile is the second check of each member."""
-        if not hasattr(tarfile, "data_filter"):
-            raise ArchiveError("can be unpacked by Python 3.10.12, 3.11.4 or later only")
         with _decompressed(archive, may_be_plain=True) as inner:
             stream = _BoundedReader(inner)
             with tarfile.open(fileobj=stream, mode="r:") as opened:  # type: ignore[call-overload]

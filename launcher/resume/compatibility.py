@@ -80,7 +80,7 @@ def rounding_notes(found: Sequence[Difference], resolved: Resolved) -> list[str]
     for difference in found:
         before, after = (ENGINES.get(name) for name in (difference.old, difference.new))
         if difference.key == "engine.name" and before and after:
-            is_16_bit = resolved.settings.precision in ("bf16", "fp16")
+            is_16_bit = resolved.settings.precision in ("bf16", "fp16", "fp8")
             if is_16_bit and before.shards_parameters != after.shards_parameters:
                 precision = resolved.settings.precision
                 return [

@@ -170,11 +170,12 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
 def _prepare_engine(
     resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
 ) -> tuple[Engine, Module]:
-    spec = optimizer.spec(settings, model, world)
+    blocks = task.blocks(model)
+    spec = optimizer.spec(settings, model, world, blocks)
     engine = build_engine(
         resolved.settings.engine.name, world, _engine_options(settings, resolved, task)
     )
-    return engine, engine.prepare(model, spec, task.blocks(model))
+    return engine, engine.prepare(model, spec, blocks)
 
 
 def _uses_feature_cache(

@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
+from models.common.stored_tensors import StoredTensor, stored_tensors
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ ALLOWED = (
     + ", ".join(f"{name}/" for name in PARTS)
     + ", each in the layout of transformers"
 )
+_T = TypeVar("_T", Tensor, StoredTensor)
 _LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
 
 
@@ -83,8 +85,8 @@ def load(
     return reports
 
 
-def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor]:
-    """Weights of a model; transformers translates outdated names."""
+def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTensor]:
+    """Weights of a model: those in its files, or, under outdated names, those of transformers."""
     import transformers
 
     if not (folder / "config.json").is_file():
@@ -93,13 +95,15 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor]:
     is_pair = _model_type(folder) == "vision-encoder-decoder"
     if is_pair:  # a whole Donut or Nougat
         kind = transformers.VisionEncoderDecoderModel
+    options = {"local_files_only": True, "trust_remote_code": False}
     try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), **options)
+        with torch.device("meta"):
+            unread = kind(config) if is_pair else kind.from_config(config)
+        if (stored := _stored(unread, folder)) is not None:
+            return _of_encoder(stored) if is_pair else stored
         found, loading_info = kind.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
+            str(folder), use_safetensors=True, output_loading_info=True, **options
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and others
         raise DataError(
@@ -108,9 +112,34 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor]:
             allowed="config.json and *.safetensors of a model that transformers supports",
         ) from None
     if is_pair:
-        return dict(found.encoder.named_parameters())
+        return _of_encoder(dict(found.named_parameters()))
     initialized = set(loading_info["missing_keys"])  # at random, by transformers
     return {name: x for name, x in found.named_parameters() if name not in initialized}
+
+
+def _of_encoder(tensors: Mapping[str, _T]) -> dict[str, _T]:
+    prefix = "encoder."
+    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
+
+
+def _stored(model: Any, folder: Path) -> dict[str, StoredTensor] | None:
+    """The tensors in the files of `folder` for parameters of `model`, by name.
+
+    None if some have no counterpart on either side: their names may be outdated. Disk access.
+    """
+    model.tie_weights()
+    found = stored_tensors(folder)
+    prefix = f"{model.base_model_prefix}."  # in the names of either side
+
+    def stored(name: str) -> StoredTensor | None:
+        forms = (name, name.removeprefix(prefix), prefix + name)
+        return next((found[form] for form in forms if form in found), None)
+
+    parameters = {name: stored(name) for name, _ in model.named_parameters()}
+    known = {tensor.name for name in model.state_dict() if (tensor := stored(name))}
+    if None in parameters.values() and found.keys() - known:
+        return None
+    return {name: tensor for name, tensor in parameters.items() if tensor}
 
 
 def _model_type(folder: Path) -> str | None:
@@ -120,7 +149,7 @@ def _model_type(folder: Path) -> str | None:
         return None  # transformers reports the error
 
 
-def fill(part: Module, tensors: Mapping[str, Tensor]) -> Report:
+def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Report:
     """Copy tensors of matching name and shape into `part`.
 
     A model prefix, for example `bert.`, is ignored.
@@ -136,8 +165,11 @@ def fill(part: Module, tensors: Mapping[str, Tensor]) -> Report:
             report.wrong_shape.append(target)
         elif target not in report.matched:
             report.matched.append(target)
-            with torch.no_grad():
-                parameters[target].copy_(tensor)
+            if isinstance(tensor, StoredTensor):
+                tensor.read_into(parameters[target])
+            else:
+                with torch.no_grad():
+                    parameters[target].copy_(tensor)
     found = {*report.matched, *report.wrong_shape}
     report.missing = [name for name in parameters if name not in found]
     return report
@@ -148,8 +180,8 @@ def _without_prefix(name: str) -> str:
 
 
 def _select_layers(
-    tensors: Mapping[str, Tensor], layers: Sequence[int], folder: Path
-) -> dict[str, Tensor]:
+    tensors: Mapping[str, Tensor | StoredTensor], layers: Sequence[int], folder: Path
+) -> dict[str, Tensor | StoredTensor]:
     """Keep only `layers`, renumbered from 0. Raises DataError if one does not exist."""
     matches = {name: _LAYER.fullmatch(name) for name in tensors}
     existing = sorted({int(match[2]) for match in matches.values() if match})

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -17,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
 from models.common import attention_kernels
+from models.common.stored_tensors import stored_tensors
 from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
 
@@ -191,35 +191,15 @@ def _read_by_name(folder: Path, config: Any) -> Any:
     stored = inner.state_dict()
     tensors = dict(inner.named_parameters())
     tensors |= {name: buffer for name, buffer in inner.named_buffers() if name in stored}
-    found = _stored_tensors(folder)
+    found = stored_tensors(folder)
     prefix = f"{inner.base_model_prefix}."  # files of a base model lack it
-    names = {n: n if n in found else n.removeprefix(prefix) for n in tensors}
-    if any(found.get(names[n], ("", None))[1] != tuple(t.shape) for n, t in tensors.items()):
+    sources = {n: found.get(n) or found.get(n.removeprefix(prefix)) for n in tensors}
+    if any(s is None or s.shape != tensors[name].shape for name, s in sources.items()):
         return None
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            torch.ops.gearshift.read_(tensor, found[names[name]][0], names[name])
+    for name, source in sources.items():
+        assert source is not None
+        source.read_into(tensors[name])
     return inner.eval()
-
-
-def _stored_tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """File and shape of each tensor in `folder`, by name. Disk access."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                found[name] = (str(path), tuple(file.get_slice(name).get_shape()))
-    return found
-
-
-def _read(tensor: Tensor, path: str, name: str) -> None:
-    with safe_open(path, "pt") as file:
-        tensor.copy_(file.get_tensor(name))
-
-
-_library = torch.library.Library("gearshift", "DEF")
-_library.define("read_(Tensor(a!) tensor, str path, str name) -> ()")
-_library.impl("read_", _read, "CPU")
 
 
 def _not_loadable(folder: Path, error: Exception) -> DataError:

@@ -32,13 +32,19 @@ THEIRS = {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")
     },
     "launcher": {
-        *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab")
+        *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
+        "backports",
     },
     "ds_configs": set(),
 }
 """The third-party packages that each package may import, by import name."""
 
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "backports": "backports.tarfile",
+}
 SHARED_BY_FAMILIES = ("models.base", "models.catalog", "models.common")
 
 
@@ -115,7 +121,7 @@ def test_every_package_is_in_both_tables():
 
 def test_every_package_that_may_be_imported_is_a_declared_dependency():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    declared = set(re.findall(r'^ {4}"([A-Za-z0-9_-]+)[>=<~;]', text, re.MULTILINE))
+    declared = set(re.findall(r'^ {4}"([A-Za-z0-9._-]+)[>=<~;]', text, re.MULTILINE))
     named = {DISTRIBUTIONS.get(n, n) for names in THEIRS.values() for n in names}
     assert named <= declared
 

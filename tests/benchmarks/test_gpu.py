@@ -25,6 +25,7 @@ def options(path: Path, **more: object) -> argparse.Namespace:
 def step(side: str, engine: str, seconds: float, **more: object) -> Row:
     """A measured step of 10 FLOP."""
     case = {"size": "124M", "seq_len": 4, "micro_batch": 2, "packed": False, "compile": True}
+    case["settings"] = {}
     figures = {
         "flops": 10.0,
         "seconds": seconds,
@@ -51,6 +52,16 @@ def test_every_engine_is_measured_with_and_without_packing(nproc: int) -> None:
     assert ours == {(s, e, p) for s in gpu.SIZES for e in engines for p in (True, False)}
     names = [p.name for p in parts(nproc, is_smoke=False)]
     assert len(names) == len(set(names)) and names[0] == "ceiling"
+
+
+def test_8_bits_and_overlap_are_parts_of_their_own_without_a_goal() -> None:
+    alone, four = ({p.name for p in parts(nproc, is_smoke=False)} for nproc in (1, 4))
+    assert "124M ours fsdp, unpacked, compiled, precision fp8" in alone & four
+    assert "1.3B ours zero3, unpacked, compiled, overlap_comm False" in four - alone
+    rows = [CEILING, step("ours", "fsdp", 2.0, settings=gpu.FP8), step("ours", "fsdp", 2.0)]
+    changed, plain = gpu_tables.speed(rows)[2:]
+    assert "| Gearshift fsdp, precision fp8 |" in changed and "reached" not in changed
+    assert "| Gearshift fsdp |" in plain and "0.469 reached" in plain
 
 
 def test_anchors_come_before_tests_and_those_before_other_engines() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from engines.base import Engine, OptimizerSpec, Options, Precision, World
 from engines.catalog import build_engine, find
 from engines.zero.config_file import shipped
+from training.optim.muon import Muon
 
 WIDTH, HEADS, BLOCKS, VOCABULARY, TIME = 16, 2, 3, 37, 12
 ACCUMULATION = 3
@@ -42,6 +43,8 @@ class Case:
     nodes: int | None = None
     """Simulated nodes, with a replica of the shards on each."""
     reduce_each_micro_batch: bool = False
+    muon: bool = False
+    """Muon for the matrices of the blocks; else AdamW for all."""
 
 
 class StepResult(NamedTuple):
@@ -139,6 +142,22 @@ def sequences(step: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], labels
 
 
+def muon_spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
+    """Muon for the matrices of the blocks, AdamW with and without decay for the rest."""
+    plain = spec(clip_norm, lr)
+
+    def group_of(name: str, parameter: nn.Parameter) -> int:
+        is_matrix = name.startswith("blocks.") and parameter.dim() == 2
+        return 0 if is_matrix else 1 + plain.group_of(name, parameter)
+
+    return replace(
+        plain,
+        options=[{"weight_decay": 0.1, "momentum": 0.95}, *plain.options],
+        group_of=group_of,
+        build=lambda groups: Muon(groups, lr=lr, betas=(0.9, 0.95), fused=True),
+    )
+
+
 def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
     """AdamW with and without decay."""
     return OptimizerSpec(
@@ -174,7 +193,8 @@ def prepared(world: World, case: Case, seed: int = 0) -> Iterator[tuple[Engine, 
     if find(case.engine).ds_config:
         _allow_fp16_on_cpu()
     try:
-        module = engine.prepare(model, spec(case.clip_norm, case.lr), list(model.blocks))
+        optimizer = (muon_spec if case.muon else spec)(case.clip_norm, case.lr)
+        module = engine.prepare(model, optimizer, list(model.blocks))
         module.train()
         yield engine, module
     finally:

@@ -87,7 +87,9 @@ def test_a_gradient_divided_by_the_micro_batches_changes_the_moments(worlds: Wor
 
 
 @both_sizes
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "precision", ["bf16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("fp16", "fp8"))]
+)
 @all_engines
 def test_16_bit_gradients_are_those_of_the_same_kind_of_engine(
     worlds: Worlds, engine: str, precision: Precision, size: int

@@ -15,6 +15,7 @@ from engines.world import open_world
 from tests.engines.parity import Net, spec
 from tests.engines.pool import Pool
 from tests.engines.test_parity import all_of_torch
+from training.optim.muon import Muon
 
 
 @pytest.fixture
@@ -80,8 +81,9 @@ def test_values_written_to_a_piece_are_used_by_the_model(prepared) -> None:
         lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
         lambda groups: torch.optim.SGD(groups, lr=0.1),
         lambda groups: torch.optim.Adafactor(groups, lr=0.1),
+        lambda groups: Muon(groups, lr=0.1, fused=True),
     ],
-    ids=["amsgrad", "fused", "momentum", "sgd", "adafactor"],
+    ids=["amsgrad", "fused", "momentum", "sgd", "adafactor", "muon"],
 )
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 3)], ids=str)
 def test_slots_created_early_equal_those_of_the_first_step(build, shape) -> None:
@@ -106,7 +108,7 @@ def _forms(slots: dict) -> dict:
 def test_an_unknown_optimizer_is_an_error_with_the_allowed_ones() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     with pytest.raises(
-        EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor"
+        EngineError, match="unknown optimizer Rprop; allowed: AdamW, Adam, SGD, Adafactor, Muon"
     ):
         fill_slots(torch.optim.Rprop([parameter]))
 

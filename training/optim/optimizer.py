@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.base import OptimizerSpec
+from engines.base import EngineError, OptimizerSpec
+from training.optim.muon import Muon
 from training.optim.nonfinite import guarded
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
     from torch.optim import Optimizer
 
     from engines.base import World
@@ -26,32 +27,56 @@ At 1, steps equal the learning rate, as with AdamW, for all smaller weights.
 """
 
 
-def spec(settings: Settings, model: Module, world: World) -> OptimizerSpec:
+def spec(
+    settings: Settings, model: Module, world: World, blocks: Sequence[Module] = ()
+) -> OptimizerSpec:
     """How to optimize `model`: weights with two or more axes decay, others do not.
 
-    Empty groups are omitted: some engines do not accept them.
+    Muon updates the matrices of `blocks`. Empty groups are omitted: some engines do not accept
+    them. Raises EngineError if there is no matrix.
     """
-    decay = settings.optim.weight_decay
-    decays = dict.fromkeys(p.ndim >= 2 for p in model.parameters() if p.requires_grad)
-    order = sorted(decays, reverse=True)
+    optim = settings.optim
+    matrices = _matrices(model, blocks) if optim.name == "muon" else set()
+
+    def kind(name: str, parameter: Parameter) -> tuple[bool, bool]:
+        return name in matrices, parameter.ndim >= 2
+
+    kinds = {kind(name, p) for name, p in model.named_parameters() if p.requires_grad}
+    order = sorted(kinds, reverse=True)
     plain = OptimizerSpec(
-        options=[{"weight_decay": decay if decaying else 0.0} for decaying in order],
-        group_of=lambda name, parameter: order.index(parameter.ndim >= 2),
+        options=[
+            {"weight_decay": optim.weight_decay if decays else 0.0}
+            | ({"momentum": optim.used_momentum} if is_matrix else {})
+            for is_matrix, decays in order
+        ],
+        group_of=lambda name, parameter: order.index(kind(name, parameter)),
         build=_build(settings.optim),
         clip_norm=settings.optim.clip_norm,
     )
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
 
 
+def _matrices(model: Module, blocks: Sequence[Module]) -> set[str]:
+    """The names of the weights with two axes in `blocks`, but embeddings."""
+    modules = [m for b in blocks for m in b.modules() if not isinstance(m, torch.nn.Embedding)]
+    inside = {id(p) for module in modules for p in module.parameters(recurse=False)}
+    found = {n for n, p in model.named_parameters() if p.ndim == 2 and id(p) in inside}
+    if not found:
+        raise EngineError(
+            "optim.name=muon updates the weights of blocks that are matrices; this model has none; "
+            "use adamw"
+        )
+    return found
+
+
 def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     if settings.name == "sgd":
-        return partial(_fastest, torch.optim.SGD, lr=settings.lr, momentum=settings.momentum)
+        return partial(_fastest, torch.optim.SGD, lr=settings.lr, momentum=settings.used_momentum)
     if settings.name == "adafactor":
         return partial(torch.optim.Adafactor, lr=settings.lr, eps=(None, _ABSOLUTE))
     beta1, beta2 = settings.betas
-    return partial(
-        _fastest, torch.optim.AdamW, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps
-    )
+    kind = Muon if settings.name == "muon" else torch.optim.AdamW
+    return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
 
 
 def _fastest(kind: type[Optimizer], groups: list[dict[str, Any]], **options: Any) -> Optimizer:

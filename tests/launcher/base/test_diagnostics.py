@@ -44,7 +44,7 @@ IN_A_FILE = [
         """
 error: unknown precision 'bf61'
   where         mine.yaml:1 precision (overrides fp32 from ds_configs/models/language.yaml:N)
-  allowed       auto, fp32, tf32, bf16, fp16
+  allowed       auto, fp32, tf32, bf16, fp16, fp8
   did you mean  bf16
   fix           precision: bf16
 """,

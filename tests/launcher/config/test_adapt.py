@@ -77,6 +77,17 @@ def test_adafactor_set_by_the_user_is_refused_under_sharded_weights():
     assert (diagnostic.key, diagnostic.did_you_mean) == ("optim.name", "adamw")
 
 
+def test_muon_is_refused_under_engines_that_cut_matrices_into_flat_parts():
+    for engine in ("local", "ddp", "oss", "fsdp", "fsdp-offload"):
+        run = resolved("optim.name=muon", f"engine.name={engine}", model="language")
+        assert run.settings.optim.name == "muon"
+    with pytest.raises(SettingsError) as error:
+        resolved("optim.name=muon", "engine.name=zero3", model="language", machine=SERVER)
+    (diagnostic,) = error.value.diagnostics
+    able = "muon under local, ddp, fsdp, fsdp-offload, oss"
+    assert diagnostic.allowed == f"adamw, sgd under engine zero3; {able}"
+
+
 def test_debugging_turns_workers_off_and_determinism_on():
     run = resolved("train.debug=true", model="language", machine=SERVER)
     assert (run.settings.loader.workers, run.settings.train.deterministic) == (0, True)

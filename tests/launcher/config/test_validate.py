@@ -84,7 +84,7 @@ def test_a_mode_that_changes_nothing_warns():
 
 
 def test_a_setting_without_effect_by_another_warns():
-    message = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd"
+    message = "optim.momentum 0.8 has no effect: optim.name is adamw, not sgd or muon"
     assert warned("optim.momentum=0.8") == [message]
     assert refused("optim.momentum=0.8", "unread_settings=error") == [message]
     assert warned("optim.momentum=0.8", "optim.name=sgd") == []
@@ -92,7 +92,7 @@ def test_a_setting_without_effect_by_another_warns():
 
 
 def test_a_setting_equal_to_the_default_does_not_warn():
-    assert warned("optim.momentum=0.9") == []
+    assert warned("optim.betas=[0.9, 0.95]", "optim.name=sgd") == []
 
 
 def test_a_deepspeed_file_under_another_engine_is_refused(tmp_path):

@@ -77,7 +77,7 @@ def test_real_text_trains_and_shuffled_text_ends_at_chance(
         task.setup()
         torch.manual_seed(0)
         model = task.build()
-        train(task, model, steps=80, lr=1e-2)
+        train(task, model, steps=120, lr=1e-2)
         metric, counts = counts_of(task, model, "val", 16)
         losses[control] = metric.result(counts)["val_loss"]
     band = task.facts()["control"]["val_loss"]

@@ -82,6 +82,7 @@ def test_sgd_gets_its_momentum():
         ("adamw", {"momentum"}),
         ("sgd", {"betas", "eps"}),
         ("adafactor", {"betas", "eps", "momentum"}),
+        ("muon", set()),
     ],
 )
 def test_settings_of_another_optimizer_are_not_read(name, unread):
@@ -90,12 +91,13 @@ def test_settings_of_another_optimizer_are_not_read(name, unread):
 
     class Watched:
         def __getattr__(self, leaf):
-            read.add(leaf)
+            read.add(leaf.removeprefix("used_"))
             return getattr(made.optim, leaf)
 
     watched = make_settings()
     watched.optim = Watched()
-    optim.spec(watched, Net(), one_rank())
+    model = Net()
+    optim.spec(watched, model, one_rank(), [model])
     assert read == set(type(made.optim).model_fields) - unread
 
 
