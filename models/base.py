@@ -241,6 +241,23 @@ class HasPictures(Protocol):
 
 
 @dataclass(frozen=True)
+class SamplePart:
+    """A part of a sample as the model sees it, as text."""
+
+    text: str
+    in_loss: bool
+    """Whether the model learns to generate it."""
+
+
+@runtime_checkable
+class HasSampleText(Protocol):
+    """A task whose samples are text."""
+
+    def sample_text(self) -> Sequence[SamplePart]:
+        """The first training sample, in order."""
+
+
+@dataclass(frozen=True)
 class Predictions:
     """A table and pictures of the predictions for a few samples."""
 

@@ -117,8 +117,9 @@ def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
     yield f"{found.path}: {kind}"
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
     facts = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
-    for name, text in (*facts, *shapes):
-        first, *more = wrap(text, _WIDTH) or [""]
+    parts = [(f"a sample, {name}", text) for name, text in page.sample_rows(found)]
+    for name, text in (*facts, *parts, *shapes):
+        first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]
         yield f"  {name:<{_LABEL}} {first}"
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
@@ -135,6 +136,7 @@ def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:
         "facts": found.facts,
         "overlapping_groups": found.overlapping_groups,
         "sample": found.sample,
+        "text": [asdict(part) for part in found.text],
         "pictures": [
             {"name": picture.name, "caption": picture.caption} for picture in found.pictures
         ],

@@ -14,7 +14,7 @@ from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.run import affinity
-from models.base import DataError, Picture
+from models.base import DataError, Picture, SamplePart
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Findings:
     """Groups in two splits: an error. None: the task has no groups to compare."""
     sample: Mapping[str, Any]
     """Axes and type of each tensor in a batch of one sample."""
+    text: Sequence[SamplePart]
+    """That sample as text; empty: it is not text."""
     pictures: Sequence[Picture]
 
 
@@ -57,7 +59,7 @@ def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) ->
     affinity.limit_spinning(environment.variables())  # before torch is imported
     import torch
 
-    from models.base import Context, HasPictures
+    from models.base import Context, HasPictures, HasSampleText
     from models.common.split import overlapping_groups
     from training.data.samples import Samples
     from training.inspection import shapes
@@ -77,5 +79,6 @@ def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) ->
         facts=task.facts(),
         overlapping_groups=overlapping_groups(folder),
         sample={name: text for name, text in shapes(first.batch).items() if "[" in str(text)},
+        text=task.sample_text() if isinstance(task, HasSampleText) else (),
         pictures=task.pictures() if isinstance(task, HasPictures) else (),
     )

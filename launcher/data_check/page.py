@@ -17,6 +17,8 @@ DEFAULT_FOLDER = Path("data-check")
 PAGE = "data.html"
 MARK = '<meta name="generator" content="gearshift data check">'
 """Marks a page as written by `data check`."""
+SHOWN = 600
+"""Characters of each part of a sample."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _FIGURE = re.compile(r'<figure id="([A-Za-z0-9_-]+)">')
 _STYLE = Path(__file__).with_suffix(".css")
@@ -76,11 +78,23 @@ def overlap(found: Findings) -> str:
     return f"{groups} in two splits: {text(found.overlapping_groups[:10])}"
 
 
+def sample_rows(found: Findings) -> list[tuple[str, str]]:
+    """Name and text of each part of the sample, up to SHOWN characters of each."""
+    return [
+        (
+            "learned" if part.in_loss else "given",
+            part.text[:SHOWN] + ("…" * (len(part.text) > SHOWN)),
+        )
+        for part in found.text
+    ]
+
+
 def _body(found: Findings) -> Iterator[str]:
     yield f"<h1>{escape(found.path)}</h1>"
     line = f"{found.format}; read by {found.model}" if found.format else f"read by {found.model}"
     yield f'<p class="quiet">{escape(line)}</p>'
     yield from _table("Facts", rows(found.facts))
+    yield from _table("A sample: only what is learned counts in the loss", sample_rows(found))
     yield from _table("A batch of one sample", rows(found.sample))
     state = "quiet"
     if found.overlapping_groups is not None:

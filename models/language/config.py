@@ -60,6 +60,17 @@ class Model(Section):
     """Label smoothing: share of each target spread over the vocabulary."""
 
 
+Columns = list[
+    Annotated[
+        str,
+        Field(
+            pattern=r"^.+=(request|context|answer|system|messages|text|ignore)$",
+            json_schema_extra={"allowed": "a column and its meaning, such as 'title=request'"},
+        ),
+    ]
+]
+
+
 class Data(Section):
     """Training text."""
 
@@ -67,6 +78,9 @@ class Data(Section):
     """File or folder of text, JSONL or CSV; or embedded:python, embedded:commands."""
     answers: str | None = None
     """File whose line N answers line N of `path`. Default: none."""
+    columns: Columns = Field(default_factory=list)
+    """What columns of CSV and JSONL mean whose names are not known, such as "title=request"; other
+    meanings: context (follows the request), answer, system, messages, text, ignore."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +26,8 @@ from models.language.tokens.encoded import encode
 from models.language.tokens.tokenizer import Tokenizer
 
 
-def read(path: str, answers: str | None, on_bad: OnBad) -> Corpus:
-    """Read the corpus at `data.path`. Raises DataError."""
+def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] = ()) -> Corpus:
+    """Read the corpus at `data.path`; `columns` as "name=meaning". Raises DataError."""
     if path == "embedded:python":
         from models.language.embedded.python import read_documents
 
@@ -37,9 +38,10 @@ def read(path: str, answers: str | None, on_bad: OnBad) -> Corpus:
         return from_records(path, read_conversations())
     if path.startswith("embedded:"):
         raise unknown_embedded(path, EMBEDDED)
-    return read_corpus(
-        Path(path).expanduser(), None if answers is None else Path(answers).expanduser(), on_bad
-    )
+    declared = {n.strip().lower(): m for n, _, m in (column.rpartition("=") for column in columns)}
+    requests, answered = (None if p is None else Path(p).expanduser() for p in (path, answers))
+    assert requests is not None
+    return read_corpus(requests, answered, on_bad, declared)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from models.base import DataError
-from models.language.readers.json_and_csv import columns_in
+from models.language.readers.columns import NAMES, columns_in
 from models.language.readers.text_file import FORMATS, SUFFIXES, TextFile, file_kind
 
 EMBEDDED = ("embedded:python", "embedded:commands")
@@ -21,7 +21,8 @@ FILES_CHECKED = 300
 """Files of a folder that are checked."""
 _HEAD = 1 << 16
 """Bytes of a file that are checked."""
-_FIRST_KEY = re.compile(r'\s*\{\s*"(text|messages|input|prompt|user)"\s*:')
+_KEYS = "|".join(name for names in NAMES.values() for name in names)
+_FIRST_KEY = re.compile(rf'\s*\{{\s*"({_KEYS})"\s*:')
 
 
 def recognise(path: Path) -> str | None:
@@ -62,10 +63,10 @@ def _format(file: Path) -> str | None:
 
 def _has_columns(line: str) -> bool:
     try:
-        header = [column.strip().lower() for column in next(csv.reader([line]), [])]
+        header = next(csv.reader([line]), [])
     except csv.Error:
         return False
-    return columns_in(header) is not None
+    return columns_in(header, {})[0].are_complete
 
 
 def _has_keys(line: str, is_cut: bool) -> bool:
@@ -74,9 +75,7 @@ def _has_keys(line: str, is_cut: bool) -> bool:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return is_cut and _FIRST_KEY.match(line) is not None
-    if not isinstance(row, dict):
-        return False
-    return "messages" in row or "text" in row or columns_in(row) is not None
+    return isinstance(row, dict) and columns_in(list(row), {})[0].are_complete
 
 
 def _is_prose(text: str) -> bool:

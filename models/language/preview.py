@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
-from models.base import Picture, Predictions
+from models.base import Picture, Predictions, SamplePart
 from models.common.fixed_samples import spread_positions
 from models.language.dataset import Dataset
 from models.language.head import IGNORE
@@ -19,6 +19,28 @@ from models.language.rows import Row
 from models.language.tokens.tokenizer import Tokenizer
 
 TEMPERATURE = 0.8
+
+
+END = "[end]"
+"""The end token in a sample as text."""
+
+
+def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
+    """A row as text; neighbouring tokens that are all labels, or none of them, are one part."""
+    is_label = row.labels != IGNORE
+    following = np.append(row.inputs[1:], row.labels[-1])
+    tokens = np.append(row.inputs[0], np.where(is_label, row.labels, following))
+    in_loss = np.append(False, is_label)
+    parts = []
+    for positions in np.split(np.arange(len(tokens)), np.flatnonzero(np.diff(in_loss)) + 1):
+        lines = np.split(tokens[positions], np.flatnonzero(tokens[positions] == tokenizer.end) + 1)
+        ends = (END if len(line) and line[-1] == tokenizer.end else "" for line in lines)
+        text = "".join(
+            tokenizer.decode(line.tolist()) + end for line, end in zip(lines, ends, strict=True)
+        )
+        if text:
+            parts.append(SamplePart(text, bool(in_loss[positions[0]])))
+    return parts
 
 
 @torch.no_grad()
@@ -165,7 +187,8 @@ def pictures(dataset: Dataset) -> list[Picture]:
 
 def colored_spans(dataset: Dataset, row: Row) -> list[ColoredText]:
     """Text of a row in spans of one color, for example a prompt and its answer."""
-    tokens = np.append(row.inputs, row.labels[-1])
+    following = np.append(row.inputs[1:], row.labels[-1])
+    tokens = np.append(row.inputs[0], np.where(is_label, row.labels, following))
     # The first token is context: a label is the token after its input.
     is_label = np.concatenate(([False], row.labels != IGNORE))
     edges = [0, *(np.flatnonzero(np.diff(is_label)) + 1).tolist(), len(tokens)]

@@ -18,6 +18,7 @@ from models.base import (
     Loss,
     Picture,
     Predictions,
+    SamplePart,
     SplitName,
 )
 from models.common import attention_kernels
@@ -27,7 +28,7 @@ from models.language.config import SIZES, Data, Model, Size
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
-from models.language.preview import pictures, predict, preview_text
+from models.language.preview import pictures, predict, preview_text, sample_text
 from models.language.readers.corpus import Corpus
 from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
@@ -59,6 +60,7 @@ class LanguageTask:
             self.size = replace(self.size, vocabulary=entries)
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.answers = None if self.path.startswith("embedded:") else data.answers
+        self.columns = () if self.path.startswith("embedded:") else data.columns
         self.fraction, self.length = data.fraction, data.seq_len
         attention_kernels.check_kernel(context.attention, context.device)
         self._local: Tokenizer | None = None
@@ -77,7 +79,7 @@ class LanguageTask:
         Disk access: rank 0 first, then the other ranks. Raises DataError.
         """
         length = self._row_length()
-        corpus = read(self.path, self.answers, self.on_bad)
+        corpus = read(self.path, self.answers, self.on_bad, self.columns)
         share, seed = self.context.eval_share, self.context.seed
         groups, earlier = corpus.index.groups, self.context.earlier_splits
         splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
@@ -207,6 +209,10 @@ class LanguageTask:
     def pictures(self) -> Sequence[Picture]:
         """Pictures of a few training rows and of text lengths."""
         return pictures(self.dataset)
+
+    def sample_text(self) -> Sequence[SamplePart]:
+        """The first training sample, in the tokenizer's chat template if it has one."""
+        return sample_text(self.data("train").row(0), self.dataset.tokenizer)
 
     def write_hugging_face(self, folder: Path) -> None:
         """Write configuration and tokenizer for transformers into `folder`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,8 @@ from models.language.readers.text_file import (
     find_files,
     has_byte_order_mark,
 )
+
+NO_COLUMNS: Mapping[str, str] = {}
 
 
 class Source(Protocol):
@@ -61,9 +63,12 @@ class Source(Protocol):
 class FileSource:
     """Files under a path; line N of `answers` answers line N of the path."""
 
-    def __init__(self, path: Path, answers: Path | None) -> None:
-        """Raises DataError if there is nothing to read."""
+    def __init__(
+        self, path: Path, answers: Path | None, columns: Mapping[str, str] = NO_COLUMNS
+    ) -> None:
+        """`columns`: see columns_in. Raises DataError if there is nothing to read."""
         self.name, self._path, self._answers = str(path), path, answers
+        self._columns = columns
         if answers is None:
             self._files, self.ignored = find_files(path)
             if self._files == [path] and _is_binary(path):
@@ -90,9 +95,9 @@ class FileSource:
         file, name = TextFile(self._files[part]), self.part_name(part)
         first, suffix = file.first_line(), file.path.suffix.lower()
         if suffix in JSONL:
-            return read_json_lines(file, name, bad_records)
+            return read_json_lines(file, name, self._columns, bad_records)
         if suffix in CSV:
-            return read_csv(file, name, bad_records)
+            return read_csv(file, name, self._columns, bad_records)
         if plain_text.is_dialogue(first):
             return plain_text.read_conversations(file, name, bad_records)
         if self._in_folder:
@@ -109,6 +114,7 @@ class FileSource:
     def _stat_files(self) -> tuple[int, str]:
         """Bytes of all files, and a digest of their names, sizes and times."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
+        digest.update(repr(sorted(self._columns.items())).encode())
         for file in self._files:
             try:
                 found = file.stat()
@@ -164,7 +170,7 @@ class RecordSource:
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
 
-VERSION = 1
+VERSION = 2
 """Cache version; increase it when the same files give another index or other tokens."""
 
 
@@ -254,12 +260,15 @@ class _SortedMembership:
         return self._at < len(numbers) and bool(numbers[self._at] == number)
 
 
-def read_corpus(path: Path, answers: Path | None, on_bad: OnBad) -> Corpus:
+def read_corpus(
+    path: Path, answers: Path | None, on_bad: OnBad, columns: Mapping[str, str] = NO_COLUMNS
+) -> Corpus:
     """Read the corpus under `path`; line N of `answers` answers line N of `path`.
 
-    Reads the files once, or their cached index. Raises DataError.
+    `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
+    DataError.
     """
-    source = FileSource(path, answers)
+    source = FileSource(path, answers, columns)
     if source.size <= SMALL:
         return Corpus(source, Index(_scan(source, on_bad)))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}

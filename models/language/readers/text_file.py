@@ -21,8 +21,8 @@ JSONL = frozenset({".jsonl", ".ndjson"})
 CSV = frozenset({".csv"})
 SUFFIXES = TEXT | JSONL | CSV
 FORMATS = (
-    "CSV with input,output or prompt,response or user,assistant",
-    "JSONL with the same fields, with messages, or with text",
+    "CSV with columns for a request and an answer, or with text",
+    "JSONL with keys for a request and an answer, with messages, or with text",
     "plain text, documentation and source code",
 )
 """Formats of the family, as `list` and error messages name them."""

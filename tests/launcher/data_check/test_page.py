@@ -7,7 +7,7 @@ import pytest
 
 from launcher.data_check import page
 from launcher.data_check.findings import Findings
-from models.base import Picture
+from models.base import Picture, SamplePart
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
 FOUND = Findings(
@@ -17,6 +17,7 @@ FOUND = Findings(
     facts={"groups": {"train": 12345, "val": 2}, "rate_hz": 0.1, "left_out": ["a", "b"], "x": None},
     overlapping_groups=[],
     sample={"input": "[1, 8] int64"},
+    text=[SamplePart("User: <a>\nAssistant: ", in_loss=False), SamplePart("b" * 700, in_loss=True)],
     pictures=[Picture("page one", 'a "page" of it', PNG)],
 )
 
@@ -51,6 +52,11 @@ def test_the_page_is_well_formed_and_loads_nothing(html):
     sources = [a["src"] for _, a in outline.attributes if "src" in a]
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"https?:|url\(|@import", html)
+
+
+def test_a_sample_shows_what_counts_in_the_loss(html):
+    assert '<tr><th scope="row">given</th><td>User: &lt;a&gt;\nAssistant: </td></tr>' in html
+    assert f'<tr><th scope="row">learned</th><td>{"b" * page.SHOWN}…</td></tr>' in html
 
 
 def test_names_of_the_user_are_escaped(html):
@@ -90,7 +96,7 @@ def test_facts_are_readable_lines():
     ],
 )
 def test_overlap_is_reported(groups, line, heading):
-    found = Findings("x", "y", None, {}, groups, {}, [])
+    found = Findings("x", "y", None, {}, groups, {}, [], [])
     assert page.overlap(found) == line
     assert f'<p class="{heading}"><strong>Overlap:</strong> {line}' in page.render(found)
 

@@ -28,7 +28,7 @@ SAMPLE = Path(__file__).parents[4] / "shared/data/language"
 
 @pytest.mark.parametrize("header", ["input,output", "prompt,response", "user,assistant"])
 def test_csv_with_quoted_line_breaks_and_other_columns(tmp_path, header):
-    content = f'{header},kind\nhow,"one\ntwo ""three""",x\nwhy,because,y\n'
+    content = f'{header},Category\nhow,"one\ntwo ""three""",x\nwhy,because,y\n'
     corpus = read(write(tmp_path / "a.csv", content))
     assert pairs(corpus) == [("how", 'one\ntwo "three"'), ("why", "because")]
 
@@ -233,7 +233,7 @@ def test_invalid_json_lines_are_reported_together_with_their_lines(tmp_path):
     lines = [
         '{"prompt": "a", "response": "b"}',
         '{"prompt": "a", ',
-        '{"question": "a"}',
+        '{"question": 1.5, "answer": "a"}',
         "[1]",
         '{"messages": [{"role": "usr", "content": "a"}]}',
         '{"prompt": "a", "response": " "}',
@@ -243,10 +243,8 @@ def test_invalid_json_lines_are_reported_together_with_their_lines(tmp_path):
         "5 of 6 rows cannot be used\n"
         "  where         a.jsonl:2: not JSON: Expecting property name enclosed in double "
         "quotes at column 17\n"
-        "                a.jsonl:3: no usable text under the keys question; allowed: text; input, "
-        "output; prompt, response; user, assistant; messages: [{role, content}]\n"
-        "                a.jsonl:4: list, not an object; allowed keys: text; input, output; "
-        "prompt, response; user, assistant; messages: [{role, content}]\n"
+        "                a.jsonl:3: the request is float, not text\n"
+        "                a.jsonl:4: list, not an object\n"
         "                and 2 more\n"
         "  fix           repair them, or skip them with  --set data.on_bad=skip"
     )
@@ -272,13 +270,90 @@ def test_conversations_without_an_answer_are_reported(tmp_path):
     assert pairs(read(text, "skip")) == [("c", "d")]
 
 
-def test_csv_without_known_columns_is_an_error(tmp_path):
-    assert error_text(write(tmp_path / "a.csv", "question,answer\na,b\n")) == (
-        "'a.csv' has no columns for request and answer: question, answer\n"
+KNOWN = (
+    "request: instruction, prompt, question, query, user, input; context: context, input; "
+    "answer: output, response, completion, answer, assistant; system: system, system_prompt; "
+    "messages: messages, conversations; text: text"
+)
+
+
+def test_rows_without_an_answer_are_an_error_with_the_names_that_are_known(tmp_path):
+    assert error_text(write(tmp_path / "a.csv", "question,reply\na,b\n")) == (
+        "no column for the answer among: question, reply\n"
         "  where         a.csv:1\n"
-        "  allowed       input,output or prompt,response or user,assistant\n"
-        "  fix           rename the columns in the first line"
+        f"  allowed       {KNOWN}\n"
+        "  fix           rename a column, or say what one means:  "
+        "--set 'data.columns=[reply=answer]'"
     )
+    declared = read_corpus(tmp_path / "a.csv", None, "stop", {"reply": "answer"})
+    assert pairs(declared) == [("a", "b")]
+    assert error_text(write(tmp_path / "b.jsonl", '{"en": "one", "de": "eins"}')).startswith(
+        "no column for request and answer among: en, de\n  where         b.jsonl:1\n"
+    )
+
+
+def test_a_column_that_no_rule_reads_is_an_error_that_names_it(tmp_path):
+    path = write(tmp_path / "a.csv", "instruction,inptu,Output,topic\na,b,c,d\n")
+    assert error_text(path) == (
+        "2 columns are not read: inptu, topic\n"
+        "  where         a.csv:1\n"
+        f"  allowed       {KNOWN}; ignored: id, category, source, url, timestamp, meta, metadata\n"
+        "  did you mean  input\n"
+        "  fix           --set 'data.columns=[inptu=ignore, topic=ignore]'"
+    )
+    declared = {"inptu": "context", "topic": "ignore"}
+    assert pairs(read_corpus(path, None, "stop", declared)) == [("a\n\nb", "c")]
+    rows = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d", "response_2": "e"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert error_text(path).startswith(
+        "1 column is not read: response_2\n  where         a.jsonl:2"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"instruction": "a", "input": "b", "output": "c"}, ["user a\n\nb", "assistant c"]),
+        ({"instruction": "a", "input": "", "output": "c"}, ["user a", "assistant c"]),
+        ({"instruction": "a", "context": "b", "response": "c"}, ["user a\n\nb", "assistant c"]),
+        ({"prompt": "a", "completion": "b"}, ["user a", "assistant b"]),
+        ({"question": "a", "answer": "b", "id": "7"}, ["user a", "assistant b"]),
+        ({"input": "a", "output": "b"}, ["user a", "assistant b"]),
+        ({"System": "s", "Question": "a", "Answer": "b"}, ["system s", "user a", "assistant b"]),
+    ],
+)
+def test_common_instruction_formats_are_read_whole(tmp_path, suffix, row, turns):
+    if suffix == "jsonl":
+        path = write(tmp_path / "a.jsonl", json.dumps(row))
+    else:
+        path = tmp_path / "a.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([row.keys(), row.values()])
+    [found] = exchanges(read(path))
+    whole = [*((t.role, t.text) for t in found.before), ("assistant", found.answer)]
+    assert [f"{role} {text}" for role, text in whole] == turns
+
+
+def test_conversations_of_sharegpt_are_read_with_their_system_prompt(tmp_path):
+    turns = [("human", "a"), ("gpt", "b"), ("observation", "c"), ("gpt", "d")]
+    row = {
+        "id": 1,
+        "system": "s",
+        "conversations": [{"from": role, "value": text} for role, text in turns],
+    }
+    found = exchanges(read(write(tmp_path / "a.jsonl", json.dumps(row))))
+    assert [e.answer for e in found] == ["b", "d"]
+    assert [(t.role, t.text) for t in found[1].before] == [
+        ("system", "s"),
+        ("user", "a"),
+        ("assistant", "b"),
+        ("tool", "c"),
+    ]
+
+
+def test_a_table_of_texts_is_documents(tmp_path):
+    assert texts(read(write(tmp_path / "a.csv", "id,text\n1,one\n2,two\n"))) == ["one", "two"]
 
 
 def test_csv_short_rows_and_empty_answers_are_reported(tmp_path):
@@ -324,7 +399,7 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"text": NaN}', "no usable text under the keys text; allowed: text; input, output;"),
+        ('{"text": NaN}', "the text is float, not text"),
         ('{"input": "a", "output": NaN}', "the answer is float, not text"),
         ('{"input": null, "output": "b"}', "the request is null, not text"),
         (
@@ -335,12 +410,15 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
         ("[" * 100_000, "not JSON: "),
         ('{"text": ' + "9" * 5000 + "}", "no"),  # Python 3.10.0 reads it as a number
         ('{"text": "cut', "not JSON: Unterminated string starting at at column 10"),
-        ('{"messages": {"role": "user"}}', "messages is not a list of {role, content}"),
+        (
+            '{"messages": {"role": "user"}}',
+            "messages is not a list of {role, content} or {from, value}",
+        ),
         (
             '{"messages": [1]}',
             "message 1: unknown role None; allowed: system, user, assistant, tool",
         ),
-        ('"text"', "str, not an object; allowed keys: text;"),
+        ('"text"', "str, not an object"),
         ("\x00", "not JSON: Expecting value at column 1"),
     ],
 )
@@ -364,9 +442,7 @@ def test_both_halves_of_a_surrogate_pair_are_one_character(tmp_path):
 def test_a_header_that_csv_rejects_is_an_error(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("x" * 200_000 + ",output\n")
-    assert corpus_error(path).startswith(
-        "'a.csv' has no columns for request and answer: field larger than field limit"
-    )
+    assert corpus_error(path).startswith("'a.csv' has no header: field larger than field limit")
 
 
 def test_a_field_that_csv_rejects_is_a_bad_row(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.base import HasPictures
+from models.base import HasPictures, SamplePart
 from models.language.config import SIZES
 from models.language.model import Transformer
 from models.language.preview import (
@@ -15,7 +15,10 @@ from models.language.preview import (
     colored_spans,
     continue_tokens,
     predict,
+    sample_text,
 )
+from models.language.readers.records import Turn
+from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 CPU = torch.device("cpu")
 
@@ -35,6 +38,20 @@ class Counting(nn.Module):
 def model():
     torch.manual_seed(0)
     return Transformer(SIZES["tiny"])
+
+
+def test_a_sample_as_text_says_what_counts_in_the_loss():
+    history = (Turn("system", "be brief"), Turn("user", "a"), Turn("assistant", "b"))
+    row = dialogues([conversation("list all", "ls -a", history)], 64).row(1)
+    assert sample_text(row, TOKENIZER) == [
+        SamplePart(
+            "<system>be brief</system>\nUser: a\nAssistant: b\nUser: list all\nAssistant: ", False
+        ),
+        SamplePart("ls -a[end]", True),
+    ]
+    assert sample_text(windows(["one", "two"], 6).row(0), TOKENIZER) == [
+        SamplePart("one[end]tw", True)
+    ]
 
 
 def test_greedy_decoding_takes_the_likeliest_token_each_time():
