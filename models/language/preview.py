@@ -27,20 +27,21 @@ END = "[end]"
 
 def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
     """A row as text; neighbouring tokens that are all labels, or none of them, are one part."""
-    is_label = row.labels != IGNORE
-    following = np.append(row.inputs[1:], row.labels[-1])
-    tokens = np.append(row.inputs[0], np.where(is_label, row.labels, following))
-    in_loss = np.append(False, is_label)
-    parts = []
-    for positions in np.split(np.arange(len(tokens)), np.flatnonzero(np.diff(in_loss)) + 1):
-        lines = np.split(tokens[positions], np.flatnonzero(tokens[positions] == tokenizer.end) + 1)
-        ends = (END if len(line) and line[-1] == tokenizer.end else "" for line in lines)
-        text = "".join(
-            tokenizer.decode(line.tolist()) + end for line, end in zip(lines, ends, strict=True)
-        )
-        if text:
-            parts.append(SamplePart(text, bool(in_loss[positions[0]])))
-    return parts
+    # The first token is context: a label is the token after its input.
+    in_loss = np.append(False, row.labels != IGNORE)
+    following = np.where(in_loss[1:], row.labels, np.append(row.inputs[1:], row.labels[-1]))
+    tokens = np.append(row.inputs[0], following)
+    edges = [0, *(np.flatnonzero(np.diff(in_loss)) + 1).tolist(), len(tokens)]
+    parts = (
+        SamplePart(_text(tokens[a:b], tokenizer), bool(in_loss[a])) for a, b in pairwise(edges)
+    )
+    return [part for part in parts if part.text]
+
+
+def _text(tokens: np.ndarray, tokenizer: Tokenizer) -> str:
+    ends = np.flatnonzero(tokens == tokenizer.end)
+    pieces = (tokenizer.decode(piece.tolist()) for piece in np.split(tokens, ends))
+    return END.join(pieces)
 
 
 @torch.no_grad()
@@ -187,14 +188,10 @@ def pictures(dataset: Dataset) -> list[Picture]:
 
 def colored_spans(dataset: Dataset, row: Row) -> list[ColoredText]:
     """Text of a row in spans of one color, for example a prompt and its answer."""
-    following = np.append(row.inputs[1:], row.labels[-1])
-    tokens = np.append(row.inputs[0], np.where(is_label, row.labels, following))
-    # The first token is context: a label is the token after its input.
-    is_label = np.concatenate(([False], row.labels != IGNORE))
-    edges = [0, *(np.flatnonzero(np.diff(is_label)) + 1).tolist(), len(tokens)]
-    texts = (dataset.tokenizer.decode(tokens[a:b].tolist()) for a, b in pairwise(edges))
-    colors = (TRAINED_COLOR if is_label[a] else CONTEXT_COLOR for a in edges[:-1])
-    return [(printable(text), color) for text, color in zip(texts, colors, strict=True)]
+    return [
+        (printable(part.text), TRAINED_COLOR if part.in_loss else CONTEXT_COLOR)
+        for part in sample_text(row, dataset.tokenizer)
+    ]
 
 
 def _rows(dataset: Dataset, rows: Sequence[Row]) -> bytes:

@@ -171,18 +171,16 @@ def test_a_prompt_is_grey_and_its_answer_green(tmp_path, make_task):
     assert (grey, green) == (CONTEXT_COLOR, TRAINED_COLOR)
     number = prompt.split()[2]
     assert prompt == f"User: ask {number}\nAssistant: "
-    assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}"
+    assert answer == f"answer {number}\N{REPLACEMENT CHARACTER}[end]"
 
 
-def test_all_text_but_the_first_token_is_green(tmp_path, make_task):
+def test_all_text_is_green(tmp_path, make_task):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(f"line number {i}" for i in range(100)), encoding="utf-8")
     task = make_task(path=path, seq_len=16)
     task.setup()
-    assert [colour for _, colour in colored_spans(task.dataset, task.data("train").row(0))] == [
-        CONTEXT_COLOR,
-        TRAINED_COLOR,
-    ]
+    [(_, color)] = colored_spans(task.dataset, task.data("train").row(0))
+    assert color == TRAINED_COLOR
 
 
 def test_one_length_for_all_is_drawn_too(tmp_path, make_task):
