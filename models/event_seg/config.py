@@ -64,6 +64,14 @@ class Data(Section):
 
     path: str = "embedded:shapes"
     """File or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or embedded:shapes."""
+    sequences: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        json_schema_extra={"allowed": "names of recordings, for example [outdoor_day1]"},
+    )
+    """Recordings to use, by the name of the sequence or the file. Default: all."""
+    mvsec_sequence: str | None = None
+    """Sequence to use alone of a folder of MVSEC recordings without `sequences`; the first one by
+    name if it is missing. Default: none, use all."""
     control: Literal["real", "noise", "shuffle"] = "real"
     """noise: events at random pixels and times; shuffle: labels of another window. The score must
     fall to chance."""

@@ -19,7 +19,7 @@ from models.base import (
     SplitName,
 )
 from models.common.split import save_split
-from models.event_seg import dataset, windows
+from models.event_seg import dataset, sequences, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
@@ -94,7 +94,12 @@ class EventSegTask:
         if dataset.is_embedded(self.path):
             from models.event_seg.embedded.shapes import recordings
 
-            return recordings(self.size.sensor), {}
+            clips = recordings(self.size.sensor)
+            if not self._data.sequences:
+                return clips, {}
+            by_name = {clip.name: clip for clip in clips}
+            names, facts = sequences.choose(list(by_name), self._data.sequences)
+            return [by_name[name] for name in names], facts
         return dataset.read_files(self.path, self._data, self.on_bad)
 
     def build(self) -> Module:
