@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class EventSegTask:
         """Read the settings without disk access."""
         self.context = context
         self.size, self.objective = SIZES[model.size], model.objective
+        if model.widths is not None:
+            self.size = replace(self.size, widths=tuple(model.widths))
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.fraction, self.downsample = data.fraction, data.downsample
         # Read a setting only where it applies: unused settings are reported.
