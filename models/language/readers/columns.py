@@ -92,8 +92,16 @@ class RowReader:
         return self._columns[key]
 
     def records(self, row: Mapping[str, Any], line: int) -> Iterator[Record]:
-        """The record of a row, a long text in parts; none, and a bad record, if it is invalid."""
-        columns, where = self.columns(tuple(row), line), f"{self._file}:{line}"
+        """The record of a row, a long text in parts; none, and a bad record, if it is invalid.
+
+        Raises DataError if one of its columns is not read.
+        """
+        where = f"{self._file}:{line}"
+        try:
+            columns = self.columns(tuple(row), line)
+        except _Incomplete as error:
+            self._bad_records.add(where, f"{error.message}; data.columns names others")
+            return
         problem = None
         system = _optional(row, columns.system)
         if columns.messages:
@@ -158,13 +166,17 @@ def _turns(messages: Any) -> tuple[tuple[Turn, ...], str | None]:
     return tuple(turns), None
 
 
+class _Incomplete(DataError):
+    """A row without what a sample needs; of many rows, others may have it."""
+
+
 def _incomplete(where: str, names: Sequence[str], columns: Columns) -> DataError:
     lacks = "no column for request and answer"
     if columns.request or columns.answer:
         lacks = f"no column for the {'answer' if columns.request else 'request'}"
     name = next((n for n in names if n not in vars(columns).values()), "NAME")
     meaning = "answer" if columns.request else "request"
-    return DataError(
+    return _Incomplete(
         f"{lacks} among: {', '.join(names) or 'none'}",
         where=where,
         allowed=_KNOWN,

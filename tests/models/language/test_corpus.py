@@ -287,9 +287,14 @@ def test_rows_without_an_answer_are_an_error_with_the_names_that_are_known(tmp_p
     )
     declared = read_corpus(tmp_path / "a.csv", None, "stop", {"reply": "answer"})
     assert pairs(declared) == [("a", "b")]
-    assert error_text(write(tmp_path / "b.jsonl", '{"en": "one", "de": "eins"}')).startswith(
-        "no column for request and answer among: en, de\n  where         b.jsonl:1\n"
+    rows = [{"en": "one", "de": "eins"}, {"prompt": "a", "response": "b"}]
+    path = write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, rows)))
+    assert error_text(path).startswith(
+        "1 of 2 rows cannot be used\n"
+        "  where         b.jsonl:1: no column for request and answer among: en, de; "
+        "data.columns names others\n"
     )
+    assert pairs(read(path, "skip")) == [("a", "b")]
 
 
 def test_a_column_that_no_rule_reads_is_an_error_that_names_it(tmp_path):
