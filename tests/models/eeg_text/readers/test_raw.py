@@ -204,3 +204,38 @@ def test_a_folder_of_several_formats_is_read_whole(tmp_path):
     assert found.source.recorded(1).all()
     assert found.source.recorded(3).sum() == len(NAMES)
     assert found.source.eeg(len(found.items) - 1).shape == (800, 105)
+
+
+def write_numbers(path, rows, types):
+    """A FIF recording of the numbers in `rows`, one channel each: EEG, then event channels."""
+    import mne
+
+    names = [*NAMES, "STI 001", "STI 002", "STI101"][: len(rows)]
+    info = mne.create_info(names, RATE_HZ, types)
+    mne.io.RawArray(np.array(rows), info, verbose="error").save(path, verbose="error")
+    return path
+
+
+def test_a_channel_that_joins_event_lines_replaces_them(tmp_path):
+    one, two = np.zeros((2, RATE_HZ * SECONDS))
+    one[500:600], two[550:700] = 1, 1
+    rows = [*all_waves() * 1e-6, one, two]
+    types = ["eeg"] * len(NAMES) + ["stim"] * 2
+    lines = raw.events(write_numbers(tmp_path / "lines_raw.fif", rows, types))
+    assert lines == [(500 / RATE_HZ, 0.0, "1"), (550 / RATE_HZ, 0.0, "1")]
+    joined = raw.events(
+        write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"])
+    )
+    assert joined == [(n / RATE_HZ, 0.0, name) for n, name in ((500, "1"), (550, "3"), (600, "2"))]
+
+
+def test_non_finite_values_of_a_recording_of_floats_exclude_segments(tmp_path):
+    rows = all_waves() * 1e-6
+    rows[3, RATE_HZ * 2] = np.nan
+    path = write_numbers(tmp_path / "a_raw.fif", rows, "eeg")
+    with pytest.raises(DataError, match="within the margin of its filter"):
+        continuous.read(path, Reading())
+    whole = continuous.read(write_fif(tmp_path / "b_raw.fif"), Reading())
+    found = continuous.read(path, Reading("skip"))
+    assert found.left_out["bad"] == len(whole.items) - len(found.items) > 0
+    assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))
