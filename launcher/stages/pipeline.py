@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -231,7 +232,7 @@ def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diag
 
 
 def _nothing_left(before: Record) -> str:
-    last = list(before.stages.values())[-1]
+    last = shlex.quote(str(list(before.stages.values())[-1]))
     return (
         f"nothing to do: all stages of {before.folder} are completed; "
         f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"

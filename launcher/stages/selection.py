@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
 from launcher.config.options import FROM
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from launcher.config.selection import choose
-from launcher.resume.find import AUTO, is_run_folder
+from launcher.resume.find import AUTO
 from launcher.stages import record
 from models.catalog import Stage
 from training.checkpoint import retention
-from training.checkpoint.manifest import MODEL
+from training.checkpoint.manifest import MODEL, NAME
 
 
 def stages(args: CliArgs) -> tuple[Stage, ...]:
@@ -78,7 +78,7 @@ _LEGAL = "a run folder, one of its checkpoints, an export or a safetensors file"
 def find(word: str, stage: Stage) -> Path:
     """The value of the setting `stage.loads`. Looks at names only. Raises SettingsError.
 
-    Of a run the best checkpoint, or else the last one, that holds weights by themselves.
+    Of a run the best checkpoint, or else the last, or else the newest one.
     """
     path = Path(word)
     place = f"--from {word}"
@@ -89,14 +89,19 @@ def find(word: str, stage: Stage) -> Path:
     pipeline = record.load(path)
     if pipeline is not None:
         path = _newest(pipeline, stage, place)
-    if (path / MODEL).is_file() or (path / retention.BEST / MODEL).is_file():
-        return path
-    if (path / retention.LAST / MODEL).is_file():
-        return path / retention.LAST
-    fix = None
-    if is_run_folder(path):
-        fix = f"{PROGRAM} export {path} --format safetensors, then --from the exported file"
-    raise _refusal(f"'{path}' holds no weights for stage {stage.name}", word, place, fix)
+    steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
+    for folder in (path, path / retention.BEST):
+        if _has_weights(folder):
+            return path
+    for folder in (path / retention.LAST, *steps):
+        if _has_weights(folder):
+            return folder
+    raise _refusal(f"'{path}' holds no weights for stage {stage.name}", word, place)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder holds a complete checkpoint, or an export."""
+    return any((folder / name).is_file() for name in (MODEL, NAME))
 
 
 def _newest(pipeline: record.Record, stage: Stage, place: str) -> Path:
@@ -109,5 +114,5 @@ def _newest(pipeline: record.Record, stage: Stage, place: str) -> Path:
     raise SettingsError.of(what, value=str(pipeline.folder), where=place, allowed=f"it has {there}")
 
 
-def _refusal(what: str, word: str, place: str, fix: str | None = None) -> SettingsError:
-    return SettingsError.of(what, key="--from", value=word, where=place, allowed=_LEGAL, fix=fix)
+def _refusal(what: str, word: str, place: str) -> SettingsError:
+    return SettingsError.of(what, key="--from", value=word, where=place, allowed=_LEGAL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,18 @@ from launcher.config import provenance, selection
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import STAGED_MODE, Resolved
 from launcher.config.schema import model_name
+from launcher.resume import find
 from launcher.run.prepare import plan_as_json, render_plan
 from launcher.run_folder import run_folder
 from launcher.stages import record
 from launcher.stages.execute import PipelineResult
 from launcher.stages.pipeline import Pipeline, PipelineStage
 from training.logging.quantities import duration, real, size
+
+_REPEATED = ("data.", "model.", "eval.share", "train.seed")
+"""Settings that the next stage needs as they were: they decide what is read and built."""
+_NAMED = ("model.family", "model.size", "model.folder")
+"""Settings that --model gives."""
 
 
 def title(pipeline: Pipeline, entry: PipelineStage) -> str:
@@ -66,22 +72,32 @@ def nothing_left(pipeline: Pipeline) -> dict[str, Any]:
 def next_stage(resolved: Resolved, folder: Path) -> str | None:
     """The last line of a stage that was trained alone: the command of the next stage.
 
-    None: it is no such stage, or no other one needs its weights.
+    It repeats what the user set of data and model. None: it is no such stage, no other one needs
+    its weights, or the run saved none. Reads the disk.
     """
     settings = resolved.settings
     if settings.mode != STAGED_MODE or len(settings.stages) != 1:
         return None
     [name] = settings.stages
     declared = selection.declared_stages(settings.model.family)
-    following = [one.name for one in declared if name in one.of and not one.optional]
-    if not following:
+    following = [one for one in declared if name in one.of and not one.optional]
+    if not following or find.newest_step(folder) is None:
         return None
-    args = f"--model {model_name(settings.model)} --mode {STAGED_MODE}"
-    data = resolved.values.get("data.path")
-    if data is not None and provenance.is_set_by_user(data):
-        args += f" --data {shlex.quote(data.value)}"
-    arguments = f"{args} {STAGE.flag} {following[0]} {FROM.flag} {shlex.quote(str(folder))}"
-    return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {arguments}"
+    words = ["--model", model_name(settings.model), "--mode", STAGED_MODE]
+    words += _repeated(resolved, {one.loads for one in declared})
+    words += [STAGE.flag, following[0].name, FROM.flag, str(folder)]
+    return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {shlex.join(words)}"
+
+
+def _repeated(resolved: Resolved, loads: Collection[str | None]) -> Iterator[str]:
+    """The arguments of settings that every stage needs, as the user set them."""
+    for key, setting in resolved.values.items():
+        if not key.startswith(_REPEATED) or key in _NAMED or key in loads:
+            continue
+        if provenance.is_set_by_user(setting):
+            value = setting.value
+            text = value if isinstance(value, str) else json.dumps(value)
+            yield from ("--data", text) if key == "data.path" else ("--set", f"{key}={text}")
 
 
 def _stage(one: Mapping[str, Any]) -> str:
@@ -101,8 +117,11 @@ def _last_line(outcome: PipelineResult, folder: Path) -> str:
     where = f"run folder {folder}"
     stages = outcome.result["stages"]
     if outcome.report.exit_code == exit_codes.DONE:
-        last = shlex.quote(str(folder / stages[-1]["folder"]))
-        return f"{where}; export the model: {PROGRAM} export {last} --format safetensors"
+        last = folder / stages[-1]["folder"]
+        if find.newest_step(last) is None:
+            return where
+        command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
+        return f"{where}; export the model: {command}"
     failed = [one["folder"] for one in stages if one["status"] == "failed"]
     if failed:
         where += f"; log: {folder / failed[0] / run_folder.LOG}"

@@ -141,8 +141,8 @@ class Data(Section):
     """EEG to train on, with the sentences that were read."""
 
     path: str = "embedded:reading"
-    """A ZuCo .mat file, an EDF, BDF or EEGLAB .set recording, or a folder of them; or
-    embedded:reading, embedded:reading-small."""
+    """A ZuCo .mat file, a recording in a format that MNE reads (EDF, BrainVision, FIF, ...),
+    OpenBCI text, or a folder of any of them; or embedded:reading, embedded:reading-small."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
+from models.common.initial_weights import InitialWeights
 
-_MODEL = "model.safetensors"
 ALLOWED = {
     "model.encoder": "a run folder of  --set model.stage=encoder , or a safetensors file of its "
     "model",
@@ -20,45 +19,18 @@ ALLOWED = {
 """Allowed values of each setting that names weights."""
 
 
-def find(setting: str, path: Path) -> Path:
-    """The safetensors file of a run folder (best checkpoint), a checkpoint or an export, or `path`.
-
-    Reads the disk; raises DataError.
-    """
-    places = [path] if path.is_file() else [path / "best" / _MODEL, path / _MODEL]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DataError(
-        f"{setting} '{path}' has no weights",
-        where=f"looked for {' and '.join(str(place) for place in places)}",
-        allowed=ALLOWED[setting],
-        fix=f"python -m launcher export {path} --format safetensors",
-    )
-
-
 def load(setting: str, module: Module, place: Path, prefix: str = "") -> str:
     """Load all tensors of `module` from the run or file at `place`; returns a summary.
 
     Stored names begin with `prefix`. One tensor at a time is in memory. Reads the disk. Raises
     DataError unless the stored names and shapes with that prefix match exactly.
     """
-    from safetensors import SafetensorError, safe_open
-
-    own, path = _own(module), find(setting, place)
-    try:
-        with safe_open(path, "pt") as file:
-            stored = [name for name in list(file.keys()) if name.startswith(prefix)]
-            _check(setting, path, prefix, own, {n: file.get_slice(n).get_shape() for n in stored})
-        for name, tensor in own.items():
-            # Opened for each tensor: mapped data stays in memory until the file is closed.
-            with safe_open(path, "pt") as file, torch.no_grad():
-                tensor.copy_(file.get_tensor(prefix + name))
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{setting} '{path}' cannot be read: {error}", where=str(path), allowed=ALLOWED[setting]
-        ) from None
-    return f"loaded {len(own)}/{len(own)} tensors from {path}"
+    own, stored = _own(module), InitialWeights(place, setting)
+    shapes = {n: list(shape) for n, shape in stored.shapes.items() if n.startswith(prefix)}
+    _check(setting, stored.path, prefix, own, shapes)
+    for name, tensor in own.items():
+        stored.read_into(prefix + name, tensor)
+    return f"loaded {len(own)}/{len(own)} tensors from {stored.path}"
 
 
 def _own(module: Module) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ MAX_NAMES = 8
 """Names of dropped channels in the facts."""
 SHORTEST = 64
 """Shortest segment, in samples at 500 Hz."""
-UNIT = "microvolts, converted by MNE from the unit of the file"
+UNIT = "microvolts, converted from the unit of the file"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read(path: Path, reading: Reading) -> Recordings:
     if reading.texts is not None:
         texts = tables.pairs(Path(reading.texts).expanduser(), "data.texts", "events to sentences")
     forms = {p: formats.of_file(p) for p in formats.candidates(path)}
-    paths = [p for p, form in forms.items() if form in formats.RECORDED]
+    paths = _first_parts([p for p, form in forms.items() if form in formats.RECORDED])
     files: list[tuple[Path, ChannelPicks]] = []
     segments: list[Segment] = []
     bad_records = BadRecords("recordings and segments")
@@ -96,13 +97,28 @@ def read(path: Path, reading: Reading) -> Recordings:
     notes = {"channels": channels, "channels_dropped": dropped}
     source = ContinuousSource(files, segments, reading.line_hz)
     items = [segment.item for segment in segments]
-    form = forms[files[0][0]] or ""
+    form = "; ".join(dict.fromkeys(str(forms[file]) for file, _ in files))
     return Recordings(str(path), form, UNIT, items, source, Counter(bad=skipped), notes)
 
 
+def _first_parts(paths: list[Path]) -> list[Path]:
+    """`paths` without the later parts of split FIF recordings; MNE reads them with the first."""
+    parts: set[Path] = set()
+    for path in paths:
+        if formats.of_file(path) == formats.FIF:
+            with suppress(DataError):  # reading it reports that
+                parts.update(part.resolve() for part in raw.later_parts(path))
+    return [path for path in paths if path.resolve() not in parts]
+
+
 def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
-    names = raw.open_raw(path).ch_names
-    placed = channel_map.place_channels(names, own)
+    found = raw.open_raw(path).ch_names
+    picks = raw.eeg_channels(path) if own is None else list(range(len(found)))
+    names = [found[pick] for pick in picks]
+    mapped = channel_map.place_channels(names, own)
+    others = [name for pick, name in enumerate(found) if pick not in picks]
+    picks = [picks[number] for number in mapped.picks]
+    placed = replace(mapped, picks=picks, dropped=[*mapped.dropped, *others])
     # A few known names are not enough: names such as E2 mean other electrodes in other systems.
     if not placed.picks or (own is None and 2 * len(placed.picks) < len(names)):
         shown = ", ".join(placed.dropped[:8])
@@ -121,9 +137,6 @@ class _Segments:
         self.path, self.placed, self.samples, self.is_group = path, placed, samples, is_group
         found = raw.open_raw(path)
         self.seconds = found.n_times / float(found.info["sfreq"])
-        notes = found.annotations
-        times = notes.onset.tolist(), notes.duration.tolist()
-        self.events = list(zip(*times, map(str, notes.description), strict=True))
 
     def segments(
         self, file: int, texts: Mapping[str, str] | None, bad_records: BadRecords
@@ -136,7 +149,7 @@ class _Segments:
             made = list(self._sentences(file, tables.sentences(beside), bad_records))
         else:
             made = list(self._windows(file))
-        if formats.of_file(self.path) != formats.EEGLAB:
+        if formats.of_file(self.path) in (formats.EDF, formats.BDF):
             return made  # integers, which are always finite
         finite = raw.finite_seconds(self.path, self.placed.picks)
         return [segment for segment in made if self._is_finite(segment, finite, bad_records)]
@@ -164,9 +177,10 @@ class _Segments:
 
         An event without a duration lasts until the next event, or for one window.
         """
-        known = [event for event in self.events if event[2] in texts]
+        events = raw.events(self.path)
+        known = [event for event in events if event[2] in texts]
         if not known:
-            names = sorted({name for *_, name in self.events})
+            names = sorted({name for *_, name in events})
             raise DataError(
                 f"data.texts names no event of '{self.path.name}'",
                 where="data.texts",
@@ -174,7 +188,7 @@ class _Segments:
             )
         found = []
         for onset, duration, name in known:
-            later = [other for other, *_ in self.events if other > onset]
+            later = [other for other, *_ in events if other > onset]
             lasts = min(min(later, default=onset) - onset or np.inf, self.samples / RATE_HZ)
             where = f"{self.path.name}, event {name} at {onset:.2f} s"
             found.append(tables.Reading(onset, duration or lasts, texts[name], where))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
 from models.base import DataError
 from models.common.data_files import existing_path, unknown_embedded, unknown_format
 from models.eeg_text import formats
@@ -18,16 +23,47 @@ def read(path: str, reading: Reading) -> Recordings:
     found = existing_path(
         path, f"{'; '.join(formats.FORMATS)}; {', '.join(sorted(source.EMBEDDED))}"
     )
-    name = formats.recognise(found)
-    if name is None:
+    names = {name for file in formats.candidates(found) if (name := formats.of_file(file))}
+    if not names:
         raise unknown_format(found, formats.FORMATS)
-    if name == formats.ZUCO:
+    parts = []
+    if formats.ZUCO in names:
         from models.eeg_text.readers import zuco
 
-        return zuco.read(found, reading.on_bad)
-    from models.eeg_text.readers import continuous
+        parts.append(zuco.read(found, reading.on_bad))
+    if names - {formats.ZUCO}:
+        from models.eeg_text.readers import continuous
 
-    return continuous.read(found, reading)
+        parts.append(continuous.read(found, reading))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+class JoinedSource:
+    """See recordings.Source; the items of several recordings, one after the other."""
+
+    def __init__(self, parts: Sequence[Recordings]) -> None:
+        self._items = [(part.source, n) for part in parts for n in range(len(part.items))]
+
+    def eeg(self, number: int) -> np.ndarray:
+        source, own = self._items[number]
+        return source.eeg(own)
+
+    def recorded(self, number: int) -> np.ndarray:
+        source, own = self._items[number]
+        return source.recorded(own)
+
+
+def _joined(parts: Sequence[Recordings]) -> Recordings:
+    """Recordings of one folder in several formats."""
+    return Recordings(
+        parts[0].name,
+        "; ".join(part.form for part in parts),
+        "; ".join(part.unit for part in parts),
+        [item for part in parts for item in part.items],
+        JoinedSource(parts),
+        sum((part.left_out for part in parts), Counter()),
+        {key: note for part in parts for key, note in part.notes.items()},
+    )
 
 
 def check_text(recordings: Recordings) -> None:

@@ -1,8 +1,14 @@
-"""EDF, BDF and EEGLAB recordings, opened with MNE and read segment by segment."""
+"""Recordings of all formats, opened with MNE and read segment by segment."""
 
 from __future__ import annotations
 
+import configparser
+import re
+import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +27,15 @@ MARGIN_S = 6.0
 """Read on both sides of a segment and removed after filtering: 0.5 Hz filters ring for seconds."""
 _MICROVOLTS = 1e6
 _HEAD = 256
-_FAULTS = (OSError, ValueError, RuntimeError, TypeError, KeyError, IndexError, AssertionError)
+_PIECE_S = 60
+"""Seconds of a recording that are in memory at once while it is read whole."""
+_COMPOSITE = ("STI101", "STI 014")
+"""Event channels that join the lines of the others in one number."""
+_FAULTS = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+    *(configparser.Error, struct.error, zlib.error),
+)
 """What MNE raises for a truncated or corrupt file."""
 
 
@@ -45,17 +59,13 @@ def _opened(path: Path, size: int, changed: int) -> Any:
     form = formats.of_file(path)
     if form in (formats.EDF, formats.BDF):
         _check_length(path, 2 if form == formats.EDF else 3)
-    readers = {
-        formats.EDF: mne.io.read_raw_edf,
-        formats.BDF: mne.io.read_raw_bdf,
-        formats.EEGLAB: mne.io.read_raw_eeglab,
-    }
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            raw = readers[form or ""](str(path), preload=False, verbose="error")
-    except _FAULTS as error:
-        raise _unreadable(path, error) from None
+    with _read_errors(path):
+        if form == formats.OPENBCI:
+            from models.eeg_text.readers.openbci import OpenBciRaw
+
+            raw = OpenBciRaw(path)
+        else:
+            raw = mne.io.read_raw(str(path), preload=False, verbose="error")
     _check_data_file(raw, path)
     rate = float(raw.info["sfreq"])
     if rate < LOWEST_RATE_HZ:
@@ -65,6 +75,72 @@ def _opened(path: Path, size: int, changed: int) -> Any:
             allowed=f"at least {LOWEST_RATE_HZ} Hz",
         )
     return raw
+
+
+def eeg_channels(path: Path) -> list[int]:
+    """Indices of the channels of type EEG that are not marked bad. Reads the disk.
+
+    Raises DataError if there are none.
+    """
+    import mne
+
+    raw = open_raw(path)
+    found = mne.pick_types(raw.info, eeg=True, exclude="bads")
+    if not len(found):
+        types = raw.get_channel_types()
+        counts = ", ".join(f"{types.count(name)} {name}" for name in dict.fromkeys(types))
+        raise DataError(
+            f"'{path.name}' has no EEG channel",
+            where=str(path),
+            allowed=f"channels of type eeg that are not marked bad; it has {counts}",
+            fix="name channels yourself:  --set data.channels=FILE",
+        )
+    return [int(number) for number in found]
+
+
+def later_parts(path: Path) -> list[Path]:
+    """The other files of a recording that is split into several. Reads the disk."""
+    names = [Path(name) for name in open_raw(path).filenames if name is not None]
+    return [name for name in names if name.resolve() != path.resolve()]
+
+
+def events(path: Path) -> list[tuple[float, float, str]]:
+    """Onset and duration in seconds, and name, of each event, by onset.
+
+    Annotations, and changes of event channels to a number above 0, which is the name; they have no
+    duration, and the first sample is no change. Reads the disk, event channels a minute at a time.
+    Raises DataError.
+    """
+    raw = open_raw(path)
+    notes = raw.annotations
+    # Relative to the first sample, whatever the origin of the annotations is.
+    onsets = raw.time_as_index(notes.onset, use_rounding=True, origin=notes.orig_time)
+    seconds = (onsets / float(raw.info["sfreq"])).tolist()
+    found = list(zip(seconds, notes.duration.tolist(), map(str, notes.description), strict=True))
+    stim = [n for n, kind in enumerate(raw.get_channel_types()) if kind == "stim"]
+    joined = [n for n in stim if raw.ch_names[n] in _COMPOSITE]
+    for pick in joined[:1] or stim:
+        found += _changes(raw, path, pick)
+    return sorted(found)
+
+
+def _changes(raw: Any, path: Path, pick: int) -> Iterator[tuple[float, float, str]]:
+    """The events of an event channel."""
+    rate, before = float(raw.info["sfreq"]), np.zeros(0)
+    for first, last in _pieces(raw):
+        values = _read(raw, path, [pick], first, last)[0]
+        before = before if len(before) else values[:1]
+        changed = np.flatnonzero((np.diff(values, prepend=before) != 0) & (values > 0))
+        for sample in changed:
+            yield (first + int(sample)) / rate, 0.0, f"{values[sample]:.0f}"
+        before = values[-1:]
+
+
+def _pieces(raw: Any) -> Iterator[tuple[int, int]]:
+    """First sample and end of each piece."""
+    length = round(_PIECE_S * float(raw.info["sfreq"]))
+    for first in range(0, raw.n_times, length):
+        yield first, min(raw.n_times, first + length)
 
 
 def read_segment(
@@ -97,22 +173,16 @@ def finite_seconds(path: Path, picks: list[int]) -> np.ndarray:
     rate = float(raw.info["sfreq"])
     seconds = int(np.ceil(raw.n_times / rate))
     finite = np.ones(seconds, dtype=bool)
-    for begin in range(0, seconds, 60):
-        first, last = round(begin * rate), min(raw.n_times, round((begin + 60) * rate))
+    for first, last in _pieces(raw):
         bad = np.flatnonzero(~np.isfinite(_read(raw, path, picks, first, last)).all(axis=0))
         finite[((first + bad) / rate).astype(int)] = False
     return finite
 
 
 def _read(raw: Any, path: Path, picks: list[int], first: int, last: int) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # MNE reads channels in file order.
-            order = np.argsort(picks)
-            found = raw[np.asarray(picks)[order], first:last][0]
-    except _FAULTS as error:
-        raise _unreadable(path, error) from None
+    order = np.argsort(picks)  # MNE reads channels in file order
+    with _read_errors(path):
+        found = raw[np.asarray(picks)[order], first:last][0]
     volts = np.empty_like(found)
     volts[order] = found
     return volts
@@ -167,10 +237,23 @@ def _check_bytes(file: Path, expected: int, recording: Path) -> None:
         )
 
 
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Raises what MNE raises as DataError, and silences its warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except _FAULTS as error:
+        raise _unreadable(path, error) from None
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     first = str(error).strip().split("\n")[0] or type(error).__name__
+    package = re.search(r"the (?:module )?(\w+) (?:module )?is needed", first)
     return DataError(
         f"'{path.name}' cannot be read: {first}",
         where=str(path),
-        allowed="a continuous EDF, BDF or EEGLAB recording",
+        allowed="a continuous, complete recording",
+        fix=f"pip install {package[1]}" if package else "",
     )

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import load_file
 from torch import nn
 
-from models.base import DataError
 from models.catalog import Stage
+from models.common.initial_weights import InitialWeights
 from models.custom import CustomTask
 
 
@@ -37,8 +36,10 @@ class Halves(CustomTask):
     class Model(BaseModel):
         part: str = "whole"
         frozen: bool = False
+        width: int = 4
         start: str | None = None
         slow_s: float = 0
+        fails: str | None = None
 
     def samples(self, split):
         return [(torch.full((2,), float(i)) / 8, float(i % 2)) for i in range(8)]
@@ -46,19 +47,20 @@ class Halves(CustomTask):
     def build(self):
         settings = self.model_settings
         self.slow_s = settings.slow_s
-        head = nn.Linear(4, 1) if settings.part == "alone" else nn.Linear(4, 2)
-        model = nn.Sequential(OrderedDict(lower=nn.Linear(2, 4), head=head))
+        width = settings.width
+        head = nn.Linear(width, 1 if settings.part == "alone" else 2)
+        model = nn.Sequential(OrderedDict(lower=nn.Linear(2, width), head=head))
         if settings.start is not None:
-            start = Path(settings.start)
-            file = start if start.is_file() else start / "best" / "model.safetensors"
-            if not file.is_file():
-                raise DataError(f"{start} has no weights")
-            stored = {k[6:]: v for k, v in load_file(file).items() if k.startswith("lower.")}
-            model.lower.load_state_dict(stored)
+            stored = InitialWeights(Path(settings.start), "model.start")
+            for name, tensor in model.lower.state_dict().items():
+                stored.read_into(f"lower.{name}", tensor)
             model.lower.requires_grad_(not settings.frozen)
         return model
 
     def measure(self, model, batch):
+        missing = self.model_settings.fails
+        if missing is not None and self.model_settings.part == "whole":
+            Path(missing).read_text()
         time.sleep(self.slow_s)
         error = model(batch["input"]).mean(1) - batch["target"].float()
         return {"loss": error.square().sum()}

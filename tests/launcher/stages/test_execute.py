@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import launcher
@@ -16,6 +18,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.stages import execute
 from launcher.stages import pipeline as chain_of
+from models.common.initial_weights import InitialWeights
 from tests.launcher.stages.halves import halves
 from tests.runs.conftest import Program, environment
 
@@ -105,7 +108,8 @@ def test_a_pipeline_that_trained_nothing_leaves_no_folder(home, name, monkeypatc
     (home / "mine.yaml").write_text("model.start: nowhere\n")
     with pytest.raises(SettingsError) as error:
         launcher.train(model=name, mode="staged", config="mine.yaml", out="y", console=False)
-    assert error.value.diagnostics[0].message == "nowhere has no weights"
+    message = error.value.diagnostics[0].message
+    assert message.startswith("model.start 'nowhere' has no weights")
     assert not (home / "y").exists()
 
 
@@ -128,7 +132,7 @@ def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeyp
 def begin(home, name, out):
     """A long pipeline in a process group of its own, after its first checkpoint."""
     args = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
-    slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2")
+    slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2", "--set", "eval.every=null")
     process = subprocess.Popen(
         [sys.executable, "-m", "launcher", *args, *slow],
         cwd=home,
@@ -154,6 +158,13 @@ def test_a_signal_in_the_first_stage_saves_it_and_starts_no_other(home, name):
     result = json.loads((home / "stopped" / "result.json").read_text())
     assert [stage["status"] for stage in result["stages"]] == ["stopped", "waiting"]
     assert not (home / "stopped" / "2-upper" / "metrics.jsonl").exists()
+    # Stopped before its first evaluation, it can feed the next stage nevertheless.
+    assert not list((home / "stopped").rglob("model.safetensors"))
+    upper = ("--model", name, "--mode", "staged", "--stage", "upper", "--max-steps", "1")
+    fed = Program(home)(*upper, "--from", "stopped", "--out", "fed")
+    assert fed.returncode == 0, fed.stderr
+    found = tensors(home / "fed")["lower.weight"]
+    assert found.equal(initial(home / "stopped" / "1-lower")["lower.weight"])
 
 
 @pytest.mark.slow
@@ -173,3 +184,115 @@ def test_killed_stages_resume_under_another_engine(home, name):
     assert (result["status"], result["engine"], result["world_size"]) == ("completed", "ddp", 2)
     verified = program("verify", "killed/2-upper", timeout=120)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.fixture
+def command(home, monkeypatch, capsys):
+    """Runs a command line where the task is: its exit code, and its output."""
+    monkeypatch.chdir(home)
+
+    def run(*args):
+        code = main(args)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def lone(name, out):
+    """The arguments of two steps of the first stage alone."""
+    stage = ("--model", name, "--mode", "staged", "--stage", "lower")
+    return (*stage, "--max-steps", "2", "--out", out)
+
+
+def printed(output, what):
+    """The command that the last line of `output` names after `what`."""
+    command = output.splitlines()[-1].split(f"{what}: python -m launcher ")[1]
+    return shlex.split(command)
+
+
+def initial(folder):
+    """The weights that a run gives another one."""
+    stored = InitialWeights(folder, "model.start")
+    tensors = {name: torch.empty(shape) for name, shape in stored.shapes.items()}
+    for name, tensor in tensors.items():
+        stored.read_into(name, tensor)
+    return tensors
+
+
+def test_a_checkpoint_without_a_weights_file_feeds_the_next_stage(home, name, command):
+    code, out, _ = command(*lone(name, "plain"), "--set", "save.keep_best=0")
+    assert code == 0
+    assert not list((home / "plain").rglob("model.safetensors"))
+    code, out, err = command(*printed(out, "elsewhere"), "--max-steps", "2", "--out", "upper")
+    assert code == 0, err
+    first, last = initial(home / "plain"), initial(home / "upper")
+    assert first["lower.weight"].equal(last["lower.weight"])
+    command("export", "plain", "--format", "safetensors", "--out", "exported")
+    exported = load_file(home / "exported" / "model.safetensors")
+    assert exported.keys() == first.keys()
+    assert all(exported[key].equal(first[key]) for key in exported)
+
+
+def test_every_checkpoint_of_a_run_feeds_the_next_stage(home, name, command):
+    every = ("--set", "save.every=1", "--set", "save.keep_last=4", "--set", "train.ema=0.5")
+    assert command(*lone(name, "periodic"), *every)[0] == 0
+    places = [*sorted((home / "periodic" / "checkpoints").iterdir()), "best", "last"]
+    assert len(places) == 4
+    for number, place in enumerate(places):
+        checkpoint = home / "periodic" / place
+        stage = ("--model", name, "--mode", "staged", "--stage", "upper", "--max-steps", "1")
+        code, _, err = command(*stage, "--from", str(checkpoint), "--out", f"u{number}")
+        assert code == 0, err
+        expected = initial(checkpoint)["lower.weight"]
+        assert tensors(home / f"u{number}")["lower.weight"].equal(expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("--set", "save.keep_best=0"),
+        ("--set", "model.width=3", "--set", "train.seed=5", "--set", "eval.share=0.25"),
+        ("--set", "model.slow_s=0.001"),
+    ],
+)
+def test_the_command_of_the_next_stage_runs(home, name, command, settings, tmp_path):
+    code, out, _ = command(*lone(name, str(tmp_path / "a b")), *settings)
+    assert code == 0
+    code, out, err = command(*printed(out, "elsewhere"), "--max-steps", "2", "--out", str(tmp_path / "u"))  # fmt: skip
+    assert code == 0, err
+
+
+@pytest.mark.slow
+def test_the_commands_at_the_end_of_a_pipeline_run(home, name, command):
+    staged = ("--model", name, "--mode", "staged", "--max-steps", "2", "--out", "whole run")
+    code, out, _ = command(*staged)
+    assert code == 0
+    code, _, err = command(*printed(out, "export the model"), "--out", "whole export")
+    assert code == 0, err
+    code, out, _ = command("resume", "whole run")
+    assert code == 0 and out.startswith("nothing to do")
+    longer = [word.replace("N", "6") for word in printed(out, "longer")]
+    code, _, err = command(*longer, "--max-steps", "3")
+    assert code == 0, err
+
+
+@pytest.mark.slow
+def test_the_command_after_a_failed_stage_resumes_the_pipeline(home, name, command):
+    code, out, _ = command(
+        *("--model", name, "--mode", "staged", "--max-steps", "2", "--out", "failed"),
+        *("--set", "save.required=true", "--set", "model.fails=upper.txt"),
+    )
+    assert code == 1
+    (home / "upper.txt").touch()
+    code, _, err = command(*printed(out, "resume"))
+    assert code == 0, err
+
+
+def test_a_stage_that_saved_nothing_names_no_next_stage(home, name, command):
+    nothing = ("--set", "save.keep_best=0", "--set", "save.last=false")
+    code, out, _ = command(*lone(name, "nothing"), *nothing)
+    assert code == 0 and "next stage" not in out
+    code, out, _ = command(*lone(name, "x")[:4], "--out", "both", *nothing)
+    assert "export" not in out.splitlines()[-1]

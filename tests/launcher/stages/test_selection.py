@@ -60,11 +60,23 @@ def test_stages_without_a_match_are_refused(tmp_path):
     assert (diagnostic.message, diagnostic.allowed) == (content, "it has upper")
 
 
-def test_a_run_without_weights_is_refused_with_the_export_command(tmp_path):
+def test_any_checkpoint_of_a_run_is_used(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "step-00000002"
+    write_files(checkpoint, "manifest.json", "state.json", "rank-00000.safetensors")
+    assert found(checkpoint) == found(tmp_path) == checkpoint
+    newer = write_files(checkpoint.with_name("step-00000010"), "manifest.json")
+    assert found(tmp_path) == newer
+    write_files(tmp_path / "last", "manifest.json")
+    assert found(tmp_path) == tmp_path / "last"
+    write_files(tmp_path / "best", "manifest.json")
+    assert found(tmp_path) == tmp_path
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     write_files(tmp_path, "settings.yaml", "last/state.json")
     diagnostic = refused(tmp_path)
     assert diagnostic.message == f"'{tmp_path}' holds no weights for stage upper"
-    assert f"export {tmp_path} --format safetensors" in diagnostic.fix
+    assert diagnostic.fix is None
 
 
 def test_a_missing_path_is_refused(tmp_path):

@@ -56,9 +56,8 @@ def test_missing_tensors_are_an_error_and_change_nothing(tmp_path, first, second
 
 def test_a_folder_without_weights_and_a_file_of_another_kind_are_errors(tmp_path, second):
     with pytest.raises(DataError) as error:
-        weights.find("model.encoder", tmp_path)
+        weights.load("model.encoder", second.encoder, tmp_path, "encoder.")
     assert error.value.message == f"model.encoder '{tmp_path}' has no weights"
-    assert error.value.fix == f"python -m launcher export {tmp_path} --format safetensors"
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match="cannot be read"):
         weights.load("model.encoder", second.encoder, tmp_path / "a.safetensors", "encoder.")

@@ -197,7 +197,7 @@ def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
 @needs_sample
 def test_the_edf_sample_is_read_with_a_map(tmp_path):
     error = error_of(Reading(), SAMPLE / "mne_test.edf")
-    assert "of the 139 channels of 'mne_test.edf' are known" in error.message
+    assert "of the 138 channels of 'mne_test.edf' are known" in error.message
     table = tmp_path / "map.json"
     table.write_text('{"A1": "Fz", "A2": "Cz", "I8": "occipital"}')
     found = continuous.read(SAMPLE / "mne_test.edf", Reading(channels=str(table)))

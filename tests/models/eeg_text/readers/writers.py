@@ -98,3 +98,94 @@ def waves(second, rate=256):
     """A wave of 10 Hz and 20 microvolts in each channel, each with a phase of its own."""
     time = second + np.arange(rate) / rate
     return 20 * np.sin(2 * np.pi * 10 * time + np.arange(len(NAMES))[:, None])
+
+
+RATE_HZ, SECONDS = 256, 20
+EVENTS = [(2.0, "word"), (4.5, "pause"), (9.0, "word")]
+"""Onset in seconds and name of the events that the next writers store."""
+CODES = {"word": 7, "pause": 3}
+"""Numbers of events in formats without names."""
+
+
+def all_waves():
+    """`waves` of a recording [channel, time], in microvolts."""
+    return np.concatenate([waves(second, RATE_HZ) for second in range(SECONDS)], axis=1)
+
+
+def _codes():
+    codes = np.zeros(RATE_HZ * SECONDS)
+    for onset, name in EVENTS:
+        codes[int(onset * RATE_HZ) :][: RATE_HZ // 10] = CODES[name]
+    return codes
+
+
+def write_fif(path, names=NAMES, kind="eeg", bad=(), first_sample=1000, split="1GB"):
+    """A FIF recording of volts in `names` of type `kind`, with events in an event channel.
+
+    The first event is an annotation, too. The numbers of samples begin at `first_sample`.
+    """
+    import mne
+
+    info = mne.create_info([*names, "STI 014"], RATE_HZ, [kind] * len(names) + ["stim"])
+    info["bads"] = list(bad)
+    info.set_meas_date(1_600_000_000)
+    values = np.concatenate([all_waves() * 1e-6, _codes()[None]])
+    raw = mne.io.RawArray(values, info, first_samp=first_sample, verbose="error")
+    onset, name = EVENTS[0]
+    raw.set_annotations(mne.Annotations([onset], [0.5], [name]))
+    raw.save(path, overwrite=True, split_size=split, verbose="error")
+    return path
+
+
+def write_brainvision(path):
+    """A BrainVision recording of tenths of a microvolt: header, markers and numbers."""
+    channels = "".join(f"Ch{n}={name},,0.1,µV\n" for n, name in enumerate(NAMES, start=1))
+    markers = "".join(
+        f"Mk{n}=Comment,{name},{int(onset * RATE_HZ) + 1},1,0\n"
+        for n, (onset, name) in enumerate(EVENTS, start=1)
+    )
+    data, marks = path.with_suffix(".eeg"), path.with_suffix(".vmrk")
+    common = f"[Common Infos]\nCodepage=UTF-8\nDataFile={data.name}\n"
+    path.write_text(
+        "Brain Vision Data Exchange Header File Version 1.0\n"
+        f"{common}MarkerFile={marks.name}\nDataFormat=BINARY\nDataOrientation=MULTIPLEXED\n"
+        f"NumberOfChannels={len(NAMES)}\nSamplingInterval={1e6 / RATE_HZ}\n"
+        f"[Binary Infos]\nBinaryFormat=INT_16\n[Channel Infos]\n{channels}",
+        encoding="utf-8",
+    )
+    first = "Brain Vision Data Exchange Marker File, Version 1.0\n"
+    marks.write_text(f"{first}{common}[Marker Infos]\n{markers}", encoding="utf-8")
+    data.write_bytes(np.round(all_waves().T * 10).astype("<i2").tobytes())
+    return path
+
+
+def write_eeglab(path):
+    """An EEGLAB recording of microvolts: the structure EEG of MATLAB 5, and its numbers."""
+    from scipy.io import savemat
+
+    location = np.zeros(len(NAMES), dtype=[("labels", object)])
+    location["labels"] = NAMES
+    event = np.zeros(len(EVENTS), dtype=[("type", object), ("latency", float)])
+    for number, (onset, name) in enumerate(EVENTS):
+        event[number] = (name, onset * RATE_HZ + 1)
+    values = all_waves().astype("<f4")
+    data = path.with_suffix(".fdt")
+    data.write_bytes(values.T.tobytes())
+    facts = {"nbchan": len(NAMES), "srate": RATE_HZ, "pnts": values.shape[1], "trials": 1}
+    facts |= {"xmin": 0.0, "xmax": SECONDS - 1 / RATE_HZ, "data": data.name, "setname": "a"}
+    savemat(path, {"EEG": facts | {"chanlocs": location, "event": event, "epoch": [], "times": []}})
+    return path
+
+
+def write_openbci(path, has_titles=True):
+    """An OpenBCI recording of 13 channels, with acceleration, time and markers."""
+    titles = ["Sample Index", *(f"EXG Channel {n}" for n in range(len(NAMES)))]
+    titles += ["Accel Channel 0", "Timestamp", "Marker Channel", "Timestamp (Formatted)"]
+    lines = ["%OpenBCI Raw EXG Data", f"%Number of channels = {len(NAMES)}"]
+    lines += [f"%Sample Rate = {RATE_HZ} Hz", "%Board = OpenBCI_GUI$BoardCytonSerial"]
+    lines += [", ".join(titles)] if has_titles else []
+    for number, (row, code) in enumerate(zip(all_waves().T, _codes(), strict=True)):
+        values = [float(number % RATE_HZ), *row, 0.25, number / RATE_HZ, code]
+        lines.append(", ".join(f"{value:.6f}" for value in values) + ", 2020-09-13 12:26:40.000")
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,84 @@
+"""Initial weights from every place that stands for them."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.base import DataError
+from models.common.initial_weights import InitialWeights, find
+
+WHOLE = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.arange(4.0),
+    "count": torch.tensor([3, 4]),
+}
+
+
+def write_checkpoint(folder, world_size=2, average=None):
+    """A checkpoint of `WHOLE` in flat pieces, one per process, with an optimizer slot."""
+    folder.mkdir(parents=True)
+    names = [f"rank-{rank:05d}.safetensors" for rank in range(world_size)]
+    for rank, name in enumerate(names):
+        pieces = {}
+        for kind, key in (("weight", "a"), ("weight", "b"), ("buffer", "count"), ("exp_avg", "a")):
+            flat = WHOLE[key].flatten() * (-1 if kind == "exp_avg" else 1)
+            first, last = (len(flat) * n // world_size for n in (rank, rank + 1))
+            pieces[f"{kind}|{key}|{first}"] = flat[first:last].clone()
+        if average is not None and rank == 0:
+            pieces["ema|b|0"] = average
+        save_file(pieces, folder / name)
+    shapes = {key: list(WHOLE[key].shape) for key in ("a", "b")}
+    state = {"shapes": shapes, "buffers": {"count": [2]}}
+    (folder / "state.json").write_text(json.dumps(state))
+    files = [{"name": name} for name in ("state.json", *names)]
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    return folder
+
+
+def read(path):
+    stored = InitialWeights(path, "model.start")
+    found = {n: torch.empty(s, dtype=WHOLE[n].dtype) for n, s in stored.shapes.items()}
+    for name, tensor in found.items():
+        stored.read_into(name, tensor)
+    return found
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_pieces_of_several_processes_are_joined(tmp_path, world_size):
+    found = read(write_checkpoint(tmp_path / "c", world_size))
+    assert found.keys() == WHOLE.keys()
+    assert all(found[name].equal(WHOLE[name]) for name in WHOLE)
+
+
+def test_the_average_of_a_parameter_counts(tmp_path):
+    found = read(write_checkpoint(tmp_path / "c", average=torch.full((4,), 9.0)))
+    assert found["b"].eq(9).all() and found["a"].equal(WHOLE["a"])
+
+
+def test_a_run_folder_gives_its_best_checkpoint_then_the_last_then_the_newest(tmp_path):
+    assert find(tmp_path) is None
+    for number in (2, 10):
+        newest = write_checkpoint(tmp_path / "checkpoints" / f"step-{number:08d}")
+    assert find(tmp_path) == newest
+    last = write_checkpoint(tmp_path / "last")
+    assert find(tmp_path) == last
+    best = write_checkpoint(tmp_path / "best")
+    assert find(tmp_path) == best
+    save_file(WHOLE, best / "model.safetensors")
+    assert find(tmp_path) == find(best) == best / "model.safetensors"
+    assert read(tmp_path)["count"].tolist() == [3, 4]
+
+
+def test_incomplete_and_damaged_checkpoints_are_errors(tmp_path):
+    folder = write_checkpoint(tmp_path / "c")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({"files": manifest["files"][:2]}))
+    with pytest.raises(DataError, match=r"model.start .* cannot be read: a is incomplete"):
+        read(folder)
+    (folder / "rank-00000.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=r"model.start .* cannot be read: "):
+        read(folder)
+    with pytest.raises(DataError, match=r"model.start .* has no weights"):
+        InitialWeights(tmp_path / "elsewhere", "model.start")

@@ -1,0 +1,241 @@
+"""Recordings of every format that can be written here give the same samples, names and events."""
+
+import numpy as np
+import pytest
+
+from models.base import DataError
+from models.eeg_text import formats
+from models.eeg_text.readers import continuous, files, raw
+from models.eeg_text.recordings import Reading
+from tests.models.eeg_text.readers.writers import (
+    CODES,
+    EVENTS,
+    NAMES,
+    RATE_HZ,
+    SECONDS,
+    all_waves,
+    eeg,
+    waves,
+    write_brainvision,
+    write_edf,
+    write_eeglab,
+    write_fif,
+    write_matlab5,
+    write_openbci,
+)
+
+WRITERS = {
+    "a.edf": lambda path: write_edf(path, NAMES, SECONDS, RATE_HZ, waves),
+    "a.vhdr": write_brainvision,
+    "a.set": write_eeglab,
+    "a_raw.fif": write_fif,
+    "a_raw.fif.gz": write_fif,
+    "a.txt": write_openbci,
+    "b.txt": lambda path: write_openbci(path, has_titles=False),
+}
+every_format = pytest.mark.parametrize("name", WRITERS)
+OPENBCI_NAMES = [f"EXG Channel {n}" for n in range(len(NAMES))]
+
+
+def reading(folder, names, **options):
+    """Options with a map of `names` to the electrodes of the test recordings."""
+    lines = [f"{name},{target}" for name, target in zip(names, NAMES, strict=True)]
+    (folder / "map.tsv").write_text("\n".join(["name\tplace", *lines]).replace(",", "\t"))
+    return Reading(channels=str(folder / "map.tsv"), **options)
+
+
+def microvolts(found):
+    """What MNE gives for the channels of the montage."""
+    return found.get_data(picks=list(range(len(NAMES)))) * 1e6
+
+
+@every_format
+def test_samples_rate_and_names_are_those_of_the_recording(tmp_path, name):
+    found = raw.open_raw(WRITERS[name](tmp_path / name))
+    assert found.info["sfreq"] == RATE_HZ
+    assert found.ch_names[: len(NAMES)] == (OPENBCI_NAMES if name.endswith("txt") else NAMES)
+    # Half of the step of the 16-bit formats, a tenth of a microvolt.
+    np.testing.assert_allclose(microvolts(found), all_waves(), atol=0.051)
+
+
+@every_format
+def test_segments_are_equal_in_every_format(tmp_path, name):
+    path = WRITERS[name](tmp_path / name)
+    names = OPENBCI_NAMES if name.endswith("txt") else NAMES
+    found = continuous.read(path, reading(tmp_path, names))
+    edf = continuous.read(WRITERS["a.edf"](tmp_path / "a.edf"), Reading())
+    assert found.form == formats.of_file(path) and len(found.items) == len(edf.items)
+    np.testing.assert_allclose(found.source.eeg(5), edf.source.eeg(5), atol=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("a.edf", "b.txt")])
+def test_events_are_those_of_the_recording(tmp_path, name):
+    found = raw.events(WRITERS[name](tmp_path / name))
+    has_names = name in ("a.vhdr", "a.set")
+    expected = [(onset, kind if has_names else str(CODES[kind])) for onset, kind in EVENTS]
+    if "fif" in name:  # the first event is also an annotation
+        expected = sorted([*expected, EVENTS[0]])
+    named = sorted((onset, kind.removeprefix("Comment/")) for onset, _, kind in found)
+    assert named == expected
+
+
+def test_annotations_of_a_recording_that_does_not_begin_at_0_are_relative_to_its_begin(tmp_path):
+    for first in (0, 1000):
+        found = raw.events(write_fif(tmp_path / f"{first}_raw.fif", first_sample=first))
+        assert [event for event in found if event[2] == "word"] == [(2.0, 0.5, "word")]
+
+
+def test_an_event_channel_is_read_in_pieces_as_a_whole(tmp_path, monkeypatch):
+    path = write_fif(tmp_path / "a_raw.fif")
+    whole = raw.events(path)
+    for seconds in (2, 1.05, 0.05):
+        monkeypatch.setattr(raw, "_PIECE_S", seconds)
+        assert raw.events(path) == whole
+
+
+def test_sentences_are_named_by_event_numbers(tmp_path):
+    texts = tmp_path / "texts.json"
+    texts.write_text('{"7": "A child paints."}')
+    found = continuous.read(write_fif(tmp_path / "a_raw.fif"), Reading(texts=str(texts)))
+    assert [item.text for item in found.items] == ["A child paints."] * 2
+    assert [segment.start_s for segment in found.source.segments] == [2.0, 9.0]
+
+
+def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
+    found = continuous.read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]), Reading())
+    assert found.notes["channels_dropped"] == ["F3", "STI 014"]
+    assert found.notes["channels"] == len(NAMES) - 1
+
+
+def test_a_recording_without_eeg_is_an_error(tmp_path):
+    path = write_fif(tmp_path / "a_raw.fif", kind="eog")
+    with pytest.raises(DataError) as error:
+        continuous.read(path, Reading())
+    assert str(error.value) == (
+        "'a_raw.fif' has no EEG channel\n"
+        f"  where         {path}\n"
+        "  allowed       channels of type eeg that are not marked bad; it has 13 eog, 1 stim\n"
+        "  fix           name channels yourself:  --set data.channels=FILE"
+    )
+    mapped = continuous.read(path, reading(tmp_path, NAMES))
+    assert mapped.notes["channels"] == len(NAMES)
+
+
+def test_a_split_recording_is_read_once(tmp_path):
+    write_fif(tmp_path / "a_raw.fif", first_sample=0, split="2MB")
+    names = NAMES * 12
+    path = tmp_path / "long_raw.fif"
+    import mne
+
+    values = np.tile(all_waves() * 1e-6, (12, 1))
+    info = mne.create_info([f"{name}{n}" for n, name in enumerate(names)], RATE_HZ, "eeg")
+    mne.io.RawArray(values, info, verbose="error").save(path, split_size="2MB", verbose="error")
+    (tmp_path / "map.json").write_text(f'{{"{info.ch_names[0]}": "Fz"}}')
+    assert len(list(tmp_path.glob("long_raw*.fif"))) > 1
+    options = Reading(channels=str(tmp_path / "map.json"))
+    (tmp_path / "a_raw.fif").unlink()
+    found = continuous.read(tmp_path, options)
+    assert {item.subject for item in found.items} == {"long_raw"}
+    assert len(found.items) == len(continuous.read(path, options).items)
+
+
+@pytest.mark.parametrize("name", ["a.vhdr", "a.set", "a_raw.fif"])
+def test_a_damaged_file_is_an_error(tmp_path, name):
+    path = WRITERS[name](tmp_path / name)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError) as error:
+        continuous.read(path, Reading())
+    assert error.value.message.startswith(f"'{path.name}' cannot be read: ")
+    assert error.value.where == str(path)
+
+
+def test_a_recording_without_its_data_file_is_an_error(tmp_path):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    path.with_suffix(".eeg").unlink()
+    with pytest.raises(DataError, match=r"'a\.vhdr' cannot be read: "):
+        continuous.read(path, Reading())
+
+
+def test_a_missing_library_is_an_error_with_the_command_that_installs_it(tmp_path):
+    (tmp_path / "a.mff").mkdir()
+    with pytest.raises(DataError) as error:
+        continuous.read(tmp_path, Reading())
+    assert error.value.fix == "pip install mffpy"
+
+
+def test_a_line_of_text_without_numbers_is_named(tmp_path):
+    path = write_openbci(tmp_path / "a.txt")
+    lines = path.read_text().splitlines()
+    lines[99] = lines[99].replace(lines[99].split(", ")[3], "x")
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError) as error:
+        continuous.read(path, Reading())
+    assert error.value.message == (
+        "'a.txt' cannot be read: line 100 has no number for each channel"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("%Sample Rate", "its header has no Sample Rate"),
+        ("%Number", "its header has neither names of columns nor Number of channels"),
+    ],
+)
+def test_an_openbci_header_without_rate_or_channels_is_an_error(tmp_path, line, problem):
+    path = write_openbci(tmp_path / "a.txt", has_titles=False)
+    lines = [other for other in path.read_text().splitlines() if not other.startswith(line)]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=problem):
+        continuous.read(path, Reading())
+
+
+def test_a_folder_of_several_formats_is_read_whole(tmp_path):
+    for name in ("a.edf", "a.vhdr", "a.set", "a_raw.fif"):
+        (tmp_path / name.replace(".", "-")).mkdir()
+        WRITERS[name](tmp_path / name.replace(".", "-") / name)
+    write_matlab5(tmp_path / "resultsYAC_NR.mat")
+    found = files.read(str(tmp_path), Reading())
+    assert len(found.items) == 3 + 4 * (len(continuous.read(tmp_path, Reading()).items) // 4)
+    assert set(found.form.split("; ")) == {
+        formats.ZUCO, formats.EDF, formats.BRAINVISION, formats.EEGLAB, formats.FIF
+    }  # fmt: skip
+    np.testing.assert_allclose(found.source.eeg(1), eeg(1).T.astype(np.float32))
+    assert found.source.recorded(1).all()
+    assert found.source.recorded(3).sum() == len(NAMES)
+    assert found.source.eeg(len(found.items) - 1).shape == (800, 105)
+
+
+def write_numbers(path, rows, types):
+    """A FIF recording of the numbers in `rows`, one channel each: EEG, then event channels."""
+    import mne
+
+    names = [*NAMES, "STI 001", "STI 002", "STI101"][: len(rows)]
+    info = mne.create_info(names, RATE_HZ, types)
+    mne.io.RawArray(np.array(rows), info, verbose="error").save(path, verbose="error")
+    return path
+
+
+def test_a_channel_that_joins_event_lines_replaces_them(tmp_path):
+    one, two = np.zeros((2, RATE_HZ * SECONDS))
+    one[500:600], two[550:700] = 1, 1
+    rows = [*all_waves() * 1e-6, one, two]
+    types = ["eeg"] * len(NAMES) + ["stim"] * 2
+    lines = raw.events(write_numbers(tmp_path / "lines_raw.fif", rows, types))
+    assert lines == [(500 / RATE_HZ, 0.0, "1"), (550 / RATE_HZ, 0.0, "1")]
+    joined = raw.events(
+        write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"])
+    )
+    assert joined == [(n / RATE_HZ, 0.0, name) for n, name in ((500, "1"), (550, "3"), (600, "2"))]
+
+
+def test_non_finite_values_of_a_recording_of_floats_exclude_segments(tmp_path):
+    rows = all_waves() * 1e-6
+    rows[3, RATE_HZ * 2] = np.nan
+    path = write_numbers(tmp_path / "a_raw.fif", rows, "eeg")
+    with pytest.raises(DataError, match="within the margin of its filter"):
+        continuous.read(path, Reading())
+    whole = continuous.read(write_fif(tmp_path / "b_raw.fif"), Reading())
+    found = continuous.read(path, Reading("skip"))
+    assert found.left_out["bad"] == len(whole.items) - len(found.items) > 0
+    assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))
