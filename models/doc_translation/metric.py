@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch
+from models.doc_translation.decoding import greedy, texts
 from models.doc_translation.images import blank
-from models.doc_translation.model import greedy, texts
 from models.doc_translation.vocabulary import Vocabulary
 
 ORDER = 4

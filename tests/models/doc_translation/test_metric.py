@@ -2,8 +2,8 @@ import pytest
 import sacrebleu
 import torch
 
+from models.doc_translation.decoding import greedy, texts
 from models.doc_translation.metric import SIZE, Bleu, TranslationMetric, plain_text, steds, tree
-from models.doc_translation.model import greedy, texts
 from models.doc_translation.readers.page import bleu_tokenizer
 
 
