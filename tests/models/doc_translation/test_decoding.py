@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.doc_translation.config import SIZES
-from models.doc_translation.decoding import DecoderCache, greedy, texts
+from models.doc_translation.decoding import DecoderCache, beam_search, greedy, texts
 from models.doc_translation.model import DocTranslator, layers
 
 
@@ -95,6 +95,101 @@ def test_the_cache_saves_at_least_19_of_20_operations_in_full_size():
                 decode(model, memory, count, vocabulary)
             flops.append(counter.get_total_flops())
     assert flops[0] > 20 * flops[1] > 0
+
+
+def searched(model, memory, count, vocabulary, beams):
+    """Tokens and score of a beam search for one page that computes each hypothesis by itself."""
+    running, finished = [([], 0.0)], []
+    for _ in range(count):
+        if len(finished) >= beams:
+            break
+        candidates = []
+        for tokens, total in running:
+            ids = torch.tensor([[vocabulary.start, *tokens]])
+            with torch.no_grad():
+                logits = model(memory=memory, decoder_ids=ids)[0, -1]
+            found = logits.log_softmax(-1).tolist()
+            candidates += [([*tokens, token], total + value) for token, value in enumerate(found)]
+        candidates.sort(key=lambda candidate: -candidate[1])
+        ends = [c for c in candidates[:beams] if c[0][-1] == vocabulary.end]
+        finished += [(total / len(tokens), tokens) for tokens, total in ends]
+        running = [c for c in candidates if c[0][-1] != vocabulary.end][:beams]
+    if len(finished) < beams:
+        finished.append((running[0][1] / count, running[0][0]))
+    score, tokens = max(finished)
+    return tokens, score
+
+
+def until_end(tokens, end):
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+
+
+@pytest.fixture(scope="module")
+def ending(pages):
+    """A vocabulary whose end token is likely on some pages."""
+    free = greedy(pages.model, pages.memory, 40, pages.vocabulary)
+    return SimpleNamespace(
+        start=pages.vocabulary.start, end=int(free[0, 3]), pad=pages.vocabulary.pad
+    )
+
+
+def test_one_beam_is_greedy_decoding(pages, ending):
+    single = beam_search(pages.model, pages.memory, 40, ending, 1).tolist()
+    plain = greedy(pages.model, pages.memory, 40, ending).tolist()
+    assert [until_end(row, ending.end) for row in single] == [
+        until_end(row, ending.end) for row in plain
+    ]
+    assert any(ending.end in row for row in plain) and any(ending.end not in row for row in plain)
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+def test_a_batch_with_cache_finds_what_a_search_page_by_page_finds(pages, ending, beams):
+    together = beam_search(pages.model, pages.memory, 12, ending, beams).tolist()
+    rows = pages.memory.split(1)
+    apart = [searched(pages.model, row, 12, ending, beams)[0] for row in rows]
+    assert [until_end(row, ending.end) for row in together] == apart
+    assert apart != [
+        until_end(row, ending.end) for row in greedy(pages.model, pages.memory, 12, ending).tolist()
+    ]
+
+
+class Chain(torch.nn.Module):
+    """A decoder whose next token depends on the last one alone, by a table of probabilities."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = torch.tensor(table).log()  # [last token, next token]
+
+    def forward(self, memory, decoder_ids, cache):
+        cache.state = ()
+        return self.table[decoder_ids]
+
+
+def test_a_beam_search_finds_a_likelier_text_than_greedy_decoding():
+    start, end, tempting, certain, other = range(5)
+    chain = Chain(
+        [
+            [0.0, 0.0, 0.6, 0.4, 0.0],
+            [0.0, 1.0, 0.0, 0.0, 0.0],
+            [0.0, 0.3, 0.0, 0.3, 0.4],  # the likeliest first token leads nowhere
+            [0.0, 1.0, 0.0, 0.0, 0.0],
+            [0.0, 0.3, 0.3, 0.4, 0.0],
+        ]
+    )
+    vocabulary, page = SimpleNamespace(start=start, end=end, pad=0), torch.zeros(1, 1, 1)
+    greedily = greedy(chain, page, 4, vocabulary)[0].tolist()
+    assert until_end(greedily, end) == [tempting, other, certain, end]
+    found = beam_search(chain, page, 4, vocabulary, 2)[0].tolist()
+    assert until_end(found, end) == [certain, end]
+
+
+def test_a_text_that_does_not_end_in_time_competes_with_finished_ones():
+    start, end, word = range(3)
+    chain = Chain([[0.0, 0.1, 0.9], [0.0, 1.0, 0.0], [0.0, 0.1, 0.9]])
+    vocabulary, page = SimpleNamespace(start=start, end=end, pad=0), torch.zeros(1, 1, 1)
+    assert beam_search(chain, page, 2, vocabulary, 3)[0].tolist() == [word, word]
+    # Two finished texts end the search.
+    assert until_end(beam_search(chain, page, 3, vocabulary, 2)[0].tolist(), end) == [word, end]
 
 
 def test_compiled_layers_decode_without_compilation(pages):
