@@ -167,6 +167,14 @@ class TracksProgress(Protocol):
 
 
 @runtime_checkable
+class HasFinalMetric(Protocol):
+    """A task with metrics that are too slow for evaluations during training."""
+
+    def final_metric(self) -> Metric | None:
+        """A new metric for the end of a run, beside `Task.metric`, with other names; None: none."""
+
+
+@runtime_checkable
 class ContinualTask(Protocol):
     """A task that continual learning can train on further experiences."""
 

@@ -214,7 +214,7 @@ class Run:
         with self._metrics.paused():
             with self.updater.averaged(self._engine):
                 results = self._evaluator.evaluate(
-                    self._task, self._module, self._engine.world, self.step
+                    self._task, self._module, self._engine.world, self.step, is_last=self.is_over
                 )
             self._evaluated_at = self.step
             for result in results:

@@ -37,6 +37,7 @@ class EvalResult:
 
     step: int
     seconds: float
+    """Without the metrics that only the end of a run has."""
     metrics: Mapping[str, float]
 
 
@@ -52,6 +53,8 @@ class Measured:
     evaluations: Sequence[EvalResult]
     goal: Target | None = None
     """The metric to reach (--until); None: none."""
+    final_s: float = 0.0
+    """Seconds for the metrics that only the end of a run has."""
 
     @property
     def reached_at_s(self) -> float | None:
@@ -152,10 +155,14 @@ def read(folder: Path, goal: Target | None = None) -> Measured | None:
     if plan is None or not steps:
         return None
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
-    evaluations = [EvalResult(item["step"], item["seconds"], item["metrics"]) for item in results]
+    final_s = [item.get("final_s", 0.0) for item in results]
+    evaluations = [
+        EvalResult(item["step"], item["seconds"] - final, item["metrics"])
+        for item, final in zip(results, final_s, strict=True)
+    ]
     if goal is not None and (best := result["best"]) is not None:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
-    return Measured(result, plan, steps, evaluations, goal)
+    return Measured(result, plan, steps, evaluations, goal, sum(final_s))
 
 
 def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:

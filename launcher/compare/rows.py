@@ -184,6 +184,7 @@ def _times(
     steps = median(run.planned_steps for run in runs)
     results = median(run.planned_evaluations for run in runs)
     per_epoch = first.plan["steps_per_epoch"]
+    final_s = median(run.final_s for run in runs)
     data_s = median(fmean(step.data_s for step in run.counted) for run in runs)
     if results and evaluation_s is None:
         return {}
@@ -191,7 +192,7 @@ def _times(
     return {
         "evaluation_s": evaluation_s,
         "epoch_s": per_epoch * mean + share,
-        "total_s": steps * mean + results * (evaluation_s or 0.0),
+        "total_s": steps * mean + results * (evaluation_s or 0.0) + final_s,
         "extrapolated": Extrapolated(
             any(len(run.steps) < per_epoch for run in runs), not all(r.is_whole for r in runs)
         ),

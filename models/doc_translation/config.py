@@ -158,3 +158,5 @@ class Data(Section):
     """Tokens per translation. Default: the positions of the size."""
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
     """Tokens generated per page in evaluation, always exactly this many. Default: data.seq_len."""
+    beams: Annotated[int, Field(ge=1)] = 4
+    """Beams of the beam search at the end of a run, beside greedy decoding; 1: no beam search."""

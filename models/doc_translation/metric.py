@@ -13,13 +13,16 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch
+from models.doc_translation.decoding import beam_search, greedy, texts
 from models.doc_translation.images import blank
-from models.doc_translation.model import greedy, texts
 from models.doc_translation.vocabulary import Vocabulary
 
 ORDER = 4
 SIZE = 2 * ORDER + 2
 """Counts of corpus BLEU: matches and n-grams of each order, and two lengths."""
+
+SCORES_SIZE = 2 + 2 * SIZE
+"""Counts of Scores: STEDS, pages and two BLEUs."""
 
 _TABLE_OR_FORMULA = re.compile(
     r"\\begin\{(table|tabular)(\*?)\}.*?\\end\{\1\2\}|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL
@@ -149,6 +152,29 @@ def steds(written: str, reference: str) -> float:
     return 100.0 * (1 - float(distance) / most)
 
 
+class Scores:
+    """BLEU, BLEU without tables and formulas, and STEDS of texts, from counts that add up."""
+
+    def __init__(self, tokenize: str) -> None:
+        self.bleu = Bleu(tokenize)
+
+    def counts(self, written: Sequence[str], references: Sequence[str]) -> list[float]:
+        """Counts of `written` against `references`: SCORES_SIZE numbers."""
+        plain = [[plain_text(text) for text in side] for side in (written, references)]
+        similarity = math.fsum(map(steds, written, references))
+        bleus = [*self.bleu.counts(written, references), *self.bleu.counts(*plain)]
+        return [similarity, len(references), *bleus]
+
+    def result(self, counts: Sequence[float], suffix: str = "") -> dict[str, float]:
+        """Metrics of summed `counts`; `suffix` ends their names."""
+        similarity, pages, *rest = counts
+        return {
+            f"val_bleu{suffix}": self.bleu.score(rest[:SIZE]),
+            f"val_bleu_pt{suffix}": self.bleu.score(rest[SIZE:]),
+            f"val_steds{suffix}": similarity / pages,
+        }
+
+
 class TranslationMetric:
     """val_bleu, val_bleu_pt, val_steds and the teacher-forced val_loss.
 
@@ -161,11 +187,11 @@ class TranslationMetric:
         """`count`: tokens generated per page."""
         self.vocabulary, self.count = vocabulary, count
         self.against_blank = against_blank
-        self.bleu = Bleu(tokenize)
+        self.scores = Scores(tokenize)
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """Loss, tokens, STEDS, pages and the counts of three BLEUs; float64.
+        """Loss, tokens, the counts of scores and those of BLEU of blank pages; float64.
 
         Always the same number of model calls. Collective if the model is sharded.
         """
@@ -174,15 +200,9 @@ class TranslationMetric:
         loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
         references = batch["references"]
         written = texts(greedy(model, memory, self.count, self.vocabulary), self.vocabulary)
-        counts = [loss.item(), batch["units"]]
-        counts += [math.fsum(map(steds, written, references)), len(references)]
-        counts += self.bleu.counts(written, references)
-        counts += self.bleu.counts(
-            [plain_text(text) for text in written], [plain_text(text) for text in references]
-        )
+        counts = [loss.item(), batch["units"], *self.scores.counts(written, references)]
         counts += self._blank_counts(model, views, references)
-        device = "cpu" if memory.device.type == "mps" else memory.device  # it has no float64
-        return torch.tensor(counts, dtype=torch.float64, device=device)
+        return _counts_on(memory.device, counts)
 
     def _blank_counts(
         self, model: Module, views: tuple[Tensor, Tensor], references: list[str]
@@ -191,20 +211,43 @@ class TranslationMetric:
             return [0.0] * SIZE
         memory = model(*blank(*views))
         written = texts(greedy(model, memory, self.count, self.vocabulary), self.vocabulary)
-        return self.bleu.counts(written, references)
+        return self.scores.bleu.counts(written, references)
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """Metrics of the summed counts."""
-        loss, tokens, similarity, pages, *rest = counts.tolist()
-        bleu, plain, blank = (
-            self.bleu.score(rest[start : start + SIZE]) for start in range(0, 3 * SIZE, SIZE)
-        )
-        metrics = {
-            "val_bleu": bleu,
-            "val_bleu_pt": plain,
-            "val_steds": similarity / pages,
-            "val_loss": loss / tokens,
-        }
+        loss, tokens, *rest = counts.tolist()
+        metrics = {**self.scores.result(rest[:SCORES_SIZE]), "val_loss": loss / tokens}
         if self.against_blank:
-            metrics["val_bleu_gain"] = bleu - blank
+            blank = self.scores.bleu.score(rest[SCORES_SIZE:])
+            metrics["val_bleu_gain"] = metrics["val_bleu"] - blank
         return metrics
+
+
+class BeamMetric:
+    """val_bleu_beam, val_bleu_pt_beam and val_steds_beam: scores of a beam search."""
+
+    def __init__(self, vocabulary: Vocabulary, tokenize: str, count: int, beams: int) -> None:
+        """`count`: tokens generated per page."""
+        self.vocabulary, self.count, self.beams = vocabulary, count, beams
+        self.scores = Scores(tokenize)
+
+    @torch.no_grad()
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """Counts of scores; float64.
+
+        Always the same number of model calls. Collective if the model is sharded.
+        """
+        memory = model(batch["page_global"], batch["page_local"])
+        tokens = beam_search(model, memory, self.count, self.vocabulary, self.beams)
+        written = texts(tokens, self.vocabulary)
+        return _counts_on(memory.device, self.scores.counts(written, batch["references"]))
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        """Metrics of the summed counts."""
+        return self.scores.result(counts.tolist(), "_beam")
+
+
+def _counts_on(device: torch.device, counts: Sequence[float]) -> Tensor:
+    # MPS has no float64.
+    place = "cpu" if device.type == "mps" else device
+    return torch.tensor(counts, dtype=torch.float64, device=place)

@@ -1,4 +1,4 @@
-"""Model: two image encoders, query transformers, gate and text decoder; greedy decoding."""
+"""Model: two image encoders, query transformers, gate and text decoder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Module
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.attention_kernels import attention_kernel
 from models.doc_translation.config import GlobalEncoder, LocalEncoder, Size
-from models.doc_translation.vocabulary import Vocabulary
+from models.doc_translation.decoding import DecoderCache
 
 LAYERS = ("BeitLayer", "DonutSwinLayer", "BertLayer")
 """Class names of the layers; their modules differ between versions of transformers."""
@@ -201,27 +200,33 @@ class DocTranslator(nn.Module):
         memory: Tensor | None = None,
         decoder_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        at: int | None = None,
+        cache: DecoderCache | None = None,
     ) -> Tensor:
         """Encoder memory, logits, or the loss of `labels`.
 
         Pages alone: the memory [batch, queries, width]. With `decoder_ids` [batch, time]: logits
-        [batch, time, vocabulary], or those of position `at`, [batch, vocabulary]. With `labels`
-        [batch, time] as well (-100: excluded): cross-entropy in nats, summed over tokens. Requires
-        `page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width], or
-        their `memory`.
+        [batch, time, vocabulary]. With `labels` [batch, time] as well (-100: excluded):
+        cross-entropy in nats, summed over tokens. Requires `page_global` [batch, 3, pixels,
+        pixels] and `page_local` [batch, 3, height, width], or their `memory`. With a `cache`,
+        `decoder_ids` continue the tokens in it, and are added to it.
         """
         with attention_kernel(self.kernel):
             if memory is None:
                 memory = self._encode(page_global, page_local)
             if decoder_ids is None:
                 return memory
-            hidden = self.decoder.bert(
-                input_ids=decoder_ids, encoder_hidden_states=memory, use_cache=False
-            ).last_hidden_state
+            found = self.decoder.bert(
+                input_ids=decoder_ids,
+                encoder_hidden_states=memory,
+                past_key_values=None if cache is None else cache.state,
+                use_cache=cache is not None,
+            )
+        if cache is not None:
+            cache.state = found.past_key_values
+        hidden = found.last_hidden_state
         if labels is not None:
             return self._loss(hidden.flatten(0, 1), labels.flatten())
-        return self.decoder.cls(hidden if at is None else hidden[:, at])
+        return self.decoder.cls(hidden)
 
     def _encode(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
         whole = self.global_encoder(page_global).last_hidden_state
@@ -249,34 +254,6 @@ def layers(model: nn.Module) -> list[nn.Module]:
     """Layers of encoders, query transformers and decoder, in order."""
     names = (*LAYERS, QueryTransformer.__name__)
     return [module for module in model.modules() if type(module).__name__ in names]
-
-
-STRIDE = 64
-"""Decoder lengths are multiples of this, so that a compiled model has few shapes."""
-
-
-@torch.no_grad()
-def greedy(model: Module, memory: Tensor, count: int, vocabulary: Vocabulary) -> Tensor:
-    """Greedy decoding of `count` tokens for each page of `memory`; int64 [batch, count].
-
-    Always `count` model calls, so that ranks of a sharded model stay in step; tokens after an end
-    token are meaningless. Collective if the model is sharded.
-    """
-    tokens = torch.full((memory.shape[0], count), vocabulary.pad, device=memory.device)
-    before = torch.full_like(tokens, vocabulary.pad)
-    before[:, 0] = vocabulary.start
-    for at in range(count):
-        # Causal attention ignores positions after `at`.
-        prefix = before[:, : min(count, (at // STRIDE + 1) * STRIDE)]
-        tokens[:, at] = model(memory=memory, decoder_ids=prefix, at=at).argmax(-1)
-        if at + 1 < count:
-            before[:, at + 1] = tokens[:, at]
-    return tokens
-
-
-def texts(tokens: Tensor, vocabulary: Vocabulary) -> list[str]:
-    """Texts of `tokens` [batch, count], each up to its end token."""
-    return [vocabulary.decode(row) for row in tokens.tolist()]
 
 
 def flops_per_sample(size: Size, time: int) -> float:

@@ -13,8 +13,8 @@ from torch.nn import Module
 from models.base import Picture, Predictions
 from models.common.fixed_samples import few_samples
 from models.doc_translation.dataset import Pages, Sample, collate
+from models.doc_translation.decoding import greedy, texts
 from models.doc_translation.metric import Bleu, steds
-from models.doc_translation.model import greedy, texts
 from models.doc_translation.readers import drawing
 
 PICTURES = 3

@@ -27,7 +27,7 @@ from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
 from models.doc_translation.dataset import Pages, ReadSettings, Sample, collate, read
-from models.doc_translation.metric import Bleu, TranslationMetric
+from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
 from models.doc_translation.noise_control import MAX_GAIN, permute_images
 from models.doc_translation.readers.page import Collection, Page
@@ -73,6 +73,7 @@ class DocTranslationTask:
                 fix=f"--set data.seq_len={self.size.positions}",
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
+        self.beams = data.beams
         self.collection: Collection  # after setup, like the vocabulary
         self.vocabulary: Vocabulary
         self._pages: dict[SplitName, Pages] = {}
@@ -155,6 +156,12 @@ class DocTranslationTask:
             self.vocabulary, self.collection.tokenize, self.count, against_blank=is_noise
         )
 
+    def final_metric(self) -> BeamMetric | None:
+        """Scores of translations by beam search; None for one beam."""
+        if self.beams == 1:
+            return None
+        return BeamMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
+
     def blocks(self, model: Module) -> list[Module]:
         """Layers of encoders, query transformers and decoder."""
         return layers(model)
@@ -193,6 +200,7 @@ class DocTranslationTask:
             "vocabulary": self.vocabulary.size,
             "seq_len": self.length,
             "max_new_tokens": self.count,
+            "beams": self.beams,
             "cut_share": float((self._token_counts() > self.length).mean()),
             "bleu": Bleu(self.collection.tokenize).signature,
             **self.collection.counts,

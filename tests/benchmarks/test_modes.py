@@ -7,6 +7,8 @@ import pytest
 from benchmarks import modes
 from benchmarks.figures import load_rows, save_rows
 from benchmarks.modes import Row, commands, run, table
+from launcher.cli.parser import read
+from launcher.compare.candidates import decide
 from models.catalog import FAMILIES
 
 ROWS = [
@@ -37,10 +39,20 @@ def test_every_family_is_checked_against_its_promises():
     assert set(modes.COMPARISONS) == set(FAMILIES)
 
 
+@pytest.mark.parametrize("family", modes.COMPARISONS)
+def test_evaluations_are_on_where_a_promise_counts_them(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    candidates = decide(read(["compare", *modes.COMPARISONS[family]])).candidates
+    runs = [run for c in candidates for run in (c.stages.values() if c.stages else [c.resolved])]
+    promised = {measure for run in runs for measure in run.promises}
+    if promised & {"epoch_time", "total_time", "time_to_metric", "metric"}:
+        assert all(run.values["eval.last"].value is True for run in runs)
+
+
 @pytest.mark.slow
 def test_a_comparison_becomes_rows():
-    args = ["--model", "language:tiny", "--modes", "fast", "--steps", "4"]
-    rows = list(run([*args, "--set", "eval.last=false"]))
-    kept = {row.promise: row.kept for row in rows}
-    assert kept["parameters"] is True
-    assert kept["device_peak"] is None
+    args = ["--model", "doc_translation:tiny", "--modes", "conservative", "--steps", "4"]
+    sets = ("--set", "data.fraction=0.1", "--set", "data.max_new_tokens=8")
+    found = {row.promise: row for row in run([*args, *sets])}
+    assert found["parameters"].kept is True
+    assert found["total_time"].measured > 0

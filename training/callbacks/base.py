@@ -97,6 +97,8 @@ class EvalResult:
     metrics: Mapping[str, float]
     is_best: bool
     seconds: float
+    final_s: float = 0.0
+    """Seconds of it for the metrics of the end of a run."""
 
 
 @dataclass(frozen=True)

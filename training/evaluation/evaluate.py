@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.base import HasFinalMetric
+
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
     from engines.base import World
-    from models.base import Task
+    from models.base import Metric, Task
     from training.data.loader import EvaluationBatches
     from training.data.samples import MicroBatch
 
@@ -30,18 +32,25 @@ def evaluate(
 
     Each sample counts once for any number of ranks. Leaves `module` in training mode.
     """
-    return _measure(task, module, batches, world)
+    return _measure(task.metric(), module, batches, world)
+
+
+def evaluate_final(
+    task: Task, module: Module, batches: EvaluationBatches, world: World
+) -> dict[str, float]:
+    """The metrics that `task` has for the end of a run only; empty: none. Collective."""
+    metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
+    return {} if metric is None else _measure(metric, module, batches, world)
 
 
 def metric_names(task: Task, module: Module, batches: EvaluationBatches, world: World) -> list[str]:
     """The names of the metrics, from one micro-batch per rank. Collective."""
-    return sorted(_measure(task, module, [next(iter(batches))], world))
+    return sorted(_measure(task.metric(), module, [next(iter(batches))], world))
 
 
 def _measure(
-    task: Task, module: Module, batches: Iterable[tuple[MicroBatch, bool]], world: World
+    metric: Metric, module: Module, batches: Iterable[tuple[MicroBatch, bool]], world: World
 ) -> dict[str, float]:
-    metric = task.metric()
     total: Tensor | None = None
     module.eval()
     try:

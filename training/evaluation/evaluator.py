@@ -18,7 +18,7 @@ from training.evaluation.early_stopping import (
     alternatives,
     parse_target,
 )
-from training.evaluation.evaluate import evaluate, metric_names
+from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
 from training.settings import SettingError
 
 if TYPE_CHECKING:
@@ -84,8 +84,13 @@ class Evaluator:
             with averaged:
                 self._forgetting.evaluate_before(module, world)
 
-    def evaluate(self, task: Task, module: Module, world: World, step: int) -> Sequence[EvalResult]:
-        """The results after `step` updates by split; the last one decides about the best."""
+    def evaluate(
+        self, task: Task, module: Module, world: World, step: int, is_last: bool
+    ) -> Sequence[EvalResult]:
+        """The results after `step` updates by split; the last one decides about the best.
+
+        The last evaluation of a run has the final metrics of the task as well.
+        """
         assert self._goal is not None
         began = time.perf_counter()
         parts: dict[str, dict[str, float]] = {}
@@ -101,9 +106,13 @@ class Evaluator:
         if self._early_stopping.is_among_best:
             goal = self._goal
             self.score = Score(goal.metric, value, goal.direction, self._data_start)
-        seconds = time.perf_counter() - began
+        seconds, final_s = time.perf_counter() - began, 0.0
+        # An experience compares metrics before and after it; those of the end have no before.
+        if self._forgetting is None and (is_last or self.reason_to_stop is not None):
+            metrics = {**metrics, **evaluate_final(task, module, self._batches, world)}
+            final_s = time.perf_counter() - began - seconds
         results = [EvalResult(step, split, found, False, seconds) for split, found in parts.items()]
-        return [*results, EvalResult(step, "val", metrics, is_best, seconds)]
+        return [*results, EvalResult(step, "val", metrics, is_best, seconds + final_s, final_s)]
 
     @property
     def best(self) -> dict[str, Any] | None:

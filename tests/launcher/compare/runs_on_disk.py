@@ -26,11 +26,15 @@ def run(
     stop_after: int | None = None,
     eval_every: int | None = 10,
     eval_each_epoch: bool = False,
+    final_s: float = 0.0,
     aim: Target | None = None,
     peak: dict[str, int | None] | None = None,
     **result: Any,
 ) -> Measured:
-    """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds)."""
+    """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds).
+
+    The last evaluation takes `final_s` more, for metrics of the end.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     results = evaluations or {}
     plan = TrainPlan(
@@ -46,6 +50,9 @@ def run(
         }
         for step, (loss, took) in results.items()
     ]
+    if final_s:
+        facts = events[-1]["facts"]
+        facts |= {"seconds": facts["seconds"] + final_s, "final_s": final_s}
     lines = []
     for last in sorted({1, *range(window, len(seconds) + 1, window), len(seconds)}):
         before = lines[-1]["step"] if lines else 0

@@ -39,6 +39,15 @@ def test_longer_times_add_the_evaluations_due(cut):
     assert row.time_split_s["waiting for data"] == pytest.approx(20 * 2.25 / 4)
 
 
+def test_metrics_of_the_end_count_once_in_the_total_time(tmp_path):
+    results = {5: (2.0, 4.0)}
+    found = run(tmp_path, [1.0] * 5, stop_after=5, evaluations=results, final_s=7.0)
+    row = measured(ROW, [found])
+    assert row.evaluation_s == 4.0
+    assert row.total_s == 100 + 10 * 4.0 + 7.0
+    assert found.curve("val_loss") == [(5 + 4.0, 2.0)]
+
+
 def test_a_complete_run_is_not_extrapolated(tmp_path):
     row = measured(ROW, [run(tmp_path, [1.0] * 100, evaluations={100: (2.0, 4.0)})])
     assert row.total_s == 100 + 4.0

@@ -2,8 +2,16 @@ import pytest
 import sacrebleu
 import torch
 
-from models.doc_translation.metric import SIZE, Bleu, TranslationMetric, plain_text, steds, tree
-from models.doc_translation.model import greedy, texts
+from models.doc_translation.decoding import beam_search, greedy, texts
+from models.doc_translation.metric import (
+    SIZE,
+    BeamMetric,
+    Bleu,
+    TranslationMetric,
+    plain_text,
+    steds,
+    tree,
+)
 from models.doc_translation.readers.page import bleu_tokenizer
 
 
@@ -81,6 +89,34 @@ def test_the_scores_are_those_of_generated_texts(cards, batch_of):
     assert found["val_steds"] == pytest.approx(sum(steds(a, b) for a, b in pairs) / 4)
     assert found["val_loss"] == pytest.approx(float(loss) / batch["units"])
     assert set(found) == {"val_bleu", "val_bleu_pt", "val_steds", "val_loss", "val_bleu_gain"}
+
+
+def test_the_end_of_a_run_scores_a_beam_search(cards, batch_of):
+    task, model = cards
+    batch, metric = batch_of(task, 4, "val"), task.final_metric()
+    found = metric.result(metric.update(model, batch))
+    with torch.no_grad():
+        memory = model(batch["page_global"], batch["page_local"])
+    written = texts(beam_search(model, memory, 5, task.vocabulary, 4), task.vocabulary)
+    bleu, references = Bleu("13a"), batch["references"]
+    assert found["val_bleu_beam"] == pytest.approx(bleu.score(bleu.counts(written, references)))
+    pairs = zip(written, references, strict=True)
+    assert found["val_steds_beam"] == pytest.approx(sum(steds(a, b) for a, b in pairs) / 4)
+    assert set(found) == {"val_bleu_beam", "val_bleu_pt_beam", "val_steds_beam"}
+
+
+def test_a_beam_search_has_as_many_calls_as_tokens(cards, batch_of):
+    task, model = cards
+    for count in (1, 3):
+        counted = Counted(model)
+        BeamMetric(task.vocabulary, "13a", 5, beams=3).update(counted, batch_of(task, count, "val"))
+        assert counted.calls == 1 + 5
+
+
+def test_one_beam_needs_no_beam_search(make_task):
+    task = make_task(beams=1)
+    task.setup()
+    assert task.final_metric() is None
 
 
 def test_only_a_noise_control_is_measured_against_blank_pages(make_task, batch_of):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from models.base import Goal
-from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
+from tests.training.tiny import RecordingCallback, TinyMetric, TinyTask, one_rank, run_tiny
 from training.evaluation.evaluator import goal_of
 from training.settings import SettingError
 
@@ -71,6 +71,45 @@ def test_eval_metric_selects_the_best():
         "value": max(errors.values()),
         "step": max(errors, key=errors.get),
     }
+
+
+class FinalMetric(TinyMetric):
+    """The error by another name."""
+
+    def result(self, counts):
+        return {"final_error": super().result(counts)["error"]}
+
+
+class TaskWithFinalMetric(TinyTask):
+    def final_metric(self):
+        return FinalMetric()
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"train": {"max_steps": 3}, "eval": {"every": 2}}, [2, 3]),
+        ({"train": {"epochs": 2}, "eval": {"every": 3}}, [3, 6]),
+        # These evaluations end their run.
+        ({"eval": {"every": 2}, "stop": {"at": "error >= 0"}}, [2]),
+        (
+            {"eval": {"every": 1, "metric": "units max"}, "stop": {"patience": 1}},
+            [1, 2],
+        ),
+    ],
+)
+def test_the_last_evaluation_alone_has_the_final_metrics(changes, steps):
+    evaluations = run_tiny(one_rank(), TaskWithFinalMetric(), **changes).recorder.evaluations
+    assert [e.step for e in evaluations] == steps
+    *others, last = evaluations
+    assert last.metrics["final_error"] == last.metrics["error"]
+    assert 0 < last.final_s < last.seconds
+    assert all("final_error" not in e.metrics and e.final_s == 0 for e in others)
+
+
+def test_a_final_metric_cannot_select_the_best():
+    with pytest.raises(SettingError, match="names no metric of this task"):
+        run_tiny(one_rank(), TaskWithFinalMetric(), eval={"metric": "final_error min"})
 
 
 def test_patience_completes_the_run_with_its_reason():

@@ -1,0 +1,215 @@
+from copy import deepcopy
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.doc_translation.config import SIZES
+from models.doc_translation.decoding import DecoderCache, beam_search, greedy, texts
+from models.doc_translation.model import DocTranslator, layers
+
+
+def recomputed(model, memory, count, vocabulary):
+    """Greedy decoding that computes the whole prefix again for each token."""
+    tokens = torch.full((memory.shape[0], 1), vocabulary.start, device=memory.device)
+    with torch.no_grad():
+        for _ in range(count):
+            hidden = model.decoder.bert(
+                input_ids=tokens, encoder_hidden_states=memory, use_cache=False
+            ).last_hidden_state
+            likeliest = model.decoder.cls(hidden[:, -1:]).argmax(-1)
+            tokens = torch.cat((tokens, likeliest), dim=1)
+    return tokens[:, 1:]
+
+
+@dataclass
+class Pages:
+    """A task on cards, a model that ends some translations early, and memories of pages."""
+
+    vocabulary: object
+    model: DocTranslator
+    memory: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def pages():
+    from models.base import Context
+    from models.doc_translation.config import Data, Model
+    from models.doc_translation.task import DocTranslationTask
+
+    data = Data(path="embedded:cards")
+    task = DocTranslationTask(
+        Model(size="tiny", dropout=0.0), data, Context(0, 0.1, None, torch.device("cpu"))
+    )
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build().eval()
+    batch = task.collate([task.data("val").sample(i, None) for i in range(6)])
+    with torch.no_grad():
+        # Untrained weights repeat one token on all pages; larger ones give varied texts.
+        model.decoder.bert.embeddings.position_embeddings.weight.normal_()
+        memory = model(batch["page_global"], batch["page_local"])
+        memory = memory + 20 * torch.randn(memory.shape)
+    return Pages(task.vocabulary, model, memory)
+
+
+def test_the_cache_gives_the_tokens_of_recomputation(pages):
+    written = greedy(pages.model, pages.memory, 100, pages.vocabulary)
+    assert torch.equal(written, recomputed(pages.model, pages.memory, 100, pages.vocabulary))
+    assert len(written.unique(dim=0)) == 6 and len(written[0].unique()) > 10
+
+
+def test_a_page_that_has_ended_changes_no_other_page(pages):
+    free = greedy(pages.model, pages.memory, 40, pages.vocabulary)
+    end = int(free[0, 3])  # the first page ends at its fourth token at the latest
+    vocabulary = SimpleNamespace(start=pages.vocabulary.start, end=end, pad=pages.vocabulary.pad)
+    together = greedy(pages.model, pages.memory, 40, vocabulary)
+    ends = [row.index(end) if end in row else 40 for row in together.tolist()]
+    assert ends[0] < 4 and len(set(ends)) > 1
+    for number, length in enumerate(ends):
+        alone = greedy(pages.model, pages.memory[number : number + 1], 40, vocabulary)
+        assert torch.equal(together[number, :length], alone[0, :length])
+
+
+def test_tokens_in_parts_give_the_logits_of_the_whole(pages):
+    tokens = torch.randint(3, 500, (6, 9), generator=torch.Generator().manual_seed(0))
+    cache = DecoderCache()
+    with torch.no_grad():
+        whole = pages.model(memory=pages.memory, decoder_ids=tokens)
+        parts = [
+            pages.model(memory=pages.memory, decoder_ids=part, cache=cache)
+            for part in (tokens[:, :1], tokens[:, 1:6], tokens[:, 6:])
+        ]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_the_cache_saves_at_least_19_of_20_operations_in_full_size():
+    size, vocabulary = SIZES["full"], SimpleNamespace(start=1)
+    count, flops = 128, []  # the saving grows with the length
+    with torch.device("meta"):
+        model, memory = DocTranslator(size).eval(), torch.empty(1, size.queries, size.width)
+        for decode in (recomputed, greedy):
+            with FlopCounterMode(display=False) as counter:
+                decode(model, memory, count, vocabulary)
+            flops.append(counter.get_total_flops())
+    assert flops[0] > 20 * flops[1] > 0
+
+
+def searched(model, memory, count, vocabulary, beams):
+    """Tokens and score of a beam search for one page that computes each hypothesis by itself."""
+    running, finished = [([], 0.0)], []
+    for _ in range(count):
+        if len(finished) >= beams:
+            break
+        candidates = []
+        for tokens, total in running:
+            ids = torch.tensor([[vocabulary.start, *tokens]])
+            with torch.no_grad():
+                logits = model(memory=memory, decoder_ids=ids)[0, -1]
+            found = logits.log_softmax(-1).tolist()
+            candidates += [([*tokens, token], total + value) for token, value in enumerate(found)]
+        candidates.sort(key=lambda candidate: -candidate[1])
+        ends = [c for c in candidates[:beams] if c[0][-1] == vocabulary.end]
+        finished += [(total / len(tokens), tokens) for tokens, total in ends]
+        running = [c for c in candidates if c[0][-1] != vocabulary.end][:beams]
+    if len(finished) < beams:
+        finished.append((running[0][1] / count, running[0][0]))
+    score, tokens = max(finished)
+    return tokens, score
+
+
+def until_end(tokens, end):
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+
+
+@pytest.fixture(scope="module")
+def ending(pages):
+    """A vocabulary whose end token is likely on some pages."""
+    free = greedy(pages.model, pages.memory, 40, pages.vocabulary)
+    return SimpleNamespace(
+        start=pages.vocabulary.start, end=int(free[0, 3]), pad=pages.vocabulary.pad
+    )
+
+
+def test_one_beam_is_greedy_decoding(pages, ending):
+    single = beam_search(pages.model, pages.memory, 40, ending, 1).tolist()
+    plain = greedy(pages.model, pages.memory, 40, ending).tolist()
+    assert [until_end(row, ending.end) for row in single] == [
+        until_end(row, ending.end) for row in plain
+    ]
+    assert any(ending.end in row for row in plain) and any(ending.end not in row for row in plain)
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+def test_a_batch_with_cache_finds_what_a_search_page_by_page_finds(pages, ending, beams):
+    together = beam_search(pages.model, pages.memory, 12, ending, beams).tolist()
+    rows = pages.memory.split(1)
+    apart = [searched(pages.model, row, 12, ending, beams)[0] for row in rows]
+    assert [until_end(row, ending.end) for row in together] == apart
+    assert apart != [
+        until_end(row, ending.end) for row in greedy(pages.model, pages.memory, 12, ending).tolist()
+    ]
+
+
+class Chain(torch.nn.Module):
+    """A decoder whose next token depends on the last one alone, by a table of probabilities."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = torch.tensor(table).log()  # [last token, next token]
+
+    def forward(self, memory, decoder_ids, cache):
+        cache.state = ()
+        return self.table[decoder_ids]
+
+
+def test_a_beam_search_finds_a_likelier_text_than_greedy_decoding():
+    start, end, tempting, certain, other = range(5)
+    chain = Chain(
+        [
+            [0.0, 0.0, 0.6, 0.4, 0.0],
+            [0.0, 1.0, 0.0, 0.0, 0.0],
+            [0.0, 0.3, 0.0, 0.3, 0.4],  # the likeliest first token leads nowhere
+            [0.0, 1.0, 0.0, 0.0, 0.0],
+            [0.0, 0.3, 0.3, 0.4, 0.0],
+        ]
+    )
+    vocabulary, page = SimpleNamespace(start=start, end=end, pad=0), torch.zeros(1, 1, 1)
+    greedily = greedy(chain, page, 4, vocabulary)[0].tolist()
+    assert until_end(greedily, end) == [tempting, other, certain, end]
+    found = beam_search(chain, page, 4, vocabulary, 2)[0].tolist()
+    assert until_end(found, end) == [certain, end]
+
+
+def test_a_text_that_does_not_end_in_time_competes_with_finished_ones():
+    start, end, word = range(3)
+    chain = Chain([[0.0, 0.1, 0.9], [0.0, 1.0, 0.0], [0.0, 0.1, 0.9]])
+    vocabulary, page = SimpleNamespace(start=start, end=end, pad=0), torch.zeros(1, 1, 1)
+    assert beam_search(chain, page, 2, vocabulary, 3)[0].tolist() == [word, word]
+    # Two finished texts end the search.
+    assert until_end(beam_search(chain, page, 3, vocabulary, 2)[0].tolist(), end) == [word, end]
+
+
+def test_compiled_layers_decode_without_compilation(pages):
+    model, graphs = deepcopy(pages.model), []
+
+    def count_graphs(module, _):
+        graphs.append(module)
+        return module.forward
+
+    for layer in layers(model):
+        layer.compile(backend=count_graphs)
+    written = greedy(model, pages.memory, 5, pages.vocabulary)
+    assert torch.equal(written, greedy(pages.model, pages.memory, 5, pages.vocabulary))
+    assert not graphs
+    with torch.no_grad():
+        model(memory=pages.memory, decoder_ids=written)
+    assert graphs
+
+
+def test_a_text_ends_at_its_first_end_token(pages):
+    vocabulary = pages.vocabulary
+    row = [*vocabulary.encode("one").tolist(), vocabulary.end, *vocabulary.encode("two").tolist()]
+    assert texts(torch.tensor([row]), vocabulary) == ["one"]
