@@ -74,6 +74,7 @@ class AbrTask:
         else:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+            self.columns = data.columns
         attention_kernels.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: Dataset  # after setup
@@ -106,7 +107,7 @@ class AbrTask:
                 raise unknown_embedded(self.path, PATIENTS)
             return read_patients(self.path, self.shares)
         assert self.averaging is not None
-        return read_responses(self.path, self.on_bad, self.averaging)
+        return read_responses(self.path, self.on_bad, self.averaging, self.columns)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
