@@ -57,6 +57,8 @@ def read_responses(
     responses = collect(_rows(reader, root, found), _ORIGINS[names[0]], bad_records, on_bad)
     if isinstance(reader, table.TableReader):
         reader.check_declared()
+    elif isinstance(reader, epl.EplReader):
+        responses.marked.update(reader.marked)
     responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
     return responses
 
