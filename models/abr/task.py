@@ -14,7 +14,7 @@ from models.abr.dataset import Dataset, ResponseSplit, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
-from models.abr.network.model import PEAK, Network, flops_per_sample
+from models.abr.network.model import PEAK, Network, attention_counts, flops_per_sample
 from models.abr.preview import build_predictions, level_series, render_preview
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
@@ -169,4 +169,11 @@ class AbrTask:
     flops_per_sample = staticmethod(flops_per_sample)
 
     def facts(self) -> Mapping[str, Any]:
-        return {"source": self.path, **self.dataset.facts()}
+        facts = {"source": self.path, **self.dataset.facts()}
+        if self.context.attention == "flash":
+            every, relative = attention_counts(self.size)
+            facts["flash_attention"] = (
+                f"{every - relative} of {every} attentions; the other {relative} have relative "
+                "positions, which flash kernels do not take"
+            )
+        return facts

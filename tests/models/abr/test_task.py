@@ -320,6 +320,16 @@ def test_settings_load_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_with_flash_attention_the_facts_name_the_attentions_without_it(task):
+    assert "flash_attention" not in task.facts()
+    context = Context(0, 0.2, None, torch.device("cpu"), "flash")
+    flash = AbrTask(Model(size="tiny"), Data(path="embedded:few-patients"), context)
+    flash.setup()
+    assert flash.facts()["flash_attention"] == (
+        "4 of 8 attentions; the other 4 have relative positions, which flash kernels do not take"
+    )
+
+
 def test_an_unavailable_attention_kernel_is_an_error():
     for kernel in ("efficient", "cudnn"):
         with pytest.raises(DataError, match=rf"memory\.attention '{kernel}' has no kernel on cpu"):
