@@ -14,7 +14,7 @@ from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
 from launcher.resume.find import SavedRun
 from launcher.run_folder import run_folder
-from models.base import Context, HasHuggingFaceFormat
+from models.base import Context, HasBaseWeights, HasHuggingFaceFormat
 from models.catalog import FAMILIES, is_custom
 from training.logging.strict_json import encode
 from training.storage import storage_errors
@@ -56,8 +56,16 @@ class Source:
 
 def check(format_name: str, source: Source) -> None:
     """Check that `source` can be exported, before writing. Raises SettingsError."""
-    if format_name == "hf":
-        _task(source)
+    if format_name == "safetensors":
+        return
+    if not has_adapters(_task(source, format_name)) and format_name == "adapter":
+        raise SettingsError.of(
+            "--format adapter is not supported: the run trained all weights, without model.lora",
+            value="adapter",
+            where="command line: --format adapter",
+            allowed="hf, safetensors",
+            fix=f"{PROGRAM} export RUN --format hf",
+        )
 
 
 def plain(source: Source, folder: Path) -> None:
@@ -92,6 +100,9 @@ def hugging_face(source: Source, folder: Path) -> None:
     from training.checkpoint.weights import write_sharded
 
     task = _task(source)
+    if has_adapters(task):
+        _write_adapted(task, source, folder, merged=True)
+        return
     with storage_errors(folder):
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
@@ -99,22 +110,49 @@ def hugging_face(source: Source, folder: Path) -> None:
     write_sharded(source.checkpoint, folder, source.kind, names, _SHARD_BYTES)
 
 
-FORMATS: dict[str, Callable[[Source, Path], None]] = {"hf": hugging_face, "safetensors": plain}
+def adapter(source: Source, folder: Path) -> None:
+    """Write a folder that peft loads. Disk access. Raises DataError, SettingsError."""
+    _write_adapted(_task(source, "adapter"), source, folder, merged=False)
+
+
+def has_adapters(task: object) -> bool:
+    """Whether a checkpoint of the task has adapters only."""
+    return isinstance(task, HasBaseWeights) and task.base_folder() is not None
+
+
+def _write_adapted(task: object, source: Source, folder: Path, *, merged: bool) -> None:
+    assert isinstance(task, HasBaseWeights)
+    found, stored = source.checkpoint, set(source.checkpoint.names(source.kind))
+    weights = {
+        name: found.tensor(source.kind if name in stored else _WEIGHT, name)
+        for name in found.shapes
+    }
+    with storage_errors(folder):
+        task.write_adapted(weights, folder, merged=merged)
+
+
+FORMATS: dict[str, Callable[[Source, Path], None]] = {
+    "hf": hugging_face,
+    "safetensors": plain,
+    "adapter": adapter,
+}
 """The function that writes each format into an empty folder."""
 
 
-def _task(source: Source) -> HasHuggingFaceFormat:
+def _task(source: Source, format_name: str = "hf") -> HasHuggingFaceFormat:
     """The task of the run, built without its data. Raises SettingsError."""
     import torch
 
     settings = source.run.settings(source.checkpoint)
     if settings is None:
-        raise _unsupported("the checkpoint is outside of its run folder and has no settings")
+        raise _unsupported(
+            "the checkpoint is outside of its run folder and has no settings", format_name
+        )
     family = settings["model"]["family"]
     if is_custom(family):
         custom_task.add_search_folder(settings["model"].get("folder"))
     elif family not in FAMILIES:
-        raise _unsupported(f"unknown model family '{family}'")
+        raise _unsupported(f"unknown model family '{family}'", format_name)
     config = config_of(family)
     context = Context(
         seed=settings["train"]["seed"],
@@ -127,15 +165,15 @@ def _task(source: Source) -> HasHuggingFaceFormat:
     task = task_class(family)(model, data, context)
     if not isinstance(task, HasHuggingFaceFormat):
         kind = "task" if is_custom(family) else "family"
-        raise _unsupported(f"transformers has no model for the {kind} '{family}'")
+        raise _unsupported(f"transformers has no model for the {kind} '{family}'", format_name)
     return task
 
 
-def _unsupported(reason: str) -> SettingsError:
+def _unsupported(reason: str, format_name: str) -> SettingsError:
     return SettingsError.of(
-        f"--format hf is not supported: {reason}",
-        value="hf",
-        where="command line: --format hf",
+        f"--format {format_name} is not supported: {reason}",
+        value=format_name,
+        where=f"command line: --format {format_name}",
         allowed="safetensors",
         fix=f"{PROGRAM} export RUN --format safetensors",
     )

@@ -240,6 +240,20 @@ class HasPictures(Protocol):
         """One or a few samples of the training data with their targets."""
 
 
+@runtime_checkable
+class HasBaseWeights(Protocol):
+    """A task whose model may add trained adapters to frozen weights of a folder."""
+
+    def base_folder(self) -> Path | None:
+        """The folder with all frozen weights of the model; None: there are no adapters."""
+
+    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+        """Write the adapters `weights`, alone or `merged` with the frozen weights, into `folder`.
+
+        Disk access. Raises DataError.
+        """
+
+
 @dataclass(frozen=True)
 class SamplePart:
     """A part of a sample as the model sees it, as text."""

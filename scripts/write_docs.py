@@ -25,7 +25,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, gpu_tables, monitor, outcomes, start_memory, step_memory, tally
+from benchmarks import data, gpu_tables, lora, monitor, outcomes, start_memory, step_memory, tally
 from benchmarks.families import SHOWN
 from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
@@ -249,6 +249,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
         for part in ("one by one", "together")
     },
     "measured encoded": partial(measured, "encoded", "together"),
+    "lora": partial(costs, lora),
+    "measured lora": partial(measured_costs, lora, "steps"),
     "start memory": partial(costs, start_memory),
     "measured start memory": partial(measured_costs, start_memory, "ranks"),
     "step memory": partial(costs, step_memory),

@@ -117,11 +117,12 @@ class Tracking(Section):
 
 
 Percent = Annotated[float, Field(gt=0, le=100, json_schema_extra={"unit": "percent"})]
+Celsius = Annotated[float, Field(gt=0, le=150, json_schema_extra={"unit": "°C"})]
 Profile = Literal["default", "mac", "cpu-only"]
 
 
 class Critical(Section):
-    """Use in percent at which one measurement triggers throttling."""
+    """Use at which one measurement triggers throttling."""
 
     ram: Percent = 95.0
     """Host memory, of the total."""
@@ -131,10 +132,12 @@ class Critical(Section):
     """Swap, of the total."""
     disk: Percent = 99.0
     """File system of the run folder: save and stop."""
+    temperature: Celsius | None = None
+    """Processor or GPU: save and stop; null: never."""
 
 
 class Limits(Section):
-    """Resource use in percent at which three measurements in a row trigger throttling."""
+    """Resource use at which three measurements in a row trigger throttling."""
 
     profile: Profile = "default"
     """Limits profile of a kind of machine; overrides the mode."""
@@ -148,6 +151,8 @@ class Limits(Section):
     """CPU use; at the limit, fewer workers; null: not monitored."""
     disk: Percent = 95.0
     """File system of the run folder: warning only."""
+    temperature: Celsius | None = 90.0
+    """Processor or GPU, the hotter one; at the limit, fewer workers; null: not monitored."""
     critical: Critical = Critical()
     check_every_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds between two measurements."""

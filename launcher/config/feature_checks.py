@@ -15,6 +15,7 @@ from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Origin, Setti
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
+_FOLDER = "download.folder"
 
 
 def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
@@ -22,7 +23,7 @@ def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
     if not values[_ENABLED].value:
         return
     path = values[_PATH].value if _PATH in values else None
-    if not isinstance(path, str) or not Path(path).expanduser().is_dir():
+    if not isinstance(path, str) or not _will_be_folder(values, path):
         is_file = isinstance(path, str) and Path(path).expanduser().is_file()
         yield _contradiction(
             values,
@@ -47,6 +48,11 @@ def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
         key = "stages" if values["stages"].value else "mode"
         why = "trains in stages, which continual learning does not support"
         yield _contradiction(values, key, why, "another mode")
+
+
+def _will_be_folder(values: Mapping[str, Setting], path: str) -> bool:
+    found = Path(path).expanduser()
+    return found.is_dir() or (not found.exists() and will_download(values, path))
 
 
 def _contradiction(
@@ -98,15 +104,29 @@ _EXAMPLE = "download: {files: [https://example.org/data.zip]}"
 
 
 def point_data_path(values: dict[str, Setting]) -> list[str]:
-    """Set `data.path` to the downloaded files, unless the user set it; gives lines to announce."""
+    """Set `data.path` to the downloaded files, unless the user set it; gives lines to announce.
+
+    Continual learning watches a folder: a single file is downloaded into one of its own, and files
+    beside the user's `data.path` are downloaded into it.
+    """
     found = _targets(values)
-    if not found or _PATH not in values or values[_PATH].origin.layer in USER_LAYERS:
-        return []
-    if not all(target.name for target in found):
-        return []  # reported as an error
-    path, origin = data_path(found), _fetch_origin(values)
-    values[_PATH] = provenance.overridden(values[_PATH], path, Origin(MACHINE_LAYER, origin))
-    return [f"{_PATH}: {path}, from {origin}"]
+    if not found or _PATH not in values or not all(target.name for target in found):
+        return []  # a missing name is reported as an error
+    users = values[_PATH].value if values[_PATH].origin.layer in USER_LAYERS else None
+    folder, path = values[_FOLDER].value, data_path(found)
+    if values[_ENABLED].value and users is not None:
+        folder = folder if will_download(values, users) else users
+    elif values[_ENABLED].value and len(found) == 1 and found[0].kind not in ("zip", "tar"):
+        path = folder = folder or str(Path(FOLDER, found[0].path.stem))
+    origin = Origin(MACHINE_LAYER, _fetch_origin(values))
+    lines = []
+    if folder != values[_FOLDER].value:
+        values[_FOLDER] = provenance.overridden(values[_FOLDER], folder, origin)
+        lines = [f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches"]
+    if users is None:
+        values[_PATH] = provenance.overridden(values[_PATH], path, origin)
+        lines.append(f"{_PATH}: {path}, from {origin.where}")
+    return lines
 
 
 def will_download(values: Values, path: str) -> bool:

@@ -36,6 +36,7 @@ from models.base import Context, Task
 from models.common import cache
 from training import seeds
 from training.callbacks.base import Outcome
+from training.checkpoint import base_weights
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
@@ -88,11 +89,16 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     seeds.seed_weights(seed)
     model, initial = deferred_init.build(task.build, world)
     built = architecture(model)
+    base = base_weights.find(task, model, world)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is None:
+    if resumed is None or base is not None:
         initial.write(engine)
-    else:
+    if base is not None:
+        engine, facts = base.left_out(engine), {**facts, **base.facts}
+    if resumed is not None:
+        if base is not None:
+            base.check(resumed)
         restore(resumed.checkpoint, engine, slots="optimizer" not in resumed.reset)
     del initial
     if not data.number and _uses_feature_cache(settings, task, model, module, engine):

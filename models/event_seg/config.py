@@ -14,6 +14,8 @@ BINS = 10
 """Time bins of a voxel grid: input channels."""
 CLASSES = 2
 """Output channels."""
+MAX_LAYERS = 5
+"""Maximum number of convolutions of the encoder, which halve the resolution."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Size:
 SIZES = {
     "tiny": Size((8, 16, 32), False, (80, 110), (32, 44)),
     "lite": Size((32, 64, 128), False, (260, 346)),
+    "lite-1M": Size((32, 64, 128, 256), True, (260, 346)),
     "full": Size((64, 128, 256, 512), True, (260, 346)),
 }
 
@@ -54,6 +57,18 @@ class Model(Section):
     """Model family."""
     size: str = "full"
     """Model size; see `list models`."""
+    widths: Annotated[
+        list[Annotated[int, Field(ge=1)]] | None,
+        Field(
+            min_length=2,
+            max_length=MAX_LAYERS,
+            json_schema_extra={
+                "allowed": f"2 to {MAX_LAYERS} whole numbers, for example [32, 64, 128]"
+            },
+        ),
+    ] = None
+    """Channels after each convolution of the encoder; the decoder mirrors them. Default: those of
+    the size."""
     objective: Literal["auto", "edges", "masked-voxels"] = "auto"
     """Training target: edges (labels) or masked-voxels (events on hidden pixels). auto: edges if
     the recordings have labels."""
@@ -64,6 +79,14 @@ class Data(Section):
 
     path: str = "embedded:shapes"
     """File or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or embedded:shapes."""
+    sequences: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        json_schema_extra={"allowed": "names of recordings, for example [outdoor_day1]"},
+    )
+    """Recordings to use, by the name of the sequence or the file. Default: all."""
+    mvsec_sequence: str | None = None
+    """Sequence to use alone of a folder of MVSEC recordings without `sequences`; the first one by
+    name if it is missing. Default: none, use all."""
     control: Literal["real", "noise", "shuffle"] = "real"
     """noise: events at random pixels and times; shuffle: labels of another window. The score must
     fall to chance."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from models.base import DataError, SplitName
 from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
+from models.event_seg import sequences
 from models.event_seg.formats import COMPANION_SUFFIXES, EMBEDDED, FORMATS, recognise
 from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
@@ -21,23 +22,38 @@ from models.event_seg.splits import WindowSplit
 from models.event_seg.windows import Rules, Windows
 
 
+class DataSettings(RecordingSettings, Protocol):
+    """Settings of the recordings of a run."""
+
+    @property
+    def sequences(self) -> Sequence[str]: ...
+
+    @property
+    def mvsec_sequence(self) -> str | None: ...
+
+
 def find_recordings(
-    path: Path, settings: RecordingSettings, bad_records: BadRecords
-) -> tuple[list[Recording], int]:
-    """Recordings in a file or folder, sorted by name, and the number of other files.
+    path: Path, settings: DataSettings, bad_records: BadRecords
+) -> tuple[list[Recording], dict[str, Any]]:
+    """The chosen recordings of a file or folder, sorted by name, and facts of the other files.
 
     Invalid recordings of a folder are added to `bad_records`. Raises DataError if there is no
     recording or if sensors differ.
     """
     files = data_files.files(path)
-    chosen = [file for file in files if recognise(file)]
-    if not chosen:
+    known = {
+        file.relative_to(path).as_posix() if path.is_dir() else file.name: (file, form)
+        for file in files
+        if (form := recognise(file))
+    }
+    if not known:
         raise data_files.unknown_format(path, FORMATS)
+    chosen, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
     found: list[Recording] = []
-    for file in chosen:
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+    for name in chosen:
+        file, form = known[name]
         try:
-            if recognise(file) == FORMATS[0]:
+            if form == FORMATS[0]:
                 found.append(MvsecRecording(file, name))
             else:
                 found.append(RawRecording(file, name, settings))
@@ -47,7 +63,20 @@ def find_recordings(
             bad_records.add(f"{name} ({error.where})", error.message)
     _check_sensors(found, path)
     own = [file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]
-    return found, len(own) - len(chosen)
+    return found, facts | {"ignored_files": len(own) - len(known)}
+
+
+def _choose(
+    formats: Mapping[str, str], settings: DataSettings
+) -> tuple[Sequence[str], dict[str, Any]]:
+    """The names of the recordings to use, of those with `formats`, and facts of the choice."""
+    names = list(formats)
+    if settings.sequences:
+        return sequences.choose(names, settings.sequences)
+    is_mvsec = set(formats.values()) == {FORMATS[0]}
+    if is_mvsec and len(names) > 1 and settings.mvsec_sequence is not None:
+        return sequences.choose_one(names, settings.mvsec_sequence)
+    return names, {}
 
 
 def _check_sensors(found: Sequence[Recording], path: Path) -> None:
@@ -76,11 +105,11 @@ def is_embedded(path: str) -> bool:
 
 
 def read_files(
-    path: str, settings: RecordingSettings, on_bad: OnBad
+    path: str, settings: DataSettings, on_bad: OnBad
 ) -> tuple[Sequence[Recording], dict[str, Any]]:
-    """Read the recordings at `data.path`, and facts of skipped files. Raises DataError."""
+    """Read the recordings at `data.path`, and facts of the others. Raises DataError."""
     bad_records = BadRecords("recordings")
-    found, others = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
+    found, facts = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
     skipped = bad_records.finish(on_bad, len(found))
     if not found:
         raise DataError(
@@ -88,7 +117,7 @@ def read_files(
             where=f"data.path, skipped: {skipped}",
             allowed="; ".join(FORMATS),
         )
-    facts: dict[str, Any] = {"skipped_recordings": skipped, "ignored_files": others}
+    facts["skipped_recordings"] = skipped
     return found, facts | ({"skipped": bad_records.examples()} if skipped else {})
 
 

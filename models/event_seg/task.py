@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from models.base import (
     SplitName,
 )
 from models.common.split import save_split
-from models.event_seg import dataset, windows
+from models.event_seg import dataset, sequences, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
@@ -44,6 +45,8 @@ class EventSegTask:
         """Read the settings without disk access."""
         self.context = context
         self.size, self.objective = SIZES[model.size], model.objective
+        if model.widths is not None:
+            self.size = replace(self.size, widths=tuple(model.widths))
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.fraction, self.downsample = data.fraction, data.downsample
         # Read a setting only where it applies: unused settings are reported.
@@ -94,7 +97,12 @@ class EventSegTask:
         if dataset.is_embedded(self.path):
             from models.event_seg.embedded.shapes import recordings
 
-            return recordings(self.size.sensor), {}
+            clips = recordings(self.size.sensor)
+            if not self._data.sequences:
+                return clips, {}
+            by_name = {clip.name: clip for clip in clips}
+            names, facts = sequences.choose(list(by_name), self._data.sequences)
+            return [by_name[name] for name in names], facts
         return dataset.read_files(self.path, self._data, self.on_bad)
 
     def build(self) -> Module:

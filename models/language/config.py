@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -40,6 +40,25 @@ SIZES = {
 }
 
 
+_ADAPTED: dict[str, Any] = {"unless": {"model.lora.rank": [None]}}
+
+
+class Lora(Section):
+    """Low-rank adapters (LoRA): the pretrained weights stay frozen."""
+
+    rank: Annotated[
+        int | None, Field(ge=1, json_schema_extra={"unless": {"model.pretrained": [None]}})
+    ] = None
+    """Rank of the adapters of model.pretrained; null: train all weights."""
+    alpha: Annotated[int | None, Field(ge=1, json_schema_extra=_ADAPTED)] = None
+    """An adapter is scaled by alpha ÷ rank. Default: twice the rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_ADAPTED)] = 0.0
+    """Dropout of the inputs of adapters."""
+    layers: Annotated[list[str], Field(json_schema_extra=_ADAPTED)] = Field(default_factory=list)
+    """Last parts of the names of layers that get an adapter, such as q_proj. Default: all linear
+    layers but the output layer."""
+
+
 class Model(Section):
     """A decoder-only transformer in the Llama layout, or one from a local folder."""
 
@@ -50,6 +69,7 @@ class Model(Section):
     pretrained: str | None = None
     """Local folder of a causal language model that transformers can load; its size and tokenizer
     replace the built-in ones."""
+    lora: Lora = Lora()
     tokenizer: str = "bytes"
     """bytes, bpe (trained on the data, stored in the run folder), or the path of a Hugging Face
     folder or tokenizer.json."""

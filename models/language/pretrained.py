@@ -151,7 +151,12 @@ def read_config(folder: Path) -> Any:
 
 
 def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
-    """Load the model in `folder` in float32 on the CPU.
+    """Load the model in `folder` in float32 on the CPU; see load_inner."""
+    return Pretrained(load_inner(folder), smoothing, kernel)
+
+
+def load_inner(folder: Path) -> Any:
+    """The model of transformers in `folder`, in float32 on the CPU.
 
     Disk access; no download, no pickle, no code of the folder is run. Raises DataError.
     """
@@ -166,7 +171,7 @@ def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
             )
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
         raise _not_loadable(folder, error) from None
-    return Pretrained(inner.float(), smoothing, kernel)
+    return inner.float()
 
 
 def _read_by_name(folder: Path, config: Any) -> Any:

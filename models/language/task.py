@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.nn import Module
 
 from models.base import (
@@ -23,8 +24,8 @@ from models.base import (
 )
 from models.common import attention_kernels
 from models.common.split import save_split, split_groups
-from models.language import hugging_face, pretrained
-from models.language.config import SIZES, Data, Model, Size
+from models.language import hugging_face, lora, pretrained
+from models.language.config import SIZES, Data, Lora, Model, Size
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
@@ -54,6 +55,7 @@ class LanguageTask:
         self.kv_heads = self.size.heads
         if self.pretrained is None:
             self.kv_heads = _divisor(model.kv_heads or self.size.heads, self.size.heads)
+        self.lora = Lora() if self.pretrained is None else model.lora
         self.tokenizer_name = model.tokenizer
         if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
@@ -142,6 +144,8 @@ class LanguageTask:
         kernel = self.context.attention
         if self.pretrained is not None:
             model = pretrained.load(self.pretrained, self.smoothing, kernel)
+            if self.lora.rank is not None:
+                lora.add_adapters(model.inner, self.lora)
             local = self._local_tokenizer()
             assert local is not None
             pretrained.check_vocabulary(model, local.size, self.pretrained)
@@ -226,6 +230,24 @@ class LanguageTask:
         else:
             hugging_face.copy_config(self.pretrained, folder)
         hugging_face.write_tokenizer(folder, tokenizer, length)
+
+    def base_folder(self) -> Path | None:
+        """The folder of the pretrained model, if adapters are trained."""
+        return None if self.lora.rank is None else self.pretrained
+
+    def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
+        """Write adapters for peft, or the merged model and the tokenizer for transformers.
+
+        Disk access. Raises DataError.
+        """
+        assert self.pretrained is not None
+        inner = pretrained.load_inner(self.pretrained)
+        named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
+        lora.write(inner, self.lora, named, folder, merged=merged)
+        if merged:
+            length = self._row_length()
+            hugging_face.copy_config(self.pretrained, folder)
+            hugging_face.write_tokenizer(folder, self._tokenizer_without_data(), length)
 
     def hugging_face_name(self, name: str) -> str:
         """Name in transformers; a pretrained model is the submodule `inner`."""

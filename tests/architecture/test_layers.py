@@ -25,7 +25,16 @@ THEIRS = {
     "slurm": {"pydantic"},
     "engines": {"torch", "deepspeed", "fairscale", "numpy", "psutil", "pydantic"},
     "models": {
-        *("torch", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "transformers"),
+        *(
+            "torch",
+            "numpy",
+            "pydantic",
+            "rich",
+            "safetensors",
+            "tokenizers",
+            "transformers",
+            "peft",
+        ),
         *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
     },
     "training": {

@@ -142,6 +142,12 @@ def test_encoded_measures_steps_with_and_without_the_encoder():
 
 
 @pytest.mark.slow
+def test_lora_measures_adapters_and_a_full_fine_tune():
+    full, lora = table_of("benchmarks.lora", "--smoke")
+    assert full.startswith("| all weights | ") and lora.startswith("| LoRA, rank 8 | ")
+
+
+@pytest.mark.slow
 def test_tokenizing_measures_the_library_and_ours():
     rows = table_of("benchmarks.tokenizing", "--mb", "9", "--rounds", "1")
     assert [row.split(" | ")[0] for row in rows] == [

@@ -10,7 +10,7 @@ from launcher.__main__ import main
 from launcher.config import presets
 
 PARAMETERS = {
-    "event_seg": {"tiny": 17_218, "lite": 260_866, "full": 4_310_914},
+    "event_seg": {"tiny": 17_218, "lite": 260_866, "lite-1M": 1_080_258, "full": 4_310_914},
     "language": {
         "tiny": 124_224,
         "small": 887_936,

@@ -28,3 +28,33 @@ def test_a_run_downloads_its_data_and_trains_on_it(program):
     for path in program.folder.rglob("*"):
         if path.is_file() and path.name != "mine.yaml":
             assert b"hidden" not in path.read_bytes(), path
+
+
+QUICK = (
+    *("--set", "continual.quiet_s=1", "--set", "continual.settle_s=0.2"),
+    *("--set", "continual.check_every_s=0.2"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [None, "incoming"])
+def test_the_whole_pipeline_works_from_an_empty_directory(program, data):
+    """The original's run_resource_efficient_training.py with its three options."""
+    rows = [{"instruction": f"ask {i}", "input": "", "output": f"answer {i}"} for i in range(40)]
+    text = "\n".join(map(json.dumps, rows))
+    with serving() as server:
+        url = server.on("/rows.jsonl", Response(body=text.encode()))
+        (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
+        options = ("--resource-efficient", "--download-data", "--continuous-learning")
+        given = ("--data", data) if data else ()
+        more = ("--model", "language:tiny", "--config", "mine.yaml", "--max-steps", "2", *QUICK)
+        done = program(*options, *given, *more, "--out", "run")
+        assert done.returncode == 0, done.stderr
+        watched = program.folder / (data or "downloads/rows")
+        assert (watched / "rows.jsonl").read_text() == text
+        (watched / "new.jsonl").write_text(text.replace("ask", "question"))
+        done = program("resume", "run", *QUICK)
+        assert done.returncode == 0, done.stderr
+    assert "experience  1 trained: val_loss on old data" in done.stdout
+    assert json.loads((program.folder / "run" / "result.json").read_text())["steps"] > 2
+    assert len(server.requests) == 1

@@ -39,7 +39,7 @@ FEW = {
     "language": {"data.path": "mine.jsonl"},
 }
 """Settings that keep the last evaluation short."""
-SIZES = {"language": ("small", "lite", "124M", "350M", "1.3B")}
+SIZES = {"event_seg": ("lite", "lite-1M"), "language": ("small", "lite", "124M", "350M", "1.3B")}
 
 
 def pairs():

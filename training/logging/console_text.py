@@ -68,16 +68,21 @@ def render_status(position: Position, units: str, usage: str = "") -> str:
     return "  ".join(filter(None, texts))
 
 
-def render_usage(percents: Mapping[str, float]) -> str:
+def render_usage(uses: Mapping[str, float]) -> str:
     """Memory in use: `ram 63%  gpu 71%`; empty without a reading."""
-    return "  ".join(f"{k} {percents[k]:.0f}%" for k in ("ram", "gpu") if k in percents)
+    return "  ".join(f"{k} {_amount(k, uses[k])}" for k in ("ram", "gpu") if k in uses)
+
+
+def _amount(resource: str, value: float, form: str = ".0f") -> str:
+    return f"{value:{form}}{' °C' if resource == 'temperature' else '%'}"
 
 
 def render_near_limits(near: Sequence[NearLimit]) -> list[str]:
     """The resources that came near a limit or exceeded it, as lines of a summary."""
     texts = [
-        f"{found.name} at most {found.highest:.0f}%, {'over' if found.is_over else 'near'} "
-        f"its limit of {found.limit:g}%"
+        f"{found.name} at most {_amount(found.name, found.highest)}, "
+        f"{'over' if found.is_over else 'near'} its limit of "
+        + _amount(found.name, found.limit, "g")
         for found in near
     ]
     return [render_row("machine", "; ".join(texts))] if texts else []
@@ -269,7 +274,7 @@ def _short(seconds: float) -> str:
 def _use(facts: Facts) -> str:
     """Use of the resources that are over their limit."""
     over = facts.get("over") or facts.get("critical") or []
-    return ", ".join(f"{name} {facts[name]:.0f}%" for name in over)
+    return ", ".join(f"{name} {_amount(name, facts[name])}" for name in over)
 
 
 _URGENT: Mapping[str, str | Callable[[Facts], str]] = {

@@ -33,22 +33,20 @@ class NearLimit:
 
 
 class ResourceUsage:
-    """Use of the machine in percent by resource: newest and highest; empty without a monitor."""
+    """Use of the machine by resource: newest and highest; empty without a monitor."""
 
     def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
         self._limits = limits or {}
         self.newest: Mapping[str, float] = {}
         self.highest: Mapping[str, float] = {}
 
-    def add(self, percents: Mapping[str, float]) -> None:
+    def add(self, uses: Mapping[str, float]) -> None:
         """Add a reading; called in the thread of the monitor."""
-        highest = {
-            name: max(value, self.highest.get(name, 0.0)) for name, value in percents.items()
-        }
-        self.newest, self.highest = percents, {**self.highest, **highest}
+        highest = {name: max(value, self.highest.get(name, 0.0)) for name, value in uses.items()}
+        self.newest, self.highest = uses, {**self.highest, **highest}
 
     def near_limits(self) -> list[NearLimit]:
-        """The resources whose highest use came within five percent of their limit."""
+        """The resources whose highest use came within five units of their limit."""
         found = [(name, value, self._limits.get(name)) for name, value in self.highest.items()]
         return [
             NearLimit(name, value, limit)
@@ -57,9 +55,12 @@ class ResourceUsage:
         ]
 
 
-def percent_fields(percents: Mapping[str, float]) -> dict[str, float]:
-    """Percents under their keys in files: `ram_percent`."""
-    return {f"{name}_percent": round(value, 1) for name, value in percents.items()}
+def usage_fields(uses: Mapping[str, float]) -> dict[str, float]:
+    """Uses under their keys in files: `ram_percent`, `temperature_celsius`."""
+    return {
+        f"{name}_{'celsius' if name == 'temperature' else 'percent'}": round(value, 1)
+        for name, value in uses.items()
+    }
 
 
 class MetricsWriter(Callback):
@@ -76,7 +77,7 @@ class MetricsWriter(Callback):
 
     def logged(self, line: StepMetrics) -> None:
         """Write a "train" line."""
-        self._open().write(encode_bytes(_train(line) | percent_fields(self._usage.newest)))
+        self._open().write(encode_bytes(_train(line) | usage_fields(self._usage.newest)))
 
     def evaluated(self, evaluation: EvalResult) -> Action:
         """Write an "eval" line."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from training.callbacks.base import Callback, Outcome, RunInfo
-from training.logging.metrics import ResourceUsage, percent_fields
+from training.logging.metrics import ResourceUsage, usage_fields
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError
 from training.train_plan import TrainPlan
@@ -45,7 +45,7 @@ class ResultWriter(Callback):
         """Write the file. Raises StorageError, unless the run has failed already."""
         try:
             content = _content(self._about, self._world_size, outcome)
-            content["machine"] = percent_fields(self._usage.highest)
+            content["machine"] = usage_fields(self._usage.highest)
             content |= self._job_summary()
             self._storage.atomic_write(NAME, encode_bytes(content, indent=2) + b"\n")
         except OSError as error:

@@ -20,7 +20,7 @@ SETTLING_STEPS = 2
 MEMORY_READINGS = 10
 """Readings after which a limit that is exceeded again is a new incident."""
 _HELPS: Mapping[Action, frozenset[str]] = {
-    Action.FEWER_WORKERS: frozenset({"ram", "swap", "cpu"}),
+    Action.FEWER_WORKERS: frozenset({"ram", "swap", "cpu", "temperature"}),
     Action.SMALLER_BATCH: frozenset({"ram", "swap", "gpu"}),
 }
 """Throttling steps in order, with the resources they help; no step frees a disk."""
@@ -30,8 +30,9 @@ SHARED_PERCENT = 2.0
 A run that has a GPU for itself may fill it: what does not fit fails in a step, and the step is
 repeated with a smaller micro-batch.
 """
-_NEVER_FATAL = ("cpu",)
-"""A run that uses all of its CPU time is healthy."""
+_NEVER_FATAL = ("cpu", "temperature")
+"""Below a critical value: a run that uses all of its CPU time is healthy, and chips slow down by
+themselves before heat harms them."""
 
 Emit = Callable[[str, Mapping[str, object]], None]
 
@@ -56,9 +57,11 @@ class LimitEnforcer(Callback):
 
     def __init__(self, limits: Limits, monitor: ResourceMonitor, emit: Emit) -> None:
         critical = limits.critical
-        self._limits = _by_resource(limits.ram, limits.swap, limits.gpu, limits.cpu, None)
+        self._limits = _by_resource(
+            limits.ram, limits.swap, limits.gpu, limits.cpu, None, limits.temperature
+        )
         self._critical = _by_resource(
-            critical.ram, critical.swap, critical.gpu, None, critical.disk
+            critical.ram, critical.swap, critical.gpu, None, critical.disk, critical.temperature
         )
         self._disk: float | None = limits.disk
         """Reported once; None: reported already."""
@@ -146,7 +149,8 @@ class LimitEnforcer(Callback):
         return Action.NOTHING
 
     def _give_up(self, over: Sequence[str], reading: Reading) -> Action:
-        fatal = [name for name in over if name not in _NEVER_FATAL]
+        critical = _over(reading, self._critical)
+        fatal = [name for name in over if name not in _NEVER_FATAL or name in critical]
         if not fatal:
             self._stop_watching(over, reading)
             self._close()
@@ -212,8 +216,9 @@ def _by_resource(
     gpu: float | None,
     cpu: float | None,
     disk: float | None,
+    temperature: float | None,
 ) -> dict[str, float]:
-    limits = zip(RESOURCES, (ram, swap, gpu, cpu, disk), strict=True)
+    limits = zip(RESOURCES, (ram, swap, gpu, cpu, disk, temperature), strict=True)
     return {name: limit for name, limit in limits if limit is not None}
 
 
@@ -222,7 +227,7 @@ def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
 
 
 def _over(reading: Reading, limits: Mapping[str, float]) -> list[str]:
-    over = [name for name, limit in limits.items() if _exceeds(reading.percents().get(name), limit)]
+    over = [name for name, limit in limits.items() if _exceeds(reading.uses().get(name), limit)]
     is_shared = _exceeds(reading.gpu_others, SHARED_PERCENT)
     return [name for name in over if name != "gpu" or is_shared]
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
 import os
 import re
 import resource
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from engines.base import World
+    from training.resources.nvml import GpuState
 
 # getrusage counts in KiB on Linux and in bytes on macOS.
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
@@ -197,13 +197,16 @@ class DeviceMemory:
         return 100 * max(0, self.used - self.own) / self.total
 
 
-def driver_memory(device: torch.device) -> DeviceMemory | None:
-    """The memory of `device` as its driver counts it; None if there is no such count."""
+def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory | None:
+    """The memory of `device` as its driver counts it; None if there is no such count.
+
+    `state` comes from NVML; None: the runtime of training is asked.
+    """
     if device.type != "cuda":
         return None
     import torch
 
-    used, total, own = _from_nvml(device) or _from_runtime(device)
+    used, total, own = (state.used, state.total, state.own) if state else _from_runtime(device)
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     return DeviceMemory(used, total, reserved, allocated, own or reserved + _CONTEXT_BYTES)
 
@@ -213,50 +216,3 @@ def _from_runtime(device: torch.device) -> tuple[int, int, int | None]:
 
     free, total = torch.cuda.mem_get_info(device)
     return total - free, total, None
-
-
-def _from_nvml(device: torch.device) -> tuple[int, int, int | None] | None:
-    """Bytes in use, in total and of this process, without a call into the runtime of training.
-
-    None if NVML does not know the device. The bytes of this process are None in a container that
-    has process ids of its own.
-    """
-    nvml = _nvml()
-    if nvml is None:
-        return None
-    try:
-        handle = _nvml_handle(nvml, device)
-        found = nvml.nvmlDeviceGetMemoryInfo(handle)
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    except nvml.NVMLError:  # such as a slice of a GPU, which NVML knows under other names
-        return None
-    own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-    return found.used, found.total, own[0] if own else None
-
-
-@cache
-def _nvml() -> Any:
-    """The module pynvml, if it is installed and finds a driver."""
-    import torch
-
-    # On AMD, torch.cuda is ROCm, which NVML does not know.
-    if torch.version.cuda is None:
-        return None
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    return nvml
-
-
-@cache
-def _nvml_handle(nvml: Any, device: torch.device) -> Any:
-    """NVML's handle of a device, by its unique id: CUDA_VISIBLE_DEVICES renumbers devices."""
-    import torch
-
-    unique = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    return nvml.nvmlDeviceGetHandleByUUID(unique)

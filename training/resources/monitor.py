@@ -1,4 +1,4 @@
-"""The resource monitor: reads how much of CPU, RAM, swap, GPU memory and disk is in use."""
+"""The resource monitor: reads use of CPU, RAM, swap, GPU and disk, and temperatures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from training.logging.metrics import ResourceUsage
 from training.resources import cgroup
 from training.resources.cpu import CpuUse
 from training.resources.memory import driver_memory, host_bytes
+from training.resources.nvml import gpu_state
+from training.resources.temperature import cpu_celsius
 
 if TYPE_CHECKING:
     import torch
 
-RESOURCES = ("ram", "swap", "gpu", "cpu", "disk")
+RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
+"""What has a limit: in percent, or in degrees Celsius."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Use of the machine in percent (None: no such resource), and memory of this process."""
+    """Use of the machine, in percent unless it says otherwise; None: no such resource."""
 
     ram: float
     """Of main memory; in a container, of its limit."""
@@ -42,14 +45,18 @@ class Reading:
     """Of the file system that holds the run folder."""
     gpu_others: float | None = None
     """Of device memory, by other processes than this one."""
+    temperature: float | None = None
+    """Of the processor or the GPU, the hotter one, in degrees Celsius."""
+    gpu_busy: float | None = None
+    """Of the last moments, in which a kernel ran on the GPU."""
 
     def facts(self) -> dict[str, float | int | None]:
         """The numbers by name, for events.jsonl."""
         return asdict(self)
 
-    def percents(self) -> Mapping[str, float]:
-        """Use in percent by resource, for the resources that exist."""
-        values = {name: getattr(self, name) for name in RESOURCES}
+    def uses(self) -> Mapping[str, float]:
+        """Use by resource, and of the GPU's time, for those that exist."""
+        values = {name: getattr(self, name) for name in (*RESOURCES, "gpu_busy")}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -63,7 +70,9 @@ class ResourceReader:
 
     def read(self) -> Reading:
         """A reading taken now; costs some tenths of a millisecond of CPU time."""
-        device = driver_memory(self._device)
+        gpu = gpu_state(self._device)
+        device = driver_memory(self._device, gpu)
+        celsius = [cpu_celsius(), gpu.celsius if gpu else None]
         return Reading(
             ram=_ram(),
             swap=_swap(),
@@ -74,6 +83,8 @@ class ResourceReader:
             cpu=self._cpu.percent(),
             disk=_disk(self._folder),
             gpu_others=None if device is None else device.others_percent,
+            temperature=max((value for value in celsius if value is not None), default=None),
+            gpu_busy=gpu.busy_percent if gpu else None,
         )
 
 
@@ -96,7 +107,7 @@ class ResourceMonitor:
         """A reading taken now, in the calling thread."""
         with self._reading:
             reading = self._read()
-            self._usage.add(reading.percents())
+            self._usage.add(reading.uses())
         return reading
 
     def start(self) -> None:

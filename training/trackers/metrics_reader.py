@@ -30,7 +30,7 @@ NAMES: Mapping[str, str] = {
     "rest_s": "time/rest_s",
 }
 """Keys of a training line and their chart. `parts` go below train/, resource use below machine/."""
-_RESOURCE = "_percent"
+_RESOURCE = ("_percent", "_celsius")
 
 
 class FileReplaced(Exception):

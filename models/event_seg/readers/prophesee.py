@@ -15,12 +15,19 @@ from models.common import cache
 from models.event_seg.formats import FORMATS
 from models.event_seg.readers import labels
 from models.event_seg.readers.hdf5 import Masks, mask_path
-from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, Header, State, read_header
+from models.event_seg.readers.prophesee_format import (
+    ENCODING_BY_NAME,
+    Header,
+    State,
+    check_polarity,
+    invalid,
+    read_header,
+)
 from models.event_seg.readers.recording import Events, check_ascending, spans
 
 PIECE = 2**17
 """Words decoded together."""
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,12 @@ def build_index(path: Path, header: Header) -> Index:
 
 
 def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
-    encoding = ENCODING_BY_NAME[header.encoding]
-    remainder = (path.stat().st_size - header.begin) % encoding.word.itemsize
-    if remainder:
-        raise DataError(
-            f"'{path.name}' is truncated inside an event",
-            where=f"{path}, {remainder} extra bytes",
-            allowed=f"a multiple of {encoding.word.itemsize} bytes after the header",
-        )
+    encoding, is_dat = ENCODING_BY_NAME[header.encoding], header.encoding == "DAT"
+    size, width = path.stat().st_size, encoding.word.itemsize
+    if remainder := (size - header.begin) % width:
+        problem = f"is truncated: its last word has {remainder} of {width} bytes"
+        allowed = f"a multiple of {width} bytes after the header"
+        raise invalid(path, size - remainder, problem, allowed)
     state = encoding.begin
     states: list[State] = []
     first: list[int] = []
@@ -72,9 +77,13 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
     pieces = (read_piece(path, header, number) for number in count())
     for number, words in enumerate(takewhile(len, pieces)):
         states.append(state)
+        begin = header.begin + number * PIECE * width
+        if is_dat:
+            check_polarity(path, words, begin)
         events, state = encoding.decode(words, state)
         times = np.concatenate((np.array(last[-1:], np.int64), events.t))
-        check_ascending(times, f"{path}, words from {number * PIECE}")
+        step = width if is_dat else 0  # only there each word is an event
+        _check_order(path, times, begin - step * (len(times) - len(events)), step)
         first.append(int(events.t[0]) if len(events) else -1)
         last.append(int(events.t[-1]) if len(events) else (last[-1] if last else -1))
         if len(events):
@@ -89,6 +98,13 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             first[at] = first[at + 1] if at + 1 < len(first) else last[-1] + 1
     named = {"states": states, "first": first, "last": last}
     return {key: np.array(value, np.int64) for key, value in named.items()} | {"totals": totals}
+
+
+def _check_order(path: Path, times: np.ndarray, begin: int, step: int) -> None:
+    """`begin` is the byte of the first time, `step` the bytes to the next one; 0: unknown."""
+    back = times[1:] < times[:-1]
+    at = int(back.argmax()) + 1 if back.any() else 0
+    check_ascending(times, f"{path}, from byte {begin + at * step}")
 
 
 def read_piece(path: Path, header: Header, number: int) -> np.ndarray:

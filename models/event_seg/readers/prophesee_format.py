@@ -31,45 +31,83 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a file. Raises DataError if it is unknown."""
+    """Read the header of a file. Raises DataError with the byte position of a problem."""
     try:
         with path.open("rb") as file:
             start = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    found = parse_header(start, is_dat=path.suffix.lower() == ".dat")
-    if found is None:
-        problem = "an unknown encoding" if start.startswith(b"%") else "no Prophesee header"
-        raise DataError(f"'{path.name}' has {problem}", where=str(path), allowed=_ALLOWED)
-    return found
+    lines, end = _lines(path, start)
+    if not lines:
+        raise invalid(path, 0, "has no Prophesee header", _ALLOWED)
+    texts = [text for _, text in lines]
+    sensor = _sensor("\n".join(texts))
+    if path.suffix.lower() == ".dat":
+        _check_dat_lines(path, lines)
+        _check_dat_events(path, start, end)
+        return Header("DAT", end + 2, sensor)
+    encoding = _encoding(texts)
+    if encoding is None:
+        raise invalid(path, 0, "has an unknown encoding", _ALLOWED)
+    return Header(encoding, end, sensor)
 
 
-def parse_header(start: bytes, *, is_dat: bool) -> Header | None:
-    """Parse the header in the first bytes of a file; None if it is unknown.
+def invalid(path: Path, at: int, problem: str, allowed: str) -> DataError:
+    """The error for invalid content of a file at byte `at`, from 0."""
+    return DataError(f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed)
 
-    Lines begin with "% "; the last one may be `% end`. In a DAT file two bytes follow: kind and
-    size of an event.
+
+def _lines(path: Path, start: bytes) -> tuple[list[tuple[int, str]], int]:
+    """Header lines with their byte positions, without `%`, and the position after the last one.
+
+    Lines begin with "% "; the last one may be `% end`.
     """
-    lines, at = [], 0
+    lines: list[tuple[int, str]] = []
+    at = 0
     while start[at : at + 1] == b"%" and start[at + 1 : at + 2] in (b" ", b"\n", b"\r"):
         stop = start.find(b"\n", at)
         if stop < 0:
-            return None
-        lines.append(start[at + 1 : stop].decode("latin-1").strip())
+            allowed = f"a header of complete lines, at most {MAX_HEADER_BYTES:,} bytes"
+            raise invalid(path, at, "has a header line without an end", allowed)
+        lines.append((at, start[at + 1 : stop].decode("latin-1").strip()))
         at = stop + 1
-        if lines[-1] == "end":
+        if lines[-1][1] == "end":
             break
-    if not lines:
-        return None
-    encoding = "DAT" if is_dat else _encoding(lines)
-    if encoding is None:
-        return None
-    if encoding == "DAT":
-        # Kinds 0x00 and 0x0C are brightness changes; an event has eight bytes.
-        if start[at : at + 1] not in (b"\x00", b"\x0c") or start[at + 1 : at + 2] != b"\x08":
-            return None
-        at += 2
-    return Header(encoding, at, _sensor("\n".join(lines)))
+    return lines, at
+
+
+_DAT_LINES = {
+    r"version (\S+)": ("2", "2.0"),
+    r"data file containing (\w+)": ("cd", "td"),
+}
+"""Header lines of a DAT file and their known values: version 1 has other bit fields, and events
+of other kinds are no brightness changes. TD is the earlier name of CD."""
+
+
+def _check_dat_lines(path: Path, lines: list[tuple[int, str]]) -> None:
+    for at, text in lines:
+        for pattern, values in _DAT_LINES.items():
+            match = re.match(pattern, text, re.IGNORECASE)
+            if match and match[1].lower() not in values:
+                allowed = "% Version 2, and % Data file containing CD events"
+                raise invalid(path, at, f"has an unknown header line: % {text}", allowed)
+
+
+_DAT_TYPES = {0x00: "2D", 0x0C: "CD"}
+_DAT_BYTES = 8
+
+
+def _check_dat_events(path: Path, start: bytes, at: int) -> None:
+    """Check the type and the size of the events, one byte each at `at`. Raises DataError."""
+    names = " or ".join(f"{number} ({name})" for number, name in _DAT_TYPES.items())
+    allowed = f"event type {names}, event size {_DAT_BYTES}"
+    if len(start) < at + 2:
+        raise invalid(path, len(start), "ends before the type and size of its events", allowed)
+    kind, size = start[at], start[at + 1]
+    if kind not in _DAT_TYPES:
+        raise invalid(path, at, f"has events of type {kind}", allowed)
+    if size != _DAT_BYTES:
+        raise invalid(path, at + 1, f"has events of {size} bytes", allowed)
 
 
 def _encoding(lines: list[str]) -> str | None:
@@ -190,6 +228,19 @@ def _bits(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     octets = masks.astype("<u2").view(np.uint8)
     found = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
     return found >> 4, found & 15
+
+
+def check_polarity(path: Path, words: np.ndarray, begin: int) -> None:
+    """Check that the polarity of DAT words is 0 or 1; `begin` is their first byte in the file.
+
+    Raises DataError.
+    """
+    polarity = words["address"] >> 28
+    if (polarity > 1).any():
+        at = int((polarity > 1).argmax())
+        problem = f"has an event of polarity {polarity[at]}"
+        allowed = "polarity 0 or 1 in the highest four bits of an event"
+        raise invalid(path, begin + at * words.itemsize, problem, allowed)
 
 
 def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:

@@ -137,6 +137,23 @@ def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
         path_of(files, data="downloads/set")
 
 
+def paths(*sets, **options):
+    values = resolved(ON, FETCH, *sets, **options).values
+    return values["data.path"].value, values["download.folder"].value
+
+
+def test_continual_learning_watches_the_folder_of_its_download(here):
+    archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv.gz]"
+    assert paths(archive) == ("downloads/set", None)
+    assert paths(text) == ("downloads/a", "downloads/a")
+    assert paths(text, "download.folder=mine") == ("mine", "mine")
+    assert paths(f"download.files=[{URL}, {URL}x]") == ("downloads/set-and-1-more", None)
+    assert paths(text, data="incoming") == ("incoming", "incoming")
+    assert paths(archive, data="downloads/set/part") == ("downloads/set/part", None)
+    notes = resolved(ON, FETCH, text, data="incoming").notes
+    assert "download.folder: incoming, the folder that continual.enabled watches" in notes
+
+
 def test_the_change_of_data_path_is_announced(here):
     assert (
         f"data.path: downloads/set, from --set {FETCH}"

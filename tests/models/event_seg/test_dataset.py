@@ -8,7 +8,7 @@ from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import FORMATS, recognise
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
-SETTINGS = SimpleNamespace(window_ms=None, sensor=None)
+SETTINGS = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
 
 
 @pytest.fixture
@@ -37,8 +37,9 @@ def test_companion_files_are_not_recordings(folder):
     write_mvsec(folder / "outdoor_day1_data.hdf5", frames=3)
     write_mvsec(folder / "outdoor_day1_gt.hdf5", frames=3)
     (folder / "notes.txt").write_text("no recording")
-    (recording,), others = found(folder)
-    assert recording.name == "outdoor_day1_data.hdf5" and others == 1
+    (recording,), facts = found(folder)
+    assert recording.name == "outdoor_day1_data.hdf5"
+    assert facts == {"ignored_files": 1}
     assert recognise(folder / "outdoor_day1_gt.hdf5") is None
 
 
@@ -46,8 +47,9 @@ def test_a_folder_gives_its_recordings_by_name_at_any_depth(folder):
     for name in ("b.raw", "deep/a.raw"):
         write_raw(folder / name, random_events(50, 4000))
     write_masks(folder / "b.raw", [1000, 2000])
-    recordings, others = found(folder)
-    assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"] and others == 0
+    recordings, facts = found(folder)
+    assert [recording.name for recording in recordings] == ["b.raw", "deep/a.raw"]
+    assert facts == {"ignored_files": 0}
     assert [bool(recording.labels) for recording in recordings] == [True, False]
 
 

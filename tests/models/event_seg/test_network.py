@@ -1,9 +1,15 @@
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from models.event_seg.config import SIZES
+import launcher
+from launcher.base.diagnostics import SettingsError
+from models.event_seg.config import MAX_LAYERS, SIZES
 from models.event_seg.network import IGNORE, Network, flops_per_sample
+from tests.launcher.given import resolved
+from tests.models.event_seg.writers import write_mvsec
 
 
 def build(name, weight=5.0):
@@ -12,7 +18,8 @@ def build(name, weight=5.0):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("tiny", 17_218), ("lite", 260_866), ("full", 4_310_914)]
+    ("name", "count"),
+    [("tiny", 17_218), ("lite", 260_866), ("lite-1M", 1_080_258), ("full", 4_310_914)],
 )
 def test_a_size_has_exactly_its_parameters_and_each_gets_a_gradient(name, count):
     model = build(name)
@@ -125,3 +132,47 @@ def test_the_checkpoint_contains_the_label_recipe():
     state = build("tiny").state_dict()
     assert state["recipe"].tolist() == [1, 100, 200, 5]
     assert state["class_weights"].tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("widths", [[3, 5], [4, 8, 4, 2], [2] * MAX_LAYERS])
+def test_own_widths_replace_those_of_a_size_and_keep_its_layout(make_task, size, widths):
+    task = make_task(size=size, widths=widths)
+    model = task.build()
+    layers = [layer[0] for layer in model.down]
+    assert [layer.out_channels for layer in layers] == widths
+    assert layers[0].stride == build(size).down[0][0].stride
+    assert [layer[0].out_channels for layer in model.up] == widths[-2::-1]
+    assert sum(p.numel() for p in model.parameters()) == task.size.parameters
+    model(torch.randn(1, 10, 32, 44), torch.randint(0, 2, (1, 32, 44))).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("widths", ["[32]", "[]", "[1, 1, 1, 1, 1, 1]", "[32, 0]", "[32, 1.5]"])
+def test_widths_are_two_to_five_positive_whole_numbers(widths):
+    with pytest.raises(SettingsError) as error:
+        resolved(f"model.widths={widths}", model="event_seg:lite")
+    assert "model.widths" in str(error.value)
+    assert "2 to 5 whole numbers, for example [32, 64, 128]" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "widths", "count"),
+    [
+        ("lite-1M", None, 1_080_258),
+        ("lite", [6, 12], (90 * 6 + 18) + (54 * 12 + 36) + (16 * 72 + 18) + (16 * 12 + 2)),
+    ],
+)
+def test_the_documented_lite_and_own_widths_train_on_mvsec(tmp_path, size, widths, count):
+    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=40)
+    launcher.train(
+        model=f"event_seg:{size}",
+        mode="lite",
+        engine="local",
+        settings={"data.path": str(path), "model.widths": widths, "train.max_steps": 2},
+        out=tmp_path / "run",
+        console=False,
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["parameters"] == count and result["mode"] == "lite"
+    assert "downsampled by 2, samples of 26×34" in result["data"]["sensor"]

@@ -118,7 +118,7 @@ def test_a_file_without_a_known_header_is_an_error(tmp_path, content, text):
     path = tmp_path / "a.raw"
     path.write_bytes(content)
     assert error_text(path) == (
-        f"{text}\n  where         a.raw\n"
+        f"{text}\n  where         a.raw, byte 0\n"
         "  allowed       % evt 2.0, % evt 3.0, % format EVT2, % format "
         "EVT3, or the header of a DAT file"
     )
@@ -129,8 +129,8 @@ def test_a_truncated_an_empty_and_an_unsorted_file_are_errors(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
     assert error_text(path) == (
-        "'a.raw' is truncated inside an event\n"
-        "  where         a.raw, 1 extra bytes\n"
+        "'a.raw' is truncated: its last word has 1 of 4 bytes\n"
+        f"  where         a.raw, byte {len(whole) - 4}\n"
         "  allowed       a multiple of 4 bytes after the header"
     )
     path.write_bytes(HEADERS["EVT2"])
@@ -141,7 +141,7 @@ def test_a_truncated_an_empty_and_an_unsorted_file_are_errors(tmp_path):
     events.t[:] = 100, 400, 300, 500
     assert error_text(write_raw(path, events)) == (
         "timestamps are not sorted: 300 follows 400\n"
-        "  where         a.raw, words from 0\n"
+        f"  where         a.raw, from byte {len(HEADERS['EVT2'])}\n"
         "  allowed       numbers, in ascending order"
     )
 

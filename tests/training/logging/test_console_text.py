@@ -119,6 +119,9 @@ def test_the_summary_lists_resources_near_a_limit():
     assert console_text.render_near_limits(near) == [
         "machine    ram at most 83%, near its limit of 85%; swap at most 61%, over its limit of 50%"
     ]
+    assert console_text.render_near_limits([NearLimit("temperature", 91.4, 90.5)]) == [
+        "machine    temperature at most 91 °C, over its limit of 90.5 °C"
+    ]
     assert console_text.render_near_limits([]) == []
 
 

@@ -14,8 +14,8 @@ from training.logging.metrics import (
     MetricsWriter,
     NearLimit,
     ResourceUsage,
-    percent_fields,
     truncate,
+    usage_fields,
 )
 from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
@@ -164,5 +164,9 @@ def test_usage_is_empty_without_a_monitor():
     )
 
 
-def test_keys_of_percents_name_the_unit():
-    assert percent_fields({"ram": 61.54}) == {"ram_percent": 61.5}
+def test_keys_of_uses_name_the_unit():
+    assert usage_fields({"ram": 61.54, "gpu_busy": 99.0, "temperature": 71.26}) == {
+        "ram_percent": 61.5,
+        "gpu_busy_percent": 99.0,
+        "temperature_celsius": 71.3,
+    }

@@ -297,3 +297,22 @@ def test_a_disk_that_was_filling_before_the_run_ends_it_when_it_is_full():
     assert machine.step(replace(CALM, disk=97.0)) == Action.NOTHING
     assert machine.step(replace(CALM, disk=99.6)) == STOP
     machine.enforcer.end(outcome())
+
+
+def test_heat_takes_workers_and_then_is_no_longer_watched():
+    hot = replace(CALM, temperature=95.0)
+    machine = Machine(limits=Limits())
+    actions = [machine.step(hot) for _ in range(3)]
+    assert actions == [Action.NOTHING, Action.NOTHING, Action.FREE_MEMORY]
+    left = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
+    assert machine.throttled(hot, left) == Action.FEWER_WORKERS
+    assert machine.throttled(hot, Action.FREE_MEMORY | Action.SMALLER_BATCH) == Action.NOTHING
+    assert machine.kinds[-1] == "limit_given_up"
+    assert [machine.step(hot) for _ in range(3)] == [Action.NOTHING] * 3
+
+
+def test_heat_over_a_critical_value_ends_the_run():
+    hot = replace(CALM, temperature=101.0)
+    machine = Machine(limits=Limits(critical=Critical(temperature=100)))
+    assert machine.step(hot) == Action.FREE_MEMORY
+    assert machine.throttled(hot) == STOP

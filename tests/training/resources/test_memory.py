@@ -6,7 +6,6 @@ import mmap
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +21,7 @@ from training.resources.memory import (
     peaks,
     release_unused,
 )
+from training.resources.nvml import GpuState
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -48,17 +48,10 @@ def test_a_cpu_has_no_device_memory():
 def test_memory_of_a_device_is_divided_into_own_and_others(monkeypatch, is_shown, others):
     """With a process id that NVML does not show, a gigabyte outside the allocator is ours."""
     gib = 2**30
-    process = SimpleNamespace(pid=os.getpid() if is_shown else 1, usedGpuMemory=5 * gib)
-    nvml = SimpleNamespace(
-        NVMLError=OSError,
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=8 * gib, total=20 * gib),
-        nvmlDeviceGetComputeRunningProcesses=lambda handle: [process],
-    )
-    monkeypatch.setattr(memory, "_nvml", lambda: nvml)
-    monkeypatch.setattr(memory, "_nvml_handle", lambda nvml, device: "handle")
+    state = GpuState(8 * gib, 20 * gib, 5 * gib if is_shown else None, None, None)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int(6.25 * gib))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * gib)
-    found = memory.driver_memory(torch.device("cuda"))
+    found = memory.driver_memory(torch.device("cuda"), state)
     assert found is not None
     assert found.others_percent == others
     assert found.percent == pytest.approx(100 * (8 - 4.25) / 20)

@@ -1,0 +1,97 @@
+"""LoRA adapters of a pretrained model: what is trained, stored and exported."""
+
+import peft
+import pytest
+import torch
+import transformers
+
+from models.base import DataError
+from models.language.config import Lora
+from models.language.lora import add_adapters
+from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of, save
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request, tmp_path):
+    return save(tmp_path / "model", CONFIGS[request.param]())
+
+
+@pytest.fixture
+def make(folder, tmp_path, make_task):
+    """A task with adapters of `folder`."""
+
+    def made(**settings):
+        path = tmp_path / "text.txt"
+        path.write_text(TEXT, encoding="utf-8")
+        lora = Lora(rank=4, **settings)
+        task = make_task(path=path, pretrained=str(folder), seq_len=32, lora=lora)
+        task.setup()
+        return task
+
+    return made
+
+
+def test_only_adapters_are_trained_and_begin_without_effect(make, folder):
+    task = make()
+    model, batch = task.build(), batch_of(task)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(".lora_" in name for name in trained)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
+    layers = sum(
+        type(m).__name__ in ("Linear", "Conv1D")
+        for m in plain.modules()
+        if m is not plain.get_output_embeddings()
+    )
+    assert len(trained) == 2 * layers
+    loss = task.loss(model.eval(), batch).sum
+    logits = plain(input_ids=batch["input_ids"]).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum"
+    )
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
+def test_layers_dropout_and_scale_are_those_of_the_settings(tmp_path):
+    inner = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]())
+    add_adapters(inner, Lora(rank=2, alpha=6, dropout=0.25, layers=["q_proj", "v_proj"]))
+    adapted = {n: m for n, m in inner.named_modules() if isinstance(m, peft.tuners.lora.Linear)}
+    assert {name.rpartition(".")[2] for name in adapted} == {"q_proj", "v_proj"}
+    for layer in adapted.values():
+        assert layer.scaling == {"default": 3.0} and layer.lora_dropout["default"].p == 0.25
+
+
+def test_an_unknown_layer_is_an_error(make):
+    with pytest.raises(DataError) as error:
+        make(layers=["q_porj"]).build()
+    assert "q_porj" in error.value.message and error.value.where == "model.lora.layers"
+
+
+def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, tmp_path):
+    task = make()
+    model = task.build().eval()
+    torch.manual_seed(0)
+    weights = {n: p.data.normal_(std=0.2) for n, p in model.named_parameters() if p.requires_grad}
+    ids = torch.randint(10, 300, (2, 9))
+    expected = model(ids)
+    for name, is_merged in (("adapter", False), ("merged", True)):
+        (tmp_path / name).mkdir()
+        task.write_adapted(weights, tmp_path / name, merged=is_merged)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
+    assert not torch.allclose(plain(ids).logits, expected, atol=0.01)
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").float().eval()
+    torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    torch.testing.assert_close(adapted(ids).logits, expected, rtol=1e-4, atol=1e-4)
+    transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    files = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert files == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    task = make_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
+    task.setup()
+    assert all(parameter.requires_grad for parameter in task.build().parameters())
+    assert task.base_folder() is None

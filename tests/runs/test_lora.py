@@ -1,0 +1,82 @@
+"""Runs that train adapters: checkpoints without the base weights, under any engine, and exports."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.models.language.test_pretrained import CONFIGS, save
+from training.checkpoint.reader import open_checkpoint
+
+
+@pytest.fixture
+def given(program):
+    """The options of a run on a pretrained folder, in the folder of the program."""
+    save(program.folder / "base", CONFIGS["llama"]())
+    rows = [{"instruction": f"ask {i}", "output": f"answer {i % 7}"} for i in range(60)]
+    (program.folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return (
+        *("--model", "language:tiny", "--data", "rows.jsonl", "--max-steps", "6"),
+        *("--set", "model.pretrained=base", "--set", "model.lora.rank=2", "--seq-len", "48"),
+        *("--set", "save.every=3", "--set", "train.preview=false"),
+    )
+
+
+def last(program, run):
+    return open_checkpoint(program.folder / run / "last")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("zero3", "fsdp"), ("fsdp", "oss")])
+def test_engines_resume_adapters_from_each_other(program, given, first, second):
+    two = ("--nproc", "2", "--engine")
+    for engine, run in ((first, "a"), (second, "whole")):
+        done = program(*given, *two, engine, "--out", run)
+        assert done.returncode == 0, done.stderr
+    done = program("resume", "a/checkpoints/step-00000003", *two, second, "--out", "b")
+    assert done.returncode == 0, done.stderr
+    found, expected = last(program, "b"), last(program, "whole")
+    assert found.shapes and all(".lora_" in name for name in found.shapes)
+    for name in expected.shapes:
+        for kind in ("weight", "exp_avg"):
+            torch.testing.assert_close(
+                found.tensor(kind, name), expected.tensor(kind, name), rtol=1e-3, atol=1e-5
+            )
+
+
+@pytest.mark.slow
+def test_a_run_verifies_exports_and_refuses_another_base(program, given):
+    assert program(*given, "--out", "run").returncode == 0
+    facts = last(program, "run").facts["base"]
+    assert facts["folder"] == str(program.folder / "base") and len(facts["sha256"]) == 64
+    assert "identical" in program("verify", "run").stdout
+    for name in ("hf", "adapter"):
+        assert program("export", "run", "--format", name).returncode == 0
+    merged = load_file(program.folder / "run/export-hf/model.safetensors")
+    base = load_file(program.folder / "base/model.safetensors")
+    assert merged.keys() == base.keys()
+    assert any(not torch.equal(merged[name], base[name]) for name in base)
+    save_file(
+        {name: value + 1 for name, value in base.items()},
+        program.folder / "base/model.safetensors",
+        {"format": "pt"},
+    )
+    done = program("resume", "run/checkpoints/step-00000003", "--out", "again")
+    assert done.returncode == 2
+    assert "are not those that the checkpoint of step 3 was trained on" in done.stderr
+    assert f"with sha256 {facts['sha256']}" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_full_fine_tune_has_no_adapter_to_export(program, given):
+    all_weights = [word for word in given if "lora" not in word]
+    at = all_weights.index("--set", all_weights.index("model.pretrained=base"))
+    del all_weights[at]
+    done = program(*all_weights, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    done = program("export", "run", "--format", "adapter")
+    assert done.returncode == 2
+    assert "the run trained all weights, without model.lora" in done.stderr
