@@ -31,6 +31,7 @@ from benchmarks.figures import listed, load, load_memory, load_rows, memory_tabl
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
+from launcher.config.originals import ORIGINALS
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
 from scripts import mode_tables, setting_tables, structure
@@ -61,6 +62,16 @@ def models() -> list[str]:
         f"| [`{family.name}`]({family.name.replace('_', '-')}.md) | {family.sentence} "
         f"| {', '.join(f'{name} {s.parameters:,}' for name, s in _sizes(family.name).items())} |"
         for family in FAMILIES.values()
+    ]
+
+
+def originals() -> list[str]:
+    """A row for each option of the originals that has another name here."""
+    head = ["| original | here |", "|---|---|"]
+    return head + [
+        f"| {', '.join(f'`--{name}`' for name in o.names)} | `{o.line()}`"
+        f"{f'; {o.remark}' if o.remark else ''} |"
+        for o in ORIGINALS
     ]
 
 
@@ -229,6 +240,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "outcomes": outcome,
     "measured outcomes": partial(measured_runs, "families"),
     "families": families,
+    "originals": originals,
     "readers": partial(costs, data),
     "measured readers": partial(measured_costs, data, "rounds"),
     "figures voxels": partial(figures, "voxels", "ms for 1,000,000 events"),

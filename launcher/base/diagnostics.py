@@ -11,6 +11,8 @@ from launcher.base.redaction import redact
 PROGRAM = "python -m launcher"
 MANY = 12
 """With more options than this, a message names the command that lists them."""
+ON, OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
+"""What people type for a switch."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,18 @@ def nearest_match(word: str, options: Iterable[str]) -> str | None:
     """The option most like `word`, or None; ignores case, `-` and `_`."""
     import difflib  # slow to import, and only needed for errors
 
-    folded = {_fold(option): option for option in options}
-    if match := folded.get(_fold(word)):
+    folded = {fold(option): option for option in options}
+    if match := folded.get(fold(word)):
         return match
-    close = difflib.get_close_matches(_fold(word), folded, n=5, cutoff=0.6)
+    close = difflib.get_close_matches(fold(word), folded, n=5, cutoff=0.6)
     # Two swapped letters are the most frequent typo, and difflib ranks it low.
-    same = [option for option in close if sorted(option) == sorted(_fold(word))]
+    same = [option for option in close if sorted(option) == sorted(fold(word))]
     return folded[(same or close)[0]] if close else None
+
+
+def fold(word: str) -> str:
+    """`word` without case, `-` and `_`, which matching ignores."""
+    return word.lower().replace("-", "").replace("_", "")
 
 
 def listed(options: Sequence[str], command: str) -> str:
@@ -123,10 +130,6 @@ def _redacted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _redacted(item) for key, item in value.items() if key != "order"}
     return redact(value) if isinstance(value, str) else value
-
-
-def _fold(word: str) -> str:
-    return word.lower().replace("-", "").replace("_", "")
 
 
 def _lines(diagnostic: Diagnostic) -> Iterable[str]:

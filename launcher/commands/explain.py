@@ -16,6 +16,7 @@ from launcher.config import editor_schema, machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
 from launcher.config.options import JSON, SCHEMA
+from launcher.config.originals import original_of
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import SettingInfo, setting_infos
 from launcher.resume.decide import decide
@@ -90,7 +91,9 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
     found = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
     if not found:
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-        near = nearest_match(key, [*resolved.values, *sections])
+        original = original_of(key)
+        meant = key if original is None else original.here
+        near = nearest_match(meant, [*resolved.values, *sections])
         raise SettingsError.of(
             f"unknown setting '{key}'",
             key=key,

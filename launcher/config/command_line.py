@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option, names
+from launcher.config.originals import original_of
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from slurm.sbatch import option_of
 
@@ -158,15 +160,20 @@ def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic])
         if not argument.startswith("-") or argument == "-":
             known.append(argument)
         elif flag not in flags:
-            diagnostics.append(_unknown_option(command, argument, index))
-            if "=" not in argument and following is not None and not following.startswith("-"):
-                index += 1  # most likely its value
+            typed = None if "=" in argument or not _is_value(following) else following
+            diagnostics.append(_unknown_option(command, argument, typed, index))
+            index += typed is not None
         elif "=" not in argument and following is not None and _NUMBER.match(following):
             known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
             index += 1
         else:
             known.append(argument)
     return known
+
+
+def _is_value(argument: str | None) -> bool:
+    """Whether the argument after an unknown option is most likely its value."""
+    return argument is not None and (not argument.startswith("-") or bool(_NUMBER.match(argument)))
 
 
 def _parse(
@@ -237,17 +244,14 @@ def _is_own(option: Option) -> bool:
     return shared is None or (shared.key is not None and option.key is None)
 
 
-def _unknown_option(command: Command, argument: str, index: int) -> Diagnostic:
-    flag = argument.partition("=")[0]
+def _unknown_option(
+    command: Command, argument: str, following: str | None, index: int
+) -> Diagnostic:
+    """The error of an unknown option; `following` is most likely its value."""
+    flag, is_joined, value = argument.partition("=")
     flags = [option.flag for option in command.options] + [HELP.flag]
-    near = nearest_match(flag, flags)
     theirs = option_of(argument) if command.passthrough is not None else None
-    value = argument[len(flag) :]  # within the same argument: `-N2`, `--nodse=2`
-    if theirs is not None and not argument.startswith("--"):
-        value = f" {argument[2:]}".rstrip()
-    if theirs is not None and f"--{theirs}" in flags:
-        near = f"--{theirs}"  # sbatch's letter for one of our options
-    elif theirs is not None:
+    if theirs is not None and f"--{theirs}" not in flags:
         return _error(
             f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
             argument,
@@ -256,15 +260,40 @@ def _unknown_option(command: Command, argument: str, index: int) -> Diagnostic:
             fix=f"{command.call} … -- {argument}",
             order=(_ORDER, index),
         )
+    typed = value if is_joined else following
+    meant = flag
+    if theirs is not None and not argument.startswith("--"):
+        # sbatch's letter for one of our options: `-o here`, `-ohere`
+        meant, typed = f"--{theirs}", argument[2:] or following
+    near, fix = _nearest_option(command, meant, typed)
     return _error(
         f"unknown option '{flag}'",
         argument,
         value=flag,
         allowed=f"{len(flags)} options; see  {command.call} --help",
         did_you_mean=near,
-        fix=near and f"{near}{value}",
+        fix=fix,
         order=(_ORDER, index),
     )
+
+
+def _nearest_option(
+    command: Command, flag: str, typed: str | None
+) -> tuple[str | None, str | None]:
+    """The option that was probably meant by `flag`, and the line to type with its value."""
+    flags = [option.flag for option in command.options] + [HELP.flag]
+    near = nearest_match(flag, flags)
+    original = original_of(flag)
+    if original is None or original.flag not in flags or fold(near or "") == fold(flag):
+        return near, near and _with_value(command, near, typed)
+    return original.option, original.line(typed)
+
+
+def _with_value(command: Command, flag: str, typed: str | None) -> str:
+    option = next((option for option in command.options if option.flag == flag), None)
+    if typed is None or option is None or option.metavar is None:
+        return flag
+    return f"{flag} {shlex.quote(typed)}"
 
 
 def _error(message: str, where: str, **parts: Any) -> Diagnostic:

@@ -5,13 +5,25 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, listed, nearest_match, plain, shown
+from launcher.base.diagnostics import (
+    OFF,
+    ON,
+    Diagnostic,
+    SettingsError,
+    fold,
+    listed,
+    nearest_match,
+    plain,
+    shown,
+)
 from launcher.config import settings_file
+from launcher.config.options import OPTIONS
+from launcher.config.originals import original_of
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -27,7 +39,6 @@ UNKNOWN = "unknown"
 _LINE = re.compile(r":[0-9]+$")
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
-_ON, _OFF = ("true", "on", "yes", "y", "1"), ("false", "off", "no", "n", "0")
 _LISTS = {
     "mode": "list modes",
     "engine.name": "list engines",
@@ -44,19 +55,15 @@ def unknown_key(family: str, entry: Entry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
-    section, _, last = entry.key.rpartition(".")
+    section = entry.key.rpartition(".")[0]
     section = section if section in sections(family) else ""
     here = [
         key
         for key in (*setting_infos(family), *sections(family))
         if key.rpartition(".")[0] == section
     ]
-    by_last = {key.rpartition(".")[2]: key for key in setting_infos(family)}
-    near = nearest_match(entry.key, here)
-    if near is None and (name := nearest_match(last, by_last)):
-        near = by_last[name]
-    near = near or nearest_match(entry.key, setting_infos(family))
     names = sorted(key.rpartition(".")[2] for key in here)
+    near, fix = _nearest_key(family, entry, here)
     return Diagnostic(
         f"unknown setting '{entry.key}'",
         key=entry.key,
@@ -64,9 +71,27 @@ def unknown_key(family: str, entry: Entry) -> Diagnostic:
         where=where(entry.key, entry.origin),
         allowed=listed(names, "explain"),
         did_you_mean=near,
-        fix=near and _write(entry, near, entry.value),
+        fix=fix,
         order=entry.order,
     )
+
+
+def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | None, str | None]:
+    """The key that was probably meant, and the line to type; `here`: the keys of its section."""
+    infos = setting_infos(family)
+    near, original = nearest_match(entry.key, here), original_of(entry.key)
+    if original is not None and fold(near or "") != fold(entry.key):
+        if original.here in infos:
+            return original.here, _write(entry, original.here, original.value(entry.value))
+        if original.here.startswith("--"):
+            return original.here, original.line(entry.value)
+    by_last = {key.rpartition(".")[2]: key for key in infos}
+    # A short option typed as a setting: --set batch_size=4.
+    by_last |= {option.flag[2:]: option.key for option in OPTIONS if option.key in infos}
+    if near is None and (name := nearest_match(entry.key.rpartition(".")[2], by_last)):
+        near = by_last[name]
+    near = near or nearest_match(entry.key, infos)
+    return near, near and _write(entry, near, entry.value)
 
 
 def set_twice(entry: Entry, first: Entry) -> Diagnostic:
@@ -198,7 +223,7 @@ def _nearest(info: SettingInfo, entry: Entry, kind: str) -> Any:
 def _as_switch(info: SettingInfo, value: Any) -> str | None:
     """The switch that was meant by one of the many words for on and off."""
     word = str(value).lower()
-    for words, switched in ((_ON, ("true", "on")), (_OFF, ("false", "off"))):
+    for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
         if word in words:
             allowed = ("true", "false") if info.type == "true or false" else info.allowed or ()
             return next((option for option in switched if option in allowed), None)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from models.common.columns import IGNORE, column_field
 from models.common.config import Fraction, OnBad, Section
 
 
@@ -89,6 +90,14 @@ class Model(Section):
     curriculum: Curriculum = Curriculum()
 
 
+COLUMNS = (
+    *("patient_id", "age", "intensity", "rate", "fmp", "hear_loss", "v_latency", "v_amplitude"),
+    *("threshold", "polarity", "rejected", IGNORE),
+)
+"""What a column of a table may mean."""
+Columns = list[Annotated[str, column_field(COLUMNS, "Level (dB)=intensity")]]
+
+
 class Data(Section):
     """Averaged responses to train on."""
 
@@ -105,6 +114,10 @@ class Data(Section):
     only one recording."""
     shares: Literal["balanced", "clinical"] = "balanced"
     """Frequency of each hearing loss among the embedded patients."""
+    columns: Columns = Field(default_factory=list)
+    """What columns of a table mean whose names are not known, such as "Level (dB)=intensity"; other
+    meanings: patient_id, hear_loss, age, rate, fmp, v_latency, v_amplitude, threshold, polarity,
+    rejected, ignore."""
     sweeps: Annotated[int, Field(ge=2)] = 1000
     """Sweeps of a recording to average into one response."""
     reject_uv: Annotated[float, Field(gt=0, json_schema_extra={"unit": "microvolts"})] = 40.0

@@ -131,6 +131,7 @@ class Dataset:
             "split": ONE_RECORDING if self.by_level else "by patient",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.samples[name]) for name in SPLITS},
+            "files_of_raters": responses.marked,
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
             "not_trained": [name for name in ("class", *LABELS) if name not in self.terms],
             "unknown": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from math import nan
 from typing import Any
@@ -75,6 +75,8 @@ class Responses:
     target: NDArray[np.int64]
     left_out: dict[str, Any]
     """Counts of unused responses, by reason."""
+    marked: dict[str, int] = field(default_factory=dict)
+    """The number of files of raters, by the peaks they mark."""
 
     def __len__(self) -> int:
         return len(self.target)

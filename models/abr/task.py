@@ -14,7 +14,7 @@ from models.abr.dataset import Dataset, ResponseSplit, collate, members
 from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import ResponseMetric
-from models.abr.network.model import PEAK, Network, flops_per_sample
+from models.abr.network.model import PEAK, Network, attention_counts, flops_per_sample
 from models.abr.preview import build_predictions, level_series, render_preview
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
@@ -74,6 +74,7 @@ class AbrTask:
         else:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+            self.columns = data.columns
         attention_kernels.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: Dataset  # after setup
@@ -106,7 +107,7 @@ class AbrTask:
                 raise unknown_embedded(self.path, PATIENTS)
             return read_patients(self.path, self.shares)
         assert self.averaging is not None
-        return read_responses(self.path, self.on_bad, self.averaging)
+        return read_responses(self.path, self.on_bad, self.averaging, self.columns)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
@@ -168,4 +169,11 @@ class AbrTask:
     flops_per_sample = staticmethod(flops_per_sample)
 
     def facts(self) -> Mapping[str, Any]:
-        return {"source": self.path, **self.dataset.facts()}
+        facts = {"source": self.path, **self.dataset.facts()}
+        if self.context.attention == "flash":
+            every, relative = attention_counts(self.size)
+            facts["flash_attention"] = (
+                f"{every - relative} of {every} attentions; the other {relative} have relative "
+                "positions, which flash kernels do not take"
+            )
+        return facts

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from models.common.columns import IGNORE, column_field
 from models.common.config import Control, Fraction, OnBad, Section
 
 
@@ -80,15 +81,9 @@ class Model(Section):
     """Label smoothing: share of each target spread over the vocabulary."""
 
 
-Columns = list[
-    Annotated[
-        str,
-        Field(
-            pattern=r"^.+=(request|context|answer|system|messages|text|ignore)$",
-            json_schema_extra={"allowed": "a column and its meaning, such as 'title=request'"},
-        ),
-    ]
-]
+COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
+"""What a column of CSV and JSONL may mean."""
+Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
 
 class Data(Section):

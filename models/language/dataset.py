@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.base import DataError, SplitName
+from models.common.columns import declared_columns
 from models.common.data_files import OnBad, unknown_embedded
 from models.common.split import SPLITS
 from models.language.formats import EMBEDDED
@@ -38,10 +39,9 @@ def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] =
         return from_records(path, read_conversations())
     if path.startswith("embedded:"):
         raise unknown_embedded(path, EMBEDDED)
-    declared = {n.strip().lower(): m for n, _, m in (column.rpartition("=") for column in columns)}
     requests, answered = (None if p is None else Path(p).expanduser() for p in (path, answers))
     assert requests is not None
-    return read_corpus(requests, answered, on_bad, declared)
+    return read_corpus(requests, answered, on_bad, declared_columns(columns))
 
 
 @dataclass(frozen=True)

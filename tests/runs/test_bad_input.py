@@ -31,7 +31,7 @@ BAD = {
             "error: unknown option '--epohcs'",
             "  where         command line: --epohcs",
             "  did you mean  --epochs",
-            "  fix           --epochs",
+            "  fix           --epochs 3",
         ),
     ),
     "misspelt command": Bad(

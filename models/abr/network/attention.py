@@ -32,7 +32,7 @@ class Attention(nn.Module):
         query = self._by_head(self.query(x))
         key, value = self._by_head(self.key(memory)), self._by_head(self.value(memory))
         added = None if positions is None else self._distances(query, positions)
-        # Flash kernels give no gradient of the added scores.
+        # Flash kernels give no gradient of the added scores; see model.attention_counts.
         kernel = "auto" if self.kernel == "flash" and added is not None else self.kernel
         with attention_kernel(kernel):
             mixed = F.scaled_dot_product_attention(query, key, value, added)

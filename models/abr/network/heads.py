@@ -12,6 +12,8 @@ from models.abr.config import CLASSES, POINTS, Size
 from models.abr.network.attention import EncoderLayer
 from models.abr.network.convolution import AttentionPooling, TimeConv
 
+SIGNAL_LAYERS = 2
+
 
 class SignalHead(nn.Module):
     """The waveform, from one pooled vector and a convolutional residual."""
@@ -20,7 +22,7 @@ class SignalHead(nn.Module):
         super().__init__()
         base = size.base
         self.layers = nn.Sequential(
-            *(EncoderLayer(base, 1, 2, kernel, size.dropout) for _ in range(2))
+            *(EncoderLayer(base, 1, 2, kernel, size.dropout) for _ in range(SIGNAL_LAYERS))
         )
         self.pooling = AttentionPooling(base)
         self.shape = _mlp(base, 2 * base, 2 * base, POINTS)

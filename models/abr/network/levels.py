@@ -19,6 +19,7 @@ from models.abr.network.convolution import (
 from models.abr.network.film import FiLM
 from models.abr.network.state_space import StateSpace
 
+BOTTLENECK_LAYERS = 2
 POSITION_SCALE = 0.3
 """Scale of the position vectors, which would otherwise dominate the signal."""
 
@@ -57,7 +58,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.state_space = StateSpace(width, size.states, size.dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, size.heads, 4, kernel, size.dropout) for _ in range(2)
+            EncoderLayer(width, size.heads, 4, kernel, size.dropout)
+            for _ in range(BOTTLENECK_LAYERS)
         )
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)

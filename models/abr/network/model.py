@@ -13,8 +13,8 @@ from models.abr.config import POINTS, STATIC, Size
 from models.abr.network.attention import Attention, FeedForward
 from models.abr.network.convolution import ConvBlock
 from models.abr.network.film import static_embedding
-from models.abr.network.heads import ClassHead, PeakHead, SignalHead, ThresholdHead
-from models.abr.network.levels import Bottleneck, DecoderLevel, EncoderLevel
+from models.abr.network.heads import SIGNAL_LAYERS, ClassHead, PeakHead, SignalHead, ThresholdHead
+from models.abr.network.levels import BOTTLENECK_LAYERS, Bottleneck, DecoderLevel, EncoderLevel
 from models.abr.statistics import Statistics
 
 PEAK = ("exists", "latency", "amplitude")
@@ -107,6 +107,17 @@ class Network(nn.Module):
         peak.requires_grad_(bool(peak.output_names))
         for name in PEAK:
             getattr(peak, name).requires_grad_(name in peak.output_names)
+
+
+def attention_counts(size: Size) -> tuple[int, int]:
+    """The number of attentions of a network, and of those with relative positions.
+
+    The scores of relative positions are added to those of the keys, with a gradient: no flash
+    kernel takes such a bias.
+    """
+    decoder = size.levels * size.layers
+    relative = BOTTLENECK_LAYERS + decoder
+    return relative + decoder + SIGNAL_LAYERS, relative
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -47,7 +48,8 @@ class EplReader:
     def __init__(self, bad_records: BadRecords) -> None:
         self.bad_records = bad_records
         self.silent_levels = 0
-        self.raters = 0
+        self.marked: Counter[str] = Counter()
+        """The files of raters by the peaks they mark: `wave V`, or others without it."""
 
     def read(self, path: Path, name: str) -> Iterator[Row]:
         """A row for each level, or for each level and rater. Reads the disk.
@@ -61,7 +63,7 @@ class EplReader:
         except DataError as error:
             self.bad_records.add(error.where or name, error.message)
             return
-        self.raters += len(marked)
+        self.marked.update(rater.marks for rater in marked)
         raters: list[Analysis | None] = [*marked] or [None]
         for column, level in enumerate(series.levels):
             trace = series.traces[:, column]
@@ -143,8 +145,13 @@ def _row(line: str, path: Path, number: int) -> list[float]:
 
 
 def _labels(rater: Analysis, level: float) -> dict[str, float]:
-    """The labels of a level by one rater; an infinite threshold: no response at any level."""
+    """The labels of a level by one rater; an infinite threshold: no response at any level.
+
+    A rater of other peaks says nothing about wave V.
+    """
     labels = {"threshold": nan if isinf(rater.threshold) else rater.threshold}
+    if rater.marks != WAVE_V:
+        return labels
     if level in rater.peaks:
         latency, amplitude = rater.peaks[level]
         if latency >= 0:
@@ -158,6 +165,8 @@ def _error(path: Path, problem: str) -> DataError:
 
 
 LATENCY, AMPLITUDE = "P5 Latency", "P5 Amplitude"
+WAVE_V = "wave V"
+_PEAK = re.compile(r"([PN]\d+) Latency")
 _THRESHOLD = re.compile(r"^Threshold \(dB SPL\):\s*(\S+)", re.MULTILINE)
 
 
@@ -169,6 +178,8 @@ class Analysis:
     """In dB SPL; NaN: none given; infinity: no level had a response."""
     peaks: dict[float, tuple[float, float]]
     """By level: latency in ms, negative without a wave V, and amplitude in µV."""
+    marks: str = WAVE_V
+    """Or the marked peaks without wave V, such as those of a compound action potential."""
 
 
 def read_analysis(path: Path) -> Analysis:
@@ -182,11 +193,16 @@ def read_analysis(path: Path) -> Analysis:
         raise _error(path, "no line 'Threshold (dB SPL): …'")
     table = [line.split("\t") for line in text.splitlines() if "\t" in line]
     heads = [cell.strip() for cell in table[0]] if table else []
-    if not {"Level", LATENCY, AMPLITUDE} <= set(heads):
-        raise _error(path, f"no table with the columns Level, {LATENCY} and {AMPLITUDE}")
-    columns = [heads.index(name) for name in ("Level", LATENCY, AMPLITUDE)]
+    others = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
+    has_wave_v = bool({LATENCY, AMPLITUDE} & set(heads))
+    needed = ("Level", LATENCY, AMPLITUDE) if has_wave_v or not others else ("Level",)
+    if missing := [name for name in needed if name not in heads]:
+        raise _error(path, f"no table with the column {' and '.join(missing)}")
+    columns = [heads.index(name) for name in needed]
     try:
         threshold = nan if found[1] == "None" else float(found[1])
+        if not has_wave_v:
+            return Analysis(threshold, {}, f"{' and '.join(others)}, no wave V")
         rows = [[float(cells[column]) for column in columns] for cells in table[1:]]
     except (ValueError, IndexError):
         raise _error(path, "a value that is not a number, or an incomplete row") from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from models.abr import formats
 from models.abr.readers import epl, recordings, table
 from models.abr.responses import Responses, Row, collect
 from models.base import DataError
+from models.common.columns import declared_columns
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_format
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
@@ -19,8 +20,13 @@ _ORIGINS = {
 }
 
 
-def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) -> Responses:
-    """The responses of the file or folder `path`. Reads the disk. Raises DataError."""
+def read_responses(
+    path: str, on_bad: OnBad, averaging: recordings.Averaging, columns: Sequence[str] = ()
+) -> Responses:
+    """The responses of the file or folder `path`; `columns` of tables as "name=meaning".
+
+    Reads the disk. Raises DataError.
+    """
     root = existing_path(
         path, "a file or folder of responses, embedded:patients, embedded:few-patients"
     )
@@ -35,11 +41,24 @@ def read_responses(path: str, on_bad: OnBad, averaging: recordings.Averaging) ->
             allowed="one format, and so one species and one time window",
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
+    if columns and names != [formats.TABLE]:
+        raise DataError(
+            f"data.columns names columns of tables, and '{root}' is {names[0]}",
+            where="data.columns",
+            fix="remove data.columns",
+        )
     bad_records = BadRecords("responses" if names == [formats.TABLE] else "files and levels")
-    reader: Reader = recordings.RecordingReader(bad_records, averaging)
-    if names[0] != formats.RECORDING:
-        reader = (epl.EplReader if names[0] == formats.EPL else table.TableReader)(bad_records)
+    readers: dict[str, Callable[[], Reader]] = {
+        formats.EPL: lambda: epl.EplReader(bad_records),
+        formats.TABLE: lambda: table.TableReader(bad_records, declared_columns(columns)),
+        formats.RECORDING: lambda: recordings.RecordingReader(bad_records, averaging),
+    }
+    reader = readers[names[0]]()
     responses = collect(_rows(reader, root, found), _ORIGINS[names[0]], bad_records, on_bad)
+    if isinstance(reader, table.TableReader):
+        reader.check_declared()
+    elif isinstance(reader, epl.EplReader):
+        responses.marked.update(reader.marked)
     responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
     return responses
 

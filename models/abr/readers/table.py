@@ -5,46 +5,37 @@ from __future__ import annotations
 import csv
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.abr.config import POINTS
-from models.abr.responses import CLASS_NAMES, STATIC_NAMES, UNKNOWN_CLASS, Origin, Row
+from models.abr.readers.columns import POINT_NAMES, find_columns, name_of
+from models.abr.responses import CLASS_NAMES, UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
+from models.common.columns import columns_option
 from models.common.data_files import BadRecords, unreadable_file
 
 ORIGIN = Origin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
-ALIASES = {
-    "patient_id": ("patient_id", "patient", "patientid", "id"),
-    "age": ("age",),
-    "level": ("intensity", "level", "level_db"),
-    "rate": ("rate", "stimulus_rate"),
-    "fmp": ("fmp",),
-    "target": ("hear_loss", "hearing_loss", "hear_loss_type"),
-    # "Latancy": the spelling of common exports of this table.
-    "latency": ("v_latency", "v_latancy"),
-    "amplitude": ("v_amplitude",),
-    "threshold": ("threshold",),
-    "polarity": ("polarity", "stimulus_polarity"),
-    "rejected": ("rejected", "rejected_sweeps", "sweeps_rejected"),
-}
-REQUIRED = ("patient_id", "level", "target")
+NONE: Mapping[str, str] = {}
 Cells = Sequence[Any]
 
 
 class TableReader:
     """Rows of tables; counts the rows that the rules of the format leave out."""
 
-    def __init__(self, bad_records: BadRecords) -> None:
-        self.bad_records = bad_records
+    def __init__(self, bad_records: BadRecords, declared: Mapping[str, str] = NONE) -> None:
+        """`declared`: the meaning of a column by its name in lower case."""
+        self.bad_records, self.declared = bad_records, declared
         self.other_polarity = 0
         self.many_rejected = 0
         self.without_patient = 0
+        self.columns: dict[str, str] = {}
+        """The columns of all tables, by their name in lower case."""
 
     def read(self, path: Path, name: str) -> Iterator[Row]:
         """A row for each response. Reads the disk row by row; counts bad rows.
@@ -55,7 +46,8 @@ class TableReader:
         heads = next(rows, None)
         if heads is None:
             raise DataError("the table is empty", where=str(path))
-        columns = _columns(heads, path)
+        columns = find_columns(heads, self.declared, path)
+        self.columns |= {name_of(head).lower(): name_of(head) for head in heads}
         for number, cells in enumerate(rows, start=2):
             if not any(_is_filled(cell) for cell in cells):
                 continue
@@ -67,6 +59,21 @@ class TableReader:
                 continue
             if row is not None:
                 yield row
+
+    def check_declared(self) -> None:
+        """Raise DataError if a column of data.columns is in no table that was read."""
+        for name in self.declared:
+            if name not in self.columns:
+                near = get_close_matches(name, self.columns, n=1)
+                raise DataError(
+                    f"no table has the column '{name}' of data.columns",
+                    where="data.columns",
+                    allowed=", ".join(n for n in self.columns.values() if n not in POINT_NAMES),
+                    did_you_mean=self.columns[near[0]] if near else "",
+                    fix=columns_option({self.columns[near[0]]: self.declared[name]})
+                    if near
+                    else "",
+                )
 
     def _row(self, columns: Mapping[str, int], cells: Cells, where: str) -> Row | None:
         """One response; None if the rules leave it out. Raises ValueError."""
@@ -82,30 +89,31 @@ class TableReader:
         if _number(cell("rejected"), "rejected") >= MOST_REJECTED:
             self.many_rejected += 1
             return None
-        patient = _name(cell("patient_id"))
+        patient = name_of(cell("patient_id"))
         if not patient:
             self.without_patient += 1
-        signal = [_number(cell(str(point)), str(point)) for point in range(1, POINTS + 1)]
-        facts = {name: _number(cell(name), name) for name in (*STATIC_NAMES, "threshold")}
+        signal = [_number(cell(point), point) for point in POINT_NAMES]
+        facts = {n: _number(cell(n), n) for n in ("age", "rate", "fmp", "threshold")}
         return Row(
             # Without a patient each row is its own group, under a name that no patient has.
             f"patient {patient}" if patient else f"no patient: {where}",
             where,
             np.array(signal, np.float32),
-            target=_target(cell("target")),
-            **_wave_v(cell, "latency" in columns),
+            target=_target(cell("hear_loss")),
+            level=_number(cell("intensity"), "intensity"),
+            **_wave_v(cell, "v_latency" in columns),
             **facts,
         )
 
 
 def _wave_v(cell: Callable[[str], Any], is_annotated: bool) -> dict[str, float]:
     """Labels of wave V; an empty latency, or one that is not positive, means no wave V."""
-    latency = _number(cell("latency"), "latency")
+    latency = _number(cell("v_latency"), "v_latency")
     if not is_annotated:
         return {}
     if not latency > 0:
         return {"exists": 0.0}
-    amplitude = _number(cell("amplitude"), "amplitude")
+    amplitude = _number(cell("v_amplitude"), "v_amplitude")
     return {"exists": 1.0, "latency": latency, "amplitude": amplitude}
 
 
@@ -126,11 +134,6 @@ def _target(value: Any) -> int:
     return int(number)
 
 
-def _name(value: Any) -> str:
-    """A patient or a heading; a spreadsheet may write 7 as 7.0, which is the same."""
-    return str("" if value is None else value).strip().removesuffix(".0")
-
-
 def _number(value: Any, name: str) -> float:
     if not _is_filled(value):
         return nan
@@ -142,31 +145,6 @@ def _number(value: Any, name: str) -> float:
 
 def _is_filled(value: Any) -> bool:
     return value is not None and str(value).strip() != ""
-
-
-def _columns(heads: Cells, path: Path) -> dict[str, int]:
-    """The index of each known column, by our name for it."""
-    names = [_name(head).lower().replace(" ", "_").replace("-", "_") for head in heads]
-    columns = {
-        name: names.index(alias)
-        for name, aliases in ALIASES.items()
-        for alias in aliases
-        if alias in names
-    }
-    columns |= {name: index for index, name in enumerate(names) if name in _POINTS}
-    if missing := [name for name in (*REQUIRED, *_POINTS) if name not in columns]:
-        few = ", ".join(ALIASES.get(name, (name,))[0] for name in missing[:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
-            f"the table has no column {few}{more}",
-            where=str(path),
-            allowed="patient_id, intensity, hear_loss, 1 … 200; and age, rate, fmp, v_latency, "
-            "v_amplitude, threshold, polarity, rejected if known",
-        )
-    return columns
-
-
-_POINTS = dict.fromkeys(str(point) for point in range(1, POINTS + 1))
 
 
 def _text(path: Path) -> Iterator[Cells]:

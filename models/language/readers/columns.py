@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from models.base import DataError
+from models.common.columns import IGNORE, columns_option
 from models.common.data_files import BadRecords
 from models.language.readers.records import Conversation, Document, Record, Turn
 from models.language.readers.text_file import split_text
@@ -21,7 +22,6 @@ NAMES = {
     "text": ("text",),
 }
 """The names of columns by their meaning; `input` is the request if no other column is."""
-IGNORE = "ignore"
 METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
 """Names of columns that hold no text of a sample; they are ignored."""
 _KNOWN = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
@@ -180,19 +180,18 @@ def _incomplete(where: str, names: Sequence[str], columns: Columns) -> DataError
         f"{lacks} among: {', '.join(names) or 'none'}",
         where=where,
         allowed=_KNOWN,
-        fix=f"rename a column, or say what one means:  --set 'data.columns=[{name}={meaning}]'",
+        fix=f"rename a column, or say what one means:  {columns_option({name: meaning})}",
     )
 
 
 def _unread(where: str, names: Sequence[str], unread: Sequence[str]) -> DataError:
     known = sorted({name for of_meaning in NAMES.values() for name in of_meaning} - {*names})
     near = get_close_matches(unread[0].lower(), known, n=1, cutoff=0.75)
-    listed = ", ".join(f"{name}={IGNORE}" for name in unread)
     columns = "columns are" if unread[1:] else "column is"
     return DataError(
         f"{len(unread)} {columns} not read: {', '.join(unread)}",
         where=where,
         allowed=f"{_KNOWN}; ignored: {', '.join(METADATA)}",
         did_you_mean=near[0] if near else "",
-        fix=f"--set 'data.columns=[{listed}]'",
+        fix=columns_option(dict.fromkeys(unread, IGNORE)),
     )

@@ -87,13 +87,34 @@ def test_an_unknown_option_is_an_error_with_the_nearest_match():
         "  where         command line: --epohcs",
         f"  allowed       {len(OPTIONS) + 1} options; see  python -m launcher --help",
         "  did you mean  --epochs",
-        "  fix           --epochs",
+        "  fix           --epochs 3",
     ]
 
 
 def test_the_value_of_an_unknown_option_gives_no_second_error():
     assert diagnostics("--epohcs 3").count("error:") == 1
-    assert "--lr=3" in diagnostics("--lrr=3")
+    assert diagnostics("--lrr -3").count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [
+        ("--batch_size 4", "--batch-size 4"),
+        ("--batch_size=4", "--batch-size 4"),
+        ("--lrr -1e-3", "--lr -1e-3"),
+        ("--Ultra_Fast", "--ultra-fast"),
+        ("--fsat=3", "--fast"),  # takes no value
+        ("--dry_runn --lite", "--dry-run"),
+    ],
+)
+def test_the_fix_of_an_unknown_option_has_the_typed_value(typed, fix):
+    assert diagnostics(typed).splitlines()[-1] == f"  fix           {fix}"
+    assert diagnostics(fix) == ""
+
+
+def test_a_value_with_blanks_is_quoted_in_the_fix():
+    found = read(["--dta", "my notes"]).diagnostics
+    assert [diagnostic.fix for diagnostic in found] == ["--data 'my notes'"]
 
 
 def test_all_unknown_options_are_reported_together_in_order():

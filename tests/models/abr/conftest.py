@@ -90,22 +90,31 @@ def series(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def analysed() -> Callable[..., Path]:
-    """Writes the marks of a rater beside a series: {level: latency of P5}."""
+    """Writes the marks of a rater beside a series: {level: latency of P5, if `count` is 5}."""
 
     def write(
-        series: Path, peaks: dict[float, float], threshold: float | None = 35.0, rater: str = ""
+        series: Path,
+        peaks: dict[float, float],
+        threshold: float | None = 35.0,
+        rater: str = "",
+        count: int = 5,
     ) -> Path:
         value = {None: "None", inf: "inf"}.get(threshold, threshold)
         heads = ["Level", "1msec Avg", "1msec StDev"]
         heads += [
-            f"{p}{n} {w}" for n in range(1, 6) for p in "PN" for w in ("Latency", "Amplitude")
+            f"{p}{n} {w}"
+            for n in range(1, count + 1)
+            for p in "PN"
+            for w in ("Latency", "Amplitude")
         ]
         lines = [f"Threshold (dB SPL): {value}", "Frequency (kHz): 16.00", "Filter: none"]
         lines += ["NOTE: Negative latencies indicate no peak", "\t".join(heads)]
         for level, latency in peaks.items():
             cells = ["0.1"] * len(heads)
-            cells[0], cells[heads.index("P5 Latency")] = f"{level}", f"{latency}"
-            cells[heads.index("P5 Amplitude")] = "0.7"
+            cells[0] = f"{level}"
+            if count == 5:
+                cells[heads.index("P5 Latency")] = f"{latency}"
+                cells[heads.index("P5 Amplitude")] = "0.7"
             lines.append("\t".join(cells))
         path = series.with_name(f"{series.name}-16.00kHz-{rater}analyzed.txt")
         path.write_text("\n".join(lines) + "\n", encoding="iso-8859-1")

@@ -153,6 +153,53 @@ def test_without_classes_the_goal_is_the_reconstruction(tmp_path, make_task):
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 
 
+def marked_folder(tmp_path, series, analysed, counts):
+    """Level series whose raters mark as many peaks as `counts`: 5 include wave V, 1 does not."""
+    for number, count in enumerate(counts):
+        name = f"ABR-{number}-1"
+        analysed(series(name, seed=number), {20: 5.6, 40: 5.3, 60: -1}, count=count)
+    return str(tmp_path)
+
+
+def test_files_marked_for_other_peaks_alone_train_without_the_peak_terms(
+    tmp_path, make_task, series, analysed, batch_of
+):
+    task = make_task(path=marked_folder(tmp_path, series, analysed, [1] * 6))
+    task.setup()
+    assert task.terms == ("signal", "threshold") and task.goal == Goal("val_signal_mse", "min")
+    facts = task.facts()
+    assert facts["files_of_raters"] == {"P1 and N1, no wave V": 6}
+    assert facts["not_trained"] == ["class", "exists", "latency", "amplitude"]
+    model, batch = task.build(), batch_of(task, 6)
+    loss = one_step(task, model, batch)
+    assert set(loss.sum) == {"signal", "threshold"}
+    trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
+    assert "peak" not in trained and {"signal", "threshold"} <= trained
+
+
+def test_among_other_files_those_marked_for_other_peaks_are_masked(
+    tmp_path, make_task, series, analysed
+):
+    task = make_task(path=marked_folder(tmp_path, series, analysed, [1, 5] * 4))
+    task.setup()
+    assert task.facts()["files_of_raters"] == {"P1 and N1, no wave V": 4, "wave V": 4}
+    samples, patient = task.data("train"), task.dataset.responses.patient
+    model = task.build().eval()
+    rows = {0: [], 1: []}
+    for index in range(len(samples)):
+        number = int(patient[samples.index[index]].split("-")[1])
+        rows[number % 2].append(samples.sample(index, None))
+    without, having = task.collate(rows[0]), task.collate(rows[1])
+    assert not without["peak_mask"].any() and not without["exists_mask"].any()
+    assert having["peak_mask"].any() and having["exists_mask"].all()
+    peaks = ("exists", "latency", "amplitude")
+    alone, both = task.loss(model, having).sum, task.loss(model, task.collate(rows[0] + rows[1]))
+    for term in peaks:
+        assert task.num_units(without)[term] == 0 == task.loss(model, without).sum[term].item()
+        torch.testing.assert_close(both.sum[term], alone[term], rtol=1e-4, atol=1e-5)
+    assert both.sum["signal"] > alone["signal"]
+
+
 def test_the_only_recording_is_split_by_level_and_the_facts_name_it(make_task, series):
     path = series(levels=tuple(range(10, 130, 10)))
     task = make_task(path=str(path))
@@ -271,6 +318,16 @@ def test_settings_load_nothing_heavy():
         "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_with_flash_attention_the_facts_name_the_attentions_without_it(task):
+    assert "flash_attention" not in task.facts()
+    context = Context(0, 0.2, None, torch.device("cpu"), "flash")
+    flash = AbrTask(Model(size="tiny"), Data(path="embedded:few-patients"), context)
+    flash.setup()
+    assert flash.facts()["flash_attention"] == (
+        "4 of 8 attentions; the other 4 have relative positions, which flash kernels do not take"
+    )
 
 
 def test_an_unavailable_attention_kernel_is_an_error():

@@ -1,12 +1,13 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.abr.config import SIZES
 from models.abr.loss import TERMS
 from models.abr.network.attention import Attention
 from models.abr.network.convolution import sinusoids, upsample
 from models.abr.network.film import FiLM
-from models.abr.network.model import Network
+from models.abr.network.model import Network, attention_counts
 from models.abr.network.state_space import StateSpace
 from models.abr.statistics import Statistics
 
@@ -176,3 +177,23 @@ def test_every_cpu_kernel_gives_the_same_outputs_and_trains(kernel):
     outputs, plain = model.eval()(*inputs()), build_network().eval()(*inputs())
     for name in TERMS:
         torch.testing.assert_close(outputs[name], plain[name], rtol=1e-4, atol=1e-4)
+
+
+class FlashCalls(TorchDispatchMode):
+    """Counts the calls of flash kernels."""
+
+    count = 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        self.count += "flash_attention" in str(call)
+        return call(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_flash_kernels_run_in_all_attentions_without_relative_positions(size):
+    model = Network(SIZES[size], Statistics(), TERMS, "flash")
+    every, relative = attention_counts(SIZES[size])
+    assert sum(isinstance(module, Attention) for module in model.modules()) == every
+    with FlashCalls() as calls:
+        model(*inputs(1))
+    assert calls.count == every - relative > 0

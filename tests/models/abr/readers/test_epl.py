@@ -62,8 +62,25 @@ def test_each_rater_gives_rows_of_the_same_group(series, analysed):
     analysed(path, {20: -1, 40: 5.2, 60: 4.9}, rater="anna-")
     analysed(path, {20: 6.0, 40: 5.3, 60: 4.8}, threshold=15.0, rater="ben-")
     rows, reader = read(path)
-    assert len(rows) == 6 and reader.raters == 2 and {row.patient for row in rows} == {"ABR-1-1"}
+    assert (
+        len(rows) == 6
+        and reader.marked == {"wave V": 2}
+        and {row.patient for row in rows} == {"ABR-1-1"}
+    )
     assert [row.exists for row in rows if row.level == 20] == [0, 1]
+
+
+@pytest.mark.parametrize(("threshold", "known"), [(35.0, 35.0), (None, nan), (inf, nan)])
+def test_a_rater_of_other_peaks_gives_a_threshold_and_nothing_of_wave_v(
+    series, analysed, threshold, known
+):
+    path = series()
+    analysed(path, {20: 0, 40: 0, 60: 0}, threshold, count=1)
+    rows, reader = read(path)
+    assert reader.bad_records.rows == [] and reader.marked == {"P1 and N1, no wave V": 1}
+    for row in rows:
+        found = [row.exists, row.latency, row.amplitude, row.threshold]
+        np.testing.assert_equal(found, [nan, nan, nan, known])
 
 
 @pytest.mark.parametrize(("threshold", "exists"), [(None, nan), (inf, 0.0)])
@@ -120,7 +137,13 @@ def test_a_broken_file_is_one_bad_record(series, how):
     ("text", "message"),
     [
         ("Frequency (kHz): 16", "no line 'Threshold (dB SPL): …'"),
-        ("Threshold (dB SPL): 30\n", "no table with the columns Level, P5 Latency"),
+        ("Threshold (dB SPL): 30\n", "no table with the column Level and P5 Latency and P5 A"),
+        ("Threshold (dB SPL): 30\nP1 Latency\tN1 Latency\n", "no table with the column Level"),
+        (
+            "Threshold (dB SPL): 30\nLevel\tP1 Latency\tP5 Latency\n",
+            "no table with the column P5 Amplitude",
+        ),
+        ("Threshold (dB SPL): soon\nLevel\tP1 Latency\n", "a value that is not a number"),
         (
             "Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n",
             "a value that is not a number",

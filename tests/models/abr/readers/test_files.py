@@ -13,8 +13,8 @@ AVERAGING = Averaging(1000, 40.0, None)
 HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
 
 
-def read(path, on_bad="stop"):
-    return read_responses(str(path), on_bad, AVERAGING)
+def read(path, on_bad="stop", columns=()):
+    return read_responses(str(path), on_bad, AVERAGING, columns)
 
 
 def table(path, rows):
@@ -55,6 +55,18 @@ def test_duplicate_rows_are_used_once_and_those_of_a_second_rater_stay(tmp_path)
     found = read(table(tmp_path / "a.csv", rows))
     assert found.patient.tolist() == ["patient 1", "patient 1"]
     assert found.target.tolist() == [0, 2] and found.left_out["duplicates"] == 2
+
+
+def test_declared_columns_are_for_the_tables_of_a_folder(tmp_path, series):
+    signal = np.random.default_rng(0).standard_normal((2, 200))
+    table(tmp_path / "a.csv", [(1, 80, 0, signal[0])])
+    other = table(tmp_path / "b.csv", [(2, 60, 0, signal[1])])
+    other.write_text(other.read_text().replace("intensity", "Stim"))
+    assert read(tmp_path, columns=["Stim=intensity"]).static[:, 1].tolist() == [80, 60]
+    with pytest.raises(DataError, match="no table has the column 'stimulus'"):
+        read(tmp_path, columns=["Stim=intensity", "Stimulus=polarity"])
+    with pytest.raises(DataError, match="names columns of tables"):
+        read(series(), columns=["Stim=intensity"])
 
 
 def test_animals_and_people_are_not_mixed(tmp_path, series):

@@ -1,0 +1,38 @@
+"""The setting data.columns: what columns of a table mean, such as "Level (dB)=intensity"."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+IGNORE = "ignore"
+"""The meaning of a column that is not read."""
+_IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
+"""What needs no quotes in a list of YAML."""
+
+
+def column_field(meanings: Sequence[str], example: str) -> Any:
+    """The field of one item of the setting: a column, `=`, and one of `meanings`."""
+    return Field(
+        pattern=rf"^.+=({'|'.join(meanings)})$",
+        json_schema_extra={"allowed": f"a column and its meaning, such as '{example}'"},
+    )
+
+
+def declared_columns(columns: Sequence[str]) -> dict[str, str]:
+    """The meaning of each column of the setting, by its name in lower case."""
+    parts = (column.rpartition("=") for column in columns)
+    return {name.strip().lower(): meaning for name, _, meaning in parts}
+
+
+def columns_option(meanings: Mapping[str, str]) -> str:
+    """The option that sets the meaning of each column, quoted for a shell."""
+    items = (f"{name}={meaning}" for name, meaning in meanings.items())
+    quoted = (i if _IS_PLAIN.fullmatch(i) else json.dumps(i, ensure_ascii=False) for i in items)
+    value = f"data.columns=[{', '.join(quoted)}]"
+    return f"--set {shlex.quote(value)}"

@@ -1,0 +1,104 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from models.abr.config import COLUMNS
+from models.abr.readers.columns import NAMES, POINT_NAMES, find_columns
+from models.base import DataError
+from models.common.columns import IGNORE, declared_columns
+from tests.launcher.given import resolved
+
+PATH = Path("a.csv")
+NEEDED = ("patient_id", "intensity", "hear_loss")
+ALLOWED = (
+    "  allowed       patient_id, intensity, hear_loss, 1 … 200; and if known age, rate, fmp, "
+    "v_latency, v_amplitude, threshold, polarity, rejected"
+)
+
+
+def find(*heads, declared=(), points=POINT_NAMES):
+    return find_columns([*heads, *points], declared_columns(declared), PATH)
+
+
+def error_of(*heads, **options):
+    with pytest.raises(DataError) as error:
+        find(*heads, **options)
+    return error.value
+
+
+def test_every_meaning_of_the_setting_has_names():
+    assert set(COLUMNS) == {*NAMES, IGNORE}
+
+
+@pytest.mark.parametrize("meaning", NAMES)
+def test_every_known_name_is_found_in_other_spellings(meaning):
+    for name in NAMES[meaning]:
+        for spelling in (name, name.upper(), name.replace("_", " "), f"{name.title()} (unit)"):
+            others = [needed for needed in NEEDED if needed != meaning]
+            assert find(*others, spelling)[meaning] == len(others)
+
+
+def test_of_two_known_names_the_preferred_one_is_read():
+    assert find("id", "Patient ID", *NEEDED[1:])["patient_id"] == 1
+
+
+def test_points_may_be_numbers_or_have_a_unit():
+    columns = find(*NEEDED, points=[1.0, "2 (µV)", *range(3, 201)])
+    assert [columns[name] for name in POINT_NAMES] == list(range(3, 203))
+
+
+def test_a_missing_column_is_an_error_with_the_columns_found_and_the_option_to_type():
+    assert str(error_of("Subject", "Stim level (dB)", "hear_loss")).splitlines() == [
+        "the table has no column patient_id, intensity among: Subject, Stim level (dB), hear_loss",
+        "  where         a.csv",
+        ALLOWED,
+        "  did you mean  Stim level (dB) for intensity",
+        "  fix           say what a column means:  "
+        "--set 'data.columns=[Stim level (dB)=intensity, NAME=patient_id]'",
+    ]
+
+
+def test_missing_points_are_an_error_without_an_option():
+    assert str(error_of(*NEEDED, points=POINT_NAMES[4:])).splitlines() == [
+        "the table has no column 1, 2, 3 and 1 more among: patient_id, intensity, hear_loss",
+        "  where         a.csv",
+        ALLOWED,
+        "  fix           name the columns of the signal 1 … 200",
+    ]
+
+
+@pytest.mark.parametrize("head", ["Stim-level: 1, 'left' ear", "Levels", "Stim level [peak]"])
+def test_the_option_of_the_error_reads_the_table(head):
+    fix = error_of("patient_id", "hear_loss", head).fix.partition("means:  ")[2]
+    assert find("patient_id", "hear_loss", head, declared=typed(fix))["intensity"] == 2
+
+
+def typed(option):
+    """data.columns after typing `option` in a shell."""
+    assignment = shlex.split(option)[1]
+    return resolved(assignment, model="abr:tiny").values["data.columns"].value
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("V Amplitude (nV)", "is in nV; v_amplitude is read in µV"),
+        ("V Latency [s]", "is in s; v_latency is read in ms"),
+        ("Age (months)", "is in months; age is read in years"),
+        ("rate (1/min)", "is in 1/min; rate is read in 1/s"),
+    ],
+)
+def test_a_column_in_another_unit_is_an_error_unless_it_is_ignored(head, message):
+    error = error_of(*NEEDED, head)
+    assert error.message == f"the column '{head}' {message}"
+    declared = typed(error.fix.partition("out:  ")[2])
+    assert set(find(*NEEDED, head, declared=declared)) == {*NEEDED, *POINT_NAMES}
+
+
+def test_two_columns_of_one_meaning_are_an_error_with_the_option_to_type():
+    error = error_of(*NEEDED, "Intensity (dB)")
+    assert error.message == "2 columns mean intensity: intensity, Intensity (dB)"
+    assert error.fix == "--set 'data.columns=[Intensity (dB)=ignore]'"
+    assert find(*NEEDED, "Intensity (dB)", declared=["intensity (dB)=ignore"])["intensity"] == 1
+    assert error_of(*NEEDED, "intensity").fix == "rename or remove one of them"
