@@ -6,22 +6,11 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from pydantic import Field
 
 IGNORE = "ignore"
 """The meaning of a column that is not read."""
 _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
 """What needs no quotes in a list of YAML."""
-
-
-def column_field(meanings: Sequence[str], example: str) -> Any:
-    """The field of one item of the setting: a column, `=`, and one of `meanings`."""
-    return Field(
-        pattern=rf"^.+=({'|'.join(meanings)})$",
-        json_schema_extra={"allowed": f"a column and its meaning, such as '{example}'"},
-    )
 
 
 def declared_columns(columns: Sequence[str]) -> dict[str, str]:

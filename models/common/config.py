@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,3 +25,11 @@ class Section(BaseModel):
     """A section of settings; the text below a field is its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def column_field(meanings: Sequence[str], example: str) -> Any:
+    """The field of one item of the setting: a column, `=`, and one of `meanings`."""
+    return Field(
+        pattern=rf"^.+=({'|'.join(meanings)})$",
+        json_schema_extra={"allowed": f"a column and its meaning, such as '{example}'"},
+    )

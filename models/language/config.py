@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from models.common.columns import IGNORE, column_field
-from models.common.config import Control, Fraction, OnBad, Section
+from models.common.columns import IGNORE
+from models.common.config import Control, Fraction, OnBad, Section, column_field
 
 
 @dataclass(frozen=True)
