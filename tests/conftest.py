@@ -65,12 +65,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     measured = coverage.Coverage.current() if coverage else None
     if measured is None or not item.nodeid.startswith(NOT_COVERED):
         return (yield)
-    variable = os.environ.pop(COVERED_PROCESSES, None)
+    variable, leave = os.environ.pop(COVERED_PROCESSES, None), os._exit
     measured.stop()
     try:
         return (yield)
     finally:
         measured.start()
+        os._exit = leave  # each start wraps it once more, until a call recurses too deeply
         if variable is not None:
             os.environ[COVERED_PROCESSES] = variable
 
