@@ -78,7 +78,10 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     contenders = [row.split(" | ")[1] for row in rows if row.startswith("| tiny |")]
     assert contenders[:6] == contenders[6:]
     assert contenders[:2] == ["plain local", "plain fsdp"]
-    assert contenders[-2:] == ["Gearshift local, eager", "Gearshift zero3, eager"]
+    assert contenders[-2:] == [
+        "Gearshift local, eager",
+        "Gearshift zero3, eager, overlap_comm False",
+    ]
     assert found["tiny ours zero3, unpacked, eager"].gpus == 2
     figures = found["tiny plain local, unpacked, compiled"].figures
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
