@@ -82,7 +82,7 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
         "Gearshift local, eager",
         "Gearshift zero3, eager, overlap_comm False",
     ]
-    assert found["tiny ours zero3, unpacked, eager"].gpus == 2
+    assert found["tiny ours zero3, unpacked, eager, overlap_comm False"].gpus == 2
     figures = found["tiny plain local, unpacked, compiled"].figures
     assert figures["graphs"] > 0 and figures["later_graphs"] == 0
     assert any("attention" in name for name in figures["attention"]) and figures["head"]
