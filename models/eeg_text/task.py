@@ -33,6 +33,7 @@ from models.eeg_text.metric import MaskedMetric, TextMetric, masked_values, seen
 from models.eeg_text.network import weights
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
+from models.eeg_text.pretrained import PretrainedDecoder
 from models.eeg_text.readers import files
 from models.eeg_text.recordings import Reading, Recordings
 from models.eeg_text.splits import ItemSplit, split_items
@@ -61,8 +62,9 @@ class EegTextTask:
             self.encoder, self.start = _path(model.encoder), _path(model.start)
             self.is_frozen, self.word_dropout = model.freeze_encoder, model.word_dropout
             self.trains_top = self.is_frozen and model.unfreeze == "top"
-            self.tokenizer_word = model.tokenizer
-            self.text_len = min(data.text_len, self.size.text_context)
+            self.folder, self.text_len = _path(model.pretrained), data.text_len
+            if self.folder is None:
+                self.tokenizer_word = model.tokenizer
             self.goal, self.units = Goal("val_rouge1_gain", "max"), "tokens"
         else:
             self.encoder = self.start = None
@@ -78,7 +80,9 @@ class EegTextTask:
         self.recordings: Recordings  # after setup, like the split of the items
         self.parts: ItemSplit
         self._texts: Texts | None = None
-        self.loaded: str | None = None
+        self._pretrained: PretrainedDecoder | None = None
+        self.loaded: dict[str, str] = {}
+        """What initial weights were loaded, by setting."""
         self._features: Mapping[SplitName, CachedFeatures] = {}
         self._flops: float | None = None
         self._flops_cached: float | None = None
@@ -100,10 +104,18 @@ class EegTextTask:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
             splits = self.parts.groups
             train = [by_group[key] for key in splits["train"]]
-            tokenizer = build_tokenizer(
-                self.tokenizer_word, train, self.size.vocabulary, context.folder
-            )
-            self._texts = Texts(by_group, splits, tokenizer, self.text_len, context.seed)
+            tokenizer = self._tokenizer(train)
+            longest = min(self.text_len, self.size.text_context)
+            self._texts = Texts(by_group, splits, tokenizer, longest, context.seed)
+
+    def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+        """That of the pretrained decoder, whose sizes replace ours; or one for `texts`."""
+        if self.folder is None:
+            most, folder = self.size.vocabulary, self.context.folder
+            return build_tokenizer(self.tokenizer_word, texts, most, folder)
+        self._pretrained = PretrainedDecoder(self.folder)
+        self.size = self._pretrained.size(self.size)
+        return self._pretrained.tokenizer()
 
     @property
     def texts(self) -> Texts:
@@ -119,7 +131,8 @@ class EegTextTask:
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
 
-        `model.encoder` provides the weights of the encoder, `model.start` those of the whole model.
+        `model.encoder` provides the weights of the encoder, `model.pretrained` those of the text
+        decoder, `model.start` those of the whole model.
         Raises DataError.
         """
         kernel = self.context.attention
@@ -134,9 +147,13 @@ class EegTextTask:
         if self.recomputes_regions:
             model.encoder.recompute_regions()
         if self.start is not None:
-            self.loaded = weights.load("model.start", model, self.start)
-        elif self.encoder is not None:
-            self.loaded = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
+            self.loaded["start"] = weights.load("model.start", model, self.start)
+        else:
+            if self._pretrained is not None:
+                self.loaded["pretrained"] = self._pretrained.load(model.decoder)
+            if self.encoder is not None:
+                found = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
+                self.loaded["encoder"] = found
         if self.is_frozen:
             model.freeze_encoder(self.trains_top)
         self._flops = flops_per_sample(model, tokens, self.texts.mean_length)
@@ -243,8 +260,7 @@ class EegTextTask:
 
     def facts(self) -> Mapping[str, Any]:
         facts = DataFacts(self.recordings, self.parts, self.samples, self._texts, self.control)
-        loaded = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
-        return facts.facts() | loaded | ({"feature_cache": "kept"} if self._features else {})
+        return facts.facts() | self.loaded | ({"feature_cache": "kept"} if self._features else {})
 
 
 def _path(text: str | None) -> Path | None:
