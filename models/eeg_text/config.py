@@ -159,7 +159,9 @@ class Data(Section):
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     seq_len: Annotated[int, Field(ge=64, multiple_of=TOKEN_SAMPLES)] = 800
-    """EEG samples at 500 Hz; longer segments are cropped to their center."""
+    """EEG samples at 500 Hz in a window; longer segments have several windows."""
+    windows: Annotated[int, Field(ge=1)] = 16
+    """Maximum windows per segment; longer segments are cropped to the windows in their center."""
     text_len: Annotated[
         int, Field(ge=4, json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = 128
