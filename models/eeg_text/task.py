@@ -22,6 +22,7 @@ from models.base import (
     Predictions,
     SplitName,
 )
+from models.common import initial_weights
 from models.common.attention_kernels import check_kernel
 from models.common.fixed_samples import few_samples
 from models.common.split import SPLITS
@@ -30,7 +31,6 @@ from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
 from models.eeg_text.metric import MaskedMetric, TextMetric, masked_values, seen_inputs
-from models.eeg_text.network import weights
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
 from models.eeg_text.readers import files
@@ -38,6 +38,9 @@ from models.eeg_text.recordings import Reading, Recordings
 from models.eeg_text.splits import ItemSplit, split_items
 from models.eeg_text.texts import Texts
 from models.eeg_text.tokenizer import Tokenizer, build_tokenizer
+
+_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+_START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
 class EegTextTask:
@@ -134,9 +137,11 @@ class EegTextTask:
         if self.recomputes_regions:
             model.encoder.recompute_regions()
         if self.start is not None:
-            self.loaded = weights.load("model.start", model, self.start)
+            self.loaded = initial_weights.load("model.start", model, self.start, _START)
         elif self.encoder is not None:
-            self.loaded = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
+            self.loaded = initial_weights.load(
+                "model.encoder", model, self.encoder, _ENCODER, ("encoder.",)
+            )
         if self.is_frozen:
             model.freeze_encoder(self.trains_top)
         self._flops = flops_per_sample(model, tokens, self.texts.mean_length)
