@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
-from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option, names
+from launcher.config.options import (
+    BY_FLAG,
+    HELP,
+    OPTIONS,
+    RESUME,
+    STAGE,
+    VERSION,
+    Option,
+    names,
+)
 from launcher.config.originals import original_of
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from slurm.sbatch import option_of
@@ -58,7 +67,12 @@ class Command:
         return self.operand is not None and argument not in self.without_operand
 
 
-RUN = Command(DEFAULT, "train a model; the default command", "launcher.commands.run", OPTIONS)
+RUN = Command(
+    DEFAULT,
+    "train a model; the default command",
+    "launcher.commands.run",
+    (*OPTIONS, VERSION),
+)
 
 
 @dataclass(frozen=True)
@@ -136,11 +150,13 @@ def add_arguments(
 def _argument(option: Option) -> dict[str, Any]:
     """The keyword arguments of argparse's add_argument for `option`."""
     if option.mode is not None:
-        return {"dest": "mode", "action": "store_const", "const": (option.flag, option.mode)}
+        const = (option.flag, option.mode)
+        return {"dest": "mode", "action": "append_const", "const": const, "default": []}
     if option.metavar is None:
         return {"dest": option.flag, "action": "store_true"}
     if option.flag == "--mode":
-        return {"metavar": option.metavar, "type": lambda text: ("--mode", text)}
+        take: dict[str, Any] = {"type": lambda text: ("--mode", text), "action": "append"}
+        return {"metavar": option.metavar, "default": [], **take}
     if option.repeats:
         dest = option.flag[2:]
         return {"metavar": option.metavar, "dest": dest, "action": "append", "default": []}
@@ -190,6 +206,7 @@ def _parse(
     if parsed.operand is not None and not command.takes_operand(parsed.argument):
         surplus, parsed.operand = [parsed.operand, *surplus], None
     diagnostics += [_unexpected(command, argument) for argument in surplus]
+    diagnostics += _second_mode(getattr(parsed, "mode", []))
     if parsed.argument is None and command.argument and command.requires_argument:
         diagnostics.append(_missing_argument(command))
     elif parsed.argument and command.choices and parsed.argument not in command.choices:
@@ -203,7 +220,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
     """The settings among the parsed arguments."""
     stage = getattr(parsed, "stage", None)
     of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
-    mode_option, mode = getattr(parsed, "mode", None) or of_stage
+    mode_option, mode = (getattr(parsed, "mode", None) or [of_stage])[-1]
     is_resume = command.name == "resume"
     return CliArgs(
         model=getattr(parsed, "model", None),
@@ -322,6 +339,17 @@ def _unexpected(command: Command, argument: str) -> Diagnostic:
         allowed=f"options; see  {command.call} --help",
         did_you_mean=f"{fits[0].flag} {argument}" if fits else None,
     )
+
+
+def _second_mode(modes: Sequence[tuple[str, str]]) -> list[Diagnostic]:
+    """The error of options that select different modes; of one option, the last value counts."""
+    last = dict(modes)
+    if len(set(last.values())) < 2:
+        return []
+    one, two = dict.fromkeys(last.values())
+    message = f"mode is set twice, to {one} and to {two}"
+    where = ", and ".join(f"--mode {m}" if o == "--mode" else o for o, m in last.items())
+    return [_error(message, where, key="mode", value=two, fix="remove one of them")]
 
 
 def _missing_argument(command: Command) -> Diagnostic:
