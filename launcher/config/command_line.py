@@ -106,6 +106,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         arguments, passthrough = arguments[:index], arguments[index + 1 :]
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
+    diagnostics += _empty(arguments)
     parsed = _parse(command, _known(command, arguments, diagnostics), diagnostics)
     return CommandLine(
         command=command,
@@ -339,6 +340,18 @@ def _unexpected(command: Command, argument: str) -> Diagnostic:
         allowed=f"options; see  {command.call} --help",
         did_you_mean=f"{fits[0].flag} {argument}" if fits else None,
     )
+
+
+def _empty(argv: Sequence[str]) -> list[Diagnostic]:
+    """The errors of empty values: most likely a variable of the shell that is not set."""
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        if argument == "":
+            after = f" after '{before}'" if before else ""
+            found.append(_error(f"an empty value{after}", f'{before} ""'.strip(), value=""))
+        elif argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1:
+            found.append(_error(f"an empty value after '{argument}'", argument, value=""))
+    return found
 
 
 def _second_mode(modes: Sequence[tuple[str, str]]) -> list[Diagnostic]:

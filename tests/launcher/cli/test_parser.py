@@ -219,3 +219,9 @@ def test_two_modes_are_an_error(line):
 
 def test_two_options_may_select_one_mode():
     assert args("--fast --mode fast").mode == "fast"
+
+
+@pytest.mark.parametrize("line", [["resume", ""], ["--resume", ""], ["--out="]])
+def test_an_empty_value_is_an_error(line, capsys):
+    assert main([*line, "--dry-run"]) == 2
+    assert "an empty value" in capsys.readouterr().err
