@@ -283,8 +283,12 @@ def _nearest_option(
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in command.options] + [HELP.flag]
     near = nearest_match(flag, flags)
-    original = original_of(flag)
-    if original is None or original.flag not in flags or fold(near or "") == fold(flag):
+    original = original_of(flag.lstrip("-"))
+    if original is None or fold(near or "") == fold(flag):
+        return near, near and _with_value(command, near, typed)
+    if (removal := original.removal(typed)) is not None and command.name == "run":
+        return None, removal
+    if original.flag not in flags:
         return near, near and _with_value(command, near, typed)
     return original.option, original.line(typed)
 
