@@ -207,6 +207,16 @@ def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
         ("--cpu", "--set device", "--set device=cpu"),
         ("--cpu-only no", None, "remove it: off unless you ask for it"),
         ("--num_samples 10", None, "remove it: a run shows predictions by itself"),
+        ("--batch_size 4", "--batch-size", "--batch-size 4"),
+        # The same word of several originals, in that of the family.
+        (
+            "--model doc_translation --batch_size 4",
+            "--set train.global_batch",
+            "--set train.global_batch=4",
+        ),
+        ("--model=abr --num_heads 8", None, "remove it: `model.size` selects the network"),
+        ("--num_heads 8 --model event_seg", None, "remove it: the network has convolutions only"),
+        ("--model abr --batch_size 4", "--batch-size", "--batch-size 4"),
     ],
 )
 def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
