@@ -91,8 +91,8 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
     found = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
     if not found:
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-        original = original_of(key)
-        meant = key if original is None else original.here
+        original = original_of(key, resolved.settings.model.family)
+        meant = key if original is None else original.here or key
         near = nearest_match(meant, [*resolved.values, *sections])
         raise SettingsError.of(
             f"unknown setting '{key}'",

@@ -23,6 +23,7 @@ from launcher.config.options import (
 )
 from launcher.config.originals import original_of
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
+from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
 DEFAULT = "run"
@@ -178,7 +179,7 @@ def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic])
             known.append(argument)
         elif flag not in flags:
             typed = None if "=" in argument or not _is_value(following) else following
-            diagnostics.append(_unknown_option(command, argument, typed, index))
+            diagnostics.append(_unknown_option(command, argument, typed, index, _family(argv)))
             index += typed is not None
         elif "=" not in argument and following is not None and _NUMBER.match(following):
             known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
@@ -262,8 +263,17 @@ def _is_own(option: Option) -> bool:
     return shared is None or (shared.key is not None and option.key is None)
 
 
+def _family(argv: Sequence[str]) -> str | None:
+    """The family that --model names in `argv`."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, is_joined, value = argument.partition("=")
+        if flag == "--model":
+            return split_model_name(value if is_joined else following)[0]
+    return None
+
+
 def _unknown_option(
-    command: Command, argument: str, following: str | None, index: int
+    command: Command, argument: str, following: str | None, index: int, family: str | None
 ) -> Diagnostic:
     """The error of an unknown option; `following` is most likely its value."""
     flag, is_joined, value = argument.partition("=")
@@ -283,7 +293,7 @@ def _unknown_option(
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
         meant, typed = f"--{theirs}", argument[2:] or following
-    near, fix = _nearest_option(command, meant, typed)
+    near, fix = _nearest_option(command, meant, typed, family)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -296,13 +306,18 @@ def _unknown_option(
 
 
 def _nearest_option(
-    command: Command, flag: str, typed: str | None
+    command: Command, flag: str, typed: str | None, family: str | None
 ) -> tuple[str | None, str | None]:
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in command.options] + [HELP.flag]
     near = nearest_match(flag, flags)
-    original = original_of(flag)
-    if original is None or original.flag not in flags or fold(near or "") == fold(flag):
+    original = original_of(flag.lstrip("-"), family)
+    is_ours = near is not None and fold(near) == fold(flag)
+    if original is None or (is_ours and original.flag == near):
+        return near, near and _with_value(command, near, typed)
+    if command.name == DEFAULT and (removal := original.removal(typed)) is not None:
+        return None, removal
+    if original.flag not in flags:
         return near, near and _with_value(command, near, typed)
     return original.option, original.line(typed)
 
