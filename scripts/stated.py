@@ -61,7 +61,7 @@ STATED = (
     Stated("abr", "fast", "1.2 times, and 30% less memory, by accumulation", why=_PART),
     Stated("abr", "fast", "1.3 to 1.8 times by more loader workers", why=_PART),
     Stated("abr", "fast", "1.1 times, and 20 to 40% less memory, by its attention", why=_PART),
-    Stated("abr", "fast", "a GPU in use more than 90% of the time", why="not logged"),
+    Stated("abr", "fast", "a GPU in use more than 90% of the time", why="no GPU"),
     Stated("abr", "ultra-fast", "3 to 5 times faster", ["total_time"]),
     Stated("abr", "ultra-fast", "40 to 60% less memory", ["peak_memory", "device_peak"]),
     Stated("abr", "ultra-fast", "the same network", ["parameters"]),

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,13 +112,17 @@ def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | 
             return original.here, _write(entry, original.here, original.value(typed))
         if original.here == original.flag:
             return original.here, original.line(typed)
-    by_last = {key.rpartition(".")[2]: key for key in infos}
-    # A short option typed as a setting: --set batch_size=4.
-    by_last |= {option.flag[2:]: option.key for option in OPTIONS if option.key in infos}
-    if near is None and (name := nearest_match(entry.key.rpartition(".")[2], by_last)):
-        near = by_last[name]
-    near = near or nearest_match(entry.key, infos)
+    near = near or nearest_key(entry.key, infos)
     return near, near and _write(entry, near, entry.value)
+
+
+def nearest_key(name: str, keys: Collection[str]) -> str | None:
+    """The setting among `keys` that was probably meant: by its last part, or by all of it."""
+    by_last = {key.rpartition(".")[2]: key for key in keys}
+    # A short option typed as a setting: --set batch_size=4.
+    by_last |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
+    last = nearest_match(name.rpartition(".")[2], by_last)
+    return by_last[last] if last else nearest_match(name, keys)
 
 
 def set_twice(entry: Entry, first: Entry) -> Diagnostic:
