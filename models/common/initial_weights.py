@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -12,12 +12,15 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import Module
 
 from models.base import DataError
+from models.common.stored_tensors import stored_tensors
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
 _PARTS = ("best", "last")
+_Shapes = Mapping[str, tuple[int, ...]]
 _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
 _FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -65,19 +68,16 @@ class InitialWeights:
         """Shape of each parameter and buffer."""
         self._parts: dict[str, list[_Part]] = {}
         with self._read_errors():
-            if found.is_file():
-                with safe_open(found, "pt") as file:
-                    for name in list(file.keys()):
-                        self.shapes[name] = tuple(file.get_slice(name).get_shape())
-            else:
+            self._stored = stored_tensors(found) if found.is_file() else {}
+            self.shapes = {name: tensor.shape for name, tensor in self._stored.items()}
+            if found.is_dir():
                 self._list(found)
 
     def read_into(self, name: str, tensor: Tensor) -> None:
         """Overwrite `tensor`, of the stored shape. Reads the disk. Raises DataError."""
         with self._read_errors(), torch.no_grad():
-            if name not in self._parts:
-                with safe_open(self.path, "pt") as file:
-                    tensor.copy_(file.get_tensor(name))
+            if name in self._stored:
+                self._stored[name].read_into(tensor)
                 return
             parts = []
             for part in self._parts[name]:
@@ -121,3 +121,43 @@ class InitialWeights:
                 where=str(self.path),
                 allowed=ALLOWED,
             ) from None
+
+
+def load(
+    setting: str, model: Module, place: Path, allowed: str, parts: tuple[str, ...] = ("",)
+) -> str:
+    """Load the tensors of `model` from what `place` stands for; returns a summary.
+
+    `setting` is the key that names `place`, and `allowed` its values, as text. Only names that
+    begin with one of `parts` count, of the model and of what is stored. One tensor at a time is in
+    memory. Reads the disk. Raises DataError unless these names and shapes match exactly.
+    """
+    stored = InitialWeights(place, setting)
+    own = {name: tensor for name, tensor in _own(model).items() if name.startswith(parts)}
+    shapes = {name: shape for name, shape in stored.shapes.items() if name.startswith(parts)}
+    wrong = _differences({name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        what = "encoder" if any(parts) else "model"
+        matching = len(set(own) - set(wrong))
+        raise DataError(
+            f"{setting} '{stored.path}' is another {what}: {matching} of {len(own)} tensors match",
+            where=f"{wrong[0]}{more}",
+            allowed=f"{allowed}, of the same model.size",
+        )
+    for name, tensor in own.items():
+        stored.read_into(name, tensor)
+    return f"loaded {len(own)}/{len(own)} tensors from {stored.path}"
+
+
+def _own(module: Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; tied ones once, under their first name."""
+    first = dict(module.named_parameters())
+    every = dict(module.named_parameters(remove_duplicate=False))
+    return {n: t for n, t in module.state_dict().items() if n in first or n not in every}
+
+
+def _differences(own: _Shapes, stored: _Shapes) -> list[str]:
+    """Names whose shapes differ: missing and extra ones first, which say more than a shape."""
+    wrong = [n for n in sorted({*own, *stored}) if own.get(n) != stored.get(n)]
+    return sorted(wrong, key=lambda name: name in own and name in stored)

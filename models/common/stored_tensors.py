@@ -24,10 +24,10 @@ class StoredTensor:
             torch.ops.gearshift.read_(tensor, self.path, self.name)
 
 
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors in the safetensors files of `folder`, by name. Disk access."""
+def stored_tensors(place: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, or of all those in a folder, by name. Disk access."""
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 shape = tuple(file.get_slice(name).get_shape())

@@ -22,6 +22,7 @@ from models.base import (
     Predictions,
     SplitName,
 )
+from models.common import initial_weights
 from models.common.attention_kernels import check_kernel
 from models.common.fixed_samples import few_samples
 from models.common.split import SPLITS
@@ -36,7 +37,6 @@ from models.eeg_text.metric import (
     masked_values,
     seen_inputs,
 )
-from models.eeg_text.network import weights
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
 from models.eeg_text.pretrained import PretrainedDecoder
@@ -45,6 +45,9 @@ from models.eeg_text.recordings import Reading, Recordings
 from models.eeg_text.splits import ItemSplit, split_items
 from models.eeg_text.texts import Texts
 from models.eeg_text.tokenizer import Tokenizer, build_tokenizer
+
+_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+_START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
 class EegTextTask:
@@ -164,13 +167,14 @@ class EegTextTask:
         if self.recomputes_regions:
             model.encoder.recompute_regions()
         if self.start is not None:
-            self.loaded["start"] = weights.load("model.start", model, self.start)
+            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
         else:
             if self._pretrained is not None:
                 self.loaded["pretrained"] = self._pretrained.load(model.decoder)
             if self.encoder is not None:
-                found = weights.load("model.encoder", model.encoder, self.encoder, "encoder.")
-                self.loaded["encoder"] = found
+                self.loaded["encoder"] = initial_weights.load(
+                    "model.encoder", model, self.encoder, _ENCODER, ("encoder.",)
+                )
         if self.is_frozen:
             model.freeze_encoder(self.trains_top)
         counts = [self.rules.count(item.samples) for item in self.recordings.items]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.frozen import HasFrozenParts
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from models.eeg_text.network.attention import SelfAttention
 from models.eeg_text.network.encoder import Encoder
 
 
-class EegText(nn.Module):
+class EegText(HasFrozenParts):
     """Encoder and text decoder."""
 
     def __init__(
@@ -22,24 +23,10 @@ class EegText(nn.Module):
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
         self.decoder = TextDecoder(size, pad, dropout, kernel)
-        self._frozen: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered twice
 
     def freeze_encoder(self, trains_top: bool = False) -> None:
-        """Freeze the encoder: no training, dropout or running statistics.
-
-        With `trains_top`, only its ten regions are frozen, not its global transformer.
-        """
-        self._frozen = (self.encoder.regions if trains_top else self.encoder,)
-        for module in self._frozen:
-            module.requires_grad_(False)
-            module.eval()
-
-    def train(self, mode: bool = True) -> EegText:
-        """As for any module, except that frozen modules stay in evaluation mode."""
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        return self
+        """Freeze the encoder; with `trains_top`, its ten regions, not its global transformer."""
+        self.freeze(self.encoder.regions if trains_top else self.encoder)
 
     def forward(
         self,
