@@ -178,3 +178,12 @@ def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, argumen
 def test_a_misspelt_subcommand_is_an_error(capsys):
     assert main(["data", "chekc", "mine.jsonl"]) == 2
     assert "  fix           python -m launcher data check\n" in capsys.readouterr().err
+
+
+def test_a_stage_that_reads_other_data_is_an_error(here, capsys):
+    assert check("mine.jsonl", "--model", "language:tiny", "--set", "model.stage=text") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: data.path 'mine.jsonl' has no effect: model.stage is text, not whole",
+        "  where         data check mine.jsonl",
+    ]
+    assert names(here) == ["mine.jsonl"]
