@@ -56,6 +56,15 @@ FAMILIES = {
         "models.language.config",
         "models.language.task:LanguageTask",
         "models.language.formats",
+        (
+            Stage("text", "the whole model is pre-trained on text, token by token"),
+            Stage(
+                "dialogues",
+                "the upper layers are trained on conversations, the lower ones are frozen",
+                loads="model.start",
+                of=("text",),
+            ),
+        ),
     ),
     "abr": Family(
         "abr",
@@ -70,6 +79,15 @@ FAMILIES = {
         "models.doc_translation.config",
         "models.doc_translation.task:DocTranslationTask",
         "models.doc_translation.formats",
+        (
+            Stage("encoder", "both image encoders are pre-trained on masked pages, without texts"),
+            Stage(
+                "whole",
+                "query transformers and decoder are trained on the outputs of the frozen encoders",
+                loads="model.encoder",
+                of=("encoder",),
+            ),
+        ),
     ),
     "eeg_text": Family(
         "eeg_text",

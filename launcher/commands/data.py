@@ -18,12 +18,13 @@ from launcher.base.diagnostics import (
     counted,
     render,
 )
-from launcher.config import machine
+from launcher.config import errors, machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
+from launcher.config.validate import why_ineffective
 from launcher.data_check import findings, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Match, find_families, several
@@ -101,8 +102,12 @@ def _candidates(path: str, matches: Sequence[Match], args: CliArgs) -> list[tupl
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
+    """The settings that read `path`. Raises SettingsError, also if they read other data."""
     options = {**args.options, "data.path": ("data check", path)}
-    return resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
+    found = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
+    if "data.path" in found.values and (why := why_ineffective(found.values, "data.path")):
+        raise SettingsError([errors.about_value(found.values, "data.path", why)])
+    return found
 
 
 def _smallest(family: str) -> str:

@@ -10,6 +10,7 @@ Bounds = Mapping[str, float | None]
 
 INVERTED = "metric"
 """The quality metric: its ratio is inverted where less is better, so 1 is as good."""
+_SCORES = (INVERTED, "time_to_metric")
 _ABSOLUTE = {"device_peak_bytes": "device_peak", "host_peak_bytes": "host_peak"}
 
 
@@ -24,6 +25,8 @@ class Figures:
     """Why a value is missing, by name."""
     never_reached: bool = False
     """The run ended without reaching the metric of --until."""
+    source: str | None = None
+    """The data; scores on other data cannot be compared."""
 
     def reason(self, name: str) -> str:
         """Why `name` has no value."""
@@ -64,7 +67,7 @@ def check(
 def ratio(name: str, row: Figures, base: Figures) -> float | None:
     """`name` of `row` divided by that of `base`; None: not measured."""
     ours, theirs = row.values.get(name), base.values.get(name)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or (name in _SCORES and row.source != base.source):
         return None
     if name == INVERTED and row.less_is_better:
         ours, theirs = theirs, ours
@@ -89,6 +92,8 @@ def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> Promise
         why = f"mode default: {base.reason(name)}"
         if base.values.get(name) is not None:
             why = "no ratio is possible"
+            if name in _SCORES and row.source != base.source:
+                why = f"mode default is scored on {base.source}"
         return PromiseResult(name, bounds, None, None, why)
     if name == "time_to_metric" and row.never_reached and base.values.get(name) is not None:
         return PromiseResult(name, bounds, None, False, "never reached, unlike mode default")

@@ -40,6 +40,8 @@ class Row:
     parameters: int | None = None
     architecture: str | None = None
     samples: int | None = None
+    source: str | None = None
+    """The data, by its name or path."""
     global_batch: int | None = None
     steps: int | None = None
     """Steps taken per repeat."""
@@ -100,6 +102,7 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
         parameters=result["parameters"],
         architecture=result["architecture"],
         samples=result["samples"],
+        source=(result.get("data") or {}).get("source"),
         global_batch=plan["global_batch"],
         steps=len(first.steps),
         total_steps=plan["total_steps"],
@@ -133,6 +136,7 @@ def staged(row: Row, stages: Sequence[Row]) -> Row:
         repeats=min(item.repeats for item in stages),
         parameters=_largest([item.parameters for item in stages]),
         samples=last.samples,
+        source=last.source,
         global_batch=last.global_batch,
         total_s=sum(item.total_s or 0 for item in whole) if len(whole) == len(stages) else None,
         extrapolated=Extrapolated(False, any(item.extrapolated.total for item in stages)),
@@ -174,7 +178,7 @@ def figures(row: Row, is_whole: bool, has_goal: bool) -> Figures:
     if row.evaluation_s is None:
         why |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
     less = row.metric is not None and row.metric.get("direction") == "min"
-    return Figures(values, less, why, row.never_reached)
+    return Figures(values, less, why, row.never_reached, row.source)
 
 
 def _times(

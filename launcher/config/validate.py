@@ -81,9 +81,11 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
 
 
 def _paths(values: Values) -> Iterator[Diagnostic]:
-    for key in ("data.path", "model.pretrained", "engine.ds_config"):
+    for key in ("data.path", "data.text", "model.pretrained", "engine.ds_config"):
         path = values[key].value if key in values else None
         if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
+            continue
+        if key == "data.text" and why_ineffective(values, key):
             continue
         if key == "data.path" and feature_checks.will_download(values, path):
             continue
@@ -211,6 +213,15 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
             yield errors.about_value(values, key, why, fix="remove it", severity=severity)
 
 
+def _continual_data(values: Values) -> Iterator[Diagnostic]:
+    """New data arrives in data.path, which the run must read."""
+    if not values["continual.enabled"].value or "data.path" not in values:
+        return
+    if why := why_ineffective(values, "data.path"):
+        what = f"{why}; continual learning trains on new files there"
+        yield errors.about_value(values, "data.path", what)
+
+
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     selection.check_stages,
     _ds_config,
@@ -223,6 +234,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     _mode_changes_nothing,
     _no_effect,
     feature_checks.check_continual,
+    _continual_data,
     feature_checks.check_download,
 )
 

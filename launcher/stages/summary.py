@@ -12,8 +12,9 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
 from launcher.config import provenance, selection
 from launcher.config.options import FROM, STAGE
-from launcher.config.provenance import STAGED_MODE, Resolved
-from launcher.config.schema import model_name
+from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
+from launcher.config.schema import model_name, setting_infos
+from launcher.config.validate import why_ineffective
 from launcher.resume import find
 from launcher.run.prepare import plan_as_json, render_plan
 from launcher.run_folder import run_folder
@@ -90,14 +91,23 @@ def next_stage(resolved: Resolved, folder: Path) -> str | None:
 
 
 def _repeated(resolved: Resolved, loads: Collection[str | None]) -> Iterator[str]:
-    """The arguments of settings that every stage needs, as the user set them."""
+    """The arguments of settings that other stages need, as the user set them."""
+    infos = setting_infos(resolved.settings.model.family)
     for key, setting in resolved.values.items():
         if not key.startswith(_REPEATED) or key in _NAMED or key in loads:
+            continue
+        # A setting of this stage alone has an effect only by one that the stage sets.
+        by_stage = any(_is_of_stage(resolved.values[other]) for other in infos[key].only_if)
+        if by_stage and why_ineffective(resolved.values, key) is None:
             continue
         if provenance.is_set_by_user(setting):
             value = setting.value
             text = value if isinstance(value, str) else json.dumps(value)
             yield from ("--data", text) if key == "data.path" else ("--set", f"{key}={text}")
+
+
+def _is_of_stage(setting: Setting) -> bool:
+    return setting.origin.layer == MODE_LAYER
 
 
 def _stage(one: Mapping[str, Any]) -> str:

@@ -138,7 +138,7 @@ def load(
     wrong = _differences({name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        what = "encoder" if any(parts) else "model"
+        what = "encoder" if setting.endswith(".encoder") else "model"
         matching = len(set(own) - set(wrong))
         raise DataError(
             f"{setting} '{stored.path}' is another {what}: {matching} of {len(own)} tensors match",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad, Section
+from models.common.config import Control, Fraction, OnBad, Section, StagedModel
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,15 @@ class GlobalEncoder:
     layers: int
     heads: int
     hidden: int
+
+    @property
+    def tokens(self) -> int:
+        """Number of patches of a page."""
+        return (self.pixels // self.patch) ** 2
+
+
+SWIN_PATCH = 4
+"""Pixels of a patch before the first stage of the local encoder."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,17 @@ class LocalEncoder:
     def output_width(self) -> int:
         """Width of the last stage."""
         return self.width * 2 ** (len(self.depths) - 1)
+
+    @property
+    def patch(self) -> int:
+        """Height and width in pixels of the part of a page behind one output token."""
+        return SWIN_PATCH * 2 ** (len(self.depths) - 1)
+
+    @property
+    def tokens(self) -> int:
+        """Number of output tokens."""
+        height, width = self.pixels
+        return (height // self.patch) * (width // self.patch)
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,10 @@ SIZES = {
 }
 
 
-class Model(Section):
+_WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
+
+
+class Model(StagedModel):
     """Two image encoders with query transformers, and a text decoder."""
 
     family: str = "doc_translation"
@@ -110,12 +133,13 @@ class Model(Section):
         },
     )
     """Subfolders of `pretrained` that may provide less than 95 % of the weights."""
-    decoder_layers: Annotated[int | None, Field(ge=1)] = None
+    decoder_layers: Annotated[int | None, Field(ge=1, json_schema_extra=_WHOLE)] = None
     """Decoder layers. Default: that of the size."""
     take_layers: Annotated[
         list[Annotated[int, Field(ge=0)]] | None,
         Field(
             json_schema_extra={
+                **_WHOLE,
                 "unless": {"model.pretrained": [None]},
                 "allowed": "layer numbers, for example [0, 2, 4]",
             }
@@ -123,14 +147,18 @@ class Model(Section):
     ] = None
     """Layers of the pretrained decoder to load, numbered from 0; the others are dropped. Default:
     the first ones."""
-    queries: Annotated[int | None, Field(ge=2)] = None
+    queries: Annotated[int | None, Field(ge=2, json_schema_extra=_WHOLE)] = None
     """Query tokens per encoder. Default: that of the size."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_WHOLE)] = 0.1
     """Dropout probability in the decoder."""
+    mask_share: Annotated[
+        float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
+    ] = 0.5
+    """Share of the patches of a page to mask."""
 
 
-def _language(example: str) -> Any:
-    allowed: Any = {"allowed": f"a language code, for example {example}"}
+def _language(example: str, **more: Any) -> Any:
+    allowed: Any = {"allowed": f"a language code, for example {example}", **more}
     return Field(pattern=r"^[A-Za-z][A-Za-z_-]*$", json_schema_extra=allowed)
 
 
@@ -142,7 +170,7 @@ class Data(Section):
     embedded:pages, embedded:cards."""
     source: Annotated[str, _language("en")] = "en"
     """Key of the source paragraphs in a JSONL file."""
-    target: Annotated[str, _language("zh")] = "zh"
+    target: Annotated[str, _language("zh", **_WHOLE)] = "zh"
     """Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of BLEU."""
     split: Literal["file", "article"] = "file"
     """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by
@@ -154,9 +182,9 @@ class Data(Section):
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
-    seq_len: Annotated[int | None, Field(ge=8)] = None
+    seq_len: Annotated[int | None, Field(ge=8, json_schema_extra=_WHOLE)] = None
     """Tokens per translation. Default: the positions of the size."""
-    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_new_tokens: Annotated[int | None, Field(ge=1, json_schema_extra=_WHOLE)] = None
     """Tokens generated per page in evaluation, always exactly this many. Default: data.seq_len."""
-    beams: Annotated[int, Field(ge=1)] = 4
+    beams: Annotated[int, Field(ge=1, json_schema_extra=_WHOLE)] = 4
     """Beams of the beam search at the end of a run, beside greedy decoding; 1: no beam search."""

@@ -202,7 +202,7 @@ class TranslationMetric:
         written = texts(greedy(model, memory, self.count, self.vocabulary), self.vocabulary)
         counts = [loss.item(), batch["units"], *self.scores.counts(written, references)]
         counts += self._blank_counts(model, views, references)
-        return _counts_on(memory.device, counts)
+        return counts_on(memory.device, counts)
 
     def _blank_counts(
         self, model: Module, views: tuple[Tensor, Tensor], references: list[str]
@@ -240,14 +240,14 @@ class BeamMetric:
         memory = model(batch["page_global"], batch["page_local"])
         tokens = beam_search(model, memory, self.count, self.vocabulary, self.beams)
         written = texts(tokens, self.vocabulary)
-        return _counts_on(memory.device, self.scores.counts(written, batch["references"]))
+        return counts_on(memory.device, self.scores.counts(written, batch["references"]))
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """Metrics of the summed counts."""
         return self.scores.result(counts.tolist(), "_beam")
 
 
-def _counts_on(device: torch.device, counts: Sequence[float]) -> Tensor:
-    # MPS has no float64.
+def counts_on(device: torch.device, counts: Sequence[float]) -> Tensor:
+    """`counts` in float64 on `device`, or on the CPU for MPS, which has no float64."""
     place = "cpu" if device.type == "mps" else device
     return torch.tensor(counts, dtype=torch.float64, device=place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.attention_kernels import attention_kernel
-from models.doc_translation.config import GlobalEncoder, LocalEncoder, Size
+from models.common.frozen import HasFrozenParts
+from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
 
 LAYERS = ("BeitLayer", "DonutSwinLayer", "BertLayer")
@@ -64,7 +66,7 @@ def local_encoder(size: LocalEncoder) -> Any:
 
     config = DonutSwinConfig(
         image_size=list(size.pixels),
-        patch_size=4,
+        patch_size=SWIN_PATCH,
         embed_dim=size.width,
         depths=list(size.depths),
         num_heads=list(size.heads),
@@ -169,7 +171,7 @@ CHUNK = 2**26
 """Logits in memory at one time: 256 MiB in float32."""
 
 
-class DocTranslator(nn.Module):
+class DocTranslator(HasFrozenParts):
     """Page image to translation.
 
     Source: Liang et al., Document Image Machine Translation with Dynamic Multi-pre-trained Models
@@ -192,6 +194,10 @@ class DocTranslator(nn.Module):
         self.project = nn.Linear(size.width, size.width)
         self.decoder: Any = decoder(size, dropout)
         self.rows = max(1, CHUNK // size.vocabulary)
+
+    def freeze_encoders(self) -> None:
+        """Freeze both image encoders."""
+        self.freeze(self.global_encoder, self.local_encoder)
 
     def forward(
         self,
@@ -256,19 +262,35 @@ def layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
-def flops_per_sample(size: Size, time: int) -> float:
+def flops_per_sample(size: Size, time: int, is_frozen: bool = False) -> float:
     """Floating point operations of forward and backward for one page and `time` tokens.
 
-    torch counts matrix products, convolutions and attention of the forward pass; backward counts
-    as twice that.
+    Backward counts as twice the forward pass, and as nothing for image encoders that are frozen
+    (`is_frozen`).
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     with torch.device("meta"):
         model = DocTranslator(size).eval()
-        whole = torch.empty(1, 3, size.whole.pixels, size.whole.pixels)
-        near = torch.empty(1, 3, *size.local.pixels)
+        whole, near = blank_views(size)
         ids = torch.zeros(1, time, dtype=torch.int64)
-        with FlopCounterMode(display=False) as counter:
-            model(whole, near, decoder_ids=ids)
-    return 3.0 * counter.get_total_flops()
+        total = forward_flops(lambda: model(whole, near, decoder_ids=ids))
+        frozen = 0
+        if is_frozen:
+            frozen = forward_flops(lambda: (model.global_encoder(whole), model.local_encoder(near)))
+    return 3.0 * (total - frozen) + frozen
+
+
+def blank_views(size: Size) -> tuple[Tensor, Tensor]:
+    """Uninitialized `page_global` and `page_local` of one page."""
+    return (
+        torch.empty(1, 3, size.whole.pixels, size.whole.pixels),
+        torch.empty(1, 3, *size.local.pixels),
+    )
+
+
+def forward_flops(run: Callable[[], object]) -> int:
+    """The operations of `run` in matrix products, convolutions and attention, as torch counts."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()

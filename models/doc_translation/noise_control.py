@@ -11,6 +11,9 @@ from models.base import DataError
 MAX_GAIN = 1.0
 """Maximum BLEU gain of images of other documents over blank pages."""
 
+MAX_R2_GAIN = 0.02
+"""Maximum R² of patches predicted from a page of another document, above that of the mean page."""
+
 
 def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
     """Random permutation of images that gives each page an image of another document.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,13 +57,17 @@ class Report:
 
 
 def load(
-    model: Module, folder: Path, partial: Sequence[str], take_layers: Sequence[int] | None
+    model: Module,
+    folder: Path,
+    parts: Collection[str],
+    partial: Sequence[str],
+    take_layers: Sequence[int] | None,
 ) -> dict[str, Report]:
-    """Fill the parts of `model` that have a subfolder, and log the result of each.
+    """Fill those `parts` of `model` that have a subfolder, and log the result of each.
 
-    `take_layers`: numbers of the pretrained decoder layers to use, in order. Disk access; no
-    download, no pickle. Raises DataError, also if less than 95 % of a part is filled and `partial`
-    does not name it.
+    `parts`: some of PARTS. `take_layers`: numbers of the pretrained decoder layers to use, in
+    order. Disk access; no download, no pickle. Raises DataError, also if less than 95 % of a part
+    is filled and `partial` does not name it.
     """
     present = [name for name in PARTS if (folder / name).is_dir()]
     if not present:
@@ -73,7 +77,7 @@ def load(
             allowed=ALLOWED,
         )
     reports = {}
-    for name in present:
+    for name in (name for name in present if name in parts):
         tensors = _tensors(folder / name, name == "decoder")
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.nn import Module
 
-from models.base import Picture, Predictions
-from models.common.fixed_samples import few_samples
+from models.base import Batch, Picture, Predictions
+from models.common.fixed_samples import FixedDraws, few_samples
+from models.doc_translation import images, masked_pages
 from models.doc_translation.dataset import Pages, Sample, collate
 from models.doc_translation.decoding import greedy, texts
+from models.doc_translation.masked_model import page_of, patches
+from models.doc_translation.masked_pages import MaskedPages
 from models.doc_translation.metric import Bleu, steds
 from models.doc_translation.readers import drawing
 
@@ -78,6 +82,8 @@ TOKENS = 96
 """Maximum tokens per translation; each costs a forward pass."""
 _PICTURE_WIDTH = 960
 """Width of a picture in pixels."""
+_MASKED_WIDTH = 640
+"""The same for pages with masked patches, whose noise is hard to compress."""
 
 
 def predict(
@@ -111,4 +117,67 @@ def _drawn(sample: Sample, shown: Sequence[str], font: str | None) -> bytes:
     image, buffer = page_beside_texts(sample, shown, font), io.BytesIO()
     height = round(image.height * _PICTURE_WIDTH / image.width)
     image.resize((_PICTURE_WIDTH, height)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def masked_pictures(pages: MaskedPages) -> Sequence[Picture]:
+    """A few pages beside what the local encoder sees of them. May read from disk."""
+    found = []
+    for number in range(min(PICTURES, len(pages))):
+        sample = pages.sample(number, FixedDraws())
+        batch = masked_pages.collate([sample])
+        seen = _without_masked(batch.get("seen_local", batch["page_local"])[0], batch, 0, pages)
+        caption = f"{sample.name} of {sample.document}, input of the local encoder, and masked"
+        png = _side_by_side([batch["page_local"][0], seen])
+        found.append(Picture(f"page-{number}", caption, png))
+    return found
+
+
+def predict_masked(
+    model: Module, pages: MaskedPages, mean_page: tuple[Tensor, Tensor], device: torch.device
+) -> Predictions:
+    """Predict masked patches of pages spread over a split. One forward pass, collective."""
+    samples = few_samples(pages, SHOWN)
+    batch = masked_pages.collate(samples)
+    placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, Tensor)}
+    guesses = [guess.cpu() for guess in masked_pages.predict(model, placed)]
+    width, patch = pages.size.local.pixels[1], pages.size.local.patch
+    rows: list[tuple[str | float, ...]] = []
+    pictures = []
+    for row, sample in enumerate(samples):
+        own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, Tensor)}
+        metric = masked_pages.MaskedMetric(pages.size, mean_page)
+        own_guesses = [guess[row : row + 1] for guess in guesses]
+        scores = metric.result(metric.counts(own_guesses, own))
+        name = f"{sample.name} of {sample.document}"
+        rows.append((name, scores["val_masked_r2_global"], scores["val_masked_r2_local"]))
+        page, seen = (own.get(f"{key}_local", own["page_local"])[0] for key in ("page", "seen"))
+        drawn = patches(page[None], patch)
+        mask = own["mask_local"][0]
+        drawn[0, mask] = own_guesses[1][0, mask]
+        guess = page_of(drawn, patch, width)[0]
+        caption = f"{name}: page, visible patches, predicted patches"
+        png = _side_by_side([page, _without_masked(seen, own, 0, pages), guess])
+        pictures.append(Picture(f"page_{row + 1}", caption, png))
+    return Predictions(("page", "global r2", "local r2"), rows, pictures)
+
+
+def _without_masked(page: Tensor, batch: Batch, row: int, pages: MaskedPages) -> Tensor:
+    """`page` [3, height, width] with grey patches where `batch` masks the local view."""
+    patch = pages.size.local.patch
+    visible = patches(page[None].clone(), patch)
+    visible[0, batch["mask_local"][row]] = 0.0
+    return page_of(visible, patch, pages.size.local.pixels[1])[0]
+
+
+def _side_by_side(views: Sequence[Tensor]) -> bytes:
+    """PNG of local views [3, height, width] beside each other."""
+    arrays = [images.pixels_of_local(view) for view in views]
+    width = _MASKED_WIDTH // len(arrays) - _GAP
+    height = round(width * arrays[0].shape[0] / arrays[0].shape[1])
+    whole = Image.new("RGB", (len(arrays) * (width + _GAP), height), (128, 128, 128))
+    for number, array in enumerate(arrays):
+        whole.paste(Image.fromarray(array).resize((width, height)), (number * (width + _GAP), 0))
+    buffer = io.BytesIO()
+    whole.save(buffer, "png")
     return buffer.getvalue()

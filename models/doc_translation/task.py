@@ -1,14 +1,16 @@
-"""Task of the doc_translation family: page image to translation as Markdown."""
+"""Task of the doc_translation family: page image to Markdown, and masked pages before it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.nn import Module
 
 from models.base import (
@@ -21,15 +23,17 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels
+from models.common import attention_kernels, initial_weights
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import pretrained, preview
+from models.doc_translation import masked_model, masked_pages, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import Pages, ReadSettings, Sample, collate, read
+from models.doc_translation.dataset import Pages, ReadSettings, collate, read
+from models.doc_translation.masked_model import MaskedEncoders
+from models.doc_translation.masked_pages import MaskedMetric, MaskedPages
 from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
-from models.doc_translation.noise_control import MAX_GAIN, permute_images
+from models.doc_translation.noise_control import MAX_GAIN, MAX_R2_GAIN, permute_images
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
@@ -41,29 +45,46 @@ SKIPPED_FILE = "left_out.json"
 PROBES = 200
 """Training pages sampled to estimate the lengths of translations."""
 
+_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+
 
 class DocTranslationTask:
-    """Translation of page images; implements models.base.Task."""
+    """Translation of page images, or masked pages; implements models.base.Task."""
 
-    goal = Goal("val_bleu", "max")
-    units = "tokens"
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
         attention_kernels.check_kernel(context.attention, context.device)
         self.context = context
-        size = SIZES[model.size]
+        self.size = SIZES[model.size]
+        self.translates = model.stage == "whole"
+        self.pretrained = _path(model.pretrained)
+        self.partial = [] if self.pretrained is None else model.partial
+        self.path, self.control, self.fraction = data.path, data.control, data.fraction
+        # Settings without effect are not read, so that they are reported as unused.
+        target = data.target if self.translates else None
+        layout = Layout(data.source, target, data.paragraphs, data.font)
+        self.read_settings = ReadSettings(layout, data.split, data.on_bad)
+        self.collection: Collection  # after setup, like the vocabulary
+        self._reports: dict[str, pretrained.Report] = {}
+        self.loaded: str | None = None
+        if self.translates:
+            self.goal, self.units = Goal("val_bleu", "max"), "tokens"
+            self._read_translation_settings(model, data)
+        else:
+            self.goal, self.units = Goal("val_masked_r2", "max"), "patches"
+            self.mask_share = model.mask_share
+            self._masked: dict[SplitName, MaskedPages] = {}
+
+    def _read_translation_settings(self, model: Model, data: Data) -> None:
+        """The settings of stage whole. Raises DataError for an invalid length."""
+        size = self.size
         count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
         self.size = replace(size, decoder_layers=count, queries=queries)
         self.dropout = model.dropout
-        self.pretrained = None if model.pretrained is None else Path(model.pretrained).expanduser()
-        if self.pretrained is not None:
-            self.partial, self.take_layers = model.partial, model.take_layers
-        self.path, self.control, self.fraction = data.path, data.control, data.fraction
-        self.read_settings = ReadSettings(
-            Layout(data.source, data.target, data.paragraphs, data.font), data.split, data.on_bad
-        )
+        self.encoder, self.is_frozen = _path(model.encoder), model.freeze_encoder
+        self.take_layers = None if self.pretrained is None else model.take_layers
         self.length = data.seq_len or self.size.positions
         if self.length > self.size.positions:
             raise DataError(
@@ -74,15 +95,14 @@ class DocTranslationTask:
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
         self.beams = data.beams
-        self.collection: Collection  # after setup, like the vocabulary
         self.vocabulary: Vocabulary
         self._pages: dict[SplitName, Pages] = {}
-        self._reports: dict[str, pretrained.Report] = {}
 
     def setup(self) -> None:
         """Read and split the data, train or load the vocabulary; store both in the run folder.
 
-        Disk access: rank 0 first, then the other ranks. Raises DataError.
+        Stage encoder has no vocabulary. Disk access: rank 0 first, then the other ranks. Raises
+        DataError.
         """
         collection = read(self.path, self.read_settings)
         self.splits = self._split(collection)
@@ -97,13 +117,28 @@ class DocTranslationTask:
         for page in collection.pages:
             if page.document in side_of:
                 by_split[side_of[page.document]].append(page)
-        self.vocabulary = self._fit_vocabulary(by_split["train"])
+        if self.translates:
+            self.vocabulary = self._fit_vocabulary(by_split["train"])
         for number, name in enumerate(SPLITS):
-            pages, shown = by_split[name], None
+            pages, shown, seed = by_split[name], None, self.context.seed
             if self.control == "noise":
-                shown = permute_images([p.document for p in pages], self.context.seed + number)
-            self._pages[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
+                shown = permute_images([p.document for p in pages], seed + number)
+            if self.translates:
+                self._pages[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
+            else:
+                fixed = None if name == "train" else seed
+                self._masked[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
         self.collection = collection
+
+    def continue_from(self, first: DocTranslationTask) -> None:
+        """Score masked pages against the same mean page as `first`."""
+        if not self.translates:
+            self.mean_page = first.mean_page
+
+    @cached_property
+    def mean_page(self) -> tuple[Tensor, Tensor]:
+        """Of stage encoder: the mean training page; see MaskedPages. May read from disk."""
+        return self._masked["train"].mean_page()
 
     def _split(self, collection: Collection) -> dict[SplitName, list[str]]:
         seed, given = self.context.seed, collection.given
@@ -126,90 +161,147 @@ class DocTranslationTask:
         return load_or_train(texts, self.size.vocabulary, self.context.folder)
 
     def build(self) -> Module:
-        """Build the model on the CPU with random or pretrained weights."""
-        model = DocTranslator(self.size, self.dropout, self.context.attention)
-        if self.pretrained is not None:
-            self._reports = pretrained.load(model, self.pretrained, self.partial, self.take_layers)
+        """Build the model on the CPU with random or pretrained weights.
+
+        The encoders of `model.encoder` replace those of `model.pretrained`. Raises DataError.
+        """
+        kernel = self.context.attention
+        if not self.translates:
+            masked = MaskedEncoders(self.size, kernel)
+            self._fill(masked, ("global", "local"), None)
+            return masked
+        model = DocTranslator(self.size, self.dropout, kernel)
+        parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
+        self._fill(model, parts, self.take_layers)
+        if self.encoder is not None:
+            place, prefixes = self.encoder, masked_model.ENCODERS
+            self.loaded = initial_weights.load("model.encoder", model, place, _ENCODER, prefixes)
+        if self.is_frozen:
+            model.freeze_encoders()
         return model
 
-    def data(self, split: SplitName) -> Pages:
-        """Pages of a split."""
-        return self._pages[split]
+    def _fill(self, model: Module, parts: Sequence[str], take_layers: Sequence[int] | None) -> None:
+        """Load `parts` of `model` from model.pretrained, if it is set."""
+        folder = self.pretrained
+        if folder is not None:
+            self._reports = pretrained.load(model, folder, parts, self.partial, take_layers)
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Collate pages; see dataset.collate."""
+    def data(self, split: SplitName) -> Pages | MaskedPages:
+        """Pages of a split."""
+        return self._pages[split] if self.translates else self._masked[split]
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """Collate pages; see dataset.collate and masked_pages.collate."""
+        if not self.translates:
+            return masked_pages.collate(samples)
         return collate(samples, self.vocabulary.pad)
 
     def num_units(self, batch: Batch) -> int:
-        """Number of labels in `batch`."""
+        """Number of labels, or of masked patches, in `batch`."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Cross-entropy in nats, summed over labels."""
+        """Cross-entropy in nats, summed over labels; or the errors of masked patches."""
+        if not self.translates:
+            guesses = masked_pages.predict(model, batch)
+            truth = masked_pages.true_patches(batch, self.size)
+            errors = masked_pages.squared_errors(guesses, truth)
+            whole, near = masked_pages.masked_sums(errors, batch)
+            return Loss(whole + near, {})
         names = ("page_global", "page_local", "decoder_ids", "labels")
         return Loss(model(**{name: batch[name] for name in names}), {})
 
-    def metric(self) -> TranslationMetric:
-        """Scores of generated translations; see TranslationMetric."""
+    def metric(self) -> TranslationMetric | MaskedMetric:
+        """Scores of generated translations, or of predicted patches."""
+        if not self.translates:
+            return MaskedMetric(self.size, self.mean_page)
         is_noise = self.control == "noise"
         return TranslationMetric(
-            self.vocabulary, self.collection.tokenize, self.count, against_blank=is_noise
+            self.vocabulary, self._tokenize, self.count, against_blank=is_noise
         )
 
     def final_metric(self) -> BeamMetric | None:
-        """Scores of translations by beam search; None for one beam."""
-        if self.beams == 1:
+        """Scores of translations by beam search; None for one beam, and in stage encoder."""
+        if not self.translates or self.beams == 1:
             return None
-        return BeamMetric(self.vocabulary, self.collection.tokenize, self.count, self.beams)
+        return BeamMetric(self.vocabulary, self._tokenize, self.count, self.beams)
+
+    @property
+    def _tokenize(self) -> str:
+        assert self.collection.tokenize is not None, "model.stage is whole"
+        return self.collection.tokenize
 
     def blocks(self, model: Module) -> list[Module]:
         """Layers of encoders, query transformers and decoder."""
         return layers(model)
 
     def preview(self, model: Module) -> str | None:
-        """The model's translation of the first validation page. Collective."""
-        return preview.preview_text(model, self.data("val"), self.count, self.context.device)
+        """The translation of the first validation page; None in stage encoder. Collective."""
+        if not self.translates:
+            return None
+        return preview.preview_text(model, self._pages["val"], self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """Pictures of a few training pages beside their translations."""
-        return preview.pictures(self.data("train"), self.read_settings.layout.font)
+        """A few training pages beside their translations, or beside their masked patches."""
+        if not self.translates:
+            return preview.masked_pictures(self._masked["train"])
+        return preview.pictures(self._pages["train"], self.read_settings.layout.font)
 
     def predictions(self, model: Module) -> Predictions:
-        """Translations of a few validation pages; see preview.predict. Collective."""
-        bleu, font = Bleu(self.collection.tokenize), self.read_settings.layout.font
+        """Translations or masked patches of a few validation pages. Collective."""
         device = self.context.device
-        return preview.predict(model, self.data("val"), self.count, bleu, font, device)
+        if not self.translates:
+            return preview.predict_masked(model, self._masked["val"], self.mean_page, device)
+        bleu, font = Bleu(self._tokenize), self.read_settings.layout.font
+        return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Operations for one page with the mean number of tokens."""
+        """Operations for one page, with the mean number of tokens if it is translated."""
+        if not self.translates:
+            return masked_model.flops_per_sample(self.size)
         counts = np.minimum(self._token_counts(), self.length)
-        return flops_per_sample(self.size, round(float(counts.mean())))
+        return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
 
     def _token_counts(self) -> np.ndarray:
         """Token counts of translations at even distances over the training pages."""
-        pages = self.data("train")
+        pages = self._pages["train"]
         probes = sorted({int(i) for i in np.linspace(0, len(pages) - 1, PROBES)})
         return np.array([pages.count_tokens(i) for i in probes])
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits, skipped pages and the BLEU signature."""
+        """Counts, splits, skipped pages, loaded weights and the BLEU signature."""
         facts: dict[str, Any] = {
             "source": self.collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.data(name)) for name in SPLITS},
+            **(self._translation_facts() if self.translates else {}),
+            **self.collection.counts,
+        }
+        if self.loaded is not None:
+            facts["encoder"] = self.loaded
+        if self._reports:
+            facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
+        if self.control == "noise":
+            facts["control"] = (
+                {"val_bleu_gain": {"max": MAX_GAIN}}
+                if self.translates
+                else {"val_masked_gain": {"max": MAX_R2_GAIN}}
+            )
+        return facts
+
+    def _translation_facts(self) -> dict[str, Any]:
+        return {
             "vocabulary": self.vocabulary.size,
             "seq_len": self.length,
             "max_new_tokens": self.count,
             "beams": self.beams,
             "cut_share": float((self._token_counts() > self.length).mean()),
-            "bleu": Bleu(self.collection.tokenize).signature,
-            **self.collection.counts,
+            "bleu": Bleu(self._tokenize).signature,
         }
-        if self._reports:
-            facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
-        if self.control == "noise":
-            facts["control"] = {"val_bleu_gain": {"max": MAX_GAIN}}
-        return facts
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
 
 
 def _part(

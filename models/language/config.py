@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,11 @@ class Lora(Section):
     layers but the output layer."""
 
 
+_WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
+_TEXT: dict[str, Any] = {"only_if": {"model.stage": ["text"]}}
+_FROZEN: dict[str, Any] = {"only_if": {"model.stage": ["whole"], "model.lora.rank": [None]}}
+
+
 class Model(Section):
     """A decoder-only transformer in the Llama layout, or one from a local folder."""
 
@@ -70,9 +75,17 @@ class Model(Section):
     """Local folder of a causal language model that transformers can load; its size and tokenizer
     replace the built-in ones."""
     lora: Lora = Lora()
+    stage: Literal["whole", "text"] = "whole"
+    """whole: train on data.path. text: train on data.text, which is text without labels."""
+    start: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
+    """Initial weights of the model, instead of those of model.pretrained: the run folder of a stage
+    text, or a safetensors file. Default: none."""
+    freeze_layers: Annotated[int, Field(ge=0, json_schema_extra=_FROZEN)] = 0
+    """Layers that are not trained, from the first one, and with them the token embedding. 0: all
+    are trained."""
     tokenizer: str = "bytes"
-    """bytes, bpe (trained on the data, stored in the run folder), or the path of a Hugging Face
-    folder or tokenizer.json."""
+    """bytes, bpe (trained on the data or taken from model.start, stored in the run folder), or the
+    path of a Hugging Face folder or tokenizer.json."""
     vocabulary: Annotated[int | None, Field(ge=300)] = None
     """Entries of a bpe tokenizer. Default: that of the size, at least 512."""
     kv_heads: Annotated[int | None, Field(ge=1)] = None
@@ -89,9 +102,11 @@ Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 class Data(Section):
     """Training text."""
 
-    path: str = "embedded:python"
+    path: Annotated[str, Field(json_schema_extra=_WHOLE)] = "embedded:python"
     """File or folder of text, JSONL or CSV; or embedded:python, embedded:commands."""
-    answers: str | None = None
+    text: Annotated[str, Field(json_schema_extra=_TEXT)] = "embedded:python"
+    """File or folder of text without labels, for stage text; or embedded:python."""
+    answers: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
     """What columns of CSV and JSONL mean whose names are not known, such as "title=request"; other

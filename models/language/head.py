@@ -56,7 +56,8 @@ class _ChunkedLoss(torch.autograd.Function):
         narrow = weight.to(low)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        is_trained = ctx.needs_input_grad[1]
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if is_trained else None
         for start in range(0, hidden.shape[0], rows):
             chunk, target = hidden[start : start + rows].to(low), labels[start : start + rows]
             valid = (target != IGNORE)[:, None]
@@ -64,15 +65,19 @@ class _ChunkedLoss(torch.autograd.Function):
             total = total + loss
             # Ignored labels are excluded here: these have fewer columns than the logits.
             hidden_gradient[start : start + rows] = (gradient @ narrow) * valid
-            weight_gradient += gradient.t() @ (chunk * valid)
+            if weight_gradient is not None:
+                weight_gradient += gradient.t() @ (chunk * valid)
             del gradient  # before the next chunk
-        ctx.save_for_backward(hidden_gradient, weight_gradient.to(weight.dtype))
+        if weight_gradient is not None:
+            weight_gradient = weight_gradient.to(weight.dtype)
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors
-        return hidden * incoming, weight * incoming, None, None, None, None
+        of_weight = None if weight is None else weight * incoming
+        return hidden * incoming, of_weight, None, None, None, None
 
 
 def _loss_and_gradient(

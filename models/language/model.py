@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.common import attention_kernels
+from models.common.frozen import HasFrozenParts
 from models.language.config import Size
 from models.language.head import Head, compute_dtype
 
@@ -169,7 +170,7 @@ class Decoder(nn.Module):
         return document_mask(boundaries, batch, time) if len(boundaries) > batch + 1 else None
 
 
-class Transformer(nn.Module):
+class Transformer(HasFrozenParts):
     """Transformer whose output layer shares the token embedding.
 
     Weights are drawn from N(0, s²) with s² = 2/5d for width d; projections that add to the
@@ -191,6 +192,16 @@ class Transformer(nn.Module):
             if parameter.dim() > 1:
                 adds = name.endswith(("o_proj.weight", "down_proj.weight"))
                 nn.init.normal_(parameter, std=residual if adds else deviation)
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        return self.model.embed_tokens
+
+    @property
+    def head(self) -> nn.Module:
+        """The output layer."""
+        return self.lm_head
 
     def forward(
         self,
@@ -220,6 +231,12 @@ class Shape:
     """From matrix_elements."""
     layers: int
     width: int
+    frozen_layers: int = 0
+    """Layers without a backward pass: the first ones, which are frozen with the embedding."""
+    frozen_elements: int = 0
+    """Those of `elements` in the frozen layers."""
+    frozen_output: int = 0
+    """Those of `elements` in a frozen output layer, which passes gradients on."""
 
 
 def matrix_elements(model: nn.Module) -> int:
@@ -242,7 +259,9 @@ def flops_per_sample(shape: Shape, time: float) -> float:
     """Floating point operations of forward and backward over `time` tokens: 6·N·T + 12·L·d·T².
 
     Each weight takes a multiplication and an addition forward and twice that backward. Attention
-    takes 12·L·d·T per token, counted without the causal mask. Source:
-    Chowdhery et al., PaLM, 2022, appendix B.
+    takes 12·L·d·T per token, counted without the causal mask. Frozen layers take a third of both,
+    a frozen output layer two thirds. Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
-    return 6.0 * shape.elements * time + 12.0 * shape.layers * shape.width * time * time
+    elements = 6.0 * shape.elements - 4.0 * shape.frozen_elements - 2.0 * shape.frozen_output
+    layers = 12.0 * shape.layers - 8.0 * shape.frozen_layers
+    return elements * time + layers * shape.width * time * time

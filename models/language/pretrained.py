@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
 from models.common import attention_kernels
+from models.common.frozen import HasFrozenParts
 from models.common.stored_tensors import stored_tensors
 from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
@@ -28,7 +29,7 @@ _VIEWS = (
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 
 
-class Pretrained(nn.Module):
+class Pretrained(HasFrozenParts):
     """Wraps a model loaded by transformers; tied weights stay tied.
 
     A plain output layer is replaced by Head, under the same name. The logits of other models are
@@ -43,6 +44,18 @@ class Pretrained(nn.Module):
         self.inner = inner
         self.smoothing = smoothing
         self.kernel = kernel
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The token embedding."""
+        found: nn.Module = self.inner.get_input_embeddings()
+        return found
+
+    @property
+    def head(self) -> nn.Module:
+        """The output layer."""
+        found: nn.Module = self.inner.get_output_embeddings()
+        return found
 
     def forward(
         self,

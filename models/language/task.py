@@ -22,13 +22,14 @@ from models.base import (
     SamplePart,
     SplitName,
 )
-from models.common import attention_kernels
+from models.common import attention_kernels, initial_weights
 from models.common.split import save_split, split_groups
 from models.language import hugging_face, lora, pretrained
 from models.language.config import SIZES, Data, Lora, Model, Size
 from models.language.dataset import Dataset, Rules, assign_splits, read
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
+from models.language.pretrained import Pretrained
 from models.language.preview import pictures, predict, preview_text, sample_text
 from models.language.readers.corpus import Corpus
 from models.language.rows import Dialogues, Row, Windows, collate
@@ -36,6 +37,8 @@ from models.language.tokens import bpe, external_tokenizer
 from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
 GROUPS = "files, documents or requests"
+
+_START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
 class LanguageTask:
@@ -60,11 +63,20 @@ class LanguageTask:
         if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
             self.size = replace(self.size, vocabulary=entries)
-        self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
-        self.answers = None if self.path.startswith("embedded:") else data.answers
+        self.stage = model.stage
+        self.start: Path | None = None
+        self.frozen_layers = 0
+        self.path, answers = data.text, None
+        if self.stage == "whole":
+            self.path, answers = data.path, data.answers
+            self.start = None if model.start is None else Path(model.start).expanduser()
+            self.frozen_layers = model.freeze_layers if self.lora.rank is None else 0
+        self.on_bad, self.control = data.on_bad, data.control
+        self.answers = None if self.path.startswith("embedded:") else answers
         self.columns = () if self.path.startswith("embedded:") else data.columns
         self.fraction, self.length = data.fraction, data.seq_len
         attention_kernels.check_kernel(context.attention, context.device)
+        self.loaded: str | None = None
         self._local: Tokenizer | None = None
         self._dataset: Dataset | None = None
         self._shape: Shape | None = None
@@ -82,6 +94,13 @@ class LanguageTask:
         """
         length = self._row_length()
         corpus = read(self.path, self.answers, self.on_bad, self.columns)
+        if self.stage == "text" and not corpus.is_text:
+            raise DataError(
+                f"data.text '{self.path}' has conversations",
+                where="data.text",
+                allowed="text, which stage text reads without labels",
+                fix="--data PATH for conversations, and --set data.text=PATH for text",
+            )
         share, seed = self.context.eval_share, self.context.seed
         groups, earlier = corpus.index.groups, self.context.earlier_splits
         splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
@@ -111,6 +130,8 @@ class LanguageTask:
             return local
         if self.tokenizer_name == "bytes":
             return ByteTokenizer()
+        if self.start is not None:
+            return bpe.load_or_copy(self.start, self.context.folder)
         # The library uses about as much memory as the text has bytes.
         every = -(-corpus.source.size // bpe.TRAINED_ON) or 1
         return bpe.load_or_train(
@@ -140,21 +161,56 @@ class LanguageTask:
         return self.length or min(self.size.context, limit or self.size.context)
 
     def build(self) -> Module:
-        """Build the model on the CPU with random weights, or load it."""
-        kernel = self.context.attention
+        """Build the model on the CPU with random weights, or load it; then freeze layers.
+
+        `model.start` overwrites the weights, of adapters only the adapters. Raises DataError.
+        """
+        model: Pretrained | Transformer
         if self.pretrained is not None:
-            model = pretrained.load(self.pretrained, self.smoothing, kernel)
-            if self.lora.rank is not None:
-                lora.add_adapters(model.inner, self.lora)
-            local = self._local_tokenizer()
-            assert local is not None
-            pretrained.check_vocabulary(model, local.size, self.pretrained)
-            self._shape = pretrained.shape(model)
-            return model
-        size = self._size_for_tokenizer()
-        transformer = Transformer(size, self.kv_heads, self.smoothing, kernel)
-        self._shape = Shape(matrix_elements(transformer), size.layers, size.width)
-        return transformer
+            model = self._pretrained(self.pretrained)
+        else:
+            size = self._size_for_tokenizer()
+            kernel = self.context.attention
+            model = Transformer(size, self.kv_heads, self.smoothing, kernel)
+            self._shape = Shape(matrix_elements(model), size.layers, size.width)
+        if self.start is not None:
+            adapters = [name for name, p in model.named_parameters() if p.requires_grad]
+            names = ("",) if self.lora.rank is None else tuple(adapters)
+            self.loaded = initial_weights.load("model.start", model, self.start, _START, names)
+        if self.frozen_layers:
+            self._freeze(model)
+        return model
+
+    def _pretrained(self, folder: Path) -> Pretrained:
+        model = pretrained.load(folder, self.smoothing, self.context.attention)
+        if self.lora.rank is not None:
+            lora.add_adapters(model.inner, self.lora)
+        local = self._local_tokenizer()
+        assert local is not None
+        pretrained.check_vocabulary(model, local.size, folder)
+        self._shape = pretrained.shape(model)
+        return model
+
+    def _freeze(self, model: Pretrained | Transformer) -> None:
+        """Freeze the embedding and the first layers. Raises DataError if there are fewer."""
+        layers, count = self.blocks(model), self.frozen_layers
+        if count > len(layers):
+            raise DataError(
+                f"model.freeze_layers {count}: the model has {len(layers)} layers",
+                where="model.freeze_layers",
+                allowed=f"0 to {len(layers)}",
+                fix=f"--set model.freeze_layers={len(layers) // 2}",
+            )
+        model.freeze(model.embedding, *layers[:count])
+        if self._shape is not None:
+            # An output layer that shares the embedding is frozen with it.
+            tied = [w for w in model.head.parameters() if not w.requires_grad]
+            self._shape = replace(
+                self._shape,
+                frozen_layers=count,
+                frozen_elements=sum(matrix_elements(layer) for layer in layers[:count]),
+                frozen_output=sum(weight.numel() for weight in tied if weight.dim() > 1),
+            )
 
     def data(self, split: SplitName) -> Windows | Dialogues:
         """Samples of a split."""
@@ -207,8 +263,9 @@ class LanguageTask:
         return flops_per_sample(self._shape, self.dataset.mean_length)
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits and skipped data; see Dataset.facts."""
-        return self.dataset.facts()
+        """Counts, splits, skipped data and loaded weights; see Dataset.facts."""
+        loaded = {} if self.loaded is None else {"start": self.loaded}
+        return self.dataset.facts() | loaded
 
     def pictures(self) -> Sequence[Picture]:
         """Pictures of a few training rows and of text lengths."""

@@ -189,3 +189,12 @@ def test_what_holds_no_data_is_refused_before_it_is_read(
     os.mkfifo("pipe")
     assert main(["data", "check", place]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_a_stage_that_reads_other_data_is_an_error(here, capsys):
+    assert check("mine.jsonl", "--model", "language:tiny", "--set", "model.stage=text") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: data.path 'mine.jsonl' has no effect: model.stage is text, not whole",
+        "  where         data check mine.jsonl",
+    ]
+    assert names(here) == ["mine.jsonl"]

@@ -20,6 +20,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "language answers": ("language", {}, {"path": "embedded:commands"}, 0),
     "abr": ("abr", {}, {"path": "embedded:few-patients"}, 4),
     "doc_translation": ("doc_translation", {"dropout": 0.0}, {"max_new_tokens": 6}, 3),
+    "doc_translation encoder": ("doc_translation", {"stage": "encoder"}, {}, 3),
     "eeg_text": ("eeg_text", {"stage": "text"}, {"path": "embedded:reading-small"}, 3),
     "eeg_text encoder": ("eeg_text", {"stage": "encoder"}, {"path": "embedded:reading-small"}, 3),
 }

@@ -16,7 +16,10 @@ from tests.training.tiny import TinyTask
 def runs() -> list:
     """Families with settings; image and signal families take seconds each."""
     others = [
+        ("doc_translation", ("model.stage=encoder",)),
+        ("doc_translation", ("model.freeze_encoder=true",)),
         ("eeg_text", ("model.stage=encoder",)),
+        ("language", ("model.freeze_layers=1",)),
         ("language", ("train.ema=0.9", "memory.activation_checkpointing=full")),
     ]
     return [

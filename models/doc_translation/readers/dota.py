@@ -32,7 +32,8 @@ class DotaPage:
 
     root: Path
     name: str
-    language: str
+    language: str | None
+    """None: the page is read without its text."""
 
     @property
     def document(self) -> str:
@@ -56,6 +57,7 @@ class DotaPage:
 
     def target(self) -> str:
         """See Page. Disk access."""
+        assert self.language is not None, "the page was read without its text"
         path = self.root / f"{self.language}_mmd" / f"{self.name}.mmd"
         try:
             return path.read_text(encoding="utf-8").strip()
@@ -65,17 +67,18 @@ class DotaPage:
             ) from None
 
 
-def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
-    """Read the pages of the split file that have an image and a text.
+def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Collection:
+    """Read the pages of the split file that have an image and, in `language`, a text.
 
-    Pages without one of them, or without an entry in the split file, are skipped and listed. An
-    image that is not a complete PNG is an invalid page. Reads only the two ends of images. Raises
-    DataError.
+    Without a `language` no text is read. Pages without one of them, or without an entry in the
+    split file, are skipped and listed. An image that is not a complete PNG is an invalid page.
+    Reads only the two ends of images. Raises DataError.
     """
     names = _names(root)
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
-    _check_folders(root, language)
+    if language is not None:
+        _check_folders(root, language)
     named = {name for listed in names.values() for name in listed}
     there = sorted(path.stem for path in (root / IMAGES).glob("*.png"))
     skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in there if name not in named]
@@ -92,10 +95,14 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
     skipped = bad_records.finish(on_bad, len(pages))
     skipped_pages += bad_records.rows
     if not pages:
+        files = f"{IMAGES}/NAME.png"
+        text = ""
+        if language is not None:
+            files, text = f"{files} and {language}_mmd/NAME.mmd", f" and a text in '{language}'"
         raise DataError(
-            f"'{root}' has no page with an image and a text in '{language}'",
+            f"'{root}' has no page with an image{text}",
             where=f"{len(skipped_pages)} skipped pages, the first: {skipped_pages[:1]}",
-            allowed=f"{IMAGES}/NAME.png and {language}_mmd/NAME.mmd for names in {SPLIT_FILE}",
+            allowed=f"{files} for names in {SPLIT_FILE}",
         )
     given = None
     if split == "file":
@@ -105,7 +112,8 @@ def read(root: Path, language: str, split: Split, on_bad: OnBad) -> Collection:
             for side, listed in names.items()
         }
     counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
-    return Collection(str(root), pages, bleu_tokenizer(language), given, skipped_pages, counts)
+    tokenize = None if language is None else bleu_tokenizer(language)
+    return Collection(str(root), pages, tokenize, given, skipped_pages, counts)
 
 
 def _names(root: Path) -> Names:
@@ -165,9 +173,11 @@ def _missing_file(page: DotaPage) -> str | None:
     """The missing or empty file of a page; None: it has both."""
     image = page.root / IMAGES / f"{page.name}.png"
     text = page.root / f"{page.language}_mmd" / f"{page.name}.mmd"
-    for path in (image, text):
+    for path in (image,) if page.language is None else (image, text):
         if not path.is_file():
             return f"no {path.parent.name}/{path.name}"
+    if page.language is None:
+        return None
     return f"{text.parent.name}/{text.name} is empty" if text.stat().st_size < 2 else None
 
 

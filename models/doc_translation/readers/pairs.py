@@ -36,7 +36,8 @@ class Layout:
     """Settings that turn paragraphs into pages."""
 
     source: str
-    target: str
+    target: str | None
+    """None: translations are not read."""
     paragraphs: int
     font: str | None
 
@@ -65,6 +66,7 @@ class PairPage:
 
     def target(self) -> str:
         """See Page. Disk access."""
+        assert self.layout.target is not None, "the pages were read without translations"
         return "\n\n".join(self._texts(self.layout.target))
 
     def _texts(self, key: str) -> Iterator[str]:
@@ -125,9 +127,8 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
     _check_font(rows.characters, layout)
     pages = list(_pages(path, rows, layout))
     counts = {"skipped_rows": skipped, "duplicates": rows.duplicates}
-    return Collection(
-        str(path), pages, bleu_tokenizer(layout.target), None, bad_records.rows, counts
-    )
+    tokenize = None if layout.target is None else bleu_tokenizer(layout.target)
+    return Collection(str(path), pages, tokenize, None, bad_records.rows, counts)
 
 
 def _index(path: Path, layout: Layout, bad_records: BadRecords) -> _Rows:
@@ -159,7 +160,7 @@ def _pair(
             where, f"{type(row).__name__}, not an object; allowed keys: {_allowed_keys(layout)}"
         )
         return None
-    for key in ("id", layout.source, layout.target):
+    for key in _keys(layout):
         value = row.get(key)
         if not isinstance(value, str) or not value.strip():
             problem = "is missing" if key not in row else "is empty or not text"
@@ -174,8 +175,13 @@ def _pair(
     return row["id"], text
 
 
+def _keys(layout: Layout) -> list[str]:
+    keys = ("id", layout.source, layout.target)
+    return [key for key in keys if key is not None]
+
+
 def _allowed_keys(layout: Layout) -> str:
-    return f"id, {layout.source}, {layout.target}"
+    return ", ".join(_keys(layout))
 
 
 def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:

@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 
 from models.base import DataError
-from models.common import subwords
+from models.common import initial_weights, subwords
 from models.common.subwords import TOKENIZER_FILE
 from models.language.readers.records import Turn
 from models.language.tokens import words
@@ -107,3 +107,29 @@ def load_from_run(folder: Path | None) -> BpeTokenizer:
 def load_or_train(texts: Iterable[str], size: int, folder: Path | None) -> BpeTokenizer:
     """Load the tokenizer of the run folder; if there is none, train and store it there."""
     return BpeTokenizer(subwords.load_or_fit(folder, lambda: train(texts, size).inner), "bpe")
+
+
+def load_or_copy(start: Path, folder: Path | None) -> BpeTokenizer:
+    """Load the tokenizer of the run folder; if there is none, copy that of `start` there.
+
+    `start`: what model.start names, or the run folder around it. Disk access; raises DataError.
+    """
+    return BpeTokenizer(subwords.load_or_fit(folder, lambda: _of_start(start)), "bpe")
+
+
+_PARENTS = 3
+"""A file of weights lies in RUN/checkpoints/STEP/."""
+
+
+def _of_start(start: Path) -> tokenizers.Tokenizer:
+    for place in (start, *start.absolute().parents[:_PARENTS]):
+        path = place / TOKENIZER_FILE
+        # A tokenizer beside weights; one in a folder of other things belongs to something else.
+        if path.is_file() and initial_weights.find(place) is not None:
+            return subwords.load_tokenizer(path, str(path))
+    raise DataError(
+        f"model.start '{start}' has no {TOKENIZER_FILE}, and model.tokenizer is bpe",
+        where="model.start, model.tokenizer",
+        allowed=f"a run folder or an export with its {TOKENIZER_FILE}, since weights belong to one",
+        fix="--set model.tokenizer=PATH, the tokenizer.json of these weights",
+    )

@@ -359,15 +359,6 @@ error: unknown mode 'fst'
 """,
     ),
     (
-        {"mode": "staged"},
-        """
-error: mode 'staged' needs stages, and language declares none
-  where         --mode staged
-  allowed       families that declare stages: eeg_text
-  fix           --mode resource-efficient  to lower peak memory in one run
-""",
-    ),
-    (
         {"engine": "zero_2_offload"},
         """
 error: unknown engine 'zero_2_offload'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from launcher.compare.promises import Figures, check
@@ -50,6 +52,15 @@ def test_a_ratio_to_mode_default_is_checked_against_its_bounds(name, value, boun
     found, is_kept, why = only({name: bounds}, row(**{name: value}))
     assert found == pytest.approx(measured)
     assert (is_kept, why) == (kept, None)
+
+
+def test_a_metric_on_other_data_has_no_ratio():
+    promised = {"metric": {"at_least": 1}, "peak_memory": {"at_most": 0.5}}
+    on_other = replace(row(metric=1.0, peak_memory=400), source="commands")
+    metric, memory = check(promised, on_other, replace(BASE, source="python"))
+    assert (metric.measured, metric.kept) == (None, None)
+    assert metric.why == "mode default is scored on python"
+    assert (memory.measured, memory.kept) == (0.5, True)
 
 
 def test_the_ratio_of_a_metric_is_inverted_where_less_is_better():

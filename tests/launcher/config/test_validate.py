@@ -5,6 +5,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin, Setting
 from launcher.config.validate import check_settings, check_train_plan
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import resolved
 
 
@@ -129,7 +130,26 @@ def test_a_run_without_any_checkpoint_warns():
     assert warned("save.last=false") == []
 
 
-def test_stages_need_a_family_that_declares_them():
-    message = " needs stages, and language declares none"
-    assert refused(mode="staged") == [f"mode 'staged'{message}"]
-    assert refused("stages=[encoder]") == [f"stages ['encoder']{message}"]
+def test_stages_need_a_task_that_declares_them(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    model = f"{write(tmp_path, HEAD + LINE + BODY)}:Line"
+    message = f" needs stages, and {model} declares none"
+    assert refused(model=model, mode="staged") == [f"mode 'staged'{message}"]
+    assert refused("stages=[encoder]", model=model) == [f"stages ['encoder']{message}"]
+
+
+def test_data_that_another_stage_reads_need_not_exist():
+    missing = "data.text=nowhere"
+    assert refused(missing, "stages=[text]", mode="staged")[0].startswith("data.text 'nowhere' ")
+    given = ("stages=[dialogues]", "model.start=earlier")
+    assert warned(missing, *given, mode="staged") == [
+        "data.text 'nowhere' has no effect: model.stage is whole, not text"
+    ]
+
+
+def test_continual_learning_needs_data_that_the_stage_reads(tmp_path):
+    found = refused("continual.enabled=true", "model.stage=text", f"data.path={tmp_path}")
+    assert found[0] == (
+        f"data.path '{tmp_path}' has no effect: model.stage is text, not whole; "
+        "continual learning trains on new files there"
+    )

@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_loaded_is_an_error(make_task, saved, damage, me
 
 def test_a_folder_without_any_part_is_an_error(tmp_path):
     with pytest.raises(DataError) as error:
-        load(torch.nn.Module(), tmp_path, [], None)
+        load(torch.nn.Module(), tmp_path, PARTS, [], None)
     assert error.value.message == (
         f"model.pretrained '{tmp_path}' has none of the folders global, local, decoder"
     )

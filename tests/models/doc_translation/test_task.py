@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.base import DataError, Goal, HasPictures
+from models.common.fixed_samples import FixedDraws
 from models.doc_translation.config import SIZES
 
 
@@ -257,3 +258,146 @@ def test_settings_and_formats_import_no_torch_numpy_or_pillow():
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def encoder_weights(make_task, folder):
+    """A file of the weights of stage encoder, and these weights."""
+    from safetensors.torch import save_file
+
+    first = make_task(stage="encoder")
+    first.setup()
+    torch.manual_seed(3)
+    trained = first.build()
+    save_file(trained.state_dict(), folder / "model.safetensors")
+    return trained
+
+
+def test_stage_whole_loads_exactly_the_encoders_of_stage_encoder(make_task, tmp_path):
+    trained = encoder_weights(make_task, tmp_path)
+    task = make_task(encoder=str(tmp_path))
+    task.setup()
+    model = task.build()
+    parts = ("global_encoder", "local_encoder")
+    own = {name: tensor for name, tensor in trained.state_dict().items() if name.startswith(parts)}
+    found = model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
+    assert task.facts()["encoder"].startswith(f"loaded {len(own)}/{len(own)} tensors from ")
+    assert not model.global_encoder.embeddings.mask_token.requires_grad
+
+
+def test_weights_of_another_model_are_an_error(make_task, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"local_encoder.x": torch.zeros(2)}, tmp_path / "model.safetensors")
+    task = make_task(encoder=str(tmp_path))
+    task.setup()
+    with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: 0 of "):
+        task.build()
+
+
+def test_frozen_encoders_do_not_change_and_all_other_weights_do(make_task, train):
+    task = make_task(freeze_encoder=True)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build().train()
+    assert not model.global_encoder.training and not model.local_encoder.training
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    train(task, model, steps=1, batch=4)
+    encoders = ("global_encoder.", "local_encoder.")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(before[name], parameter) == name.startswith(encoders), name
+
+
+def test_frozen_encoders_cost_their_forward_pass_only(make_task):
+    flops = {}
+    for is_frozen in (False, True):
+        task = make_task(freeze_encoder=is_frozen)
+        task.setup()
+        flops[is_frozen] = task.flops_per_sample(task.build())
+    masked = make_task(stage="encoder")
+    masked.setup()
+    heads = 2 * (64 * 3 * 16**2 * 16 + 32 * 3 * 8**2 * 96)
+    encoders = masked.flops_per_sample(masked.build()) / 3 - heads
+    assert flops[False] - flops[True] == 2 * encoders
+
+
+@pytest.mark.parametrize("kind", ["dota", "pairs"])
+def test_stage_encoder_needs_no_translations(make_task, dota, pairs, kind):
+    import shutil
+
+    if kind == "dota":
+        shutil.rmtree(dota / "zh_mmd")
+        path = dota
+    else:
+        rows = [{"id": f"ch{i // 4:02}-{i:04}", "en": f"This is text {i}."} for i in range(40)]
+        path = pairs(rows)
+    with pytest.raises(DataError):
+        make_task(path=path).setup()
+    task = make_task(path=path, stage="encoder")
+    task.setup()
+    samples = [task.data("train").sample(i, FixedDraws()) for i in range(2)]
+    batch = task.collate(samples)
+    assert batch["page_local"].shape == (2, 3, 96, 64)
+    assert task.goal == Goal("val_masked_r2", "max") and task.units == "patches"
+    assert task.final_metric() is None and task.preview(task.build()) is None
+    assert len(task.pictures()) == 3
+
+
+def test_pages_without_an_image_are_left_out_of_stage_encoder(make_task, dota):
+    (dota / "imgs" / "2101.00000_1.png").unlink()
+    task = make_task(path=dota, stage="encoder")
+    task.setup()
+    assert task.facts()["samples"] == {"train": 15, "val": 2, "test": 2}
+    assert task.facts()["left_out_pages"] == 1
+
+
+def test_masked_pages_of_a_new_experience_are_scored_like_those_of_the_first(make_task, dota):
+    first, second = make_task(stage="encoder"), make_task(stage="encoder", path=dota)
+    for task in (first, second):
+        task.setup()
+    second.continue_from(first)
+    assert second.mean_page is first.mean_page
+
+
+def test_a_few_steps_of_stage_encoder_lower_the_error_of_masked_patches(make_task):
+    task = make_task(stage="encoder")
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    metric, losses = task.metric(), []
+    val = task.collate([task.data("val").sample(i, FixedDraws()) for i in range(8)])
+    for step in range(31):
+        if step % 30 == 0:
+            losses.append(metric.result(metric.update(model, val)))
+        rows = [task.data("train").sample(8 * step + i, FixedDraws()) for i in range(8)]
+        batch = task.collate(rows)
+        optimizer.zero_grad()
+        (task.loss(model, batch).sum / task.num_units(batch)).backward()
+        optimizer.step()
+    assert losses[0]["val_masked_r2"] < 0.1 < losses[1]["val_masked_r2"]
+
+
+def test_pretrained_encoders_start_stage_encoder_and_give_way_to_model_encoder(make_task, tmp_path):
+    from safetensors.torch import save_file
+
+    from models.doc_translation.model import global_encoder
+
+    torch.manual_seed(8)
+    given = global_encoder(SIZES["tiny"].whole)
+    given.save_pretrained(tmp_path / "pretrained" / "global")
+    first = make_task(stage="encoder", pretrained=str(tmp_path / "pretrained"))
+    first.setup()
+    masked = first.build()
+    assert all(
+        torch.equal(tensor, masked.global_encoder.state_dict()[name])
+        for name, tensor in given.state_dict().items()
+    )
+    assert first.facts()["pretrained"]["global"]["missing"] == 0
+    with torch.no_grad():
+        masked.global_encoder.layernorm.weight.fill_(7.0)
+    save_file(masked.state_dict(), tmp_path / "model.safetensors")
+    task = make_task(encoder=str(tmp_path), pretrained=str(tmp_path / "pretrained"))
+    task.setup()
+    assert task.build().global_encoder.layernorm.weight.eq(7.0).all()
+    assert "pretrained" not in task.facts()

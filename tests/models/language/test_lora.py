@@ -4,6 +4,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from models.base import DataError
 from models.language.config import Lora
@@ -95,3 +96,25 @@ def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):
     task.setup()
     assert all(parameter.requires_grad for parameter in task.build().parameters())
     assert task.base_folder() is None
+
+
+def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, make_task):
+    first = make()
+    model = first.build()
+    adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for parameter in adapters.values():
+            parameter.add_(0.1)
+    save_file(adapters, tmp_path / "adapters.safetensors")
+    task = make_task(
+        path=tmp_path / "text.txt",
+        pretrained=str(folder),
+        seq_len=32,
+        lora=Lora(rank=4),
+        start=str(tmp_path / "adapters.safetensors"),
+    )
+    task.setup()
+    found = dict(task.build().named_parameters())
+    assert all(torch.equal(found[name], parameter) for name, parameter in adapters.items())
+    count = len(adapters)
+    assert task.facts()["start"].startswith(f"loaded {count}/{count} tensors from ")

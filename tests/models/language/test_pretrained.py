@@ -261,3 +261,29 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path, make_
     task = make_task(path="embedded:commands", pretrained=str(folder), tokenizer=str(bigger))
     with pytest.raises(DataError, match=r"the tokenizer has 330 tokens, .* has 320 embeddings"):
         task.build()
+
+
+def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
+    task, folder, make_task, tmp_path
+):
+    """Tied weights are stored once, as in a checkpoint."""
+    model = task.build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    own = {name: p.detach().clone() for name, p in model.named_parameters()}
+    buffers = {n: b for n, b in model.state_dict().items() if n in dict(model.named_buffers())}
+    save_file(own | buffers, tmp_path / "model.safetensors")
+    path = tmp_path / "more.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    settings = {"path": path, "pretrained": str(folder), "seq_len": 32}
+    second = make_task(**settings, start=str(tmp_path / "model.safetensors"), freeze_layers=1)
+    second.setup()
+    loaded = second.build().train()
+    assert all(torch.equal(own[name], p) for name, p in loaded.named_parameters())
+    frozen = {name for name, p in loaded.named_parameters() if not p.requires_grad}
+    first_layer = second.blocks(loaded)[0]
+    expected = [*loaded.embedding.parameters(), *first_layer.parameters()]
+    assert len(frozen) == len(expected) and not first_layer.training
+    second.loss(loaded, batch_of(second)).sum.backward()
+    assert all((p.grad is not None) == p.requires_grad for p in loaded.parameters())

@@ -198,3 +198,126 @@ def test_grouped_heads_have_fewer_parameters(make_task):
 def test_settings_do_not_import_torch():
     code = "import sys, models.language.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def weights_of(task, folder):
+    """A file of the weights of a new model of `task`, and these weights."""
+    from safetensors.torch import save_file
+
+    task.setup()
+    torch.manual_seed(3)
+    model = task.build()
+    own = dict(model.named_parameters())
+    save_file(own, folder / "model.safetensors")
+    return own
+
+
+def test_stage_text_reads_data_text_and_nothing_else(tmp_path, make_task):
+    (tmp_path / "corpus").mkdir()
+    for name in "abcdefghij":
+        (tmp_path / "corpus" / f"{name}.txt").write_text(f"text {name} " * 40)
+    task = make_task(stage="text", text=str(tmp_path / "corpus"), path="nowhere", seq_len=16)
+    task.setup()
+    assert task.facts()["source"] == str(tmp_path / "corpus")
+    assert make_task(stage="whole", text="nowhere", path="a").path == "a"
+
+
+def test_conversations_in_stage_text_are_an_error(pairs, make_task):
+    with pytest.raises(DataError) as error:
+        make_task(stage="text", text=str(pairs)).setup()
+    assert str(error.value) == (
+        f"data.text '{pairs}' has conversations\n"
+        "  where         data.text\n"
+        "  allowed       text, which stage text reads without labels\n"
+        "  fix           --data PATH for conversations, and --set data.text=PATH for text"
+    )
+
+
+def test_model_start_loads_all_tensors_or_fails(pairs, make_task, tmp_path):
+    own = weights_of(make_task(stage="text"), tmp_path)
+    task = make_task(path=pairs, start=str(tmp_path))
+    task.setup()
+    found = dict(task.build().named_parameters())
+    assert all(torch.equal(found[name], tensor) for name, tensor in own.items())
+    assert task.facts()["start"].startswith(f"loaded {len(own)}/{len(own)} tensors from ")
+    small = make_task(path=pairs, start=str(tmp_path), size="small")
+    with pytest.raises(DataError, match=r"model\.start .* is another model: "):
+        small.build()
+
+
+def test_frozen_layers_do_not_change_and_all_others_do(pairs, make_task):
+    task = make_task(path=pairs, freeze_layers=1)
+    task.setup()
+    torch.manual_seed(0)
+    model = task.build().train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    samples = task.data("train")
+    batch = task.collate([samples.sample(i, None) for i in range(4)])
+    task.loss(model, batch).sum.backward()
+    optimizer.step()
+    kept = ("model.embed_tokens.", "model.layers.0.")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(before[name], parameter) == name.startswith(kept), name
+    assert model.lm_head.weight.grad is None
+
+
+def test_frozen_layers_have_the_gradients_of_the_whole_model_above_them(pairs, make_task):
+    gradients = []
+    for count in (0, 1):
+        task = make_task(path=pairs, freeze_layers=count)
+        task.setup()
+        torch.manual_seed(0)
+        model = task.build()
+        batch = task.collate([task.data("train").sample(i, None) for i in range(4)])
+        task.loss(model, batch).sum.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    whole, upper = gradients
+    assert 0 < len(upper) < len(whole)
+    assert all(torch.equal(whole[name], gradient) for name, gradient in upper.items())
+
+
+def test_more_frozen_layers_than_the_model_has_are_an_error(make_task):
+    with pytest.raises(DataError) as error:
+        make_task(freeze_layers=3).build()
+    assert error.value.allowed == "0 to 2" and error.value.fix == "--set model.freeze_layers=1"
+
+
+def test_frozen_layers_cost_a_third_and_a_frozen_output_two_thirds(make_task):
+    size, flops = SIZES["small"], []
+    for count in (0, 2):
+        task = make_task(size="small", freeze_layers=count)
+        task.setup()
+        flops.append(task.flops_per_sample(task.build()))
+    layer = 4 * size.width**2 + 3 * size.width * size.hidden
+    saved = 2 * (4 * layer * 256 + 8 * size.width * 256**2) + 2 * size.vocabulary * size.width * 256
+    assert flops[0] - flops[1] == saved
+
+
+def test_model_start_gives_its_bpe_tokenizer_to_the_run(pairs, make_task, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    bpe = {"tokenizer": "bpe", "vocabulary": 300}
+    text = make_task(first, stage="text", **bpe)
+    weights_of(text, first)
+    task = make_task(second, path=pairs, start=str(first), **bpe)
+    task.setup()
+    assert (second / "tokenizer.json").read_text() == (first / "tokenizer.json").read_text()
+    assert task.dataset.tokenizer.encode("the text").tolist() == (
+        text.dataset.tokenizer.encode("the text").tolist()
+    )
+    task.build()
+
+
+def test_weights_without_their_bpe_tokenizer_are_an_error(pairs, make_task, tmp_path):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    weights_of(make_task(stage="text"), folder)
+    (tmp_path / "tokenizer.json").write_text("{}")  # of something else: no weights beside it
+    with pytest.raises(DataError) as error:
+        make_task(path=pairs, start=str(folder), tokenizer="bpe").setup()
+    assert error.value.message == (
+        f"model.start '{folder}' has no tokenizer.json, and model.tokenizer is bpe"
+    )
+    assert error.value.fix.startswith("--set model.tokenizer=PATH")

@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from models.common.fixed_samples import FixedDraws
+from models.doc_translation.config import SIZES
+from models.doc_translation.masked_pages import MaskedMetric, draw_mask, predict
+
+TINY = SIZES["tiny"]
+
+
+class Draws:
+    """Draws of one epoch, as training gives them."""
+
+    def __init__(self, epoch, index):
+        self.key = [epoch, index]
+
+    def rng(self):
+        return np.random.default_rng(self.key)
+
+
+@pytest.fixture
+def masked_task(make_task):
+    task = make_task(stage="encoder")
+    task.setup()
+    return task
+
+
+def batch_of(task, split, count=4):
+    return task.collate([task.data(split).sample(i, FixedDraws()) for i in range(count)])
+
+
+@pytest.mark.parametrize(("share", "masked"), [(0.5, 8), (0.01, 1), (0.99, 15)])
+def test_the_share_of_masked_patches_is_exact_and_leaves_one_visible(share, masked):
+    assert draw_mask(np.random.default_rng(0), 16, share).sum() == masked
+
+
+def test_masks_change_in_each_training_epoch_and_are_fixed_in_evaluation(masked_task):
+    for split, changes in (("train", True), ("val", False)):
+        samples = masked_task.data(split)
+        first, again, other = (samples.sample(4, Draws(e, 4)).masks for e in (0, 0, 1))
+        for number in (0, 1):
+            assert (first[number] == again[number]).all()
+            assert (first[number] != other[number]).any() == changes
+
+
+def test_the_loss_counts_masked_patches_only(masked_task):
+    batch = batch_of(masked_task, "train")
+    torch.manual_seed(0)
+    model = masked_task.build()
+    whole, near = predict(model, batch)
+
+    def loss(guesses):
+        return masked_task.loss(lambda *_: guesses, batch).sum.item()
+
+    moved = []
+    for guess, view in ((whole, "global"), (near, "local")):
+        mask = batch[f"mask_{view}"][..., None]
+        moved.append((guess + ~mask, guess + mask.float()))
+    plain = loss((whole, near))
+    assert loss((moved[0][0], moved[1][0])) == plain
+    assert loss((moved[0][1], near)) != plain and loss((whole, moved[1][1])) != plain
+    expected = 0.0
+    for guess, view, patch in ((whole, "global", 16), (near, "local", 8)):
+        page = batch[f"page_{view}"]
+        for row, column in batch[f"mask_{view}"].nonzero().tolist():
+            per_line = page.shape[3] // patch
+            top, left = column // per_line * patch, column % per_line * patch
+            true = page[row, :, top : top + patch, left : left + patch]
+            expected += (guess[row, column].view(3, patch, patch) - true).square().mean().item()
+    assert plain == pytest.approx(expected, rel=1e-5)
+    assert masked_task.num_units(batch) == 4 * (8 + 48)
+
+
+def test_the_loss_of_a_batch_is_the_sum_of_its_parts(masked_task):
+    samples = [masked_task.data("train").sample(i, FixedDraws()) for i in range(4)]
+    torch.manual_seed(0)
+    model = masked_task.build()
+    whole = masked_task.loss(model, masked_task.collate(samples)).sum
+    parts = [
+        masked_task.loss(model, masked_task.collate(samples[at : at + 2])).sum for at in (0, 2)
+    ]
+    torch.testing.assert_close(whole, sum(parts))
+
+
+def test_the_mean_of_masked_pixels_scores_0_and_the_truth_1(masked_task):
+    batch = batch_of(masked_task, "val", 8)
+    metric = MaskedMetric(TINY, masked_task.mean_page)
+    truth, means = [], []
+    for view, patch in (("global", 16), ("local", 8)):
+        page = batch[f"page_{view}"]
+        b, _, height, width = page.shape
+        cut = page.view(b, 3, height // patch, patch, width // patch, patch)
+        cut = cut.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, 3 * patch**2)
+        truth.append(cut)
+        means.append(torch.full_like(cut, cut[batch[f"mask_{view}"]].mean().item()))
+    exact = metric.result(metric.counts(truth, batch))
+    assert (exact["val_loss"], exact["val_masked_r2"]) == (0, 1)
+    mean = metric.result(metric.counts(means, batch))
+    for name in ("val_masked_r2", "val_masked_r2_global", "val_masked_r2_local"):
+        assert mean[name] == pytest.approx(0, abs=1e-5)
+    of_page = [part.expand(8, -1, -1) for part in metric.means]
+    assert metric.result(metric.counts(of_page, batch))["val_masked_gain"] == pytest.approx(0)
+    assert mean["val_masked_gain"] < -0.1  # cards are alike
+
+
+def test_counts_of_batches_add_up(masked_task):
+    torch.manual_seed(0)
+    model, metric = masked_task.build().eval(), masked_task.metric()
+    samples = [masked_task.data("val").sample(i, FixedDraws()) for i in range(6)]
+    whole = metric.update(model, masked_task.collate(samples))
+    parts = sum(metric.update(model, masked_task.collate(samples[at : at + 3])) for at in (0, 3))
+    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
+    assert whole.dtype == torch.float64 and len(whole) == 10
+
+
+def test_the_mean_page_is_that_of_training_pages(masked_task, monkeypatch):
+    monkeypatch.setattr("models.doc_translation.masked_pages.MEAN_OF", 3)
+    found = masked_task.data("train").mean_page()
+    pages = masked_task.data("train")
+    numbers = (0, (len(pages) - 1) // 2, len(pages) - 1)
+    batch = masked_task.collate([pages.sample(n, FixedDraws()) for n in numbers])
+    torch.testing.assert_close(found[0], batch["page_global"].mean(0, keepdim=True))
+    torch.testing.assert_close(found[1], batch["page_local"].mean(0, keepdim=True))
+
+
+def test_a_noise_control_shows_another_document_and_keeps_the_pixels_to_predict(make_task):
+    real, noise = make_task(stage="encoder"), make_task(stage="encoder", control="noise")
+    for task in (real, noise):
+        task.setup()
+    first, other = batch_of(real, "train"), batch_of(noise, "train")
+    for view in ("global", "local"):
+        assert torch.equal(first[f"page_{view}"], other[f"page_{view}"])
+        assert not torch.equal(other[f"seen_{view}"], other[f"page_{view}"])
+    torch.manual_seed(0)
+    model = noise.build()
+    own = predict(model, {k: v for k, v in other.items() if not k.startswith("seen")})
+    assert not torch.equal(predict(model, other)[0], own[0])
+    assert noise.facts()["control"] == {"val_masked_gain": {"max": 0.02}}
+    assert "control" not in real.facts()
+
+
+def test_facts_are_json_values_without_those_of_translations(masked_task):
+    facts = masked_task.facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert "vocabulary" not in facts and "bleu" not in facts
+    assert facts["samples"]["train"] == 3520
