@@ -27,6 +27,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+_WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
+
+
+class StagedModel(Section):
+    """A model whose encoder can be trained first."""
+
+    stage: Literal["whole", "encoder"] = "whole"
+    """whole: train the model. encoder: pre-train its encoder on masked inputs, without labels."""
+    encoder: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
+    """Initial weights of the encoder: the run folder of a stage encoder, or a safetensors file.
+    Default: random."""
+    freeze_encoder: Annotated[bool, Field(json_schema_extra=_WHOLE)] = False
+    """Do not train the encoder."""
+
+
 def column_field(meanings: Sequence[str], example: str) -> Any:
     """The field of one item of the setting: a column, `=`, and one of `meanings`."""
     return Field(
