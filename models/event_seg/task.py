@@ -83,7 +83,14 @@ class EventSegTask:
         )
         if self.context.folder is not None:
             save_split(split.groups, self.context.folder, self.context.reset_data)
-        rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)
+        rules = Rules(
+            self.downsample,
+            self.size.crop,
+            self.control,
+            seed,
+            not is_labelled,
+            windows.FINE_PATCH if self.stage == "encoder" else windows.PATCH,
+        )
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = Dataset(recordings, split, rules, source)
