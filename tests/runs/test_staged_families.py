@@ -84,6 +84,16 @@ def test_a_stage_is_verified_and_exported_as_any_run(staged_run, stage):
     assert exported.keys() == weights(home / "x" / stage).keys()
 
 
+@pytest.mark.parametrize("engine", ["fsdp", "oss", "zero3"])
+@pytest.mark.parametrize("family", CASES)
+def test_the_first_stage_trains_under_other_engines(family, engine, tmp_path):
+    args = ("--model", f"{family}:tiny", "--mode", "staged", "--stage", "encoder", "--out", "x")
+    short = (*SHORT, *CASES[family].settings, "--max-steps", "2")
+    done = Program(tmp_path)(*args, *short, "--engine", engine, "--nproc", "2", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path / "x")["best"]["metric"] == CASES[family].metrics[0]
+
+
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", "zero3"])
 def test_a_killed_second_stage_resumes_under_another_engine(staged_run, engine):
     case, home, _ = staged_run
