@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from launcher.api import Paths, Run
+    from launcher.api import Paths, Run, RunError
+    from launcher.base.diagnostics import SettingsError
+
+    __all__ = ["Run", "RunError", "SettingsError", "train"]
 
 environment.pin_packages()
 
@@ -33,9 +36,18 @@ def train(
     `config` is one or several settings files; `settings` holds single values by dotted key or
     nested. With `console` false nothing is printed. `resume` is "auto", a run folder, a checkpoint
     or a step; `reset` is the state to reinitialize: "optimizer", "schedule", "data". Raises
-    SettingsError for invalid arguments, settings or data (nothing was written), and RunError if
-    the run failed.
+    SettingsError for invalid arguments, settings or data (nothing was written), RunError if
+    the run failed, and KeyboardInterrupt after Ctrl-C, when the run has been saved.
     """
     from launcher import api  # slow to import, and not needed for the command line
 
     return api.train(model, mode, engine, config, out, settings or {}, console, resume, reset)
+
+
+def __getattr__(name: str) -> Any:
+    """`Run`, `RunError` and `SettingsError`, imported when they are used."""
+    if name not in ("Run", "RunError", "SettingsError"):
+        raise AttributeError(f"module 'launcher' has no attribute '{name}'")
+    from launcher import api
+
+    return getattr(api, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -22,12 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here, after `program` has installed the signal handlers: imports take time.
     from launcher.base.diagnostics import SettingsError
     from launcher.cli import parser
-    from launcher.config.options import HELP, JSON
+    from launcher.config.options import HELP, JSON, VERSION
 
     command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:
         if HELP.flag in command_line.flags and not command_line.diagnostics:
             print(parser.render_help(command_line.command), end="")
+            return exit_codes.DONE
+        if VERSION.flag in command_line.flags and not command_line.diagnostics:
+            print(_versions())
             return exit_codes.DONE
         with environment.importing():
             command = importlib.import_module(command_line.command.module)
@@ -56,6 +60,19 @@ def _print_error(error: SettingsError, as_json: bool) -> None:
         print(json.dumps({"diagnostics": found}, indent=2))
     else:
         print(diagnostics.render(error.diagnostics), file=sys.stderr)
+
+
+def _versions() -> str:
+    """This program, Python and the libraries that train, in one line."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("gearshift", "torch", "deepspeed", "fairscale"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 def _local_rank() -> int:

@@ -117,7 +117,7 @@ def _result(report: Report, folder: Path | None) -> Run:
         raise report.cause
     if report.kind == "invalid input":
         raise SettingsError.of(report.text.removeprefix("error: ")) from report.cause
-    if report.kind == "stopped" and report.exit_code == exit_codes.INTERRUPTED:
+    if report.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:
         raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause

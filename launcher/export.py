@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -59,13 +59,8 @@ def check(format_name: str, source: Source) -> None:
     if format_name == "safetensors":
         return
     if not has_adapters(_task(source, format_name)) and format_name == "adapter":
-        raise SettingsError.of(
-            "--format adapter is not supported: the run trained all weights, without model.lora",
-            value="adapter",
-            where="command line: --format adapter",
-            allowed="hf, safetensors",
-            fix=f"{PROGRAM} export RUN --format hf",
-        )
+        reason = "the run trained all weights, without model.lora"
+        raise _unsupported(reason, format_name, ("hf", "safetensors"))
 
 
 def plain(source: Source, folder: Path) -> None:
@@ -169,11 +164,13 @@ def _task(source: Source, format_name: str = "hf") -> HasHuggingFaceFormat:
     return task
 
 
-def _unsupported(reason: str, format_name: str) -> SettingsError:
+def _unsupported(
+    reason: str, format_name: str, supported: Sequence[str] = ("safetensors",)
+) -> SettingsError:
     return SettingsError.of(
         f"--format {format_name} is not supported: {reason}",
         value=format_name,
         where=f"command line: --format {format_name}",
-        allowed="safetensors",
-        fix=f"{PROGRAM} export RUN --format safetensors",
+        allowed=", ".join(supported),
+        fix=f"{PROGRAM} export RUN --format {supported[0]}",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from launcher.config.resolve import resolve
 from launcher.config.schema import sections, setting_infos
 from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES, stages_of
+from scripts.stated import STATED, Stated
 
 RESULTS = Path(measured.__file__).parent / "results" / "modes.json"
 HAS_ALL = Machine(
@@ -76,6 +77,43 @@ def _bound(bounds: Mapping[str, float]) -> str:
         return "the same"
     texts = {"at_least": "at least", "at_most": "at most"}
     return " and ".join(f"{texts[key]} {plain(value)}" for key, value in bounds.items())
+
+
+def stated() -> list[str]:
+    """A row for each number that an original states: what is promised of it, what was measured."""
+    head = ["| mode | of | stated by the original | promised here | measured |"]
+    return [*head, "|---|---|---|---|---|", *(line for one in STATED for line in _stated(one))]
+
+
+def _stated(one: Stated) -> Iterator[str]:
+    start = f"| `{one.mode}` | `{one.model}` | {one.text} |"
+    promised = promises_of(one)
+    if not one.promises:
+        yield f"{start} – | not measured: {one.why} |"
+    for name in one.promises:
+        if name in promised:
+            yield f"{start} {name} {_bound(promised[name])} | {measured_text(one, name)} |"
+
+
+def promises_of(one: Stated) -> Mapping[str, Any]:
+    """The promises of the run that a statement is about."""
+    sets = []
+    if one.stage is not None:
+        family = one.model.partition(":")[0]
+        loads = next(stage.loads for stage in stages_of(family) if stage.name == one.stage)
+        sets = [f"stages=[{one.stage}]", *([f"{loads}=earlier"] if loads else [])]
+    return _resolved(one.model, one.mode, sets).promises
+
+
+def measured_text(one: Stated, promise: str) -> str:
+    """The measurement of a promise that holds a statement, from the results of the benchmark."""
+    mode = f"{one.mode} · {one.stage}" if one.stage else one.mode
+    family = one.model.partition(":")[0]
+    for row in _rows()[2]:
+        if (row.model.partition(":")[0], row.mode, row.promise) == (family, mode, promise):
+            mark = measured.MARKS[row.kept] + (f": {row.why}" if row.why else "")
+            return mark if row.measured is None else f"{row.measured:.3g} {mark}"
+    return "not measured: promised since the last measurement"
 
 
 def promised(family: str) -> list[str]:
@@ -167,6 +205,7 @@ def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "promises": promises,
+    "stated": stated,
     "promises kept": kept,
     "commands promises": commands_kept,
     "measured promises": measured_kept,

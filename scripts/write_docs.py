@@ -31,7 +31,7 @@ from benchmarks.figures import listed, load, load_memory, load_rows, memory_tabl
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
-from launcher.config.originals import ORIGINALS
+from launcher.config.originals import ORIGINALS, Original
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
 from scripts import mode_tables, setting_tables, structure
@@ -65,14 +65,18 @@ def models() -> list[str]:
     ]
 
 
-def originals() -> list[str]:
-    """A row for each option of the originals that has another name here."""
+def originals(family: str) -> list[str]:
+    """A row for each word of a family's original that has another name here, or none."""
     head = ["| original | here |", "|---|---|"]
     return head + [
-        f"| {', '.join(f'`--{name}`' for name in o.names)} | `{o.line()}`"
-        f"{f'; {o.remark}' if o.remark else ''} |"
-        for o in ORIGINALS
+        f"| {', '.join(f'`{name}`' for name in o.names)} | "
+        + (f"–: {o.remark} |" if o.here is None else _here(o))
+        for o in ORIGINALS[family]
     ]
+
+
+def _here(original: Original) -> str:
+    return f"`{original.line()}`{f'; {original.remark}' if original.remark else ''} |"
 
 
 def families() -> list[str]:
@@ -240,7 +244,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "outcomes": outcome,
     "measured outcomes": partial(measured_runs, "families"),
     "families": families,
-    "originals": originals,
+    **{f"originals {family}": partial(originals, family) for family in ORIGINALS},
     "readers": partial(costs, data),
     "measured readers": partial(measured_costs, data, "rounds"),
     "figures voxels": partial(figures, "voxels", "ms for 1,000,000 events"),

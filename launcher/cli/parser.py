@@ -12,19 +12,22 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
 from launcher.commands.catalog import COMMANDS
 from launcher.config import presets
 from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
-from launcher.config.options import Option, choices, names
+from launcher.config.options import HELP, Option, choices, names
 from launcher.config.provenance import LAYERS
 from launcher.config.schema import setting_infos
 from launcher.config.selection import FIRST_RUN
 
 _WIDTH = 100
 _COLUMN = 26
+_HELP = "help"
+"""`help COMMAND` is `COMMAND --help`."""
 _EXAMPLES = (
     "",
     "--lite --max-steps 20",
     "--engine zero2-offload --mode resource-efficient --nproc 2",
     "--model language:full --data notes/ --set optim.weight_decay=0.05",
     "explain optim.lr --fast",
+    "help resume",
 )
 _ABOUT = """\
 Train a model on this machine. Choose a model, a mode (how much time, memory and data training
@@ -34,6 +37,8 @@ may cost) and an engine (how training uses the hardware). All other settings hav
 
 def read(argv: Sequence[str]) -> CommandLine:
     """Parse a command line; all errors are in the result's `diagnostics`."""
+    if argv and argv[0] == _HELP:
+        argv = [*argv[1:], HELP.flag]
     if not argv or argv[0].startswith("-"):
         return parse(COMMANDS[DEFAULT], argv)
     if argv[0] in COMMANDS:
@@ -43,7 +48,7 @@ def read(argv: Sequence[str]) -> CommandLine:
 
 
 def _unknown_command(name: str) -> Diagnostic:
-    near = nearest_match(name, COMMANDS)
+    near = nearest_match(name, [*COMMANDS, _HELP])
     return Diagnostic(
         f"unknown command '{name}'",
         value=name,

@@ -9,12 +9,11 @@ from launcher.base.diagnostics import (
     PROGRAM,
     SettingsError,
     listed,
-    nearest_match,
     plain,
 )
 from launcher.config import editor_schema, machine, render
 from launcher.config.command_line import CommandLine
-from launcher.config.errors import allowed
+from launcher.config.errors import allowed, nearest_key
 from launcher.config.options import JSON, SCHEMA
 from launcher.config.originals import original_of
 from launcher.config.provenance import Resolved, Setting
@@ -91,9 +90,9 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
     found = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
     if not found:
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-        original = original_of(key)
-        meant = key if original is None else original.here
-        near = nearest_match(meant, [*resolved.values, *sections])
+        original = original_of(key, resolved.settings.model.family)
+        meant = key if original is None else original.here or key
+        near = nearest_key(meant, [*resolved.values, *sections])
         raise SettingsError.of(
             f"unknown setting '{key}'",
             key=key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engines.catalog import ENGINES
@@ -11,7 +11,14 @@ from launcher.base.diagnostics import Diagnostic, counted, plain, shown
 from launcher.config import errors, provenance
 from launcher.config.batching import MICRO
 from launcher.config.machine import Machine
-from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Batching, Origin, Setting
+from launcher.config.provenance import (
+    MACHINE_LAYER,
+    MODE_LAYER,
+    USER_LAYERS,
+    Batching,
+    Origin,
+    Setting,
+)
 from launcher.config.schema import setting_infos
 
 
@@ -46,12 +53,13 @@ class Adaptation:
         return self.values[key].origin.layer in USER_LAYERS
 
     def replace(self, key: str, new: Any, reason: str) -> None:
-        """Override a default, and note why."""
+        """Override a default, and note why if the mode that the user named set it."""
         old = self.values[key]
         self.values[key] = provenance.overridden(old, new, Origin(MACHINE_LAYER, reason))
-        self.notes.append(
-            f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
-        )
+        if old.origin.layer == MODE_LAYER:
+            self.notes.append(
+                f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
+            )
 
     def reject(
         self, key: str, new: Any, why: str, reason: str, *, allowed: str | None = None
@@ -115,10 +123,11 @@ def adapt_settings(adaptation: Adaptation) -> None:
 
 
 def batch_notes(values: Mapping[str, Setting], solved: Batching) -> Iterator[str]:
-    """Announce a micro-batch that differs from the one that was set."""
-    asked = values[MICRO].value
-    if asked not in (None, solved.micro_batch):
-        yield f"{MICRO}: {solved.micro_batch} instead of {asked}: {solved}"
+    """Announce a micro-batch that differs from the one that the user or the mode set."""
+    asked = values[MICRO]
+    is_chosen = asked.origin.layer in (MODE_LAYER, *USER_LAYERS)
+    if is_chosen and asked.value not in (None, solved.micro_batch):
+        yield f"{MICRO}: {solved.micro_batch} instead of {asked.value}: {solved}"
 
 
 def _fill(values: dict[str, Setting], key: str, new: Any, reason: str) -> None:
@@ -136,7 +145,10 @@ def _check_nproc(
         most, what = machine.gpus, "GPUs"
     if nproc > most:
         why = f"is more than the {most} {what} of this machine"
-        diagnostics.append(impossible(values, "engine.nproc", why, most, f"1 to {most}"))
+        found = impossible(values, "engine.nproc", why, most, f"1 to {most}")
+        if what == "cores":  # slow, but good for a rehearsal
+            found = replace(found, severity="warning", message=f"{found.message}, which they share")
+        diagnostics.append(found)
 
 
 def _precision(adaptation: Adaptation) -> None:

@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
-from launcher.config.options import BY_FLAG, HELP, OPTIONS, RESUME, STAGE, Option, names
+from launcher.config.options import (
+    BY_FLAG,
+    HELP,
+    OPTIONS,
+    RESUME,
+    STAGE,
+    VERSION,
+    Option,
+    names,
+)
 from launcher.config.originals import original_of
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
+from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
 DEFAULT = "run"
@@ -58,7 +68,12 @@ class Command:
         return self.operand is not None and argument not in self.without_operand
 
 
-RUN = Command(DEFAULT, "train a model; the default command", "launcher.commands.run", OPTIONS)
+RUN = Command(
+    DEFAULT,
+    "train a model; the default command",
+    "launcher.commands.run",
+    (*OPTIONS, VERSION),
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
         arguments, passthrough = arguments[:index], arguments[index + 1 :]
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
+    diagnostics += _empty(arguments)
     parsed = _parse(command, _known(command, arguments, diagnostics), diagnostics)
     return CommandLine(
         command=command,
@@ -136,11 +152,13 @@ def add_arguments(
 def _argument(option: Option) -> dict[str, Any]:
     """The keyword arguments of argparse's add_argument for `option`."""
     if option.mode is not None:
-        return {"dest": "mode", "action": "store_const", "const": (option.flag, option.mode)}
+        const = (option.flag, option.mode)
+        return {"dest": "mode", "action": "append_const", "const": const, "default": []}
     if option.metavar is None:
         return {"dest": option.flag, "action": "store_true"}
     if option.flag == "--mode":
-        return {"metavar": option.metavar, "type": lambda text: ("--mode", text)}
+        take: dict[str, Any] = {"type": lambda text: ("--mode", text), "action": "append"}
+        return {"metavar": option.metavar, "default": [], **take}
     if option.repeats:
         dest = option.flag[2:]
         return {"metavar": option.metavar, "dest": dest, "action": "append", "default": []}
@@ -161,7 +179,7 @@ def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic])
             known.append(argument)
         elif flag not in flags:
             typed = None if "=" in argument or not _is_value(following) else following
-            diagnostics.append(_unknown_option(command, argument, typed, index))
+            diagnostics.append(_unknown_option(command, argument, typed, index, _family(argv)))
             index += typed is not None
         elif "=" not in argument and following is not None and _NUMBER.match(following):
             known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
@@ -190,6 +208,7 @@ def _parse(
     if parsed.operand is not None and not command.takes_operand(parsed.argument):
         surplus, parsed.operand = [parsed.operand, *surplus], None
     diagnostics += [_unexpected(command, argument) for argument in surplus]
+    diagnostics += _second_mode(getattr(parsed, "mode", []))
     if parsed.argument is None and command.argument and command.requires_argument:
         diagnostics.append(_missing_argument(command))
     elif parsed.argument and command.choices and parsed.argument not in command.choices:
@@ -203,7 +222,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
     """The settings among the parsed arguments."""
     stage = getattr(parsed, "stage", None)
     of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
-    mode_option, mode = getattr(parsed, "mode", None) or of_stage
+    mode_option, mode = (getattr(parsed, "mode", None) or [of_stage])[-1]
     is_resume = command.name == "resume"
     return CliArgs(
         model=getattr(parsed, "model", None),
@@ -244,8 +263,17 @@ def _is_own(option: Option) -> bool:
     return shared is None or (shared.key is not None and option.key is None)
 
 
+def _family(argv: Sequence[str]) -> str | None:
+    """The family that --model names in `argv`."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, is_joined, value = argument.partition("=")
+        if flag == "--model":
+            return split_model_name(value if is_joined else following)[0]
+    return None
+
+
 def _unknown_option(
-    command: Command, argument: str, following: str | None, index: int
+    command: Command, argument: str, following: str | None, index: int, family: str | None
 ) -> Diagnostic:
     """The error of an unknown option; `following` is most likely its value."""
     flag, is_joined, value = argument.partition("=")
@@ -265,7 +293,7 @@ def _unknown_option(
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
         meant, typed = f"--{theirs}", argument[2:] or following
-    near, fix = _nearest_option(command, meant, typed)
+    near, fix = _nearest_option(command, meant, typed, family)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -278,13 +306,18 @@ def _unknown_option(
 
 
 def _nearest_option(
-    command: Command, flag: str, typed: str | None
+    command: Command, flag: str, typed: str | None, family: str | None
 ) -> tuple[str | None, str | None]:
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in command.options] + [HELP.flag]
     near = nearest_match(flag, flags)
-    original = original_of(flag)
-    if original is None or original.flag not in flags or fold(near or "") == fold(flag):
+    original = original_of(flag.lstrip("-"), family)
+    is_ours = near is not None and fold(near) == fold(flag)
+    if original is None or (is_ours and original.flag == near):
+        return near, near and _with_value(command, near, typed)
+    if command.name == DEFAULT and (removal := original.removal(typed)) is not None:
+        return None, removal
+    if original.flag not in flags:
         return near, near and _with_value(command, near, typed)
     return original.option, original.line(typed)
 
@@ -322,6 +355,29 @@ def _unexpected(command: Command, argument: str) -> Diagnostic:
         allowed=f"options; see  {command.call} --help",
         did_you_mean=f"{fits[0].flag} {argument}" if fits else None,
     )
+
+
+def _empty(argv: Sequence[str]) -> list[Diagnostic]:
+    """The errors of empty values: most likely a variable of the shell that is not set."""
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        if argument == "":
+            after = f" after '{before}'" if before else ""
+            found.append(_error(f"an empty value{after}", f'{before} ""'.strip(), value=""))
+        elif argument.startswith("--") and argument.endswith("=") and argument.count("=") == 1:
+            found.append(_error(f"an empty value after '{argument}'", argument, value=""))
+    return found
+
+
+def _second_mode(modes: Sequence[tuple[str, str]]) -> list[Diagnostic]:
+    """The error of options that select different modes; of one option, the last value counts."""
+    last = dict(modes)
+    if len(set(last.values())) < 2:
+        return []
+    one, two = dict.fromkeys(last.values())
+    message = f"mode is set twice, to {one} and to {two}"
+    where = ", and ".join(f"--mode {m}" if o == "--mode" else o for o, m in last.items())
+    return [_error(message, where, key="mode", value=two, fix="remove one of them")]
 
 
 def _missing_argument(command: Command) -> Diagnostic:

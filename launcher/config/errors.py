@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from launcher.base.diagnostics import (
 )
 from launcher.config import settings_file
 from launcher.config.options import OPTIONS
-from launcher.config.originals import original_of
+from launcher.config.originals import SECTIONS, original_of
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -33,7 +34,7 @@ from launcher.config.provenance import (
     Setting,
 )
 from launcher.config.schema import SettingInfo, sections, setting_infos
-from launcher.config.settings_file import Node, Unreadable
+from launcher.config.settings_file import Node, Unreadable, node_value
 
 UNKNOWN = "unknown"
 _LINE = re.compile(r":[0-9]+$")
@@ -51,7 +52,30 @@ _BESIDE = {"model.family": "or a task of your own: package.module:Class"}
 _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "model size"}
 
 
-def unknown_key(family: str, entry: Entry) -> Diagnostic:
+def unknown_keys(family: str, entry: Entry) -> list[Diagnostic]:
+    """A key that does not exist; for a section of an original, each key in it."""
+    if entry.key not in SECTIONS or entry.node is None or not isinstance(entry.node.value, dict):
+        return [_unknown_key(family, entry)]
+    file = entry.origin.where.rpartition(":")[0]
+    return [
+        found
+        for name, node in entry.node.value.items()
+        for found in unknown_keys(
+            family,
+            replace(
+                entry,
+                key=f"{entry.key}.{name}",
+                value=node_value(node),
+                origin=replace(entry.origin, where=f"{file}:{node.line}"),
+                order=(entry.order[0], node.line),
+                text=node.text,
+                node=node,
+            ),
+        )
+    ]
+
+
+def _unknown_key(family: str, entry: Entry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
@@ -79,19 +103,26 @@ def unknown_key(family: str, entry: Entry) -> Diagnostic:
 def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | None, str | None]:
     """The key that was probably meant, and the line to type; `here`: the keys of its section."""
     infos = setting_infos(family)
-    near, original = nearest_match(entry.key, here), original_of(entry.key)
+    near, original = nearest_match(entry.key, here), original_of(entry.key, family)
     if original is not None and fold(near or "") != fold(entry.key):
+        typed = plain(entry.value) if entry.value is None else entry.value
+        if (removal := original.removal(typed)) is not None:
+            return None, removal
         if original.here in infos:
-            return original.here, _write(entry, original.here, original.value(entry.value))
-        if original.here.startswith("--"):
-            return original.here, original.line(entry.value)
-    by_last = {key.rpartition(".")[2]: key for key in infos}
-    # A short option typed as a setting: --set batch_size=4.
-    by_last |= {option.flag[2:]: option.key for option in OPTIONS if option.key in infos}
-    if near is None and (name := nearest_match(entry.key.rpartition(".")[2], by_last)):
-        near = by_last[name]
-    near = near or nearest_match(entry.key, infos)
+            return original.here, _write(entry, original.here, original.value(typed))
+        if original.here == original.flag:
+            return original.here, original.line(typed)
+    near = near or nearest_key(entry.key, infos)
     return near, near and _write(entry, near, entry.value)
+
+
+def nearest_key(name: str, keys: Collection[str]) -> str | None:
+    """The setting among `keys` that was probably meant: by its last part, or by all of it."""
+    by_last = {key.rpartition(".")[2]: key for key in keys}
+    # A short option typed as a setting: --set batch_size=4.
+    by_last |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
+    last = nearest_match(name.rpartition(".")[2], by_last)
+    return by_last[last] if last else nearest_match(name, keys)
 
 
 def set_twice(entry: Entry, first: Entry) -> Diagnostic:
@@ -313,7 +344,9 @@ def _line(option: str | None, key: str, value: Any) -> str:
     if option is None:
         return f"{key.rpartition('.')[2]}: {plain(value)}"
     if option == "--set":
-        return f"--set {key}={plain(value)}"
+        is_texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        text = ",".join(value) if is_texts and value else plain(value)
+        return f"--set {shlex.quote(f'{key}={text}')}"
     space = "" if option.endswith(":") else " "  # --model FAMILY:
     return f"{option}{space}{plain(value)}"
 

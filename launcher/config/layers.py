@@ -160,7 +160,7 @@ def _known_entries(
     for entry in layer.entries:
         if entry.key not in values:
             if not (layer.is_partial and entry.key.split(".")[0] in ("model", "data")):
-                diagnostics.append(errors.unknown_key(family, entry))
+                diagnostics.extend(errors.unknown_keys(family, entry))
         elif _is_conflict(seen.get(entry.key), entry):
             diagnostics.append(errors.set_twice(entry, seen[entry.key]))
         else:

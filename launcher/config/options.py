@@ -196,6 +196,7 @@ COMPARE = (
     JSON,
 )
 SCHEMA = Option("--schema", OUTPUT, sentence="Print the JSON schema of the settings and exit.")
+VERSION = Option("--version", OUTPUT, sentence="Print the versions of the libraries and exit.")
 HELP = Option("--help", OUTPUT, sentence="Print this help and exit.")
 
 

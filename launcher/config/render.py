@@ -100,8 +100,13 @@ def render_tree(values: Mapping[str, Setting], history: bool) -> str:
 
 
 def describe_overridden(value: Setting) -> list[str]:
-    """What a value replaced, a line each, newest first."""
-    return [f"{plain(old)} of {describe_origin(origin)}" for old, origin in value.replaced]
+    """The values that a value replaced, a line each, newest first; equal ones are left out."""
+    lines, above = [], value.value
+    for old, origin in value.replaced:
+        if old != above:
+            lines.append(f"{plain(old)} of {describe_origin(origin)}")
+        above = old
+    return lines
 
 
 def describe_origin(origin: Origin) -> str:

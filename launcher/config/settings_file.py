@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -13,6 +14,11 @@ from typing import Any, ClassVar
 import yaml
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
+
+_MAX_BYTES = 1 << 20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 50
+"""Bounds of a file, far above those of real settings: a few aliases can stand for billions."""
 
 
 def read_settings_file(path: Path) -> Node:
@@ -43,6 +49,7 @@ def read_settings_file(path: Path) -> Node:
 
 def _text(path: Path) -> str:
     try:
+        _check_file(path)
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -69,6 +76,19 @@ def _text(path: Path) -> str:
             where=f"--config {path}",
         )
     raise SettingsError([diagnostic])
+
+
+def _check_file(path: Path) -> None:
+    """Raises SettingsError for what cannot be read at once, or is no settings file by its size."""
+    found = path.stat()
+    problem = allowed = None
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
+    elif found.st_size > _MAX_BYTES:
+        problem = f"has {found.st_size:,} bytes, too many for settings"
+        allowed = f"at most {_MAX_BYTES:,} bytes"
+    if problem is not None:
+        raise SettingsError.of(f"{path} {problem}", where=f"--config {path}", allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,7 @@ _WORDS = {
 }
 _TEXT = "tag:yaml.org,2002:str"
 _TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
+_TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _TWO_READINGS = re.compile(r"^[-+]?0[0-9]+$")
 
 
@@ -126,6 +147,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 def parse_yaml(text: str) -> Node:
     """The document's root, None if it is empty. Raises Unreadable."""
     try:
+        _check_depth(text)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -137,7 +159,17 @@ def parse_yaml(text: str) -> Node:
         column = len(before) - before.rfind("\n")
         problem = "a control character is not allowed"
         raise Unreadable(problem, before.count("\n") + 1, column) from None
-    return Node(None, 1) if root is None else _node(root, root.start_mark, ())
+    return Node(None, 1) if root is None else _Nodes().node(root, root.start_mark, ())
+
+
+def _check_depth(text: str) -> None:
+    """Raises Unreadable for a document that is nested too deeply to be composed."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _at(_TOO_DEEP, event.start_mark)
 
 
 def parse_yaml_value(text: str) -> Any:
@@ -173,35 +205,45 @@ def parse_yaml_scalar(text: str) -> Any:
     return text
 
 
-def _node(node: Any, mark: Any, above: tuple[int, ...]) -> Node:
-    """Our node of a YAML node; `mark` is where it, or its key, begins."""
-    if node.tag not in _TAGS:
-        raise _at(f"the tag {node.tag} is not read here", node.start_mark)
-    if id(node) in above:
-        raise _at("an alias that holds itself", mark)
-    above = (*above, id(node))
-    if isinstance(node, yaml.MappingNode):
-        return Node(_mapping(node, above), mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return Node([_node(item, item.start_mark, above) for item in node.value], mark.line + 1)
-    if node.style:  # quoted, or a block of text
-        return Node(node.value, mark.line + 1)
-    try:
-        return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
-    except ValueError as error:
-        raise _at(str(error), node.start_mark) from None
+class _Nodes:
+    """Makes our nodes of those of one YAML document."""
 
+    def __init__(self) -> None:
+        self._count = 0
 
-def _mapping(node: Any, above: tuple[int, ...]) -> dict[str, Node]:
-    found: dict[str, Node] = {}
-    for key, child in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _at("a key that is not a scalar", key.start_mark)
-        if key.value in found:
-            first = found[key.value].line
-            raise _at(f"the key '{key.value}' is set twice, first in line {first}", key.start_mark)
-        found[key.value] = _node(child, key.start_mark, above)
-    return found
+    def node(self, node: Any, mark: Any, above: tuple[int, ...]) -> Node:
+        """Our node of a YAML node; `mark` is where it, or its key, begins."""
+        self._count += 1
+        if self._count > _MAX_VALUES:
+            raise _at(f"more than {_MAX_VALUES:,} values, those of aliases counted", mark)
+        if node.tag not in _TAGS:
+            raise _at(f"the tag {node.tag} is not read here", node.start_mark)
+        if id(node) in above:
+            raise _at("an alias that holds itself", mark)
+        above = (*above, id(node))
+        if isinstance(node, yaml.MappingNode):
+            return Node(self._mapping(node, above), mark.line + 1)
+        if isinstance(node, yaml.SequenceNode):
+            items = [self.node(item, item.start_mark, above) for item in node.value]
+            return Node(items, mark.line + 1)
+        if node.style:  # quoted, or a block of text
+            return Node(node.value, mark.line + 1)
+        try:
+            return Node(parse_yaml_scalar(node.value), mark.line + 1, node.value)
+        except ValueError as error:
+            raise _at(str(error), node.start_mark) from None
+
+    def _mapping(self, node: Any, above: tuple[int, ...]) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for key, child in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _at("a key that is not a scalar", key.start_mark)
+            if key.value in found:
+                first = found[key.value].line
+                problem = f"the key '{key.value}' is set twice, first in line {first}"
+                raise _at(problem, key.start_mark)
+            found[key.value] = self.node(child, key.start_mark, above)
+        return found
 
 
 def _at(problem: str, mark: Any) -> Unreadable:
@@ -214,6 +256,11 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s{}\[\],:"]+')
 
 def parse_json(text: str) -> Node:
     """The document's root. Raises Unreadable."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth > _MAX_DEPTH:
+            raise Unreadable(_TOO_DEEP, _line(token), _column(token))
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
@@ -237,11 +284,14 @@ def _json_node(
         name = json.loads(item[0])
         if name in found:
             problem = f"the key '{name}' is set twice, first in line {found[name].line}"
-            column = item.start() - item.string.rfind("\n", 0, item.start())
-            raise Unreadable(problem, _line(item), column)
+            raise Unreadable(problem, _line(item), _column(item))
         found[name] = _json_node(next(tokens), tokens, item)
     return Node(found, line)
 
 
 def _line(token: re.Match[str]) -> int:
     return token.string.count("\n", 0, token.start()) + 1
+
+
+def _column(token: re.Match[str]) -> int:
+    return token.start() - token.string.rfind("\n", 0, token.start())

@@ -11,7 +11,9 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config.errors import nearest_file
 from launcher.config.schema import config_of
+from models.base import DataError
 from models.catalog import FAMILIES, is_custom
+from models.common.data_files import check_kind
 
 _EMBEDDED = "embedded:"
 
@@ -34,15 +36,7 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
     families = [*FAMILIES] if family is None else [family]
     if path.startswith(_EMBEDDED):
         return [Match(_embedded(path, families, origin), None)]
-    if not _exists(path, origin):
-        near = nearest_file(path)
-        raise SettingsError.of(
-            f"file or folder '{path}' does not exist",
-            value=path,
-            where=origin,
-            did_you_mean=near,
-            fix=near and f"{PROGRAM} data check {near}",
-        )
+    _check_path(path, origin)
     if family is not None and is_custom(family):
         return [Match(family, None)]
     if family is not None:  # its own error is more precise
@@ -106,9 +100,25 @@ def _sets(family: str) -> Collection[str]:
     return dict.fromkeys((*own, *_formats(family).EMBEDDED))
 
 
-def _exists(path: str, origin: str) -> bool:
+def _check_path(path: str, origin: str) -> None:
+    """Raise SettingsError unless there is a file or a folder."""
+    place = Path(path).expanduser()
     try:
-        return Path(path).expanduser().exists()
+        if place.exists():
+            check_kind(place)
+            return
+    except DataError as error:
+        raise SettingsError.of(
+            error.message, value=path, where=origin, allowed=error.allowed
+        ) from error
     except OSError as error:
         message = f"'{path}' cannot be accessed: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error
+    near = nearest_file(path)
+    raise SettingsError.of(
+        f"file or folder '{path}' does not exist",
+        value=path,
+        where=origin,
+        did_you_mean=near,
+        fix=near and f"{PROGRAM} data check {near}",
+    )

@@ -90,6 +90,8 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     model, initial = deferred_init.build(task.build, world)
     built = architecture(model)
     base = base_weights.find(task, model, world)
+    if base is not None and resumed is not None:
+        base.check(resumed)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is None or base is not None:
@@ -97,8 +99,6 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     if base is not None:
         engine, facts = base.left_out(engine), {**facts, **base.facts}
     if resumed is not None:
-        if base is not None:
-            base.check(resumed)
         restore(resumed.checkpoint, engine, slots="optimizer" not in resumed.reset)
     del initial
     if not data.number and _uses_feature_cache(settings, task, model, module, engine):

@@ -21,7 +21,7 @@ _STATUSES = {
     exit_codes.FAILURE: "failed",
     exit_codes.INVALID_INPUT: "failed",
 }
-_KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s")
+_KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "estimate")
 """Keys of the result of each stage that the pipeline's result repeats."""
 
 

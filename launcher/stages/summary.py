@@ -110,7 +110,15 @@ def _stage(one: Mapping[str, Any]) -> str:
         content.append(f"peak {size(peak[kind])} on the {kind}")
     if (best := one["best"]) is not None:
         content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
-    return ", ".join([*content, duration(one["wall_s"])])
+    content.append(duration(one["wall_s"]))
+    if (estimate := one["estimate"]) is not None:
+        bound = "at least" if estimate["is_least"] else "about"
+        content.append(
+            f"all {estimate['planned_steps']:,} steps would take {bound} "
+            f"{duration(estimate['total_s'])} (estimate from {estimate['measured_steps']:,} "
+            "measured here)"
+        )
+    return ", ".join(content)
 
 
 def _last_line(outcome: PipelineResult, folder: Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+
+from models.common.data_files import first_files
 
 EPL, TABLE, RECORDING = FORMATS = (
     "EPL text (level series, with *-analyzed.txt beside them)",
@@ -23,18 +24,13 @@ def recognise(path: Path) -> str | None:
 
     Reads suffixes, and the first bytes of files with an unknown suffix.
     """
-    return next((name for _, name in recognised(path)), None)
+    return next(filter(None, map(of_file, first_files(path))), None)
 
 
-def recognised(path: Path) -> Iterator[tuple[Path, str]]:
-    """Each file at `path` in a known format, sorted by name, and its format."""
-    files = [path] if not path.is_dir() else sorted(path.rglob("*"))
-    for file in files:
-        if file.is_file() and not file.name.startswith(".") and (name := _format(file)):
-            yield file, name
-
-
-def _format(path: Path) -> str | None:
+def of_file(path: Path) -> str | None:
+    """The format of a file, by its suffix or first bytes; None if unknown. Reads the disk."""
+    if not path.is_file():
+        return None
     if name := _SUFFIXES.get(path.suffix.lower()):
         return name
     try:

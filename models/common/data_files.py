@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from models.base import DataError
+from models.common.progress import shown
 
 OnBad = Literal["stop", "skip"]
 MAX_EXAMPLES = 3
+MAX_FILES = 1_000_000
+FILES_CHECKED = 10_000
+"""Files of a folder that are looked at to recognise its format."""
+_SYSTEM_FOLDERS = tuple(map(Path, ("/dev", "/proc", "/sys")))
+"""Their files are no data, and reading some of them never ends."""
 
 
 def existing_path(path: str, allowed: str) -> Path:
@@ -20,6 +28,7 @@ def existing_path(path: str, allowed: str) -> Path:
     found = Path(path).expanduser()
     try:
         if found.exists():
+            check_kind(found)
             return found
     except OSError as error:
         raise unreadable_file(found, error) from None
@@ -30,10 +39,21 @@ def existing_path(path: str, allowed: str) -> Path:
     )
 
 
+def check_kind(path: Path) -> None:
+    """Raise DataError for a pipe or a device, and for a whole disk, before anything is read."""
+    if not path.is_file() and not path.is_dir():
+        problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
+    elif path.resolve() == Path(path.resolve().anchor):
+        problem, allowed = "is the whole disk", "a file, or a folder of data"
+    else:
+        return
+    raise DataError(f"data.path '{path}' {problem}", where=str(path.absolute()), allowed=allowed)
+
+
 def files(path: Path) -> list[Path]:
     """The file itself, or all files of a folder at any depth, without hidden ones, by name.
 
-    Raises DataError where a folder cannot be read.
+    Raises DataError where a folder cannot be read, and for too many files.
     """
     if not path.is_dir():
         return [path]
@@ -41,11 +61,45 @@ def files(path: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise unreadable_file(path, error)
 
-    found = []
-    for root, folders, names in os.walk(path, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
+    found: list[Path] = []
+    with ExitStack() as stack:
+        update = None
+        for folder, _, names in walk(path, fail):
+            found += [folder / name for name in names]
+            if update is None and len(found) > FILES_CHECKED:
+                update = stack.enter_context(shown(f"files in {path}", None))
+            if update is not None:
+                update(len(found))
+            if len(found) > MAX_FILES:
+                raise DataError(
+                    f"'{path}' has more than {MAX_FILES:,} files",
+                    where="data.path",
+                    allowed="a file, or a folder of data alone",
+                )
     return sorted(found, key=lambda file: file.as_posix())
+
+
+def walk(
+    path: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As os.walk, sorted within each folder, without hidden entries and folders of the system."""
+    start = Path(os.path.abspath(path))  # `..` is resolved, links are not
+    for root, folders, names in os.walk(start, onerror=onerror):
+        if Path(root) in _SYSTEM_FOLDERS:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = sorted(name for name in names if not name.startswith("."))
+        yield path / Path(root).relative_to(start), folders, names
+
+
+def first_files(path: Path) -> Iterator[Path]:
+    """The file itself, or the first files of a folder; lazy, so that a large folder is not walked.
+
+    Folders that cannot be read are left out.
+    """
+    found = (folder / name for folder, _, names in walk(path) for name in names)
+    return islice(found, FILES_CHECKED) if path.is_dir() else iter([path])
 
 
 def unreadable_file(path: Path, error: OSError) -> DataError:

@@ -16,6 +16,8 @@ def recognise(path: Path) -> str | None:
     if path.is_dir():
         parts = ((path / "imgs").is_dir(), (path / "split_dataset.json").is_file())
         return DOTA if any(parts) else None
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             row = json.loads(file.readline(1 << 20).decode("utf-8-sig"))

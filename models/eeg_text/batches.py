@@ -13,26 +13,66 @@ import torch
 from models.base import Batch
 from models.common.data_files import files
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
-from models.eeg_text.dataset import Features, TextSamples
+from models.eeg_text.dataset import Features, SampleRules, TextSamples, cut_windows
 
 IGNORE = -100
 """The label that the loss ignores."""
 
 
-def eeg(recordings: Sequence[np.ndarray], samples: int) -> Batch:
-    """The inputs of the encoder: eeg and eeg_mask."""
-    return dict(zip(("eeg", "eeg_mask"), _eeg(recordings, samples), strict=True))
+def eeg(recordings: Sequence[np.ndarray], rules: SampleRules) -> Batch:
+    """The inputs of the encoder: eeg and eeg_mask, or with windows as in `text`."""
+    return _input("eeg", recordings, rules)
 
 
-def _input(name: str, given: Sequence[np.ndarray | Features], samples: int) -> dict[str, Any]:
+def _input(name: str, given: Sequence[np.ndarray | Features], rules: SampleRules) -> dict[str, Any]:
     """EEG, or the cached features (`NAME_memory`), and the mask of valid samples."""
     if not isinstance(given[0], Features):
-        return dict(zip((name, f"{name}_mask"), _eeg(given, samples), strict=True))  # type: ignore[arg-type]
-    lengths = np.array([[features.samples] for features in given])  # type: ignore[union-attr]
+        if rules.windows > 1:
+            return _windows(name, given, rules)  # type: ignore[arg-type]
+        return dict(zip((name, f"{name}_mask"), _eeg(given, rules.samples), strict=True))  # type: ignore[arg-type]
+    lengths = [features.samples for features in given]  # type: ignore[union-attr]
     memory = np.stack([features.memory for features in given])  # type: ignore[union-attr]
     return {
         f"{name}_memory": torch.from_numpy(memory),
-        f"{name}_mask": torch.from_numpy(np.arange(samples) < lengths),
+        f"{name}_mask": _first(lengths, rules.samples),
+    }
+
+
+def _first(lengths: Sequence[int], samples: int) -> torch.Tensor:
+    """A mask [batch, time], bool: True for as many first samples."""
+    return torch.from_numpy(np.arange(samples) < np.array(lengths)[:, None])
+
+
+def _windows(name: str, segments: Sequence[np.ndarray], rules: SampleRules) -> dict[str, Any]:
+    """The windows of all `segments`, and how their tokens are pooled; see `text`.
+
+    A segment of n windows has the mean of n consecutive tokens as one token, so that segments of
+    any length have as many tokens as a window. With one window nothing is pooled.
+    """
+    cuts = [cut_windows(segment, rules.samples) for segment in segments]
+    most = rules.samples // TOKEN_SAMPLES
+    pool = np.full((len(segments), most, rules.windows), -1, dtype=np.int64)
+    row, lengths = 0, []
+    for own, windows in zip(pool, cuts, strict=True):
+        starts = (row + np.arange(len(windows))) * most
+        tokens = np.concatenate(
+            [
+                start + np.arange(-(-len(window) // TOKEN_SAMPLES))
+                for start, window in zip(starts, windows, strict=True)
+            ]
+        )
+        count = len(windows)
+        pooled = -(-len(tokens) // count)
+        missing = pooled * count - len(tokens)
+        own[:pooled, :count] = np.pad(tokens, (0, missing), constant_values=-1).reshape(pooled, -1)
+        lengths.append(min(sum(map(len, windows)), pooled * TOKEN_SAMPLES))
+        row += count
+    eeg, valid = _eeg([window for windows in cuts for window in windows], rules.samples)
+    return {
+        name: eeg,
+        f"{name}_windows": valid,
+        f"{name}_pool": torch.from_numpy(pool),
+        f"{name}_mask": _first(lengths, rules.samples),
     }
 
 
@@ -79,8 +119,13 @@ def masked(samples: Sequence[dict[str, Any]], length: int) -> Batch:
     return batch
 
 
-def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
+def text(samples: Sequence[dict[str, Any]], rules: SampleRules, pad: int) -> Batch:
     """eeg, eeg_mask, text_ids and labels [batch, text], units: labels.
+
+    If segments may have several windows: eeg [window, time, 105] of all segments one after the
+    other, and eeg_windows [window, time], their valid samples; eeg_pool [batch, time / 4, windows],
+    for each token of a segment the numbers of the window tokens it is the mean of, or -1; eeg_mask
+    [batch, time], in the time of these means.
 
     With cached features, eeg_memory [batch, time / 4, width] instead of eeg. In evaluation also:
     noise and other, with their masks or features; candidates [batch, candidate, text]; number
@@ -88,7 +133,7 @@ def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
     """
     labels = _rows([s["labels"] for s in samples], IGNORE)
     batch: dict[str, Any] = {
-        **_input("eeg", [s["eeg"] for s in samples], length),
+        **_input("eeg", [s["eeg"] for s in samples], rules),
         "text_ids": _rows([s["inputs"] for s in samples], pad),
         "labels": labels,
         "units": int((labels != IGNORE).sum()),
@@ -96,7 +141,7 @@ def text(samples: Sequence[dict[str, Any]], length: int, pad: int) -> Batch:
     }
     if "candidates" in samples[0]:
         for name in ("noise", "other"):
-            batch |= _input(name, [s[name] for s in samples], length)
+            batch |= _input(name, [s[name] for s in samples], rules)
         batch["candidates"] = torch.from_numpy(np.stack([s["candidates"] for s in samples]))
         batch["number"] = torch.tensor([s["number"] for s in samples])
         batch["text"] = [s["text"] for s in samples]
@@ -118,6 +163,7 @@ class TextInputs:
             "files": [] if path.startswith(_EMBEDDED) else _stamps(Path(path).expanduser()),
             "items": _items(samples),
             "samples": rules.samples,
+            "windows": rules.windows,
             "control": control,
             "seed": rules.seed,
         }
@@ -126,9 +172,8 @@ class TextInputs:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """eeg and eeg_mask."""
-        seen = [self._samples.seen(number) for number in numbers]
-        return eeg(seen, self._samples.rules.samples)
+        """See `eeg`."""
+        return eeg([self._samples.seen(number) for number in numbers], self._samples.rules)
 
 
 def _stamps(path: Path) -> list[list[str | int]]:

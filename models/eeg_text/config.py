@@ -40,6 +40,12 @@ class Size:
     vocabulary: int
     text_positions: int
     """Rows of the position table, of which BART does not use the first two."""
+    text_activation: str = "gelu"
+    """Its name in transformers."""
+    text_scales: bool = False
+    """Whether the embeddings of tokens are multiplied by √width."""
+    text_bias: bool = False
+    """Whether logits have a fixed bias, which is not trained."""
 
     @property
     def encoder(self) -> int:
@@ -107,6 +113,11 @@ class Model(Section):
     ] = None
     """Initial weights of the model: the run folder of a stage text, or a safetensors file. Default:
     random."""
+    pretrained: Annotated[
+        str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
+    ] = None
+    """Local folder of a BART in the layout of transformers: its decoder, with sizes, weights and
+    tokenizer, replaces the text decoder of the size."""
     freeze_encoder: Annotated[
         bool, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = False
@@ -120,11 +131,12 @@ class Model(Section):
     """Parts of a frozen encoder to train. top: the layers that join the ten regions."""
     recompute_regions: bool = False
     """Recompute the layers of the ten regions in the backward pass; they hold most activations."""
-    tokenizer: Annotated[str, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})] = (
-        "bpe"
-    )
+    tokenizer: Annotated[
+        str,
+        Field(json_schema_extra={"only_if": {"model.stage": ["text"], "model.pretrained": [None]}}),
+    ] = "bpe"
     """bytes, bpe (trained on the training sentences, stored in the run folder), or a local
-    tokenizer.json or its folder."""
+    tokenizer.json or its folder. With `pretrained`, the folder's own."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout of all layers."""
     word_dropout: Annotated[
@@ -147,7 +159,9 @@ class Data(Section):
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     seq_len: Annotated[int, Field(ge=64, multiple_of=TOKEN_SAMPLES)] = 800
-    """EEG samples at 500 Hz; longer segments are cropped to their center."""
+    """EEG samples at 500 Hz in a window; longer segments have several windows."""
+    windows: Annotated[int, Field(ge=1)] = 16
+    """Maximum windows per segment; longer segments are cropped to the windows in their center."""
     text_len: Annotated[
         int, Field(ge=4, json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = 128

@@ -1,9 +1,10 @@
-"""Samples of EEG segments: for masked pre-training, and with text."""
+"""Samples of EEG segments: windows for masked pre-training, and whole ones with text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from models.base import CachedFeatures, DataError, Draws
 from models.common.masked_series import draw_spans
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.noise_control import phase_randomised, random_others
-from models.eeg_text.recordings import Recordings
+from models.eeg_text.recordings import Item, Recordings
 from models.eeg_text.texts import Texts
 
 LARGEST = 10.0
@@ -27,8 +28,20 @@ class SampleRules:
     """How segments become samples."""
 
     samples: int
+    """The longest window."""
+    windows: int
+    """The most windows of a segment."""
     seed: int
     is_noise: bool
+
+    @property
+    def most(self) -> int:
+        """The most samples of a segment; longer ones are cropped."""
+        return self.samples * self.windows
+
+    def count(self, samples: int) -> int:
+        """The number of windows of a segment of `samples`."""
+        return max(1, -(-min(samples, self.most) // self.samples))
 
 
 class Features(NamedTuple):
@@ -37,7 +50,18 @@ class Features(NamedTuple):
     memory: np.ndarray
     """Hidden states [time / 4, width]."""
     samples: int
-    """Valid EEG samples."""
+    """EEG samples per window, of which the hidden states are valid."""
+
+
+def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
+    """`eeg` [time, channel] in the fewest windows of at most `samples`, of nearly equal length.
+
+    `samples` and all starts are multiples of TOKEN_SAMPLES, so windows have the tokens of `eeg`.
+    """
+    count = max(1, -(-len(eeg) // samples))
+    tokens = -(-len(eeg) // TOKEN_SAMPLES)
+    starts = [TOKEN_SAMPLES * (number * tokens // count) for number in range(count + 1)]
+    return [eeg[start:stop] for start, stop in pairwise(starts)]
 
 
 def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
@@ -54,7 +78,7 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
 
 
 class Samples:
-    """EEG of the items of one split, by index."""
+    """EEG segments of the items of one split, by index."""
 
     def __init__(self, recordings: Recordings, numbers: Sequence[int], rules: SampleRules) -> None:
         """`numbers`: the items of the split."""
@@ -65,8 +89,12 @@ class Samples:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def item(self, index: int) -> Item:
+        """The item of a sample."""
+        return self.recordings.items[self.numbers[index]]
+
     def own(self, index: int) -> np.ndarray:
-        """The recorded EEG of a sample."""
+        """The recorded EEG of a segment."""
         number = self.numbers[index]
         eeg = self.recordings.source.eeg(number)
         if not np.isfinite(eeg).all():
@@ -75,25 +103,25 @@ class Samples:
                 where=self.recordings.items[number].where,
                 allowed="finite numbers",
             )
-        return prepared(eeg, self.rules.samples)
+        return prepared(eeg, self.rules.most)
 
     def noise(self, index: int, purpose: int) -> np.ndarray:
-        """Noise with the spectrum of a sample's EEG, always the same for one `purpose`."""
+        """Noise with the spectrum of a segment, always the same for one `purpose`."""
         rng = np.random.default_rng([self.rules.seed, purpose, self.numbers[index]])
-        return prepared(phase_randomised(self.own(index), rng), self.rules.samples)
+        return prepared(phase_randomised(self.own(index), rng), self.rules.most)
 
     def given(self, index: int) -> np.ndarray:
-        """The EEG of a sample; in a noise control, noise with the spectrum of another sample.
+        """The EEG of a segment; in a noise control, noise with the spectrum of another segment.
 
-        Not of the same sample: its spectrum and length could reveal the sentence.
+        Not of the same segment: its spectrum and length could reveal the sentence.
         """
         if not self.rules.is_noise:
             return self.own(index)
         return self.noise(int(self.random_others[index]), purpose=1)
 
 
-class MaskedSamples(Samples):
-    """EEG with masked spans."""
+class MaskedSamples:
+    """Windows of EEG with masked spans, by index: all windows of all segments."""
 
     def __init__(
         self,
@@ -104,8 +132,35 @@ class MaskedSamples(Samples):
         is_training: bool,
     ) -> None:
         """If `is_training`, other spans are masked in each epoch."""
-        super().__init__(recordings, numbers, rules)
-        self.share, self.is_training = share, is_training
+        self.segments = Samples(recordings, numbers, rules)
+        self.rules, self.share, self.is_training = rules, share, is_training
+        items = (self.segments.item(segment) for segment in range(len(self.segments)))
+        self._windows = [
+            (segment, window)
+            for segment, item in enumerate(items)
+            for window in range(rules.count(item.samples))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def item(self, index: int) -> Item:
+        """The item that a window belongs to."""
+        return self.segments.item(self._windows[index][0])
+
+    def own(self, index: int) -> np.ndarray:
+        """The recorded EEG of a window."""
+        segment, window = self._windows[index]
+        return self._cut(self.segments.own(segment), window)
+
+    def given(self, index: int) -> np.ndarray:
+        """The EEG of a window; in a noise control, a window of what Samples.given gives."""
+        segment, window = self._windows[index]
+        return self._cut(self.segments.given(segment), window)
+
+    def _cut(self, eeg: np.ndarray, window: int) -> np.ndarray:
+        windows = cut_windows(eeg, self.rules.samples)
+        return windows[window % len(windows)]  # noise has the length of another segment
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         """See models/base.py: Split.
@@ -115,12 +170,12 @@ class MaskedSamples(Samples):
         target = self.own(index)
         rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
         tokens = -(-len(target) // TOKEN_SAMPLES)
-        number = self.numbers[index]
+        number = self.segments.numbers[self._windows[index][0]]
         sample = {
             "eeg": target,
             "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
-            "recorded": self.recordings.source.recorded(number),
-            "subject": self.recordings.items[number].subject,
+            "recorded": self.segments.recordings.source.recorded(number),
+            "subject": self.item(index).subject,
         }
         if self.rules.is_noise:
             sample["seen"] = self.given(index)
@@ -156,7 +211,7 @@ class TextSamples(Samples):
             return self.given(number)
         index = number - len(self)
         rng = np.random.default_rng([self.rules.seed, 2, index])
-        return prepared(phase_randomised(self.given(index), rng), self.rules.samples)
+        return prepared(phase_randomised(self.given(index), rng), self.rules.most)
 
     def _input(self, number: int) -> np.ndarray | Features:
         if self.features is None:
@@ -166,7 +221,7 @@ class TextSamples(Samples):
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
         """See models/base.py: Split."""
-        item = self.recordings.items[self.numbers[index]]
+        item = self.item(index)
         tokens = self.texts.tokens(item.group)
         inputs = tokens[:-1]
         if self.word_dropout:

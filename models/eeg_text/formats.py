@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from models.common.data_files import walk
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATLAB = b"MATLAB 5.0 MAT-file"
@@ -77,6 +78,8 @@ def of_file(path: Path) -> str | None:
         return None
     if kind.is_folder:
         return kind.name
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
@@ -91,10 +94,10 @@ def candidates(path: Path) -> list[Path]:
     if not path.is_dir() or of_file(path) is not None:
         return [path]
     found = []
-    for root, folders, names in os.walk(path):
-        visible = [Path(root, name) for name in (*folders, *names) if not name.startswith(".")]
-        found += [p for p in visible if (kind := _named(p)) and kind.is_folder == p.is_dir()]
-        folders[:] = [n for n in folders if not n.startswith(".") and not _is_recording(n)]
+    for folder, folders, names in walk(path):
+        paths = [folder / name for name in (*folders, *names)]
+        found += [p for p in paths if (kind := _named(p)) and kind.is_folder == p.is_dir()]
+        folders[:] = [name for name in folders if not _is_recording(name)]
     return sorted(found)
 
 

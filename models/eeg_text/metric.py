@@ -164,7 +164,16 @@ def encode_inputs(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[T
     valid = torch.cat([batch[f"{name}_mask"] for name in inputs])
     if f"{inputs[0]}_memory" in batch:
         return torch.cat([batch[f"{name}_memory"] for name in inputs]), valid
-    return model(torch.cat([batch[name] for name in inputs]), valid), valid
+    eeg = torch.cat([batch[name] for name in inputs])
+    if f"{inputs[0]}_pool" not in batch:
+        return model(eeg, valid), valid
+    windows = torch.cat([batch[f"{name}_windows"] for name in inputs])
+    pools, before = [], 0
+    for name in inputs:
+        pool = batch[f"{name}_pool"]
+        pools.append(torch.where(pool >= 0, pool + before, pool))
+        before += len(batch[name]) * pool.shape[1]
+    return model(eeg, windows, pool=torch.cat(pools)), valid
 
 
 @torch.no_grad()

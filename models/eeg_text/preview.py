@@ -69,7 +69,7 @@ def text_predictions(
     rows, pictures = [], []
     places = spread_positions(len(samples), SHOWN)
     for number, (place, text, read) in enumerate(zip(places, own, batch["text"], strict=True), 1):
-        item = samples.recordings.items[samples.numbers[place]]
+        item = samples.item(place)
         found, wanted = words(text), words(read)
         errors = word_errors(found, wanted) / max(1, len(wanted))
         rows.append((item.where, printable(read), text, rouge1(found, wanted), errors))
@@ -92,7 +92,7 @@ def masked_predictions(
     shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows, pictures = [], []
     for row, place in enumerate(spread_positions(len(samples), SHOWN)):
-        item = samples.recordings.items[samples.numbers[place]]
+        item = samples.item(place)
         scores = _scores(guess, batch, row)
         rows.append((item.where, item.subject, *scores))
         eeg = batch["eeg"][row].cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,16 @@ from models.eeg_text import batches, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
-from models.eeg_text.metric import MaskedMetric, TextMetric, masked_values, seen_inputs
+from models.eeg_text.metric import (
+    MaskedMetric,
+    TextMetric,
+    encode_inputs,
+    masked_values,
+    seen_inputs,
+)
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
+from models.eeg_text.pretrained import PretrainedDecoder
 from models.eeg_text.readers import files
 from models.eeg_text.recordings import Reading, Recordings
 from models.eeg_text.splits import ItemSplit, split_items
@@ -54,6 +61,7 @@ class EegTextTask:
         self.dropout, self.writes = model.dropout, model.stage == "text"
         self.path, self.control, self.on_bad = data.path, data.control, data.on_bad
         self.fraction, self.samples, self.split = data.fraction, data.seq_len, data.split
+        self.most_windows = data.windows
         # Settings without effect are not read, so that they are reported as unused.
         self.reading = Reading(data.on_bad)
         if not self.path.startswith("embedded:"):
@@ -64,8 +72,9 @@ class EegTextTask:
             self.encoder, self.start = _path(model.encoder), _path(model.start)
             self.is_frozen, self.word_dropout = model.freeze_encoder, model.word_dropout
             self.trains_top = self.is_frozen and model.unfreeze == "top"
-            self.tokenizer_word = model.tokenizer
-            self.text_len = min(data.text_len, self.size.text_context)
+            self.folder, self.text_len = _path(model.pretrained), data.text_len
+            if self.folder is None:
+                self.tokenizer_word = model.tokenizer
             self.goal, self.units = Goal("val_rouge1_gain", "max"), "tokens"
         else:
             self.encoder = self.start = None
@@ -80,8 +89,11 @@ class EegTextTask:
         check_kernel(context.attention, context.device)
         self.recordings: Recordings  # after setup, like the split of the items
         self.parts: ItemSplit
+        self.rules: SampleRules
         self._texts: Texts | None = None
-        self.loaded: str | None = None
+        self._pretrained: PretrainedDecoder | None = None
+        self.loaded: dict[str, str] = {}
+        """What initial weights were loaded, by setting."""
         self._features: Mapping[SplitName, CachedFeatures] = {}
         self._flops: float | None = None
         self._flops_cached: float | None = None
@@ -99,14 +111,31 @@ class EegTextTask:
         self.parts = split_items(recordings.items, self.split, self.fraction, share, seed, earlier)
         self.parts.save(context.folder, context.reset_data)
         self.recordings = recordings
+        self.rules = self._sample_rules()
         if self.writes:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
             splits = self.parts.groups
             train = [by_group[key] for key in splits["train"]]
-            tokenizer = build_tokenizer(
-                self.tokenizer_word, train, self.size.vocabulary, context.folder
-            )
-            self._texts = Texts(by_group, splits, tokenizer, self.text_len, context.seed)
+            tokenizer = self._tokenizer(train)
+            longest = min(self.text_len, self.size.text_context)
+            self._texts = Texts(by_group, splits, tokenizer, longest, context.seed)
+
+    def _sample_rules(self) -> SampleRules:
+        """The rules with as many windows as the longest segment needs."""
+        rules = SampleRules(
+            self.samples, self.most_windows, self.context.seed, self.control == "noise"
+        )
+        used = max(item.samples for item in self.recordings.items)
+        return replace(rules, windows=rules.count(used))
+
+    def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+        """That of the pretrained decoder, whose sizes replace ours; or one for `texts`."""
+        if self.folder is None:
+            most, folder = self.size.vocabulary, self.context.folder
+            return build_tokenizer(self.tokenizer_word, texts, most, folder)
+        self._pretrained = PretrainedDecoder(self.folder)
+        self.size = self._pretrained.size(self.size)
+        return self._pretrained.tokenizer()
 
     @property
     def texts(self) -> Texts:
@@ -122,7 +151,8 @@ class EegTextTask:
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
 
-        `model.encoder` provides the weights of the encoder, `model.start` those of the whole model.
+        `model.encoder` provides the weights of the encoder, `model.pretrained` those of the text
+        decoder, `model.start` those of the whole model.
         Raises DataError.
         """
         kernel = self.context.attention
@@ -137,21 +167,26 @@ class EegTextTask:
         if self.recomputes_regions:
             model.encoder.recompute_regions()
         if self.start is not None:
-            self.loaded = initial_weights.load("model.start", model, self.start, _START)
-        elif self.encoder is not None:
-            self.loaded = initial_weights.load(
-                "model.encoder", model, self.encoder, _ENCODER, ("encoder.",)
-            )
+            self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
+        else:
+            if self._pretrained is not None:
+                self.loaded["pretrained"] = self._pretrained.load(model.decoder)
+            if self.encoder is not None:
+                self.loaded["encoder"] = initial_weights.load(
+                    "model.encoder", model, self.encoder, _ENCODER, ("encoder.",)
+                )
         if self.is_frozen:
             model.freeze_encoder(self.trains_top)
-        self._flops = flops_per_sample(model, tokens, self.texts.mean_length)
-        self._flops_cached = flops_per_sample(model, tokens, self.texts.mean_length, True)
+        counts = [self.rules.count(item.samples) for item in self.recordings.items]
+        length, windows = self.texts.mean_length, sum(counts) / len(counts)
+        self._flops = flops_per_sample(model, tokens, length, windows=windows)
+        self._flops_cached = flops_per_sample(model, tokens, length, is_cached=True)
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
         """The samples of a split."""
-        rules = SampleRules(self.samples, self.context.seed, self.control == "noise")
-        numbers, is_training = self.parts.numbers[split], split == "train"
+        rules, is_training = self.rules, split == "train"
+        numbers = self.parts.numbers[split]
         if not self.writes:
             return MaskedSamples(self.recordings, numbers, rules, self.mask_share, is_training)
         dropout = self.word_dropout if is_training else 0.0
@@ -175,8 +210,8 @@ class EegTextTask:
 
     def encode(self, model: Module, batch: Batch) -> dict[str, Tensor]:
         """memory [input, time / 4, width], and samples [input], the number of valid samples."""
-        valid = batch["eeg_mask"]
-        return {"memory": model(batch["eeg"], valid), "samples": valid.sum(1)}
+        memory, valid = encode_inputs(model, batch, ["eeg"])
+        return {"memory": memory, "samples": valid.sum(1)}
 
     def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
         """See models/base.py: HasFrozenEncoder."""
@@ -186,7 +221,7 @@ class EegTextTask:
     def collate(self, samples: Sequence[Any]) -> Batch:
         """See batches.text and batches.masked."""
         if self.writes:
-            return batches.text(samples, self.samples, self.tokenizer.pad)
+            return batches.text(samples, self.rules, self.tokenizer.pad)
         return batches.masked(samples, self.samples)
 
     def num_units(self, batch: Batch) -> int:
@@ -199,7 +234,8 @@ class EegTextTask:
             guess = model(*seen_inputs(batch), batch["mask_target"]).float()
             return Loss(((guess - batch["eeg"]).square() * masked_values(batch)).sum(), {})
         eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
-        logits = model(eeg, batch["eeg_mask"], batch["text_ids"], memory=memory).float()
+        valid, pool = batch.get("eeg_windows", batch["eeg_mask"]), batch.get("eeg_pool")
+        logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
         targets = batch["labels"].flatten()
         nats = F.cross_entropy(
             logits.flatten(0, 1), targets, ignore_index=batches.IGNORE, reduction="sum"
@@ -239,7 +275,7 @@ class EegTextTask:
         numbers = sorted({0, len(samples) // 2, len(samples) - 1})
         pictures = []
         for index in numbers:
-            item = self.recordings.items[samples.numbers[index]]
+            item = samples.item(index)
             title = item.text or item.group
             caption = f"{item.where}, reader {item.subject}: {title}"
             name, eeg = f"eeg-{index}", samples.given(index)
@@ -247,9 +283,8 @@ class EegTextTask:
         return pictures
 
     def facts(self) -> Mapping[str, Any]:
-        facts = DataFacts(self.recordings, self.parts, self.samples, self._texts, self.control)
-        loaded = {} if self.loaded is None else {"start" if self.start else "encoder": self.loaded}
-        return facts.facts() | loaded | ({"feature_cache": "kept"} if self._features else {})
+        facts = DataFacts(self.recordings, self.parts, self.rules, self._texts, self.control)
+        return facts.facts() | self.loaded | ({"feature_cache": "kept"} if self._features else {})
 
 
 def _path(text: str | None) -> Path | None:
@@ -265,8 +300,7 @@ class DataFacts:
 
     recordings: Recordings
     parts: ItemSplit
-    samples: int
-    """EEG samples of the longest segment."""
+    rules: SampleRules
     texts: Texts | None
     control: str
 
@@ -274,18 +308,20 @@ class DataFacts:
         """Counts, splits, what was left out; in a noise control the bounds of chance."""
         items = self.recordings.items
         times = [item.samples for item in items]
-        kept = sum(min(time, self.samples) for time in times) / sum(times)
+        kept = sum(min(time, self.rules.most) for time in times) / sum(times)
         facts: dict[str, Any] = {
             "source": self.recordings.name,
             "format": self.recordings.form,
             "unit": self.recordings.unit,
             "groups": {name: len(self.parts.groups[name]) for name in SPLITS},
-            "samples": {name: len(self.parts.numbers[name]) for name in SPLITS},
+            "samples": {name: self._samples(self.parts.numbers[name]) for name in SPLITS},
             "readers": len({item.subject for item in items}),
             "time_kept": round(kept, 4),
             **{name: count for name, count in self.recordings.left_out.items() if count},
             **self.recordings.notes,
         }
+        if self.rules.windows > 1:
+            facts["windows"] = f"up to {self.rules.windows} per segment"
         if self.texts is not None:
             facts["tokenizer"] = self.texts.tokenizer.name
             facts["candidates"] = self.texts.candidate_count
@@ -293,6 +329,12 @@ class DataFacts:
         if self.control == "noise":
             facts["control"] = self._control()
         return facts
+
+    def _samples(self, numbers: Sequence[int]) -> int:
+        """Segments; without text their windows, each of which is a sample."""
+        if self.texts is not None:
+            return len(numbers)
+        return sum(self.rules.count(self.recordings.items[n].samples) for n in numbers)
 
     def _control(self) -> dict[str, dict[str, float]]:
         """For each metric, the bounds outside which the noise control reports a leak."""

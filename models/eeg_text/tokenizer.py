@@ -54,9 +54,10 @@ class BpeTokenizer:
         inner.encode_special_tokens = True  # otherwise a text that contains </s> would end there
         self.inner, self.name = inner, name
         self.size = max(inner.get_vocab().values()) + 1
-        self.pad, self.start, self.end, self.hidden = map(self._special, (PAD, START, END, HIDDEN))
+        self.pad, self.start, self.end, self.hidden = map(self._find, (PAD, START, END, HIDDEN))
+        self._specials = {self.pad, self.start, self.end, self.hidden}
 
-    def _special(self, token: str) -> int:
+    def _find(self, token: str) -> int:
         number = self.inner.token_to_id(token)
         if number is None:
             raise DataError(
@@ -70,8 +71,7 @@ class BpeTokenizer:
         return list(self.inner.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        special = {self.pad, self.start, self.end, self.hidden}
-        kept = [t for t in truncate_at(tokens, self.end) if t not in special]
+        kept = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
         return str(self.inner.decode(kept, skip_special_tokens=False))
 
 

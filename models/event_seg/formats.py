@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from models.common.data_files import first_files
+
 FORMATS = (
     "MVSEC HDF5 with davis/left/events and image_raw",
     "Prophesee RAW EVT 2.0",
@@ -23,9 +25,9 @@ def recognise(path: Path) -> str | None:
     Reads the first bytes of files.
     """
     if path.is_dir():
-        found = (recognise(file) for file in sorted(path.rglob("*")) if file.is_file())
+        found = map(recognise, first_files(path))
         return next((name for name in found if name is not None), None)
-    if path.name.endswith(COMPANION_SUFFIXES):
+    if path.name.endswith(COMPANION_SUFFIXES) or not path.is_file():
         return None
     try:
         with path.open("rb") as file:

@@ -39,9 +39,8 @@ def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] =
         return from_records(path, read_conversations())
     if path.startswith("embedded:"):
         raise unknown_embedded(path, EMBEDDED)
-    requests, answered = (None if p is None else Path(p).expanduser() for p in (path, answers))
-    assert requests is not None
-    return read_corpus(requests, answered, on_bad, declared_columns(columns))
+    answered = None if answers is None else Path(answers).expanduser()
+    return read_corpus(Path(path).expanduser(), answered, on_bad, declared_columns(columns))
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from models.base import DataError
+from models.common.data_files import first_files
 from models.language.readers.columns import NAMES, columns_in
 from models.language.readers.text_file import FORMATS, SUFFIXES, TextFile, file_kind
 
@@ -33,21 +32,16 @@ def recognise(path: Path) -> str | None:
     numbers, are not recognised.
     """
     if not path.is_dir():
-        return _format(path) if path.is_file() else None
-    files = list(islice(_files(path), FILES_CHECKED))
+        return _format(path)
+    files = list(islice(first_files(path), FILES_CHECKED))
     known = (file for file in files if file.suffix.lower() in SUFFIXES)
     found = [found_format for file in known if (found_format := _format(file))]
     return found[0] if found and 2 * len(found) >= len(files) else None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Visible files, sorted within each folder; lazy, so that a large folder is not walked."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
-
-
 def _format(file: Path) -> str | None:
+    if not file.is_file():
+        return None
     try:
         head = next(TextFile(file).chunks(_HEAD))
     except (DataError, OSError):

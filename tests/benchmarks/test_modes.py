@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from benchmarks import modes
@@ -9,7 +11,9 @@ from benchmarks.figures import load_rows, save_rows
 from benchmarks.modes import Row, commands, run, table
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
+from launcher.config.provenance import Resolved
 from models.catalog import FAMILIES
+from scripts.stated import STATED
 
 ROWS = [
     Row("abr:tiny", "fast", "total_time", {"at_most": 0.34}, 0.25, True, None, "a"),
@@ -39,14 +43,45 @@ def test_every_family_is_checked_against_its_promises():
     assert set(modes.COMPARISONS) == set(FAMILIES)
 
 
-@pytest.mark.parametrize("family", modes.COMPARISONS)
-def test_evaluations_are_on_where_a_promise_counts_them(family, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    candidates = decide(read(["compare", *modes.COMPARISONS[family]])).candidates
-    runs = [run for c in candidates for run in (c.stages.values() if c.stages else [c.resolved])]
+TIMES = {"epoch_time", "total_time", "time_to_metric", "metric"}
+PEAKS = {"peak_memory", "device_peak", "host_peak", "device_peak_bytes", "host_peak_bytes"}
+"""Measures that an evaluation is part of."""
+
+
+def compared(arguments: Sequence[str]) -> list[Resolved]:
+    """The runs of a comparison."""
+    candidates = decide(read(["compare", *arguments])).candidates
+    return [run for one in candidates for run in (one.stages or {"": one.resolved}).values()]
+
+
+def switched_off(arguments: Sequence[str]) -> set[str]:
+    """What the runs of a comparison promise, and its arguments keep from being measured."""
+    runs = compared(arguments)
     promised = {measure for run in runs for measure in run.promises}
-    if promised & {"epoch_time", "total_time", "time_to_metric", "metric"}:
-        assert all(run.values["eval.last"].value is True for run in runs)
+    evaluates = all(run.values["eval.last"].value is True for run in runs)
+    hidden = set() if evaluates else promised & (TIMES | PEAKS)
+    return hidden | (promised & {"time_to_metric"} if "--until" not in arguments else set())
+
+
+@pytest.mark.parametrize("family", modes.COMPARISONS)
+def test_a_benchmark_switches_nothing_off_that_a_promise_measures(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert switched_off(modes.COMPARISONS[family]) == set()
+
+
+def test_a_promise_that_is_not_measured_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lite = ["--model", "event_seg", "--modes", "lite", "--set", "eval.last=false"]
+    assert "epoch_time" in switched_off(lite)
+    assert "peak_memory" in switched_off(lite)
+    assert "time_to_metric" in switched_off(["--model", "abr", "--modes", "fast"])
+
+
+@pytest.mark.parametrize("family", modes.COMPARISONS)
+def test_a_benchmark_runs_every_mode_of_which_an_original_states_a_promise(family):
+    stated = {one.mode for one in STATED if one.model.partition(":")[0] == family and one.promises}
+    arguments = modes.COMPARISONS[family]
+    assert stated <= set(arguments[arguments.index("--modes") + 1].split(","))
 
 
 @pytest.mark.slow

@@ -119,6 +119,21 @@ def test_promises_of_family_and_mode_add_up():
     assert "device_peak_bytes" not in tiny
 
 
+@pytest.mark.parametrize(
+    ("stage", "weights", "gib"),
+    [
+        ("encoder", "model.encoder=null", 4),
+        ("text", "model.encoder=runs/encoder", 8),
+        ("top", "model.start=runs/text", 8),
+        ("whole", "model.start=runs/text", 8),
+    ],
+)
+def test_stages_of_eeg_text_promise_the_memory_of_a_pc(stage, weights, gib):
+    promises = resolved(f"stages=[{stage}]", weights, model="eeg_text", mode="staged").promises
+    limit = {"at_most": gib * 2**30}
+    assert promises["host_peak_bytes"] == promises["device_peak_bytes"] == limit
+
+
 @pytest.mark.parametrize("path", sorted(presets.FOLDER.rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_file_names_a_schema_that_is_there(path):
     first = path.read_text().splitlines()[0]

@@ -1,6 +1,7 @@
 """`data check` prints findings and writes a page with pictures; invalid data exits with 2."""
 
 import json
+import os
 
 import pytest
 
@@ -178,3 +179,13 @@ def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, argumen
 def test_a_misspelt_subcommand_is_an_error(capsys):
     assert main(["data", "chekc", "mine.jsonl"]) == 2
     assert "  fix           python -m launcher data check\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("place", "problem"), [("/", "is the whole disk"), ("pipe", "regular")])
+def test_what_holds_no_data_is_refused_before_it_is_read(
+    place, problem, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    assert main(["data", "check", place]) == 2
+    assert problem in capsys.readouterr().err

@@ -91,6 +91,6 @@ def test_unknown_options_and_settings_are_reported_together(capsys):
 
 
 def test_an_unknown_key_is_an_error_with_the_nearest_match(capsys):
-    for key in ("optim.ler", "learning_rate"):
+    for key in ("optim.ler", "learning_rate", "lr", "train.lr"):
         assert main(["explain", key]) == 2
         assert "fix           python -m launcher explain optim.lr\n" in capsys.readouterr().err

@@ -1,10 +1,12 @@
 """`launcher.train`: the same run from Python, with a result instead of an exit code."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 import launcher
-from launcher.api import RunError
-from launcher.base.diagnostics import SettingsError
 from tests.runs.conftest import REQUESTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +71,7 @@ def test_settings_may_come_from_files_and_single_values_win(here):
 
 
 def test_invalid_arguments_raise_with_the_text_of_the_command_line(here):
-    with pytest.raises(SettingsError, match="unknown mode 'fsat'") as wrong:
+    with pytest.raises(launcher.SettingsError, match="unknown mode 'fsat'") as wrong:
         launcher.train(mode="fsat", settings={"optim.rl": 1})
     assert "unknown setting 'optim.rl'" in str(wrong.value)
     assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
@@ -77,12 +79,37 @@ def test_invalid_arguments_raise_with_the_text_of_the_command_line(here):
 
 def test_wrong_data_raises_and_leaves_nothing(here):
     (here / "mine.jsonl").write_text("")
-    with pytest.raises(SettingsError, match=r"'mine\.jsonl' is empty"):
+    with pytest.raises(launcher.SettingsError, match=r"'mine\.jsonl' is empty"):
         launcher.train(model="language:tiny", settings=TINY, console=False)
     assert [path.name for path in here.iterdir()] == ["mine.jsonl"]
 
 
 def test_a_run_that_fails_raises_with_its_reason(here):
     broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
-    with pytest.raises(RunError, match=r"not finite|infinite|NaN|nan"):
+    with pytest.raises(launcher.RunError, match=r"not finite|infinite|NaN|nan"):
         launcher.train(model="language:tiny", settings=broken, console=False)
+
+
+LOOP = """
+import launcher
+
+for out in ("first", "second"):
+    launcher.train(model="language:tiny", settings={"data.path": "mine.jsonl"}, out=out)
+"""
+
+
+def test_ctrl_c_saves_the_run_and_ends_a_loop_of_runs(here):
+    (here / "loop.py").write_text(LOOP)
+    loop = [sys.executable, "-u", "loop.py"]
+    with subprocess.Popen(
+        loop, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("step"):
+                running.send_signal(signal.SIGINT)
+                break
+        rest = running.stdout.read()
+    assert rest.rstrip().endswith("KeyboardInterrupt")
+    assert (here / "first" / "last").exists()
+    assert not (here / "second").exists()

@@ -113,3 +113,19 @@ def test_the_second_stage_resumes_elsewhere_after_the_first(home, staged_run, tm
     assert done.returncode == 0, done.stderr
     here, there = weights(tmp_path / "y"), weights(staged_run[0] / "2-text")
     assert all(here[name].equal(there[name]) for name in there)
+
+
+def test_segments_of_several_windows_train_equally_with_cached_features(home, staged_run):
+    args = (*STAGED, "--stage", "text", "--from", "x", *SHORT, "--set", "data.seq_len=160")
+    args += ("--set", "optim.name=adamw")
+    sharded = ("--nproc", "2", "--engine", "fsdp", "--set", "feature_cache.mode=off")
+    found = []
+    for out, more in (("cached", ()), ("sharded", sharded)):
+        done = Program(home)(*args, *more, "--out", out, timeout=300)
+        assert done.returncode == 0, done.stderr
+        facts = result(home / out)["data"]
+        assert (facts["windows"], facts["time_kept"]) == ("up to 3 per segment", 1.0)
+        assert facts.get("feature_cache") == (None if more else "kept")
+        lines = (home / out / "metrics.jsonl").read_text().splitlines()
+        found.append([line["loss"] for line in map(json.loads, lines) if "loss" in line])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

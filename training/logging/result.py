@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from training.callbacks.base import Callback, Outcome, RunInfo
+from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step
 from training.logging.metrics import ResourceUsage, usage_fields
+from training.logging.progress import Progress
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError
 from training.train_plan import TrainPlan
@@ -29,28 +33,72 @@ class ResultWriter(Callback):
         storage: Storage,
         usage: ResourceUsage | None = None,
         job_summary: JobSummary = single_process,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`job_summary` gives, at the end, the numbers of all generations of the job."""
         self._about = about
         self._storage = storage
         self._usage = usage or ResourceUsage()
         self._job_summary = job_summary
-        self._world_size = 1
+        self._now = now
+        self._train_plan: TrainPlan | None = None
+        self._progress: Progress | None = None
+        """Towards the end of the whole training plan, where `stop.after` ends the run earlier."""
 
     def start(self, train_plan: TrainPlan) -> None:
-        """Note the number of processes."""
-        self._world_size = train_plan.world_size
+        """Note the training plan."""
+        self._train_plan = train_plan
+        self._progress = Progress(replace(train_plan, stop_after=None), self._now)
+
+    def step(self, step: Step) -> Action:
+        """Measure the step."""
+        assert self._progress is not None
+        self._progress.stepped(step.step)
+        return Action.NOTHING
+
+    def evaluated(self, result: EvalResult) -> Action:
+        """Measure the evaluation."""
+        assert self._progress is not None
+        self._progress.evaluated()
+        return Action.NOTHING
+
+    def saved(self, folder: Path, step: int) -> None:
+        """Measure the save."""
+        assert self._progress is not None
+        self._progress.saved(step)
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError, unless the run has failed already."""
         try:
-            content = _content(self._about, self._world_size, outcome)
+            size = 1 if self._train_plan is None else self._train_plan.world_size
+            content = _content(self._about, size, outcome)
+            content["estimate"] = self._estimate(outcome)
             content["machine"] = usage_fields(self._usage.highest)
             content |= self._job_summary()
             self._storage.atomic_write(NAME, encode_bytes(content, indent=2) + b"\n")
         except OSError as error:
             if outcome.status != "failed":
                 raise StorageError(self._storage.path / NAME, error) from error
+
+    def _estimate(self, outcome: Outcome) -> dict[str, Any] | None:
+        """The duration of the whole training plan, from the steps measured here.
+
+        None: the run ended by itself, or too few steps were measured.
+        """
+        plan, progress = self._train_plan, self._progress
+        if plan is None or progress is None or outcome.steps >= plan.total_steps:
+            return None
+        if outcome.status == "completed" and plan.stop_after is None:
+            return None
+        position = progress.position()
+        if position.remaining_s is None:
+            return None
+        return {
+            "total_s": outcome.wall_s + position.remaining_s,
+            "is_least": position.remaining_is_least,
+            "planned_steps": plan.total_steps,
+            "measured_steps": position.step - plan.first_step - 1,  # not the first; see Progress
+        }
 
 
 def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any]:

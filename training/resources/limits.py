@@ -11,7 +11,7 @@ from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
     from training.resources.monitor import Reading, ResourceMonitor
-    from training.settings import Limits
+    from training.settings import Critical, Limits
 
 WARNINGS = 3
 """Readings in a row over a limit that count as a critical one."""
@@ -56,13 +56,8 @@ class LimitEnforcer(Callback):
     """
 
     def __init__(self, limits: Limits, monitor: ResourceMonitor, emit: Emit) -> None:
-        critical = limits.critical
-        self._limits = _by_resource(
-            limits.ram, limits.swap, limits.gpu, limits.cpu, None, limits.temperature
-        )
-        self._critical = _by_resource(
-            critical.ram, critical.swap, critical.gpu, None, critical.disk, critical.temperature
-        )
+        self._limits = _without(_by_resource(limits), ["disk"])
+        self._critical = _by_resource(limits.critical)
         self._disk: float | None = limits.disk
         """Reported once; None: reported already."""
         self._monitor = monitor
@@ -210,16 +205,9 @@ class _Incident:
         return Action.NOTHING
 
 
-def _by_resource(
-    ram: float | None,
-    swap: float | None,
-    gpu: float | None,
-    cpu: float | None,
-    disk: float | None,
-    temperature: float | None,
-) -> dict[str, float]:
-    limits = zip(RESOURCES, (ram, swap, gpu, cpu, disk, temperature), strict=True)
-    return {name: limit for name, limit in limits if limit is not None}
+def _by_resource(limits: Limits | Critical) -> dict[str, float]:
+    found = {name: getattr(limits, name, None) for name in RESOURCES}  # CPU use has no critical one
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -140,7 +140,12 @@ def _missing(
 
 
 def _nearest(facts: Sequence[str], free: Sequence[str]) -> dict[str, str]:
-    """For each of `facts` the `free` column with the most similar name; missing: none is."""
+    """For each of `facts` the `free` column with the most similar name; missing: none is.
+
+    A single column for a single fact needs no similar name.
+    """
+    if len(facts) == len(free) == 1:
+        return {free[0]: facts[0]}
     folded = {_fold(name): name for name in free}
     near: dict[str, str] = {}
     for meaning in facts:

@@ -10,7 +10,7 @@ from models.abr.readers import epl, recordings, table
 from models.abr.responses import Responses, Row, collect
 from models.base import DataError
 from models.common.columns import declared_columns
-from models.common.data_files import BadRecords, OnBad, existing_path, unknown_format
+from models.common.data_files import BadRecords, OnBad, existing_path, files, unknown_format
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
 _ORIGINS = {
@@ -35,7 +35,7 @@ def read_responses(
     root = existing_path(
         path, "a file or folder of responses, embedded:patients, embedded:few-patients"
     )
-    found = list(formats.recognised(root))
+    found = [(file, name) for file in files(root) if (name := formats.of_file(file))]
     if not found:
         raise unknown_format(root, formats.FORMATS)
     names = list(dict.fromkeys(name for _, name in found))

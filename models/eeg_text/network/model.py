@@ -34,22 +34,37 @@ class EegText(HasFrozenParts):
         valid: Tensor,
         ids: Tensor | None = None,
         memory: Tensor | None = None,
+        pool: Tensor | None = None,
     ) -> Tensor:
         """Logits [batch, text, vocabulary] of the token after each of `ids` [batch, text].
 
         `eeg` [batch, time, 105] counts where `valid` [batch, time] is True. Without `ids`, returns
-        the encoder output [batch, time / 4, width]; given as `memory`, it replaces `eeg`.
+        the encoder output [batch, time / 4, width]; given as `memory`, it replaces `eeg`. With
+        `pool`, `eeg` and `valid` are windows, and the output is pooled; see `pooled`.
         """
+        tokens = valid[:, ::TOKEN_SAMPLES]
         if memory is None:
             assert eeg is not None, "eeg or memory"
             memory = self.encoder(eeg, valid)
+            if pool is not None:
+                memory, tokens = pooled(memory, pool), (pool >= 0).any(2)
         if ids is None:
             return memory
-        return self.decoder(memory, valid[:, ::TOKEN_SAMPLES], ids)
+        return self.decoder(memory, tokens, ids)
 
     def blocks(self) -> list[nn.Module]:
         """All transformer layers, in order."""
         return [*self.encoder.blocks(), *self.decoder.text.layers]
+
+
+def pooled(states: Tensor, pool: Tensor) -> Tensor:
+    """Means [batch, token, width] of `states` [window, token, width]; 0 for an empty mean.
+
+    `pool` [batch, token, windows]: the numbers of their tokens, counted over all windows, or -1.
+    """
+    present = pool >= 0
+    chosen = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
+    return chosen.sum(2) / present.sum(2, keepdim=True).clamp(min=1).to(states.dtype)
 
 
 class MaskedEeg(nn.Module):
@@ -78,8 +93,12 @@ _READS_EEG = ("bridge", "encoder_attn.k_proj", "encoder_attn.v_proj")
 """Layers of the decoder that process EEG tokens."""
 
 
-def flops_per_sample(model: nn.Module, tokens: int, text: float, is_cached: bool = False) -> float:
+def flops_per_sample(
+    model: nn.Module, tokens: int, text: float, is_cached: bool = False, windows: float = 1
+) -> float:
     """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
+
+    The encoder processes `windows` of `tokens` each.
 
     Six per weight and token, and 12·d·T² for attention over T tokens of EEG; attention over the
     few text tokens is left out. A third of that for frozen weights; nothing for the encoder if
@@ -87,11 +106,13 @@ def flops_per_sample(model: nn.Module, tokens: int, text: float, is_cached: bool
     """
     total = 0.0
     for name, module in model.named_modules():
-        if is_cached and name.startswith("encoder."):
+        in_encoder = name.startswith("encoder.")
+        if is_cached and in_encoder:
             continue
+        times = windows if in_encoder else 1
         if isinstance(module, SelfAttention):
             each = 12.0 if module.out_proj.weight.requires_grad else 4.0
-            total += each * module.out_proj.in_features * tokens**2
+            total += times * each * module.out_proj.in_features * tokens**2
         if not isinstance(module, nn.Linear | nn.Conv1d):
             continue
         positions = float(tokens)
@@ -100,7 +121,7 @@ def flops_per_sample(model: nn.Module, tokens: int, text: float, is_cached: bool
         elif name.startswith("decoder.") and not name.endswith(_READS_EEG):
             positions = text
         each = 6.0 if module.weight.requires_grad else 2.0
-        total += each * module.weight.numel() * positions
+        total += times * each * module.weight.numel() * positions
     return total
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +68,10 @@ def read(path: Path, reading: Reading) -> Recordings:
     if reading.texts is not None:
         texts = tables.pairs(Path(reading.texts).expanduser(), "data.texts", "events to sentences")
     forms = {p: formats.of_file(p) for p in formats.candidates(path)}
-    paths = _first_parts([p for p, form in forms.items() if form in formats.RECORDED])
+    later = _later_parts(p for p, form in forms.items() if form == formats.FIF)
+    paths = [
+        p for p, form in forms.items() if form in formats.RECORDED and p.resolve() not in later
+    ]
     files: list[tuple[Path, ChannelPicks]] = []
     segments: list[Segment] = []
     bad_records = BadRecords("recordings and segments")
@@ -101,14 +104,13 @@ def read(path: Path, reading: Reading) -> Recordings:
     return Recordings(str(path), form, UNIT, items, source, Counter(bad=skipped), notes)
 
 
-def _first_parts(paths: list[Path]) -> list[Path]:
-    """`paths` without the later parts of split FIF recordings; MNE reads them with the first."""
+def _later_parts(fif_files: Iterable[Path]) -> set[Path]:
+    """The later parts of split recordings; MNE reads them with the first."""
     parts: set[Path] = set()
-    for path in paths:
-        if formats.of_file(path) == formats.FIF:
-            with suppress(DataError):  # reading it reports that
-                parts.update(part.resolve() for part in raw.later_parts(path))
-    return [path for path in paths if path.resolve() not in parts]
+    for path in fif_files:
+        with suppress(DataError):  # reading it reports that
+            parts.update(part.resolve() for part in raw.later_parts(path))
+    return parts
 
 
 def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:

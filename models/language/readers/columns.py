@@ -113,11 +113,9 @@ class RowReader:
                 return
         else:
             assert columns.request and columns.answer
-            request, answer = row[columns.request], row[columns.answer]
-            problem = _problem("request", request) or _problem("answer", answer)
+            turns, problem = _exchange(row[columns.request], row[columns.answer])
             if context := _optional(row, columns.context):
-                request = f"{request}\n\n{context}"
-            turns = (Turn("user", request), Turn("assistant", answer))
+                turns = (Turn("user", f"{row[columns.request]}\n\n{context}"), *turns[1:])
         if problem:
             self._bad_records.add(where, problem)
             return
@@ -128,15 +126,22 @@ def pair(
     request: object, answer: object, where: str, bad_records: BadRecords
 ) -> Conversation | None:
     """Conversation of one request and one answer; None and a reported row if either is invalid."""
-    if problem := _problem("request", request) or _problem("answer", answer):
+    turns, problem = _exchange(request, answer)
+    if problem:
         bad_records.add(where, problem)
         return None
-    return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
+    return Conversation(turns, where)
 
 
 def _optional(row: Mapping[str, Any], column: str | None) -> str:
     value = row[column] if column else None
     return value if isinstance(value, str) and value.strip() else ""
+
+
+def _exchange(request: object, answer: object) -> tuple[tuple[Turn, ...], str | None]:
+    """The turns of a request and its answer, and what is wrong with them."""
+    problem = _problem("request", request) or _problem("answer", answer)
+    return (Turn("user", str(request)), Turn("assistant", str(answer))), problem
 
 
 def _problem(name: str, value: object) -> str | None:

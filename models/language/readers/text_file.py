@@ -42,12 +42,6 @@ def find_files(path: Path) -> tuple[list[Path], int]:
     """
     allowed = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
     if not data_files.existing_path(str(path), allowed).is_dir():
-        if not path.is_file():
-            raise DataError(
-                f"data.path '{path}' is not a regular file",
-                where=str(path.absolute()),
-                allowed="a file on disk, not a pipe or a device",
-            )
         return [path], 0
     files = data_files.files(path)
     chosen = [file for file in files if file.suffix.lower() in SUFFIXES]

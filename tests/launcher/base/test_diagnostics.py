@@ -388,16 +388,6 @@ error: engine.nproc 0 is out of range
 """,
     ),
     (
-        {"nproc": "9"},
-        """
-error: engine.nproc 9 is more than the 2 cores of this machine
-  where         --nproc 9
-  allowed       1 to 2
-  did you mean  2
-  fix           --nproc 2
-""",
-    ),
-    (
         {"nproc": "8", "machine": SERVER},
         """
 error: engine.nproc 8 is more than the 4 GPUs of this machine

@@ -1,5 +1,6 @@
 """Parsing of command lines, their errors, and help."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import render
 from launcher.cli.parser import read
+from launcher.config.command_line import RUN
 from launcher.config.options import OPTIONS
 
 
@@ -50,8 +52,7 @@ def test_a_mode_has_an_option_of_its_name(mode):
 
 def test_the_later_of_two_same_options_wins():
     assert args("--lr 1 --lr 2").options["optim.lr"] == ("--lr", "2")
-    assert args("--fast --mode lite").mode == "lite"
-    assert args("--mode lite --fast").mode == "fast"
+    assert args("--mode fast --mode lite").mode == "lite"
 
 
 def test_files_and_single_settings_keep_their_order():
@@ -85,7 +86,7 @@ def test_an_unknown_option_is_an_error_with_the_nearest_match():
     assert diagnostics("--epohcs 3").splitlines() == [
         "error: unknown option '--epohcs'",
         "  where         command line: --epohcs",
-        f"  allowed       {len(OPTIONS) + 1} options; see  python -m launcher --help",
+        f"  allowed       {len(RUN.options) + 1} options; see  python -m launcher --help",
         "  did you mean  --epochs",
         "  fix           --epochs 3",
     ]
@@ -175,8 +176,19 @@ def test_help_lists_commands_options_modes_layers_and_exit_codes(capsys):
     assert "ultra-fast" in printed
 
 
-def test_help_of_an_unknown_command_is_an_error(capsys):
-    assert main(["lits", "--help"]) == 2
+@pytest.mark.parametrize(
+    ("line", "same"), [("help", "--help"), ("help run", "--help"), ("help resume", "resume --help")]
+)
+def test_help_takes_a_command(line, same, capsys):
+    assert main(line.split()) == 0
+    printed = capsys.readouterr().out
+    main(same.split())
+    assert printed == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["lits --help", "help lits"])
+def test_help_of_an_unknown_command_is_an_error(line, capsys):
+    assert main(line.split()) == 2
     assert "unknown command 'lits'" in capsys.readouterr().err
 
 
@@ -191,3 +203,25 @@ def test_a_command_has_some_options_of_run_and_some_of_its_own():
     assert command_line.diagnostics == []
     assert command_line.values == {"--format": "hf", "--checkpoint": "best"}
     assert command_line.out == Path("there")
+
+
+def test_the_version_of_the_program_and_of_each_library_is_printed(capsys):
+    assert main(["--version"]) == 0
+    printed = dict(part.split(" ", 1) for part in capsys.readouterr().out.strip().split(", "))
+    assert list(printed) == ["python", "gearshift", "torch", "deepspeed", "fairscale"]
+    assert printed["torch"] == version("torch")
+
+
+@pytest.mark.parametrize("line", ["--fast --lite", "--mode fast --lite", "--lite --mode fast"])
+def test_two_modes_are_an_error(line):
+    assert "mode is set twice" in diagnostics(line)
+
+
+def test_two_options_may_select_one_mode():
+    assert args("--fast --mode fast").mode == "fast"
+
+
+@pytest.mark.parametrize("line", [["resume", ""], ["--resume", ""], ["--out="]])
+def test_an_empty_value_is_an_error(line, capsys):
+    assert main([*line, "--dry-run"]) == 2
+    assert "an empty value" in capsys.readouterr().err

@@ -157,9 +157,16 @@ def test_epochs_set_by_the_user_lift_the_step_limit_of_the_size():
     assert resolved(epochs="3", max_steps="7").settings.train.max_steps == 7
 
 
-@pytest.mark.parametrize(("machine", "most"), [(LAPTOP, 2), (SERVER, 4)])
-def test_more_processes_than_cores_or_gpus_are_refused(machine, most):
-    assert resolved(machine=machine, nproc=str(most)).nproc == most
+def test_more_processes_than_gpus_are_refused():
+    assert resolved(machine=SERVER, nproc="4").nproc == 4
     with pytest.raises(SettingsError) as raised:
-        resolved(machine=machine, nproc=str(most * 2))
-    assert raised.value.diagnostics[0].did_you_mean == str(most)
+        resolved(machine=SERVER, nproc="8")
+    assert raised.value.diagnostics[0].did_you_mean == "4"
+
+
+def test_more_processes_than_cores_are_a_warning():
+    assert not resolved(machine=LAPTOP, nproc="2").warnings
+    run = resolved(machine=LAPTOP, nproc="4", model="language")
+    assert run.nproc == 4
+    assert [found.key for found in run.warnings] == ["engine.nproc"]
+    assert "which they share" in run.warnings[0].message

@@ -93,6 +93,8 @@ def test_solved_batch_settings_have_the_values_they_override():
     value = run.values["train.micro_batch"]
     assert value.origin.where == "64 = 8 × 1 × 8 processes"
     assert value.replaced[0][0] == 16
+    assert not any(note.startswith("train.micro_batch") for note in run.notes)
+    run = resolved("train.micro_batch=16", model="language", world_size=8)
     assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
 
 

@@ -1,94 +1,295 @@
-"""Names of the originals, typed as options and as settings: the message names what to type."""
+"""Words of the originals, typed as options and as settings: the message names what to type."""
 
+import json
 import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import yaml
 
-from launcher.base.diagnostics import SettingsError, fold
+from launcher.__main__ import main
+from launcher.base.diagnostics import Diagnostic, SettingsError, fold
 from launcher.cli.parser import read
-from launcher.config.options import OPTIONS, names
-from launcher.config.originals import ORIGINALS
-from tests.launcher.given import resolved
+from launcher.config.options import OPTIONS as OURS
+from launcher.config.options import names
+from launcher.config.originals import ORIGINALS, SEVERAL, original_of
+from launcher.config.schema import setting_infos
+from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
+from tests.launcher.given import ONE_GPU, resolved
+from tests.launcher.runs import trained
 
-TYPED = [
-    ("--learning_rate 1e-3", "--lr", "--lr 1e-3"),
-    ("--batch_size 4", "--batch-size", "--batch-size 4"),
-    ("--num_workers=3", "--num-workers", "--num-workers 3"),
-    ("--use_gpu", "--set device", "--set device=cuda"),
-    ("--use_gpu true", "--set device", "--set device=cuda"),
-    ("--use_gpu=False", "--set device", "--set device=cpu"),
-    ("--max_ram_percent 80", "--set limits.ram", "--set limits.ram=80"),
-    ("--max_gpu_percent=75", "--set limits.gpu", "--set limits.gpu=75"),
-    ("--ultra_fast", "--ultra-fast", "--ultra-fast"),
-    ("--mixed_precision", "--precision", "--precision fp16"),
-    ("--mixed_precision bf16", "--precision", "--precision bf16"),
-    ("--mixed-precision=no", "--precision", "--precision fp32"),
-    ("--logdir logs", "--out", "--out logs"),
-    ("--logdir 'my logs'", "--out", "--out 'my logs'"),
-    ("--amp", "--precision", "--precision fp16"),
-    ("--fp16", "--precision", "--precision fp16"),
-    ("--bf16", "--precision", "--precision bf16"),
-    ("--gradient_accumulation_steps 4", "--set train.accumulation", "--set train.accumulation=4"),
-    (
-        "--gradient-checkpointing",
-        "--set memory.activation_checkpointing",
-        "--set memory.activation_checkpointing=full",
-    ),
-    ("--patience 8", "--set stop.patience", "--set stop.patience=8"),
-    ("--max_length 512", "--seq-len", "--seq-len 512"),
-]
+REMOVE = "remove it: "
+FLAGS = {option.flag for option in OURS}
+TYPED = [(family, typed) for family, options in OPTIONS.items() for typed in options]
 
 
-@pytest.mark.parametrize(("typed", "meant", "fix"), TYPED, ids=[typed for typed, *_ in TYPED])
-def test_an_option_of_the_originals_is_an_error_with_the_line_to_type(typed, meant, fix):
-    [found] = read(shlex.split(typed)).diagnostics
-    assert (found.did_you_mean, found.fix) == (meant, fix)
-    assert list(read(shlex.split(fix)).diagnostics) == []
+def leaves(tree: dict, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a settings file."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
-@pytest.mark.parametrize("original", ORIGINALS, ids=lambda original: original.names[0])
-def test_every_name_of_the_table_names_something_that_exists(original):
-    assert original.here in {option.flag for option in OPTIONS} | set(names("keys"))
-    for name in original.names:
-        assert fold(f"--{name}") not in {fold(option.flag) for option in OPTIONS}
-        [found] = read([f"--{name}"]).diagnostics
-        assert found.fix == original.line()
+KEYS_OF = {family: list(leaves(yaml.safe_load(text))) for family, text in FILES.items()}
+KEYS = [(family, key) for family, keys in KEYS_OF.items() for key in keys]
 
 
-def test_a_name_belongs_to_one_entry():
-    found = [fold(name) for original in ORIGINALS for name in original.names]
+@cache
+def diagnostics(family: str) -> dict[str, Diagnostic]:
+    """What is said about the file of an original as --config, by its keys."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "theirs.yaml"
+        path.write_text(FILES[family])
+        with pytest.raises(SettingsError) as raised:
+            resolved(model=family, configs=[path])
+    return {found.message.split("'")[1]: found for found in raised.value.diagnostics}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with the data that users of the originals have."""
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("family", "key"), KEYS, ids=[" ".join(pair) for pair in KEYS])
+def test_a_key_in_a_file_of_an_original_is_ours_or_named(family, key):
+    if key in setting_infos(family):
+        assert key not in diagnostics(family)
+        return
+    said = diagnostics(family)
+    found = next(
+        said[part] for part in (key, key.rpartition(".")[0], key.split(".")[0]) if part in said
+    )
+    assert found.fix is not None
+    if not found.fix.startswith(REMOVE):
+        assert found.did_you_mean in {*setting_infos(family), *FLAGS}
+
+
+EXPECTED = {
+    "event_seg": {
+        **{"train.micro_batch": 4, "train.epochs": 10, "schedule.warmup": "2 epochs"},
+        **{"data.downsample": 2, "data.sequences": ["outdoor_day1"], "eval.share": 0.2},
+        **{"model.widths": [32, 64, 128, 256], "eval.every": "1 epoch", "save.every": "2 epochs"},
+        **{"log.every": 5, "track": ["tensorboard"], "data.path": "data/mvsec"},
+    },
+    "language": {
+        **{"train.global_batch": 64, "data.seq_len": 1024, "optim.lr": 5e-5, "limits.ram": 70},
+        **{"limits.gpu": 75, "limits.swap": 30, "limits.check_every_s": 15, "device": "cpu"},
+        **{"mode": "resource-efficient", "save.keep_last": 5, "schedule.warmup": 100},
+    },
+    "abr": {
+        **{"train.global_batch": 128, "train.epochs": 50, "schedule.name": "cosine-restarts"},
+        **{"schedule.cycle": "5 epochs", "schedule.t_mult": 1.5, "eval.every": "2 epochs"},
+        **{"model.loss.exists": 0.3, "model.loss.class": 2, "model.loss.regression": "huber"},
+        **{"model.curriculum.ramp": 3, "optim.betas": [0.9, 0.95], "train.seed": 42},
+        **{"memory.empty_cache_every": 100, "eval.metric": "val_macro_f1 max"},
+    },
+    "doc_translation": {
+        **{"train.global_batch": 32, "train.accumulation": 16, "schedule.warmup": "5%"},
+        **{"eval.every": 200, "save.every": 500, "log.every": 20, "save.load_best": True},
+        **{"data.path": "DoTA_dataset", "model.pretrained": "pretrained", "model.queries": 256},
+    },
+    "eeg_text": {
+        **{"train.global_batch": 8, "data.text_len": 128, "model.mask_share": 0.15},
+        **{"stop.patience": 10, "save.every": "5 epochs", "optim.clip_norm": 0.5},
+    },
+}
+REPEATED = {
+    "abr": ("checkpoint.save_best_only",),
+    "eeg_text": ("PRETRAIN_EPOCHS", "PRETRAIN_BATCH_SIZE", "PRETRAIN_LR", "WANDB_PROJECT"),
+}
+"""Keys whose fix sets what another key of the file sets, too."""
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_the_file_with_all_fixes_trains_as_it_says(family, here):
+    tree = yaml.load(FILES[family], Loader=yaml.BaseLoader)
+    ours = {
+        key: json.dumps(tree[section][name])
+        for key in KEYS_OF[family]
+        if key in setting_infos(family)
+        for section, _, name in [key.partition(".")]
+    }
+    for key, found in diagnostics(family).items():
+        if found.did_you_mean in setting_infos(family) and key not in REPEATED.get(family, ()):
+            ours[found.did_you_mean] = found.fix.partition(": ")[2]
+    (here / "ours.yaml").write_text("".join(f"{key}: {text}\n" for key, text in ours.items()))
+    run = resolved(model=family, configs=[here / "ours.yaml"], machine=ONE_GPU)
+    assert {key: run.values[key].value for key in EXPECTED[family]} == EXPECTED[family]
+
+
+@pytest.mark.parametrize(("family", "typed"), TYPED, ids=[" ".join(pair) for pair in TYPED])
+def test_an_option_of_an_original_is_ours_or_an_error_with_the_line_to_type(
+    family, typed, here, capsys
+):
+    trained(here / "runs" / "mine", resolved(model=family), 100)
+    start = ["--model", family, "--dry-run"]
+    if (family == "language" and "learning" in typed) or "download" in typed:
+        start += ["--config", str(declared(here))]
+    if shlex.split(typed)[0] in FLAGS:
+        assert main([*start, *shlex.split(typed)]) == 0, capsys.readouterr().err
+        return
+    assert main([*start, *shlex.split(typed)]) == 2
+    fix = fix_line(capsys)
+    if fix == "--precision fp16" and main([*start, *shlex.split(fix)]) == 2:
+        fix = fix_line(capsys)  # not on a CPU
+    if not fix.startswith(REMOVE):
+        assert main([*start, *shlex.split(fix)]) == 0, capsys.readouterr().err
+
+
+def fix_line(capsys) -> str:
+    """The last printed line: what to type."""
+    return capsys.readouterr().err.strip().splitlines()[-1].strip().removeprefix("fix").strip()
+
+
+def declared(folder: Path) -> Path:
+    """A settings file with data to download and to watch."""
+    path = folder / "mine.yaml"
+    path.write_text("download: {files: [file:///data.jsonl]}\ndata: {path: folder}\n")
+    return path
+
+
+@pytest.mark.parametrize("family", ORIGINALS)
+def test_no_word_is_listed_that_no_original_has(family):
+    having = [family] if family != SEVERAL else list(FILES)
+    typed = {
+        name: {
+            *(fold(key) for key in leaves(yaml.safe_load(FILES[name]))),
+            *(fold(part) for part in yaml.safe_load(FILES[name])),
+            *(fold(part) for key in leaves(yaml.safe_load(FILES[name])) for part in key.split(".")),
+            *(fold(option.split()[0].lstrip("-")) for option in OPTIONS[name]),
+        }
+        for name in having
+    }
+    for original in ORIGINALS[family]:
+        owners = set()
+        for name in original.names:
+            found = {
+                one for one in having if any(f".{k}".endswith(f".{fold(name)}") for k in typed[one])
+            }
+            assert found, f"no original has {name}"
+            owners |= found
+        assert family != SEVERAL or len(owners) > 1, original.names
+
+
+@pytest.mark.parametrize("family", ORIGINALS)
+def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
+    found = [fold(name) for original in ORIGINALS[family] for name in original.names]
     assert len(found) == len(set(found))
+    known = FLAGS | set(names("keys"))
+    assert {original.here for original in ORIGINALS[family]} <= known | {None}
+    assert all(original.remark for original in ORIGINALS[family] if original.here is None)
 
 
 @pytest.mark.parametrize(
     ("typed", "meant", "fix"),
     [
-        ("learning_rate=3", "optim.lr", "--set optim.lr=3"),
-        ("optim.learning_rate=3", "optim.lr", "--set optim.lr=3"),
-        ("training.batch_size=3", "train.micro_batch", "--set train.micro_batch=3"),
-        ("use_gpu=true", "device", "--set device=cuda"),
-        ("max_ram_percent=80", "limits.ram", "--set limits.ram=80"),
-        ("output_dir=here", "--out", "--out here"),
-        # A setting of the section that was named comes first.
-        ("continual.lr=3", "continual.lr_scale", "--set continual.lr_scale=3"),
+        ("--use_gpu", "--set device", "--set device=cuda"),
+        ("--use_gpu true", "--set device", "--set device=cuda"),
+        ("--use_gpu=False", "--set device", "--set device=cpu"),
+        ("--mixed_precision", "--precision", "--precision fp16"),
+        ("--mixed_precision bf16", "--precision", "--precision bf16"),
+        ("--mixed-precision=no", "--precision", "--precision fp32"),
+        ("--logdir 'my logs'", "--out", "--out 'my logs'"),
+        ("--max_ram_percent 80", "--set limits.ram", "--set limits.ram=80"),
+        ("--ultra_fast", "--ultra-fast", "--ultra-fast"),
+        ("--warmup_epochs 1", "--set schedule.warmup", "--set schedule.warmup='1 epoch'"),
+        ("--tensorboard", "--track", "--track tensorboard"),
+        ("--wandb_project mine", "--track", "--track wandb:mine"),
+        ("--mac", "--set limits.profile", "--set limits.profile=mac"),
+        ("--cpu", "--set device", "--set device=cpu"),
+        ("--cpu-only no", None, "remove it: off unless you ask for it"),
+        ("--num_samples 10", None, "remove it: a run shows predictions by itself"),
+        ("--batch_size 4", "--batch-size", "--batch-size 4"),
+        # The same word of several originals, in that of the family.
+        (
+            "--model doc_translation --batch_size 4",
+            "--set train.global_batch",
+            "--set train.global_batch=4",
+        ),
+        ("--model=abr --num_heads 8", None, "remove it: `model.size` selects the network"),
+        ("--num_heads 8 --model event_seg", None, "remove it: the network has convolutions only"),
+        ("--model abr --batch_size 4", "--batch-size", "--batch-size 4"),
     ],
 )
-def test_a_setting_of_the_originals_is_an_error_with_the_line_to_type(typed, meant, fix):
+def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
+    [found] = read(shlex.split(typed)).diagnostics
+    assert (found.did_you_mean, found.fix) == (meant, fix)
+    if meant is not None:
+        assert list(read(shlex.split(fix)).diagnostics) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "model", "meant", "fix"),
+    [
+        ("learning_rate=3", "abr", "optim.lr", "--set optim.lr=3"),
+        ("optim.learning_rate=3", "abr", "optim.lr", "--set optim.lr=3"),
+        ("training.batch_size=3", "abr", "train.micro_batch", "--set train.micro_batch=3"),
+        ("batch_size=3", "doc_translation", "train.global_batch", "--set train.global_batch=3"),
+        ("use_gpu=true", "language", "device", "--set device=cuda"),
+        ("max_ram_percent=70", "language", "limits.ram", "--set limits.ram=70"),
+        # A word of another original is known, too, where it has a meaning.
+        ("max_ram_percent=70", "event_seg", "limits.ram", "--set limits.ram=70"),
+        ("output_dir=here", "abr", "--out", "--out here"),
+        (
+            "model.embedding_dims=[8, 16]",
+            "event_seg",
+            "model.widths",
+            "--set 'model.widths=[8, 16]'",
+        ),
+        ("scheduler.patience=5", "abr", None, "remove it: of schedules that do not exist here"),
+        ("training.patience=5", "abr", "stop.patience", "--set stop.patience=5"),
+        ("inference.temperature=1", "abr", None, "remove it: a run trains and evaluates"),
+        ("wandb_project=null", "abr", None, "remove it: null is the default"),
+        ("wandb_project=mine", "abr", "track", "--set track=wandb:mine"),
+        # A setting of the section that was named comes first.
+        ("continual.lr=3", "abr", "continual.lr_scale", "--set continual.lr_scale=3"),
+    ],
+)
+def test_a_setting_of_the_originals_is_an_error_with_the_line_to_type(typed, model, meant, fix):
     with pytest.raises(SettingsError) as raised:
-        resolved(typed)
+        resolved(typed, model=model)
     [found] = raised.value.diagnostics
     assert (found.did_you_mean, found.fix) == (meant, fix)
 
 
 def test_in_a_settings_file_the_fix_is_a_line_of_it(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("use_gpu: false\noptim:\n  learning_rate: 1e-3\n")
+    mine.write_text("use_gpu: false\noptim:\n  learning_rate: 1e-3\nmax_ram_percent: 70\n")
     with pytest.raises(SettingsError) as raised:
         resolved(configs=[mine])
-    found = [diagnostic.fix for diagnostic in raised.value.diagnostics]
-    assert found == ["device: cpu", "lr: 1e-3"]
+    found = [(diagnostic.where, diagnostic.fix) for diagnostic in raised.value.diagnostics]
+    assert found == [
+        (f"{mine}:1 use_gpu", "device: cpu"),
+        (f"{mine}:3 optim.learning_rate", "lr: 1e-3"),
+        (f"{mine}:4 max_ram_percent", "limits.ram: 70"),
+    ]
+
+
+def test_a_key_in_a_section_of_an_original_has_its_own_line(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("advanced:\n  curriculum:\n    peak_start: 2\n")
+    with pytest.raises(SettingsError) as raised:
+        resolved(model="abr", configs=[mine])
+    [found] = raised.value.diagnostics
+    assert found.where == f"{mine}:3 advanced.curriculum.peak_start"
+    assert found.fix == "model.curriculum.peak: 2"
 
 
 def test_a_command_without_the_option_does_not_suggest_it():
     [found] = read(["list", "models", "--use_gpu"]).diagnostics
     assert (found.did_you_mean, found.fix) == (None, None)
+    [found] = read(["list", "models", "--visualize"]).diagnostics
+    assert (found.did_you_mean, found.fix) == (None, None)
+
+
+def test_a_meaning_comes_before_the_absence_of_one():
+    assert original_of("dropout", "event_seg").here is None
+    assert original_of("sequence_length", "language") is None

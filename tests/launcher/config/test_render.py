@@ -5,7 +5,12 @@ import json
 import pytest
 
 from launcher.config import presets, settings_file
-from launcher.config.render import render_origins, render_scalar, render_settings
+from launcher.config.render import (
+    describe_overridden,
+    render_origins,
+    render_scalar,
+    render_settings,
+)
 from launcher.config.settings_file import read_settings_file
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
@@ -71,3 +76,9 @@ def test_an_origin_has_the_change_made_by_a_mode():
     origins = json.loads(render_origins(resolved(model="abr", mode="fast")))
     assert origins["optim.lr"]["how"] == "1e-4 × 2"
     assert "how" not in origins["schedule.name"]
+
+
+def test_an_equal_value_of_a_lower_layer_was_not_replaced():
+    run = resolved(model="abr", mode="ultra-fast")
+    lines = describe_overridden(run.values["train.micro_batch"])
+    assert [line.split(" of ")[0] for line in lines] == ["32", "null"]

@@ -211,7 +211,7 @@ def test_all_errors_of_one_start_are_reported_together_in_order(write):
     second = write("a: [1\n")
     third = write("mode: lit\nlog: {every: 0}\n")
     with pytest.raises(SettingsError) as raised:
-        resolved("precision=bf61", configs=[first, second, third], engine="zero", nproc="99")
+        resolved("precision=bf61", configs=[first, second, third], engine="zero", nproc="0")
     assert [diagnostic.key for diagnostic in raised.value.diagnostics] == [
         "train.epoch",
         "optim.lr",

@@ -1,6 +1,7 @@
 """A resumed run has its saved settings, overridden by arguments and adapted to the machine."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from launcher.config import resumed_settings
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 from launcher.run_folder import run_folder
-from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, SHORT, resolved
+from tests.launcher.given import LAPTOP, SERVER, SHORT, resolved
 from tests.launcher.runs import begun
 from training.storage import Storage
 
@@ -141,11 +142,11 @@ def test_settings_adapted_to_the_old_machine_are_adapted_to_the_new_one():
 
 
 def test_a_saved_setting_of_the_user_is_refused_on_a_machine_without_support():
-    first = resolved(nproc="8", machine=NEW_CPU)
+    first = resolved(nproc="4", machine=SERVER)
     with pytest.raises(SettingsError) as wrong:
-        resume_settings(first)
+        resume_settings(first, machine=replace(SERVER, gpus=2))
     lines = str(wrong.value).splitlines()
-    assert lines[0] == "error: engine.nproc 8 is more than the 2 cores of this machine"
+    assert lines[0] == "error: engine.nproc 4 is more than the 2 GPUs of this machine"
     assert lines[1].startswith("  where         x/settings.yaml:")
     assert lines[-1] == "  fix           --set engine.nproc=2"
 

@@ -1,9 +1,11 @@
 """Settings files: YAML 1.2 and JSON, each value with its line, and their errors."""
 
 import json
+import os
 
 import pytest
 
+from launcher.base.diagnostics import SettingsError
 from launcher.config import settings_file
 from launcher.config.settings_file import Unreadable, node_value
 
@@ -135,3 +137,32 @@ def test_invalid_json_is_reported_with_line_and_column(text, problem, where):
         settings_file.parse_json(text)
     assert raised.value.problem == problem
     assert (raised.value.line, raised.value.column) == where
+
+
+DEEP = 150_000
+"""Levels that no parser can descend into."""
+HOSTILE = {
+    "deep.yaml": ("[" * DEEP, "more than 50 levels of lists and mappings"),
+    "deep.json": ('{"a":' * DEEP, "more than 50 levels of lists and mappings"),
+    "indented.yaml": ("\n".join(" " * n + "a:" for n in range(60)), "more than 50 levels"),
+    "aliases.yaml": (
+        "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 12)),
+        "more than 100,000 values",
+    ),
+    "vast.yaml": ("a: b\n" * 300_000, "too many for settings"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_would_never_be_read_is_refused_at_once(name, tmp_path):
+    text, problem = HOSTILE[name]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SettingsError) as error:
+        settings_file.read_settings_file(tmp_path / name)
+    assert problem in error.value.diagnostics[0].message
+
+
+def test_a_pipe_is_refused_without_being_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(SettingsError, match="is not a regular file"):
+        settings_file.read_settings_file(tmp_path / "pipe.yaml")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from models.base import DataError
@@ -31,6 +34,40 @@ def test_files_of_a_folder_come_by_name_without_hidden_ones(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in data_files.files(tmp_path)]
     assert found == ["a/1", "b/2", "c"]
     assert data_files.files(tmp_path / "c") == [tmp_path / "c"]
+
+
+def test_a_pipe_is_refused_without_being_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is not a regular file"):
+        data_files.existing_path(str(tmp_path / "pipe"), "")
+
+
+def test_folders_of_the_system_hold_no_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_files, "_SYSTEM_FOLDERS", (tmp_path / "proc",))
+    for name in ("proc/kmsg", "home/proc/a"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "home")
+    for folder in (tmp_path, Path("..")):
+        assert data_files.files(folder) == [folder / "home/proc/a"]
+    assert data_files.files(Path("../proc")) == []
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_files, "MAX_FILES", 2)
+    for name in "abc":
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="has more than 2 files"):
+        data_files.files(tmp_path)
+
+
+def test_the_first_files_are_found_without_walking_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_files, "FILES_CHECKED", 2)
+    for name in ("b/3", "b/4", "a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(data_files.first_files(tmp_path)) == [tmp_path / "a", tmp_path / "b/3"]
+    assert list(data_files.first_files(tmp_path / "a")) == [tmp_path / "a"]
 
 
 def test_an_unreadable_file_is_an_error_with_its_reason(tmp_path):

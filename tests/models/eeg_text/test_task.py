@@ -228,7 +228,11 @@ def test_sentences_beside_a_recording_train_the_whole_model(make_task, tmp_path,
     task = make_task(path=path, seq_len=480, share=0.2)
     task.setup()
     assert task.facts()["candidates"] == 12
-    assert task.facts()["time_kept"] == pytest.approx(480 / 600)
+    assert (task.facts()["time_kept"], task.facts()["windows"]) == (1.0, "up to 2 per segment")
+    first = make_task(path=path, seq_len=480, share=0.2, windows=1)
+    first.setup()
+    assert first.facts()["time_kept"] == pytest.approx(480 / 600)
+    assert "windows" not in first.facts()
     model, metric = task.build(), task.metric()
     found = metric.result(metric.update(model.eval(), batch_of(task, "val")))
     assert np.isfinite(list(found.values())).all()
@@ -350,8 +354,9 @@ def test_recomputed_regions_give_the_same_gradients(make_task, batch_of):
         assert torch.equal(gradient, gradients[True][name]), name
 
 
-def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of):
-    task = make_task(freeze_encoder=True)
+@pytest.mark.parametrize("seq_len", [480, 160])
+def test_cached_features_give_the_losses_and_metrics_of_the_eeg(make_task, batch_of, seq_len):
+    task = make_task(freeze_encoder=True, seq_len=seq_len)
     task.setup()
     torch.manual_seed(0)
     model = task.build().train()
@@ -386,7 +391,9 @@ class RecordingMetadata:
 
 def test_the_key_of_cached_features_depends_on_data_and_preprocessing(make_task):
     keys = []
-    for change in ({}, {"seq_len": 240}, {"control": "noise"}, {"fraction": 0.5}):
+    shorter = {"seq_len": 240}
+    changes = ({}, shorter, shorter | {"windows": 1}, {"control": "noise"}, {"fraction": 0.5})
+    for change in changes:
         task = make_task(freeze_encoder=True, **change)
         task.setup()
         keys += [task.encoder_inputs(split).made_from for split in ("train", "val")]

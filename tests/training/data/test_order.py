@@ -86,5 +86,5 @@ def test_too_few_samples_for_a_batch_are_an_error_with_a_fix():
         DataOrder(40, 64, seed=0)
     assert str(caught.value) == (
         "train.global_batch 64 exceeds the 40 training samples; "
-        "allowed: 1 to 40, or more data; fix: train.global_batch: 40"
+        "allowed: 1 to 40, or more data; fix: --set train.global_batch=40"
     )

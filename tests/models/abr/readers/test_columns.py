@@ -31,6 +31,12 @@ def test_every_meaning_of_the_setting_has_names():
     assert set(COLUMNS) == {*NAMES, IGNORE}
 
 
+def test_the_only_open_column_is_proposed_for_the_only_missing_fact():
+    heads = [head for head in NEEDED if head != "hear_loss"]
+    fix = error_of(*heads, "Diagnosis").fix
+    assert fix.endswith("--set 'data.columns=[Diagnosis=hear_loss]'")
+
+
 @pytest.mark.parametrize("meaning", NAMES)
 def test_every_known_name_is_found_in_other_spellings(meaning):
     for name in NAMES[meaning]:

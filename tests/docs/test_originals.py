@@ -1,0 +1,227 @@
+"""Every row of the page about the originals is typed, and has the effect that it states."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import fold
+from launcher.cli.parser import read as read_arguments
+from launcher.config.options import OPTIONS as OPTIONS_HERE
+from launcher.config.originals import SEVERAL
+from launcher.config.resolve import resolve
+from tests.docs.pages import ROOT, read
+from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
+from tests.launcher.given import ONE_GPU, resolved
+from tests.launcher.runs import trained
+from tests.models.event_seg.writers import write_mvsec
+
+PAGE = read(ROOT / "docs" / "originals.md")
+_TABLE = re.compile(r"(?:<!-- table: originals (?P<family>\w+) -->\n)?(?P<rows>(?:^\|.*\n)+)", re.M)
+_CODE = re.compile(r"`([^`]+)`")
+NOTHING = "–: "
+NAME = "indoor_flying1"
+"""What users write for NAME."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what the original has, and what is typed here."""
+
+    original: str
+    here: str
+    family: str | None = None
+    """Of a table of words; None: a table of commands."""
+
+    @property
+    def command(self) -> str:
+        """The first command of the column `here`."""
+        return _CODE.findall(self.here)[0]
+
+
+def rows() -> Iterator[Row]:
+    """The rows of all tables of the page."""
+    for table in _TABLE.finditer(PAGE.text):
+        for line in table["rows"].splitlines()[2:]:
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            yield Row(cells[0], cells[-1], table["family"])
+
+
+COMMANDS = [row for row in rows() if row.family is None]
+WORDS = [row for row in rows() if row.family is not None]
+EFFECTS: dict[str, dict[str, object]] = {
+    "--model event_seg": {"mode": "default", "model.size": "full", "train.global_batch": 8},
+    "--model event_seg --data mvsec/": {"data.path": "mvsec/"},
+    "--model event_seg --lite --data mvsec/": {
+        **{"data.mvsec_sequence": "outdoor_day1", "data.downsample": 2, "train.epochs": 10},
+        **{"train.global_batch": 4, "model.size": "lite", "schedule.warmup": "2 epochs"},
+    },
+    "--model event_seg --lite --data mvsec/ --set data.mvsec_sequence=NAME": {
+        "data.mvsec_sequence": "indoor_flying1"
+    },
+    "--model event_seg --set device=cpu": {"device": "cpu"},
+    "resume runs/mine": {"model.family": "language", "model.size": "tiny"},
+    "--model language:full": {"mode": "default", "train.global_batch": 64, "data.seq_len": 2048},
+    "--model language:full --resource-efficient": {
+        **{"train.micro_batch": 4, "train.accumulation": 16, "data.seq_len": 1024},
+        **{"optim.lr": 5e-5, "limits.ram": 70, "limits.gpu": 75, "limits.swap": 30},
+    },
+    "--model language:full --resource-efficient --config mine.yaml --download-data": {
+        **{"mode": "resource-efficient", "download.fetch": True, "continual.enabled": False},
+    },
+    "--model language:full --resource-efficient --data notes/ --continuous-learning": {
+        **{"mode": "resource-efficient", "continual.enabled": True, "data.path": "notes/"},
+    },
+    "--model language:full --resource-efficient --config mine.yaml --download-data"
+    " --continuous-learning": {"download.fetch": True, "continual.enabled": True},
+    "--model language:full --set limits.profile=mac": {
+        **{"train.micro_batch": 1, "train.accumulation": 32, "data.seq_len": 256},
+        **{"optim.lr": 3e-5, "loader.workers": 0, "precision": "fp32"},
+    },
+    "--model language:full --set limits.profile=cpu-only": {
+        **{"train.accumulation": 64, "data.seq_len": 128, "device": "cpu", "limits.ram": 50},
+    },
+    "--model abr --fast": {
+        **{"train.global_batch": 128, "train.epochs": 50, "optim.lr": 2e-4, "stop.patience": 8},
+    },
+    "--model abr --ultra-fast": {
+        **{"train.global_batch": 512, "train.epochs": 25, "stop.patience": 5, "eval.share": 0.1},
+    },
+    "--model abr --benchmark": {"train.epochs": 1, "train.timing": True, "train.micro_batch": 64},
+    "--model abr --fast --batch-size 128 --num-workers 12 --lr 0.0003": {
+        **{"train.micro_batch": 128, "loader.workers": 12, "optim.lr": 3e-4},
+    },
+    "--model abr --fast --num-workers 0": {"loader.workers": 0, "mode": "fast"},
+    "--model abr --fast --track tensorboard": {"track": ["tensorboard"]},
+    "--model doc_translation --data DoTA_dataset": {
+        **{"data.path": "DoTA_dataset", "train.accumulation": 32, "train.epochs": 30},
+    },
+    "--model doc_translation --mode conservative --data DoTA_dataset": {
+        **{"train.micro_batch": 2, "train.accumulation": 16, "train.epochs": 10},
+        **{"eval.every": 200, "save.every": 500, "optim.clip_norm": 1, "save.load_best": True},
+    },
+    "--model doc_translation --set train.global_batch=128 --batch-size 4": {
+        **{"train.global_batch": 128, "train.micro_batch": 4, "train.accumulation": 32},
+    },
+    '--model doc_translation --set model.decoder_layers=3 --set "model.take_layers=[0, 2, 5]"': {
+        **{"model.decoder_layers": 3, "model.take_layers": [0, 2, 5]},
+    },
+    "--model eeg_text": {"mode": "default", "train.accumulation": 8, "train.epochs": 30},
+    "--model eeg_text --stage encoder": {"stages": ["encoder"], "train.epochs": 10},
+    "--model eeg_text --stage text --from runs/encoder": {
+        **{"stages": ["text"], "model.encoder": "runs/encoder", "train.epochs": 30},
+    },
+    "--model eeg_text --mode staged": {"stages": ["encoder", "text"]},
+    "--model eeg_text --track tensorboard": {"track": ["tensorboard"]},
+    "--model event_seg:lite": {"model.size": "lite", "mode": "default"},
+    "--model event_seg:lite-1M": {"model.size": "lite-1M"},
+    '--model event_seg:lite --set "model.widths=[48, 96, 192]"': {"model.widths": [48, 96, 192]},
+}
+"""Settings that the command of a row has."""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with the data, files and runs that the page names."""
+    lay_out(tmp_path)
+    for name in ("outdoor_day1", "indoor_flying1"):
+        (tmp_path / "mvsec").mkdir(exist_ok=True)
+        write_mvsec(tmp_path / "mvsec" / f"{name}_data.hdf5", frames=3, per_frame=20)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "mine.yaml").write_text(
+        f"download: {{files: ['file://{tmp_path}/chat.jsonl'], folder: notes}}\n"
+    )
+    trained(tmp_path / "runs" / "mine", resolved(), 100)
+    encoder = resolved("stages=[encoder]", model="eeg_text", mode="staged")
+    trained(tmp_path / "runs" / "encoder", encoder, 100)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.original)
+def test_a_command_of_the_page_has_its_effect(row, here, capsys):
+    effects = EFFECTS[row.command]
+    args = [re.sub(r"\bNAME\b", NAME, word) for word in shlex.split(row.command)]
+    assert main([*args, "--dry-run", "--json"]) == 0, capsys.readouterr().err
+    plan = json.loads(capsys.readouterr().out)
+    if "settings" not in plan:  # several stages
+        plan["settings"] = {"stages": [stage["name"] for stage in plan["stages"]]}
+    assert {key: setting(plan["settings"], key) for key in effects} == effects
+
+
+def setting(tree: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key."""
+    return reduce(lambda section, name: section[name], key.split("."), tree)
+
+
+@pytest.mark.parametrize("row", WORDS, ids=lambda row: f"{row.family}: {row.original}")
+def test_a_word_of_the_page_is_an_error_with_the_line_to_type(row, here, capsys):
+    for name in _CODE.findall(row.original):
+        for family, value in values(name, row.family):
+            assert main(["--model", family, "--set", f"{name}={value}", "--dry-run"]) == 2
+            *_, last = capsys.readouterr().err.splitlines()
+            fix = last.removeprefix("  fix").strip()
+            if row.here.startswith(NOTHING):
+                assert fix == f"remove it: {row.here.removeprefix(NOTHING)}"
+            elif not fix.startswith("remove it: "):  # a switch that is off, or no value at all
+                assert option(fix) == option(row.command)
+                typed = read_arguments(["--model", family, *shlex.split(fix)])
+                assert list(typed.diagnostics) == []
+                resolve(typed.args, ONE_GPU)
+
+
+def values(name: str, family: str) -> list[tuple[str, str]]:
+    """The families whose original has a word, and the value that its users give to it."""
+    listed = {row.family for row in WORDS if f"`{name}`" in row.original} - {SEVERAL}
+    having = [one for one in FILES if one not in listed] if family == SEVERAL else [family]
+    found = [
+        (one, value)
+        for one in having
+        for key, value in written(one)
+        if f".{fold(key)}".endswith(f".{fold(name)}")
+    ]
+    assert found, f"no original has {name}"
+    return found
+
+
+def written(family: str) -> Iterator[tuple[str, str]]:
+    """The settings and options of an original, each with its value as typed."""
+
+    def inside(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield prefix + key, "null"
+                yield from inside(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, f"[{', '.join(value)}]" if isinstance(value, list) else value
+
+    yield from inside(yaml.load(FILES[family], Loader=yaml.BaseLoader), "")
+    for typed in OPTIONS[family]:
+        name, _, value = typed.removeprefix("--").partition(" ")
+        yield name, value or "true"
+
+
+def option(command: str) -> str:
+    """The setting that a command sets, or else its option."""
+    flag, value = shlex.split(command)[:2]
+    keys = {option.flag: option.key for option in OPTIONS_HERE}
+    return value.partition("=")[0] if flag == "--set" else keys[flag] or flag
+
+
+def test_a_row_that_is_wrong_is_found(here, capsys):
+    wrong = Row("`learning_rate`", "`--epochs …`", "abr")
+    with pytest.raises(AssertionError):
+        test_a_word_of_the_page_is_an_error_with_the_line_to_type(wrong, here, capsys)
+    with pytest.raises(KeyError):
+        test_a_command_of_the_page_has_its_effect(Row("x", "`--model abr --lite`"), here, capsys)

@@ -1,0 +1,103 @@
+"""Segments longer than a window: windows, pooled tokens, masked pre-training."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.common.fixed_samples import FixedDraws
+from models.eeg_text import batches
+from models.eeg_text.dataset import SampleRules, cut_windows
+from models.eeg_text.network.model import pooled
+
+RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
+
+
+@pytest.mark.parametrize("length", [3, 64, 65, 79, 80, 81, 1001, 64 * 25 + 1])
+def test_windows_hold_all_samples_in_nearly_equal_parts(length):
+    eeg = np.arange(length, dtype=np.float32)[:, None]
+    windows = cut_windows(eeg, 64)
+    assert np.concatenate(windows).tolist() == eeg.tolist()
+    assert len(windows) == -(-length // 64)
+    lengths = [len(window) for window in windows]
+    assert max(lengths) <= 64 and min(lengths) >= max(lengths) - 7
+    assert all(length % 4 == 0 for length in lengths[:-1])
+
+
+def test_a_segment_has_as_many_windows_as_it_needs():
+    counts = {samples: RULES.count(samples) for samples in (1, 80, 81, 320, 100_000)}
+    assert counts == {1: 1, 80: 1, 81: 2, 320: 4, 100_000: 4}
+
+
+def test_a_token_of_a_segment_is_the_mean_of_consecutive_tokens():
+    lengths = [80, 30, 203]  # one window, one of them short, three windows of 17 tokens
+    batch = batches.eeg([np.ones((n, 105), dtype=np.float32) for n in lengths], RULES)
+    assert batch["eeg"].shape == (5, 80, 105) and batch["eeg_pool"].shape == (3, 20, 4)
+    assert batch["eeg_windows"].sum(1).tolist() == [80, 30, 68, 68, 67]
+    assert batch["eeg_mask"].sum(1).tolist() == [80, 30, 68]
+    states = torch.randn(5, 20, 6, generator=torch.Generator().manual_seed(0))
+    found = pooled(states, batch["eeg_pool"])
+    torch.testing.assert_close(found[0], states[0])
+    torch.testing.assert_close(found[1, :8], states[1, :8])
+    whole = torch.cat([states[2, :17], states[3, :17], states[4, :17]])
+    torch.testing.assert_close(found[2, :17], whole.view(17, 3, 6).mean(1))
+    assert not found[1, 8:].any() and not found[2, 17:].any()
+    valid = (batch["eeg_pool"] >= 0).any(2)
+    assert torch.equal(valid, batch["eeg_mask"][:, ::4])
+
+
+def test_a_segment_of_one_window_has_the_outputs_it_has_without_windows(make_task):
+    task = make_task()
+    task.setup()
+    model = task.build().eval()
+    segments = [task.data("train").given(0), task.data("train").given(1)[:251]]
+    alone, beside = (
+        batches.eeg(segments, SampleRules(480, windows, 0, False)) for windows in (1, 3)
+    )
+    memory = model(alone["eeg"], alone["eeg_mask"])
+    found = model(beside["eeg"], beside["eeg_windows"], pool=beside["eeg_pool"])
+    assert torch.equal(beside["eeg_mask"], alone["eeg_mask"])
+    valid = alone["eeg_mask"][:, ::4]
+    torch.testing.assert_close(found[valid], memory[valid])
+
+
+def test_all_of_a_long_segment_reaches_the_logits(make_task, batch_of):
+    task = make_task(seq_len=160)
+    task.setup()
+    assert task.facts()["time_kept"] == 1
+    model, batch = task.build().eval(), batch_of(task, "train", 2)
+    assert batch["eeg"].shape == (6, 160, 105)
+    loss = task.loss(model, batch).sum
+    for window in range(3):
+        changed = batch | {"eeg": batch["eeg"].clone()}
+        changed["eeg"][window] += torch.linspace(0, 3, 160)[:, None]
+        assert task.loss(model, changed).sum != loss
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_metrics_of_windows_are_those_of_each_input_alone(make_task, batch_of):
+    from models.eeg_text.metric import INPUTS, encode_inputs
+
+    task = make_task(seq_len=160)
+    task.setup()
+    model, batch = task.build().eval(), batch_of(task, "val")
+    memory, valid = encode_inputs(model, batch, INPUTS)
+    for number, name in enumerate(INPUTS):
+        own, own_valid = encode_inputs(model, batch, [name])
+        torch.testing.assert_close(memory[3 * number : 3 * number + 3], own)
+        assert torch.equal(valid[3 * number : 3 * number + 3], own_valid)
+
+
+@pytest.mark.parametrize("control", ["real", "noise"])
+def test_every_window_is_a_sample_of_masked_pre_training(make_task, batch_of, control):
+    task = make_task(stage="encoder", seq_len=160, control=control)
+    task.setup()
+    samples = task.data("train")
+    segments = samples.segments
+    assert len(samples) == 3 * len(segments) == task.facts()["samples"]["train"]
+    first = [samples.sample(index, FixedDraws())["eeg"] for index in range(3)]
+    np.testing.assert_array_equal(np.concatenate(first), segments.own(0))
+    assert samples.item(5) == segments.item(1)
+    batch = batch_of(task, "train", 4)
+    assert batch["eeg"].shape == (4, 160, 105)
+    assert torch.isfinite(task.loss(task.build(), batch).sum)

@@ -1,0 +1,78 @@
+"""A pretrained BART as text decoder in whole command lines: stages, resuming, engines."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.engines.test_parity import missing_backend
+from tests.models.eeg_text.test_pretrained import save_bart
+from tests.runs.conftest import Program
+
+pytestmark = pytest.mark.slow
+SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
+SHORT += ("--set", "train.preview=false", "--set", "log.every=1")
+STAGED = ("--model", "eeg_text:tiny", "--mode", "staged", "--set", "model.pretrained=bart")
+LAYER = "decoder.text.layers.1.fc1.weight"
+
+
+@pytest.fixture(scope="module")
+def staged_run(tmp_path_factory):
+    """Both stages in one command."""
+    home = tmp_path_factory.mktemp("eeg")
+    (home / "bart").mkdir()
+    save_bart(home / "bart")
+    done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "has no effect" not in done.stdout + done.stderr
+    return home
+
+
+def losses(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+
+
+def test_the_decoder_is_used_in_stage_text_only(staged_run):
+    encoder, text = (json.loads((staged_run / f"x/{s}/result.json").read_text())
+                     for s in ("1-encoder", "2-text"))  # fmt: skip
+    assert "pretrained" not in encoder["data"]
+    assert text["data"]["pretrained"] == "loaded 57/57 tensors from bart"
+    assert text["data"]["tokenizer"] == "pretrained"
+    trained = load_file(staged_run / "x/2-text/best/model.safetensors")
+    stored = load_file(staged_run / "bart/model.safetensors")
+    assert trained["decoder.logits_bias"].equal(stored["final_logits_bias"])
+    before, after = stored["model." + LAYER.replace("text.", "")], trained[LAYER]
+    assert 0 < (after - before).abs().max() < 0.05  # four steps from these weights
+
+
+def test_a_stopped_stage_resumes_bit_by_bit_and_a_later_stage_starts_from_it(staged_run):
+    program = Program(staged_run)
+    shutil.copytree(staged_run / "x", staged_run / "killed", symlinks=True)
+    text = staged_run / "killed/2-text"
+    for name in ("best", "last", "result.json"):
+        (text / name).unlink()
+    shutil.rmtree(text / "checkpoints/step-00000004")
+    (staged_run / "killed/result.json").unlink()
+    done = program("resume", "killed", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert losses(text) == losses(staged_run / "x/2-text")
+    done = program(*STAGED, "--stage", "top", "--from", "x", *SHORT, "--out", "top", timeout=300)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((staged_run / "top/result.json").read_text())["data"]
+    assert facts["start"].startswith("loaded 337/337") and "pretrained" not in facts
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp", "oss", "zero2", "zero3"])
+def test_engines_train_it_equally(staged_run, engine):
+    if reason := missing_backend(engine):
+        pytest.skip(reason)
+    program = Program(staged_run)
+    args = (*STAGED, "--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
+    if not (staged_run / "local").exists():
+        assert program(*args, "--out", "local", timeout=300).returncode == 0
+    more = ("--nproc", "2", "--engine", engine, "--out", engine)
+    done = program(*args, *more, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert losses(staged_run / engine) == pytest.approx(losses(staged_run / "local"), rel=1e-4)

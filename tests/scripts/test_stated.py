@@ -1,0 +1,44 @@
+"""Every number that an original states is promised and measured, or says why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.config import presets
+from models.catalog import FAMILIES
+from scripts import mode_tables
+from scripts.stated import STATED, Stated
+
+
+@pytest.mark.parametrize("one", STATED, ids=lambda one: f"{one.mode}: {one.text}")
+def test_a_statement_is_promised_or_has_a_reason(one):
+    assert bool(one.promises) != bool(one.why)
+    assert not one.promises or set(one.promises) & set(mode_tables.promises_of(one))
+
+
+def test_each_mode_of_an_original_has_statements():
+    stated = {(one.model.partition(":")[0], one.mode) for one in STATED}
+    homes = {(family, mode) for family, modes in mode_tables.HOME.items() for mode in modes}
+    assert homes - stated == {("abr", "benchmark")}  # its text has no number
+    assert {family for family, mode in stated if mode == "staged"} == {"eeg_text"}
+    assert {family for family, _ in stated} == set(FAMILIES)
+    assert {mode for _, mode in stated} <= set(presets.modes())
+
+
+def test_a_row_shows_the_promise_and_its_measurement():
+    lines = mode_tables.stated()
+    [epoch] = [line for line in lines if "an epoch in less than 1 hour" in line]
+    bound = mode_tables.promises_of(STATED[0])["epoch_time"]["at_most"]
+    assert f"| epoch_time at most {bound} |" in epoch
+    assert epoch.endswith("✓ |")
+    assert len(lines) >= 2 + len(STATED)
+
+
+def test_a_promise_without_a_measurement_says_so():
+    one = Stated("event_seg", "lite", "a number", ["host_peak"])
+    assert mode_tables.measured_text(one, "host_peak").startswith("not measured: ")
+
+
+def test_lite_fits_into_one_gibibyte():
+    lite = Stated("event_seg", "lite", "1 GB of GPU memory", ["device_peak_bytes"])
+    assert mode_tables.promises_of(lite)["device_peak_bytes"] == {"at_most": 2**30}
