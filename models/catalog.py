@@ -49,6 +49,15 @@ FAMILIES = {
         "models.event_seg.config",
         "models.event_seg.task:EventSegTask",
         "models.event_seg.formats",
+        (
+            Stage("encoder", "the encoder is pre-trained on masked events, without labels"),
+            Stage(
+                "whole",
+                "the decoder is trained on the outputs of the frozen encoder",
+                loads="model.encoder",
+                of=("encoder",),
+            ),
+        ),
     ),
     "language": Family(
         "language",
@@ -72,6 +81,15 @@ FAMILIES = {
         "models.abr.config",
         "models.abr.task:AbrTask",
         "models.abr.formats",
+        (
+            Stage("encoder", "the encoder is pre-trained on masked responses, without labels"),
+            Stage(
+                "whole",
+                "decoder and heads are trained on the outputs of the frozen encoder",
+                loads="model.encoder",
+                of=("encoder",),
+            ),
+        ),
     ),
     "doc_translation": Family(
         "doc_translation",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from models.common.columns import IGNORE
-from models.common.config import Fraction, OnBad, Section, column_field
+from models.common.config import Fraction, OnBad, Section, StagedModel, column_field
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,15 @@ SIZES = {
 }
 
 
-Weight = Annotated[float, Field(ge=0)]
-Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs"})]
+_WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
+Weight = Annotated[float, Field(ge=0, json_schema_extra=_WHOLE)]
+Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs", **_WHOLE})]
 
 
 class LossSettings(Section):
     """Weights of the loss terms, and their form."""
 
-    regression: Literal["mse", "huber"] = "mse"
+    regression: Annotated[Literal["mse", "huber"], Field(json_schema_extra=_WHOLE)] = "mse"
     """Regression loss of signal, latency and amplitude; huber is linear beyond 1."""
     signal: Weight = 1.0
     """Loss weight of the reconstruction."""
@@ -62,7 +63,7 @@ class LossSettings(Section):
     """Loss weight of the kind of hearing loss."""
     threshold: Weight = 0.8
     """Loss weight of the threshold."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_WHOLE)] = 0.0
     """Share of each class label spread over all classes."""
 
 
@@ -79,7 +80,7 @@ class Curriculum(Section):
     """Length of the ramp of a loss term from 0 to its weight."""
 
 
-class Model(Section):
+class Model(StagedModel):
     """A convolutional encoder and decoder with state space layers, attention and four heads."""
 
     family: str = "abr"
@@ -88,6 +89,10 @@ class Model(Section):
     """Model size; see `list models`."""
     loss: LossSettings = LossSettings()
     curriculum: Curriculum = Curriculum()
+    mask_share: Annotated[
+        float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
+    ] = 0.3
+    """Share of a response's points to mask."""
 
 
 COLUMNS = (

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES
-from models.abr.noise_control import Control, chance_band, permute_responses
+from models.abr.config import CLASSES, POINTS
+from models.abr.noise_control import Control, chance_band, masked_band, permute_responses
 from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, Responses
 from models.abr.statistics import Statistics
 from models.base import Batch, Draws, SplitName
+from models.common.fixed_samples import FixedDraws
+from models.common.masked_series import draw_spans
 from models.common.split import SPLITS
 
 Sample = dict[str, Any]
@@ -42,20 +44,70 @@ class ResponseSplit:
     def __len__(self) -> int:
         return len(self.index)
 
+    def signal(self, response: int) -> NDArray[np.float32]:
+        """The scaled signal [1, 200] of a response."""
+        scaled = self.responses.signal[response] / np.float32(self.statistics.signal_rms)
+        return np.asarray(scaled, np.float32)[None]
+
     def sample(self, index: int, draws: Draws) -> Sample:
         """One response; reads only its own row."""
         responses, fitted = self.responses, self.statistics
         own = self.index[index]
         static = responses.static[self.static_of[index]].astype(np.float64)
         static = (static - fitted.static_mean) / fitted.static_scale
-        signal = responses.signal[self.signal_of[index]] / np.float32(fitted.signal_rms)
         # An unknown fact is replaced by the mean.
         return {
-            "signal": signal[None],
+            "signal": self.signal(int(self.signal_of[index])),
             "static": np.nan_to_num(static).astype(np.float32),
             "target": int(responses.target[own]),
             **{name: float(responses.labels[name][own]) for name in LABELS},
         }
+
+
+SHORTEST, LONGEST = 5, 20
+"""Points per masked span: 0.25 to 1 ms of 10 ms."""
+
+
+@dataclass(frozen=True)
+class MaskedSplit:
+    """The responses of one split with masked spans; labels are not read."""
+
+    responses: ResponseSplit
+    share: float
+    """Share of the points to mask."""
+    fixed: tuple[int, int] | None
+    """The seed of the same spans in each epoch; None: other spans in each epoch."""
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+    def sample(self, index: int, draws: Draws) -> Sample:
+        """One response; reads only its own row.
+
+        In a noise control the encoder gets the response of another patient and must predict this
+        one.
+        """
+        split = self.responses
+        given = split.sample(index, draws)
+        rng = draws.rng() if self.fixed is None else np.random.default_rng([*self.fixed, index])
+        return {
+            "signal": split.signal(int(split.index[index])),
+            "seen": given["signal"],
+            "static": given["static"],
+            "hidden": draw_spans(rng, POINTS, self.share, SHORTEST, LONGEST),
+        }
+
+
+def collate_masked(samples: Sequence[Sample]) -> Batch:
+    """One batch: signal, to predict, and seen, both [batch, 1, 200]; static [batch, 4].
+
+    hidden [batch, 200], bool: masked points. units, their number.
+    """
+    batch: dict[str, Any] = {
+        name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
+        for name in ("signal", "seen", "static", "hidden")
+    }
+    return batch | {"units": int(batch["hidden"].sum())}
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -91,9 +143,14 @@ class Dataset:
         statistics: Statistics,
         control: Control,
         seed: int,
+        mask_share: float | None = None,
     ) -> None:
-        """`groups`: the group of each response; `splits`: the groups of each split."""
+        """`groups`: the group of each response; `splits`: the groups of each split.
+
+        `mask_share`: the share of points to mask; None: nothing is masked, labels are used.
+        """
         self.responses, self.splits, self.statistics = responses, splits, statistics
+        self._seed, self._mask_share = seed, mask_share
         self.control, self.by_level = control, groups is not responses.patient
         self.samples: dict[SplitName, ResponseSplit] = {}
         for number, name in enumerate(SPLITS):
@@ -133,7 +190,7 @@ class Dataset:
             "samples": {name: len(self.samples[name]) for name in SPLITS},
             "files_of_raters": responses.marked,
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
-            "not_trained": [name for name in ("class", *LABELS) if name not in self.terms],
+            "not_trained": self._not_trained(),
             "unknown": [
                 name
                 for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
@@ -144,7 +201,26 @@ class Dataset:
         if self.control != "real" and "class" in self.terms:
             val = self.samples["val"].index
             facts["control"] = chance_band(responses.target[val], self.control)
+        if self.control != "real" and self._mask_share is not None:
+            facts["control"] = self._masked_band()
         return {name: value for name, value in facts.items() if value not in ([], {})}
+
+    def masked(self, name: SplitName) -> MaskedSplit:
+        """The samples of a split with masked spans, other ones in each epoch of training."""
+        assert self._mask_share is not None
+        fixed = None if name == "train" else (self._seed, SPLITS.index(name))
+        return MaskedSplit(self.samples[name], self._mask_share, fixed)
+
+    def _masked_band(self) -> dict[str, dict[str, float]]:
+        val, signal = self.masked("val"), self.responses.signal
+        hidden = np.stack([val.sample(i, FixedDraws())["hidden"] for i in range(len(val))])
+        train, own = (signal[self.samples[name].index] for name in ("train", "val"))
+        return masked_band(train, own, hidden, self.control)
+
+    def _not_trained(self) -> list[str]:
+        if self._mask_share is not None:
+            return []
+        return [name for name in ("class", *LABELS) if name not in self.terms]
 
     def _classes(self, name: SplitName) -> dict[str, int]:
         """The number of responses of each class, including 0."""

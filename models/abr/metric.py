@@ -14,6 +14,7 @@ from models.abr.config import CLASSES
 from models.abr.loss import TermSums, units
 from models.abr.responses import CLASS_NAMES
 from models.base import Batch
+from models.common.masked_series import interpolated, masked_counts, masked_scores
 
 BINS = 512
 """Histogram bins of the probability of a wave V; two responses in one bin are a tie."""
@@ -53,6 +54,25 @@ class ResponseMetric:
             own, rest = rest[: _LENGTHS[term]], rest[_LENGTHS[term] :]
             metrics |= _RESULTS[term](own)
         return metrics
+
+
+class MaskedMetric:
+    """Counts over masked points; see masked_counts. Each update takes one forward pass."""
+
+    @torch.no_grad()
+    def update(self, model: Module, batch: Batch) -> Tensor:
+        """What `batch` adds to the counts."""
+        return self.counts(model(batch["seen"], batch["static"], batch["hidden"]), batch)
+
+    def counts(self, guess: Tensor, batch: Batch) -> Tensor:
+        """As `update`, from the prediction [batch, 1, 200]."""
+        hidden = batch["hidden"]
+        lines = interpolated(batch["seen"].mT, ~hidden).mT
+        return masked_counts(batch["signal"], guess, lines, hidden[:, None])
+
+    def result(self, counts: Tensor) -> dict[str, float]:
+        """The metrics of the summed counts; see masked_scores."""
+        return masked_scores(counts)
 
 
 def macro_f1(confusion: Tensor) -> dict[str, float]:

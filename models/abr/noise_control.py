@@ -12,7 +12,9 @@ from models.base import DataError
 
 Control = Literal["real", "noise", "noise-signal"]
 MARGIN = 0.04
-"""How far above chance a score may be."""
+"""How far above chance macro-F1 may be."""
+R2_MARGIN = 0.02
+"""How far above chance the explained variance of masked points may be."""
 
 
 def permute_responses(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -60,3 +62,21 @@ def chance_band(target: NDArray[np.int64], control: Control) -> dict[str, dict[s
     chance = chance_macro_f1(target)
     bounds = {"max": chance + MARGIN} if control == "noise" else {}
     return {"val_macro_f1": {"chance": chance, **bounds}}
+
+
+def masked_band(
+    train: NDArray[np.float32],
+    val: NDArray[np.float32],
+    hidden: NDArray[np.bool_],
+    control: Control,
+) -> dict[str, dict[str, float]]:
+    """The bounds of the explained variance of the masked points of `val` in a noise control.
+
+    Chance is the mean of `train`, point by point: responses of other patients give no more. All
+    are [response, 200]. Without the signal alone there is no bound: the level of a response
+    informs about its amplitude.
+    """
+    errors = (val - train.mean(0, dtype=np.float64))[hidden]
+    chance = float(1 - np.square(errors).mean() / val[hidden].var(dtype=np.float64))
+    bounds = {"max": chance + R2_MARGIN} if control == "noise" else {}
+    return {"val_masked_r2": {"chance": chance, **bounds}}

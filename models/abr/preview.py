@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import BytesIO
 from math import nan
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.abr.config import CLASSES
-from models.abr.dataset import ResponseSplit, collate
+from models.abr.dataset import MaskedSplit, ResponseSplit, collate, collate_masked
+from models.abr.metric import MaskedMetric
 from models.abr.responses import CLASS_NAMES, Responses
-from models.base import Picture, Predictions
+from models.base import Batch, Picture, Predictions
 from models.common.fixed_samples import few_samples, spread_positions
 
 PREVIEW_RESPONSES = 64
@@ -66,11 +68,43 @@ def render_preview(model: Module, split: ResponseSplit, device: torch.device) ->
     return "\n".join(texts)
 
 
+@torch.no_grad()
+def render_masked(model: Module, split: MaskedSplit, device: torch.device) -> str:
+    """A response, its visible points, and these with the predictions of the masked ones.
+
+    One forward pass, the same on every rank. Collective.
+    """
+    training = model.training
+    model.eval()
+    try:
+        batch, guess = _masked_guess(model, split, 1, device)
+    finally:
+        model.train(training)
+    true, hidden = batch["signal"][0, 0].cpu(), batch["hidden"][0].cpu()
+    low, high = float(true.min()), float(true.max())
+    filled = torch.where(hidden, guess[0, 0].cpu(), true)
+    rows = (("response", true), ("visible", true.masked_fill(hidden, nan)), ("predicted", filled))
+    return "\n".join(f"{name:<14} {_bars(trace, low, high)}" for name, trace in rows)
+
+
+def _masked_guess(
+    model: Module, split: MaskedSplit, most: int, device: torch.device
+) -> tuple[Batch, Tensor]:
+    """A batch of at most `most` responses, and the prediction of all their points."""
+    batch: dict[str, Any] = {
+        name: x.to(device) if isinstance(x, Tensor) else x
+        for name, x in collate_masked(few_samples(split, most)).items()
+    }
+    return batch, model(batch["seen"], batch["static"], batch["hidden"]).float()
+
+
 def _bars(trace: Tensor, low: float, high: float) -> str:
-    """`trace` as a line of block characters, scaled from `low` to `high`."""
+    """`trace` as a line of block characters, scaled from `low` to `high`; NaN is a blank."""
     points = np.linspace(0, len(trace) - 1, BAR_COLUMNS).astype(int)
     share = (trace.numpy()[points] - low) / max(high - low, 1e-9)
-    return "".join(BARS[i] for i in (share * len(BARS)).astype(int).clip(0, len(BARS) - 1))
+    levels = (np.nan_to_num(share) * len(BARS)).astype(int).clip(0, len(BARS) - 1)
+    blank = np.isnan(share)
+    return "".join(" " if no else BARS[i] for i, no in zip(levels, blank, strict=True))
 
 
 def _confusion(target: Tensor, predicted: Tensor) -> str:
@@ -95,6 +129,31 @@ def build_predictions(model: Module, split: ResponseSplit, device: torch.device)
         rows.append(prediction.row())
         pictures.append(prediction.picture(f"response_{row + 1}"))
     return Predictions(COLUMNS, rows, pictures)
+
+
+MASKED_COLUMNS = ("response", "masked_r2", "interpolation_r2")
+
+
+def masked_predictions(model: Module, split: MaskedSplit, device: torch.device) -> Predictions:
+    """Predicted masked points of a few responses of a split. One forward pass, collective."""
+    batch, guess = _masked_guess(model, split, SHOWN, device)
+    metric, responses = MaskedMetric(), split.responses.responses
+    shown = (
+        torch.where(batch["hidden"][:, None], guess, nan) * split.responses.statistics.signal_rms
+    )
+    rows, pictures = [], []
+    for row, place in enumerate(spread_positions(len(split), SHOWN)):
+        own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, Tensor)}
+        found = metric.result(metric.counts(guess[row : row + 1], own).cpu())
+        response = int(split.responses.index[place])
+        name = f"{responses.patient[response]}, {_level(responses, response)}"
+        rows.append((name, found["val_masked_r2"], found["val_interpolation_r2"]))
+        recorded = np.asarray(responses.signal[response], np.float32)
+        predicted, window = shown[row, 0].cpu().numpy(), responses.origin.window_ms
+        png = draw_comparison(recorded, predicted, (nan, nan), window)
+        caption = f"{name}: recorded (dark), and predicted masked points (red)"
+        pictures.append(Picture(f"response_{row + 1}", caption, png))
+    return Predictions(MASKED_COLUMNS, rows, pictures)
 
 
 class _Prediction:
@@ -191,9 +250,9 @@ def draw_comparison(
 ) -> bytes:
     """The PNG of a recorded (dark) and a predicted (red) response, both [point] in µV.
 
-    Wave V is marked at `latencies`, recorded and predicted, in ms; NaN is not marked.
+    Wave V is marked at `latencies`, recorded and predicted, in ms. NaN is not drawn.
     """
-    largest = 2 * float(max(abs(recorded).max(), abs(predicted).max()))
+    largest = 2 * float(max(abs(recorded).max(), np.nanmax(abs(predicted))))
     sheet = _Sheet(1, TALL_ROW, window_ms, largest)
     sheet.axis(0, "uV")  # the font has no µ
     for trace, latency, colour, letter in zip(
@@ -232,10 +291,13 @@ class _Sheet:
         self._pen.text((8, middle - 6), name, fill=INK)
 
     def trace(self, row: int, values: NDArray[np.float64], colour: str) -> None:
-        """Draw `values` [point], in µV."""
+        """Draw `values` [point], in µV; a line for each span without NaN."""
         across = LEFT + (np.arange(len(values)) + 0.5) / len(values) * (WIDTH - LEFT - EDGE)
-        points = zip(across, self._middle(row) - self._scale * values, strict=True)
-        self._pen.line([(float(x), float(y)) for x, y in points], fill=colour, width=2)
+        y = self._middle(row) - self._scale * values
+        known = np.flatnonzero(np.isfinite(y))
+        for span in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+            points = zip(across[span].tolist(), y[span].tolist(), strict=True)
+            self._pen.line(list(points), fill=colour, width=2)
 
     def mark(self, row: int, ms: float, colour: str, letter: str) -> None:
         """Draw a vertical mark at `ms`, unless it is NaN."""

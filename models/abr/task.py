@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,32 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from models.abr.config import SIZES, Data, Model
-from models.abr.dataset import Dataset, ResponseSplit, collate, members
+from models.abr.dataset import (
+    Dataset,
+    MaskedSplit,
+    ResponseSplit,
+    collate,
+    collate_masked,
+    members,
+)
 from models.abr.embedded.patients import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
-from models.abr.metric import ResponseMetric
-from models.abr.network.model import PEAK, Network, attention_counts, flops_per_sample
-from models.abr.preview import build_predictions, level_series, render_preview
+from models.abr.metric import MaskedMetric, ResponseMetric
+from models.abr.network.model import (
+    ENCODER,
+    PEAK,
+    MaskedTrace,
+    Network,
+    attention_counts,
+    flops_per_sample,
+)
+from models.abr.preview import (
+    build_predictions,
+    level_series,
+    masked_predictions,
+    render_masked,
+    render_preview,
+)
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
@@ -26,11 +47,12 @@ from models.base import (
     DataError,
     Goal,
     Loss,
+    NumUnits,
     Picture,
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels
+from models.common import attention_kernels, initial_weights
 from models.common.data_files import unknown_embedded
 from models.common.split import save_split, split_groups
 
@@ -38,18 +60,45 @@ PATIENTS_OR_FILES = "patients or files"
 LEVELS = "levels of the only recording"
 BY_CLASS = Goal("val_macro_f1", "max")
 BY_SIGNAL = Goal("val_signal_mse", "min")
+BY_MASKED = Goal("val_masked_r2", "max")
+_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 
 
 class AbrTask:
     """See models/base.py: Task."""
 
-    units = "samples"
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for an invalid attention kernel."""
         self.context = context
         self.size = SIZES[model.size]
+        # Settings without effect are not read, so that they are reported as unused.
+        self.encoder, self.is_frozen, self.mask_share = None, False, None
+        if model.stage == "whole":
+            self._read_loss(model)
+            self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
+            self.is_frozen = model.freeze_encoder
+            self.goal, self.units = BY_CLASS, "samples"
+        else:
+            self.mask_share = model.mask_share
+            self.goal, self.units = BY_MASKED, "values"
+        self.path, self.control, self.fraction = data.path, data.control, data.fraction
+        self.on_bad = data.on_bad
+        self.shares = self.averaging = None
+        self.split_by = "patient"
+        if self.path.startswith("embedded:"):
+            self.shares = data.shares
+        else:
+            self.split_by = data.split
+            self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+            self.columns = data.columns
+        attention_kernels.check_kernel(context.attention, context.device)
+        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
+        self.dataset: Dataset  # after setup
+        self.loaded: str | None = None
+
+    def _read_loss(self, model: Model) -> None:
         loss, starts = model.loss, model.curriculum
         self.regression, self.smoothing = loss.regression, loss.label_smoothing
         self.weights = {
@@ -63,21 +112,6 @@ class AbrTask:
             },
             starts.ramp,
         )
-        self.goal = BY_CLASS
-        self.path, self.control, self.fraction = data.path, data.control, data.fraction
-        self.on_bad = data.on_bad
-        # Settings without effect are not read, so that they are reported as unused.
-        self.shares = self.averaging = None
-        self.split_by = "patient"
-        if self.path.startswith("embedded:"):
-            self.shares = data.shares
-        else:
-            self.split_by = data.split
-            self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
-            self.columns = data.columns
-        attention_kernels.check_kernel(context.attention, context.device)
-        self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
-        self.dataset: Dataset  # after setup
 
     def setup(self) -> None:
         """Read the responses, split them by patient and fit the statistics.
@@ -92,22 +126,33 @@ class AbrTask:
         if folder is not None:
             save_split(splits, folder, self.context.reset_data)
         statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
-        self.dataset = Dataset(responses, groups, splits, statistics, self.control, seed)
+        self.dataset = Dataset(
+            responses, groups, splits, statistics, self.control, seed, self.mask_share
+        )
+        if self.mask_share is not None:
+            return
         self.terms = self.dataset.terms
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
+        if self.mask_share is not None:
+            return
         self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
+        responses = self._read_all()
+        return responses if self.mask_share is None else responses.without_labels()
+
+    def _read_all(self) -> Responses:
         if self.shares is not None:
             if self.path not in PATIENTS:
                 raise unknown_embedded(self.path, PATIENTS)
             return read_patients(self.path, self.shares)
         assert self.averaging is not None
-        return read_responses(self.path, self.on_bad, self.averaging, self.columns)
+        has_labels = self.mask_share is None
+        return read_responses(self.path, self.on_bad, self.averaging, self.columns, has_labels)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
@@ -124,54 +169,91 @@ class AbrTask:
         return (responses.levels, LEVELS) if by_level else (responses.patient, PATIENTS_OR_FILES)
 
     def build(self) -> Module:
-        """The model on the CPU, its weights drawn from torch's global generator."""
-        fitted = self.dataset
-        return Network(self.size, fitted.statistics, self.terms, self.context.attention)
+        """The model on the CPU, its weights drawn from torch's global generator.
 
-    def data(self, split: SplitName) -> ResponseSplit:
+        `model.encoder` provides the weights of the encoder. Raises DataError.
+        """
+        statistics, kernel = self.dataset.statistics, self.context.attention
+        if self.mask_share is not None:
+            return MaskedTrace(self.size, statistics, kernel)
+        model = Network(self.size, statistics, self.terms, kernel)
+        if self.encoder is not None:
+            parts = tuple(f"{name}." for name in ENCODER)
+            self.loaded = initial_weights.load(
+                "model.encoder", model, self.encoder, _ENCODER, parts
+            )
+        if self.is_frozen:
+            model.freeze_encoder()
+        return model
+
+    def data(self, split: SplitName) -> ResponseSplit | MaskedSplit:
         """The responses of a split."""
+        if self.mask_share is not None:
+            return self.dataset.masked(split)
         return self.dataset.samples[split]
 
-    collate = staticmethod(collate)
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """See dataset.collate and dataset.collate_masked."""
+        return collate(samples) if self.mask_share is None else collate_masked(samples)
 
-    def num_units(self, batch: Batch) -> dict[str, int]:
-        """By term, the number of known labels of `batch`; signal counts samples."""
+    def num_units(self, batch: Batch) -> NumUnits:
+        """Masked points; or by term, the known labels of `batch`, where signal counts samples."""
+        if self.mask_share is not None:
+            return int(batch["units"])
         return units(batch, self.terms)
 
     def set_progress(self, epoch: float, epochs: float) -> None:
-        self._factors = self.curriculum.factors(TERMS, epoch, epochs)
+        if self.mask_share is None:
+            self._factors = self.curriculum.factors(TERMS, epoch, epochs)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """By term, the sum over its units times its weight and its curriculum factor."""
+        """Squared errors, summed over masked points.
+
+        Or by term, the sum over its units times its weight and its curriculum factor.
+        """
+        if self.mask_share is not None:
+            guess = model(batch["seen"], batch["static"], batch["hidden"]).float()
+            errors = (guess - batch["signal"]).square() * batch["hidden"][:, None]
+            return Loss(errors.sum(), {})
         sums = self._sums(model(batch["signal"], batch["static"]), batch)
         factors = {term: self.weights[term] * self._factors[term] for term in sums}
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
 
-    def metric(self) -> ResponseMetric:
+    def metric(self) -> ResponseMetric | MaskedMetric:
+        if self.mask_share is not None:
+            return MaskedMetric()
         return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
 
     def blocks(self, model: Module) -> list[Module]:
         """Encoder levels, bottleneck, decoder levels and the trained heads."""
-        assert isinstance(model, Network)
+        assert isinstance(model, Network | MaskedTrace)
         return model.blocks()
 
     def preview(self, model: Module) -> str | None:
-        """See preview.render_preview. Collective."""
-        return render_preview(model, self.data("val"), self.context.device)
+        """See preview.render_preview and preview.render_masked. Collective."""
+        samples, device = self.data("val"), self.context.device
+        if isinstance(samples, MaskedSplit):
+            return render_masked(model, samples, device)
+        return render_preview(model, samples, device)
 
     def pictures(self) -> Sequence[Picture]:
-        return level_series(self.data("train"))
+        return level_series(self.dataset.samples["train"])
 
     def predictions(self, model: Module) -> Predictions:
-        """See preview.build_predictions. Collective."""
-        return build_predictions(model, self.data("val"), self.context.device)
+        """See preview.build_predictions and preview.masked_predictions. Collective."""
+        samples, device = self.data("val"), self.context.device
+        if isinstance(samples, MaskedSplit):
+            return masked_predictions(model, samples, device)
+        return build_predictions(model, samples, device)
 
     flops_per_sample = staticmethod(flops_per_sample)
 
     def facts(self) -> Mapping[str, Any]:
         facts = {"source": self.path, **self.dataset.facts()}
+        if self.loaded is not None:
+            facts["encoder"] = self.loaded
         if self.context.attention == "flash":
-            every, relative = attention_counts(self.size)
+            every, relative = attention_counts(self.size, self.mask_share is None)
             facts["flash_attention"] = (
                 f"{every - relative} of {every} attentions; the other {relative} have relative "
                 "positions, which flash kernels do not take"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.base import CachedFeatures, DataError, Draws
+from models.common.masked_series import draw_spans
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.noise_control import phase_randomised, random_others
 from models.eeg_text.recordings import Item, Recordings
@@ -17,6 +18,8 @@ from models.eeg_text.texts import Texts
 
 LARGEST = 10.0
 """Standard deviations at which EEG is clipped."""
+SHORTEST, LONGEST = 2, 8
+"""Tokens per masked span: 16 to 64 ms."""
 _FLAT_UV = 1e-6
 
 
@@ -170,7 +173,7 @@ class MaskedSamples:
         number = self.segments.numbers[self._windows[index][0]]
         sample = {
             "eeg": target,
-            "hidden": draw_mask(rng, tokens, self.share),
+            "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
             "recorded": self.segments.recordings.source.recorded(number),
             "subject": self.item(index).subject,
         }
@@ -241,41 +244,3 @@ class TextSamples(Samples):
                 "candidates": self.texts.candidates(item.group),
             }
         return sample
-
-
-SHORTEST, LONGEST = 2, 8
-"""Tokens per span: 16 to 64 ms."""
-
-
-def draw_mask(rng: np.random.Generator, tokens: int, share: float) -> np.ndarray:
-    """The mask of hidden tokens, bool: spans that cover `share` of `tokens`, rounded.
-
-    A span has 2 to 8 tokens; at least one visible token lies between two spans. Too few tokens
-    have no span.
-    """
-    hidden = np.zeros(tokens, dtype=bool)
-    lengths = _lengths(rng, round(share * tokens))
-    visible = tokens - sum(lengths)
-    while lengths and visible < len(lengths) + 1:
-        visible += lengths.pop()
-    if not lengths:
-        return hidden
-    # All arrangements of spans and visible tokens are equally likely.
-    before = np.sort(rng.choice(visible + 1, len(lengths), replace=False))
-    starts = before + np.concatenate(([0], np.cumsum(lengths)[:-1]))
-    for start, length in zip(starts, lengths, strict=True):
-        hidden[start : start + length] = True
-    return hidden
-
-
-def _lengths(rng: np.random.Generator, total: int) -> list[int]:
-    """Lengths from 2 to 8 that add up to `total`; empty if it is below 2."""
-    lengths: list[int] = []
-    while total >= SHORTEST:
-        length = int(rng.integers(SHORTEST, LONGEST + 1))
-        if total - length < SHORTEST:
-            # The rest is too short for another span.
-            length = total if total <= LONGEST else total - SHORTEST
-        lengths.append(length)
-        total -= length
-    return lengths

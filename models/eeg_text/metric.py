@@ -13,6 +13,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from models.base import Batch
+from models.common.masked_series import interpolated, masked_counts, masked_scores
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.recordings import words
 from models.eeg_text.texts import Texts
@@ -124,9 +125,6 @@ def _gain(sentences: np.ndarray) -> dict[str, float]:
     }
 
 
-NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
-
-
 def masked_values(batch: Batch) -> Tensor:
     """The values to predict: masked, valid and recorded; [batch, time, 105], bool."""
     hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1) & batch["eeg_mask"]
@@ -138,57 +136,23 @@ def seen_inputs(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
 
 
-def interpolated(eeg: Tensor, known: Tensor) -> Tensor:
-    """`eeg` [batch, time, channel], interpolated linearly where `known` [batch, time] is False.
-
-    Before the first and after the last known sample, that sample is repeated.
-    """
-    time = torch.arange(known.shape[1], device=eeg.device).expand_as(known)
-    last = known.shape[1] - 1
-    before = torch.where(known, time, -1).cummax(1).values
-    after = torch.where(known, time, last + 1).flip(1).cummin(1).values.flip(1)
-    left = torch.where(before < 0, after, before).clamp(max=last)
-    right = torch.where(after > last, before, after).clamp(min=0)
-    weight = ((time - left).to(eeg.dtype) / (right - left).clamp(min=1))[:, :, None]
-
-    def at(index: Tensor) -> Tensor:
-        return eeg.gather(1, index[:, :, None].expand_as(eeg))
-
-    return at(left) * (1 - weight) + at(right) * weight
-
-
 class MaskedMetric:
-    """Counts over masked values; see NAMES. Each update takes one forward pass."""
+    """Counts over masked values; see masked_counts. Each update takes one forward pass."""
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds to the counts: float64, in the order of NAMES."""
+        """What `batch` adds to the counts."""
         return self.counts(model(*seen_inputs(batch), batch["mask_target"]), batch)
 
     def counts(self, guess: Tensor, batch: Batch) -> Tensor:
         seen, valid = seen_inputs(batch)
         hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
         lines = interpolated(seen, valid & ~hidden)
-        found = [batch["eeg"], guess, lines, masked_values(batch)]
-        if guess.device.type == "mps":  # has no float64
-            found = [tensor.cpu() for tensor in found]
-        eeg, guess, lines, chosen = (tensor.double() for tensor in found)
-        parts = (torch.ones_like(eeg), eeg, eeg**2, (guess - eeg) ** 2, (lines - eeg) ** 2)
-        return torch.stack([(part * chosen).sum() for part in parts])
+        return masked_counts(batch["eeg"], guess, lines, masked_values(batch))
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts.
-
-        R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
-        `val_interpolation_r2` is the R² of linear interpolation across the gaps.
-        """
-        n = dict(zip(NAMES, counts.double().tolist(), strict=True))
-        variance = n["squares"] - n["sum"] ** 2 / n["values"]
-        return {
-            "val_loss": n["errors"] / n["values"],
-            "val_masked_r2": 1 - n["errors"] / variance,
-            "val_interpolation_r2": 1 - n["interpolation_errors"] / variance,
-        }
+        """The metrics of the summed counts; see masked_scores."""
+        return masked_scores(counts)
 
 
 def encode_inputs(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import Fraction, OnBad, Section
+from models.common.config import Fraction, OnBad, Section, StagedModel
 
 BINS = 10
 """Time bins of a voxel grid: input channels."""
@@ -50,7 +50,7 @@ SIZES = {
 }
 
 
-class Model(Section):
+class Model(StagedModel):
     """Convolutional encoder and decoder over voxel grids of events."""
 
     family: str = "event_seg"
@@ -69,7 +69,10 @@ class Model(Section):
     ] = None
     """Channels after each convolution of the encoder; the decoder mirrors them. Default: those of
     the size."""
-    objective: Literal["auto", "edges", "masked-voxels"] = "auto"
+    objective: Annotated[
+        Literal["auto", "edges", "masked-voxels"],
+        Field(json_schema_extra={"only_if": {"model.stage": ["whole"]}}),
+    ] = "auto"
     """Training target: edges (labels) or masked-voxels (events on hidden pixels). auto: edges if
     the recordings have labels."""
 

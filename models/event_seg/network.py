@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.frozen import HasFrozenParts
 from models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100
@@ -44,7 +45,16 @@ def _up(ins: int, outs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(ins, outs, 4, stride=2, padding=1)
 
 
-class Network(nn.Module):
+def build_encoder(size: Size) -> nn.ModuleList:
+    """The convolutions on the way down."""
+    first, ins = 1 if size.is_deep else 2, (BINS, *size.widths)
+    return nn.ModuleList(
+        Layer(a, b, first if i == 0 else 2, up=False)
+        for i, (a, b) in enumerate(zip(ins[:-1], size.widths, strict=True))
+    )
+
+
+class Network(HasFrozenParts):
     """Maps voxel grids to two maps of the same height and width.
 
     Weights are initialized as in He et al., Delving Deep into Rectifiers, 2015; biases are 0.
@@ -60,19 +70,13 @@ class Network(nn.Module):
         Both are buffers, so that checkpoints contain them.
         """
         super().__init__()
-        first = 1 if size.is_deep else 2
-        ins, back = (BINS, *size.widths), size.widths[::-1]
-        self.down = nn.ModuleList(
-            Layer(a, b, first if i == 0 else 2, up=False)
-            for i, (a, b) in enumerate(zip(ins[:-1], size.widths, strict=True))
-        )
+        back = size.widths[::-1]
+        self.down = build_encoder(size)
         self.up = nn.ModuleList(Layer(a, b, 2, up=True) for a, b in pairwise(back))
         self.head = nn.Conv2d(back[-1], CLASSES, 1) if size.is_deep else _up(back[-1], CLASSES)
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]))
         self.register_buffer("recipe", torch.tensor(recipe))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                _draw(module, "linear" if module is self.head else "relu")
+        _draw_weights(self, self.head)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -93,12 +97,10 @@ class Network(nn.Module):
         is masked at these pixels, `labels` are two maps, and the loss is the squared error there,
         averaged over both maps. With `measure`: loss and maps, float32.
         """
-        if hidden is not None:
-            events = events * ~hidden[:, None]
-        x = events
+        x = events if hidden is None else events * ~hidden[:, None]
         for block in self.blocks:
             x = block(x)
-        maps = x[..., : events.shape[-2], : events.shape[-1]].float()
+        maps = _cropped(x, events)
         if labels is None:
             return maps
         if hidden is None:
@@ -107,8 +109,52 @@ class Network(nn.Module):
                 maps, labels, weight=weight, ignore_index=IGNORE, reduction="sum"
             )
         else:
-            loss = ((maps - labels).square().mean(1) * hidden).sum()
+            loss = _masked_loss(maps, labels, hidden)
         return (loss, maps) if measure else loss
+
+
+class MaskedEncoder(nn.Module):
+    """The encoder of Network, and a head that predicts hidden pixels at the lowest resolution."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.down = build_encoder(size)
+        self.scale = 2 ** (len(size.widths) - size.is_deep)
+        self.head = nn.Conv2d(size.widths[-1], CLASSES * self.scale**2, 1)
+        _draw_weights(self, self.head)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Layers in order."""
+        return [*self.down, self.head]
+
+    def forward(
+        self, events: Tensor, mass: Tensor, hidden: Tensor, measure: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As Network.forward with `hidden`."""
+        x = events * ~hidden[:, None]
+        for block in self.blocks:
+            x = block(x)
+        maps = _cropped(F.pixel_shuffle(x, self.scale), events)
+        loss = _masked_loss(maps, mass, hidden)
+        return (loss, maps) if measure else loss
+
+
+def _cropped(x: Tensor, events: Tensor) -> Tensor:
+    """`x` in float32, with the height and width of `events`: layers round odd ones up."""
+    return x[..., : events.shape[-2], : events.shape[-1]].float()
+
+
+def _masked_loss(maps: Tensor, mass: Tensor, hidden: Tensor) -> Tensor:
+    """Squared errors at hidden pixels, averaged over both maps, summed over pixels."""
+    return ((maps - mass).square().mean(1) * hidden).sum()
+
+
+def _draw_weights(model: nn.Module, head: nn.Module) -> None:
+    """Draw the weights of all convolutions; `head` has no ReLU."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            _draw(module, "linear" if module is head else "relu")
 
 
 def _draw(layer: nn.Conv2d | nn.ConvTranspose2d, gain: str) -> None:
@@ -119,13 +165,25 @@ def _draw(layer: nn.Conv2d | nn.ConvTranspose2d, gain: str) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def flops_per_sample(size: Size, height: int, width: int) -> float:
+def flops_per_sample(
+    size: Size, height: int, width: int, stage: str = "whole", is_frozen: bool = False
+) -> float:
     """Floating point operations of forward and backward for one sample of this shape.
 
     A multiplication and an addition count as two, backward as twice forward; normalization and
-    activations are excluded.
+    activations are excluded. Of stage `encoder` those of MaskedEncoder; `is_frozen`: the encoder
+    has no backward.
     """
-    return 6.0 * sum(taps * area for taps, area in _work(size, height, width))
+    layers = list(_work(size, height, width))
+    depth = len(size.widths)
+    if stage == "encoder":
+        _, area = layers[depth - 1]
+        scale = 2 ** (depth - size.is_deep)
+        layers[depth:] = [(size.widths[-1] * CLASSES * scale**2, area)]
+    return sum(
+        (2.0 if is_frozen and i < depth else 6.0) * taps * area
+        for i, (taps, area) in enumerate(layers)
+    )
 
 
 def _work(size: Size, height: int, width: int) -> Iterator[tuple[int, int]]:

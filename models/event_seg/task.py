@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from models.base import (
     Predictions,
     SplitName,
 )
+from models.common import initial_weights
 from models.common.split import save_split
 from models.event_seg import dataset, sequences, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
-from models.event_seg.network import Network, flops_per_sample
+from models.event_seg.network import MaskedEncoder, Network, flops_per_sample
 from models.event_seg.preview import draw_sample, predict
 from models.event_seg.readers import labels
 from models.event_seg.readers.recording import Recording
@@ -32,6 +34,7 @@ from models.event_seg.splits import split_recordings
 from models.event_seg.windows import Rules, Windows
 
 PICTURES = 2
+_ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 
 
 class EventSegTask:
@@ -44,13 +47,18 @@ class EventSegTask:
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access."""
         self.context = context
-        self.size, self.objective = SIZES[model.size], model.objective
+        self.size, self.stage = SIZES[model.size], model.stage
         if model.widths is not None:
             self.size = replace(self.size, widths=tuple(model.widths))
         self.path, self.on_bad, self.control = data.path, data.on_bad, data.control
         self.fraction, self.downsample = data.fraction, data.downsample
         # Read a setting only where it applies: unused settings are reported.
         self._data = data
+        self.objective, self.encoder, self.is_frozen = "masked-voxels", None, False
+        if self.stage == "whole":
+            self.objective, self.is_frozen = model.objective, model.freeze_encoder
+            self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
+        self.loaded: str | None = None
         self._dataset: Dataset | None = None
 
     @property
@@ -75,7 +83,14 @@ class EventSegTask:
         )
         if self.context.folder is not None:
             save_split(split.groups, self.context.folder, self.context.reset_data)
-        rules = Rules(self.downsample, self.size.crop, self.control, seed, not is_labelled)
+        rules = Rules(
+            self.downsample,
+            self.size.crop,
+            self.control,
+            seed,
+            not is_labelled,
+            windows.FINE_PATCH if self.stage == "encoder" else windows.PATCH,
+        )
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = Dataset(recordings, split, rules, source)
@@ -106,10 +121,22 @@ class EventSegTask:
         return dataset.read_files(self.path, self._data, self.on_bad)
 
     def build(self) -> Module:
-        """Build the model on the CPU with random weights."""
+        """Build the model on the CPU with random weights, but for those of `model.encoder`.
+
+        Raises DataError if that is no encoder of this size.
+        """
+        if self.stage == "encoder":
+            return MaskedEncoder(self.size)
         weight = 1.0 if self._dataset is None else self.dataset.foreground_weight
         recipe = (self.downsample, labels.LOW, labels.HIGH, labels.DILATION)
-        return Network(self.size, weight, recipe)
+        model = Network(self.size, weight, recipe)
+        if self.encoder is not None:
+            self.loaded = initial_weights.load(
+                "model.encoder", model, self.encoder, _ENCODER, ("down.",)
+            )
+        if self.is_frozen:
+            model.freeze(model.down)
+        return model
 
     def data(self, split: SplitName) -> Windows:
         """Samples of a split."""
@@ -122,7 +149,7 @@ class EventSegTask:
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Loss summed over pixels; see Network.forward."""
+        """Loss summed over pixels; see Network.forward and MaskedEncoder.forward."""
         if "hidden" in batch:
             return Loss(model(batch["events"], batch["mass"], batch["hidden"]), {})
         return Loss(model(batch["events"], batch["mask"]), {})
@@ -133,7 +160,7 @@ class EventSegTask:
 
     def blocks(self, model: Module) -> list[Module]:
         """Layers in order."""
-        assert isinstance(model, Network)
+        assert isinstance(model, Network | MaskedEncoder)
         return model.blocks
 
     def preview(self, model: Module) -> str | None:
@@ -146,11 +173,13 @@ class EventSegTask:
 
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations for one sample; see network.flops_per_sample."""
-        return flops_per_sample(self.size, *self.data("train").shape)
+        shape = self.data("train").shape
+        return flops_per_sample(self.size, *shape, self.stage, self.is_frozen)
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits and skipped data; see Dataset.facts."""
-        return self.dataset.facts()
+        """Counts, splits, skipped data and loaded weights; see Dataset.facts."""
+        loaded = {} if self.loaded is None else {"encoder": self.loaded}
+        return self.dataset.facts() | loaded
 
     def pictures(self) -> Sequence[Picture]:
         """Pictures of training windows. Disk access; raises DataError."""

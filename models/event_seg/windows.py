@@ -14,8 +14,9 @@ from models.event_seg.config import BINS
 from models.event_seg.network import IGNORE
 from models.event_seg.readers.recording import IGNORED, Events, Recording
 
-PATCH = 8
-"""Edge of a hidden square in pixels."""
+PATCH, FINE_PATCH = 8, 2
+"""Edge of a hidden square in pixels; and in stage encoder, whose head has the resolution of the
+larger one: squares of 8 would be hidden whole there or not at all, and teach no detail."""
 HIDDEN = 0.5
 """Share of hidden squares."""
 MEASURED = 1000
@@ -33,6 +34,8 @@ class Rules:
     seed: int
     is_masked: bool
     """Train on the events on hidden pixels instead of labels."""
+    patch: int = PATCH
+    """Edge of a hidden square in pixels."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,9 @@ class Windows:
         return label
 
     def _hidden(self, rng: np.random.Generator) -> np.ndarray:
-        height, width = self.shape
-        squares = rng.random((-(-height // PATCH), -(-width // PATCH))) < HIDDEN
-        return squares.repeat(PATCH, 0).repeat(PATCH, 1)[:height, :width]
+        (height, width), patch = self.shape, self.rules.patch
+        squares = rng.random((-(-height // patch), -(-width // patch))) < HIDDEN
+        return squares.repeat(patch, 0).repeat(patch, 1)[:height, :width]
 
     def _meta(self, index: int, count: int) -> dict[str, Any]:
         recording, window = self._at(index)

@@ -16,9 +16,11 @@ from models.common.fixed_samples import FixedDraws, few_samples, spread_position
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "event_seg": ("event_seg", {}, {}, 4),
+    "event_seg encoder": ("event_seg", {"stage": "encoder"}, {}, 4),
     "language text": ("language", {}, {"path": "embedded:python", "seq_len": 64}, 0),
     "language answers": ("language", {}, {"path": "embedded:commands"}, 0),
     "abr": ("abr", {}, {"path": "embedded:few-patients"}, 4),
+    "abr encoder": ("abr", {"stage": "encoder"}, {"path": "embedded:few-patients"}, 4),
     "doc_translation": ("doc_translation", {"dropout": 0.0}, {"max_new_tokens": 6}, 3),
     "doc_translation encoder": ("doc_translation", {"stage": "encoder"}, {}, 3),
     "eeg_text": ("eeg_text", {"stage": "text"}, {"path": "embedded:reading-small"}, 3),

@@ -16,11 +16,73 @@ from models.abr.network.film import static_embedding
 from models.abr.network.heads import SIGNAL_LAYERS, ClassHead, PeakHead, SignalHead, ThresholdHead
 from models.abr.network.levels import BOTTLENECK_LAYERS, Bottleneck, DecoderLevel, EncoderLevel
 from models.abr.statistics import Statistics
+from models.common.frozen import HasFrozenParts
 
 PEAK = ("exists", "latency", "amplitude")
 
 
-class Network(nn.Module):
+ENCODER = ("static", "input", "encoder", "bottleneck")
+"""The parts that stage `encoder` trains."""
+
+
+class Encoder(HasFrozenParts):
+    """The part of a network from the trace to the lowest rate."""
+
+    def __init__(self, size: Size, kernel: str) -> None:
+        super().__init__()
+        widths = size.widths
+        self.static = static_embedding()
+        self.input = ConvBlock(1, size.base, 7)
+        self.encoder = nn.ModuleList(
+            EncoderLevel(before, width, size)
+            for before, width in zip((size.base, *widths[:-1]), widths, strict=True)
+        )
+        self.bottleneck = Bottleneck(widths[-1], size, kernel)
+
+    def encode(self, signal: Tensor, static: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Features [batch, time, channel] of the input and of each level, bottleneck, condition."""
+        condition = self.static(static)
+        features = [self.input(signal.mT)]
+        for level in self.encoder:
+            features.append(level(features[-1], condition))
+        return features, self.bottleneck(features[-1], condition), condition
+
+    def freeze_encoder(self) -> None:
+        """Freeze the parts that stage `encoder` trains."""
+        self.freeze(*(self.get_submodule(name) for name in ENCODER))
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        return not next(self.input.parameters()).requires_grad
+
+
+class MaskedTrace(Encoder):
+    """The encoder, and a head that predicts masked points at the lowest rate."""
+
+    def __init__(self, size: Size, statistics: Statistics, kernel: str = "auto") -> None:
+        super().__init__(size, kernel)
+        width = size.widths[-1]
+        self.head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 2**size.levels)
+        )
+        for name in ("signal_rms", "static_mean", "static_scale"):
+            self.register_buffer(name, statistics.tensors()[name])
+        initialize_weights(self, keep_bias=self.input)
+
+    def forward(self, signal: Tensor, static: Tensor, hidden: Tensor) -> Tensor:
+        """All points [batch, 1, 200], predicted from the visible ones.
+
+        `hidden` [batch, 200], bool: points of `signal` that are 0 for the encoder.
+        """
+        _, x, _ = self.encode(signal * ~hidden[:, None], static)
+        return self.head(x).flatten(1)[:, None, : signal.shape[-1]]
+
+    def blocks(self) -> list[nn.Module]:
+        """The layers in order."""
+        return [self.input, *self.encoder, self.bottleneck, self.head]
+
+
+class Network(Encoder):
     """An encoder and a decoder over time with skip connections, and four heads.
 
     Heads without labels keep their initial weights and are not computed.
@@ -30,15 +92,9 @@ class Network(nn.Module):
         self, size: Size, statistics: Statistics, terms: Collection[str], kernel: str = "auto"
     ) -> None:
         """`terms`: the loss terms (loss.TERMS) with labels in the data."""
-        super().__init__()
+        super().__init__(size, kernel)
         widths = size.widths
         skips = (size.base, *widths[:-1])
-        self.static = static_embedding()
-        self.input = ConvBlock(1, size.base, 7)
-        self.encoder = nn.ModuleList(
-            EncoderLevel(before, width, size) for before, width in zip(skips, widths, strict=True)
-        )
-        self.bottleneck = Bottleneck(widths[-1], size, kernel)
         below = (widths[-1], *widths[:0:-1])
         self.decoder = nn.ModuleList(
             DecoderLevel(before, width, skip, size, kernel)
@@ -57,7 +113,7 @@ class Network(nn.Module):
             self.register_buffer(name, tensor)
         initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
-        self._freeze()
+        self._freeze_heads()
 
     def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
@@ -65,11 +121,7 @@ class Network(nn.Module):
         signal [batch, 1, 200]; exists (a logit), latency in ms, amplitude in µV and threshold in
         dB [batch]; class, logits [batch, 5].
         """
-        condition = self.static(static)
-        features = [self.input(signal.mT)]
-        for level in self.encoder:
-            features.append(level(features[-1], condition))
-        x = self.bottleneck(features[-1], condition)
+        features, x, condition = self.encode(signal, static)
         for level in self.decoder:
             memory = features.pop()
             x = level(x, features[-1], memory, condition)
@@ -100,7 +152,7 @@ class Network(nn.Module):
         assert isinstance(head, PeakHead)
         return head
 
-    def _freeze(self) -> None:
+    def _freeze_heads(self) -> None:
         for name in ("signal", "class", "threshold"):
             self.heads[name].requires_grad_(name in self.terms)
         peak = self._peak
@@ -109,12 +161,16 @@ class Network(nn.Module):
             getattr(peak, name).requires_grad_(name in peak.output_names)
 
 
-def attention_counts(size: Size) -> tuple[int, int]:
+def attention_counts(size: Size, has_decoder: bool = True) -> tuple[int, int]:
     """The number of attentions of a network, and of those with relative positions.
+
+    MaskedTrace has no decoder.
 
     The scores of relative positions are added to those of the keys, with a gradient: no flash
     kernel takes such a bias.
     """
+    if not has_decoder:
+        return BOTTLENECK_LAYERS, BOTTLENECK_LAYERS
     decoder = size.levels * size.layers
     relative = BOTTLENECK_LAYERS + decoder
     return relative + decoder + SIGNAL_LAYERS, relative
@@ -124,18 +180,31 @@ def attention_counts(size: Size) -> tuple[int, int]:
 def flops_per_sample(model: Module) -> float:
     """Floating point operations of forward and backward for one sample: 3 times the forward pass.
 
-    As counted by torch, without the Fourier transforms of the state space layers (below 1 %).
+    A frozen encoder has no backward. As counted by torch, without the Fourier transforms of the
+    state space layers (below 1 %).
     """
+    assert isinstance(model, Encoder)
     device = next(model.parameters()).device
-    signal, static = torch.zeros(1, 1, POINTS, device=device), torch.zeros(1, STATIC, device=device)
+    inputs = [torch.zeros(1, 1, POINTS, device=device), torch.zeros(1, STATIC, device=device)]
+    if isinstance(model, MaskedTrace):
+        inputs.append(torch.zeros(1, POINTS, dtype=torch.bool, device=device))
     training = model.training
     model.eval()  # draws nothing from the generator that training draws from
     try:
         with FlopCounterMode(display=False) as counter:
-            model(signal, static)
+            model(*inputs)
     finally:
         model.train(training)
-    return 3.0 * counter.get_total_flops()
+    frozen = _encoder_flops(counter, model) if model.is_encoder_frozen else 0.0
+    return 3.0 * counter.get_total_flops() - 2.0 * frozen
+
+
+def _encoder_flops(counter: FlopCounterMode, model: Encoder) -> float:
+    names = {module: name for name, module in model.named_modules()}
+    whole = type(model).__name__
+    counts = counter.get_flop_counts()
+    called = [model.static, model.input, *model.encoder, model.bottleneck]
+    return float(sum(sum(counts[f"{whole}.{names[part]}"].values()) for part in called))
 
 
 RESIDUAL_SCALE = 0.1

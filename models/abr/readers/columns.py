@@ -28,6 +28,7 @@ NAMES = {
 }
 """Headings by meaning, first the preferred one; a heading matches as `_fold` gives it."""
 REQUIRED = ("patient_id", "intensity", "hear_loss")
+LABELS = ("hear_loss", "v_latency", "v_amplitude", "threshold")
 POINT_NAMES = tuple(str(point) for point in range(1, POINTS + 1))
 UNITS = {"age": "years", "rate": "1/s", "v_latency": "ms", "v_amplitude": "µV"}
 _OTHER_UNITS = {
@@ -47,17 +48,19 @@ def name_of(heading: Any) -> str:
 
 
 def find_columns(
-    headings: Sequence[Any], declared: Mapping[str, str], path: Path
+    headings: Sequence[Any], declared: Mapping[str, str], path: Path, has_labels: bool = True
 ) -> dict[str, int]:
     """The index of each known column of the table at `path`, by its meaning.
 
-    `declared`: the meaning of a column by its name in lower case; it comes before NAMES. Raises
-    DataError if a needed column is missing, if two mean the same, or if a heading has another unit.
+    `declared`: the meaning of a column by its name in lower case; it comes before NAMES. Unless
+    `has_labels`, columns of labels are neither required nor returned. Raises DataError if a needed
+    column is missing, if two mean the same, or if a heading has another unit.
     """
     names = [name_of(heading) for heading in headings]
     meanings = [declared.get(name.lower()) for name in names]
     columns: dict[str, int] = {}
-    for meaning, known in (NAMES | {point: () for point in POINT_NAMES}).items():
+    read = {meaning: NAMES[meaning] for meaning in NAMES if has_labels or meaning not in LABELS}
+    for meaning, known in (read | {point: () for point in POINT_NAMES}).items():
         places = [i for i, m in enumerate(meanings) if m == meaning]
         if not places:
             places = _named(meaning, known, names, meanings)
@@ -68,8 +71,9 @@ def find_columns(
     for meaning in _OTHER_UNITS:
         if meaning in columns:
             _check_unit(path, names[columns[meaning]], meaning)
-    if any(name not in columns for name in (*REQUIRED, *POINT_NAMES)):
-        raise _missing(path, names, columns)
+    required = [meaning for meaning in REQUIRED if meaning in read]
+    if any(name not in columns for name in (*required, *POINT_NAMES)):
+        raise _missing(path, names, columns, required)
     return columns
 
 
@@ -111,8 +115,10 @@ def _ambiguous(path: Path, meaning: str, names: Sequence[str]) -> DataError:
     )
 
 
-def _missing(path: Path, names: Sequence[str], columns: Mapping[str, int]) -> DataError:
-    facts = [meaning for meaning in REQUIRED if meaning not in columns]
+def _missing(
+    path: Path, names: Sequence[str], columns: Mapping[str, int], required: Sequence[str]
+) -> DataError:
+    facts = [meaning for meaning in required if meaning not in columns]
     points = [point for point in POINT_NAMES if point not in columns]
     lacks = [*facts, *points]
     few = ", ".join(lacks[:3]) + (f" and {len(lacks) - 3} more" if len(lacks) > 3 else "")
@@ -121,11 +127,11 @@ def _missing(path: Path, names: Sequence[str], columns: Mapping[str, int]) -> Da
     found = [name for name in names if name and name not in POINT_NAMES]
     listed = ", ".join(found[:_MANY]) or "none"
     listed += f" and {len(found) - _MANY} more" if len(found) > _MANY else ""
-    optional = ", ".join(meaning for meaning in NAMES if meaning not in REQUIRED)
+    optional = ", ".join(meaning for meaning in NAMES if meaning not in required)
     return DataError(
         f"the table has no column {few} among: {listed}",
         where=str(path),
-        allowed=f"{', '.join(REQUIRED)}, 1 … {POINTS}; and if known {optional}",
+        allowed=f"{', '.join(required)}, 1 … {POINTS}; and if known {optional}",
         did_you_mean=", ".join(f"{name} for {meaning}" for name, meaning in near.items()),
         fix=f"say what a column means:  {_assignment(facts, near)}"
         if facts

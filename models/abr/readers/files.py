@@ -21,10 +21,15 @@ _ORIGINS = {
 
 
 def read_responses(
-    path: str, on_bad: OnBad, averaging: recordings.Averaging, columns: Sequence[str] = ()
+    path: str,
+    on_bad: OnBad,
+    averaging: recordings.Averaging,
+    columns: Sequence[str] = (),
+    has_labels: bool = True,
 ) -> Responses:
     """The responses of the file or folder `path`; `columns` of tables as "name=meaning".
 
+    Unless `has_labels`, columns of labels are neither required nor read.
     Reads the disk. Raises DataError.
     """
     root = existing_path(
@@ -50,7 +55,9 @@ def read_responses(
     bad_records = BadRecords("responses" if names == [formats.TABLE] else "files and levels")
     readers: dict[str, Callable[[], Reader]] = {
         formats.EPL: lambda: epl.EplReader(bad_records),
-        formats.TABLE: lambda: table.TableReader(bad_records, declared_columns(columns)),
+        formats.TABLE: lambda: table.TableReader(
+            bad_records, declared_columns(columns), has_labels
+        ),
         formats.RECORDING: lambda: recordings.RecordingReader(bad_records, averaging),
     }
     reader = readers[names[0]]()

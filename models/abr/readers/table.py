@@ -28,9 +28,17 @@ Cells = Sequence[Any]
 class TableReader:
     """Rows of tables; counts the rows that the rules of the format leave out."""
 
-    def __init__(self, bad_records: BadRecords, declared: Mapping[str, str] = NONE) -> None:
-        """`declared`: the meaning of a column by its name in lower case."""
-        self.bad_records, self.declared = bad_records, declared
+    def __init__(
+        self,
+        bad_records: BadRecords,
+        declared: Mapping[str, str] = NONE,
+        has_labels: bool = True,
+    ) -> None:
+        """`declared`: the meaning of a column by its name in lower case.
+
+        Unless `has_labels`, columns of labels are neither required nor read.
+        """
+        self.bad_records, self.declared, self.has_labels = bad_records, declared, has_labels
         self.other_polarity = 0
         self.many_rejected = 0
         self.without_patient = 0
@@ -46,7 +54,7 @@ class TableReader:
         heads = next(rows, None)
         if heads is None:
             raise DataError("the table is empty", where=str(path))
-        columns = find_columns(heads, self.declared, path)
+        columns = find_columns(heads, self.declared, path, self.has_labels)
         self.columns |= {name_of(head).lower(): name_of(head) for head in heads}
         for number, cells in enumerate(rows, start=2):
             if not any(_is_filled(cell) for cell in cells):

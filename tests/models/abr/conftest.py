@@ -11,28 +11,32 @@ from models.abr.config import Curriculum, Data, LossSettings, Model
 from models.abr.responses import Row
 from models.abr.task import AbrTask
 from models.base import Context
+from models.common.fixed_samples import FixedDraws
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
 
 
 @pytest.fixture
 def make_task() -> Callable[..., AbrTask]:
-    """A task of size tiny that is not set up yet, from settings of `data` by their name."""
+    """A task of size tiny that is not set up yet, from settings by their name."""
 
     def make(
         folder: Path | None = None,
         share: float = 0.2,
         loss: dict[str, Any] | None = None,
         curriculum: dict[str, float] | None = None,
-        **data: Any,
+        **settings: Any,
     ) -> AbrTask:
+        in_model = {k: v for k, v in settings.items() if k in Model.model_fields}
+        in_data = {k: v for k, v in settings.items() if k not in in_model}
         model = Model(
             size="tiny",
             loss=LossSettings(**(loss or {})),
             curriculum=Curriculum(**(curriculum or {})),
+            **in_model,
         )
-        settings = Data(**{"path": "embedded:few-patients", **data})
-        return AbrTask(model, settings, Context(0, share, folder, torch.device("cpu")))
+        data = Data(**{"path": "embedded:few-patients", **in_data})
+        return AbrTask(model, data, Context(0, share, folder, torch.device("cpu")))
 
     return make
 
@@ -43,7 +47,7 @@ def batch_of() -> Callable[..., Any]:
 
     def take(task, count, split="train"):
         samples = task.data(split)
-        return task.collate([samples.sample(i, None) for i in range(count)])
+        return task.collate([samples.sample(i, FixedDraws()) for i in range(count)])
 
     return take
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models.abr.noise_control import chance_macro_f1
+from models.common.fixed_samples import FixedDraws
 
 
 def trained(task, steps, batch=32, lr=4e-3):
@@ -18,15 +19,17 @@ def trained(task, steps, batch=32, lr=4e-3):
         share = min(1, (step + 1) / (0.05 * steps)) * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.param_groups[0]["lr"] = lr * share
         picked = torch.randint(len(samples), (batch,), generator=generator).tolist()
-        given = task.collate([samples.sample(i, None) for i in picked])
+        given = task.collate([samples.sample(i, FixedDraws()) for i in picked])
         weight, sums = task.num_units(given), task.loss(model, given).sum
         optimizer.zero_grad()
+        if isinstance(sums, torch.Tensor):
+            sums, weight = {"masked": sums}, {"masked": weight}
         sum(sums[term] / max(1, count) for term, count in weight.items()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     model.eval()
     val, metric = task.data("val"), task.metric()
-    rows = [val.sample(i, None) for i in range(len(val))]
+    rows = [val.sample(i, FixedDraws()) for i in range(len(val))]
     parts = [task.collate(rows[at : at + 64]) for at in range(0, len(rows), 64)]
     return metric.result(sum(metric.update(model, part) for part in parts))
 
@@ -50,3 +53,18 @@ def test_the_noise_control_ends_at_chance(make_task):
     found = trained(task, steps=60)
     assert found["val_macro_f1"] <= task.facts()["control"]["val_macro_f1"]["max"]
     assert found["val_exists_auroc"] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.slow
+def test_masked_points_are_predicted_better_than_by_the_mean_response(make_task):
+    chance = make_task(control="noise-signal", stage="encoder")
+    chance.setup()
+    found = trained(make_task(stage="encoder"), steps=150)
+    assert found["val_masked_r2"] > chance.facts()["control"]["val_masked_r2"]["chance"] + 0.1
+
+
+@pytest.mark.slow
+def test_the_noise_control_of_stage_encoder_ends_at_chance(make_task):
+    task = make_task(control="noise", stage="encoder")
+    found = trained(task, steps=60)
+    assert found["val_masked_r2"] <= task.facts()["control"]["val_masked_r2"]["max"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.abr.loss import TERMS
-from models.abr.metric import BINS, auroc, macro_f1
+from models.abr.metric import BINS, MaskedMetric, auroc, macro_f1
 
 
 def confusion(target, predicted):
@@ -88,3 +88,15 @@ def test_a_missing_output_of_a_term_is_an_error(make_task, batch_of):
     model.terms = TERMS[:-1]
     with pytest.raises(KeyError, match="threshold"):
         task.metric().update(model, batch_of(task, 2))
+
+
+def test_masked_r2_is_over_the_masked_points():
+    rng = np.random.default_rng(0)
+    signal = torch.from_numpy(rng.standard_normal((5, 1, 200))).cumsum(-1)
+    hidden = torch.from_numpy(rng.random((5, 200)) < 0.3)
+    batch = {"signal": signal, "seen": signal, "static": None, "hidden": hidden}
+    metric = MaskedMetric()
+    found = metric.result(metric.update(lambda *_: 0.5 * signal, batch))
+    values = signal[:, 0][hidden].numpy()
+    assert found["val_masked_r2"] == pytest.approx(1 - 0.25 * np.mean(values**2) / values.var())
+    assert 0.9 < found["val_interpolation_r2"] < 1  # a random walk is nearly linear over a point

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from models.abr.noise_control import chance_band, chance_macro_f1, permute_responses
+from models.abr.noise_control import (
+    R2_MARGIN,
+    chance_band,
+    chance_macro_f1,
+    masked_band,
+    permute_responses,
+)
 from models.base import DataError
 
 
@@ -53,3 +59,14 @@ def test_noise_signal_reports_chance_without_a_bound():
     )
     assert whole["max"] == pytest.approx(whole["chance"] + 0.04)
     assert set(signal) == {"chance"}
+
+
+def test_chance_of_masked_points_is_the_mean_response_of_the_training_patients():
+    rng = np.random.default_rng(0)
+    shape = np.sin(np.arange(200) / 10).astype(np.float32)
+    train, val = (shape + rng.standard_normal((n, 200), np.float32) for n in (500, 300))
+    hidden = rng.random((300, 200)) < 0.3
+    band = masked_band(train, val, hidden, "noise")["val_masked_r2"]
+    assert band["chance"] == pytest.approx(0.5 / 1.5, abs=0.02)  # variance of a sine: 0.5
+    assert band["max"] == band["chance"] + R2_MARGIN
+    assert set(masked_band(train, val, hidden, "noise-signal")["val_masked_r2"]) == {"chance"}

@@ -303,6 +303,143 @@ def test_a_preview_shows_a_response_and_the_confusion_matrix(task):
     assert len(counts) == 25 and sum(counts) == 64
 
 
+def masked_task(make_task, **settings):
+    task = make_task(stage="encoder", **settings)
+    task.setup()
+    return task
+
+
+def test_stage_encoder_masks_spans_and_gives_no_labels(make_task, batch_of):
+    task = masked_task(make_task)
+    batch = batch_of(task, 6)
+    assert {n: (tuple(x.shape), x.dtype) for n, x in batch.items() if n != "units"} == {
+        "signal": ((6, 1, 200), torch.float32),
+        "seen": ((6, 1, 200), torch.float32),
+        "static": ((6, 4), torch.float32),
+        "hidden": ((6, 200), torch.bool),
+    }
+    assert torch.equal(batch["signal"], batch["seen"])
+    assert task.num_units(batch) == batch["hidden"].sum() == 6 * 60
+    assert (task.goal, task.units) == (Goal("val_masked_r2", "max"), "values")
+    facts = task.facts()
+    assert "classes" not in facts and "not_trained" not in facts
+    assert task.dataset.statistics.class_weight == (1.0,) * 5
+
+
+def test_spans_change_in_each_training_epoch_and_are_fixed_in_evaluation(make_task):
+    class Draws:
+        def __init__(self, epoch):
+            self.epoch = epoch
+
+        def rng(self):
+            return np.random.default_rng(self.epoch)
+
+    task = masked_task(make_task)
+    for split, changes in (("train", True), ("val", False)):
+        samples = task.data(split)
+        first, again, other = (samples.sample(4, Draws(epoch))["hidden"] for epoch in (0, 0, 1))
+        assert (first == again).all()
+        assert (first != other).any() == changes
+    assert (task.data("val").sample(3, None)["hidden"] != samples.sample(4, None)["hidden"]).any()
+
+
+def test_the_masked_loss_counts_masked_points_only(make_task, batch_of):
+    task = masked_task(make_task)
+    model, batch = task.build().eval(), batch_of(task, 6)
+    loss = task.loss(model, batch).sum
+    noise = torch.randn_like(batch["signal"])
+    visible = torch.where(batch["hidden"][:, None], batch["signal"], noise)
+    torch.testing.assert_close(task.loss(model, {**batch, "signal": visible}).sum, loss)
+    guess = model(batch["seen"], batch["static"], batch["hidden"])[:, 0]
+    errors = (guess - batch["signal"][:, 0])[batch["hidden"]]
+    torch.testing.assert_close(loss, errors.square().sum())
+
+
+def test_stage_encoder_trains_on_a_table_without_labels(tmp_path, make_task, batch_of):
+    path = table(tmp_path / "a.csv")
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join(row[:2] + row[3:]) for row in rows))
+    with pytest.raises(DataError, match="the table has no column hear_loss"):
+        make_task(path=str(path)).setup()
+    task = masked_task(make_task, path=str(path))
+    task.loss(task.build(), batch_of(task, 4)).sum.backward()
+
+
+def saved_encoder(make_task, folder):
+    """The model of stage encoder, and the folder that it was saved to."""
+    from safetensors.torch import save_file
+
+    task = masked_task(make_task)
+    torch.manual_seed(3)
+    model = task.build()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model, str(folder)
+
+
+def test_stage_whole_loads_and_freezes_all_tensors_of_the_encoder(make_task, tmp_path, batch_of):
+    from models.abr.network.model import ENCODER
+
+    trained, folder = saved_encoder(make_task, tmp_path)
+    parts = tuple(f"{name}." for name in ENCODER)
+    stored = {n: x for n, x in trained.state_dict().items() if n.startswith(parts)}
+    task = make_task(encoder=folder, freeze_encoder=True)
+    task.setup()
+    model = task.build().train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    task.set_progress(60.0, 100.0)
+    one_step(task, model, batch_of(task, 8))
+    optimizer.step()
+    found = model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
+    count = len(stored)
+    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
+
+
+def test_another_encoder_is_refused(make_task, tmp_path):
+    from safetensors.torch import save_file
+
+    model, folder = saved_encoder(make_task, tmp_path)
+    state = {n: x for n, x in model.state_dict().items() if not n.startswith("static.")}
+    save_file(state, tmp_path / "model.safetensors")
+    task = make_task(encoder=folder)
+    task.setup()
+    with pytest.raises(DataError, match=r"model\.encoder .* is another encoder: .* match"):
+        task.build()
+
+
+@pytest.mark.parametrize("control", ["noise", "noise-signal"])
+def test_a_noise_control_of_stage_encoder_predicts_the_response_of_another_patient(
+    make_task, batch_of, control
+):
+    real, noise = masked_task(make_task), masked_task(make_task, control=control)
+    ours, theirs = batch_of(noise, 6), batch_of(real, 6)
+    assert torch.equal(ours["signal"], theirs["signal"])
+    assert not torch.isclose(ours["seen"], theirs["seen"]).all(-1).any()
+    band = noise.facts()["control"]["val_masked_r2"]
+    assert ("max" in band) == (control == "noise") and 0 < band["chance"] < 0.5
+    assert "control" not in real.facts()
+
+
+def test_an_experience_of_stage_encoder_needs_no_terms(make_task):
+    first, second = masked_task(make_task), masked_task(make_task)
+    second.continue_from(first)
+    assert second.goal == first.goal
+
+
+def test_a_masked_preview_shows_the_visible_and_the_predicted_points(make_task):
+    task = masked_task(make_task)
+    torch.manual_seed(0)
+    model = task.build()
+    lines = task.preview(model).splitlines()
+    assert model.training and [line.split()[0] for line in lines] == [
+        *("response", "visible", "predicted")
+    ]
+    whole, visible, filled = (line[15:] for line in lines)
+    assert len(whole) == len(visible) == len(filled) == 66 and 10 < visible.count(" ") < 30
+    for true, seen, shown in zip(whole, visible, filled, strict=True):
+        assert seen == " " or seen == true == shown
+
+
 def test_flops_grow_with_the_model(task):
     from models.abr.config import SIZES
     from models.abr.network.model import Network, flops_per_sample
@@ -328,6 +465,11 @@ def test_with_flash_attention_the_facts_name_the_attentions_without_it(task):
     assert flash.facts()["flash_attention"] == (
         "4 of 8 attentions; the other 4 have relative positions, which flash kernels do not take"
     )
+    masked = AbrTask(
+        Model(size="tiny", stage="encoder"), Data(path="embedded:few-patients"), context
+    )
+    masked.setup()
+    assert masked.facts()["flash_attention"].startswith("0 of 2 attentions; the other 2 have ")
 
 
 def test_an_unavailable_attention_kernel_is_an_error():

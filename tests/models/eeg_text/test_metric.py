@@ -11,7 +11,6 @@ from models.eeg_text.metric import (
     TextMetric,
     bleu,
     bleu_counts,
-    interpolated,
     rouge1,
     word_errors,
 )
@@ -123,18 +122,6 @@ def test_a_single_sentence_has_no_standard_error(text_task, batch_of):
     metric, model = text_task.metric(), Knowing({None: "ant bit bag"}, text_task.tokenizer)
     found = metric.result(metric.update(model, batch_of(text_task, "val", 1)))
     assert math.isnan(found["val_rouge1_gain_se"]) and math.isnan(found["val_rouge1_gain_in_se"])
-
-
-def test_gaps_are_interpolated_linearly():
-    rng = np.random.default_rng(0)
-    eeg = torch.from_numpy(rng.standard_normal((2, 50, 3)))
-    known = torch.from_numpy(rng.random((2, 50)) > 0.4)
-    found = interpolated(eeg, known)
-    for row in range(2):
-        at = np.flatnonzero(known[row].numpy())
-        for channel in range(3):
-            expected = np.interp(np.arange(50), at, eeg[row, at, channel].numpy())
-            np.testing.assert_allclose(found[row, :, channel].numpy(), expected)
 
 
 class Guess(torch.nn.Module):

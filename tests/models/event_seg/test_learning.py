@@ -46,3 +46,13 @@ def test_hidden_events_are_predicted_from_visible_events_only(
     assert least < found["val_masked_r2"] <= most
     if control == "noise":
         assert task.facts()["control"] == {"val_masked_r2": {"max": 0.03, "chance": 0.0}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("control", "least", "most"), [("real", 0.03, 1), ("noise", -1, 0.03)])
+def test_stage_encoder_predicts_hidden_events_from_visible_events_only(
+    make_task, train, counts_of, control, least, most
+):
+    task = make_task(control=control, stage="encoder")
+    found = result(task, train, counts_of, steps=400)
+    assert least < found["val_masked_r2"] <= most

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 import launcher
 from launcher.base.diagnostics import SettingsError
 from models.event_seg.config import MAX_LAYERS, SIZES
-from models.event_seg.network import IGNORE, Network, flops_per_sample
+from models.event_seg.network import IGNORE, MaskedEncoder, Network, flops_per_sample
 from tests.launcher.given import resolved
 from tests.models.event_seg.writers import write_mvsec
 
@@ -75,6 +75,34 @@ def test_hidden_pixels_are_masked_in_the_input_and_only_they_count():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("shape", [(32, 44), (33, 47)])
+def test_the_masked_encoder_predicts_every_pixel_and_has_the_encoder_of_the_network(name, shape):
+    torch.manual_seed(0)
+    model = MaskedEncoder(SIZES[name])
+    events, hidden = torch.randn(1, 10, *shape), torch.ones(1, *shape, dtype=torch.bool)
+    loss, maps = model(events, torch.randn(1, 2, *shape), hidden, measure=True)
+    assert maps.shape == (1, 2, *shape)
+    loss.backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    names = {n: t.shape for n, t in model.state_dict().items() if n.startswith("down.")}
+    whole = build(name).state_dict()
+    assert names == {n: t.shape for n, t in whole.items() if n.startswith("down.")}
+
+
+def test_the_masked_encoder_sees_visible_pixels_and_counts_hidden_ones():
+    torch.manual_seed(0)
+    model, events = MaskedEncoder(SIZES["tiny"]).eval(), torch.randn(2, 10, 32, 44)
+    hidden, mass = torch.rand(2, 32, 44) < 0.5, torch.rand(2, 2, 32, 44)
+    loss, maps = model(events, mass, hidden, measure=True)
+    changed = torch.where(hidden[:, None], torch.randn_like(events), events)
+    torch.testing.assert_close(model(changed, mass, hidden), loss)
+    other = torch.where(hidden[:, None], mass, torch.randn_like(mass))
+    torch.testing.assert_close(model(events, other, hidden), loss)
+    expected = F.mse_loss(maps, mass, reduction="none").mean(1)[hidden].sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("hides", [False, True])
 def test_the_network_compiles_without_a_graph_break(hides):
     model, events = build("tiny"), torch.randn(2, 10, 32, 44)
@@ -126,6 +154,29 @@ def test_flops_match_the_flop_counter_of_torch(name):
     with FlopCounterMode(display=False) as counter:
         model(events, torch.randint(0, 2, (1, height, width))).backward()
     assert flops_per_sample(SIZES[name], height, width) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_flops_of_the_masked_encoder_match_the_flop_counter_of_torch(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width = 48, 64
+    events = torch.randn(1, 10, height, width, requires_grad=True)
+    hidden = torch.ones(1, height, width, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        MaskedEncoder(SIZES[name])(events, torch.rand(1, 2, height, width), hidden).backward()
+    found = flops_per_sample(SIZES[name], height, width, "encoder")
+    assert found == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_frozen_encoder_has_no_backward_in_the_flops(name):
+    size, shape = SIZES[name], (48, 64)
+    depth, scale = len(size.widths), 2 ** (len(size.widths) - size.is_deep)
+    whole, frozen = (flops_per_sample(size, *shape, is_frozen=yes) for yes in (False, True))
+    head = 6 * size.widths[-1] * 2 * scale**2 * (48 * 64 // scale**2)
+    down = flops_per_sample(size, *shape, "encoder") - head
+    assert whole - frozen == down * 2 / 3 and depth >= 3
 
 
 def test_the_checkpoint_contains_the_label_recipe():

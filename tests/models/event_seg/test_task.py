@@ -10,6 +10,7 @@ from PIL import Image
 
 from models.base import DataError, Goal, HasPictures
 from models.event_seg.config import SIZES
+from models.event_seg.network import MaskedEncoder
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
 
@@ -181,3 +182,90 @@ def test_settings_and_formats_load_neither_torch_nor_numpy():
         "sys.exit(bool({'torch', 'numpy', 'h5py', 'cv2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def saved_encoder(make_task, folder):
+    """The model of stage encoder, and the folder that it was saved to."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(3)
+    model = make_task(stage="encoder").build()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.1, 0.1)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model, str(folder)
+
+
+def test_stage_encoder_masks_events_and_reads_no_labels(
+    make_task, tmp_path, draws, counts_of, monkeypatch
+):
+    path = write_mvsec(tmp_path / "outdoor_day1_data.hdf5", frames=40)
+    from models.event_seg.readers.mvsec import MvsecRecording
+
+    def no_labels(*_):
+        raise AssertionError("labels were read")
+
+    monkeypatch.setattr(MvsecRecording, "label", no_labels)
+    task = make_task(path=path, stage="encoder", downsample=2)
+    task.setup()
+    assert task.goal == Goal("val_masked_r2", "max")
+    assert task.facts()["labels"] == "none: trains on the events on hidden pixels"
+    model = task.build()
+    assert isinstance(model, MaskedEncoder)
+    batch = task.collate([task.data("train").sample(i, draws(i)) for i in (0, 1)])
+    assert task.num_units(batch) == batch["hidden"].sum()
+    task.loss(model, batch).sum.backward()
+    metric, counts = counts_of(task, model, "val", 2)
+    assert set(metric.result(counts)) == {"val_loss", "val_masked_r2"}
+    with torch.no_grad():
+        assert len(task.predictions(model.eval()).rows) == 4
+    assert len(task.pictures()) == 2
+
+
+def test_stage_whole_loads_all_tensors_of_the_encoder_or_fails(make_task, tmp_path):
+    trained, folder = saved_encoder(make_task, tmp_path)
+    task = make_task(encoder=folder)
+    task.setup()
+    model = task.build()
+    stored = trained.down.state_dict()
+    assert all(torch.equal(tensor, stored[n]) for n, tensor in model.down.state_dict().items())
+    count = len(stored)
+    assert task.facts()["encoder"].startswith(f"loaded {count}/{count} tensors from ")
+    other = make_task(encoder=folder, widths=[8, 16, 24])
+    with pytest.raises(DataError, match="is another encoder: 15 of 21 tensors match"):
+        other.build()
+
+
+def test_a_frozen_encoder_stays_as_it_is_including_its_statistics(make_task, tmp_path, train):
+    trained, folder = saved_encoder(make_task, tmp_path)
+    task = make_task(encoder=folder, freeze_encoder=True)
+    task.setup()
+    model = task.build().train()
+    up = {name: tensor.clone() for name, tensor in model.up.state_dict().items()}
+    train(task, model, steps=2, batch=2)
+    stored = trained.down.state_dict()
+    assert all(torch.equal(tensor, stored[n]) for n, tensor in model.down.state_dict().items())
+    assert all(not torch.equal(tensor, up[n]) for n, tensor in model.up.state_dict().items())
+    assert task.flops_per_sample(model) < make_ready(make_task).flops_per_sample(model)
+
+
+def make_ready(make_task):
+    task = make_task()
+    task.setup()
+    return task
+
+
+def test_the_noise_control_of_stage_encoder_has_its_bound(make_task):
+    task = make_task(stage="encoder", control="noise")
+    task.setup()
+    assert task.facts()["control"] == {"val_masked_r2": {"max": 0.03, "chance": 0.0}}
+
+
+def test_an_experience_has_the_stage_of_the_run(make_task):
+    first, second, whole = (make_task(stage=s) for s in ("encoder", "encoder", "whole"))
+    for task in (first, second, whole):
+        task.setup()
+    second.continue_from(first)
+    with pytest.raises(DataError, match="without labels is False in the new data"):
+        whole.continue_from(first)

@@ -108,6 +108,16 @@ def test_hidden_pixels_are_squares_and_their_mass_is_that_of_the_grid(draws):
     np.testing.assert_allclose(sample.labels, expected, rtol=1e-6)
 
 
+def test_in_stage_encoder_the_hidden_squares_are_smaller_than_a_cell_of_the_head(make_task, draws):
+    task = make_task(stage="encoder")
+    task.setup()
+    cells = task.data("train").sample(13, draws(0)).hidden[:32, :40].reshape(4, 8, 5, 8)
+    shares = cells.mean((1, 3))
+    assert (shares > 0.1).all() and (shares < 0.9).all()
+    squares = cells.transpose(0, 2, 1, 3).reshape(20, 4, 2, 4, 2)
+    assert np.isin(squares.mean((2, 4)), (0, 1)).all()
+
+
 def test_in_a_shuffle_the_hidden_mass_is_of_another_recording(draws):
     sample = windows("shuffle", masked=True, crop=None).sample(2, draws(0))
     assert np.flatnonzero(sample.labels.any((0, 2))).tolist() == [40]

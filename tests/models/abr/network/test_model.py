@@ -7,7 +7,13 @@ from models.abr.loss import TERMS
 from models.abr.network.attention import Attention
 from models.abr.network.convolution import sinusoids, upsample
 from models.abr.network.film import FiLM
-from models.abr.network.model import Network, attention_counts
+from models.abr.network.model import (
+    ENCODER,
+    MaskedTrace,
+    Network,
+    attention_counts,
+    flops_per_sample,
+)
 from models.abr.network.state_space import StateSpace
 from models.abr.statistics import Statistics
 
@@ -179,6 +185,55 @@ def test_every_cpu_kernel_gives_the_same_outputs_and_trains(kernel):
         torch.testing.assert_close(outputs[name], plain[name], rtol=1e-4, atol=1e-4)
 
 
+def masked_trace(size="tiny"):
+    torch.manual_seed(0)
+    return MaskedTrace(SIZES[size], Statistics())
+
+
+def hidden_points():
+    return torch.rand(3, 200, generator=torch.Generator().manual_seed(2)) < 0.3
+
+
+@pytest.mark.parametrize("size", ["tiny", "lite"])
+def test_the_masked_trace_has_200_points_and_the_encoder_of_the_network(size):
+    model, hidden = masked_trace(size), hidden_points()
+    guess = model(*inputs(), hidden)
+    assert guess.shape == (3, 1, 200)
+    guess.square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    parts = tuple(f"{name}." for name in ENCODER)
+    shapes = [
+        {name: x.shape for name, x in one.state_dict().items() if name.startswith(parts)}
+        for one in (model, build_network(size=size))
+    ]
+    assert shapes[0] == shapes[1] and len(shapes[0]) > 50
+
+
+def test_masked_points_are_not_seen():
+    model, hidden = masked_trace().eval(), hidden_points()
+    signal, static = inputs()
+    changed = torch.where(hidden[:, None], torch.randn_like(signal), signal)
+    torch.testing.assert_close(model(changed, static, hidden), model(signal, static, hidden))
+    seen = torch.where(hidden[:, None], signal, torch.randn_like(signal))
+    assert not torch.allclose(model(seen, static, hidden), model(signal, static, hidden))
+
+
+def test_a_frozen_encoder_stays_in_evaluation_and_costs_no_backward():
+    free, model = build_network(), build_network()
+    model.freeze_encoder()
+    model.train()
+    for name in ENCODER:
+        part = model.get_submodule(name)
+        assert not any(module.training for module in part.modules())
+        assert not any(p.requires_grad for p in part.parameters())
+    assert model.decoder.training and model.heads["class"].training
+    sum(x.float().sum() for x in model(*inputs()).values()).backward()
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {"decoder", "output", "heads"}
+    alone = flops_per_sample(masked_trace()) - 6 * 50 * (16 * 32 + 32 * 4)  # without its head
+    assert flops_per_sample(free) - flops_per_sample(model) == pytest.approx(alone * 2 / 3)
+
+
 class FlashCalls(TorchDispatchMode):
     """Counts the calls of flash kernels."""
 
@@ -194,6 +249,11 @@ def test_flash_kernels_run_in_all_attentions_without_relative_positions(size):
     model = Network(SIZES[size], Statistics(), TERMS, "flash")
     every, relative = attention_counts(SIZES[size])
     assert sum(isinstance(module, Attention) for module in model.modules()) == every
+    masked = masked_trace(size).modules()
+    assert (
+        sum(isinstance(module, Attention) for module in masked)
+        == (attention_counts(SIZES[size], has_decoder=False)[0])
+    )
     with FlashCalls() as calls:
         model(*inputs(1))
     assert calls.count == every - relative > 0

@@ -44,6 +44,18 @@ def test_a_line_is_a_response_with_its_examination_facts(table, mark):
     assert reader.bad_records.rows == []
 
 
+def test_without_labels_no_column_of_them_is_required_or_read(table):
+    reader = TableReader(BadRecords("responses"), has_labels=False)
+    path = table([line(loss="9", latency="soon")])
+    (row,) = reader.read(path, path.name)
+    assert (row.target, row.age, row.level) == (UNKNOWN_CLASS, 40, 80)
+    assert isnan(row.exists) and isnan(row.latency) and reader.bad_records.rows == []
+    heads = ["Patient", "Intensity"]
+    path = table([["7", "60", *POINTS]], heads=heads, name="few.csv")
+    (row,) = reader.read(path, path.name)
+    assert row.level == 60
+
+
 def test_headings_with_units_and_other_blanks_give_the_same_rows(table):
     heads = ["PATIENT-ID", "Age (years)", "Intensity (dB nHL)", "rate [1/s]", "FMP"]
     heads += ["Hearing Loss", "V Latency (ms)", "v-amplitude (µV)"]

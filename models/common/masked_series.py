@@ -1,0 +1,93 @@
+"""Masked prediction of series: spans to mask, interpolation, and explained variance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
+
+
+def draw_spans(
+    rng: np.random.Generator, length: int, share: float, shortest: int, longest: int
+) -> np.ndarray:
+    """The mask of hidden positions, bool [length]: spans that cover `share` of them, rounded.
+
+    A span has `shortest` to `longest` positions; at least one visible position lies between two
+    spans. Too short a series has no span.
+    """
+    hidden = np.zeros(length, dtype=bool)
+    lengths = _lengths(rng, round(share * length), shortest, longest)
+    visible = length - sum(lengths)
+    while lengths and visible < len(lengths) + 1:
+        visible += lengths.pop()
+    if not lengths:
+        return hidden
+    # All arrangements of spans and visible positions are equally likely.
+    before = np.sort(rng.choice(visible + 1, len(lengths), replace=False))
+    starts = before + np.concatenate(([0], np.cumsum(lengths)[:-1]))
+    for start, count in zip(starts, lengths, strict=True):
+        hidden[start : start + count] = True
+    return hidden
+
+
+def _lengths(rng: np.random.Generator, total: int, shortest: int, longest: int) -> list[int]:
+    """Lengths from `shortest` to `longest` that add up to `total`; empty if it is too small."""
+    lengths: list[int] = []
+    while total >= shortest:
+        length = int(rng.integers(shortest, longest + 1))
+        if total - length < shortest:
+            # The rest is too short for another span.
+            length = total if total <= longest else total - shortest
+        lengths.append(length)
+        total -= length
+    return lengths
+
+
+def interpolated(series: Tensor, known: Tensor) -> Tensor:
+    """`series` [batch, time, channel], interpolated linearly where `known` is False.
+
+    `known` [batch, time]. Before the first and after the last known value, that value is repeated.
+    """
+    time = torch.arange(known.shape[1], device=series.device).expand_as(known)
+    last = known.shape[1] - 1
+    before = torch.where(known, time, -1).cummax(1).values
+    after = torch.where(known, time, last + 1).flip(1).cummin(1).values.flip(1)
+    left = torch.where(before < 0, after, before).clamp(max=last)
+    right = torch.where(after > last, before, after).clamp(min=0)
+    weight = ((time - left).to(series.dtype) / (right - left).clamp(min=1))[:, :, None]
+
+    def at(index: Tensor) -> Tensor:
+        return series.gather(1, index[:, :, None].expand_as(series))
+
+    return at(left) * (1 - weight) + at(right) * weight
+
+
+def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) -> Tensor:
+    """Counts over the values where `chosen` is True: float64, in the order of NAMES.
+
+    All have one shape. `guess` is the prediction, `lines` the linear interpolation of the visible
+    values.
+    """
+    found = [true, guess, lines, chosen]
+    if guess.device.type == "mps":  # has no float64
+        found = [tensor.cpu() for tensor in found]
+    true, guess, lines, chosen = (tensor.double() for tensor in found)
+    parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
+    return torch.stack([(part * chosen).sum() for part in parts])
+
+
+def masked_scores(counts: Tensor) -> dict[str, float]:
+    """The metrics of summed counts.
+
+    R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
+    `val_interpolation_r2` is the R² of linear interpolation across the gaps.
+    """
+    n = dict(zip(NAMES, counts.double().tolist(), strict=True))
+    variance = n["squares"] - n["sum"] ** 2 / n["values"]
+    return {
+        "val_loss": n["errors"] / n["values"],
+        "val_masked_r2": 1 - n["errors"] / variance,
+        "val_interpolation_r2": 1 - n["interpolation_errors"] / variance,
+    }

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from models.common.masked_series import draw_spans, interpolated, masked_counts, masked_scores
+
+SHORTEST, LONGEST = 2, 8
+
+
+def spans(seed, length, share):
+    return draw_spans(np.random.default_rng(seed), length, share, SHORTEST, LONGEST)
+
+
+def runs(hidden):
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], hidden.astype(int), [0]))))
+    return (edges[1::2] - edges[::2]).tolist()
+
+
+@pytest.mark.parametrize("length", [14, 37, 120, 200])
+def test_spans_of_two_to_eight_positions_cover_their_share(length):
+    for seed in range(50):
+        hidden = spans(seed, length, 0.15)
+        assert hidden.sum() == round(0.15 * length)
+        assert all(SHORTEST <= length <= LONGEST for length in runs(hidden))
+
+
+def test_every_position_is_hidden_about_equally_often():
+    drawn = [spans(seed, 60, 0.15) for seed in range(3000)]
+    often = np.mean(drawn, axis=0)
+    # Less at the ends, which fewer spans can reach.
+    assert often[8:-8].min() > 0.11 and often[8:-8].max() < 0.19
+    assert often[0] > 0.03
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 6])
+def test_too_few_length_have_no_span(length):
+    assert not spans(0, length, 0.15).any()
+
+
+def test_a_large_share_leaves_positions_between_the_spans():
+    hidden = spans(0, 30, 0.95)
+    assert 0.5 < hidden.mean() < 0.95
+    assert max(runs(hidden)) <= LONGEST
+
+
+def test_gaps_are_interpolated_linearly():
+    rng = np.random.default_rng(0)
+    eeg = torch.from_numpy(rng.standard_normal((2, 50, 3)))
+    known = torch.from_numpy(rng.random((2, 50)) > 0.4)
+    found = interpolated(eeg, known)
+    for row in range(2):
+        at = np.flatnonzero(known[row].numpy())
+        for channel in range(3):
+            expected = np.interp(np.arange(50), at, eeg[row, at, channel].numpy())
+            np.testing.assert_allclose(found[row, :, channel].numpy(), expected)
+
+
+def test_scores_are_explained_variance_of_the_chosen_values():
+    rng = np.random.default_rng(0)
+    true, guess, lines = (torch.from_numpy(rng.standard_normal((4, 30, 2))) for _ in range(3))
+    chosen = torch.from_numpy(rng.random((4, 30, 2)) < 0.3)
+    halves = [masked_counts(*(x[i : i + 2] for x in (true, guess, lines, chosen))) for i in (0, 2)]
+    found = masked_scores(sum(halves))
+    values = true[chosen].numpy()
+    for name, other in (("val_masked_r2", guess), ("val_interpolation_r2", lines)):
+        expected = 1 - np.square(other[chosen].numpy() - values).mean() / values.var()
+        assert found[name] == pytest.approx(expected)
+    mean = torch.full_like(true, values.mean())
+    assert masked_scores(masked_counts(true, mean, lines, chosen))["val_masked_r2"] == (
+        pytest.approx(0)
+    )
