@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, counted, plain, shown
 from launcher.config import errors, provenance
-from launcher.config.batching import MICRO
+from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.machine import Machine
 from launcher.config.provenance import (
     MACHINE_LAYER,
@@ -166,12 +167,38 @@ def _precision(adaptation: Adaptation) -> None:
     elif device == "cpu" and precision == "bf16" and cpu == "fp32":
         if not adaptation.is_set("precision"):
             adaptation.replace("precision", "fp32", "no GPU, and this CPU has no bf16")
-    elif (
-        device == "mps"
-        and precision in ("fp16", "tf32", "fp8")
-        and not adaptation.is_set("precision")
-    ):
+    elif adaptation.is_set("precision"):
+        return
+    elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
         adaptation.replace("precision", "fp32", "not supported on mps")
+    elif device == "cuda" and precision == "bf16" and not adaptation.machine.gpu_bf16:
+        adaptation.replace("precision", "fp16", "no GPU with bf16")
+
+
+def _micro_batch(adaptation: Adaptation) -> None:
+    """On a CPU, a mode with larger steps takes smaller micro-batches than the default.
+
+    The global batch is the one of the mode. A larger micro-batch occupies an idle GPU; a CPU gains
+    nothing from it, and a small one needs memory for fewer activations.
+    """
+    micro, accumulation = (adaptation.values[key] for key in (MICRO, ACCUMULATION))
+    modes = MODE_LAYER in (micro.origin.layer, accumulation.origin.layer)
+    is_set = adaptation.is_set(MICRO) or adaptation.is_set(ACCUMULATION)
+    if adaptation.world.device != "cpu" or not modes or is_set:
+        return
+    defaults = [_without_mode(setting) or 1 for setting in (micro, accumulation)]
+    whole = adaptation.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
+    if whole <= math.prod(defaults):
+        return
+    smaller = largest_divisor(whole, max(1, defaults[0] // 2))
+    reason = "no GPU: small micro-batches need less memory, and a CPU gains nothing from large ones"
+    adaptation.replace(MICRO, smaller, reason)
+    adaptation.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
+
+
+def _without_mode(setting: Setting) -> Any:
+    """The value that a run without a mode would have."""
+    return next(value for value, at in provenance.all_values(setting) if at.layer != MODE_LAYER)
 
 
 def _workers(adaptation: Adaptation) -> None:
@@ -261,6 +288,7 @@ def _debug(adaptation: Adaptation) -> None:
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
     _precision,
+    _micro_batch,
     _debug,
     _workers,
     _pin_memory,

@@ -10,7 +10,7 @@ from launcher.config.provenance import flatten
 from launcher.config.schema import config_of, sections, setting_infos
 from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES
-from tests.launcher.given import LAPTOP, SERVER, resolved
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 
 EIGHT = {
     "default",
@@ -98,6 +98,37 @@ def test_a_fast_mode_shortens_a_run_in_steps_as_much_as_one_in_epochs(mode):
     # Without accumulation, as in all runs with a length in steps.
     batch = train["train.micro_batch"]["scale"] * train["train.accumulation"]
     assert train["train.max_steps"]["scale"] == train["train.epochs"]["scale"] / batch
+
+
+@pytest.mark.parametrize("mode", ["fast", "ultra-fast"])
+@pytest.mark.parametrize("size", config_of("abr").SIZES)
+def test_the_fast_modes_change_every_size_of_abr_by_the_same_factors(size, mode):
+    assert fast_change(f"abr:{size}", mode) == fast_change("abr:full", mode)
+
+
+@pytest.mark.parametrize("size", config_of("abr").SIZES)
+@pytest.mark.parametrize(("mode", "epochs"), [("fast", 0.5), ("ultra-fast", 0.25)])
+def test_a_length_of_abr_in_steps_is_the_one_in_epochs(size, mode, epochs):
+    default, run = (resolved(model=f"abr:{size}", mode=m, machine=ONE_GPU) for m in (None, mode))
+    assert run.settings.train.epochs == epochs * default.settings.train.epochs
+    if (steps := default.settings.train.max_steps) is not None:
+        batch = run.batching.global_batch / default.batching.global_batch
+        assert run.settings.train.max_steps == round(steps * epochs / batch)
+
+
+def fast_change(model, mode):
+    """What `mode` changes: ratios to the default of the size, or the new values."""
+    default, run = (resolved(model=model, mode=m, machine=ONE_GPU) for m in (None, mode))
+    before, after = default.settings, run.settings
+    ratios = {
+        "global_batch": run.batching.global_batch / default.batching.global_batch,
+        "micro_batch": run.batching.micro_batch / default.batching.micro_batch,
+        "epochs": after.train.epochs / before.train.epochs,
+        "lr": after.optim.lr / before.optim.lr,
+        "share": after.eval.share / before.eval.share,
+    }
+    kept = (after.schedule, after.stop, after.model.loss, after.model.curriculum, after.precision)
+    return ratios, kept, after.save.every, after.save.keep_best, run.promises
 
 
 def test_a_mode_changes_the_family_default_as_specified():

@@ -1,11 +1,13 @@
 """Settings of a mode that a machine does not support are replaced and noted with their origin."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import presets
+from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, resolved
 
@@ -48,6 +50,7 @@ def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason(
         (
             "laptop",
             {
+                "precision": ("bf16", "fp32"),
                 "loader.workers": (12, 2),
                 "loader.pin_memory": (True, False),
                 "memory.attention": ("flash", "auto"),
@@ -66,6 +69,7 @@ def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason(
         (
             "mac",
             {
+                "precision": ("bf16", "fp32"),
                 "loader.workers": (12, 10),
                 "loader.pin_memory": (True, False),
                 "memory.attention": ("flash", "auto"),
@@ -87,6 +91,70 @@ def test_ultra_fast_is_adapted_to_each_machine(machine, expected):
 def test_fp16_becomes_a_precision_the_machine_supports(machine, precision, mode):
     run = resolved(model="doc_translation", mode=mode, machine=MACHINES[machine])
     assert run.settings.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("machine", "precision"),
+    [
+        (LAPTOP, "fp32"),
+        (NEW_CPU, "bf16"),
+        (MAC, "fp32"),
+        (SERVER, "bf16"),
+        (replace(SERVER, gpu_bf16=False), "fp16"),
+    ],
+)
+def test_bf16_of_a_mode_becomes_a_precision_the_machine_supports(machine, precision):
+    assert resolved(model="abr", mode="fast", machine=machine).settings.precision == precision
+
+
+SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_has_the_same_global_batch_and_steps_on_a_cpu_and_a_gpu(mode, model):
+    cpu = resolved(model=model, mode=mode, machine=LAPTOP)
+    gpu = resolved(model=model, mode=mode, machine=ONE_GPU)
+    assert cpu.batching.global_batch == gpu.batching.global_batch
+    for key in ("train.epochs", "train.max_steps"):
+        assert cpu.values[key].value == gpu.values[key].value
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("mode", MODES)
+def test_only_larger_steps_take_half_the_micro_batch_of_the_default_on_a_cpu(mode, model):
+    default = resolved(model=model, machine=LAPTOP).batching
+    wanted = resolved(model=model, mode=mode, machine=ONE_GPU).batching
+    found = resolved(model=model, mode=mode, machine=LAPTOP).batching
+    if wanted.global_batch > default.global_batch:
+        assert found.micro_batch == max(1, default.micro_batch // 2)
+    else:
+        assert found.micro_batch == wanted.micro_batch
+
+
+def test_a_smaller_micro_batch_is_noted_with_the_one_of_the_mode():
+    notes = resolved(model="abr", mode="fast", machine=LAPTOP).notes
+    found = [re.sub(r":[0-9]+:", ":N:", note) for note in notes if note.startswith("train.")]
+    assert found == [
+        "train.micro_batch: 16 instead of 64 of ds_configs/models/abr.yaml:N: no GPU: a CPU is as "
+        "fast in small micro-batches, which need less memory",
+        "train.accumulation: 8 instead of 2 of ds_configs/models/abr.yaml:N: train.micro_batch is "
+        "16: the same samples",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "micro_batch", "global_batch"),
+    [
+        ("train.micro_batch=64", 64, 128),
+        ("train.accumulation=2", 64, 128),
+        ("train.global_batch=64", 16, 64),
+        ("train.global_batch=32", 32, 32),
+    ],
+)
+def test_batch_numbers_of_the_user_are_kept_on_a_cpu(setting, micro_batch, global_batch):
+    batching = resolved(setting, model="abr", mode="fast", machine=LAPTOP).batching
+    assert (batching.micro_batch, batching.global_batch) == (micro_batch, global_batch)
 
 
 def test_flash_attention_is_dropped_without_its_precision():
