@@ -23,6 +23,10 @@ from launcher.config.provenance import (
 from launcher.config.schema import setting_infos
 
 
+_REHEARSED = 16
+"""Processes per core with which a larger machine can be rehearsed, slowly."""
+
+
 @dataclass(frozen=True)
 class RunWorld:
     """The processes and the device of a run."""
@@ -147,7 +151,7 @@ def _check_nproc(
     if nproc > most:
         why = f"is more than the {most} {what} of this machine"
         found = impossible(values, "engine.nproc", why, most, f"1 to {most}")
-        if what == "cores":  # slow, but good for a rehearsal
+        if what == "cores" and nproc <= most * _REHEARSED:
             found = replace(found, severity="warning", message=f"{found.message}, which they share")
         diagnostics.append(found)
 

@@ -97,7 +97,7 @@ EFFECTS: dict[str, dict[str, object]] = {
     "--model abr --ultra-fast": {
         **{"train.global_batch": 512, "train.epochs": 25, "stop.patience": 5, "eval.share": 0.1},
     },
-    "--model abr --benchmark": {"train.epochs": 1, "train.timing": True, "train.micro_batch": 64},
+    "--model abr --benchmark": {"train.epochs": 1, "train.timing": True, "train.global_batch": 128},
     "--model abr --fast --batch-size 128 --num-workers 12 --lr 0.0003": {
         **{"train.micro_batch": 128, "loader.workers": 12, "optim.lr": 3e-4},
     },

@@ -136,8 +136,8 @@ def test_a_smaller_micro_batch_is_noted_with_the_one_of_the_mode():
     notes = resolved(model="abr", mode="fast", machine=LAPTOP).notes
     found = [re.sub(r":[0-9]+:", ":N:", note) for note in notes if note.startswith("train.")]
     assert found == [
-        "train.micro_batch: 16 instead of 64 of ds_configs/models/abr.yaml:N: no GPU: a CPU is as "
-        "fast in small micro-batches, which need less memory",
+        "train.micro_batch: 16 instead of 64 of ds_configs/models/abr.yaml:N: no GPU: small "
+        "micro-batches need less memory, and a CPU gains nothing from large ones",
         "train.accumulation: 8 instead of 2 of ds_configs/models/abr.yaml:N: train.micro_batch is "
         "16: the same samples",
     ]

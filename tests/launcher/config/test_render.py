@@ -79,6 +79,6 @@ def test_an_origin_has_the_change_made_by_a_mode():
 
 
 def test_an_equal_value_of_a_lower_layer_was_not_replaced():
-    run = resolved(model="abr", mode="ultra-fast")
+    run = resolved(model="abr", mode="ultra-fast", machine=SERVER)
     lines = describe_overridden(run.values["train.micro_batch"])
     assert [line.split(" of ")[0] for line in lines] == ["32", "null"]

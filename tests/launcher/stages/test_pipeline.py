@@ -99,7 +99,7 @@ def test_a_setting_used_in_one_stage_gives_no_warning(prepared):
             "  where         --set stages=[text,encoder]\n"
             "  allowed       KNOWN\n"
             "  did you mean  [encoder,text]\n"
-            "  fix           --set stages=[encoder,text]\n",
+            "  fix           --set 'stages=[encoder,text]'\n",
         ),
         (
             ["--mode", "staged", "--stage", "text"],
