@@ -22,7 +22,6 @@ from launcher.config.provenance import (
 )
 from launcher.config.schema import setting_infos
 
-
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
 
