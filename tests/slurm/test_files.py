@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from launcher.config.selection import FIRST_RUN
+from models.catalog import FAMILIES, stages_of
 from slurm.script import SHIPPED, render
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,17 @@ def test_a_shipped_file_is_the_script_rendered_without_header_and_arguments(name
 @pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"default", "staged", "sweep"}))
 def test_a_file_trains_in_the_mode_that_it_is_named_for(name):
     assert f'\ngearshift_job --mode {name} "$@"\n' in (FOLDER / f"{name}.sbatch").read_text()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, None])
+def test_the_stages_are_those_of_the_family(family):
+    script = f'{SHIPPED["staged"].notes}echo "$GEARSHIFT_STAGES"'
+    arguments = [] if family is None else ["--model", f"{family}:tiny"]
+    done = subprocess.run(
+        ["bash", "-c", script, "staged.sbatch", *arguments], capture_output=True, text=True
+    )
+    stages = stages_of(family or FIRST_RUN[0])
+    assert done.stdout.split() == [stage.name for stage in stages if not stage.optional]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
