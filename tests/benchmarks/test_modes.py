@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import modes
 from benchmarks.figures import load_rows, save_rows
-from benchmarks.modes import Row, commands, run, table
+from benchmarks.modes import Row, commands, run, table, with_others
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.config.provenance import Resolved
@@ -37,6 +38,15 @@ def test_each_command_is_listed_once():
 def test_rows_are_loaded_as_saved(tmp_path):
     save_rows(tmp_path / "modes.json", "python -m benchmarks.modes", {"cores": "2"}, ROWS)
     assert load_rows(tmp_path / "modes.json", Row)[2] == ROWS
+
+
+def test_one_family_keeps_the_figures_of_the_others(tmp_path):
+    path, facts = tmp_path / "modes.json", {"cores": "2"}
+    other = replace(ROWS[0], model="event_seg:tiny")
+    save_rows(path, "python -m benchmarks.modes", facts, [other, *ROWS])
+    assert with_others(path, ROWS[:1], "abr", facts) == [other, ROWS[0]]
+    with pytest.raises(RuntimeError, match="was measured on"):
+        with_others(path, ROWS[:1], "abr", {"cores": "1"})
 
 
 def test_every_family_is_checked_against_its_promises():
