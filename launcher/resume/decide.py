@@ -20,6 +20,7 @@ from launcher.resume import compatibility
 from launcher.resume import find as resume
 from launcher.resume.compatibility import Difference
 from launcher.resume.find import Found, ResumeRequest
+from launcher.run_folder import run_folder
 from training.callbacks.base import Outcome
 
 
@@ -127,10 +128,14 @@ def _resumed(
     before = base.settings
     if found.checkpoint is not None and found.checkpoint.settings is not None:
         before = dict(found.checkpoint.settings)
-    changed = compatibility.differences(before, resolved) if found.checkpoint is not None else []
-    step = found.checkpoint.step if found.checkpoint is not None else None
-    run = compatibility.describe_run(found.folder, step)
-    diagnostics += compatibility.diagnostics(changed, args.reset, resolved, run)
+    changed = compatibility.differences(before, resolved)
+    if found.checkpoint is not None:
+        run = compatibility.describe_run(found.folder, found.checkpoint.step)
+        diagnostics += compatibility.diagnostics(changed, args.reset, resolved, run)
+    elif found.is_completed and (args.reset or _gives_more(changed)):
+        diagnostics.append(_lost(found, args))
+    elif not found.is_completed:
+        changed = []
     if diagnostics:
         raise SettingsError(diagnostics)
     parts = [part for part in compatibility.PARTS if part in args.reset]
@@ -158,18 +163,37 @@ def _nothing_left(
     if result is None or result.get("status") != "completed":
         return None
     is_earlier = found.requested_step not in (None, resume.newest_step(found.folder))
-    keys = [difference.key for difference in changed]
-    gives_more = any(key in compatibility.LENGTH or key.startswith("stop.") for key in keys)
-    if is_earlier or "data" in reset or gives_more:
+    if is_earlier or "data" in reset or _gives_more(changed):
         return None
     steps = result.get("steps")
-    line = (
-        f"nothing to do: {found.folder} was completed at step {steps}; "
-        f"to train longer: {PROGRAM} resume {found.folder} {_longer(resolved, steps)}"
-    )
+    more = f"to train longer: {PROGRAM} resume {found.folder} {_longer(resolved, steps)}"
+    if found.checkpoint is None:
+        more = f"it has no checkpoint left; to train again: {_again(found.folder)}"
+    line = f"nothing to do: {found.folder} was completed at step {steps}; {more}"
     outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
     del outcome["exit_code"]
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
+
+
+def _gives_more(changed: Sequence[Difference]) -> bool:
+    """Whether the new settings may extend a completed run."""
+    keys = [difference.key for difference in changed]
+    return any(key in compatibility.LENGTH or key.startswith("stop.") for key in keys)
+
+
+def _lost(found: Found, args: CliArgs) -> Diagnostic:
+    """The error of extending a completed run whose checkpoints were deleted."""
+    return Diagnostic(
+        f"{found.folder} was completed, and has no checkpoint left to train on from",
+        value=str(found.folder),
+        where=f"{args.resume_option} {args.resume}",
+        allowed="a run with a checkpoint",
+        fix=_again(found.folder),
+    )
+
+
+def _again(folder: Path) -> str:
+    return f"{PROGRAM} --config {folder / run_folder.SETTINGS}"
 
 
 def _longer(resolved: Resolved, steps: object) -> str:

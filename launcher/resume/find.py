@@ -158,7 +158,7 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
 def _why_no_run(path: Path) -> str:
     if path.exists():
         return f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
-    return f"run folder '{path}' does not exist"
+    return f"run folder '{path}' does not exist ({path.absolute()})"
 
 
 def _runs_beside(path: Path) -> list[str]:

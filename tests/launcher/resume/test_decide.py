@@ -99,7 +99,7 @@ def test_all_errors_are_reported_at_once():
 def test_a_missing_run_and_invalid_arguments_are_reported_together():
     lines = refused(engine="zreo2")
     assert [line for line in lines if line.startswith("error")] == [
-        "error: run folder 'runs/x' does not exist",
+        f"error: run folder 'runs/x' does not exist ({X.absolute()})",
         "error: unknown engine 'zreo2'",
     ]
 
@@ -180,6 +180,25 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
     assert decided(**more).nothing_left is None
     assert decided("runs/x", "stop.patience=3").nothing_left is None
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
+
+
+def test_a_completed_run_without_checkpoints_says_so():
+    ended(trained(X, resolved()), "completed", 60)
+    assert decided().nothing_left.line == (
+        "nothing to do: runs/x was completed at step 60; it has no checkpoint left; to train "
+        "again: python -m launcher --config runs/x/settings.yaml"
+    )
+
+
+@pytest.mark.parametrize("more", [{"max_steps": "120"}, {"reset": ["data"]}])
+def test_a_completed_run_without_checkpoints_cannot_be_extended(more):
+    ended(trained(X, resolved()), "completed", 60)
+    assert refused(**more) == [
+        "error: runs/x was completed, and has no checkpoint left to train on from",
+        "  where         resume runs/x",
+        "  allowed       a run with a checkpoint",
+        "  fix           python -m launcher --config runs/x/settings.yaml",
+    ]
 
 
 def test_a_stopped_run_resumes():

@@ -89,7 +89,7 @@ def test_a_step_needs_a_run():
 def test_a_folder_without_a_run_is_reported_with_the_nearest_run():
     begun(Path("runs/tiny-1"), TINY)
     assert refused("runs/tiny_1") == [
-        "error: run folder 'runs/tiny_1' does not exist",
+        f"error: run folder 'runs/tiny_1' does not exist ({Path('runs/tiny_1').absolute()})",
         "  where         --resume runs/tiny_1",
         "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
         "  did you mean  runs/tiny-1",
