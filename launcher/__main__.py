@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import environment, exit_codes
+from launcher.base import environment, exit_codes, output
 from launcher.run import signals
 from slurm.environment import InvalidEnvironment, read_rank_environment
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output, such as `head`, has ended: not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.discard(sys.stdout)
         return exit_codes.DONE
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import render
+from launcher.base.output import say
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.continual.loop import train_continually
@@ -50,7 +51,7 @@ def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
 def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration | None) -> int:
     as_json = JSON.flag in flags
     if ready.resolved.warnings and ready.is_rank_0:
-        print(render(ready.resolved.warnings), file=sys.stderr)
+        say(render(ready.resolved.warnings), sys.stderr)
     if "--dry-run" in flags:
         print(
             f"{json.dumps(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready),
@@ -63,14 +64,14 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
             print(json.dumps({**facts, **left.outcome}, indent=2) if as_json else left.line)
         return _ended(generation, "ended", exit_codes.DONE, left.line)
     if ready.is_rank_0 and not as_json:
-        print(first_line(ready), flush=True)
+        say(first_line(ready))
     finished = execute_run(
         ready, console=not as_json, show=print_report, continual=train_continually
     )
     if as_json and ready.is_rank_0:
-        print(json.dumps(_result(finished), indent=2))
+        say(json.dumps(_result(finished), indent=2))
     elif line := _last_line(ready, finished):
-        print(line)
+        say(line)
     report = finished.report
     code = _ended(generation, report.kind, report.exit_code, report.text)
     if ready.place is not None and report.kind != "ended":
@@ -88,7 +89,7 @@ def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -
 def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration | None) -> int:
     as_json = JSON.flag in flags
     if ready.warnings:
-        print(render(ready.warnings), file=sys.stderr)
+        say(render(ready.warnings), sys.stderr)
     if "--dry-run" in flags:
         print(summary.dry_run(ready, as_json), end="")
         return exit_codes.DONE
@@ -98,24 +99,21 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
 
     def announce(stage: PipelineStage, begun: PreparedRun) -> None:
         if not as_json:
-            print(f"{summary.title(ready, stage)}\n{first_line(begun)}", flush=True)
+            say(f"{summary.title(ready, stage)}\n{first_line(begun)}")
 
     if ready.resume_line and not as_json:
         print(ready.resume_line)
     ended = execute.execute(ready, console=not as_json, tell=print_report, announce=announce)
     text = encode(summary.as_json(ended), indent=2) if as_json else summary.summary(ended)
     if text:
-        print(text)
+        say(text)
     return _ended(generation, ended.report.kind, ended.report.exit_code, ended.report.text)
 
 
 def print_report(report: Report) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
-    sys.stdout.flush()
-    print(report.text, file=sys.stderr)
-    if report.trace:
-        print(report.trace.rstrip(), file=sys.stderr)
-    sys.stderr.flush()
+    lines = [report.text, *([report.trace.rstrip()] if report.trace else [])]
+    say("\n".join(lines), sys.stderr)
 
 
 def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.callbacks.base import Outcome
 
 Work = Callable[[Job], "Outcome"]
-_STOPPERS = ("SIGTERM", "SIGUSR1")
+_STOPPERS = ("SIGTERM", "SIGUSR1", "SIGHUP")
 _PARENT_CHECK_S = 1.0
 ORPHAN_S = 60.0
 """Seconds for a rank to save and end after its supervisor was killed."""
@@ -52,15 +52,14 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise Stopped on a signal of a scheduler, unless startup signals are handled already."""
+    """Raise Stopped on a signal that ends the run, unless startup signals are handled already."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signals.startup_signals() is not None
     ):
         yield
         return
-    numbers = [getattr(signal, name) for name in _STOPPERS if hasattr(signal, name)]
-    with handling(numbers, _stop):
+    with handling(signals.numbers(_STOPPERS), _stop):
         yield
 
 

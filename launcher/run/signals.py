@@ -28,6 +28,13 @@ def handling(numbers: Iterable[int], handler: Callable[[int, object], None]) -> 
             signal.signal(number, earlier)
 
 
+def numbers(names: Iterable[str]) -> list[signal.Signals]:
+    """The signals of these names that this system has, without a SIGHUP that nohup ignores."""
+    found = [signal.Signals[name] for name in names if hasattr(signal, name)]
+    ignored = [n for n in found if n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN]
+    return [number for number in found if number not in ignored]
+
+
 @contextmanager
 def deferred(names: Iterable[str]) -> Iterator[None]:
     """Defer the signals `names` until the end. Does nothing outside of the main thread."""

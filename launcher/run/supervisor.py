@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from launcher.base import environment
 from launcher.run import failures, job_spec
 from launcher.run.failures import Report, Stopped
-from launcher.run.signals import deferred
+from launcher.run.signals import deferred, numbers
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -134,6 +134,7 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
     # It warns about each process that it ends, and about threads other than the main thread.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    handled = numbers(_FORWARDED)  # the launcher of torch handles all of them
     with _handlers_restored():
         with _own_exceptions():
             context: Any = start_processes(
@@ -150,7 +151,7 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
             )
         ranks = Ranks(context, store, folder)
         try:
-            _forward_signals(ranks)
+            _forward_signals(ranks, handled)
             yield ranks
         finally:
             ranks.end()
@@ -187,8 +188,8 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
     }
 
 
-def _forward_signals(ranks: Ranks) -> None:
-    """Forward signals to the ranks, which save and end."""
+def _forward_signals(ranks: Ranks, handled: Sequence[int]) -> None:
+    """Forward the `handled` signals to the ranks, which save and end; ignore the others."""
     if threading.current_thread() is not threading.main_thread():
         return
 
@@ -199,7 +200,8 @@ def _forward_signals(ranks: Ranks) -> None:
             ranks.signal(getattr(signal, _FORWARDED[signal.Signals(number).name]))
 
     for name in _FORWARDED:
-        signal.signal(getattr(signal, name), handler)
+        number = getattr(signal, name)
+        signal.signal(number, handler if number in handled else signal.SIG_IGN)
 
 
 @contextmanager
@@ -208,8 +210,8 @@ def _handlers_restored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in (*_FORWARDED, "SIGQUIT")]
-    before = {number: signal.getsignal(number) for number in numbers}
+    replaced = [getattr(signal, name) for name in (*_FORWARDED, "SIGQUIT")]
+    before = {number: signal.getsignal(number) for number in replaced}
     try:
         yield
     finally:

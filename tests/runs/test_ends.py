@@ -1,6 +1,7 @@
 """How runs end: by a signal or an error, with a line that shows the next command."""
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -64,6 +65,8 @@ def checkpoints(folder: Path) -> list[int]:
     [
         (1, "all", signal.SIGINT, 130),
         (2, "rank 1", signal.SIGUSR1, 75),
+        (1, "all", signal.SIGHUP, 75),
+        pytest.param(2, "all", signal.SIGHUP, 75, marks=pytest.mark.slow),
         pytest.param(1, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
         pytest.param(2, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
         pytest.param(1, "all", signal.SIGUSR1, 75, marks=pytest.mark.slow),
@@ -83,6 +86,19 @@ def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, nproc, to,
     assert rest.splitlines()[-1] == RESUME_HINT
     last = (tmp_path / "mine" / "last").resolve().name
     assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_run_started_by_nohup_goes_on_when_the_terminal_is_closed(tmp_path, nproc):
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; children inherit it
+    try:
+        with training(tmp_path, "--nproc", str(nproc), "--max-steps", "40") as process:
+            process.send_signal(signal.SIGHUP)
+            rest = process.stdout.read()
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    assert process.returncode == 0, rest
 
 
 def test_a_run_without_save_on_signal_reports_it(tmp_path):
@@ -149,3 +165,39 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
     assert process.returncode == 130
     assert "ended at once; earlier checkpoints are kept" in rest
     assert rest.splitlines()[-1] == RESUME_HINT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_closing_the_terminal_saves_the_run(tmp_path, nproc):
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(tmp_path)
+        os.environ.update(environment())
+        command = [sys.executable, "-m", "launcher", *ARGS, "--nproc", str(nproc)]
+        os.execv(sys.executable, command)
+    shown = b""
+    while b"saved" not in shown:
+        shown += os.read(terminal, 1 << 12)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75
+    last = (tmp_path / "mine" / "last").resolve().name
+    assert checkpoints(tmp_path)[-1] == manifest.step_of(last)
+
+
+def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    command = [sys.executable, "-m", "launcher", *ARGS, "--max-steps", "3"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert checkpoints(tmp_path) == [3]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ACTIONS = {
     signal.SIGTERM: Action.SIGNAL | Action.SAVE,
     signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
+    signal.SIGHUP: Action.SIGNAL | Action.SAVE,
     signal.SIGINT: Action.INTERRUPT | Action.SAVE,
 }
 _SAME_PRESS_S = 0.5
@@ -27,7 +28,7 @@ Emit = Callable[[str, Mapping[str, object]], None]
 
 
 class Preemption(Callback):
-    """Turns SIGTERM, SIGUSR1 and SIGINT into actions; a second Ctrl-C ends the process at once.
+    """Turns SIGTERM, SIGUSR1, SIGHUP and SIGINT into actions; a second Ctrl-C ends it at once.
 
     The interpreter writes each signal to a pipe, and a thread reads it: a Python handler would have
     to wait for the main thread, which may be in a long backward pass or stuck in a collective. Does
@@ -58,6 +59,8 @@ class Preemption(Callback):
         # A forked data-loader worker shares the pipe: without this its signals would count as ours.
         os.register_at_fork(after_in_child=self._detach)
         for number in _ACTIONS:
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started by nohup
             self._old_handlers[number] = signal.signal(number, _nothing)
         self._thread = threading.Thread(
             target=self._read, args=(read_end,), name="signals", daemon=True

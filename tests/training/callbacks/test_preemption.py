@@ -22,6 +22,7 @@ DEADLINE_S = 30.0
 SAVE_AND_END = {
     signal.SIGTERM: Action.SIGNAL | Action.SAVE,
     signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
+    signal.SIGHUP: Action.SIGNAL | Action.SAVE,
     signal.SIGINT: Action.INTERRUPT | Action.SAVE,
 }
 
