@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
+from launcher.base.redaction import redact
 from launcher.compare import candidates, report, runner, tables
 from launcher.compare.candidates import Comparison
 from launcher.compare.runner import ComparisonFacts
@@ -31,7 +32,7 @@ def main(command_line: CommandLine) -> int:
         return exit_codes.DONE
     stream = sys.stderr if for_machines else sys.stdout
     facts = ComparisonFacts(
-        command=f"{command_line.command.call} {shlex.join(command_line.argv)}",
+        command=redact(f"{command_line.command.call} {shlex.join(command_line.argv)}"),
         machine=machine.detect_machine().sentence,
         device=comparison.candidates[0].resolved.device,
         limits=comparison.limits,
@@ -53,7 +54,11 @@ def main(command_line: CommandLine) -> int:
 def _plan(comparison: Comparison, for_machines: bool) -> str:
     """The runs that would start, for --dry-run."""
     runs = [
-        {"mode": item.mode, "engine": item.engine, "arguments": runner.arguments(item.args)}
+        {
+            "mode": item.mode,
+            "engine": item.engine,
+            "arguments": [redact(text) for text in runner.arguments(item.args)],
+        }
         for item in comparison.candidates
     ]
     if for_machines:
@@ -61,6 +66,7 @@ def _plan(comparison: Comparison, for_machines: bool) -> str:
         return json.dumps(content, indent=2)
     count = counted(len(runs) * comparison.repeats, "run")
     lines = [
-        shlex.join([*PROGRAM.split(), *runner.arguments(o.args)]) for o in comparison.candidates
+        redact(shlex.join([*PROGRAM.split(), *runner.arguments(one.args)]))
+        for one in comparison.candidates
     ]
     return "\n".join([f"{count} in turns, into {comparison.folder}:", *lines])

@@ -94,7 +94,7 @@ def save_split(
     """
     path = folder / SPLIT_FILE
     before = _saved(folder)
-    if before is not None and before["digest"] == digest(splits):
+    if before is not None and before.get("digest") == digest(splits):
         return
     if before is not None and not replace:
         raise DataError(
@@ -116,8 +116,20 @@ def load_sides(folder: Path) -> dict[str, SplitName]:
 
 def _saved(folder: Path) -> dict[str, Any] | None:
     path = folder / SPLIT_FILE
-    saved: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    return saved or None
+    if not path.is_file():
+        return None
+    try:
+        saved: dict[str, Any] = json.loads(path.read_bytes())
+        if not all(isinstance(saved.get(name, []), list) for name in SPLITS):
+            raise ValueError("its splits are not lists")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"'{path}' is damaged: {error}",
+            where=str(path),
+            allowed="the file as the run wrote it",
+            fix="delete it: the next start writes it again, from the same data and seed",
+        ) from None
+    return saved
 
 
 def overlapping_groups(folder: Path) -> list[str] | None:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.common.split import load_sides, save_split, split_groups
+from models.common.split import load_sides, overlapping_groups, save_split, split_groups
 
 NOUN = "files, documents or requests"
 GROUPS = [f"g{i:03}" for i in range(100)]
@@ -117,3 +117,12 @@ def test_a_saved_split_is_loaded_by_group(tmp_path):
     assert load_sides(tmp_path) == {
         group: name for name, groups in splits.items() for group in groups
     }
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"train": 1, "val": [], "test": []}', "[" * 9999])
+def test_a_damaged_split_is_one_error_that_says_what_to_do(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    for read in (load_sides, overlapping_groups):
+        with pytest.raises(DataError, match="is damaged") as error:
+            read(tmp_path)
+        assert error.value.fix.startswith("delete it")

@@ -1,0 +1,46 @@
+"""Credentials in URLs reach no output and no file, in any command."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs.conftest import REQUESTS
+
+SECRET = "canary-9f2c71"
+URL = f"https://me:{SECRET}@example.invalid/data.csv?token={SECRET}"
+GIVEN = ("--data", "mine.jsonl", "--model", "language:tiny", "--set")
+SET = (*GIVEN, f"download.files=[{{url: '{URL}'}}]", "--set", "train.preview=false")
+COMMANDS = (
+    ("explain", *SET),
+    ("explain", "download.files", *SET),
+    ("explain", "--json", *SET),
+    ("--dry-run", *SET),
+    ("--dry-run", "--json", *SET),
+    ("--max-steps", "2", "--out", "x", *SET),
+    ("--max-steps", "2", "--out", "y", "--json", "--config", "mine.yaml"),
+    ("resume", "x"),
+    ("verify", "x"),
+    ("export", "x", "--out", "exported"),
+    ("compare", "--modes", "lite", "--steps", "1", "--dry-run", *SET),
+    ("compare", "--modes", "lite", "--steps", "1", "--out", "compared", *SET),
+    ("submit", "--dry-run", "--out", "z", *SET),
+    ("data", "check", "mine.jsonl", "--set", SET[5]),
+)
+"""In this order: later ones read what earlier ones wrote."""
+
+
+@pytest.mark.slow
+def test_a_secret_is_in_no_output_and_no_file(program):
+    own = "download: {files: [{url: '" + URL + "'}]}\ndata: {path: mine.jsonl}\n"
+    (program.folder / "mine.yaml").write_text(f"model: language:tiny\n{own}")
+    (program.folder / "mine.jsonl").write_text(REQUESTS)
+    for command in COMMANDS:
+        done = program(*command, timeout=300)
+        assert "Traceback" not in done.stderr, command
+        assert SECRET not in done.stdout + done.stderr, command
+    leaks = [path for path in _files(program.folder) if SECRET.encode() in path.read_bytes()]
+    assert leaks == [program.folder / "mine.yaml"]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
