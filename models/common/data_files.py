@@ -82,9 +82,18 @@ def files(path: Path) -> list[Path]:
 def walk(
     path: Path, onerror: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As os.walk, sorted within each folder, without hidden entries and folders of the system."""
+    """As os.walk, sorted within each folder, without hidden entries and folders of the system.
+
+    `onerror` gets the error of a folder that cannot be read, named from `path` on.
+    """
     start = Path(os.path.abspath(path))  # `..` is resolved, links are not
-    for root, folders, names in os.walk(start, onerror=onerror):
+
+    def fail(error: OSError) -> None:
+        error.filename = str(path / Path(error.filename).relative_to(start))
+        if onerror is not None:
+            onerror(error)
+
+    for root, folders, names in os.walk(start, onerror=fail):
         if Path(root) in _SYSTEM_FOLDERS:
             folders.clear()
             continue
