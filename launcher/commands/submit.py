@@ -39,6 +39,7 @@ def main(command_line: CommandLine) -> int:
     """
     is_dry, as_json = "--dry-run" in command_line.flags, JSON.flag in command_line.flags
     diagnostics = [*command_line.diagnostics, *([] if is_dry else queueing.missing_sbatch())]
+    diagnostics += _secrets(command_line.argv)
     requested = allocation.read(command_line, diagnostics)
     submission = _decide(command_line, requested, diagnostics)
     if submission.warnings:
@@ -65,6 +66,19 @@ def main(command_line: CommandLine) -> int:
         jobs_left = " ".join(ids)
         print(f"stopped following; the job continues; cancel: scancel {jobs_left}", file=sys.stderr)
         return exit_codes.INTERRUPTED
+
+
+def _secrets(argv: Sequence[str]) -> list[Diagnostic]:
+    """An error for each argument with credentials, which the job file would keep."""
+    return [
+        Diagnostic(
+            "credentials in an argument would be stored in the job file",
+            where=f"command line: {redact(argument)}",
+            allowed="${NAME}, a variable of the job's environment; or a file given by --config",
+        )
+        for argument in argv
+        if redact(argument) != argument
+    ]
 
 
 def _decide(

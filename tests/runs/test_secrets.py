@@ -23,7 +23,8 @@ COMMANDS = (
     ("export", "x", "--out", "exported"),
     ("compare", "--modes", "lite", "--steps", "1", "--dry-run", *SET),
     ("compare", "--modes", "lite", "--steps", "1", "--out", "compared", *SET),
-    ("submit", "--dry-run", "--out", "z", *SET),
+    ("submit", "--dry-run", "--out", "z", *SET),  # refused
+    ("submit", "--dry-run", "--out", "z", "--config", "mine.yaml"),
     ("data", "check", "mine.jsonl", "--set", SET[5]),
 )
 """In this order: later ones read what earlier ones wrote."""
