@@ -189,7 +189,9 @@ def _micro_batch(adaptation: Adaptation) -> None:
     is_set = adaptation.is_set(MICRO) or adaptation.is_set(ACCUMULATION)
     if adaptation.world.device != "cpu" or not modes or is_set:
         return
-    defaults = [_without_mode(setting) or 1 for setting in (micro, accumulation)]
+    defaults = [
+        provenance.value_without(setting, (MODE_LAYER,)) or 1 for setting in (micro, accumulation)
+    ]
     whole = adaptation.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
     if whole <= math.prod(defaults):
         return
@@ -197,11 +199,6 @@ def _micro_batch(adaptation: Adaptation) -> None:
     reason = "no GPU: small micro-batches need less memory, and a CPU gains nothing from large ones"
     adaptation.replace(MICRO, smaller, reason)
     adaptation.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
-
-
-def _without_mode(setting: Setting) -> Any:
-    """The value that a run without a mode would have."""
-    return next(value for value, at in provenance.all_values(setting) if at.layer != MODE_LAYER)
 
 
 def _workers(adaptation: Adaptation) -> None:
