@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import environment, exit_codes, output
+from launcher.base import environment, exit_codes
 from launcher.run import signals
 from slurm.environment import InvalidEnvironment, read_rank_environment
 
@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output, such as `head`, has ended: not an error.
-        output.discard(sys.stdout)
+        from training.logging.outputs import discard
+
+        discard(sys.stdout)
         return exit_codes.DONE
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection
+from typing import TextIO
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import render
-from launcher.base.output import say
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.continual.loop import train_continually
@@ -19,6 +19,7 @@ from launcher.run.prepare import PreparedRun, first_line, plan_as_json, render_p
 from launcher.run.restart import JobGeneration
 from launcher.stages import execute, pipeline, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
+from training.logging.outputs import discard
 from training.logging.strict_json import encode
 
 
@@ -114,6 +115,15 @@ def print_report(report: Report) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
     lines = [report.text, *([report.trace.rstrip()] if report.trace else [])]
     say("\n".join(lines), sys.stderr)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print `text` on `stream`, stdout by default; nothing once it can no longer be written."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        discard(stream)
 
 
 def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:

@@ -34,6 +34,17 @@ class ConsoleOutput(Protocol):
         """Restore the output as it was; nothing is written afterwards."""
 
 
+def discard(stream: TextIO) -> None:
+    """Send the rest to nowhere.
+
+    Text in the stream's buffer would fail once more when the interpreter exits, and change its exit
+    code. Source: Python, library reference, "Note on SIGPIPE".
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 class PlainOutput:
     """Plain lines for files, pipes and schedulers; a closed pipe (`| head`) is ignored."""
 
@@ -55,7 +66,8 @@ class PlainOutput:
             self._stream.write(text + "\n")
             self._stream.flush()
         except OSError:
-            self._discard(self._stream)
+            discard(self._stream)
+            self._stream = None
 
     def write_block(self, title: str, text: str) -> None:
         """Write `text` below its title, each line after a bar."""
@@ -67,14 +79,6 @@ class PlainOutput:
 
     def close(self) -> None:
         """Nothing to restore."""
-
-    def _discard(self, stream: TextIO) -> None:
-        self._stream = None
-        # Text in the stream's buffer would fail once more when the interpreter exits, and change
-        # its exit code. Source: Python, library reference, "Note on SIGPIPE".
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
 
 
 class LogFileOutput:
