@@ -175,6 +175,17 @@ class HasFinalMetric(Protocol):
 
 
 @runtime_checkable
+class ChecksMeasures(Protocol):
+    """A task that checks its loss and metrics before the first step."""
+
+    def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
+        """Measure a batch, and another that has each of its samples two times.
+
+        `model` is in evaluation mode. Raises DataError. Collective if the model is sharded.
+        """
+
+
+@runtime_checkable
 class ContinualTask(Protocol):
     """A task that continual learning can train on further experiences."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +20,8 @@ from models.common.split import SPLITS
 Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
 """By name, a sum over the units of the batch, or a sum and its count."""
 Pairs = dict[str, tuple[Tensor, Tensor | int]]
+_SAME = 1e-3
+"""Relative difference of two losses that count as equal; twice the samples double a sum."""
 _CONTAINERS = (Sequential, ModuleList, ModuleDict)
 
 
@@ -70,17 +74,77 @@ class CustomTask(ABC):
         """
 
     def setup(self) -> None:
-        """Read the samples of each split. Raises DataError if a split is empty."""
+        """Read the samples of each split.
+
+        Raises DataError if a split is empty or has no length and no index.
+        """
         for split in SPLITS:
             samples = self.samples(split)
             made: Any = samples if hasattr(samples, "sample") else _FixedSamples(samples)
+            if (problem := _unusable(samples)) is not None:
+                what = f"{type(self).__name__}.samples({split!r}) {problem}"
+                allowed = "a list, a torch Dataset or another sequence; not a generator or a table"
+                raise DataError(what, where=self._place("samples"), allowed=allowed)
             if not len(made):
                 raise DataError(
                     f"{type(self).__name__} has no samples for {split}",
-                    where=f"{type(self).__name__}.samples({split!r})",
+                    where=self._place("samples"),
                     allowed="at least one sample each for train, val and test",
                 )
             self._splits[split] = made
+
+    def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
+        """Check what `measure` returns: sums as scalars, and the metric of the goal.
+
+        Raises DataError with the file and line of `measure`.
+        """
+        found = self._measured(model, once)
+        for name, value in found.items():
+            self._check_scalars(name, value)
+        names = [f"val_{name}" for name in found]
+        if self.goal.metric not in names and type(self).metric is CustomTask.metric:
+            near = get_close_matches(self.goal.metric, names, n=1)
+            raise DataError(
+                f"the goal of {type(self).__name__} is {self.goal.metric!r}, which measure does "
+                "not return",
+                where=self._place("measure"),
+                allowed=", ".join(names),
+                did_you_mean="".join(near),
+            )
+        first, second = (
+            _number(measured["loss"]) for measured in (found, self._measured(model, twice))
+        )
+        is_sum = self.num_units(twice) == self.num_units(once) or abs(first) < _SAME
+        if not is_sum and abs(second - first) <= _SAME * abs(first):
+            raise DataError(
+                f"the loss of {type(self).__name__} does not grow with the batch: twice the "
+                f"samples give {second:.6g} instead of {2 * first:.6g}. A mean over the batch "
+                "makes training depend on micro-batches and processes",
+                where=self._place("measure"),
+                allowed="the sum over the samples of the batch",
+                fix='in measure, use reduction="sum", or multiply the mean by the samples',
+            )
+
+    def _check_scalars(self, name: str, value: Any) -> None:
+        for part in value if isinstance(value, tuple) else (value,):
+            shape = list(part.shape) if isinstance(part, Tensor) else []
+            if len(shape) > 0 or not isinstance(part, Tensor | int | float):
+                what = f"of shape {shape}" if shape else f"as {type(part).__name__}"
+                raise DataError(
+                    f"{type(self).__name__}.measure returns {name!r} {what}",
+                    where=self._place("measure"),
+                    allowed="a scalar tensor: the sum over the samples; or a pair of a sum and "
+                    "a count",
+                    fix=f"{name}.sum()" if shape else "",
+                )
+
+    def _place(self, method: str) -> str:
+        """File and line of a method of the class."""
+        found = getattr(type(self), method)
+        try:
+            return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
+        except (OSError, TypeError):  # typed into a session of Python
+            return f"{type(self).__name__}.{method}"
 
     def data(self, split: SplitName) -> Split:
         """The samples of a split."""
@@ -110,18 +174,26 @@ class CustomTask(ABC):
         return _length(batch)
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """The sum `loss` of `measure`. Raises ValueError if there is none."""
+        """The sum `loss` of `measure`. Raises DataError if there is none."""
         return Loss(self._pairs(model, batch)["val_loss"][0], {})
 
     def metric(self) -> CustomMetric:
         """The means of all that `measure` returns."""
         return CustomMetric(self._pairs)
 
+    def _measured(self, model: Module, batch: Batch) -> Measured:
+        found: object = self.measure(model, batch)
+        if isinstance(found, Mapping) and "loss" in found:
+            return found
+        names = ", ".join(map(str, found)) if isinstance(found, Mapping) else ""
+        raise DataError(
+            f"{type(self).__name__}.measure returns {names or type(found).__name__}, but no 'loss'",
+            where=self._place("measure"),
+            allowed="a mapping with 'loss' and any other metrics",
+        )
+
     def _pairs(self, model: Module, batch: Batch) -> Pairs:
-        measured, num_units = self.measure(model, batch), self.num_units(batch)
-        if "loss" not in measured:
-            names = ", ".join(measured) or "nothing"
-            raise ValueError(f"{type(self).__name__}.measure returned {names}, but no 'loss'")
+        measured, num_units = self._measured(model, batch), self.num_units(batch)
         return {
             f"val_{name}": value if isinstance(value, tuple) else (value, num_units)
             for name, value in measured.items()
@@ -180,6 +252,25 @@ class _FixedSamples:
 
     def sample(self, index: int, draws: Draws) -> Any:
         return self._samples[index]
+
+
+def _unusable(samples: Any) -> str | None:
+    """Why samples have no length or no index; None: they have both."""
+    try:
+        length = len(samples)
+    except TypeError:
+        return f"is a {type(samples).__name__}, which has no length"
+    if hasattr(samples, "sample") or not length:
+        return None
+    try:
+        samples[0]
+    except (TypeError, KeyError, NotImplementedError) as error:
+        return f"has no sample of index 0: {type(error).__name__}: {error}"
+    return None
+
+
+def _number(value: Any) -> float:
+    return float(value[0] if isinstance(value, tuple) else value)
 
 
 def _length(value: Any) -> int:

@@ -11,6 +11,7 @@ from training.agreement import Agreed, agree_later
 from training.callbacks.base import THROTTLING, Action, Callback, Outcome, Step
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
+from training.evaluation.evaluate import check_measures
 from training.evaluation.evaluator import Evaluator
 from training.inspection import Preview, shapes, untrained
 from training.optim.updater import Updater
@@ -96,6 +97,8 @@ class Run:
         self._preview.start(task, module, engine, self.updater)
         self.throttle = Throttle(engine, self._callbacks, self._metrics, batches, self._validation)
         module.train()
+        if self.step == 0:
+            check_measures(task, module, batches.micro_batch, engine.world)
         self._evaluator.start(task, module, engine.world)  # before callbacks write anything
         self._callbacks_started = True
         self._callbacks.start(self._plan)

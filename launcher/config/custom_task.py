@@ -29,6 +29,7 @@ from models.catalog import FAMILIES, Stage, is_custom
 
 KEY, FOLDER = "model.family", "model.folder"
 LEGAL = "package.module:Class, where Python finds the module from here"
+MAIN = "__main__"
 _PINNED = (*sorted(environment.PACKAGES), "launcher")
 
 
@@ -53,6 +54,14 @@ def load_task_class(name: str) -> type:
     module_name, _, class_name = name.partition(":")
     module = _module(module_name, class_name)
     found = getattr(module, class_name, None)
+    if module_name == MAIN and found is None and _is_ours(module):
+        raise _error(
+            f"class '{class_name}' is of a script or notebook, which this process does not run",
+            name,
+            allowed="one process that the script starts itself; or a class in a module, which "
+            "every process and command can import",
+            fix=f"save the class in a file my_task.py, and name it my_task:{class_name}",
+        )
     if not isinstance(found, type):
         classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
         own = [cls for cls in classes if cls.__module__ == module.__name__]
@@ -166,6 +175,11 @@ def _broken(error: BaseException, name: str, full: str) -> SettingsError:
         theirs = [frame for frame in frames if not frame.filename.startswith(others)]
         place = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
     return _error(f"module '{name}' cannot be imported: {last_line}", full, where=place)
+
+
+def _is_ours(module: ModuleType) -> bool:
+    """Whether a module is of this program, such as the main module of a rank."""
+    return Path(module.__file__ or "").absolute().is_relative_to(environment.ROOT / "launcher")
 
 
 def _installed() -> tuple[str, ...]:
@@ -302,9 +316,11 @@ def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
     if diagnostics:
         raise SettingsError(diagnostics)
     try:
-        found()
+        create_model(name, __base__=found, __cls_kwargs__={"validate_default": True})()
     except ValidationError as error:
-        what = f"the defaults of {cls.__name__}.{name} are invalid: {error.errors()[0]['msg']}"
+        first = error.errors()[0]
+        key = ".".join(map(str, (name, *first["loc"])))
+        what = f"the default of {cls.__name__}.{key} is invalid: {first['msg']}"
         raise SettingsError([_diagnostic(found, what)]) from None
     return found
 

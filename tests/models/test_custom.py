@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
-from models.base import Context, DataError, Task
+from models.base import Context, DataError, Goal, Task
 from models.custom import CustomTask
 
 CONTEXT = Context(0, 0.1, None, torch.device("cpu"))
@@ -93,6 +93,80 @@ def test_an_empty_split_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        (({"x": i} for i in range(3)), "is a generator, which has no length"),
+        ({"a": 1}, "has no sample of index 0: KeyError: 0"),
+        (Dataset(), "is a Dataset, which has no length"),
+        ({1, 2}, "has no sample of index 0: TypeError: 'set' object is not subscriptable"),
+    ],
+)
+def test_samples_without_a_length_or_an_index_are_refused(samples, problem):
+    class Odd(Line):
+        def samples(self, split):
+            return samples
+
+    with pytest.raises(DataError) as wrong:
+        make_task(Odd)
+    assert wrong.value.message == f"Odd.samples('train') {problem}"
+    assert ":".join(wrong.value.where.split(":")[:-1]) == __file__
+
+
+def check(cls, count=3):
+    task, numbers = make_task(cls), range(count)
+    twice = batch_of(task, *numbers, *numbers)
+    with torch.no_grad():
+        task.check_measures(nn.Linear(2, 3), batch_of(task, *numbers), twice)
+
+
+def measuring(function, **attributes):
+    """A task whose `measure` maps the right sums with `function`."""
+    measure = {"measure": lambda self, *given: function(Line.measure(self, *given))}
+    return type("Given", (Line,), {**measure, **attributes})
+
+
+@pytest.mark.parametrize(
+    ("function", "problem", "allowed"),
+    [
+        (lambda m: m["loss"], "Given.measure returns Tensor, but no 'loss'", "a mapping with"),
+        (lambda m: {"loss": m["loss"].repeat(4)}, "returns 'loss' of shape [4]", "a scalar tensor"),
+        (lambda m: {**m, "right": "no"}, "returns 'right' as str", "a scalar tensor"),
+        (lambda m: {**m, "right": (1, None)}, "returns 'right' as NoneType", "a pair of a sum"),
+        (lambda m: {"loss": m["loss"] / m["loss"].detach()}, "does not grow", "the sum over the"),
+    ],
+)
+def test_a_wrong_measure_is_found_with_file_and_line(function, problem, allowed):
+    with pytest.raises(DataError) as wrong:
+        check(measuring(function))
+    assert problem in wrong.value.message
+    assert allowed in wrong.value.allowed
+    file, _, line = wrong.value.where.rpartition(":")
+    assert (file, line.isdigit()) == (__file__, True)
+
+
+def test_a_mean_over_the_batch_is_found_and_sums_are_not_refused():
+    def mean(self, model, batch):
+        return {"loss": nn.functional.cross_entropy(model(batch["input"]), batch["target"])}
+
+    with pytest.raises(DataError, match=r"twice the samples give \S+ instead of \S+\. A mean"):
+        check(type("Mean", (Line,), {"measure": mean}))
+    check(type("OneUnit", (Line,), {"measure": mean, "num_units": lambda self, batch: 1}))
+    check(measuring(lambda m: {"loss": m["loss"] * 0}))
+    check(Line, count=1)
+
+
+def test_a_goal_that_measure_does_not_return_is_found():
+    with pytest.raises(DataError) as wrong:
+        check(measuring(dict, goal=Goal("val_rigth", "max")))
+    assert "the goal of Given is 'val_rigth'" in wrong.value.message
+    assert (wrong.value.allowed, wrong.value.did_you_mean) == (
+        "val_loss, val_right, val_thirds",
+        "val_right",
+    )
+    check(measuring(dict, goal=Goal("val_right", "max")))
+
+
+@pytest.mark.parametrize(
     "batch",
     [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}],
 )
@@ -134,7 +208,7 @@ def test_a_measure_without_a_loss_or_with_changing_names_is_an_error():
         def measure(self, model, batch):
             return {"accuracy": torch.tensor(1)}
 
-    with pytest.raises(ValueError, match=r"Silent\.measure returned accuracy, but no 'loss'"):
+    with pytest.raises(DataError, match=r"Silent\.measure returns accuracy, but no 'loss'"):
         make_task(Silent).loss(nn.Linear(2, 3), batch_of(make_task(), 0))
 
     class Fickle(Line):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -211,3 +212,48 @@ def test_invalid_arguments_write_nothing(here, program, capsys, monkeypatch):
         assert main(list(args)) == 2
         assert expected in capsys.readouterr().err
     assert [name for name in program.files() if "__pycache__" not in name] == before
+
+
+def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = write(here, HEAD + LINE + BODY.replace("square().sum()", "square().mean()"))
+    assert main(["--model", f"{name}:Line", "--out", "run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: the loss of Line does not grow with the batch: twice the sampl")
+    assert f"{name}.py:18\n" in error
+    assert not (here / "run").exists()
+
+
+SCRIPT = (
+    "import sys\nimport launcher\n"
+    + HEAD
+    + LINE
+    + BODY
+    + """
+if __name__ == "__main__":
+    settings = {"engine.nproc": int(sys.argv[1]), "train.max_steps": 2}
+    try:
+        run = launcher.train("__main__:Line", settings=settings, out="run", console=False)
+        print(run.status)
+    except launcher.SettingsError as error:
+        print(error)
+"""
+)
+
+
+def test_a_task_of_a_script_trains_in_one_process(here):
+    (here / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py", "1"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "completed\n"
+
+
+@pytest.mark.slow
+def test_a_task_of_a_script_says_what_to_do_for_two_processes(here):
+    (here / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py", "2"], capture_output=True, text=True, check=True
+    )
+    assert "class 'Line' is of a script or notebook, which this process does not run" in done.stdout
+    assert not (here / "run").exists()

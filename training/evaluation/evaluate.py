@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.base import HasFinalMetric
+from models.base import ChecksMeasures, HasFinalMetric
+from training.data.loader import on_device
+from training.data.samples import SampleDraws
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +48,27 @@ def evaluate_final(
 def metric_names(task: Task, module: Module, batches: EvaluationBatches, world: World) -> list[str]:
     """The names of the metrics, from one micro-batch per rank. Collective."""
     return sorted(_measure(task.metric(), module, [next(iter(batches))], world))
+
+
+def check_measures(task: Task, module: Module, micro_batch: int, world: World) -> None:
+    """Let `task` check its loss and metrics on validation samples. Collective. Raises DataError.
+
+    The samples are the same on all ranks, so that all ranks find the same.
+    """
+    if not isinstance(task, ChecksMeasures):
+        return
+    split = task.data("val")
+    samples = [
+        split.sample(i, SampleDraws(0, i)) for i in range(min(len(split), -(-micro_batch // 2)))
+    ]
+    once, twice = (on_device(task.collate(some), world.device) for some in (samples, samples * 2))
+    module.eval()
+    try:
+        # A batch of another size is no reason to compile the model once more.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            task.check_measures(module, once, twice)
+    finally:
+        module.train()
 
 
 def _measure(

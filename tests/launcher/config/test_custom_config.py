@@ -82,6 +82,15 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     ]
 
 
+def test_a_default_of_another_type_than_declared_is_an_error_with_its_line(here):
+    name = write(here, HEAD + LINE.replace("width: int = 4", 'width: int = "wide"') + BODY)
+    assert wrong(f"{name}:Line").splitlines()[:2] == [
+        "error: the default of Line.Model.width is invalid: Input should be a valid integer, unable "
+        "to parse string as an integer",
+        "  where         --model NAME:Line; NAME.py:9",
+    ]
+
+
 def test_saved_settings_of_a_run_resolve_to_the_same_settings(sized, here):
     run = resolved("model.width=9", model=f"{sized}:large")
     text = render.render_settings(run)

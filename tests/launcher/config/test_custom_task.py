@@ -1,5 +1,6 @@
 """A custom task is found by its module and class, and errors in it have their line."""
 
+import importlib
 import sys
 
 import pytest
@@ -106,6 +107,15 @@ def test_a_missing_class_is_an_error_with_the_existing_ones(here):
         "  allowed       Line\n"
         "  did you mean  NAME:Line\n"
         "  fix           --model NAME:Line"
+    )
+
+
+def test_a_class_of_a_script_is_not_found_in_another_process(monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", importlib.import_module("launcher.run.rank"))
+    text = error_text("__main__:Line")
+    assert "class 'Line' is of a script or notebook, which this process does not run" in text
+    assert text.endswith(
+        "fix           save the class in a file my_task.py, and name it my_task:Line"
     )
 
 
