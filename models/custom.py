@@ -264,7 +264,7 @@ def _unusable(samples: Any) -> str | None:
         return None
     try:
         samples[0]
-    except (TypeError, KeyError, NotImplementedError) as error:
+    except (TypeError, KeyError) as error:
         return f"has no sample of index 0: {type(error).__name__}: {error}"
     return None
 
