@@ -41,6 +41,7 @@ on the host or a device; killed: without a report; fenced: a later generation of
 the run; peer lost: this rank only noticed that another rank was gone."""
 _LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|remote process|socket ?timeout"
+    r"|timed out waiting|timeout caused pair closure"
     r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
     re.IGNORECASE,
 )
@@ -53,6 +54,12 @@ _PRIORITY = {
     "stopped": 2,
     "fenced": 2,
     "peer lost": 3,
+}
+_STATES = {
+    "stopped": "stopped (by SIGSTOP, Ctrl-Z or a debugger)",
+    "disk-sleep": "waiting for a disk or a network file system",
+    "running": "still computing",
+    "sleeping": "waiting",
 }
 _LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
 
@@ -142,6 +149,26 @@ def killed(rank: int, status: str, output: str) -> Report:
     """The report for a rank that wrote none; `output` is what it printed last."""
     text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
     return _report("killed", exit_codes.FAILURE, rank, text, output)
+
+
+def frozen(rank: int, process: int, state: str, folder: Path) -> Report:
+    """The report for a rank that no longer answers the others, with its stacks if it wrote them.
+
+    `state` is that of psutil.
+    """
+    where = f"rank {rank} on {socket.gethostname()}"
+    text = (
+        f"error: {where} does not answer the other ranks: its process {process} is "
+        f"{_STATES.get(state, state)}"
+    )
+    written = stacks_file(folder, rank)
+    found = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
+    return _report("failed", exit_codes.FAILURE, rank, text, found)
+
+
+def stacks_file(folder: Path, rank: int) -> Path:
+    """The file for the stacks of a rank that a fatal signal ends."""
+    return folder / f"rank-{rank}.stacks"
 
 
 def interrupted_twice() -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -71,6 +72,12 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
     """
     environment.Process.is_own = True
     rank = int(environment.variables()["RANK"])
+    with failures.stacks_file(folder, rank).open("w", encoding="utf-8") as stacks:
+        faulthandler.enable(stacks)
+        _serve(folder, rank, load_work)
+
+
+def _serve(folder: Path, rank: int, load_work: Callable[[], Work]) -> NoReturn:
     # Not the current parent: the supervisor may have been killed already.
     _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
     try:

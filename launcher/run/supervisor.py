@@ -6,15 +6,18 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from launcher.base import environment
 from launcher.run import failures, job_spec
@@ -29,6 +32,7 @@ POLL_S = 0.05
 GRACE_S = 2.0
 """Seconds for the other ranks to notice a failure before they are killed."""
 _KILL_S = 5
+_STACK_S = 1.0
 _HOST = "127.0.0.1"
 _FORWARDED = {"SIGINT": "SIGINT", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGTERM"}
 
@@ -112,13 +116,30 @@ def _watch(ranks: Ranks) -> Report:
             # The lost peer reports the reason when its process has ended.
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > GRACE_S:
-                return failure
+                return _frozen(ranks, codes) or failure
         elif all_gone:
             report = failures.load(ranks.job_folder, 0)
             assert report is not None, "a rank without a report has failed"
             return report
         time.sleep(POLL_S)
     return failures.interrupted_twice()
+
+
+def _frozen(ranks: Ranks, codes: Mapping[int, int | None]) -> Report | None:
+    """The report for a rank that others have lost, but whose process goes on; None: there is none.
+
+    The rank is asked for its stacks with SIGABRT, which ends it.
+    """
+    for rank, code in codes.items():
+        if code is None and failures.load(ranks.job_folder, rank) is None:
+            process = ranks.context.pids()[rank]
+            state = psutil.Process(process).status()
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGABRT)
+            with suppress(subprocess.TimeoutExpired):
+                ranks.context.subprocess_handlers[rank].proc.wait(_STACK_S)
+            return failures.frozen(rank, process, state, ranks.job_folder)
+    return None
 
 
 @contextmanager

@@ -56,6 +56,10 @@ def work(job) -> Outcome:
             raise RuntimeError("Connection closed by peer [127.0.0.1]:1234")
         wait_until_reaped(folder / "pid")
         raise ValueError("the second rank failed")
+    elif scene == "frozen":
+        if ME == 0:
+            raise RuntimeError("Application timeout caused pair closure")
+        wait_forever()
     elif scene == "hung" and ME == 1:
         threading.Thread(target=exit_after_hang, args=(job,)).start()
         wait_forever()

@@ -1,6 +1,7 @@
 """Two small ranks (tests/launcher/ranks.py) under the supervisor."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,17 @@ def test_a_hanging_rank_is_named_with_its_stack(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_frozen_rank_is_named_with_its_stack_and_not_the_one_that_noticed(run, tmp_path):
+    ending, reports = run("frozen")
+    assert reports == [ending]
+    assert re.fullmatch(
+        r"error: rank 1 on \S+ does not answer the other ranks: its process \d+ is waiting",
+        ending.text,
+    )
+    assert "in wait_forever" in ending.trace
+    assert "rank 0" in log_of(tmp_path)
+
+
 def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
     ending, _ = run("exits")
     assert ending.exit_code == 1
