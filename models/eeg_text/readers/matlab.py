@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
+from models.common.hdf5 import problem_of
 from models.eeg_text.config import CHANNELS
 
 _GROUP = "sentenceData"
@@ -81,14 +82,21 @@ def _array(entry: Any) -> np.ndarray:
     """The numbers of an entry; empty where MATLAB stored the shape of an empty array."""
     if entry.attrs.get("MATLAB_empty", 0) or not hasattr(entry, "dtype"):
         return np.zeros((0,))
-    return np.asarray(entry[()]) if entry.dtype.kind in "fiu" else np.zeros((0,))
+    return _values(entry) if entry.dtype.kind in "fiu" else np.zeros((0,))
+
+
+def _values(entry: Any) -> np.ndarray:
+    """All values of a dataset. Raises ValueError if the file does not store them all."""
+    if (problem := problem_of(entry)) is not None:
+        raise ValueError(f"{entry.name} {problem}")
+    return np.asarray(entry[()])
 
 
 def _text(entry: Any) -> str:
     """Text from UTF-16 code units."""
     if entry.attrs.get("MATLAB_empty", 0):
         return ""
-    units = np.asarray(entry[()]).ravel().astype("<u2")
+    units = _values(entry).ravel().astype("<u2")
     return units.tobytes().decode("utf-16-le", errors="replace").strip()
 
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from models.base import DataError
+from models.common.hdf5 import problem_of
 from models.event_seg.readers.recording import IGNORED, check_ascending
 
 
@@ -19,9 +20,11 @@ class Hdf5:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._opened: tuple[int, h5py.File] | None = None
+        self._whole: set[str] = set()
+        """Arrays that were checked to be complete."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_opened": None}
+        return {"path": self.path, "_opened": None, "_whole": self._whole}
 
     @property
     def file(self) -> h5py.File:
@@ -38,13 +41,24 @@ class Hdf5:
         return self._opened[1]
 
     def dataset(self, name: str, allowed: str, axes: int) -> h5py.Dataset:
-        """Array `name`. Raises DataError if missing; `allowed` describes the file layout."""
+        """Array `name`; `allowed` describes the file layout.
+
+        Raises DataError if it is missing or incomplete.
+        """
         found = self.file.get(name)
         if not isinstance(found, h5py.Dataset) or found.ndim != axes:
             problem = "does not exist" if found is None else f"does not have {axes} axes"
             raise DataError(
                 f"'{name}' {problem} in '{self.path.name}'", where=str(self.path), allowed=allowed
             )
+        if name not in self._whole:
+            if (claim := problem_of(found)) is not None:
+                raise DataError(
+                    f"'{name}' of '{self.path.name}' {claim}",
+                    where=str(self.path),
+                    allowed="a complete HDF5 file",
+                )
+            self._whole.add(name)
         return found
 
     def read(self, dataset: h5py.Dataset, chosen: Any) -> np.ndarray:
