@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.base import DataError, SplitName
 from models.common.data_files import BadRecords, OnBad
+from models.doc_translation.images import on_white, too_large
 from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
 
 SPLIT_FILE = "split_dataset.json"
@@ -22,6 +24,8 @@ LISTS: Mapping[str, SplitName] = {
 }
 IMAGES = "imgs"
 _HEAD, _TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_SIZE_AT = 16
+"""Byte of width and height, 4 bytes each. Source: Portable Network Graphics, ISO 15948, 11.2.2."""
 Split = Literal["file", "article"]
 Names = Mapping[SplitName, list[str]]
 
@@ -46,7 +50,7 @@ class DotaPage:
         try:
             with Image.open(path) as found:
                 found.load()
-                return found
+                return on_white(found)
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
             raise DataError(
                 f"'{path}' is not a readable image: {error}",
@@ -185,12 +189,14 @@ def _png_error(path: Path) -> str | None:
     """Problem of a PNG file according to its two ends; None: no problem."""
     try:
         with path.open("rb") as file:
-            head = file.read(len(_HEAD))
+            head = file.read(_SIZE_AT + 8)
             size = file.seek(0, 2)
             file.seek(max(0, size - len(_TAIL)))
             tail = file.read()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if head != _HEAD:
+    if head[: len(_HEAD)] != _HEAD:
         return "empty" if not size else "not a PNG image"
-    return None if tail == _TAIL else f"truncated after {size} bytes"
+    if len(head) < _SIZE_AT + 8 or tail != _TAIL:
+        return f"truncated after {size} bytes"
+    return too_large(*struct.unpack_from(">II", head, _SIZE_AT))

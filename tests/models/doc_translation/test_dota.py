@@ -1,4 +1,5 @@
 import json
+import struct
 
 import pytest
 from PIL import Image
@@ -69,12 +70,16 @@ def test_incomplete_and_unlisted_pages_are_skipped_and_listed(dota):
         (b"", "empty"),
         (b"\xff\xd8\xff\xe0 a photograph", "not a PNG image"),
         ("half", "truncated after {} bytes"),
+        ("bomb", "60,000 × 50,000 pixels, more than 67,108,864"),
     ],
 )
 def test_an_incomplete_png_is_an_error_or_skipped(dota, content, what):
     path = dota / "imgs" / "2101.00002_1.png"
     if content == "half":
         content = path.read_bytes()[:-20]
+    if content == "bomb":  # the header of a file of a few bytes
+        whole = path.read_bytes()
+        content = whole[:16] + struct.pack(">II", 60_000, 50_000) + whole[24:]
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
         read(dota, "zh", "file", "stop")
