@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from launcher.base.redaction import redact
+from training.logging.printable import printable
 
 PROGRAM = "python -m launcher"
 MANY = 12
@@ -51,7 +52,8 @@ class SettingsError(Exception):
 
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
-    return redact("\n".join(line for diagnostic in diagnostics for line in _lines(diagnostic)))
+    lines = (line for diagnostic in diagnostics for line in _lines(diagnostic))
+    return printable(redact("\n".join(lines)))
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:

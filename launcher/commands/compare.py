@@ -16,6 +16,7 @@ from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
+from training.logging.printable import printable
 
 
 def main(command_line: CommandLine) -> int:
@@ -41,11 +42,11 @@ def main(command_line: CommandLine) -> int:
     )
 
     def report_line(line: str) -> None:
-        print(line, file=stream, flush=True)
+        print(printable(line), file=stream, flush=True)
 
     outcome = runner.run_all(comparison, report_line)
     content = report.write(comparison.folder, facts, outcome)
-    print(content if for_machines else tables.text(facts, outcome, comparison.folder))
+    print(content if for_machines else printable(tables.text(facts, outcome, comparison.folder)))
     if outcome.code is not None:
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE

@@ -31,6 +31,7 @@ from launcher.data_check.formats import Match, find_families, several
 from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.download.transfer import FetchError
 from models.catalog import split_model_name
+from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 _LABEL, _WIDTH = 18, 78
@@ -58,7 +59,7 @@ def main(command_line: CommandLine) -> int:
     if JSON.flag in command_line.flags:
         print(encode(_as_json(found, written), indent=2))
     else:
-        print("\n".join(_lines(found, written)))
+        print(printable("\n".join(_lines(found, written))))
     return exit_codes.FAILURE if found.overlapping_groups else exit_codes.DONE
 
 

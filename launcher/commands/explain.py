@@ -22,6 +22,7 @@ from launcher.resume.decide import decide
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection, summary
 from launcher.stages.pipeline import Pipeline
+from training.logging.printable import printable
 
 
 def main(command_line: CommandLine) -> int:
@@ -80,7 +81,7 @@ def _print(resolved: Resolved, key: str | None) -> None:
     if key is not None and key in known:
         _print_key(known[key], resolved.values[key])
     else:
-        print(render.render_tree(_section(resolved, key), history=True), end="")
+        print(printable(render.render_tree(_section(resolved, key), history=True)), end="")
 
 
 def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
@@ -105,7 +106,7 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
 
 
 def _print_key(leaf: SettingInfo, value: Setting) -> None:
-    print(f"{leaf.key} = {plain(value.value)}")
+    print(printable(f"{leaf.key} = {plain(value.value)}"))
     if leaf.description:
         print(f"  {leaf.description}")
     rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
@@ -113,7 +114,7 @@ def _print_key(leaf: SettingInfo, value: Setting) -> None:
     rows += [("allowed", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
     for name, text in rows:
         if text is not None:
-            print(f"  {name:<10} {text}")
+            print(printable(f"  {name:<10} {text}"))
 
 
 def _facts(leaf: SettingInfo, value: Setting) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from launcher.run.restart import JobGeneration
 from launcher.stages import execute, pipeline, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
 from training.logging.outputs import discard
+from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 
@@ -54,15 +55,13 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
     if ready.resolved.warnings and ready.is_rank_0:
         say(render(ready.resolved.warnings), sys.stderr)
     if "--dry-run" in flags:
-        print(
-            f"{json.dumps(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready),
-            end="",
-        )
+        plan = f"{json.dumps(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready)
+        print(printable(plan), end="")
         return exit_codes.DONE
     if (left := ready.nothing_left) is not None:
         facts = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
         if ready.is_rank_0:
-            print(json.dumps({**facts, **left.outcome}, indent=2) if as_json else left.line)
+            say(json.dumps({**facts, **left.outcome}, indent=2) if as_json else left.line)
         return _ended(generation, "ended", exit_codes.DONE, left.line)
     if ready.is_rank_0 and not as_json:
         say(first_line(ready))
@@ -92,10 +91,10 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
     if ready.warnings:
         say(render(ready.warnings), sys.stderr)
     if "--dry-run" in flags:
-        print(summary.dry_run(ready, as_json), end="")
+        print(printable(summary.dry_run(ready, as_json)), end="")
         return exit_codes.DONE
     if not ready.left:
-        print(encode(summary.nothing_left(ready), indent=2) if as_json else ready.resume_line)
+        say(encode(summary.nothing_left(ready), indent=2) if as_json else ready.resume_line or "")
         return _ended(generation, "ended", exit_codes.DONE, "all stages are complete")
 
     def announce(stage: PipelineStage, begun: PreparedRun) -> None:
@@ -103,7 +102,7 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
             say(f"{summary.title(ready, stage)}\n{first_line(begun)}")
 
     if ready.resume_line and not as_json:
-        print(ready.resume_line)
+        say(ready.resume_line)
     ended = execute.execute(ready, console=not as_json, tell=print_report, announce=announce)
     text = encode(summary.as_json(ended), indent=2) if as_json else summary.summary(ended)
     if text:
@@ -121,7 +120,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     """Print `text` on `stream`, stdout by default; nothing once it can no longer be written."""
     stream = stream or sys.stdout
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text), file=stream, flush=True)
     except OSError:
         discard(stream)
 

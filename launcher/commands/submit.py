@@ -27,6 +27,7 @@ from launcher.submit.jobs import Job, Run, Submission
 from launcher.submit.options import WAIT
 from launcher.submit.sweep import Element
 from slurm import sbatch
+from training.logging.printable import printable
 
 _SHOWN = 3
 """Runs of an array that are listed."""
@@ -50,14 +51,16 @@ def main(command_line: CommandLine) -> int:
         return exit_codes.DONE
     if is_dry:
         facts = _as_json(submission, requested)
-        print(json.dumps(facts, indent=2) if as_json else _dry_run(submission, requested))
+        print(
+            json.dumps(facts, indent=2) if as_json else printable(_dry_run(submission, requested))
+        )
         return exit_codes.DONE
     queueing.test(submission, requested)
     ids = queueing.submit_all(submission, requested)
     if as_json:
         print(json.dumps(_as_json(submission, requested, ids), indent=2), flush=True)
     else:
-        print(_submitted(submission, requested, ids), flush=True)
+        print(printable(_submitted(submission, requested, ids)), flush=True)
     if WAIT.flag not in command_line.flags:
         return exit_codes.DONE
     try:

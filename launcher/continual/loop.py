@@ -27,6 +27,7 @@ from launcher.run_folder import experiences, lock, run_folder
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
+from training.logging.printable import printable
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 
@@ -329,7 +330,7 @@ class Reporter:
     def print(self, text: str) -> None:
         """Print a line, and add it to the log."""
         if self.console:
-            print(text, flush=True)
+            print(printable(text), flush=True)
         run_folder.append_log(self.folder, text)
 
     def event(self, kind: str, facts: Mapping[str, Any], step: int) -> None:

@@ -57,8 +57,7 @@ def settings_error(message: str, url: str, **parts: object) -> SettingsError:
 
     Control characters of `message`, from names of a server or an archive, are replaced.
     """
-    printable = "".join(letter if letter.isprintable() else "?" for letter in message)
-    return SettingsError.of(printable, value=url, where=url, **parts)
+    return SettingsError.of(message, value=url, where=url, **parts)
 
 
 @dataclass(frozen=True)

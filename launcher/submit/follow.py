@@ -20,6 +20,7 @@ from slurm.queue import QueueError, State
 from training.callbacks.base import EvalResult, StepMetrics
 from training.logging import console_text
 from training.logging.console_text import render_row
+from training.logging.printable import printable
 from training.logging.progress import Position
 from training.train_plan import TrainPlan
 
@@ -115,7 +116,7 @@ class _RunOutput:
             reason = f"; {facts['reason']}" if facts["reason"] else ""
             return console_text.render_end(str(facts["status"]), f"{facts['steps']} steps{reason}")
         urgent = console_text.render_urgent(kind, facts)
-        return None if urgent is None else render_row("warning", console_text.printable(urgent))
+        return None if urgent is None else render_row("warning", urgent)
 
     def _render_step(self, line: Mapping[str, Any]) -> str:
         values = {
@@ -188,7 +189,8 @@ def follow(
             if followed.code is None:
                 name = f"{followed.run.name}: " if len(runs) > 1 else ""
                 for text in _new_lines(followed, now()):
-                    print("\n".join(name + line for line in text.splitlines()), file=stream)
+                    lines = (name + line for line in printable(text).splitlines())
+                    print("\n".join(lines), file=stream)
         stream.flush()
         if all(followed.code is not None for followed in runs):
             return _worst([followed.code or 0 for followed in runs])

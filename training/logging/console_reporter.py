@@ -89,7 +89,7 @@ class ConsoleReporter(Callback):
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
         if kind == "preview":
-            preview = console_text.printable(str(facts["text"]))
+            preview = str(facts["text"])
             for output in self._outputs:
                 output.write_block(f"{facts['when']} training", preview)
         elif kind == "resumed":

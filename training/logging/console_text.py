@@ -174,11 +174,6 @@ def render_eta(position: Position) -> str:
     return f"ETA {'≥ ' if position.remaining_is_least else ''}{duration(position.remaining_s)}"
 
 
-def printable(text: str) -> str:
-    """`text` without terminal control codes: an untrained model writes escape codes too."""
-    return "".join(map(_printable, text))
-
-
 def _wrapped(label: str, text: str) -> str:
     lines = wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
     return render_row(label, "\n".join(lines))
@@ -226,12 +221,6 @@ def _step(step: int, total: int) -> str:
     return f"{step:>{len(str(total))}}/{total}"
 
 
-def _printable(character: str) -> str:
-    if character.isprintable() or character in "\n\t":
-        return character
-    return " " if character.isspace() else "�"
-
-
 def _facts(facts: Facts) -> str:
     return ", ".join(
         f"{str(key).replace('_', ' ')} {_value(value)}" for key, value in facts.items()
@@ -249,7 +238,7 @@ def _value(value: Any) -> str:
         return f"({_facts(value)})"
     if isinstance(value, (list, tuple)):
         return " ".join(_value(inner) for inner in value)
-    return printable(str(value))
+    return str(value)
 
 
 def _signal(facts: Facts) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal, Protocol, TextIO
 
 from training.logging.console_text import render_row
+from training.logging.printable import printable
 from training.logging.progress import Position
 from training.storage import Storage
 
@@ -61,7 +62,7 @@ class PlainOutput:
             text = render_row("warning", text)
         encoding = self._stream.encoding or "utf-8"
         # A file may have an encoding without × or the model's characters.
-        text = text.encode(encoding, "replace").decode(encoding)
+        text = printable(text).encode(encoding, "replace").decode(encoding)
         try:
             self._stream.write(text + "\n")
             self._stream.flush()
@@ -71,7 +72,7 @@ class PlainOutput:
 
     def write_block(self, title: str, text: str) -> None:
         """Write `text` below its title, each line after a bar."""
-        bars = "\n".join(f"| {line}" for line in text.splitlines())
+        bars = "\n".join(f"| {line}" for line in printable(text).splitlines())
         self.write("notice", f"{title}\n{bars}")
 
     def draw(self, position: Position, units: str, usage: str) -> None:
@@ -95,12 +96,14 @@ class LogFileOutput:
         if kind == "warning":
             text = render_row("warning", text)
         time = self._now().isoformat(" ", timespec="seconds")
-        for line in text.splitlines():
-            self._file.write(f"{time}  {line}".encode("utf-8", "backslashreplace"))
+        for line in printable(text).splitlines():
+            self._file.write(f"{time}  {line}".encode())
 
     def write_block(self, title: str, text: str) -> None:
         """Append `text` below its title, each line after a bar."""
-        self.write("notice", "\n".join([title, *(f"| {line}" for line in text.splitlines())]))
+        self.write(
+            "notice", "\n".join([title, *(f"| {line}" for line in printable(text).splitlines())])
+        )
 
     def draw(self, position: Position, units: str, usage: str) -> None:
         """Nothing: a log only grows."""

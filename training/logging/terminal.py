@@ -15,6 +15,7 @@ from rich.text import Text
 
 from training.logging import console_text
 from training.logging.outputs import Kind
+from training.logging.printable import printable
 from training.logging.progress import Position
 from training.logging.quantities import duration
 
@@ -45,14 +46,14 @@ class TerminalOutput:
             return
         if kind == "warning":
             text = console_text.render_row("warning", text)
-        styled = Text(text, style=_STYLES.get(kind, ""))
+        styled = Text(printable(text), style=_STYLES.get(kind, ""))
         if kind in _LABELLED:
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
         self._try(lambda: self._console.print(styled))
 
     def write_block(self, title: str, text: str) -> None:
         """Print `text` in a small panel above the bar."""
-        panel = Panel(Text(text), title=title, title_align="left", expand=False)
+        panel = Panel(Text(printable(text)), title=title, title_align="left", expand=False)
         self._try(lambda: self._console.print(panel))
 
     def draw(self, position: Position, units: str, usage: str) -> None:

@@ -67,7 +67,7 @@ def test_each_line_has_its_time(tmp_path: Path):
         "2025-01-02 03:04:05  model  tiny",
         "2025-01-02 03:04:05  mode   lite",
         "2025-01-02 03:04:05  warning    careful",
-        "2025-01-02 03:04:05  event  \\udc80",
+        "2025-01-02 03:04:05  event  �",
         "2025-01-02 03:04:05  before training",
         "2025-01-02 03:04:05  | Once",
         "2025-01-02 03:04:05  | upon",
