@@ -20,6 +20,18 @@ CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
 STATIC_NAMES = ("age", "level", "rate", "fmp")
+_POSSIBLE = {
+    "age": (0, 150, "years"),
+    "level": (-50, 200, "dB"),
+    "rate": (0, 10_000, "per second"),
+    "fmp": (0, 1e9, "as a ratio of variances"),
+    "latency": (0, 100, "ms"),
+    "amplitude": (-1e6, 1e6, "µV"),
+    "threshold": (-50, 200, "dB"),
+}
+"""Wide ranges: a value outside is a mistake in the file, not an unusual patient."""
+_MOST_UV = 1e6
+"""1 V; electrodes on the head never measure that."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +118,8 @@ def collect(
     # Only the map holds the file: the disk space is freed when the process ends.
     with tempfile.TemporaryFile(prefix="gearshift-") as spool:
         for row in rows:
-            if not np.isfinite(row.signal).all():
-                bad_records.add(row.where, "the signal has non-finite values")
+            if (problem := _impossible(row)) is not None:
+                bad_records.add(row.where, problem)
             elif table.add(row):
                 spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
         skipped = bad_records.finish(on_bad, len(table.target))
@@ -125,6 +137,19 @@ def collect(
         np.array(table.target, np.int64),
         {"skipped": skipped, "duplicates": table.duplicates},
     )
+
+
+def _impossible(row: Row) -> str | None:
+    """What of a row no instrument and no rater gives; None: nothing."""
+    if not np.isfinite(row.signal).all():
+        return "the signal has non-finite values"
+    if (peak := float(np.abs(row.signal).max())) > _MOST_UV:
+        return f"the signal reaches {peak:.4g} µV, above {_MOST_UV:g}"
+    for name, (low, high, unit) in _POSSIBLE.items():
+        value = getattr(row, name)
+        if not (np.isnan(value) or low <= value <= high):
+            return f"{name} is {value:.6g}, outside {low:g} to {high:g} {unit}"
+    return None
 
 
 class _Table:

@@ -13,6 +13,8 @@ import numpy as np
 from models.common.data_files import OnBad
 
 RATE_HZ = 500
+MOST_UV = 1e6
+"""1 V: no electrode on a head gives more."""
 
 
 @dataclass(frozen=True)

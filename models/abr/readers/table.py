@@ -101,12 +101,14 @@ class TableReader:
         if not patient:
             self.without_patient += 1
         signal = [_number(cell(point), point) for point in POINT_NAMES]
+        with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
+            microvolts = np.array(signal, np.float32)
         facts = {n: _number(cell(n), n) for n in ("age", "rate", "fmp", "threshold")}
         return Row(
             # Without a patient each row is its own group, under a name that no patient has.
             f"patient {patient}" if patient else f"no patient: {where}",
             where,
-            np.array(signal, np.float32),
+            microvolts,
             target=_target(cell("hear_loss")),
             level=_number(cell("intensity"), "intensity"),
             **_wave_v(cell, "v_latency" in columns),

@@ -153,15 +153,17 @@ class _Segments:
             made = list(self._windows(file))
         if formats.of_file(self.path) in (formats.EDF, formats.BDF):
             return made  # integers, which are always finite
-        finite = raw.finite_seconds(self.path, self.placed.picks)
-        return [segment for segment in made if self._is_finite(segment, finite, bad_records)]
+        possible = raw.possible_seconds(self.path, self.placed.picks)
+        return [segment for segment in made if self._is_possible(segment, possible, bad_records)]
 
-    def _is_finite(self, segment: Segment, finite: np.ndarray, bad_records: BadRecords) -> bool:
+    def _is_possible(self, segment: Segment, possible: np.ndarray, bad_records: BadRecords) -> bool:
         stop = segment.start_s + segment.item.samples / RATE_HZ + raw.MARGIN_S
-        is_finite = bool(finite[max(0, int(segment.start_s - raw.MARGIN_S)) : int(stop) + 1].all())
-        if not is_finite:
-            bad_records.add(segment.item.where, "non-finite values within the margin of its filter")
-        return is_finite
+        first = max(0, int(segment.start_s - raw.MARGIN_S))
+        is_possible = bool(possible[first : int(stop) + 1].all())
+        if not is_possible:
+            problem = "non-finite values, or above 1 V, within the margin of its filter"
+            bad_records.add(segment.item.where, problem)
+        return is_possible
 
     def _windows(self, file: int) -> Iterator[Segment]:
         length = self.samples / RATE_HZ

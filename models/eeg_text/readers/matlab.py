@@ -13,6 +13,7 @@ import numpy as np
 from models.base import DataError
 from models.common.hdf5 import problem_of
 from models.eeg_text.config import CHANNELS
+from models.eeg_text.recordings import MOST_UV
 
 _GROUP = "sentenceData"
 _HDF5_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
@@ -169,10 +170,11 @@ def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
         shape = " x ".join(map(str, raw.shape))
         return nothing, f"rawData is {shape or 'a scalar'}, without an axis of {CHANNELS} channels"
     is_time_first = raw.shape[1] == CHANNELS and (time_first or raw.shape[0] != CHANNELS)
-    eeg = np.asarray(raw if is_time_first else raw.T, dtype=np.float32)
-    if not np.isfinite(eeg).all():
+    if not np.isfinite(raw).all():
         return nothing, "rawData has non-finite values"
-    return eeg, None
+    if (peak := np.abs(raw).max()) > MOST_UV:
+        return nothing, f"rawData reaches {peak:.4g} µV, above {MOST_UV:g}"
+    return np.asarray(raw if is_time_first else raw.T, dtype=np.float32), None
 
 
 def text_problem(text: str) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from models.base import DataError
 from models.eeg_text import formats
-from models.eeg_text.recordings import RATE_HZ
+from models.eeg_text.recordings import MOST_UV, RATE_HZ
 
 LOW_HZ, HIGH_HZ = 0.5, 50.0
 LOWEST_RATE_HZ = 110
@@ -164,19 +164,20 @@ def read_segment(
     return np.ascontiguousarray(eeg[:, skipped : skipped + samples].T, dtype=np.float32)
 
 
-def finite_seconds(path: Path, picks: list[int]) -> np.ndarray:
-    """Whether all values of each second are finite, bool; reads a minute at a time.
+def possible_seconds(path: Path, picks: list[int]) -> np.ndarray:
+    """Whether all values of each second are at most 1 V, bool; reads a minute at a time.
 
     Reads the disk. Raises DataError.
     """
     raw = open_raw(path)
     rate = float(raw.info["sfreq"])
     seconds = int(np.ceil(raw.n_times / rate))
-    finite = np.ones(seconds, dtype=bool)
+    possible = np.ones(seconds, dtype=bool)
     for first, last in _pieces(raw):
-        bad = np.flatnonzero(~np.isfinite(_read(raw, path, picks, first, last)).all(axis=0))
-        finite[((first + bad) / rate).astype(int)] = False
-    return finite
+        volts = np.abs(_read(raw, path, picks, first, last))
+        bad = np.flatnonzero(~(volts * _MICROVOLTS <= MOST_UV).all(axis=0))  # also where NaN
+        possible[((first + bad) / rate).astype(int)] = False
+    return possible
 
 
 def _read(raw: Any, path: Path, picks: list[int], first: int, last: int) -> np.ndarray:

@@ -95,12 +95,16 @@ class MvsecRecording:
 
     def _checked(self, rows: np.ndarray, low: int) -> Events:
         x, y, t, p = rows.T
-        if not np.isfinite(rows).all() or not ((p == 1) | (p == self._off)).all():
-            invalid = rows[~np.isfinite(rows).all(1) | ((p != 1) & (p != self._off))][0]
+        height, width = self.sensor
+        is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        is_valid = np.isfinite(t) & is_inside & ((p == 1) | (p == self._off))
+        if not is_valid.all():
+            invalid = rows[~is_valid][0]
             raise DataError(
                 f"an event is {', '.join(f'{n:.10g}' for n in invalid)} (x, y, t, polarity)",
                 where=f"{self._hdf5.path}: {GROUP}/events, after event {low}",
-                allowed=f"finite numbers, polarity {self._off:g} or 1",
+                allowed=f"x from 0 to {width - 1}, y from 0 to {height - 1}, finite times, "
+                f"polarity {self._off:g} or 1",
             )
         x, y = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
         return Events(t, x, y, np.where(p == 1, 1, -1).astype(np.int8))

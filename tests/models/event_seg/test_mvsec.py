@@ -126,6 +126,8 @@ def test_a_file_without_the_mvsec_layout_is_an_error(tmp_path, change, text):
     ("column", "value", "text"),
     [
         (0, np.nan, "an event is nan,"),
+        (0, 1e30, r"an event is 1e\+30,"),
+        (1, -1, "an event is"),
         (2, np.nan, "timestamps are not finite"),
         (2, 3.0, "timestamps are not sorted"),
         (3, 0.5, "an event is"),

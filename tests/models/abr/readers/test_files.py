@@ -110,13 +110,24 @@ def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
     assert len(found) == 3 and found.left_out["skipped"] == 1
 
 
-def test_non_finite_values_make_a_bad_row(tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("value", "level", "problem"),
+    [
+        (np.nan, 80, "the signal has non-finite values"),
+        (1e300, 80, "the signal has non-finite values"),
+        (-3e6, 80, "the signal reaches 3e+06 µV, above 1e+06"),
+        (0, 1e30, "level is 1e+30, outside -50 to 200 dB"),
+        (0, "inf", "level is inf, outside -50 to 200 dB"),
+    ],
+)
+def test_values_that_no_instrument_gives_make_a_bad_row(tmp_path, value, level, problem):
     signal = np.random.default_rng(0).standard_normal(200)
-    bad = np.where(np.arange(200) == 7, np.nan, signal)
-    path = table(tmp_path / "a.csv", [(1, 80, 0, signal), (2, 80, 0, bad)])
+    bad = np.where(np.arange(200) == 7, value, signal)
+    path = table(tmp_path / "a.csv", [(1, 80, 0, signal), (2, level, 0, bad)])
     with pytest.raises(DataError, match="1 of 2 responses cannot be used") as error:
         read(path)
-    assert error.value.where == "a.csv:3: the signal has non-finite values"
+    assert error.value.where == f"a.csv:3: {problem}"
     assert len(read(path, "skip")) == 1
 
 

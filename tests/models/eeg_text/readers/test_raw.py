@@ -229,9 +229,10 @@ def test_a_channel_that_joins_event_lines_replaces_them(tmp_path):
     assert joined == [(n / RATE_HZ, 0.0, name) for n, name in ((500, "1"), (550, "3"), (600, "2"))]
 
 
-def test_non_finite_values_of_a_recording_of_floats_exclude_segments(tmp_path):
+@pytest.mark.parametrize("value", [np.nan, 1e24])
+def test_impossible_values_of_a_recording_of_floats_exclude_segments(tmp_path, value):
     rows = all_waves() * 1e-6
-    rows[3, RATE_HZ * 2] = np.nan
+    rows[3, RATE_HZ * 2] = value
     path = write_numbers(tmp_path / "a_raw.fif", rows, "eeg")
     with pytest.raises(DataError, match="within the margin of its filter"):
         continuous.read(path, Reading())

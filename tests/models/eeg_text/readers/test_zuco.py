@@ -59,6 +59,15 @@ def test_with_two_axes_of_105_the_kind_of_file_decides(path, kind):
 
 
 @every_kind
+def test_values_that_no_electrode_gives_are_an_error(path, kind):
+    huge = eeg(1)
+    huge[3, 5] = 1e30
+    WRITERS[kind](path, {0: huge if kind == "5" else huge.T})
+    with pytest.raises(DataError, match=r"sentence 1: rawData reaches 1e\+30 µV, above 1e\+06"):
+        zuco.read(path, "stop")
+
+
+@every_kind
 def test_bad_eeg_is_an_error_or_skipped(path, kind):
     broken = eeg(1)
     broken[3, 5] = np.nan
