@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     __all__ = ["Run", "RunError", "SettingsError", "train"]
 
-environment.pin_packages()
+environment.begin()
 
 
 def train(

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
-    from launcher.base.diagnostics import SettingsError
-    from launcher.cli import parser
-    from launcher.config.options import HELP, JSON, VERSION
+    with signals.exit_on_interrupt():
+        from launcher.base.diagnostics import SettingsError
+        from launcher.cli import parser
+        from launcher.config.options import HELP, JSON, VERSION
 
     command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if VERSION.flag in command_line.flags and not command_line.diagnostics:
             print(_versions())
             return exit_codes.DONE
-        with environment.importing():
+        with environment.importing(), signals.exit_on_interrupt():
             command = importlib.import_module(command_line.command.module)
         code: int = command.main(command_line)
         sys.stdout.flush()
@@ -87,6 +89,8 @@ def _local_rank() -> int:
 
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by environment.begin
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signals.handle_startup_signals(sys.argv, environment.variables())
     environment.Process.is_own = True
     code = main()

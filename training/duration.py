@@ -28,13 +28,15 @@ def validate_cadence(length: int | str) -> int | str:
 def steps(length: int | str, steps_per_epoch: int, total_steps: int) -> int:
     """`length` in steps, rounded to the nearest; at least 1 unless it is 0.
 
-    Raises ValueError if `length` is negative or not one of FORMS.
+    Raises ValueError if `length` is negative, above 100% or not one of FORMS.
     """
     if isinstance(length, int):
         if length < 0:
             raise ValueError(f"{length} is negative; allowed: {FORMS}")
         return length
     if match := _SHARE.match(length.strip()):
+        if float(match[1]) > 100:
+            raise ValueError(f"{length!r} is more than the run; allowed: {FORMS}")
         exact = float(match[1]) / 100 * total_steps
     elif match := _EPOCHS.match(length.strip()):
         exact = float(match[1]) * steps_per_epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import site
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -73,6 +74,20 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def begin() -> None:
+    """What importing `launcher` does first: see `pin_packages`, and end quietly on Ctrl-C."""
+    _end_quietly_on_interrupt()
+    pin_packages()
+
+
+def _end_quietly_on_interrupt() -> None:
+    """While `python -m launcher` imports its first modules, Ctrl-C ends it without a traceback."""
+    before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    is_program = before[-2:] == ["-m", "launcher"]
+    if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class OwnPackages(MetaPathFinder):

@@ -117,7 +117,7 @@ def _typed_entries(
     if args.model is not None:
         family, size = split_model_name(args.model)
         add("model.family", family, "--model", f"--model {args.model}")
-        if size:
+        if size or args.model.endswith(":"):
             add("model.size", size, f"--model {family}:", f"--model {args.model}")
     if args.mode is not None:
         option = args.mode_option

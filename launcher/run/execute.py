@@ -66,20 +66,41 @@ def execute_run(
     if not start.is_rank_0:
         job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return FinishedRun(_train_here(start, job, show, load_work), None)
-    with signals.startup_deferred():
-        folder = _create_folder(start)
-    job = Job(start.resolved, folder.path, console, start.resume, generation=start.generation)
-    is_watched = start.place is None and is_continual(start.resolved, start.resume)
-    if continual is not None and is_watched:
-        report = continual(job, start.threads or 1, start.is_trained, show, forwarded)
-    elif start.place is None and (start.separate or restart.is_supervised(start.resolved)):
-        threads = start.threads or affinity.torch_default()
-        report = restart.supervise(job, threads, show, forwarded=forwarded)
-    else:
-        report = _train_here(start, job, show, load_work)
+    folder = None
+    try:
+        with rank.stoppable():
+            with signals.startup_deferred(), signals.deferred(signals.ENDING):
+                folder = _create_folder(start)
+            job = Job(
+                start.resolved, folder.path, console, start.resume, generation=start.generation
+            )
+            report = _train(start, job, show, load_work, forwarded, continual)
+    except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
+        report = failures.failed(error, 0)
+        show(report)
+    if folder is None:
+        return FinishedRun(report, None)
     if report.kind == "ended" and report.text:
         show(report)
-    return _finish(start, folder, report)
+    with signals.deferred(signals.ENDING):
+        return _finish(start, folder, report)
+
+
+def _train(
+    start: PreparedRun,
+    job: Job,
+    show: Callable[[Report], None],
+    load_work: Callable[[], rank.Work],
+    forwarded: set[int] | None,
+    continual: ContinualTraining | None,
+) -> Report:
+    is_watched = start.place is None and is_continual(start.resolved, start.resume)
+    if continual is not None and is_watched:
+        return continual(job, start.threads or 1, start.is_trained, show, forwarded)
+    if start.place is None and (start.separate or restart.is_supervised(start.resolved)):
+        threads = start.threads or affinity.torch_default()
+        return restart.supervise(job, threads, show, forwarded=forwarded)
+    return _train_here(start, job, show, load_work)
 
 
 def render_last_line(exit_code: int, folder: Path, embedded: bool) -> str:

@@ -32,7 +32,7 @@ ORPHAN_S = 60.0
 
 def worker() -> Work:
     """The function that a rank runs; imports torch."""
-    with environment.importing():
+    with environment.importing(), signals.deferred(signals.ENDING):
         import torch._dynamo  # noqa: F401 - the first optimizer imports it
 
         from launcher.run.worker import work
@@ -81,6 +81,7 @@ def _serve(folder: Path, rank: int, load_work: Callable[[], Work]) -> NoReturn:
     # Not the current parent: the supervisor may have been killed already.
     _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
     try:
+        signals.unblock_interrupt()
         job = job_spec.load(folder)
     except BaseException as error:  # as in `run`
         report = failures.failed(error, rank)

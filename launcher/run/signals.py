@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from launcher.base import exit_codes
+from launcher.base import environment, exit_codes
 from launcher.run_folder import generations
 from slurm.environment import JOB_VARIABLE, Generation, InvalidEnvironment, read_generation
+
+ENDING = tuple(name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a run."""
 
 
 @contextmanager
@@ -37,7 +40,11 @@ def numbers(names: Iterable[str]) -> list[signal.Signals]:
 
 @contextmanager
 def deferred(names: Iterable[str]) -> Iterator[None]:
-    """Defer the signals `names` until the end. Does nothing outside of the main thread."""
+    """Defer the signals `names` until the end. Does nothing outside of the main thread.
+
+    Code that catches all exceptions, such as imports of large libraries, could swallow the
+    exception of a handler.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,6 +55,43 @@ def deferred(names: Iterable[str]) -> Iterator[None]:
         yield
     for number in arrived:
         signal.raise_signal(number)
+
+
+@contextmanager
+def exit_on_interrupt() -> Iterator[None]:
+    """End this process at once on Ctrl-C, if it is our own: an interrupted import fails in any way.
+
+    For imports before anything was begun. Does nothing outside of the main thread.
+    """
+    if not environment.Process.is_own or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handling([signal.SIGINT], _exit_interrupted):
+        yield
+
+
+def _exit_interrupted(number: int, frame: object) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(exit_codes.INTERRUPTED)
+
+
+@contextmanager
+def interrupt_blocked() -> Iterator[None]:
+    """Processes started within get a Ctrl-C only when they call `unblock_interrupt`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_interrupt() -> None:
+    """Raise KeyboardInterrupt for a Ctrl-C since the start of this process, and for later ones."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)

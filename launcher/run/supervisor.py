@@ -22,7 +22,7 @@ import psutil
 from launcher.base import environment
 from launcher.run import failures, job_spec
 from launcher.run.failures import Report, Stopped
-from launcher.run.signals import deferred, numbers
+from launcher.run.signals import deferred, interrupt_blocked, numbers
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -157,7 +157,8 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
     handled = numbers(_FORWARDED)  # the launcher of torch handles all of them
     with _handlers_restored():
-        with _own_exceptions():
+        # A rank that is interrupted while it imports this program would print a traceback.
+        with _own_exceptions(), interrupt_blocked():
             context: Any = start_processes(
                 name="rank",
                 entrypoint=sys.executable,

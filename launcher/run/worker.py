@@ -26,7 +26,7 @@ from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures
+from launcher.run import affinity, failures, signals
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -178,9 +178,9 @@ def _prepare_engine(
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks)
-    engine = build_engine(
-        resolved.settings.engine.name, world, _engine_options(settings, resolved, task)
-    )
+    options = _engine_options(settings, resolved, task)
+    with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
+        engine = build_engine(resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
 
 
@@ -213,7 +213,9 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
         reset_data=job.resume is not None and "data" in job.resume.reset,
     )
     model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
-    task = task_class(model.family)(model, data, context)
+    with signals.deferred(signals.ENDING):
+        build_task = task_class(model.family)
+    task = build_task(model, data, context)
     world.rank_0_first(task.setup)
     validate.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)

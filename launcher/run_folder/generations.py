@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment
-from launcher.run_folder import run_folder
 from slurm.environment import SLURM_FOLDER, Generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
@@ -110,8 +109,10 @@ def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
+    from launcher.run_folder.run_folder import json_lines  # slow: signal handlers come first
+
     found = []
-    for line in run_folder.json_lines(run / SLURM_FOLDER / NAME):
+    for line in json_lines(run / SLURM_FOLDER / NAME):
         with suppress(ValueError, TypeError, KeyError):
             _generation(line)
             found.append(line)
@@ -197,5 +198,7 @@ def _step_seconds(run: Path, first: int) -> float:
 
 
 def _train_lines(run: Path) -> list[Mapping[str, Any]]:
-    lines = run_folder.json_lines(run / run_folder.METRICS)
+    from launcher.run_folder.run_folder import METRICS, json_lines  # as in `lines`
+
+    lines = json_lines(run / METRICS)
     return [line for line in lines if line["kind"] == "train"]

@@ -14,7 +14,7 @@ LONGEST_FILE = 500
 NAMELESS = {"util", "utils", "helper", "helpers", "misc", "stuff"}
 LAUNCHER_MAY = re.compile(
     r"from (__future__|typing|collections\.abc) import|if TYPE_CHECKING:"
-    r"|from launcher\.base import environment$|environment\.pin_packages\(\)$"
+    r"|from launcher\.base import environment$|environment\.begin\(\)$"
 )
 NAMELESS_CLASS = re.compile(r"(Manager|Helper|Handler|Utils?|Misc)$")
 
