@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 
 from launcher import export
 from launcher.base import environment, exit_codes
@@ -54,16 +55,18 @@ def _export(run: SavedRun, path: Path, format_name: str, folder: Path) -> dict[s
 
     source = export.Source(run, open_checkpoint(path))
     export.check(format_name, source)
-    made = folder.with_name(f".{folder.name}.new")
-    with storage_errors(made):
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        hidden = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made = hidden / folder.name
     try:
+        with storage_errors(made):
+            made.mkdir()
         FORMATS[format_name](source, made)
         with storage_errors(folder):
             made.replace(folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
     return {
         "folder": str(folder),
         "format": format_name,

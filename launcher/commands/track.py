@@ -11,7 +11,6 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
-from launcher.resume.find import is_run_folder
 from launcher.run_folder import lock, run_folder
 from training.trackers import wandb_callback
 from training.trackers.tracker_process import Message, TrackerProcess
@@ -25,7 +24,7 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError(command_line.diagnostics)
     assert command_line.argument is not None
     folder = Path(command_line.argument)
-    if not is_run_folder(folder):
+    if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     with lock.hold(folder):

@@ -69,11 +69,6 @@ def find(args: CliArgs, out: Path | None) -> Found | None:
     return _found(folder, step, where)
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` is a run folder. Reads the disk."""
-    return (folder / run_folder.SETTINGS).is_file()
-
-
 def is_same(folder: Path, other: Path) -> bool:
     """Whether two paths are the same folder. Reads the disk."""
     return folder.resolve() == other.resolve()
@@ -95,7 +90,7 @@ def result_of(folder: Path) -> Mapping[str, Any] | None:
 
 def _unfinished(out: Path, where: str) -> Found | None:
     """The run in `out`, if it has a checkpoint or was completed."""
-    if not is_run_folder(out):
+    if not run_folder.is_run_folder(out):
         return None
     found = _found(out, None, where)
     return found if found.checkpoint is not None or found.is_completed else None
@@ -130,7 +125,7 @@ def newest(file: str) -> list[Path]:
 
 def _run_of_step(out: Path | None, where: str) -> Path:
     if out is not None:
-        if not is_run_folder(out):
+        if not run_folder.is_run_folder(out):
             raise _error(f"{out} is not a run folder", str(out), f"{where}, --out {out}")
         return out
     runs = newest(run_folder.SETTINGS)
@@ -148,7 +143,7 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         folder = path.parent
     elif step is not None:
         folder = (path if path.name else path.resolve()).parent.parent
-    if is_run_folder(folder):
+    if run_folder.is_run_folder(folder):
         return folder, step
     nearest = nearest_match(path.name, _runs_beside(path))
     nearest = nearest and str(path.parent / nearest)
@@ -157,12 +152,15 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
 
 def _why_no_run(path: Path) -> str:
     if path.exists():
-        return f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
+        missing = run_folder.SETTINGS
+        if (path / missing).is_file():  # a file of the user
+            missing = f"{run_folder.ORIGINS} beside {missing}"
+        return f"'{path}' is not a run folder: it has no {missing}"
     return f"run folder '{path}' does not exist ({path.absolute()})"
 
 
 def _runs_beside(path: Path) -> list[str]:
-    return [entry.name for entry in _entries(path.parent) if is_run_folder(entry)]
+    return [entry.name for entry in _entries(path.parent) if run_folder.is_run_folder(entry)]
 
 
 def _found(folder: Path, step: int | None, where: str) -> Found:
@@ -334,7 +332,7 @@ def find_saved(word: str, command: str) -> SavedRun:
     where = f"the command line: {command} {word}"
     named = path if (path / manifest.NAME).is_file() else None
     folder: Path | None = path if named is None else _run_of(path)
-    if folder is not None and not is_run_folder(folder):
+    if folder is not None and not run_folder.is_run_folder(folder):
         folder = None
     if folder is None and named is None:
         raise _no_run(path, where, command)

@@ -151,13 +151,9 @@ def _publish(staged: Path, final: Path, replaces: bool) -> bool:
         staged.replace(final)
         return True
     try:
-        os.link(staged, final)  # unlike a rename, a link fails if the name exists
+        run_folder.publish_new(staged, final)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links
-        if final.exists():
-            return False
-        staged.replace(final)
     return True
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import LINES, NEXT, Job, Submission
+from launcher.submit.jobs import NEXT, Job, Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 
@@ -92,7 +93,7 @@ class _Files:
                 self._folder(job.logs)
                 self._write(job.script, job.text)
                 if job.lines is not None:
-                    self._write(job.script.with_name(LINES), job.lines)
+                    self._write(job.script.with_name(run_folder.LINES), job.lines)
         except OSError as error:
             self.remove()
             reason = error.strerror or str(error)

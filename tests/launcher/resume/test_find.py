@@ -168,3 +168,12 @@ def test_the_newest_step_is_that_of_a_readable_checkpoint():
     assert resume.newest_step(Path("runs/a")) == 20
     (Path("runs/a/last") / "manifest.sha256").unlink()
     assert resume.newest_step(Path("runs/a")) == 10
+
+
+def test_settings_of_the_user_are_not_a_run():
+    Path("mine").mkdir()
+    Path("mine/settings.yaml").write_text("model: {family: language}\n")
+    assert find("auto", out="mine") is None
+    assert refused("mine")[0] == (
+        "error: 'mine' is not a run folder: it has no origins.json beside settings.yaml"
+    )

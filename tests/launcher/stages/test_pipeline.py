@@ -137,7 +137,8 @@ def test_errors_have_this_text_and_nothing_is_written(command, here, args, expec
 
 def test_a_folder_with_another_run_is_refused(prepared, here):
     (here / "x").mkdir()
-    (here / "x" / "settings.yaml").touch()
+    for name in ("settings.yaml", "origins.json"):
+        (here / "x" / name).touch()
     assert prepared(out="x") == ["the run folder x contains another run"]
 
 
