@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import SettingsError
+from launcher.config import paths
 from launcher.config.provenance import Resolved
 from launcher.resume.find import ResumeRequest
 from launcher.run_folder import generations, run_folder
@@ -31,7 +32,7 @@ def checkpoint_facts(
     `experience` is the number of the experience that is trained on; 0: the initial data.
     """
     return {
-        "settings": {key: value.value for key, value in resolved.values.items()},
+        "settings": paths.kept_values(resolved.values),
         "data": {
             "samples": len(samples),
             "fingerprint": fingerprint(samples, world),

@@ -7,6 +7,7 @@ import os
 import zlib
 from pathlib import Path
 
+from launcher.config import paths
 from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
@@ -27,7 +28,7 @@ def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = Non
     """A checkpoint of a run, without a tensor; `state` replaces the content of state.json."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
-    settings = {key: value.value for key, value in resolved.values.items()}
+    settings = paths.kept_values(resolved.values)
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
     content = encode_bytes({**nothing, "facts": {"settings": settings}})
     files = {

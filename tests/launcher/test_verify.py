@@ -96,6 +96,25 @@ def test_missing_data_is_an_input_error(run, temporary, capfd):
     assert list(temporary.iterdir()) == []
 
 
+def test_data_that_moved_is_named_by_an_option(trained, run, temporary, capfd, monkeypatch):
+    recorded, moved = trained.parent / "mine.jsonl", run.parent / "mine.jsonl"
+    recorded.rename(moved)
+    text = moved.read_text()
+    monkeypatch.chdir(run.parent)
+    try:
+        assert main(["verify", str(run)]) == 2
+        assert "fix           --data PATH" in capfd.readouterr().err
+        assert main(["verify", str(run), "--data", "mine.jsonl"]) == 0
+        assert capfd.readouterr().out.startswith("identical: 80 tensors")
+        moved.write_text(text.replace("a", "b"))
+        assert main(["verify", str(run), "--data", "mine.jsonl"]) == 2
+        err = capfd.readouterr().err
+        assert "error: the data has changed since this run started" in err
+        assert "if it moved, --data PATH" in err and "--reset" not in err
+    finally:
+        recorded.write_text(text)
+
+
 def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, capfd):
     path = checkpoint(run, 6) / "rank-00000.safetensors"
     data = bytearray(path.read_bytes())

@@ -288,3 +288,27 @@ def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", counted)
     assert main(["--config", "mine.yaml", "--dry-run", "--nproc", "1", *options]) == 0
     assert reads.count("mine.yaml") == 1
+
+
+@pytest.mark.parametrize("typed", ["notes.txt", "./notes.txt", "link"])
+def test_the_same_data_by_another_path_needs_no_reset(tmp_path, monkeypatch, typed):
+    Path("notes.txt").write_text("a\n")
+    Path("link").symlink_to("notes.txt")
+    trained(X, resolved(data="notes.txt"), 10)
+    decision = decided(data=typed)
+    assert decision.resume.changes == []
+    home = Path.cwd()
+    (home / "other").mkdir()
+    monkeypatch.chdir(home / "other")
+    for run, out in ((home / X, None), (home / X, home / "fork")):
+        assert decided(str(run), out=out).resolved.settings.data.path == f"{home}/notes.txt"
+
+
+def test_data_that_moved_is_compared_by_its_content_later():
+    Path("notes.txt").write_text("a\n")
+    trained(X, resolved(data="notes.txt"), 10)
+    Path("notes.txt").rename("moved.txt")
+    changes = decided(data="moved.txt").resume.changes
+    assert changes == [f"data.path {Path.cwd()}/notes.txt → moved.txt"]
+    Path("notes.txt").write_text("b\n")
+    assert "error: data.path moved.txt differs from" in "\n".join(refused(data="moved.txt"))

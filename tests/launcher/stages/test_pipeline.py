@@ -222,9 +222,10 @@ def test_a_moved_folder_resumes_with_its_own_weights(prepared, task):
 def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     folder = ready(prepared(task, out="x"), "lower", "upper")
     (folder / "2-upper" / "result.json").unlink()
+    before = (folder / "1-lower").absolute()
     folder.rename("y")
     [(_, upper)] = prepared(None, None, resume="y").left
-    assert upper.resume.changes == ["model.start x/1-lower → y/1-lower"]
+    assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
 
 
 @pytest.mark.parametrize("args", [["verify"], ["export", "--format", "safetensors"]])
