@@ -57,9 +57,9 @@ def trained(folder: Path, resolved: Resolved, *steps: int, at: int = 0) -> Path:
     return folder
 
 
-def ended(folder: Path, status: str, steps: int) -> Path:
-    """A run that has ended."""
+def ended(folder: Path, status: str, steps: int, **facts: float) -> Path:
+    """A run that has ended, with further `facts` in its result."""
     result = {"status": status, "steps": steps, "epochs": 1.0, "wall_s": 2.0, "best": None}
-    result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}}
+    result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}} | facts
     (folder / run_folder.RESULT).write_text(json.dumps(result))
     return folder

@@ -182,6 +182,50 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
 
 
+FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null")
+
+
+@pytest.mark.parametrize("reset", [(), ("schedule",)])
+@pytest.mark.parametrize("most", ["60", "10"])
+@pytest.mark.parametrize(("first", "suffix"), [((), " --reset schedule"), (FREE, "")])
+def test_a_length_that_a_completed_run_has_reached_is_answered(first, suffix, most, reset):
+    ended(trained(X, resolved(*first), 60), "completed", 60)
+    assert decided(max_steps=most, reset=reset).nothing_left.line == (
+        f"nothing to do: runs/x was completed at step 60, and --max-steps {most} does not extend "
+        f"it; to train longer: python -m launcher resume runs/x --max-steps 120{suffix}"
+    )
+
+
+def test_more_steps_than_the_epochs_of_a_completed_run_are_answered():
+    """Two epochs of 240 samples in batches of 8 end after 60 steps."""
+    first = resolved("train.max_steps=null", epochs="2")
+    ended(trained(X, first, 60), "completed", 60, epochs=2.0, samples=240)
+    for reset in ((), ("schedule",)):
+        assert decided(max_steps="90", reset=reset).nothing_left.line == (
+            "nothing to do: runs/x was completed at step 60, and --max-steps 90 does not extend "
+            "it; to train longer: python -m launcher resume runs/x --epochs 3 --max-steps 90 "
+            "--reset schedule"
+        )
+    more = decided(max_steps="90", epochs="3", reset=["schedule"])
+    assert more.nothing_left is None
+    assert "--epochs 1 does not extend it" in decided(epochs="1").nothing_left.line
+
+
+def test_a_run_that_was_completed_by_another_setting_names_it():
+    ended(trained(X, resolved("stop.after=20"), 20), "completed", 20)
+    line = decided(max_steps="90", reset=["schedule"]).nothing_left.line
+    assert line.endswith("resume runs/x --set stop.after=null --max-steps 90 --reset schedule")
+
+
+def test_more_steps_train_a_completed_run_longer_or_name_the_option():
+    ended(trained(X, resolved(*FREE), 60), "completed", 60)
+    assert decided(max_steps="61").nothing_left is None
+    ended(trained(Path("runs/y"), resolved(), 60), "completed", 60)
+    assert "  fix           --reset schedule  (the learning-rate schedule restarts)" in refused(
+        "runs/y", max_steps="61"
+    )
+
+
 def test_a_completed_run_without_checkpoints_says_so():
     ended(trained(X, resolved()), "completed", 60)
     assert decided().nothing_left.line == (
