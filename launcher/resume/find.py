@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, SettingsError, listed, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.selection import choose
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import json_lines
 from training.checkpoint import checksums, manifest, retention
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,21 @@ class Found:
         return self.result is not None and self.result.get("status") == "completed"
 
 
+class UnreadableRun(SettingsError):
+    """This user may not read a run or one of its checkpoints, which may be whole."""
+
+
+def unreadable(error: CheckpointError | PermissionError, where: str) -> UnreadableRun:
+    """The error for a file or folder of a run that this user may not read."""
+    message = str(error)
+    if isinstance(error, PermissionError):
+        message = f"{error.filename} cannot be read: {error.strerror}"
+    path = shlex.quote(message.partition(" cannot be read")[0])
+    allowed = "files that this user may read; nothing was changed"
+    fix = f"chmod -R a+rX {path}  as its owner"
+    return UnreadableRun([Diagnostic(message, where=where, allowed=allowed, fix=fix)])
+
+
 def find(args: CliArgs, out: Path | None) -> Found | None:
     """The run to resume; None: `auto` found none, and a new run starts.
 
@@ -61,6 +77,13 @@ def find(args: CliArgs, out: Path | None) -> Found | None:
     """
     argument = args.resume or AUTO
     where = f"{args.resume_option} {argument}"
+    try:
+        return _find(args, out, argument, where)
+    except PermissionError as error:
+        raise unreadable(error, where) from error
+
+
+def _find(args: CliArgs, out: Path | None, argument: str, where: str) -> Found | None:
     if argument == AUTO:
         return _latest(args) if out is None else _unfinished(out, where)
     if argument.isdigit():
@@ -75,8 +98,11 @@ def is_same(folder: Path, other: Path) -> bool:
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint with readable JSON; None: there is none. Reads the disk."""
-    return next((checkpoint.step for checkpoint in _readable_checkpoints(folder)), None)
+    """The step of the newest checkpoint with intact JSON; None: there is none, or this user may
+    not read it. Reads the disk."""
+    with suppress(CheckpointUnreadable, PermissionError):
+        return next((checkpoint.step for checkpoint in _intact_checkpoints(folder)), None)
+    return None
 
 
 def result_of(folder: Path) -> Mapping[str, Any] | None:
@@ -104,14 +130,16 @@ def _latest(args: CliArgs) -> Found | None:
     wanted = [choice.family, choice.size, choice.mode]
     for folder in newest(run_folder.SETTINGS):
         try:
-            found = _found(folder, None, "")
             root = read_settings_file(folder / run_folder.SETTINGS)
+            nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
+            if [node and node.value for node in nodes] != wanted:
+                continue
+            found = _found(folder, None, f"{args.resume_option} {AUTO}")
+        except UnreadableRun:
+            raise
         except SettingsError:
             continue
-        if found.checkpoint is None or found.is_completed:
-            continue
-        nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
-        if [node and node.value for node in nodes] == wanted:
+        if found.checkpoint is not None and not found.is_completed:
             return found
     return None
 
@@ -164,11 +192,14 @@ def _runs_beside(path: Path) -> list[str]:
 
 
 def _found(folder: Path, step: int | None, where: str) -> Found:
-    checkpoint = (
-        next(_readable_checkpoints(folder), None)
-        if step is None
-        else _checkpoint_at(folder, step, where)
-    )
+    try:
+        checkpoint = (
+            next(_intact_checkpoints(folder), None)
+            if step is None
+            else _checkpoint_at(folder, step, where)
+        )
+    except CheckpointUnreadable as error:
+        raise unreadable(error, where) from error
     if checkpoint is None and (steps := _steps(folder)):
         _checkpoint_at(folder, steps[0], where)  # raises with the reason
     return Found(folder, step, checkpoint, result_of(folder))
@@ -189,7 +220,9 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
         )
     try:
         return _read(folder, step)
-    except _UNREADABLE as error:
+    except CheckpointUnreadable:
+        raise
+    except _DAMAGE as error:
         raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from (error)
 
 
@@ -197,13 +230,15 @@ def _checkpoint(folder: Path, step: int) -> Path:
     return folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
 
 
-def _readable_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
-    """The checkpoints of a run with readable JSON, newest first."""
+def _intact_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
+    """The checkpoints of a run whose JSON is intact, newest first. Raises CheckpointUnreadable."""
     for step in _steps(folder):
         try:
             yield _read(folder, step)
-        except _UNREADABLE:
-            continue  # the ranks report message is damaged
+        except CheckpointUnreadable:
+            raise
+        except _DAMAGE:
+            continue  # the ranks report what is damaged
 
 
 def _steps(folder: Path) -> Sequence[int]:
@@ -215,7 +250,11 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
     checkpoint = _checkpoint(folder, step)
     files = manifest.read(checkpoint).files
     checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
-    facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
+    try:
+        content = (checkpoint / manifest.STATE).read_bytes()
+    except OSError as error:
+        raise read_error(checkpoint / manifest.STATE, error) from error
+    facts = json.loads(content)["facts"]
     settings = facts.get("settings")
     if settings is not None and not isinstance(settings, dict):
         raise ValueError(f"{checkpoint / manifest.STATE} has no settings")
@@ -328,8 +367,14 @@ def find_saved(word: str, command: str) -> SavedRun:
 
     Raises SettingsError where there is no run or checkpoint, or none was saved.
     """
-    path = Path(word)
     where = f"the command line: {command} {word}"
+    try:
+        return _find_saved(Path(word), word, command, where)
+    except PermissionError as error:
+        raise unreadable(error, where) from error
+
+
+def _find_saved(path: Path, word: str, command: str, where: str) -> SavedRun:
     named = path if (path / manifest.NAME).is_file() else None
     folder: Path | None = path if named is None else _run_of(path)
     if folder is not None and not run_folder.is_run_folder(folder):
@@ -352,9 +397,13 @@ def _run_of(checkpoint: Path) -> Path:
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoint folders; incomplete and superseded ones have other names."""
+    """The checkpoint folders; incomplete and superseded ones have other names.
+
+    Raises PermissionError.
+    """
     found = {}
-    for entry in _entries(folder / run_folder.CHECKPOINTS):
+    home = folder / run_folder.CHECKPOINTS
+    for entry in sorted(home.iterdir()) if home.is_dir() else ():
         step = manifest.step_of(entry.name)
         if step is not None and entry.is_dir():
             found[step] = entry

@@ -12,7 +12,7 @@ from launcher.config.provenance import ResetPart
 from launcher.resume.find import Restart, SavedRun
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, retention
-from training.checkpoint.manifest import CheckpointError, Manifest
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
@@ -231,7 +231,8 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     """The last or the named checkpoint, the interval that ends there, and notes about it.
 
     The interval starts at the last intact checkpoint before it, or at the start of the run. The
-    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged.
+    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged, or one
+    cannot be read for lack of permission.
     """
     from training.checkpoint.reader import open_checkpoint
 
@@ -244,6 +245,8 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     for step in reversed(steps[: steps.index(end)]):
         try:
             open_checkpoint(run.checkpoints[step])
+        except CheckpointUnreadable:
+            raise
         except CheckpointError as error:
             notes.append(f"skipped: {error}")
             continue
