@@ -94,5 +94,6 @@ def _check(finished: Replay) -> None:
         # Its other lines advise a run that trains, in a folder that is removed now.
         message = report.text.removeprefix("error: ").partition("\n")[0]
         allowed = "the data that the run was trained on; if it moved, --data PATH"
-        raise SettingsError.of(message, where="the replay", allowed=allowed)
+        is_data = "data" in message
+        raise SettingsError.of(message, where="the replay", allowed=allowed if is_data else None)
     raise ReplayFailed("\n".join(filter(None, (f"the replay failed: {report.text}", report.trace))))
