@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SHARD_BYTES = 5 * 10**9
 """The default shard size of Hugging Face's tools."""
+_FP32_BYTES = 4
 _AVERAGE, _WEIGHT = "ema", "weight"
 
 
@@ -38,6 +39,11 @@ class Source:
     def kind(self) -> str:
         """Which weights: the EMA if the run has one, since evaluation uses it."""
         return _AVERAGE if _AVERAGE in self.checkpoint.kinds else _WEIGHT
+
+    @property
+    def least_bytes(self) -> int:
+        """The bytes of all weights in fp32, without adapters merged into a base."""
+        return _FP32_BYTES * sum(prod(shape) for shape in self.checkpoint.shapes.values())
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:

@@ -53,6 +53,7 @@ def main(command_line: CommandLine) -> int:
         facts = _as_json(submission, requested)
         print(json.dumps(facts, indent=2) if as_json else _dry_run(submission, requested))
         return exit_codes.DONE
+    queueing.check_room(submission)
     queueing.test(submission, requested)
     ids = queueing.submit_all(submission, requested)
     if as_json:

@@ -27,6 +27,7 @@ def main(command_line: CommandLine) -> int:
     if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
+    run_folder.check_existing(folder, f"command line: track {folder}")
     with lock.hold(folder):
         url, failure = _upload(folder)
     if failure is not None:

@@ -228,6 +228,8 @@ def _folder(
         size = getattr(model, "size", None)
         names = [getattr(model, "family", "model").replace(":", "-"), *([size] if size else [])]
         name = "-".join(["compare", *names, datetime.now().strftime("%Y%m%d-%H%M%S")])
-        return run_folder.unused_path(name)
+        folder = run_folder.unused_path(name)
+        diagnostics += run_folder.writing_errors(folder, "no --out was given")
+        return folder
     diagnostics += run_folder.writing_errors(command_line.out, f"--out {command_line.out}")
     return command_line.out

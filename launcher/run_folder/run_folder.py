@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.base import disk
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
@@ -42,6 +43,7 @@ JOB_SCRIPT = "job.sbatch"
 """In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
 LINES = "lines.txt"
 """In the subfolder slurm/: the arguments of each run of a job array."""
+_ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
 _RUN_FILES = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
 _STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
 """Initial files that do not have their names yet; a killed start leaves them."""
@@ -105,24 +107,9 @@ def check_writable(out: Path, where: str) -> None:
 
     Raises SettingsError.
     """
-    if _exists(out, where):
-        if not out.is_dir():
-            raise _error(out, where, f"the run folder {out} is a file")
-        if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
-            raise _error(out, where, f"the run folder {out} is not writable")
-        if (name := foreign_name(out)) is not None:
-            raise _in_use(out, where) if _has_run(out) else _not_empty(out, where, name)
-        return
-    _check_parent(out, where)
-
-
-def _check_parent(out: Path, where: str) -> None:
-    """Check that the folder `out`, which is missing, can be created. Raises SettingsError."""
-    above = next((path for path in out.absolute().parents if _exists(path, where)), Path("/"))
-    if not above.is_dir():
-        raise _error(out, where, f"cannot create the run folder {out}: {above} is a file")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise _error(out, where, f"cannot create the run folder {out}: {above} is not writable")
+    disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
+    if (name := foreign_name(out)) is not None:
+        raise _in_use(out, where) if _has_run(out) else _not_empty(out, where, name)
 
 
 def writing_errors(out: Path, where: str) -> list[Diagnostic]:
@@ -216,7 +203,7 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     if out is not None:
         check_writable(out, where)
     else:  # only the parent: another run may take the name now, and we use the next
-        _check_parent(wanted, where)
+        disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
         folder = _create_numbered(wanted) if out is None else _open_or_create(wanted)
@@ -232,11 +219,25 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     return folder
 
 
+def check_existing(folder: Path, where: str) -> None:
+    """Check that the run in `folder` can be written to, with its checkpoints and logs.
+
+    Reads the disk. Raises SettingsError.
+    """
+    parts = (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG)))
+    for path in parts:
+        mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.exists() and not os.access(path, mode):
+            noun = "the run folder" if path == folder else "a part of the run,"
+            allowed = "a run that this user may write to; or  --out DIR , which forks it"
+            message = f"{noun} {path} is not writable"
+            raise SettingsError.of(message, value=str(path), where=where, allowed=allowed)
+
+
 def open_existing(folder: Path) -> RunFolder:
     """The folder of a run to resume; nothing is written. Raises SettingsError."""
     where = f"the run in {folder}"
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise _error(folder, where, f"the run folder {folder} is not writable")
+    check_existing(folder, where)
     for link in (folder / name for name in LINKS):
         if link.exists() and not link.is_symlink():
             message = f"{link} is not a link to a checkpoint, and a save would replace it"
@@ -385,16 +386,7 @@ def _in_use(out: Path, where: str) -> SettingsError:
 
 
 def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
-    allowed = "a new or empty writable folder; without --out, a new folder in runs/"
-    return SettingsError.of(what, value=str(out), where=where, allowed=allowed, fix=fix)
-
-
-def _exists(path: Path, where: str) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:  # no permission, or the name is too long
-        reason = error.strerror or str(error)
-        raise _error(path, where, f"cannot open {path}: {reason}") from error
+    return SettingsError.of(what, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
 
 
 def _size(file: Path) -> int:

@@ -6,8 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.base import environment
+from launcher.base import disk, environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.run.prepare import parameters
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit.allocation import Allocation
@@ -28,6 +29,19 @@ def missing_sbatch() -> list[Diagnostic]:
             fix="run submit on a login node, or print the job script with  --dry-run",
         )
     ]
+
+
+def check_room(submission: Submission) -> None:
+    """Check that the disk of each run folder has room for the weights of one checkpoint at least.
+
+    The run itself knows more of its checkpoints, and checks that again. Raises SettingsError.
+    """
+    for run in (run for job in submission.jobs for run in job.runs):
+        count = parameters(run.begun.resolved)
+        if count is not None and run.begun.resolved.settings.save.required:
+            disk.check_writable(
+                run.folder, f"--out {run.folder}", noun="run folder", needed_bytes=4 * count
+            )
 
 
 def test(submission: Submission, requested: Allocation) -> None:
