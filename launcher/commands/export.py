@@ -57,6 +57,7 @@ def _export(
 
     source = export.Source(run, open_checkpoint(path))
     export.check(format_name, source)
+    metrics = source.metrics
     needed = source.least_bytes if format_name != "adapter" else 0
     disk.check_writable(folder, _where(out), needed_bytes=needed)
     disk.check_writable(folder.parent, _where(out))
@@ -75,7 +76,7 @@ def _export(
         "checkpoint": str(path),
         "step": source.checkpoint.manifest.step,
         "weights": source.kind,
-        "metrics": source.metrics,
+        "metrics": metrics,
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }
 

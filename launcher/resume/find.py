@@ -14,7 +14,8 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.selection import choose
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.run_folder import run_folder
+from launcher.run_folder import records, run_folder
+from launcher.run_folder.records import InvalidRecord
 from launcher.run_folder.run_folder import json_lines
 from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
@@ -105,15 +106,6 @@ def newest_step(folder: Path) -> int | None:
     return None
 
 
-def result_of(folder: Path) -> Mapping[str, Any] | None:
-    """The result.json of the run in `folder`; None: missing or unreadable. Reads the disk."""
-    try:
-        result = json.loads((folder / run_folder.RESULT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return result if isinstance(result, dict) else None
-
-
 def _unfinished(out: Path, where: str) -> Found | None:
     """The run in `out`, if it has a checkpoint or was completed."""
     if not run_folder.is_run_folder(out):
@@ -135,7 +127,7 @@ def _latest(args: CliArgs) -> Found | None:
             if [node and node.value for node in nodes] != wanted:
                 continue
             found = _found(folder, None, f"{args.resume_option} {AUTO}")
-        except UnreadableRun:
+        except (UnreadableRun, InvalidRecord):
             raise
         except SettingsError:
             continue
@@ -202,7 +194,8 @@ def _found(folder: Path, step: int | None, where: str) -> Found:
         raise unreadable(error, where) from error
     if checkpoint is None and (steps := _steps(folder)):
         _checkpoint_at(folder, steps[0], where)  # raises with the reason
-    return Found(folder, step, checkpoint, result_of(folder))
+    records.check(folder)
+    return Found(folder, step, checkpoint, records.read_result(folder))
 
 
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
@@ -254,10 +247,13 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
         content = (checkpoint / manifest.STATE).read_bytes()
     except OSError as error:
         raise read_error(checkpoint / manifest.STATE, error) from error
-    facts = json.loads(content)["facts"]
-    settings = facts.get("settings")
+    try:
+        settings = json.loads(content)["facts"].get("settings")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = f"{checkpoint / manifest.STATE} is damaged: {error!r}"
+        raise CheckpointError(message) from error
     if settings is not None and not isinstance(settings, dict):
-        raise ValueError(f"{checkpoint / manifest.STATE} has no settings")
+        raise CheckpointError(f"{checkpoint / manifest.STATE} has no settings")
     return SavedCheckpoint(step, settings)
 
 
@@ -365,7 +361,8 @@ def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
 def find_saved(word: str, command: str) -> SavedRun:
     """What `word`, typed after `command`, names. Reads the disk.
 
-    Raises SettingsError where there is no run or checkpoint, or none was saved.
+    Raises SettingsError where there is no run or checkpoint, none was saved, or a file of the run
+    is damaged.
     """
     where = f"the command line: {command} {word}"
     try:
@@ -381,6 +378,8 @@ def _find_saved(path: Path, word: str, command: str, where: str) -> SavedRun:
         folder = None
     if folder is None and named is None:
         raise _no_run(path, where, command)
+    if folder is not None:
+        records.check(folder)
     checkpoints = _checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         message = f"{path} has no checkpoint"

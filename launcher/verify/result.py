@@ -75,7 +75,8 @@ def compare_replay(
 ) -> VerifyResult:
     """Compare the checkpoint and metrics in the folder `replay` with those of `run`.
 
-    Reads the disk. Raises CheckpointError if the replay wrote no checkpoint.
+    Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
+    tensor or logged line to compare.
     """
     from training.checkpoint import compare, metrics_comparison, reader
 
@@ -94,6 +95,14 @@ def compare_replay(
         )
 
     state, lines = compared(None)
+    if state.tensors == 0:
+        raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
+    if lines.is_missing and run is not None:
+        steps = f"{interval.start + 1} to {interval.end}"
+        raise CheckpointError(
+            f"nothing was compared: {run / run_folder.METRICS} has no line of the steps {steps}, "
+            "which the replay logged"
+        )
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)

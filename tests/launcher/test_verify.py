@@ -87,6 +87,18 @@ def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, ca
     assert "replayed from the start of the run" in out
 
 
+def test_a_run_without_the_lines_of_the_interval_is_not_identical(run, temporary, capfd):
+    path = run / "metrics.jsonl"
+    path.write_text("".join(line for line in path.open() if '"step": 6' not in line))
+    assert main(["verify", str(run)]) == 1
+    captured = capfd.readouterr()
+    assert captured.err == (
+        f"error: nothing was compared: {path} has no line of the steps 5 to 6, which the replay "
+        "logged\n"
+    )
+    assert captured.out == ""
+
+
 def test_missing_data_is_an_input_error(run, temporary, capfd):
     settings = run / "settings.yaml"
     change_state(checkpoint(run, 6), lambda state: state["facts"].pop("settings"))
