@@ -59,8 +59,8 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
         raise _unreadable(path, error) from error
     with file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield _metrics_line(path, number, line)
+            if line.endswith(b"\n") and (found := _metrics_line(path, number, line)) is not None:
+                yield found
 
 
 def check(folder: Path) -> None:
@@ -73,11 +73,14 @@ def check(folder: Path) -> None:
         pass
 
 
-def _metrics_line(path: Path, number: int, content: bytes) -> dict[str, Any]:
+def _metrics_line(path: Path, number: int, content: bytes) -> dict[str, Any] | None:
+    """One line; None: it is of another program. Raises InvalidRecord."""
     try:
         line = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not JSON: {error}", number) from error
+    if isinstance(line, dict) and not {"kind", "step"} & set(line):
+        return None
     if not isinstance(line, dict) or line.get("kind") not in ("train", "eval"):
         raise _damaged(path, "not an object of kind train or eval", number)
     if type(line.get("step")) is not int:

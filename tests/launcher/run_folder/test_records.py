@@ -36,6 +36,11 @@ def test_whole_files_are_read_without_half_a_line_at_the_end(run):
     assert records.read_result(run)["status"] == "stopped"
 
 
+def test_lines_of_other_programs_are_left_out(run):
+    write_lines(run, {"note": "mine"}, TRAIN)
+    assert list(records.metrics_lines(run)) == [TRAIN]
+
+
 def test_missing_files_are_no_damage(tmp_path):
     records.check(tmp_path)
     assert records.read_result(tmp_path) is None
@@ -94,7 +99,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
 def test_every_command_names_the_damaged_file_once_and_writes_nothing(run, capsys, command, name):
     with (run / name).open("a") as file:
-        file.write("{}\n")
+        file.write("3\n")
     before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
     assert main(COMMANDS[command]) == 2
     err = capsys.readouterr().err
