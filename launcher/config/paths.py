@@ -39,9 +39,14 @@ def kept_values(values: Mapping[str, Setting]) -> dict[str, Any]:
     return {key: _kept(key, values) for key in values}
 
 
-def changed(values: Mapping[str, Setting], kept: Mapping[str, Any]) -> list[str]:
-    """The paths that the files of a run keep otherwise than they were typed."""
-    return [key for key in kept if values[key].value not in (None, kept[key])]
+def typed_paths(values: Mapping[str, Setting], kept: Mapping[str, Any]) -> dict[str, str]:
+    """The paths that the files of a run keep otherwise than they were typed, as typed."""
+    found = {}
+    for key, setting in values.items():
+        typed = setting.origin.typed if setting.value == kept.get(key) else setting.value
+        if typed is not None and key in kept:
+            found[key] = typed
+    return found
 
 
 def is_same(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:

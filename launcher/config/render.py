@@ -29,8 +29,8 @@ def render_settings(resolved: Resolved) -> str:
     values = paths.kept_values(resolved.values)
     del values[ACCUMULATION]
     comments = {
-        key: f"  # typed: {json.dumps(resolved.values[key].value, ensure_ascii=False)}"
-        for key in paths.changed(resolved.values, values)
+        key: f"  # typed: {json.dumps(typed, ensure_ascii=False)}"
+        for key, typed in paths.typed_paths(resolved.values, values).items()
     }
     lines = _lines(nested(values), comments)
     return "# Resolved settings of a run; repeat it with  --config settings.yaml\n" + "".join(
@@ -53,8 +53,8 @@ def origins_as_json(values: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
 def render_origins(resolved: Resolved) -> str:
     """The text of origins.json: paths are absolute, beside what was typed. Reads the disk."""
     found, kept = origins_as_json(resolved.values), paths.kept_values(resolved.values)
-    for key in paths.changed(resolved.values, kept):
-        found[key] = {**found[key], "value": kept[key], "typed": found[key]["value"]}
+    for key, typed in paths.typed_paths(resolved.values, kept).items():
+        found[key] = {**found[key], "value": kept[key], "typed": typed}
     return json.dumps(found, indent=1) + "\n"
 
 

@@ -8,6 +8,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
+from launcher.config.render import render_settings
 from launcher.resume.decide import decide
 from launcher.resume.find import ResumeRequest
 from tests.launcher.given import LAPTOP, SHORT, resolved
@@ -345,7 +346,9 @@ def test_the_same_data_by_another_path_needs_no_reset(tmp_path, monkeypatch, typ
     (home / "other").mkdir()
     monkeypatch.chdir(home / "other")
     for run, out in ((home / X, None), (home / X, home / "fork")):
-        assert decided(str(run), out=out).resolved.settings.data.path == f"{home}/notes.txt"
+        resumed = decided(str(run), out=out).resolved
+        assert resumed.settings.data.path == f"{home}/notes.txt"
+        assert f'path: {home}/notes.txt  # typed: "notes.txt"\n' in render_settings(resumed)
 
 
 def test_data_that_moved_is_compared_by_its_content_later():
