@@ -18,7 +18,9 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figures import command, machine, save_rows
 
@@ -56,9 +58,11 @@ def interrupted(number: signal.Signals, processes: int, at_s: float) -> Row:
     out = folder / "run"
     arguments = [sys.executable, "-m", "launcher", "--model", "language:tiny", "--epochs", "50"]
     arguments += ["--nproc", str(processes), "--out", str(out)]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    # Shells start jobs in the background with SIGINT ignored.
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     try:
-        with subprocess.Popen(arguments, cwd=folder, **streams) as started:  # type: ignore[call-overload]
+        with subprocess.Popen(arguments, cwd=folder, **options) as started:
             time.sleep(at_s)
             started.send_signal(number)
             try:
@@ -74,9 +78,9 @@ def interrupted(number: signal.Signals, processes: int, at_s: float) -> Row:
 
 def _problem(number: signal.Signals, code: int, text: str, out: Path) -> str | None:
     if code not in _CODES[number]:
-        return f"exit code {code}: {text[-2000:]}"
+        return f"exit code {code}: {text[-500:]}"
     if "Traceback" in text and ("run folder" in text or "launcher/__main__.py" in text):
-        return f"a traceback: {text[-2000:]}"
+        return f"a traceback: {text[-500:]}"
     if out.exists() and not (out / "last").exists():
         return f"a run folder without a checkpoint: {sorted(path.name for path in out.iterdir())}"
     return None

@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from launcher.base.diagnostics import SettingsError
         from launcher.cli import parser
         from launcher.config.options import HELP, JSON, VERSION
+        from training.storage import StorageError
 
     command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         _print_error(error, as_json=JSON.flag in command_line.flags)
         return exit_codes.INVALID_INPUT
+    except StorageError as error:
+        _print_error(SettingsError.of(str(error)), as_json=JSON.flag in command_line.flags)
+        return exit_codes.FAILURE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED

@@ -16,7 +16,7 @@ from launcher.continual.loop import train_continually
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder import run_folder
+from launcher.run_folder import records
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
 
@@ -53,14 +53,13 @@ class Run:
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk.
 
-        With stages, the lines of all stages in order.
+        With stages, the lines of all stages in order. Raises SettingsError if a line is damaged.
         """
         if self.folder is None:
             return []
-        files = [folder / run_folder.METRICS for folder in self.stages.values() or (self.folder,)]
-        lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-        found = [json.loads(line) for line in lines]
-        return [line for line in found if kind in (None, line["kind"])]
+        folders = self.stages.values() or (self.folder,)
+        lines = [line for folder in folders for line in records.metrics_lines(folder)]
+        return [line for line in lines if kind in (None, line["kind"])]
 
 
 def train(

@@ -13,7 +13,7 @@ from launcher.config import custom_task
 from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
 from launcher.resume.find import SavedRun
-from launcher.run_folder import run_folder
+from launcher.run_folder import records
 from models.base import Context, HasBaseWeights, HasHuggingFaceFormat
 from models.catalog import FAMILIES, is_custom
 from training.logging.strict_json import encode
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SHARD_BYTES = 5 * 10**9
 """The default shard size of Hugging Face's tools."""
+_FP32_BYTES = 4
 _AVERAGE, _WEIGHT = "ema", "weight"
 
 
@@ -40,17 +41,22 @@ class Source:
         return _AVERAGE if _AVERAGE in self.checkpoint.kinds else _WEIGHT
 
     @property
+    def least_bytes(self) -> int:
+        """The bytes of all weights in fp32, without adapters merged into a base."""
+        return _FP32_BYTES * sum(prod(shape) for shape in self.checkpoint.shapes.values())
+
+    @property
     def metrics(self) -> Mapping[str, Any] | None:
         """The metrics of the evaluation at the checkpoint's step; None: there is none.
 
-        Reads the disk.
+        Reads the disk. Raises SettingsError if metrics.jsonl is damaged.
         """
         if self.run.folder is None:
             return None
         step, found = self.checkpoint.manifest.step, None
-        for event in run_folder.json_lines(self.run.folder / run_folder.METRICS):
-            if (event["kind"], event["step"]) == ("eval", step):
-                found = event["metrics"]
+        for line in records.metrics_lines(self.run.folder):
+            if (line["kind"], line["step"]) == ("eval", step):
+                found = line["metrics"]
         return found
 
 

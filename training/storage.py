@@ -28,6 +28,18 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(path, error) from error
 
 
+def publish_new(staged: Path, final: Path) -> None:
+    """Give the complete file `staged` the name `final`. Raises FileExistsError if it is taken."""
+    try:
+        os.link(staged, final)  # unlike a rename, a link fails if the name exists
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if final.exists():
+            raise FileExistsError(errno.EEXIST, "it exists already", str(final)) from None
+        staged.replace(final)
+
+
 @dataclass(frozen=True)
 class Storage:
     """A folder that one process writes to. All methods touch the disk and raise OSError.

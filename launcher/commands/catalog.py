@@ -48,7 +48,7 @@ COMMANDS = {
             "verify",
             "replay the last checkpoint interval of a run and compare it bit by bit",
             "launcher.commands.verify",
-            (BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
+            (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
             argument="RUN",
             allowed="a run folder or a checkpoint",
         ),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 
 from launcher import export
-from launcher.base import environment, exit_codes
+from launcher.base import disk, environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
@@ -35,7 +36,7 @@ def main(command_line: CommandLine) -> int:
     folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
     _check_free(folder, command_line.out)
     try:
-        done = _export(run, path, format_name, folder)
+        done = _export(run, path, format_name, folder, command_line.out)
     except (CheckpointError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
@@ -47,30 +48,35 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE
 
 
-def _export(run: SavedRun, path: Path, format_name: str, folder: Path) -> dict[str, object]:
+def _export(
+    run: SavedRun, path: Path, format_name: str, folder: Path, out: Path | None
+) -> dict[str, object]:
     """Write `folder`, completely or not at all; the facts to print."""
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from training.checkpoint.reader import open_checkpoint
 
     source = export.Source(run, open_checkpoint(path))
     export.check(format_name, source)
-    made = folder.with_name(f".{folder.name}.new")
-    with storage_errors(made):
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-    try:
-        FORMATS[format_name](source, made)
-        with storage_errors(folder):
+    metrics = source.metrics
+    needed = source.least_bytes if format_name != "adapter" else 0
+    disk.check_writable(folder, _where(out), needed_bytes=needed)
+    disk.check_writable(folder.parent, _where(out))
+    with storage_errors(folder), disk.new_parents(folder):
+        hidden = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        made = hidden / folder.name
+        try:
+            made.mkdir()
+            FORMATS[format_name](source, made)
             made.replace(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
     return {
         "folder": str(folder),
         "format": format_name,
         "checkpoint": str(path),
         "step": source.checkpoint.manifest.step,
         "weights": source.kind,
-        "metrics": source.metrics,
+        "metrics": metrics,
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }
 
@@ -136,6 +142,9 @@ def _check_free(folder: Path, out: Path | None) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
-    where = f"command line: --out {out}" if out else "the default of --out"
     allowed = "a new or empty folder"
-    raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
+    raise SettingsError.of(message, value=str(folder), where=_where(out), allowed=allowed)
+
+
+def _where(out: Path | None) -> str:
+    return f"command line: --out {out}" if out else "the default of --out"

@@ -10,11 +10,12 @@ from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
-from launcher.base import environment, exit_codes
+from launcher.base import disk, environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.custom_task import FOLDER
 from launcher.config.options import JSON
+from launcher.run_folder import run_folder
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ALLOWED = "letters, digits and _, starting with a letter, such as my_images"
@@ -30,7 +31,10 @@ def main(command_line: CommandLine) -> int:
     folder = command_line.out or Path()
     path = folder / f"{module}.py"
     _check_free(path, module, command_line.argument)
-    _write(path, template(class_name))
+    text = template(class_name)
+    where = f"--out {command_line.out}" if command_line.out else "the current folder"
+    disk.check_writable(folder, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
+    _write(path, text, where)
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
@@ -63,15 +67,13 @@ def _check_free(path: Path, module: str, name: str) -> None:
         raise _error(message, name, "a name without an installed module", f"my_{module}")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, where: str) -> None:
     """Touches the disk. Raises SettingsError, with nothing written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with disk.new_parents(path):
+            run_folder.write_new(path, text)
     except OSError as error:
         reason = error.strerror or str(error)
-        where = f"--out {path.parent}" if path.parent != Path() else "the current folder"
         message = f"cannot write {path}: {reason}"
         raise SettingsError.of(message, value=str(path), where=where) from error
 

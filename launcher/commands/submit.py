@@ -19,6 +19,7 @@ from launcher.config.options import JSON
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.run.prepare import PreparedRun
+from launcher.run_folder import run_folder
 from launcher.stages import execute, pipeline, selection
 from launcher.submit import allocation, jobs, queueing, sweep
 from launcher.submit.allocation import Allocation
@@ -55,6 +56,7 @@ def main(command_line: CommandLine) -> int:
             json.dumps(facts, indent=2) if as_json else printable(_dry_run(submission, requested))
         )
         return exit_codes.DONE
+    queueing.check_room(submission)
     queueing.test(submission, requested)
     ids = queueing.submit_all(submission, requested)
     if as_json:
@@ -137,7 +139,7 @@ def _dry_run(submission: Submission, requested: Allocation) -> str:
     for number, job in enumerate(submission.jobs):
         parts.append(f"{_title(job, requested)}\n\n{job.script}\n{_indented(job.text)}")
         if job.lines is not None:
-            parts.append(f"{job.script.with_name(jobs.LINES)}\n{_indented(job.lines)}")
+            parts.append(f"{job.script.with_name(run_folder.LINES)}\n{_indented(job.lines)}")
         commands += _commands(job, requested, number)
     return "\n\n".join([*parts, "\n".join(["commands", *commands])])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
-from launcher.resume.find import is_run_folder
-from launcher.run_folder import lock, run_folder
+from launcher.run_folder import lock, records, run_folder
 from training.trackers import wandb_callback
 from training.trackers.tracker_process import Message, TrackerProcess
 
@@ -25,9 +23,11 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError(command_line.diagnostics)
     assert command_line.argument is not None
     folder = Path(command_line.argument)
-    if not is_run_folder(folder):
+    if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
+    run_folder.check_existing(folder, f"command line: track {folder}")
+    records.check(folder)
     with lock.hold(folder):
         url, failure = _upload(folder)
     if failure is not None:
@@ -75,10 +75,12 @@ def _start_message(folder: Path, result: dict[str, Any]) -> Message:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of the run, with secrets redacted; empty if it does not exist."""
+    """A JSON file of the run, with secrets redacted; empty if it does not exist.
+
+    Raises SettingsError if it is damaged.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    found: dict[str, Any] = json.loads(redact_variables(text, environment.variables()))
-    return found
+    return records.parse_object(path, redact_variables(text, environment.variables()))

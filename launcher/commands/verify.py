@@ -91,5 +91,9 @@ def _check(finished: Replay) -> None:
     if report.exit_code == exit_codes.DONE:
         return
     if report.exit_code == exit_codes.INVALID_INPUT:
-        raise SettingsError.of(report.text.removeprefix("error: "))
+        # Its other lines advise a run that trains, in a folder that is removed now.
+        message = report.text.removeprefix("error: ").partition("\n")[0]
+        allowed = "the data that the run was trained on; if it moved, --data PATH"
+        is_data = "data" in message
+        raise SettingsError.of(message, where="the replay", allowed=allowed if is_data else None)
     raise ReplayFailed("\n".join(filter(None, (f"the replay failed: {report.text}", report.trace))))

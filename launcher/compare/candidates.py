@@ -228,11 +228,8 @@ def _folder(
         size = getattr(model, "size", None)
         names = [getattr(model, "family", "model").replace(":", "-"), *([size] if size else [])]
         name = "-".join(["compare", *names, datetime.now().strftime("%Y%m%d-%H%M%S")])
-        return run_folder.unused_path(name)
-    position = f"--out {command_line.out}"
-    if wrong := run_folder.writing_errors(command_line.out, position):
-        diagnostics += wrong
-    elif command_line.out.is_dir() and any(command_line.out.iterdir()):
-        message, allowed = f"{command_line.out} is not empty", "a new or empty folder"
-        diagnostics.append(Diagnostic(message, where=position, allowed=allowed))
+        folder = run_folder.unused_path(name)
+        diagnostics += run_folder.writing_errors(folder, "no --out was given")
+        return folder
+    diagnostics += run_folder.writing_errors(command_line.out, f"--out {command_line.out}")
     return command_line.out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from launcher.run_folder import run_folder
+from launcher.run_folder import records, run_folder
 from models.base import Goal
 from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
@@ -145,14 +144,14 @@ class Measured:
 def read(folder: Path, goal: Target | None = None) -> Measured | None:
     """The measurements of the run in `folder`; None: it took no step. Reads the disk.
 
-    `goal`: what it was to reach.
+    `goal`: what it was to reach. Raises SettingsError if one of its files is damaged.
     """
-    result = json.loads((folder / run_folder.RESULT).read_text(encoding="utf-8"))
-    metrics = run_folder.json_lines(folder / run_folder.METRICS)
+    result = records.read_result(folder)
+    metrics = records.metrics_lines(folder)
     events = list(run_folder.json_lines(folder / run_folder.EVENTS))
     plan = next((line["facts"] for line in events if line["kind"] == "started"), None)
     steps = list(_steps([line for line in metrics if line["kind"] == "train"]))
-    if plan is None or not steps:
+    if result is None or plan is None or not steps:
         return None
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
     final_s = [item.get("final_s", 0.0) for item in results]

@@ -15,17 +15,22 @@ from launcher.compare.runner import ComparisonFacts, Outcome
 from launcher.compare.tables import MARKS, bounds, measured
 from training.logging.quantities import duration, size
 from training.logging.strict_json import encode
+from training.storage import atomic_write, storage_errors
 
 JSON_FILE = "compare.json"
 PAGE = "compare.html"
 
 
 def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
-    """Write both files into `folder`; gives the text of compare.json. Touches the disk."""
+    """Write both files into `folder`; gives the text of compare.json. Touches the disk.
+
+    Raises StorageError.
+    """
     content = encode(_content(facts, outcome), indent=2)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JSON_FILE).write_text(content + "\n", encoding="utf-8")
-    (folder / PAGE).write_text(render(facts, outcome), encoding="utf-8")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / JSON_FILE, f"{content}\n".encode())
+        atomic_write(folder / PAGE, render(facts, outcome).encode())
     return content
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import SettingsError
 from launcher.compare import measurements, rows
 from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
 from launcher.compare.promises import check
@@ -28,9 +29,8 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.resume import find
 from launcher.run.signals import handling
-from launcher.run_folder import run_folder
+from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
 
 RUNS = "runs"
@@ -147,7 +147,10 @@ def _candidate_rows(comparison: Comparison, item: Candidate, progress: Candidate
     )
     if not progress.runs:
         return [row if row.error else replace(row, error="not run")]
-    results = [find.result_of(folder) or {} for folder in progress.runs]
+    try:
+        results = [records.read_result(folder) or {} for folder in progress.runs]
+    except SettingsError as error:  # a damaged file
+        return [replace(row, error=error.diagnostics[0].message)]
     if not any(result.get("stages") for result in results):
         return [_measured(comparison, row, progress.runs)]
     stages = [
@@ -162,7 +165,10 @@ def _candidate_rows(comparison: Comparison, item: Candidate, progress: Candidate
 
 
 def _measured(comparison: Comparison, row: Row, folders: Sequence[Path]) -> Row:
-    runs = [measurements.read(folder, comparison.limits.until) for folder in folders]
+    try:
+        runs = [measurements.read(folder, comparison.limits.until) for folder in folders]
+    except SettingsError as error:  # a damaged file
+        return replace(row, error=error.diagnostics[0].message)
     known = [run for run in runs if run is not None]
     if not known:
         return replace(row, error=row.error or "it took no step")

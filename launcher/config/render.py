@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from launcher.base.diagnostics import plain
-from launcher.config import settings_file
+from launcher.config import paths, settings_file
 from launcher.config.batching import ACCUMULATION
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting
 from training.settings import nested
@@ -23,10 +23,16 @@ def render_settings(resolved: Resolved) -> str:
     """The text of settings.yaml: every setting as resolved.
 
     Fed back with --config it resolves to the same settings, for any number of processes:
-    accumulation is left out, as global batch and micro-batch give it.
+    accumulation is left out, as global batch and micro-batch give it. Paths are absolute, with a
+    comment of what was typed. Reads the disk.
     """
-    values = {key: value.value for key, value in resolved.values.items() if key != ACCUMULATION}
-    lines = _lines(nested(values), "")
+    values = paths.kept_values(resolved.values)
+    del values[ACCUMULATION]
+    comments = {
+        key: f"  # typed: {json.dumps(typed, ensure_ascii=False)}"
+        for key, typed in paths.typed_paths(resolved.values, values).items()
+    }
+    lines = _lines(nested(values), comments)
     return "# Resolved settings of a run; repeat it with  --config settings.yaml\n" + "".join(
         f"{line}\n" for line in lines
     )
@@ -45,8 +51,11 @@ def origins_as_json(values: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
 
 
 def render_origins(resolved: Resolved) -> str:
-    """The text of origins.json."""
-    return json.dumps(origins_as_json(resolved.values), indent=1) + "\n"
+    """The text of origins.json: paths are absolute, beside what was typed. Reads the disk."""
+    found, kept = origins_as_json(resolved.values), paths.kept_values(resolved.values)
+    for key, typed in paths.typed_paths(resolved.values, kept).items():
+        found[key] = {**found[key], "value": kept[key], "typed": typed}
+    return json.dumps(found, indent=1) + "\n"
 
 
 def render_scalar(value: Any) -> str:
@@ -73,13 +82,16 @@ def _origin(origin: Origin) -> dict[str, str]:
     return {"origin": origin.where, "layer": origin.layer, **how}
 
 
-def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
+def _lines(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = "") -> Iterator[str]:
+    """The lines of a tree below the dotted `prefix`, with a comment after some keys."""
+    indent = "  " * prefix.count(".")
     for name, value in tree.items():
         if isinstance(value, dict) and name != "promise":
             yield f"{indent}{name}:"
-            yield from _lines(value, f"{indent}  ")
+            yield from _lines(value, comments, f"{prefix}{name}.")
         else:
-            yield f"{indent}{name}: {render_scalar(value)}"
+            comment = comments.get(f"{prefix}{name}", "")
+            yield f"{indent}{name}: {render_scalar(value)}{comment}"
 
 
 _NAME = 27

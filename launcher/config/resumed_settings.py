@@ -102,7 +102,11 @@ class Base:
         return bool(self._as_set(self.entries[key]).value == below[key].value)
 
     def _as_set(self, entry: Entry) -> Entry:
-        """The micro-batch as it was set, before it was solved for the number of processes."""
+        """The micro-batch as it was set, before it was solved for the number of processes; a path
+        with what was typed."""
+        kept = self.origins.get(entry.key, {})
+        if isinstance(typed := kept.get("typed"), str) and kept.get("value") == entry.value:
+            return replace(entry, origin=replace(entry.origin, typed=typed))
         if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER:
             return entry
         overridden = self.origins[MICRO].get("replaced") or []

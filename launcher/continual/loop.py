@@ -23,7 +23,7 @@ from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
 from launcher.run.failures import Report, Stopped
 from launcher.run.job_spec import Job
-from launcher.run_folder import experiences, lock, run_folder
+from launcher.run_folder import experiences, lock, records, run_folder
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
@@ -339,7 +339,7 @@ class Reporter:
 
     def update_result(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
-        found = find.result_of(self.folder)
+        found = records.read_result(self.folder)
         if found is None:
             return
         experiences = [
@@ -361,7 +361,7 @@ class Reporter:
 
     def outcome(self) -> dict[str, Any]:
         """The last result: the fields of training.callbacks.base.Outcome."""
-        found = find.result_of(self.folder) or {}
+        found = records.read_result(self.folder) or {}
         return {field.name: found.get(field.name) for field in fields(Outcome)}
 
     def started_at(self) -> float | None:

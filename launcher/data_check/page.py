@@ -9,9 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from launcher.base import disk
 from launcher.base.diagnostics import SettingsError
 from launcher.data_check.findings import Findings
 from models.base import Picture
+from training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
 PAGE = "data.html"
@@ -125,10 +127,12 @@ def check_folder(folder: Path, origin: str) -> None:
     """
     try:
         if not folder.exists():
+            disk.check_writable(folder, origin)
             return
         if not folder.is_dir():
             message = f"{folder} is a file"
         elif not any(folder.iterdir()) or MARK in _old_page(folder):
+            disk.check_writable(folder, origin)
             return
         else:
             message = f"{folder} contains other files"
@@ -145,12 +149,12 @@ def write(found: Findings, folder: Path) -> list[Path]:
     """
     pictures = {f"{file_name(picture)}.png": picture.png for picture in found.pictures}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in files_of(_old_page(folder)):
-            (folder / f"{name}.png").unlink(missing_ok=True)
-        (folder / PAGE).write_text(render(found), encoding="utf-8")
-        for name, png in pictures.items():
-            (folder / name).write_bytes(png)
+        with disk.new_parents(folder / PAGE):
+            for name in files_of(_old_page(folder)):
+                (folder / f"{name}.png").unlink(missing_ok=True)
+            atomic_write(folder / PAGE, render(found).encode())
+            for name, png in pictures.items():
+                atomic_write(folder / name, png)
     except OSError as error:
         message = f"cannot write {error.filename or folder}: {error.strerror or error}"
         where = f"--out {folder}"

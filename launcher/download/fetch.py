@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from launcher.base import environment, redaction
+from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.feature_checks import Target, targets
 from launcher.config.feature_settings import Download
@@ -108,6 +108,12 @@ def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
     try:
         if (record := _find(target)) is not None:  # also in a read-only folder
             return Fetched(target.path, record, is_new=False)
+        disk.check_writable(
+            target.folder,
+            f"download.files: {target.file.url}",
+            prefix=f"cannot write {target.folder}: ",
+            allowed="a folder that this user may write to: download.folder, or --out of data fetch",
+        )
         target.state.mkdir(parents=True, exist_ok=True)
         with lock.hold(target.state, math.inf, f"{target.name}.lock"):
             if (record := _find(target)) is not None:  # another process was first

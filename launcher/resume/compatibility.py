@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain
-from launcher.config import errors, provenance, selection
+from launcher.config import errors, paths, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import STAGED_MODE, USER_LAYERS, ResetPart, Resolved, Setting
 from launcher.config.schema import setting_infos
@@ -62,7 +62,8 @@ def rule_of(key: str) -> Rule:
 def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Difference]:
     """The settings that differ from `before`, in the order of declaration.
 
-    A setting missing in `before` counts only if the user set it.
+    A setting missing in `before` counts only if the user set it; another path of the same file or
+    folder is no difference. Reads the disk.
     """
     found = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
@@ -70,7 +71,7 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
         if key not in before and not provenance.is_set_by_user(value):
             continue
         old = before.get(key, leaf.default)
-        if value.value != old:
+        if value.value != old and not paths.is_same(key, old, value.value, resolved.values):
             found.append(Difference(key, old, value.value, _rule(key, before, resolved)))
     return found
 
@@ -134,7 +135,12 @@ def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
             return "free"
     if key in _first_weights(resolved):
         return "free"  # the checkpoint contains them
-    return rule_of(key)
+    rule = rule_of(key)
+    if rule == "data" and paths.has_moved(
+        key, before.get(key), resolved.values[key].value, resolved.values
+    ):
+        return "free"  # the ranks compare the content with that of the checkpoint
+    return rule
 
 
 def _first_weights(resolved: Resolved) -> set[str | None]:

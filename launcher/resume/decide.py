@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import resumed_settings
+from launcher.config import errors, resumed_settings
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import chosen_entries
 from launcher.config.machine import Machine
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name
@@ -20,7 +21,7 @@ from launcher.resume import compatibility
 from launcher.resume import find as resume
 from launcher.resume.compatibility import Difference
 from launcher.resume.find import Found, ResumeRequest
-from launcher.run_folder import run_folder
+from launcher.run_folder import experiences, run_folder
 from training.callbacks.base import Outcome
 
 
@@ -129,6 +130,9 @@ def _resumed(
     if found.checkpoint is not None and found.checkpoint.settings is not None:
         before = dict(found.checkpoint.settings)
     changed = compatibility.differences(before, resolved)
+    end = _end_of_completed(found, resolved, args.reset)
+    if end is not None:  # the new length changes nothing: it needs no --reset
+        changed = [one for one in changed if one.key not in compatibility.LENGTH]
     if found.checkpoint is not None:
         run = compatibility.describe_run(found.folder, found.checkpoint.step)
         diagnostics += compatibility.diagnostics(changed, args.reset, resolved, run)
@@ -142,7 +146,7 @@ def _resumed(
     notes = compatibility.rounding_notes(changed, resolved)
     changes = [*(difference.line for difference in changed), *notes]
     request = ResumeRequest(found.folder, found.requested_step, parts, changes)
-    nothing_left = _nothing_left(found, changed, resolved, args.reset)
+    nothing_left = _nothing_left(found, changed, resolved, args.reset, end)
     return Decision(resolved, request, found, _line(found, out, request), nothing_left)
 
 
@@ -156,23 +160,79 @@ def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
 
 
 def _nothing_left(
-    found: Found, changed: Sequence[Difference], resolved: Resolved, reset: Sequence[str]
+    found: Found,
+    changed: Sequence[Difference],
+    resolved: Resolved,
+    reset: Sequence[str],
+    end: End | None,
 ) -> NothingLeft | None:
     """The message about a completed run that the new settings do not extend."""
     result = found.result
-    if result is None or result.get("status") != "completed":
+    if result is None or not found.is_completed:
         return None
-    is_earlier = found.requested_step not in (None, resume.newest_step(found.folder))
-    if is_earlier or "data" in reset or _gives_more(changed):
+    if _is_earlier(found) or "data" in reset or _gives_more(changed):
         return None
     steps = result.get("steps")
-    more = f"to train longer: {PROGRAM} resume {found.folder} {_longer(resolved, steps)}"
+    which = "" if end is None else f", and {end.typed} does not extend it"
+    longer = _longer(resolved, steps) if end is None else end.longer
+    more = f"to train longer: {PROGRAM} resume {found.folder} {longer}"
     if found.checkpoint is None:
         more = f"it has no checkpoint left; to train again: {_again(found.folder)}"
-    line = f"nothing to do: {found.folder} was completed at step {steps}; {more}"
+    line = f"nothing to do: {found.folder} was completed at step {steps}{which}; {more}"
     outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
     del outcome["exit_code"]
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
+
+
+def _is_earlier(found: Found) -> bool:
+    """Whether an earlier checkpoint than the newest is requested."""
+    return found.requested_step not in (None, resume.newest_step(found.folder))
+
+
+@dataclass(frozen=True)
+class End:
+    """A length that the user sets, and that a completed run has reached already."""
+
+    typed: str
+    """The options or lines of files that set it."""
+    longer: str
+    """The options that train longer."""
+
+
+def _end_of_completed(found: Found, resolved: Resolved, reset: Sequence[str]) -> End | None:
+    """The length that does not extend the completed run; None: it does, or none is set."""
+    typed = [
+        errors.where(key, setting.origin)
+        for key in compatibility.LENGTH
+        if (setting := resolved.values[key]).origin.layer in (FILES_LAYER, CLI_LAYER)
+        and setting.value is not None
+    ]
+    result = found.result or {}
+    steps, epochs, samples = (result.get(key) for key in ("steps", "epochs", "samples"))
+    is_other = not found.is_completed or _is_earlier(found) or "data" in reset
+    if not typed or is_other or (found.folder / experiences.NAME).exists():
+        return None
+    if type(steps) is not int or not isinstance(epochs, int | float):
+        return None
+    most, stop = resolved.settings.train.max_steps, resolved.settings.stop.after
+    longer = f"--max-steps {2 * steps}"
+    if isinstance(stop, int) and stop <= steps:
+        longer = f"--set stop.after=null {' '.join(typed)}"
+    elif most is None or most > steps:
+        per_epoch = samples // resolved.batching.global_batch if type(samples) is int else 0
+        if not per_epoch or steps < _steps_of_epochs(resolved, steps, epochs, per_epoch):
+            return None
+        passes = 2 * ceil(epochs) if most is None else ceil(most / per_epoch)
+        longer = f"--epochs {passes}" + ("" if most is None else f" --max-steps {most}")
+    values = {key: value.value for key, value in resolved.values.items()}
+    suffix = "" if compatibility.length_is_free(values) else " --reset schedule"
+    return End(" ".join(typed), longer + suffix)
+
+
+def _steps_of_epochs(resolved: Resolved, steps: int, epochs: float, per_epoch: int) -> int:
+    """The step at which `train.epochs` end in a run that had `epochs` at `steps`."""
+    start = steps - round(epochs * per_epoch)  # of the data order: --reset data moves it
+    return start + max(1, round(resolved.settings.train.epochs * per_epoch))
 
 
 def _gives_more(changed: Sequence[Difference]) -> bool:

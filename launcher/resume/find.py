@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, SettingsError, listed, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.selection import choose
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.run_folder import run_folder
+from launcher.run_folder import records, run_folder
+from launcher.run_folder.records import InvalidRecord
 from launcher.run_folder.run_folder import json_lines
 from training.checkpoint import checksums, manifest, retention
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.settings import nested
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, CheckpointError)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,21 @@ class Found:
         return self.result is not None and self.result.get("status") == "completed"
 
 
+class UnreadableRun(SettingsError):
+    """This user may not read a run or one of its checkpoints, which may be whole."""
+
+
+def unreadable(error: CheckpointError | PermissionError, where: str) -> UnreadableRun:
+    """The error for a file or folder of a run that this user may not read."""
+    message = str(error)
+    if isinstance(error, PermissionError):
+        message = f"{error.filename} cannot be read: {error.strerror}"
+    path = shlex.quote(message.partition(" cannot be read")[0])
+    allowed = "files that this user may read; nothing was changed"
+    fix = f"chmod -R a+rX {path}  as its owner"
+    return UnreadableRun([Diagnostic(message, where=where, allowed=allowed, fix=fix)])
+
+
 def find(args: CliArgs, out: Path | None) -> Found | None:
     """The run to resume; None: `auto` found none, and a new run starts.
 
@@ -61,6 +78,13 @@ def find(args: CliArgs, out: Path | None) -> Found | None:
     """
     argument = args.resume or AUTO
     where = f"{args.resume_option} {argument}"
+    try:
+        return _find(args, out, argument, where)
+    except PermissionError as error:
+        raise unreadable(error, where) from error
+
+
+def _find(args: CliArgs, out: Path | None, argument: str, where: str) -> Found | None:
     if argument == AUTO:
         return _latest(args) if out is None else _unfinished(out, where)
     if argument.isdigit():
@@ -69,33 +93,22 @@ def find(args: CliArgs, out: Path | None) -> Found | None:
     return _found(folder, step, where)
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` is a run folder. Reads the disk."""
-    return (folder / run_folder.SETTINGS).is_file()
-
-
 def is_same(folder: Path, other: Path) -> bool:
     """Whether two paths are the same folder. Reads the disk."""
     return folder.resolve() == other.resolve()
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint with readable JSON; None: there is none. Reads the disk."""
-    return next((checkpoint.step for checkpoint in _readable_checkpoints(folder)), None)
-
-
-def result_of(folder: Path) -> Mapping[str, Any] | None:
-    """The result.json of the run in `folder`; None: missing or unreadable. Reads the disk."""
-    try:
-        result = json.loads((folder / run_folder.RESULT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return result if isinstance(result, dict) else None
+    """The step of the newest checkpoint with intact JSON; None: there is none, or this user may
+    not read it. Reads the disk."""
+    with suppress(CheckpointUnreadable, PermissionError):
+        return next((checkpoint.step for checkpoint in _intact_checkpoints(folder)), None)
+    return None
 
 
 def _unfinished(out: Path, where: str) -> Found | None:
     """The run in `out`, if it has a checkpoint or was completed."""
-    if not is_run_folder(out):
+    if not run_folder.is_run_folder(out):
         return None
     found = _found(out, None, where)
     return found if found.checkpoint is not None or found.is_completed else None
@@ -109,14 +122,16 @@ def _latest(args: CliArgs) -> Found | None:
     wanted = [choice.family, choice.size, choice.mode]
     for folder in newest(run_folder.SETTINGS):
         try:
-            found = _found(folder, None, "")
             root = read_settings_file(folder / run_folder.SETTINGS)
+            nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
+            if [node and node.value for node in nodes] != wanted:
+                continue
+            found = _found(folder, None, f"{args.resume_option} {AUTO}")
+        except (UnreadableRun, InvalidRecord):
+            raise
         except SettingsError:
             continue
-        if found.checkpoint is None or found.is_completed:
-            continue
-        nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
-        if [node and node.value for node in nodes] == wanted:
+        if found.checkpoint is not None and not found.is_completed:
             return found
     return None
 
@@ -130,7 +145,7 @@ def newest(file: str) -> list[Path]:
 
 def _run_of_step(out: Path | None, where: str) -> Path:
     if out is not None:
-        if not is_run_folder(out):
+        if not run_folder.is_run_folder(out):
             raise _error(f"{out} is not a run folder", str(out), f"{where}, --out {out}")
         return out
     runs = newest(run_folder.SETTINGS)
@@ -148,7 +163,7 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         folder = path.parent
     elif step is not None:
         folder = (path if path.name else path.resolve()).parent.parent
-    if is_run_folder(folder):
+    if run_folder.is_run_folder(folder):
         return folder, step
     nearest = nearest_match(path.name, _runs_beside(path))
     nearest = nearest and str(path.parent / nearest)
@@ -157,23 +172,30 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
 
 def _why_no_run(path: Path) -> str:
     if path.exists():
-        return f"'{path}' is not a run folder: it has no {run_folder.SETTINGS}"
+        missing = run_folder.SETTINGS
+        if (path / missing).is_file():  # a file of the user
+            missing = f"{run_folder.ORIGINS} beside {missing}"
+        return f"'{path}' is not a run folder: it has no {missing}"
     return f"run folder '{path}' does not exist ({path.absolute()})"
 
 
 def _runs_beside(path: Path) -> list[str]:
-    return [entry.name for entry in _entries(path.parent) if is_run_folder(entry)]
+    return [entry.name for entry in _entries(path.parent) if run_folder.is_run_folder(entry)]
 
 
 def _found(folder: Path, step: int | None, where: str) -> Found:
-    checkpoint = (
-        next(_readable_checkpoints(folder), None)
-        if step is None
-        else _checkpoint_at(folder, step, where)
-    )
+    try:
+        checkpoint = (
+            next(_intact_checkpoints(folder), None)
+            if step is None
+            else _checkpoint_at(folder, step, where)
+        )
+    except CheckpointUnreadable as error:
+        raise unreadable(error, where) from error
     if checkpoint is None and (steps := _steps(folder)):
         _checkpoint_at(folder, steps[0], where)  # raises with the reason
-    return Found(folder, step, checkpoint, result_of(folder))
+    records.check(folder)
+    return Found(folder, step, checkpoint, records.read_result(folder))
 
 
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
@@ -191,7 +213,9 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
         )
     try:
         return _read(folder, step)
-    except _UNREADABLE as error:
+    except CheckpointUnreadable:
+        raise
+    except _DAMAGE as error:
         raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from (error)
 
 
@@ -199,13 +223,15 @@ def _checkpoint(folder: Path, step: int) -> Path:
     return folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
 
 
-def _readable_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
-    """The checkpoints of a run with readable JSON, newest first."""
+def _intact_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
+    """The checkpoints of a run whose JSON is intact, newest first. Raises CheckpointUnreadable."""
     for step in _steps(folder):
         try:
             yield _read(folder, step)
-        except _UNREADABLE:
-            continue  # the ranks report message is damaged
+        except CheckpointUnreadable:
+            raise
+        except _DAMAGE:
+            continue  # the ranks report what is damaged
 
 
 def _steps(folder: Path) -> Sequence[int]:
@@ -217,10 +243,17 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
     checkpoint = _checkpoint(folder, step)
     files = manifest.read(checkpoint).files
     checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
-    facts = json.loads((checkpoint / manifest.STATE).read_bytes())["facts"]
-    settings = facts.get("settings")
+    try:
+        content = (checkpoint / manifest.STATE).read_bytes()
+    except OSError as error:
+        raise read_error(checkpoint / manifest.STATE, error) from error
+    try:
+        settings = json.loads(content)["facts"].get("settings")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = f"{checkpoint / manifest.STATE} is damaged: {error!r}"
+        raise CheckpointError(message) from error
     if settings is not None and not isinstance(settings, dict):
-        raise ValueError(f"{checkpoint / manifest.STATE} has no settings")
+        raise CheckpointError(f"{checkpoint / manifest.STATE} has no settings")
     return SavedCheckpoint(step, settings)
 
 
@@ -328,16 +361,25 @@ def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
 def find_saved(word: str, command: str) -> SavedRun:
     """What `word`, typed after `command`, names. Reads the disk.
 
-    Raises SettingsError where there is no run or checkpoint, or none was saved.
+    Raises SettingsError where there is no run or checkpoint, none was saved, or a file of the run
+    is damaged.
     """
-    path = Path(word)
     where = f"the command line: {command} {word}"
+    try:
+        return _find_saved(Path(word), word, command, where)
+    except PermissionError as error:
+        raise unreadable(error, where) from error
+
+
+def _find_saved(path: Path, word: str, command: str, where: str) -> SavedRun:
     named = path if (path / manifest.NAME).is_file() else None
     folder: Path | None = path if named is None else _run_of(path)
-    if folder is not None and not is_run_folder(folder):
+    if folder is not None and not run_folder.is_run_folder(folder):
         folder = None
     if folder is None and named is None:
         raise _no_run(path, where, command)
+    if folder is not None:
+        records.check(folder)
     checkpoints = _checkpoints(folder) if folder is not None else {}
     if not checkpoints and named is None:
         message = f"{path} has no checkpoint"
@@ -354,9 +396,13 @@ def _run_of(checkpoint: Path) -> Path:
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoint folders; incomplete and superseded ones have other names."""
+    """The checkpoint folders; incomplete and superseded ones have other names.
+
+    Raises PermissionError.
+    """
     found = {}
-    for entry in _entries(folder / run_folder.CHECKPOINTS):
+    home = folder / run_folder.CHECKPOINTS
+    for entry in sorted(home.iterdir()) if home.is_dir() else ():
         step = manifest.step_of(entry.name)
         if step is not None and entry.is_dir():
             found[step] = entry

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import SettingsError
+from launcher.config import paths
 from launcher.config.provenance import Resolved
+from launcher.resume import find
 from launcher.resume.find import ResumeRequest
 from launcher.run_folder import generations, run_folder
 from slurm.environment import Generation
 from training.checkpoint import resume_point, retention
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from training.checkpoint.resume_point import ResumePoint
 from training.data.fingerprint import fingerprint
 from training.logging import metrics
@@ -31,7 +33,7 @@ def checkpoint_facts(
     `experience` is the number of the experience that is trained on; 0: the initial data.
     """
     return {
-        "settings": {key: value.value for key, value in resolved.values.items()},
+        "settings": paths.kept_values(resolved.values),
         "data": {
             "samples": len(samples),
             "fingerprint": fingerprint(samples, world),
@@ -47,13 +49,16 @@ def load_resume_point(
 ) -> ResumePoint | None:
     """The checkpoint to resume from, verified byte by byte; None: there is none. Collective.
 
-    Raises SettingsError if the requested checkpoint is damaged or missing, or all are damaged, and
+    Raises SettingsError if the requested checkpoint is damaged or missing, all are damaged, or one
+    cannot be read for lack of permission, and
     DataError if the data in `facts` is not the data of the checkpoint.
     """
     if resume is None:
         return None
     try:
         found = resume_point.choose(resume.source, world, resume.step)
+    except CheckpointUnreadable as error:
+        raise find.unreadable(error, f"--resume {resume.source}") from error
     except CheckpointError as error:
         allowed = "another step, or auto for the newest intact checkpoint"
         where = f"--resume {resume.step}"

@@ -149,7 +149,7 @@ def _fetch(start: PreparedRun, console: bool) -> Report | None:
 
 def _create_folder(start: PreparedRun) -> RunFolder:
     """The run folder: that of the resumed run, a new one, or a fork."""
-    if start.resume is None or not find.is_run_folder(start.resume.source):
+    if start.resume is None or not run_folder.is_run_folder(start.resume.source):
         return run_folder.create(start.resolved, start.out, start.name)
     if find.is_same(start.resume.source, start.folder):
         return run_folder.open_existing(start.folder)

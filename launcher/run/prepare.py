@@ -167,7 +167,7 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
         if decision is None:
             return []
         source = decision.resume.source if decision.resume else None
-        if source is not None and find.is_run_folder(source) and find.is_same(source, out):
+        if source is not None and run_folder.is_run_folder(source) and find.is_same(source, out):
             return []
     return run_folder.writing_errors(out, f"--out {out}")
 

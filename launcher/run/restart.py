@@ -161,7 +161,7 @@ class JobGeneration:
 
         Touches the disk. Raises StorageError.
         """
-        if self.rank == 0 and run_folder.is_unused(self.run):
+        if self.rank == 0 and run_folder.foreign_name(self.run) is None:
             generations.claim(self.run, self.generation)
 
     def end(self, kind: Kind, code: int, text: str) -> None:

@@ -36,7 +36,7 @@ from models.base import Context, Task
 from models.common import cache
 from training import seeds
 from training.callbacks.base import Outcome
-from training.checkpoint import base_weights
+from training.checkpoint import base_weights, retention, room
 from training.checkpoint.restore import restore
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
@@ -92,6 +92,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
         base.check(resumed)
+    _check_room(resolved, storage.path, model, world, only_trained=base is not None)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is None or base is not None:
@@ -171,6 +172,32 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
         cleanup.enter_context(fence.fencing_errors(storage, generation))
     world.barrier()  # no rank reads the folder before
     return storage
+
+
+def _check_room(
+    resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool
+) -> None:
+    """Check that the disk of the run folder has room for a checkpoint, before training. Collective.
+
+    Raises SettingsError on every rank.
+    """
+    save = resolved.settings.save
+    if not save.required or not (save.last or save.every or save.keep_best):
+        return
+    lack = None
+    if world.rank == 0:
+        needed = room.checkpoint_bytes(model, resolved.settings, only_trained=only_trained)
+        folder = run / retention.CHECKPOINTS
+        lack = room.lacking(folder if folder.is_dir() else run, needed)
+    text = world.broadcast((lack or "").encode()).decode()
+    if text:
+        raise SettingsError.of(
+            f"there is no room for a checkpoint: {text}",
+            value=str(run),
+            where=f"the run folder {run}",
+            allowed="a disk with room for one checkpoint at least",
+            fix="free some space, or choose another folder with  --out DIR",
+        )
 
 
 def _prepare_engine(

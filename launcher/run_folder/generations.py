@@ -14,7 +14,7 @@ from launcher.base import environment
 from slurm.environment import SLURM_FOLDER, Generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, Storage, storage_errors
+from training.storage import LineFile, Storage, publish_new, storage_errors
 
 NAME = "generations.jsonl"
 OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
@@ -152,13 +152,9 @@ def _publish(staged: Path, final: Path, replaces: bool) -> bool:
         staged.replace(final)
         return True
     try:
-        os.link(staged, final)  # unlike a rename, a link fails if the name exists
+        publish_new(staged, final)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links
-        if final.exists():
-            return False
-        staged.replace(final)
     return True
 
 

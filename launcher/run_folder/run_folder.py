@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -12,11 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.base import disk
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
-from training.storage import Storage, storage_errors
+from slurm.environment import SLURM_FOLDER
+from training.storage import Storage, publish_new, storage_errors
 
 if TYPE_CHECKING:
     from engines.base import World
@@ -33,7 +38,20 @@ CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
 PARENT = Path("runs")
+JOB_SCRIPT = "job.sbatch"
+"""In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
+LINES = "lines.txt"
+"""In the subfolder slurm/: the arguments of each run of a job array."""
+_ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
 _RUN_FILES = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
+_STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
+"""Initial files that do not have their names yet; a killed start leaves them."""
+_BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|\.(fence|closed)-.*|{_STAGED.pattern}")
+"""Names that a job, or a start that was killed, leaves in a folder without a run."""
+_JOB_FILES = re.compile(
+    r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch"
+)
+"""Names in the subfolder slurm/."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +106,9 @@ def check_writable(out: Path, where: str) -> None:
 
     Raises SettingsError.
     """
-    if _exists(out, where):
-        if not out.is_dir():
-            raise _error(out, where, f"the run folder {out} is a file")
-        if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
-            raise _error(out, where, f"the run folder {out} is not writable")
-        if not is_unused(out):
-            raise _in_use(out, where)
-        return
-    above = next((path for path in out.absolute().parents if _exists(path, where)), Path("/"))
-    if not above.is_dir():
-        raise _error(out, where, f"cannot create the run folder {out}: {above} is a file")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise _error(out, where, f"cannot create the run folder {out}: {above} is not writable")
+    disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
+    if (name := foreign_name(out)) is not None:
+        raise _in_use(out, where) if _has_run(out) else _not_empty(out, where, name)
 
 
 def writing_errors(out: Path, where: str) -> list[Diagnostic]:
@@ -112,9 +120,38 @@ def writing_errors(out: Path, where: str) -> list[Diagnostic]:
     return []
 
 
-def is_unused(folder: Path) -> bool:
-    """Whether `folder`, which may be missing, has no files of a run. Reads the disk."""
-    return not any((folder / name).exists() for name in _RUN_FILES)
+def is_run_folder(folder: Path) -> bool:
+    """Whether `folder` contains a run: its settings, and what only a run has beside them.
+
+    A settings.yaml alone may be a file of the user. Reads the disk.
+    """
+    if not (folder / SETTINGS).is_file():
+        return False
+    beside = any((folder / name).exists() for name in (ORIGINS, CHECKPOINTS))
+    return beside or any(folder.glob(f".{ORIGINS}.*"))  # a start that was killed
+
+
+def foreign_name(folder: Path) -> str | None:
+    """The first name in `folder` that no job and no killed start left there; None: there is none.
+
+    A run may write to such a folder, which may also be missing. Reads the disk. Raises OSError.
+    """
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    for name in names:
+        is_of_job = name == SLURM_FOLDER and has_only_jobs(folder / name)
+        if not is_of_job and not _BEFORE_A_RUN.fullmatch(name):
+            return name
+    return None
+
+
+def has_only_jobs(folder: Path) -> bool:
+    """Whether a subfolder slurm/ has only files of jobs. Reads the disk. Raises OSError."""
+    names = os.listdir(folder) if folder.is_dir() else ["a file"]
+    if not all(map(_JOB_FILES.fullmatch, names)):
+        return False
+    if JOB_SCRIPT in names:
+        return b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
+    return LINES not in names  # it is written after the script
 
 
 def clear_except(folder: Path, kept: Collection[str]) -> None:
@@ -142,8 +179,12 @@ def create(
     """
 
     def write(folder: Path) -> None:
-        write_new(folder / SETTINGS, render.render_settings(resolved))
-        write_new(folder / ORIGINS, render.render_origins(resolved))
+        origins = _stage(folder / ORIGINS, render.render_origins(resolved))
+        try:
+            write_new(folder / SETTINGS, render.render_settings(resolved))
+            origins.replace(folder / ORIGINS)
+        finally:
+            origins.unlink(missing_ok=True)
         fill(folder)
         (folder / LOG).touch()
 
@@ -158,8 +199,10 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     """
     where = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / name if out is None else out
-    # Without --out check only the parent: another run may take the name now, and we use the next.
-    check_writable(wanted.parent if out is None else wanted, where)
+    if out is not None:
+        check_writable(out, where)
+    else:  # only the parent: another run may take the name now, and we use the next
+        disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
         folder = _create_numbered(wanted) if out is None else _open_or_create(wanted)
@@ -175,10 +218,30 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     return folder
 
 
+def check_existing(folder: Path, where: str) -> None:
+    """Check that the run in `folder` can be written to, with its checkpoints and logs.
+
+    Reads the disk. Raises SettingsError.
+    """
+    parts = (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG)))
+    for path in parts:
+        mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.exists() and not os.access(path, mode):
+            noun = "the run folder" if path == folder else "a part of the run,"
+            allowed = "a run that this user may write to; or  --out DIR , which forks it"
+            message = f"{noun} {path} is not writable"
+            raise SettingsError.of(message, value=str(path), where=where, allowed=allowed)
+
+
 def open_existing(folder: Path) -> RunFolder:
     """The folder of a run to resume; nothing is written. Raises SettingsError."""
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise _error(folder, f"the run in {folder}", f"the run folder {folder} is not writable")
+    where = f"the run in {folder}"
+    check_existing(folder, where)
+    for link in (folder / name for name in LINKS):
+        if link.exists() and not link.is_symlink():
+            message = f"{link} is not a link to a checkpoint, and a save would replace it"
+            fix = f"mv {shlex.quote(str(link))} ELSEWHERE"
+            raise SettingsError.of(message, value=str(link), where=where, fix=fix)
     return RunFolder(folder, (), frozenset(), is_resumed=True)
 
 
@@ -197,9 +260,12 @@ def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that does not exist yet. Raises OSError."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    """Write a file that does not exist yet, completely or not at all. Raises OSError."""
+    staged = _stage(path, text)
+    try:
+        publish_new(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
@@ -282,22 +348,32 @@ def _create_parents(path: Path) -> tuple[Path, ...]:
     return tuple(missing)
 
 
+def _stage(path: Path, text: str) -> Path:
+    """Write `text` under a hidden name beside `path`; the path of that file. Raises OSError."""
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        staged.write_text(text, encoding="utf-8")
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise
+    return staged
+
+
+def _has_run(folder: Path) -> bool:
+    return is_run_folder(folder) or (folder / STAGES).is_file()
+
+
+def _not_empty(out: Path, where: str, name: str) -> SettingsError:
+    return _error(out, where, f"the folder {out} is not empty and not a run folder: it has {name}")
+
+
 def _in_use(out: Path, where: str) -> SettingsError:
     fix = f"{PROGRAM} resume {out}"
     return _error(out, where, f"the run folder {out} contains another run", fix)
 
 
 def _error(out: Path, where: str, what: str, fix: str | None = None) -> SettingsError:
-    allowed = "a new or empty writable folder; without --out, a new folder in runs/"
-    return SettingsError.of(what, value=str(out), where=where, allowed=allowed, fix=fix)
-
-
-def _exists(path: Path, where: str) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:  # no permission, or the name is too long
-        reason = error.strerror or str(error)
-        raise _error(path, where, f"cannot open {path}: {reason}") from error
+    return SettingsError.of(what, value=str(out), where=where, allowed=_ALLOWED, fix=fix)
 
 
 def _size(file: Path) -> int:

@@ -275,9 +275,9 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
         pipeline = record.load(folder)
         if pipeline is None or list(pipeline.stages) != names:
             continue
-        if all(map(record.is_completed, pipeline.stages.values())):
+        if _model(pipeline) != [choice.family, choice.size]:
             continue
-        if _model(pipeline) == [choice.family, choice.size]:
+        if not all(map(record.is_completed, pipeline.stages.values())):
             return pipeline
     return None
 

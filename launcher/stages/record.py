@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.resume import find
-from launcher.run_folder import run_folder
+from launcher.run_folder import records, run_folder
 from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
@@ -52,7 +52,7 @@ def load(folder: Path) -> Record | None:
 
 def is_completed(folder: Path) -> bool:
     """Whether the run of a stage is completed. Reads the disk."""
-    result = find.result_of(folder)
+    result = records.read_result(folder)
     return result is not None and result.get("status") == "completed"
 
 
@@ -71,7 +71,7 @@ def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
 def summarize(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
-    results = [one for f in record.stages.values() if (one := find.result_of(f)) is not None]
+    results = [one for f in record.stages.values() if (one := records.read_result(f)) is not None]
     last: Mapping[str, Any] = results[-1] if results else {}
     statuses = [one["status"] for one in stages]
     status = "failed" if "failed" in statuses else "stopped"
@@ -89,7 +89,7 @@ def summarize(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -
 
 def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
     """The entry of one stage in the result."""
-    found = find.result_of(folder)
+    found = records.read_result(folder)
     code = codes.get(name)
     content: dict[str, Any] = {key: (found or {}).get(key) for key in _KEPT}
     if code is not None:

@@ -21,8 +21,6 @@ from launcher.submit.options import MODE_FLAGS, run_arguments
 from slurm import script
 from slurm.environment import RankEnvironment
 
-SCRIPT = "job.sbatch"
-LINES = "lines.txt"
 LOGS = "log"
 NEXT = "next"
 """Next to the script of a stage: the id of the job that depends on it; for slurm/next.sh."""
@@ -64,7 +62,7 @@ class Job:
     @property
     def script(self) -> Path:
         """The file of the job script."""
-        return self.folder / SLURM / SCRIPT
+        return self.folder / SLURM / run_folder.JOB_SCRIPT
 
     @property
     def logs(self) -> Path:
@@ -158,7 +156,7 @@ def array(
     elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
     folder = None if command_line.out is None else command_line.out.absolute()
     runs: list[Run] = []
-    found: list[Diagnostic] = list(diagnostics)
+    found = [*diagnostics, *_folder_errors(command_line.out)]
     warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
@@ -170,6 +168,8 @@ def array(
             folder = run_folder.unused_path(f"sweep-{begun.name}").absolute()
         chosen = element.command_line.out
         out = chosen.absolute() if chosen else folder / str(element.index)
+        if not run_folder.is_run_folder(out):
+            found += run_folder.writing_errors(out, f"--out {out}")
         runs.append(Run(out, begun, str(element.index), element.index))
         texts[element.index] = sweep.line([*run_arguments(element.arguments), f"--out={out}"])
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
@@ -179,10 +179,19 @@ def array(
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
     logs = _pattern(folder / SLURM / LOGS, "%A_%a.out")
-    arguments = [str(folder / SLURM / LINES), *run_arguments(command_line.argv)]
+    arguments = [str(folder / SLURM / run_folder.LINES), *run_arguments(command_line.argv)]
     text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
     return Submission(folder, [Job(folder, text, runs, lines)], warnings)
+
+
+def _folder_errors(out: Path | None) -> list[Diagnostic]:
+    """Errors if the array may not write to `out`; an earlier array may have."""
+    if out is None or (
+        (out / SLURM / run_folder.LINES).is_file() and run_folder.has_only_jobs(out / SLURM)
+    ):
+        return []
+    return run_folder.writing_errors(out, f"--out {out}")
 
 
 def _element(

@@ -6,11 +6,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.base import environment
+from launcher.base import disk, environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.run.prepare import parameters
+from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import LINES, NEXT, Job, Submission
+from launcher.submit.jobs import NEXT, Job, Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 
@@ -27,6 +29,19 @@ def missing_sbatch() -> list[Diagnostic]:
             fix="run submit on a login node, or print the job script with  --dry-run",
         )
     ]
+
+
+def check_room(submission: Submission) -> None:
+    """Check that the disk of each run folder has room for the weights of one checkpoint at least.
+
+    The run itself knows more of its checkpoints, and checks that again. Raises SettingsError.
+    """
+    for run in (run for job in submission.jobs for run in job.runs):
+        count = parameters(run.begun.resolved)
+        if count is not None and run.begun.resolved.settings.save.required:
+            disk.check_writable(
+                run.folder, f"--out {run.folder}", noun="run folder", needed_bytes=4 * count
+            )
 
 
 def test(submission: Submission, requested: Allocation) -> None:
@@ -92,7 +107,7 @@ class _Files:
                 self._folder(job.logs)
                 self._write(job.script, job.text)
                 if job.lines is not None:
-                    self._write(job.script.with_name(LINES), job.lines)
+                    self._write(job.script.with_name(run_folder.LINES), job.lines)
         except OSError as error:
             self.remove()
             reason = error.strerror or str(error)

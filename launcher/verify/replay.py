@@ -74,12 +74,12 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
 def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
     """The diagnostic with the origin that the user knows, not that of our temporary file."""
     if diagnostic.where is not None and diagnostic.where.startswith(written):
-        is_nproc = diagnostic.key == "engine.nproc" and diagnostic.did_you_mean is not None
-        return replace(
-            diagnostic,
-            where=diagnostic.where.replace(written, _ORIGIN),
-            fix=f"--nproc {diagnostic.did_you_mean}" if is_nproc else None,
-        )
+        near, fix = diagnostic.did_you_mean, None
+        if diagnostic.key == "engine.nproc" and near is not None:
+            fix = f"--nproc {near}"
+        elif diagnostic.key == "data.path":
+            fix = f"--data {near or 'PATH'}"
+        return replace(diagnostic, where=diagnostic.where.replace(written, _ORIGIN), fix=fix)
     if diagnostic.overrides is not None and diagnostic.overrides[1].startswith(written):
         return replace(diagnostic, overrides=(diagnostic.overrides[0], _ORIGIN))
     return diagnostic

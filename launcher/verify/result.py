@@ -12,7 +12,7 @@ from launcher.config.provenance import ResetPart
 from launcher.resume.find import Restart, SavedRun
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, retention
-from training.checkpoint.manifest import CheckpointError, Manifest
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
@@ -75,7 +75,8 @@ def compare_replay(
 ) -> VerifyResult:
     """Compare the checkpoint and metrics in the folder `replay` with those of `run`.
 
-    Reads the disk. Raises CheckpointError if the replay wrote no checkpoint.
+    Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
+    tensor or logged line to compare.
     """
     from training.checkpoint import compare, metrics_comparison, reader
 
@@ -94,6 +95,14 @@ def compare_replay(
         )
 
     state, lines = compared(None)
+    if state.tensors == 0:
+        raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
+    if lines.is_missing and run is not None:
+        steps = f"{interval.start + 1} to {interval.end}"
+        raise CheckpointError(
+            f"nothing was compared: {run / run_folder.METRICS} has no line of the steps {steps}, "
+            "which the replay logged"
+        )
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
@@ -231,7 +240,8 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     """The last or the named checkpoint, the interval that ends there, and notes about it.
 
     The interval starts at the last intact checkpoint before it, or at the start of the run. The
-    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged.
+    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged, or one
+    cannot be read for lack of permission.
     """
     from training.checkpoint.reader import open_checkpoint
 
@@ -244,6 +254,8 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
     for step in reversed(steps[: steps.index(end)]):
         try:
             open_checkpoint(run.checkpoints[step])
+        except CheckpointUnreadable:
+            raise
         except CheckpointError as error:
             notes.append(f"skipped: {error}")
             continue

@@ -7,6 +7,7 @@ import os
 import zlib
 from pathlib import Path
 
+from launcher.config import paths
 from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
@@ -27,7 +28,7 @@ def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = Non
     """A checkpoint of a run, without a tensor; `state` replaces the content of state.json."""
     checkpoint = folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
     checkpoint.mkdir(parents=True)
-    settings = {key: value.value for key, value in resolved.values.items()}
+    settings = paths.kept_values(resolved.values)
     nothing = {"shapes": {}, "buffers": {}, "groups": [], "loss_scale": {}}
     content = encode_bytes({**nothing, "facts": {"settings": settings}})
     files = {
@@ -56,9 +57,9 @@ def trained(folder: Path, resolved: Resolved, *steps: int, at: int = 0) -> Path:
     return folder
 
 
-def ended(folder: Path, status: str, steps: int) -> Path:
-    """A run that has ended."""
+def ended(folder: Path, status: str, steps: int, **facts: float) -> Path:
+    """A run that has ended, with further `facts` in its result."""
     result = {"status": status, "steps": steps, "epochs": 1.0, "wall_s": 2.0, "best": None}
-    result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}}
+    result |= {"samples_per_s": 3.0, "peak_memory_bytes": {"host": 4}} | facts
     (folder / run_folder.RESULT).write_text(json.dumps(result))
     return folder

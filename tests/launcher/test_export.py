@@ -165,6 +165,14 @@ def test_an_empty_folder_may_be_written_into(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_a_hidden_folder_of_the_user_stays(run, tmp_path):
+    mine = run / ".export-safetensors.new" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    assert export(run, "--format", "safetensors") == 0
+    assert mine.exists()
+
+
 def test_a_missing_tokenizer_is_an_error_and_leaves_no_files(run, capsys):
     def with_bpe(state):
         state["facts"]["settings"]["model.tokenizer"] = "bpe"

@@ -87,6 +87,18 @@ def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, ca
     assert "replayed from the start of the run" in out
 
 
+def test_a_run_without_the_lines_of_the_interval_is_not_identical(run, temporary, capfd):
+    path = run / "metrics.jsonl"
+    path.write_text("".join(line for line in path.open() if '"step": 6' not in line))
+    assert main(["verify", str(run)]) == 1
+    captured = capfd.readouterr()
+    assert captured.err == (
+        f"error: nothing was compared: {path} has no line of the steps 5 to 6, which the replay "
+        "logged\n"
+    )
+    assert captured.out == ""
+
+
 def test_missing_data_is_an_input_error(run, temporary, capfd):
     settings = run / "settings.yaml"
     change_state(checkpoint(run, 6), lambda state: state["facts"].pop("settings"))
@@ -94,6 +106,25 @@ def test_missing_data_is_an_input_error(run, temporary, capfd):
     assert main(["verify", str(run)]) == 2
     assert "gone.jsonl" in capfd.readouterr().err
     assert list(temporary.iterdir()) == []
+
+
+def test_data_that_moved_is_named_by_an_option(trained, run, temporary, capfd, monkeypatch):
+    recorded, moved = trained.parent / "mine.jsonl", run.parent / "mine.jsonl"
+    recorded.rename(moved)
+    text = moved.read_text()
+    monkeypatch.chdir(run.parent)
+    try:
+        assert main(["verify", str(run)]) == 2
+        assert "fix           --data PATH" in capfd.readouterr().err
+        assert main(["verify", str(run), "--data", "mine.jsonl"]) == 0
+        assert capfd.readouterr().out.startswith("identical: 80 tensors")
+        moved.write_text(text.replace("a", "b"))
+        assert main(["verify", str(run), "--data", "mine.jsonl"]) == 2
+        err = capfd.readouterr().err
+        assert "error: the data has changed since this run started" in err
+        assert "if it moved, --data PATH" in err and "--reset" not in err
+    finally:
+        recorded.write_text(text)
 
 
 def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, capfd):

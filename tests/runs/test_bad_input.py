@@ -97,6 +97,14 @@ BAD = {
     "run folder of another run": Bad(
         "--out old",
         ("error: the run folder old contains another run", "  where         --out old"),
+        {"old/settings.yaml": "mode: fast\n", "old/origins.json": "{}"},
+    ),
+    "folder with settings of the user": Bad(
+        "--out old",
+        (
+            "error: the folder old is not empty and not a run folder: it has settings.yaml",
+            "  where         --out old",
+        ),
         {"old/settings.yaml": "mode: fast\n"},
     ),
     "run folder that is a file": Bad("--out old", ("the run folder old is a file",), {"old": ""}),

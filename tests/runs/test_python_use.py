@@ -1,8 +1,11 @@
 """`launcher.train`: the same run from Python, with a result instead of an exit code."""
 
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +71,29 @@ def test_settings_may_come_from_files_and_single_values_win(here):
     assert run.steps == 2
     assert run.folder == here / "mine"
     assert max(line["lr"] for line in run.metrics("train")) <= 1e-4
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(here, monkeypatch, resumed):
+    if resumed:
+        launcher.train(model="language:tiny", settings=TINY, console=False, out="mine")
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    longer = {"settings": {"train.max_steps": 6}, "resume": "mine", "reset": ["schedule"]}
+    start = longer if resumed else {"model": "language:tiny", "settings": TINY, "out": "mine"}
+    with pytest.raises(launcher.SettingsError) as error:
+        launcher.train(**start, console=False)
+    lines = str(error.value).splitlines()
+    assert re.fullmatch(
+        r"error: there is no room for a checkpoint: it needs [0-9.]+ MiB, and (/.+/)?mine\S* has "
+        r"1.0 MiB free",
+        lines[0],
+    )
+    after = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
+    assert [path for path in before | after if before.get(path) != after.get(path)] in (
+        [],
+        [here / "mine" / ".lock"],
+    )
 
 
 def test_invalid_arguments_raise_with_the_text_of_the_command_line(here):

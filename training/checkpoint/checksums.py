@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File
+from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File, read_error
 from training.storage import storage_errors
 
 _THREADS = 4
@@ -94,7 +94,7 @@ def _is_whole(folder: Path, file: File, number: int) -> bool:
                 checksum.update(buffer[:count])
                 left -= count
     except OSError as error:
-        raise CheckpointError(f"{folder / file.name} cannot be read: {error.strerror}") from error
+        raise read_error(folder / file.name, error) from error
     return left == 0 and int(checksum.hexdigest(), 16) == file.checksums[number]
 
 

@@ -41,6 +41,16 @@ class CheckpointError(Exception):
     """A checkpoint cannot be written or read; the message has the file and the reason."""
 
 
+class CheckpointUnreadable(CheckpointError):
+    """This user may not read a checkpoint, which may be whole; nothing may happen to it."""
+
+
+def read_error(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file of a checkpoint that cannot be read."""
+    kind = CheckpointUnreadable if isinstance(error, PermissionError) else CheckpointError
+    return kind(f"{path} cannot be read: {error.strerror or error}")
+
+
 @dataclass(frozen=True)
 class File:
     """One file of a checkpoint."""
@@ -132,7 +142,8 @@ def read_part(path: Path) -> File:
 def read(folder: Path) -> Manifest:
     """Read the manifest of `folder` and verify its checksum and the sizes of all files.
 
-    Raises CheckpointError. Touches disk; does not read the content of the files.
+    Raises CheckpointError; CheckpointUnreadable without permission. Touches disk; does not read the
+    content of the files.
     """
     content = _read_small(folder / NAME)
     checksum = _read_small(folder / CHECKSUM_NAME).decode("ascii", "replace").split()
@@ -252,7 +263,10 @@ def _check_size(path: Path, expected: int) -> None:
 def _read_small(path: Path) -> bytes:
     if _regular_size(path) > LARGEST_JSON:
         raise CheckpointError(f"{path} is too large")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise read_error(path, error) from error
 
 
 def _regular_size(path: Path) -> int:
@@ -260,7 +274,7 @@ def _regular_size(path: Path) -> int:
     try:
         found = path.lstat()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise read_error(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path} is not a regular file")
     return found.st_size

@@ -12,6 +12,8 @@ from training.checkpoint.compare import Difference, Tolerance, number_differs
 
 _TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
 """Numbers that do not depend on machine and time."""
+_TRAINING, _EVAL = "0", "1"
+"""Keys that sort the lines of a step."""
 _NEAR = ("loss", "grad_norm", "lr", "samples", "tokens")
 """Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
 
@@ -25,6 +27,9 @@ class Comparison:
     lines: int
     """Lines that both runs have, and that were compared."""
     first: Difference | None
+    is_missing: bool = False
+    """None of the lines that the other run logged is among those of the first run; the line of
+    the other run's first step does not count."""
 
 
 def compare(
@@ -42,7 +47,8 @@ def compare(
     for key in both:
         for difference in _differences(ours[key], theirs[key], tolerance):
             return Comparison(len(both), difference)
-    return Comparison(len(both), None)
+    logged = [key for key in theirs if key[0] > after + 1 or key[1] == _EVAL]
+    return Comparison(len(both), None, is_missing=bool(logged) and not both)
 
 
 def _lines(
@@ -55,7 +61,7 @@ def _lines(
         step, kind = line.get("step"), line.get("kind")
         if kind in kinds and isinstance(step, int) and after < step <= upto:
             # At one step, training comes before evaluation.
-            found[step, "1" if kind == "eval" else "0", str(line.get("split", ""))] = line
+            found[step, _EVAL if kind == "eval" else _TRAINING, str(line.get("split", ""))] = line
     return found
 
 

@@ -18,6 +18,7 @@ from training.checkpoint.manifest import (
     Manifest,
     StateFile,
     parse_steps,
+    read_error,
     read_state,
 )
 from training.checkpoint.tensor_file import BUFFER, WEIGHT, parse_key
@@ -177,6 +178,6 @@ def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise read_error(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not part of a checkpoint: {error!r:.300}") from error

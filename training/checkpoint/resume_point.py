@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from models.base import DataError
 from training.checkpoint import checksums, manifest, retention
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.checkpoint.reader import Checkpoint, open_checkpoint
 from training.storage import Storage
 from training.train_plan import StartSteps
 
 if TYPE_CHECKING:
     from engines.base import World
+
+
+_DAMAGED, _UNREADABLE = 1, 2
+"""Flags that the ranks agree on."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ def choose(run: Path, world: World, step: int | None) -> Choice:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
     Each rank verifies a part of the checksums before any byte is used. Raises CheckpointError on
-    every rank if the one of `step` is missing or damaged. First completes a rename that a kill
-    interrupted.
+    every rank if the one of `step` is missing or damaged, and CheckpointUnreadable if a rank may
+    not read one: it may be whole. First completes a rename that a kill interrupted.
     """
     if world.rank == 0:
         retention.recover(Storage(run))
@@ -110,7 +114,7 @@ def choose(run: Path, world: World, step: int | None) -> Choice:
         try:
             return Choice(_verified(folder, world), damaged)
         except CheckpointError as error:
-            if step is not None:
+            if step is not None or isinstance(error, CheckpointUnreadable):
                 raise
             damaged[candidate] = str(error)
     return Choice(None, damaged)
@@ -121,7 +125,10 @@ def _steps(run: Path, world: World) -> list[int]:
     found: list[int] = []
     folder = run / retention.CHECKPOINTS
     if world.rank == 0 and folder.is_dir():
-        steps = (manifest.step_of(entry.name) for entry in folder.iterdir())
+        try:
+            steps = [manifest.step_of(entry.name) for entry in folder.iterdir()]
+        except OSError as error:  # the other ranks notice that this one ends
+            raise read_error(folder, error) from error
         found = sorted((step for step in steps if step is not None), reverse=True)
     text = world.broadcast(",".join(map(str, found)).encode()).decode()
     return [int(step) for step in text.split(",") if step]
@@ -136,6 +143,10 @@ def _verified(folder: Path, world: World) -> Checkpoint:
         checkpoint = open_checkpoint(folder, verify=False)
     except (OSError, CheckpointError) as raised:
         error = raised
-    if world.agree(int(error is not None)):
+    kind = _UNREADABLE if isinstance(error, CheckpointUnreadable) else _DAMAGED
+    flags = world.agree(kind if error is not None else 0)
+    if flags & _UNREADABLE:
+        raise CheckpointUnreadable(str(error or f"{folder} cannot be read by another rank"))
+    if flags:
         raise CheckpointError(str(error or f"{folder} is damaged, as another rank found"))
     return checkpoint

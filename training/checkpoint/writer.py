@@ -17,19 +17,16 @@ import torch
 
 from engines.base import State, World
 from training.agreement import first_error
-from training.checkpoint import manifest, resume_point, retention, tensor_file
+from training.checkpoint import manifest, resume_point, retention, room, tensor_file
 from training.checkpoint.commit import BackgroundWrite, Draft, Signals, commit, report_shard
 from training.checkpoint.host_copy import HostCopy, available_bytes
 from training.checkpoint.manifest import CheckpointError, Manifest, Score
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.tensor_file import Interval
-from training.logging.quantities import size
 from training.storage import Storage, StorageError, storage_errors
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
-# For the JSON files, and a margin for file systems that count whole blocks.
-_SPARE_BYTES = 16 * 2**20
 _POLL_S = 0.05
 
 T = TypeVar("T")
@@ -183,11 +180,9 @@ class CheckpointWriter:
             raise CheckpointError(f"{run} was moved or deleted during the run")
         with storage_errors(self._folder):
             self._folder.mkdir(exist_ok=True)
-            free = shutil.disk_usage(self._folder).free
-        if free < needed + _SPARE_BYTES:
-            raise CheckpointError(
-                f"it needs {size(needed + _SPARE_BYTES)}, and {self._folder} has {size(free)} free"
-            )
+            lack = room.lacking(self._folder, needed)
+        if lack is not None:
+            raise CheckpointError(lack)
         shutil.rmtree(self._unfinished, ignore_errors=True)
         with storage_errors(self._unfinished):
             self._unfinished.mkdir()

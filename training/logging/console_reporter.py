@@ -44,6 +44,7 @@ class ConsoleReporter(Callback):
         self._now = now
         self._live = [output for output in outputs if output.is_live]
         self._draw_at = now()
+        self._drawn_step = 0
         self._train_plan: TrainPlan
         self._progress: Progress | None = None
 
@@ -51,6 +52,7 @@ class ConsoleReporter(Callback):
         """Write the header."""
         self._train_plan = train_plan
         self._progress = Progress(train_plan, self._now)
+        self._drawn_step = train_plan.first_step
         self._write("head", "\n".join(console_text.render_header(self._about, train_plan)))
 
     def step(self, step: Step) -> Action:
@@ -75,6 +77,7 @@ class ConsoleReporter(Callback):
         """Write the metrics of a split."""
         assert self._progress is not None
         self._progress.evaluated()
+        self._draw_newest()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
         self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
         return Action.NOTHING
@@ -83,6 +86,7 @@ class ConsoleReporter(Callback):
         """Write the name of a checkpoint that is on disk."""
         assert self._progress is not None
         self._progress.saved(step)
+        self._draw_newest()
         name = f"{folder.parent.name}/{folder.name}"
         self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
 
@@ -107,6 +111,7 @@ class ConsoleReporter(Callback):
             # A failed run has reported its error; a full disk must not hide it.
             with suppress(*([StorageError] if outcome.status == "failed" else [])):
                 if self._progress is not None:
+                    self._draw_newest()
                     # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
                     near = console_text.render_near_limits(self._usage.near_limits())
@@ -119,6 +124,12 @@ class ConsoleReporter(Callback):
         for output in self._outputs:
             output.write(kind, text)
 
+    def _draw_newest(self) -> None:
+        """Redraw a bar that lacks the newest steps: it stays below the line written next."""
+        assert self._progress is not None
+        if self._live and self._progress.position().step != self._drawn_step:
+            self._draw()
+
     def _draw(self) -> None:
         assert self._progress is not None
         began = self._now()
@@ -126,5 +137,6 @@ class ConsoleReporter(Callback):
         usage = console_text.render_usage(self._usage.newest)
         for output in self._live:
             output.draw(position, self._train_plan.units, usage)
+        self._drawn_step = position.step
         now = self._now()
         self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

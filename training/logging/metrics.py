@@ -154,6 +154,8 @@ def _remains(line: bytes, step: int, evaluated_at: int | None) -> bool:
     if not line.endswith(b"\n"):
         return False
     found = json.loads(line)
+    if "step" not in found:
+        return True  # of another program
     if found["step"] == step and found["kind"] == "eval":
         return evaluated_at == step
     return bool(found["step"] <= step)

@@ -417,9 +417,9 @@ def test_ctrl_c_keeps_the_part(server, get, monkeypatch):
 
 def test_an_unwritable_folder_is_an_error(server, get, here):
     (here / "downloads").write_text("a file")
-    with pytest.raises(FetchError) as failed:
+    with pytest.raises(SettingsError) as failed:
         get(server.on("/data.bin"))
-    assert "cannot write downloads" in str(failed.value)
+    assert "cannot write downloads: the folder downloads is a file" in str(failed.value)
 
 
 def test_progress_is_drawn(server, get):

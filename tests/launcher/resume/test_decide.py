@@ -8,6 +8,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
+from launcher.config.render import render_settings
 from launcher.resume.decide import decide
 from launcher.resume.find import ResumeRequest
 from tests.launcher.given import LAPTOP, SHORT, resolved
@@ -182,6 +183,50 @@ def test_a_completed_run_resumes_if_it_is_extended(more):
     assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
 
 
+FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null")
+
+
+@pytest.mark.parametrize("reset", [(), ("schedule",)])
+@pytest.mark.parametrize("most", ["60", "10"])
+@pytest.mark.parametrize(("first", "suffix"), [((), " --reset schedule"), (FREE, "")])
+def test_a_length_that_a_completed_run_has_reached_is_answered(first, suffix, most, reset):
+    ended(trained(X, resolved(*first), 60), "completed", 60)
+    assert decided(max_steps=most, reset=reset).nothing_left.line == (
+        f"nothing to do: runs/x was completed at step 60, and --max-steps {most} does not extend "
+        f"it; to train longer: python -m launcher resume runs/x --max-steps 120{suffix}"
+    )
+
+
+def test_more_steps_than_the_epochs_of_a_completed_run_are_answered():
+    """Two epochs of 240 samples in batches of 8 end after 60 steps."""
+    first = resolved("train.max_steps=null", epochs="2")
+    ended(trained(X, first, 60), "completed", 60, epochs=2.0, samples=240)
+    for reset in ((), ("schedule",)):
+        assert decided(max_steps="90", reset=reset).nothing_left.line == (
+            "nothing to do: runs/x was completed at step 60, and --max-steps 90 does not extend "
+            "it; to train longer: python -m launcher resume runs/x --epochs 3 --max-steps 90 "
+            "--reset schedule"
+        )
+    more = decided(max_steps="90", epochs="3", reset=["schedule"])
+    assert more.nothing_left is None
+    assert "--epochs 1 does not extend it" in decided(epochs="1").nothing_left.line
+
+
+def test_a_run_that_was_completed_by_another_setting_names_it():
+    ended(trained(X, resolved("stop.after=20"), 20), "completed", 20)
+    line = decided(max_steps="90", reset=["schedule"]).nothing_left.line
+    assert line.endswith("resume runs/x --set stop.after=null --max-steps 90 --reset schedule")
+
+
+def test_more_steps_train_a_completed_run_longer_or_name_the_option():
+    ended(trained(X, resolved(*FREE), 60), "completed", 60)
+    assert decided(max_steps="61").nothing_left is None
+    ended(trained(Path("runs/y"), resolved(), 60), "completed", 60)
+    assert "  fix           --reset schedule  (the learning-rate schedule restarts)" in refused(
+        "runs/y", max_steps="61"
+    )
+
+
 def test_a_completed_run_without_checkpoints_says_so():
     ended(trained(X, resolved()), "completed", 60)
     assert decided().nothing_left.line == (
@@ -288,3 +333,29 @@ def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", counted)
     assert main(["--config", "mine.yaml", "--dry-run", "--nproc", "1", *options]) == 0
     assert reads.count("mine.yaml") == 1
+
+
+@pytest.mark.parametrize("typed", ["notes.txt", "./notes.txt", "link"])
+def test_the_same_data_by_another_path_needs_no_reset(tmp_path, monkeypatch, typed):
+    Path("notes.txt").write_text("a\n")
+    Path("link").symlink_to("notes.txt")
+    trained(X, resolved(data="notes.txt"), 10)
+    decision = decided(data=typed)
+    assert decision.resume.changes == []
+    home = Path.cwd()
+    (home / "other").mkdir()
+    monkeypatch.chdir(home / "other")
+    for run, out in ((home / X, None), (home / X, home / "fork")):
+        resumed = decided(str(run), out=out).resolved
+        assert resumed.settings.data.path == f"{home}/notes.txt"
+        assert f'path: {home}/notes.txt  # typed: "notes.txt"\n' in render_settings(resumed)
+
+
+def test_data_that_moved_is_compared_by_its_content_later():
+    Path("notes.txt").write_text("a\n")
+    trained(X, resolved(data="notes.txt"), 10)
+    Path("notes.txt").rename("moved.txt")
+    changes = decided(data="moved.txt").resume.changes
+    assert changes == [f"data.path {Path.cwd()}/notes.txt → moved.txt"]
+    Path("notes.txt").write_text("b\n")
+    assert "error: data.path moved.txt differs from" in "\n".join(refused(data="moved.txt"))

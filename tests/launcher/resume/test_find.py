@@ -9,6 +9,7 @@ from launcher.config.provenance import CliArgs
 from launcher.resume import find as resume
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, saved, trained
+from tests.privileges import reachable_folder, unreadable
 
 TINY = resolved()
 
@@ -168,3 +169,40 @@ def test_the_newest_step_is_that_of_a_readable_checkpoint():
     assert resume.newest_step(Path("runs/a")) == 20
     (Path("runs/a/last") / "manifest.sha256").unlink()
     assert resume.newest_step(Path("runs/a")) == 10
+
+
+def test_settings_of_the_user_are_not_a_run():
+    Path("mine").mkdir()
+    Path("mine/settings.yaml").write_text("model: {family: language}\n")
+    assert find("auto", out="mine") is None
+    assert refused("mine")[0] == (
+        "error: 'mine' is not a run folder: it has no origins.json beside settings.yaml"
+    )
+
+
+@pytest.mark.parametrize("run", ["runs/a", "runs/a/last", "20", "auto"])
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoints", "checkpoints/step-00000020", "checkpoints/step-00000020/manifest.json",
+     "checkpoints/step-00000020/state.json"],
+)  # fmt: skip
+def test_a_checkpoint_without_permission_is_named_and_no_older_one_found(monkeypatch, run, name):
+    with reachable_folder() as folder:
+        monkeypatch.chdir(folder)
+        trained(Path("runs/b"), TINY, 10, at=1)
+        trained(Path("runs/a"), TINY, 10, 20, at=2)
+        with unreadable(Path("runs/a") / name):
+            lines = refused(run)
+        assert lines[0].startswith(f"error: runs/a/{name}")
+        assert lines[0].endswith(" cannot be read: Permission denied")
+        assert lines[-1].startswith(f"  fix           chmod -R a+rX runs/a/{name}")
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints"])
+def test_a_saved_run_without_permission_is_named(monkeypatch, name):
+    with reachable_folder() as folder:
+        monkeypatch.chdir(folder)
+        trained(Path("a"), TINY, 10)
+        with unreadable(Path("a") / name), pytest.raises(SettingsError) as error:
+            resume.find_saved("a", "verify")
+    assert "cannot be read: Permission denied" in str(error.value)

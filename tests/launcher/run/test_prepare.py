@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -313,3 +314,14 @@ def test_a_folder_with_a_space_is_quoted():
     folder = trained(Path("my runs/x"), resolved(), 10)
     line = render_last_line(75, folder, embedded=True)
     assert shlex.split(line.partition("resume ")[2]) == ["my runs/x"]
+
+
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_settings_of_the_user_in_the_run_folder_are_never_replaced(here, resume):
+    (here / "mine").mkdir()
+    (here / "mine" / "settings.yaml").write_text("mine")
+    with pytest.raises(SettingsError) as refused:
+        prepare_run(replace(TINY, resume=resume), Path("mine"), [])
+    assert refused.value.diagnostics[0].message == (
+        "the folder mine is not empty and not a run folder: it has settings.yaml"
+    )

@@ -1,15 +1,18 @@
 """The run folder: its name, its files, and its removal if nothing was trained."""
 
 import json
+import shutil
 import threading
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
+from tests.training.checkpoint.killed import killed_at
 from training.storage import Storage, StorageError
 
 NOW = datetime(2025, 1, 31, 14, 25, 1)
@@ -87,28 +90,93 @@ def test_the_origins_are_kept_with_what_was_replaced(here):
     assert lr["replaced"]
 
 
-@pytest.mark.parametrize("before", [None, (), ("notes.txt",)])
-def test_a_requested_folder_is_used(here, before):
-    mine = here / "mine"
-    if before is not None:
-        mine.mkdir()
-        for name in before:
-            (mine / name).touch()
-    created = run_folder.create(resolved(), mine, NAME)
-    assert created.path == mine
-    assert set(names(mine)) == {"log.txt", "origins.json", "settings.yaml", *(before or ())}
+LEFT_BY_JOBS = [
+    "slurm/job.sbatch",
+    "slurm/log/12.out",
+    "slurm/next",
+    "slurm/generations.jsonl",
+    "slurm/outcome.12.0",
+    "slurm/crashes",
+    "slurm/saved",
+    ".lock",
+    ".fence-12.0-0011aabb/x",
+    ".settings.yaml.0011aabb",
+    ".origins.json.0011aabb",
+]
+"""Files that a job, or a start that was killed, leaves in a folder without a run."""
 
 
-@pytest.mark.parametrize("part", ["settings.yaml", "result.json", "metrics.jsonl", "checkpoints"])
-def test_a_folder_of_another_run_is_refused(here, part):
-    (here / "mine").mkdir()
-    (here / "mine" / part).touch()
+def write(path, text="gearshift_job"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("before", [None, "mine", *(f"mine/{name}" for name in LEFT_BY_JOBS)])
+def test_a_folder_without_files_of_the_user_is_used(here, before):
+    if before == "mine":
+        (here / before).mkdir()
+    elif before is not None:
+        write(here / before)
+    created = run_folder.create(resolved(), here / "mine", NAME)
+    assert created.path == here / "mine"
+    assert {"log.txt", "origins.json", "settings.yaml"} < {*names(created.path), before}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("best", "last", "settings.yaml", "origins.json", "result.json", "log.txt"),
+        *("metrics.jsonl", "checkpoints/mine", "notes.txt", ".hidden", "slurm/mine.sh", "slurm"),
+        *("slurm/job.sbatch", "slurm/lines.txt"),
+    ],
+)
+def test_a_folder_with_a_file_of_the_user_is_refused_and_stays_as_it_was(here, name):
+    write(here / "mine" / name, "mine")
+    before = content(here)
+    with pytest.raises(SettingsError) as refused:
+        run_folder.create(resolved(), here / "mine", NAME)
+    assert str(refused.value) == (
+        f"error: the folder {here}/mine is not empty and not a run folder: "
+        f"it has {name.partition('/')[0]}\n"
+        "  allowed       a new or empty writable folder; without --out, a new folder in runs/"
+    ).replace("\n", f"\n  where         --out {here}/mine\n")
+    assert content(here) == before
+
+
+def test_a_folder_of_another_run_is_refused(here):
+    run_folder.create(resolved(), here / "mine", NAME)
+    before = content(here)
     with pytest.raises(SettingsError) as refused:
         run_folder.create(resolved(), here / "mine", NAME)
     assert "contains another run" in str(refused.value)
     assert "without --out, a new folder in runs/" in str(refused.value)
     assert f"python -m launcher resume {here}/mine" in str(refused.value)
-    assert names(here) == ["mine", f"mine/{part}"]
+    assert content(here) == before
+
+
+def test_a_start_that_was_killed_leaves_an_unused_folder_or_a_run(here):
+    create = partial(run_folder.create, resolved(), here / "mine", NAME)
+    found = []
+    operation = 1
+    while killed_at(operation, create):
+        found.append(run_folder.is_run_folder(here / "mine"))
+        if found[-1]:
+            assert resolved(model=None, configs=[here / "mine" / "settings.yaml"])
+        elif (here / "mine").exists():
+            assert run_folder.foreign_name(here / "mine") is None
+        shutil.rmtree(here / "mine", ignore_errors=True)
+        operation += 1
+    assert found == sorted(found) and set(found) == {False, True}
+
+
+@pytest.mark.parametrize("link", ["best", "last"])
+def test_a_file_in_the_place_of_a_link_keeps_a_run_from_being_resumed(here, link):
+    run_folder.create(resolved(), here / "mine", NAME)
+    write(here / "mine" / link, "mine")
+    with pytest.raises(SettingsError) as refused:
+        run_folder.open_existing(here / "mine")
+    assert f"{here}/mine/{link} is not a link to a checkpoint" in str(refused.value)
+    assert f"fix           mv {here}/mine/{link} ELSEWHERE" in str(refused.value)
 
 
 def test_the_slower_of_two_starts_into_one_folder_leaves_it_alone(here):
@@ -129,12 +197,11 @@ def test_a_discarded_folder_takes_its_new_parents_along(here):
 
 
 def test_a_discarded_folder_leaves_what_was_there_before(here):
-    (here / "mine").mkdir()
-    (here / "mine" / "notes.txt").touch()
+    write(here / "mine" / "slurm" / "next")
     created = run_folder.create(resolved(), here / "mine", NAME)
     (created.path / "tokenizer").mkdir()
     assert created.discard()
-    assert names(here) == ["mine", "mine/notes.txt"]
+    assert names(here) == ["mine", "mine/slurm", "mine/slurm/next"]
 
 
 def test_runs_of_others_stay_where_one_is_discarded(here):

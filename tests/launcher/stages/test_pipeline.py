@@ -137,7 +137,8 @@ def test_errors_have_this_text_and_nothing_is_written(command, here, args, expec
 
 def test_a_folder_with_another_run_is_refused(prepared, here):
     (here / "x").mkdir()
-    (here / "x" / "settings.yaml").touch()
+    for name in ("settings.yaml", "origins.json"):
+        (here / "x" / name).touch()
     assert prepared(out="x") == ["the run folder x contains another run"]
 
 
@@ -221,9 +222,10 @@ def test_a_moved_folder_resumes_with_its_own_weights(prepared, task):
 def test_a_stage_of_a_moved_folder_resumes_with_its_own_weights(prepared, task):
     folder = ready(prepared(task, out="x"), "lower", "upper")
     (folder / "2-upper" / "result.json").unlink()
+    before = (folder / "1-lower").absolute()
     folder.rename("y")
     [(_, upper)] = prepared(None, None, resume="y").left
-    assert upper.resume.changes == ["model.start x/1-lower → y/1-lower"]
+    assert upper.resume.changes == [f"model.start {before} → y/1-lower"]
 
 
 @pytest.mark.parametrize("args", [["verify"], ["export", "--format", "safetensors"]])

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -215,6 +218,14 @@ def test_a_folder_without_write_permission_is_an_error(programs, here):
     assert submit("--out", "run") == 2
     here.chmod(0o700)
     assert len(programs.calls("sbatch")) == 0
+
+
+def test_a_disk_without_room_for_the_weights_is_an_error(programs, here, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**10))
+    assert submit("--out", "mine") == 2
+    needed = rf"error: the run folder {here}/mine needs [0-9.]+ KiB, and its disk has 1.0 KiB free"
+    assert re.search(needed, capsys.readouterr().err)
+    assert os.listdir(here) == [] and programs.calls("sbatch") == []
 
 
 def test_json_describes_the_submitted_jobs(programs, here, capsys):

@@ -47,6 +47,22 @@ def test_elements_may_start_at_0_and_differ_by_folder_only(programs, here, capsy
     assert "all 3 runs have the same arguments" in capsys.readouterr().err
 
 
+def test_an_array_may_be_submitted_again_into_its_folder(programs, here):
+    for _ in range(2):
+        assert main([*TINY, "--array", "1-2", "--out", "all"]) == 0
+        (here / "all" / "1").mkdir(exist_ok=True)
+
+
+@pytest.mark.parametrize("name", ["all/notes.txt", "all/slurm/lines.txt", "all/2/settings.yaml"])
+def test_a_folder_with_files_of_the_user_is_an_error(programs, here, name, capsys):
+    (here / name).parent.mkdir(parents=True)
+    (here / name).write_text("mine")
+    assert main([*TINY, "--array", "1-2", "--out", "all"]) == 2
+    assert "is not empty and not a run folder: it has" in capsys.readouterr().err
+    assert (here / name).read_text() == "mine"
+    assert programs.calls("sbatch") == []
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [

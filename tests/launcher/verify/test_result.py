@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from launcher.verify import result
-from launcher.verify.result import Conditions, Interval
+from launcher.verify.result import Conditions, Interval, compare_replay
 from tests.launcher.given import SERVER, resolved
+from tests.launcher.runs import saved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
 from training.checkpoint.compare import Tolerance
+from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
 from training.logging.strict_json import encode
 
@@ -146,3 +148,12 @@ def test_a_nondeterministic_gpu_is_noted():
 def test_the_start_of_a_replay_is_announced():
     line = result.render_start(Conditions(Interval(None, 4, 6), "ddp", 2, "fp32"))
     assert line == "replaying steps 4 to 6, ddp on 2 processes; the run folder is not changed"
+
+
+def test_checkpoints_without_tensors_are_not_identical(tmp_path):
+    for name in ("run", "replay"):
+        saved(tmp_path / name, 10, resolved())
+    last = open_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000010")
+    conditions = Conditions(Interval(None, 0, 10), "local", 1, "fp32")
+    with pytest.raises(CheckpointError, match=r"nothing was compared: .*step-00000010 has no"):
+        compare_replay(conditions, tmp_path / "run", last, tmp_path / "replay", [])

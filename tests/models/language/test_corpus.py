@@ -22,6 +22,7 @@ from tests.models.language.reading import (
     texts,
     write,
 )
+from tests.privileges import unreadable
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/language"
 
@@ -204,28 +205,12 @@ def test_text_that_is_not_utf8_is_an_error(tmp_path, content, position):
     assert message.endswith("iconv -f LATIN1 -t UTF-8 'DATA'")
 
 
-@pytest.fixture
-def without_privileges():
-    """Drop the privileges of root during a test."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
-
-
-def test_a_folder_without_permission_is_an_error(tmp_path, request):
+def test_a_folder_without_permission_is_an_error(tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir()
     write(folder / "a.txt", "text")
-    folder.chmod(0)
-    request.getfixturevalue("without_privileges")
-    try:
+    with unreadable(folder):
         message = error_text(folder)
-    finally:
-        if os.geteuid() == os.getuid():
-            folder.chmod(0o700)
     assert "cannot be read: Permission denied\n  where         data.path\n" in message
 
 

@@ -116,3 +116,10 @@ def test_the_norm_of_the_gradients_has_the_tolerance_of_moments(write):
     assert compare(ours, theirs, 0, 1, Tolerance(0.0, 2e-2)).first is None
     found = compare(ours, theirs, 0, 1, Tolerance(1.0, 1e-3))
     assert found.first.place == "grad_norm of step 1"
+
+
+def test_lines_that_only_the_replay_has_are_missing_unless_of_its_first_step(write):
+    assert compare(write(), write(line(5), line(6)), 4, 6).is_missing
+    assert compare(write(), write(evaluation(5)), 4, 6).is_missing
+    assert not compare(write(), write(line(5)), 4, 6).is_missing
+    assert not compare(write(line(6)), write(line(5), line(6)), 4, 6).is_missing

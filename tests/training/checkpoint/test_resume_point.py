@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.privileges import reachable_folder, unreadable
 from tests.training.checkpoint.states import state, whole
-from training.checkpoint.manifest import CheckpointError
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
 from training.checkpoint.resume_point import choose
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
@@ -61,6 +63,28 @@ def test_checkpoints_with_missing_files_are_skipped(run, alone):
     found = choose(run, alone, None)
     assert found.checkpoint.manifest.step == 10
     assert list(found.damaged) == [30, 20]
+
+
+@pytest.mark.parametrize("step", [None, 30])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints",
+        *(f"checkpoints/step-00000030{name}" for name in ("", "/manifest.json", "/state.json")),
+        *(f"checkpoints/step-00000030/{name}" for name in ("manifest.sha256", "rank-00000")),
+    ],
+)
+def test_a_file_without_permission_is_named_and_no_older_checkpoint_chosen(run, alone, name, step):
+    name += ".safetensors" * name.endswith("rank-00000")
+    with reachable_folder() as folder:
+        shutil.copytree(run, folder / "run", symlinks=True)
+        (folder / "run").chmod(0o755)
+        before = sorted(folder.rglob("*"))
+        with unreadable(folder / "run" / name), pytest.raises(CheckpointUnreadable) as error:
+            choose(folder / "run", alone, step)
+        assert str(error.value).startswith(str(folder / "run" / name))
+        assert str(error.value).endswith("cannot be read: Permission denied")
+        assert sorted(folder.rglob("*")) == before
 
 
 def test_a_named_step_is_chosen_or_an_error_but_never_another(run, alone):

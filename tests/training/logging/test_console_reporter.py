@@ -92,6 +92,23 @@ def test_drawing_is_rare_and_for_live_outputs_only(tmp_path: Path):
     assert plain.drawn == []
 
 
+def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path: Path):
+    output = Memory()
+    reporter = ConsoleReporter(about(tmp_path), [output], Clock())  # no time passes
+    reporter.start(train_plan())
+    for number in (1, 2, 3):
+        reporter.step(step(number))
+    assert output.drawn == [1]
+    reporter.evaluated(evaluation(3))
+    assert output.drawn == [1, 3]
+    reporter.step(step(4))
+    reporter.saved(tmp_path / "checkpoints" / "step-00000004", 4)
+    assert output.drawn == [1, 3, 4]
+    reporter.step(step(5))
+    reporter.end(outcome())
+    assert output.drawn == [1, 3, 4, 5]
+
+
 def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path: Path):
     clock = Clock()
 

@@ -110,6 +110,7 @@ def test_the_command_track_sends_missing_lines(server, tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "train", "step": 3, "loss": 0.5}) + "\n")
     (tmp_path / "settings.yaml").write_text("mode: lite\n")
+    (tmp_path / "origins.json").write_text("{}")
     command = [sys.executable, *PROGRAM.split()[1:], "track", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

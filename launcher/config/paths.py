@@ -1,0 +1,85 @@
+"""Settings that are paths: absolute in the files of a run, and equal if they lead to one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.config import custom_task, feature_checks
+from launcher.config.custom_task import FOLDER
+from launcher.config.feature_settings import Download
+from launcher.config.provenance import Setting
+from models.catalog import is_custom
+
+_DOWNLOADS = "download.folder"
+PATHS: Mapping[str, Collection[str]] = {
+    "engine.ds_config": (),
+    "feature_cache.folder": (),
+    _DOWNLOADS: (),
+    FOLDER: (),
+    "model.encoder": (),
+    "model.pretrained": (),
+    "model.start": (),
+    "model.tokenizer": ("bytes", "bpe"),
+    "data.path": (),
+    "data.text": (),
+    "data.answers": (),
+    "data.font": (),
+    "data.channels": (),
+    "data.texts": (),
+}
+"""The settings of the families that are paths, and their values that are none."""
+_EMBEDDED = "embedded:"
+
+
+def kept_values(values: Mapping[str, Setting]) -> dict[str, Any]:
+    """The value of each setting for the files of a run: paths are absolute. Reads the disk."""
+    return {key: _kept(key, values) for key in values}
+
+
+def typed_paths(values: Mapping[str, Setting], kept: Mapping[str, Any]) -> dict[str, str]:
+    """The paths that the files of a run keep otherwise than they were typed, as typed."""
+    found = {}
+    for key, setting in values.items():
+        typed = setting.origin.typed if setting.value == kept.get(key) else setting.value
+        if typed is not None and key in kept:
+            found[key] = typed
+    return found
+
+
+def is_same(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:
+    """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
+    if not (_is_path(key, old, values) and _is_path(key, new, values)):
+        return False
+    return os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
+
+
+def has_moved(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:
+    """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
+    are_paths = _is_path(key, old, values) and _is_path(key, new, values)
+    return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
+
+
+def _kept(key: str, values: Mapping[str, Setting]) -> Any:
+    value = values[key].value
+    if key == _DOWNLOADS and value is None and values["download.files"].value:
+        section = {name: values[f"download.{name}"].value for name in Download.model_fields}
+        value = str(feature_checks.targets(Download.model_validate(section))[0].folder)
+    return _absolute(value) if _is_path(key, value, values) else value
+
+
+def _is_path(key: str, value: object, values: Mapping[str, Setting]) -> bool:
+    if not isinstance(value, str) or not value or value.startswith(_EMBEDDED):
+        return False
+    family = values["model.family"].value
+    if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):
+        return key in PATHS and value not in PATHS[key]
+    # Only these are known of a custom task, and its data may have a name that is no path.
+    known = (FOLDER, "data.path", *(stage.loads for stage in custom_task.task_stages(family)))
+    return key in known and os.path.exists(_absolute(value))
+
+
+def _absolute(path: object) -> str:
+    return os.path.abspath(Path(str(path)).expanduser())

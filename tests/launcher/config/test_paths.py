@@ -1,0 +1,86 @@
+"""Paths are absolute in the files of a run, and two paths of one file are the same."""
+
+import json
+import re
+
+import pytest
+
+from launcher.config import paths, settings_file
+from launcher.config.render import render_origins, render_settings
+from launcher.config.schema import setting_infos
+from models.catalog import FAMILIES
+from tests.launcher.given import resolved
+
+NO_PATHS = {"data.mvsec_sequence", "data.source", "data.target", "memory.activation_checkpointing"}
+"""Texts whose description mentions a file or folder that they do not name."""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    (tmp_path / "notes.txt").write_text("a\n")
+    (tmp_path / "link").symlink_to("notes.txt")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_text_that_names_a_file_or_folder_is_a_path(family):
+    for key, info in setting_infos(family).items():
+        mentions = re.search(r"\b(file|folder|path|json)\b", info.description.lower())
+        if info.type == "text" and mentions and key not in NO_PATHS:
+            assert key in paths.PATHS, key
+
+
+def test_a_typed_path_is_kept_absolute_beside_what_was_typed(here):
+    run = resolved("engine.ds_config=null", "model.tokenizer=bytes", data="notes.txt")
+    text = render_settings(run)
+    assert f'  path: {here}/notes.txt  # typed: "notes.txt"\n' in text
+    assert "  tokenizer: bytes\n" in text and text.count("# typed") == 1
+    origin = json.loads(render_origins(run))["data.path"]
+    assert (origin["value"], origin["typed"]) == (f"{here}/notes.txt", "notes.txt")
+    assert origin["origin"] == "--data notes.txt"
+
+
+def test_the_settings_of_a_run_name_the_same_data_from_every_folder(here, monkeypatch):
+    (here / "run.yaml").write_text(render_settings(resolved(data="notes.txt")))
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / "other")
+    again = resolved(model=None, configs=[here / "run.yaml"])
+    assert again.settings.data.path == f"{here}/notes.txt"
+    assert render_settings(again).count("# typed") == 0
+
+
+@pytest.mark.parametrize("name", ["a b.txt", "a\nb", "x: y", "#1"])
+def test_a_name_of_any_letters_is_read_back(here, name):
+    (here / name).touch()
+    (here / "run.yaml").write_text(render_settings(resolved(data=name)))
+    root = settings_file.read_settings_file(here / "run.yaml")
+    assert settings_file.node_value(root)["data"]["path"] == f"{here}/{name}"
+
+
+def test_downloads_stay_in_their_folder(here, monkeypatch):
+    url = "download.files=[https://example.org/data.txt]"
+    first = resolved(url, "download.fetch=true")
+    (here / "run.yaml").write_text(render_settings(first))
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / "other")
+    again = resolved(model=None, configs=[here / "run.yaml"])
+    assert again.settings.data.path == f"{here}/downloads/data.txt"
+    assert again.settings.download.folder == f"{here}/downloads"
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "./notes.txt", "link", "{here}/link"])
+def test_another_path_of_the_same_file_is_the_same(here, other):
+    values = resolved().values
+    new = other.format(here=here)
+    assert paths.is_same("data.path", f"{here}/notes.txt", new, values)
+    assert not paths.is_same("data.path", f"{here}/other.txt", new, values)
+    assert not paths.is_same("mode", new, new, values)
+
+
+def test_only_a_path_that_is_gone_has_moved(here):
+    values = resolved().values
+    assert paths.has_moved("data.path", f"{here}/gone.txt", "notes.txt", values)
+    assert not paths.has_moved("data.path", f"{here}/link", "notes.txt", values)
+    assert not paths.has_moved("data.path", f"{here}/gone.txt", "gone-too.txt", values)
+    assert not paths.has_moved("data.path", "embedded:python", "notes.txt", values)

@@ -1,0 +1,109 @@
+"""A damaged file of a run is named, with its line, by every command that reads it."""
+
+import json
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.run_folder import records
+from tests.launcher.given import resolved
+from tests.launcher.runs import ended, trained
+from tests.privileges import reachable_folder, unreadable
+
+TRAIN = {"kind": "train", "step": 1, "loss": 2.5}
+EVAL = {"kind": "eval", "step": 1, "split": "val", "metrics": {"val_loss": 2.0}}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ended(trained(tmp_path / "run", resolved(), 10), "stopped", 10)
+    write_lines(run, TRAIN, EVAL)
+    return run
+
+
+def write_lines(run, *lines):
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    (run / "metrics.jsonl").write_text("".join(f"{text}\n" for text in texts))
+
+
+def test_whole_files_are_read_without_half_a_line_at_the_end(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "tr')
+    records.check(run)
+    assert list(records.metrics_lines(run)) == [TRAIN, EVAL]
+    assert records.read_result(run)["status"] == "stopped"
+
+
+def test_lines_of_other_programs_are_left_out(run):
+    write_lines(run, {"note": "mine"}, TRAIN)
+    assert list(records.metrics_lines(run)) == [TRAIN]
+
+
+def test_missing_files_are_no_damage(tmp_path):
+    records.check(tmp_path)
+    assert records.read_result(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"kind": "train", ', "not JSON: "),
+        ("\x00\x00", "not JSON: "),
+        ("", "not JSON: "),
+        ("3", "not an object of kind train or eval"),
+        ({"kind": "other", "step": 1}, "not an object of kind train or eval"),
+        ({"kind": "train"}, "it has no step"),
+        ({"kind": "eval", "step": 1}, "it has no metrics"),
+    ],
+)
+def test_a_damaged_line_is_named(run, line, reason):
+    write_lines(run, TRAIN, line, EVAL)
+    with pytest.raises(SettingsError) as error:
+        records.check(run)
+    [diagnostic] = error.value.diagnostics
+    assert diagnostic.message.startswith(f"{run}/metrics.jsonl:2 is damaged: {reason}")
+    assert diagnostic.fix == f"sed -i 2d {run}/metrics.jsonl  (removes the line)"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "\x00"])
+def test_a_damaged_result_is_named(run, content):
+    (run / "result.json").write_text(content)
+    with pytest.raises(SettingsError) as error:
+        records.check(run)
+    assert f"{run}/result.json is damaged: " in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
+def test_a_file_without_permission_is_named(name):
+    with reachable_folder() as folder:
+        run = ended(trained(folder / "run", resolved(), 10), "stopped", 10)
+        write_lines(run, TRAIN)
+        with unreadable(run / name), pytest.raises(SettingsError) as error:
+            records.check(run)
+        assert f"error: {run / name} cannot be read: Permission denied" in str(error.value)
+
+
+COMMANDS = {
+    "resume": ["resume", "run"],
+    "auto": ["--model", "language:tiny", "--resume", "auto", "--out", "run"],
+    "verify": ["verify", "run"],
+    "export": ["export", "run", "--format", "safetensors"],
+    "track": ["track", "run"],
+    "submit": ["submit", "--resume", "run", "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("name", ["result.json", "metrics.jsonl"])
+def test_every_command_names_the_damaged_file_once_and_writes_nothing(run, capsys, command, name):
+    with (run / name).open("a") as file:
+        file.write("3\n")
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    assert main(COMMANDS[command]) == 2
+    err = capsys.readouterr().err
+    line = ":3" if name == "metrics.jsonl" else ""
+    assert err.count(f"/{name}{line} is damaged: ") == 1 and err.count("error: ") == 1
+    after = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    assert after == before

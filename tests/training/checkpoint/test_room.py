@@ -1,0 +1,34 @@
+"""The estimate of a checkpoint's size is that of the checkpoint."""
+
+import pytest
+import torch
+
+from tests.launcher.given import resolved
+from training.checkpoint import room
+
+OPTIMIZERS = {"adamw": 2.0, "sgd": 1.0, "adafactor": (3 + 5) / 15, "muon": 1.0}
+"""Slot elements per element of a matrix of 3 × 5."""
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("ema", ["null", "0.9"])
+@pytest.mark.parametrize("best", [0, 1])
+def test_weights_slots_and_average_are_counted(name, ema, best):
+    settings = resolved(f"optim.name={name}", f"train.ema={ema}", f"save.keep_best={best}").settings
+    model = torch.nn.Linear(5, 3, bias=False)
+    elements = 15 * (1 + best + (ema != "null") + OPTIMIZERS[name])
+    assert room.checkpoint_bytes(model, settings, only_trained=False) == round(4 * elements)
+
+
+@pytest.mark.parametrize("only_trained", [True, False])
+def test_frozen_weights_have_no_slots(only_trained):
+    model = torch.nn.Linear(5, 3, bias=False).requires_grad_(False)
+    settings = resolved("save.keep_best=0").settings
+    expected = 0 if only_trained else 4 * 15
+    assert room.checkpoint_bytes(model, settings, only_trained=only_trained) == expected
+
+
+def test_a_full_disk_is_described_and_an_empty_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: type("", (), {"free": 2**30}))
+    assert room.lacking(tmp_path, 2**29) is None
+    assert room.lacking(tmp_path, 2**30) == (f"it needs 1.0 GiB, and {tmp_path} has 1.0 GiB free")

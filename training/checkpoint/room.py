@@ -1,0 +1,58 @@
+"""Room for one checkpoint on the disk of a run folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.logging.quantities import size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from training.settings import Settings
+
+_SPARE_BYTES = 16 * 2**20
+"""For the JSON files, and a margin for file systems that count whole blocks."""
+_FP32_BYTES = 4
+
+
+def lacking(folder: Path, needed: int) -> str | None:
+    """`it needs 3.0 GiB, and FOLDER has 1.0 GiB free`; None: there is room for `needed` bytes.
+
+    Reads the disk. Raises OSError.
+    """
+    free = shutil.disk_usage(folder).free
+    if free >= needed + _SPARE_BYTES:
+        return None
+    return f"it needs {size(needed + _SPARE_BYTES)}, and {folder} has {size(free)} free"
+
+
+def checkpoint_bytes(model: Module, settings: Settings, *, only_trained: bool) -> int:
+    """The bytes of the tensors of a checkpoint of `model`, without its buffers.
+
+    Weights and optimizer slots in fp32, and the weights once more in a checkpoint with a score.
+    `only_trained`: frozen weights are left out, as with LoRA. Before an engine has placed `model`.
+    """
+    save, evaluate = settings.save, settings.eval
+    has_score = save.keep_best > 0 and bool(evaluate.every or evaluate.each_epoch or evaluate.last)
+    total = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad or not only_trained:
+            total += parameter.numel() * (2 if has_score else 1)
+        if parameter.requires_grad:
+            total += _slot_elements(parameter, settings)
+            total += parameter.numel() if settings.train.ema is not None else 0
+    return _FP32_BYTES * total
+
+
+def _slot_elements(parameter: Tensor, settings: Settings) -> int:
+    """The elements of the optimizer slots of a parameter; of Muon those of its momentum only."""
+    optim, count = settings.optim, parameter.numel()
+    if optim.name == "adafactor" and parameter.ndim > 1:
+        return count // parameter.shape[-1] + count // parameter.shape[-2]
+    if optim.name == "sgd":
+        return count if optim.used_momentum else 0
+    return 2 * count if optim.name == "adamw" else count
