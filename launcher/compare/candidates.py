@@ -8,9 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
+from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
 from launcher.stages.pipeline import Pipeline
@@ -122,6 +124,9 @@ def decide(command_line: CommandLine) -> Comparison:
     folder = _folder(command_line, found[0].resolved if found else None, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
+    needed = max(least_room_bytes(candidate.resolved) for candidate in found)
+    where = f"--out {folder}" if command_line.out else "no --out was given"
+    disk.check_writable(folder, where, needed_bytes=needed)
     return Comparison(found, limits, repeats or 1, folder, warnings)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from launcher.config import custom_task, feature_checks
 from launcher.config.custom_task import FOLDER
 from launcher.config.feature_settings import Download
-from launcher.config.provenance import Setting
+from launcher.config.provenance import RESUMED_LAYER, Setting
 from models.catalog import is_custom
 
 _DOWNLOADS = "download.folder"
@@ -54,6 +55,18 @@ def is_same(key: str, old: object, new: object, values: Mapping[str, Setting]) -
     if not (_is_path(key, old, values) and _is_path(key, new, values)):
         return False
     return os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
+
+
+def keep_recorded(values: dict[str, Setting]) -> None:
+    """Name files as the resumed run does, if the user names the same ones by another path.
+
+    The names of groups of samples contain those of files. Reads the disk.
+    """
+    for key, setting in values.items():
+        for old, origin in setting.replaced:
+            is_recorded = origin.layer == RESUMED_LAYER
+            if is_recorded and is_same(key, old, setting.value, values):
+                values[key] = replace(setting, value=old)
 
 
 def has_moved(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, custom_task, feature_checks, presets, validate
+from launcher.config import adapt, batching, custom_task, feature_checks, paths, presets, validate
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import COMMAND_LINE, merge_layers, user_layers
 from launcher.config.machine import Machine
@@ -55,6 +55,7 @@ def resolve(
     if FOLDER in values:  # where a custom task was found, instead of where it was searched
         found = custom_task.task_folder(values["model.family"].value)
         values[FOLDER] = replace(values[FOLDER], value=found)
+    paths.keep_recorded(values)
     data_notes = feature_checks.point_data_path(values)
     world = adapt.decide_world(values, machine, world_size, diagnostics)
     notes = [*_model_notes(choice), *data_notes]

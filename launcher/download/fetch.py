@@ -114,18 +114,28 @@ def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
             prefix=f"cannot write {target.folder}: ",
             allowed="a folder that this user may write to: download.folder, or --out of data fetch",
         )
-        target.state.mkdir(parents=True, exist_ok=True)
-        with lock.hold(target.state, math.inf, f"{target.name}.lock"):
-            if (record := _find(target)) is not None:  # another process was first
-                return Fetched(target.path, record, is_new=False)
-            with _source(target, timeout_s) as source, Part(target) as part:
-                record = _download(target, source, options, part)
-                return Fetched(target.path, record, is_new=True)
+        lock_name = f"{target.name}.lock"
+        with disk.new_parents(target.state / lock_name):
+            try:
+                with lock.hold(target.state, math.inf, lock_name):
+                    return _fetch_locked(target, timeout_s, options)
+            except SettingsError:  # an invalid download leaves nothing
+                if [path.name for path in target.state.iterdir()] == [lock_name]:
+                    (target.state / lock_name).unlink()
+                raise
     except (StorageError, OSError) as error:
         cause = error.error if isinstance(error, StorageError) else error
         message = f"cannot write {cause.filename or target.folder}: {cause.strerror or cause}"
         fix = "free disk space or change the permissions, or set  download.folder: DIR"
         raise FetchError(message, str(target.file.url), fix) from error
+
+
+def _fetch_locked(target: Target, timeout_s: float, options: Options) -> Fetched:
+    if (record := _find(target)) is not None:  # another process was first
+        return Fetched(target.path, record, is_new=False)
+    with _source(target, timeout_s) as source, Part(target) as part:
+        record = _download(target, source, options, part)
+        return Fetched(target.path, record, is_new=True)
 
 
 def _download(target: Target, source: Source, options: Options, part: Part) -> Record:

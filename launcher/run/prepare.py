@@ -29,6 +29,7 @@ from slurm.environment import (
     read_generation,
     read_rank_environment,
 )
+from training.checkpoint import room
 from training.settings import nested
 
 T = TypeVar("T")
@@ -203,6 +204,13 @@ def parameters(resolved: Resolved) -> int | None:
         return None  # a stage builds only its part
     size = config_of(model.family).SIZES.get(getattr(model, "size", None))
     return None if size is None else int(size.parameters)
+
+
+def least_room_bytes(resolved: Resolved) -> int:
+    """The room that the run needs at least; the run itself knows more, and checks that again."""
+    save = resolved.settings.save
+    saves = save.required and (save.last or save.every or save.keep_best)
+    return room.least_bytes(parameters(resolved)) if saves else 0
 
 
 def first_line(ready: PreparedRun) -> str:

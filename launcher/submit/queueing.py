@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.base import disk, environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.run.prepare import parameters
+from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit.allocation import Allocation
@@ -34,14 +34,12 @@ def missing_sbatch() -> list[Diagnostic]:
 def check_room(submission: Submission) -> None:
     """Check that the disk of each run folder has room for the weights of one checkpoint at least.
 
-    The run itself knows more of its checkpoints, and checks that again. Raises SettingsError.
+    Raises SettingsError.
     """
     for run in (run for job in submission.jobs for run in job.runs):
-        count = parameters(run.begun.resolved)
-        if count is not None and run.begun.resolved.settings.save.required:
-            disk.check_writable(
-                run.folder, f"--out {run.folder}", noun="run folder", needed_bytes=4 * count
-            )
+        needed = least_room_bytes(run.begun.resolved)
+        where = f"--out {run.folder}"
+        disk.check_writable(run.folder, where, noun="run folder", needed_bytes=needed)
 
 
 def test(submission: Submission, requested: Allocation) -> None:

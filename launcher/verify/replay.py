@@ -62,7 +62,11 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as home:
         path = Path(home) / "settings.json"
         path.write_text(json.dumps(tree), encoding="utf-8")
-        found = CliArgs(engine=args.engine, options=args.options, configs=[path])
+        options = dict(args.options)
+        recorded, typed = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
+        if recorded and typed and os.path.realpath(typed) == os.path.realpath(recorded):
+            del options["data.path"]  # names of samples contain that of the recorded file
+        found = CliArgs(engine=args.engine, options=options, configs=[path])
         try:
             return resolve(found, machine.detect_machine())
         except SettingsError as error:

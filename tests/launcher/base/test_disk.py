@@ -71,7 +71,7 @@ def test_an_unwritable_part_of_a_run_is_named(here, capsys, monkeypatch, part):
     assert f"error: a part of the run, run/{part} is not writable" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["export", "new-task in a folder"])
+@pytest.mark.parametrize("command", ["compare", "export", "new-task in a folder"])
 def test_too_little_room_is_named_with_what_is_needed(here, capsys, monkeypatch, command):
     before = names(here)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=-1))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -420,6 +422,13 @@ def test_an_unwritable_folder_is_an_error(server, get, here):
     with pytest.raises(SettingsError) as failed:
         get(server.on("/data.bin"))
     assert "cannot write downloads: the folder downloads is a file" in str(failed.value)
+
+
+def test_a_file_without_room_leaves_nothing(server, get, here, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(SettingsError, match=r"needs .* more; the disk of downloads has 10 B free"):
+        get(server.on("/data.bin"))
+    assert list(here.iterdir()) == []
 
 
 def test_progress_is_drawn(server, get):

@@ -342,6 +342,7 @@ def test_the_same_data_by_another_path_needs_no_reset(tmp_path, monkeypatch, typ
     trained(X, resolved(data="notes.txt"), 10)
     decision = decided(data=typed)
     assert decision.resume.changes == []
+    assert decision.resolved.settings.data.path == f"{Path.cwd()}/notes.txt"
     home = Path.cwd()
     (home / "other").mkdir()
     monkeypatch.chdir(home / "other")

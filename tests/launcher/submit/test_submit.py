@@ -223,7 +223,7 @@ def test_a_folder_without_write_permission_is_an_error(programs, here):
 def test_a_disk_without_room_for_the_weights_is_an_error(programs, here, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**10))
     assert submit("--out", "mine") == 2
-    needed = rf"error: the run folder {here}/mine needs [0-9.]+ KiB, and its disk has 1.0 KiB free"
+    needed = rf"error: the run folder {here}/mine needs [0-9.]+ MiB, and its disk has 1.0 KiB free"
     assert re.search(needed, capsys.readouterr().err)
     assert os.listdir(here) == [] and programs.calls("sbatch") == []
 
