@@ -83,7 +83,11 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
 def _paths(values: Values) -> Iterator[Diagnostic]:
     for key in ("data.path", "data.text", "model.pretrained", "engine.ds_config"):
         path = values[key].value if key in values else None
-        if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
+        if (
+            path is None
+            or path.startswith("embedded:")
+            or (path and Path(path).expanduser().exists())
+        ):
             continue
         if key == "data.text" and why_ineffective(values, key):
             continue

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError, listed, nearest_match
 from launcher.config.provenance import CliArgs, ResetPart, find_node
+from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import Node, node_value, read_settings_file
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import json_lines
+from models.catalog import FAMILIES
 from training.checkpoint import checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError
 from training.settings import nested
@@ -106,7 +108,7 @@ def _latest(args: CliArgs) -> Found | None:
     choice = choose(args)
     if choice.diagnostics:
         return None
-    wanted = [choice.family, choice.size, choice.mode]
+    wanted = (choice.family, choice.model, choice.mode)
     for folder in newest(run_folder.SETTINGS):
         try:
             found = _found(folder, None, "")
@@ -115,10 +117,18 @@ def _latest(args: CliArgs) -> Found | None:
             continue
         if found.checkpoint is None or found.is_completed:
             continue
-        nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
-        if [node and node.value for node in nodes] == wanted:
+        mode = find_node(root, "mode")
+        if (*model_of(root), mode and mode.value) == wanted:
             return found
     return None
+
+
+def model_of(root: Node) -> tuple[object, object]:
+    """The family in settings.yaml, and the name of its model; `root` is the parsed file."""
+    keys = ("model.family", "model.size", PRETRAINED)
+    nodes = [find_node(root, key) for key in keys]
+    family, size, pretrained = (None if node is None else node_value(node) for node in nodes)
+    return family, model_part(family, size, pretrained) if family in FAMILIES else size
 
 
 def newest(file: str) -> list[Path]:

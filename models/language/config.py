@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -40,6 +42,31 @@ SIZES = {
 }
 
 
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+)
+"""Keys of config.json with the longest sample; the last three are those of older models."""
+
+
+def context_of(folder: Path) -> int | None:
+    """The longest sample of the pretrained model in `folder`, in tokens, by its config.json.
+
+    None: there is no limit, or the file cannot be read, which loading reports. Disk access.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    found = (config.get(key) for key in _POSITIONS)
+    return next((n for n in found if isinstance(n, int) and n > 0), None)
+
+
 _ADAPTED: dict[str, Any] = {"unless": {"model.lora.rank": [None]}}
 
 
@@ -69,7 +96,9 @@ class Model(Section):
 
     family: str = "language"
     """Model family."""
-    size: str = "full"
+    size: Annotated[str, Field(json_schema_extra={"only_if": {"model.pretrained": [None]}})] = (
+        "full"
+    )
     """Model size; see `list models`."""
     pretrained: str | None = None
     """Local folder of a causal language model that transformers can load; its size and tokenizer
