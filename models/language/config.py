@@ -124,7 +124,7 @@ class Model(Section):
 
 
 COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
-"""What a column of CSV and JSONL may mean."""
+"""What a column of a table, or a key of JSON, may mean."""
 Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
 
@@ -132,13 +132,13 @@ class Data(Section):
     """Training text."""
 
     path: Annotated[str, Field(json_schema_extra=_WHOLE)] = "embedded:python"
-    """File or folder of text, JSONL or CSV; or embedded:python, embedded:commands."""
+    """File or folder of text, JSON, CSV or Parquet; or embedded:python, embedded:commands."""
     text: Annotated[str, Field(json_schema_extra=_TEXT)] = "embedded:python"
     """File or folder of text without labels, for stage text; or embedded:python."""
     answers: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
-    """What columns of CSV and JSONL mean whose names are not known, such as "title=request"; other
+    """What columns and keys of rows mean whose names are not known, such as "title=request"; other
     meanings: context (follows the request), answer, system, messages, text, ignore."""
     control: Control = "real"
     on_bad: OnBad = "stop"
