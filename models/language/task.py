@@ -36,8 +36,6 @@ from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
 from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
-GROUPS = "files, documents or requests"
-
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
@@ -103,7 +101,8 @@ class LanguageTask:
             )
         share, seed = self.context.eval_share, self.context.seed
         groups, earlier = corpus.index.groups, self.context.earlier_splits
-        splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
+        noun = "documents" if corpus.is_text else "requests"
+        splits = split_groups(groups, self.fraction, share, seed, noun, earlier)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
         chosen = assign_splits(corpus, splits)

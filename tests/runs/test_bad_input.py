@@ -132,7 +132,9 @@ BAD_DATA = {
         {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
     ),
     "too little to hold out": Bad(
-        "--data mine.txt", ("error: val and test would be empty",), {"mine.txt": "a word\n"}
+        "--data mine.txt",
+        ("error: 1 group (documents): eval.share=0.1 gives 0 for val",),
+        {"mine.txt": "a word\n"},
     ),
     "shorter than one batch": Bad(
         "--data mine.jsonl --set train.global_batch=100",
