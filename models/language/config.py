@@ -103,6 +103,17 @@ class Model(Section):
     pretrained: str | None = None
     """Local folder of a causal language model that transformers can load; its size and tokenizer
     replace the built-in ones."""
+    allow_missing: Annotated[
+        bool,
+        Field(
+            json_schema_extra={
+                "unless": {"model.pretrained": [None]},
+                "only_if": {"model.lora.rank": [None]},
+            }
+        ),
+    ] = False
+    """Initialize tensors at random that the files of model.pretrained lack, or have in another
+    shape; off: an error that names them."""
     lora: Lora = Lora()
     stage: Literal["whole", "text"] = "whole"
     """whole: train on data.path. text: train on data.text, which is text without labels."""

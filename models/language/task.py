@@ -57,6 +57,9 @@ class LanguageTask:
         if self.pretrained is None:
             self.kv_heads = _divisor(model.kv_heads or self.size.heads, self.size.heads)
         self.lora = Lora() if self.pretrained is None else model.lora
+        # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
+        may_lack = self.pretrained is not None and self.lora.rank is None
+        self.allow_missing = model.allow_missing if may_lack else False
         self.tokenizer_name = model.tokenizer
         if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
@@ -75,6 +78,7 @@ class LanguageTask:
         self.fraction, self.length = data.fraction, data.seq_len
         attention_kernels.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
+        self.coverage = ""
         self._local: Tokenizer | None = None
         self._dataset: Dataset | None = None
         self._shape: Shape | None = None
@@ -181,7 +185,9 @@ class LanguageTask:
         return model
 
     def _pretrained(self, folder: Path) -> Pretrained:
-        model = pretrained.load(folder, self.smoothing, self.context.attention)
+        inner, coverage = pretrained.load_inner(folder, self.allow_missing)
+        self.coverage = coverage.render()
+        model = Pretrained(inner, self.smoothing, self.context.attention)
         if self.lora.rank is not None:
             lora.add_adapters(model.inner, self.lora)
         local = self._local_tokenizer()
@@ -264,7 +270,8 @@ class LanguageTask:
     def facts(self) -> Mapping[str, Any]:
         """Counts, splits, skipped data and loaded weights; see Dataset.facts."""
         loaded = {} if self.loaded is None else {"start": self.loaded}
-        return self.dataset.facts() | loaded
+        coverage = {"pretrained": self.coverage} if self.coverage else {}
+        return self.dataset.facts() | loaded | coverage
 
     def pictures(self) -> Sequence[Picture]:
         """Pictures of a few training rows and of text lengths."""
@@ -297,7 +304,7 @@ class LanguageTask:
         Disk access. Raises DataError.
         """
         assert self.pretrained is not None
-        inner = pretrained.load_inner(self.pretrained)
+        inner, _ = pretrained.load_inner(self.pretrained)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
         lora.write(inner, self.lora, named, folder, merged=merged)
         if merged:
