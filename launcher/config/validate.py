@@ -23,7 +23,7 @@ from launcher.config.provenance import (
     Setting,
     first_origin,
 )
-from launcher.config.schema import setting_infos
+from launcher.config.schema import PRETRAINED, setting_infos
 from models.base import DataError
 from training import duration
 
@@ -94,12 +94,15 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         if key == "data.path" and feature_checks.will_download(values, path):
             continue
         near = errors.nearest_file(path)
+        fix = near and errors.fix_line(key, values[key].origin, near)
+        if key == PRETRAINED and values[key].origin.layer == provenance.RESUMED_LAYER:
+            fix = f"--set {PRETRAINED}=DIR  if it has moved"
         yield errors.about_value(
             values,
             key,
             f"does not exist ({Path(path).expanduser().absolute()})",
             did_you_mean=near,
-            fix=near and errors.fix_line(key, values[key].origin, near),
+            fix=fix,
         )
 
 

@@ -128,7 +128,8 @@ def _resumed(
     before = base.settings
     if found.checkpoint is not None and found.checkpoint.settings is not None:
         before = dict(found.checkpoint.settings)
-    changed = compatibility.differences(before, resolved)
+    checked = () if found.checkpoint is None else found.checkpoint.checked
+    changed = compatibility.differences(before, resolved, checked)
     if found.checkpoint is not None:
         run = compatibility.describe_run(found.folder, found.checkpoint.step)
         diagnostics += compatibility.diagnostics(changed, args.reset, resolved, run)

@@ -14,10 +14,11 @@ from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
 from launcher.config.settings_file import Node, node_value, read_settings_file
+from launcher.resume import moved
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import json_lines
 from models.catalog import FAMILIES
-from training.checkpoint import checksums, manifest, retention
+from training.checkpoint import base_weights, checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError
 from training.settings import nested
 
@@ -36,6 +37,8 @@ class SavedCheckpoint:
     step: int
     settings: Mapping[str, Any] | None
     """All settings by dotted key; None: written by an older version."""
+    checked: frozenset[str] = frozenset()
+    """Settings whose new value the ranks compare with the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,8 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
     settings = facts.get("settings")
     if settings is not None and not isinstance(settings, dict):
         raise ValueError(f"{checkpoint / manifest.STATE} has no settings")
-    return SavedCheckpoint(step, settings)
+    checked = {PRETRAINED} if base_weights.FACT in facts else ()
+    return SavedCheckpoint(step, settings, frozenset(checked))
 
 
 def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
@@ -279,6 +283,8 @@ class SavedRun:
     """The checkpoint, if the user gave one."""
     checkpoints: Mapping[int, Path]
     """All checkpoints by step, the earliest first; some may be damaged."""
+    pretrained: str | None = None
+    """The new folder of the pretrained model; None: it has not moved."""
 
     @property
     def best(self) -> Path | None:
@@ -294,10 +300,24 @@ class SavedRun:
         """
         settings = checkpoint.facts.get("settings")
         if isinstance(settings, dict):
-            return nested(settings)
-        if self.folder is None:
+            tree = nested(settings)
+        elif self.folder is None:
             return None
-        return dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
+        else:
+            tree = dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
+        if self.pretrained is not None:
+            tree["model"] = {**tree["model"], "pretrained": self.pretrained}
+        return tree
+
+    def check_pretrained(self, checkpoint: Checkpoint) -> None:
+        """Check that the folder of the pretrained model exists; of a new one also its weights.
+
+        Reads the disk. Raises SettingsError.
+        """
+        settings = self.settings(checkpoint) or {}
+        folder = settings.get("model", {}).get("pretrained")
+        if folder is not None:
+            moved.check(folder, checkpoint, is_new=self.pretrained is not None)
 
     def restarts(self, after: int, upto: int) -> list[Restart]:
         """The resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
@@ -335,11 +355,12 @@ def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
     )
 
 
-def find_saved(word: str, command: str) -> SavedRun:
-    """What `word`, typed after `command`, names. Reads the disk.
+def find_saved(word: str, command: str, sets: Sequence[str] = ()) -> SavedRun:
+    """What `word`, typed after `command`, names; `sets` are the arguments of moved.MOVED.
 
-    Raises SettingsError where there is no run or checkpoint, or none was saved.
+    Reads the disk. Raises SettingsError where there is no run or checkpoint, or none was saved.
     """
+    pretrained = moved.moved_to(sets)
     path = Path(word)
     where = f"the command line: {command} {word}"
     named = path if (path / manifest.NAME).is_file() else None
@@ -353,7 +374,7 @@ def find_saved(word: str, command: str) -> SavedRun:
         message = f"{path} has no checkpoint"
         allowed = "a run with a checkpoint; see save.every and save.last"
         raise SettingsError.of(message, value=word, where=where, allowed=allowed)
-    return SavedRun(folder, named, checkpoints)
+    return SavedRun(folder, named, checkpoints, pretrained)
 
 
 def _run_of(checkpoint: Path) -> Path:

@@ -57,8 +57,9 @@ class LanguageTask:
         if self.pretrained is None:
             self.kv_heads = _divisor(model.kv_heads or self.size.heads, self.size.heads)
         self.lora = Lora() if self.pretrained is None else model.lora
+        self.has_adapters = self.lora.rank is not None
         # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
-        may_lack = self.pretrained is not None and self.lora.rank is None
+        may_lack = self.pretrained is not None and not self.has_adapters
         self.allow_missing = model.allow_missing if may_lack else False
         self.tokenizer_name = model.tokenizer
         if self.tokenizer_name == "bpe" and self.pretrained is None:
@@ -295,8 +296,8 @@ class LanguageTask:
         hugging_face.write_tokenizer(folder, tokenizer, length)
 
     def base_folder(self) -> Path | None:
-        """The folder of the pretrained model, if adapters are trained."""
-        return None if self.lora.rank is None else self.pretrained
+        """The folder of the pretrained model."""
+        return self.pretrained
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
         """Write adapters for peft, or the merged model and the tokenizer for transformers.
