@@ -288,16 +288,14 @@ def _context(adaptation: Adaptation) -> None:
     limit = context_of(folder)
     if limit is None or length is None or length <= limit:
         return
-    found = errors.about_value(
-        values,
-        key,
-        f"is longer than the context of model.pretrained: samples have {limit} tokens instead",
-        allowed=f"8 to {limit}, the positions of {folder / 'config.json'}",
-        fix=errors.fix_line(key, values[key].origin, limit),
-        severity="warning",
-    )
     if adaptation.is_set(key):
-        adaptation.diagnostics.append(found)
+        why = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+        parts = {
+            "allowed": f"8 to {limit}, the positions of {folder / 'config.json'}",
+            "fix": errors.fix_line(key, values[key].origin, limit),
+            "severity": "warning",
+        }
+        adaptation.diagnostics.append(errors.about_value(values, key, why, **parts))
     else:
         adaptation.notes.append(f"{key}: {limit} instead of {length}, the context of {folder}")
     _fill(values, key, limit, f"the context of {folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -311,7 +312,14 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
         assert source is not None
         source.read_into(tensors[name])
     used = {source.name for source in sources.values() if source is not None}
-    return inner.eval(), Coverage(unexpected=sorted({*found} - used))
+    used |= {*stored}  # tied weights have several names
+    ignored = getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ()
+    unexpected = [
+        name
+        for name in sorted({*found} - used)
+        if not any(re.search(pattern, name) for pattern in ignored)
+    ]
+    return inner.eval(), Coverage(unexpected=unexpected)
 
 
 def _not_loadable(folder: Path, error: Exception) -> DataError:

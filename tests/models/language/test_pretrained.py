@@ -306,6 +306,16 @@ def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, make_tas
     assert fact(allow_missing=True).startswith("missing: model.layers.3.")
 
 
+def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
+    folder = save(tmp_path / "model", CONFIGS["gpt2"]())
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+    tensors["transformer.h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    save_file(tensors, path, {"format": "pt"})
+    assert pretrained.load_inner(folder)[1].render() == ""
+
+
 def test_adapters_need_all_weights(llama, make_task):
     edit_config(llama, num_hidden_layers=4)
     settings = {"pretrained": str(llama), "lora": {"rank": 2}, "allow_missing": True}
