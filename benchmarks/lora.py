@@ -67,11 +67,12 @@ def measure(name: str, base: Path, steps: int, folder: Path) -> Row:
     """The run of a contender. Raises SystemExit if it fails."""
     out = folder / "run"
     line = [
-        *(sys.executable, "-m", "launcher", "--model", "language:tiny", "--json"),
+        *(sys.executable, "-m", "launcher", "--model", "language", "--json"),
         *("--data", "embedded:commands", "--set", f"model.pretrained={base}"),
         *("--max-steps", str(steps), "--seq-len", "128", "--batch-size", "4"),
         *("--set", "train.global_batch=4", "--set", "eval.every=null", "--set", "eval.last=false"),
-        *("--set", "train.preview=false", "--out", str(out), *CONTENDERS[name]),
+        *("--set", "loader.workers=0", "--set", "train.preview=false"),
+        *("--out", str(out), *CONTENDERS[name]),
     ]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -16,6 +16,7 @@ from launcher.resume.find import SavedRun
 from launcher.run_folder import records
 from models.base import Context, HasBaseWeights, HasHuggingFaceFormat
 from models.catalog import FAMILIES, is_custom
+from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
 from training.storage import storage_errors
 
@@ -114,11 +115,6 @@ def hugging_face(source: Source, folder: Path) -> None:
 def adapter(source: Source, folder: Path) -> None:
     """Write a folder that peft loads. Disk access. Raises DataError, SettingsError."""
     _write_adapted(_task(source, "adapter"), source, folder, merged=False)
-
-
-def has_adapters(task: object) -> bool:
-    """Whether a checkpoint of the task has adapters only."""
-    return isinstance(task, HasBaseWeights) and task.base_folder() is not None
 
 
 def _write_adapted(task: object, source: Source, folder: Path, *, merged: bool) -> None:

@@ -261,10 +261,13 @@ class HasPictures(Protocol):
 
 @runtime_checkable
 class HasBaseWeights(Protocol):
-    """A task whose model may add trained adapters to frozen weights of a folder."""
+    """A task whose model may start from the weights of a folder, with adapters or without."""
+
+    has_adapters: bool
+    """Whether adapters are trained, and the weights of the folder are frozen."""
 
     def base_folder(self) -> Path | None:
-        """The folder with all frozen weights of the model; None: there are no adapters."""
+        """The folder with the pretrained weights of the model; None: it has none."""
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
         """Write the adapters `weights`, alone or `merged` with the frozen weights, into `folder`.

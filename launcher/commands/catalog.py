@@ -14,6 +14,7 @@ from launcher.config.options import (
     Option,
     out_option,
 )
+from launcher.resume.moved import MOVED
 from launcher.submit.options import SUBMIT
 
 COMMANDS = {
@@ -48,7 +49,7 @@ COMMANDS = {
             "verify",
             "replay the last checkpoint interval of a run and compare it bit by bit",
             "launcher.commands.verify",
-            (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], JSON),
+            (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], MOVED, JSON),
             argument="RUN",
             allowed="a run folder or a checkpoint",
         ),
@@ -84,6 +85,7 @@ COMMANDS = {
                     sentence="best, last, or the number of a step. Default: best, if the run was "
                     "evaluated, or else last.",
                 ),
+                MOVED,
                 out_option("Folder to write. Default: export-NAME in the run folder."),
                 JSON,
             ),

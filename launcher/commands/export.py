@@ -31,7 +31,7 @@ def main(command_line: CommandLine) -> int:
     if diagnostics := [*command_line.diagnostics, *_invalid_format(format_name)]:
         raise SettingsError(diagnostics)
     assert format_name is not None and command_line.argument is not None
-    run = find.find_saved(command_line.argument, "export")
+    run = find.find_saved(command_line.argument, "export", command_line.args.sets)
     path = _chosen(run, command_line.values.get("--checkpoint"))
     folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
     _check_free(folder, command_line.out)
@@ -56,6 +56,8 @@ def _export(
     from training.checkpoint.reader import open_checkpoint
 
     source = export.Source(run, open_checkpoint(path))
+    if format_name != "safetensors":
+        run.check_pretrained(source.checkpoint)
     export.check(format_name, source)
     metrics = source.metrics
     needed = source.least_bytes if format_name != "adapter" else 0

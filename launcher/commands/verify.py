@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
@@ -46,10 +47,11 @@ def main(command_line: CommandLine) -> int:
 
 def _verify(command_line: CommandLine, quiet: bool) -> VerifyResult:
     assert command_line.argument is not None
-    run = _run(command_line.argument)
+    run = _run(command_line.argument, command_line.args.sets)
     assert run.folder is not None
     affinity.limit_spinning(environment.variables())  # before torch is imported
     last, interval, notes = choose(run)
+    run.check_pretrained(last)
     settings = run.settings(last)
     assert settings is not None
     resolved = resolved_as(settings, last.manifest, command_line.args)
@@ -67,8 +69,8 @@ def _verify(command_line: CommandLine, quiet: bool) -> VerifyResult:
         return result.compare_replay(conditions, run.folder, last, finished.folder, notes)
 
 
-def _run(argument: str) -> SavedRun:
-    run = find.find_saved(argument, "verify")
+def _run(argument: str, sets: Sequence[str]) -> SavedRun:
+    run = find.find_saved(argument, "verify", sets)
     if run.folder is None or not run.checkpoints:
         message = f"'{argument}' is a checkpoint outside of its run folder"
         where = f"command line: verify {argument}"

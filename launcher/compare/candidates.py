@@ -12,6 +12,7 @@ from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
+from launcher.config.schema import model_name
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline
@@ -229,11 +230,9 @@ def _folder(
 ) -> Path:
     """The folder of the comparison: new or empty."""
     if command_line.out is None:
-        model = resolved.settings.model if resolved is not None else None
-        size = getattr(model, "size", None)
-        names = [getattr(model, "family", "model").replace(":", "-"), *([size] if size else [])]
-        name = "-".join(["compare", *names, datetime.now().strftime("%Y%m%d-%H%M%S")])
-        folder = run_folder.unused_path(name)
+        model = "model" if resolved is None else model_name(resolved.settings.model)
+        now = datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = run_folder.unused_path(f"compare-{model.replace(':', '-')}-{now}")
         diagnostics += run_folder.writing_errors(folder, "no --out was given")
         return folder
     diagnostics += run_folder.writing_errors(command_line.out, f"--out {command_line.out}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
@@ -20,7 +21,7 @@ from launcher.config.provenance import (
     Origin,
     Setting,
 )
-from launcher.config.schema import setting_infos
+from launcher.config.schema import PRETRAINED, config_of, setting_infos
 
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
@@ -277,6 +278,29 @@ def _epochs(adaptation: Adaptation) -> None:
         adaptation.replace("train.max_steps", None, f"{place} sets the length")
 
 
+def _context(adaptation: Adaptation) -> None:
+    """Samples are no longer than the context of a pretrained model; also those of the user."""
+    key, values = "data.seq_len", adaptation.values
+    context_of = getattr(config_of(adaptation.get("model.family")), "context_of", None)
+    if context_of is None or adaptation.get(PRETRAINED) is None:
+        return
+    length, folder = adaptation.get(key), Path(adaptation.get(PRETRAINED)).expanduser()
+    limit = context_of(folder)
+    if limit is None or length is None or length <= limit:
+        return
+    if adaptation.is_set(key):
+        why = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+        parts = {
+            "allowed": f"8 to {limit}, the positions of {folder / 'config.json'}",
+            "fix": errors.fix_line(key, values[key].origin, limit),
+            "severity": "warning",
+        }
+        adaptation.diagnostics.append(errors.about_value(values, key, why, **parts))
+    else:
+        adaptation.notes.append(f"{key}: {limit} instead of {length}, the context of {folder}")
+    _fill(values, key, limit, f"the context of {folder}")
+
+
 def _debug(adaptation: Adaptation) -> None:
     if not adaptation.get("train.debug"):
         return
@@ -297,4 +321,5 @@ RULES: tuple[Callable[[Adaptation], None], ...] = (
     _cache,
     _compile,
     _epochs,
+    _context,
 )

@@ -92,7 +92,7 @@ def repository_schema() -> Schema:
             "changes": changes,
             "size": size,
             "mode": _object({"sentence": sentence, **sections}) | {"required": ["sentence"]},
-            "model_file": _object({"default": block, "sizes": sizes, **inner}),
+            "model_file": _object({"default": block, "given": by_name, "sizes": sizes, **inner}),
         },
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,8 +73,8 @@ def merge_layers(
     return values, diagnostics
 
 
-def chosen_entries(args: CliArgs) -> dict[str, Entry]:
-    """The user's entries for CHOICES, each from the highest layer."""
+def chosen_entries(args: CliArgs, keys: Collection[str] = CHOICES) -> dict[str, Entry]:
+    """The user's entries for `keys`, each from the highest layer."""
     entries = [
         Entry(
             key,
@@ -83,10 +83,10 @@ def chosen_entries(args: CliArgs) -> dict[str, Entry]:
             order=(position, node.line),
         )
         for position, path, root in args.files.roots
-        for key in CHOICES
+        for key in keys
         if (node := find_node(root, key)) is not None
     ]
-    entries += [entry for entry in _typed_entries(args, {}, []) if entry.key in CHOICES]
+    entries += [entry for entry in _typed_entries(args, {}, []) if entry.key in keys]
     return {entry.key: entry for entry in entries}
 
 

@@ -48,6 +48,8 @@ class FamilyFile:
     """What each stage changes in mode staged."""
     size_stages: Mapping[tuple[str, str], Block] = field(default_factory=dict)
     """By (size, stage)."""
+    given: Mapping[str, Block] = field(default_factory=dict)
+    """By the key of a setting: what follows where the user gives it a value."""
     declared: Block | None = None
     """The defaults that a custom task's class declares, above `default`."""
 
@@ -114,6 +116,7 @@ def _family_file(path: str) -> FamilyFile:
         within["modes"],
         {key: Block(node, place) for key, node in _blocks(found, "stages").items()},
         within["stages"],
+        {key: Block(node, place) for key, node in _blocks(found, "given").items()},
     )
 
 

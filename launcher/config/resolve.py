@@ -119,6 +119,7 @@ def _shipped_layers(choice: Choice) -> list[Layer]:
         origin = Origin(FAMILY_LAYER, "no model named")
         found.append(Layer(FAMILY_LAYER, [Entry("model.size", FIRST_RUN[1], origin)]))
     found.append(_block_layer(FAMILY_LAYER, family.sizes.get(choice.size or ""), choice))
+    found += [_block_layer(FAMILY_LAYER, family.given[key], choice) for key in choice.given]
     size = choice.size or ""
     if choice.mode is not None:
         block = presets.mode(choice.mode).block
@@ -160,7 +161,7 @@ def _size_notes(choice: Choice, values: Mapping[str, Setting], machine: Machine)
     """Announce a large default size that is about to train on a CPU."""
     device = values["device"].value
     on_cpu = (machine.device if device == "auto" else device) == "cpu"
-    if not on_cpu or not choice.model_named or is_custom(choice.family):
+    if not on_cpu or not choice.model_named or choice.size is None or is_custom(choice.family):
         return
     size, smallest = values["model.size"], next(iter(config_of(choice.family).SIZES))
     if size.origin.layer == FAMILY_LAYER and size.value != smallest:

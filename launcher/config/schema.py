@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from keyword import iskeyword
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -109,10 +112,33 @@ def config_of(family: str) -> Any:
     return importlib.import_module(FAMILIES[family].config)
 
 
+PRETRAINED = "model.pretrained"
+"""The setting with the folder of a pretrained model, in the families that have one."""
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
 def model_name(model: Any) -> str:
-    """`FAMILY:SIZE` of the section `model`; a custom task may have no sizes."""
-    size = getattr(model, "size", None)
-    return model.family if size is None else f"{model.family}:{size}"
+    """`FAMILY:SIZE` or `FAMILY:FOLDER` of the section `model`; a custom task may have no sizes."""
+    size, pretrained = getattr(model, "size", None), getattr(model, "pretrained", None)
+    part = model_part(model.family, size, pretrained)
+    return model.family if part is None else f"{model.family}:{part}"
+
+
+def model_part(family: str, size: str | None, pretrained: str | None) -> str | None:
+    """The size; or the name of the folder `pretrained` as part of a file name, if it replaces it.
+
+    None: neither.
+    """
+    if pretrained is None or not replaces_size(family, pretrained):
+        return size
+    name = Path(os.path.abspath(Path(pretrained).expanduser())).name
+    return _NOT_IN_NAMES.sub("-", name).strip("-.") or "pretrained"
+
+
+def replaces_size(family: str, pretrained: str | None) -> bool:
+    """Whether the folder `pretrained` replaces the sizes of the family."""
+    size = setting_infos(family).get("model.size")
+    return pretrained is not None and size is not None and PRETRAINED in size.only_if
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engines.catalog import ENGINES
@@ -13,13 +13,20 @@ from launcher.config.custom_task import FOLDER
 from launcher.config.layers import CHOICES, chosen_entries
 from launcher.config.provenance import STAGED_MODE, CliArgs, Entry, Setting, find_node, typed_list
 from launcher.config.resumed_settings import Base
-from launcher.config.schema import config_of
+from launcher.config.schema import (
+    PRETRAINED,
+    config_of,
+    model_part,
+    replaces_size,
+    setting_infos,
+)
 from launcher.config.settings_file import Unreadable, node_value
 from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 KEY = "stages"
 FIRST_RUN = ("language", "small")
 """The family and size of a run without --model."""
+_NULL = (None, "null", "~")
 _CHANGEABLE = ("engine.name", FOLDER)
 """Choices that a resumed run takes from the new arguments."""
 
@@ -39,6 +46,13 @@ class Choice:
     """The value of `stages`."""
     profile: str | None = None
     """None: the default, which changes nothing."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The settings with a block of their own in the family's file that have a value."""
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model within its family."""
+        return model_part(self.family, self.size, self.given.get(PRETRAINED))
 
     @property
     def stage(self) -> str | None:
@@ -59,17 +73,36 @@ def choose(args: CliArgs, base: Base | None = None) -> Choice:
         before = {key: entry for key in CHOICES if (entry := base.chosen(key)) is not None}
         fixed = {key: entry for key, entry in before.items() if key not in _CHANGEABLE}
         entries = {**before, **entries, **fixed}
-    named = "model.family" in entries or "model.size" in entries
     family, diagnostics = _family(entries)
+    given = _given(args, base, family)
+    is_replaced = replaces_size(family, given.get(PRETRAINED))
+    named = "model.family" in entries or "model.size" in entries or is_replaced
     mode = _one_of(entries.get("mode"), presets.modes(), "default")
     sizes = tuple(config_of(family).SIZES)
     size = _one_of(entries.get("model.size"), sizes, None)
     if "model.size" not in entries and sizes:
         size = _default_size(family, mode, sizes, named)
+    size = None if is_replaced else size
     engine = _one_of(entries.get("engine.name"), ENGINES, None)
     profile = _one_of(entries.get("limits.profile"), presets.profiles(), None)
     stages = requested_stages(entries.get(KEY))
-    return Choice(family, size, mode, engine, named, diagnostics, stages, profile)
+    return Choice(family, size, mode, engine, named, diagnostics, stages, profile, given)
+
+
+def _given(args: CliArgs, base: Base | None, family: str) -> dict[str, Any]:
+    """The value of each setting that the user gives, and that the family's file has a block for.
+
+    A setting without effect does not count.
+    """
+    keys, infos = file_of(family).given, setting_infos(family)
+    before = {} if base is None else {key: base.chosen(key) for key in keys}
+    entries = {**before, **chosen_entries(args, keys)}
+    values = {
+        key: entry.value
+        for key in keys
+        if (entry := entries.get(key)) is not None and entry.value not in _NULL
+    }
+    return {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
 
 
 def _family(entries: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:

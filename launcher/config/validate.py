@@ -23,7 +23,7 @@ from launcher.config.provenance import (
     Setting,
     first_origin,
 )
-from launcher.config.schema import setting_infos
+from launcher.config.schema import PRETRAINED, setting_infos
 from models.base import DataError
 from training import duration
 
@@ -83,19 +83,26 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
 def _paths(values: Values) -> Iterator[Diagnostic]:
     for key in ("data.path", "data.text", "model.pretrained", "engine.ds_config"):
         path = values[key].value if key in values else None
-        if path is None or path.startswith("embedded:") or (path and Path(path).exists()):
+        if (
+            path is None
+            or path.startswith("embedded:")
+            or (path and Path(path).expanduser().exists())
+        ):
             continue
         if key == "data.text" and why_ineffective(values, key):
             continue
         if key == "data.path" and feature_checks.will_download(values, path):
             continue
         near = errors.nearest_file(path)
+        fix = near and errors.fix_line(key, values[key].origin, near)
+        if key == PRETRAINED and values[key].origin.layer == provenance.RESUMED_LAYER:
+            fix = f"--set {PRETRAINED}=DIR  if it has moved"
         yield errors.about_value(
             values,
             key,
             f"does not exist ({Path(path).expanduser().absolute()})",
             did_you_mean=near,
-            fix=near and errors.fix_line(key, values[key].origin, near),
+            fix=fix,
         )
 
 

@@ -59,11 +59,14 @@ def rule_of(key: str) -> Rule:
     return max(fitting)[1]
 
 
-def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Difference]:
+def differences(
+    before: Mapping[str, Any], resolved: Resolved, checked: Collection[str] = ()
+) -> list[Difference]:
     """The settings that differ from `before`, in the order of declaration.
 
     A setting missing in `before` counts only if the user set it; another path of the same file or
-    folder is no difference. Reads the disk.
+    folder is no difference. Those in `checked` may change: the ranks compare their new values with
+    the checkpoint. Reads the disk.
     """
     found = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
@@ -72,7 +75,8 @@ def differences(before: Mapping[str, Any], resolved: Resolved) -> list[Differenc
             continue
         old = before.get(key, leaf.default)
         if value.value != old and not paths.is_same(key, old, value.value, resolved.values):
-            found.append(Difference(key, old, value.value, _rule(key, before, resolved)))
+            rule = "free" if key in checked else _rule(key, before, resolved)
+            found.append(Difference(key, old, value.value, rule))
     return found
 
 

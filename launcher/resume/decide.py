@@ -129,7 +129,8 @@ def _resumed(
     before = base.settings
     if found.checkpoint is not None and found.checkpoint.settings is not None:
         before = dict(found.checkpoint.settings)
-    changed = compatibility.differences(before, resolved)
+    checked = () if found.checkpoint is None else found.checkpoint.checked
+    changed = compatibility.differences(before, resolved, checked)
     end = _end_of_completed(found, resolved, args.reset)
     if end is not None:  # the new length changes nothing: it needs no --reset
         changed = [one for one in changed if one.key not in compatibility.LENGTH]

@@ -6,18 +6,21 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
 from launcher.config.provenance import CliArgs, ResetPart, find_node
+from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import Node, node_value, read_settings_file
+from launcher.resume import moved
 from launcher.run_folder import records, run_folder
 from launcher.run_folder.records import InvalidRecord
 from launcher.run_folder.run_folder import json_lines
-from training.checkpoint import checksums, manifest, retention
+from models.catalog import FAMILIES
+from training.checkpoint import base_weights, checksums, manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
 from training.settings import nested
 
@@ -36,6 +39,8 @@ class SavedCheckpoint:
     step: int
     settings: Mapping[str, Any] | None
     """All settings by dotted key; None: written by an older version."""
+    checked: frozenset[str] = frozenset()
+    """Settings whose new value the ranks compare with the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,12 @@ def _latest(args: CliArgs) -> Found | None:
     choice = choose(args)
     if choice.diagnostics:
         return None
-    wanted = [choice.family, choice.size, choice.mode]
+    wanted = (choice.family, choice.model, choice.mode)
     for folder in newest(run_folder.SETTINGS):
         try:
             root = read_settings_file(folder / run_folder.SETTINGS)
-            nodes = [find_node(root, key) for key in ("model.family", "model.size", "mode")]
-            if [node and node.value for node in nodes] != wanted:
+            mode = find_node(root, "mode")
+            if (*model_of(root), mode and mode.value) != wanted:
                 continue
             found = _found(folder, None, f"{args.resume_option} {AUTO}")
         except (UnreadableRun, InvalidRecord):
@@ -134,6 +139,14 @@ def _latest(args: CliArgs) -> Found | None:
         if found.checkpoint is not None and not found.is_completed:
             return found
     return None
+
+
+def model_of(root: Node) -> tuple[object, object]:
+    """The family in settings.yaml, and the name of its model; `root` is the parsed file."""
+    keys = ("model.family", "model.size", PRETRAINED)
+    nodes = [find_node(root, key) for key in keys]
+    family, size, pretrained = (None if node is None else node_value(node) for node in nodes)
+    return family, model_part(family, size, pretrained) if family in FAMILIES else size
 
 
 def newest(file: str) -> list[Path]:
@@ -248,13 +261,15 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
     except OSError as error:
         raise read_error(checkpoint / manifest.STATE, error) from error
     try:
-        settings = json.loads(content)["facts"].get("settings")
+        facts = json.loads(content)["facts"]
+        settings = facts.get("settings")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"{checkpoint / manifest.STATE} is damaged: {error!r}"
         raise CheckpointError(message) from error
     if settings is not None and not isinstance(settings, dict):
         raise CheckpointError(f"{checkpoint / manifest.STATE} has no settings")
-    return SavedCheckpoint(step, settings)
+    checked = {PRETRAINED} if base_weights.FACT in facts else ()
+    return SavedCheckpoint(step, settings, frozenset(checked))
 
 
 def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
@@ -302,6 +317,8 @@ class SavedRun:
     """The checkpoint, if the user gave one."""
     checkpoints: Mapping[int, Path]
     """All checkpoints by step, the earliest first; some may be damaged."""
+    pretrained: str | None = None
+    """The new folder of the pretrained model; None: it has not moved."""
 
     @property
     def best(self) -> Path | None:
@@ -317,10 +334,24 @@ class SavedRun:
         """
         settings = checkpoint.facts.get("settings")
         if isinstance(settings, dict):
-            return nested(settings)
-        if self.folder is None:
+            tree = nested(settings)
+        elif self.folder is None:
             return None
-        return dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
+        else:
+            tree = dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
+        if self.pretrained is not None:
+            tree["model"] = {**tree["model"], "pretrained": self.pretrained}
+        return tree
+
+    def check_pretrained(self, checkpoint: Checkpoint) -> None:
+        """Check that the folder of the pretrained model exists; of a new one also its weights.
+
+        Reads the disk. Raises SettingsError.
+        """
+        settings = self.settings(checkpoint) or {}
+        folder = settings.get("model", {}).get("pretrained")
+        if folder is not None:
+            moved.check(folder, checkpoint, is_new=self.pretrained is not None)
 
     def restarts(self, after: int, upto: int) -> list[Restart]:
         """The resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
@@ -358,15 +389,16 @@ def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
     )
 
 
-def find_saved(word: str, command: str) -> SavedRun:
-    """What `word`, typed after `command`, names. Reads the disk.
+def find_saved(word: str, command: str, sets: Sequence[str] = ()) -> SavedRun:
+    """What `word`, typed after `command`, names; `sets` are the arguments of moved.MOVED.
 
-    Raises SettingsError where there is no run or checkpoint, none was saved, or a file of the run
-    is damaged.
+    Reads the disk. Raises SettingsError where there is no run or checkpoint, none was saved, or a
+    file of the run is damaged.
     """
+    pretrained = moved.moved_to(sets)
     where = f"the command line: {command} {word}"
     try:
-        return _find_saved(Path(word), word, command, where)
+        return replace(_find_saved(Path(word), word, command, where), pretrained=pretrained)
     except PermissionError as error:
         raise unreadable(error, where) from error
 

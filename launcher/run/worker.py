@@ -91,11 +91,11 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     built = architecture(model)
     base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
-        base.check(resumed)
+        base.check(resumed.checkpoint)
     _check_room(resolved, storage.path, model, world, only_trained=base is not None)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is None or base is not None:
+    if resumed is None or (base is not None and base.frozen):
         initial.write(engine)
     if base is not None:
         engine, facts = base.left_out(engine), {**facts, **base.facts}

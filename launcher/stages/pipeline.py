@@ -13,7 +13,7 @@ from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved, find_node
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
-from launcher.config.settings_file import node_value, read_settings_file
+from launcher.config.settings_file import read_settings_file
 from launcher.config.validate import why_ineffective
 from launcher.resume import find as resume
 from launcher.resume.find import ResumeRequest
@@ -275,17 +275,15 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
         pipeline = record.load(folder)
         if pipeline is None or list(pipeline.stages) != names:
             continue
-        if _model(pipeline) != [choice.family, choice.size]:
+        if _model(pipeline) != (choice.family, choice.model):
             continue
         if not all(map(record.is_completed, pipeline.stages.values())):
             return pipeline
     return None
 
 
-def _model(pipeline: Record) -> list[object]:
+def _model(pipeline: Record) -> tuple[object, ...]:
     try:
-        root = read_settings_file(_first(pipeline))
+        return resume.model_of(read_settings_file(_first(pipeline)))
     except SettingsError:
-        return []
-    nodes = [find_node(root, key) for key in ("model.family", "model.size")]
-    return [node and node_value(node) for node in nodes]
+        return ()

@@ -13,7 +13,7 @@ from launcher.base.diagnostics import PROGRAM
 from launcher.config import provenance, selection
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
-from launcher.config.schema import model_name, setting_infos
+from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.config.validate import why_ineffective
 from launcher.resume import find
 from launcher.run.prepare import plan_as_json, render_plan
@@ -84,7 +84,10 @@ def next_stage(resolved: Resolved, folder: Path) -> str | None:
     following = [one for one in declared if name in one.of and not one.optional]
     if not following or find.newest_step(folder) is None:
         return None
-    words = ["--model", model_name(settings.model), "--mode", STAGED_MODE]
+    model = settings.model
+    is_replaced = replaces_size(model.family, getattr(model, "pretrained", None))
+    named = model.family if is_replaced else model_name(model)
+    words = ["--model", named, "--mode", STAGED_MODE]
     words += _repeated(resolved, {one.loads for one in declared})
     words += [STAGE.flag, following[0].name, FROM.flag, str(folder)]
     return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {shlex.join(words)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -39,20 +40,39 @@ def split_groups(
         return _extend(used, share, noun, earlier)
     held = int(share * len(used) + 1e-9)  # 0.29 * 100 is 28.999999999999996
     if held == 0 or len(used) - 2 * held < 1:
-        side = "val and test" if held == 0 else "train"
-        larger = f"--set eval.share={max(0.1, np.ceil(100 / len(used)) / 100):g}, or add data"
-        raise DataError(
-            f"{side} would be empty: of {len(used)} {noun}, eval.share={share:g} puts {held} "
-            "into val and as many into test",
-            where="eval.share, data.fraction, data.path",
-            allowed="at least one group each for train, val and test",
-            fix="add data: three splits need at least 3 groups" if len(used) < 3 else larger,
-        )
+        raise _empty_split(len(used), noun, share, held)
     return {
         "val": sorted(used[:held]),
         "test": sorted(used[held : 2 * held]),
         "train": sorted(used[2 * held :]),
     }
+
+
+def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
+    """The error for `count` groups of which val, or train, would have none."""
+    given = f"{count} {noun}" if count > 1 else f"{count} group ({noun})"
+    message = f"{given}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (
+        held > 0
+    )
+    fix = f"add data: three splits need at least 3 {noun}"
+    if count > 2:
+        near = _least_share(count) if held == 0 else (100 * ((count + 1) // 2) - 1) // count / 100
+        message += f"; at {'least' if held == 0 else 'most'} {near:g}"
+        fix = f"--set eval.share={near:g}"
+    return DataError(
+        message,
+        where="eval.share, data.fraction, data.path",
+        allowed="at least one group each for train, val and test",
+        fix=fix,
+    )
+
+
+def _least_share(count: int) -> float:
+    """A share of few digits that gives at least one of `count` groups, of three or more."""
+    if count < 5:
+        return -(-100 // count) / 100
+    digit = 10.0 ** math.floor(-math.log10(count))
+    return next(float(f"{n * digit:.1g}") for n in (1, 2, 5, 10) if n * digit * count >= 1)
 
 
 def _extend(

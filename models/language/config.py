@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -40,6 +42,31 @@ SIZES = {
 }
 
 
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+)
+"""Keys of config.json with the longest sample; the last three are those of older models."""
+
+
+def context_of(folder: Path) -> int | None:
+    """The longest sample of the pretrained model in `folder`, in tokens, by its config.json.
+
+    None: there is no limit, or the file cannot be read, which loading reports. Disk access.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    found = (config.get(key) for key in _POSITIONS)
+    return next((n for n in found if isinstance(n, int) and n > 0), None)
+
+
 _ADAPTED: dict[str, Any] = {"unless": {"model.lora.rank": [None]}}
 
 
@@ -69,11 +96,24 @@ class Model(Section):
 
     family: str = "language"
     """Model family."""
-    size: str = "full"
+    size: Annotated[str, Field(json_schema_extra={"only_if": {"model.pretrained": [None]}})] = (
+        "full"
+    )
     """Model size; see `list models`."""
     pretrained: str | None = None
     """Local folder of a causal language model that transformers can load; its size and tokenizer
     replace the built-in ones."""
+    allow_missing: Annotated[
+        bool,
+        Field(
+            json_schema_extra={
+                "unless": {"model.pretrained": [None]},
+                "only_if": {"model.lora.rank": [None]},
+            }
+        ),
+    ] = False
+    """Initialize tensors at random that the files of model.pretrained lack, or have in another
+    shape; off: an error that names them."""
     lora: Lora = Lora()
     stage: Literal["whole", "text"] = "whole"
     """whole: train on data.path. text: train on data.text, which is text without labels."""
@@ -95,7 +135,7 @@ class Model(Section):
 
 
 COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
-"""What a column of CSV and JSONL may mean."""
+"""What a column of a table, or a key of JSON, may mean."""
 Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
 
@@ -103,13 +143,13 @@ class Data(Section):
     """Training text."""
 
     path: Annotated[str, Field(json_schema_extra=_WHOLE)] = "embedded:python"
-    """File or folder of text, JSONL or CSV; or embedded:python, embedded:commands."""
+    """File or folder of text, JSON, CSV or Parquet; or embedded:python, embedded:commands."""
     text: Annotated[str, Field(json_schema_extra=_TEXT)] = "embedded:python"
     """File or folder of text without labels, for stage text; or embedded:python."""
     answers: Annotated[str | None, Field(json_schema_extra=_WHOLE)] = None
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
-    """What columns of CSV and JSONL mean whose names are not known, such as "title=request"; other
+    """What columns and keys of rows mean whose names are not known, such as "title=request"; other
     meanings: context (follows the request), answer, system, messages, text, ignore."""
     control: Control = "real"
     on_bad: OnBad = "stop"

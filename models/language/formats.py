@@ -11,15 +11,22 @@ from pathlib import Path
 from models.base import DataError
 from models.common.data_files import first_files
 from models.language.readers.columns import NAMES, columns_in
-from models.language.readers.text_file import FORMATS, SUFFIXES, TextFile, file_kind
+from models.language.readers.text_file import (
+    FORMATS,
+    SUFFIXES,
+    TextFile,
+    file_kind,
+    suffix_of,
+)
 
 EMBEDDED = ("embedded:python", "embedded:commands")
-_CSV, _JSONL, _TEXT = FORMATS
+_CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS
 
 FILES_CHECKED = 300
 """Files of a folder that are checked."""
 _HEAD = 1 << 16
 """Bytes of a file that are checked."""
+_PARQUET_MAGIC = b"PAR1"
 _KEYS = "|".join(name for names in NAMES.values() for name in names)
 _FIRST_KEY = re.compile(rf'\s*\{{\s*"({_KEYS})"\s*:')
 
@@ -34,7 +41,7 @@ def recognise(path: Path) -> str | None:
     if not path.is_dir():
         return _format(path)
     files = list(islice(first_files(path), FILES_CHECKED))
-    known = (file for file in files if file.suffix.lower() in SUFFIXES)
+    known = (file for file in files if suffix_of(file) in SUFFIXES)
     found = [found_format for file in known if (found_format := _format(file))]
     return found[0] if found and 2 * len(found) >= len(files) else None
 
@@ -43,9 +50,14 @@ def _format(file: Path) -> str | None:
     if not file.is_file():
         return None
     try:
+        if file_kind(file) == "Parquet":
+            with file.open("rb") as opened:
+                return _PARQUET if opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else None
         head = next(TextFile(file).chunks(_HEAD))
     except (DataError, OSError):
         return None
+    if file_kind(file) == "JSON" and head.lstrip().startswith("["):
+        return _JSON if _is_array_of_rows(head) else None
     lines = (line for line in head.split("\n") if line.strip())
     first, is_cut = next(lines, ""), "\n" not in head.lstrip()
     if file_kind(file) == "CSV":
@@ -53,6 +65,16 @@ def _format(file: Path) -> str | None:
     if file_kind(file) == "JSONL" or first.lstrip().startswith("{"):
         return _JSONL if _has_keys(first, is_cut and file_kind(file) == "JSONL") else None
     return _TEXT if _is_prose(head) else None
+
+
+def _is_array_of_rows(head: str) -> bool:
+    """Whether the first row of a JSON array has known keys; if it is cut, its first key."""
+    rows = head[head.find("[") + 1 :].lstrip()
+    try:
+        row, _ = json.JSONDecoder().raw_decode(rows)
+    except (ValueError, RecursionError):
+        return _FIRST_KEY.match(rows) is not None
+    return _are_columns(row)
 
 
 def _has_columns(line: str) -> bool:
@@ -69,6 +91,10 @@ def _has_keys(line: str, is_cut: bool) -> bool:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return is_cut and _FIRST_KEY.match(line) is not None
+    return _are_columns(row)
+
+
+def _are_columns(row: object) -> bool:
     return isinstance(row, dict) and columns_in(list(row), {})[0].are_complete
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ _VIEWS = (
     *(_aten.t.default, _aten.view.default, _aten._unsafe_view.default),
     *(_aten.slice.Tensor, _aten.alias.default, _aten.detach.default),
 )
+_NAMED = 3
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 
 
@@ -156,42 +161,131 @@ def read_config(folder: Path) -> Any:
             fix="download the model first; models are not downloaded by name",
         )
     try:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # OSError, ValueError, KeyError, TypeError and others
         raise _not_loadable(folder, error) from None
+    if not _is_causal(config):
+        raise DataError(
+            f"model.pretrained '{folder}' is no causal language model: its model_type is "
+            f"{config.model_type}",
+            where=str(folder / "config.json"),
+            allowed=ALLOWED,
+        )
+    return config
 
 
-def load(folder: Path, smoothing: float, kernel: str) -> Pretrained:
-    """Load the model in `folder` in float32 on the CPU; see load_inner."""
-    return Pretrained(load_inner(folder), smoothing, kernel)
+def _is_causal(config: Any) -> bool:
+    """Whether a token of the model sees earlier tokens only.
+
+    transformers builds a causal model of an encoder, too, such as BERT. Its tokens see later ones
+    unless `is_decoder` is set.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    kind = type(config)
+    is_decoder = getattr(config, "is_decoder", False) or config.is_encoder_decoder
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING and (
+        kind not in MODEL_FOR_MASKED_LM_MAPPING or is_decoder
+    )
 
 
-def load_inner(folder: Path) -> Any:
-    """The model of transformers in `folder`, in float32 on the CPU.
+@dataclass(frozen=True)
+class Coverage:
+    """Which tensors of a model its files have, by name."""
 
-    Disk access; no download, no pickle, no code of the folder is run. Raises DataError.
+    missing: Sequence[str] = ()
+    wrong_shape: Sequence[str] = ()
+    """With both shapes."""
+    unexpected: Sequence[str] = ()
+    """In the files only."""
+
+    @property
+    def random(self) -> Sequence[str]:
+        """The tensors that are initialized at random."""
+        return (*self.missing, *self.wrong_shape)
+
+    def render(self) -> str:
+        """The first names of each kind, and how many more there are; empty: nothing differs."""
+        kinds = {
+            "missing": self.missing,
+            "another shape": self.wrong_shape,
+            "unexpected": self.unexpected,
+        }
+        return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds.items() if names)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage]:
+    """The model of transformers in `folder`, in float32 on the CPU, and what its files have.
+
+    With `allow_missing`, tensors that the files lack are random. Disk access; no download, no
+    pickle, no code of the folder is run. Raises DataError.
     """
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
     try:
-        inner = _read_by_name(folder, config)
-        if inner is None:
-            inner = AutoModelForCausalLM.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
-            )
+        found = _read_by_name(folder, config)
+        if found is None:
+            with _quiet():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    str(folder),
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
+            found = loaded[0], _coverage(loaded[1])
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
         raise _not_loadable(folder, error) from None
-    return inner.float()
+    inner, coverage = found
+    if coverage.random and not allow_missing:
+        raise DataError(
+            f"the weights in model.pretrained '{folder}' do not fit its config.json: "
+            f"{coverage.render()}",
+            where=str(folder / "config.json"),
+            allowed="files with all tensors of the model",
+            fix="--set model.allow_missing=true  to initialize them at random",
+        )
+    return inner.float(), coverage
 
 
-def _read_by_name(folder: Path, config: Any) -> Any:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the progress bar and the warnings of transformers; we report what is missing."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
+
+
+def _coverage(told: Mapping[str, Any]) -> Coverage:
+    """The coverage that from_pretrained tells."""
+    shapes = sorted(
+        f"{name} {list(stored)} instead of {list(own)}"
+        for name, stored, own in told["mismatched_keys"]
+    )
+    return Coverage(sorted(told["missing_keys"]), shapes, sorted(told["unexpected_keys"]))
+
+
+def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     """The model of `config`, each tensor read by an operator of its own, which can be deferred.
 
-    None if the names or shapes in the files are not those of the model: transformers must convert
-    them. Disk access.
+    None if the files lack names or shapes of the model: transformers must convert them, or tells
+    which ones. Disk access.
     """
     from transformers import AutoModelForCausalLM
 
@@ -217,7 +311,15 @@ def _read_by_name(folder: Path, config: Any) -> Any:
     for name, source in sources.items():
         assert source is not None
         source.read_into(tensors[name])
-    return inner.eval()
+    used = {source.name for source in sources.values() if source is not None}
+    used |= {*stored}  # tied weights have several names
+    ignored = getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ()
+    unexpected = [
+        name
+        for name in sorted({*found} - used)
+        if not any(re.search(pattern, name) for pattern in ignored)
+    ]
+    return inner.eval(), Coverage(unexpected=unexpected)
 
 
 def _not_loadable(folder: Path, error: Exception) -> DataError:

@@ -36,8 +36,6 @@ from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
 from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
-GROUPS = "files, documents or requests"
-
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
@@ -59,6 +57,10 @@ class LanguageTask:
         if self.pretrained is None:
             self.kv_heads = _divisor(model.kv_heads or self.size.heads, self.size.heads)
         self.lora = Lora() if self.pretrained is None else model.lora
+        self.has_adapters = self.lora.rank is not None
+        # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
+        may_lack = self.pretrained is not None and not self.has_adapters
+        self.allow_missing = model.allow_missing if may_lack else False
         self.tokenizer_name = model.tokenizer
         if self.tokenizer_name == "bpe" and self.pretrained is None:
             entries = model.vocabulary or max(512, self.size.vocabulary)
@@ -77,6 +79,7 @@ class LanguageTask:
         self.fraction, self.length = data.fraction, data.seq_len
         attention_kernels.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
+        self.coverage = ""
         self._local: Tokenizer | None = None
         self._dataset: Dataset | None = None
         self._shape: Shape | None = None
@@ -103,7 +106,8 @@ class LanguageTask:
             )
         share, seed = self.context.eval_share, self.context.seed
         groups, earlier = corpus.index.groups, self.context.earlier_splits
-        splits = split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
+        noun = "documents" if corpus.is_text else "requests"
+        splits = split_groups(groups, self.fraction, share, seed, noun, earlier)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
         chosen = assign_splits(corpus, splits)
@@ -182,7 +186,9 @@ class LanguageTask:
         return model
 
     def _pretrained(self, folder: Path) -> Pretrained:
-        model = pretrained.load(folder, self.smoothing, self.context.attention)
+        inner, coverage = pretrained.load_inner(folder, self.allow_missing)
+        self.coverage = coverage.render()
+        model = Pretrained(inner, self.smoothing, self.context.attention)
         if self.lora.rank is not None:
             lora.add_adapters(model.inner, self.lora)
         local = self._local_tokenizer()
@@ -265,7 +271,8 @@ class LanguageTask:
     def facts(self) -> Mapping[str, Any]:
         """Counts, splits, skipped data and loaded weights; see Dataset.facts."""
         loaded = {} if self.loaded is None else {"start": self.loaded}
-        return self.dataset.facts() | loaded
+        coverage = {"pretrained": self.coverage} if self.coverage else {}
+        return self.dataset.facts() | loaded | coverage
 
     def pictures(self) -> Sequence[Picture]:
         """Pictures of a few training rows and of text lengths."""
@@ -289,8 +296,8 @@ class LanguageTask:
         hugging_face.write_tokenizer(folder, tokenizer, length)
 
     def base_folder(self) -> Path | None:
-        """The folder of the pretrained model, if adapters are trained."""
-        return None if self.lora.rank is None else self.pretrained
+        """The folder of the pretrained model."""
+        return self.pretrained
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
         """Write adapters for peft, or the merged model and the tokenizer for transformers.
@@ -298,7 +305,7 @@ class LanguageTask:
         Disk access. Raises DataError.
         """
         assert self.pretrained is not None
-        inner = pretrained.load_inner(self.pretrained)
+        inner, _ = pretrained.load_inner(self.pretrained)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
         lora.write(inner, self.lora, named, folder, merged=merged)
         if merged:

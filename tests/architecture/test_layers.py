@@ -35,7 +35,7 @@ THEIRS = {
             "transformers",
             "peft",
         ),
-        *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
+        *("PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
     },
     "training": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "safetensors", "wandb", "tensorboard")

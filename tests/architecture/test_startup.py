@@ -8,7 +8,7 @@ from scripts.source import Tree
 
 HEAVY = {
     *("torch", "deepspeed", "fairscale", "wandb", "transformers", "tokenizers", "numpy"),
-    *("PIL", "cv2", "h5py", "mne", "openpyxl", "sacrebleu", "scipy", "zss"),
+    *("PIL", "cv2", "h5py", "mne", "openpyxl", "pyarrow", "sacrebleu", "scipy", "zss"),
 }
 LIGHT = ("launcher.__main__", "engines.catalog", "models.catalog")
 """Entry points; settings, configs, commands and slurm are added to them."""

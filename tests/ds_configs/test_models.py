@@ -66,8 +66,9 @@ def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     stages = {stage.name for stage in stages_of(family)}
     assert set(found.stages) == stages
     assert {stage for _, stage in found.size_stages} <= stages
-    blocks = [found.default, *found.sizes.values(), *found.modes.values(), *found.stages.values()]
-    for block in [*blocks, *found.size_modes.values(), *found.size_stages.values()]:
+    blocks = [found.default, *found.given.values(), *found.sizes.values(), *found.modes.values()]
+    blocks += [*found.stages.values(), *found.size_modes.values(), *found.size_stages.values()]
+    for block in blocks:
         assert {key for key, _ in flatten(block.settings, sections(family))} <= set(
             setting_infos(family)
         )

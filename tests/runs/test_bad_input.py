@@ -11,6 +11,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.run import failures
 from tests.launcher.given import set_torchrun
+from tests.models.language.test_pretrained import CONFIGS, save
 from tests.runs.conftest import REQUESTS
 
 
@@ -140,7 +141,9 @@ BAD_DATA = {
         {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
     ),
     "too little to hold out": Bad(
-        "--data mine.txt", ("error: val and test would be empty",), {"mine.txt": "a word\n"}
+        "--data mine.txt",
+        ("error: 1 group (documents): eval.share=0.1 gives 0 for val",),
+        {"mine.txt": "a word\n"},
     ),
     "shorter than one batch": Bad(
         "--data mine.jsonl --set train.global_batch=100",
@@ -174,6 +177,20 @@ def test_invalid_data_is_reported_and_nothing_stays(program, name, monkeypatch, 
         assert line in stderr
     assert "Traceback" not in stderr
     assert program.files() == before
+
+
+def test_a_pretrained_model_without_its_weights_is_refused(program, monkeypatch, capsys):
+    folder = save(program.folder / "model", CONFIGS["llama"]())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    before = program.files()
+    monkeypatch.chdir(program.folder)
+    arguments = ["--data", "embedded:commands", "--set", "model.pretrained=model", "--nproc", "1"]
+    assert main(arguments) == 2
+    stderr = capsys.readouterr().err
+    assert "do not fit its config.json: missing: model.layers.3." in stderr
+    assert "LOAD REPORT" not in stderr
+    assert "Traceback" not in stderr and program.files() == before
 
 
 @pytest.mark.slow

@@ -71,6 +71,39 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, given):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("adapters", [True, False])
+def test_a_pretrained_folder_may_move(program, given, adapters):
+    if not adapters:
+        given = [word for word in given if "lora" not in word]
+        del given[given.index("model.pretrained=base") + 1]
+    assert program(*given, "--out", "run").returncode == 0
+    (program.folder / "base").rename(program.folder / "moved")
+    moved = ("--set", "model.pretrained=moved")
+    resume = ("resume", "run/checkpoints/step-00000003", "--out")
+    for command in (("verify", "run"), ("export", "run", "--format", "hf"), (*resume, "again")):
+        done = program(*command)
+        assert done.returncode == 2, command
+        assert "fix           --set model.pretrained=DIR  if it has moved" in done.stderr
+        done = program(*command, *moved)
+        assert done.returncode == 0, done.stderr
+    assert "model.pretrained base → moved" in done.stdout
+    assert "model.pretrained: moved" not in (program.folder / "run/settings.yaml").read_text()
+    expected, found = last(program, "run"), last(program, "again")
+    for name in expected.shapes:
+        assert torch.equal(expected.tensor("weight", name), found.tensor("weight", name))
+
+    weights = program.folder / "moved/model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: value + 1 for name, value in tensors.items()}, weights, {"format": "pt"})
+    for command in ((*resume, "third"), ("verify", "run")):
+        before = program.files()
+        done = program(*command, *moved)
+        assert done.returncode == 2, done.stdout
+        assert "are not those that the checkpoint of step" in done.stderr
+        assert "Traceback" not in done.stderr and program.files() == before
+
+
+@pytest.mark.slow
 def test_a_full_fine_tune_has_no_adapter_to_export(program, given):
     all_weights = [word for word in given if "lora" not in word]
     at = all_weights.index("--set", all_weights.index("model.pretrained=base"))

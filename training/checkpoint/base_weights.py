@@ -1,4 +1,4 @@
-"""Frozen weights from a folder: checkpoints name them by their checksum instead of having them."""
+"""The weights of a folder that a run started from: checkpoints have their checksum."""
 
 from __future__ import annotations
 
@@ -15,64 +15,73 @@ if TYPE_CHECKING:
 
     from engines.base import Engine, State, World
     from models.base import Task
-    from training.checkpoint.resume_point import ResumePoint
+    from training.checkpoint.reader import Checkpoint
 
 _CHUNK_BYTES = 1 << 24
-_FACT = "base"
+FACT = "base"
+"""The fact of a checkpoint with the folder and its checksum."""
 
 
 @dataclass(frozen=True)
 class BaseWeights:
-    """The frozen parameters of a model, which its task reads from `folder`."""
+    """The pretrained weights of a model, which its task reads from `folder`."""
 
     folder: Path
-    names: frozenset[str]
+    frozen: frozenset[str]
+    """The parameters that checkpoints lack; empty: all are trained, and checkpoints have them."""
     sha256: str
     """Of the names and contents of the folder's safetensors files."""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What a checkpoint keeps in place of the weights."""
-        return {_FACT: {"folder": str(self.folder.absolute()), "sha256": self.sha256}}
+        """What a checkpoint keeps of the folder."""
+        return {FACT: {"folder": str(self.folder.absolute()), "sha256": self.sha256}}
 
-    def check(self, point: ResumePoint) -> None:
-        """Raise DataError if the checkpoint was trained on other weights."""
-        known = point.fact(_FACT)
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Raise DataError if the run of the checkpoint started from other weights."""
+        known = checkpoint.facts.get(FACT)
         if known is not None and known["sha256"] != self.sha256:
             raise DataError(
                 f"the weights in '{self.folder}' are not those that the checkpoint of step "
-                f"{point.step} was trained on: their sha256 is {self.sha256}",
-                where=f"model.pretrained, and {point.checkpoint.folder}",
+                f"{checkpoint.manifest.step} was trained on: their sha256 is {self.sha256}",
+                where=f"model.pretrained, and {checkpoint.folder}",
                 allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
                 fix="--set model.pretrained=FOLDER  with those weights",
             )
 
     def left_out(self, engine: Engine) -> Engine:
-        """`engine` with a state that lacks these weights."""
-        return cast("Engine", _WithoutBase(engine, self.names))
+        """`engine` with a state that lacks the frozen weights."""
+        return cast("Engine", _WithoutBase(engine, self.frozen)) if self.frozen else engine
 
 
 def find(task: Task, model: Module, world: World) -> BaseWeights | None:
-    """The base weights of `model`; None: checkpoints have all. Collective; rank 0 reads the disk.
+    """The base weights of `model`; None: it has none. Collective; rank 0 reads the disk.
 
     Reads each byte once, about a gigabyte per second.
     """
     folder = task.base_folder() if isinstance(task, HasBaseWeights) else None
     if folder is None:
         return None
-    digest = world.broadcast(_digest(folder).encode() if world.rank == 0 else None)
+    sha256 = world.broadcast(digest(folder).encode() if world.rank == 0 else None)
     frozen = (name for name, p in model.named_parameters() if not p.requires_grad)
-    return BaseWeights(folder, frozenset(frozen), digest.decode())
+    names = frozenset(frozen if has_adapters(task) else ())
+    return BaseWeights(folder, names, sha256.decode())
 
 
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
+def has_adapters(task: object) -> bool:
+    """Whether a checkpoint of the task has adapters only."""
+    return isinstance(task, HasBaseWeights) and task.has_adapters
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of the folder's safetensors files. Disk access."""
+    found = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.name.encode())
+        found.update(path.name.encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()
+                found.update(chunk)
+    return found.hexdigest()
 
 
 class _WithoutBase:

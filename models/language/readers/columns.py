@@ -91,10 +91,12 @@ class RowReader:
             self._columns[key] = columns
         return self._columns[key]
 
-    def records(self, row: Mapping[str, Any], line: int) -> Iterator[Record]:
+    def records(
+        self, row: Mapping[str, Any], line: int, number: int | None = None
+    ) -> Iterator[Record]:
         """The record of a row, a long text in parts; none, and a bad record, if it is invalid.
 
-        Raises DataError if one of its columns is not read.
+        `number` tells rows of one line apart. Raises DataError if one of its columns is not read.
         """
         where = f"{self._file}:{line}"
         try:
@@ -109,7 +111,8 @@ class RowReader:
         elif columns.text:
             text = row[columns.text]
             if not (problem := _problem("text", text)):
-                yield from (Document(f"{self._file}#{line:09}", part) for part in split_text(text))
+                group = f"{self._file}#{line if number is None else number:09}"
+                yield from (Document(group, part) for part in split_text(text))
                 return
         else:
             assert columns.request and columns.answer
@@ -165,10 +168,27 @@ def _turns(messages: Any) -> tuple[tuple[Turn, ...], str | None]:
             near = get_close_matches(str(role).lower(), _ROLES, n=1)
             hint = f"; did you mean {near[0]}" if near else f"; allowed: {', '.join(_ROLES)}"
             return (), f"message {number}: unknown role {role!r}{hint}"
+        content, problem = _joined(content)
+        if problem:
+            return (), f"message {number}: {problem}"
         if not isinstance(content, str) or (role == "assistant" and not content.strip()):
             return (), f"message {number}: content is empty or not text"
         turns.append(Turn(role, content))
     return tuple(turns), None
+
+
+def _joined(content: Any) -> tuple[Any, str | None]:
+    """The texts of a list of parts, by line; and what is wrong with it. Other content as it is."""
+    if not isinstance(content, list):
+        return content, None
+    texts = []
+    for number, part in enumerate(content, start=1):
+        fields = part if isinstance(part, dict) else {}
+        kind, text = fields.get("type", type(part).__name__), fields.get("text")
+        if kind != "text" or not isinstance(text, str):
+            return None, f"part {number} of its content is {kind}, and only text is read"
+        texts.append(text)
+    return "\n".join(texts), None
 
 
 class _Incomplete(DataError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,18 +17,26 @@ from models.common.data_files import BadRecords, OnBad, unknown_format, unreadab
 from models.language.readers import plain_text
 from models.language.readers.index import Index, Scan, exchanges_in
 from models.language.readers.json_and_csv import read_csv, read_json_lines, read_parallel
+from models.language.readers.json_array import has_rows, read_json
+from models.language.readers.parquet import read_parquet
 from models.language.readers.records import Conversation, Document, Exchange, Record
 from models.language.readers.text_file import (
-    CSV,
     FORMATS,
-    JSONL,
     SUFFIXES,
+    Kind,
     TextFile,
     file_kind,
     find_files,
     has_byte_order_mark,
+    suffix_of,
 )
 
+_READERS: Mapping[Kind, Callable[..., Iterator[Record]]] = {
+    "CSV": read_csv,
+    "JSONL": read_json_lines,
+    "JSON": read_json,
+    "Parquet": read_parquet,
+}
 NO_COLUMNS: Mapping[str, str] = {}
 
 
@@ -70,7 +78,7 @@ class FileSource:
         self.name, self._path, self._answers = str(path), path, answers
         self._columns = columns
         if answers is None:
-            self._files, self.ignored = find_files(path)
+            self._files, self.ignored = find_files(path, has_rows)
             if self._files == [path] and _is_binary(path):
                 raise unknown_format(path, FORMATS)
         else:
@@ -93,12 +101,10 @@ class FileSource:
         if self._answers is not None:
             return read_parallel(self._path, self._answers, bad_records)
         file, name = TextFile(self._files[part]), self.part_name(part)
-        first, suffix = file.first_line(), file.path.suffix.lower()
-        if suffix in JSONL:
-            return read_json_lines(file, name, self._columns, bad_records)
-        if suffix in CSV:
-            return read_csv(file, name, self._columns, bad_records)
-        if plain_text.is_dialogue(first):
+        kind = file_kind(file.path)
+        if kind != "text":
+            return _READERS[kind](file, name, self._columns, bad_records)
+        if plain_text.is_dialogue(file.first_line()):
             return plain_text.read_conversations(file, name, bad_records)
         if self._in_folder:
             return plain_text.read_whole(file, name)
@@ -139,10 +145,10 @@ def _two_files(path: Path, answers: Path) -> list[Path]:
 
 def _is_binary(file: Path) -> bool:
     """Whether a file without a known suffix starts with bytes that are not text."""
-    if file.suffix.lower() in SUFFIXES:
+    if suffix_of(file) in SUFFIXES:
         return False
     try:
-        with file.open("rb") as opened:
+        with TextFile(file).open() as opened:
             head = opened.read(4096)
     except OSError as error:
         raise unreadable_file(file, error) from None
@@ -170,7 +176,7 @@ class RecordSource:
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
 
-VERSION = 2
+VERSION = 3
 """Cache version; increase it when the same files give another index or other tokens."""
 
 

@@ -24,6 +24,7 @@ def read_csv(
     `declared`: see columns_in. Raises DataError for a header whose columns are not all read.
     Source: RFC 4180.
     """
+    file.first_line()  # raises DataError if the file is empty
     # Not strict: after an error in the middle of a row the reader would resume inside it.
     rows = csv.reader(_with_line_ends(file.lines()))
     reader = RowReader(name, declared, bad_records)
@@ -91,6 +92,7 @@ def read_json_lines(
 
     `declared`: see columns_in. Raises DataError for a row whose columns are not all read.
     """
+    file.first_line()  # raises DataError if the file is empty
     reader = RowReader(name, declared, bad_records)
     for line, raw in enumerate(file.lines(), start=1):
         if raw.strip() and (row := _object(raw, f"{name}:{line}", bad_records)) is not None:
@@ -101,16 +103,26 @@ def _object(raw: str, where: str, bad_records: BadRecords) -> dict[str, Any] | N
     """Parse the object of a line; None and a reported row if it is invalid."""
     try:
         row = json.loads(raw)
-        if "\\u" in raw:
-            json.dumps(row, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         bad_records.add(where, f"not JSON: {error.msg} at column {error.colno}")
-    except UnicodeEncodeError:
-        bad_records.add(where, "half of a surrogate pair (\\ud800 to \\udfff) is not a character")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
         bad_records.add(where, f"not JSON: {error}")
     else:
-        if isinstance(row, dict):
-            return row
-        bad_records.add(where, f"{type(row).__name__}, not an object")
+        return checked_object(row, raw, where, bad_records)
+    return None
+
+
+def checked_object(
+    row: object, raw: str, where: str, bad_records: BadRecords
+) -> dict[str, Any] | None:
+    """`row`, parsed from `raw`; None and a reported row if it is no object, or not text."""
+    try:
+        if "\\u" in raw:
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        bad_records.add(where, "half of a surrogate pair (\\ud800 to \\udfff) is not a character")
+        return None
+    if isinstance(row, dict):
+        return row
+    bad_records.add(where, f"{type(row).__name__}, not an object")
     return None

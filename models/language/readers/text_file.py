@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+import gzip
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from io import IncrementalNewlineDecoder
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, cast
 
 from models.base import DataError
 from models.common import data_files
@@ -19,32 +21,47 @@ TEXT = frozenset({
 })  # fmt: skip
 JSONL = frozenset({".jsonl", ".ndjson"})
 CSV = frozenset({".csv"})
-SUFFIXES = TEXT | JSONL | CSV
+JSON, PARQUET, GZIP = ".json", ".parquet", ".gz"
+SUFFIXES = TEXT | JSONL | CSV | {JSON, PARQUET}
 FORMATS = (
     "CSV with columns for a request and an answer, or with text",
     "JSONL with keys for a request and an answer, with messages, or with text",
+    "a JSON array of such objects",
+    "Parquet with such columns",
     "plain text, documentation and source code",
 )
 """Formats of the family, as `list` and error messages name them."""
+Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
 
 
-def file_kind(file: Path) -> str:
-    """Kind of a file by its suffix: CSV, JSONL or text."""
-    suffix = file.suffix.lower()
-    return "CSV" if suffix in CSV else "JSONL" if suffix in JSONL else "text"
+def suffix_of(file: Path) -> str:
+    """The suffix in lower case, without that of gzip."""
+    return Path(file.name.lower().removesuffix(GZIP)).suffix
 
 
-def find_files(path: Path) -> tuple[list[Path], int]:
+def file_kind(file: Path) -> Kind:
+    """Kind of a file by its suffix."""
+    suffix = suffix_of(file)
+    if suffix in CSV:
+        return "CSV"
+    if suffix in JSONL:
+        return "JSONL"
+    return "JSON" if suffix == JSON else "Parquet" if suffix == PARQUET else "text"
+
+
+def find_files(path: Path, has_rows: Callable[[TextFile], bool]) -> tuple[list[Path], int]:
     """Files to read under `path`, sorted, and the number of ignored files.
 
     A single file may have any suffix; a folder gives its visible files of a known suffix at any
-    depth. Raises DataError if there is none or a folder is not readable.
+    depth, except JSON files for which `has_rows` is False. Raises DataError if there is none or a
+    folder is not readable.
     """
-    allowed = "a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+    allowed = "a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
     if not data_files.existing_path(str(path), allowed).is_dir():
         return [path], 0
     files = data_files.files(path)
-    chosen = [file for file in files if file.suffix.lower() in SUFFIXES]
+    known = [file for file in files if suffix_of(file) in SUFFIXES]
+    chosen = [file for file in known if file_kind(file) != "JSON" or has_rows(TextFile(file))]
     if not chosen:
         raise DataError(
             f"data.path '{path}' has no file with a known suffix ({len(files)} other files)",
@@ -75,6 +92,8 @@ def has_byte_order_mark(head: bytes) -> bool:
 class TextFile:
     """Text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; line ends become `\\n`.
 
+    A name that ends in .gz is decompressed.
+
     Holds one line in memory. Every method reads from disk and raises DataError if the file cannot
     be opened or is not text; all but `chunks` and `lines` also if it is empty.
     """
@@ -85,10 +104,18 @@ class TextFile:
     def chunks(self, size: int = CHUNK) -> Iterator[str]:
         """The text in chunks of about `size` bytes."""
         try:
-            with self.path.open("rb") as file:
+            with self.open() as file:
                 yield from _decoded(file, self.path, size)
         except OSError as error:
             raise unreadable_file(self.path, error) from None
+        except (EOFError, zlib.error) as error:
+            raise unreadable_file(self.path, OSError(f"damaged gzip data: {error}")) from None
+
+    def open(self) -> BinaryIO:
+        """The bytes of the text, decompressed. Raises OSError."""
+        if self.path.name.lower().endswith(GZIP):
+            return cast(BinaryIO, gzip.open(self.path, "rb"))
+        return self.path.open("rb")
 
     def lines(self) -> Iterator[str]:
         """Lines without line ends; a final line end gives an empty line, as in str.split."""

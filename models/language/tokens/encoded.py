@@ -197,7 +197,11 @@ def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
         if isinstance(record, Document):
             found.append((number, tokenizer.encode(record.text), len(record.text.encode())))
         else:
-            prompt, answer = prompt_and_answer(record.before, record.answer, tokenizer)
+            try:
+                prompt, answer = prompt_and_answer(record.before, record.answer, tokenizer)
+            except DataError as error:
+                error.where += f" ({record.where})"
+                raise
             found.append((2 * number, prompt, 0))
             found.append((2 * number + 1, answer, len(record.answer.encode())))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from models.language.readers.records import Turn
 from models.language.tokens import bpe
 from models.language.tokens.tokenizer import Tokenizer
 
+_CONFIG = "tokenizer_config.json"
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+"""Files of a chat template; without them it is in the configuration."""
 _LARGEST = 64 * 2**20
 """Maximum bytes of a tokenizer file; larger files hold weights."""
 
@@ -43,7 +46,7 @@ class ExternalTokenizer:
         if inner.eos_token_id is None:
             raise DataError(
                 f"the tokenizer in '{folder}' has no end-of-text token",
-                where=str(folder / "tokenizer_config.json"),
+                where=str(folder / _CONFIG),
                 allowed="an eos_token",
             )
         self.inner, self.name, self.folder = inner, folder.name, folder
@@ -72,17 +75,33 @@ class ExternalTokenizer:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
     def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
-        """The conversation in the folder's chat template; None if it has no template."""
+        """The conversation in the folder's chat template; None if it has no template.
+
+        Raises DataError if the template fails.
+        """
         if not self.inner.chat_template:
             return None
         turns = [{"role": t.role, "content": t.text} for t in before]
-        prompt = self.inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        whole = self.inner.apply_chat_template(
-            [*turns, {"role": "assistant", "content": answer}], tokenize=False
-        )
+        render = partial(self.inner.apply_chat_template, tokenize=False)
+        try:
+            prompt = render(turns, add_generation_prompt=True)
+            whole = render([*turns, {"role": "assistant", "content": answer}])
+        except Exception as error:  # TemplateError, TypeError and others: a template is a program
+            raise self._template_error(error, before) from None
         if not whole.startswith(prompt):
             return prompt, answer
         return prompt, whole[len(prompt) :].rstrip()
+
+    def _template_error(self, error: Exception, before: Sequence[Turn]) -> DataError:
+        stored = [name for name in _TEMPLATES if (self.folder / name).is_file()]
+        line = f"line {error.lineno}: " if hasattr(error, "lineno") else ""
+        problem = str(error).strip().splitlines() or [type(error).__name__]
+        roles = ", ".join(turn.role for turn in before)
+        return DataError(
+            f"the chat template fails: {line}{problem[0]}",
+            where=f"{self.folder / (stored or [_CONFIG])[0]}, for a conversation of {roles}",
+            allowed="a template that renders the conversations of data.path",
+        )
 
 
 def load(path: Path) -> Tokenizer:

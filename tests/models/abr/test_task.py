@@ -216,7 +216,7 @@ def test_the_only_recording_is_split_by_level_and_the_facts_name_it(make_task, s
 
 
 def test_the_only_recording_cannot_be_split_by_patient(make_task, series):
-    with pytest.raises(DataError, match="of 1 patients or files"):
+    with pytest.raises(DataError, match=r"^1 group \(patients or files\): eval"):
         make_task(path=str(series()), split="patient").setup()
 
 

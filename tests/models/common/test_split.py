@@ -35,31 +35,54 @@ def test_a_share_that_binary_fractions_cannot_hold_counts_as_written():
     assert len(split_groups(GROUPS, 1.0, 0.29, seed=0, noun=NOUN)["val"]) == 29
 
 
-def test_an_empty_validation_split_is_an_error_with_its_counts():
+def error_of(count, share):
     with pytest.raises(DataError) as error:
-        split_groups(GROUPS[:8], 1.0, 0.1, seed=0, noun=NOUN)
-    assert str(error.value) == (
-        "val and test would be empty: of 8 files, documents or requests, eval.share=0.1 puts 0 "
-        "into val and as many into test\n"
+        split_groups(GROUPS[:count], 1.0, share, seed=0, noun="documents")
+    return error.value
+
+
+def test_an_empty_validation_split_is_an_error_with_the_line_to_type():
+    assert str(error_of(41, 0.02)) == (
+        "41 documents: eval.share=0.02 gives 0 for val; at least 0.05\n"
         "  where         eval.share, data.fraction, data.path\n"
         "  allowed       at least one group each for train, val and test\n"
-        "  fix           --set eval.share=0.13, or add data"
+        "  fix           --set eval.share=0.05"
     )
-    assert split_groups(GROUPS[:8], 1.0, 0.13, seed=0, noun=NOUN)["val"]
 
 
 @pytest.mark.parametrize(
-    ("groups", "share", "message"),
+    ("count", "share", "message"),
     [
-        (2, 0.5, "train would be empty: of 2 files"),
-        (10, 0.5, "train would be empty: of 10 files"),
-        (1, 0.1, "val and test would be empty: of 1 files"),
+        (99, 0.001, "99 documents: eval.share=0.001 gives 0 for val; at least 0.02"),
+        (8, 0.1, "8 documents: eval.share=0.1 gives 0 for val; at least 0.2"),
+        (4, 0.2, "4 documents: eval.share=0.2 gives 0 for val; at least 0.25"),
+        (3, 0.1, "3 documents: eval.share=0.1 gives 0 for val; at least 0.34"),
+        (10, 0.5, "10 documents: eval.share=0.5 gives 5 for val and 0 for train; at most 0.49"),
+        (3, 0.9, "3 documents: eval.share=0.9 gives 2 for val and 0 for train; at most 0.66"),
     ],
 )
-def test_each_empty_split_is_named(groups, share, message):
-    with pytest.raises(DataError) as error:
-        split_groups(GROUPS[:groups], 1.0, share, seed=0, noun=NOUN)
-    assert message in str(error.value)
+def test_the_proposed_share_gives_every_split_a_group(count, share, message):
+    error = error_of(count, share)
+    assert error.message == message
+    proposed = float(error.fix.removeprefix("--set eval.share="))
+    splits = split_groups(GROUPS[:count], 1.0, proposed, seed=0, noun="documents")
+    assert all(splits.values())
+
+
+@pytest.mark.parametrize(("count", "what"), [(2, "2 documents"), (1, "1 group (documents)")])
+def test_less_than_three_groups_have_no_share_that_fits(count, what):
+    error = error_of(count, 0.1)
+    assert error.message == f"{what}: eval.share=0.1 gives 0 for val"
+    assert error.fix == "add data: three splits need at least 3 documents"
+
+
+def test_every_proposed_share_fits():
+    for count in (*range(3, 100), 100, 101, 999, 1000, 10_000, 20_001):
+        for share in (1e-6, 0.99):
+            with pytest.raises(DataError) as error:
+                split_groups(range(count), 1.0, share, seed=0, noun="documents")
+            proposed = float(error.value.fix.removeprefix("--set eval.share="))
+            assert all(split_groups(range(count), 1.0, proposed, seed=0, noun="x").values())
 
 
 def test_a_run_folder_saves_the_split_and_refuses_another(tmp_path):

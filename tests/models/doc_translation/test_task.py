@@ -85,7 +85,7 @@ def test_a_split_without_pages_is_an_error(make_task, dota):
 
 def test_too_few_documents_are_an_error(make_task, pairs):
     rows = [{"id": f"a{i}-1", "en": f"x {i}", "zh": "y"} for i in range(2)]
-    with pytest.raises(DataError, match="of 2 documents"):
+    with pytest.raises(DataError, match=r"^2 documents: eval"):
         make_task(path=pairs(rows)).setup()
 
 

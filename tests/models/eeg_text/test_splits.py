@@ -58,9 +58,11 @@ def test_the_split_is_saved_in_the_run_folder_with_its_readers(tmp_path):
 
 
 def test_too_few_sentences_or_readers_are_an_error():
-    with pytest.raises(DataError, match="of 2 sentences"):
+    with pytest.raises(
+        DataError, match=r"^2 sentences or blocks of recordings: eval.share=0.2 gives 0 for val"
+    ):
         split_items(items()[:2], "sentence", 1.0, 0.2, 0)
-    with pytest.raises(DataError, match="of 1 readers"):
+    with pytest.raises(DataError, match=r"^1 group \(readers\): eval.share=0.2 gives 0"):
         split_items(items()[:30], "subject+sentence", 1.0, 0.2, 0)
 
 

@@ -79,5 +79,5 @@ def test_too_few_windows_are_an_error():
         "  allowed       at least one window each for train, val and test, and one between them\n"
         "  fix           add recordings, or use shorter windows or a smaller eval.share"
     )
-    with pytest.raises(DataError, match="of 3 recordings"):
+    with pytest.raises(DataError, match=r"3 recordings: eval.share=0.2 gives 0 for val"):
         split_recordings([recording(f"r{i}") for i in range(3)], 1.0, 0.2, seed=0)

@@ -1,6 +1,7 @@
 """Reading of corpora, and the exact messages for invalid data."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -177,7 +178,7 @@ def test_a_missing_path_is_an_error(tmp_path):
     assert error_text(tmp_path / "none.txt") == (
         "data.path 'DATA' does not exist\n"
         "  where         looked for DATA\n"
-        "  allowed       a file or folder of text, JSONL or CSV; embedded:python, embedded:commands"
+        "  allowed       a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
     )
 
 
@@ -340,6 +341,57 @@ def test_conversations_of_sharegpt_are_read_with_their_system_prompt(tmp_path):
         ("assistant", "b"),
         ("tool", "c"),
     ]
+
+
+def test_content_may_be_a_list_of_texts(tmp_path):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts[:1]}]
+    [found] = exchanges(read(write(tmp_path / "a.jsonl", json.dumps({"messages": messages}))))
+    assert [turn.text for turn in found.before] == ["a\nb"] and found.answer == "a"
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ({"type": "image_url", "image_url": {"url": "x"}}, "image_url"),
+        ({"type": "text"}, "text"),
+        ("a", "str"),
+        ({"text": "a"}, "dict"),
+    ],
+)
+def test_a_part_that_is_no_text_is_reported_with_file_and_line(tmp_path, part, kind):
+    content = [{"type": "text", "text": "a"}, part]
+    row = {"messages": [{"role": "user", "content": content}]}
+    path = write(tmp_path / "a.jsonl", "\n" + json.dumps(row))
+    why = f"message 1: part 2 of its content is {kind}, and only text is read"
+    assert f"a.jsonl:2: {why}" in error_text(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"prompt": "a", "response": "b"}\n'),
+        ("a.CSV", "prompt,response\na,b\n"),
+        ("a.json", '[{"prompt": "a", "response": "b"}]'),
+        ("a.txt", "User: a\nAssistant: b\n"),
+    ],
+)
+def test_compressed_files_give_the_same_records(tmp_path, name, content):
+    expected = read(write(tmp_path / name, content))
+    (tmp_path / "folder").mkdir()
+    path = write(tmp_path / "folder" / f"{name}.gz", gzip.compress(content.encode()))
+    write(tmp_path / "folder" / "b.tar.gz", gzip.compress(b"ignored"))
+    for place in (path, tmp_path / "folder"):
+        assert pairs(read(place)) == pairs(expected) == [("a", "b")]
+    assert read(path).source.format == read(tmp_path / name).source.format
+
+
+def test_damaged_compressed_files_are_errors(tmp_path):
+    raw = gzip.compress(b"some text\n" * 9)
+    flipped = raw[:20] + bytes([raw[20] ^ 255]) + raw[21:]
+    for content in (raw[:-12], flipped, b"plain text"):
+        message = error_text(write(tmp_path / "a.txt.gz", content))
+        assert message.startswith("'DATA' cannot be read: ")
 
 
 def test_a_table_of_texts_is_documents(tmp_path):

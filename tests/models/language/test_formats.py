@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from models.base import DataError
 from models.language.formats import FILES_CHECKED, FORMATS, recognise
 from models.language.readers.corpus import read_corpus
 
-CSV, JSONL, TEXT = FORMATS
+CSV, JSONL, JSON, PARQUET, TEXT = FORMATS
 
 
 def line(**row):
@@ -30,6 +31,15 @@ def line(**row):
         ("a.jsonl", line(id="1", en="long " * 100_000), None),
         ("a.jsonl", "[1]\n", None),
         ("a.json", line(train=["a"]), None),
+        ("a.json", line(prompt="a", response="b"), JSONL),
+        ("a.json", '\n[ {"prompt": "a",\n "response": "b"}, ', JSON),
+        ("a.json", '[{"text": "' + "long " * 100_000, JSON),
+        ("a.json", '[{"train": "a"}]', None),
+        ("a.json", "[]", None),
+        ("a.parquet", b"PAR1...", PARQUET),
+        ("a.parquet", b"", None),
+        ("a.jsonl.gz", gzip.compress(line(text="x").encode(), mtime=0), JSONL),
+        ("a.csv.gz", b"prompt,response\n", None),
         ("a.txt", "some prose\n", TEXT),
         ("a.md", "日本語の文章", TEXT),
         ("a.nl", "list all files\n", TEXT),
@@ -89,5 +99,5 @@ def test_binary_data_is_reported_with_all_formats(tmp_path):
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
         "'FOLDER/a.h5' has an unknown format\n"
         "  where         data.path\n"
-        f"  allowed       {CSV}; {JSONL}; {TEXT}"
+        f"  allowed       {CSV}; {JSONL}; {JSON}; {PARQUET}; {TEXT}"
     )

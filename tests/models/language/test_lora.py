@@ -95,7 +95,7 @@ def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):
     task = make_task(path=tmp_path / "text.txt", pretrained=str(folder), seq_len=32)
     task.setup()
     assert all(parameter.requires_grad for parameter in task.build().parameters())
-    assert task.base_folder() is None
+    assert not task.has_adapters and task.base_folder() is not None
 
 
 def test_adapters_start_from_those_of_another_run(make, folder, tmp_path, make_task):

@@ -93,7 +93,7 @@ def test_a_base_model_without_its_prefix_is_read(tmp_path):
     save_file(
         {n.removeprefix("transformer."): x for n, x in tensors.items()}, path, {"format": "pt"}
     )
-    inner = pretrained._read_by_name(folder, pretrained.read_config(folder))
+    inner, _ = pretrained._read_by_name(folder, pretrained.read_config(folder))
     for name, value in tensors.items():
         assert torch.equal(inner.state_dict()[name], value), name
 
@@ -241,6 +241,104 @@ def test_a_folder_without_a_usable_model_is_an_error(tmp_path, make_task):
     assert "cannot be loaded: " in error_text(folder)
     (folder / "config.json").unlink()
     assert "has no config.json" in error_text(folder)
+
+
+@pytest.fixture
+def llama(tmp_path):
+    return save(tmp_path / "model", CONFIGS["llama"]())
+
+
+def edit_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+def test_weights_that_do_not_cover_the_configuration_are_refused(llama):
+    edit_config(llama, num_hidden_layers=4)
+    with pytest.raises(DataError) as error:
+        pretrained.load_inner(llama)
+    assert str(error.value).replace(str(llama), "FOLDER") == (
+        "the weights in model.pretrained 'FOLDER' do not fit its config.json: missing: "
+        "model.layers.3.input_layernorm.weight, model.layers.3.mlp.down_proj.weight, "
+        "model.layers.3.mlp.gate_proj.weight and 6 more\n"
+        "  where         FOLDER/config.json\n"
+        "  allowed       files with all tensors of the model\n"
+        "  fix           --set model.allow_missing=true  to initialize them at random"
+    )
+    inner, coverage = pretrained.load_inner(llama, allow_missing=True)
+    assert len(inner.model.layers) == 4 and len(coverage.random) == 9
+
+
+def test_missing_and_unexpected_tensors_are_named(llama):
+    path = llama / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.other.weight"] = tensors.pop("model.norm.weight")
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(
+        DataError, match=r"missing: model\.norm\.weight; unexpected: model\.other\."
+    ):
+        pretrained.load_inner(llama)
+
+
+def test_tensors_of_another_shape_are_named_with_both_shapes(llama):
+    edit_config(llama, intermediate_size=48)
+    with pytest.raises(DataError) as error:
+        pretrained.load_inner(llama)
+    assert "another shape: model.layers.0.mlp.down_proj.weight [32, 64] instead of [32, 48], " in (
+        error.value.message
+    )
+    assert error.value.message.endswith(" and 6 more")
+    assert len(pretrained.load_inner(llama, allow_missing=True)[1].wrong_shape) == 9
+
+
+def test_what_the_files_lack_or_have_too_much_is_among_the_facts(llama, make_task):
+    def fact(**settings):
+        task = make_task(path="embedded:commands", pretrained=str(llama), **settings)
+        task.setup()
+        task.build()
+        return task.facts().get("pretrained")
+
+    assert fact() is None
+    edit_config(llama, num_hidden_layers=2)
+    unused = fact()
+    assert unused.startswith("unexpected: model.layers.2.") and unused.endswith(" and 6 more")
+    edit_config(llama, num_hidden_layers=4)
+    assert fact(allow_missing=True).startswith("missing: model.layers.3.")
+
+
+def test_tied_weights_and_buffers_of_older_versions_are_expected(tmp_path):
+    folder = save(tmp_path / "model", CONFIGS["gpt2"]())
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+    tensors["transformer.h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    save_file(tensors, path, {"format": "pt"})
+    assert pretrained.load_inner(folder)[1].render() == ""
+
+
+def test_adapters_need_all_weights(llama, make_task):
+    edit_config(llama, num_hidden_layers=4)
+    settings = {"pretrained": str(llama), "lora": {"rank": 2}, "allow_missing": True}
+    task = make_task(path="embedded:commands", **settings)
+    with pytest.raises(DataError, match="do not fit its config"):
+        task.build()
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertLMHeadModel", "T5Model"])
+def test_a_model_that_is_not_causal_is_refused(tmp_path, kind):
+    sizes = {"vocab_size": 320, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if kind.startswith("Bert"):
+        config = transformers.BertConfig(**sizes, hidden_size=32, intermediate_size=32)
+    else:
+        config = transformers.T5Config(**sizes, d_model=32, d_ff=32, d_kv=8)
+    getattr(transformers, kind)(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        DataError, match=r"is no causal language model: its model_type is (bert|t5)"
+    ):
+        pretrained.load_inner(tmp_path)
+    if kind == "BertLMHeadModel":
+        edit_config(tmp_path, is_decoder=True)
+        assert pretrained.load_inner(tmp_path)[1].random == ()
 
 
 def test_rows_longer_than_the_positions_of_the_model_are_refused(tmp_path, make_task):

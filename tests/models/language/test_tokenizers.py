@@ -1,10 +1,15 @@
+import json
+import pickle
+
 import pytest
 
 from models.base import DataError
 from models.language.readers.records import Turn
 from models.language.tokens import bpe
+from models.language.tokens.encoded import encode
 from models.language.tokens.external_tokenizer import ExternalTokenizer, load
-from models.language.tokens.tokenizer import TAGS, ByteTokenizer
+from models.language.tokens.tokenizer import TAGS, ByteTokenizer, prompt_and_answer
+from tests.models.language.reading import read, write
 
 TEXTS = [
     "def main():\n    return 0\n",
@@ -105,6 +110,38 @@ def test_a_hugging_face_folder_gives_its_tokens(folder, trained):
     assert tokenizer.encode(TEXTS[0]).tolist() == trained.encode(TEXTS[0]).tolist()
     assert tokenizer.decode(tokenizer.encode(TEXTS[0])) == TEXTS[0]
     assert tokenizer.template((Turn("user", "q"),), "a") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("a\n{% for m in messages %}", "line 2: Unexpected end of template."),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate str"),
+        ("{{ nothing.at_all }}", "'nothing' is undefined"),
+    ],
+)
+@pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_broken_chat_template_is_an_error_that_names_its_file(folder, template, problem, file):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    if file == "chat_template.jinja":
+        (folder / file).write_text(template)
+    else:
+        (folder / file).write_text(json.dumps({**config, "chat_template": template}))
+    tokenizer = load(folder)
+    with pytest.raises(DataError) as error:
+        prompt_and_answer((Turn("system", "s"), Turn("user", "q")), "a", tokenizer)
+    assert error.value.message.startswith(f"the chat template fails: {problem}")
+    assert error.value.where == f"{folder / file}, for a conversation of system, user"
+    assert pickle.loads(pickle.dumps(error.value)).where == error.value.where
+
+
+def test_the_error_of_a_chat_template_names_the_row(folder):
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    rows = write(folder / "rows.jsonl", '\n{"prompt": "q", "response": "a"}')
+    with pytest.raises(DataError) as error:
+        encode(read(rows), load(folder))
+    assert error.value.where.endswith("for a conversation of user (rows.jsonl:2)")
 
 
 def test_a_chat_template_is_cut_before_the_answer(folder):

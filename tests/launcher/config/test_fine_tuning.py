@@ -1,0 +1,132 @@
+"""Fine-tuning defaults of `model.pretrained`, the name of its model, and its context."""
+
+import json
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.config import presets
+from launcher.config.provenance import CliArgs
+from launcher.config.schema import model_name
+from launcher.config.selection import choose
+from launcher.config.settings_file import read_settings_file
+from launcher.resume.find import model_of
+from tests.launcher.given import SERVER, resolved
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A folder with the configuration of a GPT-2 of 64 positions."""
+    folder = tmp_path / "gpt2 (mine)"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 64}))
+    return folder
+
+
+@pytest.fixture
+def fine_tuned(base):
+    """Settings with the folder, and without a model unless one is given."""
+
+    def resolve(*sets, model=None, **options):
+        return resolved(f"model.pretrained={base}", *sets, model=model, **options)
+
+    return resolve
+
+
+def line_of(key):
+    """The line of a key below `given: model.pretrained` in the family's file."""
+    node = presets.family("language").given["model.pretrained"].settings
+    for part in key.split("."):
+        node = node.value[part]
+    return f"ds_configs/models/language.yaml:{node.line}"
+
+
+@pytest.mark.parametrize("model", [None, "language", "language:tiny"])
+@pytest.mark.parametrize(
+    "key", ["optim.lr", "schedule.warmup", "train.epochs", "train.micro_batch", "eval.share"]
+)
+def test_a_pretrained_model_has_the_values_of_fine_tuning(fine_tuned, model, key):
+    value = fine_tuned(model=model).values[key]
+    assert (value.origin.layer, value.origin.where) == ("family", line_of(key))
+
+
+def test_fine_tuning_has_no_values_of_a_size(fine_tuned):
+    for mode in ("default", "fast", "conservative"):
+        run = fine_tuned(mode=mode)
+        assert run.settings.train.max_steps is None
+        assert run.settings.optim.lr < 1e-3
+    assert fine_tuned(machine=SERVER).settings.precision == "bf16"
+    assert not any("no model named" in note or "size" in note for note in fine_tuned().notes)
+
+
+def test_modes_and_settings_of_the_user_override_fine_tuning(fine_tuned):
+    lr = fine_tuned().settings.optim.lr
+    assert fine_tuned(mode="fast").settings.optim.lr == pytest.approx(2 * lr)
+    assert fine_tuned(lr="1e-3").settings.optim.lr == 1e-3
+    assert resolved("model.pretrained=null", model=None).settings.optim.lr == 3e-3
+
+
+def test_adapters_have_a_learning_rate_of_their_own(fine_tuned):
+    assert fine_tuned("model.lora.rank=4").settings.optim.lr > fine_tuned().settings.optim.lr
+    without_folder = resolved("model.lora.rank=4", model="language:small")
+    assert without_folder.settings.optim.lr == 3e-3
+
+
+def test_a_size_named_beside_a_folder_has_no_effect(fine_tuned, base):
+    (warning,) = fine_tuned(model="language:tiny").warnings
+    why = f"has no effect: model.pretrained is {base}, not null"
+    assert warning.message == f"model.size 'tiny' {why}"
+    assert fine_tuned(model="language").warnings == []
+
+
+def test_the_model_is_named_for_the_folder(fine_tuned, base, monkeypatch):
+    assert model_name(fine_tuned().settings.model) == "language:gpt2-mine"
+    assert model_name(resolved("model.pretrained=..", model=None).settings.model) != "language:.."
+    monkeypatch.chdir(base)
+    here = resolved("model.pretrained=.", model=None).settings.model
+    assert model_name(here) == "language:gpt2-mine"
+
+
+def test_header_and_run_folder_name_the_folder(base, capsys):
+    assert main(["--set", f"model.pretrained={base}", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "model    language:gpt2-mine"
+    (folder,) = [line for line in lines if line.startswith("folder")]
+    assert folder.startswith("folder   runs/language-gpt2-mine-default-")
+
+
+def test_auto_resumes_a_run_of_the_same_folder_only(base, tmp_path):
+    settings = {"family": "language", "size": "full", "pretrained": "elsewhere/gpt2 (mine)"}
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"model": settings}))
+    choice = choose(CliArgs(sets=[f"model.pretrained={base}"]))
+    assert model_of(read_settings_file(path)) == (choice.family, choice.model)
+    assert choose(CliArgs(model="language:full")).model == "full"
+
+
+def test_a_default_length_is_cut_to_the_context_with_a_note(fine_tuned, base):
+    run = fine_tuned()
+    value = run.values["data.seq_len"]
+    assert (value.value, value.origin.where) == (64, f"the context of {base}")
+    assert value.replaced[0][0] > 64 and run.warnings == []
+    (note,) = [note for note in run.notes if note.startswith("data.seq_len")]
+    assert note == f"data.seq_len: 64 instead of {value.replaced[0][0]}, the context of {base}"
+
+
+def test_a_length_of_the_user_is_cut_to_the_context_with_a_warning(fine_tuned, base):
+    run = fine_tuned(seq_len="200")
+    assert run.settings.data.seq_len == 64
+    (warning,) = run.warnings
+    assert str(warning.message) == (
+        "data.seq_len 200 is longer than the context of model.pretrained: samples have 64 tokens "
+        "instead"
+    )
+    assert (warning.where, warning.fix) == ("--seq-len 200", "--seq-len 64")
+    assert fine_tuned(seq_len="32").settings.data.seq_len == 32
+    assert fine_tuned(seq_len="32").warnings == []
+
+
+def test_a_folder_without_a_limit_cuts_nothing(fine_tuned, base):
+    for content in ('{"model_type": "mamba"}', "[]", "{"):
+        (base / "config.json").write_text(content)
+        assert fine_tuned(seq_len="4096").settings.data.seq_len == 4096

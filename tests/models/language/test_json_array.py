@@ -1,0 +1,95 @@
+"""JSON arrays of rows are read one row at a time, with the line of each."""
+
+import json
+
+import pytest
+
+from models.language.readers import text_file
+from tests.models.language.reading import error_text, exchanges, pairs, read, texts, write
+
+ROWS = [{"prompt": f"ask {i}", "response": f'answer {i}, \\ ["]'} for i in range(40)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("chunk", [7, 64, 1 << 20])
+def test_an_array_gives_the_rows_of_json_lines(tmp_path, monkeypatch, indent, chunk):
+    expected = read(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, ROWS))))
+    monkeypatch.setattr(text_file.TextFile.chunks, "__defaults__", (chunk,))
+    found = read(write(tmp_path / "a.json", json.dumps(ROWS, indent=indent)))
+    assert pairs(found) == pairs(expected) and len(found) == 40
+
+
+def test_a_row_has_the_line_of_its_first_character(tmp_path):
+    content = '\n[\n {"prompt": "a",\n  "response": "b"},\n\n {"prompt": "c", "response": "d"}]\n'
+    found = exchanges(read(write(tmp_path / "a.json", content)))
+    assert [exchange.where for exchange in found] == ["a.json:3", "a.json:6"]
+
+
+def test_an_invalid_row_is_reported_with_its_line_and_can_be_skipped(tmp_path):
+    content = '[{"prompt": "a", "response": "b"},\n7,\n{"prompt": "\\ud800", "response": "d"}]'
+    path = write(tmp_path / "a.json", content)
+    assert "a.json:2: int, not an object" in error_text(path)
+    assert "a.json:3: half of a surrogate pair" in error_text(path)
+    assert len(read(path, "skip")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "line"),
+    [
+        ('[{"text": "a"},\n{"text": }]', "Expecting value at column 10", 2),
+        ('[{"text": "a"}\n{"text": "b"}]', "Expecting ',' or ']' at column 1", 2),
+        ('[{"text": "a"},\n{"text": "b', "Unterminated string starting at column 10", 2),
+        ('[{"text": "a"}\n', "Expecting ',' or ']' at column 1", 2),
+        ('[{"text": "a"}]\n[]', "text after the array at column 1", 2),
+        ('[{"text": "a"},]', "Expecting value at column 16", 1),
+    ],
+)
+def test_an_invalid_array_is_an_error_with_line_and_column(tmp_path, content, problem, line):
+    message = error_text(write(tmp_path / "a.json", content))
+    assert message.startswith(f"'a.json' is not JSON: {problem}\n")
+    assert f"a.json:{line}" in message
+
+
+def test_an_invalid_array_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_file.TextFile.chunks, "__defaults__", (64,))
+    content = '[{"text": x},' + 10_000 * '{"text": "more"},'
+    read_chunks = []
+    chunks = text_file.TextFile.chunks
+
+    def counted(self):
+        for chunk in chunks(self):
+            read_chunks.append(chunk)
+            yield chunk
+
+    monkeypatch.setattr(text_file.TextFile, "chunks", counted)
+    error_text(write(tmp_path / "a.json", content))
+    assert len(read_chunks) < 10
+
+
+def test_objects_by_line_in_a_json_file_are_json_lines(tmp_path):
+    path = write(tmp_path / "a.json", "\n".join(map(json.dumps, ROWS)))
+    assert len(read(path)) == 40
+    long = [{"text": "long " * 300_000}, {"text": "short"}]
+    assert len(read(write(path, "\n".join(map(json.dumps, long))))) == 2
+
+
+def test_one_object_over_several_lines_is_an_error(tmp_path):
+    message = error_text(write(tmp_path / "a.json", json.dumps({"data": ROWS}, indent=1)))
+    assert message.startswith("'a.json' is one object, not an array of rows\n")
+    assert "an array of objects, or one object per line" in message
+    assert "is empty" in error_text(write(tmp_path / "b.json", " \n"))
+
+
+def test_a_folder_ignores_json_files_that_hold_no_rows(tmp_path):
+    write(tmp_path / "a.json", json.dumps([{"text": "one"}, {"text": "two"}]))
+    write(tmp_path / "b.json", '{"text": "three"}\n{"text": "four"}\n')
+    write(tmp_path / "config.json", json.dumps({"width": 3}, indent=2))
+    write(tmp_path / "words.json", '["a", "b"]')
+    found = read(tmp_path)
+    assert texts(found) == ["one", "two", "three", "four"]
+    assert found.left_out["ignored_files"] == 2
+
+
+def test_the_columns_of_an_array_are_those_of_json_lines(tmp_path):
+    message = error_text(write(tmp_path / "a.json", json.dumps([{**ROWS[0], "author": "x"}])))
+    assert message.startswith("1 column is not read: author\n")

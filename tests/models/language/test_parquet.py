@@ -1,0 +1,55 @@
+"""Parquet tables are read by pyarrow, row by row."""
+
+import json
+import sys
+
+import pytest
+
+from tests.models.language.reading import error_text, exchanges, pairs, read, write
+
+ROWS = [{"prompt": f"ask {i}", "response": f"answer {i}"} for i in range(3000)]
+
+
+@pytest.fixture
+def table():
+    """Writes rows to a file."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow
+    from pyarrow import parquet
+
+    def write_table(path, rows):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+
+    return write_table
+
+
+def test_a_table_gives_the_rows_of_json_lines(tmp_path, table):
+    expected = read(write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, ROWS))))
+    assert pairs(read(table(tmp_path / "a.parquet", ROWS))) == pairs(expected)
+
+
+def test_messages_and_parts_of_a_table_are_read(tmp_path, table):
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    turns = [("user", parts), ("assistant", parts[:1])]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    [found] = exchanges(read(table(tmp_path / "a.parquet", [row])))
+    assert [turn.text for turn in found.before] == ["a\nb"] and found.answer == "a"
+
+
+def test_an_invalid_row_is_reported_with_its_number(tmp_path, table):
+    path = table(tmp_path / "a.parquet", [*ROWS[:2], {"prompt": "c", "response": None}])
+    assert "a.parquet:3: the answer is null, not text" in error_text(path)
+
+
+def test_a_damaged_table_is_an_error(tmp_path, table):
+    path = table(tmp_path / "a.parquet", ROWS)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert error_text(path).startswith("'a.parquet' is not Parquet: ")
+
+
+def test_without_pyarrow_the_error_has_the_line_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = error_text(write(tmp_path / "a.parquet", b"PAR1"))
+    assert message.startswith("'a.parquet' needs pyarrow, which is not installed\n")
+    assert message.endswith("fix           pip install pyarrow")
