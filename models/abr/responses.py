@@ -18,6 +18,7 @@ from models.common.data_files import BadRecords, OnBad
 
 CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")
 UNKNOWN_CLASS = -100
+NOT_FINITE = "the signal has non-finite values"
 LABELS = ("exists", "latency", "amplitude", "threshold")
 STATIC_NAMES = ("age", "level", "rate", "fmp")
 
@@ -107,7 +108,7 @@ def collect(
     with tempfile.TemporaryFile(prefix="gearshift-") as spool:
         for row in rows:
             if not np.isfinite(row.signal).all():
-                bad_records.add(row.where, "the signal has non-finite values")
+                bad_records.add(row.where, NOT_FINITE)
             elif table.add(row):
                 spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
         skipped = bad_records.finish(on_bad, len(table.target))
