@@ -73,7 +73,7 @@ class AbrTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files = (FACTS_FILE, statistics.FILE)
+    saved_files: Sequence[str] = (FACTS_FILE, statistics.FILE)
     """What setup_without_data reads in the run folder."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:

@@ -14,7 +14,7 @@ _SETTING = "data.path"
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Raises errors of readers for an input, not for data.path, and without fixes by a setting."""
+    """Raises errors of readers for an input, not for data.path."""
     try:
         yield
     except DataError as error:
@@ -23,8 +23,7 @@ def input_errors() -> Iterator[None]:
             where=error.where.replace(_SETTING, OPTION),
             allowed=error.allowed,
             did_you_mean=error.did_you_mean,
-            # `predict` takes no settings: those of the run apply.
-            fix="" if "--set" in error.fix else error.fix,
+            fix=error.fix,
         ) from None
 
 
@@ -51,6 +50,5 @@ def needs_stage(stage: str, needed: str) -> DataError:
         f"a model of model.stage={stage} predicts nothing for files: it has no decoder",
         where="model.stage of the run",
         allowed=f"a run of model.stage={needed}",
-        fix=f"train on top of this encoder, and use that run:  --set model.stage={needed} "
-        "--set model.encoder=RUN",
+        fix=f"train on top of this encoder, and use that run:  --stage {needed} --from RUN",
     )

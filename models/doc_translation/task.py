@@ -55,7 +55,7 @@ _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file o
 class DocTranslationTask:
     """Translation of page images, or masked pages; implements models.base.Task."""
 
-    saved_files = (model_facts.FACTS_FILE, TOKENIZER_FILE)
+    saved_files: Sequence[str] = (model_facts.FACTS_FILE, TOKENIZER_FILE)
     """What setup_without_data reads in the run folder, unless the stage is encoder."""
     channels_last = False
 

@@ -59,7 +59,7 @@ class EegTextTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files = (FACTS_FILE, TOKENIZER_FILE)
+    saved_files: Sequence[str] = (FACTS_FILE, TOKENIZER_FILE)
     """What setup_without_data reads in the run folder: none of them in stage encoder, and no
     tokenizer for bytes."""
 

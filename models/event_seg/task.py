@@ -44,7 +44,7 @@ _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file o
 class EventSegTask:
     """Edge segmentation of event windows; implements models.base.Task."""
 
-    saved_files = (FACTS_FILE,)
+    saved_files: Sequence[str] = (FACTS_FILE,)
     """What setup_without_data reads in the run folder."""
     goal = Goal("val_iou", "max")
     units = "pixels"

@@ -11,20 +11,15 @@ def test_errors_of_readers_name_the_option_instead_of_the_setting():
             where="data.path",
             allowed="a table",
             did_you_mean="y",
-            fix="skip them with  --set data.on_bad=skip",
+            fix="repair them",
         )
     assert str(error.value) == (
         "--input 'x' does not exist\n"
         "  where         --input\n"
         "  allowed       a table\n"
-        "  did you mean  y"
+        "  did you mean  y\n"
+        "  fix           repair them"
     )
-
-
-def test_fixes_of_the_file_itself_are_kept():
-    with pytest.raises(DataError) as error, input_errors():
-        raise DataError("no points", fix="name the columns 1 … 200")
-    assert error.value.fix == "name the columns 1 … 200"
 
 
 @pytest.mark.parametrize(
@@ -52,4 +47,4 @@ def test_no_name_is_given_twice_also_without_case():
 def test_the_error_for_a_stage_names_the_other_one():
     error = needs_stage("encoder", "text")
     assert "model.stage=encoder" in error.message and error.allowed == "a run of model.stage=text"
-    assert "--set model.stage=text --set model.encoder=RUN" in error.fix
+    assert "--stage text --from RUN" in error.fix

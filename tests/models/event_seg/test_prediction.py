@@ -198,7 +198,7 @@ def test_a_stage_without_a_decoder_is_an_error(trained, clip_file):
     with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
         task.predict(model, clip_file)
     assert error.value.allowed == "a run of model.stage=whole"
-    assert "--set model.encoder=RUN" in error.value.fix
+    assert "--stage whole --from RUN" in error.value.fix
 
 
 def test_a_model_trained_without_labels_is_an_error(trained, clip_file):
