@@ -87,7 +87,7 @@ class TrainedOn:
                 f"'{path.name}' has {count - len(missing)} of the {count} channels in training; "
                 f"missing: {', '.join(missing[:_SHOWN])}{more}",
                 where=OPTION,
-                allowed=f"at least half of: {', '.join(self.channels)}",
+                allowed="at least half of the channels in training, by their 10-10 or EGI names",
             )
 
 
