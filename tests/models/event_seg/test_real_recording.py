@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from models.event_seg.config import Data
+from models.event_seg.prediction import TrainedOn
 from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.test_dat import write_dat
 
@@ -57,13 +58,14 @@ def test_a_recording_trains_without_labels(make_task, sample, train):
 
 
 def test_a_recording_is_predicted_in_windows_of_the_training(make_task, sample, tmp_path):
-    make_task(tmp_path / "run").setup()
+    window_ms = 1000 / 30
+    TrainedOn(window_ms, (260, 346), has_labels=True).save(tmp_path / "run")
     task = make_task(tmp_path / "run", downsample=2)
     task.setup_without_data()
     found = list(task.predict(task.build().eval(), sample))
     whole = RawRecording(sample, "evt2", Data())
     first, last = int(whole.index.first[0]), int(whole.index.last[-1])
-    length = int(1e6 / 30)  # that of the embedded clips
+    length = int(1e3 * window_ms)
     assert [p.name for p in found] == [f"evt2-{n:05d}" for n in range((last + 1 - first) // length)]
     count = len(read_events(sample, whole.header, whole.index, first, first + length))
     assert f"s: {count:,} events, foreground " in found[0].text
