@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -312,6 +312,40 @@ class HasPredictions(Protocol):
         """The predictions of `model` for a few fixed validation samples.
 
         `model` is in evaluation mode and keeps no gradients. Collective if it is sharded.
+        """
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of one input."""
+
+    name: str
+    """The name of its files, without a suffix: letters, digits, "-", "_" and "."."""
+    text: str
+    """For the terminal: the result itself, or a line about the files."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """The content of each file by its suffix, such as ".png" or ".csv"."""
+
+
+@runtime_checkable
+class WorksWithoutData(Protocol):
+    """A task whose trained model can be built from a run folder or an export, without its data."""
+
+    def setup_without_data(self) -> None:
+        """Instead of `setup`: read what it saved in `Context.folder`, such as a tokenizer.
+
+        Then `build` and predictions work. Raises DataError.
+        """
+
+
+@runtime_checkable
+class PredictsFiles(WorksWithoutData, Protocol):
+    """A task whose trained model can be used on files without targets."""
+
+    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+        """The predictions for a file or folder in a format of the family, one for each sample.
+
+        `model` is in evaluation mode. Raises DataError.
         """
 
 

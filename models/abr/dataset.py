@@ -46,22 +46,28 @@ class ResponseSplit:
 
     def signal(self, response: int) -> NDArray[np.float32]:
         """The scaled signal [1, 200] of a response."""
-        scaled = self.responses.signal[response] / np.float32(self.statistics.signal_rms)
-        return np.asarray(scaled, np.float32)[None]
+        return scaled_signal(self.responses.signal[response], self.statistics)
 
     def sample(self, index: int, draws: Draws) -> Sample:
         """One response; reads only its own row."""
-        responses, fitted = self.responses, self.statistics
-        own = self.index[index]
-        static = responses.static[self.static_of[index]].astype(np.float64)
-        static = (static - fitted.static_mean) / fitted.static_scale
-        # An unknown fact is replaced by the mean.
+        responses, own = self.responses, self.index[index]
         return {
             "signal": self.signal(int(self.signal_of[index])),
-            "static": np.nan_to_num(static).astype(np.float32),
+            "static": scaled_facts(responses.static[self.static_of[index]], self.statistics),
             "target": int(responses.target[own]),
             **{name: float(responses.labels[name][own]) for name in LABELS},
         }
+
+
+def scaled_signal(signal: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
+    """The input [1, 200] of the model for a signal [200] in µV."""
+    return np.asarray(signal / np.float32(statistics.signal_rms), np.float32)[None]
+
+
+def scaled_facts(facts: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
+    """The input [4] of the model for the facts of STATIC_NAMES; the mean for an unknown one."""
+    scaled = (facts.astype(np.float64) - statistics.static_mean) / statistics.static_scale
+    return np.nan_to_num(scaled).astype(np.float32)
 
 
 SHORTEST, LONGEST = 5, 20

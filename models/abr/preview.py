@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from math import nan
 from typing import Any
@@ -260,6 +261,39 @@ def draw_comparison(
     ):
         sheet.trace(0, np.asarray(trace, np.float64), colour)
         sheet.mark(0, latency, colour, letter)
+    return sheet.png()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A response and its prediction."""
+
+    name: str
+    level: float
+    """In dB; NaN: unknown."""
+    recorded: NDArray[np.float32]
+    """[200], in µV; so is `predicted`."""
+    predicted: NDArray[np.float32]
+    latency: float
+    """Predicted latency of wave V in ms; NaN: none."""
+
+
+def draw_series(traces: Sequence[Trace], window_ms: float) -> bytes:
+    """The PNG of responses (dark) with their predictions (red), on one scale.
+
+    At most MAX_TRACES, those of the highest levels.
+    """
+    levels = np.array([trace.level for trace in traces])
+    order = np.argsort(-np.nan_to_num(levels, nan=-np.inf), kind="stable")[:MAX_TRACES]
+    own = [traces[number] for number in order]
+    signal = np.stack([(trace.recorded, trace.predicted) for trace in own])
+    largest = float(np.quantile(abs(signal), 0.995))
+    sheet = _Sheet(len(own), TALL_ROW if len(own) == 1 else ROW, window_ms, largest)
+    for row, trace in enumerate(own):
+        sheet.axis(row, trace.name)
+        sheet.trace(row, np.asarray(trace.recorded, np.float64), INK)
+        sheet.trace(row, np.asarray(trace.predicted, np.float64), MARK)
+        sheet.mark(row, trace.latency, MARK, "V?")
     return sheet.png()
 
 

@@ -118,7 +118,7 @@ def collect(
     # Only the map holds the file: the disk space is freed when the process ends.
     with tempfile.TemporaryFile(prefix="gearshift-") as spool:
         for row in rows:
-            if (problem := _impossible(row)) is not None:
+            if (problem := impossible(row)) is not None:
                 bad_records.add(row.where, problem)
             elif table.add(row):
                 spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
@@ -139,7 +139,7 @@ def collect(
     )
 
 
-def _impossible(row: Row) -> str | None:
+def impossible(row: Row) -> str | None:
     """What of a row no instrument and no rater gives; None: nothing."""
     if not np.isfinite(row.signal).all():
         return "the signal has non-finite values"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.abr.config import CLASSES
 from models.abr.responses import Responses
+from models.base import DataError
 from models.common.split import atomic_write
 
 if TYPE_CHECKING:
@@ -72,18 +73,30 @@ def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
 
 def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | None) -> Statistics:
     """The statistics saved in the run folder; if there are none, fit and save them."""
-    path = None if folder is None else folder / FILE
-    if path is not None and path.exists():
+    if folder is not None and (folder / FILE).exists():
+        return load(folder)
+    found = fit(responses, train)
+    if folder is not None:
+        atomic_write(folder / FILE, json.dumps(asdict(found), indent=1))
+    return found
+
+
+def load(folder: Path) -> Statistics:
+    """The statistics saved in a run folder. Reads the disk. Raises DataError."""
+    path = folder / FILE
+    try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in saved.items()
         }
         return Statistics(**values)
-    found = fit(responses, train)
-    if path is not None:
-        atomic_write(path, json.dumps(asdict(found), indent=1))
-    return found
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}",
+            where=str(folder.absolute()),
+            allowed="the file as the run wrote it",
+        ) from None
 
 
 def _moments(column: NDArray[np.float32]) -> Pair:

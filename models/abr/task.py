@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import Module
 
+from models.abr import prediction, statistics
 from models.abr.config import SIZES, Data, Model
 from models.abr.dataset import (
     Dataset,
@@ -30,6 +31,7 @@ from models.abr.network.model import (
     attention_counts,
     flops_per_sample,
 )
+from models.abr.prediction import TrainedOn
 from models.abr.preview import (
     build_predictions,
     level_series,
@@ -37,10 +39,10 @@ from models.abr.preview import (
     render_masked,
     render_preview,
 )
-from models.abr.readers.files import read_responses
+from models.abr.readers.files import read_responses, read_unlabelled
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
-from models.abr.statistics import load_or_fit
+from models.abr.statistics import Statistics, load_or_fit
 from models.base import (
     Batch,
     Context,
@@ -49,11 +51,14 @@ from models.base import (
     Loss,
     NumUnits,
     Picture,
+    Prediction,
     Predictions,
     SplitName,
 )
 from models.common import attention_kernels, initial_weights
 from models.common.data_files import unknown_embedded
+from models.common.model_facts import FACTS_FILE
+from models.common.predict_input import input_errors, needs_stage
 from models.common.split import save_split, split_groups
 
 PATIENTS_OR_FILES = "patients or files"
@@ -68,6 +73,8 @@ class AbrTask:
     """See models/base.py: Task."""
 
     channels_last = False
+    saved_files: Sequence[str] = (FACTS_FILE, statistics.FILE)
+    """What setup_without_data reads in the run folder."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for an invalid attention kernel."""
@@ -84,7 +91,7 @@ class AbrTask:
             self.mask_share = model.mask_share
             self.goal, self.units = BY_MASKED, "values"
         self.path, self.control, self.fraction = data.path, data.control, data.fraction
-        self.on_bad = data.on_bad
+        self.on_bad, self._data = data.on_bad, data
         self.shares = self.averaging = None
         self.split_by = "patient"
         if self.path.startswith("embedded:"):
@@ -96,6 +103,9 @@ class AbrTask:
         attention_kernels.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: Dataset  # after setup
+        self.statistics: Statistics  # after setup or setup_without_data, like the terms
+        self.terms: tuple[str, ...]
+        self._trained: TrainedOn  # after setup_without_data
         self.loaded: str | None = None
 
     def _read_loss(self, model: Model) -> None:
@@ -125,15 +135,24 @@ class AbrTask:
         splits = split_groups(groups, self.fraction, share, seed, noun, self.context.earlier_splits)
         if folder is not None:
             save_split(splits, folder, self.context.reset_data)
-        statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
+        self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
         self.dataset = Dataset(
-            responses, groups, splits, statistics, self.control, seed, self.mask_share
+            responses, groups, splits, self.statistics, self.control, seed, self.mask_share
         )
+        self.terms, origin = self.dataset.terms, responses.origin
+        TrainedOn(self.terms, origin.species, origin.window_ms).save(folder)
         if self.mask_share is not None:
             return
-        self.terms = self.dataset.terms
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
-        self._sums = TermSums(self.regression, self.smoothing, statistics.class_weight)
+        self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
+
+    def setup_without_data(self) -> None:
+        """See models/base.py: WorksWithoutData."""
+        self._trained = TrainedOn.load(self.context.folder)
+        assert self.context.folder is not None, "TrainedOn was loaded from it"
+        self.statistics = statistics.load(self.context.folder)
+        self.terms = self._trained.terms
+        self.encoder = None  # its weights are among the trained ones
 
     def continue_from(self, first: AbrTask) -> None:
         """See models/base.py: ContinualTask. Terms without a label in `first` are not trained."""
@@ -173,10 +192,10 @@ class AbrTask:
 
         `model.encoder` provides the weights of the encoder. Raises DataError.
         """
-        statistics, kernel = self.dataset.statistics, self.context.attention
+        kernel = self.context.attention
         if self.mask_share is not None:
-            return MaskedTrace(self.size, statistics, kernel)
-        model = Network(self.size, statistics, self.terms, kernel)
+            return MaskedTrace(self.size, self.statistics, kernel)
+        model = Network(self.size, self.statistics, self.terms, kernel)
         if self.encoder is not None:
             parts = tuple(f"{name}." for name in ENCODER)
             self.loaded = initial_weights.load(
@@ -245,6 +264,17 @@ class AbrTask:
         if isinstance(samples, MaskedSplit):
             return masked_predictions(model, samples, device)
         return build_predictions(model, samples, device)
+
+    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+        """See prediction.predict. All responses are read first. Raises DataError."""
+        if self.mask_share is not None:
+            raise needs_stage("encoder", "whole")
+        data = self._data
+        averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
+        with input_errors():
+            found = read_unlabelled(str(path), self.on_bad, averaging, data.columns)
+        self._trained.check(found.origin, path)
+        return prediction.predict(model, found, self.statistics, self.context.device)
 
     flops_per_sample = staticmethod(flops_per_sample)
 

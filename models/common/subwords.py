@@ -57,6 +57,14 @@ def load_or_fit(
     if path is not None and path.exists():
         return load_tokenizer(path)
     tokenizer = fit()
-    if path is not None:
-        atomic_write(path, tokenizer.to_str(pretty=True))
+    save_tokenizer(tokenizer, folder)
     return tokenizer
+
+
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path | None) -> None:
+    """Write a tokenizer into the run folder, unless it holds the same; None: write nothing."""
+    if folder is None:
+        return
+    path, text = folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text)

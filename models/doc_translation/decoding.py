@@ -29,12 +29,21 @@ class DecoderCache:
 
 
 @torch.no_grad()
-def greedy(model: Module, memory: Tensor, count: int, vocabulary: Vocabulary) -> Tensor:
+def greedy(
+    model: Module,
+    memory: Tensor,
+    count: int,
+    vocabulary: Vocabulary,
+    *,
+    stops_early: bool = False,
+) -> Tensor:
     """Greedy decoding of `count` tokens for each page of `memory`; int64 [batch, count].
 
     Always `count` model calls, so that ranks of a sharded model stay in step; tokens after an end
-    token are meaningless. Collective if the model is sharded.
+    token are meaningless. With `stops_early`, only until all pages have an end token. Collective
+    if the model is sharded.
     """
+    is_ended = torch.zeros((memory.shape[0], 1), dtype=torch.bool, device=memory.device)
     cache = DecoderCache()
     last = torch.full((memory.shape[0], 1), vocabulary.start, device=memory.device)
     tokens = []
@@ -44,6 +53,10 @@ def greedy(model: Module, memory: Tensor, count: int, vocabulary: Vocabulary) ->
             logits = model(memory=memory, decoder_ids=last, cache=cache)  # [batch, 1, vocabulary]
             last = logits.argmax(-1)
             tokens.append(last)
+            if stops_early:
+                is_ended |= last == vocabulary.end
+                if is_ended.all():
+                    break
     return torch.cat(tokens, dim=1)
 
 
@@ -114,12 +127,19 @@ class Hypotheses:
 
 @torch.no_grad()
 def beam_search(
-    model: Module, memory: Tensor, count: int, vocabulary: Vocabulary, beams: int
+    model: Module,
+    memory: Tensor,
+    count: int,
+    vocabulary: Vocabulary,
+    beams: int,
+    *,
+    stops_early: bool = False,
 ) -> Tensor:
     """Beam search over `count` tokens for each page of `memory`; int64 [batch, count].
 
     Always `count` model calls with `beams` rows per page, and otherwise as `greedy`, which it
-    equals for one beam. Collective if the model is sharded.
+    equals for one beam. With `stops_early`, only until all pages are finished, with the same
+    result. Collective if the model is sharded.
     """
     pages = memory.shape[0]
     memory = memory.repeat_interleave(beams, dim=0)
@@ -131,6 +151,8 @@ def beam_search(
         for at in range(count):
             logits = model(memory=memory, decoder_ids=last, cache=cache)
             sources = hypotheses.extend(at, logits.view(pages, beams, -1))
+            if stops_early and (hypotheses.finished >= beams).all():
+                break
             cache.select((first_rows + sources).flatten())
             last = hypotheses.tokens[:, :, at].reshape(-1, 1)
     return hypotheses.result()

@@ -20,13 +20,15 @@ from models.base import (
     Goal,
     Loss,
     Picture,
+    Prediction,
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights
+from models.common import attention_kernels, initial_weights, model_facts, subwords
+from models.common.predict_input import needs_stage
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import masked_model, masked_pages, pretrained, preview
+from models.doc_translation import masked_model, masked_pages, prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
 from models.doc_translation.dataset import Pages, ReadSettings, collate, read
 from models.doc_translation.masked_model import MaskedEncoders
@@ -45,12 +47,16 @@ SKIPPED_FILE = "left_out.json"
 PROBES = 200
 """Training pages sampled to estimate the lengths of translations."""
 
+_VOCABULARY = "vocabulary"
+"""The saved fact: entries of the embedding of the decoder."""
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 
 
 class DocTranslationTask:
     """Translation of page images, or masked pages; implements models.base.Task."""
 
+    saved_files: Sequence[str] = (model_facts.FACTS_FILE, TOKENIZER_FILE)
+    """What setup_without_data reads in the run folder, unless the stage is encoder."""
     channels_last = False
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
@@ -129,6 +135,18 @@ class DocTranslationTask:
                 fixed = None if name == "train" else seed
                 self._masked[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
         self.collection = collection
+        if self.translates:
+            model_facts.save({_VOCABULARY: self.size.vocabulary}, folder)
+
+    def setup_without_data(self) -> None:
+        """See models/base.py: WorksWithoutData. Stage encoder reads nothing."""
+        self.pretrained = self.encoder = None  # their weights are among the trained ones
+        folder = self.context.folder
+        if self.translates:
+            count = model_facts.load(folder, (_VOCABULARY,))[_VOCABULARY]
+            self.size = replace(self.size, vocabulary=count)
+            assert folder is not None, "the facts were loaded from it"
+            self.vocabulary = load(folder / TOKENIZER_FILE)
 
     def continue_from(self, first: DocTranslationTask) -> None:
         """Score masked pages against the same mean page as `first`."""
@@ -156,6 +174,7 @@ class DocTranslationTask:
             if path.is_file():
                 found = load(path)
                 self.size = replace(self.size, vocabulary=-(-found.size // 8) * 8)
+                subwords.save_tokenizer(found.inner, self.context.folder)
                 return found
         texts: Iterator[str] = (page.target() for page in pages)
         return load_or_train(texts, self.size.vocabulary, self.context.folder)
@@ -254,6 +273,15 @@ class DocTranslationTask:
             return preview.predict_masked(model, self._masked["val"], self.mean_page, device)
         bleu, font = Bleu(self._tokenize), self.read_settings.layout.font
         return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
+
+    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+        """Translations of images, or of the paragraphs of a JSONL file; see prediction.read."""
+        if not self.translates:
+            raise needs_stage("encoder", "whole")
+        layout = replace(self.read_settings.layout, target=None)
+        pages = prediction.read(path, layout, self.read_settings.on_bad)
+        decoding = prediction.Decoding(self.vocabulary, self.count, self.beams)
+        return prediction.predict(model, pages, self.size, decoding, self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations for one page, with the mean number of tokens if it is translated."""

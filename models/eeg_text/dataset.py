@@ -77,6 +77,18 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
     return np.clip(scaled, -LARGEST, LARGEST).astype(np.float32)
 
 
+def read_segment(recordings: Recordings, number: int, samples: int) -> np.ndarray:
+    """The EEG of an item for the model; see `prepared`. Reads the disk. Raises DataError."""
+    eeg = recordings.source.eeg(number)
+    if not np.isfinite(eeg).all():
+        raise DataError(
+            "EEG has non-finite values",
+            where=recordings.items[number].where,
+            allowed="finite numbers",
+        )
+    return prepared(eeg, samples)
+
+
 class Samples:
     """EEG segments of the items of one split, by index."""
 
@@ -95,15 +107,7 @@ class Samples:
 
     def own(self, index: int) -> np.ndarray:
         """The recorded EEG of a segment."""
-        number = self.numbers[index]
-        eeg = self.recordings.source.eeg(number)
-        if not np.isfinite(eeg).all():
-            raise DataError(
-                "EEG has non-finite values",
-                where=self.recordings.items[number].where,
-                allowed="finite numbers",
-            )
-        return prepared(eeg, self.rules.most)
+        return read_segment(self.recordings, self.numbers[index], self.rules.most)
 
     def noise(self, index: int, purpose: int) -> np.ndarray:
         """Noise with the spectrum of a segment, always the same for one `purpose`."""

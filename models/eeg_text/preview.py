@@ -26,6 +26,7 @@ from models.eeg_text.metric import (
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
 from models.eeg_text.texts import Texts
+from models.eeg_text.tokenizer import Tokenizer
 
 
 @torch.no_grad()
@@ -36,7 +37,7 @@ def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.devi
     """
     was_training = model.training
     model.eval()
-    generated = sentences(model, batch, texts, device)
+    generated = sentences(model, batch, texts.tokenizer, texts.steps, device)
     model.train(was_training)
     lines = []
     for row, read in zip(generated, batch["text"], strict=True):
@@ -45,12 +46,18 @@ def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.devi
     return "\n".join(lines)
 
 
-def sentences(model: Module, batch: Batch, texts: Texts, device: torch.device) -> list[str]:
-    """The sentences generated for `batch`. Collective if the model is sharded."""
+@torch.no_grad()
+def sentences(
+    model: Module, batch: Batch, tokenizer: Tokenizer, steps: int, device: torch.device
+) -> list[str]:
+    """The sentences of at most `steps` tokens generated for `batch`.
+
+    Collective if the model is sharded.
+    """
     placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, torch.Tensor)}
     memory, valid = encode_inputs(model, placed, ["eeg"])
-    tokens = generate(model, memory, valid, texts.steps, texts.tokenizer).cpu().tolist()
-    return [printable(texts.tokenizer.decode(row)) for row in tokens]
+    tokens = generate(model, memory, valid, steps, tokenizer).cpu().tolist()
+    return [printable(tokenizer.decode(row)) for row in tokens]
 
 
 def printable(text: str) -> str:
@@ -65,7 +72,8 @@ def text_predictions(
     model: Module, samples: TextSamples, batch: Batch, device: torch.device
 ) -> Predictions:
     """Sentences generated for `batch`, which holds `SHOWN` of `samples`. Collective."""
-    own = sentences(model, batch, samples.texts, device)
+    texts = samples.texts
+    own = sentences(model, batch, texts.tokenizer, texts.steps, device)
     rows, pictures = [], []
     places = spread_positions(len(samples), SHOWN)
     for number, (place, text, read) in enumerate(zip(places, own, batch["text"], strict=True), 1):

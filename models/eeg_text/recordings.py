@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ class Item:
     """Its length in samples at 500 Hz."""
     where: str
     """File and position, for messages."""
+    start_s: float | None = None
+    """Start within the recording, in seconds; None: unknown."""
 
 
 class Source(Protocol):
@@ -69,6 +71,10 @@ class Reading:
     channels: str | None = None
     texts: str | None = None
     line_hz: int = 50
+    to_predict: bool = False
+    """Read all EEG: texts are not needed, and nothing is left out between splits."""
+    channel_map: Mapping[str, str] | None = None
+    """The content of `channels`, if it was read before."""
 
 
 def normalised(text: str) -> str:

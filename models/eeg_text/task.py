@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,18 @@ from models.base import (
     Goal,
     Loss,
     Picture,
+    Prediction,
     Predictions,
     SplitName,
 )
 from models.common import initial_weights
 from models.common.attention_kernels import check_kernel
 from models.common.fixed_samples import few_samples
+from models.common.model_facts import FACTS_FILE
+from models.common.predict_input import needs_stage
 from models.common.split import SPLITS
-from models.eeg_text import batches, preview
+from models.common.subwords import TOKENIZER_FILE
+from models.eeg_text import batches, prediction, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
@@ -39,12 +43,13 @@ from models.eeg_text.metric import (
 )
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.noise_control import retrieval_band
+from models.eeg_text.prediction import TrainedOn, recorded_channels
 from models.eeg_text.pretrained import PretrainedDecoder
-from models.eeg_text.readers import files
+from models.eeg_text.readers import channel_map, files
 from models.eeg_text.recordings import Reading, Recordings
 from models.eeg_text.splits import ItemSplit, split_items
 from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import Tokenizer, build_tokenizer
+from models.eeg_text.tokenizer import ByteTokenizer, Tokenizer, build_tokenizer
 
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
@@ -54,10 +59,14 @@ class EegTextTask:
     """See models/base.py: Task."""
 
     channels_last = False
+    saved_files: Sequence[str] = (FACTS_FILE, TOKENIZER_FILE)
+    """What setup_without_data reads in the run folder: none of them in stage encoder, and no
+    tokenizer for bytes."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
         self.context, self.size = context, SIZES[model.size]
+        self._data = data
         self.dropout, self.writes = model.dropout, model.stage == "text"
         self.path, self.control, self.on_bad = data.path, data.control, data.on_bad
         self.fraction, self.samples, self.split = data.fraction, data.seq_len, data.split
@@ -91,6 +100,8 @@ class EegTextTask:
         self.parts: ItemSplit
         self.rules: SampleRules
         self._texts: Texts | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._trained: TrainedOn | None = None  # after setup_without_data
         self._pretrained: PretrainedDecoder | None = None
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
@@ -116,9 +127,31 @@ class EegTextTask:
             by_group = {item.group: item.text or "" for item in reversed(recordings.items)}
             splits = self.parts.groups
             train = [by_group[key] for key in splits["train"]]
-            tokenizer = self._tokenizer(train)
+            self._tokenizer = self._find_tokenizer(train)
             longest = min(self.text_len, self.size.text_context)
-            self._texts = Texts(by_group, splits, tokenizer, longest, context.seed)
+            self._texts = Texts(by_group, splits, self._tokenizer, longest, context.seed)
+            self._save_facts()
+
+    def _save_facts(self) -> None:
+        path, tokenizer = self.reading.channels, self.tokenizer
+        TrainedOn(
+            self.size,
+            self.texts.steps,
+            isinstance(tokenizer, ByteTokenizer),
+            tokenizer.start,
+            recorded_channels(self.recordings),
+            None if path is None else channel_map.load_channel_map(path),
+        ).save(self.context.folder, tokenizer)
+
+    def setup_without_data(self) -> None:
+        """See models/base.py: WorksWithoutData. Stage encoder reads nothing."""
+        # Their weights are among the trained ones.
+        self.encoder = self.start = None
+        folder = self.context.folder
+        if self.writes:
+            self._trained = TrainedOn.load(folder)
+            assert folder is not None, "the facts were loaded from it"
+            self.size, self._tokenizer = self._trained.size, self._trained.tokenizer(folder)
 
     def _sample_rules(self) -> SampleRules:
         """The rules with as many windows as the longest segment needs."""
@@ -128,7 +161,7 @@ class EegTextTask:
         used = max(item.samples for item in self.recordings.items)
         return replace(rules, windows=rules.count(used))
 
-    def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+    def _find_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         """That of the pretrained decoder, whose sizes replace ours; or one for `texts`."""
         if self.folder is None:
             most, folder = self.size.vocabulary, self.context.folder
@@ -146,7 +179,8 @@ class EegTextTask:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, if model.stage is text."""
-        return self.texts.tokenizer
+        assert self._tokenizer is not None, "setup comes first, and model.stage is text"
+        return self._tokenizer
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
@@ -177,10 +211,11 @@ class EegTextTask:
                 )
         if self.is_frozen:
             model.freeze_encoder(self.trains_top)
-        counts = [self.rules.count(item.samples) for item in self.recordings.items]
-        length, windows = self.texts.mean_length, sum(counts) / len(counts)
-        self._flops = flops_per_sample(model, tokens, length, windows=windows)
-        self._flops_cached = flops_per_sample(model, tokens, length, is_cached=True)
+        if self._texts is not None:  # otherwise there is no data
+            counts = [self.rules.count(item.samples) for item in self.recordings.items]
+            length, windows = self._texts.mean_length, sum(counts) / len(counts)
+            self._flops = flops_per_sample(model, tokens, length, windows=windows)
+            self._flops_cached = flops_per_sample(model, tokens, length, is_cached=True)
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
@@ -262,6 +297,23 @@ class EegTextTask:
         if isinstance(samples, TextSamples):
             return preview.text_predictions(model, samples, self._few("val"), device)
         return preview.masked_predictions(model, samples, self.samples, device)
+
+    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+        """Sentences for recordings without texts; see prediction.predict."""
+        if not self.writes:
+            raise needs_stage("encoder", "text")
+        trained = self._trained
+        assert trained is not None, "setup_without_data comes first"
+        rules = SampleRules(self.samples, self.most_windows, self.context.seed, is_noise=False)
+        writer = prediction.Writer(model, trained, self.tokenizer, rules, self.context.device)
+        reading = Reading(
+            self.on_bad,
+            self.samples,
+            line_hz=self._data.line_hz,
+            to_predict=True,
+            channel_map=trained.channel_map,
+        )
+        return prediction.predict(writer, path, reading)
 
     def _few(self, split: SplitName) -> Batch:
         return self.collate(few_samples(self.data(split), preview.SHOWN))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ from models.base import (
     Goal,
     Loss,
     Picture,
+    Prediction,
     Predictions,
     SplitName,
 )
 from models.common import initial_weights
+from models.common.model_facts import FACTS_FILE
+from models.common.predict_input import needs_stage
 from models.common.split import save_split
-from models.event_seg import dataset, sequences, windows
+from models.event_seg import dataset, prediction, sequences, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import MaskedEncoder, Network, flops_per_sample
+from models.event_seg.prediction import TrainedOn
 from models.event_seg.preview import draw_sample, predict
 from models.event_seg.readers import labels
 from models.event_seg.readers.recording import Recording
@@ -40,6 +44,8 @@ _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file o
 class EventSegTask:
     """Edge segmentation of event windows; implements models.base.Task."""
 
+    saved_files: Sequence[str] = (FACTS_FILE,)
+    """What setup_without_data reads in the run folder."""
     goal = Goal("val_iou", "max")
     units = "pixels"
     channels_last = True
@@ -60,6 +66,7 @@ class EventSegTask:
             self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
         self.loaded: str | None = None
         self._dataset: Dataset | None = None
+        self._trained: TrainedOn  # after setup_without_data
 
     @property
     def dataset(self) -> Dataset:
@@ -94,6 +101,12 @@ class EventSegTask:
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = Dataset(recordings, split, rules, source)
+        TrainedOn.of(recordings, is_labelled).save(self.context.folder)
+
+    def setup_without_data(self) -> None:
+        """See models/base.py: WorksWithoutData."""
+        self._trained = TrainedOn.load(self.context.folder)
+        self.encoder = None  # its weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:
         """Check that labels and sensor are those of `first`. Raises DataError."""
@@ -170,6 +183,20 @@ class EventSegTask:
     def predictions(self, model: Module) -> Predictions:
         """Predictions for a few validation windows. Collective."""
         return predict(model, self.data("val"), self.context.device)
+
+    def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
+        """A mask for each window of recordings; see prediction.predict."""
+        if self.stage == "encoder":
+            raise needs_stage("encoder", "whole")
+        if not self._trained.has_labels:
+            raise DataError(
+                "the model was trained without labels, on the events on hidden pixels: it predicts "
+                "no edges",
+                where="model.objective of the run",
+                allowed="a run on recordings with labels",
+            )
+        sensor, device = self._data.sensor, self.context.device
+        return prediction.predict(model, path, self._trained, sensor, self.downsample, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations for one sample; see network.flops_per_sample."""

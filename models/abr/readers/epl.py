@@ -45,8 +45,9 @@ class Series:
 class EplReader:
     """Rows of level series; `silent_levels` counts columns that are all zero."""
 
-    def __init__(self, bad_records: BadRecords) -> None:
-        self.bad_records = bad_records
+    def __init__(self, bad_records: BadRecords, has_labels: bool = True) -> None:
+        """Unless `has_labels`, the files of raters are not read."""
+        self.bad_records, self._has_labels = bad_records, has_labels
         self.silent_levels = 0
         self.marked: Counter[str] = Counter()
         """The files of raters by the peaks they mark: `wave V`, or others without it."""
@@ -59,7 +60,8 @@ class EplReader:
         """
         try:
             series = read_series(path)
-            marked = [read_analysis(other) for other in analysis_files(path)]
+            raters_files = analysis_files(path) if self._has_labels else []
+            marked = [read_analysis(other) for other in raters_files]
         except DataError as error:
             self.bad_records.add(error.where or name, error.message)
             return

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from models.abr import formats
 from models.abr.readers import epl, recordings, table
-from models.abr.responses import Responses, Row, collect
+from models.abr.responses import Origin, Responses, Row, collect, impossible
 from models.base import DataError
 from models.common.columns import declared_columns
 from models.common.data_files import BadRecords, OnBad, existing_path, files, unknown_format
@@ -32,13 +33,69 @@ def read_responses(
     Unless `has_labels`, columns of labels are neither required nor read.
     Reads the disk. Raises DataError.
     """
+    root, found, form = _find(path)
+    if columns and form != formats.TABLE:
+        raise DataError(
+            f"data.columns names columns of tables, and '{root}' is {form}",
+            where="data.columns",
+            fix="remove data.columns",
+        )
+    bad_records = _bad_records(form)
+    reader = _reader(form, bad_records, averaging, columns, has_labels)
+    responses = collect(_rows(reader, root, found), _ORIGINS[form], bad_records, on_bad)
+    if isinstance(reader, table.TableReader):
+        reader.check_declared()
+    elif isinstance(reader, epl.EplReader):
+        responses.marked.update(reader.marked)
+    responses.left_out.update(_left_out(reader))
+    return responses
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Responses without labels."""
+
+    origin: Origin
+    rows: Sequence[Row]
+    left_out: Mapping[str, int]
+    """Counts of unused responses, by reason, without those that are 0."""
+
+
+def read_unlabelled(
+    path: str, on_bad: OnBad, averaging: recordings.Averaging, columns: Sequence[str]
+) -> Unlabelled:
+    """As read_responses, but labels are not read and duplicates are kept; in memory."""
+    root, found, form = _find(path)
+    bad_records = _bad_records(form)
+    reader = _reader(form, bad_records, averaging, columns, has_labels=False)
+    rows = []
+    for row in _rows(reader, root, found):
+        if (problem := impossible(row)) is None:
+            rows.append(row)
+        else:
+            bad_records.add(row.where, problem)
+    skipped = bad_records.finish(on_bad, len(rows))
+    left_out = {"skipped": skipped, **_left_out(reader)}
+    left_out = {name: count for name, count in left_out.items() if count}
+    if not rows:
+        counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
+        raise DataError(
+            f"'{root}' has no usable response",
+            where=f"data.path, left out: {counts or 'nothing'}",
+            allowed="; ".join(formats.FORMATS),
+        )
+    return Unlabelled(_ORIGINS[form], rows, left_out)
+
+
+def _find(path: str) -> tuple[Path, list[Path], str]:
+    """The file or folder `path`, its files with responses, and their format."""
     root = existing_path(
         path, "a file or folder of responses, embedded:patients, embedded:few-patients"
     )
-    found = [(file, name) for file in files(root) if (name := formats.of_file(file))]
+    found = {file: name for file in files(root) if (name := formats.of_file(file))}
     if not found:
         raise unknown_format(root, formats.FORMATS)
-    names = list(dict.fromkeys(name for _, name in found))
+    names = list(dict.fromkeys(found.values()))
     if len(names) > 1:
         raise DataError(
             f"'{root}' has more than one format: {'; '.join(names)}",
@@ -46,32 +103,34 @@ def read_responses(
             allowed="one format, and so one species and one time window",
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
-    if columns and names != [formats.TABLE]:
-        raise DataError(
-            f"data.columns names columns of tables, and '{root}' is {names[0]}",
-            where="data.columns",
-            fix="remove data.columns",
-        )
-    bad_records = BadRecords("responses" if names == [formats.TABLE] else "files and levels")
-    readers: dict[str, Callable[[], Reader]] = {
-        formats.EPL: lambda: epl.EplReader(bad_records),
-        formats.TABLE: lambda: table.TableReader(
-            bad_records, declared_columns(columns), has_labels
-        ),
-        formats.RECORDING: lambda: recordings.RecordingReader(bad_records, averaging),
-    }
-    reader = readers[names[0]]()
-    responses = collect(_rows(reader, root, found), _ORIGINS[names[0]], bad_records, on_bad)
-    if isinstance(reader, table.TableReader):
-        reader.check_declared()
-    elif isinstance(reader, epl.EplReader):
-        responses.marked.update(reader.marked)
-    responses.left_out.update({k: v for k, v in vars(reader).items() if isinstance(v, int)})
-    return responses
+    return root, list(found), names[0]
 
 
-def _rows(reader: Reader, root: Path, found: list[tuple[Path, str]]) -> Iterator[Row]:
-    for path, _ in found:
+def _bad_records(form: str) -> BadRecords:
+    return BadRecords("responses" if form == formats.TABLE else "files and levels")
+
+
+def _reader(
+    form: str,
+    bad_records: BadRecords,
+    averaging: recordings.Averaging,
+    columns: Sequence[str],
+    has_labels: bool,
+) -> Reader:
+    if form == formats.EPL:
+        return epl.EplReader(bad_records, has_labels)
+    if form == formats.TABLE:
+        return table.TableReader(bad_records, declared_columns(columns), has_labels)
+    return recordings.RecordingReader(bad_records, averaging)
+
+
+def _left_out(reader: Reader) -> dict[str, int]:
+    """The counts of a reader, which are its public numbers."""
+    return {k: v for k, v in vars(reader).items() if type(v) is int}
+
+
+def _rows(reader: Reader, root: Path, found: Sequence[Path]) -> Iterator[Row]:
+    for path in found:
         yield from reader.read(
             path, path.relative_to(root).as_posix() if path != root else path.name
         )

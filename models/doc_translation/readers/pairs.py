@@ -92,14 +92,16 @@ class _Rows:
     characters: Counter[str] = field(default_factory=Counter)
     probed: int = 0
     duplicates: int = 0
+    keeps_duplicates: bool = False
 
     def add(self, name: str, text: str, offset: int, length: int) -> None:
-        """Add a row by its id and source text, unless another row has the same text."""
-        digest = hashlib.blake2b(text.lower().encode(), digest_size=8).digest()
-        if digest in self.seen:
-            self.duplicates += 1
-            return
-        self.seen.add(digest)
+        """Add a row by its id and source text; if duplicates are dropped, unless it is one."""
+        if not self.keeps_duplicates:
+            digest = hashlib.blake2b(text.lower().encode(), digest_size=8).digest()
+            if digest in self.seen:
+                self.duplicates += 1
+                return
+            self.seen.add(digest)
         self.offsets.append(offset)
         self.lengths.append(length)
         self.sizes.append(len(text))
@@ -109,14 +111,15 @@ class _Rows:
             self.characters.update(text)
 
 
-def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
+def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = False) -> Collection:
     """Read pages of neighbouring paragraphs of one document (the id without its number).
 
-    Duplicate source texts are dropped. Reads the file once and stores positions only. Raises
-    DataError.
+    Unless `keeps_duplicates`, equal source texts are used once. Reads the file once and stores
+    positions only. Raises DataError.
     """
     bad_records = BadRecords()
-    rows = _index(path, layout, bad_records)
+    rows = _Rows(keeps_duplicates=keeps_duplicates)
+    _index(path, layout, bad_records, rows)
     skipped = bad_records.finish(on_bad, len(rows.offsets))
     if not rows.offsets:
         raise DataError(
@@ -131,8 +134,9 @@ def read(path: Path, layout: Layout, on_bad: OnBad) -> Collection:
     return Collection(str(path), pages, tokenize, None, bad_records.rows, counts)
 
 
-def _index(path: Path, layout: Layout, bad_records: BadRecords) -> _Rows:
-    rows, offset = _Rows(), 0
+def _index(path: Path, layout: Layout, bad_records: BadRecords, rows: _Rows) -> None:
+    """Add the valid rows of a file to `rows`."""
+    offset = 0
     try:
         with path.open("rb") as file:
             for line, raw in enumerate(file, start=1):
@@ -143,7 +147,6 @@ def _index(path: Path, layout: Layout, bad_records: BadRecords) -> _Rows:
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}", where="data.path") from None
     rows.seen.clear()  # pages need the memory
-    return rows
 
 
 def _pair(

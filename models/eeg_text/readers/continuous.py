@@ -63,12 +63,14 @@ class ContinuousSource:
 
 def read(path: Path, reading: Reading) -> Recordings:
     """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
-    own = None if reading.channels is None else channel_map.load_channel_map(reading.channels)
+    own = reading.channel_map
+    if reading.channels is not None and own is None:
+        own = channel_map.load_channel_map(reading.channels)
     texts = None
     if reading.texts is not None:
         texts = tables.pairs(Path(reading.texts).expanduser(), "data.texts", "events to sentences")
     forms = {p: formats.of_file(p) for p in formats.candidates(path)}
-    later = _later_parts(p for p, form in forms.items() if form == formats.FIF)
+    later = later_parts(p for p, form in forms.items() if form == formats.FIF)
     paths = [
         p for p, form in forms.items() if form in formats.RECORDED and p.resolve() not in later
     ]
@@ -78,7 +80,7 @@ def read(path: Path, reading: Reading) -> Recordings:
     for place in paths:
         try:
             placed = _placed(place, own)
-            cuts = _Segments(place, placed, reading.samples, len(paths) >= MANY)
+            cuts = _Segments(place, placed, reading, len(paths) >= MANY)
             segments += cuts.segments(len(files), texts, bad_records)
         except DataError as error:
             if reading.on_bad == "stop" or len(paths) == 1:
@@ -104,7 +106,7 @@ def read(path: Path, reading: Reading) -> Recordings:
     return Recordings(str(path), form, UNIT, items, source, Counter(bad=skipped), notes)
 
 
-def _later_parts(fif_files: Iterable[Path]) -> set[Path]:
+def later_parts(fif_files: Iterable[Path]) -> set[Path]:
     """The later parts of split recordings; MNE reads them with the first."""
     parts: set[Path] = set()
     for path in fif_files:
@@ -135,8 +137,9 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
 
 
 class _Segments:
-    def __init__(self, path: Path, placed: ChannelPicks, samples: int, is_group: bool) -> None:
-        self.path, self.placed, self.samples, self.is_group = path, placed, samples, is_group
+    def __init__(self, path: Path, placed: ChannelPicks, reading: Reading, is_group: bool) -> None:
+        self.path, self.placed, self.samples = path, placed, reading.samples
+        self.is_group, self.to_predict = is_group, reading.to_predict
         found = raw.open_raw(path)
         self.seconds = found.n_times / float(found.info["sfreq"])
 
@@ -148,7 +151,10 @@ class _Segments:
         if texts is not None:
             made = list(self._sentences(file, self._named(texts), bad_records))
         elif beside is not None:
-            made = list(self._sentences(file, tables.sentences(beside), bad_records))
+            rows = tables.sentences(beside, has_text=not self.to_predict)
+            made = list(self._sentences(file, rows, bad_records))
+        elif self.to_predict:
+            made = list(self._all_windows(file))
         else:
             made = list(self._windows(file))
         if formats.of_file(self.path) in (formats.EDF, formats.BDF):
@@ -173,8 +179,19 @@ class _Segments:
                 continue
             start = number * length
             group = self.path.name if self.is_group else f"{self.path.name}, block {block + 1}"
-            where = f"{self.path.name}, {start:.1f} s"
-            yield Segment(file, start, Item(None, self.path.stem, group, self.samples, where))
+            yield self._window(file, start, self.samples, group)
+
+    def _all_windows(self, file: int) -> Iterator[Segment]:
+        """The whole recording; its last window may be shorter."""
+        total = int(self.seconds * RATE_HZ)
+        for start in range(0, total, self.samples):
+            samples = min(self.samples, total - start)
+            if samples >= SHORTEST:
+                yield self._window(file, start / RATE_HZ, samples, self.path.name)
+
+    def _window(self, file: int, start: float, samples: int, group: str) -> Segment:
+        where = f"{self.path.name}, {start:.1f} s"
+        return Segment(file, start, Item(None, self.path.stem, group, samples, where, start))
 
     def _named(self, texts: Mapping[str, str]) -> list[tables.Reading]:
         """The sentence of each event that `texts` names.
@@ -205,7 +222,7 @@ class _Segments:
             samples = round(reading.duration_s * RATE_HZ)
             group = normalised(reading.text)
             end = reading.onset_s + reading.duration_s
-            if not group:
+            if not group and not self.to_predict:
                 bad_records.add(reading.where, "the text has no words")
             elif samples < SHORTEST:
                 bad_records.add(reading.where, f"{reading.duration_s:g} s is too short")
@@ -214,5 +231,6 @@ class _Segments:
                     reading.where, f"ends at {end:g} s, after the recording ({self.seconds:g} s)"
                 )
             else:
-                item = Item(reading.text, self.path.stem, group, samples, reading.where)
-                yield Segment(file, reading.onset_s, item)
+                subject, onset = self.path.stem, reading.onset_s
+                item = Item(reading.text, subject, group, samples, reading.where, onset)
+                yield Segment(file, onset, item)

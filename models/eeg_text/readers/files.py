@@ -30,7 +30,7 @@ def read(path: str, reading: Reading) -> Recordings:
     if formats.ZUCO in names:
         from models.eeg_text.readers import zuco
 
-        parts.append(zuco.read(found, reading.on_bad))
+        parts.append(zuco.read(found, reading.on_bad, reading.to_predict))
     if names - {formats.ZUCO}:
         from models.eeg_text.readers import continuous
 

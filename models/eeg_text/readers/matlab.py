@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,29 @@ from models.common.hdf5 import problem_of
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.recordings import MOST_UV
 
+NO_WORDS = "content has no words"
 _GROUP = "sentenceData"
 _HDF5_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
 """What h5py raises for a truncated or corrupt file."""
 
 
-def scan_hdf5(path: Path) -> Iterator[tuple[str, int, str | None]]:
+def scan_hdf5(path: Path, has_text: bool = True) -> Iterator[tuple[str, int, str | None]]:
     """Text, number of samples and problem of each sentence; one is in memory at a time.
 
-    Reads the disk. Raises DataError.
+    Unless `has_text`, texts are empty and not read. Reads the disk. Raises DataError.
     """
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            _check(file, path)
+            _check(file, path, ("content", "rawData") if has_text else ("rawData",))
             group = file[_GROUP]
             for number in range(_count(group["rawData"])):
-                text = _text(_entry(file, group["content"], number))
                 eeg, problem = orient(_array(_entry(file, group["rawData"], number)), True)
+                if not has_text:
+                    yield "", len(eeg), problem
+                    continue
+                text = _text(_entry(file, group["content"], number))
                 yield text, len(eeg), problem or text_problem(text)
     except _HDF5_ERRORS as error:
         raise _unreadable(path, error) from None
@@ -53,8 +57,8 @@ def read_hdf5_eeg(path: Path, number: int) -> np.ndarray:
     return found
 
 
-def _check(file: Any, path: Path) -> None:
-    missing = [name for name in ("content", "rawData") if name not in file.get(_GROUP, ())]
+def _check(file: Any, path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in file.get(_GROUP, ())]
     if missing:
         what = _GROUP if _GROUP not in file else f"{_GROUP}/{missing[0]}"
         raise DataError(
@@ -179,4 +183,4 @@ def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
 
 def text_problem(text: str) -> str | None:
     """The problem of a sentence, or None."""
-    return None if any(c.isalnum() for c in text) else "content has no words"
+    return None if any(c.isalnum() for c in text) else NO_WORDS

@@ -30,23 +30,27 @@ def beside(recording: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def sentences(path: Path) -> list[Reading]:
-    """The rows of a table of sentences. Reads the disk; raises DataError."""
+def sentences(path: Path, has_text: bool = True) -> list[Reading]:
+    """The rows of a table of sentences. Reads the disk; raises DataError.
+
+    Unless `has_text`, the column `text` is not read.
+    """
     rows = _rows(path)
-    missing = [name for name in COLUMNS if not rows or name not in rows[0]]
+    names = COLUMNS if has_text else COLUMNS[:2]
+    missing = [name for name in names if not rows or name not in rows[0]]
     if missing:
         raise DataError(
             f"'{path.name}' has no column {missing[0]}",
             where=f"{path}:1",
-            allowed=", ".join(COLUMNS),
+            allowed=", ".join(names),
         )
-    columns = [rows[0].index(name) for name in COLUMNS]
+    columns = [rows[0].index(name) for name in names]
     found = []
     for number, row in enumerate(rows[1:], start=2):
         where = f"{path.name}:{number}"
         try:
-            onset, duration, text = (row[i] for i in columns)
-            found.append(Reading(float(onset), float(duration), text.strip(), where))
+            onset, duration, *text = (row[i] for i in columns)
+            found.append(Reading(float(onset), float(duration), "".join(text), where))
         except (IndexError, ValueError):
             raise DataError(
                 f"'{path.name}' has a row without two numbers and a text",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,11 @@ class ZucoSource:
         return np.ones(CHANNELS, dtype=bool)
 
 
-def read(path: Path, on_bad: OnBad) -> Recordings:
+def read(path: Path, on_bad: OnBad, to_predict: bool = False) -> Recordings:
     """The sentences of a file, or of all ZuCo files of a folder, that have EEG.
 
-    Sentences without EEG are counted by reader. Reads the disk; raises DataError.
+    Sentences without EEG are counted by reader. If `to_predict`, texts are not read. Reads the
+    disk; raises DataError.
     """
     files: list[ZucoFile] = []
     items: list[Item] = []
@@ -78,7 +79,7 @@ def read(path: Path, on_bad: OnBad) -> Recordings:
     paths = [p for p in formats.candidates(path) if formats.of_file(p) == formats.ZUCO]
     for place in paths:
         try:
-            file = _open(place)
+            file = _open(place, has_text=not to_predict)
         except DataError as error:
             if on_bad == "stop" or len(paths) == 1:
                 raise
@@ -111,17 +112,22 @@ def _made_from(path: Path) -> dict[str, Any]:
     return {"version": _VERSION, "path": place, "bytes": found.st_size, "time": found.st_mtime_ns}
 
 
-def _open(path: Path) -> ZucoFile:
+def _open(path: Path, has_text: bool) -> ZucoFile:
     with path.open("rb") as stream:
         is_hdf5 = formats.is_hdf5(stream.read(1024))
     if is_hdf5:
+        made_from = _made_from(path) | ({} if has_text else {"has_text": False})
         kept: Mapping[str, np.ndarray] = cache.arrays(
-            "zuco-index", _made_from(path), lambda: _index(matlab.scan_hdf5(path))
+            "zuco-index", made_from, lambda: _index(matlab.scan_hdf5(path, has_text))
         )
     else:
         kept = matlab5_arrays(path)
-    index = json.loads(bytes(kept["sentences"]))
-    return ZucoFile(path, [Sentence(*entry) for entry in index], is_hdf5)
+    sentences = [Sentence(*entry) for entry in json.loads(bytes(kept["sentences"]))]
+    if not has_text:  # the index of MATLAB 5 files has the problems of texts
+        sentences = [
+            replace(s, problem=None) if s.problem == matlab.NO_WORDS else s for s in sentences
+        ]
+    return ZucoFile(path, sentences, is_hdf5)
 
 
 def matlab5_arrays(path: Path) -> Mapping[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ ALLOWED = (
     f"{GROUP} with events [event, 4], image_raw [frame, height, width] uint8, image_raw_ts and "
     "image_raw_event_inds [frame]"
 )
+ALLOWED_EVENTS = f"{GROUP} with events float64 [event, 4] of x, y, t, polarity"
 MARGIN = 1024
 """Events read on either side of those that the frame indices name."""
 _SEEN = 2**18
@@ -59,21 +61,10 @@ class MvsecRecording:
         check_ascending(times, f"{path}: image_raw_ts", "times of frames")
         self.sensor = int(frames.shape[1]), int(frames.shape[2])
         self.windows, self.count = spans(times), len(events)
-        self._off = self._polarity(events)
+        self._off = _polarity(self._hdf5, events)
 
     def _array(self, name: str, axes: int) -> h5py.Dataset:
         return self._hdf5.dataset(f"{GROUP}/{name}", ALLOWED, axes)
-
-    def _polarity(self, events: h5py.Dataset) -> float:
-        """Value of a darker pixel: -1 or 0."""
-        values = set(np.unique(self._hdf5.read(events, np.s_[:_SEEN, 3])).tolist())
-        if not values <= {-1.0, 1.0} and not values <= {0.0, 1.0}:
-            raise DataError(
-                f"polarities are {', '.join(f'{p:g}' for p in sorted(values)[:5])}",
-                where=f"{self._hdf5.path}: {GROUP}/events",
-                allowed="-1 and 1, or 0 and 1",
-            )
-        return 0.0 if 0.0 in values else -1.0
 
     def events(self, index: int) -> Events:
         """Events of a window. Reads them and a margin; raises DataError."""
@@ -91,25 +82,86 @@ class MvsecRecording:
                 break
             margin *= 4  # the indices may follow a clock with an offset
         check_ascending(times, f"{self._hdf5.path}: {GROUP}/events {low} to {high}")
-        return self._checked(rows[slice(*np.searchsorted(times, (start, stop)))], low)
-
-    def _checked(self, rows: np.ndarray, low: int) -> Events:
-        x, y, t, p = rows.T
-        height, width = self.sensor
-        is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        is_valid = np.isfinite(t) & is_inside & ((p == 1) | (p == self._off))
-        if not is_valid.all():
-            invalid = rows[~is_valid][0]
-            raise DataError(
-                f"an event is {', '.join(f'{n:.10g}' for n in invalid)} (x, y, t, polarity)",
-                where=f"{self._hdf5.path}: {GROUP}/events, after event {low}",
-                allowed=f"x from 0 to {width - 1}, y from 0 to {height - 1}, finite times, "
-                f"polarity {self._off:g} or 1",
-            )
-        x, y = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
-        return Events(t, x, y, np.where(p == 1, 1, -1).astype(np.int8))
+        rows = rows[slice(*np.searchsorted(times, (start, stop)))]
+        return _checked(
+            rows, self._off, self.sensor, f"{self._hdf5.path}: {GROUP}/events, after event {low}"
+        )
 
     def label(self, index: int, factor: int) -> np.ndarray:
         """Edges of the frame at the end of a window. Raises DataError."""
         frame = self._hdf5.read(self._array("image_raw", 3), index + 1)
         return labels.edges(frame, factor)
+
+
+class MvsecEvents:
+    """The events of an MVSEC recording in windows of one length; its frames are not needed."""
+
+    second = 1.0
+
+    def __init__(self, path: Path, name: str, window_ms: float, sensor: tuple[int, int]) -> None:
+        """`sensor`: height and width of a file without frames. Raises DataError."""
+        self.name = name
+        self._hdf5 = Hdf5(path)
+        events = self._array
+        if events.shape[1] != 4 or events.dtype != np.float64 or not len(events):
+            raise DataError(
+                f"'{path.name}' does not have the MVSEC layout: events {events.dtype} "
+                f"{events.shape}",
+                where=str(path),
+                allowed=ALLOWED_EVENTS,
+            )
+        frames = self._hdf5.file.get(f"{GROUP}/image_raw")
+        has_frames = isinstance(frames, h5py.Dataset) and frames.ndim == 3
+        self.sensor = (int(frames.shape[1]), int(frames.shape[2])) if has_frames else sensor
+        ends = self._hdf5.read(events, np.s_[:: max(1, len(events) - 1), 2])
+        check_ascending(ends, f"{path}: {GROUP}/events, the first and the last")
+        count = int((ends[-1] - ends[0]) * 1e3 / window_ms)
+        self.windows = spans(ends[0] + np.arange(count + 1) * window_ms / 1e3)
+        self._off = _polarity(self._hdf5, events)
+
+    @property
+    def _array(self) -> h5py.Dataset:
+        return self._hdf5.dataset(f"{GROUP}/events", ALLOWED_EVENTS, 2)
+
+    def events(self, index: int) -> Events:
+        """Events of a window, found by bisection. Raises DataError."""
+        events = self._array
+
+        def time(row: int) -> float:
+            return float(self._hdf5.read(events, np.s_[row, 2]))
+
+        start, stop = self.windows[index].tolist()
+        low = bisect_left(range(len(events)), start, key=time)
+        high = bisect_left(range(len(events)), stop, lo=low, key=time)
+        rows, place = self._hdf5.read(events, np.s_[low:high]), f"{self._hdf5.path}: {GROUP}/events"
+        check_ascending(rows[:, 2], f"{place} {low} to {high}")
+        return _checked(rows, self._off, self.sensor, f"{place}, after event {low}")
+
+
+def _polarity(hdf5: Hdf5, events: h5py.Dataset) -> float:
+    """Value of a darker pixel: -1 or 0."""
+    values = set(np.unique(hdf5.read(events, np.s_[:_SEEN, 3])).tolist())
+    if not values <= {-1.0, 1.0} and not values <= {0.0, 1.0}:
+        raise DataError(
+            f"polarities are {', '.join(f'{p:g}' for p in sorted(values)[:5])}",
+            where=f"{hdf5.path}: {GROUP}/events",
+            allowed="-1 and 1, or 0 and 1",
+        )
+    return 0.0 if 0.0 in values else -1.0
+
+
+def _checked(rows: np.ndarray, off: float, sensor: tuple[int, int], where: str) -> Events:
+    x, y, t, p = rows.T
+    height, width = sensor
+    is_inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    is_valid = np.isfinite(t) & is_inside & ((p == 1) | (p == off))
+    if not is_valid.all():
+        invalid = rows[~is_valid][0]
+        raise DataError(
+            f"an event is {', '.join(f'{n:.10g}' for n in invalid)} (x, y, t, polarity)",
+            where=where,
+            allowed=f"x from 0 to {width - 1}, y from 0 to {height - 1}, finite times, "
+            f"polarity {off:g} or 1",
+        )
+    x, y = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    return Events(t, x, y, np.where(p == 1, 1, -1).astype(np.int8))

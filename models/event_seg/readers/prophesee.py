@@ -151,14 +151,19 @@ class RawRecording:
     second = 1e6
     unit = "µs, by the format"
 
-    def __init__(self, path: Path, name: str, settings: RecordingSettings) -> None:
-        """Read the index and the times of the masks. Raises DataError."""
+    def __init__(
+        self, path: Path, name: str, settings: RecordingSettings, has_labels: bool = True
+    ) -> None:
+        """Read the index and the times of the masks. Raises DataError.
+
+        Unless `has_labels`, masks beside the file are not read.
+        """
         self.path, self.name = path, name
         self.header = read_header(path)
         self.format = FORMATS[1 + list(ENCODING_BY_NAME).index(self.header.encoding)]
         self.index = build_index(path, self.header)
         self.count = self.index.events
-        self.masks = Masks(mask_path(path)) if mask_path(path).exists() else None
+        self.masks = Masks(mask_path(path)) if has_labels and mask_path(path).exists() else None
         self.labels = f"masks of {mask_path(path).name}" if self.masks else ""
         self.sensor, self.sensor_source = self._sensor(settings.sensor)
         self.windows, self._first_mask = self._windows(settings.window_ms)

@@ -201,7 +201,7 @@ def test_a_resumed_pipeline_skips_completed_stages(prepared, task):
     again = prepared(None, None, resume="x", resume_option="resume")
     assert again.is_resumed and again.resume_line == "resuming x: upper"
     assert [entry.name for entry, _ in again.left] == ["upper"]
-    assert values(again, "model.start")[0][0] == str(Path("x/1-lower").absolute())
+    assert values(again, "model.start")[0][0] == os.path.abspath("x/1-lower")
 
 
 def test_a_resumed_pipeline_may_change_the_engine(prepared, task):

@@ -241,7 +241,11 @@ def test_an_unknown_embedded_set_gets_a_suggestion(make_task):
 def test_the_run_folder_gives_the_second_rank_the_split_and_the_statistics(tmp_path, make_task):
     first, second = make_task(tmp_path), make_task(tmp_path)
     first.setup()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["split.json", "statistics.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model_facts.json",
+        "split.json",
+        "statistics.json",
+    ]
     saved_statistics = json.loads((tmp_path / "statistics.json").read_text())
     saved_statistics["signal_rms"] = (
         2.5  # the classes of the loaded weights, whatever the data is now

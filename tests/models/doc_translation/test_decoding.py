@@ -153,6 +153,38 @@ def test_a_batch_with_cache_finds_what_a_search_page_by_page_finds(pages, ending
     ]
 
 
+class Counted(torch.nn.Module):
+    """A model that counts its calls."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.calls = model, 0
+
+    def forward(self, **inputs):
+        self.calls += 1
+        return self.model(**inputs)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_early_stop_gives_the_same_translation_with_fewer_calls(pages, ending, beams):
+    def decode(model, memory, **settings):
+        if beams == 1:
+            return greedy(model, memory, 40, ending, **settings)
+        return beam_search(model, memory, 40, ending, beams, **settings)
+
+    calls = []
+    for memory in pages.memory.split(1):
+        model = Counted(pages.model)
+        early = decode(model, memory, stops_early=True).tolist()[0]
+        whole = decode(pages.model, memory).tolist()[0]
+        assert until_end(early, ending.end) == until_end(whole, ending.end)
+        calls.append(model.calls)
+    assert min(calls) < 40
+    model = Counted(pages.model)
+    decode(model, pages.memory, stops_early=True)
+    assert model.calls == max(calls)
+
+
 class Chain(torch.nn.Module):
     """A decoder whose next token depends on the last one alone, by a table of probabilities."""
 
@@ -188,8 +220,10 @@ def test_a_text_that_does_not_end_in_time_competes_with_finished_ones():
     chain = Chain([[0.0, 0.1, 0.9], [0.0, 1.0, 0.0], [0.0, 0.1, 0.9]])
     vocabulary, page = SimpleNamespace(start=start, end=end, pad=0), torch.zeros(1, 1, 1)
     assert beam_search(chain, page, 2, vocabulary, 3)[0].tolist() == [word, word]
-    # Two finished texts end the search.
-    assert until_end(beam_search(chain, page, 3, vocabulary, 2)[0].tolist(), end) == [word, end]
+    # Two finished texts end the search, and one does not.
+    for early in (False, True):
+        found = beam_search(chain, page, 3, vocabulary, 2, stops_early=early)[0].tolist()
+        assert until_end(found, end) == [word, end]
 
 
 def test_compiled_layers_decode_without_compilation(pages):

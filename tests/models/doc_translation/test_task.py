@@ -109,7 +109,7 @@ def test_a_run_folder_gives_the_second_rank_the_vocabulary_and_split_of_the_firs
     tasks = [make_task(folder, path=pairs()) for _ in range(2)]
     tasks[0].setup()
     written = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
-    assert set(written) == {"split.json", "tokenizer.json"}
+    assert set(written) == {"model_facts.json", "split.json", "tokenizer.json"}
     tasks[1].setup()
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == written
     assert tasks[0].facts() == tasks[1].facts()

@@ -1,12 +1,15 @@
 """A real recording next to the project, if it exists."""
 
+import io
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from models.event_seg.config import Data
+from models.event_seg.prediction import TrainedOn
 from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.test_dat import write_dat
 
@@ -52,6 +55,22 @@ def test_a_recording_trains_without_labels(make_task, sample, train):
     task.setup()
     assert task.facts()["samples"] == {"train": 16, "val": 6, "test": 6}
     train(task, task.build(), steps=3)
+
+
+def test_a_recording_is_predicted_in_windows_of_the_training(make_task, sample, tmp_path):
+    window_ms = 1000 / 30
+    TrainedOn(window_ms, (260, 346), has_labels=True).save(tmp_path / "run")
+    task = make_task(tmp_path / "run", downsample=2)
+    task.setup_without_data()
+    found = list(task.predict(task.build().eval(), sample))
+    whole = RawRecording(sample, "evt2", Data())
+    first, last = int(whole.index.first[0]), int(whole.index.last[-1])
+    length = int(1e3 * window_ms)
+    assert [p.name for p in found] == [f"evt2-{n:05d}" for n in range((last + 1 - first) // length)]
+    count = len(read_events(sample, whole.header, whole.index, first, first + length))
+    assert f"s: {count:,} events, foreground " in found[0].text
+    mask = Image.open(io.BytesIO(found[0].files[".png"]))
+    assert mask.size == (320, 240)
 
 
 def test_a_recording_trains_with_generated_masks(make_task, sample, train, counts_of):

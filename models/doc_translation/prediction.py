@@ -1,0 +1,92 @@
+"""Translations of pages without references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL.Image import Image
+from torch.nn import Module
+
+from models.base import Prediction
+from models.common.data_files import OnBad, existing_path, unknown_format
+from models.common.predict_input import DistinctNames, input_errors
+from models.doc_translation import formats, images
+from models.doc_translation.config import Size
+from models.doc_translation.decoding import beam_search, greedy, texts
+from models.doc_translation.preview import printable
+from models.doc_translation.readers import image_files, pairs
+from models.doc_translation.vocabulary import Vocabulary
+
+
+class UnlabelledPage(Protocol):
+    """A page without its translation."""
+
+    @property
+    def name(self) -> str:
+        """Name of the page."""
+
+    def image(self) -> Image:
+        """Image of the page. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How translations are generated."""
+
+    vocabulary: Vocabulary
+    count: int
+    """Maximum number of tokens."""
+    beams: int
+
+
+def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabelledPage]:
+    """The pages of an image, a folder of images or a JSONL file. Disk access; raises DataError.
+
+    `layout`: rendering of the paragraphs of a JSONL file, whose translations are not read.
+    """
+    allowed = (image_files.ALLOWED, formats.PAIRS)
+    with input_errors():
+        found = existing_path(str(path), "; ".join(allowed))
+        pages: Sequence[UnlabelledPage] = image_files.read(found)
+        if not pages and found.is_file() and formats.recognise(found) == formats.PAIRS:
+            collection = pairs.read(found, layout, on_bad, keeps_duplicates=True)
+            pages = collection.pages
+        if not pages:
+            raise unknown_format(path, allowed)
+    return pages
+
+
+@torch.no_grad()
+def translate(
+    model: Module, image: Image, size: Size, decoding: Decoding, device: torch.device
+) -> str:
+    """The translation of a page as Markdown, by beam search or, for one beam, greedy."""
+    vocabulary, count, beams = decoding.vocabulary, decoding.count, decoding.beams
+    whole = images.global_batch([images.global_view(image, size.whole.pixels)]).to(device)
+    near = images.local_batch([images.local_view(image, *size.local.pixels)]).to(device)
+    memory = model(whole, near)
+    if beams == 1:
+        tokens = greedy(model, memory, count, vocabulary, stops_early=True)
+    else:
+        tokens = beam_search(model, memory, count, vocabulary, beams, stops_early=True)
+    return texts(tokens, vocabulary)[0]
+
+
+def predict(
+    model: Module,
+    pages: Sequence[UnlabelledPage],
+    size: Size,
+    decoding: Decoding,
+    device: torch.device,
+) -> Iterator[Prediction]:
+    """The translation of each page, as text and as a Markdown file. Disk access."""
+    names = DistinctNames()
+    for page in pages:
+        with input_errors():
+            image = page.image()
+        text = translate(model, image, size, decoding, device)
+        yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})

@@ -1,0 +1,162 @@
+"""Sentences for EEG without texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import Module
+
+from models.base import DataError, Prediction
+from models.common import model_facts, subwords
+from models.common.data_files import existing_path, unknown_format
+from models.common.predict_input import OPTION, DistinctNames, input_errors
+from models.eeg_text import batches, formats
+from models.eeg_text.config import CHANNELS, Size
+from models.eeg_text.dataset import SampleRules, read_segment
+from models.eeg_text.montage import SLOTS
+from models.eeg_text.preview import sentences
+from models.eeg_text.readers import files
+from models.eeg_text.readers.continuous import later_parts
+from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings
+from models.eeg_text.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+
+BATCH = 8
+"""Segments of one forward pass."""
+_SHOWN = 5
+"""Names of missing channels in an error."""
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What the model was trained on, as far as predictions depend on it."""
+
+    size: Size
+    """With the dimensions of a pretrained text decoder, if there is one."""
+    steps: int
+    """Tokens to generate: those of the longest training sentence."""
+    is_bytes: bool
+    """Whether tokens are bytes; otherwise the tokenizer is saved in the run folder."""
+    start: int
+    """First input of the text decoder."""
+    channels: tuple[str, ...]
+    """The channels of the montage that were recorded."""
+    channel_map: Mapping[str, str] | None
+    """The content of data.channels."""
+
+    @classmethod
+    def load(cls, folder: Path | None) -> TrainedOn:
+        """The facts saved in a run folder. Reads the disk. Raises DataError."""
+        facts = model_facts.load(folder, tuple(cls.__dataclass_fields__))
+        return cls(
+            Size(**facts["size"]),
+            facts["steps"],
+            facts["is_bytes"],
+            facts["start"],
+            tuple(facts["channels"]),
+            facts["channel_map"],
+        )
+
+    def save(self, folder: Path | None, tokenizer: Tokenizer) -> None:
+        """Write the facts and the tokenizer into the run folder. Writes the disk."""
+        if isinstance(tokenizer, BpeTokenizer):
+            subwords.save_tokenizer(tokenizer.inner, folder)
+        model_facts.save(asdict(self), folder)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """The saved tokenizer. Reads the disk. Raises DataError."""
+        if self.is_bytes:
+            return ByteTokenizer()
+        path = folder / subwords.TOKENIZER_FILE
+        found = BpeTokenizer(subwords.load_tokenizer(path, str(path)), str(path))
+        found.start = self.start
+        return found
+
+    def check(self, recorded: np.ndarray, path: Path) -> None:
+        """Raise DataError unless half of the channels in training are `recorded` [105]."""
+        missing = [name for name in self.channels if not recorded[SLOTS.index(name)]]
+        count = len(self.channels)
+        if 2 * len(missing) > count:
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise DataError(
+                f"'{path.name}' has {count - len(missing)} of the {count} channels in training; "
+                f"missing: {', '.join(missing[:_SHOWN])}{more}",
+                where=OPTION,
+                allowed="at least half of the channels in training, by their 10-10 or EGI names",
+            )
+
+
+def recorded_channels(recordings: Recordings) -> tuple[str, ...]:
+    """The channels that were recorded in any item."""
+    found = np.zeros(CHANNELS, dtype=bool)
+    for number in range(len(recordings.items)):
+        found |= recordings.source.recorded(number)
+    return tuple(name for name, is_recorded in zip(SLOTS, found, strict=True) if is_recorded)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A trained model and what it needs to write sentences."""
+
+    model: Module
+    trained: TrainedOn
+    tokenizer: Tokenizer
+    rules: SampleRules
+    device: torch.device
+
+    def write(self, recordings: Recordings) -> Iterator[tuple[Item, str]]:
+        """The sentence for each item. Reads the disk; raises DataError."""
+        items = recordings.items
+        for at in range(0, len(items), BATCH):
+            own = items[at : at + BATCH]
+            eeg = [read_segment(recordings, at + row, self.rules.most) for row in range(len(own))]
+            batch = batches.eeg(eeg, self.rules)
+            steps = self.trained.steps
+            found = sentences(self.model, batch, self.tokenizer, steps, self.device)
+            yield from zip(own, found, strict=True)
+
+
+def predict(writer: Writer, path: Path, reading: Reading) -> Iterator[Prediction]:
+    """The sentences of each recording of a file or folder, as lines and as JSON with times.
+
+    A segment is a row of the table beside a continuous recording, or else a window; or a sentence
+    of ZuCo. Raises DataError.
+    """
+    names = DistinctNames()
+    with input_errors():
+        paths = _recordings(path)
+    for place in paths:
+        with input_errors():
+            recordings = files.read(str(place), reading)
+            for number in range(len(recordings.items)):
+                writer.trained.check(recordings.source.recorded(number), place)
+            rows = [_row(item, text) for item, text in writer.write(recordings)]
+        name = (place.relative_to(path) if place != path else Path(place.name)).with_suffix("")
+        recording = {"recording": name.as_posix(), "segments": rows}
+        content = json.dumps(recording, indent=1, ensure_ascii=False).encode()
+        lines = [name.as_posix(), *(f"  {row['segment']}: {row['text']}" for row in rows)]
+        yield Prediction(names.of(name.as_posix()), "\n".join(lines), {".json": content})
+
+
+def _recordings(path: Path) -> Sequence[Path]:
+    """The recordings of a file or folder, without the later parts of split ones."""
+    found = existing_path(str(path), "; ".join(formats.FORMATS))
+    forms = {place: form for place in formats.candidates(found) if (form := formats.of_file(place))}
+    if not forms:
+        raise unknown_format(path, formats.FORMATS)
+    later = later_parts(place for place, form in forms.items() if form == formats.FIF)
+    return [place for place in forms if place.resolve() not in later]
+
+
+def _row(item: Item, text: str) -> dict[str, Any]:
+    return {
+        "segment": item.where,
+        "start_s": item.start_s,
+        "duration_s": item.samples / RATE_HZ,
+        "text": text,
+    }

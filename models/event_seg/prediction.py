@@ -1,0 +1,158 @@
+"""Masks for the windows of recordings without labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import Module
+
+from models.base import DataError, Prediction
+from models.common import data_files, model_facts
+from models.common.predict_input import DistinctNames, input_errors
+from models.event_seg.config import BINS
+from models.event_seg.formats import FORMATS, recognise
+from models.event_seg.readers.mvsec import MvsecEvents
+from models.event_seg.readers.prophesee import RawRecording
+from models.event_seg.readers.recording import Recording
+from models.event_seg.windows import normalise, voxelise
+
+Unlabelled = RawRecording | MvsecEvents
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What the model was trained on, as far as predictions depend on it."""
+
+    window_ms: float
+    """Median length of the windows, in ms."""
+    sensor: tuple[int, int]
+    """Height and width."""
+    has_labels: bool
+    """Whether the model predicts edges, and not the events on hidden pixels."""
+
+    @classmethod
+    def of(cls, recordings: Sequence[Recording], has_labels: bool) -> TrainedOn:
+        """The facts of training `recordings`."""
+        lengths = [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings]
+        window_ms = 1e3 * float(np.median(np.concatenate(lengths)))
+        return cls(window_ms, recordings[0].sensor, has_labels)
+
+    @classmethod
+    def load(cls, folder: Path | None) -> TrainedOn:
+        """The facts saved in a run folder. Reads the disk. Raises DataError."""
+        facts = model_facts.load(folder, ("window_ms", "sensor", "has_labels"))
+        height, width = facts["sensor"]
+        return cls(facts["window_ms"], (height, width), facts["has_labels"])
+
+    def save(self, folder: Path | None) -> None:
+        """Write the facts into the run folder. Writes the disk."""
+        model_facts.save(asdict(self), folder)
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """See prophesee.RecordingSettings."""
+
+    window_ms: float
+    sensor: Sequence[int] | None
+
+
+def predict(
+    model: Module,
+    path: Path,
+    trained: TrainedOn,
+    sensor: Sequence[int] | None,
+    downsample: int,
+    device: torch.device,
+) -> Iterator[Prediction]:
+    """The mask of each window of the recordings at `path`, as PNG: 255 foreground, 0 background.
+
+    Windows have the length of those in training. `sensor`: height and width for RAW files without
+    them. Masks and frames are not read. Raises DataError.
+    """
+    names = DistinctNames()
+    for name, recording in _recordings(path, trained, sensor):
+        start = names.of(name)
+        for window in range(len(recording.windows)):
+            with input_errors():
+                events, count = _voxels(recording, window, downsample)
+            with torch.no_grad():
+                maps = model(torch.from_numpy(events)[None].to(device))[0]
+            mask = (maps[1] > maps[0]).cpu().numpy()
+            begin, end = (recording.windows[window] / recording.second).tolist()
+            yield Prediction(
+                f"{start}-{window:05d}",
+                f"{name}, {begin:.3f} to {end:.3f} s: {count:,} events, "
+                f"foreground {mask.mean():.1%}",
+                {".png": _png(mask)},
+            )
+
+
+def _recordings(
+    path: Path, trained: TrainedOn, sensor: Sequence[int] | None
+) -> Iterator[tuple[str, Unlabelled]]:
+    """The recordings of a file or folder, opened one by one, with their names without a suffix."""
+    with input_errors():
+        found = data_files.existing_path(str(path), "; ".join(FORMATS))
+        known = [(file, form) for file in data_files.files(found) if (form := recognise(file))]
+        if not known:
+            raise data_files.unknown_format(path, FORMATS)
+    for file, form in known:
+        name = (file.relative_to(found) if found.is_dir() else Path(file.name)).with_suffix("")
+        with input_errors():
+            recording = _open(file, name.as_posix(), form, trained, sensor)
+        yield name.as_posix(), recording
+
+
+def _open(
+    file: Path, name: str, form: str, trained: TrainedOn, sensor: Sequence[int] | None
+) -> Unlabelled:
+    recording: Unlabelled
+    if form == FORMATS[0]:
+        recording = MvsecEvents(file, name, trained.window_ms, trained.sensor)
+    else:
+        recording = RawRecording(file, name, _Windows(trained.window_ms, sensor), has_labels=False)
+        if recording.sensor_source == "events" and _is_inside(recording.sensor, trained.sensor):
+            recording.sensor = trained.sensor
+    if not len(recording.windows):
+        raise DataError(
+            f"'{file.name}' is shorter than a window of {trained.window_ms:.4g} ms",
+            where=str(file),
+            allowed="a recording of at least one window of the length in training",
+        )
+    return recording
+
+
+def _is_inside(extent: tuple[int, int], sensor: tuple[int, int]) -> bool:
+    return extent[0] <= sensor[0] and extent[1] <= sensor[1]
+
+
+def _voxels(recording: Unlabelled, window: int, factor: int) -> tuple[np.ndarray, int]:
+    """The input of the model for a window, [bin, height, width], and the number of its events."""
+    events, (height, width) = recording.events(window), recording.sensor
+    if len(events) and (
+        min(events.x.min(), events.y.min()) < 0
+        or events.y.max() >= height
+        or events.x.max() >= width
+    ):
+        raise DataError(
+            f"events of '{recording.name}' extend to {events.y.max() + 1}×{events.x.max() + 1}",
+            where=f"window {window}",
+            allowed=f"events within the sensor, {height}×{width}",
+        )
+    grid = height // factor, width // factor
+    start, stop = recording.windows[window]
+    inside = events.downsampled(factor, *grid)
+    return normalise(voxelise(inside, start, stop, (BINS, *grid))), len(events)
+
+
+def _png(mask: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,231 @@
+import csv
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.abr.embedded.patients import read_patients
+from models.abr.readers.columns import POINT_NAMES
+from models.abr.readers.table import TableReader
+from models.abr.responses import CLASS_NAMES
+from models.base import DataError, PredictsFiles
+from models.common.data_files import BadRecords
+from tests.models.abr.readers.edf import write_edf
+from tests.models.abr.readers.test_recordings import second
+
+
+@pytest.fixture(scope="module")
+def patients():
+    return read_patients("embedded:few-patients", "balanced")
+
+
+def write_table(path, responses, index, **changed):
+    """Responses as a table without labels; `changed` replaces cells of each row by column."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, ["patient_id", "age", "intensity", "rate", "fmp", *POINT_NAMES, *changed]
+        )
+        writer.writeheader()
+        for row in index:
+            facts = dict(
+                zip(("age", "intensity", "rate", "fmp"), responses.static[row], strict=True)
+            )
+            signal = dict(zip(POINT_NAMES, responses.signal[row], strict=True))
+            patient = responses.patient[row].removeprefix("patient ")
+            writer.writerow({"patient_id": patient, **facts, **signal} | changed)
+    return path
+
+
+@pytest.fixture
+def few(patients, tmp_path):
+    """A table of the first two patients, and the indices of its rows."""
+    chosen = list(dict.fromkeys(patients.patient.tolist()))[:2]
+    index = np.flatnonzero(np.isin(patients.patient, chosen))
+    return write_table(tmp_path / "new.csv", patients, index), index
+
+
+@pytest.fixture
+def without_data(make_task, tmp_path):
+    """A task built from a run folder whose data no longer exists, and its model."""
+
+    def make(data="embedded:few-patients", **settings):
+        first = make_task(tmp_path / "run", path=str(data), **settings)
+        first.setup()
+        torch.manual_seed(0)
+        weights = first.build().state_dict()
+        if not str(data).startswith("embedded:"):
+            shutil.rmtree(data)
+        task = make_task(tmp_path / "run", path=f"{data} deleted", **settings)
+        task.setup_without_data()
+        model = task.build().eval()
+        model.load_state_dict(weights)
+        return task, model
+
+    return make
+
+
+def cells(prediction):
+    return list(csv.DictReader(io.StringIO(prediction.files[".csv"].decode())))
+
+
+def test_a_table_without_labels_gives_those_of_each_response(without_data, few, make_task):
+    task, model = without_data()
+    assert isinstance(task, PredictsFiles)
+    path, index = few
+    found = list(task.predict(model, path))
+    # The second way: the split of a task that has the data.
+    full = make_task()
+    full.setup()
+    split = full.data("train")
+    given = [dict(split.sample(0, None)) for _ in index]
+    rms, stats = full.statistics.signal_rms, full.statistics
+    for sample, row in zip(given, index, strict=True):
+        static = split.responses.static[row].astype(np.float64)
+        sample["signal"] = split.responses.signal[row][None] / np.float32(rms)
+        sample["static"] = ((static - stats.static_mean) / stats.static_scale).astype(np.float32)
+    batch = full.collate(given)
+    with torch.no_grad():
+        outputs = model(batch["signal"], batch["static"])
+
+    rows = [row for prediction in found for row in cells(prediction)]
+    assert len(found) == 2 and len(rows) == len(index)
+    assert [p.name for p in found] == [
+        p.replace(" ", "-") for p in dict.fromkeys(split.responses.patient[index])
+    ]
+    for n, row in enumerate(rows):
+        signal = [float(row[point]) for point in POINT_NAMES]
+        assert signal == pytest.approx((outputs["signal"][n, 0] * rms).tolist(), rel=1e-3, abs=1e-5)
+        assert row["hear_loss"] == CLASS_NAMES[outputs["class"][n].argmax()]
+        share = float(outputs["class"][n].softmax(-1).max())
+        assert float(row["hear_loss_probability"]) == pytest.approx(share, rel=1e-4)
+        exists = float(outputs["exists"][n].sigmoid())
+        assert float(row["wave_v_probability"]) == pytest.approx(exists, rel=1e-4)
+        if exists >= 0.5:
+            latency = float(outputs["latency"][n])
+            assert float(row["v_latency (ms)"]) == pytest.approx(latency, rel=1e-4)
+        else:
+            assert row["v_latency (ms)"] == row["v_amplitude (µV)"] == ""
+        threshold = float(outputs["threshold"][n])
+        assert float(row["threshold (dB)"]) == pytest.approx(threshold, rel=1e-4)
+        assert float(row["intensity"]) == split.responses.static[index[n], 1]
+    assert Image.open(io.BytesIO(found[0].files[".png"])).format == "PNG"
+    line = found[0].text.split("\n")[1]
+    assert line.startswith(f"  {rows[0]['intensity']} dB: {rows[0]['hear_loss']} (")
+    assert f"threshold {float(rows[0]['threshold (dB)']):.0f} dB" in line
+
+
+def test_the_same_file_gives_the_same_files(without_data, few):
+    task, model = without_data()
+    assert list(task.predict(model, few[0])) == list(task.predict(model, few[0]))
+
+
+def test_the_family_reads_the_table_that_it_writes(without_data, few, tmp_path):
+    task, model = without_data()
+    prediction = next(task.predict(model, few[0]))
+    (tmp_path / "own.csv").write_bytes(prediction.files[".csv"])
+    bad = BadRecords()
+    rows = list(TableReader(bad).read(tmp_path / "own.csv", "own.csv"))
+    assert not bad.count and [row.where for row in rows[:1]] == ["own.csv:2"]
+    assert [CLASS_NAMES[row.target] for row in rows] == [c["hear_loss"] for c in cells(prediction)]
+    assert np.isfinite([row.threshold for row in rows]).all()
+
+
+def test_rows_that_are_left_out_are_counted(without_data, patients, tmp_path):
+    task, model = without_data()
+    path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity="rarefaction")
+    text = path.read_text(encoding="utf-8").replace("rarefaction", "alternating", 1)
+    path.write_text(text, encoding="utf-8")
+    found = list(task.predict(model, path))
+    assert [(len(p.files), p.text) for p in found[1:]] == [(0, "left out: other_polarity 1")]
+
+
+def test_a_level_series_of_animals_has_one_table(without_data, series, analysed, tmp_path):
+    for number in range(6):
+        path = series(f"ABR-{number}-1", seed=number)
+        analysed(path, {60.0: 5.0 + number / 10})
+    data = tmp_path / "animals"
+    data.mkdir()
+    for path in tmp_path.glob("ABR-*"):
+        path.rename(data / path.name)
+    task, model = without_data(data)
+    path = series("ABR-9-1", silent=0)
+    path.with_name(f"{path.name}-16.00kHz-anna-analyzed.txt").write_text("broken")  # not read
+    found = list(task.predict(model, path))
+    assert [p.name for p in found] == ["ABR-9-1", "left-out"]
+    rows = cells(found[0])
+    assert [row["intensity"] for row in rows] == ["40", "60"]
+    assert "hear_loss" not in rows[0] and rows[0]["threshold (dB)"]
+    assert found[1].text == "left out: silent_levels 1"
+
+
+def test_a_recording_of_people_fits_a_model_of_tables(without_data, tmp_path):
+    task, model = without_data(sweeps=20)
+    path = write_edf(tmp_path / "a.edf", (second(n) for n in range(2)))
+    found = list(task.predict(model, path))
+    assert found[0].name == "a.edf" and len(cells(found[0])) >= 3
+
+
+@pytest.mark.parametrize(
+    ("case", "problem", "allowed"),
+    [
+        ("missing", "--input '.*missing.csv' does not exist", "a file or folder"),
+        ("unknown", "'.*notes.txt' has an unknown format", "EPL text"),
+        ("column", "the table has no column intensity", "patient_id, intensity, 1 … 200; and"),
+        ("number", "1 of 2 responses cannot be used", ""),
+        ("finite", "1 of 2 responses cannot be used", ""),
+        ("animal", "has animal responses of 8.5 ms, and the model was .* human .* 10", "human"),
+        ("none", "has no usable response", "EPL text"),
+    ],
+)
+def test_unusable_inputs_are_errors(
+    without_data, patients, series, tmp_path, case, problem, allowed
+):
+    task, model = without_data()
+    path = write_table(tmp_path / "a.csv", patients, [0, 1], polarity="alternating")
+    head, first, *rest = path.read_text(encoding="utf-8").split("\n")
+    if case == "missing":
+        path = tmp_path / "missing.csv"
+    elif case == "unknown":
+        path = tmp_path / "notes.txt"
+        path.write_text("none")
+    elif case == "animal":
+        path = series("ABR-1-1")
+    else:
+        head = head.replace("intensity", "loudness") if case == "column" else head
+        values = first.split(",")
+        values[10] = {"number": "x", "finite": "nan"}.get(case, values[10])
+        text = "\n".join([head, ",".join(values), *rest])
+        text = text.replace("alternating", "rarefaction") if case == "none" else text
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=problem) as error:
+        task.predict(model, path)
+    assert allowed in error.value.allowed and error.value.where
+    assert "data.path" not in str(error.value)
+
+
+def test_a_stage_without_a_decoder_is_an_error(without_data, few):
+    task, model = without_data(stage="encoder")
+    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
+        task.predict(model, few[0])
+    assert error.value.allowed == "a run of model.stage=whole"
+
+
+@pytest.mark.parametrize("missing", ["model_facts.json", "statistics.json"])
+def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing):
+    task = make_task(tmp_path)
+    task.setup()
+    assert sorted(task.saved_files) == ["model_facts.json", "statistics.json"]
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=f"{missing}' cannot be read: No such file") as error:
+        make_task(tmp_path).setup_without_data()
+    assert error.value.where == str(tmp_path)
+
+
+def test_the_weights_of_the_encoder_are_not_read_again(without_data, make_task, tmp_path):
+    without_data()
+    task = make_task(tmp_path / "run", path="x", encoder="deleted", freeze_encoder=True)
+    task.setup_without_data()
+    assert task.build() is not None

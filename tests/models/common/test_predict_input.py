@@ -1,0 +1,50 @@
+import pytest
+
+from models.base import DataError
+from models.common.predict_input import DistinctNames, input_errors, needs_stage
+
+
+def test_errors_of_readers_name_the_option_instead_of_the_setting():
+    with pytest.raises(DataError) as error, input_errors():
+        raise DataError(
+            "data.path 'x' does not exist",
+            where="data.path",
+            allowed="a table",
+            did_you_mean="y",
+            fix="repair them",
+        )
+    assert str(error.value) == (
+        "--input 'x' does not exist\n"
+        "  where         --input\n"
+        "  allowed       a table\n"
+        "  did you mean  y\n"
+        "  fix           repair them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("night", "night"),
+        ("a/b c.raw", "a-b-c.raw"),
+        ("../x", "x"),
+        ("ABR: 80 dB, click", "ABR-80-dB-click"),
+        ("学校_1", "学校_1"),
+        ("...", "input"),
+        ("", "input"),
+    ],
+)
+def test_names_have_only_letters_digits_and_a_few_signs(text, name):
+    assert DistinctNames().of(text) == name
+
+
+def test_no_name_is_given_twice_also_without_case():
+    names = DistinctNames()
+    given = [names.of(text) for text in ("a b", "a-b", "A-B", "a-b-2", "a b")]
+    assert given == ["a-b", "a-b-2", "A-B-3", "a-b-2-2", "a-b-4"]
+
+
+def test_the_error_for_a_stage_names_the_other_one():
+    error = needs_stage("encoder", "text")
+    assert "model.stage=encoder" in error.message and error.allowed == "a run of model.stage=text"
+    assert "--stage text --from RUN" in error.fix

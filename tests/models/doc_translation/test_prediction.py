@@ -1,0 +1,185 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.base import DataError, PredictsFiles
+from models.doc_translation.decoding import beam_search, texts
+from models.doc_translation.embedded import cards
+from models.doc_translation.readers.image_files import ImagePage
+
+COUNT = 16
+
+
+@pytest.fixture
+def without_data(make_task, tmp_path):
+    """A task built from a run folder whose data no longer exists, and a model of varied texts."""
+
+    def make(data="embedded:cards", **settings):
+        settings = {"max_new_tokens": COUNT, **settings}
+        (tmp_path / "run").mkdir()
+        first = make_task(tmp_path / "run", path=data, **settings)
+        first.setup()
+        torch.manual_seed(0)
+        varied = first.build()
+        with torch.no_grad():
+            for parameter in varied.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        if not str(data).startswith("embedded:"):
+            shutil.rmtree(data)
+        task = make_task(tmp_path / "run", path=f"{data} deleted", **settings)
+        task.setup_without_data()
+        model = task.build().eval()
+        model.load_state_dict(varied.state_dict())
+        return task, model
+
+    return make
+
+
+@pytest.fixture
+def card_files(tmp_path):
+    """Embedded cards as images in a folder, in the order of their names."""
+    folder = tmp_path / "pages"
+    (folder / "deep").mkdir(parents=True)
+    pages = cards.read().pages[:3]
+    for page, name in zip(pages, ("a.png", "b c.tif", "deep/a.bmp"), strict=True):
+        page.image().save(folder / name)
+    return folder, pages
+
+
+def test_each_image_has_the_translation_of_a_batch_with_the_data(
+    without_data, make_task, card_files
+):
+    task, model = without_data()
+    assert isinstance(task, PredictsFiles) and task.beams == 4
+    folder, pages = card_files
+    found = list(task.predict(model, folder))
+    full = make_task()
+    full.setup()
+    split = full.data("train")
+    split.pages = pages
+    batch = full.collate([split.sample(i, None) for i in range(3)])
+    with torch.no_grad():
+        memory = model(batch["page_global"], batch["page_local"])
+        expected = texts(beam_search(model, memory, COUNT, full.vocabulary, 4), full.vocabulary)
+    assert [p.name for p in found] == ["a", "b-c", "deep-a"]
+    assert [p.files[".md"].decode() for p in found] == [f"{text}\n" for text in expected]
+    assert len(set(expected)) > 1
+    assert list(task.predict(model, folder)) == found
+    assert next(task.predict(model, folder / "b c.tif")).files == found[1].files
+
+
+def test_control_characters_are_not_printed(without_data, card_files, monkeypatch):
+    task, model = without_data()
+    monkeypatch.setattr(task.vocabulary, "decode", lambda tokens: "# a\x1b[2Jb\n")
+    prediction = next(task.predict(model, card_files[0]))
+    assert prediction.text == "# a\N{REPLACEMENT CHARACTER}[2Jb\n"
+    assert prediction.files[".md"] == b"# a\x1b[2Jb\n\n"
+
+
+def test_a_jsonl_file_needs_no_translations_and_keeps_equal_paragraphs(without_data, tmp_path):
+    task, model = without_data(beams=1)
+    path = tmp_path / "new.jsonl"
+    rows = [{"id": f"ch{i // 2}-{i}", "en": "The same text."} for i in range(4)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [p.name for p in task.predict(model, path)] == ["ch0-page-1", "ch1-page-1"]
+
+
+def test_a_folder_in_the_dota_layout_needs_images_only(without_data, dota):
+    names = sorted(path.stem for path in (dota / "imgs").iterdir())
+    other = dota.with_name("new")
+    shutil.copytree(dota / "imgs", other / "imgs")
+    task, model = without_data(dota, beams=1)
+    found = [p.name for p in task.predict(model, other)]
+    assert found == [f"imgs-{name}" for name in names]
+
+
+def test_the_vocabulary_of_a_pretrained_decoder_is_kept(make_task, tmp_path):
+    first = make_task()
+    first.setup()
+    decoder = tmp_path / "folder" / "decoder"
+    decoder.mkdir(parents=True)
+    first.vocabulary.inner.save(str(decoder / "tokenizer.json"))
+    task = make_task(tmp_path / "run", pretrained=str(tmp_path / "folder"))
+    (tmp_path / "run").mkdir()
+    task.setup()
+    shutil.rmtree(tmp_path / "folder")
+    later = make_task(tmp_path / "run", pretrained=str(tmp_path / "folder"), encoder="deleted")
+    later.setup_without_data()
+    assert later.size == task.size != first.size
+    assert later.vocabulary.encode("korm duna").tolist() == (
+        first.vocabulary.encode("korm duna").tolist()
+    )
+    rows = later.build().decoder.bert.embeddings.word_embeddings.weight.shape[0]
+    assert rows == task.size.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("missing.png", "--input '.*missing.png' does not exist"),
+        ("notes.txt", "'.*notes.txt' has an unknown format"),
+        ("empty", "'.*empty' has an unknown format"),
+        ("broken.png", "'.*broken.png' is not a readable image"),
+        ("cut.png", "'.*cut.png' is not a readable image"),
+        ("rows.jsonl", "1 of 2 rows cannot be used"),
+    ],
+)
+def test_unusable_inputs_are_errors(without_data, card_files, tmp_path, name, problem):
+    task, model = without_data(beams=1)
+    path = tmp_path / name
+    if name == "empty":
+        path.mkdir()
+    elif name in ("notes.txt", "broken.png"):
+        path.write_text("none")
+    elif name == "cut.png":
+        path.write_bytes((card_files[0] / "a.png").read_bytes()[:200])
+    elif name == "rows.jsonl":
+        path.write_text('{"id": "a-1", "en": "Text."}\n{"id": "a-2", "text": "Text."}')
+    with pytest.raises(DataError, match=problem) as error:
+        list(task.predict(model, path))
+    assert error.value.where
+    assert "data.path" not in str(error.value)
+    if name != "rows.jsonl":
+        assert "images (.png" in error.value.allowed
+
+
+def test_a_stage_without_a_decoder_is_an_error(without_data, card_files):
+    task, model = without_data(stage="encoder")
+    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing"):
+        task.predict(model, card_files[0])
+
+
+@pytest.mark.parametrize("missing", ["model_facts.json", "tokenizer.json"])
+def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing):
+    task = make_task(tmp_path)
+    task.setup()
+    assert sorted(task.saved_files) == ["model_facts.json", "tokenizer.json"]
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=f"{missing}' (cannot be read|is not a tokenizer)"):
+        make_task(tmp_path).setup_without_data()
+
+
+def test_pages_are_upright_and_on_white(tmp_path):
+    page = Image.new("RGBA", (30, 20), (0, 0, 0, 0))
+    page.paste((10, 20, 30, 255), (0, 0, 10, 20))
+    page.save(tmp_path / "clear.png")
+    shown = np.asarray(ImagePage(tmp_path / "clear.png", "clear").image())
+    assert (shown[:, 10:] == 255).all() and (shown[:, :10] == (10, 20, 30)).all()
+    photo, exif = Image.new("L", (30, 20), 200), Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    assert ImagePage(tmp_path / "turned.jpg", "turned").image().size == (20, 30)
+
+
+def test_each_page_of_a_tiff_file_is_translated(without_data, card_files, tmp_path):
+    task, model = without_data(beams=1)
+    first, *others = [page.image() for page in card_files[1]]
+    path = tmp_path / "scan.tiff"
+    first.save(path, save_all=True, append_images=others)
+    found = list(task.predict(model, path))
+    assert [p.name for p in found] == ["scan-page-1", "scan-page-2", "scan-page-3"]
+    assert [p.text for p in found] == [p.text for p in task.predict(model, card_files[0])]

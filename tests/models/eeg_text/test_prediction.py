@@ -1,0 +1,294 @@
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from models.base import DataError, PredictsFiles
+from models.common.fixed_samples import FixedDraws
+from models.eeg_text.montage import SLOTS
+from models.eeg_text.preview import sentences
+from models.eeg_text.recordings import RATE_HZ
+from tests.models.eeg_text.readers.writers import (
+    NAMES,
+    waves,
+    write_edf,
+    write_matlab5,
+    write_matlab73,
+)
+from tests.models.eeg_text.test_pretrained import save_bart
+
+CPU = torch.device("cpu")
+READ_EEG = ("bridge", "encoder_attn.v_proj", "encoder_attn.out_proj")
+"""Layers of the text decoder; larger weights make its texts depend on the EEG."""
+
+
+@pytest.fixture
+def without_data(make_task, tmp_path):
+    """A task built from a run folder whose data no longer exists, and a model that writes other
+    texts for other EEG."""
+
+    def make(data="embedded:reading-small", share=0.15, **settings):
+        run = tmp_path / "run"
+        run.mkdir(exist_ok=True)
+        first = make_task(run, share, path=data, **settings)
+        first.setup()
+        torch.manual_seed(0)
+        varied = first.build()
+        with torch.no_grad():
+            for name, parameter in varied.named_parameters():
+                if any(part in name for part in READ_EEG):
+                    parameter.mul_(10)
+        if not str(data).startswith("embedded:"):
+            shutil.rmtree(data)
+        task = make_task(run, share, path=f"{data} deleted", **settings)
+        task.setup_without_data()
+        model = task.build().eval()
+        model.load_state_dict(varied.state_dict())
+        return task, model
+
+    return make
+
+
+@pytest.fixture
+def zuco(text_task, tmp_path):
+    """Embedded sentences in a ZuCo file without their texts, and their numbers in `train`."""
+    samples = text_task.data("train")
+    path = tmp_path / "resultsA_NR.mat"
+    numbers = range(10)  # more than fit into one forward pass
+    with h5py.File(path, "w", userblock_size=512) as file:
+        cells = file.create_dataset("sentenceData/rawData", (len(numbers), 1), h5py.ref_dtype)
+        for number in numbers:
+            item = samples.numbers[number]
+            eeg = text_task.recordings.source.eeg(item)
+            cells[number, 0] = file.create_dataset(f"#refs#/r{number}", data=eeg).ref
+    return path, numbers
+
+
+@pytest.fixture
+def edf(tmp_path):
+    """Embedded sentences one after the other in a continuous recording of all channels."""
+
+    def write(source, seconds):
+        eeg = np.concatenate([source.eeg(number) for number in range(2 * seconds)])
+        return write_edf(
+            tmp_path / "a.edf",
+            SLOTS,
+            seconds,
+            RATE_HZ,
+            lambda second: eeg[second * RATE_HZ : (second + 1) * RATE_HZ].T,
+        )
+
+    return write
+
+
+def rows(prediction):
+    return json.loads(prediction.files[".json"])["segments"]
+
+
+def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, zuco):
+    task, model = without_data()
+    assert isinstance(task, PredictsFiles)
+    path, numbers = zuco
+    found = list(task.predict(model, path))
+    split = text_task.data("train")
+    batch = text_task.collate([split.sample(n, FixedDraws()) for n in numbers])
+    texts = text_task.texts
+    expected = sentences(model, batch, texts.tokenizer, texts.steps, CPU)
+    assert [row["text"] for row in rows(found[0])] == expected and len(set(expected)) == 10
+    item = text_task.recordings.items[split.numbers[0]]
+    assert rows(found[0])[0] == {
+        "segment": "resultsA_NR.mat, sentence 1",
+        "start_s": None,
+        "duration_s": item.samples / 500,
+        "text": expected[0],
+    }
+    assert [p.name for p in found] == ["resultsA_NR"]
+    assert found[0].text.split("\n")[:2] == [
+        "resultsA_NR",
+        f"  resultsA_NR.mat, sentence 1: {expected[0]}",
+    ]
+    assert list(task.predict(model, path)) == found
+
+
+def test_a_recording_is_read_in_windows_without_gaps(without_data, text_task, edf):
+    task, model = without_data()
+    path = edf(text_task.recordings.source, 10)
+    (found,) = task.predict(model, path)
+    own = rows(found)
+    length = 480 / 500
+    assert [row["start_s"] for row in own] == pytest.approx([length * n for n in range(11)])
+    durations = [row["duration_s"] for row in own]
+    assert durations == pytest.approx([length] * 10 + [10 - 10 * length])
+    assert json.loads(found.files[".json"])["recording"] == found.name == "a"
+    assert len({row["text"] for row in own}) > 1
+
+
+def test_a_table_beside_a_recording_gives_its_segments_without_texts(without_data, text_task, edf):
+    task, model = without_data()
+    path = edf(text_task.recordings.source, 10)
+    path.with_suffix(".tsv").write_text("duration_s\tonset_s\n2.5\t1\n0.9\t6.25\n")
+    (found,) = task.predict(model, path)
+    assert [(row["start_s"], row["duration_s"]) for row in rows(found)] == [(1, 2.5), (6.25, 0.9)]
+    assert rows(found)[0]["segment"] == "a.tsv:2"
+
+
+@pytest.mark.parametrize("write", [write_matlab5, write_matlab73])
+def test_texts_of_a_zuco_file_are_not_needed(without_data, tmp_path, write):
+    task, model = without_data()
+    path = tmp_path / "results.mat"
+    if write is write_matlab73:
+        write(path, leave_out=("content",))
+    else:
+        write(path)
+        from scipy.io import loadmat, savemat
+
+        stored = loadmat(path)["sentenceData"]
+        stored["content"][...] = [["..."]]
+        savemat(path, {"sentenceData": stored})
+    (found,) = task.predict(model, path)
+    assert [row["segment"] for row in rows(found)] == [
+        f"results.mat, sentence {n}" for n in (1, 2, 4)
+    ]
+
+
+def test_each_recording_of_a_folder_has_its_own_file(without_data, text_task, edf, tmp_path):
+    task, model = without_data()
+    folder = tmp_path / "new"
+    (folder / "deep").mkdir(parents=True)
+    path = edf(text_task.recordings.source, 2)
+    shutil.copy(path, folder / "a.edf")
+    shutil.copy(path, folder / "deep" / "a.edf")
+    (folder / "notes.txt").write_text("none")
+    first, second = task.predict(model, folder)
+    assert [first.name, second.name] == ["a", "deep-a"]
+    assert [r["text"] for r in rows(first)] == [r["text"] for r in rows(second)]
+
+
+def test_a_recording_in_several_files_is_read_once(without_data, tmp_path):
+    import mne
+
+    values = np.random.default_rng(0).standard_normal((len(SLOTS), 12 * RATE_HZ)) * 1e-5
+    info = mne.create_info(list(SLOTS), RATE_HZ, "eeg")
+    folder = tmp_path / "new"
+    folder.mkdir()
+    recording = mne.io.RawArray(values, info, verbose="error")
+    recording.save(folder / "long_raw.fif", split_size="2MB", verbose="error")
+    assert len(list(folder.iterdir())) > 1
+    task, model = without_data()
+    (found,) = task.predict(model, folder)
+    assert found.name == "long_raw" and len(rows(found)) == 13
+
+
+@pytest.mark.parametrize("kind", ["bpe", "file", "pretrained"])
+def test_tokenizer_and_sizes_are_kept(make_task, zuco, tmp_path, kind):
+    run, folder = tmp_path / "run", tmp_path / "bart"
+    save_bart(folder)
+    settings = {
+        "bpe": {"tokenizer": "bpe"},
+        "file": {"tokenizer": str(folder / "tokenizer.json"), "size": "lite"},
+        "pretrained": {"pretrained": str(folder)},
+    }[kind]
+    run.mkdir()
+    if kind == "file":  # too large to build in a test: only what is saved counts
+        first = make_task(run, **settings)
+        first.setup()
+        shutil.rmtree(folder)
+        task = make_task(run, **settings)
+        task.setup_without_data()
+    else:
+        first = make_task(run, **settings)
+        first.setup()
+        weights = first.build().state_dict()
+        shutil.rmtree(folder)
+        task = make_task(run, **settings)
+        task.setup_without_data()
+        model = task.build().eval()
+        model.load_state_dict(weights)
+        assert len(rows(next(task.predict(model, zuco[0])))) == 10
+    assert task.size == first.size
+    old, new = first.tokenizer, task.tokenizer
+    assert (new.start, new.pad, new.end) == (old.start, old.pad, old.end)
+    tokens = old.encode("the old man finds a drum")
+    assert new.decode(tokens) == old.decode(tokens) == "the old man finds a drum"
+
+
+def test_a_channel_map_is_kept(without_data, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    numbered = [f"ch{n}" for n in range(len(NAMES))]
+    mapped = dict(zip(numbered, NAMES, strict=True))
+    channels = tmp_path / "map.json"
+    channels.write_text(json.dumps(mapped))
+    for name in "abcdefgh":
+        write_edf(data / f"{name}.edf", numbered, 20, make=waves)
+        lines = [f"{n * 2}\t1.5\tword {name} {n}" for n in range(3)]
+        (data / f"{name}.tsv").write_text("\n".join(["onset_s\tduration_s\ttext", *lines]))
+    new = tmp_path / "new.edf"
+    shutil.copy(data / "a.edf", new)
+    trained_first = {"channels": str(channels), "share": 0.2}
+    task, model = without_data(data, **trained_first)
+    channels.unlink()
+    assert len(rows(next(task.predict(model, new)))) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "allowed"),
+    [
+        ("missing.edf", "--input '.*missing.edf' does not exist", "EDF"),
+        ("notes.txt", "'.*notes.txt' has an unknown format", "EDF"),
+        (
+            "few.edf",
+            "'few.edf' has 13 of the 105 channels in training; missing: E2, .* more",
+            "at least half",
+        ),
+        ("other.edf", "only 0 of the 2 channels of 'other.edf' are known", "10-10 system"),
+        ("cut.edf", "'cut.edf' is truncated", "a complete recording"),
+        ("short.edf", "'.*short.edf' has no EEG segment", "EDF"),
+        ("table.edf", "'table.tsv' has no column duration_s", "onset_s, duration_s"),
+    ],
+)
+def test_unusable_inputs_are_errors(without_data, tmp_path, name, problem, allowed):
+    task, model = without_data()
+    path = tmp_path / name
+    names = ["left", "right"] if name == "other.edf" else NAMES
+    if name == "notes.txt":
+        path.write_text("none")
+    elif name != "missing.edf":
+        seconds = 0 if name == "short.edf" else 4
+        write_edf(path, names, seconds, make=lambda second: waves(second)[: len(names)])
+    if name == "cut.edf":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif name == "table.edf":
+        path.with_suffix(".tsv").write_text("onset_s\ttext\n1\tword\n")
+    with pytest.raises(DataError, match=problem) as error:
+        list(task.predict(model, path))
+    assert allowed in error.value.allowed and error.value.where
+    assert "data.path" not in str(error.value)
+
+
+def test_a_stage_without_a_decoder_is_an_error(without_data, zuco):
+    task, model = without_data(stage="encoder")
+    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
+        task.predict(model, zuco[0])
+    assert error.value.allowed == "a run of model.stage=text"
+
+
+@pytest.mark.parametrize("missing", ["model_facts.json", "tokenizer.json"])
+def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing):
+    task = make_task(tmp_path, tokenizer="bpe")
+    task.setup()
+    assert sorted(task.saved_files) == ["model_facts.json", "tokenizer.json"]
+    (tmp_path / missing).unlink()
+    with pytest.raises(DataError, match=f"{missing}' (cannot be read|is not a tokenizer)"):
+        make_task(tmp_path, tokenizer="bpe").setup_without_data()
+
+
+def test_initial_weights_are_not_read_again(without_data, make_task, tmp_path):
+    without_data()
+    for setting in ("encoder", "start"):
+        task = make_task(tmp_path / "run", **{setting: "deleted"})
+        task.setup_without_data()
+        assert task.build() is not None

@@ -1,0 +1,214 @@
+import io
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.base import DataError, PredictsFiles
+from models.event_seg.embedded.shapes import recordings
+from models.event_seg.readers.recording import Events
+from models.event_seg.windows import normalise, voxelise
+from tests.models.event_seg.writers import (
+    evt2_words,
+    random_events,
+    write_masks,
+    write_mvsec,
+    write_raw,
+)
+
+SENSOR = 80, 110
+WINDOW_US = 33_333
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Indices of event files, shared by the tests of this file; clips are read from the usual
+    cache before."""
+    clip = recordings(SENSOR)[0]
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    return clip
+
+
+@pytest.fixture
+def clip_events(cache):
+    """The events of an embedded clip, whole microseconds from 0."""
+    events = cache.all_events
+    t = np.round((events.t - events.t[0]) * 1e6).astype(np.int64)
+    return Events(t, events.x.astype(np.int32), events.y.astype(np.int32), events.p)
+
+
+@pytest.fixture
+def clip_file(clip_events, tmp_path):
+    """The embedded clip as a RAW file."""
+    head = f"% evt 2.0\n% geometry {SENSOR[1]}x{SENSOR[0]}\n".encode()
+    path = tmp_path / "clip one.raw"
+    path.write_bytes(head + evt2_words(clip_events).tobytes())
+    return path
+
+
+@pytest.fixture
+def trained(make_task, tmp_path):
+    """A task built from a run folder whose data is deleted, and its model."""
+
+    def make(is_labelled=True, **settings):
+        data = tmp_path / "data" / "a.raw"
+        data.parent.mkdir()
+        write_raw(data, random_events(6000, 1_200_000))
+        if is_labelled:
+            write_masks(data, np.arange(37) * WINDOW_US)
+        first = make_task(tmp_path / "run", path=data, **settings)
+        first.setup()
+        torch.manual_seed(0)
+        weights = first.build().state_dict()
+        shutil.rmtree(data.parent)
+        task = make_task(tmp_path / "run", path=data, **settings)
+        task.setup_without_data()
+        model = task.build().eval()
+        model.load_state_dict(weights)
+        return task, model
+
+    return make
+
+
+def mask(prediction):
+    return np.asarray(Image.open(io.BytesIO(prediction.files[".png"])))
+
+
+def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, clip_file):
+    task, model = trained()
+    assert isinstance(task, PredictsFiles)
+    found = list(task.predict(model, clip_file))
+    first, last = clip_events.t[0], clip_events.t[-1]
+    assert len(found) == (last + 1 - first) // WINDOW_US >= 19
+    assert [p.name for p in found[:2]] == ["clip-one-00000", "clip-one-00001"]
+    inside = (clip_events.t >= WINDOW_US) & (clip_events.t < 2 * WINDOW_US)
+    grid = voxelise(clip_events[inside], WINDOW_US, 2 * WINDOW_US, (10, *SENSOR))
+    with torch.no_grad():
+        maps = model(torch.from_numpy(normalise(grid))[None])[0]
+    expected = (maps[1] > maps[0]).numpy()
+    assert mask(found[1]).dtype == np.uint8
+    assert (mask(found[1]) == 255 * expected).all() and 0 < expected.mean() < 1
+    assert found[1].text == (
+        f"clip one, 0.033 to 0.067 s: {inside.sum():,} events, foreground {expected.mean():.1%}"
+    )
+
+
+def test_the_same_file_gives_the_same_files(trained, clip_file):
+    task, model = trained()
+    once, again = (list(task.predict(model, clip_file)) for _ in range(2))
+    assert once == again and len({p.files[".png"] for p in once}) > 1
+
+
+def test_masks_have_the_resolution_of_the_samples(trained, clip_file):
+    task, model = trained(downsample=2)
+    assert mask(next(task.predict(model, clip_file))).shape == (40, 55)
+
+
+@pytest.mark.parametrize("has_frames", [True, False])
+def test_mvsec_needs_no_frames(trained, clip_events, clip_file, tmp_path, has_frames):
+    task, model = trained()
+    e = clip_events
+    table = np.stack((e.x, e.y, e.t / 1e6, e.p), axis=1).astype(np.float64)
+    frames = {"image_raw": np.zeros((2, *SENSOR), np.uint8)} if has_frames else {"image_raw": None}
+    others = dict.fromkeys(("image_raw_ts", "image_raw_event_inds"))
+    path = write_mvsec(tmp_path / "clip_data.hdf5", events=table, **frames, **others)
+    if not has_frames:  # the sensor is that in training
+        small = (e.y < 48) & (e.x < 64)
+        with h5py.File(path, "r+") as file:
+            del file["davis/left/events"]
+            file["davis/left/events"] = table[small]
+    found = list(task.predict(model, path))
+    assert found[0].name == "clip_data-00000"
+    if has_frames:
+        own = [mask(p) for p in task.predict(model, clip_file)]
+        # Times in seconds are rounded: a few pixels between both classes may change.
+        assert np.mean([(mask(p) != o).mean() for p, o in zip(found, own, strict=True)]) < 0.01
+    else:
+        assert mask(found[0]).shape == (48, 64)
+
+
+def test_recordings_of_a_folder_have_distinct_names(trained, tmp_path):
+    task, model = trained()
+    folder = tmp_path / "new"
+    (folder / "night").mkdir(parents=True)
+    for name, encoding in (("a.raw", "EVT2"), ("a.dat", "DAT"), ("night/b.raw", "EVT3")):
+        write_raw(folder / name, random_events(500, 60_000), encoding)
+    (folder / "notes.txt").write_text("none")
+    names = [p.name for p in task.predict(model, folder)]
+    assert names == ["a-00000", "a-2-00000", "night-b-00000"]
+
+
+def test_a_raw_file_without_a_sensor_size_has_that_in_training(trained, tmp_path):
+    task, model = trained()
+    path = tmp_path / "b.raw"
+    events = random_events(500, 50_000, sensor=(20, 30))
+    path.write_bytes(b"% evt 2.0\n" + evt2_words(events).tobytes())
+    assert mask(next(task.predict(model, path))).shape == (48, 64)
+
+
+def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
+    task, model = trained()
+    path = write_raw(tmp_path / "b.raw", random_events(500, 50_000))
+    own = list(task.predict(model, path))
+    path.with_name("b_masks.h5").write_bytes(b"not HDF5")
+    assert list(task.predict(model, path)) == own
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "allowed"),
+    [
+        ("missing.raw", "--input '.*missing.raw' does not exist", "MVSEC HDF5"),
+        ("notes.txt", "'.*notes.txt' has an unknown format", "Prophesee DAT"),
+        ("short.raw", "'short.raw' is shorter than a window of 33.33 ms", "at least one window"),
+        ("empty.hdf5", "'davis/left/events' does not exist in 'empty.hdf5'", "events float64"),
+        ("wide.hdf5", "events of 'wide' extend to 52×69", "within the sensor, 48×64"),
+    ],
+)
+def test_unusable_inputs_are_errors(trained, tmp_path, name, problem, allowed):
+    task, model = trained()
+    path = tmp_path / name
+    if name == "notes.txt":
+        path.write_text("none")
+    elif name == "short.raw":
+        write_raw(path, random_events(50, 20_000))
+    elif name == "empty.hdf5":
+        h5py.File(path, "w").close()
+    elif name == "wide.hdf5":
+        write_mvsec(path, image_raw=None)
+    with pytest.raises(DataError) as error:
+        list(task.predict(model, path))
+    assert re.search(problem, error.value.message) and allowed in error.value.allowed
+    assert error.value.where and "data.path" not in str(error.value)
+
+
+def test_a_run_folder_without_facts_is_an_error(make_task, tmp_path):
+    task = make_task(tmp_path / "run")
+    with pytest.raises(DataError) as error:
+        task.setup_without_data()
+    assert "model_facts.json' cannot be read: No such file" in error.value.message
+    assert "resume the run" in error.value.fix
+
+
+def test_a_stage_without_a_decoder_is_an_error(trained, clip_file):
+    task, model = trained(stage="encoder")
+    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
+        task.predict(model, clip_file)
+    assert error.value.allowed == "a run of model.stage=whole"
+    assert "--stage whole --from RUN" in error.value.fix
+
+
+def test_a_model_trained_without_labels_is_an_error(trained, clip_file):
+    task, model = trained(is_labelled=False)
+    with pytest.raises(DataError, match="trained without labels"):
+        task.predict(model, clip_file)
+
+
+def test_the_weights_of_the_encoder_are_not_read_again(trained, make_task, clip_file, tmp_path):
+    trained(stage="encoder")
+    task = make_task(tmp_path / "run", path="deleted", encoder="deleted", freeze_encoder=True)
+    task.setup_without_data()
+    assert task.build() is not None
