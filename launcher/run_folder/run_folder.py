@@ -29,6 +29,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
 """Prefix of folders with an exported model."""
+PREDICTIONS = "predictions"
+"""The folder with predictions of files."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
@@ -110,6 +112,16 @@ def writing_errors(out: Path, where: str) -> list[Diagnostic]:
     except SettingsError as error:
         return error.diagnostics
     return []
+
+
+def check_free(folder: Path, out: Path | None) -> None:
+    """Check that `folder` is new or empty; `out`: the folder of --out. Raises SettingsError."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
+    where = f"command line: --out {out}" if out else "the default of --out"
+    allowed = "a new or empty folder"
+    raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
 
 
 def is_unused(folder: Path) -> bool:

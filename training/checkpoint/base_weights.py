@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from training.checkpoint.resume_point import ResumePoint
 
 _CHUNK_BYTES = 1 << 24
-_FACT = "base"
+FACT = "base"
+"""The key of these weights among the facts of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,11 @@ class BaseWeights:
     @property
     def facts(self) -> Mapping[str, Any]:
         """What a checkpoint keeps in place of the weights."""
-        return {_FACT: {"folder": str(self.folder.absolute()), "sha256": self.sha256}}
+        return {FACT: {"folder": str(self.folder.absolute()), "sha256": self.sha256}}
 
     def check(self, point: ResumePoint) -> None:
         """Raise DataError if the checkpoint was trained on other weights."""
-        known = point.fact(_FACT)
-        if known is not None and known["sha256"] != self.sha256:
-            raise DataError(
-                f"the weights in '{self.folder}' are not those that the checkpoint of step "
-                f"{point.step} was trained on: their sha256 is {self.sha256}",
-                where=f"model.pretrained, and {point.checkpoint.folder}",
-                allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
-                fix="--set model.pretrained=FOLDER  with those weights",
-            )
+        _compare(self.folder, self.sha256, point.fact(FACT), point.step)
 
     def left_out(self, engine: Engine) -> Engine:
         """`engine` with a state that lacks these weights."""
@@ -63,6 +56,25 @@ def find(task: Task, model: Module, world: World) -> BaseWeights | None:
     digest = world.broadcast(_digest(folder).encode() if world.rank == 0 else None)
     frozen = (name for name, p in model.named_parameters() if not p.requires_grad)
     return BaseWeights(folder, frozenset(frozen), digest.decode())
+
+
+def check_folder(folder: Path, fact: Mapping[str, str] | None, step: int) -> None:
+    """Raise DataError unless `folder` has the base weights of a checkpoint of `step`.
+
+    `fact` is what the checkpoint has instead of them; None: unknown. Reads the disk.
+    """
+    _compare(folder, _digest(folder), fact, step)
+
+
+def _compare(folder: Path, sha256: str, fact: Mapping[str, str] | None, step: int) -> None:
+    if fact is not None and fact["sha256"] != sha256:
+        raise DataError(
+            f"the weights in '{folder}' are not those that the checkpoint of step {step} was "
+            f"trained on: their sha256 is {sha256}",
+            where="model.pretrained",
+            allowed=f"the weights with sha256 {fact['sha256']}, once in {fact['folder']}",
+            fix="--set model.pretrained=FOLDER  with those weights",
+        )
 
 
 def _digest(folder: Path) -> str:
