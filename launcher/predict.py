@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.custom_task import class_location
 from launcher.config.errors import nearest_file
+from launcher.config.options import INPUT
 from models.base import (
     DataError,
     GeneratesText,
@@ -36,7 +37,6 @@ from training.storage import storage_errors
 if TYPE_CHECKING:
     from torch.nn import Module
 
-INPUT = "--input"
 _PROMPT = "prompt"
 _NAME = re.compile(r"\w[\w.-]*")
 _SUFFIX = re.compile(r"\.[\w.-]*\w")
@@ -89,13 +89,20 @@ def prompts(given: str, task: GeneratesText) -> list[Prompt]:
     """
     if exists(given):
         return list(task.prompts(_path(given)))
-    folder, is_word = os.path.dirname(given), not re.search(r"\s", given)
-    is_path = given.startswith(("/", "./", "../", "~/")) or (is_word and "/" in given)
-    is_path |= bool(folder) and exists(folder)
-    if is_path or _path(given).suffix.lower() in task.prompt_suffixes:
+    is_word = not re.search(r"\s", given)
+    if _looks_like_path(given, is_word, task.prompt_suffixes):
         fix = None if is_word else f"echo {shlex.quote(given)} | {PROGRAM} predict RUN"
         raise _missing(given, "a file with prompts; a text that is no path", fix)
     return [text_prompt(given)]
+
+
+def _looks_like_path(given: str, is_word: bool, suffixes: Collection[str]) -> bool:
+    """Whether a text is most likely the path of a file that does not exist. Reads the disk."""
+    folder, has_suffix = os.path.dirname(given), _path(given).suffix.lower() in suffixes
+    if given.startswith(("/", "./", "../", "~/")) or (folder and exists(folder)):
+        return True
+    # A sentence may name paths, and end in a file name.
+    return "/" in given or has_suffix if is_word else has_suffix and _nearest(given) is not None
 
 
 def stem(given: str) -> str:
@@ -109,18 +116,22 @@ def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
 
 
 def _missing(given: str, allowed: str, fix: str | None = None) -> SettingsError:
-    near = None
-    with suppress(OSError, RuntimeError):  # a name too long, or a user that does not exist
-        near = nearest_file(given)
     return SettingsError.of(
         f"{INPUT} '{given}' does not exist ({_path(given).absolute()})",
         key=INPUT,
         value=given,
         where=f"command line: {INPUT} {given}",
         allowed=allowed,
-        did_you_mean=near,
+        did_you_mean=_nearest(given),
         fix=fix,
     )
+
+
+def _nearest(given: str) -> str | None:
+    try:
+        return nearest_file(given)
+    except (OSError, RuntimeError):  # a name too long, or a user that does not exist
+        return None
 
 
 def exists(given: str) -> bool:

@@ -13,8 +13,8 @@ from launcher import predict
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
-from launcher.predict import INPUT, Result
+from launcher.config.options import INPUT, JSON
+from launcher.predict import Result
 from launcher.resume import saved_model
 from launcher.resume.saved_model import AVERAGE, SavedModel
 from launcher.run import affinity

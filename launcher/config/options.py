@@ -203,10 +203,12 @@ CHECKPOINT = Option(
     sentence="best, last, or the number of a step. Default: best, if the run was evaluated, or "
     "else last.",
 )
+INPUT = "--input"
+"""What `predict` reads."""
 GENERATED = "generated text"
 PREDICT = (
     Option(
-        "--input",
+        INPUT,
         MODEL,
         "FILE|TEXT",
         sentence="File or folder in a format of the family. For text: the prompt, or a file of "

@@ -217,7 +217,9 @@ def test_a_path_that_does_not_exist_is_no_prompt(run, tmp_path, capsys, given):
     assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in err
 
 
-@pytest.mark.parametrize("given", ["def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x"])
+@pytest.mark.parametrize(
+    "given", ["def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"]
+)
 def test_other_texts_are_prompts(given):
     class Text:
         prompt_suffixes = (".txt",)
@@ -225,10 +227,16 @@ def test_other_texts_are_prompts(given):
     assert predict.prompts(given, Text()) == [Prompt("prompt", (Message("user", given),))]
 
 
-def test_a_mistyped_file_is_suggested(run, tmp_path, capsys):
+def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "rows.jsonl").write_text(ROWS)
+    (tmp_path / "my notes.txt").write_text("x")
     assert main(["predict", str(run), "--input", f"{tmp_path}/rosw.jsonl"]) == 2
     assert f"  did you mean  {tmp_path}/rows.jsonl" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(run), "--input", "my ntoes.txt"]) == 2
+    err = capsys.readouterr().err
+    assert "  did you mean  my notes.txt" in err
+    assert "  fix           echo 'my ntoes.txt' | python -m launcher predict RUN" in err
 
 
 @pytest.mark.parametrize(
