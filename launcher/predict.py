@@ -65,8 +65,11 @@ def formats(family: str) -> str:
     return "; ".join(importlib.import_module(FAMILIES[family].formats).FORMATS)
 
 
-def files(given: str | None, family: str) -> Path:
-    """The existing file or folder of --input. Reads the disk. Raises SettingsError."""
+def files(given: str | None, family: str, run: str) -> Path:
+    """The existing file or folder of --input; `run` as typed. Reads the disk.
+
+    Raises SettingsError.
+    """
     known = formats(family)
     allowed = f"a file or folder: {known}" if known else "a file or folder"
     if given is None:
@@ -75,15 +78,15 @@ def files(given: str | None, family: str) -> Path:
             key=INPUT,
             where="command line: predict",
             allowed=allowed,
-            fix=f"{PROGRAM} predict RUN {INPUT} FILE",
+            fix=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
         )
     if not exists(given):
         raise _missing(given, allowed)
     return _path(given)
 
 
-def prompts(given: str, task: GeneratesText) -> list[Prompt]:
-    """The prompts of --input: those of a file, or the text itself. Reads the disk.
+def prompts(given: str, task: GeneratesText, run: str) -> list[Prompt]:
+    """The prompts of --input: those of a file, or the text itself; `run` as typed. Reads the disk.
 
     Raises SettingsError for a text that looks like a path that does not exist, DataError.
     """
@@ -91,7 +94,8 @@ def prompts(given: str, task: GeneratesText) -> list[Prompt]:
         return list(task.prompts(_path(given)))
     is_word = not re.search(r"\s", given)
     if _looks_like_path(given, is_word, task.prompt_suffixes):
-        fix = None if is_word else f"echo {shlex.quote(given)} | {PROGRAM} predict RUN"
+        piped = f"echo {shlex.quote(given)} | {PROGRAM} predict {shlex.quote(run)}"
+        fix = None if is_word else piped
         raise _missing(given, "a file with prompts; a text that is no path", fix)
     return [text_prompt(given)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -125,10 +126,10 @@ def _predict_files(
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
     given = [flag for flag in _SAMPLING if flag in command_line.values]
     if given:
-        message = f"{given[0]} is for generated text, which a model of '{trained.family}' is not"
+        message = f"{given[0]} is an option of generated text; '{trained.family}' generates none"
         where = f"command line: {given[0]} {command_line.values[given[0]]}"
         raise SettingsError.of(message, key=given[0], where=where, fix=f"remove {given[0]}")
-    path = predict.files(command_line.values.get(INPUT), trained.family)
+    path = predict.files(command_line.values.get(INPUT), trained.family, str(command_line.argument))
     out = command_line.out or trained.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)
@@ -160,7 +161,8 @@ def _generate(
         print(f"{trained.describe()}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
         predict.converse(task, model, sampling)
         return {}
-    prompts = [_from_stdin()] if given is None else predict.prompts(given, task)
+    run = str(command_line.argument)
+    prompts = [_from_stdin(run)] if given is None else predict.prompts(given, task, run)
     if out is not None:
         run_folder.check_free(out, out)
     elif given is not None and predict.exists(given):
@@ -196,7 +198,7 @@ def _texts(
         yield Result(prompt.name, text, dropped_tokens=dropped)
 
 
-def _from_stdin() -> Prompt:
+def _from_stdin(run: str) -> Prompt:
     try:
         text = sys.stdin.read() if sys.stdin is not None else ""
     except UnicodeDecodeError as error:
@@ -206,7 +208,7 @@ def _from_stdin() -> Prompt:
             "the prompt is empty",
             where="stdin",
             allowed=f"a prompt on stdin, or {INPUT} with a text or a file",
-            fix=f'{PROGRAM} predict RUN {INPUT} "TEXT"',
+            fix=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
         )
     return predict.text_prompt(text.removesuffix("\n"))
 

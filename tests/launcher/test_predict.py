@@ -224,7 +224,7 @@ def test_other_texts_are_prompts(given):
     class Text:
         prompt_suffixes = (".txt",)
 
-    assert predict.prompts(given, Text()) == [Prompt("prompt", (Message("user", given),))]
+    assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
 
 
 def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
@@ -236,7 +236,7 @@ def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
     assert main(["predict", str(run), "--input", "my ntoes.txt"]) == 2
     err = capsys.readouterr().err
     assert "  did you mean  my notes.txt" in err
-    assert "  fix           echo 'my ntoes.txt' | python -m launcher predict RUN" in err
+    assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_an_error_after_some_predictions_writes_nothing(custom_run, tmp_path, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "  fix           python -m launcher predict RUN --input FILE"),
+        ([], "/able --input FILE"),
         (["--input", "none"], "--input 'none' does not exist"),
         (["--input", "in.txt", "--top-k", "2"], "  fix           remove --top-k"),
         (["--input", "in.txt", "--out", "."], ". is not empty"),
@@ -354,7 +354,7 @@ def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys):
 
 def test_the_formats_of_a_family_are_named():
     with pytest.raises(SettingsError, match="EPL text"):
-        predict.files(None, "abr")
+        predict.files(None, "abr", "x")
 
 
 @pytest.mark.parametrize(
