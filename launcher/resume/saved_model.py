@@ -16,7 +16,7 @@ from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
 from launcher.resume import find
 from launcher.resume.find import SavedRun
-from models.base import Context, HasBaseWeights, Task, WorksWithoutData
+from models.base import Context, DataError, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
 from training.checkpoint import manifest, retention
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 EXPORT_CONFIG = "config.json"
 AVERAGE, _WEIGHT = "ema", "weight"
+_WEIGHTS = "the checkpoint"
+"""How errors name the weights."""
 _SECTIONS = ("model", "data", "train", "eval")
 _FEW = {"train": "seed", "eval": "share"}
 """Of these sections, all that a task reads."""
@@ -196,8 +198,8 @@ def load(saved: SavedModel, task: Task) -> Module:
     """
     import torch
 
-    from models.common import initial_weights
-    from training.checkpoint import base_weights
+    from models.common.initial_weights import InitialWeights
+    from models.common.initial_weights import load as load_weights
 
     if isinstance(task, WorksWithoutData):
         task.setup_without_data()
@@ -207,8 +209,25 @@ def load(saved: SavedModel, task: Task) -> Module:
         model = task.build()
     names: tuple[str, ...] = ("",)
     base = task.base_folder() if isinstance(task, HasBaseWeights) else None
-    if base is not None:  # a checkpoint has the adapters only
-        base_weights.check_folder(base, saved.base, saved.step)
-        names = tuple(name for name, weight in model.named_parameters() if weight.requires_grad)
-    initial_weights.load("the checkpoint", model, saved.path, "weights of this model", names)
+    if base is not None:
+        stored = set(InitialWeights(saved.path, _WEIGHTS).shapes)
+        frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+        if frozen and not frozen & stored:  # a checkpoint of adapters
+            _check_base(saved, base)
+            names = tuple(stored)
+    load_weights(_WEIGHTS, model, saved.path, "weights of this model", names)
     return model.eval()
+
+
+def _check_base(saved: SavedModel, folder: Path) -> None:
+    """Raise DataError if the adapters were trained on other weights. Reads each byte of those."""
+    from training.checkpoint import base_weights
+
+    if saved.base is not None and base_weights.digest(folder) != saved.base["sha256"]:
+        raise DataError(
+            f"the weights in '{folder}' are not those that the checkpoint of step {saved.step} "
+            "was trained on",
+            where=str(saved.path),
+            allowed=f"the weights with sha256 {saved.base['sha256']}, once in "
+            f"{saved.base['folder']}",
+        )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 24
 FACT = "base"
-"""The key of these weights among the facts of a checkpoint."""
+"""The fact of a checkpoint with the folder and its checksum."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,15 @@ class BaseWeights:
 
     def check(self, point: ResumePoint) -> None:
         """Raise DataError if the checkpoint was trained on other weights."""
-        _compare(self.folder, self.sha256, point.fact(FACT), point.step)
+        known = point.fact(FACT)
+        if known is not None and known["sha256"] != self.sha256:
+            raise DataError(
+                f"the weights in '{self.folder}' are not those that the checkpoint of step "
+                f"{point.step} was trained on: their sha256 is {self.sha256}",
+                where=f"model.pretrained, and {point.checkpoint.folder}",
+                allowed=f"the weights with sha256 {known['sha256']}, once in {known['folder']}",
+                fix="--set model.pretrained=FOLDER  with those weights",
+            )
 
     def left_out(self, engine: Engine) -> Engine:
         """`engine` with a state that lacks these weights."""
@@ -53,38 +61,20 @@ def find(task: Task, model: Module, world: World) -> BaseWeights | None:
     folder = task.base_folder() if isinstance(task, HasBaseWeights) else None
     if folder is None:
         return None
-    digest = world.broadcast(_digest(folder).encode() if world.rank == 0 else None)
+    sha256 = world.broadcast(digest(folder).encode() if world.rank == 0 else None)
     frozen = (name for name, p in model.named_parameters() if not p.requires_grad)
-    return BaseWeights(folder, frozenset(frozen), digest.decode())
+    return BaseWeights(folder, frozenset(frozen), sha256.decode())
 
 
-def check_folder(folder: Path, fact: Mapping[str, str] | None, step: int) -> None:
-    """Raise DataError unless `folder` has the base weights of a checkpoint of `step`.
-
-    `fact` is what the checkpoint has instead of them; None: unknown. Reads the disk.
-    """
-    _compare(folder, _digest(folder), fact, step)
-
-
-def _compare(folder: Path, sha256: str, fact: Mapping[str, str] | None, step: int) -> None:
-    if fact is not None and fact["sha256"] != sha256:
-        raise DataError(
-            f"the weights in '{folder}' are not those that the checkpoint of step {step} was "
-            f"trained on: their sha256 is {sha256}",
-            where="model.pretrained",
-            allowed=f"the weights with sha256 {fact['sha256']}, once in {fact['folder']}",
-            fix="--set model.pretrained=FOLDER  with those weights",
-        )
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
+def digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of the folder's safetensors files. Disk access."""
+    found = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.name.encode())
+        found.update(path.name.encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()
+                found.update(chunk)
+    return found.hexdigest()
 
 
 class _WithoutBase:
