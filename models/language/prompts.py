@@ -13,15 +13,17 @@ from models.base import DataError, Message, Prompt
 from models.common.data_files import BadRecords, OnBad
 from models.language.readers.columns import RowReader, columns_in
 from models.language.readers.records import Conversation, Turn
-from models.language.readers.text_file import FORMATS, TextFile, file_kind
+from models.language.readers.text_file import TextFile, file_kind
 from models.language.tokens.tokenizer import Tokenizer, prompt_and_answer
 
+JSON = ".json"
+ALLOWED = "a text, which is one prompt, or JSONL, a JSON array or CSV with a prompt in each row"
 _ANSWER = "(answer)"
 """A column that completes a row without an answer."""
 
 
 def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
-    """The prompts in a file: one for each row of JSONL and CSV, or one of a text.
+    """The prompts in a file: one for each row of JSONL, JSON and CSV, or one of a text.
 
     Answers of rows are left out. `declared`: see columns_in. Reads the disk. Raises DataError.
     """
@@ -29,9 +31,9 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
         raise DataError(
             f"--input '{path}' is not a file",
             where=str(path.absolute()),
-            allowed="a text, which is one prompt, or JSONL or CSV with a prompt in each row",
+            allowed=ALLOWED,
         )
-    if file_kind(path) == "text":
+    if file_kind(path) == "text" and path.suffix.lower() != JSON:
         text = "\n".join(TextFile(path).lines()).removesuffix("\n")
         prompts = [text_prompt(text, _stem(path))] if text else []
     else:
@@ -42,7 +44,7 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
         ]
         bad_records.finish(on_bad, len(prompts))
     if not prompts:
-        raise DataError(f"--input '{path}' has no prompt", allowed="; ".join(FORMATS))
+        raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     return prompts
 
 
@@ -56,9 +58,14 @@ def _stem(path: Path) -> str:
 
 
 def _rows(path: Path, bad_records: BadRecords) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a file, each with its line."""
-    lines = TextFile(path).lines()
-    if file_kind(path) == "CSV":
+    """The rows of a file, each with its line, or its number in a JSON array. Raises DataError."""
+    lines, kind = TextFile(path).lines(), file_kind(path)
+    if path.suffix.lower() == JSON:
+        yield from _array(path, "\n".join(lines))
+        return
+    if kind not in ("CSV", "JSONL"):
+        raise DataError(f"prompts are not read from {kind}: '{path}'", allowed=ALLOWED)
+    if kind == "CSV":
         reader = csv.DictReader(f"{line}\n" for line in lines)
         for row in reader:
             if None in row or None in row.values():
@@ -76,6 +83,16 @@ def _rows(path: Path, bad_records: BadRecords) -> Iterator[tuple[int, Mapping[st
             bad_records.add(f"{path.name}:{line}", f"{type(row).__name__}, not an object")
         elif row:
             yield line, row
+
+
+def _array(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        rows = json.loads(text)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("it is no array of objects")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"--input '{path}' has no rows: {error}", allowed=ALLOWED) from None
+    yield from enumerate(rows, start=1)
 
 
 class _Prompts:
@@ -117,7 +134,7 @@ def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[in
     """The tokens of a prompt as in training: of a request, up to the answer; or of a text."""
     if is_request:
         turns = [Turn(message.role, message.text) for message in prompt.messages]
-        return prompt_and_answer(turns, "", tokenizer)[0].tolist()
+        return prompt_and_answer(turns, "-", tokenizer)[0].tolist()
     text = "\n".join(message.text for message in prompt.messages)
     start = tokenizer.end if tokenizer.start is None else tokenizer.start
     return [start, *tokenizer.encode(text).tolist()]

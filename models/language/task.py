@@ -37,7 +37,7 @@ from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
 from models.language.pretrained import Pretrained
 from models.language.preview import pictures, predict, preview_text, sample_text
-from models.language.prompts import read_prompts
+from models.language.prompts import JSON, read_prompts
 from models.language.readers.corpus import Corpus
 from models.language.readers.text_file import SUFFIXES
 from models.language.rows import Dialogues, Row, Windows, collate
@@ -58,7 +58,7 @@ class LanguageTask:
     units = "tokens"
     channels_last = False
     saved_files = (TOKENIZER_FILE, FACTS_FILE)
-    prompt_suffixes = SUFFIXES
+    prompt_suffixes = SUFFIXES | {JSON}
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for an invalid kv_heads."""

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models.base import DataError, GeneratesText, Message, Prompt, Sampling
-from models.language import pretrained
 from models.language.config import SIZES
 from models.language.generate import choose, fitting, generate
 from models.language.model import Transformer
@@ -43,11 +42,11 @@ def test_cached_keys_and_values_give_the_tokens_of_whole_passes(model):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path):
+def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path, make_task):
     from models.language.tokens import external_tokenizer
 
     folder = save(tmp_path / "model", CONFIGS[name]())
-    model = pretrained.load(folder, 0.0, "auto").eval()
+    model = make_task(pretrained=str(folder)).build().eval()
     tokenizer = external_tokenizer.load(folder)
     prompt = tokenizer.encode("Sentence 7").tolist()
     generator, tokens = torch.Generator().manual_seed(0), list(prompt)

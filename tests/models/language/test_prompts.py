@@ -57,6 +57,14 @@ def test_each_row_of_jsonl_and_csv_is_a_prompt_named_for_its_line(prompts):
     assert found == {"a-2": [("user", "one")], "a-4": [("user", "tw\no")]}
 
 
+def test_each_object_of_a_json_array_is_a_prompt(prompts):
+    rows = json.dumps([{"prompt": "one"}, {"prompt": "two"}], indent=1)
+    assert prompts(rows, "a.json") == {"a-1": [("user", "one")], "a-2": [("user", "two")]}
+    for content in ('{"prompt": "one"}', "[1]", "[{]"):
+        with pytest.raises(DataError, match="has no rows"):
+            prompts(content, "a.json")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
