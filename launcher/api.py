@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
+from launcher.resume import saved_model
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import records
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
+from models.base import DataError
+from training.checkpoint.manifest import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -60,6 +66,36 @@ class Run:
         folders = self.stages.values() or (self.folder,)
         lines = [line for folder in folders for line in records.metrics_lines(folder)]
         return [line for line in lines if kind in (None, line["kind"])]
+
+    def model(self, checkpoint: str | int | None = None) -> Module:
+        """The trained model on the CPU, in evaluation mode, with its EMA if the run has one.
+
+        `checkpoint` is "best", "last" or a step; by default the best one, or else the last. With
+        stages, the model of the last stage. Reads the disk, and the data if the task does not work
+        without it. Raises SettingsError if this rank has no folder or there is no such checkpoint,
+        and RunError if it is damaged.
+        """
+        if self.folder is None:
+            raise SettingsError.of(
+                "this process has no run folder, from which the model is loaded",
+                where="Run.model()",
+                allowed="rank 0 of torchrun or srun",
+            )
+        name = None if checkpoint is None else str(checkpoint)
+        try:
+            saved = saved_model.find_model(str(self.folder), name, "model")
+            task = saved_model.build_task(saved.settings, saved.folder, "cpu")
+            return saved_model.load(saved, task)
+        except SettingsError as error:
+            where = f"Run.model({checkpoint!r}) of {self.folder}" if checkpoint else "Run.model()"
+            faults = [replace(one, where=where, fix=None) for one in error.diagnostics]
+            raise SettingsError(faults) from None
+        except DataError as error:
+            raise SettingsError.of(
+                error.message, where=error.where, allowed=error.allowed
+            ) from error
+        except CheckpointError as error:
+            raise RunError(str(error)) from error
 
 
 def train(

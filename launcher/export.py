@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import custom_task
-from launcher.config.custom_task import task_class
-from launcher.config.schema import config_of
+from launcher.resume import saved_model
 from launcher.resume.find import SavedRun
 from launcher.run_folder import records
-from models.base import Context, HasBaseWeights, HasHuggingFaceFormat
-from models.catalog import FAMILIES, is_custom
+from models.base import HasBaseWeights, HasHuggingFaceFormat
+from models.catalog import is_custom
 from training.checkpoint.base_weights import has_adapters
 from training.logging.strict_json import encode
 from training.storage import storage_errors
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SHARD_BYTES = 5 * 10**9
 """The default shard size of Hugging Face's tools."""
 _FP32_BYTES = 4
-_AVERAGE, _WEIGHT = "ema", "weight"
+_WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """Which weights: the EMA if the run has one, since evaluation uses it."""
-        return _AVERAGE if _AVERAGE in self.checkpoint.kinds else _WEIGHT
+        """Which weights: "weight", or "ema"; see saved_model.kind_of."""
+        return saved_model.kind_of(self.checkpoint)
 
     @property
     def least_bytes(self) -> int:
@@ -71,18 +71,23 @@ def check(format_name: str, source: Source) -> None:
 
 
 def plain(source: Source, folder: Path) -> None:
-    """Write model.safetensors by parameter name, and config.json. Disk access."""
+    """Write model.safetensors by parameter name, config.json, and the files that `predict` needs.
+
+    Disk access.
+    """
+    from training.checkpoint import base_weights
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.weights import write_weights
 
     write_weights(source.checkpoint, folder / MODEL, source.kind)
     manifest = source.checkpoint.manifest
-    settings = source.run.settings(source.checkpoint) or {}
-    model = settings.get("model", {})
+    settings = source.run.settings(source.checkpoint)
+    model = {} if settings is None else settings["model"]
     config = {
         "family": model.get("family"),
         "size": model.get("size"),
-        "model": model,
+        **({} if settings is None else saved_model.task_settings(settings)),
+        "base": source.checkpoint.facts.get(base_weights.FACT),
         "parameters": sum(prod(shape) for shape in source.checkpoint.shapes.values()),
         "weights": source.kind,
         "step": manifest.step,
@@ -92,9 +97,11 @@ def plain(source: Source, folder: Path) -> None:
         "world_size": manifest.world_size,
         "libraries": manifest.libraries,
     }
-    path = folder / "config.json"
+    path = folder / saved_model.EXPORT_CONFIG
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
+        for file in _saved_files(settings, source.run.folder):
+            shutil.copyfile(file, folder / file.name)
 
 
 def hugging_face(source: Source, folder: Path) -> None:
@@ -136,31 +143,24 @@ FORMATS: dict[str, Callable[[Source, Path], None]] = {
 """The function that writes each format into an empty folder."""
 
 
+def _saved_files(settings: Mapping[str, Any] | None, run: Path | None) -> list[Path]:
+    """The files of the run that its task needs to be built without its data. Reads the disk."""
+    names: Sequence[str] = ()
+    if settings is not None and run is not None:
+        with suppress(
+            SettingsError
+        ):  # without the class of a custom task, its weights are exported
+            names = getattr(saved_model.task_class_of(settings), "saved_files", ())
+    return [file for name in names if run and (file := run / name).is_file()]
+
+
 def _task(source: Source, format_name: str = "hf") -> HasHuggingFaceFormat:
     """The task of the run, built without its data. Raises SettingsError."""
-    import torch
-
     settings = source.run.settings(source.checkpoint)
-    if settings is None:
-        raise _unsupported(
-            "the checkpoint is outside of its run folder and has no settings", format_name
-        )
-    family = settings["model"]["family"]
-    if is_custom(family):
-        custom_task.add_search_folder(settings["model"].get("folder"))
-    elif family not in FAMILIES:
-        raise _unsupported(f"unknown model family '{family}'", format_name)
-    config = config_of(family)
-    context = Context(
-        seed=settings["train"]["seed"],
-        eval_share=settings["eval"]["share"],
-        folder=source.run.folder,
-        device=torch.device("cpu"),
-    )
-    model = config.Model.model_validate(settings["model"])
-    data = config.Data.model_validate(settings["data"])
-    task = task_class(family)(model, data, context)
+    task = saved_model.build_task(settings, source.run.folder, "cpu")
     if not isinstance(task, HasHuggingFaceFormat):
+        assert settings is not None
+        family = settings["model"]["family"]
         kind = "task" if is_custom(family) else "family"
         raise _unsupported(f"transformers has no model for the {kind} '{family}'", format_name)
     return task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -331,10 +331,13 @@ class Prediction:
 class WorksWithoutData(Protocol):
     """A task whose trained model can be built from a run folder or an export, without its data."""
 
+    saved_files: Sequence[str]
+    """Names of the files in the run folder that `setup_without_data` reads; some may be missing."""
+
     def setup_without_data(self) -> None:
         """Instead of `setup`: read what it saved in `Context.folder`, such as a tokenizer.
 
-        Then `build` and predictions work. Raises DataError.
+        Then `build`, which loads no initial weights, and predictions work. Raises DataError.
         """
 
 
@@ -346,6 +349,64 @@ class PredictsFiles(WorksWithoutData, Protocol):
         """The predictions for a file or folder in a format of the family, one for each sample.
 
         `model` is in evaluation mode. Raises DataError.
+        """
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a conversation."""
+
+    role: str
+    """system, user, assistant or tool."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a text is generated after."""
+
+    name: str
+    """The name of its prediction, as `Prediction.name`."""
+    messages: Sequence[Message]
+    """The request and the messages before it; of a text that is continued, one."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    max_tokens: int = 256
+    """At most this many."""
+    temperature: float | None = None
+    """Divisor of the logits; 0: always the likeliest token; None: the default of the task."""
+    top_p: float = 1.0
+    """Only the likeliest tokens whose probabilities add up to this share."""
+    top_k: int | None = None
+    """Only this many of the likeliest tokens; None: all."""
+    seed: int = 0
+    """The same seed gives the same text."""
+
+
+@runtime_checkable
+class GeneratesText(WorksWithoutData, Protocol):
+    """A task whose trained model continues a text or answers requests."""
+
+    prompt_suffixes: Collection[str]
+    """Suffixes of files with prompts, such as ".txt"."""
+
+    def answers_requests(self) -> bool:
+        """Whether it was trained on conversations, so that earlier messages matter."""
+
+    def prompts(self, path: Path) -> Sequence[Prompt]:
+        """The prompts in a file. Raises DataError."""
+
+    def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
+        """How many tokens of `prompt` `generate` leaves out, for the context of the model."""
+
+    def generate(self, model: Module, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
+        """The parts of the text after `prompt` as they are generated, up to its end.
+
+        `model` is in evaluation mode.
         """
 
 

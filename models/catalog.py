@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Stage:
     """The stages that these weights come from; of several, the one trained last."""
     optional: bool = False
     """Trained only if `stages` names it."""
+    predicts: bool = True
+    """Whether its model can be used: `predict`. By the name that is its `model.stage`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Family:
     of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
     stages: tuple[Stage, ...] = ()
     """What mode `staged` trains, in this order; empty: not staged."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """For a family that generates text: a prompt to try after training on each built-in data."""
 
 
 FAMILIES = {
@@ -50,7 +55,11 @@ FAMILIES = {
         "models.event_seg.task:EventSegTask",
         "models.event_seg.formats",
         (
-            Stage("encoder", "the encoder is pre-trained on masked events, without labels"),
+            Stage(
+                "encoder",
+                "the encoder is pre-trained on masked events, without labels",
+                predicts=False,
+            ),
             Stage(
                 "whole",
                 "the decoder is trained on the outputs of the frozen encoder",
@@ -74,6 +83,7 @@ FAMILIES = {
                 of=("text",),
             ),
         ),
+        {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},
     ),
     "abr": Family(
         "abr",
@@ -82,7 +92,11 @@ FAMILIES = {
         "models.abr.task:AbrTask",
         "models.abr.formats",
         (
-            Stage("encoder", "the encoder is pre-trained on masked responses, without labels"),
+            Stage(
+                "encoder",
+                "the encoder is pre-trained on masked responses, without labels",
+                predicts=False,
+            ),
             Stage(
                 "whole",
                 "decoder and heads are trained on the outputs of the frozen encoder",
@@ -98,7 +112,11 @@ FAMILIES = {
         "models.doc_translation.task:DocTranslationTask",
         "models.doc_translation.formats",
         (
-            Stage("encoder", "both image encoders are pre-trained on masked pages, without texts"),
+            Stage(
+                "encoder",
+                "both image encoders are pre-trained on masked pages, without texts",
+                predicts=False,
+            ),
             Stage(
                 "whole",
                 "query transformers and decoder are trained on the outputs of the frozen encoders",
@@ -114,7 +132,11 @@ FAMILIES = {
         "models.eeg_text.task:EegTextTask",
         "models.eeg_text.formats",
         (
-            Stage("encoder", "the encoder is pre-trained on masked EEG, without any text"),
+            Stage(
+                "encoder",
+                "the encoder is pre-trained on masked EEG, without any text",
+                predicts=False,
+            ),
             Stage(
                 "text",
                 "the text decoder is trained on the outputs of the frozen encoder",

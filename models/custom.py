@@ -42,6 +42,8 @@ class CustomTask(ABC):
     """Settings of any section, nested or dotted: `{"optim": {"lr": 1e-3}}`."""
     sizes: Mapping[str, Mapping[str, Any]] = {}
     """The settings that each size changes, from small to large; the first is the default."""
+    saved_files: Sequence[str] = ()
+    """The files in the run folder that `setup_without_data` reads, if the task has that method."""
     stages: Sequence[Stage] = ()
     """What mode `staged` trains, in this order, each in its own run."""
     stage_settings: Mapping[str, Mapping[str, Any]] = {}

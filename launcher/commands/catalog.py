@@ -5,10 +5,12 @@ from __future__ import annotations
 from launcher.config.command_line import RUN, Command
 from launcher.config.options import (
     BY_FLAG,
+    CHECKPOINT,
     COMPARE,
     JSON,
     OPTIONS,
     OUTPUT,
+    PREDICT,
     RESUME,
     SCHEMA,
     Option,
@@ -78,18 +80,20 @@ COMMANDS = {
                     sentence="hf: a folder that transformers loads; safetensors: the weights by "
                     "parameter name, and a JSON file that describes them.",
                 ),
-                Option(
-                    "--checkpoint",
-                    OUTPUT,
-                    "WHICH",
-                    sentence="best, last, or the number of a step. Default: best, if the run was "
-                    "evaluated, or else last.",
-                ),
+                CHECKPOINT,
                 MOVED,
                 out_option("Folder to write. Default: export-NAME in the run folder."),
                 JSON,
             ),
             argument="RUN",
+        ),
+        Command(
+            "predict",
+            "use the model of a run: text after a prompt, or predictions for files",
+            "launcher.commands.predict",
+            (*PREDICT, MOVED),
+            argument="RUN",
+            allowed="a run folder, a checkpoint, or an export as safetensors",
         ),
         Command(
             "track",

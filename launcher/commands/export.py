@@ -13,12 +13,11 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.export import FORMATS
-from launcher.resume import find
+from launcher.resume import find, saved_model
 from launcher.resume.find import SavedRun
 from launcher.run import affinity
 from launcher.run_folder import run_folder
 from models.base import DataError
-from training.checkpoint import retention
 from training.checkpoint.manifest import CheckpointError
 from training.logging.quantities import real, size
 from training.logging.strict_json import encode
@@ -32,9 +31,9 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError(diagnostics)
     assert format_name is not None and command_line.argument is not None
     run = find.find_saved(command_line.argument, "export", command_line.args.sets)
-    path = _chosen(run, command_line.values.get("--checkpoint"))
+    path = saved_model.chosen(run, command_line.values.get("--checkpoint"))
     folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
-    _check_free(folder, command_line.out)
+    run_folder.check_free(folder, command_line.out)
     try:
         done = _export(run, path, format_name, folder, command_line.out)
     except (CheckpointError, StorageError) as error:
@@ -114,38 +113,6 @@ def _invalid_format(format_name: str | None) -> list[Diagnostic]:
             fix=f"--format {near or next(iter(FORMATS))}",
         )
     ]
-
-
-def _chosen(run: SavedRun, name: str | None) -> Path:
-    """The checkpoint to export; by default the best one, or else the last."""
-    if name is None:
-        name = retention.BEST if run.best is not None else retention.LAST
-        if run.named is not None:
-            return run.named
-    if name == retention.BEST and run.best is not None:
-        return run.best
-    if name == retention.LAST and run.checkpoints:
-        return run.checkpoints[max(run.checkpoints)]
-    if name.isdigit() and int(name) in run.checkpoints:
-        return run.checkpoints[int(name)]
-    steps = [str(step) for step in run.checkpoints]
-    names = ([retention.BEST] * (run.best is not None)) + [retention.LAST, *steps]
-    raise SettingsError.of(
-        f"no checkpoint '{name}' in {run.folder or run.named}",
-        value=name,
-        where=f"command line: --checkpoint {name}",
-        allowed=", ".join(names),
-        did_you_mean=nearest_match(name, names),
-    )
-
-
-def _check_free(folder: Path, out: Path | None) -> None:
-    """Raises SettingsError if `folder` is not empty or is a file."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
-    allowed = "a new or empty folder"
-    raise SettingsError.of(message, value=str(folder), where=_where(out), allowed=allowed)
 
 
 def _where(out: Path | None) -> str:

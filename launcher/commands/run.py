@@ -129,12 +129,7 @@ def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
     following = None
     if finished.folder is not None and finished.report.exit_code == exit_codes.DONE:
         following = summary.next_stage(ready.resolved, finished.folder)
-    return following or finished.last_line(_is_embedded(ready))
-
-
-def _is_embedded(ready: PreparedRun) -> bool:
-    path = getattr(ready.resolved.settings.data, "path", None)
-    return isinstance(path, str) and path.startswith("embedded:")
+    return following or finished.last_line
 
 
 def _result(finished: FinishedRun) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import config_of, setting_infos
+from models.base import Sampling
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
 
@@ -192,6 +193,63 @@ COMPARE = (
     *(o for o in OPTIONS if o.flag in _SHARED or (o.key and o.flag not in _NOT_COMPARED)),
     out_option(
         "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
+    ),
+    JSON,
+)
+CHECKPOINT = Option(
+    "--checkpoint",
+    OUTPUT,
+    "WHICH",
+    sentence="best, last, or the number of a step. Default: best, if the run was evaluated, or "
+    "else last.",
+)
+INPUT = "--input"
+"""What `predict` reads."""
+GENERATED = "generated text"
+PREDICT = (
+    Option(
+        INPUT,
+        MODEL,
+        "FILE|TEXT",
+        sentence="File or folder in a format of the family. For text: the prompt, or a file of "
+        "prompts; without it, type prompts, or pipe one.",
+        values="paths",
+    ),
+    replace(CHECKPOINT, group=MODEL),
+    Option(
+        "--max-tokens",
+        GENERATED,
+        "N",
+        sentence=f"Stop after N tokens. Default: {Sampling.max_tokens}.",
+    ),
+    Option(
+        "--temperature",
+        GENERATED,
+        "X",
+        sentence="Divisor of the logits; 0: always the likeliest token. Default: 0 after training "
+        "on conversations, 0.8 on text.",
+    ),
+    Option(
+        "--top-p",
+        GENERATED,
+        "X",
+        sentence="Sample from the likeliest tokens whose probabilities add up to X. Default: 1.",
+    ),
+    Option(
+        "--top-k",
+        GENERATED,
+        "N",
+        sentence="Sample from the N likeliest tokens. Default: all.",
+    ),
+    Option(
+        "--seed",
+        GENERATED,
+        "N",
+        sentence=f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}.",
+    ),
+    out_option(
+        "Folder for files of predictions, new or empty. Default: predictions in the run folder, "
+        "where files of the same name are replaced; none for a prompt."
     ),
     JSON,
 )

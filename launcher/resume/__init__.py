@@ -1,1 +1,1 @@
-"""Resume of a run: find it, check compatibility, restore it."""
+"""Saved runs: find one, check compatibility, restore it, build its model."""

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM
+from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.config.options import INPUT
+from launcher.config.settings_file import node_value, read_settings_file
 from launcher.download.fetch import fetch_for_run
 from launcher.download.transfer import FetchError
 from launcher.resume import find
@@ -22,10 +24,14 @@ from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import experiences, fence, generations, lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
+from models.catalog import FAMILIES
 from slurm.environment import SLURM_FOLDER
 
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
+DEFAULT_MODE = "default"
+EMBEDDED = "embedded:"
+"""How the names of built-in data begin."""
 ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
 """launcher.continual.loop.train_continually."""
 
@@ -37,11 +43,12 @@ class FinishedRun:
     report: Report
     folder: Path | None
 
-    def last_line(self, embedded: bool) -> str:
-        """The run folder and the next command; `embedded`: the run used built-in data."""
+    @property
+    def last_line(self) -> str:
+        """The run folder and the next command. Reads the folder."""
         if self.folder is None:
             return ""
-        return render_last_line(self.report.exit_code, self.folder, embedded)
+        return render_last_line(self.report.exit_code, self.folder)
 
 
 def execute_run(
@@ -103,8 +110,8 @@ def _train(
     return _train_here(start, job, show, load_work)
 
 
-def render_last_line(exit_code: int, folder: Path, embedded: bool) -> str:
-    """The last line for the user; `embedded`: the run used built-in data. Reads the folder."""
+def render_last_line(exit_code: int, folder: Path) -> str:
+    """The last line for the user. Reads the folder."""
     where = f"run folder {folder}"
     failed = exit_code == exit_codes.FAILURE
     if failed:
@@ -115,9 +122,37 @@ def render_last_line(exit_code: int, folder: Path, embedded: bool) -> str:
         return where
     if exit_code == exit_codes.DONE and (folder / experiences.NAME).exists():
         return f"{where}; continue: {PROGRAM} resume {_quoted(folder)}"
-    if exit_code == exit_codes.DONE and embedded:
-        return f"{where}; train on your own data: {PROGRAM} --data FOLDER"
+    if exit_code == exit_codes.DONE and (following := next_command(folder)):
+        return f"{where}; {following}"
     return f"{where}; run again: {PROGRAM} --config {_quoted(folder / run_folder.SETTINGS)}"
+
+
+def next_command(folder: Path, shown: Path | None = None) -> str | None:
+    """What to do with the completed run in `folder`: use its model, or train on your own data.
+
+    `shown`: the folder to name in the command, such as that of all stages. None: the task is
+    custom, or nothing was saved. Reads the folder.
+    """
+    try:
+        settings = node_value(read_settings_file(folder / run_folder.SETTINGS))
+    except SettingsError:
+        return None
+    model, path = settings["model"], str(settings.get("data", {}).get("path", ""))
+    if (family := FAMILIES.get(model["family"])) is None:
+        return None
+    if path in family.prompts or not path.startswith(EMBEDDED):
+        without = [stage.name for stage in family.stages if not stage.predicts]
+        if model.get("stage") in without or find.newest_step(folder) is None:
+            return None
+        words = ["predict", str(shown or folder)]
+        if path in family.prompts:
+            words += [INPUT, family.prompts[path]]
+        elif not family.prompts:
+            words += [INPUT, path]
+        return f"use the model: {PROGRAM} {shlex.join(words)}"
+    name = ":".join(filter(None, (family.name, model.get("size"))))
+    mode = "" if settings["mode"] == DEFAULT_MODE else f" --mode {settings['mode']}"
+    return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
 
 
 def _quoted(path: Path) -> str:
@@ -163,6 +198,7 @@ _NOT_COPIED = frozenset(
         *run_folder.LINKS,
         run_folder.RESULT,
         run_folder.REPORT,
+        run_folder.PREDICTIONS,
         run_folder.SETTINGS,
         run_folder.ORIGINS,
         lock.NAME,

@@ -34,6 +34,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
 """Prefix of folders with an exported model."""
+PREDICTIONS = "predictions"
+"""The folder with predictions of files."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
 REPORT = "report.html"
@@ -152,6 +154,16 @@ def has_only_jobs(folder: Path) -> bool:
     if JOB_SCRIPT in names:
         return b"gearshift_" in (folder / JOB_SCRIPT).read_bytes()
     return LINES not in names  # it is written after the script
+
+
+def check_free(folder: Path, out: Path | None) -> None:
+    """Check that `folder` is new or empty; `out`: the folder of --out. Raises SettingsError."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    message = f"{folder} is not empty" if folder.is_dir() else f"{folder} is a file"
+    where = f"command line: --out {out}" if out else "the default of --out"
+    allowed = "a new or empty folder"
+    raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
 
 
 def clear_except(folder: Path, kept: Collection[str]) -> None:

@@ -16,6 +16,7 @@ from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Settin
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.config.validate import why_ineffective
 from launcher.resume import find
+from launcher.run.execute import next_command
 from launcher.run.prepare import plan_as_json, render_plan
 from launcher.run_folder import run_folder
 from launcher.stages import record
@@ -141,6 +142,8 @@ def _last_line(outcome: PipelineResult, folder: Path) -> str:
         last = folder / stages[-1]["folder"]
         if find.newest_step(last) is None:
             return where
+        if following := next_command(last, folder):
+            return f"{where}; {following}"
         command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
         return f"{where}; export the model: {command}"
     failed = [one["folder"] for one in stages if one["status"] == "failed"]

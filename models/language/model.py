@@ -72,9 +72,29 @@ def causal_attention(
         assert isinstance(mixed, Tensor)
         return mixed.view_as(q)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    # A single query is the last token, which sees all keys.
+    is_causal = documents is None and q.shape[2] > 1
     with attention_kernels.attention_kernel(kernel):
-        mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=documents is None)
+        mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=is_causal)
     return mixed.transpose(1, 2)
+
+
+class KeyValueCache:
+    """Keys and values of earlier tokens in each attention layer, so that none is computed twice."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Tokens before those of the next pass; in a pass, before its own."""
+        self._layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens, [batch, time, heads, width], from those of a pass."""
+        if layer in self._layers:
+            k, v = (
+                torch.cat(pair, dim=1) for pair in zip(self._layers[layer], (k, v), strict=True)
+            )
+        self._layers[layer] = k, v
+        return k, v
 
 
 class Attention(nn.Module):
@@ -89,13 +109,22 @@ class Attention(nn.Module):
         self.v_proj = linear(width, kv_heads * self.head_width)
         self.o_proj = linear(width, width)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        documents: Tensor | None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
         batch, time, width = x.shape
         q = self.q_proj(x).view(batch, time, self.heads, self.head_width)
         k = self.k_proj(x).view(batch, time, self.kv_heads, self.head_width)
         v = self.v_proj(x).view(batch, time, self.kv_heads, self.head_width)
         q, k = rotate(q, cosine, sine), rotate(k, cosine, sine)
+        if cache is not None:
+            k, v = cache.extend(self, k, v)
         if self.kv_heads < self.heads:
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
@@ -132,9 +161,16 @@ class Block(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(size.width, eps=NORM_EPSILON)
         self.mlp = FeedForward(size.width, size.hidden)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor, documents: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        documents: Tensor | None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """`x` [batch, time, width]; `documents` as in causal_attention."""
-        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, documents)
+        x = x + self.self_attn(self.input_layernorm(x), cosine, sine, documents, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -157,6 +193,20 @@ class Decoder(nn.Module):
         documents = None if boundaries is None else self._documents(boundaries, x)
         for layer in self.layers:
             x = layer(x, cosine, sine, documents)
+        return self.norm(x)
+
+    def extend(self, input_ids: Tensor, cache: KeyValueCache) -> Tensor:
+        """Hidden states of `input_ids` [batch, time], which follow the tokens of `cache`.
+
+        Several tokens at once only if the cache is empty.
+        """
+        end = cache.length + input_ids.shape[1]
+        angles = rotary(end, self.head_width, ROTARY_BASE, input_ids.device)
+        cosine, sine = (angle[cache.length :] for angle in angles)
+        x = self.embed_tokens(input_ids)
+        for layer in self.layers:
+            x = layer(x, cosine, sine, None, cache)
+        cache.length = end
         return self.norm(x)
 
     def _documents(self, boundaries: Tensor, x: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,32 @@ from models.base import (
     Loss,
     Picture,
     Predictions,
+    Prompt,
     SamplePart,
+    Sampling,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights
+from models.common import attention_kernels, initial_weights, model_facts
+from models.common.columns import declared_columns
+from models.common.model_facts import FACTS_FILE
 from models.common.split import save_split, split_groups
+from models.common.subwords import TOKENIZER_FILE
 from models.language import hugging_face, lora, pretrained
-from models.language.config import SIZES, Data, Lora, Model, Size
+from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
+from models.language.generate import Prompting
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
 from models.language.pretrained import Pretrained
 from models.language.preview import pictures, predict, preview_text, sample_text
+from models.language.prompts import JSON, read_prompts
 from models.language.readers.corpus import Corpus
+from models.language.readers.text_file import SUFFIXES
 from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
 from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
+_CONVERSATIONS = "conversations"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
@@ -45,6 +54,8 @@ class LanguageTask:
     goal = Goal("val_loss", "min")
     units = "tokens"
     channels_last = False
+    saved_files = (TOKENIZER_FILE, FACTS_FILE)
+    prompt_suffixes = SUFFIXES | {JSON}
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for an invalid kv_heads."""
@@ -83,6 +94,7 @@ class LanguageTask:
         self._local: Tokenizer | None = None
         self._dataset: Dataset | None = None
         self._shape: Shape | None = None
+        self._prompting: Prompting | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -110,6 +122,7 @@ class LanguageTask:
         splits = split_groups(groups, self.fraction, share, seed, noun, earlier)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
+            model_facts.save({_CONVERSATIONS: not corpus.is_text}, self.context.folder)
         chosen = assign_splits(corpus, splits)
         del splits  # holds one string per group
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
@@ -117,6 +130,16 @@ class LanguageTask:
         single_document = self.pretrained is not None
         rules = Rules(length, self.on_bad, self.control, seed, single_document)
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
+
+    def setup_without_data(self) -> None:
+        """See models/base.py: WorksWithoutData."""
+        facts = model_facts.load(self.context.folder, (_CONVERSATIONS,))
+        window = self._row_length()
+        if self.pretrained is not None:
+            window = context_of(self.pretrained) or window
+        tokenizer = self._tokenizer_without_data()
+        self._prompting = Prompting(tokenizer, window, is_request=bool(facts[_CONVERSATIONS]))
+        self.start = None
 
     def continue_from(self, first: LanguageTask) -> None:
         """Check that the data is of the same kind as that of `first`. Raises DataError."""
@@ -260,6 +283,28 @@ class LanguageTask:
     def predictions(self, model: Module) -> Predictions:
         """Completions of a few validation samples; see preview.predict. Collective."""
         return predict(model, self.dataset, self.context.device)
+
+    @property
+    def prompting(self) -> Prompting:
+        """How a text is generated after a prompt."""
+        assert self._prompting is not None, "call setup_without_data() first"
+        return self._prompting
+
+    def answers_requests(self) -> bool:
+        """Whether the run was trained on conversations."""
+        return self.prompting.is_request
+
+    def prompts(self, path: Path) -> Sequence[Prompt]:
+        """The prompts in a file; see prompts.read_prompts. Raises DataError."""
+        return read_prompts(path, declared_columns(self.columns), self.on_bad)
+
+    def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
+        """See models/base.py: GeneratesText."""
+        return self.prompting.dropped_tokens(prompt, sampling)
+
+    def generate(self, model: Module, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
+        """See Prompting.generate."""
+        return self.prompting.generate(model, prompt, sampling)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations for one sample, of the mean length where lengths differ."""

@@ -21,7 +21,7 @@ from tests.launcher.runs import trained
 
 PAGES = [read(path) for path in PATHS]
 ON_DRY = (DEFAULT, "resume", "compare", "submit")
-REAL = ("verify", "export")
+REAL = ("verify", "export", "predict")
 """Commands that need a trained run."""
 SHELL = [
     pytest.param(
@@ -56,6 +56,7 @@ def sandbox(tmp_path: Path) -> Path:
     (tmp_path / "pairs.csv").write_text("input,output\n" + rows)
     lines = [f'{{"input": "{question}", "output": "{answer}"}}\n' for question, answer in pairs]
     (tmp_path / "chat.jsonl").write_text("".join(lines))
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "say 3"}\n')
     shutil.copy(ROOT / "docs" / "examples" / "images.py", tmp_path)
     (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
     pair = '{"id": "ch01-0001", "en": "One.", "zh": "\u4e00\u3002"}\n'

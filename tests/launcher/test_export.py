@@ -105,7 +105,7 @@ def test_the_best_checkpoint_is_the_default(run, capsys, args, best, step):
     facts = json.loads(capsys.readouterr().out)
     assert facts["step"] == step
     assert facts["folder"] == str(run / "export-safetensors")
-    assert set(facts["files"]) == {"config.json", "model.safetensors"}
+    assert set(facts["files"]) == {"config.json", "model.safetensors", "model_facts.json"}
 
 
 def test_a_checkpoint_may_be_named_itself(run, capsys):

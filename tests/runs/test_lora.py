@@ -55,6 +55,12 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, given):
     assert "identical" in program("verify", "run").stdout
     for name in ("hf", "adapter"):
         assert program("export", "run", "--format", name).returncode == 0
+    assert program("export", "run", "--format", "safetensors").returncode == 0
+    answers = [
+        program("predict", run, "--input", "ask 3", "--temperature", "1", "--max-tokens", "9")
+        for run in ("run", "run/export-safetensors")
+    ]
+    assert answers[0].stdout == answers[1].stdout != "\n", answers[0].stderr
     merged = load_file(program.folder / "run/export-hf/model.safetensors")
     base = load_file(program.folder / "base/model.safetensors")
     assert merged.keys() == base.keys()
@@ -68,6 +74,10 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, given):
     assert done.returncode == 2
     assert "are not those that the checkpoint of step 3 was trained on" in done.stderr
     assert f"with sha256 {facts['sha256']}" in done.stderr
+    for run in ("run", "run/export-safetensors"):
+        done = program("predict", run, "--input", "ask 3")
+        assert done.returncode == 2
+        assert "are not those that the checkpoint" in done.stderr and "fix" not in done.stderr
 
 
 @pytest.mark.slow

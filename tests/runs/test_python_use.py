@@ -5,12 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import launcher
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.runs.conftest import REQUESTS
+from training.checkpoint.reader import open_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,6 +26,15 @@ TINY = {
     "train.micro_batch": 2,
     "log.every": 1,
 }
+
+
+SEEN = """\
+    def setup(self):
+        super().setup()
+        self.built_after = len(self.data("train"))
+
+"""
+"""The network is only built after the data was read."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +56,41 @@ def test_training_from_python_returns_a_result(here, capsys):
     assert run.folder.parent.name == "runs"
     assert (run.folder / "result.json").exists()
     assert capsys.readouterr().out == ""
+
+
+def test_the_result_gives_the_trained_model(here):
+    settings = {**TINY, "train.ema": 0.5, "save.every": 1, "save.keep_last": 3}
+    run = launcher.train(model="language:tiny", settings=settings, console=False)
+    before = torch.get_rng_state()
+    model = run.model("last")
+    assert torch.equal(torch.get_rng_state(), before)
+    found = open_checkpoint(run.folder / "last")
+    assert not model.training
+    assert {name for name, _ in model.named_parameters()} == set(found.names())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, found.tensor("ema", name))
+    assert not torch.equal(run.model(1).lm_head.weight, model.lm_head.weight)
+    best = run.model().lm_head.weight
+    assert torch.equal(best, run.model(run.best["step"]).lm_head.weight)
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error(here):
+    nothing = {**TINY, "save.last": False, "save.keep_best": 0}
+    run = launcher.train(model="language:tiny", settings=nothing, console=False)
+    with pytest.raises(launcher.SettingsError, match="has no checkpoint"):
+        run.model()
+    with pytest.raises(launcher.SettingsError, match=r"allowed .* rank 0"):
+        replace(run, folder=None).model()
+
+
+def test_the_model_of_a_custom_task_is_built_with_its_data(here):
+    run = launcher.train(
+        model=f"{write(here, HEAD + LINE + SEEN + BODY.replace('nn.Linear(2, 4)', 'nn.Linear(2, self.built_after // 2)'))}:Line",
+        settings={"train.max_steps": 2, "eval.every": None},
+        console=False,
+    )
+    found = open_checkpoint(run.folder / "last")
+    assert torch.equal(run.model()[0].weight, found.tensor("weight", "0.weight"))
 
 
 @pytest.mark.slow

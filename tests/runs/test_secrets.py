@@ -20,7 +20,9 @@ COMMANDS = (
     ("--max-steps", "2", "--out", "y", "--json", "--config", "mine.yaml"),
     ("resume", "x"),
     ("verify", "x"),
-    ("export", "x", "--out", "exported"),
+    ("export", "x", "--format", "safetensors", "--out", "exported"),
+    ("predict", "exported", "--input", "what is 3", "--json"),
+    ("predict", "x", "--input", "mine.jsonl", "--max-tokens", "4"),
     ("compare", "--modes", "lite", "--steps", "1", "--dry-run", *SET),
     ("compare", "--modes", "lite", "--steps", "1", "--out", "compared", *SET),
     ("submit", "--dry-run", "--out", "z", *SET),  # refused

@@ -10,7 +10,9 @@ from launcher.run_folder import run_folder
 
 
 def test_the_commands():
-    expected = "run resume explain list verify compare submit export track new-task data completion"
+    expected = """
+        run resume explain list verify compare submit export predict track new-task data completion
+    """
     assert list(COMMANDS) == expected.split()
 
 

@@ -15,6 +15,7 @@ def test_all_files_are_copied_except_those_the_new_run_creates(tmp_path):
     (old / "tokenizer" / "merges.txt").write_text("a b")
     (old / "export-hf").mkdir()
     (old / "export-hf" / "config.json").touch()
+    (old / "predictions").mkdir()
     before = sorted(old.rglob("*"))
 
     forked = run_folder.create(

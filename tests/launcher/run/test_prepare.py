@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
 from launcher.resume.find import ResumeRequest
 from launcher.run.execute import execute_run, render_last_line
@@ -78,23 +79,23 @@ def test_a_single_rank_runs_in_the_launching_process(run):
 
 def test_the_last_line_names_the_folder_and_the_next_command(run):
     finished, _ = run(ends(0))
-    line = finished.last_line(embedded=True)
-    assert line.startswith(f"run folder {finished.folder};")
-    assert line.endswith("python -m launcher --data FOLDER")
-    assert f"--config {finished.folder}/settings.yaml" in finished.last_line(embedded=False)
+    assert finished.last_line == (
+        f"run folder {finished.folder}; run again: python -m launcher --config "
+        f"{finished.folder}/settings.yaml"
+    )
 
 
 @pytest.mark.parametrize("code", [75, 130])
 def test_a_stopped_run_shows_how_to_run_it_again(run, code):
     finished, reports = run(ends(code, "stopped by SIGTERM"))
     assert (finished.report.exit_code, reports) == (code, [])
-    assert "run again: python -m launcher --config" in finished.last_line(embedded=True)
+    assert "run again: python -m launcher --config" in finished.last_line
 
 
 def test_a_failed_run_names_its_log(run):
     finished, reports = run(ends(1, "the loss of step 1 is not finite"))
     assert (finished.report.exit_code, reports) == (1, ["error: the loss of step 1 is not finite"])
-    assert finished.last_line(embedded=True).endswith("log.txt")
+    assert finished.last_line.endswith("log.txt")
     assert "the loss of step 1" in (finished.folder / "log.txt").read_text()
 
 
@@ -292,13 +293,13 @@ def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
 @pytest.mark.parametrize("code", [75, 130])
 def test_a_stopped_run_resumes(code):
     folder = trained(Path("runs/x"), resolved(), 10)
-    line = render_last_line(code, folder, embedded=True)
+    line = render_last_line(code, folder)
     assert line == "run folder runs/x; resume: python -m launcher resume runs/x"
 
 
 def test_a_failed_run_resumes_from_its_checkpoint():
     folder = trained(Path("runs/x"), resolved(), 10)
-    assert render_last_line(1, folder, embedded=True) == (
+    assert render_last_line(1, folder) == (
         "run folder runs/x; details: runs/x/log.txt; resume: python -m launcher resume runs/x"
     )
 
@@ -306,13 +307,13 @@ def test_a_failed_run_resumes_from_its_checkpoint():
 def test_a_run_that_saved_nothing_can_only_be_run_again():
     folder = begun(Path("runs/x"), resolved())
     again = "run again: python -m launcher --config runs/x/settings.yaml"
-    assert render_last_line(75, folder, embedded=True) == f"run folder runs/x; {again}"
-    assert render_last_line(1, folder, embedded=True).endswith("; details: runs/x/log.txt")
+    assert render_last_line(75, folder) == f"run folder runs/x; {again}"
+    assert render_last_line(1, folder).endswith("; details: runs/x/log.txt")
 
 
 def test_a_folder_with_a_space_is_quoted():
     folder = trained(Path("my runs/x"), resolved(), 10)
-    line = render_last_line(75, folder, embedded=True)
+    line = render_last_line(75, folder)
     assert shlex.split(line.partition("resume ")[2]) == ["my runs/x"]
 
 
@@ -325,3 +326,38 @@ def test_settings_of_the_user_in_the_run_folder_are_never_replaced(here, resume)
     assert refused.value.diagnostics[0].message == (
         "the folder mine is not empty and not a run folder: it has settings.yaml"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "expected"),
+    [
+        ("language", "embedded:python", "predict 'my run' --input 'def '"),
+        ("language", "embedded:commands", "predict 'my run' --input 'list /tmp by size'"),
+        ("language", "my rows.jsonl", "predict 'my run'"),
+        ("abr", "embedded:patients", "--model abr:tiny --data FOLDER"),
+        ("abr", "my table.csv", "predict 'my run' --input 'my table.csv'"),
+        ("event_seg", "a.h5", "predict 'my run' --input a.h5"),
+    ],
+)
+def test_a_completed_run_says_what_its_family_can_do_next(model, data, expected):
+    if ":" not in data:
+        Path(data).touch()
+    folder = trained(Path("my run"), resolved(f"data.path={data}", model=f"{model}:tiny"), 10)
+    line = render_last_line(0, folder)
+    assert line.partition("python -m launcher ")[2] == expected
+    found = read(shlex.split(expected))
+    assert found.diagnostics == []
+
+
+def test_the_mode_is_kept_for_your_own_data():
+    folder = trained(Path("x"), resolved(model="abr:tiny", mode="fast"), 10)
+    assert render_last_line(0, folder).endswith("--model abr:tiny --mode fast --data FOLDER")
+
+
+def test_an_encoder_alone_and_a_run_without_a_checkpoint_predict_nothing():
+    Path("a.csv").touch()
+    own = ("data.path=a.csv", "model.stage=encoder")
+    encoder = trained(Path("x"), resolved(*own, model="abr:tiny"), 10)
+    nothing = begun(Path("y"), resolved("data.path=a.csv", model="abr:tiny"))
+    for folder in (encoder, nothing):
+        assert render_last_line(0, folder).endswith(f"--config {folder}/settings.yaml")

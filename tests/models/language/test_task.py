@@ -82,7 +82,11 @@ def test_a_run_folder_gives_the_second_rank_the_tokenizer_and_split_of_the_first
 ):
     first = make_task(tmp_path, path="embedded:commands", tokenizer="bpe", vocabulary=400)
     first.setup()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["split.json", "tokenizer.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model_facts.json",
+        "split.json",
+        "tokenizer.json",
+    ]
     written = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     second = make_task(tmp_path, path="embedded:commands", tokenizer="bpe", vocabulary=400)
     second.setup()

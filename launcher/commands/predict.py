@@ -1,0 +1,251 @@
+"""The command `predict`: use the trained model of a run on files or prompts."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher import predict
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from launcher.config.command_line import CommandLine
+from launcher.config.options import INPUT, JSON
+from launcher.predict import Result
+from launcher.resume import saved_model
+from launcher.resume.saved_model import AVERAGE, SavedModel
+from launcher.run import affinity
+from launcher.run_folder import run_folder
+from models.base import DataError, GeneratesText, PredictsFiles, Prompt, Sampling, Task
+from training.checkpoint.manifest import CheckpointError
+from training.logging.strict_json import encode
+from training.storage import StorageError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+@dataclass(frozen=True)
+class _Number:
+    """An option that sets a field of Sampling."""
+
+    field: str
+    parse: Callable[[str], float]
+    is_valid: Callable[[float], bool]
+    allowed: str
+
+
+_SAMPLING = {
+    "--max-tokens": _Number("max_tokens", int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--temperature": _Number(
+        "temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"
+    ),
+    "--top-p": _Number("top_p", float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
+    "--top-k": _Number("top_k", int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--seed": _Number("seed", int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
+}
+
+
+def main(command_line: CommandLine) -> int:
+    """Predict and print; the exit code. Raises SettingsError."""
+    values = command_line.values
+    sampling, diagnostics = _sampling(values)
+    if diagnostics := [*command_line.diagnostics, *diagnostics]:
+        raise SettingsError(diagnostics)
+    assert command_line.argument is not None
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    try:
+        sets = command_line.args.sets
+        checkpoint = values.get("--checkpoint")
+        saved = saved_model.find_model(command_line.argument, checkpoint, "predict", sets)
+        device = saved_model.best_device()
+        task = saved_model.build_task(saved.settings, saved.folder, device)
+        trained = _Trained(saved, device, task)
+        predict.check_task(task, trained.family)
+        if isinstance(task, GeneratesText):
+            done = _generate(command_line, trained, task, sampling)
+        else:
+            assert isinstance(task, PredictsFiles)
+            done = _predict_files(command_line, trained, task)
+    except (CheckpointError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_codes.FAILURE
+    except DataError as error:
+        raise _invalid(error) from error
+    if JSON.flag in command_line.flags:
+        print(encode(done, indent=2))
+    return exit_codes.DONE
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model that is not loaded yet."""
+
+    saved: SavedModel
+    device: str
+    task: Task
+
+    @property
+    def family(self) -> str:
+        """The family, or the name of the custom task."""
+        assert self.saved.settings is not None, "the task was built from them"
+        return str(self.saved.settings["model"]["family"])
+
+    @property
+    def default_folder(self) -> Path:
+        """The folder of predictions without --out."""
+        return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
+
+    def load(self) -> Module:
+        """The model on its device. Raises DataError."""
+        return saved_model.load(self.saved, self.task).to(self.device)
+
+    def describe(self) -> str:
+        """`step 200 of runs/x, EMA, on cpu`."""
+        weights = ["EMA"] if self.saved.kind == AVERAGE else []
+        place = self.saved.folder or self.saved.path
+        return ", ".join([f"step {self.saved.step} of {place}", *weights, f"on {self.device}"])
+
+    def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
+        """The facts to print."""
+        return {
+            "checkpoint": str(self.saved.path),
+            "step": self.saved.step,
+            "weights": self.saved.kind,
+            "device": self.device,
+            "folder": None if folder is None else str(folder),
+            "predictions": [asdict(result) for result in results],
+        }
+
+
+def _predict_files(
+    command_line: CommandLine, trained: _Trained, task: PredictsFiles
+) -> dict[str, Any]:
+    """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
+    given = [flag for flag in _SAMPLING if flag in command_line.values]
+    if given:
+        message = f"{given[0]} is an option of generated text; '{trained.family}' generates none"
+        where = f"command line: {given[0]} {command_line.values[given[0]]}"
+        raise SettingsError.of(message, key=given[0], where=where, fix=f"remove {given[0]}")
+    path = predict.files(command_line.values.get(INPUT), trained.family, str(command_line.argument))
+    out = command_line.out or trained.default_folder
+    if command_line.out is not None:
+        run_folder.check_free(out, command_line.out)
+    results = []
+    with predict.result_folder(out) as folder:
+        for result in predict.of_files(task, trained.load(), path, folder):
+            results.append(result)
+            if JSON.flag not in command_line.flags and result.text:
+                predict.say(result.text)
+    count = sum(len(result.files) for result in results)
+    if JSON.flag not in command_line.flags:
+        print(f"wrote {counted(count, 'file')} to {out}" if count else "no file was written")
+    return trained.as_json(out if count else None, results)
+
+
+def _generate(
+    command_line: CommandLine, trained: _Trained, task: GeneratesText, sampling: Sampling
+) -> dict[str, Any]:
+    """Generate text; the facts to print. Raises DataError, SettingsError."""
+    as_json, given = JSON.flag in command_line.flags, command_line.values.get(INPUT)
+    out = command_line.out
+    if given is None and sys.stdin is not None and sys.stdin.isatty():
+        if as_json or out is not None:
+            flag = JSON.flag if as_json else "--out"
+            message = f"{flag} requires {INPUT}, or a prompt on stdin"
+            where = f"command line: {flag}"
+            raise SettingsError.of(message, key=flag, where=where, fix=f'{INPUT} "TEXT"')
+        model = trained.load()
+        print(f"{trained.describe()}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
+        predict.converse(task, model, sampling)
+        return {}
+    run = str(command_line.argument)
+    prompts = [_from_stdin(run)] if given is None else predict.prompts(given, task, run)
+    if out is not None:
+        run_folder.check_free(out, out)
+    elif given is not None and predict.exists(given):
+        out = trained.default_folder
+    model = trained.load()
+    texts = _texts(task, model, prompts, sampling, shown=not as_json)
+    if out is None:
+        return trained.as_json(None, list(texts))
+    name = prompts[0].name if len(prompts) == 1 else predict.stem(str(given))
+    with predict.result_folder(out) as folder:
+        found = zip(prompts, texts, strict=True)
+        results = [folder.add_text(name, prompt, result) for prompt, result in found]
+    if not as_json:
+        print(f"wrote {out / results[0].files[0]}")
+    return trained.as_json(out, results)
+
+
+def _texts(
+    task: GeneratesText, model: Module, prompts: Sequence[Prompt], sampling: Sampling, shown: bool
+) -> Iterator[Result]:
+    """The text after each prompt, printed as it comes if it is `shown`."""
+    for prompt in prompts:
+        dropped = task.dropped_tokens(prompt, sampling)
+        if dropped and shown:
+            tokens = f"the oldest {counted(dropped, 'token')} of the prompt"
+            print(f"note: left out {tokens}: the context of the model is full", file=sys.stderr)
+        parts = task.generate(model, prompt, sampling)
+        if shown:
+            print(f"{prompt.name}: " if len(prompts) > 1 else "", end="", flush=True)
+        text = "".join(predict.shown(parts) if shown else parts)
+        if shown:
+            print(flush=True)
+        yield Result(prompt.name, text, dropped_tokens=dropped)
+
+
+def _from_stdin(run: str) -> Prompt:
+    try:
+        text = sys.stdin.read() if sys.stdin is not None else ""
+    except UnicodeDecodeError as error:
+        raise SettingsError.of(f"stdin is not text: {error}", where="stdin") from None
+    if not text.strip():
+        raise SettingsError.of(
+            "the prompt is empty",
+            where="stdin",
+            allowed=f"a prompt on stdin, or {INPUT} with a text or a file",
+            fix=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
+        )
+    return predict.text_prompt(text.removesuffix("\n"))
+
+
+def _sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
+    """The values of the sampling options, and an error for each invalid one."""
+    fields, diagnostics = dict[str, Any](), list[Diagnostic]()
+    for flag, option in _SAMPLING.items():
+        if (text := values.get(flag)) is None:
+            continue
+        try:
+            number = option.parse(text)
+            if option.is_valid(number):
+                fields[option.field] = number
+                continue
+        except ValueError:
+            pass
+        diagnostics.append(
+            Diagnostic(
+                f"{flag} '{text}' is not valid",
+                key=flag,
+                value=text,
+                where=f"command line: {flag} {text}",
+                allowed=option.allowed,
+            )
+        )
+    return Sampling(**fields), diagnostics
+
+
+def _invalid(error: DataError) -> SettingsError:
+    """The error of data as one of the command, which takes no settings."""
+    return SettingsError.of(
+        error.message,
+        where=error.where or None,
+        allowed=error.allowed or None,
+        did_you_mean=error.did_you_mean or None,
+        fix=error.fix if error.fix and "--set" not in error.fix else None,
+    )

@@ -1,0 +1,284 @@
+"""Predictions of a trained model: for files in a format of its family, or text after prompts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.config.custom_task import class_location
+from launcher.config.errors import nearest_file
+from launcher.config.options import INPUT
+from models.base import (
+    DataError,
+    GeneratesText,
+    Message,
+    Prediction,
+    PredictsFiles,
+    Prompt,
+    Sampling,
+    Task,
+)
+from models.catalog import FAMILIES
+from training.logging.printable import printable
+from training.logging.strict_json import encode
+from training.storage import storage_errors
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+_PROMPT = "prompt"
+_NAME = re.compile(r"\w[\w.-]*")
+_SUFFIX = re.compile(r"\.[\w.-]*\w")
+_METHODS = ("setup_without_data", "predict")
+
+
+def check_task(task: Task, family: str) -> None:
+    """Check that a model of the task can be used. Raises SettingsError, with what it lacks."""
+    if isinstance(task, PredictsFiles | GeneratesText):
+        return
+    missing = [name for name in _METHODS if not hasattr(task, name)]
+    raise SettingsError.of(
+        f"a model of '{family}' cannot be used for predictions: its task lacks "
+        f"{', '.join(missing) or 'saved_files'}",
+        value=family,
+        where=class_location(type(task)),
+        allowed="saved_files, setup_without_data() and predict(model, path), which yields "
+        "models.base.Prediction",
+    )
+
+
+def formats(family: str) -> str:
+    """The formats that a family reads, in one line; empty for a custom task."""
+    if family not in FAMILIES:
+        return ""
+    return "; ".join(importlib.import_module(FAMILIES[family].formats).FORMATS)
+
+
+def files(given: str | None, family: str, run: str) -> Path:
+    """The existing file or folder of --input; `run` as typed. Reads the disk.
+
+    Raises SettingsError.
+    """
+    known = formats(family)
+    allowed = f"a file or folder: {known}" if known else "a file or folder"
+    if given is None:
+        raise SettingsError.of(
+            f"predict requires {INPUT} for a model of '{family}'",
+            key=INPUT,
+            where="command line: predict",
+            allowed=allowed,
+            fix=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
+        )
+    if not exists(given):
+        raise _missing(given, allowed)
+    return _path(given)
+
+
+def prompts(given: str, task: GeneratesText, run: str) -> list[Prompt]:
+    """The prompts of --input: those of a file, or the text itself; `run` as typed. Reads the disk.
+
+    Raises SettingsError for a text that looks like a path that does not exist, DataError.
+    """
+    if exists(given):
+        return list(task.prompts(_path(given)))
+    is_word = not re.search(r"\s", given)
+    if _looks_like_path(given, is_word, task.prompt_suffixes):
+        piped = f"echo {shlex.quote(given)} | {PROGRAM} predict {shlex.quote(run)}"
+        fix = None if is_word else piped
+        raise _missing(given, "a file with prompts; a text that is no path", fix)
+    return [text_prompt(given)]
+
+
+def _looks_like_path(given: str, is_word: bool, suffixes: Collection[str]) -> bool:
+    """Whether a text is most likely the path of a file that does not exist. Reads the disk."""
+    folder, has_suffix = os.path.dirname(given), _path(given).suffix.lower() in suffixes
+    if given.startswith(("/", "./", "../", "~/")) or (folder and exists(folder)):
+        return True
+    # A sentence may name paths, and end in a file name.
+    return "/" in given or has_suffix if is_word else has_suffix and _nearest(given) is not None
+
+
+def stem(given: str) -> str:
+    """The name of the results of a file, without a suffix."""
+    return re.sub(r"[^\w.-]+", "-", Path(given).stem)
+
+
+def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
+    """The prompt of a text that a person typed, after the messages `before`."""
+    return Prompt(_PROMPT, (*before, Message("user", text)))
+
+
+def _missing(given: str, allowed: str, fix: str | None = None) -> SettingsError:
+    return SettingsError.of(
+        f"{INPUT} '{given}' does not exist ({_path(given).absolute()})",
+        key=INPUT,
+        value=given,
+        where=f"command line: {INPUT} {given}",
+        allowed=allowed,
+        did_you_mean=_nearest(given),
+        fix=fix,
+    )
+
+
+def _nearest(given: str) -> str | None:
+    try:
+        return nearest_file(given)
+    except (OSError, RuntimeError):  # a name too long, or a user that does not exist
+        return None
+
+
+def exists(given: str) -> bool:
+    """Whether there is a file or folder of this name. Reads the disk."""
+    try:
+        return _path(given).exists()
+    except OSError:  # a text longer than any name of a file
+        return False
+
+
+def _path(given: str) -> Path:
+    return Path(os.path.expanduser(given))  # unlike Path.expanduser, for any text
+
+
+@dataclass(frozen=True)
+class Result:
+    """One prediction, as it is reported."""
+
+    name: str
+    text: str
+    files: tuple[str, ...] = ()
+    dropped_tokens: int = 0
+    """Tokens of the prompt that did not fit into the context of the model."""
+
+
+def of_files(
+    task: PredictsFiles, model: Module, path: Path, folder: ResultFolder
+) -> Iterator[Result]:
+    """Predict a file or folder and write the files of each prediction. Raises DataError."""
+    import torch
+
+    with torch.no_grad():
+        for prediction in task.predict(model, path):
+            names = folder.write(prediction)
+            yield Result(prediction.name, prediction.text, names)
+
+
+def shown(parts: Iterator[str]) -> Iterator[str]:
+    """The parts of a text, each printed as it comes."""
+    for part in parts:
+        say(part, end="")
+        yield part
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print `text` without terminal control codes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    # A file may have an encoding without the characters of the model.
+    print(printable(text).encode(encoding, "replace").decode(encoding), end=end, flush=True)
+
+
+def converse(
+    task: GeneratesText, model: Module, sampling: Sampling, read: Callable[[str], str] = input
+) -> None:
+    """Continue or answer what a person types, until Ctrl-D. Ctrl-C stops the text."""
+    with suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401  `input` then edits lines
+    history: tuple[Message, ...] = ()
+    while True:
+        try:
+            typed = read("> ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            continue
+        if not typed.strip():
+            continue
+        prompt = text_prompt(typed, history)
+        parts: list[str] = []
+        with suppress(KeyboardInterrupt):
+            for part in shown(task.generate(model, prompt, sampling)):
+                parts.append(part)
+        print()
+        if task.answers_requests():
+            history = (*prompt.messages, Message("assistant", "".join(parts)))
+
+
+@dataclass
+class ResultFolder:
+    """The files of predictions, which get their names in `path` when all are written."""
+
+    path: Path
+    staged: Path
+    names: set[str] = field(default_factory=set)
+
+    def write(self, prediction: Prediction) -> tuple[str, ...]:
+        """Write the files of one prediction; their names.
+
+        Raises StorageError, and DataError for a name that is invalid or was given before.
+        """
+        found = [f"{prediction.name}{suffix}" for suffix in prediction.files]
+        is_valid = _NAME.fullmatch(prediction.name) and all(
+            _SUFFIX.fullmatch(suffix) for suffix in prediction.files
+        )
+        if not is_valid or self.names & set(found):
+            problem = "is written twice" if is_valid else "is not valid"
+            raise DataError(
+                f"the file name {', '.join(found) or prediction.name!r} of a prediction {problem}",
+                where="predict() of the task",
+                allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
+            )
+        self.names |= set(found)
+        for name, content in zip(found, prediction.files.values(), strict=True):
+            with storage_errors(self.path / name):
+                (self.staged / name).write_bytes(content)
+        return tuple(found)
+
+    def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
+        """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
+        file = f"{name}.jsonl"
+        self.names.add(file)
+        messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
+        line = encode({"name": result.name, "prompt": messages, "text": result.text})
+        with storage_errors(self.path / file), (self.staged / file).open("ab") as lines:
+            lines.write(line.encode() + b"\n")
+        return replace(result, files=(file,))
+
+    def publish(self) -> None:
+        """Move all files to `path`, over files of the same name. Raises StorageError."""
+        for name in sorted(self.names):
+            with storage_errors(self.path / name):
+                self.path.mkdir(parents=True, exist_ok=True)
+                (self.staged / name).replace(self.path / name)
+
+
+@contextmanager
+def result_folder(path: Path) -> Iterator[ResultFolder]:
+    """The folder for predictions: files appear in it at the end, and none after an error.
+
+    Ctrl-C and the end of the reader of stdout are no errors. Touches the disk. Raises StorageError.
+    """
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    with storage_errors(path):
+        staged = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=above))
+    folder = ResultFolder(path, staged)
+    try:
+        try:
+            yield folder
+        except (KeyboardInterrupt, BrokenPipeError):
+            folder.publish()
+            raise
+        folder.publish()
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

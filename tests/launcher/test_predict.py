@@ -1,0 +1,380 @@
+"""A trained model is used on prompts and on files."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import launcher
+from launcher import predict
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.predict import result_folder
+from models.base import DataError, Message, Prediction, Prompt, Sampling
+from models.language.config import SIZES
+from models.language.generate import generate
+from models.language.model import Transformer
+from models.language.tokens.tokenizer import ByteTokenizer
+from tests.launcher import custom_tasks
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
+from tests.launcher.saved_runs import checkpoint, contents, train
+from training.checkpoint.reader import open_checkpoint
+from training.logging.console_text import printable
+
+ROWS = '{"prompt": "what is 7"}\n{"prompt": "what is 8", "response": "8"}\n'
+# After six steps the likeliest token is the end.
+SAMPLED = ("--max-tokens", "12", "--temperature", "1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = train(tmp_path_factory.mktemp("trained"))
+    (run.parent / "mine.jsonl").unlink()  # not needed here
+    yield run
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+
+
+@pytest.fixture
+def texts(capsys):
+    """The generated texts of a command line, by --json."""
+
+    def read(*args):
+        assert main(["predict", *map(str, args), *SAMPLED, "--json"]) == 0
+        return [one["text"] for one in json.loads(capsys.readouterr().out)["predictions"]]
+
+    return read
+
+
+def expected(run, step, text="what is 7"):
+    """The sampled answer of the averaged weights."""
+    found = open_checkpoint(checkpoint(run, step))
+    model = Transformer(SIZES["tiny"]).eval()
+    averages = {name: found.tensor("ema", name) for name in found.names()}
+    model.load_state_dict(averages, strict=False)
+    tokens = [257, *f"User: {text}\nAssistant: ".encode()]
+    sampling = Sampling(max_tokens=12, temperature=1.0)
+    found = "".join(generate(model, tokens, sampling, ByteTokenizer(), 128))
+    assert found
+    return found
+
+
+def test_the_weights_that_were_evaluated_answer_a_request(run, capsys):
+    assert main(["predict", str(run), "--input", "what is 7", *SAMPLED]) == 0
+    assert capsys.readouterr().out == f"{printable(expected(run, 6))}\n"
+    assert not (run / "predictions").exists()
+
+
+def test_json_has_the_checkpoint_and_the_text(run, capsys):
+    assert main(["predict", str(run), "--input", "what is 7", *SAMPLED, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "checkpoint": str(checkpoint(run, 6)),
+        "step": 6,
+        "weights": "ema",
+        "device": "cpu",
+        "folder": None,
+        "predictions": [
+            {"name": "prompt", "text": expected(run, 6), "files": [], "dropped_tokens": 0}
+        ],
+    }
+
+
+def test_a_run_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
+    run, texts, tmp_path, capsys
+):
+    assert main(["export", str(run), "--format", "safetensors", "--out", f"{tmp_path}/out"]) == 0
+    capsys.readouterr()
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    stages = [{"name": "text", "folder": "1-text"}, {"name": "dialogues", "folder": "2-dialogues"}]
+    (staged / "stages.json").write_text(json.dumps({"stages": stages}))
+    shutil.copytree(run, staged / "2-dialogues", symlinks=True)
+    for place in (run, checkpoint(run, 6), run / "last", tmp_path / "out", staged):
+        assert texts(place, "--input", "what is 7") == [expected(run, 6)], place
+    shutil.rmtree(run)
+    assert texts(tmp_path / "out", "--input", "what is 7") == [expected(staged / "2-dialogues", 6)]
+
+
+def test_a_checkpoint_is_chosen_by_its_step(run, texts):
+    for step in (2, 6):
+        assert texts(run, "--input", "what is 7", "--checkpoint", step) == [expected(run, step)]
+    assert expected(run, 2) != expected(run, 6)
+
+
+def test_the_same_seed_gives_the_same_text(run, texts):
+    given = ("--input", "what is 7")
+    assert texts(run, *given) == texts(run, *given, "--seed", "0")
+    assert texts(run, *given) != texts(run, *given, "--seed", "1")
+    assert texts(run, *given, "--top-k", "1") == [""]
+
+
+def test_a_file_of_prompts_is_answered_into_a_file(run, tmp_path, capsys):
+    (tmp_path / "my rows.jsonl").write_text(ROWS)
+    (run / "predictions").mkdir()
+    (run / "predictions" / "mine.txt").write_text("mine")
+    for _ in range(2):
+        assert main(["predict", str(run), "--input", f"{tmp_path}/my rows.jsonl", *SAMPLED]) == 0
+        answers = [expected(run, 6), expected(run, 6, "what is 8")]
+        shown = [printable(answer) for answer in answers]
+        assert capsys.readouterr().out == (
+            f"my-rows-1: {shown[0]}\nmy-rows-2: {shown[1]}\nwrote {run}/predictions/my-rows.jsonl\n"
+        )
+    lines = (run / "predictions" / "my-rows.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"name": f"my-rows-{n}", "prompt": [{"role": "user", "content": text}], "text": answer}
+        for n, text, answer in ((1, "what is 7", answers[0]), (2, "what is 8", answers[1]))
+    ]
+    assert {path.name for path in (run / "predictions").iterdir()} == {"mine.txt", "my-rows.jsonl"}
+    assert not list(run.glob(".predictions*"))
+
+
+def test_a_prompt_is_written_only_into_a_given_folder(run, tmp_path, capsys):
+    args = ["predict", str(run), "--input", "what is 7", *SAMPLED, "--out", str(tmp_path / "out")]
+    assert main(args) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prompt.jsonl"]
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert main(args) == 2
+    assert "out is not empty" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+class Terminal(io.StringIO):
+    """A stdin on which a person types."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_prompt_is_read_from_stdin(run, texts, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
+    assert texts(run) == [expected(run, 6)]
+    assert main(["predict", str(run)]) == 2
+    assert "the prompt is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--json",), ("--out", "x")])
+def test_what_needs_a_prompt_is_refused_on_a_terminal(run, capsys, monkeypatch, option):
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert main(["predict", str(run), *option]) == 2
+    printed = capsys.readouterr()
+    assert f"{option[0]} requires --input" in printed.out + printed.err
+
+
+class Parrot:
+    """Says what it was told, and everything before it."""
+
+    def __init__(self, remembers):
+        self.remembers = remembers
+
+    def answers_requests(self):
+        return self.remembers
+
+    def generate(self, model, prompt, sampling):
+        for message in prompt.messages:
+            yield f"{message.role} {message.text};"
+            if message.text == "stop":
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
+    typed = iter(["one", KeyboardInterrupt(), " ", "stop", "two"])
+
+    def read(prompt):
+        word = next(typed, EOFError())
+        if isinstance(word, BaseException):
+            raise word
+        return word
+
+    predict.converse(Parrot(remembers), None, Sampling(), read)
+    first, second = "user one;", "user stop;"
+    third = "user two;"
+    if remembers:
+        second = f"user one;assistant {first};user stop;"
+        # Interrupted: what was said stays in the conversation.
+        third = f"user one;assistant {first};user stop;"
+    assert capsys.readouterr().out.splitlines() == [first, "", second, third, ""]
+
+
+@pytest.mark.parametrize("given", ["no/such", "x.jsonl", "./what is it", "{tmp}/my text", "~no/x"])
+def test_a_path_that_does_not_exist_is_no_prompt(run, tmp_path, capsys, given):
+    given = given.format(tmp=tmp_path)
+    assert main(["predict", str(run), "--input", given]) == 2
+    err = capsys.readouterr().err
+    assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in err
+
+
+@pytest.mark.parametrize(
+    "given", ["def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"]
+)
+def test_other_texts_are_prompts(given):
+    class Text:
+        prompt_suffixes = (".txt",)
+
+    assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
+
+
+def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text(ROWS)
+    (tmp_path / "my notes.txt").write_text("x")
+    assert main(["predict", str(run), "--input", f"{tmp_path}/rosw.jsonl"]) == 2
+    assert f"  did you mean  {tmp_path}/rows.jsonl" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(run), "--input", "my ntoes.txt"]) == 2
+    err = capsys.readouterr().err
+    assert "  did you mean  my notes.txt" in err
+    assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "-1"], "--temperature '-1' is not valid"),
+        (["--temperature", "nan"], "  allowed       a number, at least 0"),
+        (["--top-p", "0"], "  allowed       a number above 0, at most 1"),
+        (["--top-k", "0"], "  allowed       a whole number, at least 1"),
+        (["--max-tokens", "1.5"], "  where         command line: --max-tokens 1.5"),
+        (["--seed", "x"], "--seed 'x' is not valid"),
+        (["--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
+    ],
+)
+def test_an_invalid_option_is_an_error(run, capsys, options, message):
+    before = contents(run.parent)
+    assert main(["predict", str(run), "--input", "hi", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert contents(run.parent) == before
+
+
+def test_what_is_no_model_is_an_error(run, tmp_path, capsys):
+    def error(*args):
+        assert main(["predict", *map(str, args), "--input", "hi"]) == 2
+        return capsys.readouterr().err
+
+    assert "does not exist" in error(tmp_path / "none")
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "llama"}')
+    assert "export RUN --format safetensors" in error(tmp_path / "hf")
+    assert main(["export", str(run), "--format", "safetensors", "--out", f"{tmp_path}/out"]) == 0
+    capsys.readouterr()
+    assert "has the weights of one checkpoint" in error(tmp_path / "out", "--checkpoint", "last")
+
+
+PREDICT = """
+    def setup_without_data(self):
+        pass
+
+    def predict(self, model, path):
+        from models.base import DataError, Prediction
+        assert not model.training and not torch.is_grad_enabled()
+        for number, line in enumerate(path.read_text().split()):
+            if line == "bad":
+                raise DataError("bad line", fix="--set data.on_bad=skip")
+            value = model(torch.full((1, 2), float(line)))
+            yield Prediction(f"line-{number}", f"{float(value):.6f}", {".txt": line.encode()})
+"""
+
+
+@pytest.fixture(scope="module")
+def custom_run(tmp_path_factory):
+    """Runs of a custom task with and without the methods that predict."""
+    folder = tmp_path_factory.mktemp("custom")
+    runs = {}
+    for name, methods in (("able", PREDICT), ("mute", "")):
+        module = custom_tasks.write(folder, HEAD + LINE + BODY + methods)
+        settings = {"train.max_steps": 2, "model.folder": str(folder), "eval.every": None}
+        out = folder / name
+        launcher.train(model=f"{module}:Line", settings=settings, out=out, console=False)
+        runs[name] = out
+    return runs
+
+
+def test_a_custom_task_predicts_files(custom_run, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("1 2")
+    out = tmp_path / "out"
+    args = ["predict", str(custom_run["able"]), "--input", f"{tmp_path}/in.txt", "--out", str(out)]
+    assert main(args) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    found = open_checkpoint(custom_run["able"] / "last")
+    weights = {name: found.tensor("weight", name) for name in found.names()}
+    for line, value in (("1", first), ("2", second)):
+        hidden = torch.relu(weights["0.weight"] @ torch.full((2,), float(line)) + weights["0.bias"])
+        answer = weights["2.weight"] @ hidden + weights["2.bias"]
+        assert float(value) == pytest.approx(float(answer), abs=1e-5)
+    assert last == f"wrote 2 files to {out}"
+    assert {p.name: p.read_text() for p in out.iterdir()} == {"line-0.txt": "1", "line-1.txt": "2"}
+
+
+def test_an_error_after_some_predictions_writes_nothing(custom_run, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("1 bad")
+    before = contents(tmp_path)
+    args = ["predict", str(custom_run["able"]), "--input", f"{tmp_path}/in.txt"]
+    assert main([*args, "--out", f"{tmp_path}/out"]) == 2
+    err = capsys.readouterr().err
+    assert "error: bad line" in err and "--set" not in err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "/able --input FILE"),
+        (["--input", "none"], "--input 'none' does not exist"),
+        (["--input", "in.txt", "--top-k", "2"], "  fix           remove --top-k"),
+        (["--input", "in.txt", "--out", "."], ". is not empty"),
+    ],
+)
+def test_files_need_an_input_and_no_sampling(
+    custom_run, tmp_path, capsys, monkeypatch, options, message
+):
+    (tmp_path / "in.txt").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(custom_run["able"]), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys):
+    assert main(["predict", str(custom_run["mute"]), "--input", "x"]) == 2
+    err = capsys.readouterr().err
+    assert "its task lacks setup_without_data, predict" in err
+    assert "saved_files, setup_without_data() and predict(model, path)" in err
+
+
+def test_the_formats_of_a_family_are_named():
+    with pytest.raises(SettingsError, match="EPL text"):
+        predict.files(None, "abr", "x")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ([Prediction("../x", "", {".txt": b""})], "is not valid"),
+        ([Prediction("x", "", {"/../y": b""})], "is not valid"),
+        ([Prediction("x", "", {".txt": b""})] * 2, "is written twice"),
+    ],
+)
+def test_a_name_is_a_file_of_its_own(tmp_path, predictions, message):
+    with pytest.raises(DataError, match=message), result_folder(tmp_path / "out") as folder:
+        for prediction in predictions:
+            folder.write(prediction)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
+def test_what_is_complete_stays_when_a_person_stops(tmp_path, error):
+    with pytest.raises(error), result_folder(tmp_path / "out") as folder:
+        folder.write(Prediction("x", "", {".txt": b"1"}))
+        raise error
+    assert contents(tmp_path) == {"out/x.txt": b"1"}

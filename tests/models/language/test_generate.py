@@ -1,0 +1,179 @@
+"""Text generation: cached and plain passes agree, sampling is reproducible, the window slides."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.base import DataError, GeneratesText, Message, Prompt, Sampling
+from models.language.config import SIZES
+from models.language.generate import choose, fitting, generate
+from models.language.model import Transformer
+from models.language.preview import continue_tokens
+from models.language.tokens.tokenizer import ByteTokenizer
+from tests.models.language.in_memory import TOKENIZER
+from tests.models.language.test_pretrained import CONFIGS, save
+
+CPU = torch.device("cpu")
+GREEDY = Sampling(max_tokens=24, temperature=0.0)
+SAMPLED = Sampling(max_tokens=24, temperature=1.0)
+PROMPT = [257, *b"def "]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    found = Transformer(SIZES["tiny"], kv_heads=2)
+    with torch.no_grad():
+        for weight in found.parameters():
+            weight *= 3 if weight.dim() > 1 else 1  # texts without repetition
+        found.model.embed_tokens.weight[256:] = 0.0  # no token but bytes is the likeliest
+    return found.eval()
+
+
+def text(model, sampling, prompt=PROMPT, window=64, tokenizer=TOKENIZER):
+    return "".join(generate(model, prompt, sampling, tokenizer, window))
+
+
+def test_cached_keys_and_values_give_the_tokens_of_whole_passes(model):
+    expected = continue_tokens(model, [PROMPT], 24, pad=256, device=CPU, seed=None)[0]
+    assert len(set(expected)) > 8 and 258 not in expected
+    assert text(model, GREEDY) == TOKENIZER.decode(expected)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path, make_task):
+    from models.language.tokens import external_tokenizer
+
+    folder = save(tmp_path / "model", CONFIGS[name]())
+    model = make_task(pretrained=str(folder)).build().eval()
+    tokenizer = external_tokenizer.load(folder)
+    prompt = tokenizer.encode("Sentence 7").tolist()
+    generator, tokens = torch.Generator().manual_seed(0), list(prompt)
+    while len(tokens) < len(prompt) + 24 and tokenizer.end not in tokens:
+        with torch.no_grad():
+            logits = model(torch.tensor([tokens]))[0, -1, : tokenizer.size]
+        tokens.append(choose(logits, SAMPLED, generator))
+    expected = tokenizer.decode(tokens[len(prompt) :])
+    assert len(set(tokens)) > 8
+    assert text(model, SAMPLED, prompt, tokenizer=tokenizer) == expected
+
+
+def test_a_full_window_drops_its_older_half(model):
+    tokens, expected = list(PROMPT), []
+    for _ in range(24):
+        if len(tokens) == 16:
+            tokens = [tokens[0], *tokens[-7:]]
+        with torch.no_grad():
+            expected.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+        tokens.append(expected[-1])
+    assert text(model, GREEDY, window=16) == TOKENIZER.decode(expected)
+
+
+def test_a_long_prompt_keeps_its_first_token_and_room_for_an_answer():
+    assert fitting(range(9), 10, 100) == [*range(9)]
+    assert fitting(range(10), 10, 100) == [0, 6, 7, 8, 9]
+    assert fitting(range(10), 10, 2) == [0, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_same_seed_gives_the_same_text(model):
+    one = text(model, SAMPLED)
+    assert one == text(model, SAMPLED)
+    assert one != text(model, replace(SAMPLED, seed=1))
+    assert one != text(model, GREEDY)
+
+
+def test_the_likeliest_token_is_certain_at_temperature_0_and_at_the_smallest_limits(model):
+    greedy = text(model, GREEDY)
+    assert text(model, replace(GREEDY, seed=5)) == greedy
+    assert text(model, replace(SAMPLED, top_k=1)) == greedy
+    assert text(model, replace(SAMPLED, top_p=1e-9)) == greedy
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [({}, {0, 1, 2, 3}), ({"top_k": 2}, {1, 3}), ({"top_p": 0.65}, {1, 3}), ({"top_p": 0.6}, {3})],
+)
+def test_only_the_likeliest_tokens_are_sampled(limits, expected):
+    logits = torch.tensor([0.15, 0.2, 0.05, 0.6]).log()
+    generator = torch.Generator().manual_seed(0)
+    sampling = Sampling(temperature=1.0, **limits)
+    assert {choose(logits, sampling, generator) for _ in range(300)} == expected
+
+
+def test_tokens_are_sampled_as_often_as_their_probability_says():
+    probabilities = torch.tensor([0.1, 0.2, 0.7])
+    generator = torch.Generator().manual_seed(0)
+    sampling = Sampling(temperature=0.5)  # squares the probabilities
+    found = [choose(probabilities.log(), sampling, generator) for _ in range(4000)]
+    expected = probabilities.square() / probabilities.square().sum()
+    # Three standard deviations of a share in 4000 draws are below 0.024.
+    assert (torch.bincount(torch.tensor(found)) / 4000).tolist() == pytest.approx(
+        expected.tolist(), abs=0.024
+    )
+
+
+class Reciting(Transformer):
+    """A model that writes fixed tokens."""
+
+    def __init__(self, tokens):
+        super().__init__(SIZES["tiny"])
+        self.tokens = iter(tokens)
+        self.lm_head.forward = self._next
+
+    def _next(self, hidden, labels=None, measure=False):
+        return torch.nn.functional.one_hot(torch.tensor([next(self.tokens)]), 272).float()
+
+
+def test_a_character_of_several_tokens_comes_whole_and_the_end_token_ends():
+    model = Reciting([*"a€ü".encode(), 0xE2, 258, *b"never"])
+    parts = list(generate(model, PROMPT, GREEDY, ByteTokenizer(), 64))
+    assert parts == ["a", "€", "ü", "\N{REPLACEMENT CHARACTER}"]
+
+
+def test_a_run_on_text_continues_it_and_one_on_requests_answers_them(make_task, tmp_path):
+    prompt = Prompt("a", (Message("user", "list all"),))
+    for path, sampling, start in (
+        ("embedded:python", GREEDY, b"list all"),
+        ("embedded:commands", Sampling(max_tokens=24), b"User: list all\nAssistant: "),
+    ):
+        folder = tmp_path / path.removeprefix("embedded:")
+        trained = make_task(folder, path=path)
+        trained.setup()
+        task = make_task(folder, path=path)
+        assert isinstance(task, GeneratesText)
+        task.setup_without_data()
+        model = task.build().eval()
+        assert task.answers_requests() == (path == "embedded:commands")
+        found = "".join(task.generate(model, prompt, sampling))
+        assert found == text(model, GREEDY, [257, *start], window=128)
+
+
+def test_the_default_continues_a_text_by_sampling(make_task, tmp_path):
+    make_task(tmp_path).setup()
+    task = make_task(tmp_path)
+    task.setup_without_data()
+    model, prompt = task.build().eval(), Prompt("a", (Message("user", "def "),))
+    found = "".join(task.generate(model, prompt, Sampling(max_tokens=24, seed=3)))
+    assert found == text(model, replace(SAMPLED, temperature=0.8, seed=3), window=128)
+
+
+def test_the_tokens_of_a_prompt_beyond_the_context_are_counted(make_task, tmp_path):
+    make_task(tmp_path, seq_len=16).setup()
+    task = make_task(tmp_path, seq_len=16)
+    task.setup_without_data()
+    prompt = Prompt("a", (Message("user", "x" * 20),))  # and the start token
+    assert task.dropped_tokens(prompt, Sampling(max_tokens=4)) == 21 - 12
+    assert task.dropped_tokens(Prompt("a", (Message("user", "x"),)), Sampling()) == 0
+
+
+def test_a_run_folder_without_its_facts_is_an_error(make_task, tmp_path):
+    with pytest.raises(DataError, match=r"model_facts\.json"):
+        make_task(tmp_path).setup_without_data()
+
+
+def test_initial_weights_are_not_needed_again(make_task, tmp_path):
+    make_task(tmp_path).setup()
+    task = make_task(tmp_path, start=str(tmp_path / "gone"))
+    task.setup_without_data()
+    assert task.build() is not None
