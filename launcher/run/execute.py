@@ -148,11 +148,16 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         if path in family.prompts:
             words += [INPUT, family.prompts[path]]
         elif not family.prompts:
-            words += [INPUT, path]
+            words += [INPUT, _from_here(Path(path))]
         return f"use the model: {PROGRAM} {shlex.join(words)}"
     name = ":".join(filter(None, (family.name, model.get("size"))))
     mode = "" if settings["mode"] == DEFAULT_MODE else f" --mode {settings['mode']}"
     return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
+
+
+def _from_here(path: Path) -> str:
+    """A path as one would type it in the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _quoted(path: Path) -> str:

@@ -25,7 +25,7 @@ from tests.launcher import custom_tasks
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.saved_runs import checkpoint, contents, train
 from training.checkpoint.reader import open_checkpoint
-from training.logging.console_text import printable
+from training.logging.printable import printable
 
 ROWS = '{"prompt": "what is 7"}\n{"prompt": "what is 8", "response": "8"}\n'
 # After six steps the likeliest token is the end.
