@@ -179,10 +179,6 @@ def _precision(adaptation: Adaptation) -> None:
         adaptation.replace("precision", "fp16", "no GPU with bf16")
 
 
-_MOST_ON_CPU = 8
-"""Samples of a micro-batch on a CPU in a mode with larger steps than the default."""
-
-
 def _micro_batch(adaptation: Adaptation) -> None:
     """On a CPU, a mode with larger steps takes smaller micro-batches than the default.
 
@@ -200,7 +196,7 @@ def _micro_batch(adaptation: Adaptation) -> None:
     whole = adaptation.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
     if whole <= math.prod(defaults):
         return
-    smaller = largest_divisor(whole, max(1, min(_MOST_ON_CPU, defaults[0] // 2)))
+    smaller = largest_divisor(whole, max(1, defaults[0] // 2))
     reason = "no GPU: small micro-batches need less memory, and a CPU gains nothing from large ones"
     adaptation.replace(MICRO, smaller, reason)
     adaptation.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
