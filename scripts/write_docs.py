@@ -25,7 +25,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data, gpu_tables, lora, monitor, outcomes, start_memory, step_memory, tally
+from benchmarks import (
+    data,
+    gpu_tables,
+    lora,
+    monitor,
+    outcomes,
+    start_memory,
+    startup_signals,
+    step_memory,
+    tally,
+)
 from benchmarks.families import SHOWN
 from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
@@ -286,6 +296,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured gpu": lambda: (
         measured_runs("gpu") if _results("gpu").exists() else gpu_tables.NOT_MEASURED
     ),
+    "startup signals": partial(costs, startup_signals),
+    "measured startup signals": partial(measured_runs, "startup_signals"),
     "killed": killed,
     "measured killed": partial(measured_runs, "crash"),
     "measured checkpoint": partial(measured, "checkpoint", "later"),

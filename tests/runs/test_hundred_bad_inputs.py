@@ -151,6 +151,14 @@ export
 export missing --format hf
 export . --format onnx
 export missing --format
+predict
+predict missing
+predict .
+predict mine.jsonl --input text
+predict missing --temperature hot
+predict missing --max-tokens 0
+predict missing --top-p 2
+predict missing --seed -1
 track
 track missing
 track .
