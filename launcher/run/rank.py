@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -72,7 +72,11 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
     """
     environment.Process.is_own = True
     rank = int(environment.variables()["RANK"])
-    with failures.stacks_file(folder, rank).open("w", encoding="utf-8") as stacks:
+    try:
+        stacks = failures.stacks_file(folder, rank).open("w", encoding="utf-8")
+    except FileNotFoundError:  # the supervisor was stopped while it started this rank
+        exit_now(exit_codes.RUN_AGAIN)
+    with stacks:
         faulthandler.enable(stacks)
         _serve(folder, rank, load_work)
 
@@ -87,7 +91,8 @@ def _serve(folder: Path, rank: int, load_work: Callable[[], Work]) -> NoReturn:
         report = failures.failed(error, rank)
     else:
         report = run(replace(job, console=job.console and rank == 0), rank, load_work)
-    report.save(folder)
+    with suppress(FileNotFoundError):  # as in `serve`
+        report.save(folder)
     # Also after a normal end: gloo threads sometimes abort the interpreter at shutdown.
     exit_now(exit_codes.DONE if report.kind == "ended" else report.exit_code)
 

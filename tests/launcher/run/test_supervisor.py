@@ -122,6 +122,12 @@ def test_a_frozen_rank_is_named_with_its_stack_and_not_the_one_that_noticed(run,
     assert "rank 0" in log_of(tmp_path)
 
 
+def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
+    rank = [sys.executable, "-m", "launcher.run.rank", str(tmp_path / "removed")]
+    done = subprocess.run(rank, env={**os.environ, "RANK": "0"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (75, "")
+
+
 def test_a_rank_that_exits_early_without_a_report_is_a_failure(run):
     ending, _ = run("exits")
     assert ending.exit_code == 1
