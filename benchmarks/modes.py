@@ -39,8 +39,8 @@ COMPARISONS: dict[str, list[list[str]]] = {
         ["--model", "language:tiny", "--modes", "staged", "--data", "embedded:commands"],
     ],
     "abr": [
-        # A third of the patients: steps and evaluations shrink alike. With far fewer, ultra-fast
-        # would drop much of its only global batch of 512.
+        # A third of the patients: steps and evaluations shrink by the same factor. With far
+        # fewer, ultra-fast would drop much of its only global batch of 512.
         [
             *("--model", "abr", "--modes", "fast,ultra-fast", "--steps", "2"),
             *("--set", "data.fraction=0.33"),

@@ -136,7 +136,7 @@ def _stages(ready: Pipeline, console: bool) -> Run:
         if console:
             print(summary.title(ready, stage), flush=True)
 
-    ended = execute.execute(ready, console, tell=lambda report: None, announce=announce)
+    ended = execute.execute(ready, console, show=lambda report: None, announce=announce)
     last = _result(ended.report, ended.folder)
     return _whole(ended.result, last.reason, ready)
 

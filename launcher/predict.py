@@ -176,11 +176,11 @@ def of_files(
 def shown(parts: Iterator[str]) -> Iterator[str]:
     """The parts of a text, each printed as it comes."""
     for part in parts:
-        say(part, end="")
+        print_text(part, end="")
         yield part
 
 
-def say(text: str, end: str = "\n") -> None:
+def print_text(text: str, end: str = "\n") -> None:
     """Print `text` without terminal control codes."""
     encoding = sys.stdout.encoding or "utf-8"
     # A file may have an encoding without the characters of the model.

@@ -140,7 +140,7 @@ def _predict_files(
         for result in predict.of_files(task, trained.load(), path, folder):
             results.append(result)
             if JSON.flag not in command_line.flags and result.text:
-                predict.say(result.text)
+                predict.print_text(result.text)
     count = sum(len(result.files) for result in results)
     if JSON.flag not in command_line.flags:
         print(f"wrote {counted(count, 'file')} to {out}" if count else "no file was written")

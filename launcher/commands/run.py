@@ -53,7 +53,7 @@ def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
 def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration | None) -> int:
     as_json = JSON.flag in flags
     if ready.resolved.warnings and ready.is_rank_0:
-        say(render(ready.resolved.warnings), sys.stderr)
+        print_line(render(ready.resolved.warnings), sys.stderr)
     if "--dry-run" in flags:
         plan = f"{json.dumps(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready)
         print(printable(plan), end="")
@@ -61,17 +61,17 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
     if (left := ready.nothing_left) is not None:
         facts = {"exit_code": exit_codes.DONE, "folder": str(ready.folder), "error": None}
         if ready.is_rank_0:
-            say(json.dumps({**facts, **left.outcome}, indent=2) if as_json else left.line)
+            print_line(json.dumps({**facts, **left.outcome}, indent=2) if as_json else left.line)
         return _ended(generation, "ended", exit_codes.DONE, left.line)
     if ready.is_rank_0 and not as_json:
-        say(first_line(ready))
+        print_line(first_line(ready))
     finished = execute_run(
         ready, console=not as_json, show=print_report, continual=train_continually
     )
     if as_json and ready.is_rank_0:
-        say(json.dumps(_result(finished), indent=2))
+        print_line(json.dumps(_result(finished), indent=2))
     elif line := _last_line(ready, finished):
-        say(line)
+        print_line(line)
     report = finished.report
     code = _ended(generation, report.kind, report.exit_code, report.text)
     if ready.place is not None and report.kind != "ended":
@@ -89,34 +89,36 @@ def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -
 def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration | None) -> int:
     as_json = JSON.flag in flags
     if ready.warnings:
-        say(render(ready.warnings), sys.stderr)
+        print_line(render(ready.warnings), sys.stderr)
     if "--dry-run" in flags:
         print(printable(summary.dry_run(ready, as_json)), end="")
         return exit_codes.DONE
     if not ready.left:
-        say(encode(summary.nothing_left(ready), indent=2) if as_json else ready.resume_line or "")
+        print_line(
+            encode(summary.nothing_left(ready), indent=2) if as_json else ready.resume_line or ""
+        )
         return _ended(generation, "ended", exit_codes.DONE, "all stages are complete")
 
     def announce(stage: PipelineStage, begun: PreparedRun) -> None:
         if not as_json:
-            say(f"{summary.title(ready, stage)}\n{first_line(begun)}")
+            print_line(f"{summary.title(ready, stage)}\n{first_line(begun)}")
 
     if ready.resume_line and not as_json:
-        say(ready.resume_line)
-    ended = execute.execute(ready, console=not as_json, tell=print_report, announce=announce)
+        print_line(ready.resume_line)
+    ended = execute.execute(ready, console=not as_json, show=print_report, announce=announce)
     text = encode(summary.as_json(ended), indent=2) if as_json else summary.summary(ended)
     if text:
-        say(text)
+        print_line(text)
     return _ended(generation, ended.report.kind, ended.report.exit_code, ended.report.text)
 
 
 def print_report(report: Report) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
     lines = [report.text, *([report.trace.rstrip()] if report.trace else [])]
-    say("\n".join(lines), sys.stderr)
+    print_line("\n".join(lines), sys.stderr)
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
+def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print `text` on `stream`, stdout by default; nothing once it can no longer be written."""
     stream = stream or sys.stdout
     try:

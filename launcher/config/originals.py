@@ -147,7 +147,7 @@ ORIGINALS: Mapping[str, Sequence[Original]] = {
         Original(("downsample_factor",), "data.downsample"),
         Original(("embedding_dims",), "model.widths"),
         Original(("lr_scheduler",), "schedule.name"),
-        Original(("dataset",), None, "the files tell their format"),
+        Original(("dataset",), None, "the format is found in the files"),
         Original(("event_representation", "time_bins"), None, "a voxel grid of 10 time bins"),
         Original(("shuffle",), None, _ALWAYS),
         Original(
@@ -251,7 +251,7 @@ ORIGINALS: Mapping[str, Sequence[Original]] = {
             _NETWORK,
         ),
         Original(("inference", "clinical"), None, "a run trains and evaluates"),
-        Original(("classes",), None, "the data tell the classes"),
+        Original(("classes",), None, "the classes are those of the data"),
         Original(("validation",), None, "patients are split once, see `eval.share`"),
     ),
     "doc_translation": (

@@ -35,13 +35,13 @@ class PipelineResult:
 def execute(
     pipeline: Pipeline,
     console: bool,
-    tell: Callable[[Report], None],
+    show: Callable[[Report], None],
     announce: Callable[[PipelineStage, PreparedRun], None],
 ) -> PipelineResult:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 
-    `tell` as for `start.carry_out`; `announce` is called before each stage. Where not even the
-    first stage of a new chain trained anything, its folder is taken away again. Raises
+    `show` as for `execute_run`; `announce` is called before each stage. Where not even the
+    first stage of a new chain trained anything, its folder is removed. Raises
     SettingsError.
     """
     made = None if pipeline.is_resumed else make(pipeline)
@@ -51,14 +51,14 @@ def execute(
         with rank.stoppable():
             for entry, ready in pipeline.left:
                 announce(entry, ready)
-                ending = _train(ready, console, tell)
+                ending = _train(ready, console, show)
                 codes[entry.name] = ending.exit_code
                 record.write(pipeline.record, codes)
                 if ending.exit_code != exit_codes.DONE:
                     break
     except (KeyboardInterrupt, Stopped) as diagnostic:
         ending = replace(failures.failed(diagnostic, 0), text="stopped between two stages")
-        tell(ending)
+        show(ending)
     assert ending is not None, "a chain with nothing left is not carried out"
     nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if (
@@ -71,13 +71,13 @@ def execute(
     return PipelineResult(ending, pipeline.folder, record.write(pipeline.record, codes))
 
 
-def _train(ready: PreparedRun, console: bool, tell: Callable[[Report], None]) -> Report:
+def _train(ready: PreparedRun, console: bool, show: Callable[[Report], None]) -> Report:
     """Train one stage.
 
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
     """
     signals: set[int] = set()
-    ending = execute_run(ready, console, tell, forwarded=signals).report
+    ending = execute_run(ready, console, show, forwarded=signals).report
     if ending.exit_code == exit_codes.DONE and signals:
         if signal.SIGINT in signals:
             raise KeyboardInterrupt

@@ -170,7 +170,7 @@ def _line(row: Row, outputs: Outputs) -> str:
 
 
 def _wave(cells: Mapping[str, tuple[str | float, ...]]) -> list[str]:
-    """Wave V as text; empty: no output tells about it."""
+    """Wave V as text; empty: no output is about it."""
     if "exists" in cells and float(cells["exists"][0]) < 0.5:
         return ["no wave V"]
     values = [

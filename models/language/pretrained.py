@@ -272,19 +272,19 @@ def _quiet() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _coverage(told: Mapping[str, Any]) -> Coverage:
-    """The coverage that from_pretrained tells."""
+def _coverage(found: Mapping[str, Any]) -> Coverage:
+    """The coverage that from_pretrained reports."""
     shapes = sorted(
         f"{name} {list(stored)} instead of {list(own)}"
-        for name, stored, own in told["mismatched_keys"]
+        for name, stored, own in found["mismatched_keys"]
     )
-    return Coverage(sorted(told["missing_keys"]), shapes, sorted(told["unexpected_keys"]))
+    return Coverage(sorted(found["missing_keys"]), shapes, sorted(found["unexpected_keys"]))
 
 
 def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     """The model of `config`, each tensor read by an operator of its own, which can be deferred.
 
-    None if the files lack names or shapes of the model: transformers must convert them, or tells
+    None if the files lack names or shapes of the model: transformers must convert them, or reports
     which ones. Disk access.
     """
     from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""The temperature of the processor, where the system tells it."""
+"""The temperature of the processor, where the system reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLAUSIBLE = (1.0, 150.0)
 def cpu_celsius() -> float | None:
     """The hottest sensor of the processor in degrees Celsius.
 
-    None where the system tells none: macOS, Windows, most virtual machines and containers.
+    None where the system reports none: macOS, Windows, most virtual machines and containers.
     """
     read = getattr(psutil, "sensors_temperatures", None)
     try:
