@@ -1,13 +1,16 @@
 """Fixtures shared by the tests of whole command lines."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in range(80))
@@ -17,6 +20,18 @@ REQUESTS = "".join(f'{{"prompt": "what is {i}", "response": "{i}"}}\n' for i in 
 def environment() -> dict[str, str]:
     """An environment in which the program is found from any working directory."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """The result.json of a run."""
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """The weights of the best checkpoint of a run, by name."""
+    found: dict[str, Any] = load_file(folder / "best" / "model.safetensors")
+    return found
 
 
 @dataclass(frozen=True)

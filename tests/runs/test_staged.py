@@ -6,9 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from safetensors.torch import load_file
 
-from tests.runs.conftest import Program, environment
+from tests.runs.conftest import Program, environment, result, weights
 
 pytestmark = pytest.mark.slow
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
@@ -33,14 +32,6 @@ def staged_run(home):
     done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
     assert done.returncode == 0, done.stderr
     return home / "x", done.stdout
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-def weights(folder):
-    return load_file(folder / "best" / "model.safetensors")
 
 
 def test_the_text_decoder_is_trained_on_the_encoder_weights_of_the_first_stage(staged_run):

@@ -1,11 +1,8 @@
 """Translation of pages in two stages, as whole command lines: weights, resuming, verifying."""
 
-import json
-
 import pytest
-from safetensors.torch import load_file
 
-from tests.runs.conftest import Program
+from tests.runs.conftest import Program, result, weights
 
 pytestmark = pytest.mark.slow
 STAGED = ("--model", "doc_translation:tiny", "--mode", "staged")
@@ -27,14 +24,6 @@ def staged_run(home):
     assert done.returncode == 0, done.stderr
     assert "no effect" not in done.stderr
     return home / "x"
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-def weights(folder):
-    return load_file(folder / "best" / "model.safetensors")
 
 
 def test_the_decoder_is_trained_on_the_frozen_encoders_of_the_first_stage(staged_run):

@@ -1,13 +1,12 @@
 """The encoder and then the whole model, as whole command lines: weights, engines, exports."""
 
-import json
 import shutil
 from dataclasses import dataclass
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.runs.conftest import Program
+from tests.runs.conftest import Program, result, weights
 
 pytestmark = pytest.mark.slow
 
@@ -44,14 +43,6 @@ def staged_run(request, tmp_path_factory):
     done = Program(home)(*args, *SHORT, *case.settings, timeout=300)
     assert done.returncode == 0, done.stderr
     return case, home, done.stdout
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-def weights(folder):
-    return load_file(folder / "best" / "model.safetensors")
 
 
 def test_the_whole_model_is_trained_on_the_frozen_encoder_of_the_first_stage(staged_run):

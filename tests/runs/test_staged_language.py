@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from safetensors.torch import load_file
 
-from tests.runs.conftest import Program
+from tests.runs.conftest import Program, result, weights
 
 pytestmark = pytest.mark.slow
 STAGED = ("--model", "language:tiny", "--mode", "staged")
@@ -35,14 +34,6 @@ def staged_run(home):
     assert done.returncode == 0, done.stderr
     assert "no effect" not in done.stderr
     return home / "x"
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-def weights(folder):
-    return load_file(folder / "best" / "model.safetensors")
 
 
 def test_each_stage_reads_its_own_data(staged_run):
