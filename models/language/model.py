@@ -56,12 +56,13 @@ def document_mask(boundaries: Tensor, batch: int, time: int) -> Tensor:
 
 
 def causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None, kernel: str
+    q: Tensor, k: Tensor, v: Tensor, documents: Tensor | None, kernel: str, is_last: bool = False
 ) -> Tensor:
     """Causal attention; `q`, `k`, `v` and the result are [batch, time, heads, width].
 
     `documents` is a mask from document_mask, or the boundaries where takes_boundaries is true;
-    None: each row is one document.
+    None: each row is one document. `is_last`: each row of `q` is the last token, which sees all
+    keys; not read from its shape, on which a compiled graph would then depend.
     """
     if documents is not None and documents.dim() == 1:
         # Imported here, because it imports the compiler.
@@ -72,8 +73,7 @@ def causal_attention(
         assert isinstance(mixed, Tensor)
         return mixed.view_as(q)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    # A single query is the last token, which sees all keys.
-    is_causal = documents is None and q.shape[2] > 1
+    is_causal = documents is None and not is_last
     with attention_kernels.attention_kernel(kernel):
         mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=is_causal)
     return mixed.transpose(1, 2)
@@ -129,7 +129,8 @@ class Attention(nn.Module):
             # Not `enable_gqa`: on the CPU it falls back to the kernel that stores all scores.
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=2)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=2)
-        mixed = causal_attention(q, k, v, documents, self.kernel)
+        is_last = cache is not None and time == 1
+        mixed = causal_attention(q, k, v, documents, self.kernel, is_last)
         return self.o_proj(mixed.reshape(batch, time, width))
 
 
