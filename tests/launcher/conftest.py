@@ -1,5 +1,8 @@
 """Fixtures shared by the tests of the launcher."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from launcher.config import schema
@@ -23,3 +26,24 @@ def two_ranks():
     plain = nested({key: value.value for key, value in values.items()})
     settings = schema.settings_class("language").model_validate(plain)
     return Resolved(settings, values, 2, 2, {}, ["a note"], "cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A saved run without its data, trained once for a file of tests."""
+    import torch
+
+    from tests.launcher.saved_runs import train
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = train(tmp_path_factory.mktemp("trained"))
+    (run.parent / "mine.jsonl").unlink()  # not needed here
+    yield run
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the saved run, which a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,21 +16,6 @@ from models.language.config import SIZES
 from models.language.model import Transformer
 from tests.launcher.saved_runs import change_state, checkpoint, contents, train
 from training.checkpoint.reader import open_checkpoint
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run = train(tmp_path_factory.mktemp("trained"))
-    (run.parent / "mine.jsonl").unlink()  # not needed here
-    yield run
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
 def export(*args):

@@ -23,28 +23,13 @@ from models.language.model import Transformer
 from models.language.tokens.tokenizer import ByteTokenizer
 from tests.launcher import custom_tasks
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
-from tests.launcher.saved_runs import checkpoint, contents, train
+from tests.launcher.saved_runs import checkpoint, contents
 from training.checkpoint.reader import open_checkpoint
 from training.logging.printable import printable
 
 ROWS = '{"prompt": "what is 7"}\n{"prompt": "what is 8", "response": "8"}\n'
 # After six steps the likeliest token is the end.
 SAMPLED = ("--max-tokens", "12", "--temperature", "1")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    run = train(tmp_path_factory.mktemp("trained"))
-    (run.parent / "mine.jsonl").unlink()  # not needed here
-    yield run
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
 @pytest.fixture
