@@ -207,8 +207,7 @@ def _found(folder: Path, step: int | None, where: str) -> Found:
         raise unreadable(error, where) from error
     if checkpoint is None and (steps := _steps(folder)):
         _checkpoint_at(folder, steps[0], where)  # raises with the reason
-    records.check(folder)
-    return Found(folder, step, checkpoint, records.read_result(folder))
+    return Found(folder, step, checkpoint, records.check(folder))
 
 
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:

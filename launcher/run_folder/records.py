@@ -63,14 +63,15 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
                 yield found
 
 
-def check(folder: Path) -> None:
-    """Check result.json and metrics.jsonl of a run. Reads the disk.
+def check(folder: Path) -> Mapping[str, Any] | None:
+    """Check result.json and metrics.jsonl of a run; the result as read_result. Reads the disk.
 
     Raises InvalidRecord.
     """
-    read_result(folder)
+    result = read_result(folder)
     for _ in metrics_lines(folder):
         pass
+    return result
 
 
 def _metrics_line(path: Path, number: int, content: bytes) -> dict[str, Any] | None:
