@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.redaction import redact
@@ -83,6 +84,12 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     return shown(value) if isinstance(value, list | tuple | dict) else str(value)
+
+
+def from_here(path: Path) -> str:
+    """A path as one would type it in the working directory."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def nearest_match(word: str, options: Iterable[str]) -> str | None:

@@ -21,6 +21,7 @@ from launcher.base.diagnostics import (
 from launcher.config import errors, machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
+from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
@@ -118,7 +119,7 @@ def _smallest(family: str) -> str:
 
 
 def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
-    is_file = not found.path.startswith("embedded:")
+    is_file = not found.path.startswith(EMBEDDED)
     kind = found.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
     shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]

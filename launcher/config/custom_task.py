@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import Diagnostic, SettingsError, from_here, nearest_match
 from launcher.config import presets
 from launcher.config.presets import Block, FamilyFile
 from launcher.config.settings_file import Node
@@ -209,10 +209,8 @@ def _where(file: str | None, line: int | None) -> str | None:
     """A file as one would type it from here, and a line of it."""
     if file is None:
         return None
-    path = Path(file)
-    if path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
-    return str(path) if line is None else f"{path}:{line}"
+    path = from_here(Path(file))
+    return path if line is None else f"{path}:{line}"
 
 
 def _error(what: str, name: str, **parts: Any) -> SettingsError:

@@ -32,7 +32,8 @@ PATHS: Mapping[str, Collection[str]] = {
     "data.texts": (),
 }
 """The settings of the families that are paths, and their values that are none."""
-_EMBEDDED = "embedded:"
+EMBEDDED = "embedded:"
+"""How the names of built-in data begin."""
 
 
 def kept_values(values: Mapping[str, Setting]) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def _kept(key: str, values: Mapping[str, Setting]) -> Any:
 
 
 def _is_path(key: str, value: object, values: Mapping[str, Setting]) -> bool:
-    if not isinstance(value, str) or not value or value.startswith(_EMBEDDED):
+    if not isinstance(value, str) or not value or value.startswith(EMBEDDED):
         return False
     family = values["model.family"].value
     if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):

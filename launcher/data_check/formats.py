@@ -10,12 +10,11 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config.errors import nearest_file
+from launcher.config.paths import EMBEDDED
 from launcher.config.schema import config_of
 from models.base import DataError
 from models.catalog import FAMILIES, is_custom
 from models.common.data_files import check_kind
-
-_EMBEDDED = "embedded:"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
     SettingsError if none does; `origin` is the command that names the path.
     """
     families = [*FAMILIES] if family is None else [family]
-    if path.startswith(_EMBEDDED):
+    if path.startswith(EMBEDDED):
         return [Match(_embedded(path, families, origin), None)]
     _check_path(path, origin)
     if family is not None and is_custom(family):
@@ -94,7 +93,7 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
 def _sets(family: str) -> Collection[str]:
     """The embedded data sets of a family; of a custom task, only its default."""
     default = getattr(config_of(family).Data(), "path", None)
-    own = [default] if isinstance(default, str) and default.startswith(_EMBEDDED) else []
+    own = [default] if isinstance(default, str) and default.startswith(EMBEDDED) else []
     if is_custom(family):
         return own
     return dict.fromkeys((*own, *_formats(family).EMBEDDED))

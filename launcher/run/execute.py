@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError, from_here
 from launcher.config.options import INPUT
+from launcher.config.paths import EMBEDDED
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.download.fetch import fetch_for_run
 from launcher.download.transfer import FetchError
@@ -30,8 +31,6 @@ from slurm.environment import SLURM_FOLDER
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
 DEFAULT_MODE = "default"
-EMBEDDED = "embedded:"
-"""How the names of built-in data begin."""
 ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
 """launcher.continual.loop.train_continually."""
 
@@ -148,16 +147,11 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         if path in family.prompts:
             words += [INPUT, family.prompts[path]]
         elif not family.prompts:
-            words += [INPUT, _from_here(Path(path))]
+            words += [INPUT, from_here(Path(path))]
         return f"use the model: {PROGRAM} {shlex.join(words)}"
     name = ":".join(filter(None, (family.name, model.get("size"))))
     mode = "" if settings["mode"] == DEFAULT_MODE else f" --mode {settings['mode']}"
     return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
-
-
-def _from_here(path: Path) -> str:
-    """A path as one would type it in the working directory."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _quoted(path: Path) -> str:
