@@ -139,6 +139,8 @@ def check_cover(state: State, world: World) -> None:
     Engines rely on internals of their libraries. This check runs at every start, so that another
     version cannot write a checkpoint with holes. Raises EngineError on every rank.
     """
+    if world.size > 1 and dist.get_backend() == "fake":
+        return  # the other ranks do not exist
     kinds = (WEIGHT, *SLOTS)
     names = list(state.shapes)
     row = {name: index for index, name in enumerate(names)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
+from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
 from launcher.resume import saved_model
@@ -91,9 +92,7 @@ class Run:
             faults = [replace(one, where=where, fix=None) for one in error.diagnostics]
             raise SettingsError(faults) from None
         except DataError as error:
-            raise SettingsError.of(
-                error.message, where=error.where, allowed=error.allowed
-            ) from error
+            raise about_data(error) from error
         except CheckpointError as error:
             raise RunError(str(error)) from error
 

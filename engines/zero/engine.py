@@ -64,7 +64,7 @@ class Zero:
         originals = {}
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
-            originals = _round(model, dtype)
+            originals = round_weights(model, dtype)
         change_forward(model, blocks, self._forward_options(), self.world.device)
         if self._layout["stage"] < 3:
             move_to_device(model, self.world)
@@ -230,7 +230,7 @@ class Zero:
         self._undo.close()
 
 
-def _round(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def round_weights(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Round the parameters to `dtype`; returns their fp32 values."""
     originals = {}
     for name, parameter in model.named_parameters():

@@ -10,6 +10,7 @@ from launcher.config.options import (
     JSON,
     OPTIONS,
     OUTPUT,
+    PLAN,
     PREDICT,
     RESUME,
     SCHEMA,
@@ -46,6 +47,12 @@ COMMANDS = {
             (JSON,),
             argument="WHAT",
             choices=("models", "modes", "engines"),
+        ),
+        Command(
+            "plan",
+            "predict the memory and traffic of a run, and what fits a machine",
+            "launcher.commands.plan",
+            PLAN,
         ),
         Command(
             "verify",

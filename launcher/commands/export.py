@@ -11,6 +11,7 @@ from launcher import export
 from launcher.base import disk, environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
 from launcher.config.command_line import CommandLine
+from launcher.config.errors import about_data
 from launcher.config.options import JSON
 from launcher.export import FORMATS
 from launcher.resume import find, saved_model
@@ -40,8 +41,7 @@ def main(command_line: CommandLine) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
     except DataError as error:
-        parts = {"where": error.where or None, "allowed": error.allowed or None}
-        raise SettingsError.of(error.message, **parts) from error
+        raise about_data(error) from error
     as_json = JSON.flag in command_line.flags
     print(encode(done, indent=2) if as_json else _text(done))
     return exit_codes.DONE

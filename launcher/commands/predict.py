@@ -14,6 +14,7 @@ from launcher import predict
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config.command_line import CommandLine
+from launcher.config.errors import about_data
 from launcher.config.options import INPUT, JSON
 from launcher.predict import Result
 from launcher.resume import saved_model
@@ -242,10 +243,4 @@ def _sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
 
 def _invalid(error: DataError) -> SettingsError:
     """The error of data as one of the command, which takes no settings."""
-    return SettingsError.of(
-        error.message,
-        where=error.where or None,
-        allowed=error.allowed or None,
-        did_you_mean=error.did_you_mean or None,
-        fix=error.fix if error.fix and "--set" not in error.fix else None,
-    )
+    return about_data(error, fix=error.fix if error.fix and "--set" not in error.fix else None)

@@ -31,10 +31,13 @@ from launcher.config.provenance import (
     RESUMED_LAYER,
     Entry,
     Origin,
+    Resolved,
     Setting,
 )
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import Node, Unreadable, node_value
+from models.base import DataError
+from training.settings import SettingError
 
 UNKNOWN = "unknown"
 _LINE = re.compile(r":[0-9]+$")
@@ -281,6 +284,24 @@ def about(values: Mapping[str, Setting], key: str, message: str, **parts: Any) -
 def about_value(values: Mapping[str, Setting], key: str, why: str, **parts: Any) -> Diagnostic:
     """As `about`, with the message `KEY VALUE why`."""
     return about(values, key, f"{key} {shown(values[key].value)} {why}", **parts)
+
+
+def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
+    """What `error` says of a setting of `resolved`."""
+    message = f"{error.key} {shown(error.value)} {error.problem}"
+    parts = {"value": error.value, "allowed": error.allowed, "fix": error.fix}
+    return about(resolved.values, error.key, message, **parts)
+
+
+def about_data(error: DataError, **parts: Any) -> SettingsError:
+    """What `error` says of data; `parts` are fields beside or instead of its own."""
+    own: dict[str, Any] = {
+        "where": error.where or None,
+        "allowed": error.allowed or None,
+        "did_you_mean": error.did_you_mean or None,
+        "fix": error.fix or None,
+    }
+    return SettingsError.of(error.message, **(own | parts))
 
 
 def nearest_file(path: str | Path) -> str | None:

@@ -196,6 +196,16 @@ COMPARE = (
     ),
     JSON,
 )
+PLANNED = "planned machine; default: this one"
+GPUS = Option("--gpus", PLANNED, "N", sentence="GPUs of each node.")
+GPU_MEMORY = Option("--gpu-memory", PLANNED, "SIZE", sentence="Memory of a GPU, such as 24GiB.")
+RAM = Option("--ram", PLANNED, "SIZE", sentence="Main memory of each node, such as 64GiB.")
+NODES = Option("--nodes", PLANNED, "M", sentence="Nodes. Default: 1.")
+_NOT_PLANNED = ("--dry-run", "--out", "--resume", "--reset")
+PLAN = (
+    *(GPUS, GPU_MEMORY, RAM, NODES),
+    *(option for option in OPTIONS if option.flag not in _NOT_PLANNED),
+)
 CHECKPOINT = Option(
     "--checkpoint",
     OUTPUT,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import task_class
+from launcher.config.errors import about_data
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.run import affinity
@@ -45,14 +45,7 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
         try:
             return _inspect(path, format, resolved, Path(folder))
         except DataError as error:
-            raise SettingsError.of(
-                error.message,
-                value=path,
-                where=error.where or None,
-                allowed=error.allowed or None,
-                did_you_mean=error.did_you_mean or None,
-                fix=error.fix or None,
-            ) from error
+            raise about_data(error, value=path) from error
 
 
 def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from engines import deferred_init
-from engines.base import Engine, Options, World
+from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.world import open_world
 from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic, SettingsError, shown
-from launcher.config import deepspeed_config, validate
+from launcher.base.diagnostics import SettingsError
+from launcher.config import validate
 from launcher.config.custom_task import task_class
-from launcher.config.errors import about
+from launcher.config.engine_options import engine_options
+from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
@@ -67,7 +68,7 @@ def work(job: Job) -> Outcome:
         try:
             return _work(job, cleanup)
         except SettingError as error:
-            raise SettingsError([_diagnostic(error, job.resolved)]) from error
+            raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
 def _work(job: Job, cleanup: ExitStack) -> Outcome:
@@ -205,7 +206,7 @@ def _prepare_engine(
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
     spec = optimizer.spec(settings, model, world, blocks)
-    options = _engine_options(settings, resolved, task)
+    options = engine_options(settings, resolved, task.channels_last)
     with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
         engine = build_engine(resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
@@ -246,35 +247,6 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
     world.rank_0_first(task.setup)
     validate.check_splits(task, folder)
     return load_experience(job.experience, task, context, job.resolved.settings, world)
-
-
-def _engine_options(settings: Settings, resolved: Resolved, task: Task) -> Options:
-    assert settings.precision != "auto", "resolved on this machine before"
-    return Options(
-        precision=settings.precision,
-        compile=settings.compile == "on",
-        activation_checkpointing=_checkpoint_every(settings.memory.activation_checkpointing),
-        keep_products=settings.memory.activation_checkpointing == "selective",
-        channels_last=task.channels_last,
-        hybrid_shard=settings.engine.hybrid_shard,
-        reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
-        ds_config=deepspeed_config.layout(resolved, settings.engine.ds_config),
-        micro_batch=resolved.batching.micro_batch,
-        accumulation=resolved.batching.accumulation,
-        offload_threads=settings.engine.threads,
-    )
-
-
-def _checkpoint_every(setting: str) -> int:
-    """`none`, `full`, `selective` or `every N` as a number: 0, 1, 1 or N."""
-    named = {"none": 0, "full": 1, "selective": 1}
-    return named[setting] if setting in named else int(setting.removeprefix("every "))
-
-
-def _diagnostic(error: SettingError, resolved: Resolved) -> Diagnostic:
-    message = f"{error.key} {shown(error.value)} {error.problem}"
-    parts = {"value": error.value, "allowed": error.allowed, "fix": error.fix}
-    return about(resolved.values, error.key, message, **parts)
 
 
 @contextmanager

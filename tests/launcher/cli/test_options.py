@@ -11,7 +11,8 @@ from launcher.run_folder import run_folder
 
 def test_the_commands():
     expected = """
-        run resume explain list verify compare submit export predict track new-task data completion
+        run resume explain list plan verify compare submit export predict track new-task data
+        completion
     """
     assert list(COMMANDS) == expected.split()
 

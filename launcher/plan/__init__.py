@@ -1,0 +1,1 @@
+"""Prediction of memory, traffic and time before a run, and what fits a machine."""

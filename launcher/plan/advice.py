@@ -1,0 +1,73 @@
+"""Settings under which a run that does not fit would fit, nearest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config import batching
+from launcher.config.provenance import Resolved
+from launcher.plan.plan import Plan
+
+MOST = 3
+"""Pieces of advice."""
+_CHECKPOINTING = "memory.activation_checkpointing"
+_SHARDED = ("fsdp", "zero3", "zero3-offload")
+"""Engines to try, from the least to the most that leaves a device."""
+PlanWith = Callable[[Sequence[str]], Plan]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Settings that fit, as KEY=VALUE, and their plan."""
+
+    sets: Sequence[str]
+    plan: Plan
+
+
+def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
+    """The first changes that fit; empty if none does.
+
+    `plan_with` plans the run with further settings. First the micro-batch, at the same global
+    batch; then recomputed activations; then engines that shard over the ranks.
+    """
+    found: list[Advice] = []
+    for steps in _ladders(resolved):
+        for sets in steps:
+            try:
+                plan = plan_with(sets)
+            except SettingsError:
+                continue  # a combination that does not exist
+            if plan.fits:
+                found.append(Advice(sets, plan))
+                break
+        if len(found) == MOST:
+            break
+    return found
+
+
+def _ladders(resolved: Resolved) -> Iterator[list[list[str]]]:
+    """Lists of changes, each more saving than the one before it in its list."""
+    smaller = list(_micro_batches(resolved))
+    recompute = [f"{_CHECKPOINTING}=full"] if _recomputes(resolved) != "full" else []
+    yield smaller
+    if recompute:
+        yield [recompute, *([*each, *recompute] for each in smaller)]
+    if resolved.world_size > 1:
+        for engine in _SHARDED:
+            if engine != resolved.settings.engine.name:
+                change = [f"engine.name={engine}"]
+                yield [change, *([*change, *each, *recompute] for each in smaller)]
+
+
+def _recomputes(resolved: Resolved) -> str:
+    return str(resolved.settings.memory.activation_checkpointing)
+
+
+def _micro_batches(resolved: Resolved) -> Iterator[list[str]]:
+    numbers = batching.halved(resolved.batching)
+    while numbers is not None:
+        whole = f"{batching.GLOBAL}={numbers.global_batch}"  # otherwise it would change as well
+        yield [f"{batching.MICRO}={numbers.micro_batch}", whole]
+        numbers = batching.halved(numbers)

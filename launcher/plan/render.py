@@ -1,0 +1,98 @@
+"""A plan as text: a table, and a bar of what fills the memory of a rank."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from launcher.base.diagnostics import counted
+from launcher.config.provenance import Resolved
+from launcher.config.schema import model_name
+from launcher.plan.advice import Advice
+from launcher.plan.plan import MARGIN, Plan
+from launcher.plan.storages import Kind
+from training.logging.quantities import amount, size
+
+_WIDTH = 50
+_MARKS = dict(zip(Kind, "WGOATC", strict=True))
+
+
+def text(resolved: Resolved, plan: Plan, advice: Sequence[Advice], command: str) -> str:
+    """The plan for people. `command` repeats the run without further settings."""
+    lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
+    for found in advice:
+        sets = " ".join(f"--set {shlex.quote(each)}" for each in found.sets)
+        needs = f"{size(_needed(found.plan))} of {size(_limit(found.plan) or 0)}"
+        lines.append(f"  {command} {sets}    ({needs})")
+    return "\n".join(lines)
+
+
+def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
+    settings, target = resolved.settings, plan.target
+    where = f"{counted(target.nodes, 'node')} × " if target.nodes > 1 else ""
+    trained = "" if plan.trainable == plan.parameters else f", {plan.trainable:,} of them trained"
+    yield f"model        {model_name(settings.model)}, {plan.parameters:,} parameters{trained}"
+    yield f"mode         {settings.mode}, {settings.precision}"
+    yield (
+        f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, "
+        f"{target.device}"
+    )
+    yield f"step         {resolved.batching}"
+    yield f"operations   {amount(plan.flops * target.ranks)}FLOP per step"
+    yield f"traffic      {size(plan.sent_bytes)} sent per rank and step"
+    yield f"checkpoint   {size(plan.checkpoint_bytes)}"
+    yield f"length       {counted(plan.steps, 'step')}"
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    limit = _limit(plan)
+    whole = max(plan.device_bytes, 1)
+    yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
+    for kind, held in plan.device.items():
+        yield f"  {_MARKS[kind]} {kind.value:<14} {size(held):>10}  {held / whole:>4.0%}"
+    yield f"{'host, each node':<18} {size(plan.host_bytes):>10}" + (
+        f"  of {size(plan.target.ram_bytes)}" if plan.target.ram_bytes else ""
+    )
+    scale = plan.device_bytes
+    if limit and plan.target.device != "cpu":
+        scale = max(limit, plan.device_bytes)
+    yield f"[{_bar(plan, scale)}]" + (f" of {size(scale)}" if scale != plan.device_bytes else "")
+
+
+def _bar(plan: Plan, scale: int) -> str:
+    """Each kind in proportion; a dot is free memory."""
+    ends, total, bar = [], 0, ""
+    for kind, held in plan.device.items():
+        total += held
+        ends.append((kind, round(_WIDTH * total / max(scale, 1))))
+    for kind, end in ends:
+        bar += _MARKS[kind] * (end - len(bar))
+    return bar.ljust(_WIDTH, ".")
+
+
+def _verdict(plan: Plan) -> Iterator[str]:
+    needs, limit = size(_needed(plan)), _limit(plan)
+    if plan.fits is None:
+        yield f"needs {needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
+    elif plan.fits:
+        yield f"fits: {needs} of {size(limit or 0)}"
+    else:
+        free = f", of which {MARGIN:.0%} stay free" if plan.target.device_bytes else ""
+        yield f"does not fit: {needs} of {size(limit or 0)}{free}"
+
+
+def _needed(plan: Plan) -> int:
+    return plan.host_bytes if _is_host(plan) else plan.device_bytes
+
+
+def _limit(plan: Plan) -> int | None:
+    return plan.target.ram_bytes if _is_host(plan) else plan.target.device_bytes
+
+
+def _is_host(plan: Plan) -> bool:
+    """Whether host memory is what decides."""
+    target = plan.target
+    if target.device_bytes is None:
+        return True
+    too_much = target.ram_bytes is not None and plan.host_bytes > target.ram_bytes
+    return too_much and plan.device_bytes <= target.device_bytes * (1 - MARGIN)

@@ -1,0 +1,204 @@
+"""One optimizer step of a task, traced on fake tensors: memory, traffic and operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Module
+from torch.utils._pytree import tree_leaves, tree_map
+
+from engines.base import Engine
+from engines.state import WEIGHT
+from launcher.plan.storages import Kind, Moment, Phase, Storages
+from models.base import Task
+from training.accumulate import accumulate, total_units
+from training.data.samples import MicroBatch
+from training.optim import optimizer
+from training.optim.updater import Updater
+from training.settings import Settings
+from training.train_plan import TrainPlan
+
+MICRO_BATCHES = 2
+"""Traced of a step at most: those after the second have the same peak."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is traced: the training of a task on one rank."""
+
+    task: Task
+    settings: Settings
+    train_plan: TrainPlan
+    micro_batch: MicroBatch
+    """Tensors on the CPU."""
+    is_fake: bool = True
+    """Without values: nothing is allocated and nothing computed."""
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What a step does on one rank."""
+
+    moments: Sequence[Moment]
+    """From the end of the step before to the end of this one."""
+    parameters: int
+    trainable: int
+    weight_bytes: int
+    """Of the whole model."""
+    slots: int
+    """Elements of the optimizer state of this rank."""
+    flops: float
+    """Of all micro-batches of the step."""
+    micro_batches: int
+    """Traced ones."""
+    sent: Mapping[str, int]
+    """Bytes of collectives by operator, of the traced micro-batches."""
+
+    @property
+    def peak(self) -> Moment:
+        """The moment with the most bytes."""
+        return max(self.moments, key=lambda moment: moment.total)
+
+
+def trace_step(
+    subject: Subject, engine: Engine, change: Callable[[Module], None] | None = None
+) -> StepTrace:
+    """Trace a late step, whose optimizer has its state, under `engine`, on the CPU.
+
+    `change` is called with the model before the engine gets it. Raises what the step raises;
+    torch's DynamicOutputShapeException and DataDependentOutputException if it depends on values.
+    """
+    task, settings, world = subject.task, subject.settings, engine.world
+    storages = Storages()
+    tracing = _Tracing(storages, FakeTensorMode(allow_non_fake_inputs=True), subject.is_fake)
+    with storages.resizes():
+        with tracing.computing(), patch.object(nn.utils, "skip_init", _whole):
+            model = task.build()
+        parameters = list(model.parameters())
+        if change is not None:
+            change(model)
+        weight_bytes = sum(p.nbytes for p in parameters)
+        blocks = task.blocks(model)
+        with storages:
+            module = engine.prepare(model, optimizer.spec(settings, model, world, blocks), blocks)
+            slots = _label_state(engine, module, storages)
+            updater = Updater(settings, subject.train_plan)
+            updater.start(engine)
+        batches = [tracing.micro_batch(subject.micro_batch) for _ in range(_count(subject))]
+        start = storages.changes
+        flops = storages.flops
+        _step(subject, engine, module, updater, batches, tracing)
+    scale = subject.train_plan.accumulation / len(batches)
+    return StepTrace(
+        list(storages.moments(start)),
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+        weight_bytes,
+        slots,
+        (storages.flops - flops) * scale,
+        len(batches),
+        dict(storages.sent),
+    )
+
+
+def _count(subject: Subject) -> int:
+    return min(MICRO_BATCHES, subject.train_plan.accumulation)
+
+
+def _whole(kind: type[Module], *args: Any, **kwargs: Any) -> Module:
+    """As skip_init, which cannot move fake tensors from the meta device."""
+    return kind(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Tracing:
+    storages: Storages
+    mode: FakeTensorMode
+    is_fake: bool
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, new tensors are fake, and all are recorded."""
+        with ExitStack() as stack:
+            if self.is_fake:
+                stack.enter_context(self.mode)
+            stack.enter_context(self.storages)  # after the mode: it sees what the mode returns
+            yield
+
+    def micro_batch(self, given: MicroBatch) -> MicroBatch:
+        """`given` with copies of its tensors."""
+
+        def copied(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return self.mode.from_tensor(value) if self.is_fake else value.clone()
+
+        batch = tree_map(copied, given.batch)
+        tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+        self.storages.label(tensors, Kind.ACTIVATIONS)
+        return MicroBatch(batch, given.num_units)
+
+
+class _Forward:
+    """Enters the forward phase again and again.
+
+    What a backward pass leaves to the next micro-batch are gradients, what a forward pass leaves
+    to its backward pass are activations.
+    """
+
+    def __init__(self, storages: Storages):
+        self._storages = storages
+
+    def __enter__(self) -> None:
+        self._storages.keep(Phase.BACKWARD, Kind.GRADIENTS)
+        self._phase = self._storages.during(Phase.FORWARD)
+        self._phase.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._phase.__exit__(*error)
+        self._storages.keep(Phase.FORWARD, Kind.ACTIVATIONS)
+
+
+def _step(
+    subject: Subject,
+    engine: Engine,
+    module: Module,
+    updater: Updater,
+    batches: Sequence[MicroBatch],
+    tracing: _Tracing,
+) -> None:
+    storages, task = tracing.storages, subject.task
+    last = max(subject.train_plan.total_steps - 1, 0)
+    hooks = _label_gradients(module, storages)
+    updater.prepare(task, engine, last)
+    units = total_units([batch.num_units for batch in batches])
+    with tracing.computing(), storages.during(Phase.BACKWARD):
+        found = accumulate(task, engine, module, batches, units, _Forward(storages))
+    storages.label((p.grad for p in module.parameters() if p.grad is not None), Kind.GRADIENTS)
+    with storages, storages.during(Phase.UPDATE):
+        updater.take(engine, found, last + 1)
+    for hook in hooks:
+        hook.remove()
+
+
+def _label_gradients(module: Module, storages: Storages) -> list[Any]:
+    def label(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        storages.label([parameter.grad], Kind.GRADIENTS)
+
+    trained = (p for p in module.parameters() if p.requires_grad)
+    return [p.register_post_accumulate_grad_hook(label) for p in trained]
+
+
+def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
+    """Label weights, buffers and slots; returns the elements of the slots."""
+    slots = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+    storages.label(slots, Kind.OPTIMIZER)
+    storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
+    return sum(slot.numel() for slot in slots)

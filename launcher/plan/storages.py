@@ -1,0 +1,192 @@
+"""Lives of tensor storages: when each is made and freed, how large it is, and what it holds."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import (
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+_COUNTED = (Tensor, Parameter, FakeTensor)
+_COLLECTIVES = ("c10d", "_c10d_functional")
+_READ = torch.ops.aten._local_scalar_dense.default
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Kind(Enum):
+    """What a storage holds, in the order of a report."""
+
+    WEIGHTS = "weights"
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer"
+    ACTIVATIONS = "activations"
+    TEMPORARIES = "temporaries"
+    COMMUNICATION = "communication"
+
+
+class Phase(Enum):
+    """A part of a step; setup comes before the first one."""
+
+    SETUP = "setup"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The bytes of each kind after an allocation or a release."""
+
+    phase: Phase
+    held: Mapping[Kind, int]
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return sum(self.held.values())
+
+
+@dataclass
+class _Life:
+    """The use of a storage for one kind of content; its memory may have several, one by one."""
+
+    size: int
+    phase: Phase
+    kind: Kind = Kind.TEMPORARIES
+
+
+class Storages(TorchDispatchMode):
+    """Records the storages that operators return while it is on, real and fake ones.
+
+    Those on the meta device have no bytes. A number that the program reads from a fake tensor
+    is 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = Phase.SETUP
+        self.sent: Counter[str] = Counter()
+        """Bytes of the largest tensor of each collective, by operator."""
+        self.flops = 0
+        """Of products, convolutions and attention."""
+        self._now: dict[int, _Life] = {}
+        """By the address of the storage."""
+        self._changes: list[tuple[Phase, _Life, int]] = []
+        """1: begins; -1: ends."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # it calls again with the tensors of this rank
+        if func is _READ and isinstance(args[0], FakeTensor):
+            return 1.0 if args[0].is_floating_point() else 1
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if type(tensor) in _COUNTED and tensor.device.type != "meta":
+                self._count(tensor.untyped_storage())
+        self.flops += _flops(func._overloadpacket, args, kwargs or {}, result)
+        if func.namespace in _COLLECTIVES:
+            self._note_collective(func.__name__, tree_leaves((args, kwargs)))
+        return result
+
+    def label(self, tensors: Iterable[Tensor], kind: Kind) -> None:
+        """From now on the storages of `tensors` hold `kind`."""
+        for tensor in tensors:
+            local: Any = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            storage = local.untyped_storage()
+            self._count(storage)
+            if (life := self._now.get(storage._cdata)) and life.kind is not kind:
+                self._change(storage._cdata, _Life(life.size, self.phase, kind))
+
+    @contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        """Inside, the step is in `phase`."""
+        before, self.phase = self.phase, phase
+        try:
+            yield
+        finally:
+            self.phase = before
+
+    def keep(self, phase: Phase, kind: Kind) -> None:
+        """Temporaries of `phase` that are not freed by now were `kind` from the start."""
+        for life in self._now.values():
+            if life.phase is phase and life.kind is Kind.TEMPORARIES:
+                life.kind = kind
+
+    @contextmanager
+    def resizes(self) -> Iterator[None]:
+        """Inside, resized storages count with their new size: FSDP frees weights that way."""
+        storages: Any = torch.UntypedStorage
+        original = storages.resize_
+
+        def resize(storage: torch.UntypedStorage, size: int) -> Any:
+            done = original(storage, size)
+            kind = Kind.COMMUNICATION
+            self._count(storage)
+            self._change(storage._cdata, _Life(storage.nbytes(), self.phase, kind))
+            return done
+
+        storages.resize_ = resize
+        try:
+            yield
+        finally:
+            storages.resize_ = original
+
+    def moments(self, start: int = 0) -> Iterator[Moment]:
+        """The moments after the first `start` changes, and that one itself."""
+        held = dict.fromkeys(Kind, 0)
+        for number, (phase, life, sign) in enumerate(self._changes):
+            if number == start:
+                yield Moment(phase, dict(held))
+            held[life.kind] += sign * life.size
+            if number >= start:
+                yield Moment(phase, dict(held))
+
+    @property
+    def changes(self) -> int:
+        """The number of allocations and releases so far."""
+        return len(self._changes)
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self._now:
+            weakref.finalize(storage, self._change, storage._cdata, None).atexit = False
+            self._change(storage._cdata, _Life(storage.nbytes(), self.phase))
+
+    def _change(self, address: int, life: _Life | None) -> None:
+        if (before := self._now.pop(address, None)) is not None:
+            self._changes.append((self.phase, before, -1))
+        if life is not None:
+            self._now[address] = life
+            self._changes.append((self.phase, life, 1))
+
+    def _note_collective(self, name: str, leaves: Iterable[Any]) -> None:
+        tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]
+        if tensors:
+            self.sent[name.partition(".")[0]] += max(tensor.nbytes for tensor in tensors)
+            self.label(tensors, Kind.COMMUNICATION)
+
+
+def _flops(operator: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Operations of one call; 0 for operators that compute an element at a time."""
+    if operator is _CPU_ATTENTION:  # torch's counter has the kernels of GPUs only
+        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
+    if operator is _CPU_ATTENTION_BACKWARD:
+        return int(sdpa_backward_flop_count(*(tensor.shape for tensor in args[:4])))
+    count = flop_registry.get(operator)
+    return 0 if count is None else int(count(*args, **kwargs, out_val=result))

@@ -1,0 +1,75 @@
+"""What a plan traces: the task of a run with its data, and its largest micro-batch of a few."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from launcher.config.custom_task import task_class
+from launcher.config.provenance import Resolved
+from launcher.plan.step_trace import Subject
+from models.base import Context, DataError
+from training.data.order import DataOrder
+from training.data.samples import MicroBatch, Samples
+from training.train_plan import TrainPlan, solve
+
+_TRIED, _TRIED_S = 8, 1.0
+"""Micro-batches of which the largest is traced, and the time for them."""
+
+
+@contextmanager
+def read_subject(resolved: Resolved) -> Iterator[Subject]:
+    """The task of `resolved` with its data; its files go into a temporary folder.
+
+    Reads the data. Raises SettingsError and DataError.
+    """
+    settings = resolved.settings
+    with TemporaryDirectory(prefix="gearshift-plan-") as folder:
+        context = Context(
+            seed=settings.train.seed,
+            eval_share=settings.eval.share,
+            folder=Path(folder),
+            device=torch.device("cpu"),
+            attention="auto",
+        )
+        task = task_class(settings.model.family)(settings.model, settings.data, context)
+        task.setup()
+        samples = Samples(task, task.data("train"), settings.train.seed)
+        numbers = resolved.batching
+        order = DataOrder(len(samples), numbers.global_batch, settings.train.seed)
+        plan = solve(
+            settings,
+            samples=order.length,
+            global_batch=numbers.global_batch,
+            micro_batch=numbers.micro_batch,
+            world_size=numbers.world_size,
+            units=task.units,
+        )
+        yield Subject(task, settings, plan, _largest(samples, order, plan))
+
+
+def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
+    """The largest of a few micro-batches in bytes: padding differs."""
+    found: list[MicroBatch] = []
+    end = time.monotonic() + _TRIED_S
+    for step in range(order.steps_per_epoch):
+        epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)
+        for share in shares:
+            given = samples[epoch, share]
+            if isinstance(given, DataError):
+                raise given
+            found.append(given)
+            if len(found) == _TRIED or time.monotonic() > end:
+                return max(found, key=_bytes)
+    return max(found, key=_bytes)
+
+
+def _bytes(given: MicroBatch) -> int:
+    return sum(leaf.nbytes for leaf in tree_leaves(given.batch) if isinstance(leaf, Tensor))

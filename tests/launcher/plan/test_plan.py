@@ -1,0 +1,141 @@
+"""Plans of runs: against real steps, over engines and ranks, and what fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from engines.environment import RankInfo
+from engines.local import local
+from engines.world import ProcessWorld
+from launcher.base.diagnostics import SettingsError
+from launcher.config.engine_options import engine_options
+from launcher.plan import advice
+from launcher.plan.plan import MARGIN, plan_run
+from launcher.plan.step_trace import trace_step
+from launcher.plan.storages import Kind
+from launcher.plan.subject import read_subject
+from launcher.plan.target import Described
+from models.catalog import FAMILIES
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
+
+ENGINES = ["ddp", "oss", "fsdp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"]
+
+
+def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):
+    run = resolved(*sets, world_size=world_size, machine=machine, **choice)
+    return plan_run(run, Described(machine, device_bytes=device_bytes))
+
+
+@pytest.mark.parametrize(
+    ("family", "sets"),
+    [
+        ("language", ()),
+        ("language", ("memory.activation_checkpointing=full", "train.ema=0.9")),
+        ("language", ("precision=bf16", "optim.name=adafactor")),
+        ("event_seg", ()),
+        *(
+            pytest.param(family, (), marks=pytest.mark.slow)
+            for family in FAMILIES
+            if family not in ("language", "event_seg")
+        ),
+    ],
+)
+def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
+    run = resolved(*sets, model=f"{family}:tiny")
+    options = engine_options(run.settings, run, channels_last=False)
+    peaks = []
+    with read_subject(run) as subject:
+        for is_fake in (True, False):
+            engine = local(ProcessWorld(RankInfo(), torch.device("cpu"), 0.0), options)
+            peaks.append(trace_step(replace(subject, is_fake=is_fake), engine).peak)
+    assert peaks[0].total == pytest.approx(peaks[1].total, rel=0.005)
+    assert peaks[0].phase == peaks[1].phase
+
+
+def test_weights_gradients_and_optimizer_of_adamw():
+    found = plan("train.micro_batch=1", "train.global_batch=8")
+    weights = 4 * found.parameters
+    assert found.device[Kind.WEIGHTS] == pytest.approx(weights, rel=0.01)  # and tables
+    assert found.device[Kind.OPTIMIZER] == 2 * weights
+    assert found.checkpoint_bytes == 4 * weights  # the best one has the weights twice
+    assert found.flops > 6 * found.parameters * 8 * 128
+
+
+def test_smaller_micro_batches_and_recomputation_need_less():
+    sizes = [plan("train.global_batch=8", f"train.micro_batch={n}").device_bytes for n in (8, 4, 1)]
+    assert sizes == sorted(sizes, reverse=True)
+    full = plan("memory.activation_checkpointing=full").device[Kind.ACTIVATIONS]
+    assert full < 0.7 * plan().device[Kind.ACTIVATIONS]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_on_many_ranks(engine):
+    few, many = (
+        plan("train.micro_batch=1", f"train.global_batch={n}", engine=engine, world_size=n)
+        for n in (2, 64)
+    )
+    assert not dist.is_initialized()
+    kept = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
+    whole, part = (sum(each.device[kind] for kind in kept) for each in (few, many))
+    if engine == "ddp" or "zero2-offload" in engine:
+        assert part == whole
+    else:
+        assert part < whole - few.parameters  # of at least a quarter of one fp32 copy
+    assert many.sent_bytes > few.sent_bytes > 0
+
+
+def test_offload_moves_the_optimizer_to_the_host():
+    sets, choice = ("train.global_batch=64",), {"world_size": 4, "machine": SERVER}
+    device = plan(*sets, engine="fsdp", **choice)
+    offloaded = plan(*sets, engine="fsdp-offload", **choice)
+    assert offloaded.device[Kind.OPTIMIZER] == 0 < device.device[Kind.OPTIMIZER]
+    assert offloaded.device_bytes < device.device_bytes
+
+
+def test_hybrid_sharding_shards_within_a_node():
+    sets = ("train.global_batch=64", "precision=bf16")
+    machine = replace(SERVER, gpus=4)
+    described = Described(machine, nodes=2)
+    sizes = []
+    for extra in ((), ("engine.hybrid_shard=true",)):
+        run = resolved(*sets, *extra, engine="fsdp", machine=machine, world_size=8)
+        sizes.append(plan_run(run, described).device[Kind.OPTIMIZER])
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.05)
+
+
+def test_a_run_fits_or_not():
+    needs = plan().host_bytes
+    for ram, fits in ((2 * needs, True), (needs // 2, False)):
+        assert plan(machine=replace(LAPTOP, ram_bytes=ram)).fits is fits
+    assert plan(machine=replace(LAPTOP, ram_bytes=None)).fits is None
+    gpu = {"machine": replace(SERVER, gpus=1), "engine": "local"}
+    assert plan(**gpu).fits is None
+    assert plan(**gpu, device_bytes=2**20).fits is False
+    assert plan(**gpu, device_bytes=2**34).fits is True
+
+
+def test_advice_is_the_least_change_that_fits():
+    choice = {"machine": ONE_GPU, "engine": "local"}
+    run = resolved("train.global_batch=8", **choice)
+    whole = plan("train.global_batch=8", **choice)
+    limit = round(0.8 * whole.device_bytes / (1 - MARGIN))
+
+    def plan_with(sets):
+        return plan("train.global_batch=8", *sets, **choice, device_bytes=limit)
+
+    first, *more = advice.advise(run, plan_with)
+    assert first.sets == ["train.micro_batch=4", "train.global_batch=8"]
+    assert first.plan.fits and first.plan.global_batch == whole.global_batch
+    assert all("memory.activation_checkpointing=full" in each.sets for each in more)
+
+
+def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
+    with pytest.raises(SettingsError, match=r"exceeds the \d+ training samples"):
+        plan("train.global_batch=100000")
+    (tmp_path / "a.txt").write_bytes(b"")
+    with pytest.raises(SettingsError):
+        plan(f"data.path={tmp_path}")

@@ -1,0 +1,101 @@
+"""Lives of storages: counted once, freed, labelled, resized; moments; operations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from launcher.plan.storages import Kind, Phase, Storages
+
+
+def held(storages):
+    """What is held after the last change, without what is 0."""
+    last = list(storages.moments())[-1].held
+    return {kind: n for kind, n in last.items() if n}
+
+
+@pytest.mark.parametrize("is_fake", [False, True])
+def test_storages_count_until_they_are_freed_and_views_do_not(is_fake):
+    mode, storages = FakeTensorMode(), Storages()
+    if is_fake:
+        mode.__enter__()
+    with storages:
+        first = torch.zeros(100)
+        view = first[10:].view(9, 10)
+        assert held(storages) == {Kind.TEMPORARIES: 400}
+        second = first + 1
+        assert held(storages) == {Kind.TEMPORARIES: 800}
+        del first
+        assert held(storages) == {Kind.TEMPORARIES: 800}
+        del view, second
+        assert held(storages) == {}
+    if is_fake:
+        mode.__exit__(None, None, None)
+
+
+def test_a_label_changes_the_kind_from_then_on():
+    storages = Storages()
+    with storages:
+        weight = torch.zeros(10)
+    storages.label([weight], Kind.WEIGHTS)
+    storages.label([weight], Kind.WEIGHTS)
+    totals = [moment.total for moment in storages.moments()]
+    assert held(storages) == {Kind.WEIGHTS: 40}
+    assert max(totals) == 40
+
+
+def test_what_outlives_a_phase_was_of_a_kind_from_the_start():
+    storages = Storages()
+    with storages, storages.during(Phase.FORWARD):
+        kept = torch.zeros(10)
+        torch.zeros(20)
+    storages.keep(Phase.FORWARD, Kind.ACTIVATIONS)
+    moments = list(storages.moments())
+    assert [m.phase for m in moments[1:]] == [Phase.FORWARD] * 3
+    assert moments[2].held[Kind.ACTIVATIONS] == 40
+    assert moments[2].held[Kind.TEMPORARIES] == 80
+    assert held(storages) == {Kind.ACTIVATIONS: 40}
+    assert kept.numel() == 10
+
+
+def test_resized_storages_count_with_their_new_size():
+    storages = Storages()
+    with storages, storages.resizes():
+        gathered = torch.zeros(10)
+        gathered.untyped_storage().resize_(0)
+        assert held(storages) == {}
+        gathered.untyped_storage().resize_(80)
+        assert held(storages) == {Kind.COMMUNICATION: 80}
+    assert torch.UntypedStorage.resize_.__name__ == "resize_"
+
+
+def test_moments_begin_at_a_change():
+    storages = Storages()
+    with storages:
+        first = torch.zeros(10)
+        start = storages.changes
+        second = torch.zeros(10)
+    assert [moment.total for moment in storages.moments(start)] == [40, 80]
+    assert first.shape == second.shape
+
+
+def test_numbers_read_from_fake_tensors_are_one():
+    with FakeTensorMode(), Storages():
+        assert torch.zeros(3).sum().item() == 1.0
+        assert torch.zeros(3, dtype=torch.int64).sum().item() == 1
+
+
+def test_operations_of_products_and_attention_with_their_backward_pass():
+    storages = Storages()
+    layer, x = nn.Linear(8, 16), torch.zeros(4, 8, requires_grad=True)
+    with storages:
+        layer(x).sum().backward()
+    assert storages.flops == 3 * 2 * 4 * 8 * 16
+    q = torch.zeros(2, 4, 32, 8, requires_grad=True)
+    storages = Storages()
+    with storages:
+        nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+    product = 2 * 2 * 4 * 32 * 32 * 8
+    assert storages.flops == 2 * product + 5 * product  # the backward pass computes QK' again

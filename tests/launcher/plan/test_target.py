@@ -1,0 +1,61 @@
+"""Machines described by options, and the errors of those options."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.base.diagnostics import Diagnostic
+from launcher.plan.target import describe
+from tests.launcher.given import LAPTOP, SERVER, resolved
+
+
+def described(here=LAPTOP, **values):
+    diagnostics: list[Diagnostic] = []
+    flags = {f"--{name.replace('_', '-')}": text for name, text in values.items()}
+    return describe(flags, here, diagnostics), diagnostics
+
+
+def test_without_options_it_is_this_machine():
+    found, diagnostics = described()
+    assert (found.machine, found.world_size, found.device_bytes) == (LAPTOP, None, None)
+    assert not diagnostics
+    target = found.target(resolved())
+    assert (target.ranks, target.device, target.ram_bytes) == (1, "cpu", LAPTOP.ram_bytes)
+
+
+def test_gpus_memory_and_nodes():
+    found, _ = described(gpus="4", gpu_memory="24GiB", ram="1TB", nodes="2")
+    assert (found.machine.gpus, found.machine.device) == (4, "cuda")
+    assert (found.machine.ram_bytes, found.device_bytes) == (10**12, 24 * 2**30)
+    run = resolved(machine=found.machine, world_size=found.world_size, engine="fsdp")
+    target = found.target(run)
+    assert (target.nodes, target.ranks_per_node, target.ranks) == (2, 4, 8)
+    assert (target.device, target.device_bytes) == ("cuda", 24 * 2**30)
+
+
+def test_memory_of_a_gpu_alone_means_one_gpu():
+    assert described(gpu_memory="12GiB")[0].machine.gpus == 1
+    assert described(SERVER, gpu_memory="12GiB")[0].machine.gpus == SERVER.gpus
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("24GiB", 24 * 2**30), ("24gb", 24e9), ("1.5 TiB", 1.5 * 2**40), ("8g", 2**33)],
+)
+def test_sizes(text, size):
+    assert described(ram=text)[0].machine.ram_bytes == size
+
+
+@pytest.mark.parametrize("text", ["24", "24 apples", "GiB", "-3GiB", "0GiB"])
+def test_a_size_without_unit_or_number_is_an_error(text):
+    _, (error,) = described(gpu_memory=text)
+    assert error.where == f"--gpu-memory {text}"
+    assert "GiB" in (error.allowed or "")
+    assert error.fix == ("--gpu-memory 24GiB" if text == "24" else None)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_a_count_is_a_whole_number(text):
+    for name in ("gpus", "nodes"):
+        _, (error,) = described(**{name: text})
+        assert error.message == f"--{name} {text} is not a count"
