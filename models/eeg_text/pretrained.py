@@ -242,7 +242,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
             where=str(path.absolute()),
             allowed=ALLOWED,
         )
-    values["is_encoder_decoder"] = True  # not so in a folder of BartForCausalLM
     return dict(values) | _generation(folder, [n for n in _GENERATED if values.get(n) is None])
 
 

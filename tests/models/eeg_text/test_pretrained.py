@@ -182,6 +182,12 @@ def test_generated_sentences_are_those_of_transformers(saved):
 def test_a_folder_of_another_class_of_bart_has_the_same_decoder(tmp_path, kind):
     theirs = save_bart(tmp_path, kind).get_decoder()
     decoder, summary, _ = loaded(tmp_path)
+    memory, valid, ids = inputs()
+    with torch.no_grad():
+        states = {"encoder_hidden_states": decoder.bridge(memory), "use_cache": False}
+        found = theirs(input_ids=ids, encoder_attention_mask=valid.long(), **states)
+        expected = found.last_hidden_state @ theirs.embed_tokens.weight.T
+        torch.testing.assert_close(decoder(memory, valid, ids), expected)
     own = decoder.text.get_decoder().state_dict()
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(own[name], tensor), name
@@ -286,7 +292,9 @@ def test_tensors_of_encoder_and_other_heads_are_not_needed(tmp_path):
     assert "57/57" in loaded(tmp_path)[1]
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bert", "whisper", "vision-encoder-decoder"])
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "bert", "whisper", "vision-encoder-decoder", "qwen2_audio"]
+)
 def test_a_folder_without_a_text_to_text_decoder_is_refused(tmp_path, kind):
     from transformers import CONFIG_MAPPING, BertConfig, VisionEncoderDecoderConfig, ViTConfig
 
