@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.common.attention_kernels import attention_kernel
+from models.common.attention_kernels import restrict_blocks
 from models.eeg_text.config import Size
 
 SHARPNESS, GAIN = 3.0, 2.0
@@ -55,9 +55,9 @@ class TextDecoder(nn.Module):
 
     def __init__(self, size: Size, pad: int, dropout: float, kernel: str = "auto") -> None:
         super().__init__()
-        self.kernel = kernel
         self.bridge = nn.Linear(size.width, size.text_width)
         text = bart(size, pad, dropout)
+        restrict_blocks(text.layers, kernel)
         self.text = text
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = text.embed_tokens.weight
@@ -73,12 +73,11 @@ class TextDecoder(nn.Module):
         Attends to `memory` [batch, token, width] where `valid` [batch, token], bool, is True;
         `ids` [batch, text]. Attention is causal, so padding at the end of `ids` has no effect.
         """
-        with attention_kernel(self.kernel):
-            found = self.text(
-                input_ids=ids,
-                encoder_hidden_states=self.bridge(memory),
-                encoder_attention_mask=valid,
-                use_cache=False,
-            )
+        found = self.text(
+            input_ids=ids,
+            encoder_hidden_states=self.bridge(memory),
+            encoder_attention_mask=valid,
+            use_cache=False,
+        )
         logits: Tensor = self.output(found.last_hidden_state)
         return logits

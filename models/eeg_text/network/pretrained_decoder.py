@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.common.attention_kernels import attention_kernel
+from models.common.attention_kernels import restrict_blocks
 from models.common.pretrained_weights import without_values
 
 _DROPOUT = ("dropout", "dropout_rate", "hidden_dropout_prob", "resid_pdrop", "embd_pdrop")
@@ -116,11 +116,11 @@ class PretrainedTextDecoder(nn.Module):
     def __init__(self, width: int, model: TextModel, dropout: float, kernel: str = "auto") -> None:
         """`width`: that of the hidden states. The values of the text decoder are undefined."""
         super().__init__()
-        self.kernel = kernel
         text = without_encoder(model.whole(dropout))
         encoder: NoEncoder = text.get_encoder()
         self.bridge = nn.Linear(width, encoder.config.get_text_config().hidden_size)
         self.text = text
+        restrict_blocks(self.layers, kernel)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -132,13 +132,12 @@ class PretrainedTextDecoder(nn.Module):
         """As TextDecoder.forward."""
         from transformers.modeling_outputs import MoEModelOutput
 
-        with attention_kernel(self.kernel):
-            found = self.text(
-                # The type with most fields: some models look up those of a mixture of experts.
-                encoder_outputs=MoEModelOutput(last_hidden_state=self.bridge(memory)),
-                attention_mask=valid.long(),
-                decoder_input_ids=ids,
-                use_cache=False,
-            )
+        found = self.text(
+            # The type with most fields: some models look up more than the states.
+            encoder_outputs=MoEModelOutput(last_hidden_state=self.bridge(memory)),
+            attention_mask=valid.long(),
+            decoder_input_ids=ids,
+            use_cache=False,
+        )
         logits: Tensor = found.logits
         return logits

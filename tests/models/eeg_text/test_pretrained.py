@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines import deferred_init
+from engines.preparation import checkpoint_blocks
 from models.base import DataError
 from models.eeg_text.metric import generate
 from models.eeg_text.network.model import EegText, flops_per_sample
@@ -17,6 +18,7 @@ from models.eeg_text.pretrained import PretrainedDecoder
 from tests.engines.test_deferred_init import Rank
 from tests.models.eeg_text.pretrained_folders import (
     KINDS,
+    VOCABULARY,
     save_bart,
     save_model,
     untied_output,
@@ -343,8 +345,25 @@ def test_another_kernel_needs_a_decoder_that_has_one(saved):
         "  allowed       auto",
         "  fix           --set memory.attention=auto",
     ]
-    decoder = PretrainedTextDecoder(WIDTH, PretrainedDecoder(saved("bart")[0], "math").model, 0.0)
-    assert decoder.kernel == "auto"
+    assert PretrainedDecoder(saved("bart")[0], "math").tokenizer.size <= VOCABULARY
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_a_recomputed_layer_uses_the_same_kernel(saved, name):
+    found = PretrainedDecoder(saved(name)[0], "math")
+    gradients = []
+    for every in (0, 1):
+        torch.manual_seed(1)
+        decoder = PretrainedTextDecoder(WIDTH, found.model, 0.0, "math")
+        found.load(decoder)
+        checkpoint_blocks(decoder.layers, every)
+        decoder(*inputs()).logsumexp(-1).sum().backward()
+        gradients.append(decoder.layers[0])
+    plain, recomputed = gradients
+    for (name, first), second in zip(
+        plain.named_parameters(), recomputed.parameters(), strict=True
+    ):
+        torch.testing.assert_close(first.grad, second.grad, msg=name)
 
 
 def test_incomplete_folders_are_errors(tmp_path):
