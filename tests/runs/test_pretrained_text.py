@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.engines.test_parity import missing_backend
 from tests.models.eeg_text.pretrained_folders import save_bart, save_model, untied_output
+from tests.models.eeg_text.readers.writers import write_matlab5
 from tests.runs.conftest import Program
 
 pytestmark = pytest.mark.slow
@@ -91,9 +93,19 @@ def check_engine(home, engine, model):
     assert losses(home / out) == pytest.approx(losses(home / f"{model}-local"), rel=1e-4)
 
 
-def test_an_export_has_the_tokenizer(staged_run):
+def test_predictions_need_no_pretrained_folder(staged_run):
     program, text = Program(staged_run), staged_run / "x/2-text"
     done = program("export", str(text), "--format", "safetensors", "--out", "export", timeout=300)
     assert done.returncode == 0, done.stderr
     names = {file.name for file in (staged_run / "export/tokenizer").iterdir()}
     assert names == {file.name for file in (text / "tokenizer").iterdir()} != set()
+    write_matlab5(staged_run / "results.mat")
+    (staged_run / "bart").rename(staged_run / "moved")
+    try:
+        for saved in ("export", str(text)):
+            out = f"found-{Path(saved).name}"
+            done = program("predict", saved, "--input", "results.mat", "--out", out, timeout=300)
+            assert done.returncode == 0, done.stderr
+            assert json.loads((staged_run / out / "results.json").read_text())["segments"]
+    finally:
+        (staged_run / "moved").rename(staged_run / "bart")
