@@ -101,7 +101,8 @@ def plain(source: Source, folder: Path) -> None:
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
         for file in _saved_files(settings, source.run.folder):
-            shutil.copyfile(file, folder / file.name)
+            copy = shutil.copytree if file.is_dir() else shutil.copyfile
+            copy(file, folder / file.name)
 
 
 def hugging_face(source: Source, folder: Path) -> None:
@@ -144,14 +145,14 @@ FORMATS: dict[str, Callable[[Source, Path], None]] = {
 
 
 def _saved_files(settings: Mapping[str, Any] | None, run: Path | None) -> list[Path]:
-    """The files of the run that its task needs to be built without its data. Reads the disk."""
+    """The files and folders of the run that its task needs to be built without its data."""
     names: Sequence[str] = ()
     if settings is not None and run is not None:
         with suppress(
             SettingsError
         ):  # without the class of a custom task, its weights are exported
             names = getattr(saved_model.task_class_of(settings), "saved_files", ())
-    return [file for name in names if run and (file := run / name).is_file()]
+    return [file for name in names if run and (file := run / name).exists()]
 
 
 def _task(source: Source, format_name: str = "hf") -> HasHuggingFaceFormat:

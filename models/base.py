@@ -332,7 +332,8 @@ class WorksWithoutData(Protocol):
     """A task whose trained model can be built from a run folder or an export, without its data."""
 
     saved_files: Sequence[str]
-    """Names of the files in the run folder that `setup_without_data` reads; some may be missing."""
+    """Names of the files and folders in the run folder that `setup_without_data` reads; some may be
+    missing."""
 
     def setup_without_data(self) -> None:
         """Instead of `setup`: read what it saved in `Context.folder`, such as a tokenizer.

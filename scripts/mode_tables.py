@@ -199,6 +199,25 @@ def measured_kept() -> list[str]:
     return [f"`{command}`, on: {listed(where)}."]
 
 
+def staged(family: str) -> list[str]:
+    """A row for each measured promise of a family's stages."""
+    return measured.table(_staged(family)).splitlines()
+
+
+def measured_staged(family: str) -> list[str]:
+    """The commands that measured them, and their machine."""
+    lines = dict.fromkeys(f"`{row.command}`" for row in _staged(family))
+    return [f"{', '.join(lines)}, on: {listed(_rows()[1])}."]
+
+
+def _staged(family: str) -> list[measured.Row]:
+    return [
+        row
+        for row in _rows()[2]
+        if row.model.partition(":")[0] == family and row.mode.partition(" · ")[0] == "staged"
+    ]
+
+
 def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
     return load_rows(RESULTS, measured.Row)
 
@@ -211,5 +230,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured promises": measured_kept,
     "general": general,
     **{f"promised {family}": partial(promised, family) for family in HOME},
+    **{f"staged {family}": partial(staged, family) for family in HOME},
+    **{f"measured staged {family}": partial(measured_staged, family) for family in HOME},
 }
 """By the name in the page."""

@@ -78,7 +78,11 @@ def _export(
         "step": source.checkpoint.manifest.step,
         "weights": source.kind,
         "metrics": metrics,
-        "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+        "files": {
+            str(file.relative_to(folder)): file.stat().st_size
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        },
     }
 
 

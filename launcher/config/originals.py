@@ -293,11 +293,12 @@ ORIGINALS: Mapping[str, Sequence[Original]] = {
         Original(
             (
                 *("HIDDEN_DIM", "NUM_TRANSFORMER_LAYERS", "NUM_ATTENTION_HEADS"),
-                *("FEEDFORWARD_DIM", "BART_MODEL", "USE_SMALL_BART"),
+                *("FEEDFORWARD_DIM", "USE_SMALL_BART"),
             ),
             None,
             _NETWORK,
         ),
+        Original(("BART_MODEL",), None, "`model.pretrained` takes a local folder"),
         Original(
             ("USE_LORA", "LORA_R", "LORA_ALPHA", "LORA_DROPOUT", "LORA_TARGET_MODULES"),
             None,

@@ -121,14 +121,16 @@ def of_checkpoint(run: SavedRun, path: Path) -> SavedModel:
     from training.checkpoint.reader import open_checkpoint
 
     found = open_checkpoint(path)
-    run.check_pretrained(found)
+    base = found.facts.get(base_weights.FACT)
+    if base is not None or run.pretrained is not None:  # other tasks do not read it again
+        run.check_pretrained(found)
     return SavedModel(
         path=path,
         folder=run.folder,
         settings=run.settings(found),
         step=found.manifest.step,
         kind=kind_of(found),
-        base=found.facts.get(base_weights.FACT),
+        base=base,
     )
 
 

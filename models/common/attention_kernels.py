@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from inspect import signature
+from typing import Any
 
 import torch
+from torch.nn import Module
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.base import DataError
@@ -27,6 +30,22 @@ def attention_kernel(name: str) -> AbstractContextManager[None]:
     if name == "auto":
         return nullcontext()
     return sdpa_kernel(KERNELS[name], set_priority=name == "cudnn")  # which torch tries last
+
+
+def restrict_blocks(blocks: Iterable[Module], name: str) -> None:
+    """Restrict attention in `blocks` to the kernel `name`, also where one is recomputed.
+
+    A context around the model would have ended before the backward pass. Only the instances'
+    `forward` is replaced: no module is added, no name changes.
+    """
+    if name != "auto":
+        for block in blocks:
+            block.forward = partial(_restricted, name, block.forward)
+
+
+def _restricted(name: str, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with attention_kernel(name):
+        return forward(*args, **kwargs)
 
 
 def check_kernel(name: str, device: torch.device) -> None:

@@ -40,12 +40,6 @@ class Size:
     vocabulary: int
     text_positions: int
     """Rows of the position table, of which BART does not use the first two."""
-    text_activation: str = "gelu"
-    """Its name in transformers."""
-    text_scales: bool = False
-    """Whether the embeddings of tokens are multiplied by √width."""
-    text_bias: bool = False
-    """Whether logits have a fixed bias, which is not trained."""
 
     @property
     def encoder(self) -> int:
@@ -116,8 +110,8 @@ class Model(Section):
     pretrained: Annotated[
         str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = None
-    """Local folder of a BART in the layout of transformers: its decoder, with sizes, weights and
-    tokenizer, replaces the text decoder of the size."""
+    """Local folder of an encoder-decoder model of transformers (BART, mBART, T5, Pegasus, Marian,
+    ...): its decoder, with sizes, weights and tokenizer, replaces the text decoder of the size."""
     freeze_encoder: Annotated[
         bool, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
     ] = False

@@ -20,6 +20,8 @@ from models.eeg_text import batches, formats
 from models.eeg_text.config import CHANNELS, Size
 from models.eeg_text.dataset import SampleRules, read_segment
 from models.eeg_text.montage import SLOTS
+from models.eeg_text.network.pretrained_decoder import TextModel
+from models.eeg_text.pretrained_tokenizer import FOLDER, PretrainedTokenizer
 from models.eeg_text.preview import sentences
 from models.eeg_text.readers import files
 from models.eeg_text.readers.continuous import later_parts
@@ -37,13 +39,12 @@ class TrainedOn:
     """What the model was trained on, as far as predictions depend on it."""
 
     size: Size
-    """With the dimensions of a pretrained text decoder, if there is one."""
+    pretrained: TextModel | None
+    """The structure of the pretrained text decoder."""
     steps: int
     """Tokens to generate: those of the longest training sentence."""
     is_bytes: bool
     """Whether tokens are bytes; otherwise the tokenizer is saved in the run folder."""
-    start: int
-    """First input of the text decoder."""
     channels: tuple[str, ...]
     """The channels of the montage that were recorded."""
     channel_map: Mapping[str, str] | None
@@ -55,9 +56,9 @@ class TrainedOn:
         facts = model_facts.load(folder, tuple(cls.__dataclass_fields__))
         return cls(
             Size(**facts["size"]),
+            None if facts["pretrained"] is None else TextModel(**facts["pretrained"]),
             facts["steps"],
             facts["is_bytes"],
-            facts["start"],
             tuple(facts["channels"]),
             facts["channel_map"],
         )
@@ -66,16 +67,18 @@ class TrainedOn:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
         if isinstance(tokenizer, BpeTokenizer):
             subwords.save_tokenizer(tokenizer.inner, folder)
+        elif isinstance(tokenizer, PretrainedTokenizer):
+            tokenizer.save(folder)
         model_facts.save(asdict(self), folder)
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         """The saved tokenizer. Reads the disk. Raises DataError."""
         if self.is_bytes:
             return ByteTokenizer()
+        if self.pretrained is not None:
+            return PretrainedTokenizer(folder / FOLDER, self.pretrained)
         path = folder / subwords.TOKENIZER_FILE
-        found = BpeTokenizer(subwords.load_tokenizer(path, str(path)), str(path))
-        found.start = self.start
-        return found
+        return BpeTokenizer(subwords.load_tokenizer(path, str(path)), str(path))
 
     def check(self, recorded: np.ndarray, path: Path) -> None:
         """Raise DataError unless half of the channels in training are `recorded` [105]."""

@@ -30,7 +30,7 @@ from models.common.model_facts import FACTS_FILE
 from models.common.predict_input import needs_stage
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
-from models.eeg_text import batches, prediction, preview
+from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
@@ -42,6 +42,7 @@ from models.eeg_text.metric import (
     seen_inputs,
 )
 from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
+from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
 from models.eeg_text.noise_control import retrieval_band
 from models.eeg_text.prediction import TrainedOn, recorded_channels
 from models.eeg_text.pretrained import PretrainedDecoder
@@ -59,9 +60,9 @@ class EegTextTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files: Sequence[str] = (FACTS_FILE, TOKENIZER_FILE)
-    """What setup_without_data reads in the run folder: none of them in stage encoder, and no
-    tokenizer for bytes."""
+    saved_files: Sequence[str] = (FACTS_FILE, TOKENIZER_FILE, pretrained_tokenizer.FOLDER)
+    """What setup_without_data reads in the run folder: none of them in stage encoder, else at most
+    one tokenizer: the file, or the folder of a pretrained one."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
@@ -128,7 +129,7 @@ class EegTextTask:
             splits = self.parts.groups
             train = [by_group[key] for key in splits["train"]]
             self._tokenizer = self._find_tokenizer(train)
-            longest = min(self.text_len, self.size.text_context)
+            longest = min(self.text_len, self._context() or self.text_len)
             self._texts = Texts(by_group, splits, self._tokenizer, longest, context.seed)
             self._save_facts()
 
@@ -136,9 +137,9 @@ class EegTextTask:
         path, tokenizer = self.reading.channels, self.tokenizer
         TrainedOn(
             self.size,
+            self._text_model,
             self.texts.steps,
             isinstance(tokenizer, ByteTokenizer),
-            tokenizer.start,
             recorded_channels(self.recordings),
             None if path is None else channel_map.load_channel_map(path),
         ).save(self.context.folder, tokenizer)
@@ -151,7 +152,7 @@ class EegTextTask:
         if self.writes:
             self._trained = TrainedOn.load(folder)
             assert folder is not None, "the facts were loaded from it"
-            self.size, self._tokenizer = self._trained.size, self._trained.tokenizer(folder)
+            self._tokenizer = self._trained.tokenizer(folder)
 
     def _sample_rules(self) -> SampleRules:
         """The rules with as many windows as the longest segment needs."""
@@ -162,13 +163,25 @@ class EegTextTask:
         return replace(rules, windows=rules.count(used))
 
     def _find_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
-        """That of the pretrained decoder, whose sizes replace ours; or one for `texts`."""
+        """That of the pretrained decoder, or one for `texts`."""
         if self.folder is None:
             most, folder = self.size.vocabulary, self.context.folder
             return build_tokenizer(self.tokenizer_word, texts, most, folder)
-        self._pretrained = PretrainedDecoder(self.folder)
-        self.size = self._pretrained.size(self.size)
-        return self._pretrained.tokenizer()
+        self._pretrained = PretrainedDecoder(self.folder, self.context.attention)
+        return self._pretrained.tokenizer
+
+    def _context(self) -> int | None:
+        """The number of tokens that the decoder has positions for; None: any."""
+        if self._pretrained is None:
+            return self.size.text_context
+        return self._pretrained.context
+
+    @property
+    def _text_model(self) -> TextModel | None:
+        """The structure of the pretrained decoder; None: the decoder of the size."""
+        if self._trained is not None:
+            return self._trained.pretrained
+        return self._pretrained.model if self._pretrained is not None else None
 
     @property
     def texts(self) -> Texts:
@@ -197,13 +210,15 @@ class EegTextTask:
                 masked.encoder.recompute_regions()
             self._flops = flops_per_sample(masked, tokens, 0)
             return masked
-        model = EegText(self.size, self.samples, self.tokenizer.pad, self.dropout, kernel)
+        pad, structure = self.tokenizer.pad, self._text_model
+        model = EegText(self.size, self.samples, pad, self.dropout, kernel, structure)
         if self.recomputes_regions:
             model.encoder.recompute_regions()
         if self.start is not None:
             self.loaded["start"] = initial_weights.load("model.start", model, self.start, _START)
         else:
             if self._pretrained is not None:
+                assert isinstance(model.decoder, PretrainedTextDecoder)
                 self.loaded["pretrained"] = self._pretrained.load(model.decoder)
             if self.encoder is not None:
                 self.loaded["encoder"] = initial_weights.load(

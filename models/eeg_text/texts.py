@@ -48,8 +48,9 @@ class Texts:
     def _encode(self, text: str, longest: int) -> np.ndarray:
         tokenizer = self.tokenizer
         tokens = tokenizer.encode(text)
-        self.cut += len(tokens) > longest - 1
-        kept = [tokenizer.start, *tokens[: longest - 1], tokenizer.end]
+        most = longest - len(tokenizer.suffix)
+        self.cut += len(tokens) > most
+        kept = [tokenizer.start, *tokens[:most], *tokenizer.suffix]
         return np.array(kept, dtype=np.int64)
 
     def _compare(self, keys: list[str], width: int, seed: int) -> None:
@@ -73,7 +74,7 @@ class Texts:
         return self._texts[key]
 
     def tokens(self, key: str) -> np.ndarray:
-        """Start token, tokens, end token."""
+        """Start token, tokens, end token; in mBART then the language."""
         return self._tokens[key]
 
     def is_evaluated(self, key: str) -> bool:

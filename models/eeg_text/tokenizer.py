@@ -21,11 +21,13 @@ class Tokenizer(Protocol):
     pad: int
     start: int
     end: int
+    suffix: tuple[int, ...]
+    """What follows a sentence: the end token, and in mBART the language."""
     hidden: int
     """Replaces inputs that are hidden from the decoder."""
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`, without start and end token."""
+        """The tokens of `text`, without start and suffix."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens` up to the first end token."""
@@ -36,6 +38,7 @@ class ByteTokenizer:
 
     name = "bytes"
     pad, start, end, hidden = 256, 257, 258, 259
+    suffix: tuple[int, ...] = (end,)
     size = 272
 
     def encode(self, text: str) -> list[int]:
@@ -55,6 +58,7 @@ class BpeTokenizer:
         self.inner, self.name = inner, name
         self.size = max(inner.get_vocab().values()) + 1
         self.pad, self.start, self.end, self.hidden = map(self._find, (PAD, START, END, HIDDEN))
+        self.suffix: tuple[int, ...] = (self.end,)
         self._specials = {self.pad, self.start, self.end, self.hidden}
 
     def _find(self, token: str) -> int:

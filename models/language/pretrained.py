@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from models.base import DataError
 from models.common import attention_kernels
 from models.common.frozen import HasFrozenParts
+from models.common.pretrained_weights import Coverage, quiet, without_values
 from models.common.stored_tensors import stored_tensors
 from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
@@ -30,7 +28,6 @@ _VIEWS = (
     *(_aten.t.default, _aten.view.default, _aten._unsafe_view.default),
     *(_aten.slice.Tensor, _aten.alias.default, _aten.detach.default),
 )
-_NAMED = 3
 ALLOWED = "a folder with config.json and *.safetensors of a causal language model"
 
 
@@ -191,36 +188,6 @@ def _is_causal(config: Any) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Which tensors of a model its files have, by name."""
-
-    missing: Sequence[str] = ()
-    wrong_shape: Sequence[str] = ()
-    """With both shapes."""
-    unexpected: Sequence[str] = ()
-    """In the files only."""
-
-    @property
-    def random(self) -> Sequence[str]:
-        """The tensors that are initialized at random."""
-        return (*self.missing, *self.wrong_shape)
-
-    def render(self) -> str:
-        """The first names of each kind, and how many more there are; empty: nothing differs."""
-        kinds = {
-            "missing": self.missing,
-            "another shape": self.wrong_shape,
-            "unexpected": self.unexpected,
-        }
-        return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds.items() if names)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage]:
     """The model of transformers in `folder`, in float32 on the CPU, and what its files have.
 
@@ -233,7 +200,7 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     try:
         found = _read_by_name(folder, config)
         if found is None:
-            with _quiet():
+            with quiet():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     str(folder),
                     local_files_only=True,
@@ -242,7 +209,7 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
                 )
-            found = loaded[0], _coverage(loaded[1])
+            found = loaded[0], Coverage.reported(loaded[1])
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
         raise _not_loadable(folder, error) from None
     inner, coverage = found
@@ -257,30 +224,6 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     return inner.float(), coverage
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the progress bar and the warnings of transformers; we report what is missing."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
-
-
-def _coverage(found: Mapping[str, Any]) -> Coverage:
-    """The coverage that from_pretrained reports."""
-    shapes = sorted(
-        f"{name} {list(stored)} instead of {list(own)}"
-        for name, stored, own in found["mismatched_keys"]
-    )
-    return Coverage(sorted(found["missing_keys"]), shapes, sorted(found["unexpected_keys"]))
-
-
 def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     """The model of `config`, each tensor read by an operator of its own, which can be deferred.
 
@@ -289,17 +232,9 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     """
     from transformers import AutoModelForCausalLM
 
-    try:
-        from transformers.initialization import no_init_weights
-    except ImportError:  # before transformers 5
-        from transformers.modeling_utils import no_init_weights  # type: ignore
     if getattr(config, "quantization_config", None):
         return None
-    config = copy.deepcopy(config)
-    setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
-    with no_init_weights():
-        inner: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    inner.tie_weights()
+    inner = without_values(AutoModelForCausalLM, copy.deepcopy(config))
     stored = inner.state_dict()
     tensors = dict(inner.named_parameters())
     tensors |= {name: buffer for name, buffer in inner.named_buffers() if name in stored}

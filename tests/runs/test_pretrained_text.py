@@ -1,20 +1,22 @@
-"""A pretrained BART as text decoder in whole command lines: stages, resuming, engines."""
+"""A pretrained BART or T5 as text decoder in whole command lines: stages, resuming, engines."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.engines.test_parity import missing_backend
-from tests.models.eeg_text.test_pretrained import save_bart
+from tests.models.eeg_text.pretrained_folders import save_bart, save_model, untied_output
+from tests.models.eeg_text.readers.writers import write_matlab5
 from tests.runs.conftest import Program
 
 pytestmark = pytest.mark.slow
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "eval.share=0.05")
 SHORT += ("--set", "train.preview=false", "--set", "log.every=1")
 STAGED = ("--model", "eeg_text:tiny", "--mode", "staged", "--set", "model.pretrained=bart")
-LAYER = "decoder.text.layers.1.fc1.weight"
+LAYER = "model.decoder.layers.1.fc1.weight"
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,8 @@ def staged_run(tmp_path_factory):
     home = tmp_path_factory.mktemp("eeg")
     (home / "bart").mkdir()
     save_bart(home / "bart")
+    (home / "t5").mkdir()
+    save_model(home / "t5", "t5", untied_output, tie_word_embeddings=False)
     done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
     assert done.returncode == 0, done.stderr
     assert "has no effect" not in done.stdout + done.stderr
@@ -42,8 +46,8 @@ def test_the_decoder_is_used_in_stage_text_only(staged_run):
     assert text["data"]["tokenizer"] == "pretrained"
     trained = load_file(staged_run / "x/2-text/best/model.safetensors")
     stored = load_file(staged_run / "bart/model.safetensors")
-    assert trained["decoder.logits_bias"].equal(stored["final_logits_bias"])
-    before, after = stored["model." + LAYER.replace("text.", "")], trained[LAYER]
+    assert trained["decoder.text.final_logits_bias"].equal(stored["final_logits_bias"])
+    before, after = stored[LAYER], trained["decoder.text." + LAYER]
     assert 0 < (after - before).abs().max() < 0.05  # four steps from these weights
 
 
@@ -66,13 +70,42 @@ def test_a_stopped_stage_resumes_bit_by_bit_and_a_later_stage_starts_from_it(sta
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", "oss", "zero2", "zero3"])
 def test_engines_train_it_equally(staged_run, engine):
+    check_engine(staged_run, engine, "bart")
+
+
+@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
+def test_sharded_engines_train_a_t5_equally(staged_run, engine):
+    """Its positions are computed in the first layer, and its output layer is not tied."""
+    check_engine(staged_run, engine, "t5")
+
+
+def check_engine(home, engine, model):
     if reason := missing_backend(engine):
         pytest.skip(reason)
-    program = Program(staged_run)
-    args = (*STAGED, "--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
-    if not (staged_run / "local").exists():
-        assert program(*args, "--out", "local", timeout=300).returncode == 0
-    more = ("--nproc", "2", "--engine", engine, "--out", engine)
-    done = program(*args, *more, timeout=300)
+    program = Program(home)
+    args = ("--model", "eeg_text:tiny", "--mode", "staged", "--set", f"model.pretrained={model}")
+    args += ("--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
+    if not (home / f"{model}-local").exists():
+        assert program(*args, "--out", f"{model}-local", timeout=300).returncode == 0
+    out = f"{model}-{engine}"
+    done = program(*args, "--nproc", "2", "--engine", engine, "--out", out, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert losses(staged_run / engine) == pytest.approx(losses(staged_run / "local"), rel=1e-4)
+    assert losses(home / out) == pytest.approx(losses(home / f"{model}-local"), rel=1e-4)
+
+
+def test_predictions_need_no_pretrained_folder(staged_run):
+    program, text = Program(staged_run), staged_run / "x/2-text"
+    done = program("export", str(text), "--format", "safetensors", "--out", "export", timeout=300)
+    assert done.returncode == 0, done.stderr
+    names = {file.name for file in (staged_run / "export/tokenizer").iterdir()}
+    assert names == {file.name for file in (text / "tokenizer").iterdir()} != set()
+    write_matlab5(staged_run / "results.mat")
+    (staged_run / "bart").rename(staged_run / "moved")
+    try:
+        for saved in ("export", str(text)):
+            out = f"found-{Path(saved).name}"
+            done = program("predict", saved, "--input", "results.mat", "--out", out, timeout=300)
+            assert done.returncode == 0, done.stderr
+            assert json.loads((staged_run / out / "results.json").read_text())["segments"]
+    finally:
+        (staged_run / "moved").rename(staged_run / "bart")

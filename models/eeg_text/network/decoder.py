@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from models.common.attention_kernels import attention_kernel
+from models.common.attention_kernels import restrict_blocks
 from models.eeg_text.config import Size
 
 SHARPNESS, GAIN = 3.0, 2.0
@@ -35,8 +34,6 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
         dropout=dropout,
         attention_dropout=0.0,
         pad_token_id=pad,
-        activation_function=size.text_activation,
-        scale_embedding=size.text_scales,
         init_std=math.sqrt(2 / (5 * size.text_width)),
         use_cache=False,
     )
@@ -56,18 +53,19 @@ def bart(size: Size, pad: int, dropout: float) -> Any:
 class TextDecoder(nn.Module):
     """Logits of the next token from hidden states of EEG and the previous tokens."""
 
-    logits_bias: Tensor | None
-
     def __init__(self, size: Size, pad: int, dropout: float, kernel: str = "auto") -> None:
         super().__init__()
-        self.kernel = kernel
         self.bridge = nn.Linear(size.width, size.text_width)
         text = bart(size, pad, dropout)
+        restrict_blocks(text.layers, kernel)
         self.text = text
         self.output = nn.Linear(size.text_width, size.vocabulary, bias=False)
         self.output.weight = text.embed_tokens.weight
-        bias = torch.zeros(1, size.vocabulary) if size.text_bias else None
-        self.register_buffer("logits_bias", bias)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers of the text decoder in order."""
+        return list(self.text.layers)
 
     def forward(self, memory: Tensor, valid: Tensor, ids: Tensor) -> Tensor:
         """Logits [batch, text, vocabulary].
@@ -75,12 +73,11 @@ class TextDecoder(nn.Module):
         Attends to `memory` [batch, token, width] where `valid` [batch, token], bool, is True;
         `ids` [batch, text]. Attention is causal, so padding at the end of `ids` has no effect.
         """
-        with attention_kernel(self.kernel):
-            found = self.text(
-                input_ids=ids,
-                encoder_hidden_states=self.bridge(memory),
-                encoder_attention_mask=valid,
-                use_cache=False,
-            )
-        logits = self.output(found.last_hidden_state)
-        return logits if self.logits_bias is None else logits + self.logits_bias
+        found = self.text(
+            input_ids=ids,
+            encoder_hidden_states=self.bridge(memory),
+            encoder_attention_mask=valid,
+            use_cache=False,
+        )
+        logits: Tensor = self.output(found.last_hidden_state)
+        return logits

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,19 +13,38 @@ from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from models.eeg_text.network.attention import SelfAttention
 from models.eeg_text.network.encoder import Encoder
 
+if TYPE_CHECKING:
+    from models.eeg_text.network.decoder import TextDecoder
+    from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
+
 
 class EegText(HasFrozenParts):
     """Encoder and text decoder."""
 
     def __init__(
-        self, size: Size, samples: int, pad: int, dropout: float, kernel: str = "auto"
+        self,
+        size: Size,
+        samples: int,
+        pad: int,
+        dropout: float,
+        kernel: str = "auto",
+        pretrained: TextModel | None = None,
     ) -> None:
-        """`samples`: the most EEG samples; `pad`: the padding token."""
-        from models.eeg_text.network.decoder import TextDecoder  # not imported in stage encoder
+        """`samples`: the most EEG samples; `pad`: the padding token.
+
+        The decoder is that of `pretrained`, its values undefined; None: that of `size`.
+        """
+        # Not imported in stage encoder.
+        from models.eeg_text.network.decoder import TextDecoder
+        from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder
 
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
-        self.decoder = TextDecoder(size, pad, dropout, kernel)
+        self.decoder: TextDecoder | PretrainedTextDecoder
+        if pretrained is None:
+            self.decoder = TextDecoder(size, pad, dropout, kernel)
+        else:
+            self.decoder = PretrainedTextDecoder(size.width, pretrained, dropout, kernel)
 
     def freeze_encoder(self, trains_top: bool = False) -> None:
         """Freeze the encoder; with `trains_top`, its ten regions, not its global transformer."""
@@ -50,11 +72,12 @@ class EegText(HasFrozenParts):
                 memory, tokens = pooled(memory, pool), (pool >= 0).any(2)
         if ids is None:
             return memory
-        return self.decoder(memory, tokens, ids)
+        logits: Tensor = self.decoder(memory, tokens, ids)
+        return logits
 
     def blocks(self) -> list[nn.Module]:
         """All transformer layers, in order."""
-        return [*self.encoder.blocks(), *self.decoder.text.layers]
+        return [*self.encoder.blocks(), *self.decoder.layers]
 
 
 def pooled(states: Tensor, pool: Tensor) -> Tensor:
@@ -89,21 +112,26 @@ class MaskedEeg(nn.Module):
         return self.encoder.blocks()
 
 
-_READS_EEG = ("bridge", "encoder_attn.k_proj", "encoder_attn.v_proj")
-"""Layers of the decoder that process EEG tokens."""
+_BRIDGE = r"\.(bridge|enc_to_dec_proj)$"
+_CROSS = r"(encoder_attn|EncDecAttention|cross_?attn|cross_?attention)(\.self)?"
+_READS_EEG = re.compile(rf"{_BRIDGE}|\.{_CROSS}\.(k|v|key|value)(_proj)?$")
+"""Layers of the decoder that process EEG tokens, by their names in transformers."""
 
 
 def flops_per_sample(
     model: nn.Module, tokens: int, text: float, is_cached: bool = False, windows: float = 1
-) -> float:
+) -> float | None:
     """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
 
     The encoder processes `windows` of `tokens` each.
 
     Six per weight and token, and 12·d·T² for attention over T tokens of EEG; attention over the
     few text tokens is left out. A third of that for frozen weights; nothing for the encoder if
-    its features are cached (`is_cached`). Source: Chowdhery et al., PaLM, 2022, appendix B.
+    its features are cached (`is_cached`). None for a text decoder with other layers than linear
+    ones, or whose cross-attention is not found. Source: Chowdhery et al., PaLM, 2022, appendix B.
     """
+    if isinstance(model, EegText) and not _is_countable(model.decoder):
+        return None
     total = 0.0
     for name, module in model.named_modules():
         in_encoder = name.startswith("encoder.")
@@ -118,11 +146,23 @@ def flops_per_sample(
         positions = float(tokens)
         if name.endswith("cnn.first"):
             positions = 2.0 * tokens
-        elif name.startswith("decoder.") and not name.endswith(_READS_EEG):
+        elif name.startswith("decoder.") and not _READS_EEG.search(name):
             positions = text
         each = 6.0 if module.weight.requires_grad else 2.0
         total += times * each * module.weight.numel() * positions
     return total
+
+
+def _is_countable(decoder: nn.Module) -> bool:
+    """Whether all matrices of `decoder` are those of linear layers, cross-attention among them."""
+    linear = {name for name, part in decoder.named_modules() if isinstance(part, nn.Linear)}
+    matrices = {
+        name
+        for name, part in decoder.named_modules()
+        if not isinstance(part, nn.Embedding)
+        and any(p.dim() > 1 for p in part.parameters(recurse=False))
+    }
+    return matrices <= linear and any(re.search(rf"\.{_CROSS}\.", name) for name in linear)
 
 
 class MaskedHead(nn.Module):

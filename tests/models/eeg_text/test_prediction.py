@@ -11,6 +11,7 @@ from models.common.fixed_samples import FixedDraws
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.preview import sentences
 from models.eeg_text.recordings import RATE_HZ
+from tests.models.eeg_text.pretrained_folders import save_bart, save_model, untied_output
 from tests.models.eeg_text.readers.writers import (
     NAMES,
     waves,
@@ -18,7 +19,6 @@ from tests.models.eeg_text.readers.writers import (
     write_matlab5,
     write_matlab73,
 )
-from tests.models.eeg_text.test_pretrained import save_bart
 
 CPU = torch.device("cpu")
 READ_EEG = ("bridge", "encoder_attn.v_proj", "encoder_attn.out_proj")
@@ -182,14 +182,19 @@ def test_a_recording_in_several_files_is_read_once(without_data, tmp_path):
     assert found.name == "long_raw" and len(rows(found)) == 13
 
 
-@pytest.mark.parametrize("kind", ["bpe", "file", "pretrained"])
+@pytest.mark.parametrize("kind", ["bpe", "file", "bart", "t5"])
 def test_tokenizer_and_sizes_are_kept(make_task, zuco, tmp_path, kind):
-    run, folder = tmp_path / "run", tmp_path / "bart"
-    save_bart(folder)
+    run, folder = tmp_path / "run", tmp_path / "model"
+    if kind == "t5":
+        untied = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}
+        save_model(folder, "t5", untied_output, **untied)
+    else:
+        save_bart(folder)
     settings = {
         "bpe": {"tokenizer": "bpe"},
         "file": {"tokenizer": str(folder / "tokenizer.json"), "size": "lite"},
-        "pretrained": {"pretrained": str(folder)},
+        "bart": {"pretrained": str(folder)},
+        "t5": {"pretrained": str(folder)},
     }[kind]
     run.mkdir()
     if kind == "file":  # too large to build in a test: only what is saved counts
@@ -201,16 +206,21 @@ def test_tokenizer_and_sizes_are_kept(make_task, zuco, tmp_path, kind):
     else:
         first = make_task(run, **settings)
         first.setup()
-        weights = first.build().state_dict()
+        original = first.build().eval()
+        weights = original.state_dict()
         shutil.rmtree(folder)
         task = make_task(run, **settings)
         task.setup_without_data()
         model = task.build().eval()
         model.load_state_dict(weights)
         assert len(rows(next(task.predict(model, zuco[0])))) == 10
+        memory, valid = torch.randn(1, 8, 16), torch.ones(1, 32, dtype=torch.bool)
+        ids = torch.tensor([[task.tokenizer.start, 200]])
+        expected = original(None, valid, ids, memory=memory)
+        assert torch.equal(model(None, valid, ids, memory=memory), expected)
     assert task.size == first.size
     old, new = first.tokenizer, task.tokenizer
-    assert (new.start, new.pad, new.end) == (old.start, old.pad, old.end)
+    assert (new.start, new.pad, new.suffix) == (old.start, old.pad, old.suffix)
     tokens = old.encode("the old man finds a drum")
     assert new.decode(tokens) == old.decode(tokens) == "the old man finds a drum"
 
@@ -280,7 +290,7 @@ def test_a_stage_without_a_decoder_is_an_error(without_data, zuco):
 def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing):
     task = make_task(tmp_path, tokenizer="bpe")
     task.setup()
-    assert sorted(task.saved_files) == ["model_facts.json", "tokenizer.json"]
+    assert sorted(task.saved_files) == ["model_facts.json", "tokenizer", "tokenizer.json"]
     (tmp_path / missing).unlink()
     with pytest.raises(DataError, match=f"{missing}' (cannot be read|is not a tokenizer)"):
         make_task(tmp_path, tokenizer="bpe").setup_without_data()

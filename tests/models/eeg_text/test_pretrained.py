@@ -1,4 +1,4 @@
-"""A pretrained BART as text decoder: logits, weights, tokenizer and errors."""
+"""A pretrained encoder-decoder model as text decoder: logits, weights and errors."""
 
 from __future__ import annotations
 
@@ -9,38 +9,83 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines import deferred_init
+from engines.preparation import checkpoint_blocks
 from models.base import DataError
-from models.common.subwords import train_byte_bpe
-from models.eeg_text.tokenizer import END, HIDDEN, PAD, START
+from models.eeg_text.metric import generate
+from models.eeg_text.network.model import EegText, flops_per_sample
+from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder
+from models.eeg_text.pretrained import PretrainedDecoder
 from tests.engines.test_deferred_init import Rank
+from tests.models.eeg_text.pretrained_folders import (
+    KINDS,
+    VOCABULARY,
+    save_bart,
+    save_model,
+    untied_output,
+)
 
-TEXTS = ["the old man finds a drum", "the young child paints an island"] * 3
-SIZES = {
-    "vocab_size": 320,
-    "d_model": 48,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 40,
-    "decoder_ffn_dim": 72,
-    "max_position_embeddings": 64,
+VARIANTS = {
+    **{kind: (kind, None, {}) for kind in KINDS if kind != "switch_transformers"},
+    "bart with other settings": (
+        "bart",
+        None,
+        {"scale_embedding": True, "activation_function": "relu"},
+    ),
+    "bart without shared embeddings": ("bart", None, {"tie_word_embeddings": False}),
+    "t5 1.1": (
+        "t5",
+        untied_output,
+        {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"},
+    ),
 }
+WIDTH = 16
 
 
-def save_bart(folder, kind="BartForConditionalGeneration", **changes):
-    """A small BART with weights and a tokenizer of its own, as transformers saves it."""
-    import transformers
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a variant, and its model as transformers loads it."""
+    from transformers import AutoModelForSeq2SeqLM
 
-    torch.manual_seed(7)
-    model = getattr(transformers, kind)(transformers.BartConfig(**SIZES | changes)).eval()
-    if hasattr(model, "final_logits_bias"):
-        model.final_logits_bias.normal_()
-    model.save_pretrained(folder)
-    train_byte_bpe(TEXTS, SIZES["vocab_size"], (START, PAD, END, HIDDEN)).save(
-        str(folder / "tokenizer.json")
-    )
+    made = {}
+
+    def save(name):
+        if name not in made:
+            kind, change, settings = VARIANTS[name]
+            folder = tmp_path_factory.mktemp(kind)
+            save_model(folder, kind, change, **settings)
+            made[name] = folder, AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+        return made[name]
+
+    return save
+
+
+def loaded(folder):
+    torch.manual_seed(1)
+    found = PretrainedDecoder(folder)
+    decoder = PretrainedTextDecoder(WIDTH, found.model, 0.0).eval()
+    return decoder, found.load(decoder), found
+
+
+def model_of(decoder):
+    """The whole model, but for its encoder."""
+    model = EegText.__new__(EegText)
+    torch.nn.Module.__init__(model)
+    model.decoder = decoder
     return model
+
+
+def inputs():
+    draws = torch.Generator().manual_seed(3)
+    memory = torch.randn(2, 9, WIDTH, generator=draws)
+    valid = torch.arange(9) < torch.tensor([[9], [5]])
+    return memory, valid, torch.randint(4, 300, (2, 6), generator=draws)
+
+
+def given(decoder, memory, valid):
+    from transformers.modeling_outputs import MoEModelOutput
+
+    states = MoEModelOutput(last_hidden_state=decoder.bridge(memory))
+    return {"encoder_outputs": states, "attention_mask": valid.long()}
 
 
 def built(make_task, folder, **settings):
@@ -62,93 +107,166 @@ def edit_config(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.mark.parametrize("changes", [{}, {"scale_embedding": True, "activation_function": "relu"}])
-def test_logits_are_those_of_transformers(make_task, batch_of, tmp_path, changes):
-    theirs = save_bart(tmp_path, **changes)
-    task, model = built(make_task, tmp_path)
-    batch = batch_of(task, "train")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_logits_are_those_of_transformers(saved, name):
+    folder, theirs = saved(name)
+    decoder, summary, _ = loaded(folder)
+    memory, valid, ids = inputs()
     with torch.no_grad():
-        memory = model(batch["eeg"], batch["eeg_mask"])
-        expected = theirs(
-            encoder_outputs=(model.decoder.bridge(memory),),
-            attention_mask=batch["eeg_mask"][:, ::4].long(),
-            decoder_input_ids=batch["text_ids"],
-        ).logits
-        logits = model.eval()(None, batch["eeg_mask"], batch["text_ids"], memory=memory)
+        given_ids = {"decoder_input_ids": ids, "use_cache": False}
+        expected = theirs(**given(decoder, memory, valid), **given_ids).logits
+        logits = decoder(memory, valid, ids)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
-    assert "loaded 57/57 tensors" in task.facts()["pretrained"]
+    count = len(load_file(folder / "model.safetensors"))
+    unread = sum("encoder." in name for name in load_file(folder / "model.safetensors"))
+    assert summary == f"loaded {count - unread}/{count - unread} tensors from {folder}"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_padded_eeg_and_later_tokens_have_no_effect(saved, name):
+    decoder, _, _ = loaded(saved(name)[0])
+    memory, valid, ids = inputs()
+    changed = torch.where(valid[..., None], memory, 5.0)
+    later = ids.clone()
+    later[:, 4] += 1
+    with torch.no_grad():
+        logits = decoder(memory, valid, ids)
+        torch.testing.assert_close(decoder(changed, valid, ids), logits)
+        torch.testing.assert_close(decoder(memory, valid, later)[:, :4], logits[:, :4])
+        assert not torch.allclose(decoder(memory + 1, valid, ids), logits)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_gradient_reaches_every_parameter_to_train(saved, name):
+    decoder, _, found = loaded(saved(name)[0])
+    decoder.train()(*inputs()).logsumexp(-1).sum().backward()
+    frozen = {n for n, p in decoder.named_parameters() if not p.requires_grad}
+    assert [n for n, p in decoder.named_parameters() if p.grad is None and n not in frozen] == []
+    assert all(n.endswith(("embed_positions.weight", "shared.weight")) for n in frozen)
+    assert len(decoder.layers) == 2
+    assert found.context == (None if "t5" in name else 64)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_operations_count_eeg_tokens_in_bridge_and_cross_attention(saved, name):
+    model = model_of(loaded(saved(name)[0])[0])
+    more, less = (flops_per_sample(model, tokens, 0.0) for tokens in (3, 2))
+    # The bridge, and keys and values of two layers of width 48.
+    assert more - less == 6.0 * (WIDTH * 48 + 2 * 2 * 48 * 48)
+
+
+def test_operations_of_other_layers_are_unknown(saved):
+    model = model_of(loaded(saved("bart")[0])[0])
+    model.decoder.text.matrix = torch.nn.Parameter(torch.zeros(2, 2))
+    assert flops_per_sample(model, 3, 2.0) is None
+
+
+def test_generated_sentences_are_those_of_transformers(saved):
+    folder, theirs = saved("t5 1.1")
+    decoder, _, found = loaded(folder)
+    model = model_of(decoder)
+    memory, valid, _ = inputs()
+    tokenizer = found.tokenizer
+    written = generate(model, memory, valid.repeat_interleave(4, 1), 8, tokenizer)
+    expected = theirs.generate(
+        **given(decoder, memory, valid),
+        max_new_tokens=8,
+        min_new_tokens=8,
+        do_sample=False,
+        num_beams=1,
+        use_cache=False,
+    )
+    assert expected[:, 0].tolist() == [tokenizer.start] * 2 == [tokenizer.pad] * 2
+    assert torch.equal(written, expected[:, 1:])
 
 
 @pytest.mark.parametrize("kind", ["BartModel", "BartForCausalLM"])
-def test_a_folder_of_another_class_of_bart_has_the_same_decoder(make_task, tmp_path, kind):
+def test_a_folder_of_another_class_of_bart_has_the_same_decoder(tmp_path, kind):
     theirs = save_bart(tmp_path, kind).get_decoder()
-    _, model = built(make_task, tmp_path)
-    own = model.decoder.text.state_dict()
+    decoder, summary, _ = loaded(tmp_path)
+    memory, valid, ids = inputs()
+    with torch.no_grad():
+        states = {"encoder_hidden_states": decoder.bridge(memory), "use_cache": False}
+        found = theirs(input_ids=ids, encoder_attention_mask=valid.long(), **states)
+        expected = found.last_hidden_state @ theirs.embed_tokens.weight.T
+        torch.testing.assert_close(decoder(memory, valid, ids), expected)
+    own = decoder.text.get_decoder().state_dict()
     for name, tensor in theirs.state_dict().items():
-        if not name.startswith("final_logits_bias"):
-            assert torch.equal(own[name.removeprefix("decoder.")], tensor), name
-    assert not model.decoder.logits_bias.any()
+        assert torch.equal(own[name], tensor), name
+    assert not decoder.text.final_logits_bias.any()
+    assert summary.startswith("loaded 56/56 tensors")
 
 
-def test_sentences_begin_and_end_as_bart_was_trained(make_task, tmp_path):
-    from transformers import PreTrainedTokenizerFast
-
-    save_bart(tmp_path)
-    task, _ = built(make_task, tmp_path)
-    text = "the old island </s> finds"
-    library = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
-    assert (task.tokenizer.start, task.tokenizer.end, task.tokenizer.pad) == (2, 2, 1)
-    tokens = task.tokenizer.encode(text)
-    assert tokens == [0, *library(text, split_special_tokens=True).input_ids]
-    assert task.tokenizer.decode([*tokens, 2, 40]) == text
-    assert task.tokenizer.size <= 320
-
-
-def test_a_gradient_reaches_every_parameter_and_not_the_bias(make_task, batch_of, tmp_path):
+def test_a_task_trains_with_the_decoder_of_the_folder(make_task, batch_of, tmp_path):
     save_bart(tmp_path)
     task, model = built(make_task, tmp_path, word_dropout=0.5)
     task.loss(model, batch_of(task, "train")).sum.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    assert "decoder.logits_bias" not in dict(model.named_parameters())
+    assert "loaded 57/57 tensors" in task.facts()["pretrained"]
+    assert model.blocks()[-2:] == list(model.decoder.text.model.decoder.layers)
+    assert task.flops_per_sample(model) > 0
+
+
+def test_dropout_is_the_setting_and_no_layer_is_dropped(tmp_path):
+    save_model(tmp_path, "t5", dropout_rate=0.3)
+    parsed = PretrainedDecoder(tmp_path).model.parsed(0.05)
+    assert parsed.dropout_rate == 0.05
+    save_model(tmp_path, "bart", dropout=0.3, attention_dropout=0.2, decoder_layerdrop=0.5)
+    parsed = PretrainedDecoder(tmp_path).model.parsed(0.05)
+    assert (parsed.dropout, parsed.attention_dropout, parsed.decoder_layerdrop) == (0.05, 0, 0)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_deferred_weights_are_read_from_the_files_later(make_task, tmp_path, rank):
-    theirs = save_bart(tmp_path)
-    task = make_task(pretrained=str(tmp_path))
+@pytest.mark.parametrize("name", ["bart", "t5 1.1", "marian"])
+def test_deferred_weights_are_read_from_the_files_later(make_task, saved, rank, name):
+    folder, theirs = saved(name)
+    task = make_task(pretrained=str(folder))
     task.setup()
     model, weights = deferred_init.build(task.build, Rank(rank))
-    for name, value in theirs.model.decoder.named_parameters():
-        own = model.decoder.text.get_parameter(name)
-        assert deferred_init.is_deferred(own)
-        if rank == 0:  # the other one gets them from it
+    values = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
+    for part, own in model.decoder.text.named_parameters():
+        if own.requires_grad:  # positions of Marian are computed, not read
+            assert deferred_init.is_deferred(own)
+            if rank == 1:  # it gets them from the other one
+                continue
             weights._recorder.finish(own)
-            assert torch.equal(own, value), name
-    assert torch.equal(model.decoder.logits_bias, theirs.final_logits_bias)
+        assert torch.equal(own, values[part]), part
+    for part, buffer in model.decoder.text.named_buffers():
+        assert torch.equal(buffer, values[part]), part
 
 
 def test_model_start_replaces_the_weights_and_keeps_the_sizes(make_task, tmp_path):
     save_bart(tmp_path)
     _, model = built(make_task, tmp_path)
+    layer = "decoder.text.model.decoder.layers.1.fc1.weight"
     with torch.no_grad():
-        model.decoder.text.layers[1].fc1.weight.fill_(3)
+        model.get_parameter(layer).fill_(3)
     run = tmp_path / "run"
     run.mkdir()
-    state = {n: t.clone() for n, t in model.state_dict().items() if n != "decoder.output.weight"}
-    save_file(state, run / "model.safetensors")
+    save_file({n: p.detach() for n, p in initial_tensors(model)}, run / "model.safetensors")
     again, model = built(make_task, tmp_path, start=str(run))
-    assert model.decoder.text.layers[1].fc1.weight.eq(3).all()
+    assert model.get_parameter(layer).eq(3).all()
     assert set(again.loaded) == {"start"}
 
 
+def initial_tensors(model):
+    tied = set(dict(model.named_parameters(remove_duplicate=False)))
+    tied -= set(dict(model.named_parameters()))
+    return [(name, tensor) for name, tensor in model.state_dict().items() if name not in tied]
+
+
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_other_tensors_than_declared_are_an_error(make_task, tmp_path, change):
-    save_bart(tmp_path)
-    name = "model.decoder.layers.1.fc1.weight"
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_other_tensors_than_declared_are_an_error(tmp_path, change, kind):
+    save_model(tmp_path, kind)
+    name = {
+        "bart": "model.decoder.layers.1.fc1.weight",
+        "t5": "decoder.block.1.layer.2.DenseReluDense.wi.weight",
+    }[kind]
 
     def apply(tensors):
         if change == "extra":
-            tensors["model.decoder.layers.2.fc1.weight"] = torch.zeros(2)
+            tensors[name.replace(".1.", ".2.", 1)] = torch.zeros(2)
         elif change == "shape":
             tensors[name] = torch.zeros(3, 3)
         else:
@@ -156,55 +274,119 @@ def test_other_tensors_than_declared_are_an_error(make_task, tmp_path, change):
 
     edit(tmp_path, apply)
     with pytest.raises(DataError) as error:
-        built(make_task, tmp_path)
-    matched = 57 if change == "extra" else 56
-    assert error.value.message == (
-        f"model.pretrained '{tmp_path}' is another decoder than its config.json declares: "
-        f"{matched} of 57 tensors match"
-    )
-    where = "decoder.layers.2.fc1.weight" if change == "extra" else name.removeprefix("model.")
-    assert error.value.where == where
-
-
-def test_tensors_of_the_encoder_are_not_needed(make_task, tmp_path):
-    save_bart(tmp_path)
-    edit(tmp_path, lambda t: [t.pop(name) for name in list(t) if ".encoder." in name])
-    built(make_task, tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["T5Config", "GPT2Config", "MBartConfig"])
-def test_a_folder_of_another_layout_is_refused(make_task, tmp_path, kind):
-    import transformers
-
-    getattr(transformers, kind)().save_pretrained(tmp_path)
-    task = make_task(pretrained=str(tmp_path))
-    with pytest.raises(DataError) as error:
-        task.setup()
-    found = json.loads((tmp_path / "config.json").read_text())["model_type"]
+        loaded(tmp_path)
+    difference = {
+        "missing": f"missing: {name}",
+        "extra": f"unexpected: {name.replace('.1.', '.2.', 1)}",
+        "shape": f"another shape: {name} [3, 3] instead of [72, 48]",
+    }[change]
     assert str(error.value).splitlines() == [
-        f"model.pretrained '{tmp_path}' has model_type '{found}', whose decoder has another layout",
+        f"the weights in model.pretrained '{tmp_path}' do not fit its config.json: {difference}",
         f"  where         {tmp_path / 'config.json'}",
-        "  allowed       bart",
+        "  allowed       exactly the tensors of its decoder; those of its encoder are not read",
     ]
 
 
-def test_incomplete_folders_are_errors(make_task, tmp_path):
-    with pytest.raises(DataError, match=r"has no config\.json of transformers"):
-        built(make_task, tmp_path)
+def test_tensors_of_encoder_and_other_heads_are_not_needed(tmp_path):
     save_bart(tmp_path)
-    edit_config(tmp_path, tie_word_embeddings=False)
-    with pytest.raises(DataError, match="has an output layer of its own"):
-        built(make_task, tmp_path)
-    edit_config(tmp_path, tie_word_embeddings=True, vocab_size=100)
+    edit(tmp_path, lambda t: [t.pop(name) for name in list(t) if ".encoder." in name])
+    edit(tmp_path, lambda t: t.update({"classification_head.dense.weight": torch.zeros(2)}))
+    assert "57/57" in loaded(tmp_path)[1]
+
+
+@pytest.mark.parametrize(
+    "kind", ["gpt2", "bert", "whisper", "vision-encoder-decoder", "qwen2_audio"]
+)
+def test_a_folder_without_a_text_to_text_decoder_is_refused(tmp_path, kind):
+    from transformers import CONFIG_MAPPING, BertConfig, VisionEncoderDecoderConfig, ViTConfig
+
+    make = CONFIG_MAPPING[kind]
+    if kind == "vision-encoder-decoder":
+        make = lambda: VisionEncoderDecoderConfig.from_encoder_decoder_configs(  # noqa: E731
+            ViTConfig(), BertConfig()
+        )
+    make().save_pretrained(tmp_path)
+    with pytest.raises(DataError) as error:
+        PretrainedDecoder(tmp_path)
+    assert str(error.value).splitlines() == [
+        f"model.pretrained '{tmp_path}' is no encoder-decoder model of text: its model_type is "
+        f"{kind}",
+        f"  where         {tmp_path / 'config.json'}",
+        "  allowed       a local folder of transformers with config.json, *.safetensors and the "
+        "tokenizer of an encoder-decoder model of text, such as BART, mBART, T5, Pegasus or Marian",
+    ]
+
+
+def test_code_of_a_folder_is_not_run(tmp_path):
+    save_model(tmp_path, "t5")
+    edit_config(tmp_path, auto_map={"AutoModelForSeq2SeqLM": "own.Model", "AutoConfig": "own.C"})
+    (tmp_path / "own.py").write_text("raise SystemExit('run')")
+    assert "T5ForConditionalGeneration" in type(loaded(tmp_path)[0].text).__name__
+    edit_config(tmp_path, model_type="own")
+    with pytest.raises(DataError, match="model_type 'own', which transformers does not have"):
+        loaded(tmp_path)
+
+
+def test_a_mixture_of_experts_is_refused(tmp_path):
+    save_model(tmp_path, "switch_transformers")
+    with pytest.raises(DataError, match="is a mixture of experts") as error:
+        PretrainedDecoder(tmp_path)
+    assert error.value.allowed == "a decoder that uses all its weights for each token"
+
+
+def test_another_kernel_needs_a_decoder_that_has_one(saved):
+    folder, _ = saved("longt5")
+    with pytest.raises(DataError) as error:
+        PretrainedDecoder(folder, "math")
+    assert str(error.value).splitlines() == [
+        f"memory.attention 'math' has no effect on the decoder of model.pretrained '{folder}': "
+        "transformers has one kernel for model_type longt5",
+        "  where         memory.attention",
+        "  allowed       auto",
+        "  fix           --set memory.attention=auto",
+    ]
+    assert PretrainedDecoder(saved("bart")[0], "math").tokenizer.size <= VOCABULARY
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_a_recomputed_layer_uses_the_same_kernel(saved, name):
+    found = PretrainedDecoder(saved(name)[0], "math")
+    gradients = []
+    for every in (0, 1):
+        torch.manual_seed(1)
+        decoder = PretrainedTextDecoder(WIDTH, found.model, 0.0, "math")
+        found.load(decoder)
+        checkpoint_blocks(decoder.layers, every)
+        decoder(*inputs()).logsumexp(-1).sum().backward()
+        gradients.append(decoder.layers[0])
+    plain, recomputed = gradients
+    for (name, first), second in zip(
+        plain.named_parameters(), recomputed.parameters(), strict=True
+    ):
+        torch.testing.assert_close(first.grad, second.grad, msg=name)
+
+
+def test_incomplete_folders_are_errors(tmp_path):
+    with pytest.raises(DataError, match=r"has no config\.json of transformers"):
+        loaded(tmp_path)
+    save_bart(tmp_path)
+    edit_config(tmp_path, decoder_layers="two")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        loaded(tmp_path)
+    edit_config(tmp_path, decoder_layers=2, vocab_size=100)
     with pytest.raises(DataError, match="entries, and its decoder 100 embeddings"):
-        built(make_task, tmp_path)
+        _ = PretrainedDecoder(tmp_path).tokenizer
     edit_config(tmp_path, vocab_size=320)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"has no \*\.safetensors"):
-        built(make_task, tmp_path)
+        loaded(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match="cannot be read"):
-        built(make_task, tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(DataError, match="is not a tokenizer"):
-        built(make_task, tmp_path)
+        loaded(tmp_path)
+
+
+def test_texts_are_no_longer_than_the_positions_of_the_decoder(make_task, tmp_path):
+    save_bart(tmp_path, max_position_embeddings=8)
+    task = make_task(pretrained=str(tmp_path), text_len=40)
+    task.setup()
+    assert task.texts.steps == 8 and task.texts.cut > 0

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from engines.preparation import checkpoint_blocks
 from models.eeg_text.config import SIZES
 from models.eeg_text.network.decoder import TextDecoder
 from models.eeg_text.network.encoder import Encoder, MaskedBatchNorm, sinusoids
@@ -175,6 +176,13 @@ def test_attention_kernels_agree(eeg, valid, kernel):
     other.load_state_dict(auto.state_dict())
     expected = auto(eeg, valid, IDS)
     torch.testing.assert_close(other(eeg, valid, IDS), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_recomputed_layer_uses_the_kernel_of_its_forward_pass(eeg, valid):
+    model = EegText(TINY, 160, PAD, 0.0, "math")
+    checkpoint_blocks(model.blocks(), 1)
+    model(eeg, valid, IDS).logsumexp(-1).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_initial_cross_attention_is_selective(eeg, valid):

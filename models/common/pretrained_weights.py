@@ -1,0 +1,83 @@
+"""Models of transformers without values, and how well the files of a folder cover them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which tensors of a model its files have, by name."""
+
+    missing: Sequence[str] = ()
+    wrong_shape: Sequence[str] = ()
+    """With both shapes."""
+    unexpected: Sequence[str] = ()
+    """In the files only."""
+
+    @classmethod
+    def reported(cls, found: Mapping[str, Any]) -> Coverage:
+        """What from_pretrained of transformers reports."""
+        shapes = sorted(
+            f"{name} {list(stored)} instead of {list(own)}"
+            for name, stored, own in found["mismatched_keys"]
+        )
+        return cls(sorted(found["missing_keys"]), shapes, sorted(found["unexpected_keys"]))
+
+    @property
+    def random(self) -> Sequence[str]:
+        """The tensors that are initialized at random."""
+        return (*self.missing, *self.wrong_shape)
+
+    def render(self) -> str:
+        """The first names of each kind, and how many more there are; empty: nothing differs."""
+        kinds = {
+            "missing": self.missing,
+            "another shape": self.wrong_shape,
+            "unexpected": self.unexpected,
+        }
+        return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds.items() if names)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bar and the warnings of transformers; we report what is missing."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
+
+
+def without_values(kind: Any, config: Any) -> Any:
+    """The model in float32 that `kind`, an auto class of transformers, makes of `config`.
+
+    The values of its weights are undefined, and its tied weights are tied. No code of a folder is
+    run.
+    """
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # before transformers 5
+        from transformers.modeling_utils import no_init_weights  # type: ignore
+    setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
+    with no_init_weights():
+        inner = kind.from_config(config, trust_remote_code=False)
+    inner.tie_weights()
+    return inner

@@ -1,0 +1,158 @@
+"""The tokenizer of a pretrained text decoder, as transformers loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from models.base import DataError
+from models.common.pretrained_weights import quiet
+from models.common.subwords import TOKENIZER_FILE, load_tokenizer
+from models.eeg_text.network.pretrained_decoder import TextModel
+from models.eeg_text.tokenizer import truncate_at
+
+FOLDER = "tokenizer"
+"""Its name in the run folder."""
+_SETTINGS = "tokenizer_config.json"
+_HIDDEN = ("<mask>", "<unk>", "<extra_id_0>")
+"""The names that the token of a hidden word has, if the settings of a tokenizer do not say."""
+
+
+class PretrainedTokenizer:
+    """Encodes sentences as transformers trains the decoder to write them."""
+
+    name = "pretrained"
+
+    def __init__(self, folder: Path, model: TextModel) -> None:
+        """Reads the disk; raises DataError."""
+        self.folder, self._model = folder, model
+        self.inner = _load(folder)
+        self._choose_language()
+        self.size = max(self.inner.get_vocab().values()) + 1
+        self.end = self._need("eos_token_id", "sep_token_id")
+        pad = self._special("pad_token_id")
+        self.pad = self.end if pad is None else pad
+        self.hidden = self._hidden()
+        self._before, self.suffix = self._frame()
+        self.start = self._start()
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, with those that the model writes before it."""
+        kept = (t for t in self._plain(text) if t not in (self.pad, self.end))
+        return [*self._before, *kept]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens` up to the first end token."""
+        # The decoder may have more embeddings than the tokenizer has tokens.
+        kept = [t for t in truncate_at(tokens, self.end) if t < self.size]
+        return str(self.inner.decode(kept, skip_special_tokens=True)).strip()
+
+    def save(self, folder: Path | None) -> None:
+        """Write it into the run folder, unless it holds the same; None: write nothing."""
+        if folder is None:
+            return
+        with TemporaryDirectory() as place, quiet():
+            self.inner.save_pretrained(place)
+            for file in Path(place).rglob("*"):
+                if not file.is_file():
+                    continue
+                target, content = folder / FOLDER / file.relative_to(place), file.read_bytes()
+                if not target.is_file() or target.read_bytes() != content:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    partial = target.with_name(target.name + ".partial")
+                    partial.write_bytes(content)
+                    partial.replace(target)
+
+    def _plain(self, text: str) -> list[int]:
+        # Otherwise a text that contains </s> would end there.
+        found = self.inner(text_target=text, add_special_tokens=False, split_special_tokens=True)
+        return list(found.input_ids)
+
+    def _frame(self) -> tuple[list[int], tuple[int, ...]]:
+        """The tokens before and after each sentence; the latter include the end token."""
+        plain = self._plain("a")
+        whole = list(self.inner(text_target="a").input_ids)
+        places = range(len(whole) - len(plain) + 1)
+        at = next((n for n in places if whole[n : n + len(plain)] == plain), None)
+        before, after = ([], []) if at is None else (whole[:at], whole[at + len(plain) :])
+        return before, tuple(after) if self.end in after else (self.end,)
+
+    def _choose_language(self) -> None:
+        """The stored language of sentences, or that the model generates, or that of its input."""
+        inner, forced = self.inner, self._of_config("forced_bos_token_id")
+        if hasattr(inner, "src_lang") and getattr(inner, "tgt_lang", None) is None:
+            named = None if forced is None else inner.convert_ids_to_tokens(forced)
+            inner.tgt_lang = inner.src_lang if named is None else named
+
+    def _start(self) -> int:
+        """The first input of the decoder. Without a setting, the language after a sentence."""
+        found = self._of_config("decoder_start_token_id")
+        if found is None and self.suffix[-1] != self.end:
+            found = self.suffix[-1]
+        return self._need("bos_token_id") if found is None else found
+
+    def _hidden(self) -> int:
+        """The token that replaces a hidden word."""
+        vocabulary = self.inner.get_vocab()
+        found = [self.inner.mask_token_id, self.inner.unk_token_id]
+        found += [vocabulary.get(name) for name in _HIDDEN]
+        return int(next((token for token in found if token is not None), self.pad))
+
+    def _of_config(self, name: str) -> int | None:
+        config = self._model.parsed()
+        found = [self._model.config.get(name)]  # newer versions of transformers drop some keys
+        found += [
+            getattr(part, name, None) for part in (config, config.get_text_config(decoder=True))
+        ]
+        first = next((token for token in found if token is not None), None)
+        return first[0] if isinstance(first, list) else first
+
+    def _special(self, *names: str) -> int | None:
+        """The first that is set: of the model, then of the tokenizer."""
+        found = [self._of_config(name) for name in names]
+        found += [getattr(self.inner, name, None) for name in names]
+        return next((token for token in found if token is not None), None)
+
+    def _need(self, *names: str) -> int:
+        found = self._special(*names)
+        if found is None:
+            names = ("decoder_start_token_id",) if names == ("bos_token_id",) else names
+            raise DataError(
+                f"the model in '{self.folder}' has no {names[0]}",
+                where=str((self.folder / "config.json").absolute()),
+                allowed="the number of a token",
+                fix=f'add  "{names[0]}": NUMBER  to config.json',
+            )
+        return found
+
+
+def _load(folder: Path) -> Any:
+    """The tokenizer in `folder`, without download or code of the folder. Raises DataError."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    path = folder / TOKENIZER_FILE
+    if path.is_file() and not (folder / _SETTINGS).is_file():
+        return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(path, "model.pretrained"))
+    try:
+        with quiet():
+            found: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
+        raise _unusable(folder, str(error).strip().split("\n")[0]) from None
+    files = {TOKENIZER_FILE, *found.vocab_files_names.values()} - {_SETTINGS}
+    if found.vocab_files_names and not any((folder / name).is_file() for name in files):
+        # Otherwise it would be empty.
+        raise _unusable(folder, f"none of {', '.join(sorted(files))} exists")
+    return found
+
+
+def _unusable(folder: Path, problem: str) -> DataError:
+    return DataError(
+        f"model.pretrained '{folder}' has no tokenizer that transformers loads: {problem}",
+        where=str(folder.absolute()),
+        allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER_FILE}",
+        fix="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
+    )
