@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
-from models.common import attention_kernels
 from models.common.frozen import HasFrozenParts
 from models.common.pretrained_weights import Coverage, quiet, without_values
 from models.common.stored_tensors import stored_tensors
@@ -38,14 +37,13 @@ class Pretrained(HasFrozenParts):
     in memory as a whole; only their float32 copies are made chunk by chunk.
     """
 
-    def __init__(self, inner: Any, smoothing: float, kernel: str) -> None:
+    def __init__(self, inner: Any, smoothing: float) -> None:
         super().__init__()
         if _has_plain_head(inner):
             weight = inner.get_output_embeddings().weight
             inner.set_output_embeddings(Head(weight, smoothing))
         self.inner = inner
         self.smoothing = smoothing
-        self.kernel = kernel
 
     @property
     def embedding(self) -> nn.Module:
@@ -70,8 +68,7 @@ class Pretrained(HasFrozenParts):
         head = self.inner.get_output_embeddings()
         is_fused = isinstance(head, Head) and labels is not None
         inner = self.inner.base_model if is_fused else self.inner
-        with attention_kernels.attention_kernel(self.kernel):
-            output = inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        output = inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         if is_fused:
             return head(output.last_hidden_state, labels, measure)
         if labels is None:

@@ -211,13 +211,14 @@ class LanguageTask:
     def _pretrained(self, folder: Path) -> Pretrained:
         inner, coverage = pretrained.load_inner(folder, self.allow_missing)
         self.coverage = coverage.render()
-        model = Pretrained(inner, self.smoothing, self.context.attention)
+        model = Pretrained(inner, self.smoothing)
         if self.lora.rank is not None:
             lora.add_adapters(model.inner, self.lora)
         local = self._local_tokenizer()
         assert local is not None
         pretrained.check_vocabulary(model, local.size, folder)
         self._shape = pretrained.shape(model)
+        attention_kernels.restrict_blocks(self.blocks(model), self.context.attention)
         return model
 
     def _freeze(self, model: Pretrained | Transformer) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from engines import deferred_init
 from engines.deferred_init import is_deferred
+from engines.preparation import checkpoint_blocks
 from models.base import DataError
 from models.language import pretrained
 from models.language.pretrained import decoder_layers
@@ -385,3 +387,17 @@ def test_model_start_replaces_the_pretrained_weights_and_freezes_lower_layers(
     assert len(frozen) == len(expected) and not first_layer.training
     second.loss(loaded, batch_of(second)).sum.backward()
     assert all((p.grad is not None) == p.requires_grad for p in loaded.parameters())
+
+
+def test_recomputed_layers_use_the_attention_kernel_of_their_forward_pass(task):
+    task.context = replace(task.context, attention="math")
+    model = task.build()
+    checkpoint_blocks(task.blocks(model), every=1)
+    batch = batch_of(task)
+    task.loss(model, batch).sum.backward()
+    found = [p.grad for p in model.parameters()]
+    task.context = replace(task.context, attention="auto")
+    plain = task.build()
+    task.loss(plain, batch).sum.backward()
+    for gradient, expected in zip(found, plain.parameters(), strict=True):
+        torch.testing.assert_close(gradient, expected.grad, rtol=1e-4, atol=1e-6)
