@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
@@ -49,12 +49,11 @@ class TrainedOn:
     @classmethod
     def load(cls, folder: Path | None) -> TrainedOn:
         """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        facts = model_facts.load(folder, ("terms", "species", "window_ms"))
-        return cls(tuple(facts["terms"]), facts["species"], facts["window_ms"])
+        return model_facts.load(folder, cls)
 
     def save(self, folder: Path | None) -> None:
         """Write the facts into the run folder. Writes the disk."""
-        model_facts.save(asdict(self), folder)
+        model_facts.save(self, folder)
 
     def check(self, origin: Origin, path: Path) -> None:
         """Raise DataError unless responses of `origin` are of the kind in training."""

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from models.base import DataError
 from models.common.split import atomic_write
 
 FACTS_FILE = "model_facts.json"
+Facts = TypeVar("Facts")
 
 
-def save(facts: Mapping[str, Any], folder: Path | None) -> None:
-    """Write `facts`, as JSON, into the run folder unless it holds the same; None: write nothing."""
+def save(facts: Any, folder: Path | None) -> None:
+    """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same.
+
+    None: write nothing.
+    """
     if folder is None:
         return
-    path, text = folder / FACTS_FILE, json.dumps(facts, indent=1)
+    path, text = folder / FACTS_FILE, json.dumps(asdict(facts), indent=1)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         atomic_write(path, text)
 
 
-def load(folder: Path | None, names: Collection[str]) -> dict[str, Any]:
-    """The saved facts, which include all of `names`. Reads the disk. Raises DataError."""
+def load(folder: Path | None, kind: type[Facts]) -> Facts:
+    """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
     path = folder / FACTS_FILE if folder is not None else Path(FACTS_FILE)
     try:
-        facts = json.loads(path.read_bytes())
-        missing = [name for name in names if name not in facts]
-    except (OSError, ValueError, TypeError) as error:
-        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    else:
-        if not missing:
-            return dict(facts)
-        problem = f"lacks {', '.join(missing)}"
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        problem = f"is damaged: {f'{key}: ' if key else ''}{first['msg']}"
     raise DataError(
         f"'{path}' {problem}",
         where=str(path.parent.absolute()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,15 @@ SKIPPED_FILE = "left_out.json"
 PROBES = 200
 """Training pages sampled to estimate the lengths of translations."""
 
-_VOCABULARY = "vocabulary"
-"""The saved fact: entries of the embedding of the decoder."""
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a prediction needs to know of training."""
+
+    vocabulary: int
+    """Entries of the embedding of the decoder."""
 
 
 class DocTranslationTask:
@@ -136,14 +142,14 @@ class DocTranslationTask:
                 self._masked[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
         self.collection = collection
         if self.translates:
-            model_facts.save({_VOCABULARY: self.size.vocabulary}, folder)
+            model_facts.save(_Facts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
         """See models/base.py: WorksWithoutData. Stage encoder reads nothing."""
         self.pretrained = self.encoder = None  # their weights are among the trained ones
         folder = self.context.folder
         if self.translates:
-            count = model_facts.load(folder, (_VOCABULARY,))[_VOCABULARY]
+            count = model_facts.load(folder, _Facts).vocabulary
             self.size = replace(self.size, vocabulary=count)
             assert folder is not None, "the facts were loaded from it"
             self.vocabulary = load(folder / TOKENIZER_FILE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,7 @@ class TrainedOn:
     @classmethod
     def load(cls, folder: Path | None) -> TrainedOn:
         """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        facts = model_facts.load(folder, tuple(cls.__dataclass_fields__))
-        return cls(
-            Size(**facts["size"]),
-            None if facts["pretrained"] is None else TextModel(**facts["pretrained"]),
-            facts["steps"],
-            facts["is_bytes"],
-            tuple(facts["channels"]),
-            facts["channel_map"],
-        )
+        return model_facts.load(folder, cls)
 
     def save(self, folder: Path | None, tokenizer: Tokenizer) -> None:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
@@ -69,7 +61,7 @@ class TrainedOn:
             subwords.save_tokenizer(tokenizer.inner, folder)
         elif isinstance(tokenizer, PretrainedTokenizer):
             tokenizer.save(folder)
-        model_facts.save(asdict(self), folder)
+        model_facts.save(self, folder)
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         """The saved tokenizer. Reads the disk. Raises DataError."""

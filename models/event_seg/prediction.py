@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +46,11 @@ class TrainedOn:
     @classmethod
     def load(cls, folder: Path | None) -> TrainedOn:
         """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        facts = model_facts.load(folder, ("window_ms", "sensor", "has_labels"))
-        height, width = facts["sensor"]
-        return cls(facts["window_ms"], (height, width), facts["has_labels"])
+        return model_facts.load(folder, cls)
 
     def save(self, folder: Path | None) -> None:
         """Write the facts into the run folder. Writes the disk."""
-        model_facts.save(asdict(self), folder)
+        model_facts.save(self, folder)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,15 @@ from models.language.rows import Dialogues, Row, Windows, collate
 from models.language.tokens import bpe, external_tokenizer
 from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
 
-_CONVERSATIONS = "conversations"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a prediction needs to know of training."""
+
+    conversations: bool
+    """Whether a prompt is a request."""
 
 
 class LanguageTask:
@@ -122,7 +129,7 @@ class LanguageTask:
         splits = split_groups(groups, self.fraction, share, seed, noun, earlier)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
-            model_facts.save({_CONVERSATIONS: not corpus.is_text}, self.context.folder)
+            model_facts.save(_Facts(not corpus.is_text), self.context.folder)
         chosen = assign_splits(corpus, splits)
         del splits  # holds one string per group
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
@@ -133,12 +140,12 @@ class LanguageTask:
 
     def setup_without_data(self) -> None:
         """See models/base.py: WorksWithoutData."""
-        facts = model_facts.load(self.context.folder, (_CONVERSATIONS,))
+        facts = model_facts.load(self.context.folder, _Facts)
         window = self._row_length()
         if self.pretrained is not None:
             window = context_of(self.pretrained) or window
         tokenizer = self._tokenizer_without_data()
-        self._prompting = Prompting(tokenizer, window, is_request=bool(facts[_CONVERSATIONS]))
+        self._prompting = Prompting(tokenizer, window, is_request=facts.conversations)
         self.start = None
 
     def continue_from(self, first: LanguageTask) -> None:

@@ -1,29 +1,40 @@
+"""Facts in a run folder: saved once, loaded with their types, errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import pytest
 
 from models.base import DataError
 from models.common import model_facts
 from models.common.model_facts import FACTS_FILE
 
-FACTS = {"terms": ["signal"], "window_ms": 8.5}
+
+@dataclass(frozen=True)
+class Facts:
+    window_ms: float
+    terms: tuple[str, ...] = ()
 
 
 def test_saved_facts_are_loaded_with_full_precision(tmp_path):
-    model_facts.save({"window_ms": 100 / 3}, tmp_path / "run")
-    assert model_facts.load(tmp_path / "run", ["window_ms"]) == {"window_ms": 100 / 3}
+    facts = Facts(100 / 3, ("signal", "class"))
+    model_facts.save(facts, tmp_path / "run")
+    assert model_facts.load(tmp_path / "run", Facts) == facts
 
 
 def test_the_last_setup_counts_and_equal_facts_are_not_written_again(tmp_path):
-    model_facts.save(FACTS, tmp_path)
+    model_facts.save(Facts(1.0), tmp_path)
     before = (tmp_path / FACTS_FILE).stat()
-    model_facts.save(FACTS, tmp_path)
+    model_facts.save(Facts(1.0), tmp_path)
     assert (tmp_path / FACTS_FILE).stat().st_ino == before.st_ino
-    model_facts.save({"terms": []}, tmp_path)
-    assert model_facts.load(tmp_path, ["terms"]) == {"terms": []}
+    model_facts.save(Facts(2.0), tmp_path)
+    assert model_facts.load(tmp_path, Facts) == Facts(2.0)
 
 
 def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model_facts.save(FACTS, None)
+    model_facts.save(Facts(1.0), None)
     assert not list(tmp_path.iterdir())
 
 
@@ -31,15 +42,17 @@ def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch):
     ("content", "problem"),
     [
         (None, "cannot be read: No such file"),
-        ("{", "cannot be read: Expecting"),
-        ("3", "cannot be read: argument of type 'int'"),
-        ('{"terms": []}', "lacks window_ms"),
+        ("{", "is damaged: Invalid JSON"),
+        ("3", "is damaged: Input should be"),
+        ('{"terms": []}', "is damaged: window_ms: Field required"),
+        ('{"window_ms": "long"}', "is damaged: window_ms: Input should be a valid number"),
+        ('{"window_ms": 1, "terms": 3}', "is damaged: terms: Input should be a valid"),
     ],
 )
 def test_a_folder_without_the_facts_is_an_error(tmp_path, content, problem):
     if content is not None:
         (tmp_path / FACTS_FILE).write_text(content)
     with pytest.raises(DataError) as error:
-        model_facts.load(tmp_path, ["terms", "window_ms"])
+        model_facts.load(tmp_path, Facts)
     assert error.value.message.startswith(f"'{tmp_path / FACTS_FILE}' {problem}")
     assert error.value.where == str(tmp_path) and "resume the run" in error.value.fix
