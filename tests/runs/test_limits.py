@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.control_group import limited
 from tests.runs.conftest import Program
-from training.resources import cgroup
 
 GIB = 2**30
 ROUNDING = 1e-5  # sums of float32 in another order
 ARGS = ("--model", "hungry:Hungry", "--set", "log.every=1", "--set", "eval.every=null")
-GROUP = "gearshift-test"
 
 
 @pytest.fixture
@@ -90,23 +87,8 @@ def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungr
 @pytest.fixture
 def within() -> Iterator[Sequence[str]]:
     """A command prefix that limits memory to one GiB."""
-    two = cgroup.MOUNT / "cgroup.controllers"
-    group = (cgroup.MOUNT if two.exists() else cgroup.MOUNT / "memory") / GROUP
-    limit = "memory.max" if two.exists() else "memory.limit_in_bytes"
-    enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
-    scope = ("systemd-run", "--scope", "--quiet", "-p", f"MemoryMax={GIB}")
-    try:
-        group.mkdir()
-        (group / limit).write_text(str(GIB))
-    except OSError as error:
-        with suppress(OSError):
-            group.rmdir()
-        if shutil.which("systemd-run") is None or subprocess.run([*scope, "true"]).returncode:
-            pytest.skip(f"no control group can be made here, nor a scope of systemd: {error}")
-        yield scope
-        return
-    yield enter
-    group.rmdir()
+    with limited(GIB) as prefix:
+        yield prefix
 
 
 @pytest.mark.slow
