@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from models.custom import CustomTask
 from models.language.config import SIZES
 from models.language.model import Transformer
 from training.checkpoint import tensor_file
+from training.checkpoint.manifest import File
+from training.checkpoint.tensor_file import Interval
 
 MOMENTS = ("forward", "backward", "optimizer step", "evaluation", "save")
 MOMENT, BYTES = "BALLAST_MOMENT", "BALLAST_BYTES"
@@ -44,36 +47,45 @@ class Ballast(CustomTask):
         is_last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
         self._moment = moment if is_last else ""
         self._steps, self._size = 0, 0
-        if self._moment == "optimizer step":
-            register_optimizer_step_pre_hook(lambda *_: self._allocate("optimizer step"))
-        if self._moment == "save":
-            self._fill_in_save()
+        _hook(self)
         return Transformer(SIZES["tiny"])
 
     def measure(self, model: Module, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy of the next token, summed over samples."""
         tokens = batch["tokens"]
         self._size = len(tokens)
-        self._steps += model.training
-        self._allocate("forward" if model.training else "evaluation")
+        # DeepSpeed's wrapper of the model is in training mode during an evaluation, too.
+        trains = torch.is_grad_enabled()
+        self._steps += trains
+        self.allocate("forward" if trains else "evaluation")
         loss = model(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
-        if loss.requires_grad:
-            loss.register_hook(lambda _gradient: self._allocate("backward"))
+        if trains:
+            loss.register_hook(lambda _gradient: self.allocate("backward"))
         return {"loss": loss / (tokens.shape[1] - 1)}
 
-    def _allocate(self, moment: str) -> None:
+    def allocate(self, moment: str) -> None:
         """Fill more memory than there is, if now is the moment: the kernel kills this process."""
         if moment != self._moment or self._size < MICRO_BATCH or self._steps < STEP:
             return
         torch.full((int(os.environ[BYTES]),), 1, dtype=torch.uint8)
         raise AssertionError("the memory was not limited")
 
-    def _fill_in_save(self) -> None:
-        write = tensor_file.write_rank_file
 
-        def written(*args, **options):  # type: ignore[no-untyped-def]
-            file = write(*args, **options)
-            self._allocate("save")  # the shard is on disk, the checkpoint is not complete
-            return file
+_tasks: list[Ballast] = []
+"""The newest task is the last: a process may train again."""
 
-        tensor_file.write_rank_file = written
+
+def _hook(task: Ballast) -> None:
+    """Let the newest task allocate in optimizer steps and saves, which no task sees itself."""
+    _tasks.append(task)
+    if len(_tasks) > 1:
+        return
+    register_optimizer_step_pre_hook(lambda *_: _tasks[-1].allocate("optimizer step"))
+    write = tensor_file.write_rank_file
+
+    def written(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
+        file = write(path, first, intervals)
+        _tasks[-1].allocate("save")  # the shard is on disk, the checkpoint is not complete
+        return file
+
+    tensor_file.write_rank_file = written
