@@ -56,6 +56,8 @@ class Hungry(CustomTask):
     def measure(self, model, batch):
         if model.training:
             allocate(len(batch["input"]))
+        elif KIND == "evaluation" and batches > 4 and len(batch["input"]) > int(AMOUNT):
+            torch.empty(2**60, dtype=torch.uint8)
         return {
             "loss": functional.cross_entropy(
                 model(batch["input"]), batch["target"], reduction="sum"

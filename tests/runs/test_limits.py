@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+import launcher
 from tests.control_group import limited
+from tests.runs import hungry as hungry_task
 from tests.runs.conftest import Program
 
 GIB = 2**30
@@ -56,6 +59,35 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Progra
     assert "out of memory in step 1" in done.stdout
     assert "micro-batch 8 → 4, accumulation 4" in done.stdout
     assert losses(hungry, "run") == pytest.approx(undisturbed(hungry), rel=ROUNDING)
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("one_thread")
+def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], engine: str
+):
+    def trained(out: str) -> list[tuple[int, float]]:
+        run = launcher.train(
+            model="tests.runs.hungry:Hungry",
+            engine=engine,
+            settings={"log.every": 1, "train.max_steps": 6, "eval.every": 4, "save.every": 1},
+            out=tmp_path / out,
+        )
+        assert run.status == "completed"
+        return [(line["step"], line["loss"]) for line in run.metrics("train")]
+
+    expected = trained("undisturbed")
+    monkeypatch.setattr(hungry_task, "KIND", "evaluation")
+    monkeypatch.setattr(hungry_task, "AMOUNT", "4")
+    monkeypatch.setattr(hungry_task, "batches", 0)
+    found = trained("run")
+
+    assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6]
+    assert dict(found) == pytest.approx(dict(expected), rel=ROUNDING)
+    (line,) = [one for one in capfd.readouterr().err.splitlines() if one.startswith("restart")]
+    assert re.fullmatch("restart with micro-batches of 4 from step [123]", line)
+    step = int(line.split()[-1])
+    assert found[:step] == expected[:step]
 
 
 @pytest.mark.slow
