@@ -71,10 +71,17 @@ def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     parent = os.getpid()
     if not (child := os.fork()):
-        signal.signal(signal.SIGINT, _interrupt_once)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _end_with_parent(parent)
-        _save_and_exit(run(replace(job, reports=folder), 0, load_work), folder)
+
+        def unblocked() -> Work:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return load_work()
+
+        try:
+            signal.signal(signal.SIGINT, _interrupt_once)
+            _end_with_parent(parent)
+            _save_and_exit(run(replace(job, reports=folder), 0, unblocked), folder)
+        finally:  # whatever happens, it never returns into the program of its parent
+            os._exit(exit_codes.FAILURE)
 
     def forward(number: int, frame: object) -> None:
         forwarded.add(number)
