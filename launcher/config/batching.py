@@ -28,10 +28,10 @@ def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:
 
 def halved(numbers: Batching) -> Batching | None:
     """The same global batch with at most half the micro-batch; None if that is 1 already."""
-    if numbers.micro_batch == 1:
+    micro = numbers.smaller
+    if micro is None:
         return None
     share = numbers.micro_batch * numbers.accumulation
-    micro = largest_divisor(share, numbers.micro_batch // 2)
     return Batching(numbers.global_batch, micro, share // micro, numbers.world_size)
 
 

@@ -71,7 +71,7 @@ def execute_run(
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
         job = Job(start.resolved, None, False, start.resume, generation=start.generation)
-        return FinishedRun(_train_here(start, job, show, load_work), None)
+        return FinishedRun(_train_here(start, load_work, job, show, set()), None)
     folder = None
     try:
         with rank.stoppable():
@@ -103,10 +103,12 @@ def _train(
     is_watched = start.place is None and is_continual(start.resolved, start.resume)
     if continual is not None and is_watched:
         return continual(job, start.threads or 1, start.is_trained, show, forwarded)
-    if start.place is None and (start.separate or restart.is_supervised(start.resolved)):
+    if start.place is not None:
+        return _train_here(start, load_work, job, show, set())
+    if start.separate or restart.is_supervised(start.resolved):
         threads = start.threads or affinity.torch_default()
         return restart.supervise(job, threads, show, forwarded=forwarded)
-    return _train_here(start, job, show, load_work)
+    return restart.repeat(job, partial(_train_here, start, load_work), show, forwarded)
 
 
 def render_last_line(exit_code: int, folder: Path) -> str:
@@ -224,16 +226,21 @@ def copy_run(source: Path, folder: Path) -> None:
 
 def _train_here(
     start: PreparedRun,
+    load_work: Callable[[], rank.Work],
     job: Job,
     show: Callable[[Report], None],
-    load_work: Callable[[], rank.Work],
+    forwarded: set[int],
 ) -> Report:
+    """Train one rank in this process, or in a fork of it."""
     variables = environment.variables()
     if start.place is not None:
         variables.update(start.place.variables())
     if start.threads is not None:
         variables[affinity.VARIABLE] = str(start.threads)
-    report = rank.run(job, start.place.rank if start.place else 0, load_work)
+    if start.place is None and rank.can_fork():
+        report = rank.run_forked(job, load_work, forwarded)
+    else:
+        report = rank.run(job, start.place.rank if start.place else 0, load_work)
     if report.kind == "peer lost" and start.place is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
         signals.finish_startup(report.exit_code)

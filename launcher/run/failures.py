@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from engines.base import EngineError, PeersMissing
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import SettingsError, counted
 from launcher.base.redaction import redact_variables
 from launcher.download.transfer import FetchError
 from launcher.run.job_spec import Job
@@ -26,7 +26,7 @@ from launcher.run_folder import run_folder
 from launcher.run_folder.fence import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
-from training.resources.oom import OutOfMemory
+from training.resources.oom import BatchSizes, OutOfMemory
 from training.storage import StorageError, atomic_write
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ _STATES = {
     "sleeping": "waiting",
 }
 _LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
+_BY_KILL: tuple[Kind, ...] = ("killed", "failed", "peer lost")
+"""How ranks end if the kernel kills one of them, or a data-loader worker."""
 
 
 class Stopped(BaseException):
@@ -87,6 +89,8 @@ class Report:
     trace: str = ""
     outcome: Mapping[str, Any] | None = None
     """The fields of training.callbacks.base.Outcome."""
+    micro_batch: int | None = None
+    """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
     cause: BaseException | None = field(default=None, compare=False)
     """The exception that ended a rank of this process; not saved."""
 
@@ -134,7 +138,8 @@ def _failed(error: BaseException, rank: int) -> Report:
         text = f"stopped by {error.signal_name} before anything was saved; run again"
         return _report("stopped", exit_codes.RUN_AGAIN, rank, text)
     if isinstance(error, OutOfMemory):
-        return _report("out of memory", exit_codes.FAILURE, rank, f"error: {where} {error}")
+        report = _report("out of memory", exit_codes.FAILURE, rank, f"error: {where} {error}")
+        return replace(report, micro_batch=error.micro_batch)
     trace = "".join(traceback.format_exception(error))
     message = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, PeersMissing):
@@ -149,6 +154,18 @@ def killed(rank: int, status: str, output: str) -> Report:
     """The report for a rank that wrote none; `output` is what it printed last."""
     text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
     return _report("killed", exit_codes.FAILURE, rank, text, output)
+
+
+def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
+    """`report` as one of memory that ran out, if the kernel killed processes during the run.
+
+    `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
+    """
+    if kills <= 0 or report.kind not in _BY_KILL:
+        return report
+    cause = f"the kernel killed {counted(kills, 'process')}"
+    text = f"error: rank {report.rank} on {report.host} {OutOfMemory(MemoryError(cause), batches)}"
+    return replace(report, kind="out of memory", text=text)
 
 
 def frozen(rank: int, process: int, state: str, folder: Path) -> Report:
@@ -224,8 +241,19 @@ def first_failure(
         if report is not None and report.kind != "ended":
             found.append((_PRIORITY[report.kind], report.at, report))
         elif report is None and code is not None:
-            found.append(_without_report(rank, code, context, forwarded))
+            ending = without_report(rank, code, _output(context, rank), forwarded)
+            # Communication libraries abort when another rank is gone.
+            is_abort = ending.kind == "killed" and code == -signal.SIGABRT
+            found.append((_PRIORITY["peer lost" if is_abort else ending.kind], 0.0, ending))
     return min(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Report:
+    """The report of a rank that ended with exit code `code` without one; see `first_failure`."""
+    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
+        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
+        return failed(stop, rank)
+    return killed(rank, _status(code), output)
 
 
 def log_other_ranks(
@@ -244,17 +272,6 @@ def log_other_ranks(
             texts += [report.text, report.trace]
         for text in filter(None, (text.strip() for text in texts)):
             run_folder.append_log(run, f"[rank {rank}]\n{text}")
-
-
-def _without_report(
-    rank: int, code: int, context: SubprocessContext, forwarded: set[int]
-) -> tuple[int, float, Report]:
-    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
-        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
-        return _PRIORITY["stopped"], 0.0, failed(stop, rank)
-    # Communication libraries abort when another rank is gone.
-    priority = _PRIORITY["peer lost" if code == -signal.SIGABRT else "killed"]
-    return priority, 0.0, killed(rank, _status(code), _output(context, rank))
 
 
 def _status(code: int) -> str:

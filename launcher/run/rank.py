@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from launcher.run import affinity, failures, job_spec, signals
 from launcher.run.failures import Report, Stopped, exit_now
 from launcher.run.job_spec import Job
 from launcher.run.signals import handling
+from training.resources import cgroup
 
 if TYPE_CHECKING:
     from training.callbacks.base import Outcome
@@ -49,6 +52,54 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
     # The outermost frame of a rank: every end, also Ctrl-C, becomes a report.
     except BaseException as error:
         return failures.failed(error, rank)
+
+
+def can_fork() -> bool:
+    """Whether `run_forked` is needed, and possible: a control group limits the memory."""
+    is_free = environment.Process.is_own and signals.startup_signals() is None
+    return is_free and hasattr(os, "fork") and cgroup.memory() is not None
+
+
+def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> Report:
+    """As `run`, for rank 0 in a fork of this process, which the kernel may kill instead of this.
+
+    A fork costs milliseconds, as this process has not imported torch. Signals are forwarded to it,
+    and collected in `forwarded`. Touches the disk (a temporary folder).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gearshift-"))
+    ending = signals.numbers(signals.ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    parent = os.getpid()
+    if not (child := os.fork()):
+
+        def unblocked() -> Work:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            return load_work()
+
+        try:
+            signal.signal(signal.SIGINT, _interrupt_once)
+            _end_with_parent(parent)
+            _save_and_exit(run(replace(job, reports=folder), 0, unblocked), folder)
+        finally:  # whatever happens, it never returns into the program of its parent
+            os._exit(exit_codes.FAILURE)
+
+    def forward(number: int, frame: object) -> None:
+        forwarded.add(number)
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    try:
+        with handling(ending, forward):
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _, status = os.waitpid(child, 0)
+        if (report := failures.load(folder, 0)) is not None:
+            return report
+        code = os.waitstatus_to_exitcode(status)
+        if code == exit_codes.INTERRUPTED:
+            return failures.interrupted_twice()
+        return failures.without_report(0, code, "", forwarded)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -91,10 +142,20 @@ def _serve(folder: Path, rank: int, load_work: Callable[[], Work]) -> NoReturn:
         report = failures.failed(error, rank)
     else:
         report = run(replace(job, console=job.console and rank == 0), rank, load_work)
+    _save_and_exit(report, folder)
+
+
+def _save_and_exit(report: Report, folder: Path) -> NoReturn:
     with suppress(FileNotFoundError):  # as in `serve`
         report.save(folder)
     # Also after a normal end: gloo threads sometimes abort the interpreter at shutdown.
     exit_now(exit_codes.DONE if report.kind == "ended" else report.exit_code)
+
+
+def _interrupt_once(number: int, frame: object) -> NoReturn:
+    """Raise KeyboardInterrupt: a Ctrl-C reaches a fork twice, from the terminal and its parent."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from launcher.base import environment, exit_codes
 from launcher.config import batching
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.resume.find import AUTO, ResumeRequest, newest_step
-from launcher.run import supervisor
+from launcher.run import failures, supervisor
 from launcher.run.failures import Kind, Report
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, generations, lock, run_folder
@@ -24,6 +25,7 @@ from slurm.environment import (
     read_rank_environment,
 )
 from training.logging.events import append_event
+from training.resources import cgroup
 from training.resources.oom import MAX_HALVINGS
 from training.storage import Storage
 
@@ -33,6 +35,9 @@ _RESTARTED = ("failed", "killed", "peer lost")
 """Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
 _PUBLISHED_BY_ANY = ("invalid input", "failed", "out of memory")
 _POLL_S = 0.05
+Show = Callable[[Report], None]
+Attempt = Callable[[Job, Show, set[int]], Report]
+"""Runs a job once: shows a failure at once, and collects the signals sent to its ranks."""
 
 
 def is_supervised(resolved: Resolved) -> bool:
@@ -44,49 +49,82 @@ def is_supervised(resolved: Resolved) -> bool:
 def supervise(
     job: Job,
     threads: int,
-    show: Callable[[Report], None],
+    show: Show,
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
 ) -> Report:
+    """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
+
+    def attempt(job: Job, show: Show, forwarded: set[int]) -> Report:
+        return supervisor.supervise(job, threads, show, module, forwarded)
+
+    return repeat(job, attempt, show, forwarded)
+
+
+def repeat(job: Job, attempt: Attempt, show: Show, forwarded: set[int] | None = None) -> Report:
     """Run `job` to its end, with up to engine.max_restarts restarts after failures.
 
-    After out of memory the ranks restart with half the micro-batch and the same global batch, three
-    times at most: a rank cannot retry a step while its peers wait in a collective. Each restart
-    resumes from the newest checkpoint and is printed and logged. Returns the report of the last
-    attempt. `forwarded` collects the signals sent to the ranks. Touches the disk.
+    After out of memory it restarts with half the micro-batch and the same global batch, three times
+    at most: a rank cannot retry a step while its peers wait in a collective, and not at all if the
+    kernel killed it. Each restart resumes from the newest checkpoint and is printed and logged.
+    Returns the report of the last attempt. `forwarded` collects the signals sent to the ranks.
+    Touches the disk.
     """
     forwarded = set() if forwarded is None else forwarded
     max_restarts = job.resolved.settings.engine.max_restarts
     first = FirstAttempt(job)
-    resolved, attempt, restarts, halvings = job.resolved, job, 0, 0
+    resolved, again, restarts, halvings = job.resolved, job, 0, 0
     while True:
-        report = supervisor.supervise(attempt, threads, show, module, forwarded)
+        classifier = _Classifier(resolved, show)
+        report = classifier.classify(attempt(again, classifier.show, forwarded))
         if forwarded or not first.folder.is_dir():
             return report
-        smaller = halve_micro_batch(resolved)
+        smaller = halve_micro_batch(resolved, report.micro_batch)
         if report.kind == "out of memory" and halvings < MAX_HALVINGS and smaller is not None:
             halvings, resolved = halvings + 1, smaller
             line = f"restart with micro-batches of {resolved.batching.micro_batch}"
-            attempt, step = first.again(resolved)
+            again, step = first.again(resolved)
             _record_out_of_memory(first.folder, report, resolved, step)
         elif report.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
             line = f"restart {restarts} of {max_restarts}"
-            attempt, step = first.again(resolved)
+            again, step = first.again(resolved)
         else:
             return report
         line += " from the beginning" if step is None else f" from step {step}"
         run_folder.append_log(first.folder, f"{report.text}\n{report.trace}\n{line}")
         if job.console:
             print(line, file=sys.stderr, flush=True)
+        del report  # its cause holds the model, if it was trained in this process
+        gc.collect()
 
 
-def halve_micro_batch(resolved: Resolved) -> Resolved | None:
+class _Classifier:
+    """Tells failures of an attempt that begins now from kills by the kernel: out of memory."""
+
+    def __init__(self, resolved: Resolved, show: Show) -> None:
+        self._batching = resolved.batching
+        self._show = show
+        self._before = cgroup.oom_kills() or 0
+
+    def show(self, report: Report) -> None:
+        self._show(self.classify(report))
+
+    def classify(self, report: Report) -> Report:
+        kills = (cgroup.oom_kills() or 0) - self._before
+        return failures.out_of_memory(report, kills, self._batching)
+
+
+def halve_micro_batch(resolved: Resolved, used: int | None = None) -> Resolved | None:
     """The settings with half the micro-batch and the same global batch; None: it is 1.
 
-    settings.yaml and origins.json of the restarted run show the new numbers and their origin.
+    `used` is the micro-batch if the run has reduced it already. settings.yaml and origins.json of
+    the restarted run show the new numbers and their origin.
     """
-    smaller = batching.halved(resolved.batching)
+    numbers = resolved.batching
+    share = numbers.micro_batch * numbers.accumulation
+    used = used or numbers.micro_batch
+    smaller = batching.halved(replace(numbers, micro_batch=used, accumulation=share // used))
     if smaller is None:
         return None
     return resolved.with_batching(smaller, "halved after out of memory")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import start_memory
+from benchmarks.ballast import MOMENTS
 from benchmarks.figures import load_rows
 from benchmarks.gpu_tables import Row
 from benchmarks.step_memory import PLACEMENTS
@@ -89,14 +90,19 @@ def test_gpu_runs_its_parts_small_on_a_cpu(tmp_path):
     assert rows[-1] == "| `tests/training/test_throughput.py` | 1 skipped | – |"
 
 
-@pytest.mark.slow
-def test_start_memory_measures_both_ways_to_start():
-    args = ("benchmarks.start_memory", "--smoke", "--engines", "fsdp")
+@pytest.fixture
+def a_control_group():
+    """Skips the test if no control group can be made here."""
     try:
         with start_memory.control_group(None):
             pass
     except SystemExit as error:
         pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_start_memory_measures_both_ways_to_start(a_control_group):
+    args = ("benchmarks.start_memory", "--smoke", "--engines", "fsdp")
     rows = [row.strip("| ").split(" | ") for row in table_of(*args)]
     assert [row[:2] for row in rows] == [["`fsdp`", "whole"], ["`fsdp`", "deferred"]]
     assert rows[1][-1] == "yes"
@@ -142,6 +148,23 @@ def test_encoded_measures_steps_with_and_without_the_encoder():
     rows = table_of("benchmarks.encoded", "--model", "eeg_text:tiny", "--rounds", "1")
     names = [row.split(" | ")[0] for row in rows]
     assert names == ["| encoder in each step", "| features read", "| contender", *names[:2]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_out_of_memory_is_survived_at_any_moment():
+    small = ["--engines", "fsdp", "--ranks", "1", "--cause", "refused"]
+    (row,) = table_of("benchmarks.out_of_memory", *small)  # fails if one is not survived
+    assert row.count("| yes, ") == len(MOMENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_out_of_memory_that_kills_a_rank_is_survived(a_control_group):
+    small = ["--engines", "local", "ddp", "--ranks", "2", "--moments", "optimizer step"]
+    rows = table_of("benchmarks.out_of_memory", *small)
+    assert [row.split(" | ")[:2] for row in rows] == [["| `local`", "1"], ["| `ddp`", "2"]]
+    assert all("yes, " in row for row in rows)
 
 
 @pytest.mark.slow

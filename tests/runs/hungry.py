@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from models.custom import CustomTask
+from training.resources import cgroup
 
 MIB = 2**20
 KIND, _, AMOUNT = os.environ.get("HUNGER", "").partition(" ")
@@ -24,9 +25,8 @@ def allocate(rows):
     """Allocate memory as set by HUNGER, for a micro-batch of this many rows."""
     global batches
     batches += 1
-    if KIND == "leak" and batches > 8 and not leaked:  # until this process alone has so many bytes
-        held = psutil.Process().memory_info()
-        leaked.append(bytearray(int(AMOUNT) - (held.rss - held.shared)))
+    if KIND == "leak" and batches > 8 and not leaked:  # until its control group has so many bytes
+        leaked.append(bytearray(int(AMOUNT) - cgroup.memory().used))
     elif KIND == "activations":  # MiB per row, with a limit of 1000 MiB
         if batches == 1:
             limit = psutil.Process().memory_info().vms + 1000 * MIB
@@ -56,6 +56,8 @@ class Hungry(CustomTask):
     def measure(self, model, batch):
         if model.training:
             allocate(len(batch["input"]))
+        elif KIND == "evaluation" and batches > 4 and len(batch["input"]) > int(AMOUNT):
+            torch.empty(2**60, dtype=torch.uint8)
         return {
             "loss": functional.cross_entropy(
                 model(batch["input"]), batch["target"], reduction="sum"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import launcher
+from tests.control_group import limited
+from tests.runs import hungry as hungry_task
 from tests.runs.conftest import Program
-from training.resources import cgroup
 
 GIB = 2**30
 ROUNDING = 1e-5  # sums of float32 in another order
 ARGS = ("--model", "hungry:Hungry", "--set", "log.every=1", "--set", "eval.every=null")
-GROUP = "gearshift-test"
 
 
 @pytest.fixture
@@ -61,6 +61,35 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_loss(hungry: Progra
     assert losses(hungry, "run") == pytest.approx(undisturbed(hungry), rel=ROUNDING)
 
 
+@pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("one_thread")
+def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], engine: str
+):
+    def trained(out: str) -> list[tuple[int, float]]:
+        run = launcher.train(
+            model="tests.runs.hungry:Hungry",
+            engine=engine,
+            settings={"log.every": 1, "train.max_steps": 6, "eval.every": 4, "save.every": 1},
+            out=tmp_path / out,
+        )
+        assert run.status == "completed"
+        return [(line["step"], line["loss"]) for line in run.metrics("train")]
+
+    expected = trained("undisturbed")
+    monkeypatch.setattr(hungry_task, "KIND", "evaluation")
+    monkeypatch.setattr(hungry_task, "AMOUNT", "4")
+    monkeypatch.setattr(hungry_task, "batches", 0)
+    found = trained("run")
+
+    assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6]
+    assert dict(found) == pytest.approx(dict(expected), rel=ROUNDING)
+    (line,) = [one for one in capfd.readouterr().err.splitlines() if one.startswith("restart")]
+    assert re.fullmatch("restart with micro-batches of 4 from step [123]", line)
+    step = int(line.split()[-1])
+    assert found[:step] == expected[:step]
+
+
 @pytest.mark.slow
 def test_out_of_memory_at_micro_batch_1_is_reported_with_fixes(hungry: Program):
     done = run(hungry, "run", hunger="activations 2000")
@@ -90,23 +119,8 @@ def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungr
 @pytest.fixture
 def within() -> Iterator[Sequence[str]]:
     """A command prefix that limits memory to one GiB."""
-    two = cgroup.MOUNT / "cgroup.controllers"
-    group = (cgroup.MOUNT if two.exists() else cgroup.MOUNT / "memory") / GROUP
-    limit = "memory.max" if two.exists() else "memory.limit_in_bytes"
-    enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
-    scope = ("systemd-run", "--scope", "--quiet", "-p", f"MemoryMax={GIB}")
-    try:
-        group.mkdir()
-        (group / limit).write_text(str(GIB))
-    except OSError as error:
-        with suppress(OSError):
-            group.rmdir()
-        if shutil.which("systemd-run") is None or subprocess.run([*scope, "true"]).returncode:
-            pytest.skip(f"no control group can be made here, nor a scope of systemd: {error}")
-        yield scope
-        return
-    yield enter
-    group.rmdir()
+    with limited(GIB) as prefix:
+        yield prefix
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
-class CheckpointError(Exception):
+class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or read; the message has the file and the reason."""
 
 

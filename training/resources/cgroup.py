@@ -1,15 +1,19 @@
-"""Memory limit and use of a container, from Linux control groups."""
+"""Memory limit and use of a container, and its kills, from Linux control groups."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 MOUNT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
+_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class _Layout:
     stat: tuple[str, ...]
     """Keys of memory.stat that count memory the kernel takes back before it kills a process."""
     swap_counts_memory: bool
+    events: str
+    """The file with the number of processes killed for lack of memory."""
 
 
 _V2 = _Layout(
@@ -45,6 +51,7 @@ _V2 = _Layout(
     "memory.swap.current",
     ("active_file", "inactive_file", "slab_reclaimable"),
     False,
+    "memory.events",
 )
 _V1 = _Layout(
     "memory.limit_in_bytes",
@@ -53,6 +60,7 @@ _V1 = _Layout(
     "memory.memsw.usage_in_bytes",
     ("total_active_file", "total_inactive_file"),
     True,
+    "memory.oom_control",
 )
 _LAYOUTS = {1: _V1, 2: _V2}
 
@@ -71,6 +79,22 @@ def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     """The tightest swap limit on this process, and the use of it; None: no limit."""
     shares = (_swap(folder, _LAYOUTS[v]) for folder, v in folders("memory", mount, membership))
     return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
+
+
+def oom_kills(
+    mount: Path = MOUNT, membership: Path = MEMBERSHIP, vmstat: Path = VMSTAT
+) -> int | None:
+    """How many processes the kernel has killed because memory ran out; None: it does not tell.
+
+    Those of this process's group; of the whole machine if that group does not count them. The
+    kernel counts a kill before its victim ends.
+    """
+    groups = folders("memory", mount, membership)
+    for file in (*(folder / _LAYOUTS[version].events for folder, version in groups), vmstat):
+        with suppress(OSError):
+            if found := _KILLS.search(file.read_text()):
+                return int(found[1])
+    return None
 
 
 def folders(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 MAX_HALVINGS = 3
 """How often a run halves its micro-batch because memory ran out."""
 _MESSAGES = re.compile(
-    r"can't allocate memory|MPS backend out of memory|CUDA error: out of memory"
+    r"can't allocate memory|cannot allocate memory|std::bad_alloc|\bMemoryError\b"
+    r"|MPS backend out of memory|CUDA error: out of memory"
     r"|_STATUS_(ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)"  # cuBLAS, cuDNN, ...
     r"|Cuda failure (\d+ )?'out of memory'",  # NCCL
     re.IGNORECASE,
@@ -37,6 +39,7 @@ class OutOfMemory(RuntimeError):
 
     def __init__(self, error: BaseException, batches: BatchSizes):
         size, smaller = batches.micro_batch, batches.smaller
+        self.micro_batch = size
         fix = "a smaller model, shorter samples, or  --resource-efficient"
         if smaller is not None:
             fix = f"--batch-size {smaller} --set train.global_batch={batches.global_batch}"
@@ -49,12 +52,15 @@ class OutOfMemory(RuntimeError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is a failed allocation, on the host or on a device.
 
-    The allocators of the CPU and of mps, CUDA's libraries and NCCL only say so in their message.
+    The allocators of the CPU and of mps, CUDA's libraries and NCCL only say so in their message;
+    so does the failed write of a checkpoint.
     """
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and bool(_MESSAGES.search(str(error)))
 
 

@@ -1,11 +1,13 @@
 """Reports of failed ranks, and their transfer to the supervisor."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 
 from engines.base import EngineError, PeersMissing
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.config.provenance import Batching
 from launcher.run import failures
 from models.base import DataError
 from training.storage import StorageError
@@ -63,3 +65,29 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
     written.save(tmp_path)
     assert failures.load(tmp_path, 3) == written
     assert failures.load(tmp_path, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills", "expected"),
+    [
+        ("killed", 1, "out of memory"),
+        ("failed", 2, "out of memory"),  # of a data-loader worker that died
+        ("killed", 0, "killed"),
+        ("stopped", 1, "stopped"),
+        ("invalid input", 1, "invalid input"),
+    ],
+)
+def test_a_failure_is_out_of_memory_if_the_kernel_killed_a_process(kind, kills, expected):
+    batches = Batching(global_batch=16, micro_batch=8, accumulation=1, world_size=2)
+    ending = replace(failures.killed(1, "killed by SIGKILL", "its output"), kind=kind)
+    report = failures.out_of_memory(ending, kills, batches)
+    assert (report.kind, report.exit_code, report.trace) == (expected, 1, "its output")
+    if expected == "out of memory":
+        processes = {1: "1 process", 2: "2 processes"}[kills]
+        assert report.text == (
+            f"error: rank 1 on {HOST} out of memory with a micro-batch of 8: "
+            f"the kernel killed {processes}\n"
+            "  fix           --batch-size 4 --set train.global_batch=16"
+        )
+    else:
+        assert report == ending

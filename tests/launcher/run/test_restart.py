@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -19,10 +22,12 @@ from launcher.run.job_spec import Job
 from launcher.run.restart import JobGeneration
 from launcher.run_folder import generations, run_folder
 from slurm.environment import Generation
+from tests.control_group import limited
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved, trained
 from training.storage import Storage
 
+ROOT = Path(__file__).parents[3]
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
 
 
@@ -266,3 +271,59 @@ def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_p
 
 def test_a_micro_batch_of_1_is_not_halved():
     assert restart.halve_micro_batch(resolved(batch_size="1")) is None
+
+
+def test_the_micro_batch_that_a_run_has_reduced_itself_is_halved_once_more():
+    first = resolved("train.global_batch=32", batch_size="16")
+    smaller = restart.halve_micro_batch(first, used=4)
+    assert smaller is not None
+    assert (smaller.batching.micro_batch, smaller.batching.accumulation) == (2, 16)
+    assert restart.halve_micro_batch(first, used=1) is None
+
+
+LIMIT = 256 * 2**20
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """Runs tests.launcher.killed in a control group: its output, and the micro-batches it tried."""
+
+    def start(*args: object) -> tuple[list[str], list[str]]:
+        folder = tmp_path / "run"
+        with limited(LIMIT) as prefix:
+            done = subprocess.run(
+                [*prefix, sys.executable, "-m", "tests.launcher.killed", folder, str(2 * LIMIT)]
+                + [str(argument) for argument in args],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        assert done.returncode == 0, done.stderr
+        shown = done.stdout.splitlines() + done.stderr.splitlines()
+        return shown, (folder / "attempts").read_text().split()
+
+    return start
+
+
+def test_a_rank_that_the_kernel_kills_restarts_with_half_the_micro_batch(killed, tmp_path):
+    shown, attempts = killed(2)
+    assert attempts == ["8", "4", "2"]
+    assert shown[:2] == ["forks", "ended, 0"]
+    assert [line for line in shown if line.startswith("restart")] == [
+        f"restart with micro-batches of {size} from the beginning" for size in (4, 2)
+    ]
+    events = (tmp_path / "run" / "events.jsonl").read_text()
+    assert events.count('"kind": "out_of_memory"') == 2
+    assert "the kernel killed 1 process" in events
+
+
+def test_a_rank_that_the_kernel_kills_with_a_micro_batch_of_1_ends_the_run_with_a_fix(killed):
+    shown, attempts = killed(0, 1)
+    assert attempts == ["1"]
+    assert shown[1:] == [
+        "out of memory, 1",
+        f"error: rank 0 on {socket.gethostname()} out of memory with a micro-batch of 1: "
+        "the kernel killed 1 process",
+        "  fix           a smaller model, shorter samples, or  --resource-efficient",
+    ]

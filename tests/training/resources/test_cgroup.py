@@ -86,3 +86,20 @@ def test_a_container_without_swap_has_no_share_of_it(tmp_path: Path):
 
 def test_a_system_without_control_groups_has_no_limit(tmp_path: Path):
     assert cgroup.memory(tmp_path, tmp_path / "none") is None
+
+
+def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path: Path):
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("oom_kill 7\noom_kill_disable 9\n")
+    lay_out(tmp_path / "fs" / "job", {"memory.events": "oom 5\noom_kill 4"})
+    lay_out(tmp_path / "fs" / "job" / "step", {"memory.events": "max 3\noom_kill 2"})
+    lay_out(tmp_path / "fs" / "memory" / "old", {"memory.oom_control": "under_oom 0\noom_kill 1"})
+
+    def kills(*lines: str) -> int | None:
+        return cgroup.oom_kills(tmp_path / "fs", membership(tmp_path, *lines), vmstat)
+
+    assert kills("0::/job/step") == 2
+    assert kills("4:memory:/old", "0::/") == 1
+    assert kills("0::/elsewhere") == 7
+    vmstat.unlink()
+    assert kills("0::/elsewhere") is None

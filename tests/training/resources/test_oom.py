@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from engines.base import World
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
+from training.checkpoint.manifest import CheckpointError
 from training.resources.oom import OutOfMemory, is_out_of_memory
 
 CHANGES: dict[str, Any] = {
@@ -128,6 +130,11 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] . DeerrorCPUAllocator: can't al
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), True),
         (RuntimeError("NCCL error ... Last error:\nCuda failure 2 'out of memory'"), True),
         (RuntimeError("NCCL error ... Last error:\nCuda failure 'out of memory'"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (CheckpointError("the checkpoint of step 4 cannot be saved: rank 1: MemoryError: "), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (CheckpointError("the checkpoint of step 4 cannot be saved: No space left"), False),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
         (RuntimeError("shapes differ"), False),
         (ValueError("can't allocate memory"), False),

@@ -1,0 +1,91 @@
+"""A small language model whose last rank runs out of memory at a chosen moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from models.base import Batch, SplitName
+from models.custom import CustomTask
+from models.language.config import SIZES
+from models.language.model import Transformer
+from training.checkpoint import tensor_file
+from training.checkpoint.manifest import File
+from training.checkpoint.tensor_file import Interval
+
+MOMENTS = ("forward", "backward", "optimizer step", "evaluation", "save")
+MOMENT, BYTES = "BALLAST_MOMENT", "BALLAST_BYTES"
+"""Environment variables: one of MOMENTS, or empty, and the bytes that exceed the limit."""
+MICRO_BATCH = 8
+"""Only micro-batches of this size run out of memory."""
+STEP = 4
+"""The step that runs out of memory, or that is evaluated and saved then."""
+_TOKENS, _SAMPLES, _WORDS = 32, 64, 200
+
+
+class Ballast(CustomTask):
+    """Random tokens; a step has one micro-batch of MICRO_BATCH samples on each rank at first."""
+
+    defaults: Mapping[str, Any] = {"schedule": {"name": "constant"}}
+    fields: Sequence[str] = ("tokens",)
+
+    def samples(self, split: SplitName) -> Sequence[tuple[Tensor]]:
+        """Random tokens, [token] each."""
+        draw = torch.Generator().manual_seed(len(split))
+        return [(row,) for row in torch.randint(_WORDS, (_SAMPLES, _TOKENS), generator=draw)]
+
+    def build(self) -> Module:
+        """A transformer of size tiny, and what runs out of memory."""
+        moment = os.environ.get(MOMENT, "")
+        is_last = int(os.environ.get("RANK", 0)) == int(os.environ.get("WORLD_SIZE", 1)) - 1
+        self._moment = moment if is_last else ""
+        self._steps, self._size = 0, 0
+        _hook(self)
+        return Transformer(SIZES["tiny"])
+
+    def measure(self, model: Module, batch: Batch) -> dict[str, Tensor]:
+        """The cross-entropy of the next token, summed over samples."""
+        tokens = batch["tokens"]
+        self._size = len(tokens)
+        # DeepSpeed's wrapper of the model is in training mode during an evaluation, too.
+        trains = torch.is_grad_enabled()
+        self._steps += trains
+        self.allocate("forward" if trains else "evaluation")
+        loss = model(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        if trains:
+            loss.register_hook(lambda _gradient: self.allocate("backward"))
+        return {"loss": loss / (tokens.shape[1] - 1)}
+
+    def allocate(self, moment: str) -> None:
+        """Fill more memory than there is, if now is the moment: the kernel kills this process."""
+        if moment != self._moment or self._size < MICRO_BATCH or self._steps < STEP:
+            return
+        torch.full((int(os.environ[BYTES]),), 1, dtype=torch.uint8)
+        raise AssertionError("the memory was not limited")
+
+
+_tasks: list[Ballast] = []
+"""The newest task is the last: a process may train again."""
+
+
+def _hook(task: Ballast) -> None:
+    """Let the newest task allocate in optimizer steps and saves, which no task sees itself."""
+    _tasks.append(task)
+    if len(_tasks) > 1:
+        return
+    register_optimizer_step_pre_hook(lambda *_: _tasks[-1].allocate("optimizer step"))
+    write = tensor_file.write_rank_file
+
+    def written(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
+        file = write(path, first, intervals)
+        _tasks[-1].allocate("save")  # the shard is on disk, the checkpoint is not complete
+        return file
+
+    tensor_file.write_rank_file = written

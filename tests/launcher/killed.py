@@ -1,0 +1,55 @@
+"""A single rank that needs more memory than its control group has, for tests of the fork.
+
+Started as `python -m tests.launcher.killed FOLDER BYTES FITS [MICRO_BATCH]`: the rank fills BYTES
+if its micro-batch is larger than FITS. With FITS -1 it waits for a signal. Prints the report.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from launcher.base import environment
+from launcher.run import rank, restart
+from launcher.run.job_spec import Job
+from launcher.run_folder import run_folder
+from tests.launcher.given import resolved
+from training.callbacks.base import Outcome
+
+FOLDER, BYTES, FITS = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+SIZE = "8" if len(sys.argv) < 5 else sys.argv[4]
+
+
+def work(job: Job) -> Outcome:
+    """Note the attempt, then wait, or fill memory."""
+    size = job.resolved.batching.micro_batch
+    with (FOLDER / "attempts").open("a") as file:
+        file.write(f"{size}\n")
+    if FITS < 0:
+        (FOLDER / "ready").write_text(str(os.getpid()))
+        time.sleep(100)
+    if size > FITS:
+        print(len(b"x" * BYTES))
+    return Outcome("completed", "all steps taken", 0, 4, 1.0, 0.1, None, None)
+
+
+def main() -> None:
+    """Run the job to its end as a command line does."""
+    environment.Process.is_own = True
+    print("forks" if rank.can_fork() else "trains here")
+    settings = resolved("train.global_batch=8", batch_size=SIZE)
+    run_folder.create(settings, FOLDER, "x")
+    job = Job(settings, FOLDER, True)
+
+    def attempt(job, show, forwarded):
+        report = rank.run_forked(job, lambda: work, forwarded)
+        show(report)
+        return report
+
+    with rank.stoppable():
+        ending = restart.repeat(job, attempt, lambda report: None)
+    print(f"{ending.kind}, {ending.exit_code}\n{ending.text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A single rank in a fork: signals reach it once, and it ends with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def until(happened: Callable[[], object], limit_s: float = 30.0) -> None:
+    end = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """A run whose rank waits in a fork, in a process group of its own; and the rank's process."""
+    ready = tmp_path / "run" / "ready"
+    command = [sys.executable, "-m", "tests.launcher.killed", tmp_path / "run", "0", "-1"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        until(lambda: ready.exists() and ready.read_text())
+        yield process, int(ready.read_text())
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "send", "expected"),
+    [
+        (signal.SIGTERM, os.kill, "stopped by SIGTERM before anything was saved; run again"),
+        (signal.SIGINT, os.killpg, "interrupted before anything was saved"),  # as a terminal does
+    ],
+)
+def test_a_signal_stops_the_rank_and_is_reported_once(waiting, number, send, expected):
+    process, rank = waiting
+    assert rank != process.pid
+    send(process.pid, number)
+    code = {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    assert process.stdout.read().splitlines()[1:] == [f"stopped, {code}", expected]
+
+
+def test_the_rank_ends_when_its_parent_is_killed(waiting):
+    process, rank = waiting
+    process.kill()
+    process.wait()
+    until(lambda: not Path(f"/proc/{rank}").exists())
