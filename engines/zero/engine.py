@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ class Zero:
         config = self._config(optimizer.clip_norm)
         self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
         self._undo.callback(library.destroy, self._engine)
+        self._engine.train = partial(_set_training, self._engine)
+        self._engine.eval = partial(_set_training, self._engine, False)
         if self._layout["stage"] == 3:
             self._undo.callback(save_by_reference(model))
         self._buffers = stored_buffers(model)
@@ -228,6 +231,13 @@ class Zero:
     def close(self) -> None:
         """As `Engine.close`."""
         self._undo.close()
+
+
+def _set_training(engine: Any, mode: bool = True) -> Any:
+    """As Module.train: DeepSpeed's own leaves `training` of its module on, and returns nothing."""
+    engine.training = mode
+    engine.module.train(mode)
+    return engine
 
 
 def round_weights(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:

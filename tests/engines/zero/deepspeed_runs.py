@@ -170,3 +170,13 @@ def fork(
         return norms, list(engine.without_gradient)
     finally:
         engine.close()
+
+
+def training_flags(world: World, case: Case) -> list[tuple[bool, bool]]:
+    """`training` of the prepared module and of the model, in evaluation and after it."""
+    with prepared(world, case) as (_, module):
+        inner: Any = module.module
+        module.eval()
+        flags = [(module.training, inner.training)]
+        assert module.train() is module
+        return [*flags, (module.training, inner.training)]

@@ -137,6 +137,11 @@ def test_master_weights_that_differ_from_the_weights_are_refused_on_all_ranks(
         assert re.fullmatch(r"the fp32 copies of \d+ parameters differ from their weights", message)
 
 
+def test_the_module_says_whether_it_trains(worlds: Worlds) -> None:
+    found = worlds[1].run(runs.training_flags, Case("zero2"))
+    assert found == [[(False, False), (True, True)]]
+
+
 def test_offloading_computes_with_the_given_threads(worlds: Worlds) -> None:
     found = worlds[1].run(runs.threads, Case("zero2-offload"), 3)
     assert found == [(1, 3, 1)]
