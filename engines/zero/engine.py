@@ -75,8 +75,7 @@ class Zero:
         config = self._config(optimizer.clip_norm)
         self._engine: Any = library.initialize(self._library, self.world, model, inner, config)
         self._undo.callback(library.destroy, self._engine)
-        self._engine.train = partial(_set_training, self._engine)
-        self._engine.eval = partial(_set_training, self._engine, False)
+        _follow_training(self._engine)
         if self._layout["stage"] == 3:
             self._undo.callback(save_by_reference(model))
         self._buffers = stored_buffers(model)
@@ -233,11 +232,18 @@ class Zero:
         self._undo.close()
 
 
-def _set_training(engine: Any, mode: bool = True) -> Any:
-    """As Module.train: DeepSpeed's own leaves `training` of its module on, and returns nothing."""
-    engine.training = mode
-    engine.module.train(mode)
-    return engine
+def _follow_training(engine: Any) -> None:
+    """Let train() and eval() do what those of a Module do.
+
+    DeepSpeed's own leave `training` of its module on, and return nothing.
+    """
+
+    def train(mode: bool = True) -> Any:
+        engine.training = mode
+        engine.module.train(mode)
+        return engine
+
+    engine.train, engine.eval = train, partial(train, False)
 
 
 def round_weights(model: Module, dtype: torch.dtype) -> dict[str, Tensor]:
