@@ -5,57 +5,134 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import machine
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.config import machine, selection
 from launcher.config.command_line import CommandLine
-from launcher.config.options import GPU_MEMORY, GPUS, JSON, NODES, RAM
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.options import FROM, GPU_MEMORY, GPUS, JSON, NODES, RAM
+from launcher.config.provenance import CliArgs, ImpliedSetting, Resolved
 from launcher.plan import target
 from launcher.plan.target import Described
 from launcher.resume.decide import decide
 from launcher.run import affinity
+from launcher.run.prepare import PreparedRun
+from launcher.stages import pipeline, summary
+from launcher.stages.selection import with_weights
 from training.logging.printable import printable
+
+if TYPE_CHECKING:
+    from launcher.plan.advice import Advice
+    from launcher.plan.plan import Plan
+
+_OWN = (GPUS, GPU_MEMORY, RAM, NODES)
+"""Options of the machine, which a run does not have."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One run to plan: the only one, or a stage."""
+
+    args: CliArgs
+    resolved: Resolved
+    name: str = ""
+    title: str = ""
 
 
 def main(command_line: CommandLine) -> int:
-    """Print the plan, and what fits if it does not; the exit code. Raises SettingsError."""
+    """Print the plan, of staged runs one per stage, and what fits if it does not.
+
+    Raises SettingsError.
+    """
     diagnostics = list(command_line.diagnostics)
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
-    try:
-        resolved = _resolved(described, command_line.args, ())
-    except SettingsError as error:
-        raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if diagnostics:
-        raise SettingsError(diagnostics)
+    parts = _parts(described, command_line.args, diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    from launcher.plan import advice, render
-    from launcher.plan.plan import plan_run
+    from launcher.plan import render
 
-    plan = plan_run(resolved, described)
-    found = []
-    if plan.fits is False:
-        with_sets = partial(_resolved, described, command_line.args)
-        found = advice.advise(resolved, lambda sets: plan_run(with_sets(sets), described))
+    found = [(part, *_planned(described, part)) for part in parts]
     if JSON.flag in command_line.flags:
-        pieces = [{"set": each.sets, **each.plan.as_json()} for each in found]
-        print(json.dumps(plan.as_json() | {"advice": pieces}, indent=2))
-    else:
-        print(printable(render.text(resolved, plan, found, _run_command(command_line))))
+        contents = {part.name: _as_json(plan, advice) for part, plan, advice in found}
+        print(json.dumps(contents if parts[0].name else contents[""], indent=2))
+        return 0
+    command = _run_command(command_line)
+    for number, (part, plan, advice) in enumerate(found):
+        if part.title:
+            print("\n" * bool(number) + part.title, end="\n\n")
+        print(printable(render.text(part.resolved, plan, advice, command)))
     return 0
 
 
+def _planned(described: Described, part: _Part) -> tuple[Plan, Sequence[Advice]]:
+    from launcher.plan import advice
+    from launcher.plan.plan import plan_run
+
+    def plan_with(sets: Sequence[str]) -> Plan:
+        return plan_run(_resolved(described, part.args, sets), described)
+
+    plan = plan_run(part.resolved, described)
+    return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
+
+
+def _as_json(plan: Plan, advice: Sequence[Advice]) -> dict[str, Any]:
+    pieces = [{"set": each.sets, **each.plan.as_json()} for each in advice]
+    return plan.as_json() | {"advice": pieces}
+
+
+def _parts(described: Described, args: CliArgs, diagnostics: list[Diagnostic]) -> list[_Part]:
+    """The runs to plan. Raises SettingsError with `diagnostics` and all other errors."""
+    given: list[CliArgs] = []
+
+    def prepare(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+        given.append(args)
+        return PreparedRun(_resolved(described, args, ()), None, out, "plan", None)
+
+    stages = pipeline.prepare_pipeline(args, None, diagnostics, prepare)
+    if stages is not None:
+        return [
+            _Part(args, ready.resolved, entry.name, summary.title(stages, entry))
+            for args, (entry, ready) in zip(given, stages.left, strict=True)
+        ]
+    args, errors = with_weights(args)
+    args = _with_any_weights(args)
+    try:
+        part = _Part(args, _resolved(described, args, ()))
+    except SettingsError as error:
+        raise SettingsError([*diagnostics, *errors, *error.diagnostics]) from None
+    if found := [*diagnostics, *errors]:
+        raise SettingsError(found)
+    return [part]
+
+
+def _with_any_weights(args: CliArgs) -> CliArgs:
+    """`args` of a later stage alone, whose first weights need not exist for a plan."""
+    choice = selection.choose(args)
+    names = {stage.name: stage for stage in selection.declared_stages(choice.family)}
+    loads = names[choice.stage].loads if choice.stage else None
+    if loads is None:
+        return args
+    any_run = ImpliedSetting(loads, "RUN", FROM.flag, "any run: a plan reads no weights")
+    return replace(args, filled=[any_run, *args.filled])
+
+
 def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
+    """The settings with `sets`; those of a stage without first weights: values do not matter."""
     with_sets = replace(args, sets=(*args.sets, *sets))
-    return decide(with_sets, None, described.machine, described.world_size).resolved
+    resolved = decide(with_sets, None, described.machine, described.world_size).resolved
+    settings = resolved.settings
+    stages = {one.name: one for one in selection.declared_stages(settings.model.family)}
+    loads = [stages[name].loads for name in settings.stages]
+    fields = {key.removeprefix("model."): None for key in loads if key is not None}
+    model = settings.model.model_copy(update=fields)
+    return replace(resolved, settings=settings.model_copy(update={"model": model}))
 
 
 def _run_command(command_line: CommandLine) -> str:
     """The run that was planned, as typed, without the options of the machine."""
-    own = {option.flag for option in (GPUS, GPU_MEMORY, RAM, NODES)}
+    own = {option.flag for option in _OWN}
     words, kept = list(command_line.argv), []
     while words:
         word = words.pop(0)

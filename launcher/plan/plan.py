@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,18 +26,21 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
-from launcher.plan import placement
+from launcher.plan import placement, untraced
 from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_subject
 from launcher.plan.target import Described, Target
+from launcher.plan.untraced import Untraced
 from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
 
 MARGIN = 0.06
 """Of a GPU's memory that stays free: fragmentation, and the workspaces of its libraries."""
+TRACED = "traced on tensors without values"
+MEASURED = "measured on this CPU"
 _CPU = torch.device("cpu")
 
 
@@ -61,6 +64,8 @@ class Plan:
     global_batch: int
     micro_batch: int
     steps: int
+    untraced: Untraced | None = None
+    """Why the step was measured instead of traced; None: it was traced."""
 
     @property
     def device_bytes(self) -> int:
@@ -96,6 +101,8 @@ class Plan:
             "micro_batch": self.micro_batch,
             "steps": self.steps,
             "fits": self.fits,
+            "basis": TRACED if self.untraced is None else MEASURED,
+            "untraced": None if self.untraced is None else asdict(self.untraced),
         }
 
 
@@ -120,7 +127,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
     settings, numbers = resolved.settings, resolved.batching
     process_bytes = psutil.Process().memory_info().rss
     options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
-    trace, checkpoint_bytes = _trace(resolved, subject, target, options)
+    trace, checkpoint_bytes, why = _trace_or_measure(resolved, subject, target, options)
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
@@ -139,6 +146,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         global_batch=numbers.global_batch,
         micro_batch=numbers.micro_batch,
         steps=subject.train_plan.end_step,
+        untraced=why,
     )
 
 
@@ -147,6 +155,19 @@ def _on_cpu(options: Options) -> Options:
     alike = {"tf32": "fp32", "fp8": "bf16"}
     precision: Any = alike.get(options.precision, options.precision)
     return replace(options, precision=precision, compile=False)
+
+
+def _trace_or_measure(
+    resolved: Resolved, subject: Subject, target: Target, options: Options
+) -> tuple[StepTrace, int, Untraced | None]:
+    """The trace on fake tensors, or where the step depends on values, that of a real step."""
+    try:
+        return *_trace(resolved, subject, target, options), None
+    except SettingError:
+        raise
+    except untraced.ERRORS as error:
+        real = replace(subject, is_fake=False)
+        return *_trace(resolved, real, target, options), untraced.describe(error)
 
 
 def _trace(

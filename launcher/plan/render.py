@@ -9,7 +9,7 @@ from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.plan.advice import Advice
-from launcher.plan.plan import MARGIN, Plan
+from launcher.plan.plan import MARGIN, MEASURED, Plan
 from launcher.plan.storages import Kind
 from training.logging.quantities import amount, size
 
@@ -42,6 +42,8 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     yield f"traffic      {size(plan.sent_bytes)} sent per rank and step"
     yield f"checkpoint   {size(plan.checkpoint_bytes)}"
     yield f"length       {counted(plan.steps, 'step')}"
+    if (why := plan.untraced) is not None:
+        yield f"basis        {MEASURED}: {why.operation} {why.where}"
 
 
 def _memory(plan: Plan) -> Iterator[str]:
