@@ -26,12 +26,13 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
-from launcher.plan import placement, untraced
+from launcher.plan import placement, time, untraced
 from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_subject
 from launcher.plan.target import Described, Target
+from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.untraced import Untraced
 from models.base import DataError
 from training.checkpoint import room
@@ -64,6 +65,8 @@ class Plan:
     global_batch: int
     micro_batch: int
     steps: int
+    steps_per_epoch: int
+    seconds: Seconds = UNKNOWN
     untraced: Untraced | None = None
     """Why the step was measured instead of traced; None: it was traced."""
 
@@ -100,6 +103,7 @@ class Plan:
             "global_batch": self.global_batch,
             "micro_batch": self.micro_batch,
             "steps": self.steps,
+            "seconds": asdict(self.seconds),
             "fits": self.fits,
             "basis": TRACED if self.untraced is None else MEASURED,
             "untraced": None if self.untraced is None else asdict(self.untraced),
@@ -146,7 +150,31 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         global_batch=numbers.global_batch,
         micro_batch=numbers.micro_batch,
         steps=subject.train_plan.end_step,
+        steps_per_epoch=subject.train_plan.steps_per_epoch,
+        seconds=_seconds(resolved, subject, target, trace, placed),
         untraced=why,
+    )
+
+
+def _seconds(
+    resolved: Resolved, subject: Subject, target: Target, trace: StepTrace, placed: Placed
+) -> Seconds:
+    if target.gpu is None:
+        return UNKNOWN
+    accumulation = resolved.batching.accumulation
+    return time.by_data_sheet(
+        target.gpu,
+        resolved.settings.precision,
+        target,
+        resolved.settings.engine.name,
+        trace.parameters,
+        Work(
+            trace.flops,
+            time.moved_bytes(placed.device, trace.trainable, accumulation),
+            placed.sent_bytes,
+        ),
+        subject.train_plan,
+        len(subject.task.data("val")),
     )
 
 

@@ -81,3 +81,25 @@ def test_stages_of_other_families(family, capsys):
     first, *_, last = json.loads(capsys.readouterr().out).values()
     assert first["trainable_parameters"] == first["parameters"]
     assert last["trainable_parameters"] < last["parameters"]  # the encoder is frozen
+
+
+def test_a_named_gpu_gives_memory_and_time(capsys):
+    assert main(["plan", "--model", "language:tiny", "--gpu", "T4"]) == 0
+    text = capsys.readouterr().out
+    assert "of 16.0 GiB" in text and "in fp16" not in text
+    assert "at least " in text and "(data sheet of T4, " in text
+
+
+def test_measuring_another_machine_or_several_runs_is_an_error(capsys):
+    assert main(["plan", "--measure", "--gpu", "T4", "--mode", "staged"]) == 2
+    errors = capsys.readouterr().err
+    assert "--gpu T4 describes another one" in errors and "one per stage" in errors
+
+
+@pytest.mark.slow
+def test_three_measured_steps_give_the_time_of_the_run(capsys):
+    run = ["plan", "--model", "language:tiny", "--max-steps", "40", "--track", "tensorboard"]
+    assert main([*run, "--measure", "--json"]) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds"]
+    assert seconds["basis"] == "measured here: 3 steps" and not seconds["is_least"]
+    assert 0 < 40 * seconds["step"] < seconds["run"] < seconds["epoch"]
