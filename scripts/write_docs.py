@@ -31,6 +31,7 @@ from benchmarks import (
     lora,
     monitor,
     outcomes,
+    plan_time,
     start_memory,
     startup_signals,
     step_memory,
@@ -265,6 +266,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured encoded": partial(measured, "encoded", "together"),
     "lora": partial(costs, lora),
     "measured lora": partial(measured_costs, lora, "steps"),
+    "plan time": lambda: (
+        costs(plan_time) if _results_of(plan_time).exists() else plan_time.NOT_MEASURED
+    ),
     "start memory": partial(costs, start_memory),
     "measured start memory": partial(measured_costs, start_memory, "ranks"),
     "step memory": partial(costs, step_memory),
