@@ -32,6 +32,7 @@ from benchmarks import (
     monitor,
     out_of_memory,
     outcomes,
+    plan_time,
     start_memory,
     startup_signals,
     step_memory,
@@ -266,6 +267,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured encoded": partial(measured, "encoded", "together"),
     "lora": partial(costs, lora),
     "measured lora": partial(measured_costs, lora, "steps"),
+    "plan time": lambda: (
+        costs(plan_time) if _results_of(plan_time).exists() else plan_time.NOT_MEASURED
+    ),
     "start memory": partial(costs, start_memory),
     "measured start memory": partial(measured_costs, start_memory, "ranks"),
     "out of memory": partial(costs, out_of_memory),

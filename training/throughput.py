@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_TERA = 1e12
+_GIGA, _TERA = 1e9, 1e12
 _FILE = Path(__file__).with_name("peak_flops.json")
 _PEAKS: dict[str, dict[str, float | None]] = {
     name: peaks
@@ -20,10 +22,42 @@ _PEAKS: dict[str, dict[str, float | None]] = {
 """Dense peaks in TFLOP/s by source: of fp32 (CUDA or vector cores), and of tf32, bf16, fp16 and fp8
 with fp32 accumulation (tensor or matrix cores; half of the sparse figure where a data sheet gives
 no other). None or missing: the device lacks the format. All words of a name must be in what the
-driver reports.
+driver reports. Also the memory, its bandwidth, and that of the links to other GPUs in both
+directions together; missing: variants differ.
 """
+_FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8")
 # The name of a listed chip with one of these has other clocks, or is a part of the chip.
 _OTHER = ("MIG", "Laptop", "Max", "Ti", "D")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU by its data sheet; None: the data sheet has no figure for all variants."""
+
+    name: str
+    peaks: Mapping[str, float]
+    """Dense peaks in FLOP/s by precision, of those that it has."""
+    memory_bytes: int | None
+    memory_bytes_per_s: float | None
+    link_bytes_per_s: float | None
+    """To other GPUs of its node, in one direction."""
+
+
+def gpus() -> dict[str, Gpu]:
+    """The known kinds of GPU by name."""
+    return {name: _gpu(name, facts) for name, facts in _PEAKS.items()}
+
+
+def _gpu(name: str, facts: Mapping[str, float | None]) -> Gpu:
+    memory, speed = facts.get("memory_gib"), facts.get("memory_gb_per_s")
+    link = facts.get("link_gb_per_s")
+    return Gpu(
+        name,
+        {key: peak * _TERA for key in _FORMATS if (peak := facts.get(key)) is not None},
+        None if memory is None else round(memory * 2**30),
+        None if speed is None else speed * _GIGA,
+        None if link is None else link * _GIGA / 2,
+    )
 
 
 def peak_flops(name: str, precision: str) -> float | None:

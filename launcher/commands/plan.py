@@ -4,63 +4,208 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import machine
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.compare import runner
+from launcher.config import machine, selection
 from launcher.config.command_line import CommandLine
-from launcher.config.options import GPU_MEMORY, GPUS, JSON, NODES, RAM
-from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.options import FROM, GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, RAM
+from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved
+from launcher.config.selection import choose
 from launcher.plan import target
 from launcher.plan.target import Described
 from launcher.resume.decide import decide
 from launcher.run import affinity
+from launcher.run.prepare import PreparedRun
+from launcher.run_folder import records
+from launcher.stages import pipeline, summary
+from launcher.stages.selection import with_weights
 from training.logging.printable import printable
+
+if TYPE_CHECKING:
+    from launcher.plan.advice import Advice
+    from launcher.plan.plan import Plan
+    from launcher.plan.time import Seconds
+
+MEASURED_STEPS = 4
+"""Taken by --measure; the first one warms up and does not count."""
+_OWN = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
+"""Options of the machine, which a run does not have."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One run to plan: the only one, or a stage."""
+
+    args: CliArgs
+    resolved: Resolved
+    name: str = ""
+    title: str = ""
 
 
 def main(command_line: CommandLine) -> int:
-    """Print the plan, and what fits if it does not; the exit code. Raises SettingsError."""
+    """Print the plan, of staged runs one per stage, and what fits if it does not.
+
+    Raises SettingsError.
+    """
     diagnostics = list(command_line.diagnostics)
     described = target.describe(command_line.values, machine.detect_machine(), diagnostics)
-    try:
-        resolved = _resolved(described, command_line.args, ())
-    except SettingsError as error:
-        raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if diagnostics:
-        raise SettingsError(diagnostics)
+    measures = MEASURE.flag in command_line.flags
+    if measures:
+        diagnostics += _not_measurable(command_line)
+    parts = _parts(described, command_line.args, diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    from launcher.plan import advice, render
-    from launcher.plan.plan import plan_run
+    from launcher.plan import render
+    from training.resources import nvml
 
-    plan = plan_run(resolved, described)
-    found = []
-    if plan.fits is False:
-        with_sets = partial(_resolved, described, command_line.args)
-        found = advice.advise(resolved, lambda sets: plan_run(with_sets(sets), described))
+    described = target.with_own_memory(described, nvml.memory_bytes)
+    found = [(part, *_planned(described, part, measures)) for part in parts]
     if JSON.flag in command_line.flags:
-        pieces = [{"set": each.sets, **each.plan.as_json()} for each in found]
-        print(json.dumps(plan.as_json() | {"advice": pieces}, indent=2))
-    else:
-        print(printable(render.text(resolved, plan, found, _run_command(command_line))))
+        contents = {part.name: _as_json(plan, advice) for part, plan, advice in found}
+        print(json.dumps(contents if parts[0].name else contents[""], indent=2))
+        return 0
+    command = _run_command(command_line)
+    for number, (part, plan, advice) in enumerate(found):
+        if part.title:
+            print("\n" * bool(number) + part.title, end="\n\n")
+        print(printable(render.text(part.resolved, plan, advice, command)))
     return 0
 
 
+def _planned(described: Described, part: _Part, measures: bool) -> tuple[Plan, Sequence[Advice]]:
+    from launcher.plan import advice
+    from launcher.plan.plan import plan_run
+
+    def plan_with(sets: Sequence[str]) -> Plan:
+        return plan_run(_resolved(described, part.args, sets), described)
+
+    plan = plan_run(part.resolved, described)
+    if measures:
+        plan = replace(plan, seconds=_measured(part, plan))
+    return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
+
+
+def _measured(part: _Part, plan: Plan) -> Seconds:
+    """Start the run, with an evaluation and a checkpoint after a few steps. Raises SettingsError.
+
+    It takes a temporary folder, and processes of its own.
+    """
+    from launcher.plan.time import by_first_steps
+
+    changes = {"track": "[]"}
+    if plan.steps > MEASURED_STEPS:
+        changes["stop.after"] = str(MEASURED_STEPS)
+    given = [text for text in part.args.sets if text.partition("=")[0].strip() not in changes]
+    args = replace(
+        part.args,
+        sets=[*given, *(f"{key}={value}" for key, value in changes.items())],
+        options={key: option for key, option in part.args.options.items() if key not in changes},
+    )
+    with TemporaryDirectory(prefix="gearshift-measure-") as folder:
+        began = time.monotonic()
+        ended = runner.run(args, Path(folder) / "run")
+        wall_s = time.monotonic() - began
+        if ended.error is not None:
+            raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)
+        result = records.read_result(ended.folder)
+    assert result is not None, "the run has ended"
+    return by_first_steps(
+        result,
+        wall_s,
+        global_batch=plan.global_batch,
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        is_whole=part.resolved.settings.stop.after is None,
+    )
+
+
+def _not_measurable(command_line: CommandLine) -> Iterator[Diagnostic]:
+    """Errors of --measure beside options of another machine, and for several runs."""
+    for option in _OWN:
+        if option.flag in command_line.values:
+            place = f"{option.flag} {command_line.values[option.flag]}"
+            yield Diagnostic(
+                f"{MEASURE.flag} takes steps on this machine, and {place} describes another one",
+                where=place,
+                fix=f"leave out {option.flag} or {MEASURE.flag}",
+            )
+    if choose(command_line.args).mode == STAGED_MODE:
+        yield Diagnostic(
+            f"{MEASURE.flag} takes steps of one run, and mode {STAGED_MODE} has one per stage",
+            where=MEASURE.flag,
+            allowed="other modes",
+            fix=f"leave out {MEASURE.flag}",
+        )
+
+
+def _as_json(plan: Plan, advice: Sequence[Advice]) -> dict[str, Any]:
+    pieces = [{"set": each.sets, **each.plan.as_json()} for each in advice]
+    return plan.as_json() | {"advice": pieces}
+
+
+def _parts(described: Described, args: CliArgs, diagnostics: list[Diagnostic]) -> list[_Part]:
+    """The runs to plan. Raises SettingsError with `diagnostics` and all other errors."""
+    given: list[CliArgs] = []
+
+    def prepare(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+        given.append(args)
+        return PreparedRun(_resolved(described, args, ()), None, out, "plan", None)
+
+    stages = pipeline.prepare_pipeline(args, None, diagnostics, prepare)
+    if stages is not None:
+        return [
+            _Part(args, ready.resolved, entry.name, summary.title(stages, entry))
+            for args, (entry, ready) in zip(given, stages.left, strict=True)
+        ]
+    args, errors = with_weights(args)
+    args = _with_any_weights(args)
+    try:
+        part = _Part(args, _resolved(described, args, ()))
+    except SettingsError as error:
+        raise SettingsError([*diagnostics, *errors, *error.diagnostics]) from None
+    if found := [*diagnostics, *errors]:
+        raise SettingsError(found)
+    return [part]
+
+
+def _with_any_weights(args: CliArgs) -> CliArgs:
+    """`args` of a later stage alone, whose first weights need not exist for a plan."""
+    choice = choose(args)
+    names = {stage.name: stage for stage in selection.declared_stages(choice.family)}
+    loads = names[choice.stage].loads if choice.stage else None
+    if loads is None:
+        return args
+    any_run = ImpliedSetting(loads, "RUN", FROM.flag, "any run: a plan reads no weights")
+    return replace(args, filled=[any_run, *args.filled])
+
+
 def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
+    """The settings with `sets`; those of a stage without first weights: values do not matter."""
     with_sets = replace(args, sets=(*args.sets, *sets))
-    return decide(with_sets, None, described.machine, described.world_size).resolved
+    resolved = decide(with_sets, None, described.machine, described.world_size).resolved
+    settings = resolved.settings
+    stages = {one.name: one for one in selection.declared_stages(settings.model.family)}
+    loads = [stages[name].loads for name in settings.stages]
+    fields = {key.removeprefix("model."): None for key in loads if key is not None}
+    model = settings.model.model_copy(update=fields)
+    return replace(resolved, settings=settings.model_copy(update={"model": model}))
 
 
 def _run_command(command_line: CommandLine) -> str:
     """The run that was planned, as typed, without the options of the machine."""
-    own = {option.flag for option in (GPUS, GPU_MEMORY, RAM, NODES)}
+    own = {option.flag for option in _OWN}
     words, kept = list(command_line.argv), []
     while words:
         word = words.pop(0)
         if word in own:
             del words[:1]
-        elif word.partition("=")[0] not in own:
+        elif word.partition("=")[0] not in own and word != MEASURE.flag:
             kept.append(word)
     return shlex.join([*PROGRAM.split(), *kept])

@@ -198,12 +198,19 @@ COMPARE = (
 )
 PLANNED = "planned machine; default: this one"
 GPUS = Option("--gpus", PLANNED, "N", sentence="GPUs of each node.")
+GPU = Option("--gpu", PLANNED, "NAME", sentence="Kind of GPU, such as H200: its memory and speed.")
 GPU_MEMORY = Option("--gpu-memory", PLANNED, "SIZE", sentence="Memory of a GPU, such as 24GiB.")
 RAM = Option("--ram", PLANNED, "SIZE", sentence="Main memory of each node, such as 64GiB.")
 NODES = Option("--nodes", PLANNED, "M", sentence="Nodes. Default: 1.")
+MEASURE = Option(
+    "--measure",
+    OUTPUT,
+    sentence="Take three steps of the run on this machine, in a temporary folder, to predict its "
+    "time.",
+)
 _NOT_PLANNED = ("--dry-run", "--out", "--resume", "--reset")
 PLAN = (
-    *(GPUS, GPU_MEMORY, RAM, NODES),
+    *(GPUS, GPU, GPU_MEMORY, RAM, NODES, MEASURE),
     *(option for option in OPTIONS if option.flag not in _NOT_PLANNED),
 )
 CHECKPOINT = Option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,18 +26,22 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
-from launcher.plan import placement
+from launcher.plan import placement, time, untraced
 from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_subject
 from launcher.plan.target import Described, Target
+from launcher.plan.time import UNKNOWN, Seconds, Work
+from launcher.plan.untraced import Untraced
 from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
 
 MARGIN = 0.06
 """Of a GPU's memory that stays free: fragmentation, and the workspaces of its libraries."""
+TRACED = "traced on tensors without values"
+MEASURED = "measured on this CPU"
 _CPU = torch.device("cpu")
 
 
@@ -61,6 +65,10 @@ class Plan:
     global_batch: int
     micro_batch: int
     steps: int
+    steps_per_epoch: int
+    seconds: Seconds = UNKNOWN
+    untraced: Untraced | None = None
+    """Why the step was measured instead of traced; None: it was traced."""
 
     @property
     def device_bytes(self) -> int:
@@ -95,7 +103,10 @@ class Plan:
             "global_batch": self.global_batch,
             "micro_batch": self.micro_batch,
             "steps": self.steps,
+            "seconds": asdict(self.seconds),
             "fits": self.fits,
+            "basis": TRACED if self.untraced is None else MEASURED,
+            "untraced": None if self.untraced is None else asdict(self.untraced),
         }
 
 
@@ -120,7 +131,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
     settings, numbers = resolved.settings, resolved.batching
     process_bytes = psutil.Process().memory_info().rss
     options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
-    trace, checkpoint_bytes = _trace(resolved, subject, target, options)
+    trace, checkpoint_bytes, why = _trace_or_measure(resolved, subject, target, options)
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
@@ -139,6 +150,31 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         global_batch=numbers.global_batch,
         micro_batch=numbers.micro_batch,
         steps=subject.train_plan.end_step,
+        steps_per_epoch=subject.train_plan.steps_per_epoch,
+        seconds=_seconds(resolved, subject, target, trace, placed),
+        untraced=why,
+    )
+
+
+def _seconds(
+    resolved: Resolved, subject: Subject, target: Target, trace: StepTrace, placed: Placed
+) -> Seconds:
+    if target.gpu is None:
+        return UNKNOWN
+    accumulation = resolved.batching.accumulation
+    return time.by_data_sheet(
+        target.gpu,
+        resolved.settings.precision,
+        target,
+        resolved.settings.engine.name,
+        trace.parameters,
+        Work(
+            trace.flops,
+            time.moved_bytes(placed.device, trace.trainable, accumulation),
+            placed.sent_bytes,
+        ),
+        subject.train_plan,
+        len(subject.task.data("val")),
     )
 
 
@@ -147,6 +183,19 @@ def _on_cpu(options: Options) -> Options:
     alike = {"tf32": "fp32", "fp8": "bf16"}
     precision: Any = alike.get(options.precision, options.precision)
     return replace(options, precision=precision, compile=False)
+
+
+def _trace_or_measure(
+    resolved: Resolved, subject: Subject, target: Target, options: Options
+) -> tuple[StepTrace, int, Untraced | None]:
+    """The trace on fake tensors, or where the step depends on values, that of a real step."""
+    try:
+        return *_trace(resolved, subject, target, options), None
+    except SettingError:
+        raise
+    except untraced.ERRORS as error:
+        real = replace(subject, is_fake=False)
+        return *_trace(resolved, real, target, options), untraced.describe(error)
 
 
 def _trace(

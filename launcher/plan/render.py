@@ -9,9 +9,10 @@ from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.plan.advice import Advice
-from launcher.plan.plan import MARGIN, Plan
+from launcher.plan.plan import MARGIN, MEASURED, Plan
 from launcher.plan.storages import Kind
-from training.logging.quantities import amount, size
+from launcher.plan.time import Seconds
+from training.logging.quantities import amount, duration, size
 
 _WIDTH = 50
 _MARKS = dict(zip(Kind, "WGOATC", strict=True))
@@ -42,6 +43,23 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     yield f"traffic      {size(plan.sent_bytes)} sent per rank and step"
     yield f"checkpoint   {size(plan.checkpoint_bytes)}"
     yield f"length       {counted(plan.steps, 'step')}"
+    yield f"time         {_time(plan.seconds)}"
+    if (why := plan.untraced) is not None:
+        yield f"basis        {MEASURED}: {why.operation} {why.where}"
+
+
+def _time(seconds: Seconds) -> str:
+    if seconds.step is None or seconds.epoch is None or seconds.run is None:
+        return seconds.basis
+    least = "at least " if seconds.is_least else ""
+    return (
+        f"{least}{_short(seconds.step)} per step, {_short(seconds.epoch)} per epoch, "
+        f"{_short(seconds.run)} for the run ({seconds.basis})"
+    )
+
+
+def _short(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def _memory(plan: Plan) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module
@@ -78,7 +79,7 @@ def trace_step(
     storages = Storages()
     tracing = _Tracing(storages, FakeTensorMode(allow_non_fake_inputs=True), subject.is_fake)
     with storages.resizes():
-        with tracing.computing(), patch.object(nn.utils, "skip_init", _whole):
+        with tracing.computing(), _changed_torch():
             model = task.build()
         parameters = list(model.parameters())
         if change is not None:
@@ -111,9 +112,22 @@ def _count(subject: Subject) -> int:
     return min(MICRO_BATCHES, subject.train_plan.accumulation)
 
 
+@contextmanager
+def _changed_torch() -> Iterator[None]:
+    """Inside, fake models can be built and converted."""
+    skip = patch.object(nn.utils, "skip_init", _whole)
+    with skip, patch.object(torch.utils, "swap_tensors", _set_data):
+        yield
+
+
 def _whole(kind: type[Module], *args: Any, **kwargs: Any) -> Module:
     """As skip_init, which cannot move fake tensors from the meta device."""
     return kind(*args, **kwargs)
+
+
+def _set_data(parameter: Tensor, converted: Tensor) -> None:
+    """For swap_tensors in `Module.to`, which refuses fake tensors that an operator has changed."""
+    parameter.data = converted.data
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from launcher.base.diagnostics import Diagnostic
+from launcher.base.diagnostics import Diagnostic, nearest_match
 from launcher.config.machine import Machine
-from launcher.config.options import GPU_MEMORY, GPUS, NODES, RAM
+from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM
 from launcher.config.provenance import Resolved
+from training import throughput
+from training.throughput import Gpu
 
 _UNITS = {
     **{f"{letter}iB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)},
@@ -26,6 +29,10 @@ class Described:
     nodes: int = 1
     device_bytes: int | None = None
     """Memory of one GPU; None: unknown."""
+    gpu: Gpu | None = None
+    """The kind of GPU; None: unknown."""
+    is_here: bool = True
+    """Its GPUs are those of this machine."""
 
     @property
     def world_size(self) -> int | None:
@@ -37,7 +44,9 @@ class Described:
         ranks = max(resolved.batching.world_size // self.nodes, 1)
         is_gpu = resolved.device != "cpu"
         device_bytes = self.device_bytes if is_gpu else None
-        return Target(self.nodes, ranks, resolved.device, device_bytes, self.machine.ram_bytes)
+        ram_bytes = self.machine.ram_bytes
+        gpu = self.gpu if is_gpu else None
+        return Target(self.nodes, ranks, resolved.device, device_bytes, ram_bytes, gpu)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class Target:
     """Memory of one GPU; None: unknown, or the CPU."""
     ram_bytes: int | None
     """Memory of one node; None: unknown."""
+    gpu: Gpu | None = None
+    """The kind of GPU; None: unknown, or the CPU."""
 
     @property
     def ranks(self) -> int:
@@ -65,12 +76,65 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     nodes = _count(values, NODES.flag, diagnostics) or 1
     memory = _bytes(values, GPU_MEMORY.flag, diagnostics)
     ram = _bytes(values, RAM.flag, diagnostics)
+    gpu = _gpu(values, memory, diagnostics)
     machine = here if ram is None else replace(here, ram_bytes=ram)
-    if gpus is None and memory is not None and not here.gpus:
-        gpus = 1
+    if gpus is None and (memory is not None or gpu is not None):
+        gpus = here.gpus or 1
     if gpus is not None:
-        machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=True)
-    return Described(machine, nodes, memory)
+        has_bf16 = gpu is None or "bf16" in gpu.peaks
+        machine = replace(machine, gpus=gpus, device="cuda", gpu_bf16=has_bf16)
+    if memory is None and gpu is not None:
+        memory = gpu.memory_bytes
+    return Described(machine, nodes, memory, gpu, is_here=nodes == 1 and gpus is None)
+
+
+def with_own_memory(described: Described, memory: Callable[[int], int | None]) -> Described:
+    """`described` with the memory of the GPUs of this machine, if it is about them.
+
+    `memory` gives the bytes of a GPU by its number; of several, the smallest counts.
+    """
+    machine = described.machine
+    if described.device_bytes is not None or machine.device != "cuda" or not described.is_here:
+        return described
+    found = [memory(number) for number in range(machine.gpus)]
+    known = [size for size in found if size is not None]
+    return replace(described, device_bytes=min(known, default=None))
+
+
+def _gpu(
+    values: Mapping[str, str], memory: int | None, diagnostics: list[Diagnostic]
+) -> Gpu | None:
+    """The GPU of --gpu; an error if it is unknown, or if its name leaves its memory open."""
+    text = values.get(GPU.flag)
+    if text is None:
+        return None
+    known = throughput.gpus()
+    name = {each.casefold(): each for each in known}.get(text.casefold())
+    where = f"{GPU.flag} {text}"
+    if name is None:
+        inside = [each for each in known if text.casefold() in each.casefold()]
+        near = inside[0] if inside else nearest_match(text, known)
+        fix = near and f"{GPU.flag} {shlex.quote(near)}"
+        allowed = ", ".join(inside or known)
+        diagnostics.append(
+            Diagnostic(
+                f"unknown GPU '{text}'", where=where, allowed=allowed, did_you_mean=near, fix=fix
+            )
+        )
+        return None
+    gpu = known[name]
+    if gpu.memory_bytes is None and memory is None and GPU_MEMORY.flag not in values:
+        variants = [each for each in known if each.startswith(f"{name} ")]
+        also = f"{', '.join(variants)}; or " if variants else ""
+        diagnostics.append(
+            Diagnostic(
+                f"GPUs of the name {name} differ in memory",
+                where=where,
+                allowed=f"{also}{GPU_MEMORY.flag} SIZE beside it",
+                fix=f"{where} {GPU_MEMORY.flag} SIZE",
+            )
+        )
+    return gpu
 
 
 def _count(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> int | None:

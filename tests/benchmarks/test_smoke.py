@@ -34,6 +34,13 @@ def test_monitor_measures_a_reading_at_each_interval():
 
 
 @pytest.mark.slow
+def test_plan_time_compares_a_prediction_with_its_run():
+    row, count = table_of("benchmarks.plan_time", "--smoke")
+    assert row.startswith("| language:tiny | default | local | 8 |")
+    assert count.startswith("| within 20% |")
+
+
+@pytest.mark.slow
 def test_agreement_measures_and_simulates_each_contender():
     small = ["--processes", "2", "--steps", "4", "--rounds", "1"]
     assert len(table_of("benchmarks.agreement", *small)) == 3 * 3

@@ -44,3 +44,62 @@ def test_bad_options_are_errors_with_the_fix(capsys):
     errors = capsys.readouterr().err
     assert "--gpu-memory 24GiB" in errors and "--nodes 0 is not a count" in errors
     assert "optim.lr" in errors
+
+
+def test_stages_are_planned_one_after_the_other(capsys):
+    staged = ["plan", "--model", "language:tiny", "--mode", "staged"]
+    assert main(staged) == 0
+    text = capsys.readouterr().out
+    first, second = text.index("stage 1 of 2: text"), text.index("stage 2 of 2: dialogues")
+    assert first < second and text.count("peak of a rank") == 2
+    assert main([*staged, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["text", "dialogues"]
+    text, dialogues = found.values()
+    assert text["trainable_parameters"] == text["parameters"] == dialogues["parameters"]
+    assert dialogues["trainable_parameters"] < dialogues["parameters"]
+
+
+def test_a_later_stage_alone_needs_no_weights(capsys):
+    staged = ["plan", "--model", "language:tiny", "--mode", "staged", "--stage", "dialogues"]
+    assert main([*staged, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trainable_parameters"] < found["parameters"]
+
+
+def test_errors_of_all_stages_and_of_the_machine_come_together(capsys):
+    staged = ["plan", "--model", "language:tiny", "--mode", "staged"]
+    assert main([*staged, "--gpus", "many", "--lr", "much"]) == 2
+    errors = capsys.readouterr().err
+    assert "--gpus many is not a count" in errors and errors.count("optim.lr") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["abr", "event_seg", "doc_translation", "eeg_text"])
+def test_stages_of_other_families(family, capsys):
+    assert main(["plan", "--model", f"{family}:tiny", "--mode", "staged", "--json"]) == 0
+    first, *_, last = json.loads(capsys.readouterr().out).values()
+    assert first["trainable_parameters"] == first["parameters"]
+    assert last["trainable_parameters"] < last["parameters"]  # the encoder is frozen
+
+
+def test_a_named_gpu_gives_memory_and_time(capsys):
+    assert main(["plan", "--model", "language:tiny", "--gpu", "T4"]) == 0
+    text = capsys.readouterr().out
+    assert "of 16.0 GiB" in text and "in fp16" not in text
+    assert "at least " in text and "(data sheet of T4, " in text
+
+
+def test_measuring_another_machine_or_several_runs_is_an_error(capsys):
+    assert main(["plan", "--measure", "--gpu", "T4", "--mode", "staged"]) == 2
+    errors = capsys.readouterr().err
+    assert "--gpu T4 describes another one" in errors and "one per stage" in errors
+
+
+@pytest.mark.slow
+def test_three_measured_steps_give_the_time_of_the_run(capsys):
+    run = ["plan", "--model", "language:tiny", "--max-steps", "40", "--track", "tensorboard"]
+    assert main([*run, "--measure", "--json"]) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds"]
+    assert seconds["basis"] == "measured here: 3 steps" and not seconds["is_least"]
+    assert 0 < 40 * seconds["step"] < seconds["run"] < seconds["epoch"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.base.diagnostics import Diagnostic
-from launcher.plan.target import describe
+from launcher.plan.target import describe, with_own_memory
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 
@@ -59,3 +59,41 @@ def test_a_count_is_a_whole_number(text):
     for name in ("gpus", "nodes"):
         _, (error,) = described(**{name: text})
         assert error.message == f"--{name} {text} is not a count"
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "has_bf16"), [("h200", 141, True), ("T4", 16, False), ("rtx 3090", 24, True)]
+)
+def test_a_named_gpu_has_the_memory_and_precision_of_its_data_sheet(name, memory, has_bf16):
+    found, diagnostics = described(gpu=name)
+    assert not diagnostics
+    assert (found.machine.gpus, found.device_bytes) == (1, memory * 2**30)
+    assert found.machine.gpu_bf16 is has_bf16 and found.gpu is not None
+    assert described(gpu=name, gpu_memory="8GiB", gpus="2")[0].device_bytes == 2**33
+
+
+def test_an_unknown_gpu_is_an_error_with_the_nearest():
+    _, (error,) = described(gpu="H10")
+    assert error.allowed == "H100 NVL, H100 PCIe, H100 80GB HBM3"
+    assert error.fix == "--gpu 'H100 NVL'"
+    _, (error,) = described(gpu="no such thing")
+    assert "H200" in error.allowed and "MI300X" in error.allowed
+
+
+def test_a_gpu_with_variants_needs_their_name_or_a_memory():
+    _, (error,) = described(gpu="A100")
+    assert "A100 SXM4 80GB" in error.allowed and error.fix == "--gpu A100 --gpu-memory SIZE"
+    found, diagnostics = described(gpu="A100", gpu_memory="80GiB")
+    assert not diagnostics and found.device_bytes == 80 * 2**30
+    assert described(gpu="A100 PCIE 40GB")[0].device_bytes == 40 * 2**30
+
+
+def test_gpus_of_this_machine_have_the_memory_that_the_driver_tells():
+    sizes = [2**35, 2**34, 2**35, None]
+    assert with_own_memory(described(SERVER)[0], sizes.__getitem__).device_bytes == 2**34
+    for given in ({"gpus": "4"}, {"nodes": "2"}):
+        other = described(SERVER, **given)[0]
+        assert with_own_memory(other, sizes.__getitem__).device_bytes is None
+    named = described(SERVER, gpu_memory="8GiB")[0]
+    assert with_own_memory(named, sizes.__getitem__).device_bytes == 2**33
+    assert with_own_memory(described()[0], sizes.__getitem__).device_bytes is None

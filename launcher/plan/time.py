@@ -1,0 +1,144 @@
+"""Time of a step, an epoch and a run, from its first steps or from the data sheet of a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.base.diagnostics import counted
+from launcher.plan.storages import Kind
+from launcher.plan.target import Target
+from training.throughput import Gpu
+from training.train_plan import TrainPlan
+
+_LARGE = 400e6
+"""Parameters from which on the shares of the large model count: the geometric mean of the two."""
+SHARES = {
+    ("124M", "local"): 0.579,
+    ("1.3B", "local"): 0.722,
+    ("124M", "fsdp"): 0.469,
+    ("1.3B", "fsdp"): 0.682,
+    ("124M", "zero2-offload"): 0.224,
+    ("1.3B", "zero2-offload"): 0.227,
+}
+"""FLOP/s of plain PyTorch, fully_shard and DeepSpeed over those of a matrix product on one H200,
+in bf16 and compiled, by parameters: the measured anchors of benchmarks/gpu_tables.py."""
+_SHARDED = ("fsdp", "zero3")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Predicted times in seconds; None: unknown."""
+
+    step: float | None
+    epoch: float | None
+    run: float | None
+    basis: str
+    is_least: bool = False
+    """They are lower bounds."""
+
+
+UNKNOWN = Seconds(None, None, None, "none: --measure takes steps here, --gpu NAME uses data sheets")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one rank does in a step."""
+
+    flops: float
+    moved_bytes: float
+    """Read from and written to the memory of the device, at least."""
+    sent_bytes: float
+
+
+def moved_bytes(held: Mapping[Kind, int], trainable: int, accumulation: int) -> float:
+    """Bytes that a step moves at least, of a rank that holds `held`.
+
+    Each micro-batch reads the weights forward and backward, and writes and reads its activations.
+    The update reads fp32 gradients, and reads and writes weights and optimizer state.
+    """
+    weights = held[Kind.WEIGHTS]
+    each = 2 * weights + 2 * held[Kind.ACTIVATIONS]
+    return accumulation * each + 4 * trainable + 2 * (weights + held[Kind.OPTIMIZER])
+
+
+def by_data_sheet(
+    gpu: Gpu,
+    precision: str,
+    target: Target,
+    engine: str,
+    parameters: int,
+    work: Work,
+    plan: TrainPlan,
+    val_samples: int,
+) -> Seconds:
+    """Roofline: the longest of computation, memory and links, which overlap.
+
+    An evaluation computes a third of the operations of training for each sample. Starting,
+    reading data and saving are not part of it.
+    """
+    peak = gpu.peaks.get(precision)
+    if peak is None:
+        return Seconds(None, None, None, f"none: the data sheet of {gpu.name} has no {precision}")
+    size = "1.3B" if parameters > _LARGE else "124M"
+    kind = "fsdp" if engine.startswith(_SHARDED) else "local"
+    share = SHARES[size, "zero2-offload" if engine.endswith("-offload") else kind]
+    parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": work.flops / peak / share}
+    if gpu.memory_bytes_per_s is not None:
+        speed = gpu.memory_bytes_per_s
+        parts[f"memory at {speed / 1e9:g} GB/s"] = work.moved_bytes / speed
+    missing = ""
+    if work.sent_bytes and target.nodes == 1 and gpu.link_bytes_per_s is not None:
+        speed = gpu.link_bytes_per_s
+        parts[f"links at {speed / 1e9:g} GB/s"] = work.sent_bytes / speed
+    elif work.sent_bytes:
+        missing = ", links not counted"
+    limit = max(parts, key=lambda name: parts[name])
+    step = parts[limit]
+    forward = work.flops / plan.global_batch * target.ranks / 3 / peak / share
+    evaluation = val_samples / target.ranks * forward
+    basis = (
+        f"data sheet of {gpu.name}, {limit}{missing}; the share of the peak is that of PyTorch "
+        f"with {size} parameters on an H200, of a matrix product"
+    )
+    run = plan.end_step * step + evaluations(plan) * evaluation
+    return Seconds(step, plan.steps_per_epoch * step, run, basis, is_least=True)
+
+
+def by_first_steps(
+    result: Mapping[str, Any],
+    wall_s: float,
+    *,
+    global_batch: int,
+    steps: int,
+    steps_per_epoch: int,
+    is_whole: bool,
+) -> Seconds:
+    """From the first steps of a run on this machine, whose result.json is `result`.
+
+    `wall_s` is all that they took, from the start of its process to the end. `is_whole`: the run
+    is as long as its training plan, without `stop.after`.
+    """
+    speed, whole, taken = result["samples_per_s"], result["estimate"], result["steps"]
+    step = None if not speed else global_batch / speed
+    run = wall_s
+    if is_whole and whole is not None:
+        run += whole["total_s"] - result["wall_s"]
+    elif step is not None:
+        run += (steps - taken) * step
+    return Seconds(
+        step,
+        None if step is None else step * steps_per_epoch,
+        run,
+        f"measured here: {counted(max(taken - 1, 1), 'step')}",
+        is_least=is_whole and whole is not None and whole["is_least"],
+    )
+
+
+def evaluations(plan: TrainPlan) -> int:
+    """The number of evaluations of a whole run, with the one at its end."""
+    end, every = plan.end_step, plan.eval_every
+    periods = {p for p in (every, plan.steps_per_epoch if plan.eval_each_epoch else None) if p}
+    due = {step for period in periods for step in range(period, end + 1, period)}
+    return len(due | {end})

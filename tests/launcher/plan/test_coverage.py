@@ -1,0 +1,117 @@
+"""Plans of what runs: every family, mode, engine and stage, and pretrained folders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engines.catalog import ENGINES
+from launcher.commands.new_task import template
+from launcher.config import custom_task, presets
+from launcher.plan.plan import Plan, plan_run
+from launcher.plan.target import Described
+from models.catalog import FAMILIES
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+from tests.launcher.given import LAPTOP, SERVER, resolved
+from tests.models.eeg_text.test_pretrained import save_bart
+from tests.models.language.test_pretrained import CONFIGS, TEXT, save
+
+TWO_GPUS = replace(SERVER, gpus=2)
+MODES = [mode for mode in presets.modes() if mode != "staged"]
+
+
+def plan(*sets: str, machine=LAPTOP, **choice) -> Plan:
+    return plan_run(resolved(*sets, machine=machine, **choice), Described(machine))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_in_every_mode_under_every_engine(family, mode):
+    for engine in ENGINES:
+        machine = replace(SERVER, gpus=1) if engine == "local" else TWO_GPUS
+        found = plan(model=f"{family}:tiny", mode=mode, engine=engine, machine=machine)
+        assert found.engine == engine
+        assert found.device_bytes > found.parameters / 2, engine
+        assert (found.sent_bytes > 0) == (engine != "local"), engine
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return f"data.path={path}"
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        (),
+        pytest.param(("model.lora.rank=4",), marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("engine", ["local", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_a_pretrained_language_model_is_planned_without_its_values(tmp_path, texts, sets, engine):
+    folder = save(tmp_path / "model", CONFIGS["llama"]())
+    machine = TWO_GPUS if engine == "fsdp" else LAPTOP
+    given = (texts, f"model.pretrained={folder}", "data.seq_len=32", *sets)
+    found = plan(*given, model="language", engine=engine, machine=machine)
+    assert found.parameters > 320 * 32
+    assert (found.trainable < found.parameters) == bool(sets)
+
+
+def test_a_pretrained_text_decoder_is_planned_without_its_values(tmp_path):
+    save_bart(tmp_path)
+    found = plan(f"model.pretrained={tmp_path}", model="eeg_text:tiny")
+    assert found.parameters != plan(model="eeg_text:tiny").parameters
+
+
+def test_pretrained_image_encoders_are_planned_without_their_values(tmp_path):
+    from models.doc_translation import model as parts
+    from models.doc_translation.config import SIZES
+
+    tiny = SIZES["tiny"]
+    parts.global_encoder(tiny.whole).save_pretrained(tmp_path / "global")
+    parts.local_encoder(tiny.local).save_pretrained(tmp_path / "local")
+    choice = {"model": "doc_translation:tiny"}
+    assert (
+        plan(f"model.pretrained={tmp_path}", **choice).device_bytes == plan(**choice).device_bytes
+    )
+
+
+def test_a_custom_task_and_the_template_are_planned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    custom_task.add_search_folder(str(tmp_path))
+    line = write(tmp_path, HEAD + LINE + BODY)
+    assert plan(model=f"{line}:Line").parameters == 2 * 4 + 4 + 4 + 1
+    shapes = write(tmp_path, template("Shapes"))
+    assert plan(model=f"{shapes}:Shapes").flops > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "operation"),
+    [
+        ("error = error[error > 0]", "aten.nonzero"),
+        ("error = error.repeat(int(error.detach().numpy().size > 0))", "numpy"),
+        ("assert batch['input'].sum().item() != 1", "AssertionError"),
+    ],
+)
+def test_a_step_that_depends_on_values_is_measured(tmp_path, line, operation):
+    custom_task.add_search_folder(str(tmp_path))
+    body = BODY.replace("        return {", f"        {line}\n        return {{")
+    module = write(tmp_path, HEAD + LINE + body)
+    found = plan(model=f"{module}:Line")
+    assert found.parameters == 2 * 4 + 4 + 4 + 1
+    assert found.untraced is not None and operation in found.untraced.operation
+    number = (HEAD + LINE + body).split("\n").index(f"        {line}") + 1
+    assert found.untraced.where == f"at {tmp_path / module}.py:{number}: {line}"
+    assert found.as_json()["basis"] == "measured on this CPU"
+
+
+def test_an_error_of_the_task_itself_is_not_hidden(tmp_path):
+    custom_task.add_search_folder(str(tmp_path))
+    body = BODY.replace('batch["target"]', 'batch["goal"]')
+    module = write(tmp_path, HEAD + LINE + body)
+    with pytest.raises(KeyError, match="goal"):
+        plan(model=f"{module}:Line")

@@ -1,0 +1,106 @@
+"""Times by data sheet: the roofline, its basis, evaluations; and the shares of the peak."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.gpu_tables import GOALS
+from launcher.plan import time
+from launcher.plan.plan import plan_run
+from launcher.plan.storages import Kind
+from launcher.plan.target import Described, Target
+from launcher.plan.time import SHARES, Work, by_data_sheet, by_first_steps
+from tests.launcher.given import ONE_GPU, SERVER, resolved
+from training.throughput import gpus
+from training.train_plan import TrainPlan
+
+H200 = gpus()["H200"]
+PLAN = TrainPlan(100, 20, 8, 8, 1, 1, "samples", eval_every=20)
+ONE, EIGHT, NODES = (Target(n, m, "cuda", None, None) for n, m in ((1, 1), (1, 8), (2, 8)))
+
+
+def times(work, target=ONE, gpu=H200, engine="local", parameters=10**8, precision="bf16", val=0):
+    return by_data_sheet(gpu, precision, target, engine, parameters, work, PLAN, val)
+
+
+def test_the_longest_of_computation_memory_and_links_limits():
+    share = SHARES["124M", "local"]
+    computed = times(Work(1e15, 0, 0))
+    assert computed.step == pytest.approx(1e15 / 989.5e12 / share)
+    assert "58% of 989.5 TFLOP/s in bf16" in computed.basis and computed.is_least
+    moved = times(Work(1e9, 4.8e12, 0))
+    assert moved.step == pytest.approx(1) and "memory at 4800 GB/s" in moved.basis
+    sent = times(Work(1e9, 0, 450e9), EIGHT)
+    assert sent.step == pytest.approx(1) and "links at 450 GB/s" in sent.basis
+    between = times(Work(1e9, 0, 450e9), NODES)
+    assert between.step < 1e-3 and "links not counted" in between.basis
+
+
+def test_epoch_and_run_with_evaluations():
+    without, found = (times(Work(1e15, 0, 0), val=n) for n in (0, 80))
+    assert without.epoch == pytest.approx(20 * without.step)
+    assert without.run == pytest.approx(100 * without.step)
+    forward = found.step / PLAN.global_batch / 3
+    assert found.run - without.run == pytest.approx(5 * 80 * forward)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 5),
+        ({"eval_every": None}, 1),
+        ({"eval_every": 30}, 4),
+        ({"eval_every": 30, "eval_each_epoch": True}, 7),
+        ({"stop_after": 50}, 3),
+    ],
+)
+def test_evaluations_of_a_run(changes, count):
+    assert time.evaluations(replace(PLAN, **changes)) == count
+
+
+def test_the_first_steps_give_the_time_of_the_run():
+    result = {"samples_per_s": 4.0, "steps": 4, "wall_s": 30.0}
+    result["estimate"] = {"total_s": 130.0, "is_least": True}
+    plan = {"global_batch": 8, "steps": 50, "steps_per_epoch": 25}
+    found = by_first_steps(result, 36.0, **plan, is_whole=True)
+    assert (found.step, found.epoch, found.run) == (2.0, 50.0, 136.0)  # 6 s of start
+    assert found.is_least and found.basis == "measured here: 3 steps"
+    stopped = by_first_steps(result, 36.0, **plan, is_whole=False)
+    assert stopped.run == 36 + 46 * 2 and not stopped.is_least
+    ended = {"samples_per_s": None, "steps": 1, "wall_s": 30.0, "estimate": None}
+    assert by_first_steps(ended, 36.0, **plan, is_whole=True).run == 36.0
+
+
+def test_larger_and_sharded_models_have_their_own_share():
+    steps = {
+        case: times(Work(1e15, 0, 0), engine=case[1], parameters=case[0]).step
+        for case in ((10**8, "local"), (10**9, "ddp"), (10**9, "zero3"), (10**9, "zero2-offload"))
+    }
+    small, large, sharded, offloaded = steps.values()
+    assert large < sharded < small < offloaded
+
+
+def test_the_shares_are_the_anchors_of_the_benchmark():
+    for case, goal in GOALS.items():
+        assert goal == pytest.approx(SHARES[case] * (1.3 if "offload" in case[1] else 1))
+
+
+def test_a_precision_that_the_gpu_lacks_has_no_time():
+    found = times(Work(1e15, 0, 0), gpu=gpus()["T4"])
+    assert found.step is None and found.basis == "none: the data sheet of T4 has no bf16"
+
+
+def test_bytes_moved_are_those_of_passes_and_update():
+    held = {Kind.WEIGHTS: 100, Kind.ACTIVATIONS: 1000, Kind.OPTIMIZER: 200}
+    assert time.moved_bytes(held, 25, 1) == 2 * 100 + 2 * 1000 + 4 * 25 + 2 * 300
+    assert time.moved_bytes(held, 25, 3) == 3 * 2200 + 700
+
+
+def test_a_plan_has_times_with_a_named_gpu_only():
+    run = resolved(machine=ONE_GPU, engine="local")
+    assert plan_run(run, Described(SERVER)).seconds.basis.startswith("none: --measure")
+    found = plan_run(run, Described(ONE_GPU, gpu=H200))
+    assert found.seconds.run > found.steps * found.seconds.step > 0
+    assert found.as_json()["seconds"].keys() == {"step", "epoch", "run", "basis", "is_least"}
