@@ -32,6 +32,7 @@ from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_subject
 from launcher.plan.target import Described, Target
+from launcher.plan.zero_placement import zero
 from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
@@ -49,6 +50,8 @@ class Plan:
     target: Target
     device: Mapping[Kind, int]
     """Bytes of each kind at the peak of a rank."""
+    offloaded_bytes: int
+    """Of a rank, in host memory instead."""
     host_bytes: int
     """Of a node: the processes with what they offload, and on a CPU their peaks."""
     sent_bytes: float
@@ -130,6 +133,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         engine=settings.engine.name,
         target=target,
         device=placed.device,
+        offloaded_bytes=placed.offloaded_bytes,
         host_bytes=target.ranks_per_node * (process_bytes + on_host + ahead),
         sent_bytes=placed.sent_bytes,
         checkpoint_bytes=checkpoint_bytes,
@@ -189,12 +193,12 @@ def _placed(name: str, trace: StepTrace, ranks: Ranks, options: Options) -> Plac
         "local": partial(placement.as_traced, trace, ranks),
         "fsdp": partial(placement.as_traced, trace, ranks),
         "fsdp-offload": partial(placement.as_traced, trace, ranks, offloads=True),
-        "ddp": partial(placement.replicated, trace, ranks, 1),
-        "oss": partial(placement.replicated, trace, ranks, ranks.size),
+        "ddp": partial(placement.replicated, trace, ranks),
+        "oss": partial(placement.replicated, trace, ranks, shards_optimizer=True),
     }
     if name in place:
         return place[name]()
-    return placement.zero(trace, ranks, options.ds_config["zero_optimization"])
+    return zero(trace, ranks, options.ds_config["zero_optimization"])
 
 
 def _batch_bytes(subject: Subject) -> int:

@@ -81,8 +81,8 @@ def test_engines_on_many_ranks(engine):
     assert not dist.is_initialized()
     kept = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
     whole, part = (sum(each.device[kind] for kind in kept) for each in (few, many))
-    if engine == "ddp" or "zero2-offload" in engine:
-        assert part == whole
+    if engine == "ddp" or engine.endswith("-offload"):
+        assert part == whole  # zero3 keeps weights as small as these gathered
     else:
         assert part < whole - few.parameters  # of at least a quarter of one fp32 copy
     assert many.sent_bytes > few.sent_bytes > 0
