@@ -87,10 +87,11 @@ def trace_step(
     with storages.resizes():
         with tracing.computing(), patch.object(nn.utils, "skip_init", _whole):
             model = task.build()
-        parameters = list(model.parameters())
         if change is not None:
             change(model)
-        weight_bytes = sum(p.nbytes for p in parameters)
+        # Without references to them: an engine may replace and free parameters.
+        parameters = sum(p.numel() for p in model.parameters())
+        weight_bytes = sum(p.nbytes for p in model.parameters())
         blocks = task.blocks(model)
         with storages:
             module = engine.prepare(model, optimizer.spec(settings, model, world, blocks), blocks)
@@ -107,7 +108,7 @@ def trace_step(
         _step(subject, engine, module, updater, batches[:traced], tracing)
     return StepTrace(
         list(storages.moments(start)),
-        sum(p.numel() for p in parameters),
+        parameters,
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slots,

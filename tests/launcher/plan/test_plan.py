@@ -96,6 +96,24 @@ def test_offload_moves_the_optimizer_to_the_host():
     assert offloaded.device_bytes < device.device_bytes
 
 
+def test_fsdp_frees_the_weights_that_it_shards():
+    found = plan(engine="fsdp", world_size=2)
+    assert 0 < found.device[Kind.COMMUNICATION] < 4 * found.parameters  # a block, not all
+    assert found.device[Kind.WEIGHTS] == pytest.approx(4 * found.parameters / 2, rel=0.01)
+
+
+def test_batches_of_all_micro_batches_are_held_and_with_ranks_those_of_the_next_step():
+    sets = ("train.micro_batch=1", "train.global_batch=16")
+    one, two = (
+        plan(*sets, model="event_seg:tiny", engine=engine, world_size=ranks)
+        for engine, ranks in (("local", 1), ("ddp", 2))
+    )
+    # 16 micro-batches each: of one step of one rank, of two steps of two.
+    assert two.device[Kind.ACTIVATIONS] == pytest.approx(one.device[Kind.ACTIVATIONS], rel=0.01)
+    few = plan("train.micro_batch=1", "train.global_batch=2", model="event_seg:tiny")
+    assert one.device[Kind.ACTIVATIONS] > 2 * few.device[Kind.ACTIVATIONS]
+
+
 def test_hybrid_sharding_shards_within_a_node():
     sets = ("train.global_batch=64", "precision=bf16")
     machine = replace(SERVER, gpus=4)
