@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
 from launcher.plan.step_trace import StepTrace
-from launcher.plan.storages import Kind, Moment, Phase
+from launcher.plan.storages import Kind, Moment
 
 _FP32_BYTES = 4
 _ROUNDS = {"allreduce": 2, "all_reduce": 2}
@@ -57,68 +57,45 @@ def as_traced(trace: StepTrace, ranks: Ranks, *, offloads: bool = False) -> Plac
     if not offloads:
         return Placed(trace.peak.held, 0, sent)
     moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
-    device = _peak(_without(moment, moved) for moment in trace.moments)
+    device = fullest(_without(moment, moved) for moment in trace.moments)
     host = max(sum(moment.held[kind] for kind in moved) for moment in trace.moments)
     return Placed(device, host, sent)
 
 
-def replicated(trace: StepTrace, ranks: Ranks, optimizer_ranks: int) -> Placed:
-    """ddp, and oss with its optimizer state on `optimizer_ranks`, from the trace of local.
+def replicated(trace: StepTrace, ranks: Ranks, *, shards_optimizer: bool = False) -> Placed:
+    """ddp, and oss with its sharded optimizer state, from the trace of local.
 
     Gradients stay in buckets from the first step on; a new one is beside its bucket.
     """
     gradients = _FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
+    share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
 
     def placed(moment: Moment) -> dict[Kind, int]:
         held = dict(moment.held)
         held[Kind.GRADIENTS] = gradients
-        held[Kind.OPTIMIZER] = -(-held[Kind.OPTIMIZER] // optimizer_ranks)
+        held[Kind.OPTIMIZER] = round(share * held[Kind.OPTIMIZER])
         return held
 
     if ranks.size == 1:
         return Placed(trace.peak.held, 0, 0.0)
-    if optimizer_ranks > 1:
+    if shards_optimizer:
         sent += ranks.away * trace.weight_bytes
-    return Placed(_peak(map(placed, trace.moments)), 0, sent)
+    return Placed(fullest(map(placed, trace.moments)), 0, sent)
 
 
-def zero(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Placed:
-    """DeepSpeed's ZeRO, from the trace of local with its weights.
-
-    `layout`: `zero_optimization` of its config. Each rank keeps fp32 master weights, gradients
-    and slots of its part; the update copies its part of the gradients into one tensor.
-    """
-    part = _FP32_BYTES * -(-trace.trainable // ranks.size)
-    optimizer = part + _FP32_BYTES * -(-trace.slots // ranks.size)
-    weight_bytes = trace.weight_bytes
-    offloads = layout.get("offload_optimizer", {}).get("device") == "cpu"
-    is_sharded = layout["stage"] == 3
-    weights = -(-weight_bytes // ranks.size) if is_sharded else weight_bytes
-    gathered = weight_bytes - weights if is_sharded else 0
-
-    def placed(moment: Moment) -> dict[Kind, int]:
-        held = dict(moment.held)
-        is_update = moment.phase is Phase.UPDATE
-        held[Kind.WEIGHTS] = weights
-        held[Kind.GRADIENTS] = 0 if offloads else part * (2 if is_update else 1)
-        held[Kind.OPTIMIZER] = 0 if offloads else optimizer
-        held[Kind.COMMUNICATION] = 0 if is_update else gathered
-        if is_update:
-            held[Kind.TEMPORARIES] //= ranks.size
-        return held
-
-    reduced = _FP32_BYTES * trace.trainable
-    passes = 1 if layout["stage"] == 1 else ranks.accumulation
-    gathers = 2 * ranks.accumulation if is_sharded else 1
-    sent = ranks.away * (passes * reduced + gathers * weight_bytes)
-    host = optimizer + 2 * part if offloads else 0
-    return Placed(_peak(map(placed, trace.moments)), host, sent)
+def _largest_share(groups: Sequence[Sequence[int]], ranks: int) -> float:
+    """The share of the rank with the most: FairScale gives the next parameter to the emptiest."""
+    held = [0] * ranks
+    for numel in chain(*groups):
+        held[held.index(min(held))] += numel
+    return max(held) / max(sum(held), 1)
 
 
 def _without(moment: Moment, kinds: tuple[Kind, ...]) -> dict[Kind, int]:
     return {kind: 0 if kind in kinds else n for kind, n in moment.held.items()}
 
 
-def _peak(moments: Iterator[Mapping[Kind, int]]) -> Mapping[Kind, int]:
+def fullest(moments: Iterator[Mapping[Kind, int]]) -> Mapping[Kind, int]:
+    """The moment with the most bytes."""
     return max(moments, key=lambda held: sum(held.values()))

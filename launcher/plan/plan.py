@@ -34,6 +34,7 @@ from launcher.plan.subject import read_subject
 from launcher.plan.target import Described, Target
 from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.untraced import Untraced
+from launcher.plan.zero_placement import zero
 from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
@@ -53,6 +54,8 @@ class Plan:
     target: Target
     device: Mapping[Kind, int]
     """Bytes of each kind at the peak of a rank."""
+    offloaded_bytes: int
+    """Of a rank, in host memory instead."""
     host_bytes: int
     """Of a node: the processes with what they offload, and on a CPU their peaks."""
     sent_bytes: float
@@ -141,6 +144,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         engine=settings.engine.name,
         target=target,
         device=placed.device,
+        offloaded_bytes=placed.offloaded_bytes,
         host_bytes=target.ranks_per_node * (process_bytes + on_host + ahead),
         sent_bytes=placed.sent_bytes,
         checkpoint_bytes=checkpoint_bytes,
@@ -238,12 +242,12 @@ def _placed(name: str, trace: StepTrace, ranks: Ranks, options: Options) -> Plac
         "local": partial(placement.as_traced, trace, ranks),
         "fsdp": partial(placement.as_traced, trace, ranks),
         "fsdp-offload": partial(placement.as_traced, trace, ranks, offloads=True),
-        "ddp": partial(placement.replicated, trace, ranks, 1),
-        "oss": partial(placement.replicated, trace, ranks, ranks.size),
+        "ddp": partial(placement.replicated, trace, ranks),
+        "oss": partial(placement.replicated, trace, ranks, shards_optimizer=True),
     }
     if name in place:
         return place[name]()
-    return placement.zero(trace, ranks, options.ds_config["zero_optimization"])
+    return zero(trace, ranks, options.ds_config["zero_optimization"])
 
 
 def _batch_bytes(subject: Subject) -> int:

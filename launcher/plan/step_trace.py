@@ -49,7 +49,8 @@ class StepTrace:
     moments: Sequence[Moment]
     """From the end of the step before to the end of this one."""
     parameters: int
-    trainable: int
+    groups: Sequence[Sequence[int]]
+    """Elements of each trained parameter, by group of the optimizer."""
     weight_bytes: int
     """Of the whole model."""
     slots: int
@@ -60,6 +61,11 @@ class StepTrace:
     """Traced ones."""
     sent: Mapping[str, int]
     """Bytes of collectives by operator, of the traced micro-batches."""
+
+    @property
+    def trainable(self) -> int:
+        """Elements of the trained parameters."""
+        return sum(map(sum, self.groups))
 
     @property
     def peak(self) -> Moment:
@@ -81,35 +87,35 @@ def trace_step(
     with storages.resizes():
         with tracing.computing(), _changed_torch():
             model = task.build()
-        parameters = list(model.parameters())
         if change is not None:
             change(model)
-        weight_bytes = sum(p.nbytes for p in parameters)
+        # Without references to them: an engine may replace and free parameters.
+        parameters = sum(p.numel() for p in model.parameters())
+        weight_bytes = sum(p.nbytes for p in model.parameters())
         blocks = task.blocks(model)
         with storages:
             module = engine.prepare(model, optimizer.spec(settings, model, world, blocks), blocks)
             slots = _label_state(engine, module, storages)
             updater = Updater(settings, subject.train_plan)
             updater.start(engine)
-        batches = [tracing.micro_batch(subject.micro_batch) for _ in range(_count(subject))]
+        accumulation = subject.train_plan.accumulation
+        # Several ranks hold those of the next step as well: they agree on it early.
+        steps = 2 if subject.train_plan.world_size > 1 else 1
+        batches = [tracing.micro_batch(subject.micro_batch) for _ in range(steps * accumulation)]
         start = storages.changes
         flops = storages.flops
-        _step(subject, engine, module, updater, batches, tracing)
-    scale = subject.train_plan.accumulation / len(batches)
+        traced = min(MICRO_BATCHES, accumulation)
+        _step(subject, engine, module, updater, batches[:traced], tracing)
     return StepTrace(
         list(storages.moments(start)),
-        sum(p.numel() for p in parameters),
-        sum(p.numel() for p in parameters if p.requires_grad),
+        parameters,
+        [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
         slots,
-        (storages.flops - flops) * scale,
-        len(batches),
+        (storages.flops - flops) * accumulation / traced,
+        traced,
         dict(storages.sent),
     )
-
-
-def _count(subject: Subject) -> int:
-    return min(MICRO_BATCHES, subject.train_plan.accumulation)
 
 
 @contextmanager
@@ -151,7 +157,8 @@ class _Tracing:
         def copied(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            return self.mode.from_tensor(value) if self.is_fake else value.clone()
+            # A new one: the mode has one fake tensor for each real one.
+            return self.mode.from_tensor(torch.empty_like(value)) if self.is_fake else value.clone()
 
         batch = tree_map(copied, given.batch)
         tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
@@ -171,6 +178,7 @@ class _Forward:
 
     def __enter__(self) -> None:
         self._storages.keep(Phase.BACKWARD, Kind.GRADIENTS)
+        self._storages.computed = 0
         self._phase = self._storages.during(Phase.FORWARD)
         self._phase.__enter__()
 
@@ -205,6 +213,7 @@ def _label_gradients(module: Module, storages: Storages) -> list[Any]:
     def label(parameter: Tensor) -> None:
         assert parameter.grad is not None
         storages.label([parameter.grad], Kind.GRADIENTS)
+        storages.computed += parameter.numel()
 
     trained = (p for p in module.parameters() if p.requires_grad)
     return [p.register_post_accumulate_grad_hook(label) for p in trained]

@@ -56,6 +56,8 @@ class Moment:
 
     phase: Phase
     held: Mapping[Kind, int]
+    computed: int = 0
+    """Elements of the gradients that the backward pass has completed."""
 
     @property
     def total(self) -> int:
@@ -86,10 +88,12 @@ class Storages(TorchDispatchMode):
         """Bytes of the largest tensor of each collective, by operator."""
         self.flops = 0
         """Of products, convolutions and attention."""
+        self.computed = 0
+        """Elements of the completed gradients of a backward pass."""
         self._now: dict[int, _Life] = {}
         """By the address of the storage."""
-        self._changes: list[tuple[Phase, _Life, int]] = []
-        """1: begins; -1: ends."""
+        self._changes: list[tuple[Phase, int, _Life, int]] = []
+        """With the completed gradients. 1: begins; -1: ends."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
@@ -151,12 +155,12 @@ class Storages(TorchDispatchMode):
     def moments(self, start: int = 0) -> Iterator[Moment]:
         """The moments after the first `start` changes, and that one itself."""
         held = dict.fromkeys(Kind, 0)
-        for number, (phase, life, sign) in enumerate(self._changes):
+        for number, (phase, computed, life, sign) in enumerate(self._changes):
             if number == start:
-                yield Moment(phase, dict(held))
+                yield Moment(phase, dict(held), computed)
             held[life.kind] += sign * life.size
             if number >= start:
-                yield Moment(phase, dict(held))
+                yield Moment(phase, dict(held), computed)
 
     @property
     def changes(self) -> int:
@@ -170,10 +174,10 @@ class Storages(TorchDispatchMode):
 
     def _change(self, address: int, life: _Life | None) -> None:
         if (before := self._now.pop(address, None)) is not None:
-            self._changes.append((self.phase, before, -1))
+            self._changes.append((self.phase, self.computed, before, -1))
         if life is not None:
             self._now[address] = life
-            self._changes.append((self.phase, life, 1))
+            self._changes.append((self.phase, self.computed, life, 1))
 
     def _note_collective(self, name: str, leaves: Iterable[Any]) -> None:
         tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]

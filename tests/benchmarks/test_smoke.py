@@ -123,6 +123,13 @@ def test_step_memory_is_that_of_the_placement_of_each_engine():
 
 
 @pytest.mark.slow
+def test_plan_error_compares_plans_with_training():
+    args = ("--families", "language", "--engines", "ddp", "zero2", "--limit", "2")
+    rows = table_of("benchmarks.plan_error", *args)  # fails if one is 5 % away
+    assert {row.split("`")[3] for row in rows} == {"ddp", "zero2"}
+
+
+@pytest.mark.slow
 def test_busy_machine_measures_both_ways_of_waiting():
     rows = table_of("benchmarks.busy_machine", "--size", "tiny", "--steps", "2")
     assert [row.split(" | ")[0] for row in rows] == ["| GNU's default", "| ours"]

@@ -1,0 +1,225 @@
+"""What a rank holds under DeepSpeed's ZeRO, from the trace of local; formulas of version 0.19.8."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from launcher.plan.placement import Placed, Ranks, fullest
+from launcher.plan.step_trace import StepTrace
+from launcher.plan.storages import Kind, Moment, Phase
+
+_FP32 = 4
+_FP64 = 8
+"""In which gradients are measured, one tensor at a time."""
+_ALIGNMENT = 2
+"""Elements of each rank's part of a flat tensor are a multiple of it."""
+DEFAULTS: Mapping[str, Any] = {
+    "contiguous_gradients": True,
+    "reduce_bucket_size": 500_000_000,
+    "stage3_max_reuse_distance": 1_000_000_000,
+    "stage3_model_persistence_threshold": sys.maxsize,
+    "stage3_param_persistence_threshold": 100_000,
+    "stage3_prefetch_bucket_size": 50_000_000,
+    "sub_group_size": 1_000_000_000,
+}
+"""DeepSpeed's own values of what a `zero_optimization` block may leave out."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes of a rank; on the device, but for `host`."""
+
+    weights: int
+    optimizer: int
+    """Slots and fp32 weights of the part that this rank updates."""
+    update: int
+    """Gradients during the update."""
+    bucket: int
+    """Elements of gradients that are averaged together."""
+    copies: int
+    """What averaging makes of a bucket, until it is complete."""
+    between: int = 0
+    """Gradients between the micro-batches of a step."""
+    averaged: int = 0
+    """Gradients once a bucket is averaged."""
+    averaged_later: int = 0
+    """The same in later micro-batches of a step, beside `between`."""
+    buckets: int = 0
+    """Buffers from the first gradient of a backward pass to its end."""
+    always: int = 0
+    """Buffers that are never freed."""
+    gathered: int = 0
+    """Weights of other ranks, from the forward pass to the end of the backward pass."""
+    host: int = 0
+    """In the memory of the host."""
+    whole_gradients: float = 0.0
+    """Of the bytes of the gradients of local, if they stay whole until the last micro-batch."""
+
+
+def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -> Placed:
+    """The peak and the traffic under a `zero_optimization` block of DeepSpeed's config."""
+    layout = {**DEFAULTS, **zero_optimization}
+    is_sharded = layout["stage"] == 3
+    kept = _stage_3(trace, ranks, layout) if is_sharded else _stages_1_and_2(trace, ranks, layout)
+    passes = 1 if layout["stage"] == 1 else ranks.accumulation
+    gathers = 2 * ranks.accumulation if is_sharded else 1
+    sent = ranks.away * (passes * _FP32 * trace.trainable + gathers * trace.weight_bytes)
+    return Placed(fullest(_moments(trace, ranks, kept)), kept.host, sent)
+
+
+def _moments(trace: StepTrace, ranks: Ranks, kept: Kept) -> Iterator[Mapping[Kind, int]]:
+    before, passes = Phase.UPDATE, 0
+    for moment in trace.moments:
+        passes += moment.phase is Phase.FORWARD and before is not Phase.FORWARD
+        if moment.phase is Phase.UPDATE and before is not Phase.UPDATE:
+            # The last bucket is averaged when the backward pass is complete.
+            yield _in_passes(moment, kept, sys.maxsize, is_later=passes > 1)
+        if moment.phase is Phase.UPDATE:
+            yield _in_update(moment, kept, ranks)
+        else:
+            yield _in_passes(moment, kept, moment.computed, is_later=passes > 1)
+        before = moment.phase
+
+
+def _in_passes(moment: Moment, kept: Kept, computed: int, *, is_later: bool) -> Mapping[Kind, int]:
+    """`computed`: elements of gradients; averaged as soon as they are more than a bucket."""
+    held = dict(moment.held)
+    held[Kind.WEIGHTS], held[Kind.OPTIMIZER] = kept.weights, kept.optimizer
+    held[Kind.GRADIENTS] = round(kept.whole_gradients * held[Kind.GRADIENTS])
+    held[Kind.COMMUNICATION] = kept.always + kept.gathered
+    if is_later:
+        held[Kind.GRADIENTS] += kept.between
+    if computed:
+        held[Kind.COMMUNICATION] += kept.buckets
+    if computed > kept.bucket:
+        held[Kind.GRADIENTS] += kept.averaged_later if is_later else kept.averaged
+        held[Kind.COMMUNICATION] += kept.copies
+    return held
+
+
+def _in_update(moment: Moment, kept: Kept, ranks: Ranks) -> Mapping[Kind, int]:
+    held = dict(moment.held)
+    held[Kind.WEIGHTS], held[Kind.OPTIMIZER] = kept.weights, kept.optimizer
+    held[Kind.GRADIENTS], held[Kind.COMMUNICATION] = kept.update, kept.always
+    held[Kind.TEMPORARIES] //= ranks.size
+    return held
+
+
+def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
+    """Weights on every rank; each updates an equal part of the flat tensor of each group.
+
+    A gradient goes into a bucket when it is complete, and from there to the rank of its part. In
+    fp32 the parts of a micro-batch are new tensors, to which those before are added; the update
+    copies them into one. In 16 bits there is one fp32 tensor for all.
+    """
+    size, stage, accumulates = _weight_size(trace), layout["stage"], ranks.accumulation > 1
+    parts = [_part(sum(group), ranks.size) for group in trace.groups]
+    part, largest = _FP32 * sum(parts), _largest(trace)
+    is_fp32, is_whole = size == _FP32, stage == 1 and accumulates
+    count = (1 + bool(layout.get("overlap_comm"))) * bool(layout["contiguous_gradients"])
+    bucket = layout["reduce_bucket_size"]
+    optimizer = part + _FP32 * -(-trace.slots // ranks.size)
+    kept = Kept(
+        weights=trace.weight_bytes + _frozen(trace),
+        optimizer=optimizer,
+        # Gradients are measured one by one in fp64, then copied group by group.
+        update=part + max(_FP64 * min(largest, sum(parts)), is_fp32 * _FP32 * max(parts)),
+        bucket=bucket,
+        copies=_FP32 * min(bucket, trace.trainable),
+        between=0 if is_whole else part,
+        averaged=part,
+        averaged_later=part if is_fp32 or is_whole else 0,
+        buckets=(_FP32 if stage == 1 else size) * count * bucket,
+        whole_gradients=_FP32 / size if is_whole else 0.0,
+    )
+    if not _offloads(layout):
+        return kept
+    # The host has gradients, those of other micro-batches, and weights on their way back.
+    on_host = part + size * (sum(parts) + largest) + is_fp32 * accumulates * part
+    on_device = 0 if is_fp32 else part
+    return replace(
+        kept,
+        optimizer=0,
+        update=on_device,
+        between=on_device,
+        averaged=on_device,
+        averaged_later=0,
+        always=size * largest,
+        host=optimizer + on_host,
+    )
+
+
+def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
+    """Each rank has an equal part of each weight, of its gradient, and of what updates it.
+
+    Small weights stay gathered. Others are gathered ahead of the layer that needs them, and stay if
+    a layer needs them again soon: by default from the forward to the backward pass.
+    """
+    size, bucket = _weight_size(trace), layout["reduce_bucket_size"]
+    part = sum(-(-numel // ranks.size) for numel in _numels(trace))
+    frozen = -(-(trace.parameters - trace.trainable) // ranks.size)
+    gradients, shards = _FP32 * part, size * (part + frozen)
+    optimizer = _FP32 * (part + -(-trace.slots // ranks.size)) + -(-_frozen(trace) // ranks.size)
+    persistent = _persistent(trace, layout)
+    ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
+    gathered = min(trace.parameters - persistent, ahead + _largest(trace))
+    copied = _FP32 * min(part, layout["sub_group_size"])
+    kept = Kept(
+        weights=size * persistent + shards,
+        optimizer=optimizer + gradients,
+        update=max(copied, _FP64 * -(-_largest(trace) // ranks.size)),
+        bucket=bucket,
+        copies=_FP32 * min(bucket, trace.trainable) * (1 if size == _FP32 else 2),
+        always=_FP32 * bucket * bool(layout["contiguous_gradients"]),
+        gathered=size * gathered if ranks.size > 1 else 0,
+    )
+    if not _offloads(layout):
+        return kept
+    on_host = shards if layout.get("offload_param", {}).get("device") == "cpu" else 0
+    return replace(
+        kept,
+        weights=kept.weights - on_host,
+        optimizer=0,
+        update=0,
+        host=on_host + optimizer + 2 * gradients,
+    )
+
+
+def _weight_size(trace: StepTrace) -> int:
+    """Bytes of an element of a weight; frozen ones are rounded as well."""
+    return round(trace.weight_bytes / trace.parameters)
+
+
+def _frozen(trace: StepTrace) -> int:
+    """Bytes of the fp32 values of rounded weights that no optimizer has."""
+    frozen = trace.parameters - trace.trainable
+    return _FP32 * frozen if _weight_size(trace) < _FP32 else 0
+
+
+def _part(numel: int, ranks: int) -> int:
+    return -(-numel // (_ALIGNMENT * ranks)) * _ALIGNMENT
+
+
+def _numels(trace: StepTrace) -> list[int]:
+    return [numel for group in trace.groups for numel in group]
+
+
+def _largest(trace: StepTrace) -> int:
+    return max(_numels(trace))
+
+
+def _persistent(trace: StepTrace, layout: Mapping[str, Any]) -> int:
+    """Elements of the weights that stay gathered."""
+    total = 0
+    for numel in _numels(trace):
+        is_small = numel <= layout["stage3_param_persistence_threshold"]
+        if is_small and total + numel <= layout["stage3_model_persistence_threshold"]:
+            total += numel
+    return total
+
+
+def _offloads(layout: Mapping[str, Any]) -> bool:
+    return bool(layout.get("offload_optimizer", {}).get("device") == "cpu")

@@ -1,0 +1,45 @@
+"""Peaks from allocations, the cases, and the table of planned and measured peaks."""
+
+from __future__ import annotations
+
+from benchmarks.plan_error import Case, Row, _Change, _peak, _Step, cases, table
+
+
+def test_the_peak_counts_what_is_handed_out_within_the_steps_only():
+    changes = [
+        _Change(1, 100, 8),
+        _Change(2, 200, 90),  # between steps
+        _Change(3, 200, -90),
+        _Change(11, 300, 4),
+        _Change(12, 300, 6),  # given back by a thread that does not report
+        _Change(13, 400, 1),
+    ]
+    step = _Step(10, {}, 12)
+    assert _peak(changes, [step]) == 8 + 6
+    assert _peak(changes, [step, _Step(13, {}, 14)]) == 8 + 6 + 1
+
+
+def test_the_peak_adds_batches_of_other_threads_once():
+    changes = [_Change(1, 100, 8), _Change(11, 300, 4)]
+    assert _peak(changes, [_Step(10, {100: 8, 500: 50}, 12)]) == 8 + 4 + 50
+
+
+def test_cases_have_every_engine_of_every_family():
+    found = [*cases(["abr", "language"], ["local", "zero2"])]
+    assert {(case.family, case.engine) for case in found} == {
+        (family, engine) for family in ("abr", "language") for engine in ("local", "zero2")
+    }
+    assert Case("language", "zero2", 4) in found
+    assert len(set(found)) == len(found)
+
+
+def test_the_table_has_the_largest_error_first_and_compiled_steps_last():
+    def row(predicted, *sets, mode="default"):
+        return Row("abr", "local", 1, mode, sets, None, predicted, 100, 3)
+
+    lines = table([row(101), row(90, mode="lite"), row(200, "compile=on")]).splitlines()[2:]
+    assert [line.split("|")[7:9] for line in lines] == [
+        [" -10.0% ", " – "],
+        [" +1.0% ", " – "],
+        [" – ", " +100.0% "],
+    ]

@@ -1,0 +1,153 @@
+"""What a rank holds under ZeRO: closed forms from the sizes of parameters, buckets and ranks."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.plan.placement import Ranks
+from launcher.plan.step_trace import StepTrace
+from launcher.plan.storages import Kind, Moment, Phase
+from launcher.plan.zero_placement import DEFAULTS, zero
+
+GROUPS = [[6000, 3000], [1000]]
+NUMEL, SLOTS = 10_000, 20_000
+BUCKET = 500
+BOTH = Ranks(2, 1)
+
+
+def trace(*moments, weight_size=4, parameters=NUMEL):
+    """A step of local; a moment is its phase, the elements of complete gradients, and a peak."""
+    found = [
+        Moment(
+            phase,
+            {
+                **dict.fromkeys(Kind, 0),
+                Kind.WEIGHTS: weight_size * parameters,
+                Kind.GRADIENTS: weight_size * computed,
+                Kind.ACTIVATIONS: activations,
+            },
+            computed,
+        )
+        for phase, computed, activations in moments
+    ]
+    size = weight_size * parameters
+    return StepTrace(found, parameters, GROUPS, size, SLOTS, 0.0, 1, {})
+
+
+def placed(stage, moments, ranks=BOTH, *, weight_size=4, parameters=NUMEL, **layout):
+    layout = {"stage": stage, "overlap_comm": True, "reduce_bucket_size": BUCKET, **layout}
+    given = trace(*moments, weight_size=weight_size, parameters=parameters)
+    return zero(given, ranks, layout)
+
+
+FORWARD = (Phase.FORWARD, 0, 10**6)
+BEFORE = (Phase.BACKWARD, 0, 10**6)
+FIRST = (Phase.BACKWARD, BUCKET, 10**6)
+"""The first gradients fill a bucket."""
+LATER = (Phase.BACKWARD, BUCKET + 1, 10**6)
+UPDATE = (Phase.UPDATE, NUMEL, 0)
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_stages_1_and_2_hold_all_weights_and_a_part_of_what_updates_them(stage):
+    device = placed(stage, [FORWARD]).device
+    assert device[Kind.WEIGHTS] == 4 * NUMEL
+    assert device[Kind.OPTIMIZER] == 4 * (NUMEL + SLOTS) / 2
+    assert device[Kind.GRADIENTS] == device[Kind.COMMUNICATION] == 0
+
+
+def test_two_buckets_live_from_the_first_gradient_and_parts_from_the_first_full_bucket():
+    assert placed(2, [BEFORE]).device[Kind.COMMUNICATION] == 0
+    first = placed(2, [FIRST]).device
+    assert (first[Kind.COMMUNICATION], first[Kind.GRADIENTS]) == (4 * 2 * BUCKET, 0)
+    later = placed(2, [LATER]).device
+    assert later[Kind.COMMUNICATION] == 4 * 3 * BUCKET  # and a copy of what is averaged
+    assert later[Kind.GRADIENTS] == 4 * NUMEL / 2
+    assert placed(2, [FIRST], overlap_comm=False).device[Kind.COMMUNICATION] == 4 * BUCKET
+    assert placed(2, [FIRST], weight_size=2).device[Kind.COMMUNICATION] == 2 * 2 * BUCKET
+    assert placed(1, [FIRST], weight_size=2).device[Kind.COMMUNICATION] == 4 * 2 * BUCKET
+
+
+def test_buckets_are_as_large_as_set_not_as_the_model():
+    device = placed(2, [FIRST], reduce_bucket_size=25_000_000).device
+    assert device[Kind.COMMUNICATION] == 200_000_000
+
+
+def test_a_model_smaller_than_a_bucket_is_averaged_after_its_backward_pass():
+    moments = [FORWARD, LATER, UPDATE]
+    device = placed(2, moments, reduce_bucket_size=10**6).device
+    assert (device[Kind.ACTIVATIONS], device[Kind.GRADIENTS]) == (10**6, 0)
+    small = [(Phase.FORWARD, 0, 8), (Phase.BACKWARD, NUMEL, 8), UPDATE]
+    device = placed(2, small, reduce_bucket_size=10**6).device
+    assert device[Kind.COMMUNICATION] == 4 * (2 * 10**6 + NUMEL)
+    assert device[Kind.GRADIENTS] == 4 * NUMEL / 2
+
+
+def test_the_update_measures_gradients_in_fp64_and_copies_a_group():
+    part = 4 * NUMEL // 2
+    assert placed(2, [UPDATE]).device[Kind.GRADIENTS] in (part, part + 8 * 5000)
+    update = placed(2, [(Phase.UPDATE, 0, 10**6)], reduce_bucket_size=1).device
+    assert update[Kind.GRADIENTS] == part + 8 * 5000  # 6000 in one tensor, 5000 of them here
+
+
+@pytest.mark.parametrize(("stage", "size"), [(1, 4), (2, 4), (2, 2)])
+def test_gradients_between_micro_batches(stage, size):
+    moments = [FORWARD, LATER, (Phase.FORWARD, 0, 2 * 10**6)]
+    device = placed(stage, moments, Ranks(2, 2), weight_size=size).device
+    assert device[Kind.GRADIENTS] == (0 if stage == 1 else 4 * NUMEL / 2)
+    later = [*moments, (Phase.BACKWARD, BUCKET + 1, 3 * 10**6)]
+    device = placed(stage, later, Ranks(2, 2), weight_size=size).device
+    whole = 4 * (BUCKET + 1) + 4 * NUMEL / 2  # averaged in the last pass only
+    assert device[Kind.GRADIENTS] == (
+        whole if stage == 1 else 4 * NUMEL / 2 * (2 if size == 4 else 1)
+    )
+
+
+def test_offload_of_stage_2_leaves_weights_and_buffers_on_the_device():
+    found = placed(2, [LATER], **OFFLOAD)
+    assert found.device[Kind.OPTIMIZER] == found.device[Kind.GRADIENTS] == 0
+    assert found.device[Kind.COMMUNICATION] == 4 * (3 * BUCKET + 6000)
+    # fp32 weights, two slots, gradients, weights on their way back; and the largest gradient
+    assert found.offloaded_bytes == 4 * (5 * NUMEL / 2 + 6000)
+    accumulated = placed(2, [LATER], Ranks(2, 2), **OFFLOAD)
+    assert accumulated.offloaded_bytes == found.offloaded_bytes + 4 * NUMEL / 2
+
+
+def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
+    assert placed(3, [FORWARD]).device[Kind.WEIGHTS] == 4 * (NUMEL / 2 + NUMEL)
+    settings = {"stage3_param_persistence_threshold": 1000}
+    device = placed(3, [FORWARD], **settings).device
+    assert device[Kind.WEIGHTS] == 4 * (NUMEL / 2 + 1000)
+    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + 9000)  # the others until the backward pass
+    limited = placed(3, [FORWARD], stage3_model_persistence_threshold=7500).device
+    assert limited[Kind.WEIGHTS] == 4 * (NUMEL / 2 + 7000)
+    ahead = {"stage3_max_reuse_distance": 100, "stage3_prefetch_bucket_size": 200, **settings}
+    device = placed(3, [FORWARD], **ahead).device
+    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + 50 + 2 * 200 + 6000)
+
+
+def test_stage_3_offloads_weights_only_if_set():
+    small = {"stage3_param_persistence_threshold": 0}
+    kept = placed(3, [FORWARD], **OFFLOAD, **small)
+    moved = placed(3, [FORWARD], **OFFLOAD, **small, offload_param={"device": "cpu"})
+    assert kept.device[Kind.WEIGHTS] == 4 * NUMEL / 2
+    assert moved.device[Kind.WEIGHTS] == 0
+    assert kept.offloaded_bytes == 4 * 5 * NUMEL / 2
+    assert moved.offloaded_bytes == kept.offloaded_bytes + 4 * NUMEL / 2
+
+
+def test_parts_are_padded_to_the_ranks():
+    three = placed(2, [FORWARD], Ranks(3, 1)).device
+    assert three[Kind.OPTIMIZER] == 4 * (3000 + 334) + 4 * 6667
+
+
+def test_frozen_weights_of_16_bits_keep_fp32_values():
+    whole = placed(2, [FORWARD], weight_size=2, parameters=NUMEL + 50).device
+    assert whole[Kind.WEIGHTS] == 2 * (NUMEL + 50) + 4 * 50
+
+
+def test_defaults_are_those_of_deepspeed():
+    config = pytest.importorskip("deepspeed.runtime.zero.config").DeepSpeedZeroConfig
+    fields = {field.alias or name: field.default for name, field in config.model_fields.items()}
+    assert {key: fields[key] for key in DEFAULTS} == DEFAULTS
