@@ -30,7 +30,7 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
     """The first changes that fit; empty if none does.
 
     `plan_with` plans the run with further settings. First the micro-batch, at the same global
-    batch; then recomputed activations; then engines that shard over the ranks.
+    batch; then recomputed activations, loading without workers, and engines that shard.
     """
     found: list[Advice] = []
     for steps in _ladders(resolved):
@@ -54,6 +54,9 @@ def _ladders(resolved: Resolved) -> Iterator[list[list[str]]]:
     yield smaller
     if recompute:
         yield [recompute, *([*each, *recompute] for each in smaller)]
+    if resolved.settings.loader.workers:
+        none = ["loader.workers=0"]  # their forks keep a copy of a state in host memory
+        yield [none, *([*none, *each, *recompute] for each in smaller)]
     if resolved.world_size > 1:
         for engine in _SHARDED:
             if engine != resolved.settings.engine.name:

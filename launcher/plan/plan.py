@@ -139,13 +139,14 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
     on_host = placed.offloaded_bytes + (placed.device_bytes if target.device == "cpu" else 0)
+    forked = _state_bytes(placed, target) if settings.loader.workers else 0
     ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
     return Plan(
         engine=settings.engine.name,
         target=target,
         device=placed.device,
         offloaded_bytes=placed.offloaded_bytes,
-        host_bytes=target.ranks_per_node * (process_bytes + on_host + ahead),
+        host_bytes=target.ranks_per_node * (process_bytes + on_host + ahead + forked),
         sent_bytes=placed.sent_bytes,
         checkpoint_bytes=checkpoint_bytes,
         parameters=trace.parameters,
@@ -158,6 +159,16 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         seconds=_seconds(resolved, subject, target, trace, placed),
         untraced=why,
     )
+
+
+def _state_bytes(placed: Placed, target: Target) -> int:
+    """Bytes of the training state in host memory.
+
+    Loader workers are forks: they keep the pages of the state as it was at their start, and the
+    next update copies each. All workers share these.
+    """
+    on_cpu = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
+    return placed.offloaded_bytes + (on_cpu if target.device == "cpu" else 0)
 
 
 def _seconds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,3 +158,17 @@ def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(SettingsError):
         plan(f"data.path={tmp_path}")
+
+
+def test_forked_workers_keep_a_copy_of_the_state_on_the_host(monkeypatch):
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))  # otherwise it grows
+    monkeypatch.setattr("launcher.plan.plan.psutil.Process", lambda: process)
+
+    def added(**choice):
+        none, two = (plan(f"loader.workers={n}", "loader.prefetch=1", **choice) for n in (0, 2))
+        return two.host_bytes - none.host_bytes, none.device
+
+    more, held = added()
+    on_gpu, _ = added(machine=ONE_GPU, engine="local")
+    assert more - on_gpu == held[Kind.WEIGHTS] + held[Kind.OPTIMIZER]
+    assert 0 < on_gpu < 2**20  # the batches they load ahead
