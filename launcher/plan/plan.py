@@ -139,7 +139,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
     on_host = placed.offloaded_bytes + (placed.device_bytes if target.device == "cpu" else 0)
-    forked = _state_bytes(placed, target) if settings.loader.workers else 0
+    forked = _forked_bytes(placed, target) if settings.loader.workers else 0
     ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
     return Plan(
         engine=settings.engine.name,
@@ -161,14 +161,13 @@ def predict(resolved: Resolved, subject: Subject, target: Target) -> Plan:
     )
 
 
-def _state_bytes(placed: Placed, target: Target) -> int:
-    """Bytes of the training state in host memory.
+def _forked_bytes(placed: Placed, target: Target) -> int:
+    """Bytes of the weights in host memory.
 
-    Loader workers are forks: they keep the pages of the state as it was at their start, and the
-    next update copies each. All workers share these.
+    Loader workers are forks: they keep the pages of the weights as they were at their start, which
+    the next update copies. All workers share these. Pinned memory is not inherited.
     """
-    on_cpu = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
-    return placed.offloaded_bytes + (on_cpu if target.device == "cpu" else 0)
+    return placed.device[Kind.WEIGHTS] if target.device == "cpu" else 0
 
 
 def _seconds(

@@ -17,6 +17,8 @@ from training.data.samples import ReplayMixture, Samples
 from training.evaluation.evaluate import Forgetting, HeldOutPart
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from engines.base import World
     from models.base import Split
     from training.data.workers import DataWatchdog
@@ -43,16 +45,25 @@ class ExperienceData:
         return [f"experience {self.number}: {new} new and {old} replayed samples per epoch"]
 
     def evaluation(
-        self, seed: int, train_plan: TrainPlan, world: World, loader: Any, watch: DataWatchdog
+        self,
+        seed: int,
+        train_plan: TrainPlan,
+        world: World,
+        loader: Any,
+        watch: DataWatchdog,
+        unused: Sequence[Tensor],
     ) -> tuple[EvaluationBatches, Forgetting | None]:
         """The validation batches, and what measures forgetting; None for the first data.
+
+        `unused`: tensors that loader workers do not need.
 
         Raises DataError if a split is empty.
         """
         parts = []
         for task in self.tasks:
             samples = Samples(task, task.data("val"), seed)
-            batches = EvaluationBatches(samples, train_plan.micro_batch, world, loader, watch)
+            size = train_plan.micro_batch
+            batches = EvaluationBatches(samples, size, world, loader, watch, unused)
             parts.append(HeldOutPart(task, batches, len(samples)))
         if not self.number:
             return parts[0].batches, None

@@ -16,6 +16,7 @@ from engines import deferred_init
 from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
+from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError
@@ -56,6 +57,7 @@ from training.storage import Storage
 from training.train_plan import solve
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
 
@@ -118,7 +120,8 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
         until=job.resume.until if job.resume else None,
         experience=data.number,
     )
-    evaluation, forgetting = data.evaluation(seed, train_plan, world, settings.loader, watchdog)
+    loading = (world, settings.loader, watchdog, _slots(engine))
+    evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
 
     factory = RankCallbacks(job, storage, world)
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
@@ -130,8 +133,13 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     )
     validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
     resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
-    batches = Batches(samples, order, train_plan, world, settings.loader, watchdog)
+    batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
+
+
+def _slots(engine: Engine) -> list[Tensor]:
+    """The optimizer state, which no loader worker needs."""
+    return [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
 
 
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from models.base import DataError
@@ -37,10 +38,11 @@ class Batches:
         world: World,
         loader: Loader,
         watch: AbstractContextManager[None] | None = None,
+        unused: Sequence[Tensor] = (),
     ):
         """Starts workers, from the step after `train_plan.first_step`.
 
-        `watch` is entered while waiting for a batch.
+        `watch` is entered while waiting for a batch; workers do not need the `unused` tensors.
         """
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
@@ -51,7 +53,7 @@ class Batches:
         # Copies on a stream of their own take place while the GPU computes.
         self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
         self._source = RequestLoader(
-            samples, _Requests(order, train_plan, world), world, loader, watch
+            samples, _Requests(order, train_plan, world), world, loader, watch, unused
         )
         self._arriving = iter(self._source)
 
@@ -149,8 +151,9 @@ class EvaluationBatches:
         world: World,
         loader: Loader,
         watch: AbstractContextManager[None] | None = None,
+        unused: Sequence[Tensor] = (),
     ):
-        """Raises DataError for an empty split. `watch` as in Batches."""
+        """Raises DataError for an empty split. `watch` and `unused` as in Batches."""
         if not len(samples):
             raise DataError(
                 "the validation split is empty", allowed="a larger eval.share, or more data"
@@ -159,7 +162,7 @@ class EvaluationBatches:
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
         self._shares = _Shares(len(samples), micro_batch, world)
-        self._source = RequestLoader(samples, self._shares, world, loader, watch)
+        self._source = RequestLoader(samples, self._shares, world, loader, watch, unused)
 
     @property
     def workers(self) -> int:

@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from models.base import DataError
@@ -56,8 +58,13 @@ class RequestLoader:
         world: World,
         loader: Loader,
         watch: AbstractContextManager[None] | None,
+        unused: Sequence[Tensor] = (),
     ):
+        """`unused`: tensors that no worker needs; a forked one gives its copy of them back."""
         self._samples = samples
+        is_fork = _START == "fork"
+        # Pinned memory belongs to CUDA, which a fork cannot use.
+        self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
         self._world = world
         self._settings = loader
         self._watch = watch or nullcontext()
@@ -83,7 +90,7 @@ class RequestLoader:
             prefetch_factor=loader.prefetch if workers else None,
             persistent_workers=bool(workers) and loader.persistent,
             multiprocessing_context=_START if workers else None,
-            worker_init_fn=_start_worker if workers else None,
+            worker_init_fn=partial(_start_worker, self._unused) if workers else None,
             collate_fn=_unchanged,
             pin_memory=pin_memory and device.type == "cuda",
             # The default draws from the global generator, which would change other draws.
@@ -139,8 +146,12 @@ def _unchanged(loaded: Any) -> Any:
     return loaded
 
 
-def _start_worker(_number: int) -> None:
+def _start_worker(unused: Sequence[Tensor], _number: int) -> None:
     ignore_in_worker()
+    # A fork shares the pages of its parent. What it holds, the parent must copy before it writes.
+    for tensor in unused:
+        with suppress(RuntimeError):  # memory that is not torch's
+            tensor.untyped_storage().resize_(0)
 
 
 GiveUp = Callable[[str], object]

@@ -160,7 +160,7 @@ def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
         plan(f"data.path={tmp_path}")
 
 
-def test_forked_workers_keep_a_copy_of_the_state_on_the_host(monkeypatch):
+def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0))  # otherwise it grows
     monkeypatch.setattr("launcher.plan.plan.psutil.Process", lambda: process)
 
@@ -170,5 +170,5 @@ def test_forked_workers_keep_a_copy_of_the_state_on_the_host(monkeypatch):
 
     more, held = added()
     on_gpu, _ = added(machine=ONE_GPU, engine="local")
-    assert more - on_gpu == held[Kind.WEIGHTS] + held[Kind.OPTIMIZER]
+    assert more - on_gpu == held[Kind.WEIGHTS]
     assert 0 < on_gpu < 2**20  # the batches they load ahead

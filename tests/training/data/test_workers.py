@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
-from training.data.workers import DataWatchdog, WorkerDied
+import pytest
+import torch
+
+from training.data import workers
+from training.data.workers import DataWatchdog, RequestLoader, WorkerDied
+from training.settings import Loader
 
 
 def test_a_dead_worker_is_reported_with_its_likely_cause():
@@ -45,3 +51,20 @@ def test_time_outside_does_not_count():
         threading.Event().wait(0.1)
     watch.close()
     assert not messages
+
+
+@pytest.mark.skipif(workers._START != "fork", reason="only forks share memory")
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_forked_worker_gives_back_the_tensors_it_does_not_use(count):
+    whole = torch.ones(1000)
+    world = SimpleNamespace(device=torch.device("cpu"), rank=0)
+
+    class Samples:
+        def __getitem__(self, _request):
+            return whole.untyped_storage().nbytes()
+
+    settings = Loader(workers=count)
+    loader = RequestLoader(Samples(), [0], world, settings, None, [whole[10:20]])
+    assert list(loader) == [4000 if count == 0 else 0]
+    loader.close()
+    assert whole.sum() == 1000
