@@ -54,7 +54,7 @@ from training.resources.memory import PeakMemory
 from training.run_state import Run
 from training.settings import SettingError
 from training.storage import Storage
-from training.train_plan import solve
+from training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,9 +125,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
 
     factory = RankCallbacks(job, storage, world)
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
-    keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
-    in_background, name = settings.save.async_, resolved.settings.engine.name
-    writer = CheckpointWriter(storage, world, name, keep, in_background)
+    writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
     )
@@ -135,6 +133,14 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
+
+
+def _writer(
+    resolved: Resolved, settings: Settings, train_plan: TrainPlan, storage: Storage, world: World
+) -> CheckpointWriter:
+    keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
+    name = resolved.settings.engine.name
+    return CheckpointWriter(storage, world, name, keep, settings.save.async_)
 
 
 def _slots(engine: Engine) -> list[Tensor]:
