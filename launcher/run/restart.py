@@ -79,8 +79,7 @@ def repeat(job: Job, attempt: Attempt, show: Show, forwarded: set[int] | None = 
         report = classifier.classify(attempt(again, classifier.show, forwarded))
         if forwarded or not first.folder.is_dir():
             return report
-        smaller = halve_micro_batch(resolved, report.micro_batch)
-        if report.kind == "out of memory" and halvings < MAX_HALVINGS and smaller is not None:
+        if smaller := _smaller(resolved, report) if halvings < MAX_HALVINGS else None:
             halvings, resolved = halvings + 1, smaller
             line = f"restart with micro-batches of {resolved.batching.micro_batch}"
             again, step = first.again(resolved)
@@ -97,6 +96,13 @@ def repeat(job: Job, attempt: Attempt, show: Show, forwarded: set[int] | None = 
             print(line, file=sys.stderr, flush=True)
         del report  # its cause holds the model, if it was trained in this process
         gc.collect()
+
+
+def _smaller(resolved: Resolved, report: Report) -> Resolved | None:
+    """The settings to continue with after out of memory; None: there are none, or it was not."""
+    if report.kind != "out of memory":
+        return None
+    return halve_micro_batch(resolved, report.micro_batch)
 
 
 class _Classifier:
