@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +27,9 @@ from training.optim.updater import Updater
 from training.settings import Settings
 from training.train_plan import TrainPlan
 
+_LruCache = type(lru_cache(len))
+_NO_TENSORS = {"torch", *sys.stdlib_module_names}
+"""Packages whose caches stay."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
 
@@ -147,6 +152,7 @@ class _Tracing:
         """Inside, new tensors are fake, and all are recorded."""
         with ExitStack() as stack:
             if self.is_fake:
+                stack.callback(_clear_caches)
                 stack.enter_context(self.mode)
             stack.enter_context(self.storages)  # after the mode: it sees what the mode returns
             yield
@@ -164,6 +170,19 @@ class _Tracing:
         tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
         self.storages.label(tensors, Kind.ACTIVATIONS)
         return MicroBatch(batch, given.num_units)
+
+
+def _clear_caches() -> None:
+    """Empty the caches of functions and methods: fake tensors in them would reach a training."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _NO_TENSORS:
+            continue
+        held = list(getattr(module, "__dict__", {}).values())
+        owners = [held, *(list(vars(x).values()) for x in held if isinstance(x, type))]
+        for owner in owners:
+            for found in owner:
+                if isinstance(found, _LruCache):
+                    found.cache_clear()
 
 
 class _Forward:

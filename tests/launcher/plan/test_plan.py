@@ -20,6 +20,7 @@ from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_subject
 from launcher.plan.target import Described
+from models.abr import loss
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
 
@@ -172,3 +173,9 @@ def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
     on_gpu, _ = added(machine=ONE_GPU, engine="local")
     assert more - on_gpu == held[Kind.WEIGHTS]
     assert 0 < on_gpu < 2**20  # the batches they load ahead
+
+
+def test_caches_of_functions_keep_no_tensor_without_values():
+    plan(model="abr:tiny")
+    assert loss._on.cache_info().currsize == 0
+    assert type(loss._on(torch.device("cpu"), (1.0,))) is torch.Tensor
