@@ -17,6 +17,7 @@ from launcher.config.options import (
     OPTIONS,
     RESUME,
     STAGE,
+    TUNE,
     VERSION,
     Option,
     names,
@@ -239,6 +240,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         if stage is None
         else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
         weights=getattr(parsed, "from", None),
+        tune=getattr(parsed, TUNE.flag[2:], None),
     )
 
 
