@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    auto_engine,
     data,
     gpu_tables,
     lora,
@@ -270,6 +271,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured lora": partial(measured_costs, lora, "steps"),
     "plan time": lambda: (
         costs(plan_time) if _results_of(plan_time).exists() else plan_time.NOT_MEASURED
+    ),
+    "auto engine": lambda: (
+        costs(auto_engine) if _results_of(auto_engine).exists() else auto_engine.NOT_MEASURED
     ),
     "start memory": partial(costs, start_memory),
     "measured start memory": partial(measured_costs, start_memory, "ranks"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from launcher.base import environment
 from launcher.base.diagnostics import counted
+from training.resources import cgroup
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 _BF16 = re.compile(r"^(?:flags|Features)\s*:.*\b(?:avx512_bf16|amx_bf16|bf16)\b", re.MULTILINE)
@@ -90,7 +91,7 @@ def _cpu_quota(group: Path) -> float | None:
 
 
 def _ram_bytes(group: Path) -> int | None:
-    """Main memory, or the limit of the control group where that is lower."""
+    """Main memory, or the limit of a control group where that is lower: a container's, a job's."""
     try:
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -98,8 +99,10 @@ def _ram_bytes(group: Path) -> int | None:
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         limit = _text(group / name).strip()
         if limit.isdigit():
-            return min(whole, int(limit))
-    return whole
+            whole = min(whole, int(limit))
+            break
+    own = cgroup.memory()
+    return whole if own is None else min(whole, own.limit)
 
 
 def _accelerator() -> tuple[str, int]:
