@@ -41,6 +41,12 @@ def test_plan_time_compares_a_prediction_with_its_run():
 
 
 @pytest.mark.slow
+def test_auto_engine_compares_the_choice_with_every_engine_that_fits():
+    row, *_ = table_of("benchmarks.auto_engine", "--cases", "1", "--rounds", "1")
+    assert row.startswith("| `event_seg:tiny` | – | `ddp` | ddp ") and "zero3 " in row
+
+
+@pytest.mark.slow
 def test_agreement_measures_and_simulates_each_contender():
     small = ["--processes", "2", "--steps", "4", "--rounds", "1"]
     assert len(table_of("benchmarks.agreement", *small)) == 3 * 3
