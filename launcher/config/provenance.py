@@ -111,6 +111,8 @@ class CliArgs:
     """What --stage and --from set."""
     weights: str | None = None
     """The value of --from: where the first weights of a stage come from."""
+    force: bool = False
+    """A run starts even if its plan does not fit."""
 
     @cached_property
     def files(self) -> ConfigFiles:

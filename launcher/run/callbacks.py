@@ -18,6 +18,7 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config.schema import Settings, model_name
+from launcher.plan.check import PlanCheck
 from launcher.run import signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
@@ -27,6 +28,7 @@ from training.callbacks.preemption import Deadline, Emit, Preemption
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
+from training.logging.forecast import Forecast
 from training.logging.metrics import MetricsWriter, ResourceUsage
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.logging.result import JobSummary, ResultWriter, single_process
@@ -47,6 +49,7 @@ class RankCallbacks:
     storage: Storage
     """The run folder."""
     world: World
+    check: PlanCheck
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
         """All callbacks of this rank; rank 0 also writes files and to the console."""
@@ -66,10 +69,12 @@ class RankCallbacks:
                 callback.event(kind, facts)
 
         if self.world.rank == 0:
+            forecast = Forecast(self.check.predicted_memory_bytes)
             found += [
                 MetricsWriter(self.storage, usage),
-                ConsoleReporter(info, self._outputs(), usage=usage),
-                ResultWriter(info, self.storage, usage, self._job_summary),
+                forecast,
+                ConsoleReporter(info, self._outputs(), usage=usage, forecast=forecast),
+                ResultWriter(info, self.storage, usage, self._job_summary, forecast),
             ]
         found += self._trackers(settings, info, emit)
         found += [

@@ -70,7 +70,14 @@ def execute_run(
         return FinishedRun(failure, None)
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
-        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
+        job = Job(
+            start.resolved,
+            None,
+            False,
+            start.resume,
+            generation=start.generation,
+            force=start.force,
+        )
         return FinishedRun(_train_here(start, load_work, job, show, set()), None)
     folder = None
     try:
@@ -78,7 +85,12 @@ def execute_run(
             with signals.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
             job = Job(
-                start.resolved, folder.path, console, start.resume, generation=start.generation
+                start.resolved,
+                folder.path,
+                console,
+                start.resume,
+                generation=start.generation,
+                force=start.force,
             )
             report = _train(start, job, show, load_work, forwarded, continual)
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
