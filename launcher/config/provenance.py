@@ -39,6 +39,7 @@ BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
+DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""
 

@@ -14,14 +14,18 @@ from typing import Any, Literal
 import torch
 
 from engines.base import World
+from engines.environment import read_ranks
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
-from launcher.config.schema import Settings, model_name
+from launcher.config import machine
+from launcher.config.provenance import DEFAULT_MODE, Resolved
+from launcher.config.schema import Settings, config_of, model_name
 from launcher.plan.check import PlanCheck
 from launcher.run import signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
+from launcher.run.prepare import parameters
 from launcher.run_folder import generations
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
@@ -39,6 +43,8 @@ from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReade
 from training.storage import Storage, StorageError
 from training.trackers.base import TrackedRun, build_trackers
 from training.train_plan import TrainPlan
+
+_QUICK_MODES = ("fast", "lite")
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class RankCallbacks:
                 callback.event(kind, facts)
 
         if self.world.rank == 0:
-            forecast = Forecast(self.check.predicted_memory_bytes)
+            shorter = partial(quicker, self.job.resolved)
+            forecast = Forecast(self.check.predicted_memory_bytes, shorter, emit)
             found += [
                 MetricsWriter(self.storage, usage),
                 forecast,
@@ -150,6 +157,23 @@ class RankCallbacks:
             redraws = can_redraw(sys.stdout, environment.variables().get("TERM"))
             outputs.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
         return outputs
+
+
+def quicker(resolved: Resolved) -> list[str]:
+    """Options for a shorter run: the next smaller size, modes, and GPUs that are not in use."""
+    model, mode = resolved.settings.model, resolved.settings.mode
+    found: list[str] = []
+    if (own := parameters(resolved)) is not None:
+        sizes = config_of(model.family).SIZES.items()
+        smaller = {size.parameters: name for name, size in sizes if size.parameters < own}
+        if smaller:
+            found.append(f"--model {model.family}:{smaller[max(smaller)]}")
+    if mode == DEFAULT_MODE:
+        found += [f"--mode {name}" for name in _QUICK_MODES]
+    gpus = machine.detect_machine().gpus if resolved.device == "cuda" else 0
+    if gpus > resolved.nproc and read_ranks(environment.variables()).size == resolved.nproc:
+        found.append(f"--nproc {gpus}")
+    return found
 
 
 class _FinishStartup(Callback):

@@ -14,6 +14,7 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError, from_here
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
+from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.download.fetch import fetch_for_run
 from launcher.download.transfer import FetchError
@@ -30,7 +31,6 @@ from slurm.environment import SLURM_FOLDER
 
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
-DEFAULT_MODE = "default"
 ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
 """launcher.continual.loop.train_continually."""
 

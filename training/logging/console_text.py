@@ -118,6 +118,10 @@ def render_notice(kind: str, facts: Facts) -> str | None:
         return _experience(facts)
     if kind == "best_loaded":
         return render_row("weights", f"loaded from the best step, {facts['step']}")
+    if kind == "long_run":
+        quicker = "  or  ".join(facts["quicker"])
+        text = f"about {duration(facts['seconds'])} for this run"
+        return render_row("time", f"{text}; quicker: {quicker}" if quicker else text)
     if kind == "control":
         return render_row("control", str(facts["text"]))
     if kind == "tracked":

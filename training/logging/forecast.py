@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, Step
 from training.logging.progress import Progress
 from training.train_plan import TrainPlan
 
+LONG_S = 24 * 3600.0
+"""A run that takes longer says so."""
 MEASURED_STEPS = 3
 """Steps after the first, which warms up; the duration is predicted from them."""
 Peaks = Mapping[str, int | None]
+Emit = Callable[[str, Mapping[str, object]], None]
 
 
 class Forecast(Callback):
@@ -25,10 +28,15 @@ class Forecast(Callback):
     def __init__(
         self,
         planned_peaks: Callable[[], Peaks | None] = lambda: None,
+        quicker: Callable[[], Sequence[str]] = lambda: (),
+        emit: Emit = lambda kind, facts: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`planned_peaks` gives, at the end, the predicted peaks of memory; None: unknown."""
-        self._planned_peaks = planned_peaks
+        """`planned_peaks` gives, at the end, the predicted peaks of memory; None: unknown.
+
+        `quicker` gives options for shorter runs, and `emit` records an event: of a long run.
+        """
+        self._planned_peaks, self._quicker, self._emit = planned_peaks, quicker, emit
         self._now = now
         self._progress: Progress | None = None
         self._measured_at = 0
@@ -54,6 +62,9 @@ class Forecast(Callback):
         self._progress.stepped(step.step)
         if step.step == self._measured_at:
             self._predict()
+            if self._whole_s is not None and self._whole_s > LONG_S:
+                facts = {"seconds": self._whole_s, "quicker": list(self._quicker())}
+                self._emit("long_run", facts)
         return Action.NOTHING
 
     def evaluated(self, result: EvalResult) -> Action:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.training.facts import evaluation, outcome, step, train_plan
 from tests.training.logging.clock import Clock
-from training.logging.forecast import MEASURED_STEPS, Forecast
+from training.logging import console_text
+from training.logging.forecast import LONG_S, MEASURED_STEPS, Forecast
 from training.train_plan import TrainPlan
 
 STEP_S, EVAL_S = 0.5, 4.0
@@ -21,7 +22,7 @@ def ended(plan: TrainPlan, steps: int, wall_s: float = 0.0, **changes: object) -
     """
     clock = Clock()
     began = clock.seconds
-    forecast = Forecast(lambda: {"device": None, "host": 7}, clock)
+    forecast = Forecast(lambda: {"device": None, "host": 7}, now=clock)
     forecast.start(plan)
     first = plan.first_step + 1
     for number in range(first, steps + 1):
@@ -62,3 +63,25 @@ def test_too_few_steps_and_other_ends_have_no_prediction():
     assert ended(plan, MEASURED_STEPS, status="completed").wall_s is None
     assert ended(plan, 30, status="stopped").wall_s is None
     assert ended(plan, 30, status="stopped").peaks is not None
+
+
+@pytest.mark.parametrize("is_long", [True, False])
+def test_a_run_of_more_than_a_day_says_so_once(is_long: bool):
+    clock, events = Clock(), []
+    forecast = Forecast(
+        quicker=lambda: ["--model language:tiny", "--mode fast"],
+        emit=lambda kind, facts: events.append((kind, facts)),
+        now=clock,
+    )
+    steps = round(LONG_S / STEP_S) + (1 if is_long else -20)
+    forecast.start(train_plan(total_steps=steps, eval_every=None))
+    for number in range(1, 12):
+        clock.seconds += STEP_S
+        forecast.step(step(number))
+    clock.seconds += EVAL_S
+    forecast.evaluated(evaluation(11))
+    assert [kind for kind, _ in events] == ["long_run"] * is_long
+    if is_long:
+        assert console_text.render_notice(*events[0]) == (
+            "time       about 1d00h for this run; quicker: --model language:tiny  or  --mode fast"
+        )
