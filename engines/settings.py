@@ -24,7 +24,8 @@ class Engine(Section):
     """The engine and its processes."""
 
     name: str | None = None
-    """Engine; see `list engines`. Default: local, or ddp with more than one process."""
+    """Engine; see `list engines`. auto: the fastest one that fits by the plan. Default: local, or
+    ddp with more than one process; auto if memory is tight."""
     nproc: Annotated[int | None, Field(ge=1)] = None
     """Processes on this machine. Default: one per GPU, or one."""
     threads: Annotated[int | None, Field(ge=1)] = None

@@ -14,6 +14,7 @@ from launcher.config.options import (
     PREDICT,
     RESUME,
     SCHEMA,
+    TUNE,
     Option,
     out_option,
 )
@@ -36,7 +37,7 @@ COMMANDS = {
             "explain",
             "show each setting, its origin and the values it overrides",
             "launcher.commands.explain",
-            (*OPTIONS, SCHEMA),
+            (*(option for option in OPTIONS if option != TUNE), SCHEMA),
             argument="KEY",
             requires_argument=False,
         ),

@@ -18,7 +18,8 @@ from launcher.config.options import JSON, SCHEMA
 from launcher.config.originals import original_of
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import SettingInfo, setting_infos
-from launcher.resume.decide import decide
+from launcher.plan import auto
+from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection, summary
 from launcher.stages.pipeline import Pipeline
@@ -60,7 +61,9 @@ def _resolved(command_line: CommandLine) -> Resolved:
     args, errors = selection.with_weights(command_line.args)
     diagnostics = [*command_line.diagnostics, *errors]
     try:
-        decision = decide(args, command_line.out, machine.detect_machine())
+        here = Described(machine.detect_machine())
+        is_asked = command_line.argument == auto.NAME
+        decision = auto.decide_engine(args, command_line.out, here, always=is_asked)
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
@@ -72,7 +75,8 @@ def _resolved(command_line: CommandLine) -> Resolved:
 def _as_json(resolved: Resolved, key: str | None) -> dict[str, Any]:
     known = setting_infos(resolved.settings.model.family)
     if key is not None and key in known:
-        return {key: _facts(known[key], resolved.values[key])}
+        facts = _facts(known[key], resolved.values[key])
+        return {key: facts | ({"others": _others(resolved)} if key == auto.NAME else {})}
     return render.origins_as_json(_section(resolved, key))
 
 
@@ -80,6 +84,8 @@ def _print(resolved: Resolved, key: str | None) -> None:
     known = setting_infos(resolved.settings.model.family)
     if key is not None and key in known:
         _print_key(known[key], resolved.values[key])
+        for line in _others(resolved) if key == auto.NAME else ():
+            print(printable(f"  {'planned':<10} {line}"))
     else:
         print(printable(render.render_tree(_section(resolved, key), history=True)), end="")
 
@@ -103,6 +109,11 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
             fix=near and f"{PROGRAM} explain {near}",
         )
     return found
+
+
+def _others(resolved: Resolved) -> list[str]:
+    """What each engine would need, if engine auto chose among them."""
+    return [] if resolved.chosen is None else list(resolved.chosen.others)
 
 
 def _print_key(leaf: SettingInfo, value: Setting) -> None:

@@ -12,6 +12,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
+from launcher.config.provenance import AUTO
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 
@@ -65,7 +66,14 @@ def modes() -> list[dict[str, Any]]:
 
 def engines() -> list[dict[str, Any]]:
     """The engines, and whether their packages are installed; imports none."""
-    return [_engine(entry) for entry in ENGINES.values()]
+    auto = {
+        "name": AUTO,
+        "sentence": "the fastest of these that fits, by a plan",
+        "needs": [],
+        "runs_here": True,
+        "why_not": None,
+    }
+    return [*(_engine(entry) for entry in ENGINES.values()), auto]
 
 
 def _engine(entry: Entry) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from launcher.config.command_line import CommandLine
 from launcher.config.options import FROM, GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, RAM
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved
 from launcher.config.selection import choose
-from launcher.plan import target
+from launcher.plan import auto, target
 from launcher.plan.target import Described
 from launcher.resume.decide import decide
 from launcher.run import affinity
@@ -81,15 +81,17 @@ def main(command_line: CommandLine) -> int:
 
 def _planned(described: Described, part: _Part, measures: bool) -> tuple[Plan, Sequence[Advice]]:
     from launcher.plan import advice
-    from launcher.plan.plan import plan_run
+    from launcher.plan.plan import open_planner
 
-    def plan_with(sets: Sequence[str]) -> Plan:
-        return plan_run(_resolved(described, part.args, sets), described)
+    with open_planner(part.resolved, described) as planner:
 
-    plan = plan_run(part.resolved, described)
-    if measures:
-        plan = replace(plan, seconds=_measured(part, plan))
-    return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
+        def plan_with(sets: Sequence[str]) -> Plan:
+            return planner.plan(_resolved(described, part.args, sets))
+
+        plan = planner.plan(part.resolved)
+        if measures:
+            plan = replace(plan, seconds=_measured(part, plan))
+        return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
 
 
 def _measured(part: _Part, plan: Plan) -> Seconds:
@@ -189,7 +191,11 @@ def _with_any_weights(args: CliArgs) -> CliArgs:
 def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
     """The settings with `sets`; those of a stage without first weights."""
     with_sets = replace(args, sets=(*args.sets, *sets))
-    decision = decide(with_sets, None, described.machine, described.world_size)
+    world_size = described.world_size
+    if sets:  # of an advice, which names its engine
+        decision = decide(with_sets, None, described.machine, world_size)
+    else:
+        decision = auto.decide_engine(with_sets, None, described, world_size)
     return selection.without_first_weights(decision.resolved)
 
 

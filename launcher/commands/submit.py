@@ -16,8 +16,9 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
-from launcher.config.provenance import CliArgs
+from launcher.config.provenance import AUTO, CliArgs
 from launcher.config.schema import model_name
+from launcher.plan import auto
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.stages import execute, pipeline, selection
@@ -211,12 +212,13 @@ def _title(job: Job, requested: Allocation) -> str:
     count = counted(nodes[-1], "node")
     if len(nodes) > 1:
         count = f"{nodes[0]} to {count}"
+    engine = AUTO if auto.is_asked(job.runs[0].begun.resolved) else settings.engine.name
     launcher = ", torchrun" if requested.is_torchrun else ""
     stage = f", stage {job.runs[0].name}" if job.runs[0].name and job.lines is None else ""
     many = f"{counted(len(job.runs), 'run')} of " if job.lines is not None else ""
     return redact(
         f"{many}{model_name(settings.model)}, mode {settings.mode}{stage}, engine "
-        f"{settings.engine.name} on {count} × {counted(requested.ranks, 'process')}{launcher}"
+        f"{engine} on {count} × {counted(requested.ranks, 'process')}{launcher}"
     )
 
 

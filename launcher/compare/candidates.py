@@ -11,7 +11,7 @@ from typing import Any
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.command_line import CommandLine
-from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
+from launcher.config.provenance import AUTO, USER_LAYERS, CliArgs, Resolved
 from launcher.config.schema import model_name
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
@@ -114,8 +114,10 @@ def decide(command_line: CommandLine) -> Comparison:
     ]
     known: list[str] = [render([diagnostic]) for diagnostic in diagnostics]
     warnings: list[Diagnostic] = []
-    found = []
+    found: list[Candidate] = []
     for mode, engine in pairs:
+        if engine is None and found and found[0].resolved.chosen is not None:
+            engine = found[0].engine  # engine auto may choose another one for each mode
         try:
             found.append(_contestant(command_line.args, mode, engine, limits))
         except SettingsError as error:
@@ -148,7 +150,9 @@ def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) ->
     for key, value in _to_be_measured(resolved, limits):
         if resolved.values[key].origin.layer not in USER_LAYERS:
             sets.append(f"{key}={value}")
-    content, name = replace(own, sets=sets), resolved.settings.engine.name
+    name = resolved.settings.engine.name
+    is_auto = engine == AUTO or resolved.chosen is not None
+    content = replace(own, sets=sets, engine=name if is_auto else engine)
     return Candidate(mode, name, content, resolved, stages, warnings)
 
 

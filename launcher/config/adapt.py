@@ -18,6 +18,7 @@ from launcher.config.provenance import (
     MODE_LAYER,
     USER_LAYERS,
     Batching,
+    Chosen,
     Origin,
     Setting,
 )
@@ -99,11 +100,15 @@ def decide_world(
     machine: Machine,
     world_size: int | None,
     diagnostics: list[Diagnostic],
+    chosen: Chosen | None = None,
 ) -> RunWorld:
-    """Decide device, processes and engine; fill in those that are not set."""
+    """Decide device, processes and engine; fill in those that are not set.
+
+    `chosen`: what engine auto chose; without it, the number of processes decides.
+    """
     device = values["device"].value
     device = machine.device if device == "auto" else device
-    engine = ENGINES.get(values["engine.name"].value)
+    engine = ENGINES.get(chosen.engine if chosen else values["engine.name"].value)
     nproc = values["engine.nproc"].value
     if nproc is None:
         gpus = machine.gpus if device in ("cuda", "xpu") else 0
@@ -115,7 +120,9 @@ def decide_world(
     elif world_size is None:
         _check_nproc(values, machine, device, diagnostics)
     size = world_size or nproc
-    if engine is None:
+    if chosen is not None:
+        _fill(values, "engine.name", chosen.engine, chosen.where)
+    elif engine is None:
         name = "local" if size == 1 else "ddp"
         _fill(values, "engine.name", name, "1 process" if size == 1 else f"{size} processes")
     return RunWorld(size, nproc, device)
@@ -125,6 +132,14 @@ def adapt_settings(adaptation: Adaptation) -> None:
     """Apply every rule."""
     for rule in RULES:
         rule(adaptation)
+
+
+def use_chosen(adaptation: Adaptation, chosen: Chosen) -> None:
+    """Set what engine auto chose, after the rules: it was planned with what they set."""
+    for key, value in chosen.settings.items():
+        if adaptation.get(key) != value:
+            _fill(adaptation.values, key, value, chosen.where)
+    adaptation.notes.append(chosen.line)
 
 
 def batch_notes(values: Mapping[str, Setting], solved: Batching) -> Iterator[str]:

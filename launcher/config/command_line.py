@@ -18,6 +18,7 @@ from launcher.config.options import (
     OPTIONS,
     RESUME,
     STAGE,
+    TUNE,
     VERSION,
     Option,
     names,
@@ -241,6 +242,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
         weights=getattr(parsed, "from", None),
         force=getattr(parsed, FORCE.flag, False),
+        tune=getattr(parsed, TUNE.flag[2:], None),
     )
 
 

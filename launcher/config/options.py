@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from engines.catalog import ENGINES
 from launcher.config import presets
-from launcher.config.provenance import ResetPart
+from launcher.config.provenance import AUTO, ResetPart
 from launcher.config.schema import config_of, setting_infos
 from models.base import Sampling
 from models.catalog import FAMILIES, stages_of
@@ -91,6 +91,13 @@ OPTIONS = (
     Option("--seed", TRAINING, "N", "train.seed"),
     Option("--num-workers", TRAINING, "N", "loader.workers"),
     Option("--engine", HARDWARE, "ENGINE", "engine.name", values="engines"),
+    Option(
+        "--tune",
+        HARDWARE,
+        "N",
+        sentence="Measure the engines that are fastest by the plan for N steps each, and use the "
+        "best one, now and in later runs with these settings.",
+    ),
     Option("--nproc", HARDWARE, "N", "engine.nproc"),
     Option("--max-restarts", HARDWARE, "N", "engine.max_restarts"),
     Option("--precision", HARDWARE, "NAME", "precision"),
@@ -149,6 +156,7 @@ BY_FLAG = {option.flag: option for option in OPTIONS}
 FORCE = BY_FLAG["--force"]
 JSON = BY_FLAG["--json"]
 RESUME = BY_FLAG["--resume"]
+TUNE = BY_FLAG["--tune"]
 STAGE = BY_FLAG["--stage"]
 FROM = BY_FLAG["--from"]
 # `compare` has its own form of the first three; continual learning has no end to compare.
@@ -215,7 +223,7 @@ MEASURE = Option(
     sentence="Take three steps of the run on this machine, in a temporary folder, to predict its "
     "time.",
 )
-_NOT_PLANNED = ("--dry-run", "--out", "--resume", "--reset", "--force")
+_NOT_PLANNED = ("--tune", "--dry-run", "--out", "--resume", "--reset", "--force")
 PLAN = (
     *(GPUS, GPU, GPU_MEMORY, RAM, NODES, MEASURE),
     *(option for option in OPTIONS if option.flag not in _NOT_PLANNED),
@@ -290,7 +298,7 @@ def names(kind: str) -> list[str]:
     if kind == "modes":
         return list(presets.modes())
     if kind == "engines":
-        return list(ENGINES)
+        return [*ENGINES, AUTO]
     if kind == "stages":
         found = (stage.name for family in FAMILIES for stage in stages_of(family))
         return list(dict.fromkeys(found))

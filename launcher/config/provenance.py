@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
 from launcher.config.schema import sections
 from launcher.config.settings_file import Node, node_value, read_settings_file
 
@@ -78,6 +78,51 @@ class ImpliedSetting:
     """The option as typed."""
 
 
+AUTO = "auto"
+"""The engine that is chosen from a plan."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What engine auto chose for a run on this machine."""
+
+    settings: Mapping[str, Any]
+    """By key, with engine.name; the others make it fit."""
+    reason: str
+    others: Sequence[str] = ()
+    """A line for each other engine: what it would need."""
+
+    @property
+    def engine(self) -> str:
+        """The engine."""
+        return str(self.settings["engine.name"])
+
+    @property
+    def changes(self) -> list[tuple[str, Any]]:
+        """Its settings beside the engine."""
+        return [(key, value) for key, value in self.settings.items() if key != "engine.name"]
+
+    @property
+    def line(self) -> str:
+        """The choice and its reason, for the user."""
+        changes = [f"{key}={plain(value)}" for key, value in self.changes]
+        words = [self.engine, *(["with", *changes] if changes else [])]
+        return f"{_BY_AUTO}: {' '.join(words)}: {self.reason}"
+
+    @property
+    def where(self) -> str:
+        """The origin of its settings."""
+        return f"{_BY_AUTO}: {self.reason}"
+
+
+_BY_AUTO = f"engine {AUTO}"
+
+
+def is_auto(layer: str | None, where: object) -> bool:
+    """Whether engine auto set a value, by its origin."""
+    return layer == MACHINE_LAYER and str(where).startswith(_BY_AUTO)
+
+
 @dataclass(frozen=True)
 class ConfigFiles:
     """The parsed files of --config, each with its position on the command line."""
@@ -114,6 +159,8 @@ class CliArgs:
     """The value of --from: where the first weights of a stage come from."""
     force: bool = False
     """A run starts even if its plan does not fit."""
+    tune: str | None = None
+    """The value of --tune: steps to measure engines with."""
 
     @cached_property
     def files(self) -> ConfigFiles:
@@ -169,6 +216,8 @@ class Resolved:
     device: str
     """cuda, xpu, mps or cpu."""
     warnings: Sequence[Diagnostic] = ()
+    chosen: Chosen | None = None
+    """What engine auto chose; None: the engine was named, or follows from the processes."""
 
     @property
     def batching(self) -> Batching:

@@ -19,6 +19,7 @@ from launcher.config.provenance import (
     MODE_LAYER,
     PROFILE_LAYER,
     Batching,
+    Chosen,
     CliArgs,
     Entry,
     Layer,
@@ -36,14 +37,20 @@ from training.settings import nested
 
 
 def resolve(
-    args: CliArgs, machine: Machine, world_size: int | None = None, base: Base | None = None
+    args: CliArgs,
+    machine: Machine,
+    world_size: int | None = None,
+    base: Base | None = None,
+    chosen: Chosen | None = None,
 ) -> Resolved:
     """The settings of a run. Reads settings files.
 
     `world_size` is given if torchrun or srun started the processes; `base` holds the settings of
-    the resumed run. Raises SettingsError with all errors.
+    the resumed run; `chosen` is what engine auto chose. Raises SettingsError with all errors.
     """
     choice = choose(args, base)
+    if chosen is not None:
+        choice = replace(choice, engine=chosen.engine)
     users, diagnostics = user_layers(args, choice.family)
     shipped = in_order_of_layers(_shipped_layers(choice))
     if base is not None:
@@ -57,9 +64,12 @@ def resolve(
         values[FOLDER] = replace(values[FOLDER], value=found)
     paths.keep_recorded(values)
     data_notes = feature_checks.point_data_path(values)
-    world = adapt.decide_world(values, machine, world_size, diagnostics)
+    world = adapt.decide_world(values, machine, world_size, diagnostics, chosen)
     notes = [*_model_notes(choice), *data_notes]
-    adapt.adapt_settings(adapt.Adaptation(values, machine, world, notes, diagnostics))
+    adaptation = adapt.Adaptation(values, machine, world, notes, diagnostics)
+    adapt.adapt_settings(adaptation)
+    if chosen is not None:
+        adapt.use_chosen(adaptation, chosen)
     notes += _size_notes(choice, values, machine)
     diagnostics += validate.check_settings(values)
     solved = _solve_batching(values, world.size, diagnostics)
@@ -80,6 +90,7 @@ def resolve(
         notes=notes,
         device=world.device,
         warnings=_in_order(diagnostics, users),
+        chosen=chosen,
     )
 
 

@@ -23,6 +23,7 @@ from launcher.config.provenance import (
     Setting,
     file_layer,
     find_node,
+    is_auto,
 )
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
@@ -48,8 +49,12 @@ class Base:
         return {key: entry.value for key, entry in self.entries.items()}
 
     def chosen(self, key: str) -> Entry | None:
-        """The entry of `key`, unless it was chosen for the engine or the machine."""
-        return None if self._layer(key) in FITTED_LAYERS else self.entries.get(key)
+        """The entry of `key`, unless it was chosen for the engine or the machine.
+
+        What engine auto chose stays.
+        """
+        is_fitted = self._layer(key) in FITTED_LAYERS and not self._is_auto(key)
+        return None if is_fitted else self.entries.get(key)
 
     def over(
         self,
@@ -69,7 +74,7 @@ class Base:
             self._as_set(entry)
             for key, entry in self.entries.items()
             if key not in left_out
-            and (key in (GLOBAL, MICRO) or self._layer(key) not in FITTED_LAYERS)
+            and (key in (GLOBAL, MICRO) or self.chosen(key) is not None)
             and not self._is_shipped(key, below)
         ]
         return Layer(RESUMED_LAYER, kept)
@@ -77,6 +82,8 @@ class Base:
     def _left_out(self, typed: Collection[str], engine: str | None) -> set[str]:
         """The keys that follow from the new arguments, though these set others."""
         found = {ACCUMULATION}
+        if "engine.name" in typed:
+            found |= {key for key in self.entries if self._is_auto(key)}
         before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
             found |= set(ENGINES[engine].settings)
@@ -94,6 +101,9 @@ class Base:
         layer = self.origins.get(key, {}).get("layer")
         return layer if isinstance(layer, str) else None
 
+    def _is_auto(self, key: str) -> bool:
+        return is_auto(self._layer(key), self.origins.get(key, {}).get("origin"))
+
     def _is_shipped(self, key: str, below: Mapping[str, Setting]) -> bool:
         """Whether Gearshift itself chose the value, and still does."""
         layer = self._layer(key)
@@ -107,7 +117,7 @@ class Base:
         kept = self.origins.get(entry.key, {})
         if isinstance(typed := kept.get("typed"), str) and kept.get("value") == entry.value:
             return replace(entry, origin=replace(entry.origin, typed=typed))
-        if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER:
+        if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
             return entry
         overridden = self.origins[MICRO].get("replaced") or []
         was_set = [old for old in overridden if old.get("layer") != MACHINE_LAYER]

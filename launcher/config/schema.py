@@ -190,7 +190,7 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
     """Every setting of a family by its dotted key, in the order of declaration."""
     named = {
         "mode": presets.modes(),
-        "engine.name": tuple(ENGINES),
+        "engine.name": (*ENGINES, "auto"),
         "model.family": tuple(dict.fromkeys((*FAMILIES, family))),
         "model.size": tuple(config_of(family).SIZES),
     }

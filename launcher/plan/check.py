@@ -29,7 +29,7 @@ from training.resources import nvml
 
 if TYPE_CHECKING:
     from launcher.plan.advice import Advice
-    from launcher.plan.plan import Plan, Tracing
+    from launcher.plan.plan import Plan, Planner
 
 WAIT_S = 2.0
 """How long a run waits for its plan, from the fork on."""
@@ -99,7 +99,7 @@ class PlanCheck:
 
     def _plan(self, send: Send) -> None:
         """Send whether memory is tight, the plan, and what would fit. In the child."""
-        from launcher.plan.plan import Tracing, plan_run
+        from launcher.plan.plan import Tracing, open_planner
 
         torch.set_num_threads(1)  # those of the parent do not exist here
         resolved = without_first_weights(self._checked.resolved)
@@ -115,10 +115,11 @@ class PlanCheck:
         if known is not None:
             note(known)
         tracing = Tracing(measures=False, built=note, file_bytes=self._file_bytes)
-        plan = plan_run(resolved, described, tracing)
-        send("plan", {"memory": _memory(plan), "lacks": list(_lacks(plan))})
-        if plan.fits is False:
-            send("fixes", [_line(found) for found in _advice(resolved, described, tracing)])
+        with open_planner(resolved, described, tracing) as planner:
+            plan = planner.plan(resolved)
+            send("plan", {"memory": _memory(plan), "lacks": list(_lacks(plan))})
+            if plan.fits is False:
+                send("fixes", [_line(found) for found in _advice(resolved, planner)])
 
     def _message(self, name: str, until_s: float) -> Any:
         """A message of the child, which may come until so many seconds after its start."""
@@ -195,14 +196,10 @@ def changed(resolved: Resolved, sets: Sequence[str]) -> Resolved:
     return replace(resolved, settings=settings).with_batching(batching, "a plan that fits")
 
 
-def _advice(resolved: Resolved, described: Described, tracing: Tracing) -> Sequence[Advice]:
+def _advice(resolved: Resolved, planner: Planner) -> Sequence[Advice]:
     from launcher.plan.advice import advise
-    from launcher.plan.plan import plan_run
 
-    def plan_with(sets: Sequence[str]) -> Plan:
-        return plan_run(changed(resolved, sets), described, tracing)
-
-    return advise(resolved, plan_with)
+    return advise(resolved, lambda sets: planner.plan(changed(resolved, sets)))
 
 
 def _line(found: Advice) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ from launcher.plan import placement, time, untraced
 from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
-from launcher.plan.subject import read_subject
+from launcher.plan.subject import TaskData, read_task
 from launcher.plan.target import Described, Target
 from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.untraced import Untraced
@@ -39,6 +40,8 @@ from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
 
+Traced = tuple[StepTrace, int, Untraced | None]
+"""The trace of a step, the bytes of a checkpoint, and why the step was measured instead."""
 MARGIN = 0.06
 """Of a GPU's memory that stays free: fragmentation, and the workspaces of its libraries."""
 TRACED = "traced on tensors without values"
@@ -57,6 +60,16 @@ class Tracing:
     file_bytes: int | None = None
     """Resident bytes of mapped files, such as libraries, in the process that trains; None: as here.
     A fork has them only once it touches them."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What plans of one task share."""
+
+    process_bytes: int
+    """Host memory of a process before the training: programs and data."""
+    traces: dict[str, Traced]
+    tracing: Tracing
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,7 @@ class Plan:
     """Of one step of a rank."""
     global_batch: int
     micro_batch: int
+    accumulation: int
     steps: int
     steps_per_epoch: int
     seconds: Seconds = UNKNOWN
@@ -113,6 +127,34 @@ class Plan:
         limit = self.target.ram_bytes
         return limit is not None and self.host_bytes > limit
 
+    @property
+    def is_host_bound(self) -> bool:
+        """Whether host memory is what decides."""
+        device, ram = self.target.device_bytes, self.target.ram_bytes
+        if device is None:
+            return True
+        too_much = ram is not None and self.host_bytes > ram
+        return too_much and self.device_bytes <= device * (1 - MARGIN)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Of the memory that decides."""
+        return self.host_bytes if self.is_host_bound else self.device_bytes
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """Of the memory that decides; None: unknown."""
+        return self.target.ram_bytes if self.is_host_bound else self.target.device_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of the memory that decides, what weights and optimizer state take in any step."""
+        kept = self.device[Kind.WEIGHTS] + self.device[Kind.OPTIMIZER]
+        if not self.is_host_bound:
+            return kept
+        on_device = 0 if self.target.device != "cpu" else kept
+        return self.target.ranks_per_node * (on_device + self.offloaded_bytes)
+
     def as_json(self) -> dict[str, Any]:
         """The facts of `plan --json`."""
         return {
@@ -140,9 +182,41 @@ class Plan:
 
 def plan_run(resolved: Resolved, described: Described, tracing: Tracing | None = None) -> Plan:
     """The plan of a run on the described machine. Reads its data. Raises SettingsError."""
+    with open_planner(resolved, described, tracing) as planner:
+        return planner.plan(resolved)
+
+
+@contextmanager
+def open_planner(
+    resolved: Resolved, described: Described, tracing: Tracing | None = None
+) -> Iterator[Planner]:
+    """The planner of `resolved`. Reads its data. Raises SettingsError."""
+    with ExitStack() as stack:
+        with _settings_errors(resolved):
+            data = stack.enter_context(read_task(resolved))
+        yield Planner(data, described, tracing or Tracing())
+
+
+class Planner:
+    """Plans runs of one task, whose data was read once, on one machine."""
+
+    def __init__(self, data: TaskData, described: Described, tracing: Tracing) -> None:
+        self._data = data
+        self._described = described
+        self._known = Known(_process_bytes(tracing.file_bytes), {}, tracing)
+
+    def plan(self, resolved: Resolved) -> Plan:
+        """The plan of a run with the same model and data. Raises SettingsError."""
+        with _settings_errors(resolved):
+            subject = self._data.subject(resolved)
+            target = self._described.target(resolved)
+            return predict(resolved, subject, target, self._known)
+
+
+@contextmanager
+def _settings_errors(resolved: Resolved) -> Iterator[None]:
     try:
-        with read_subject(resolved) as subject:
-            return predict(resolved, subject, described.target(resolved), tracing or Tracing())
+        yield
     except DataError as error:
         raise about_data(error) from error
     except SettingError as error:
@@ -151,20 +225,22 @@ def plan_run(resolved: Resolved, described: Described, tracing: Tracing | None =
         raise SettingsError.of(str(error), key="engine.name") from error
 
 
-def predict(resolved: Resolved, subject: Subject, target: Target, tracing: Tracing) -> Plan:
+def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) -> Plan:
     """The plan of `resolved`, whose task is `subject`, on `target`.
 
-    Imports no DeepSpeed and opens no process group that outlives the call.
+    Adds traces to `known`. Imports no DeepSpeed and opens no process group that outlives the call.
     """
     settings, numbers = resolved.settings, resolved.batching
-    process_bytes = _process_bytes(tracing.file_bytes)
     options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
-    trace, checkpoint_bytes, why = _trace_or_measure(resolved, subject, target, options, tracing)
+    key = _trace_key(resolved, target, options)
+    if key not in known.traces:
+        known.traces[key] = _trace_or_measure(resolved, subject, target, options, known.tracing)
+    trace, checkpoint_bytes, why = known.traces[key]
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
     on_host = placed.offloaded_bytes + (placed.device_bytes if target.device == "cpu" else 0)
-    rank_bytes = process_bytes + on_host
+    rank_bytes = known.process_bytes + on_host
     forked = _forked_bytes(placed, target) if settings.loader.workers else 0
     ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
     return Plan(
@@ -181,6 +257,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target, tracing: Traci
         flops=trace.flops,
         global_batch=numbers.global_batch,
         micro_batch=numbers.micro_batch,
+        accumulation=numbers.accumulation,
         steps=subject.train_plan.end_step,
         steps_per_epoch=subject.train_plan.steps_per_epoch,
         seconds=_seconds(resolved, subject, target, trace, placed),
@@ -232,9 +309,20 @@ def _on_cpu(options: Options) -> Options:
     return replace(options, precision=precision, compile=False)
 
 
+def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
+    """The same for runs of one task whose trace is the same: most engines use that of local."""
+    settings, name = resolved.settings, resolved.settings.engine.name
+    kind = name if name.startswith("fsdp") else "local"
+    if name.startswith("zero") and options.precision in DTYPES:
+        kind = "rounded"
+    content = settings.model_dump(mode="json", exclude={"engine": {"name", "ds_config", "nproc"}})
+    ranks = (target.nodes, target.ranks_per_node)
+    return json.dumps([kind, ranks, content], default=str, sort_keys=True)
+
+
 def _trace_or_measure(
     resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
-) -> tuple[StepTrace, int, Untraced | None]:
+) -> Traced:
     """The trace on fake tensors, or where the step depends on values, that of a real step."""
     try:
         return *_trace(resolved, subject, target, options, tracing), None

@@ -23,7 +23,7 @@ def text(resolved: Resolved, plan: Plan, advice: Sequence[Advice], command: str)
     lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
     for found in advice:
         sets = " ".join(f"--set {shlex.quote(each)}" for each in found.sets)
-        needs = f"{size(_needed(found.plan))} of {size(_limit(found.plan) or 0)}"
+        needs = f"{size(found.plan.needed_bytes)} of {size(found.plan.limit_bytes or 0)}"
         lines.append(f"  {command} {sets}    ({needs})")
     return "\n".join(lines)
 
@@ -38,6 +38,10 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
         f"engine       {plan.engine} on {where}{counted(target.ranks_per_node, 'rank')}, "
         f"{target.device}"
     )
+    if resolved.chosen is not None:
+        yield f"             {resolved.chosen.line}"
+        for other in resolved.chosen.others:
+            yield f"             {other}"
     yield f"step         {resolved.batching}"
     yield f"operations   {amount(plan.flops * target.ranks)}FLOP per step"
     yield f"traffic      {size(plan.sent_bytes)} sent per rank and step"
@@ -63,7 +67,7 @@ def _short(seconds: float) -> str:
 
 
 def _memory(plan: Plan) -> Iterator[str]:
-    limit = _limit(plan)
+    limit = plan.limit_bytes
     whole = max(plan.device_bytes, 1)
     yield f"{'peak of a rank':<18} {size(plan.device_bytes):>10}"
     for kind, held in plan.device.items():
@@ -89,7 +93,7 @@ def _bar(plan: Plan, scale: int) -> str:
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
-    needs, limit = size(_needed(plan)), _limit(plan)
+    needs, limit = size(plan.needed_bytes), plan.limit_bytes
     if plan.fits is None:
         yield f"needs {needs}; say how much there is with  --gpu-memory SIZE  or  --ram SIZE"
     elif plan.fits:
@@ -97,20 +101,3 @@ def _verdict(plan: Plan) -> Iterator[str]:
     else:
         free = f", of which {MARGIN:.0%} stay free" if plan.target.device_bytes else ""
         yield f"does not fit: {needs} of {size(limit or 0)}{free}"
-
-
-def _needed(plan: Plan) -> int:
-    return plan.host_bytes if _is_host(plan) else plan.device_bytes
-
-
-def _limit(plan: Plan) -> int | None:
-    return plan.target.ram_bytes if _is_host(plan) else plan.target.device_bytes
-
-
-def _is_host(plan: Plan) -> bool:
-    """Whether host memory is what decides."""
-    target = plan.target
-    if target.device_bytes is None:
-        return True
-    too_much = target.ram_bytes is not None and plan.host_bytes > target.ram_bytes
-    return too_much and plan.device_bytes <= target.device_bytes * (1 - MARGIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
 from launcher.plan.step_trace import Subject
-from models.base import Context, DataError
+from models.base import Context, DataError, Task
 from training.data.order import DataOrder
 from training.data.samples import MicroBatch, Samples
 from training.train_plan import TrainPlan, solve
@@ -24,8 +25,30 @@ _TRIED, _TRIED_S = 8, 1.0
 """Micro-batches of which the largest is traced, and the time for them."""
 
 
+@dataclass(frozen=True)
+class TaskData:
+    """A task with its data."""
+
+    task: Task
+    samples: Samples
+
+    def subject(self, resolved: Resolved) -> Subject:
+        """The training of the task with the batch numbers of `resolved`. Raises DataError."""
+        settings, numbers = resolved.settings, resolved.batching
+        order = DataOrder(len(self.samples), numbers.global_batch, settings.train.seed)
+        plan = solve(
+            settings,
+            samples=order.length,
+            global_batch=numbers.global_batch,
+            micro_batch=numbers.micro_batch,
+            world_size=numbers.world_size,
+            units=self.task.units,
+        )
+        return Subject(self.task, settings, plan, _largest(self.samples, order, plan))
+
+
 @contextmanager
-def read_subject(resolved: Resolved) -> Iterator[Subject]:
+def read_task(resolved: Resolved) -> Iterator[TaskData]:
     """The task of `resolved` with its data; its files go into a temporary folder.
 
     Reads the data. Raises SettingsError and DataError.
@@ -41,18 +64,7 @@ def read_subject(resolved: Resolved) -> Iterator[Subject]:
         )
         task = task_class(settings.model.family)(settings.model, settings.data, context)
         task.setup()
-        samples = Samples(task, task.data("train"), settings.train.seed)
-        numbers = resolved.batching
-        order = DataOrder(len(samples), numbers.global_batch, settings.train.seed)
-        plan = solve(
-            settings,
-            samples=order.length,
-            global_batch=numbers.global_batch,
-            micro_batch=numbers.micro_batch,
-            world_size=numbers.world_size,
-            units=task.units,
-        )
-        yield Subject(task, settings, plan, _largest(samples, order, plan))
+        yield TaskData(task, Samples(task, task.data("train"), settings.train.seed))
 
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:

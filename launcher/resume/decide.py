@@ -13,7 +13,7 @@ from launcher.config import errors, resumed_settings
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import chosen_entries
 from launcher.config.machine import Machine
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, CliArgs, Resolved
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Chosen, CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name
@@ -51,11 +51,15 @@ class Decision:
 
 
 def decide(
-    args: CliArgs, out: Path | None, machine: Machine, world_size: int | None = None
+    args: CliArgs,
+    out: Path | None,
+    machine: Machine,
+    world_size: int | None = None,
+    chosen: Chosen | None = None,
 ) -> Decision:
     """Decide what a start does, from settings files and JSON only.
 
-    `world_size` as for `resolve`. Raises SettingsError with all errors.
+    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
     """
     diagnostics = list(_misplaced(args))
     found, base = None, None
@@ -66,7 +70,7 @@ def decide(
         except SettingsError as error:
             diagnostics += error.diagnostics
     try:
-        resolved = resolve(args, machine, world_size, base)
+        resolved = resolve(args, machine, world_size, base, chosen)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
     if found is None or base is None:

@@ -15,6 +15,8 @@ from launcher.config.feature_checks import Target, targets
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import config_of, model_name
+from launcher.plan import auto
+from launcher.plan.target import Described
 from launcher.resume import find
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
@@ -91,7 +93,7 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     here = machine.detect_machine()
     if place is not None:
         here = here.for_ranks(place.local_size, place.cpus)
-    return prepare_run_at(args, out, diagnostics, here, place, generation)
+    return prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
 
 
 def prepare_run_at(
@@ -101,14 +103,19 @@ def prepare_run_at(
     here: Machine,
     place: RankEnvironment | None,
     generation: Generation | None = None,
+    *,
+    chooses_engine: bool = False,
 ) -> PreparedRun:
-    """As `prepare_run`, for a given machine and rank environment, such as those of a cluster."""
+    """As `prepare_run`, for a given machine and rank environment, such as those of a cluster.
+
+    `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
+    """
     diagnostics = list(diagnostics)
     if place is not None:
         diagnostics += _check_nproc(args, place)
     decision = None
     try:
-        decision = decide(args, out, here, place.world_size if place else None)
+        decision = _decide(args, out, here, place, chooses_engine)
         deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
     except SettingsError as error:
         diagnostics += error.diagnostics
@@ -141,6 +148,20 @@ def prepare_run_at(
     if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
         raise SettingsError(inside)
     return ready
+
+
+def _decide(
+    args: CliArgs,
+    out: Path | None,
+    here: Machine,
+    place: RankEnvironment | None,
+    chooses_engine: bool,
+) -> Decision:
+    world_size = place.world_size if place else None
+    if not chooses_engine:
+        return decide(args, out, here, world_size)
+    nodes = place.world_size // place.local_size if place else 1
+    return auto.decide_engine(args, out, Described(here, nodes), world_size)
 
 
 def _is_rank_0(place: RankEnvironment | None) -> bool:
@@ -219,8 +240,9 @@ def least_room_bytes(resolved: Resolved) -> int:
 def first_line(ready: PreparedRun) -> str:
     """The first line for the user, before torch is imported."""
     settings = ready.resolved.settings
-    resumed = f"{ready.line}\n" if ready.line else ""
-    return resumed + (
+    chosen = ready.resolved.chosen
+    before = [line for line in (ready.line, chosen and chosen.line) if line]
+    return "".join(f"{line}\n" for line in before) + (
         f"{model_name(settings.model)}, mode {settings.mode}, "
         f"engine {settings.engine.name} on {_where(ready)}; run folder {ready.folder}"
     )

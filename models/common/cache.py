@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -16,20 +14,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-VARIABLE = "GEARSHIFT_CACHE"
+from models.common import cache_folder
+
 _FACTS = "made_from.json"
 
 Open = Callable[[str], BinaryIO]
 """Opens the file of one array, by its key, for writing in the .npy format."""
-
-
-def folder() -> Path:
-    """The cache folder: $GEARSHIFT_CACHE, or the cache folder of the system."""
-    if own := os.environ.get(VARIABLE):
-        return Path(own).expanduser()
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/gearshift").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gearshift"
 
 
 def arrays(
@@ -88,7 +78,10 @@ def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
     """The folder of a cache entry, and the text of what it was made from."""
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
-    return folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}", facts
+    return (
+        cache_folder.folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}",
+        facts,
+    )
 
 
 def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:

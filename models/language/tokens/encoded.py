@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from models.base import DataError
-from models.common import cache
+from models.common import cache, cache_folder
 from models.common.cache import ArrayFile
 from models.common.processes import in_order
 from models.common.progress import shown
@@ -137,9 +137,9 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
 def _cache_error(size: int, error: OSError) -> DataError:
     return DataError(
         f"cannot write the token cache: {error.strerror or error}",
-        where=str(cache.folder()),
+        where=str(cache_folder.folder()),
         allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
-        fix=f"export {cache.VARIABLE}=FOLDER",
+        fix=f"export {cache_folder.VARIABLE}=FOLDER",
     )
 
 

@@ -48,7 +48,7 @@ def test_the_default_of_a_setting_is_that_of_the_settings(key):
 
 
 def test_names_are_those_of_the_tables_in_use():
-    assert LEAVES["engine.name"].allowed == tuple(ENGINES)
+    assert LEAVES["engine.name"].allowed == (*ENGINES, "auto")
     assert LEAVES["model.family"].allowed == tuple(FAMILIES)
     assert LEAVES["model.size"].allowed == tuple(config_of("language").SIZES)
 

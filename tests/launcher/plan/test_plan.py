@@ -18,7 +18,7 @@ from launcher.plan import advice
 from launcher.plan.plan import MARGIN, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
-from launcher.plan.subject import read_subject
+from launcher.plan.subject import read_task
 from launcher.plan.target import Described
 from models.abr import loss
 from models.catalog import FAMILIES
@@ -50,7 +50,8 @@ def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
     run = resolved(*sets, model=f"{family}:tiny")
     options = engine_options(run.settings, run, channels_last=False)
     peaks = []
-    with read_subject(run) as subject:
+    with read_task(run) as data:
+        subject = data.subject(run)
         for is_fake in (True, False):
             engine = local(ProcessWorld(RankInfo(), torch.device("cpu"), 0.0), options)
             peaks.append(trace_step(replace(subject, is_fake=is_fake), engine).peak)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.common import cache
+from models.common import cache, cache_folder
 from models.common.cache import ArrayFile
 
 SOURCE_KEY = {"version": 1, "seed": 0}
@@ -15,7 +15,7 @@ SOURCE_KEY = {"version": 1, "seed": 0}
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "cache"))
 
 
 class Maker:
@@ -52,7 +52,7 @@ def test_arrays_with_other_inputs_are_computed_again(other):
 def test_an_incomplete_entry_is_computed_again(damage):
     make = Maker()
     cache.arrays("clips", SOURCE_KEY, make)
-    [entry] = cache.folder().iterdir()
+    [entry] = cache_folder.folder().iterdir()
     if damage == "facts":
         (entry / "made_from.json").write_text("{")
     elif damage == "array":
@@ -60,14 +60,14 @@ def test_an_incomplete_entry_is_computed_again(damage):
     else:
         (entry / "made_from.json").unlink()
     assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["events"], make()["events"])
-    assert [path.name for path in cache.folder().iterdir()] == [entry.name]
+    assert [path.name for path in cache_folder.folder().iterdir()] == [entry.name]
     cache.arrays("clips", SOURCE_KEY, make)
     assert make.calls == 3  # the second one for this test itself
 
 
 def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "file" / "below"))
     make = Maker()
     for _ in range(2):
         assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
@@ -76,12 +76,12 @@ def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder of Linux")
 def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_path, monkeypatch):
-    assert cache.folder() == tmp_path / "cache"
-    monkeypatch.delenv(cache.VARIABLE)
+    assert cache_folder.folder() == tmp_path / "cache"
+    monkeypatch.delenv(cache_folder.VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache.folder() == Path("/somewhere/gearshift")
+    assert cache_folder.folder() == Path("/somewhere/gearshift")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.folder() == Path("~/.cache/gearshift").expanduser()
+    assert cache_folder.folder() == Path("~/.cache/gearshift").expanduser()
 
 
 class Writer:
@@ -116,13 +116,13 @@ def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
 def test_an_interrupted_stream_leaves_nothing(error):
     with pytest.raises(type(error)):
         cache.streamed("rows", SOURCE_KEY, Writer(error))
-    assert list(cache.folder().iterdir()) == []
+    assert list(cache_folder.folder().iterdir()) == []
     assert len(cache.streamed("rows", SOURCE_KEY, Writer())["counts"]) == 10
 
 
 def test_a_stream_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(OSError, match="Not a directory"):
         cache.streamed("rows", SOURCE_KEY, Writer())
 

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from models.common import cache
+from models.common import cache_folder
 from models.doc_translation.embedded import cards
 from models.doc_translation.embedded import pages as artificial
 from models.doc_translation.embedded.lexicon import SUFFIXES
@@ -20,7 +20,7 @@ def few():
 
 def test_cards_are_deterministic_and_read_from_the_cache(monkeypatch, tmp_path):
     first = cards.read().pages
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path))
     again = cards.read().pages
     assert len(first) == len(again) == cards.COUNT
     for i in (0, 17, cards.COUNT - 1):

@@ -1,0 +1,361 @@
+"""Engine auto: the fastest engine whose plan fits, chosen before a run starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.catalog import ENGINES, missing
+from launcher.base import child
+from launcher.base.diagnostics import SettingsError, plain
+from launcher.config import batching
+from launcher.config.provenance import AUTO, MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
+from launcher.config.schema import PRETRAINED, config_of
+from launcher.plan.target import Described, with_own_memory
+from launcher.resume.decide import Decision, decide
+from models.common import cache_folder
+from training.logging.quantities import size
+
+if TYPE_CHECKING:
+    from launcher.plan.plan import Plan
+
+NAME = "engine.name"
+_CHECKPOINTING = "memory.activation_checkpointing"
+_SEVERAL = ("ddp", "oss", "zero1", "zero2", "fsdp", "zero3")
+_OFFLOADING = ("zero2-offload", "fsdp-offload", "zero3-offload")
+"""In the order of preference among equally fast ones: the fewest parts first."""
+_TRACED_ALIKE = ("ddp", "oss", "local")
+"""Engines whose plan follows from one trace."""
+_TIGHT = 0.1
+"""Share of the memory. A run whose weights, gradients and optimizer take more is planned."""
+_STATE_BYTES = 16
+"""Of weights, gradients and AdamW's moments, per parameter in fp32."""
+_GPU_BYTES = 10 * 2**30
+"""Memory of a small GPU; that of this machine is not known before torch is imported."""
+_EQUAL = 0.05
+"""Estimated times that differ by less are equal."""
+_LIMIT_S = 300.0
+_PACKAGES = ("torch", "deepspeed", "fairscale", "transformers")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine with the settings that make it fit."""
+
+    settings: Mapping[str, Any]
+    needed_bytes: int
+    limit_bytes: int | None
+    fits: bool
+    cost: float
+    """Estimated seconds of a step, for comparing candidates only."""
+
+    @property
+    def engine(self) -> str:
+        """The engine."""
+        return str(self.settings[NAME])
+
+    @property
+    def needs(self) -> str:
+        """`oss 3.1 of 8.0 GiB`."""
+        of = f" of {size(self.limit_bytes)}" if self.limit_bytes is not None else ""
+        return f"{self.engine} {size(self.needed_bytes)}{of}"
+
+
+Decide = Callable[[Chosen | None], Decision]
+Change = Mapping[str, Any]
+"""Settings by key."""
+PlanWith = Callable[[Change], "Plan"]
+
+
+def decide_engine(
+    args: CliArgs,
+    out: Path | None,
+    described: Described,
+    world_size: int | None = None,
+    *,
+    always: bool = False,
+) -> Decision:
+    """As `decide`, with the engine that fits and is fastest, unless one is named.
+
+    Plans where engine auto is named, where memory is tight, or `always`; otherwise the number of
+    processes decides. The choice is cached. Reads the data and writes to the cache. Raises
+    SettingsError.
+    """
+
+    def decide_with(chosen: Chosen | None) -> Decision:
+        return decide(args, out, described.machine, world_size, chosen)
+
+    decision = decide_with(None)
+    resolved = decision.resolved
+    if decision.nothing_left is not None or not is_open(resolved):
+        return decision
+    place = entry(resolved, described)
+    chosen = _cached(place)
+    if chosen is None:
+        if not (always or is_asked(resolved) or is_tight(resolved, described)):
+            return decision
+        chosen = best(candidates(decide_with, described, is_thorough=always))
+        if chosen is not None:
+            keep(place, chosen)
+    return decision if chosen is None else decide_with(chosen)
+
+
+def is_open(resolved: Resolved) -> bool:
+    """Whether no engine was named."""
+    return resolved.values[NAME].origin.layer == MACHINE_LAYER
+
+
+def is_asked(resolved: Resolved) -> bool:
+    """Whether the user named engine auto."""
+    return any(value == AUTO for value, _ in resolved.values[NAME].replaced)
+
+
+def is_tight(resolved: Resolved, described: Described) -> bool:
+    """Whether weights and optimizer state alone take a tenth of the memory, in ddp or local.
+
+    False for a single process on a CPU, which has no choice, and for custom tasks, whose size is
+    known only once they are built.
+    """
+    target = described.target(resolved)
+    if target.ranks == 1 and target.device == "cpu":
+        return False
+    state = _STATE_BYTES * _parameters(resolved)
+    if target.device == "cpu":
+        return state * target.ranks_per_node >= _TIGHT * (target.ram_bytes or 0) > 0
+    return state >= _TIGHT * (target.device_bytes or _GPU_BYTES)
+
+
+def _parameters(resolved: Resolved) -> float:
+    """Of the size of the model, or about those of its pretrained files; 0: unknown."""
+    model = resolved.settings.model
+    if (folder := getattr(model, PRETRAINED.partition(".")[2], None)) is not None:
+        files = Path(folder).expanduser().glob("*.safetensors")
+        return sum(file.stat().st_size for file in files) / 2
+    found = config_of(model.family).SIZES.get(getattr(model, "size", None))
+    return 0 if found is None else found.parameters
+
+
+def best(found: Sequence[Candidate]) -> Chosen | None:
+    """The first candidate that is about as fast as the fastest; None: none fits."""
+    fitting = [one for one in found if one.fits]
+    if not fitting:
+        return None
+    least = min(one.cost for one in fitting)
+    first = next(one for one in fitting if one.cost <= least * (1 + _EQUAL))
+    return Chosen(first.settings, _reason(first, found), [_other(first, one) for one in found])
+
+
+def _reason(first: Candidate, found: Sequence[Candidate]) -> str:
+    needs = first.needs.partition(" ")[2]
+    tried = [one.needs for one in found if not one.fits]
+    return f"{needs} by the plan" + (f"; too much: {', '.join(tried)}" if tried else "")
+
+
+def _other(first: Candidate, one: Candidate) -> str:
+    changes = "".join(f" {key}={plain(v)}" for key, v in one.settings.items() if key != NAME)
+    if not one.fits:
+        return f"{one.needs}{changes}: does not fit"
+    again = one.cost / first.cost
+    return f"{one.needs}{changes}: estimated {again:.2f} times the time"
+
+
+def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
+    """Engines that can run here with the least change that fits, in the order of preference.
+
+    `is_thorough`: all of them. In a child process, which imports torch. Empty if nothing can be
+    planned: the run will say why.
+    """
+    print(f"engine {AUTO}: planning, once for these settings", file=sys.stderr, flush=True)
+    plan = partial(_planned, decide_with, described, is_thorough)
+    return [Candidate(**facts) for facts in child.call(plan, _LIMIT_S) or ()]
+
+
+def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> list[dict[str, Any]]:
+    from launcher.plan.plan import open_planner
+    from training.resources import nvml
+
+    described = with_own_memory(described, nvml.memory_bytes)
+    resolved = decide_with(None).resolved
+    try:
+        with open_planner(resolved, described) as planner:
+
+            def plan_with(settings: Change) -> Plan:
+                return planner.plan(decide_with(Chosen(settings, "")).resolved)
+
+            found = _candidates(resolved, described, plan_with, is_thorough)
+            return [asdict(one) for one in found]
+    except SettingsError:
+        return []
+
+
+def _candidates(
+    resolved: Resolved, described: Described, plan_with: PlanWith, is_thorough: bool
+) -> Iterator[Candidate]:
+    """`is_thorough`: also engines after one that fits unchanged and is simpler."""
+    found = False
+    for name in _engines(resolved, described):
+        if found and not is_thorough and not name.startswith(_TRACED_ALIKE):
+            continue
+        one = _Engine(name, plan_with, {}).least(*_ladders(resolved))
+        if one is not None:
+            found |= one.fits and len(one.settings) == 1
+            yield one
+
+
+class _Engine:
+    """Plans of one engine with more and more changes."""
+
+    def __init__(self, name: str, plan_with: PlanWith, planned: dict[str, Candidate]) -> None:
+        self._name = name
+        self._plan_with = plan_with
+        self._planned = planned
+
+    def least(self, smaller: Sequence[Change], recomputed: Sequence[Change]) -> Candidate | None:
+        """The candidate with the least change that fits, or with the most; None: no such engine.
+
+        Both lists save more and more memory: smaller micro-batches, and the same with recomputed
+        activations.
+        """
+        try:
+            unchanged = self._candidate({})
+            if unchanged.fits:
+                return unchanged
+            last = self._candidate([{}, *smaller, *recomputed][-1])
+            if not last.fits:
+                return last
+            fitting = [one for one in map(self._first, (smaller, recomputed)) if one is not None]
+            return min(fitting, key=lambda one: one.cost)
+        except SettingsError:
+            return None  # it cannot train this
+
+    def _first(self, changes: Sequence[Change]) -> Candidate | None:
+        """The first that fits, by bisection."""
+        if not changes or not self._candidate(changes[-1]).fits:
+            return None
+        at = bisect_left(changes, True, key=lambda change: self._candidate(change).fits)
+        return self._candidate(changes[at])
+
+    def _candidate(self, change: Change) -> Candidate:
+        key = json.dumps(change, sort_keys=True)
+        if key not in self._planned:
+            settings = {NAME: self._name, **change}
+            plan = self._plan_with(settings)
+            self._planned[key] = Candidate(
+                settings, plan.needed_bytes, plan.limit_bytes, plan.fits is not False, _cost(plan)
+            )
+        return self._planned[key]
+
+
+def _engines(resolved: Resolved, described: Described) -> Iterator[str]:
+    target = described.target(resolved)
+    names = _SEVERAL if target.ranks > 1 else ("local",)
+    offloading = () if target.device == "cpu" else _OFFLOADING
+    for name in (*names, *offloading):
+        if not missing(ENGINES[name]):
+            yield name
+
+
+def _ladders(resolved: Resolved) -> tuple[list[Change], list[Change]]:
+    """Smaller micro-batches, and these with recomputed activations, at the same global batch.
+
+    Without settings of the user.
+    """
+
+    def is_set(key: str) -> bool:
+        return resolved.values[key].origin.layer in USER_LAYERS
+
+    smaller: list[Change] = []
+    numbers = batching.halved(resolved.batching)
+    while numbers is not None and not (is_set(batching.MICRO) or is_set(batching.ACCUMULATION)):
+        smaller.append({batching.GLOBAL: numbers.global_batch, batching.MICRO: numbers.micro_batch})
+        numbers = batching.halved(numbers)
+    if resolved.values[_CHECKPOINTING].value == "full" or is_set(_CHECKPOINTING):
+        return smaller, []
+    full = {_CHECKPOINTING: "full"}
+    return smaller, [full, *({**change, **full} for change in smaller)]
+
+
+@dataclass(frozen=True)
+class _Speeds:
+    """What a rank does in a second, roughly: only ratios between engines count."""
+
+    flops: float
+    memory_bytes: float
+    sent_bytes: float
+    offloaded_bytes: float
+    micro_batch_s: float
+    """To start the kernels of a micro-batch."""
+
+
+_GPU = _Speeds(1e14, 1.5e12, 5e10, 1e10, 5e-3)
+_CPU = _Speeds(3e10, 5e9, 5e8, 5e9, 1e-3)
+
+
+def _cost(plan: Plan) -> float:
+    """Seconds of a step: operations, the update, traffic and offload, one after the other."""
+    from launcher.plan.storages import Kind
+
+    speeds = _CPU if plan.target.device == "cpu" else _GPU
+    update = 2 * (plan.device[Kind.OPTIMIZER] + plan.device[Kind.WEIGHTS])
+    return (
+        plan.flops / speeds.flops
+        + update / speeds.memory_bytes
+        + plan.sent_bytes / speeds.sent_bytes
+        + 2 * plan.offloaded_bytes / speeds.offloaded_bytes
+        + plan.accumulation * speeds.micro_batch_s
+    )
+
+
+def entry(resolved: Resolved, described: Described) -> Path:
+    """The cached choice, by settings, machine, data and versions."""
+    values = {key: value.value for key, value in resolved.values.items()}
+    path = values.get("data.path")
+    facts = [
+        {key: value for key, value in values.items() if key not in (NAME, "track")},
+        resolved.world_size,
+        {key: value for key, value in asdict(described).items() if key != "gpu"},
+        _stat(Path(str(path)).expanduser()),
+        {name: _version(name) for name in ("gearshift", *_PACKAGES)},
+    ]
+    content = json.dumps(facts, default=str, sort_keys=True)
+    return (
+        cache_folder.folder() / "engines" / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
+    )
+
+
+def _stat(path: Path) -> tuple[float, int] | None:
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_mtime, found.st_size
+    return None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cached(place: Path) -> Chosen | None:
+    with suppress(OSError, ValueError, TypeError):
+        return Chosen(**json.loads(place.read_bytes()))
+    return None
+
+
+def keep(place: Path, chosen: Chosen) -> None:
+    """Write the choice to the cache; nothing where it cannot be written."""
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        new = place.with_suffix(".new")
+        new.write_text(json.dumps(asdict(chosen)), encoding="utf-8")
+        new.replace(place)

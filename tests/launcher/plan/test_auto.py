@@ -1,0 +1,212 @@
+"""Engine auto: when it plans, what it takes, what it keeps, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.config.provenance import Chosen, CliArgs
+from launcher.plan import auto
+from launcher.plan.auto import Candidate
+from launcher.plan.target import Described
+from launcher.resume.decide import decide
+from tests.launcher.given import LAPTOP, ONE_GPU, SERVER, resolved
+from tests.launcher.runs import begun
+
+MIB = 2**20
+TWO = {"engine.nproc": ("--nproc", "2")}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def decided(described, *sets, always=False, **choice):
+    args = CliArgs(**{"model": "language:tiny", "sets": sets, "options": TWO, **choice})
+    return auto.decide_engine(args, None, described, always=always).resolved
+
+
+def never(*_):
+    raise AssertionError("it planned")
+
+
+def gpus(count, memory):
+    return Described(replace(SERVER, gpus=count), device_bytes=memory, is_here=False)
+
+
+@pytest.mark.parametrize(
+    ("described", "choice", "engine"),
+    [
+        (Described(LAPTOP), {}, "ddp"),
+        (Described(LAPTOP), {"options": {}}, "local"),
+        (Described(LAPTOP), {"engine": "zero2"}, "zero2"),
+        (gpus(1, None), {"options": {}}, "local"),
+        (gpus(4, None), {"options": {}}, "ddp"),
+    ],
+)
+def test_small_models_and_named_engines_are_not_planned(monkeypatch, described, choice, engine):
+    monkeypatch.setattr(auto, "candidates", never)
+    assert decided(described, **choice).settings.engine.name == engine
+
+
+@pytest.mark.parametrize(
+    ("machine", "model", "tight"),
+    [
+        (LAPTOP, "language:tiny", False),
+        (LAPTOP, "language:350M", True),
+        (ONE_GPU, "language:tiny", False),
+        (ONE_GPU, "language:124M", True),
+    ],
+)
+def test_memory_is_tight_where_the_state_takes_a_tenth(machine, model, tight):
+    run = resolved(model=model, machine=machine, **({"nproc": "2"} if machine is LAPTOP else {}))
+    assert auto.is_tight(run, Described(machine)) is tight
+
+
+def test_a_pretrained_folder_counts_by_the_size_of_its_files(tmp_path):
+    run = resolved(nproc="2")
+    large = tmp_path / "model.safetensors"
+    with large.open("wb") as file:
+        file.truncate(2**30)  # half a thousand million parameters of 16 bits
+    model = run.settings.model.model_copy(update={"pretrained": str(tmp_path)})
+    run = replace(run, settings=run.settings.model_copy(update={"model": model}))
+    assert auto.is_tight(run, Described(LAPTOP))
+
+
+def test_the_simplest_engine_is_taken_where_it_fits():
+    run = decided(Described(LAPTOP), engine="auto")
+    assert run.settings.engine.name == "ddp" and run.chosen is not None
+    assert run.chosen.line.startswith("engine auto: ddp: ") and run.chosen.line in run.notes
+    assert run.values["engine.name"].origin.where.startswith("engine auto: ")
+    assert run.values["engine.name"].replaced[0][0] == "auto"
+
+
+def test_an_engine_that_shards_is_taken_where_replicas_do_not_fit():
+    sets = ["memory.activation_checkpointing=none", "train.micro_batch=2", "train.accumulation=4"]
+    whole = decided(gpus(4, None), *sets, engine="auto", options={})
+    assert whole.chosen is not None and whole.chosen.engine == "ddp"
+    run = decided(gpus(4, 5 * MIB), *sets, engine="auto", options={})
+    assert run.chosen is not None and run.chosen.engine in ("oss", "fsdp")
+    assert "too much: ddp " in run.chosen.reason
+    assert run.batching == whole.batching
+
+
+def test_a_single_gpu_gets_smaller_steps():
+    whole = decided(gpus(1, None), options={})
+    run = decided(gpus(1, 12 * MIB), engine="auto", options={})
+    assert run.settings.engine.name == "local" and run.chosen is not None
+    assert run.settings.memory.activation_checkpointing == "full"
+    assert run.batching == whole.batching
+    run = decided(gpus(1, 8 * MIB), engine="auto", options={})
+    assert run.batching.micro_batch < whole.batching.micro_batch
+    assert run.batching.global_batch == whole.batching.global_batch
+    assert run.values["train.micro_batch"].origin.where.startswith("engine auto: ")
+
+
+def test_settings_of_the_user_stay():
+    sets = ("train.micro_batch=8", "memory.activation_checkpointing=none")
+    run = decided(gpus(1, 12 * MIB), *sets, engine="auto", options={})
+    assert run.batching.micro_batch == 8
+    assert run.settings.memory.activation_checkpointing == "none"
+
+
+def test_where_nothing_fits_the_processes_decide():
+    run = decided(gpus(1, MIB), engine="auto", options={})
+    assert run.chosen is None and run.settings.engine.name == "local"
+
+
+def candidate(engine, cost, fits=True):
+    return Candidate({auto.NAME: engine}, 3 * MIB, 4 * MIB, fits, cost)
+
+
+@pytest.mark.parametrize(
+    ("found", "taken"),
+    [
+        ([candidate("ddp", 1.04), candidate("oss", 1.0)], "ddp"),
+        ([candidate("ddp", 1.2), candidate("oss", 1.0)], "oss"),
+        ([candidate("ddp", 0.1, fits=False), candidate("fsdp", 9.0)], "fsdp"),
+    ],
+)
+def test_the_first_of_about_equally_fast_ones_is_best(found, taken):
+    chosen = auto.best(found)
+    assert chosen is not None and chosen.engine == taken
+    assert len(chosen.others) == 2
+    assert auto.best([candidate("ddp", 1.0, fits=False)]) is None
+
+
+def test_a_choice_is_kept_for_these_settings_on_this_machine(monkeypatch):
+    planned = []
+
+    def plan(decide_with, described, *, is_thorough):
+        planned.append(described)
+        return [candidate("ddp", 2.0), candidate("zero1", 1.0)]
+
+    monkeypatch.setattr(auto, "candidates", plan)
+    for _ in range(2):
+        assert decided(Described(LAPTOP), engine="auto").settings.engine.name == "zero1"
+    assert len(planned) == 1
+    assert decided(Described(LAPTOP)).settings.engine.name == "zero1"  # not named: cached
+    assert len(planned) == 1
+    decided(Described(LAPTOP), "optim.lr=1e-4", engine="auto")
+    decided(Described(replace(LAPTOP, ram_bytes=2**30)), engine="auto")
+    assert len(planned) == 3
+
+
+def test_a_damaged_cache_is_planned_again(tmp_path):
+    decided(Described(LAPTOP), engine="auto")
+    [file] = (tmp_path / "cache" / "engines").iterdir()
+    file.write_text("{")
+    assert decided(Described(LAPTOP), engine="auto").chosen is not None
+    assert json.loads(file.read_text())["settings"] == {"engine.name": "ddp"}
+
+
+def test_a_resumed_run_keeps_what_was_chosen(tmp_path):
+    chosen = Chosen(
+        {
+            "engine.name": "zero3",
+            "train.global_batch": 8,
+            "train.micro_batch": 2,
+            "memory.activation_checkpointing": "full",
+        },
+        "of a test",
+    )
+    args = CliArgs(model="language:tiny", options=TWO)
+    first = decide(args, None, LAPTOP, None, chosen).resolved
+    begun(tmp_path / "x", first)
+    again = decided(Described(LAPTOP), model=None, options={}, resume=str(tmp_path / "x"))
+    assert again.settings.engine.name == "zero3" and again.batching == first.batching
+    assert again.settings.memory.activation_checkpointing == "full"
+    named = {"model": None, "options": {}, "resume": str(tmp_path / "x")}
+    for engine, taken in (("ddp", "ddp"), ("auto", "ddp")):
+        other = decided(Described(LAPTOP), engine=engine, **named)
+        assert other.settings.engine.name == taken
+        assert other.settings.memory.activation_checkpointing == "none"
+
+
+def test_explain_shows_what_each_engine_would_need(capsys):
+    assert main(["explain", "engine.name", "--model", "language:tiny", "--nproc", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("engine.name = ddp\n") and text.count("\n  planned ") == 6
+    words = ["explain", "engine.name", "--model", "language:tiny", "--nproc", "2", "--json"]
+    assert main(words) == 0
+    assert len(json.loads(capsys.readouterr().out)["engine.name"]["others"]) == 6
+
+
+def test_a_plan_is_that_of_the_chosen_engine(capsys):
+    machine = ["--gpus", "1", "--gpu-memory", "12MiB", "--engine", "auto"]
+    assert main(["plan", "--model", "language:tiny", *machine]) == 0
+    text = capsys.readouterr().out
+    line = "engine auto: local with memory.activation_checkpointing=full: "
+    assert line in text and "\nfits: " in text
+    assert text.count(" estimated ") == 2 and text.count(": does not fit") == 2
+
+
+def test_a_dry_run_says_why(capsys):
+    words = ["--model", "language:tiny", "--nproc", "2", "--engine", "auto", "--dry-run"]
+    assert main(words) == 0
+    assert "note     engine auto: ddp: " in capsys.readouterr().out
