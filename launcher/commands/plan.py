@@ -189,20 +189,14 @@ def _with_any_weights(args: CliArgs) -> CliArgs:
 
 
 def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
-    """The settings with `sets`; those of a stage without first weights: values do not matter."""
+    """The settings with `sets`; those of a stage without first weights."""
     with_sets = replace(args, sets=(*args.sets, *sets))
     world_size = described.world_size
     if sets:  # of an advice, which names its engine
         decision = decide(with_sets, None, described.machine, world_size)
     else:
         decision = auto.decide_engine(with_sets, None, described, world_size)
-    resolved = decision.resolved
-    settings = resolved.settings
-    stages = {one.name: one for one in selection.declared_stages(settings.model.family)}
-    loads = [stages[name].loads for name in settings.stages]
-    fields = {key.removeprefix("model."): None for key in loads if key is not None}
-    model = settings.model.model_copy(update=fields)
-    return replace(resolved, settings=settings.model_copy(update={"model": model}))
+    return selection.without_first_weights(decision.resolved)
 
 
 def _run_command(command_line: CommandLine) -> str:

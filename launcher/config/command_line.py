@@ -13,6 +13,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.config.options import (
     BY_FLAG,
+    FORCE,
     HELP,
     OPTIONS,
     RESUME,
@@ -240,6 +241,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         if stage is None
         else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
         weights=getattr(parsed, "from", None),
+        force=getattr(parsed, FORCE.flag, False),
         tune=getattr(parsed, TUNE.flag[2:], None),
     )
 

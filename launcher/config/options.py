@@ -101,6 +101,12 @@ OPTIONS = (
     Option("--nproc", HARDWARE, "N", "engine.nproc"),
     Option("--max-restarts", HARDWARE, "N", "engine.max_restarts"),
     Option("--precision", HARDWARE, "NAME", "precision"),
+    Option(
+        "--force",
+        HARDWARE,
+        sentence="Start a run whose plan does not fit the memory of this machine; there is a "
+        "warning instead of an error.",
+    ),
     Option("--deterministic", HARDWARE, key="train.deterministic"),
     Option("--debug", HARDWARE, key="train.debug"),
     Option(
@@ -147,6 +153,7 @@ OPTIONS = (
 )
 
 BY_FLAG = {option.flag: option for option in OPTIONS}
+FORCE = BY_FLAG["--force"]
 JSON = BY_FLAG["--json"]
 RESUME = BY_FLAG["--resume"]
 TUNE = BY_FLAG["--tune"]
@@ -216,7 +223,7 @@ MEASURE = Option(
     sentence="Take three steps of the run on this machine, in a temporary folder, to predict its "
     "time.",
 )
-_NOT_PLANNED = ("--tune", "--dry-run", "--out", "--resume", "--reset")
+_NOT_PLANNED = ("--tune", "--dry-run", "--out", "--resume", "--reset", "--force")
 PLAN = (
     *(GPUS, GPU, GPU_MEMORY, RAM, NODES, MEASURE),
     *(option for option in OPTIONS if option.flag not in _NOT_PLANNED),

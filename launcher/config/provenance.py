@@ -39,6 +39,7 @@ BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
+DEFAULT_MODE = "default"
 STAGED_MODE = "staged"
 """The mode that trains in stages."""
 
@@ -156,6 +157,8 @@ class CliArgs:
     """What --stage and --from set."""
     weights: str | None = None
     """The value of --from: where the first weights of a stage come from."""
+    force: bool = False
+    """A run starts even if its plan does not fit."""
     tune: str | None = None
     """The value of --tune: steps to measure engines with."""
 

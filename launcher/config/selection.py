@@ -11,7 +11,15 @@ from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, 
 from launcher.config import custom_task, errors, presets, settings_file
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import CHOICES, chosen_entries
-from launcher.config.provenance import STAGED_MODE, CliArgs, Entry, Setting, find_node, typed_list
+from launcher.config.provenance import (
+    STAGED_MODE,
+    CliArgs,
+    Entry,
+    Resolved,
+    Setting,
+    find_node,
+    typed_list,
+)
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import (
     PRETRAINED,
@@ -185,6 +193,16 @@ def requested_stages(entry: Entry | None) -> tuple[str, ...]:
 def declared_stages(family: str) -> tuple[Stage, ...]:
     """The stages of a family or of a custom task. Raises SettingsError."""
     return custom_task.task_stages(family) if is_custom(family) else stages_of(family)
+
+
+def without_first_weights(resolved: Resolved) -> Resolved:
+    """`resolved` without the weights that its stages start with: their values do not matter."""
+    settings = resolved.settings
+    stages = {one.name: one for one in declared_stages(settings.model.family)}
+    loads = [stages[name].loads for name in settings.stages]
+    fields = {key.removeprefix("model."): None for key in loads if key is not None}
+    model = settings.model.model_copy(update=fields)
+    return replace(resolved, settings=settings.model_copy(update={"model": model}))
 
 
 def select_stages(names: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -50,12 +50,26 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
+class Tracing:
+    """How a plan is made."""
+
+    measures: bool = True
+    """A step that cannot be traced is taken; otherwise its error is raised."""
+    built: Callable[[int], None] | None = None
+    """Gets the number of parameters as soon as the model is built."""
+    file_bytes: int | None = None
+    """Resident bytes of mapped files, such as libraries, in the process that trains; None: as here.
+    A fork has them only once it touches them."""
+
+
+@dataclass(frozen=True)
 class Known:
     """What plans of one task share."""
 
     process_bytes: int
     """Host memory of a process before the training: programs and data."""
     traces: dict[str, Traced]
+    tracing: Tracing
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,8 @@ class Plan:
     """Of a rank, in host memory instead."""
     host_bytes: int
     """Of a node: the processes with what they offload, and on a CPU their peaks."""
+    rank_host_bytes: int
+    """Of it, one rank, without its loader workers."""
     sent_bytes: float
     """That a rank sends per step."""
     checkpoint_bytes: int
@@ -95,11 +111,21 @@ class Plan:
     def fits(self) -> bool | None:
         """Whether the peaks are below the memory of the target; None: it is unknown."""
         device, ram = self.target.device_bytes, self.target.ram_bytes
-        if device is not None and self.device_bytes > device * (1 - MARGIN):
-            return False
-        if ram is not None and self.host_bytes > ram:
+        if self.lacks_device or self.lacks_ram:
             return False
         return None if ram is None or (device is None and self.target.device != "cpu") else True
+
+    @property
+    def lacks_device(self) -> bool:
+        """Whether the peak of a rank is above what may be used of a GPU."""
+        limit = self.target.device_bytes
+        return limit is not None and self.device_bytes > limit * (1 - MARGIN)
+
+    @property
+    def lacks_ram(self) -> bool:
+        """Whether the peak of a node is above its main memory."""
+        limit = self.target.ram_bytes
+        return limit is not None and self.host_bytes > limit
 
     @property
     def is_host_bound(self) -> bool:
@@ -154,28 +180,30 @@ class Plan:
         }
 
 
-def plan_run(resolved: Resolved, described: Described) -> Plan:
+def plan_run(resolved: Resolved, described: Described, tracing: Tracing | None = None) -> Plan:
     """The plan of a run on the described machine. Reads its data. Raises SettingsError."""
-    with open_planner(resolved, described) as planner:
+    with open_planner(resolved, described, tracing) as planner:
         return planner.plan(resolved)
 
 
 @contextmanager
-def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
+def open_planner(
+    resolved: Resolved, described: Described, tracing: Tracing | None = None
+) -> Iterator[Planner]:
     """The planner of `resolved`. Reads its data. Raises SettingsError."""
     with ExitStack() as stack:
         with _settings_errors(resolved):
             data = stack.enter_context(read_task(resolved))
-        yield Planner(data, described)
+        yield Planner(data, described, tracing or Tracing())
 
 
 class Planner:
     """Plans runs of one task, whose data was read once, on one machine."""
 
-    def __init__(self, data: TaskData, described: Described) -> None:
+    def __init__(self, data: TaskData, described: Described, tracing: Tracing) -> None:
         self._data = data
         self._described = described
-        self._known = Known(psutil.Process().memory_info().rss, {})
+        self._known = Known(_process_bytes(tracing.file_bytes), {}, tracing)
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same model and data. Raises SettingsError."""
@@ -206,12 +234,13 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
     key = _trace_key(resolved, target, options)
     if key not in known.traces:
-        known.traces[key] = _trace_or_measure(resolved, subject, target, options)
+        known.traces[key] = _trace_or_measure(resolved, subject, target, options, known.tracing)
     trace, checkpoint_bytes, why = known.traces[key]
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
     on_host = placed.offloaded_bytes + (placed.device_bytes if target.device == "cpu" else 0)
+    rank_bytes = known.process_bytes + on_host
     forked = _forked_bytes(placed, target) if settings.loader.workers else 0
     ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
     return Plan(
@@ -219,7 +248,8 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
         target=target,
         device=placed.device,
         offloaded_bytes=placed.offloaded_bytes,
-        host_bytes=target.ranks_per_node * (known.process_bytes + on_host + ahead + forked),
+        host_bytes=target.ranks_per_node * (rank_bytes + ahead + forked),
+        rank_host_bytes=rank_bytes,
         sent_bytes=placed.sent_bytes,
         checkpoint_bytes=checkpoint_bytes,
         parameters=trace.parameters,
@@ -233,6 +263,12 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
         seconds=_seconds(resolved, subject, target, trace, placed),
         untraced=why,
     )
+
+
+def _process_bytes(file_bytes: int | None) -> int:
+    """The resident bytes of this process, with `file_bytes` of mapped files."""
+    found = psutil.Process().memory_info()
+    return found.rss if file_bytes is None else found.rss - found.shared + file_bytes
 
 
 def _forked_bytes(placed: Placed, target: Target) -> int:
@@ -285,26 +321,30 @@ def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
 
 
 def _trace_or_measure(
-    resolved: Resolved, subject: Subject, target: Target, options: Options
+    resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
 ) -> Traced:
     """The trace on fake tensors, or where the step depends on values, that of a real step."""
     try:
-        return *_trace(resolved, subject, target, options), None
+        return *_trace(resolved, subject, target, options, tracing), None
     except SettingError:
         raise
     except untraced.ERRORS as error:
+        if not tracing.measures:
+            raise
         real = replace(subject, is_fake=False)
-        return *_trace(resolved, real, target, options), untraced.describe(error)
+        return *_trace(resolved, real, target, options, tracing), untraced.describe(error)
 
 
 def _trace(
-    resolved: Resolved, subject: Subject, target: Target, options: Options
+    resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
 ) -> tuple[StepTrace, int]:
     """The trace of fsdp itself, and for other engines that of local."""
     settings, name = resolved.settings, resolved.settings.engine.name
     checkpoints: list[int] = []
 
     def change(model: Module) -> None:
+        if tracing.built is not None:
+            tracing.built(sum(p.numel() for p in model.parameters()))
         checkpoints.append(room.checkpoint_bytes(model, settings, only_trained=False))
         if name.startswith("zero") and (dtype := DTYPES.get(options.precision)):
             norms_in_fp32(model)

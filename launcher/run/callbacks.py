@@ -14,19 +14,25 @@ from typing import Any, Literal
 import torch
 
 from engines.base import World
+from engines.environment import read_ranks
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
-from launcher.config.schema import Settings, model_name
+from launcher.config import machine
+from launcher.config.provenance import DEFAULT_MODE, Resolved
+from launcher.config.schema import Settings, config_of, model_name
+from launcher.plan.check import PlanCheck
 from launcher.run import signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
+from launcher.run.prepare import parameters
 from launcher.run_folder import generations
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
+from training.logging.forecast import Forecast
 from training.logging.metrics import MetricsWriter, ResourceUsage
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.logging.result import JobSummary, ResultWriter, single_process
@@ -38,6 +44,8 @@ from training.storage import Storage, StorageError
 from training.trackers.base import TrackedRun, build_trackers
 from training.train_plan import TrainPlan
 
+_QUICK_MODES = ("fast", "lite")
+
 
 @dataclass(frozen=True)
 class RankCallbacks:
@@ -47,6 +55,7 @@ class RankCallbacks:
     storage: Storage
     """The run folder."""
     world: World
+    check: PlanCheck
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
         """All callbacks of this rank; rank 0 also writes files and to the console."""
@@ -66,10 +75,13 @@ class RankCallbacks:
                 callback.event(kind, facts)
 
         if self.world.rank == 0:
+            shorter = partial(quicker, self.job.resolved)
+            forecast = Forecast(self.check.predicted_memory_bytes, shorter, emit)
             found += [
                 MetricsWriter(self.storage, usage),
-                ConsoleReporter(info, self._outputs(), usage=usage),
-                ResultWriter(info, self.storage, usage, self._job_summary),
+                forecast,
+                ConsoleReporter(info, self._outputs(), usage=usage, forecast=forecast),
+                ResultWriter(info, self.storage, usage, self._job_summary, forecast),
             ]
         found += self._trackers(settings, info, emit)
         found += [
@@ -145,6 +157,23 @@ class RankCallbacks:
             redraws = can_redraw(sys.stdout, environment.variables().get("TERM"))
             outputs.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
         return outputs
+
+
+def quicker(resolved: Resolved) -> list[str]:
+    """Options for a shorter run: the next smaller size, modes, and GPUs that are not in use."""
+    model, mode = resolved.settings.model, resolved.settings.mode
+    found: list[str] = []
+    if (own := parameters(resolved)) is not None:
+        sizes = config_of(model.family).SIZES.items()
+        smaller = {size.parameters: name for name, size in sizes if size.parameters < own}
+        if smaller:
+            found.append(f"--model {model.family}:{smaller[max(smaller)]}")
+    if mode == DEFAULT_MODE:
+        found += [f"--mode {name}" for name in _QUICK_MODES]
+    gpus = machine.detect_machine().gpus if resolved.device == "cuda" else 0
+    if gpus > resolved.nproc and read_ranks(environment.variables()).size == resolved.nproc:
+        found.append(f"--nproc {gpus}")
+    return found
 
 
 class _FinishStartup(Callback):

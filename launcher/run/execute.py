@@ -14,6 +14,7 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError, from_here
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
+from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.download.fetch import fetch_for_run
 from launcher.download.transfer import FetchError
@@ -30,7 +31,6 @@ from slurm.environment import SLURM_FOLDER
 
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
-DEFAULT_MODE = "default"
 ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
 """launcher.continual.loop.train_continually."""
 
@@ -70,7 +70,14 @@ def execute_run(
         return FinishedRun(failure, None)
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
-        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
+        job = Job(
+            start.resolved,
+            None,
+            False,
+            start.resume,
+            generation=start.generation,
+            force=start.force,
+        )
         return FinishedRun(_train_here(start, load_work, job, show, set()), None)
     folder = None
     try:
@@ -78,7 +85,12 @@ def execute_run(
             with signals.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
             job = Job(
-                start.resolved, folder.path, console, start.resume, generation=start.generation
+                start.resolved,
+                folder.path,
+                console,
+                start.resume,
+                generation=start.generation,
+                force=start.force,
             )
             report = _train(start, job, show, load_work, forwarded, continual)
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals

@@ -61,6 +61,8 @@ class PreparedRun:
     """Ranks run in processes of their own, even a single one."""
     generation: Generation | None = None
     """The generation of the Slurm job; None: no job."""
+    force: bool = False
+    """The run starts even if its plan does not fit."""
 
     @property
     def folder(self) -> Path:
@@ -141,6 +143,7 @@ def prepare_run_at(
         None if trains_continually else decision.nothing_left,
         trains_continually and decision.nothing_left is not None,
         generation=generation,
+        force=args.force,
     )
     if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
         raise SettingsError(inside)

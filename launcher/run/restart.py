@@ -167,7 +167,7 @@ class FirstAttempt:
 
         --reset applies again unless a checkpoint was saved since, which contains its effect.
         """
-        job = replace(self._job, resolved=resolved)
+        job = replace(self._job, resolved=resolved, force=True)  # it has run before
         saved = newest_step(self.folder)
         is_new = saved is not None and saved != self._newest and saved > (self._step or 0)
         if is_new or self._job.resume is None:
@@ -193,7 +193,9 @@ class JobGeneration:
         if not generations.has_predecessor(self.run, self.generation):
             return args
         if args.resume is None or self._has_saved():
-            return replace(args, resume=AUTO, resume_option="the next generation", reset=())
+            return replace(
+                args, resume=AUTO, resume_option="the next generation", reset=(), force=True
+            )
         if self.rank == 0 and not self._is_own(args.resume):
             names = [entry.name for entry in self.run.iterdir()]
             fences = {name for name in names if name.startswith(fence.HIDDEN)}

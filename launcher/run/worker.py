@@ -16,6 +16,7 @@ from engines import deferred_init
 from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
+from engines.environment import read_ranks
 from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment
@@ -27,8 +28,9 @@ from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
+from launcher.plan.check import Checked, PlanCheck
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures, signals
+from launcher.run import affinity, failures, prepare, signals
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -68,19 +70,18 @@ def work(job: Job) -> Outcome:
     """
     with ExitStack() as cleanup:
         try:
-            return _work(job, cleanup)
+            return _work(job, _check_plan(job, cleanup), cleanup)
         except SettingError as error:
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
-def _work(job: Job, cleanup: ExitStack) -> Outcome:
+def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome:
     resolved = job.resolved
     tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
     settings = cast(Settings, tracked)
     world = _open_world(resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
-    watchdog = DataWatchdog(settings.engine.timeout_s, partial(failures.exit_hung, job, world.rank))
-    cleanup.callback(watchdog.close)
+    watchdog = _watch_data(job, settings, world, cleanup)
     seed = settings.train.seed
     peaks = PeakMemory()  # before the data and the model, so that they count
     data = _load_data(job, settings, storage.path, world)
@@ -89,6 +90,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
     resumed = resumption.load_resume_point(job.resume, facts, world)
 
+    check.before_model(world)
     seeds.seed_weights(seed)
     model, initial = deferred_init.build(task.build, world)
     built = architecture(model)
@@ -123,13 +125,14 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome:
     loading = (world, settings.loader, watchdog, _slots(engine))
     evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
 
-    factory = RankCallbacks(job, storage, world)
+    factory = RankCallbacks(job, storage, world, check)
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
     writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
     )
     validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
+    check.before_training(world)
     resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
@@ -146,6 +149,23 @@ def _writer(
 def _slots(engine: Engine) -> list[Tensor]:
     """The optimizer state, which no loader worker needs."""
     return [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+
+
+def _check_plan(job: Job, cleanup: ExitStack) -> PlanCheck:
+    """The check of the plan, which forks: before there are threads of gloo and OpenMP."""
+    resolved, experience = job.resolved, job.experience
+    ranks = read_ranks(environment.variables())
+    checked = Checked(
+        resolve_experience(resolved, experience),
+        prepare.parameters(resolved),
+        refuses=not job.force,
+        nodes=max(ranks.size // ranks.local_size, 1),
+    )
+    is_first = experience is None or not experience.number  # a later one adds data to a run
+    is_replay = job.resume is not None and job.resume.until is not None
+    check = PlanCheck(checked, plans=ranks.rank == 0 and is_first and not is_replay)
+    cleanup.callback(check.close)
+    return check
 
 
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
@@ -187,6 +207,12 @@ def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
         cleanup.enter_context(fence.fencing_errors(storage, generation))
     world.barrier()  # no rank reads the folder before
     return storage
+
+
+def _watch_data(job: Job, settings: Settings, world: World, cleanup: ExitStack) -> DataWatchdog:
+    watchdog = DataWatchdog(settings.engine.timeout_s, partial(failures.exit_hung, job, world.rank))
+    cleanup.callback(watchdog.close)
+    return watchdog
 
 
 def _check_room(

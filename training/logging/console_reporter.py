@@ -17,6 +17,7 @@ from training.callbacks.base import (
     StepMetrics,
 )
 from training.logging import console_text
+from training.logging.forecast import Forecast
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.progress import Progress
@@ -37,8 +38,10 @@ class ConsoleReporter(Callback):
         outputs: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
         usage: ResourceUsage | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
         self._usage = usage or ResourceUsage()
+        self._forecast = forecast or Forecast()
         self._about = about
         self._outputs = outputs
         self._now = now
@@ -115,7 +118,8 @@ class ConsoleReporter(Callback):
                     # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
                     near = console_text.render_near_limits(self._usage.near_limits())
-                    self._write(kind, "\n".join(console_text.render_summary(outcome) + near))
+                    summary = console_text.render_summary(outcome, self._forecast)
+                    self._write(kind, "\n".join(summary + near))
         finally:
             for output in self._outputs:
                 output.close()

@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
+from training.logging.forecast import Forecast
 from training.logging.metrics import NearLimit
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
@@ -117,6 +118,10 @@ def render_notice(kind: str, facts: Facts) -> str | None:
         return _experience(facts)
     if kind == "best_loaded":
         return render_row("weights", f"loaded from the best step, {facts['step']}")
+    if kind == "long_run":
+        quicker = "  or  ".join(facts["quicker"])
+        text = f"about {duration(facts['seconds'])} for this run"
+        return render_row("time", f"{text}; quicker: {quicker}" if quicker else text)
     if kind == "control":
         return render_row("control", str(facts["text"]))
     if kind == "tracked":
@@ -137,10 +142,13 @@ def render_end(status: str, text: str) -> str:
     return render_row("finished" if status == "completed" else status, text)
 
 
-def render_summary(outcome: Outcome) -> list[str]:
-    """The end of a run, with its best evaluation, speed and memory."""
+def render_summary(outcome: Outcome, forecast: Forecast) -> list[str]:
+    """The end of a run, with its best evaluation, speed and memory, and what was predicted."""
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
     done = f"{length} in {duration(outcome.wall_s)}"
+    if forecast.wall_s is not None:
+        least = "at least " if forecast.is_least else ""
+        done += f" (predicted: {least}{duration(forecast.wall_s)})"
     text = f"{done}; {outcome.reason}" if outcome.reason else done
     lines = [render_end(outcome.status, text)]
     if outcome.best is not None:
@@ -152,14 +160,19 @@ def render_summary(outcome: Outcome) -> list[str]:
         lines.append(render_row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
     if outcome.timing is not None:
         lines.append(render_row("timing", _timing(outcome.timing)))
+    planned = forecast.peaks or {}
     peaks = [
-        f"{side} {size(count)}"
+        f"{side} {size(count)}{_predicted(planned.get(side))}"
         for side in ("device", "host")
         if (count := outcome.peak_memory_bytes.get(side)) is not None
     ]
     if peaks:
         lines.append(render_row("memory", "at most " + ", ".join(peaks)))
     return lines
+
+
+def _predicted(count: int | None) -> str:
+    return "" if count is None else f" (predicted: {size(count)})"
 
 
 def render_event(kind: str, facts: Facts) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step
+from training.logging.forecast import Forecast
 from training.logging.metrics import ResourceUsage, usage_fields
 from training.logging.progress import Progress
 from training.logging.strict_json import encode_bytes
@@ -33,9 +34,11 @@ class ResultWriter(Callback):
         storage: Storage,
         usage: ResourceUsage | None = None,
         job_summary: JobSummary = single_process,
+        forecast: Forecast | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`job_summary` gives, at the end, the numbers of all generations of the job."""
+        self._forecast = forecast or Forecast()
         self._about = about
         self._storage = storage
         self._usage = usage or ResourceUsage()
@@ -71,7 +74,7 @@ class ResultWriter(Callback):
         """Write the file. Raises StorageError, unless the run has failed already."""
         try:
             size = 1 if self._train_plan is None else self._train_plan.world_size
-            content = _content(self._about, size, outcome)
+            content = _content(self._about, size, outcome, self._forecast)
             content["estimate"] = self._estimate(outcome)
             content["machine"] = usage_fields(self._usage.highest)
             content |= self._job_summary()
@@ -101,13 +104,16 @@ class ResultWriter(Callback):
         }
 
 
-def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any]:
+def _content(
+    about: RunInfo, world_size: int, outcome: Outcome, forecast: Forecast
+) -> dict[str, Any]:
     return {
         "status": outcome.status,
         "reason": outcome.reason,
         "steps": outcome.steps,
         "epochs": outcome.epochs,
         "wall_s": outcome.wall_s,
+        "predicted_s": forecast.wall_s,
         "model": about.model,
         "mode": about.mode,
         "stage": about.stage,
@@ -119,7 +125,7 @@ def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any
         "data": dict(about.data),
         "best": outcome.best,
         "peak_memory_bytes": outcome.peak_memory_bytes,
-        "predicted_memory_bytes": None,
+        "predicted_memory_bytes": forecast.peaks,
         "samples_per_s": outcome.samples_per_s,
         "timing": outcome.timing,
     }

@@ -1,0 +1,140 @@
+"""The check of a run by its plan: when it is refused, with what advice, and what is predicted."""
+
+import os
+import signal
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from engines.environment import RankInfo
+from engines.world import ProcessWorld
+from launcher.base import environment
+from launcher.base.diagnostics import SettingsError
+from launcher.config import machine
+from launcher.plan import background, check
+from launcher.plan.check import Checked, PlanCheck, changed, is_tight
+from launcher.plan.target import Target
+from tests.launcher.given import LAPTOP, resolved
+
+pytestmark = pytest.mark.skipif(not background.is_possible(), reason="the check forks, on Linux")
+GIB = 2**30
+LARGE = ("train.global_batch=512", "train.micro_batch=512")
+"""Language tiny needs about 1 GiB for activations with it."""
+
+
+@pytest.fixture(autouse=True)
+def own_process(monkeypatch):
+    monkeypatch.setattr(environment.Process, "is_own", True)
+    for name in ("WAIT_S", "TIGHT_WAIT_S"):  # however busy the machine is
+        monkeypatch.setattr(check, name, 300.0)
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    """One whose memory the activations of LARGE exceed, whatever this process holds."""
+    ram = psutil.Process().memory_info().rss + GIB // 2
+    monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=ram))
+
+
+@pytest.fixture
+def world():
+    return ProcessWorld(RankInfo(), None, 0.0)
+
+
+@pytest.fixture
+def started():
+    """Begins checks, and closes them."""
+    begun = []
+
+    def start(*sets, refuses=True, plans=True, parameters=None):
+        begun.append(PlanCheck(Checked(resolved(*sets), parameters, refuses), plans=plans))
+        return begun[-1]
+
+    yield start
+    for one in begun:
+        one.close()
+
+
+def test_a_run_that_does_not_fit_is_refused_with_settings_that_do(small_machine, started, world):
+    with pytest.raises(SettingsError) as error:
+        started(*LARGE).before_training(world)
+    [found] = error.value.diagnostics
+    assert found.message.startswith("this run needs more memory than there is: 1.")
+    assert found.message.endswith("in main memory, 1 process")
+    assert "python -m launcher plan; to start anyway: --force" in found.allowed
+    first = found.fix.partition("  or  ")[0]
+    words = first.partition(" (")[0].split()
+    assert words[::2] == ["--set", "--set"]
+    fitting = started(*words[1::2])
+    fitting.before_training(world)
+    assert fitting.predicted_memory_bytes()["host"] > 0
+
+
+def test_the_state_of_a_large_model_makes_it_wait_before_it_is_built(small_machine, started, world):
+    found = started(*LARGE, parameters=GIB)
+    with pytest.raises(SettingsError):
+        found.before_model(world)
+    started(*LARGE, parameters=1000).before_model(world)
+
+
+def test_with_force_there_is_one_warning(small_machine, started, world, capfd):
+    found = started(*LARGE, refuses=False)
+    found.before_training(world)
+    found.before_training(world)
+    assert capfd.readouterr().err.count("warning: this run needs more memory than there is") == 1
+
+
+def test_a_run_that_fits_says_nothing_and_has_a_prediction(started, world, capfd):
+    found = started()
+    found.before_model(world)
+    found.before_training(world)
+    assert capfd.readouterr() == ("", "")
+    assert found.predicted_memory_bytes()["device"] is None
+
+
+@pytest.mark.parametrize("sets", [("compile=on",), ()])
+def test_compiled_runs_and_other_ranks_have_no_plan(small_machine, started, world, sets):
+    found = started(*LARGE, *sets, plans=bool(sets))
+    found.before_model(world)
+    found.before_training(world)
+    assert found.predicted_memory_bytes() is None
+
+
+def test_a_process_of_others_is_not_forked(small_machine, started, world, monkeypatch):
+    monkeypatch.setattr(environment.Process, "is_own", False)
+    started(*LARGE).before_training(world)
+
+
+def test_a_run_goes_on_without_its_plan(small_machine, started, world, monkeypatch):
+    def killed(self, send):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(PlanCheck, "_plan", killed)
+    found = started(*LARGE)
+    found.before_model(world)
+    found.before_training(world)
+    assert found.predicted_memory_bytes() is None
+
+
+def test_which_state_is_tight():
+    target = Target(1, 4, "cuda", 10 * GIB, 64 * GIB)
+    assert is_tight(GIB // 16, "local", target)
+    assert not is_tight(GIB // 17, "local", target)
+    assert not is_tight(GIB // 16, "fsdp", target)
+    assert is_tight(GIB // 4, "zero3-offload", target)
+    cpu = Target(1, 4, "cpu", None, 40 * GIB)
+    assert is_tight(GIB // 16, "ddp", cpu)
+    assert not is_tight(GIB, "ddp", Target(1, 1, "cuda", None, None))
+
+
+def test_changes_of_settings():
+    run = resolved("train.global_batch=32", "train.micro_batch=16", "loader.workers=2")
+    sets = ["train.micro_batch=4", "train.global_batch=32", "loader.workers=0"]
+    found = changed(run, [*sets, "memory.activation_checkpointing=full"])
+    assert str(found.batching) == "32 = 4 × 8 × 1 process"
+    assert found.settings.loader.workers == 0
+    assert found.settings.memory.activation_checkpointing == "full"
+    assert str(changed(run, sets[2:]).batching) == str(run.batching)
+    with pytest.raises(SettingsError, match=r"engine\.name cannot change here"):
+        changed(run, ["engine.name=fsdp"])
