@@ -34,17 +34,35 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
     """
     found: list[Advice] = []
     for steps in _ladders(resolved):
-        for sets in steps:
-            try:
-                plan = plan_with(sets)
-            except SettingsError:
-                continue  # a combination that does not exist
-            if plan.fits:
-                found.append(Advice(sets, plan))
-                break
+        if resolved.settings.compile == "on":
+            steps = _close_to_fit(steps, plan_with)
+        if (first := _first_fit(steps, plan_with)) is not None:
+            found.append(first)
         if len(found) == MOST:
             break
     return found
+
+
+def _first_fit(steps: Sequence[list[str]], plan_with: PlanWith) -> Advice | None:
+    for sets in steps:
+        try:
+            plan = plan_with(sets)
+        except SettingsError:
+            continue  # a combination that does not exist
+        if plan.fits:
+            return Advice(sets, plan)
+    return None
+
+
+def _close_to_fit(steps: list[list[str]], plan_with: PlanWith) -> list[list[str]]:
+    """The first that fits without compiling, and the one before it: the others take long to plan.
+
+    A compiled step needs down to half the memory, and so does most often the next of `steps`.
+    """
+    quick = [[*sets, "compile=off"] for sets in steps]
+    first = _first_fit(quick, plan_with)
+    end = len(steps) if first is None else quick.index([*first.sets]) + 1
+    return steps[max(end - 2, 0) : end]
 
 
 def _ladders(resolved: Resolved) -> Iterator[list[list[str]]]:

@@ -65,7 +65,8 @@ class PlanCheck:
         self._is_told = False
         self._child: Background | None = None
         self._file_bytes = 0
-        if plans and is_planned(checked.resolved) and background.is_possible():
+        # A fork of a program that uses this one has its locks, but not its threads.
+        if plans and environment.Process.is_own and background.is_possible():
             self._file_bytes = psutil.Process().memory_info().shared
             try:
                 self._child = Background(self._plan)
@@ -117,6 +118,8 @@ class PlanCheck:
         tracing = Tracing(measures=False, built=note, file_bytes=self._file_bytes)
         with open_planner(resolved, described, tracing) as planner:
             plan = planner.plan(resolved)
+            if plan.uncompiled is not None:
+                return  # it needs less
             send("plan", {"memory": _memory(plan), "lacks": list(_lacks(plan))})
             if plan.fits is False:
                 send("fixes", [_line(found) for found in _advice(resolved, planner)])
@@ -155,14 +158,6 @@ class PlanCheck:
         )
 
 
-def is_planned(resolved: Resolved) -> bool:
-    """Whether the plan of a run is exact: not that of a compiled one. In our own processes only.
-
-    A fork of a program that uses this one has the locks, but not the threads of that program.
-    """
-    return environment.Process.is_own and resolved.settings.compile != "on"
-
-
 def is_tight(parameters: int, engine: str, target: Target) -> bool:
     """Whether weights, gradients and optimizer state take much of the memory of `target`."""
     ranks = target.ranks if engine.startswith(_SHARDED) else 1
@@ -186,6 +181,8 @@ def changed(resolved: Resolved, sets: Sequence[str]) -> Resolved:
     if (each := values.pop(_CHECKPOINTING, None)) is not None:
         memory = settings.memory.model_copy(update={"activation_checkpointing": each})
         settings = settings.model_copy(update={"memory": memory})
+    if (compiles := values.pop("compile", None)) is not None:
+        settings = settings.model_copy(update={"compile": compiles})
     if (workers := values.pop(_WORKERS, None)) is not None:
         loader = settings.loader.model_copy(update={"workers": int(workers)})
         settings = settings.model_copy(update={"loader": loader})

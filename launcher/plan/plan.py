@@ -27,7 +27,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
-from launcher.plan import placement, time, untraced
+from launcher.plan import compiled, placement, time, untraced
 from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
@@ -40,8 +40,8 @@ from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
 
-Traced = tuple[StepTrace, int, Untraced | None]
-"""The trace of a step, the bytes of a checkpoint, and why the step was measured instead."""
+Traced = tuple[StepTrace, int, Untraced | None, str | None]
+"""The trace of a step, the bytes of a checkpoint, and why it was measured, or not compiled."""
 MARGIN = 0.06
 """Of a GPU's memory that stays free: fragmentation, and the workspaces of its libraries."""
 TRACED = "traced on tensors without values"
@@ -101,6 +101,9 @@ class Plan:
     seconds: Seconds = UNKNOWN
     untraced: Untraced | None = None
     """Why the step was measured instead of traced; None: it was traced."""
+    uncompiled: str | None = None
+    """Why a compiled run is planned as if it were not compiled, which needs more memory; None: it
+    is planned as it runs."""
 
     @property
     def device_bytes(self) -> int:
@@ -177,6 +180,7 @@ class Plan:
             "fits": self.fits,
             "basis": TRACED if self.untraced is None else MEASURED,
             "untraced": None if self.untraced is None else asdict(self.untraced),
+            "uncompiled": self.uncompiled,
         }
 
 
@@ -234,8 +238,9 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
     key = _trace_key(resolved, target, options)
     if key not in known.traces:
-        known.traces[key] = _trace_or_measure(resolved, subject, target, options, known.tracing)
-    trace, checkpoint_bytes, why = known.traces[key]
+        found = _trace_compiled_or_not(resolved, subject, target, options, known.tracing)
+        known.traces[key] = found
+    trace, checkpoint_bytes, why, uncompiled = known.traces[key]
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
@@ -262,6 +267,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
         steps_per_epoch=subject.train_plan.steps_per_epoch,
         seconds=_seconds(resolved, subject, target, trace, placed),
         untraced=why,
+        uncompiled=uncompiled,
     )
 
 
@@ -306,7 +312,29 @@ def _on_cpu(options: Options) -> Options:
     """`options` with a precision that the CPU has, and tensors of the same size."""
     alike = {"tf32": "fp32", "fp8": "bf16"}
     precision: Any = alike.get(options.precision, options.precision)
-    return replace(options, precision=precision, compile=False)
+    # Stage 3 of ZeRO is not compiled: its hooks break the graph before and after every layer.
+    compiles = options.compile and options.ds_config.get("zero_optimization", {}).get("stage") != 3
+    return replace(options, precision=precision, compile=compiles)
+
+
+def _trace_compiled_or_not(
+    resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
+) -> Traced:
+    """The trace of a compiled step if it is one, otherwise or where that fails as it is."""
+    why = None
+    if options.compile:
+        try:
+            with compiled.without_kernels() as programs:
+                found = _trace(resolved, subject, target, options, tracing)
+            if programs.count:
+                return *found, None, None
+            why = "torch compiled nothing"
+        except SettingError:
+            raise
+        except compiled.ERRORS as error:
+            why = compiled.describe(error)
+        options = replace(options, compile=False)
+    return *_trace_or_measure(resolved, subject, target, options, tracing), why
 
 
 def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
@@ -322,7 +350,7 @@ def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
 
 def _trace_or_measure(
     resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
-) -> Traced:
+) -> tuple[StepTrace, int, Untraced | None]:
     """The trace on fake tensors, or where the step depends on values, that of a real step."""
     try:
         return *_trace(resolved, subject, target, options, tracing), None

@@ -50,6 +50,8 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     yield f"time         {_time(plan.seconds)}"
     if (why := plan.untraced) is not None:
         yield f"basis        {MEASURED}: {why.operation} {why.where}"
+    if plan.uncompiled is not None:
+        yield f"basis        planned without compiling, which needs more memory: {plan.uncompiled}"
 
 
 def _time(seconds: Seconds) -> str:

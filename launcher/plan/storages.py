@@ -95,6 +95,11 @@ class Storages(TorchDispatchMode):
         self._changes: list[tuple[Phase, int, _Life, int]] = []
         """With the completed gradients. 1: begins; -1: ends."""
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Off while torch.compile traces a graph, on while its program runs."""
+        return True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it calls again with the tensors of this rank

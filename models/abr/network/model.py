@@ -191,7 +191,8 @@ def flops_per_sample(model: Module) -> float:
     training = model.training
     model.eval()  # draws nothing from the generator that training draws from
     try:
-        with FlopCounterMode(display=False) as counter:
+        # Compiled blocks would be uncompiled from then on: torch leaves them alone in such a mode.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             model(*inputs)
     finally:
         model.train(training)

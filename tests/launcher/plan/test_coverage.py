@@ -23,7 +23,8 @@ MODES = [mode for mode in presets.modes() if mode != "staged"]
 
 
 def plan(*sets: str, machine=LAPTOP, **choice) -> Plan:
-    return plan_run(resolved(*sets, machine=machine, **choice), Described(machine))
+    run = resolved("compile=off", *sets, machine=machine, **choice)
+    return plan_run(run, Described(machine))
 
 
 @pytest.mark.slow

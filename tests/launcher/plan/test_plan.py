@@ -28,7 +28,8 @@ ENGINES = ["ddp", "oss", "fsdp", "zero1", "zero2", "zero3", "zero2-offload", "ze
 
 
 def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):
-    run = resolved(*sets, world_size=world_size, machine=machine, **choice)
+    # On machines with GPUs it is on, and takes a second and more for each plan: test_compiled.py.
+    run = resolved("compile=off", *sets, world_size=world_size, machine=machine, **choice)
     return plan_run(run, Described(machine, device_bytes=device_bytes))
 
 
@@ -123,7 +124,7 @@ def test_hybrid_sharding_shards_within_a_node():
     described = Described(machine, nodes=2)
     sizes = []
     for extra in ((), ("engine.hybrid_shard=true",)):
-        run = resolved(*sets, *extra, engine="fsdp", machine=machine, world_size=8)
+        run = resolved("compile=off", *sets, *extra, engine="fsdp", machine=machine, world_size=8)
         sizes.append(plan_run(run, described).device[Kind.OPTIMIZER])
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.05)
 
@@ -141,7 +142,7 @@ def test_a_run_fits_or_not():
 
 def test_advice_is_the_least_change_that_fits():
     choice = {"machine": ONE_GPU, "engine": "local"}
-    run = resolved("train.global_batch=8", **choice)
+    run = resolved("compile=off", "train.global_batch=8", **choice)
     whole = plan("train.global_batch=8", **choice)
     limit = round(0.8 * whole.device_bytes / (1 - MARGIN))
 

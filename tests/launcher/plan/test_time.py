@@ -99,7 +99,7 @@ def test_bytes_moved_are_those_of_passes_and_update():
 
 
 def test_a_plan_has_times_with_a_named_gpu_only():
-    run = resolved(machine=ONE_GPU, engine="local")
+    run = resolved("compile=off", machine=ONE_GPU, engine="local")
     assert plan_run(run, Described(SERVER)).seconds.basis.startswith("none: --measure")
     found = plan_run(run, Described(ONE_GPU, gpu=H200))
     assert found.seconds.run > found.steps * found.seconds.step > 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.abr.config import SIZES
+from models.abr.config import SIZES, STATIC
 from models.abr.loss import TERMS
 from models.abr.network.attention import Attention
 from models.abr.network.convolution import sinusoids, upsample
@@ -232,6 +232,16 @@ def test_a_frozen_encoder_stays_in_evaluation_and_costs_no_backward():
     assert trained == {"decoder", "output", "heads"}
     alone = flops_per_sample(masked_trace()) - 6 * 50 * (16 * 32 + 32 * 4)  # without its head
     assert flops_per_sample(free) - flops_per_sample(model) == pytest.approx(alone * 2 / 3)
+
+
+def test_counting_operations_leaves_compiled_blocks_compiled():
+    model, graphs = masked_trace(), []
+    model.input.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    flops_per_sample(model)
+    assert not graphs
+    model(torch.zeros(1, 1, 200), torch.zeros(1, STATIC), torch.zeros(1, 200, dtype=torch.bool))
+    assert graphs
+    torch._dynamo.reset()
 
 
 class FlashCalls(TorchDispatchMode):
