@@ -189,7 +189,9 @@ def _with_any_weights(args: CliArgs) -> CliArgs:
 def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
     """The settings with `sets`; those of a stage without first weights: values do not matter."""
     with_sets = replace(args, sets=(*args.sets, *sets))
-    resolved = decide(with_sets, None, described.machine, described.world_size).resolved
+    resolved = described.resolve(
+        lambda world_size: decide(with_sets, None, described.machine, world_size).resolved
+    )
     settings = resolved.settings
     stages = {one.name: one for one in selection.declared_stages(settings.model.family)}
     loads = [stages[name].loads for name in settings.stages]
