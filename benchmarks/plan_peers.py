@@ -1,7 +1,7 @@
 """How far are our plan and other estimators from the memory that training takes?
 
     python -m benchmarks.plan_peers
-    python -m benchmarks.plan_peers --engines local zero2
+    python -m benchmarks.plan_peers --models event_seg:tiny --engines local zero2
 
 The peak of a rank: measured as in benchmarks/plan_error.py, predicted by `plan`, and by what comes
 with other tools: DeepSpeed's estimate_zero2_model_states_mem_needs and that of stage 3, with the
@@ -39,7 +39,7 @@ MODELS = {
 }
 """And what their steps are: few and short samples, to measure a large model in seconds."""
 ENGINES = ("local", "zero2", "zero3", "zero2-offload", "zero3-offload")
-_ALWAYS = ("precision=bf16", "loader.workers=0")
+_ALWAYS = ("precision=bf16", "loader.workers=0", "train.preview=false")
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ def _error(predicted: int | None, measured: int) -> str:
     return f"{predicted / 1e6:.1f} ({predicted / measured - 1:+.1%})"
 
 
-def rows(engines: Sequence[str]) -> Iterator[Row]:
+def rows(models: Sequence[str], engines: Sequence[str]) -> Iterator[Row]:
     """A row for each model and engine that could be trained."""
     here = replace(detect_machine(), gpus=0, device="cpu")
-    for model in MODELS:
+    for model in models:
         for engine in engines:
             if (row := measure(model, engine, here)) is not None:
                 print(row, file=sys.stderr, flush=True)
@@ -151,18 +151,19 @@ def rows(engines: Sequence[str]) -> Iterator[Row]:
 def main() -> int:
     """Measure, print the table, and write JSON where asked; 1: a training failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=[*MODELS], choices=MODELS)
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=ENGINES)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     if not _has_accelerate():
         print("accelerate is not installed: its column stays empty", file=sys.stderr)
     isolated.preload(["torch._dynamo", "launcher.run.worker"])
-    found = [*rows(options.engines)]
+    found = [*rows(options.models, options.engines)]
     facts = machine(("torch", "deepspeed", "accelerate"))
     print(f"{listed(facts)}\n{table(found)}")
     if options.json:
         save_rows(options.json, command("plan_peers", sys.argv[1:]), facts, found)
-    return int(len(found) < len(MODELS) * len(options.engines))
+    return int(len(found) < len(options.models) * len(options.engines))
 
 
 if __name__ == "__main__":
