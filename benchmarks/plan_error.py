@@ -1,7 +1,10 @@
 """How far is the predicted peak of a step from that of real training?
 
-    python -m benchmarks.plan_error                       # every case, a quarter of an hour
-    python -m benchmarks.plan_error --families language --engines local fsdp
+    python -m benchmarks.plan_error                       # every case, an hour
+    python -m benchmarks.plan_error --families language --engines local fsdp --kinds bf16
+
+A part of the cases keeps the other rows of the JSON file. After changes of launcher/plan,
+`--predict-only` predicts the rows of that file again, which takes seconds a row.
 
 Ranks run as in a run, without a console: the data, the model, the engine and the loop, up to the
 end of the third step. Measured are the bytes that torch's allocator has handed out since the model
@@ -9,6 +12,9 @@ was built, with the micro-batches that are held, on the rank with the most, at t
 steps 2 and 3: evaluations, saving and previews are between steps. The allocator also sees what a
 dispatch mode does not: buckets that DDP allocates in C++, workspaces of kernels, and compiled code.
 Memory in threads of gloo does not count, as other backends copy nothing there.
+
+Planned is the largest micro-batch of these two steps. The command `plan` looks at the first eight
+of a run; later ones may be larger or smaller.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,17 +40,22 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 from benchmarks import isolated
-from benchmarks.figures import command, listed, machine, save_rows
+from benchmarks.figures import command, listed, load_rows, machine, save_rows
 from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.machine import Machine, detect_machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.plan.plan import plan_run
+from launcher.plan import subject
+from launcher.plan.plan import Plan, plan_run
 from launcher.plan.target import Described
 from launcher.run import job_spec
 from launcher.run.job_spec import Job
+from models.base import DataError
 from models.catalog import FAMILIES
+from training.data.order import DataOrder
+from training.data.samples import MicroBatch, Samples
+from training.train_plan import TrainPlan
 
 STEPS = (2, 3)
 TOLERANCE = 0.05
@@ -52,6 +63,9 @@ _LIMIT_S = 300.0
 _MODES = [mode for mode in presets.modes() if mode != "staged"]
 """A staged run is several runs."""
 _SMALL_BUCKET = 2**14
+KINDS = ("modes", "bf16", "compiled", "ranks", "buckets")
+"""Modes under local and two ranks under other engines; bf16; compiled; four ranks; small buckets of
+DeepSpeed."""
 _CHECKPOINTING = "memory.activation_checkpointing"
 
 
@@ -203,56 +217,114 @@ def _peak(changes: Iterable[_Change], steps: Iterable[_Step]) -> int:
     return peak
 
 
-def cases(families: Sequence[str], engines: Sequence[str]) -> Iterator[Case]:
-    """Every case of these families and engines."""
-    sharded = [engine for engine in engines if engine != "local"]
+def cases(
+    families: Sequence[str] = tuple(FAMILIES),
+    engines: Sequence[str] = tuple(ENGINES),
+    kinds: Sequence[str] = KINDS,
+) -> Iterator[Case]:
+    """Every case of these families, engines and kinds."""
     for family in families:
-        for engine in sharded:
-            yield Case(family, engine, 2)
-        if "local" in engines:
-            changes = [f"{_CHECKPOINTING}={recompute}" for recompute in ("full", "selective")]
-            yield from (Case(family, "local", mode=mode) for mode in _MODES)
-            yield from (Case(family, "local", sets=(change,)) for change in changes)
-    for family in [each for each in families if each in ("language", "event_seg")]:
-        for engine in engines:
-            ranks = 1 if engine == "local" else 2
-            if engine in ("local", "fsdp", "zero2", "zero3"):
-                yield Case(family, engine, ranks, sets=("precision=bf16",))
-            if engine in ("local", "ddp"):
-                yield Case(family, engine, ranks, sets=("compile=on",))
-    if "language" in families:
-        yield from (Case("language", engine, 4) for engine in sharded)
-        zero = [engine for engine in sharded if engine.startswith("zero")]
-        yield from (Case("language", engine, 2, bucket=_SMALL_BUCKET) for engine in zero)
+        for kind in kinds:
+            yield from (case for engine in engines for case in _cases(kind, family, engine))
+
+
+def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
+    ranks = 1 if engine == "local" else 2
+    if kind == "modes" and engine == "local":
+        changes = [f"{_CHECKPOINTING}={recompute}" for recompute in ("full", "selective")]
+        yield from (Case(family, engine, mode=mode) for mode in _MODES)
+        yield from (Case(family, engine, sets=(change,)) for change in changes)
+    elif kind == "modes":
+        yield Case(family, engine, ranks)
+    elif kind == "bf16" and engine in ("local", "fsdp", "zero2", "zero3"):
+        yield Case(family, engine, ranks, sets=("precision=bf16",))
+    elif kind == "compiled" and engine in ("local", "ddp") and family in ("language", "event_seg"):
+        yield Case(family, engine, ranks, sets=("compile=on",))
+    elif kind == "ranks" and engine != "local":
+        yield Case(family, engine, 4)
+    elif kind == "buckets" and engine.startswith("zero"):
+        yield Case(family, engine, ranks, bucket=_SMALL_BUCKET)
 
 
 def measure(case: Case, here: Machine) -> Row | None:
     """Plan and train `case`; None: the training failed, with a message."""
     with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
-        folder = Path(name)
-        resolved = _resolve(case, here, folder)
-        plan = plan_run(resolved, Described(here))
-        run = folder / "run"
-        run.mkdir()
-        job_spec.save(Job(resolved, run, console=False), folder)
-        found = isolated.run(
-            "benchmarks.plan_error:train", {"folder": name}, case.ranks, _LIMIT_S, {}
-        )
-    if found.error:
-        print(f"{_name(case)}: {found.error}", file=sys.stderr, flush=True)
+        resolved = _resolve(case, here, Path(name))
+        plan = predicted(resolved, here)
+        measured = measured_peak(resolved, case.ranks, _name(case))
+    if measured is None:
         return None
-    predicted, measured = plan.device_bytes + plan.offloaded_bytes, found.figures["peak"]
-    return Row(**asdict(case), predicted=predicted, measured=measured, steps=STEPS[-1])
+    return Row(
+        **asdict(case),
+        predicted=plan.device_bytes + plan.offloaded_bytes,
+        measured=measured,
+        steps=STEPS[-1],
+    )
+
+
+def predicted(resolved: Resolved, here: Machine) -> Plan:
+    """The plan for the largest micro-batch of the measured steps."""
+    with patch.object(subject, "_largest", _largest_measured):
+        return plan_run(resolved, Described(here))
+
+
+def _largest_measured(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
+    """As subject._largest, of all ranks."""
+    found: list[MicroBatch] = []
+    for step, rank in product(STEPS, range(plan.world_size)):
+        epoch, shares = order.share(step - 1, rank, plan.world_size, plan.micro_batch)
+        read = [samples[epoch, share] for share in shares]
+        found += [each for each in read if not isinstance(each, DataError)]
+    return max(found, key=lambda each: sum(_storages([each]).values()))
+
+
+def predict_again(row: Row, here: Machine) -> Row:
+    """`row` with the peak that is predicted now."""
+    with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
+        plan = predicted(_resolve(_case(row), here, Path(name)), here)
+    return replace(row, predicted=plan.device_bytes + plan.offloaded_bytes)
+
+
+def measured_peak(resolved: Resolved, ranks: int, title: str) -> int | None:
+    """The peak of the rank with the most, in bytes; None: training failed, with a message."""
+    with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
+        run = Path(name) / "run"
+        run.mkdir()
+        job_spec.save(Job(resolved, run, console=False), Path(name))
+        found = isolated.run("benchmarks.plan_error:train", {"folder": name}, ranks, _LIMIT_S, {})
+    if found.error:
+        print(f"{title}: {found.error}", file=sys.stderr, flush=True)
+        return None
+    return int(found.figures["peak"])
 
 
 def _resolve(case: Case, here: Machine, folder: Path) -> Resolved:
-    sets = [*case.sets]
+    sets = [*case.sets, "train.preview=false"]  # it is between steps, and takes long
     if case.bucket is not None:
         file = folder / "ds_config.json"
         file.write_text(json.dumps({"zero_optimization": {"reduce_bucket_size": case.bucket}}))
         sets.append(f"engine.ds_config={file}")
     args = CliArgs(model=f"{case.family}:tiny", mode=case.mode, engine=case.engine, sets=sets)
     return resolve(args, here, case.ranks)
+
+
+def with_others(path: Path, rows: Sequence[Row], facts: Mapping[str, str]) -> list[Row]:
+    """`rows` with those of other cases in the file, in the order of all cases.
+
+    Raises RuntimeError if those were measured on another machine.
+    """
+    stored: list[Row] = []
+    if path.exists():
+        _, where, stored = load_rows(path, Row)
+        if where != facts:
+            raise RuntimeError(f"{path} was measured on {where}, not on {dict(facts)}: remove it")
+    order = {case: place for place, case in enumerate(cases())}
+    found = {_case(row): row for row in (*stored, *rows)}
+    return sorted(found.values(), key=lambda row: order.get(_case(row), len(order)))
+
+
+def _case(row: Row) -> Case:
+    return Case(row.family, row.engine, row.ranks, row.mode, tuple(row.sets), row.bucket)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -285,20 +357,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--families", nargs="+", default=[*FAMILIES], choices=FAMILIES)
     parser.add_argument("--engines", nargs="+", default=[*ENGINES], choices=ENGINES)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--limit", type=int, help="only so many cases")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--predict-only", action="store_true", help="keep what --json measured")
+    parser.add_argument(
+        "--json", type=Path, help="also write the figures to this file, beside those of other cases"
+    )
     options = parser.parse_args()
+    if options.predict_only and not options.json:
+        parser.error("--predict-only needs --json")
     isolated.preload(["torch._dynamo", "torch.distributed.fsdp", "launcher.run.worker"])
     facts = machine(("torch", "deepspeed", "fairscale"))
     here = replace(detect_machine(), gpus=0, device="cpu")
-    wanted = [*islice(cases(options.families, options.engines), options.limit)]
+    if options.json:
+        with_others(options.json, [], facts)  # before the work: it may be from another machine
+    wanted = [*islice(cases(options.families, options.engines, options.kinds), options.limit)]
+    stored: dict[Case, Row] = {}
+    if options.predict_only:
+        stored = {_case(row): row for row in with_others(options.json, [], facts)}
+        wanted = [case for case in wanted if case in stored]
     rows = []
     for case in wanted:
-        if (row := measure(case, here)) is not None:
+        row = predict_again(stored[case], here) if case in stored else measure(case, here)
+        if row is not None:
             print(f"{_name(case)}: {row.error:+.1%}", file=sys.stderr, flush=True)
             rows.append(row)
             if options.json:
-                save_rows(options.json, command("plan_error", sys.argv[1:]), facts, rows)
+                everything = with_others(options.json, rows, facts)
+                save_rows(options.json, command("plan_error", []), facts, everything)
     print(f"{listed(facts)}\n{table(rows)}")
     errors = [abs(row.error) for row in rows]
     return int(len(rows) < len(wanted) or max(errors, default=0) > TOLERANCE)

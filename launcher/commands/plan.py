@@ -191,12 +191,14 @@ def _with_any_weights(args: CliArgs) -> CliArgs:
 def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
     """The settings with `sets`; those of a stage without first weights."""
     with_sets = replace(args, sets=(*args.sets, *sets))
-    world_size = described.world_size
-    if sets:  # of an advice, which names its engine
-        decision = decide(with_sets, None, described.machine, world_size)
-    else:
-        decision = auto.decide_engine(with_sets, None, described, world_size)
-    return selection.without_first_weights(decision.resolved)
+
+    def decided(world_size: int | None) -> Resolved:
+        is_count = world_size is None and described.nodes > 1  # of the processes of a node
+        if sets or is_count:  # an advice names its engine
+            return decide(with_sets, None, described.machine, world_size).resolved
+        return auto.decide_engine(with_sets, None, described, world_size).resolved
+
+    return selection.without_first_weights(described.resolve(decided))
 
 
 def _run_command(command_line: CommandLine) -> str:

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from launcher.base.diagnostics import Diagnostic, nearest_match
+from engines.catalog import ENGINES
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, nearest_match
 from launcher.config.machine import Machine
 from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM
 from launcher.config.provenance import Resolved
@@ -34,10 +35,32 @@ class Described:
     is_here: bool = True
     """Its GPUs are those of this machine."""
 
-    @property
-    def world_size(self) -> int | None:
-        """The ranks on several nodes; None: the settings decide."""
-        return None if self.nodes == 1 else self.nodes * max(self.machine.gpus, 1)
+    def resolve(self, resolve: Callable[[int | None], Resolved]) -> Resolved:
+        """The settings of a run there: every node starts engine.nproc ranks, or one per GPU.
+
+        `resolve` gives them for a world size; None: one node. Raises SettingsError.
+        """
+        resolved = resolve(None)
+        if self.nodes == 1:
+            return resolved
+        resolved = resolve(self.nodes * resolved.nproc)
+        engine = resolved.settings.engine.name
+        most = ENGINES[engine].processes
+        if most is not None and self.nodes > most:
+            raise SettingsError([self._too_many(engine, most)])
+        return resolved
+
+    def _too_many(self, engine: str, most: int) -> Diagnostic:
+        where = f"{NODES.flag} {self.nodes}"
+        others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
+        return Diagnostic(
+            f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
+            key="engine.name",
+            value=engine,
+            where=where,
+            allowed=f"{most}; or another engine: {others}",
+            fix=f"{NODES.flag} {most}",
+        )
 
     def target(self, resolved: Resolved) -> Target:
         """What the ranks of a run have there."""

@@ -53,6 +53,8 @@ class Kept:
     """Buffers that are never freed."""
     gathered: int = 0
     """Weights of other ranks, from the forward pass to the end of the backward pass."""
+    fetched: int = 0
+    """What weights arrive in, in a forward pass, before each is a tensor of its own."""
     host: int = 0
     """In the memory of the host."""
     whole_gradients: float = 0.0
@@ -92,6 +94,8 @@ def _in_passes(moment: Moment, kept: Kept, computed: int, *, is_later: bool) -> 
     held[Kind.COMMUNICATION] = kept.always + kept.gathered
     if is_later:
         held[Kind.GRADIENTS] += kept.between
+    if moment.phase is Phase.FORWARD:
+        held[Kind.COMMUNICATION] += kept.fetched
     if computed:
         held[Kind.COMMUNICATION] += kept.buckets
     if computed > kept.bucket:
@@ -121,6 +125,7 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
     is_fp32, is_whole = size == _FP32, stage == 1 and accumulates
     count = (1 + bool(layout.get("overlap_comm"))) * bool(layout["contiguous_gradients"])
     bucket = layout["reduce_bucket_size"]
+    in_bucket = _FP32 if stage == 1 else size
     optimizer = part + _FP32 * -(-trace.slots // ranks.size)
     kept = Kept(
         weights=trace.weight_bytes + _frozen(trace),
@@ -128,11 +133,12 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
         # Gradients are measured one by one in fp64, then copied group by group.
         update=part + max(_FP64 * min(largest, sum(parts)), is_fp32 * _FP32 * max(parts)),
         bucket=bucket,
-        copies=_FP32 * min(bucket, trace.trainable),
+        # The bucket is copied, and in 16 bits that copy is then copied to fp32.
+        copies=(in_bucket + _FP32 * (in_bucket < _FP32)) * min(bucket, trace.trainable),
         between=0 if is_whole else part,
         averaged=part,
         averaged_later=part if is_fp32 or is_whole else 0,
-        buckets=(_FP32 if stage == 1 else size) * count * bucket,
+        buckets=in_bucket * count * bucket,
         whole_gradients=_FP32 / size if is_whole else 0.0,
     )
     if not _offloads(layout):
@@ -166,15 +172,19 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     persistent = _persistent(trace, layout)
     ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
     gathered = min(trace.parameters - persistent, ahead + _largest(trace))
+    fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + _largest(trace))
     copied = _FP32 * min(part, layout["sub_group_size"])
+    is_contiguous = bool(layout["contiguous_gradients"])
     kept = Kept(
         weights=size * persistent + shards,
         optimizer=optimizer + gradients,
         update=max(copied, _FP64 * -(-_largest(trace) // ranks.size)),
         bucket=bucket,
-        copies=_FP32 * min(bucket, trace.trainable) * (1 if size == _FP32 else 2),
-        always=_FP32 * bucket * bool(layout["contiguous_gradients"]),
+        # The gradients of a bucket are fp32 already: the copy is what ranks exchange.
+        copies=_FP32 * min(bucket, trace.trainable) * (1 if size == _FP32 or is_contiguous else 2),
+        always=_FP32 * bucket * is_contiguous,
         gathered=size * gathered if ranks.size > 1 else 0,
+        fetched=size * fetched if ranks.size > 1 else 0,
     )
     if not _offloads(layout):
         return kept

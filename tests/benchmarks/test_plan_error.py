@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.plan_error import Case, Row, _Change, _peak, _Step, cases, table
+import pytest
+
+from benchmarks.figures import save_rows
+from benchmarks.plan_error import Case, Row, _Change, _peak, _Step, cases, table, with_others
 
 
 def test_the_peak_counts_what_is_handed_out_within_the_steps_only():
@@ -39,3 +42,21 @@ def test_the_table_has_the_largest_error_first():
 
     lines = table([row(101), row(90, mode="lite"), row(120, "compile=on")]).splitlines()[2:]
     assert [line.split("|")[7] for line in lines] == [" +20.0% ", " -10.0% ", " +1.0% "]
+
+
+def test_a_part_of_the_cases_keeps_the_rows_of_the_others(tmp_path):
+    def row(engine, predicted, *sets):
+        return Row("abr", engine, 1, "default", sets, None, predicted, 100, 3)
+
+    file, facts = tmp_path / "rows.json", {"cores": "2"}
+    assert with_others(file, [row("local", 1)], facts) == [row("local", 1)]
+    old = [row("local", 1), row("zero2", 2), row("local", 3, "precision=bf16")]
+    save_rows(file, "command", facts, old)
+    found = with_others(file, [row("local", 7)], facts)
+    assert [(each.engine, each.predicted) for each in found] == [
+        ("local", 7),
+        ("local", 3),
+        ("zero2", 2),  # no case of the benchmark on one rank: at the end
+    ]
+    with pytest.raises(RuntimeError, match="cores"):
+        with_others(file, [], {"cores": "4"})

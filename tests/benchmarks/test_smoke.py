@@ -136,6 +136,13 @@ def test_plan_error_compares_plans_with_training():
 
 
 @pytest.mark.slow
+def test_plan_peers_estimates_what_is_measured():
+    args = ("--models", "event_seg:tiny", "--engines", "local", "zero2")
+    local, zero = table_of("benchmarks.plan_peers", *args)
+    assert local.count("%") in (1, 2) and zero.count("%") == 2  # with accelerate, or without
+
+
+@pytest.mark.slow
 def test_busy_machine_measures_both_ways_of_waiting():
     rows = table_of("benchmarks.busy_machine", "--size", "tiny", "--steps", "2")
     assert [row.split(" | ")[0] for row in rows] == ["| GNU's default", "| ours"]

@@ -47,7 +47,7 @@ def main() -> None:
         return report
 
     with rank.stoppable():
-        ending = restart.repeat(job, attempt, lambda report: None)
+        ending = restart.repeat(job, attempt, lambda report: None, choose=lambda failed: None)
     print(f"{ending.kind}, {ending.exit_code}\n{ending.text}", flush=True)
 
 

@@ -145,3 +145,23 @@ def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
     assert rest.returncode == 0, rest.stderr
     assert run(hungry, "whole", *args, end).returncode == 0
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "whole"), rel=ROUNDING)
+
+
+@pytest.mark.slow
+def test_a_run_that_the_kernel_kills_restarts_with_the_micro_batch_that_its_plan_fits(
+    program: Program, within: Sequence[str]
+):
+    sets = ["data.seq_len=512", "train.global_batch=256", "train.micro_batch=256"]
+    sets += ["loader.workers=0", "eval.every=null", "eval.last=false"]
+    args = [word for each in sets for word in ("--set", each)]
+    model = ("--model", "language:tiny", "--max-steps", "1", "--out", "run")
+    done = program(*model, *args, prefix=within, timeout=200)
+
+    assert done.returncode == 0, done.stderr
+    planned, *more = (each["planned"] for each in events(program, "run", "out_of_memory"))
+    assert planned["failed_micro_batch"] == 256 and planned["micro_batch"] < 128, "not just half"
+    assert planned["limit_bytes"] == GIB
+    assert planned["smaller_bytes"] < GIB < planned["failed_bytes"]
+    restart = f"restart with micro-batches of {planned['micro_batch']} from the beginning: "
+    assert f"{restart}predicted peak " in done.stderr
+    assert len(more) <= 1, "in spite of its plan it may need half of that"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.base.diagnostics import Diagnostic
-from launcher.plan.target import describe, with_own_memory
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.plan.target import Described, describe, with_own_memory
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 
@@ -17,7 +17,7 @@ def described(here=LAPTOP, **values):
 
 def test_without_options_it_is_this_machine():
     found, diagnostics = described()
-    assert (found.machine, found.world_size, found.device_bytes) == (LAPTOP, None, None)
+    assert (found.machine, found.nodes, found.device_bytes) == (LAPTOP, 1, None)
     assert not diagnostics
     target = found.target(resolved())
     assert (target.ranks, target.device, target.ram_bytes) == (1, "cpu", LAPTOP.ram_bytes)
@@ -27,10 +27,38 @@ def test_gpus_memory_and_nodes():
     found, _ = described(gpus="4", gpu_memory="24GiB", ram="1TB", nodes="2")
     assert (found.machine.gpus, found.machine.device) == (4, "cuda")
     assert (found.machine.ram_bytes, found.device_bytes) == (10**12, 24 * 2**30)
-    run = resolved(machine=found.machine, world_size=found.world_size, engine="fsdp")
-    target = found.target(run)
+    target = found.target(on(found, engine="fsdp"))
     assert (target.nodes, target.ranks_per_node, target.ranks) == (2, 4, 8)
     assert (target.device, target.device_bytes) == ("cuda", 24 * 2**30)
+
+
+def on(found: Described, **options):
+    """Settings of a run on the described nodes."""
+    return found.resolve(lambda size: resolved(machine=found.machine, world_size=size, **options))
+
+
+def test_on_several_nodes_nproc_is_the_number_of_ranks_of_each():
+    found, _ = described(gpus="8", nodes="2")
+    run = on(found, engine="fsdp", nproc="2")
+    assert (run.nproc, run.world_size, run.batching.world_size) == (2, 4, 4)
+    target = found.target(run)
+    assert (target.ranks_per_node, target.ranks) == (2, 4)
+    assert described(nodes="1")[0].resolve(lambda size: resolved(nproc="2")).world_size == 2
+
+
+def test_more_processes_than_gpus_of_a_node_are_an_error():
+    with pytest.raises(SettingsError) as raised:
+        on(described(gpus="2", nodes="2")[0], engine="fsdp", nproc="4")
+    assert "4 is more than the 2 GPUs" in str(raised.value)
+
+
+def test_more_nodes_than_ranks_are_an_error():
+    with pytest.raises(SettingsError) as raised:
+        on(described(gpus="1", nodes="4")[0], engine="local")
+    (error,) = raised.value.diagnostics
+    assert error.message == "--nodes 4 is more than the 1 rank of engine local"
+    assert (error.where, error.fix) == ("--nodes 4", "--nodes 1")
+    assert "fsdp" in (error.allowed or "") and "local" not in (error.allowed or "")
 
 
 def test_memory_of_a_gpu_alone_means_one_gpu():

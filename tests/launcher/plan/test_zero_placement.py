@@ -119,12 +119,24 @@ def test_stage_3_shards_weights_and_keeps_small_ones_gathered():
     settings = {"stage3_param_persistence_threshold": 1000}
     device = placed(3, [FORWARD], **settings).device
     assert device[Kind.WEIGHTS] == 4 * (NUMEL / 2 + 1000)
-    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + 9000)  # the others until the backward pass
+    # The others, and in the forward pass what they arrive in.
+    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + 2 * 9000)
+    assert placed(3, [BEFORE], **settings).device[Kind.COMMUNICATION] == 4 * (BUCKET + 9000)
     limited = placed(3, [FORWARD], stage3_model_persistence_threshold=7500).device
     assert limited[Kind.WEIGHTS] == 4 * (NUMEL / 2 + 7000)
     ahead = {"stage3_max_reuse_distance": 100, "stage3_prefetch_bucket_size": 200, **settings}
     device = placed(3, [FORWARD], **ahead).device
-    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + 50 + 2 * 200 + 6000)
+    gathered, arriving = 50 + 2 * 200 + 6000, 200 + 6000
+    assert device[Kind.COMMUNICATION] == 4 * (BUCKET + gathered + arriving)
+
+
+def test_what_averaging_a_bucket_of_16_bits_copies():
+    def buffers(stage):
+        return placed(stage, [LATER], weight_size=2).device[Kind.COMMUNICATION]
+
+    assert buffers(1) == 4 * 2 * BUCKET + 4 * BUCKET  # its buckets are fp32
+    assert buffers(2) == 2 * 2 * BUCKET + 2 * BUCKET + 4 * BUCKET  # a copy, and one of it in fp32
+    assert buffers(3) == 4 * BUCKET + 4 * BUCKET
 
 
 def test_stage_3_offloads_weights_only_if_set():
