@@ -31,7 +31,7 @@ from engines.zero import library
 from launcher.config.machine import Machine, detect_machine
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
-from launcher.plan.subject import read_subject
+from launcher.plan.subject import read_task
 
 MODELS = {
     "language:full": ("data.seq_len=256", "train.global_batch=4", "train.micro_batch=2"),
@@ -65,8 +65,8 @@ def measure(model: str, engine: str, here: Machine) -> Row | None:
     sets = [*MODELS[model], *_ALWAYS]
     resolved = resolve(CliArgs(model=model, engine=engine, sets=sets), here, ranks)
     plan = predicted(resolved, here)
-    with read_subject(resolved) as subject:
-        built = subject.task.build()
+    with read_task(resolved) as data:
+        built = data.task.build()
     measured = measured_peak(resolved, ranks, f"{model}, {engine}")
     if measured is None:
         return None

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES, missing
-from launcher.base import child
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config import batching
 from launcher.config.provenance import AUTO, MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
 from launcher.config.schema import PRETRAINED, config_of
+from launcher.plan import background
 from launcher.plan.target import Described, with_own_memory
 from launcher.resume.decide import Decision, decide
 from models.common import cache_folder
@@ -176,7 +176,21 @@ def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) 
     """
     print(f"engine {AUTO}: planning, once for these settings", file=sys.stderr, flush=True)
     plan = partial(_planned, decide_with, described, is_thorough)
-    return [Candidate(**facts) for facts in child.call(plan, _LIMIT_S) or ()]
+    return [Candidate(**facts) for facts in _in_child(plan) or ()]
+
+
+def _in_child(function: Callable[[], Any]) -> Any:
+    """What `function` returns, from a fork; None if it does not in time.
+
+    The function is called here where processes cannot fork, or have the threads of torch.
+    """
+    if "torch" in sys.modules or not background.is_possible():
+        return function()
+    child = background.Background(lambda send: send("found", function()))
+    try:
+        return child.message("found", _LIMIT_S)
+    finally:
+        child.close()
 
 
 def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> list[dict[str, Any]]:
