@@ -27,6 +27,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def decided(described, *sets, always=False, **choice):
+    sets = [*sets, "compile=off"]  # quicker to plan
     args = CliArgs(**{"model": "language:tiny", "sets": sets, "options": TWO, **choice})
     return auto.decide_engine(args, None, described, always=always).resolved
 
@@ -198,7 +199,7 @@ def test_explain_shows_what_each_engine_would_need(capsys):
 
 
 def test_a_plan_is_that_of_the_chosen_engine(capsys):
-    machine = ["--gpus", "1", "--gpu-memory", "12MiB", "--engine", "auto"]
+    machine = ["--gpus", "1", "--gpu-memory", "12MiB", "--engine", "auto", "--set", "compile=off"]
     assert main(["plan", "--model", "language:tiny", *machine]) == 0
     text = capsys.readouterr().out
     line = "engine auto: local with memory.activation_checkpointing=full: "
