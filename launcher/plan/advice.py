@@ -13,6 +13,7 @@ from launcher.plan.plan import Plan
 MOST = 3
 """Pieces of advice."""
 _CHECKPOINTING = "memory.activation_checkpointing"
+_RETURN_FREED = "memory.return_freed"
 _SHARDED = ("fsdp", "zero3", "zero3-offload")
 """Engines to try, from the least to the most that leaves a device."""
 PlanWith = Callable[[Sequence[str]], Plan]
@@ -30,10 +31,12 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
     """The first changes that fit; empty if none does.
 
     `plan_with` plans the run with further settings. First the micro-batch, at the same global
-    batch; then recomputed activations, loading without workers, and engines that shard.
+    batch; then recomputed activations, loading without workers, and engines that shard. On a CPU
+    each returns freed memory at once.
     """
     found: list[Advice] = []
     for steps in _ladders(resolved):
+        steps = [[*sets, *_always(resolved)] for sets in steps]
         if resolved.settings.compile == "on":
             steps = _close_to_fit(steps, plan_with)
         if (first := _first_fit(steps, plan_with)) is not None:
@@ -80,6 +83,12 @@ def _ladders(resolved: Resolved) -> Iterator[list[list[str]]]:
             if engine != resolved.settings.engine.name:
                 change = [f"engine.name={engine}"]
                 yield [change, *([*change, *each, *recompute] for each in smaller)]
+
+
+def _always(resolved: Resolved) -> list[str]:
+    """What belongs to any change: holes in the heap of a CPU are not predicted."""
+    is_open = resolved.device == "cpu" and not resolved.settings.memory.return_freed
+    return [f"{_RETURN_FREED}=true"] if is_open else []
 
 
 def _recomputes(resolved: Resolved) -> str:

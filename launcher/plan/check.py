@@ -40,6 +40,7 @@ _STATE_BYTES = 16
 """Of a parameter: its weight, gradient and two moments in fp32."""
 _SHARDED = ("fsdp", "zero3")
 _CHECKPOINTING, _WORKERS = "memory.activation_checkpointing", "loader.workers"
+_RETURN_FREED = "memory.return_freed"
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,9 @@ def changed(resolved: Resolved, sets: Sequence[str]) -> Resolved:
     whole = int(values.pop(GLOBAL, numbers.global_batch))
     if (each := values.pop(_CHECKPOINTING, None)) is not None:
         memory = settings.memory.model_copy(update={"activation_checkpointing": each})
+        settings = settings.model_copy(update={"memory": memory})
+    if (freed := values.pop(_RETURN_FREED, None)) is not None:
+        memory = settings.memory.model_copy(update={"return_freed": freed == "true"})
         settings = settings.model_copy(update={"memory": memory})
     if (compiles := values.pop("compile", None)) is not None:
         settings = settings.model_copy(update={"compile": compiles})

@@ -131,10 +131,12 @@ def test_which_state_is_tight():
 def test_changes_of_settings():
     run = resolved("train.global_batch=32", "train.micro_batch=16", "loader.workers=2")
     sets = ["train.micro_batch=4", "train.global_batch=32", "loader.workers=0"]
-    found = changed(run, [*sets, "memory.activation_checkpointing=full"])
+    memory = ["memory.activation_checkpointing=full", "memory.return_freed=true", "compile=off"]
+    found = changed(run, [*sets, *memory])
     assert str(found.batching) == "32 = 4 × 8 × 1 process"
     assert found.settings.loader.workers == 0
     assert found.settings.memory.activation_checkpointing == "full"
+    assert found.settings.memory.return_freed and found.settings.compile == "off"
     assert str(changed(run, sets[2:]).batching) == str(run.batching)
     with pytest.raises(SettingsError, match=r"engine\.name cannot change here"):
         changed(run, ["engine.name=fsdp"])

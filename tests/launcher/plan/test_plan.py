@@ -155,6 +155,17 @@ def test_advice_is_the_least_change_that_fits():
     assert all("memory.activation_checkpointing=full" in each.sets for each in more)
 
 
+@pytest.mark.parametrize("freed", ["true", "false"])
+def test_advice_for_a_cpu_returns_freed_memory(freed):
+    sets = ["train.global_batch=64", "train.micro_batch=64", f"memory.return_freed={freed}"]
+    limit = round(0.8 * plan(*sets).host_bytes)
+    machine = replace(LAPTOP, ram_bytes=limit)
+    run = resolved(*sets, machine=machine)
+    found = advice.advise(run, lambda added: plan(*sets, *added, machine=machine))
+    assert found
+    assert all(("memory.return_freed=true" in each.sets) is (freed == "false") for each in found)
+
+
 def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
     with pytest.raises(SettingsError, match=r"exceeds the \d+ training samples"):
         plan("train.global_batch=100000")
