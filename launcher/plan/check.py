@@ -235,6 +235,7 @@ def _needs(plan: Plan) -> dict[str, str]:
     if target.ram_bytes is not None:
         ranks = counted(target.ranks_per_node, "process")
         found["ram"] = (
-            f"{size(plan.host_bytes)} of {size(target.ram_bytes)} in main memory, {ranks}"
+            f"{size(plan.host_bytes)} of {size(target.ram_bytes)} in main memory ({ranks}), "
+            f"of which {MARGIN:.0%} stay free"
         )
     return found

@@ -43,7 +43,7 @@ from training.settings import SettingError
 Traced = tuple[StepTrace, int, Untraced | None, str | None]
 """The trace of a step, the bytes of a checkpoint, and why it was measured, or not compiled."""
 MARGIN = 0.06
-"""Of a GPU's memory that stays free: fragmentation, and the workspaces of its libraries."""
+"""Of a memory that stays free: fragmentation, workspaces of libraries, other programs."""
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
 _CPU = torch.device("cpu")
@@ -126,18 +126,14 @@ class Plan:
 
     @property
     def lacks_ram(self) -> bool:
-        """Whether the peak of a node is above its main memory."""
+        """Whether the peak of a node is above what may be used of its main memory."""
         limit = self.target.ram_bytes
-        return limit is not None and self.host_bytes > limit
+        return limit is not None and self.host_bytes > limit * (1 - MARGIN)
 
     @property
     def is_host_bound(self) -> bool:
         """Whether host memory is what decides."""
-        device, ram = self.target.device_bytes, self.target.ram_bytes
-        if device is None:
-            return True
-        too_much = ram is not None and self.host_bytes > ram
-        return too_much and self.device_bytes <= device * (1 - MARGIN)
+        return self.target.device_bytes is None or (self.lacks_ram and not self.lacks_device)
 
     @property
     def needed_bytes(self) -> int:

@@ -101,5 +101,4 @@ def _verdict(plan: Plan) -> Iterator[str]:
     elif plan.fits:
         yield f"fits: {needs} of {size(limit or 0)}"
     else:
-        free = f", of which {MARGIN:.0%} stay free" if plan.target.device_bytes else ""
-        yield f"does not fit: {needs} of {size(limit or 0)}{free}"
+        yield f"does not fit: {needs} of {size(limit or 0)}, of which {MARGIN:.0%} stay free"

@@ -363,7 +363,7 @@ error: unknown mode 'fst'
         """
 error: unknown engine 'zero_2_offload'
   where         --engine zero_2_offload
-  allowed       local, ddp, fsdp, fsdp-offload, oss, zero1, zero2, zero3, zero2-offload, zero3-offload
+  allowed       local, ddp, fsdp, fsdp-offload, oss, zero1, zero2, zero3, zero2-offload, zero3-offload, auto
   did you mean  zero2-offload
   fix           --engine zero2-offload
 """,

@@ -12,7 +12,7 @@ from engines.world import ProcessWorld
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError
 from launcher.config import machine
-from launcher.plan import background, check
+from launcher.plan import background, check, compiled
 from launcher.plan.check import Checked, PlanCheck, changed, is_tight
 from launcher.plan.target import Target
 from tests.launcher.given import LAPTOP, resolved
@@ -61,11 +61,11 @@ def test_a_run_that_does_not_fit_is_refused_with_settings_that_do(small_machine,
         started(*LARGE).before_training(world)
     [found] = error.value.diagnostics
     assert found.message.startswith("this run needs more memory than there is: 1.")
-    assert found.message.endswith("in main memory, 1 process")
+    assert found.message.endswith("in main memory (1 process), of which 6% stay free")
     assert "python -m launcher plan; to start anyway: --force" in found.allowed
     first = found.fix.partition("  or  ")[0]
     words = first.partition(" (")[0].split()
-    assert words[::2] == ["--set", "--set"]
+    assert words[::2] == ["--set"] * 3
     fitting = started(*words[1::2])
     fitting.before_training(world)
     assert fitting.predicted_memory_bytes()["host"] > 0
@@ -93,10 +93,19 @@ def test_a_run_that_fits_says_nothing_and_has_a_prediction(started, world, capfd
     assert found.predicted_memory_bytes()["device"] is None
 
 
-@pytest.mark.parametrize("sets", [("compile=on",), ()])
-def test_compiled_runs_and_other_ranks_have_no_plan(small_machine, started, world, sets):
-    found = started(*LARGE, *sets, plans=bool(sets))
+def test_other_ranks_have_no_plan(small_machine, started, world):
+    found = started(*LARGE, plans=False)
     found.before_model(world)
+    found.before_training(world)
+    assert found.predicted_memory_bytes() is None
+
+
+def test_a_plan_that_is_too_high_refuses_nothing(small_machine, started, world, monkeypatch):
+    def fail():
+        raise RuntimeError("another version")
+
+    monkeypatch.setattr(compiled, "without_kernels", fail)
+    found = started(*LARGE, "compile=on")
     found.before_training(world)
     assert found.predicted_memory_bytes() is None
 
