@@ -214,14 +214,21 @@ def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> li
 def _candidates(
     resolved: Resolved, described: Described, plan_with: PlanWith, is_thorough: bool
 ) -> Iterator[Candidate]:
-    """`is_thorough`: also engines after one that fits unchanged and is simpler."""
-    found = False
+    """`is_thorough`: also engines that cannot be faster than one that fits.
+
+    Those that shard, if a simpler one fits unchanged, and those that offload.
+    """
+    fits = fits_unchanged = False
     for name in _engines(resolved, described):
-        if found and not is_thorough and not name.startswith(_TRACED_ALIKE):
+        is_slower = (fits and name in _OFFLOADING) or (
+            fits_unchanged and not name.startswith(_TRACED_ALIKE)
+        )
+        if is_slower and not is_thorough:
             continue
         one = _Engine(name, plan_with, {}).least(*_ladders(resolved))
         if one is not None:
-            found |= one.fits and len(one.settings) == 1
+            fits |= one.fits
+            fits_unchanged |= one.fits and len(one.settings) == 1
             yield one
 
 

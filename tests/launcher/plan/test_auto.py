@@ -204,7 +204,7 @@ def test_a_plan_is_that_of_the_chosen_engine(capsys):
     text = capsys.readouterr().out
     line = "engine auto: local with memory.activation_checkpointing=full: "
     assert line in text and "\nfits: " in text
-    assert text.count(" estimated ") == 2 and text.count(": does not fit") == 2
+    assert text.count(" estimated ") == 1  # engines that offload are slower
 
 
 def test_a_dry_run_says_why(capsys):
