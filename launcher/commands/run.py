@@ -64,8 +64,8 @@ def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
 def _tune(ready: PreparedRun | Pipeline, command_line: CommandLine, args: CliArgs) -> None:
     """Measure engines for the run that was prepared. Raises SettingsError and Interrupted."""
     if "--dry-run" in command_line.flags:
-        what = f"{TUNE.flag} trains a few steps, and --dry-run starts nothing"
-        raise SettingsError.of(what, where=TUNE.flag, fix=f"leave out {TUNE.flag} or --dry-run")
+        print_line(f"{TUNE.flag} {args.tune}: nothing is measured in a dry run", sys.stderr)
+        return
     if isinstance(ready, PreparedRun) and ready.place is not None:
         what = f"{TUNE.flag} starts its own processes, but {ready.place.source} started this one"
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")

@@ -154,7 +154,7 @@ def test_a_run_that_the_kernel_kills_restarts_with_the_micro_batch_that_its_plan
     sets = ["data.seq_len=512", "train.global_batch=256", "train.micro_batch=256"]
     sets += ["loader.workers=0", "eval.every=null", "eval.last=false"]
     args = [word for each in sets for word in ("--set", each)]
-    model = ("--model", "language:tiny", "--max-steps", "1", "--out", "run")
+    model = ("--model", "language:tiny", "--max-steps", "1", "--out", "run", "--force")
     done = program(*model, *args, prefix=within, timeout=200)
 
     assert done.returncode == 0, done.stderr
