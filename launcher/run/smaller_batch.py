@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.base import environment
-from launcher.config.machine import Machine, detect_machine
+from launcher.config.machine import detect_machine
 from launcher.config.provenance import Batching, Resolved
 from launcher.run import job_spec
 from launcher.run.job_spec import Job
 from training.logging.quantities import size
-from training.resources import cgroup
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -134,19 +133,20 @@ def choose_by_plan(failed: Resolved, described: Described) -> Choice | None:
 
     Raises SettingsError, and what a step of the task raises.
     """
-    from launcher.plan.plan import MARGIN, plan_run
+    from launcher.plan.plan import MARGIN, open_planner
 
     short: list[bool] = []
+    with open_planner(failed, described) as planner:
 
-    def peak(numbers: Batching) -> Peak:
-        plan = plan_run(failed.with_batching(numbers, REASON), described)
-        target = plan.target
-        short[:] = short or [_is_host_short(plan)]  # decided by the micro-batch that failed
-        if short[0]:
-            return Peak(plan.host_bytes, target.ram_bytes, MARGIN)
-        return Peak(plan.device_bytes, target.device_bytes, MARGIN)
+        def peak(numbers: Batching) -> Peak:
+            plan = planner.plan(failed.with_batching(numbers, REASON))
+            target = plan.target
+            short[:] = short or [_is_host_short(plan)]  # decided by the micro-batch that failed
+            if short[0]:
+                return Peak(plan.host_bytes, target.ram_bytes, MARGIN)
+            return Peak(plan.device_bytes, target.device_bytes, MARGIN)
 
-    return choose(failed.batching, peak)
+        return choose(failed.batching, peak)
 
 
 def _main(folder: Path) -> None:
@@ -156,16 +156,9 @@ def _main(folder: Path) -> None:
 
     with suppress(OSError):  # only Linux has it
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_KILL)
-    described = with_own_memory(Described(_here()), nvml.memory_bytes)
+    described = with_own_memory(Described(detect_machine()), nvml.memory_bytes)
     if (choice := choose_by_plan(job_spec.load(folder).resolved, described)) is not None:
         (folder / _FILE).write_text(json.dumps(asdict(choice)), encoding="utf-8")
-
-
-def _here() -> Machine:
-    """This machine, with the memory limit of the control group of this process."""
-    machine, share = detect_machine(), cgroup.memory()
-    known = [each for each in (machine.ram_bytes, share and share.limit) if each]
-    return replace(machine, ram_bytes=min(known, default=None))
 
 
 def _is_host_short(plan: Plan) -> bool:
