@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engines.catalog import ENGINES, Entry
+from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
-from launcher.config.provenance import AUTO
-from launcher.config.schema import config_of
+from launcher.config.schema import AUTO, config_of
 from models.catalog import FAMILIES
 
 
@@ -66,23 +66,17 @@ def modes() -> list[dict[str, Any]]:
 
 def engines() -> list[dict[str, Any]]:
     """The engines, and whether their packages are installed; imports none."""
-    auto = {
-        "name": AUTO,
-        "sentence": "the fastest of these that fits, by a plan",
-        "needs": [],
-        "runs_here": True,
-        "why_not": None,
-    }
-    return [*(_engine(entry) for entry in ENGINES.values()), auto]
+    found = [_engine(entry.name, entry.sentence, entry.needs) for entry in ENGINES.values()]
+    return [*found, _engine(AUTO, "the fastest of these that fits, by a plan", ())]
 
 
-def _engine(entry: Entry) -> dict[str, Any]:
-    missing = [name for name in ("torch", *entry.needs) if importlib.util.find_spec(name) is None]
+def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
+    missing = [one for one in ("torch", *needs) if importlib.util.find_spec(one) is None]
     reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
     return {
-        "name": entry.name,
-        "sentence": entry.sentence,
-        "needs": list(entry.needs),
+        "name": name,
+        "sentence": sentence,
+        "needs": list(needs),
         "runs_here": not missing,
         "why_not": reason if missing else None,
     }

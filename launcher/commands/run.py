@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from typing import TextIO
 
@@ -52,7 +53,7 @@ def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
             _tune(ready, command_line, args)
         except Interrupted as end:
             return end.code
-        ready = pipeline.prepare(args, command_line.out, [])
+        ready = pipeline.prepare(replace(args, tune=None), command_line.out, [])
     is_left = bool(ready.left) if isinstance(ready, Pipeline) else ready.nothing_left is None
     if generation is not None and is_left:
         generation.claim()

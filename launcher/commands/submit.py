@@ -16,8 +16,8 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
-from launcher.config.provenance import AUTO, CliArgs
-from launcher.config.schema import model_name
+from launcher.config.provenance import CliArgs
+from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder

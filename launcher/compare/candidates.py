@@ -11,8 +11,8 @@ from typing import Any
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.command_line import CommandLine
-from launcher.config.provenance import AUTO, USER_LAYERS, CliArgs, Resolved
-from launcher.config.schema import model_name
+from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
+from launcher.config.schema import AUTO, model_name
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.stages import pipeline

@@ -12,7 +12,8 @@ from launcher.compare import runner
 from launcher.compare.runner import Tell, signals_as_interrupts
 from launcher.config.machine import Machine
 from launcher.config.options import TUNE
-from launcher.config.provenance import AUTO, STAGED_MODE, Chosen, CliArgs
+from launcher.config.provenance import STAGED_MODE, Chosen, CliArgs
+from launcher.config.schema import AUTO
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.auto import Candidate

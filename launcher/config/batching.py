@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
@@ -33,6 +33,14 @@ def halved(numbers: Batching) -> Batching | None:
         return None
     share = numbers.micro_batch * numbers.accumulation
     return Batching(numbers.global_batch, micro, share // micro, numbers.world_size)
+
+
+def halvings(numbers: Batching) -> Iterator[Batching]:
+    """The same global batch with half the micro-batch at most, again and again down to 1."""
+    smaller = halved(numbers)
+    while smaller is not None:
+        yield smaller
+        smaller = halved(smaller)
 
 
 def largest_divisor(number: int, limit: int) -> int:

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from engines.catalog import ENGINES
 from launcher.config import presets
-from launcher.config.provenance import AUTO, ResetPart
-from launcher.config.schema import config_of, setting_infos
+from launcher.config.provenance import ResetPart
+from launcher.config.schema import AUTO, config_of, setting_infos
 from models.base import Sampling
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS

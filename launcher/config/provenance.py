@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
-from launcher.config.schema import sections
+from launcher.config.schema import AUTO, sections
 from launcher.config.settings_file import Node, node_value, read_settings_file
 
 BUILT_IN_LAYER = "built-in"
@@ -76,10 +76,6 @@ class ImpliedSetting:
     option: str
     where: str
     """The option as typed."""
-
-
-AUTO = "auto"
-"""The engine that is chosen from a plan."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ from training import settings as training
 from training.settings import TRACKER_FORMS as TRACKERS
 from training.settings import FeatureCache, Limits, Loader, Save, Track, Tracking
 
+AUTO = "auto"
+"""The engine that is chosen from a plan."""
+
 
 class Bounds(engines.Section):
     """What a mode promises of one measure."""
@@ -190,7 +193,7 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
     """Every setting of a family by its dotted key, in the order of declaration."""
     named = {
         "mode": presets.modes(),
-        "engine.name": (*ENGINES, "auto"),
+        "engine.name": (*ENGINES, AUTO),
         "model.family": tuple(dict.fromkeys((*FAMILIES, family))),
         "model.size": tuple(config_of(family).SIZES),
     }

@@ -96,8 +96,6 @@ def _recomputes(resolved: Resolved) -> str:
 
 
 def _micro_batches(resolved: Resolved) -> Iterator[list[str]]:
-    numbers = batching.halved(resolved.batching)
-    while numbers is not None:
+    for numbers in batching.halvings(resolved.batching):
         whole = f"{batching.GLOBAL}={numbers.global_batch}"  # otherwise it would change as well
         yield [f"{batching.MICRO}={numbers.micro_batch}", whole]
-        numbers = batching.halved(numbers)

@@ -8,7 +8,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from engines.catalog import ENGINES, missing
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config import batching
-from launcher.config.provenance import AUTO, MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
-from launcher.config.schema import PRETRAINED, config_of
+from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
+from launcher.config.schema import AUTO, PRETRAINED, config_of
 from launcher.plan import background
+from launcher.plan import target as target_of
 from launcher.plan.target import Described, with_own_memory
 from launcher.resume.decide import Decision, decide
 from models.common import cache_folder
 from training.logging.quantities import size
+from training.storage import atomic_write
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -35,10 +37,6 @@ _OFFLOADING = ("zero2-offload", "fsdp-offload", "zero3-offload")
 """In the order of preference among equally fast ones: the fewest parts first."""
 _TRACED_ALIKE = ("ddp", "oss", "local")
 """Engines whose plan follows from one trace."""
-_TIGHT = 0.1
-"""Share of the memory. A run whose weights, gradients and optimizer take more is planned."""
-_STATE_BYTES = 16
-"""Of weights, gradients and AdamW's moments, per parameter in fp32."""
 _GPU_BYTES = 10 * 2**30
 """Memory of a small GPU; that of this machine is not known before torch is imported."""
 _EQUAL = 0.05
@@ -86,9 +84,9 @@ def decide_engine(
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, where memory is tight, or `always`; otherwise the number of
-    processes decides. The choice is cached. Reads the data and writes to the cache. Raises
-    SettingsError.
+    Plans where engine auto is named, where memory is tight, or `always`; otherwise, and before
+    --tune measures, the number of processes decides. The choice is cached. Reads the data and
+    writes to the cache. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> Decision:
@@ -96,7 +94,7 @@ def decide_engine(
 
     decision = decide_with(None)
     resolved = decision.resolved
-    if decision.nothing_left is not None or not is_open(resolved):
+    if decision.nothing_left is not None or not is_open(resolved) or args.tune is not None:
         return decision
     place = entry(resolved, described)
     chosen = _cached(place)
@@ -128,10 +126,9 @@ def is_tight(resolved: Resolved, described: Described) -> bool:
     target = described.target(resolved)
     if target.ranks == 1 and target.device == "cpu":
         return False
-    state = _STATE_BYTES * _parameters(resolved)
-    if target.device == "cpu":
-        return state * target.ranks_per_node >= _TIGHT * (target.ram_bytes or 0) > 0
-    return state >= _TIGHT * (target.device_bytes or _GPU_BYTES)
+    if target.device != "cpu":
+        target = replace(target, device_bytes=target.device_bytes or _GPU_BYTES)
+    return target_of.is_tight(_parameters(resolved), resolved.settings.engine.name, target)
 
 
 def _parameters(resolved: Resolved) -> float:
@@ -225,7 +222,7 @@ def _candidates(
         )
         if is_slower and not is_thorough:
             continue
-        one = _Engine(name, plan_with, {}).least(*_ladders(resolved))
+        one = _Engine(name, plan_with).least(*_ladders(resolved))
         if one is not None:
             fits |= one.fits
             fits_unchanged |= one.fits and len(one.settings) == 1
@@ -235,10 +232,10 @@ def _candidates(
 class _Engine:
     """Plans of one engine with more and more changes."""
 
-    def __init__(self, name: str, plan_with: PlanWith, planned: dict[str, Candidate]) -> None:
+    def __init__(self, name: str, plan_with: PlanWith) -> None:
         self._name = name
         self._plan_with = plan_with
-        self._planned = planned
+        self._planned: dict[str, Candidate] = {}
 
     def least(self, smaller: Sequence[Change], recomputed: Sequence[Change]) -> Candidate | None:
         """The candidate with the least change that fits, or with the most; None: no such engine.
@@ -295,10 +292,11 @@ def _ladders(resolved: Resolved) -> tuple[list[Change], list[Change]]:
         return resolved.values[key].origin.layer in USER_LAYERS
 
     smaller: list[Change] = []
-    numbers = batching.halved(resolved.batching)
-    while numbers is not None and not (is_set(batching.MICRO) or is_set(batching.ACCUMULATION)):
-        smaller.append({batching.GLOBAL: numbers.global_batch, batching.MICRO: numbers.micro_batch})
-        numbers = batching.halved(numbers)
+    if not (is_set(batching.MICRO) or is_set(batching.ACCUMULATION)):
+        smaller = [
+            {batching.GLOBAL: numbers.global_batch, batching.MICRO: numbers.micro_batch}
+            for numbers in batching.halvings(resolved.batching)
+        ]
     if resolved.values[_CHECKPOINTING].value == "full" or is_set(_CHECKPOINTING):
         return smaller, []
     full = {_CHECKPOINTING: "full"}
@@ -377,6 +375,4 @@ def keep(place: Path, chosen: Chosen) -> None:
     """Write the choice to the cache; nothing where it cannot be written."""
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        new = place.with_suffix(".new")
-        new.write_text(json.dumps(asdict(chosen)), encoding="utf-8")
-        new.replace(place)
+        atomic_write(place, json.dumps(asdict(chosen)).encode())

@@ -23,7 +23,7 @@ from launcher.config.provenance import Batching, Resolved
 from launcher.config.selection import without_first_weights
 from launcher.plan import background
 from launcher.plan.background import Background, Send
-from launcher.plan.target import Described, Target, with_own_memory
+from launcher.plan.target import Described, is_tight, with_own_memory
 from training.logging.quantities import size
 from training.resources import nvml
 
@@ -35,10 +35,6 @@ WAIT_S = 2.0
 """How long a run waits for its plan, from the fork on."""
 TIGHT_WAIT_S = 60.0
 """The same if weights, gradients and optimizer state take much of the memory."""
-_TIGHT = 0.1
-_STATE_BYTES = 16
-"""Of a parameter: its weight, gradient and two moments in fp32."""
-_SHARDED = ("fsdp", "zero3")
 _CHECKPOINTING, _WORKERS = "memory.activation_checkpointing", "loader.workers"
 _RETURN_FREED = "memory.return_freed"
 
@@ -157,16 +153,6 @@ class PlanCheck:
             f"{PROGRAM} plan; to start anyway: {FORCE.flag}",
             fix="  or  ".join(fixes) or None,
         )
-
-
-def is_tight(parameters: int, engine: str, target: Target) -> bool:
-    """Whether weights, gradients and optimizer state take much of the memory of `target`."""
-    ranks = target.ranks if engine.startswith(_SHARDED) else 1
-    needed = parameters * _STATE_BYTES / ranks
-    memory = target.device_bytes
-    if memory is None and target.ram_bytes is not None:
-        memory = target.ram_bytes // target.ranks_per_node
-    return memory is not None and needed >= _TIGHT * memory
 
 
 def changed(resolved: Resolved, sets: Sequence[str]) -> Resolved:

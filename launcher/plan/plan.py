@@ -54,7 +54,7 @@ class Tracing:
     """How a plan is made."""
 
     measures: bool = True
-    """A step that cannot be traced is taken; otherwise its error is raised."""
+    """A step that cannot be traced is measured; otherwise its error is raised."""
     built: Callable[[int], None] | None = None
     """Gets the number of parameters as soon as the model is built."""
     file_bytes: int | None = None
@@ -144,15 +144,6 @@ class Plan:
     def limit_bytes(self) -> int | None:
         """Of the memory that decides; None: unknown."""
         return self.target.ram_bytes if self.is_host_bound else self.target.device_bytes
-
-    @property
-    def kept_bytes(self) -> int:
-        """Of the memory that decides, what weights and optimizer state take in any step."""
-        kept = self.device[Kind.WEIGHTS] + self.device[Kind.OPTIMIZER]
-        if not self.is_host_bound:
-            return kept
-        on_device = 0 if self.target.device != "cpu" else kept
-        return self.target.ranks_per_node * (on_device + self.offloaded_bytes)
 
     def as_json(self) -> dict[str, Any]:
         """The facts of `plan --json`."""

@@ -28,8 +28,8 @@ from training.settings import Settings
 from training.train_plan import TrainPlan
 
 _LruCache = type(lru_cache(len))
-_NO_TENSORS = {"torch", *sys.stdlib_module_names}
-"""Packages whose caches stay."""
+_NO_TENSORS = {"torch", "launcher", *sys.stdlib_module_names}
+"""Packages whose caches stay. That of launcher holds the classes of settings."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
 
@@ -175,14 +175,18 @@ class _Tracing:
 def _clear_caches() -> None:
     """Empty the caches of functions and methods: fake tensors in them would reach a training."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _NO_TENSORS:
+        if _package(name) in _NO_TENSORS:
             continue
         held = list(getattr(module, "__dict__", {}).values())
         owners = [held, *(list(vars(x).values()) for x in held if isinstance(x, type))]
         for owner in owners:
             for found in owner:
-                if isinstance(found, _LruCache):
+                if isinstance(found, _LruCache) and _package(found.__module__) not in _NO_TENSORS:
                     found.cache_clear()
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 class _Forward:

@@ -19,6 +19,10 @@ _UNITS = {
     **{f"{letter}iB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)},
     **{f"{letter}B": 10 ** (3 * power) for power, letter in enumerate("KMGT", start=1)},
 }
+_TIGHT = 0.1
+_STATE_BYTES = 16
+"""Of a parameter: its weight, gradient and two moments in fp32."""
+_SHARDED = ("fsdp", "zero3")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -91,6 +95,16 @@ class Target:
     def ranks(self) -> int:
         """All ranks."""
         return self.nodes * self.ranks_per_node
+
+
+def is_tight(parameters: float, engine: str, target: Target) -> bool:
+    """Whether weights, gradients and optimizer state take much of the memory of `target`."""
+    ranks = target.ranks if engine.startswith(_SHARDED) else 1
+    needed = parameters * _STATE_BYTES / ranks
+    memory = target.device_bytes
+    if memory is None and target.ram_bytes is not None:
+        memory = target.ram_bytes // target.ranks_per_node
+    return memory is not None and needed >= _TIGHT * memory
 
 
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:

@@ -13,8 +13,8 @@ from launcher.base import environment
 from launcher.base.diagnostics import SettingsError
 from launcher.config import machine
 from launcher.plan import background, check, compiled
-from launcher.plan.check import Checked, PlanCheck, changed, is_tight
-from launcher.plan.target import Target
+from launcher.plan.check import Checked, PlanCheck, changed
+from launcher.plan.target import Target, is_tight
 from tests.launcher.given import LAPTOP, resolved
 
 pytestmark = pytest.mark.skipif(not background.is_possible(), reason="the check forks, on Linux")
