@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 from training import duration
@@ -84,6 +85,16 @@ class TrainPlan:
         since = step - self.data_start
         ends_epoch = self.eval_each_epoch and since % self.steps_per_epoch == 0
         return ends_epoch or bool(self.eval_every and since % self.eval_every == 0)
+
+    def evaluations(self, after: int, until: int) -> int:
+        """The number of evaluations due in the steps (after, until], as `evaluates_at`."""
+        epoch = self.steps_per_epoch if self.eval_each_epoch else None
+        cadences = [every for every in (self.eval_every, epoch) if every]
+
+        def due(every: int) -> int:
+            return (until - self.data_start) // every - (after - self.data_start) // every
+
+        return sum(map(due, cadences)) - (due(lcm(*cadences)) if len(cadences) == 2 else 0)
 
     def saves_at(self, step: int) -> bool:
         """Whether `save.every` requires a checkpoint after `step`."""

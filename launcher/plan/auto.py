@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 NAME = "engine.name"
 _CHECKPOINTING = "memory.activation_checkpointing"
+_HOST_SAVINGS = {"memory.return_freed": True, "loader.workers": 0}
+"""Settings that save host memory: a heap without holes, and no copies of the state in forks."""
 _SEVERAL = ("ddp", "oss", "zero1", "zero2", "fsdp", "zero3")
 _OFFLOADING = ("zero2-offload", "fsdp-offload", "zero3-offload")
 """In the order of preference among equally fast ones: the fewest parts first."""
@@ -285,22 +287,26 @@ def _engines(resolved: Resolved, described: Described) -> Iterator[str]:
 def _ladders(resolved: Resolved) -> tuple[list[Change], list[Change]]:
     """Smaller micro-batches, and these with recomputed activations, at the same global batch.
 
-    Without settings of the user.
+    On a CPU first what saves host memory alone. Without settings of the user.
     """
 
-    def is_set(key: str) -> bool:
-        return resolved.values[key].origin.layer in USER_LAYERS
+    def is_set(*keys: str) -> bool:
+        return any(resolved.values[key].origin.layer in USER_LAYERS for key in keys)
 
+    base: Change = {}
     smaller: list[Change] = []
-    if not (is_set(batching.MICRO) or is_set(batching.ACCUMULATION)):
-        smaller = [
-            {batching.GLOBAL: numbers.global_batch, batching.MICRO: numbers.micro_batch}
-            for numbers in batching.halvings(resolved.batching)
-        ]
+    for key, value in _HOST_SAVINGS.items() if resolved.device == "cpu" else ():
+        if resolved.values[key].value != value and not is_set(key):
+            base = {**base, key: value}
+            smaller.append(base)
+    if not is_set(batching.MICRO, batching.ACCUMULATION):
+        for one in batching.halvings(resolved.batching):
+            micro = {batching.GLOBAL: one.global_batch, batching.MICRO: one.micro_batch}
+            smaller.append({**base, **micro})
     if resolved.values[_CHECKPOINTING].value == "full" or is_set(_CHECKPOINTING):
         return smaller, []
     full = {_CHECKPOINTING: "full"}
-    return smaller, [full, *({**change, **full} for change in smaller)]
+    return smaller, [{**base, **full}, *({**change, **full} for change in smaller)]
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,9 @@ def trace_step(
     torch's DynamicOutputShapeException and DataDependentOutputException if it depends on values.
     """
     task, settings, world = subject.task, subject.settings, engine.world
-    storages = Storages()
-    tracing = _Tracing(storages, FakeTensorMode(allow_non_fake_inputs=True), subject.is_fake)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    storages = Storages(mode)
+    tracing = _Tracing(storages, mode, subject.is_fake)
     with storages.resizes():
         with tracing.computing(), _changed_torch():
             model = task.build()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -77,12 +77,14 @@ class _Life:
 class Storages(TorchDispatchMode):
     """Records the storages that operators return while it is on, real and fake ones.
 
-    Those on the meta device have no bytes. A number that the program reads from a fake tensor
-    is 1.
+    Those on the meta device have no bytes, and neither have fake tensors of another mode than
+    `mode`, if it is given: DTensor makes some of the whole size, once, to learn the shapes of its
+    shards. A number that the program reads from a fake tensor is 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: FakeTensorMode | None = None) -> None:
         super().__init__()
+        self._mode = mode
         self.phase = Phase.SETUP
         self.sent: Counter[str] = Counter()
         """Bytes of the largest tensor of each collective, by operator."""
@@ -106,13 +108,21 @@ class Storages(TorchDispatchMode):
         if func is _READ and isinstance(args[0], FakeTensor):
             return 1.0 if args[0].is_floating_point() else 1
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if type(tensor) in _COUNTED and tensor.device.type != "meta":
+        tensors = [leaf for leaf in tree_leaves(result) if type(leaf) in _COUNTED]
+        if any(map(self._is_foreign, tensors)):
+            return result
+        for tensor in tensors:
+            if tensor.device.type != "meta":
                 self._count(tensor.untyped_storage())
         self.flops += _flops(func._overloadpacket, args, kwargs or {}, result)
         if func.namespace in _COLLECTIVES:
             self._note_collective(func.__name__, tree_leaves((args, kwargs)))
         return result
+
+    def _is_foreign(self, tensor: Tensor) -> bool:
+        if self._mode is None or not isinstance(tensor, FakeTensor):
+            return False
+        return tensor.fake_mode is not self._mode
 
     def label(self, tensors: Iterable[Tensor], kind: Kind) -> None:
         """From now on the storages of `tensors` hold `kind`."""

@@ -60,6 +60,7 @@ class Progress:
         # Nothing is due at the first step.
         self._evaluated_at = self._saved_at = train_plan.first_step
         self._unplanned_saves = 0
+        self._extra_s = 0.0
         self.last: StepMetrics | None = None
 
     def stepped(self, step: int) -> None:
@@ -68,18 +69,23 @@ class Progress:
         if self._step > self._train_plan.first_step:
             self._steps.add(seconds, math.exp(-seconds / _MEMORY_S))
         self._step = step
+        self._extra_s = 0.0
 
     def evaluated(self) -> None:
         """A split has been evaluated; several splits after one step are one evaluation."""
+        seconds = self._interval()
+        self._note_extra(seconds)
         if self._evaluated_at == self._step:
-            self._evaluations.seconds += self._interval()
+            self._evaluations.seconds += seconds
         else:
-            self._evaluations.add(self._interval())
+            self._evaluations.add(seconds)
         self._evaluated_at = self._step
 
     def saved(self, step: int) -> None:
         """The checkpoint of `step` is on disk; steps may have been taken while it was written."""
-        self._saves.add(self._interval())
+        seconds = self._interval()
+        self._note_extra(seconds)
+        self._saves.add(seconds)
         self._saved_at = step
         every = self._train_plan.save_every
         if every is None or step % every:
@@ -104,16 +110,26 @@ class Progress:
         end = self._train_plan.end_step
         return Position(self._step, end, elapsed, remaining, unknown, self.last)
 
+    @property
+    def extra_s(self) -> float:
+        """Seconds of evaluations and saves after the current step that only a stop there causes."""
+        return self._extra_s
+
+    def _note_extra(self, seconds: float) -> None:
+        plan, step = self._train_plan, self._step
+        if not (plan.evaluates_at(step) or plan.saves_at(step) or step == plan.end_step):
+            self._extra_s += seconds
+
     def _interval(self) -> float:
         before, self._mark = self._mark, self._now()
         return self._mark - before
 
     def _evaluations_left(self) -> int:
         done = self._step if self._evaluated_at == self._step else self._step - 1
-        total, every = self._train_plan.end_step, self._train_plan.eval_every
+        total = self._train_plan.end_step
         # One more at the end, unless a planned one is due there.
-        at_end = done < total and (every is None or total % every != 0)
-        return _multiples(done, total, every) + at_end
+        at_end = done < total and not self._train_plan.evaluates_at(total)
+        return self._train_plan.evaluations(done, total) + at_end
 
     def _saves_left(self, evaluations_left: int) -> float:
         """Planned saves, one at the end, and the share of evaluations that find a new best."""

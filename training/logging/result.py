@@ -97,7 +97,7 @@ class ResultWriter(Callback):
         if position.remaining_s is None:
             return None
         return {
-            "total_s": outcome.wall_s + position.remaining_s,
+            "total_s": outcome.wall_s - progress.extra_s + position.remaining_s,
             "is_least": position.remaining_is_least,
             "planned_steps": plan.total_steps,
             "measured_steps": position.step - plan.first_step - 1,  # not the first; see Progress

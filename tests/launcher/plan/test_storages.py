@@ -81,6 +81,17 @@ def test_moments_begin_at_a_change():
     assert first.shape == second.shape
 
 
+def test_fake_tensors_of_another_mode_have_no_bytes():
+    mode = FakeTensorMode()
+    storages = Storages(mode)
+    with mode, storages:
+        ours = torch.zeros(10)
+        with FakeTensorMode():
+            theirs = torch.zeros(1000)
+        assert held(storages) == {Kind.TEMPORARIES: 40}
+    assert ours.numel() < theirs.numel()
+
+
 def test_numbers_read_from_fake_tensors_are_one():
     with FakeTensorMode(), Storages():
         assert torch.zeros(3).sum().item() == 1.0
