@@ -184,8 +184,8 @@ def main() -> None:
     for case in CASES[: options.cases]:
         found.append(measure(case, options.rounds))
         print(table(found[-1:]).splitlines()[2], file=sys.stderr, flush=True)
-    if options.json:
-        save_rows(options.json, command("auto_engine", sys.argv[1:]), facts, found)
+        if options.json:
+            save_rows(options.json, command("auto_engine", sys.argv[1:]), facts, found)
     print(f"{listed(facts)}\n{table(found)}")
 
 

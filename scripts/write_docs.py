@@ -34,6 +34,7 @@ from benchmarks import (
     out_of_memory,
     outcomes,
     plan_error,
+    plan_host,
     plan_peers,
     plan_time,
     start_memory,
@@ -272,6 +273,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured lora": partial(measured_costs, lora, "steps"),
     "plan time": lambda: (
         costs(plan_time) if _results_of(plan_time).exists() else plan_time.NOT_MEASURED
+    ),
+    "plan host": lambda: (
+        costs(plan_host) if _results_of(plan_host).exists() else plan_host.NOT_MEASURED
     ),
     "auto engine": lambda: (
         costs(auto_engine) if _results_of(auto_engine).exists() else auto_engine.NOT_MEASURED

@@ -31,12 +31,11 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
     """The first changes that fit; empty if none does.
 
     `plan_with` plans the run with further settings. First the micro-batch, at the same global
-    batch; then recomputed activations, loading without workers, and engines that shard. On a CPU
-    each returns freed memory at once.
+    batch; then recomputed activations, loading without workers, engines that shard, and on a CPU
+    freed memory that returns to the system at once, which takes the most time.
     """
     found: list[Advice] = []
     for steps in _ladders(resolved):
-        steps = [[*sets, *_always(resolved)] for sets in steps]
         if resolved.settings.compile == "on":
             steps = _close_to_fit(steps, plan_with)
         if (first := _first_fit(steps, plan_with)) is not None:
@@ -83,12 +82,10 @@ def _ladders(resolved: Resolved) -> Iterator[list[list[str]]]:
             if engine != resolved.settings.engine.name:
                 change = [f"engine.name={engine}"]
                 yield [change, *([*change, *each, *recompute] for each in smaller)]
-
-
-def _always(resolved: Resolved) -> list[str]:
-    """What belongs to any change: holes in the heap of a CPU are not predicted."""
-    is_open = resolved.device == "cpu" and not resolved.settings.memory.return_freed
-    return [f"{_RETURN_FREED}=true"] if is_open else []
+    if resolved.device == "cpu" and not resolved.settings.memory.return_freed:
+        none = ["loader.workers=0"] if resolved.settings.loader.workers else []
+        freed = [*none, f"{_RETURN_FREED}=true"]
+        yield [freed, *([*freed, *each, *recompute] for each in smaller)]
 
 
 def _recomputes(resolved: Resolved) -> str:

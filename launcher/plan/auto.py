@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 NAME = "engine.name"
 _CHECKPOINTING = "memory.activation_checkpointing"
-_HOST_SAVINGS = {"memory.return_freed": True, "loader.workers": 0}
-"""Settings that save host memory: a heap without holes, and no copies of the state in forks."""
+_HOST_SAVINGS = {"loader.workers": 0, "memory.return_freed": True}
+"""Settings that save host memory: no copies of weights in forks, then a heap without holes."""
 _SEVERAL = ("ddp", "oss", "zero1", "zero2", "fsdp", "zero3")
 _OFFLOADING = ("zero2-offload", "fsdp-offload", "zero3-offload")
 """In the order of preference among equally fast ones: the fewest parts first."""
@@ -224,7 +225,7 @@ def _candidates(
         )
         if is_slower and not is_thorough:
             continue
-        one = _Engine(name, plan_with).least(*_ladders(resolved))
+        one = _Engine(name, plan_with).least(_ladders(resolved))
         if one is not None:
             fits |= one.fits
             fits_unchanged |= one.fits and len(one.settings) == 1
@@ -239,21 +240,21 @@ class _Engine:
         self._plan_with = plan_with
         self._planned: dict[str, Candidate] = {}
 
-    def least(self, smaller: Sequence[Change], recomputed: Sequence[Change]) -> Candidate | None:
+    def least(self, ladders: Sequence[Sequence[Change]]) -> Candidate | None:
         """The candidate with the least change that fits, or with the most; None: no such engine.
 
-        Both lists save more and more memory: smaller micro-batches, and the same with recomputed
-        activations.
+        Each ladder saves more and more memory. The last one is for what fits by no other.
         """
         try:
             unchanged = self._candidate({})
             if unchanged.fits:
                 return unchanged
-            last = self._candidate([{}, *smaller, *recomputed][-1])
+            last = self._candidate([{}, *chain(*ladders)][-1])
             if not last.fits:
                 return last
-            fitting = [one for one in map(self._first, (smaller, recomputed)) if one is not None]
-            return min(fitting, key=lambda one: one.cost)
+            *cheap, dear = ladders
+            fitting = [one for one in map(self._first, cheap) if one is not None]
+            return min(fitting, key=lambda one: one.cost) if fitting else self._first(dear)
         except SettingsError:
             return None  # it cannot train this
 
@@ -284,29 +285,32 @@ def _engines(resolved: Resolved, described: Described) -> Iterator[str]:
             yield name
 
 
-def _ladders(resolved: Resolved) -> tuple[list[Change], list[Change]]:
-    """Smaller micro-batches, and these with recomputed activations, at the same global batch.
+def _ladders(resolved: Resolved) -> list[list[Change]]:
+    """Smaller micro-batches; these with recomputed activations; on a CPU less of the host's memory.
 
-    On a CPU first what saves host memory alone. Without settings of the user.
+    At the same global batch, and without settings of the user.
     """
 
-    def is_set(*keys: str) -> bool:
-        return any(resolved.values[key].origin.layer in USER_LAYERS for key in keys)
+    def is_open(*keys: str) -> bool:
+        return not any(resolved.values[key].origin.layer in USER_LAYERS for key in keys)
 
-    base: Change = {}
     smaller: list[Change] = []
+    if is_open(batching.MICRO, batching.ACCUMULATION):
+        smaller = [
+            {batching.GLOBAL: numbers.global_batch, batching.MICRO: numbers.micro_batch}
+            for numbers in batching.halvings(resolved.batching)
+        ]
+    recomputed: list[Change] = []
+    if resolved.values[_CHECKPOINTING].value != "full" and is_open(_CHECKPOINTING):
+        full = {_CHECKPOINTING: "full"}
+        recomputed = [full, *({**change, **full} for change in smaller)]
+    last: Change = [{}, *smaller, *recomputed][-1]
+    frugal: list[Change] = []
     for key, value in _HOST_SAVINGS.items() if resolved.device == "cpu" else ():
-        if resolved.values[key].value != value and not is_set(key):
-            base = {**base, key: value}
-            smaller.append(base)
-    if not is_set(batching.MICRO, batching.ACCUMULATION):
-        for one in batching.halvings(resolved.batching):
-            micro = {batching.GLOBAL: one.global_batch, batching.MICRO: one.micro_batch}
-            smaller.append({**base, **micro})
-    if resolved.values[_CHECKPOINTING].value == "full" or is_set(_CHECKPOINTING):
-        return smaller, []
-    full = {_CHECKPOINTING: "full"}
-    return smaller, [{**base, **full}, *({**change, **full} for change in smaller)]
+        if resolved.values[key].value != value and is_open(key):
+            last = {**last, key: value}
+            frugal.append(last)
+    return [smaller, recomputed, frugal]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,9 @@ Traced = tuple[StepTrace, int, Untraced | None, str | None]
 """The trace of a step, the bytes of a checkpoint, and why it was measured, or not compiled."""
 MARGIN = 0.06
 """Of a memory that stays free: fragmentation, workspaces of libraries, other programs."""
+HEAP = 0.6
+"""Of gradients, activations and temporaries on a CPU: what glibc keeps of freed blocks, in a heap
+with holes, unless `memory.return_freed` is on. Measured by benchmarks.plan_host."""
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
 _CPU = torch.device("cpu")
@@ -231,8 +234,9 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
     )
-    on_host = placed.offloaded_bytes + (placed.device_bytes if target.device == "cpu" else 0)
-    rank_bytes = known.process_bytes + on_host
+    rank_bytes = known.process_bytes + placed.offloaded_bytes
+    if target.device == "cpu":
+        rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved)
     forked = _forked_bytes(placed, target) if settings.loader.workers else 0
     ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
     return Plan(
@@ -262,6 +266,13 @@ def _process_bytes(file_bytes: int | None) -> int:
     """The resident bytes of this process, with `file_bytes` of mapped files."""
     found = psutil.Process().memory_info()
     return found.rss if file_bytes is None else found.rss - found.shared + file_bytes
+
+
+def _heap_bytes(placed: Placed, resolved: Resolved) -> int:
+    if resolved.settings.memory.return_freed:
+        return 0
+    kept = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
+    return round(HEAP * (placed.device_bytes - kept))
 
 
 def _forked_bytes(placed: Placed, target: Target) -> int:

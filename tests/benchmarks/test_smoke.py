@@ -143,6 +143,12 @@ def test_plan_peers_estimates_what_is_measured():
 
 
 @pytest.mark.slow
+def test_plan_host_compares_with_and_without_a_heap_of_holes():
+    rows = table_of("benchmarks.plan_host", "--models", "language:small")
+    assert [row.split(" | ")[1] for row in rows] == ["off", "on"]
+
+
+@pytest.mark.slow
 def test_busy_machine_measures_both_ways_of_waiting():
     rows = table_of("benchmarks.busy_machine", "--size", "tiny", "--steps", "2")
     assert [row.split(" | ")[0] for row in rows] == ["| GNU's default", "| ours"]

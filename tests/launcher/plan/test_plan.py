@@ -15,7 +15,8 @@ from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.plan import advice
-from launcher.plan.plan import MARGIN, plan_run
+from launcher.plan.check import changed
+from launcher.plan.plan import HEAP, MARGIN, open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
@@ -155,15 +156,35 @@ def test_advice_is_the_least_change_that_fits():
     assert all("memory.activation_checkpointing=full" in each.sets for each in more)
 
 
-@pytest.mark.parametrize("freed", ["true", "false"])
-def test_advice_for_a_cpu_returns_freed_memory(freed):
-    sets = ["train.global_batch=64", "train.micro_batch=64", f"memory.return_freed={freed}"]
-    quarter = plan(*sets, "train.micro_batch=16").host_bytes
-    machine = replace(LAPTOP, ram_bytes=round(1.05 * quarter / (1 - MARGIN)))
-    run = resolved(*sets, machine=machine)
-    found = advice.advise(run, lambda added: plan(*sets, *added, machine=machine))
-    assert found
-    assert all(("memory.return_freed=true" in each.sets) is (freed == "false") for each in found)
+def test_a_heap_has_holes_unless_freed_memory_returns():
+    run = resolved("compile=off")
+    with open_planner(run, Described(LAPTOP)) as planner:
+        holes = planner.plan(run)
+        none = planner.plan(changed(run, ["memory.return_freed=true"]))
+    assert holes.device == none.device
+    state = none.device[Kind.WEIGHTS] + none.device[Kind.OPTIMIZER]
+    assert holes.host_bytes - none.host_bytes == round(HEAP * (none.device_bytes - state))
+
+
+def test_advice_for_a_cpu_returns_freed_memory_where_nothing_else_is_left():
+    sets = ["train.micro_batch=1", "train.accumulation=1", "loader.workers=0"]
+    sets += ["memory.activation_checkpointing=full", "data.seq_len=2048"]
+    run = resolved("compile=off", *sets, model="language:full")
+    with open_planner(run, Described(LAPTOP)) as planner:
+        needed = [
+            planner.plan(changed(run, [f"memory.return_freed={freed}"])).host_bytes
+            for freed in ("true", "false")
+        ]
+        ram = round(sum(needed) / 2 / (1 - MARGIN))
+        small = replace(LAPTOP, ram_bytes=ram)
+
+        def plan_with(added):
+            found = planner.plan(changed(run, added))
+            return replace(found, target=Described(small).target(run))
+
+        assert not plan_with([]).fits
+        found = advice.advise(run, plan_with)
+    assert [one.sets for one in found] == [["memory.return_freed=true"]]
 
 
 def test_errors_of_the_data_and_the_settings_are_diagnostics(tmp_path):
