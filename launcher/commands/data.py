@@ -60,7 +60,7 @@ def main(command_line: CommandLine) -> int:
     if JSON.flag in command_line.flags:
         print(encode(_as_json(found, written), indent=2))
     else:
-        print(printable("\n".join(_lines(found, written))))
+        print(printable("\n".join(_lines(found, written, command_line.args.model))))
     return exit_codes.FAILURE if found.overlapping_groups else exit_codes.DONE
 
 
@@ -118,7 +118,7 @@ def _smallest(family: str) -> str:
     return f"{family}:{next(iter(sizes))}" if sizes else family
 
 
-def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
+def _lines(found: Findings, written: Sequence[Path], typed: str | None) -> Iterator[str]:
     is_file = not found.path.startswith(EMBEDDED)
     kind = found.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
@@ -131,8 +131,8 @@ def _lines(found: Findings, written: Sequence[Path]) -> Iterator[str]:
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
-    family, _ = split_model_name(found.model)
-    yield f"train on it:  {PROGRAM} --model {family} --data {shlex.quote(found.path)}"
+    model = typed or split_model_name(found.model)[0]
+    yield f"train on it:  {PROGRAM} --model {model} --data {shlex.quote(found.path)}"
 
 
 def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:

@@ -138,6 +138,9 @@ def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     )
 
 
+_SKIP = "skip them with  --set data.on_bad=skip"
+
+
 @dataclass
 class BadRecords:
     """Rows, files or windows that cannot be used; `noun` is their plural."""
@@ -167,7 +170,7 @@ class BadRecords:
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(examples),
-                fix="repair them, or skip them with  --set data.on_bad=skip",
+                fix="repair them" + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
             )
         return self.count
 

@@ -76,6 +76,12 @@ def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
 
+def test_the_command_to_train_has_the_model_that_was_typed(here, capsys):
+    assert check("mine.jsonl", "--model", "language:small") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "train on it:  python -m launcher --model language:small --data mine.jsonl"
+
+
 def test_json_has_the_findings(here, capsys):
     assert check("embedded:commands", "--json", "--model", "language:small", "--out", "there") == 0
     found = json.loads(capsys.readouterr().out)

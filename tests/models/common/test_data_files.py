@@ -114,6 +114,12 @@ def test_bad_records_stop_the_start_with_their_count_and_a_fix():
     )
 
 
+def test_where_no_record_is_good_skipping_is_no_fix():
+    with pytest.raises(DataError) as error:
+        bad_pages(1).finish("stop", num_good=0)
+    assert str(error.value).endswith("  fix           repair them")
+
+
 def test_skipped_records_are_counted_and_the_first_ones_listed():
     records = bad_pages(5)
     assert records.finish("skip", num_good=7) == 5
