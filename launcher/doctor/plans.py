@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -26,7 +29,7 @@ FAMILY = "language"
 """The family whose largest size is searched."""
 _MOST_PROCESSES = 4
 _LIMIT_S = 600.0
-Job = tuple[str, Callable[[], Any]]
+Job = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -67,25 +70,26 @@ class Plans:
         self, model: str, modes: Sequence[str], engines: Sequence[str], described: Described
     ) -> None:
         """To be made before other threads exist, and before torch uses a GPU."""
-        self._engines = engines
         shared = psutil.Process().memory_info().shared if background.is_possible() else None
         tracing = Tracing(file_bytes=shared)
-        self._jobs: list[Job] = [
-            (mode, lambda mode=mode: plan_mode(model, mode, engines, described, tracing))  # type: ignore[misc]
-            for mode in modes
-        ]
-        self._jobs.append((FAMILY, lambda: largest_size(described)))
+        count = min(described.machine.cores, _MOST_PROCESSES)
+        jobs: dict[str, Job] = {
+            mode: partial(plan_mode, model, mode, engines, described, tracing) for mode in modes
+        }
+        largest: dict[str, Job] = {FAMILY: partial(largest_size, described)}
+        # It takes longest; where memory is short it may end its process, and then comes last.
+        self._jobs = largest | jobs if count > 1 else jobs | largest
+        self._modes, self._engines = modes, engines
+        self._claims = TemporaryDirectory(prefix="gearshift-doctor-")
         self._children: list[Background] = []
         if background.is_possible():
-            count = min(described.machine.cores, len(self._jobs), _MOST_PROCESSES)
-            for number in range(count):
-                jobs = self._jobs[number::count]
-                self._children.append(Background(lambda send, jobs=jobs: _work(jobs, send)))  # type: ignore[misc]
+            work = partial(_work, self._jobs, Path(self._claims.name))
+            self._children += [Background(work) for _ in range(count)]
 
     def modes(self) -> Iterator[tuple[str, Mapping[str, Cell]]]:
         """The cells of each mode by engine, as they come."""
-        for number, (mode, _) in enumerate(self._jobs[:-1]):
-            found = self._result(number)
+        for mode in self._modes:
+            found = self._result(mode)
             if found is None:  # killed, or out of its share of memory
                 yield mode, {name: Cell(None, why_not="planning failed") for name in self._engines}
             else:
@@ -93,24 +97,31 @@ class Plans:
 
     def largest(self) -> str | None:
         """The largest size of the language model that fits; None: none does."""
-        found: str | None = self._result(len(self._jobs) - 1)
+        found: str | None = self._result(FAMILY)
         return found
 
     def close(self) -> None:
         """End the child processes."""
         for child in self._children:
             child.close()
+        self._claims.cleanup()
 
-    def _result(self, number: int) -> Any:
-        name, work = self._jobs[number]
+    def _result(self, name: str) -> Any:
         if not self._children:
-            return work()
-        return self._children[number % len(self._children)].message(name, _LIMIT_S)
+            return self._jobs[name]()
+        # A child without the result ends once all jobs are claimed.
+        results = (child.message(name, _LIMIT_S) for child in self._children)
+        return next((found for found in results if found is not None), None)
 
 
-def _work(jobs: Sequence[Job], send: Send) -> None:
+def _work(jobs: Mapping[str, Job], claims: Path, send: Send) -> None:
+    """Do the jobs that no other child has claimed, by a file in the folder `claims`."""
     torch.set_num_threads(1)  # those of the parent do not exist here
-    for name, job in jobs:
+    for name, job in jobs.items():
+        try:
+            (claims / name).touch(exist_ok=False)
+        except FileExistsError:
+            continue
         send(name, job())
 
 
