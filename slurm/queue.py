@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "srun")
+"""Slurm's commands that submitting, following and running a job needs."""
 _TIMEOUT_S = 60.0
 _FIELD = re.compile(r"(?:^| )([A-Z][A-Za-z/:]*)=(\S*)")
 _ENDED = (
@@ -77,10 +79,19 @@ def cancel(job: str) -> None:
         _run("scancel", job)
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def partitions(timeout_s: float) -> list[str]:
+    """The partitions that the controller names. Raises QueueError if it does not answer."""
+    done = _run("sinfo", "-h", "-o", "%R", timeout_s=timeout_s)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"sinfo ended with {done.returncode}"]
+        raise QueueError(lines[-1])
+    return sorted(set(done.stdout.split()))
+
+
+def _run(*command: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        raise QueueError(f"{command[0]} did not answer within {_TIMEOUT_S:g} s") from None
+        raise QueueError(f"{command[0]} did not answer within {timeout_s:g} s") from None
     except OSError as error:
         raise QueueError(f"cannot run {command[0]}: {error.strerror or error}") from error

@@ -60,16 +60,19 @@ def _gpu(name: str, facts: Mapping[str, float | None]) -> Gpu:
     )
 
 
-def peak_flops(name: str, precision: str) -> float | None:
-    """Dense peak in FLOP/s of the device with the driver name `name`; None: unknown."""
+def find_gpu(name: str) -> Gpu | None:
+    """The data sheet of the device with the driver name `name`; None: unknown."""
     words = f" {' '.join(name.replace('-', ' ').lower().split())} "
     if any(f" {word.lower()} " in words for word in _OTHER):
         return None
-    for known, peaks in _PEAKS.items():
-        if f" {known.lower()} " in words:
-            peak = peaks.get(precision)
-            return None if peak is None else peak * _TERA
-    return None
+    known = next((known for known in _PEAKS if f" {known.lower()} " in words), None)
+    return None if known is None else _gpu(known, _PEAKS[known])
+
+
+def peak_flops(name: str, precision: str) -> float | None:
+    """Dense peak in FLOP/s of the device with the driver name `name`; None: unknown."""
+    gpu = find_gpu(name)
+    return None if gpu is None else gpu.peaks.get(precision)
 
 
 def mfu(

@@ -35,9 +35,10 @@ def visible_cuda_devices() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-def has_cxx_compiler() -> bool:
-    """Whether $CXX, c++, g++ or clang++ can be run."""
-    return any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+def cxx_compiler() -> str | None:
+    """The first of $CXX, c++, g++ and clang++ that can be run; None: none can."""
+    names = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    return next((name for name in names if shutil.which(name)), None)
 
 
 def python_path() -> str:

@@ -139,6 +139,12 @@ COMMANDS = {
             without_operand=("fetch",),
         ),
         Command(
+            "doctor",
+            "check what this machine can run, with a fix for each problem",
+            "launcher.commands.doctor",
+            (BY_FLAG["--model"], JSON),
+        ),
+        Command(
             "completion",
             "print a shell script that completes commands, options and names",
             "launcher.cli.completion",

@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.compare import runner
-from launcher.config import machine, selection
+from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.options import FROM, GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, RAM
-from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved
+from launcher.config.options import GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, RAM
+from launcher.config.provenance import STAGED_MODE
 from launcher.config.selection import choose
-from launcher.plan import auto, target
+from launcher.plan import target
 from launcher.plan.target import Described
-from launcher.resume.decide import decide
 from launcher.run import affinity
-from launcher.run.prepare import PreparedRun
 from launcher.run_folder import records
-from launcher.stages import pipeline, summary
-from launcher.stages.selection import with_weights
+from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
 from training.logging.printable import printable
 
 if TYPE_CHECKING:
@@ -40,16 +37,6 @@ _OWN = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
 """Options of the machine, which a run does not have."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One run to plan: the only one, or a stage."""
-
-    args: CliArgs
-    resolved: Resolved
-    name: str = ""
-    title: str = ""
-
-
 def main(command_line: CommandLine) -> int:
     """Print the plan, of staged runs one per stage, and what fits if it does not.
 
@@ -60,7 +47,7 @@ def main(command_line: CommandLine) -> int:
     measures = MEASURE.flag in command_line.flags
     if measures:
         diagnostics += _not_measurable(command_line)
-    parts = _parts(described, command_line.args, diagnostics)
+    parts = planned_runs(described, command_line.args, diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from launcher.plan import render
     from training.resources import nvml
@@ -79,14 +66,16 @@ def main(command_line: CommandLine) -> int:
     return 0
 
 
-def _planned(described: Described, part: _Part, measures: bool) -> tuple[Plan, Sequence[Advice]]:
+def _planned(
+    described: Described, part: PlannedRun, measures: bool
+) -> tuple[Plan, Sequence[Advice]]:
     from launcher.plan import advice
     from launcher.plan.plan import open_planner
 
     with open_planner(part.resolved, described) as planner:
 
         def plan_with(sets: Sequence[str]) -> Plan:
-            return planner.plan(_resolved(described, part.args, sets))
+            return planner.plan(resolve_with(described, part.args, sets))
 
         plan = planner.plan(part.resolved)
         if measures:
@@ -94,7 +83,7 @@ def _planned(described: Described, part: _Part, measures: bool) -> tuple[Plan, S
         return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
 
 
-def _measured(part: _Part, plan: Plan) -> Seconds:
+def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     """Start the run, with an evaluation and a checkpoint after a few steps. Raises SettingsError.
 
     It takes a temporary folder, and processes of its own.
@@ -150,55 +139,6 @@ def _not_measurable(command_line: CommandLine) -> Iterator[Diagnostic]:
 def _as_json(plan: Plan, advice: Sequence[Advice]) -> dict[str, Any]:
     pieces = [{"set": each.sets, **each.plan.as_json()} for each in advice]
     return plan.as_json() | {"advice": pieces}
-
-
-def _parts(described: Described, args: CliArgs, diagnostics: list[Diagnostic]) -> list[_Part]:
-    """The runs to plan. Raises SettingsError with `diagnostics` and all other errors."""
-    given: list[CliArgs] = []
-
-    def prepare(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
-        given.append(args)
-        return PreparedRun(_resolved(described, args, ()), None, out, "plan", None)
-
-    stages = pipeline.prepare_pipeline(args, None, diagnostics, prepare)
-    if stages is not None:
-        return [
-            _Part(args, ready.resolved, entry.name, summary.title(stages, entry))
-            for args, (entry, ready) in zip(given, stages.left, strict=True)
-        ]
-    args, errors = with_weights(args)
-    args = _with_any_weights(args)
-    try:
-        part = _Part(args, _resolved(described, args, ()))
-    except SettingsError as error:
-        raise SettingsError([*diagnostics, *errors, *error.diagnostics]) from None
-    if found := [*diagnostics, *errors]:
-        raise SettingsError(found)
-    return [part]
-
-
-def _with_any_weights(args: CliArgs) -> CliArgs:
-    """`args` of a later stage alone, whose first weights need not exist for a plan."""
-    choice = choose(args)
-    names = {stage.name: stage for stage in selection.declared_stages(choice.family)}
-    loads = names[choice.stage].loads if choice.stage else None
-    if loads is None:
-        return args
-    any_run = ImpliedSetting(loads, "RUN", FROM.flag, "any run: a plan reads no weights")
-    return replace(args, filled=[any_run, *args.filled])
-
-
-def _resolved(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
-    """The settings with `sets`; those of a stage without first weights."""
-    with_sets = replace(args, sets=(*args.sets, *sets))
-
-    def decided(world_size: int | None) -> Resolved:
-        is_count = world_size is None and described.nodes > 1  # of the processes of a node
-        if sets or is_count:  # an advice names its engine
-            return decide(with_sets, None, described.machine, world_size).resolved
-        return auto.decide_engine(with_sets, None, described, world_size).resolved
-
-    return selection.without_first_weights(described.resolve(decided))
 
 
 def _run_command(command_line: CommandLine) -> str:

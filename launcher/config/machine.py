@@ -65,7 +65,7 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
         gpu_bf16=device == "xpu" or (device == "cuda" and min(_capabilities(), default=8) >= 8),
-        compiler=environment.has_cxx_compiler(),
+        compiler=environment.cxx_compiler() is not None,
     )
 
 
@@ -108,8 +108,7 @@ def _ram_bytes(group: Path) -> int | None:
 def _accelerator() -> tuple[str, int]:
     build = _torch_build()
     if build.get("cuda") or build.get("hip"):
-        found = _nvidia() or (_render_nodes() if Path("/dev/kfd").exists() else 0)  # AMD
-        gpus = visible(found, environment.visible_cuda_devices())
+        gpus = visible(nvidia_gpus() or amd_gpus(), environment.visible_cuda_devices())
         if gpus:
             return "cuda", gpus
     if build.get("xpu") and (gpus := _render_nodes()):
@@ -128,7 +127,13 @@ def _torch_build() -> dict[str, str]:
     return dict(re.findall(r"^(cuda|hip|xpu)\b[^=]*= '([^']+)'", text, re.MULTILINE))
 
 
-def _nvidia() -> int:
+def amd_gpus() -> int:
+    """The AMD GPUs of this machine, whether torch can use them or not."""
+    return _render_nodes() if Path("/dev/kfd").exists() else 0
+
+
+def nvidia_gpus() -> int:
+    """The NVIDIA GPUs of this machine, whether torch can use them or not."""
     listed = Path("/proc/driver/nvidia/gpus")
     if listed.is_dir():
         return len(list(listed.iterdir()))

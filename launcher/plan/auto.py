@@ -168,6 +168,29 @@ def _other(first: Candidate, one: Candidate) -> str:
     return f"{one.needs}{changes}: estimated {again:.2f} times the time"
 
 
+def can_fit(args: CliArgs, described: Described) -> bool:
+    """Whether engine auto finds an engine that fits `args`: with the smallest micro-batch.
+
+    Planned without compiling, which needs more memory. Reads the data. Raises SettingsError.
+    """
+    from launcher.plan.check import changed
+    from launcher.plan.plan import open_planner
+
+    def decide_with(chosen: Chosen | None) -> Decision:
+        return decide(args, None, described.machine, chosen=chosen)
+
+    resolved = decide_with(None).resolved
+    with open_planner(resolved, described) as planner:
+
+        def plan_with(settings: Change) -> Plan:
+            with_settings = decide_with(Chosen(settings, "")).resolved
+            return planner.plan(changed(with_settings, ["compile=off"]))
+
+        engines = _engines(resolved, described)
+        found = (_Engine(name, plan_with).most(_ladders(resolved)) for name in engines)
+        return any(one is not None and one.fits for one in found)
+
+
 def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
     """Engines that can run here with the least change that fits, in the order of preference.
 
@@ -249,12 +272,19 @@ class _Engine:
             unchanged = self._candidate({})
             if unchanged.fits:
                 return unchanged
-            last = self._candidate([{}, *chain(*ladders)][-1])
-            if not last.fits:
+            last = self.most(ladders)
+            if last is None or not last.fits:
                 return last
             *cheap, dear = ladders
             fitting = [one for one in map(self._first, cheap) if one is not None]
             return min(fitting, key=lambda one: one.cost) if fitting else self._first(dear)
+        except SettingsError:
+            return None  # it cannot train this
+
+    def most(self, ladders: Sequence[Sequence[Change]]) -> Candidate | None:
+        """The candidate with the most changes; None: no such engine."""
+        try:
+            return self._candidate([{}, *chain(*ladders)][-1])
         except SettingsError:
             return None  # it cannot train this
 

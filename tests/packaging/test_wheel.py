@@ -51,6 +51,11 @@ def test_data_files_are_in_the_wheel(wheel):
         assert any(name.startswith(pattern) for name in names), pattern
 
 
+def test_every_package_says_that_it_is_typed(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [package for package in PACKAGES if f"{package}/py.typed" not in names] == []
+
+
 def test_the_console_script_and_the_licence_are_in_the_wheel(wheel):
     archive = zipfile.ZipFile(wheel)
     info = next(n.split("/")[0] for n in archive.namelist() if ".dist-info/" in n)

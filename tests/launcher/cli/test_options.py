@@ -12,7 +12,7 @@ from launcher.run_folder import run_folder
 def test_the_commands():
     expected = """
         run resume explain list plan verify compare submit export predict track new-task data
-        completion
+        doctor completion
     """
     assert list(COMMANDS) == expected.split()
 

@@ -134,7 +134,7 @@ def test_an_unknown_command_is_an_error_with_the_nearest_match():
         "error: unknown command 'exlpain'",
         "  where         command line, first argument",
         "  allowed       run, resume, explain, list, plan, verify, compare, submit, export, predict, track, "
-        "new-task, data, completion; or options of run",
+        "new-task, data, doctor, completion; or options of run",
         "  did you mean  explain",
         "  fix           python -m launcher explain",
     ]

@@ -1,0 +1,154 @@
+"""Checks of Python and of the packages that Gearshift requires."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import Distribution, distributions
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from launcher.base import environment
+from launcher.doctor.result import Check, failure, ok, warning
+
+OWN = "gearshift"
+SHOWN = {
+    "torch": "no engine can run",
+    "deepspeed": "the engines zero1 to zero3-offload cannot run",
+    "fairscale": "the engine oss cannot run",
+    "wandb": "--track wandb cannot run",
+}
+"""Packages with a check of their own: what is impossible without them."""
+IMPORTS = {
+    "deepspeed": "from engines.zero import library; library.load('cpu')",
+    "fairscale": "import fairscale.optim",
+}
+"""How the engines import a package."""
+_IMPORT_S = 120.0
+_COMPILE_S = 60.0
+_PROGRAM = "#include <vector>\nint main() { return std::vector<int>{0}[0]; }\n"
+
+
+@dataclass(frozen=True)
+class Packages:
+    """The packages on a search path; None of them is imported."""
+
+    path: Sequence[str]
+    """Folders, as in sys.path."""
+
+    def find(self, name: str) -> Distribution | None:
+        """The installed package `name`."""
+        return next(iter(distributions(name=name, path=list(self.path))), None)
+
+    @cached_property
+    def required(self) -> Mapping[str, Requirement]:
+        """What this program requires here, by name; empty: it is not installed."""
+        own = self.find(OWN)
+        lines = [] if own is None else own.requires or []
+        found = map(Requirement, lines)
+        here = [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+        return {one.name: one for one in here}
+
+    def lacks(self, name: str) -> str | None:
+        """`not installed`, or the version out of range; None: neither."""
+        found, wanted = self.find(name), self.required.get(name)
+        if found is None:
+            return "not installed"
+        if wanted is not None and not wanted.specifier.contains(found.version, prereleases=True):
+            return f"{found.version} is installed, {wanted.specifier} is required"
+        return None
+
+    def install(self, *names: str) -> str:
+        """The command that installs packages in a valid version."""
+        wanted = [self.required.get(name) for name in names]
+        words = [
+            name if one is None else f"{name}{one.specifier}"
+            for name, one in zip(names, wanted, strict=True)
+        ]
+        return shlex.join(["pip", "install", *words])
+
+
+def check_python(version: str, packages: Packages) -> Check:
+    """Whether this version of Python is supported."""
+    own = packages.find(OWN)
+    if own is None:
+        return warning(
+            "python",
+            f"{version}; {OWN} is not installed: the versions that it requires are unknown",
+            f"pip install -e {shlex.quote(str(environment.ROOT))}",
+        )
+    allowed = own.metadata["Requires-Python"]
+    if not SpecifierSet(allowed).contains(version, prereleases=True):
+        fix = f"create a virtual environment with a Python {allowed}"
+        return failure("python", f"{version}; {allowed} is required", fix)
+    return ok("python", f"{version} ({allowed})")
+
+
+def check_others(packages: Packages) -> Check:
+    """The required packages without a check of their own."""
+    names = [name for name in packages.required if name not in SHOWN]
+    lacks = {name: why for name in names if (why := packages.lacks(name)) is not None}
+    if lacks:
+        found = "; ".join(f"{name}: {why}" for name, why in lacks.items())
+        return failure("packages", found, packages.install(*lacks))
+    return ok("packages", f"{len(names)} required packages in valid versions")
+
+
+def check_package(
+    name: str, packages: Packages, import_error: Callable[[], str | None] = lambda: None
+) -> Check:
+    """A package of SHOWN: its version, and whether it can be imported.
+
+    `import_error` imports it: the last line of the error, or None.
+    """
+    report = failure if name == "torch" else warning
+    if (why := packages.lacks(name)) is not None:
+        return report(name, f"{why}: {SHOWN[name]}", packages.install(name))
+    if (why := import_error()) is not None:
+        fix = f"{packages.install(name)} --force-reinstall"
+        return report(name, f"cannot be imported: {why}: {SHOWN[name]}", fix)
+    found = packages.find(name)
+    assert found is not None, "it is installed"
+    return ok(name, found.version)
+
+
+def import_error(code: str) -> str | None:
+    """The last line of the error of Python `code` in a process of its own; None: it works."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment.variables(), "PYTHONPATH": environment.python_path()},
+        capture_output=True,
+        text=True,
+        timeout=_IMPORT_S,
+    )
+    if not done.returncode:
+        return None
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return lines[-1]
+
+
+def check_compiler() -> Check:
+    """Whether the C++ compiler works: torch.compile and operators of DeepSpeed need one."""
+    name, needs = "compiler", "torch.compile and operators of DeepSpeed cannot be built"
+    command = environment.cxx_compiler()
+    if command is None:
+        fix = "install g++ or clang++ (package g++ or gcc-c++; on macOS: xcode-select --install)"
+        return warning(name, f"no C++ compiler on PATH: {needs}", fix)
+    done = subprocess.run(
+        [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],
+        input=_PROGRAM,
+        capture_output=True,
+        text=True,
+        timeout=_COMPILE_S,
+    )
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        fix = f"reinstall {command} with its C++ headers, or set CXX to another compiler"
+        return warning(name, f"{command} compiles nothing: {why}: {needs}", fix)
+    return ok(name, shutil.which(command) or command)

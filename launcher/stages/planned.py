@@ -1,0 +1,80 @@
+"""The runs that a plan is about: the only one, or one per stage, without running any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.config import selection
+from launcher.config.options import FROM
+from launcher.config.provenance import CliArgs, ImpliedSetting, Resolved
+from launcher.config.selection import choose
+from launcher.plan import auto
+from launcher.plan.target import Described
+from launcher.resume.decide import decide
+from launcher.run.prepare import PreparedRun
+from launcher.stages import pipeline, summary
+from launcher.stages.selection import with_weights
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run to plan: the only one, or a stage."""
+
+    args: CliArgs
+    resolved: Resolved
+    name: str = ""
+    title: str = ""
+
+
+def planned_runs(
+    described: Described, args: CliArgs, diagnostics: list[Diagnostic]
+) -> list[PlannedRun]:
+    """The runs to plan. Raises SettingsError with `diagnostics` and all other errors."""
+    given: list[CliArgs] = []
+
+    def prepare(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
+        given.append(args)
+        return PreparedRun(resolve_with(described, args, ()), None, out, "plan", None)
+
+    stages = pipeline.prepare_pipeline(args, None, diagnostics, prepare)
+    if stages is not None:
+        return [
+            PlannedRun(args, ready.resolved, entry.name, summary.title(stages, entry))
+            for args, (entry, ready) in zip(given, stages.left, strict=True)
+        ]
+    args, errors = with_weights(args)
+    args = _with_any_weights(args)
+    try:
+        part = PlannedRun(args, resolve_with(described, args, ()))
+    except SettingsError as error:
+        raise SettingsError([*diagnostics, *errors, *error.diagnostics]) from None
+    if found := [*diagnostics, *errors]:
+        raise SettingsError(found)
+    return [part]
+
+
+def _with_any_weights(args: CliArgs) -> CliArgs:
+    """`args` of a later stage alone, whose first weights need not exist for a plan."""
+    choice = choose(args)
+    names = {stage.name: stage for stage in selection.declared_stages(choice.family)}
+    loads = names[choice.stage].loads if choice.stage else None
+    if loads is None:
+        return args
+    any_run = ImpliedSetting(loads, "RUN", FROM.flag, "any run: a plan reads no weights")
+    return replace(args, filled=[any_run, *args.filled])
+
+
+def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
+    """The settings with `sets`; those of a stage without first weights."""
+    with_sets = replace(args, sets=(*args.sets, *sets))
+
+    def decided(world_size: int | None) -> Resolved:
+        is_count = world_size is None and described.nodes > 1  # of the processes of a node
+        if sets or is_count:  # an advice names its engine
+            return decide(with_sets, None, described.machine, world_size).resolved
+        return auto.decide_engine(with_sets, None, described, world_size).resolved
+
+    return selection.without_first_weights(described.resolve(decided))

@@ -1,0 +1,86 @@
+"""Slurm and W&B: missing, silent, not logged in."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.doctor.services import check_slurm, check_wandb
+from slurm import queue
+from tests.launcher.doctor.installed import packages
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A PATH with nothing but what `programs` writes."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def write(*names, text="exit 0"):
+        for name in names:
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+
+    return write
+
+
+def test_a_machine_without_slurm_is_ok(programs):
+    assert check_slurm().found == "not on this machine"
+
+
+def test_missing_commands_are_named(programs):
+    programs("sbatch", "sinfo", "srun", "scontrol")
+    found = check_slurm()
+    assert (found.status, found.found) == ("warning", "scancel not on PATH")
+
+
+def test_a_controller_that_does_not_answer_is_a_warning(programs):
+    programs(*queue.COMMANDS)
+    programs(
+        "sinfo", text="echo 'sinfo: retrying' >&2; echo 'sinfo: Unable to contact' >&2; exit 1"
+    )
+    found = check_slurm()
+    assert found.status == "warning" and found.found.endswith("answer: sinfo: Unable to contact")
+
+
+def test_the_partitions_of_a_controller_are_named(programs):
+    programs(*queue.COMMANDS, text="echo gpu; echo cpu; echo gpu")
+    assert check_slurm().found == "partitions cpu, gpu"
+
+
+def wandb(folder, environ, **versions):
+    installed = packages(folder / "site", **{"wandb": "0.20.1", **versions})
+    return check_wandb(installed, environ, folder)
+
+
+@pytest.mark.parametrize(
+    ("environ", "status", "text"),
+    [
+        ({}, "warning", "not logged in"),
+        ({"WANDB_MODE": "offline"}, "ok", "offline (WANDB_MODE)"),
+        ({"WANDB_API_KEY": KEY}, "ok", "logged in (WANDB_API_KEY)"),
+        ({"WANDB_API_KEY": "abc"}, "warning", "too short"),
+        ({"WANDB_API_KEY": ""}, "warning", "too short"),
+        ({"WANDB_IDENTITY_TOKEN_FILE": "token"}, "ok", "logged in (WANDB_IDENTITY_TOKEN_FILE)"),
+    ],
+)
+def test_the_environment_tells_whether_wandb_is_logged_in(tmp_path, environ, status, text):
+    found = wandb(tmp_path, environ)
+    assert found.status == status and text in found.found
+    assert KEY not in found.text
+
+
+def test_a_netrc_file_tells_whether_wandb_is_logged_in(tmp_path):
+    file = tmp_path / ".netrc"
+    file.write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+    found = wandb(tmp_path, {})
+    assert found.status == "ok" and KEY not in found.text
+    other = wandb(tmp_path / "b", {"NETRC": str(file), "WANDB_BASE_URL": "https://wandb.mine"})
+    assert other.status == "warning"
+    file.write_text("machine api.wandb.ai nonsense\n")
+    broken = wandb(tmp_path / "c", {"NETRC": str(file)})
+    assert broken.status == "warning" and "cannot read" in broken.found
+
+
+def test_an_old_wandb_is_a_warning(tmp_path):
+    assert wandb(tmp_path, {"WANDB_API_KEY": KEY}, wandb="0.10").status == "warning"

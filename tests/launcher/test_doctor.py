@@ -1,0 +1,85 @@
+"""The command `doctor`: without torch, as JSON, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.catalog import ENGINES
+from launcher.__main__ import main
+from launcher.config import presets
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def without_torch(tmp_path):
+    """The environment of an installation without torch: links to all other packages."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for folder in (Path(name) for name in sys.path if name.endswith("site-packages")):
+        for path in folder.iterdir():
+            if not path.name.startswith(("torch", "deepspeed", "__editable__")):
+                (site / path.name).symlink_to(path)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+
+
+def run(environment, *args, folder):
+    # -S: without the folder of packages that this Python has.
+    command = [sys.executable, "-S", "-m", "launcher", "doctor", *args]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_without_torch_it_says_so_and_fails(without_torch, tmp_path):
+    done = run(without_torch, folder=tmp_path)
+    assert done.returncode == 1 and not done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    assert "failure  torch         not installed: no engine can run" in lines
+    assert any(line.strip().startswith("fix: pip install 'torch") for line in lines)
+    cannot = [line for line in lines if "cannot run here: torch" in line]
+    assert len(cannot) == len(ENGINES) and all("not installed" in line for line in cannot)
+
+
+def test_json_without_torch_has_all_checks_and_engines(without_torch, tmp_path):
+    done = run(without_torch, "--json", folder=tmp_path)
+    found = json.loads(done.stdout)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert set(checks) == {
+        *("python", "packages", "compiler", "memory", "swap", "/dev/shm", "disk space"),
+        *("disk speed", "open files", "locked memory", "clock", "slurm", "wandb", "torch"),
+    }
+    assert all(set(check) == {"name", "status", "found", "fix"} for check in checks.values())
+    assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
+    assert list(found["engines"]) == list(ENGINES)
+    assert not any(engine["runs_here"] for engine in found["engines"].values())
+    assert not [path for path in tmp_path.iterdir() if path.name != "site"]
+
+
+def test_an_unknown_model_is_an_error_before_any_check(capsys):
+    assert main(["doctor", "--model", "langauge:small", "--nproc", "2"]) == 2
+    streams = capsys.readouterr()
+    assert not streams.out and "langauge" in streams.err and "--nproc" in streams.err
+
+
+@pytest.mark.slow
+def test_every_engine_and_mode_is_planned(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "doctor", "--model", "language:tiny", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(done.stdout)
+    failed = [check for check in found["checks"] if check["status"] == "failure"]
+    assert done.returncode == bool(failed)
+    for engine in found["engines"].values():
+        assert list(engine["modes"]) == list(presets.modes())
+        assert all(cell["fits"] for cell in engine["modes"].values())
+    assert found["largest"] is not None and found["speeds"]["cpu"]
+    assert not list(tmp_path.iterdir())
