@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import shutil
 import signal
 import site
@@ -38,6 +39,19 @@ def visible_cuda_devices() -> str | None:
 def has_cxx_compiler() -> bool:
     """Whether $CXX, c++, g++ or clang++ can be run."""
     return any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of this program and of the libraries that train; imports none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("gearshift", "torch", "deepspeed", "fairscale"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def python_path() -> str:

@@ -42,7 +42,7 @@ THEIRS = {
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
-        "backports",
+        *("backports", "jinja2"),
     },
     "ds_configs": set(),
 }
