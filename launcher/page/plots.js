@@ -74,11 +74,11 @@
     made.toolbar.active_scroll = isTouch ? pinch : null;
     restyles.push(() => {
       for (const side of [...made.below, ...made.left]) side.setv({
-        axis_line_color: colour("line"), major_tick_line_color: colour("line"),
-        minor_tick_line_color: null, major_label_text_color: colour("quiet"),
+        axis_line_color: colour("grid"), major_tick_line_color: colour("grid"),
+        minor_tick_line_color: null, major_label_text_color: colour("tick"),
         major_label_text_font: "system-ui, sans-serif", major_label_text_font_size: "11px",
       });
-      for (const grid of made.center) grid.setv({grid_line_color: colour("line"), grid_line_alpha: 0.7});
+      for (const grid of made.center) grid.setv({grid_line_color: colour("grid")});
     });
     return made;
   };

@@ -135,7 +135,7 @@ def _predicted(runs: Sequence[RunRecord], side: str) -> list[Line]:
     if (peak := peaks.get(side)) is not None:
         found.append(Line("predicted peak", _level(runs[0], peak), 1, dashed=True))
     if measured is not None:
-        found.append(Line("measured peak", _level(runs[0], measured), 4, dashed=True))
+        found.append(Line("measured peak", _level(runs[0], measured), 3, dashed=True))
     return found
 
 
