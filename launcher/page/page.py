@@ -21,21 +21,22 @@ _HEAD = 1000
 """Characters within which the mark stands."""
 
 
-def render(template: Path, drawn: Plots, **values: Any) -> bytes:
+def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
     """The page of `template`, which extends base.html, in UTF-8. Reads the disk.
 
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Raises OSError.
     """
+    count, has_marks = (len(drawn.plots), bool(drawn.marks)) if drawn else (0, False)
     text = (
         _environment(template.parent)
         .get_template(template.name)
         .render(
             mark=MARK,
             style=(_HERE / "page.css").read_text("utf-8"),
-            scripts=plots.scripts() if drawn.plots or drawn.marks else "",
-            plots=_embedded(drawn.as_json()),
-            count=len(drawn.plots),
-            has_marks=bool(drawn.marks),
+            scripts=plots.scripts() if count or has_marks else "",
+            plots=_embedded(drawn.as_json()) if drawn else "",
+            count=count,
+            has_marks=has_marks,
             **values,
         )
     )

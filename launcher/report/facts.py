@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, plain
 from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
+from launcher.page import texts
 from launcher.report.curves import label
 from launcher.report.run_record import Event, RunRecord
 from launcher.run_folder import run_folder
@@ -161,7 +162,7 @@ def machine(run: RunRecord) -> list[Row]:
 def data(run: RunRecord) -> list[Row]:
     """The facts of the family about its data."""
     facts = run.result.get("data") or {}
-    return [(str(name).replace("_", " "), _cut(_text(value))) for name, value in facts.items()]
+    return [(name, _cut(text)) for name, text in texts.rows(facts)]
 
 
 def samples(run: RunRecord) -> list[Row]:
@@ -276,13 +277,6 @@ def _setting(run: RunRecord, name: str) -> str:
 
 def _bound(name: str, value: float) -> str:
     return size(value) if name.endswith("_bytes") else f"{value:g} × mode default"
-
-
-def _text(value: Any) -> str:
-    """A fact: numbers in groups of three digits, mappings in a row."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(inner)}" for name, inner in value.items())
-    return f"{value:,}" if type(value) is int else plain(value)
 
 
 def _cut(text: object) -> str:
