@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import platform
 import signal
 import sys
 from collections.abc import Sequence
@@ -72,15 +71,8 @@ def _print_error(error: SettingsError, as_json: bool) -> None:
 
 def _versions() -> str:
     """This program, Python and the libraries that train, in one line."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("gearshift", "torch", "deepspeed", "fairscale"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return ", ".join(f"{name} {number}" for name, number in found.items())
+    found = environment.versions().items()
+    return ", ".join(f"{name} {number}" for name, number in found)
 
 
 def _local_rank() -> int:

@@ -14,6 +14,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
+from launcher.report.report import write_at_end
 from launcher.resume import saved_model
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
@@ -123,7 +124,9 @@ def train(
         return _stages(ready, console)
     if ready.nothing_left is not None:
         return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.is_rank_0 else None)
-    finished = execute_run(ready, console, show=lambda report: None, continual=train_continually)
+    finished = execute_run(
+        ready, console, show=lambda report: None, continual=train_continually, report=write_at_end
+    )
     return _result(finished.report, finished.folder)
 
 
@@ -135,7 +138,9 @@ def _stages(ready: Pipeline, console: bool) -> Run:
         if console:
             print(summary.title(ready, stage), flush=True)
 
-    ended = execute.execute(ready, console, show=lambda report: None, announce=announce)
+    ended = execute.execute(
+        ready, console, show=lambda report: None, announce=announce, report=write_at_end
+    )
     last = _result(ended.report, ended.folder)
     return _whole(ended.result, last.reason, ready)
 

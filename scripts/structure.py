@@ -14,7 +14,7 @@ from pathlib import Path
 from scripts.source import PACKAGES, Module, Tree, read
 
 ROOMS = (
-    *("base", "config", "run_folder", "download", "resume", "plan", "run"),
+    *("base", "config", "run_folder", "page", "download", "resume", "plan", "run"),
     *("stages", "features", "commands", "cli"),
 )
 """The rooms of launcher/ in import order: each may import those before it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import shutil
 import signal
 import site
@@ -39,6 +40,19 @@ def cxx_compiler() -> str | None:
     """The first of $CXX, c++, g++ and clang++ that can be run; None: none can."""
     names = (os.environ.get("CXX", "c++"), "g++", "clang++")
     return next((name for name in names if shutil.which(name)), None)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of this program and of the libraries that train; imports none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("gearshift", "torch", "deepspeed", "fairscale"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def python_path() -> str:

@@ -64,7 +64,8 @@ def _add_values(parser: argparse.ArgumentParser, command: Command) -> None:
             elif values := _values(option):
                 action.choices = values
         elif action.dest == "argument":
-            action.nargs, action.help = None, command.argument
+            action.nargs = "+" if command.repeats_argument else None
+            action.help = command.argument
             if command.argument == "RUN":
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             else:

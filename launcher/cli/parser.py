@@ -112,6 +112,8 @@ def _positionals(command: Command) -> str:
         ]
         return f" {{{' | '.join(calls)}}}"
     argument = f"{{{','.join(command.choices)}}}" if command.choices else command.argument
+    if command.repeats_argument:
+        return f" {argument}..."
     return f" {argument}" if command.requires_argument else f" [{argument}]"
 
 

@@ -104,6 +104,25 @@ COMMANDS = {
             allowed="a run folder, a checkpoint, or an export as safetensors",
         ),
         Command(
+            "report",
+            "write the report of one run, or of several runs side by side",
+            "launcher.commands.report",
+            (
+                Option(
+                    "--out",
+                    OUTPUT,
+                    "FILE",
+                    sentence="File to write. Default: report.html in the run folder; for several "
+                    "runs, in the current folder.",
+                    values="files",
+                ),
+                JSON,
+            ),
+            argument="RUN",
+            allowed="run folders",
+            repeats_argument=True,
+        ),
+        Command(
             "track",
             "upload the missing metrics of a finished run to W&B",
             "launcher.commands.track",

@@ -31,6 +31,7 @@ from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Match, find_families, several
 from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.download.transfer import FetchError
+from launcher.page import texts
 from models.catalog import split_model_name
 from training.logging.printable import printable
 from training.logging.strict_json import encode
@@ -122,8 +123,8 @@ def _lines(found: Findings, written: Sequence[Path], typed: str | None) -> Itera
     is_file = not found.path.startswith(EMBEDDED)
     kind = found.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
-    shapes = [(f"a batch, {name}", text) for name, text in page.rows(found.sample)]
-    facts = [("read by", found.model), *page.rows(found.facts), ("overlap", page.overlap(found))]
+    shapes = [(f"a batch, {name}", text) for name, text in texts.rows(found.sample)]
+    facts = [("read by", found.model), *texts.rows(found.facts), ("overlap", page.overlap(found))]
     parts = [(f"a sample, {name}", text) for name, text in page.sample_rows(found)]
     for name, text in (*facts, *parts, *shapes):
         first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]

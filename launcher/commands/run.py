@@ -18,6 +18,7 @@ from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON, TUNE
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
+from launcher.report.report import write_at_end
 from launcher.run import failures, restart, signals
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
@@ -89,7 +90,11 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
     if ready.is_rank_0 and not as_json:
         print_line(first_line(ready))
     finished = execute_run(
-        ready, console=not as_json, show=print_report, continual=train_continually
+        ready,
+        console=not as_json,
+        show=print_report,
+        continual=train_continually,
+        report=write_at_end,
     )
     if as_json and ready.is_rank_0:
         print_line(json.dumps(_result(finished), indent=2))
@@ -128,7 +133,9 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
 
     if ready.resume_line and not as_json:
         print_line(ready.resume_line)
-    ended = execute.execute(ready, console=not as_json, show=print_report, announce=announce)
+    ended = execute.execute(
+        ready, console=not as_json, show=print_report, announce=announce, report=write_at_end
+    )
     text = encode(summary.as_json(ended), indent=2) if as_json else summary.summary(ended)
     if text:
         print_line(text)

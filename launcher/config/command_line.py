@@ -53,6 +53,8 @@ class Command:
     allowed: str = ""
     """Describes the valid values if `choices` is empty."""
     requires_argument: bool = True
+    repeats_argument: bool = False
+    """Whether there may be several."""
     operand: str | None = None
     """The second positional argument, as help shows it; required."""
     without_operand: tuple[str, ...] = ()
@@ -92,6 +94,8 @@ class CommandLine:
     diagnostics: Sequence[Diagnostic]
     values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that only this command has, such as "--format": "hf"."""
+    more: Sequence[str] = ()
+    """The other RUNs of report."""
     operand: str | None = None
     """The PATH of data check."""
     passthrough: Sequence[str] = ()
@@ -127,6 +131,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             for option in command.options
             if _is_own(option) and (value := getattr(parsed, option.flag[2:], None))
         },
+        more=parsed.more,
         operand=parsed.operand,
         passthrough=passthrough,
         argv=list(argv),
@@ -141,7 +146,8 @@ def add_arguments(
     """Add the arguments of `command` to `parser`; `describe` gives the help of an option."""
     for dest, metavar in (("argument", command.argument), ("operand", command.operand)):
         if metavar is not None:
-            parser.add_argument(dest, nargs="?", metavar=metavar, help=argparse.SUPPRESS)
+            nargs = "*" if command.repeats_argument else "?"
+            parser.add_argument(dest, nargs=nargs, metavar=metavar, help=argparse.SUPPRESS)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in command.options:
         group = groups.get(option.group) or parser.add_argument_group(option.group)
@@ -207,6 +213,9 @@ def _parse(
     except argparse.ArgumentError as error:
         diagnostics.append(_unreadable(command, error))
         parsed, surplus = parser.parse_known_intermixed_args([])
+    parsed.more = []
+    if command.repeats_argument:
+        parsed.argument, *parsed.more = parsed.argument or [None]
     if parsed.operand is not None and not command.takes_operand(parsed.argument):
         surplus, parsed.operand = [parsed.operand, *surplus], None
     diagnostics += [_unexpected(command, argument) for argument in surplus]

@@ -1,4 +1,4 @@
-"""The settings of continual learning and of downloads."""
+"""The settings of continual learning, of reports and of downloads."""
 
 from __future__ import annotations
 
@@ -130,6 +130,13 @@ class File(Section):
     """auto: an archive becomes a folder, a compressed file itself."""
     size: Annotated[int | None, Field(ge=0, json_schema_extra={"unit": "bytes"})] = None
     """Size of the file."""
+
+
+class Report(Section):
+    """The report of a run."""
+
+    enabled: bool = True
+    """Write report.html at the end of a run."""
 
 
 class Download(Section):

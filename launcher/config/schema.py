@@ -20,7 +20,7 @@ from engines import settings as engines
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import plain
 from launcher.config import custom_task, presets
-from launcher.config.feature_settings import Continual, Download
+from launcher.config.feature_settings import Continual, Download, Report
 from models.catalog import FAMILIES, is_custom
 from training import duration
 from training import settings as training
@@ -102,6 +102,7 @@ class Settings(Root):
     limits: Limits = Limits()
     tracking: Tracking = Tracking()
     continual: Continual = Continual()
+    report: Report = Report()
     download: Download = Download()
 
 

@@ -14,7 +14,7 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
 from launcher.config import errors, feature_checks, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
-from launcher.config.feature_settings import Continual, Download
+from launcher.config.feature_settings import Continual, Download, Report
 from launcher.config.provenance import (
     MODE_LAYER,
     PROFILE_LAYER,
@@ -322,10 +322,11 @@ BY_THE_LAUNCHER = frozenset(
         *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
         *("train.global_batch", "train.micro_batch", "train.accumulation"),
         *(f"continual.{name}" for name in Continual.model_fields),
+        *(f"report.{name}" for name in Report.model_fields),
         *(f"download.{name}" for name in Download.model_fields),
     }
 )
-"""Settings that take effect before the run starts; the run must read the others."""
+"""Settings that take effect before the run starts or after it; the run must read the others."""
 
 
 class TrackedSettings:

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
 
 from launcher.base import disk
 from launcher.base.diagnostics import SettingsError
 from launcher.data_check.findings import Findings
+from launcher.page import page, texts
 from models.base import Picture
 from training.storage import atomic_write
 
 DEFAULT_FOLDER = Path("data-check")
 PAGE = "data.html"
-MARK = '<meta name="generator" content="gearshift data check">'
-"""Marks a page as written by `data check`."""
 SHOWN = 600
 """Characters of each part of a sample."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _FIGURE = re.compile(r'<figure id="([A-Za-z0-9_-]+)">')
-_STYLE = Path(__file__).with_suffix(".css")
+_TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def render(found: Findings) -> str:
+def render(found: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
-    title = escape(f"Data: {found.path}")
-    head = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"{MARK}\n<title>{title}</title>\n<style>\n{_STYLE.read_text('utf-8')}</style>\n</head>\n"
+    state = "quiet"
+    if found.overlapping_groups is not None:
+        state = "bad" if found.overlapping_groups else "good"
+    read = f"read by {found.model}"
+    return page.render(
+        _TEMPLATE,
+        title=f"Data: {found.path}",
+        path=found.path,
+        line=f"{found.format}; {read}" if found.format else read,
+        facts=texts.rows(found.facts),
+        parts_of_sample=sample_rows(found),
+        sample=texts.rows(found.sample),
+        state=state,
+        overlap=overlap(found),
+        pictures=[
+            (file_name(picture), b64encode(picture.png).decode(), picture.caption)
+            for picture in found.pictures
+        ],
     )
-    return head + "\n".join(["<body>", "<main>", *_body(found), "</main>", "</body>", "</html>"])
 
 
 def file_name(picture: Picture) -> str:
@@ -44,29 +52,7 @@ def file_name(picture: Picture) -> str:
 
 def files_of(html: str) -> list[str]:
     """The file names of the pictures of a rendered page."""
-    return _FIGURE.findall(html) if MARK in html else []
-
-
-def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of each fact."""
-    return [(name.replace("_", " "), text(value)) for name, value in facts.items()]
-
-
-def text(value: Any) -> str:
-    """A fact as text: numbers in groups of three digits, mappings in a row."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_within(inner)}" for name, inner in value.items()) or "none"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "; ".join(text(inner) for inner in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _within(value: Any) -> str:
-    return f"({text(value)})" if isinstance(value, Mapping) and value else text(value)
+    return _FIGURE.findall(html) if page.MARK in html else []
 
 
 def overlap(found: Findings) -> str:
@@ -77,7 +63,7 @@ def overlap(found: Findings) -> str:
         return "none: no group is in two splits"
     count = len(found.overlapping_groups)
     groups = "1 group is" if count == 1 else f"{count} groups are"
-    return f"{groups} in two splits: {text(found.overlapping_groups[:10])}"
+    return f"{groups} in two splits: {texts.text(found.overlapping_groups[:10])}"
 
 
 def sample_rows(found: Findings) -> list[tuple[str, str]]:
@@ -91,35 +77,6 @@ def sample_rows(found: Findings) -> list[tuple[str, str]]:
     ]
 
 
-def _body(found: Findings) -> Iterator[str]:
-    yield f"<h1>{escape(found.path)}</h1>"
-    line = f"{found.format}; read by {found.model}" if found.format else f"read by {found.model}"
-    yield f'<p class="quiet">{escape(line)}</p>'
-    yield from _table("Facts", rows(found.facts))
-    yield from _table("A sample: only what is learned counts in the loss", sample_rows(found))
-    yield from _table("A batch of one sample", rows(found.sample))
-    state = "quiet"
-    if found.overlapping_groups is not None:
-        state = "bad" if found.overlapping_groups else "good"
-    yield f'<p class="{state}"><strong>Overlap:</strong> {escape(overlap(found))}</p>'
-    if found.pictures:
-        yield "<h2>Pictures</h2>"
-    for picture in found.pictures:
-        source = f"data:image/png;base64,{b64encode(picture.png).decode()}"
-        caption = escape(picture.caption)
-        yield f'<figure id="{file_name(picture)}"><img src="{source}" alt="{caption}">'
-        yield f"<figcaption>{caption}</figcaption></figure>"
-
-
-def _table(caption: str, lines: Sequence[tuple[str, str]]) -> Iterator[str]:
-    if not lines:
-        return
-    yield f"<table>\n<caption>{escape(caption)}</caption>\n<tbody>"
-    for name, line in lines:
-        yield f'<tr><th scope="row">{escape(name)}</th><td>{escape(line)}</td></tr>'
-    yield "</tbody>\n</table>"
-
-
 def check_folder(folder: Path, origin: str) -> None:
     """Refuse a folder with other content; `origin` is the option. Reads the disk.
 
@@ -131,7 +88,7 @@ def check_folder(folder: Path, origin: str) -> None:
             return
         if not folder.is_dir():
             message = f"{folder} is a file"
-        elif not any(folder.iterdir()) or MARK in _old_page(folder):
+        elif not any(folder.iterdir()) or page.MARK in _old_page(folder):
             disk.check_writable(folder, origin)
             return
         else:
@@ -152,7 +109,7 @@ def write(found: Findings, folder: Path) -> list[Path]:
         with disk.new_parents(folder / PAGE):
             for name in files_of(_old_page(folder)):
                 (folder / f"{name}.png").unlink(missing_ok=True)
-            atomic_write(folder / PAGE, render(found).encode())
+            atomic_write(folder / PAGE, render(found))
             for name, png in pictures.items():
                 atomic_write(folder / name, png)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import sys
 from collections.abc import Mapping
@@ -113,6 +114,7 @@ class RankCallbacks:
             data=facts,
             notes=notes,
             stage=settings.stages[0] if settings.stages else None,
+            environment=environment_facts(device_name(self.world.device)),
         )
 
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
@@ -192,6 +194,20 @@ def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
     text = redact_variables(redact(json.dumps(values)), environment.variables())
     redacted: dict[str, Any] = json.loads(text)
     return redacted
+
+
+def environment_facts(device: str) -> dict[str, Any]:
+    """The machine of this process, its `device` by name, and the versions that train."""
+    found = machine.detect_machine()
+    return {
+        "host": platform.node(),
+        "system": platform.platform(terse=True),
+        "cores": found.cores,
+        "memory_bytes": found.ram_bytes,
+        "gpus": found.gpus,
+        "device": device,
+        "libraries": environment.versions(),
+    }
 
 
 def device_name(device: torch.device) -> str:

@@ -33,6 +33,8 @@ LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
 ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
 """launcher.continual.loop.train_continually."""
+WriteReport = Callable[[Path], None]
+"""launcher.report.report.write_at_end, given the run folder."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ def execute_run(
     load_work: Callable[[], rank.Work] = rank.worker,
     forwarded: set[int] | None = None,
     continual: ContinualTraining | None = None,
+    report: WriteReport | None = None,
 ) -> FinishedRun:
     """Create the run folder and train to the end, in this process or in supervised ranks.
 
     `show` gets the report of a failure at once; `load_work` returns the function that a rank of
     this process runs; `forwarded` collects signals sent to other processes; `continual` trains on
-    data as it arrives. The folder of a run that did not train, because of invalid data, is removed;
-    that of a resumed run stays as it was. Raises SettingsError.
+    data as it arrives; `report` writes the report of the run into its folder, unless the settings
+    turn it off. The folder of a run that did not train, because of invalid data, is removed; that
+    of a resumed run stays as it was. Raises SettingsError.
     """
     if (failure := _fetch(start, console)) is not None:
         show(failure)
@@ -92,16 +96,16 @@ def execute_run(
                 generation=start.generation,
                 force=start.force,
             )
-            report = _train(start, job, show, load_work, forwarded, continual)
+            ending = _train(start, job, show, load_work, forwarded, continual)
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
-        report = failures.failed(error, 0)
-        show(report)
+        ending = failures.failed(error, 0)
+        show(ending)
     if folder is None:
-        return FinishedRun(report, None)
-    if report.kind == "ended" and report.text:
-        show(report)
+        return FinishedRun(ending, None)
+    if ending.kind == "ended" and ending.text:
+        show(ending)
     with signals.deferred(signals.ENDING):
-        return _finish(start, folder, report)
+        return _finish(start, folder, ending, report)
 
 
 def _train(
@@ -172,18 +176,22 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _finish(start: PreparedRun, folder: RunFolder, report: Report) -> FinishedRun:
-    """Remove the folder of a run that did nothing, or log its last message."""
+def _finish(
+    start: PreparedRun, folder: RunFolder, ending: Report, report: WriteReport | None
+) -> FinishedRun:
+    """Remove the folder of a run that did nothing, or log its last message and write its report."""
     if start.generation is not None and not generations.is_latest(folder.path, start.generation):
-        return FinishedRun(report, None)  # a later generation of the job writes to it now
-    did_nothing = report.exit_code == exit_codes.INVALID_INPUT or report.kind == "stopped"
+        return FinishedRun(ending, None)  # a later generation of the job writes to it now
+    did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if did_nothing and folder.discard():
-        return FinishedRun(report, None)
+        return FinishedRun(ending, None)
     if folder.is_resumed and did_nothing:  # do not write to the log either
-        return FinishedRun(report, folder.path if report.kind == "stopped" else None)
-    if report.text:
-        run_folder.append_log(folder.path, f"{report.text}\n{report.trace}")
-    return FinishedRun(report, folder.path)
+        return FinishedRun(ending, folder.path if ending.kind == "stopped" else None)
+    if ending.text:
+        run_folder.append_log(folder.path, f"{ending.text}\n{ending.trace}")
+    if report is not None and start.resolved.settings.report.enabled:
+        report(folder.path)
+    return FinishedRun(ending, folder.path)
 
 
 def _fetch(start: PreparedRun, console: bool) -> Report | None:

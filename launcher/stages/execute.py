@@ -11,7 +11,7 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.run import failures, rank
-from launcher.run.execute import execute_run
+from launcher.run.execute import WriteReport, execute_run
 from launcher.run.failures import Report, Stopped
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
@@ -37,12 +37,12 @@ def execute(
     console: bool,
     show: Callable[[Report], None],
     announce: Callable[[PipelineStage, PreparedRun], None],
+    report: WriteReport | None = None,
 ) -> PipelineResult:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 
-    `show` as for `execute_run`; `announce` is called before each stage. Where not even the
-    first stage of a new chain trained anything, its folder is removed. Raises
-    SettingsError.
+    `show` and `report` as for `execute_run`; `announce` is called before each stage. Where not even
+    the first stage of a new chain trained anything, its folder is removed. Raises SettingsError.
     """
     made = None if pipeline.is_resumed else make(pipeline)
     codes: dict[str, int] = {}
@@ -51,7 +51,7 @@ def execute(
         with rank.stoppable():
             for entry, ready in pipeline.left:
                 announce(entry, ready)
-                ending = _train(ready, console, show)
+                ending = _train(ready, console, show, report)
                 codes[entry.name] = ending.exit_code
                 record.write(pipeline.record, codes)
                 if ending.exit_code != exit_codes.DONE:
@@ -71,13 +71,18 @@ def execute(
     return PipelineResult(ending, pipeline.folder, record.write(pipeline.record, codes))
 
 
-def _train(ready: PreparedRun, console: bool, show: Callable[[Report], None]) -> Report:
+def _train(
+    ready: PreparedRun,
+    console: bool,
+    show: Callable[[Report], None],
+    report: WriteReport | None,
+) -> Report:
     """Train one stage.
 
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
     """
     signals: set[int] = set()
-    ending = execute_run(ready, console, show, forwarded=signals).report
+    ending = execute_run(ready, console, show, forwarded=signals, report=report).report
     if ending.exit_code == exit_codes.DONE and signals:
         if signal.SIGINT in signals:
             raise KeyboardInterrupt

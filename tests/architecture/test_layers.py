@@ -42,7 +42,7 @@ THEIRS = {
     },
     "launcher": {
         *("torch", "numpy", "psutil", "pydantic", "rich", "yaml", "deepspeed", "requests", "shtab"),
-        *("backports", "packaging"),
+        *("backports", "jinja2", "packaging"),
     },
     "ds_configs": set(),
 }

@@ -143,6 +143,8 @@ class RunInfo:
     """Values that were filled in or adapted, a line each."""
     stage: str | None = None
     """The stage, in mode staged."""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """The machine of rank 0, and versions."""
 
 
 class Callback:

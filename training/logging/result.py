@@ -128,4 +128,5 @@ def _content(
         "predicted_memory_bytes": forecast.peaks,
         "samples_per_s": outcome.samples_per_s,
         "timing": outcome.timing,
+        "environment": dict(about.environment),
     }

@@ -65,7 +65,7 @@ on_nonfinite, preview, seed, timing
         """
 error: unknown setting 'lr'
   where         mine.yaml:1 lr
-  allowed       25 names; see  python -m launcher explain
+  allowed       26 names; see  python -m launcher explain
   did you mean  optim.lr
   fix           optim.lr: 1e-3
 """,
@@ -75,7 +75,7 @@ error: unknown setting 'lr'
         """
 error: unknown setting 'optm'
   where         mine.yaml:1 optm
-  allowed       25 names; see  python -m launcher explain
+  allowed       26 names; see  python -m launcher explain
   did you mean  optim
   fix           optim: {lr: 1e-3}
 """,
@@ -466,7 +466,7 @@ on_nonfinite, preview, seed, timing
         """
 error: unknown setting 'qqq.zzz'
   where         --set qqq.zzz=3
-  allowed       25 names; see  python -m launcher explain
+  allowed       26 names; see  python -m launcher explain
 """,
     ),
     (

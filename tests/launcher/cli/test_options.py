@@ -11,7 +11,7 @@ from launcher.run_folder import run_folder
 
 def test_the_commands():
     expected = """
-        run resume explain list plan verify compare submit export predict track new-task data
+        run resume explain list plan verify compare submit export predict report track new-task data
         doctor completion
     """
     assert list(COMMANDS) == expected.split()
@@ -54,6 +54,7 @@ def test_the_files_of_a_run_folder():
         run_folder.METRICS,
         run_folder.RESULT,
         run_folder.CHECKPOINTS,
+        run_folder.REPORT,
     ) == (
         "settings.yaml",
         "origins.json",
@@ -61,4 +62,5 @@ def test_the_files_of_a_run_folder():
         "metrics.jsonl",
         "result.json",
         "checkpoints",
+        "report.html",
     )

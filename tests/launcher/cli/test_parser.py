@@ -133,8 +133,8 @@ def test_an_unknown_command_is_an_error_with_the_nearest_match():
     assert diagnostics("exlpain").splitlines() == [
         "error: unknown command 'exlpain'",
         "  where         command line, first argument",
-        "  allowed       run, resume, explain, list, plan, verify, compare, submit, export, predict, track, "
-        "new-task, data, doctor, completion; or options of run",
+        "  allowed       run, resume, explain, list, plan, verify, compare, submit, export, predict, report, "
+        "track, new-task, data, doctor, completion; or options of run",
         "  did you mean  explain",
         "  fix           python -m launcher explain",
     ]
@@ -225,3 +225,10 @@ def test_two_options_may_select_one_mode():
 def test_an_empty_value_is_an_error(line, capsys):
     assert main([*line, "--dry-run"]) == 2
     assert "an empty value" in capsys.readouterr().err
+
+
+def test_a_command_may_take_several_arguments():
+    command_line = read(["report", "one", "--out", "both.html", "two"])
+    assert command_line.diagnostics == []
+    assert (command_line.argument, command_line.more) == ("one", ["two"])
+    assert "report requires RUN" in diagnostics("report")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
@@ -15,6 +15,7 @@ from launcher.compare.candidates import Limits
 from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import Extrapolated, Row
 from launcher.compare.runner import ComparisonFacts, Outcome
+from tests.launcher.browser import browser, open_page
 from training.evaluation.early_stopping import parse_target
 
 FACTS = ComparisonFacts("cmd <b>", "2 cores", "cpu", Limits(steps=6), 2, datetime(2026, 1, 2, 3, 4))
@@ -107,34 +108,65 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
+def page(outcome=OUTCOME):
+    return report.render(FACTS, outcome).decode()
+
+
+def drawn(html):
+    """The lines of each plot."""
+    found = re.search(r'<script type="application/json" id="plots">(.*?)</script>', html)
+    return [plot["lines"] for plot in json.loads(found[1])["plots"]] if found else []
+
+
 def test_the_page_is_one_valid_file_without_network_access():
-    html = report.render(FACTS, OUTCOME)
+    html = page()
     reader = Balanced()
     reader.feed(html)
     assert reader.open == []
-    assert not re.search(r"https?://|<script|src=|url\(", html)
+    outside = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.search(r"https?://|src=|url\(", outside)
     assert "prefers-color-scheme: dark" in html
     assert "cmd &lt;b&gt;" in html and "it &lt;broke&gt;" in html
     assert '<td class="good">✓</td>' in html and '<td class="bad">✗</td>' in html
 
 
-def test_every_plot_is_valid_svg_with_every_measured_row():
-    figures = re.findall(r"<svg.*?</svg>", report.render(FACTS, OUTCOME))
-    drawn = [ElementTree.fromstring(figure) for figure in figures]
-    assert len(drawn) == 6  # a step, memory twice, time, metric, loss
-    for figure in drawn:
-        content = " ".join(text.text or "" for text in figure.iter("text"))
-        assert "default local" in content and "fast local" in content
+def test_every_plot_has_every_measured_row():
+    html = page()
+    figures = re.findall(r'<figure class="bars">.*?</figure>', html, re.DOTALL)
+    assert len(figures) == 4  # a step, memory twice, time
+    for figure in figures:
+        assert "<span>default local</span>" in figure and "<span>fast local</span>" in figure
+    metric, loss = drawn(html)
+    assert [line["name"] for line in metric] == ["default local", "fast local"]
+    assert [line["y"] for line in loss] == [[3.0, 2.5, None]] * 2
+
+
+def test_a_bar_is_a_share_of_the_longest_with_its_quartiles():
+    rows = [full("default", step_s=0.5, step_spread_s=(0.4, 1.0)), full("fast", step_s=0.25)]
+    step = page(Outcome(rows, [])).partition("A step:")[2]
+    assert '<i class="c0" style="width: 50.00%"></i>' in step
+    assert '<em style="left: 40.00%; width: 60.00%"></em>' in step
+    assert '<i class="c1" style="width: 25.00%"></i>' in step
 
 
 def test_no_plots_where_all_runs_failed():
-    html = report.render(FACTS, Outcome([ROWS[2]], []))
-    assert "<svg" not in html
+    html = page(Outcome([ROWS[2]], []))
+    assert "<figure" not in html and "<script" not in html
 
 
 def test_a_row_has_the_same_colour_in_every_plot():
     rows = [full("default"), full("fast", step_s=None), full("lite")]
-    figures = re.findall(r"<svg.*?</svg>", report.render(FACTS, Outcome(rows, [])))
-    steps, memory, *_ = (re.findall(r"fill=\"var\((--c\d)\)", figure) for figure in figures)
-    assert steps == ["--c0", "--c2"]
-    assert memory == ["--c0", "--c1", "--c2"]
+    html = page(Outcome(rows, []))
+    figures = re.findall(r'<figure class="bars">.*?</figure>', html, re.DOTALL)
+    steps, memory, *_ = (re.findall(r'<i class="(c\d)" style', figure) for figure in figures)
+    assert steps == ["c0", "c2"]
+    assert memory == ["c0", "c1", "c2"]
+    assert [[line["colour"] for line in plot] for plot in drawn(html)] == [[0, 1, 2]] * 2
+
+
+def test_a_browser_draws_the_page_without_an_error(tmp_path):
+    (tmp_path / "compare.html").write_text(page())
+    with browser() as opened:
+        shown = open_page(opened, tmp_path / "compare.html")
+        assert "fast local" in shown.legend(0)
+        assert shown.errors == [] and len(shown.requests) == 1

@@ -41,6 +41,7 @@ def test_the_result_has_its_keys(tmp_path: Path):
         "predicted_memory_bytes": None,
         "samples_per_s": 640.0,
         "timing": None,
+        "environment": {},
         "estimate": None,
         "requeues": 0,
         "lost_steps": None,

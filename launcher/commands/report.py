@@ -1,0 +1,67 @@
+"""The command `report`: write the report of one run, or of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from launcher.base import disk, exit_codes
+from launcher.base.diagnostics import SettingsError
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON
+from launcher.run_folder import run_folder
+from launcher.stages import record
+from training.logging.strict_json import encode
+
+
+def main(command_line: CommandLine) -> int:
+    """Write the report; the exit code. Raises SettingsError and StorageError."""
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    assert command_line.argument is not None
+    named = [command_line.argument, *command_line.more]
+    folders = list(dict.fromkeys(folder for name in named for folder in _folders(name)))
+    out = _out(command_line.out, named)
+
+    from launcher.report import report
+
+    runs = report.write(folders, out)
+    print(encode(report.as_json(runs, out), indent=2) if JSON.flag in command_line.flags else out)
+    return exit_codes.DONE
+
+
+def _folders(name: str) -> Iterator[Path]:
+    """The run folder `name`, or those of its stages that have started. Raises SettingsError."""
+    folder, where = Path(name), f"command line: report {name}"
+    try:
+        stages = record.load(folder)
+    except OSError:  # a file
+        stages = None
+    if stages is not None:
+        yield from (path for path in stages.stages.values() if run_folder.is_run_folder(path))
+    elif run_folder.is_run_folder(folder):
+        yield folder
+    else:
+        message = f"{name} is not a run folder"
+        raise SettingsError.of(message, value=name, where=where, allowed="run folders")
+
+
+def _out(out: Path | None, named: Sequence[str]) -> Path:
+    """The file to write: in the run folder, or here for several. Raises SettingsError.
+
+    No file of another program is replaced.
+    """
+    from launcher.page.page import is_page
+
+    where = "the default of --out" if out is None else f"--out {out}"
+    if out is None:
+        out = (Path(named[0]) if len(named) == 1 else Path()) / run_folder.REPORT
+    allowed = "a new file, or an earlier report"
+    if out.is_dir():
+        message = f"{out} is a folder"
+        raise SettingsError.of(message, value=str(out), where=where, allowed=allowed)
+    disk.check_writable(out.parent, where, allowed="a file in a folder that you may write to")
+    if out.exists() and not is_page(out):
+        message = f"{out} was not written by this program"
+        raise SettingsError.of(message, value=str(out), where=where, allowed=allowed)
+    return out

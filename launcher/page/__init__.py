@@ -1,0 +1,1 @@
+"""One HTML page that opens without a network: its template, style and plots."""

@@ -1,0 +1,144 @@
+"""Plots of a page as plain data; plots.js draws them in the browser with BokehJS."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+Point = tuple[float, float | None]
+"""A place on the x axis, and the value there; None: a gap in the line."""
+Unit = Literal["number", "bytes", "seconds", "percent", "per second"]
+BUCKETS = 1000
+"""Parts of a line that keep their lowest and highest value: about one for each pixel.
+
+The lines of a plot share them, so that a page of many runs stays small."""
+_LEAST = 100
+"""Parts of each line at least."""
+COLOURS = 6
+"""Number of colours; the page calls them --c0 to --c5."""
+_SCRIPTS = ("bokeh.min.js", "bokeh-api.min.js")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot."""
+
+    name: str
+    points: Sequence[Point]
+    """By x, which only grows."""
+    colour: int = 0
+    """Number of its colour; the same for a run in every plot."""
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines over a common x axis."""
+
+    title: str
+    unit: Unit
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An event on the x axis."""
+
+    x: float
+    lane: str
+    """Its row."""
+    text: str
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The x axis of all plots of a page."""
+
+    label: str
+    """What it counts: `step`."""
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Plots:
+    """All plots of a page: they share the x axis, also when one of them is zoomed."""
+
+    axis: Axis
+    plots: Sequence[Plot]
+    marks: Sequence[Mark] = field(default_factory=tuple)
+
+    def as_json(self) -> dict[str, Any]:
+        """For plots.js: each line thinned out, and rounded to what a plot can show."""
+        return {
+            "axis": asdict(self.axis),
+            "plots": [
+                {"title": plot.title, "unit": plot.unit, "lines": list(_lines(plot))}
+                for plot in self.plots
+            ],
+            "marks": [asdict(mark) for mark in self.marks],
+        }
+
+
+def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
+    buckets = max(BUCKETS // len(plot.lines), _LEAST)
+    for line in plot.lines:
+        points = decimated(line.points, buckets)
+        yield {
+            "name": line.name,
+            "colour": line.colour % COLOURS,
+            "dashed": line.dashed,
+            "x": [x for x, _ in points],
+            "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
+        }
+
+
+def decimated(points: Sequence[Point], buckets: int) -> Sequence[Point]:
+    """`points` without those that a plot of `buckets` pixels cannot show.
+
+    Each of `buckets` equal parts keeps its first gap and its lowest and highest value, so that no
+    spike and no gap is lost; the first and the last point stay, too. Nothing is averaged.
+    """
+    if len(points) <= 2 * buckets:
+        return points
+    kept = {0, len(points) - 1}
+    for number in range(buckets):
+        start = number * len(points) // buckets
+        part = range(start, (number + 1) * len(points) // buckets)
+        values = [(y, at) for at in part if (y := points[at][1]) is not None]
+        if values:
+            kept.update((min(values)[1], max(values)[1]))
+        if len(values) < len(part):
+            kept.add(next(at for at in part if points[at][1] is None))
+    return [points[at] for at in sorted(kept)]
+
+
+def number(value: object) -> float | None:
+    """A logged value as a number; None for NaN and infinity. Raises TypeError: it is no number."""
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("not a number")
+    return value if math.isfinite(value) else None
+
+
+@cache
+def scripts() -> str:
+    """BokehJS, from the installed package, which is not imported: that takes half a second.
+
+    Reads the disk. Raises OSError.
+    """
+    spec = importlib.util.find_spec("bokeh")
+    if spec is None or spec.submodule_search_locations is None:
+        raise FileNotFoundError("the package bokeh is not installed")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "server/static/js"
+    own = Path(__file__).with_name("plots.js")
+    return "\n".join(
+        path.read_text("utf-8") for path in (*(folder / name for name in _SCRIPTS), own)
+    )

@@ -1,0 +1,1 @@
+"""The report of runs: what was asked, what happened, and what came of it."""

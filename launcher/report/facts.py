@@ -1,0 +1,289 @@
+"""The facts of one run as texts: outcome, settings, time, machine, checkpoints, commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from launcher.base.diagnostics import PROGRAM, plain
+from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
+from launcher.page import texts
+from launcher.report.curves import label
+from launcher.report.run_record import Event, RunRecord
+from launcher.run_folder import run_folder
+from training.logging.quantities import amount, counted, duration, real, size
+
+Row = tuple[str, ...]
+_DEFAULTS = (BUILT_IN_LAYER, FAMILY_LAYER)
+"""Layers of defaults: what a person did not choose."""
+_MOST_WARNINGS = 20
+_LONGEST = 20_000
+"""Characters of a text of the data."""
+_STEP = "step_time_s"
+_TIME = "_time_s"
+_UNFINISHED = "not finished"
+_KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
+_WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressure")
+"""Events that a reader should not miss."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the time of a run."""
+
+    name: str
+    seconds: float
+    share: float
+    """Of the whole, in [0, 1]."""
+
+    @property
+    def text(self) -> str:
+        """Its seconds and its share."""
+        return f"{duration(self.seconds)}, {100 * self.share:.1f}%"
+
+
+def status(run: RunRecord) -> tuple[str, str]:
+    """How the run ended, and the style of that word."""
+    found = str(run.result.get("status", _UNFINISHED))
+    return found, _KINDS.get(found, "warn")
+
+
+def outcome(run: RunRecord) -> str:
+    """The end of the run in a line, after its status."""
+    result = run.result
+    parts = [counted(run.steps, "step")]
+    if result.get("epochs") is not None:
+        parts.append(counted(float(f"{result['epochs']:.3g}"), "epoch"))
+    text = ", ".join(parts)
+    if result.get("wall_s") is not None:
+        text += f" in {duration(result['wall_s'])}"
+    if result.get("reason"):
+        text += f"; {result['reason']}"
+    if best := result.get("best"):
+        text += f"; best {best['metric']} {_number(best['value'])} at step {best['step']}"
+    return text
+
+
+def title(run: RunRecord) -> str:
+    """Model, mode and engine."""
+    names = ("model", "mode", "engine")
+    found = [str(run.result.get(name) or _setting(run, name)) for name in names]
+    stage = run.result.get("stage")
+    return ", ".join([found[0], *([f"stage {stage}"] if stage else []), *found[1:]])
+
+
+def tiles(run: RunRecord) -> list[Row]:
+    """The numbers that are looked for first."""
+    result = run.result
+    found: list[Row] = [("steps", f"{run.steps:,}")]
+    if best := result.get("best"):
+        found.append((f"best {best['metric']}", _number(best["value"])))
+    for name, key, render in (
+        ("time", "wall_s", duration),
+        ("samples per second", "samples_per_s", amount),
+        ("parameters", "parameters", amount),
+    ):
+        if result.get(key) is not None:
+            found.append((name, render(result[key])))
+    peaks = result.get("peak_memory_bytes") or {}
+    for side in ("device", "host"):
+        if peaks.get(side) is not None:
+            found.append((f"peak memory, {side}", size(peaks[side])))
+    return found
+
+
+def chosen_settings(run: RunRecord) -> list[Row]:
+    """Settings that differ from their defaults: key, value, default, origin; the user's first."""
+    found = []
+    for key, setting in run.settings.items():
+        default = _default(setting)
+        if key != "promise" and default != [setting.get("value")]:
+            shown = "–" if default in ([], [None]) else plain(default[0])
+            found.append((_rank(setting), (key, _value(setting), shown, _origin(setting))))
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+
+
+def other_settings(run: RunRecord) -> list[Row]:
+    """All other settings: key, value, origin."""
+    return [
+        (key, _value(setting), _origin(setting))
+        for key, setting in run.settings.items()
+        if key != "promise" and _default(setting) == [setting.get("value")]
+    ]
+
+
+def time_split(run: RunRecord) -> list[Part]:
+    """Where the time of the run went, as far as it was measured; empty if it is not known."""
+    steps = run.train.get(_STEP, [])
+    first = min((int(e.facts.get("first_step") or 0) for e in _of(run, "started")), default=0)
+    ends = [first, *(at for at, _ in steps)]
+    weights = {after: max(after - before, 0) for before, after in pairwise(ends)}
+
+    def total(key: str) -> float:
+        return sum((value or 0.0) * weights.get(at, 0) for at, value in run.train[key])
+
+    keys = [key for key in run.train if key.endswith(_TIME) and key != _STEP]
+    seconds = {label(key): total(key) for key in keys}
+    if steps:
+        rest = "computing" if keys in ([], ["data_time_s"]) else "rest of the step"
+        seconds[rest] = max(total(_STEP) - sum(seconds.values()), 0.0)
+    for kind, name in (("evaluated", "evaluation"), ("saved", "saving")):
+        known = [e.facts.get("seconds") for e in _of(run, kind)]
+        seconds[name] = sum(value for value in known if isinstance(value, int | float))
+    whole = max(float(run.result.get("wall_s") or 0.0), sum(seconds.values()))
+    seconds["start and other"] = whole - sum(seconds.values())
+    return [
+        Part(name, value, value / whole) for name, value in seconds.items() if whole and value > 0
+    ]
+
+
+def machine(run: RunRecord) -> list[Row]:
+    """The machine, and its highest readings beside their limits."""
+    found: list[Row] = []
+    facts = run.result.get("environment") or {}
+    for key in ("host", "system", "cores", "memory_bytes", "gpus", "device"):
+        if facts.get(key) is not None:
+            value = size(facts[key]) if key == "memory_bytes" else str(facts[key])
+            found.append((key.removesuffix("_bytes"), value))
+    if "world_size" in run.result:
+        found.append(("processes", str(run.result["world_size"])))
+    for key, value in (run.result.get("machine") or {}).items():
+        name, _, unit = str(key).rpartition("_")
+        limit = run.value(f"limits.{name}")
+        letter = "%" if unit == "percent" else " °C"
+        beside = "" if limit is None else f" (limit {plain(limit)}{letter})"
+        found.append((f"highest {name.replace('_', ' ')}", f"{plain(value)}{letter}{beside}"))
+    return found
+
+
+def data(run: RunRecord) -> list[Row]:
+    """The facts of the family about its data."""
+    facts = run.result.get("data") or {}
+    return [(name, _cut(text)) for name, text in texts.rows(facts)]
+
+
+def samples(run: RunRecord) -> list[Row]:
+    """When a sample of the model's output was taken, and its text."""
+    return [
+        (f"{event.facts.get('when', '')} training".strip(), _cut(event.facts.get("text", "")))
+        for event in _of(run, "preview")
+    ]
+
+
+def warnings(run: RunRecord) -> list[Event]:
+    """The events that a reader should not miss, each text once."""
+    found = [event for event in run.events if event.kind in _WARNINGS]
+    by_text = {str(event.facts.get("text", event.facts)): event for event in found}
+    return list(by_text.values())[:_MOST_WARNINGS]
+
+
+def promises(run: RunRecord) -> list[Row]:
+    """What the mode promises: measure and bounds."""
+    found: list[Row] = []
+    for name, bounds in (run.value("promise") or {}).items():
+        known = {side: bounds.get(side) for side in ("at_least", "at_most")}
+        texts = [f"{side.replace('_', ' ')} {_bound(name, b)}" for side, b in known.items() if b]
+        found.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
+    return found
+
+
+def promise_command(run: RunRecord) -> str:
+    """The command that measures the promises."""
+    words = ["--model", _setting(run, "model"), "--modes", _setting(run, "mode")]
+    return f"{PROGRAM} compare {shlex.join(words)}"
+
+
+def checkpoints(run: RunRecord) -> list[Row]:
+    """Step, size, score and links of each checkpoint."""
+    return [
+        (f"{one.step:,}", size(one.bytes), one.score or "–", ", ".join(one.links))
+        for one in run.checkpoints
+    ]
+
+
+def versions(run: RunRecord) -> list[Row]:
+    """The versions of Python and of the libraries that trained."""
+    facts: Mapping[str, Any] = (run.result.get("environment") or {}).get("libraries") or {}
+    if not facts and run.checkpoints:
+        facts = run.checkpoints[-1].libraries
+    return [(name, str(version)) for name, version in facts.items()]
+
+
+def commands(run: RunRecord) -> list[Row]:
+    """What each command does, and its line."""
+    folder = shlex.quote(str(run.folder.absolute()))
+    settings = shlex.quote(str(run.folder.absolute() / run_folder.SETTINGS))
+    found = [("repeat", f"{PROGRAM} --config {settings}")]
+    if run.checkpoints:
+        found.append(("resume", f"{PROGRAM} resume {folder}"))
+        found.append(("verify", f"{PROGRAM} verify {folder}"))
+    return [*found, ("write this report again", f"{PROGRAM} report {folder}")]
+
+
+def comparison(runs: Sequence[RunRecord]) -> list[Row]:
+    """The outcomes of several runs, a row each, below a head."""
+    rows: list[Row] = [("run", "", "status", "steps", "time", "best", "samples/s", "peak memory")]
+    for run in runs:
+        best, peaks = run.result.get("best"), run.result.get("peak_memory_bytes") or {}
+        peak = next((peaks[s] for s in ("device", "host") if peaks.get(s) is not None), None)
+        wall, speed = run.result.get("wall_s"), run.result.get("samples_per_s")
+        rows.append(
+            (
+                *(run.name, title(run), status(run)[0], f"{run.steps:,}"),
+                "–" if wall is None else duration(wall),
+                f"{best['metric']} {_number(best['value'])}" if best else "–",
+                "–" if speed is None else amount(speed),
+                "–" if peak is None else size(peak),
+            )
+        )
+    return rows
+
+
+def _of(run: RunRecord, kind: str) -> Iterator[Event]:
+    return (event for event in run.events if event.kind == kind)
+
+
+def _default(setting: Mapping[str, Any]) -> list[Any]:
+    """The value that the layers of defaults give, in a list; empty: they give none."""
+    layers = [setting, *setting.get("replaced", ())]
+    return [one.get("value") for one in layers if one.get("layer") in _DEFAULTS][:1]
+
+
+def _rank(setting: Mapping[str, Any]) -> int:
+    """The layer, the user's first."""
+    layer = setting.get("layer")
+    return -LAYERS.index(layer) if layer in LAYERS else 0
+
+
+def _value(setting: Mapping[str, Any]) -> str:
+    return plain(setting.get("typed", setting.get("value")))
+
+
+def _origin(setting: Mapping[str, Any]) -> str:
+    how = f": {setting['how']}" if setting.get("how") else ""
+    return f"{setting.get('origin', '')}{how}"
+
+
+def _setting(run: RunRecord, name: str) -> str:
+    """The name of model, mode or engine by its settings."""
+    if name == "model":
+        parts = [run.value("model.family"), run.value("model.size")]
+        return ":".join(str(part) for part in parts if part)
+    return str(run.value("engine.name" if name == "engine" else name) or "")
+
+
+def _bound(name: str, value: float) -> str:
+    return size(value) if name.endswith("_bytes") else f"{value:g} × mode default"
+
+
+def _cut(text: object) -> str:
+    """A text of the data, up to what fits a report."""
+    shown = str(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+
+
+def _number(value: Any) -> str:
+    return real(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,164 @@
+"""What a run folder tells of its run, read for a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.base import environment
+from launcher.base.redaction import redact_variables
+from launcher.page.plots import Point, number
+from launcher.run_folder import records, run_folder
+
+Columns = Mapping[str, list[Point]]
+VALIDATION = "val"
+"""The split that decides which checkpoint is best."""
+_NOT_PLOTTED = frozenset(("kind", "step", "epoch", "samples", "tokens"))
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of events.jsonl, or of events-rankN.jsonl."""
+
+    time: str
+    kind: str
+    step: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint."""
+
+    step: int
+    bytes: int
+    score: str
+    """The metric and its value; empty: it is not among the best."""
+    links: tuple[str, ...]
+    """`best`, `last`."""
+    libraries: Mapping[str, str]
+    """Versions that wrote it."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The record of one run."""
+
+    folder: Path
+    settings: Mapping[str, Mapping[str, Any]]
+    """origins.json: each key with `value`, `origin`, `layer`, `replaced`."""
+    result: Mapping[str, Any]
+    """result.json; empty: the run has not ended."""
+    train: Columns
+    """The logged values by key; those of `parts` as `parts.NAME`."""
+    evaluations: Columns
+    """The values of each metric."""
+    events: list[Event]
+    checkpoints: list[Checkpoint]
+
+    @property
+    def name(self) -> str:
+        """The name of the folder; of a stage, below that of its run."""
+        folder = self.folder.absolute()
+        is_stage = (folder.parent / run_folder.STAGES).is_file()
+        return f"{folder.parent.name}/{folder.name}" if is_stage else folder.name
+
+    @property
+    def steps(self) -> int:
+        """The steps trained, as far as is known."""
+        logged = (points[-1][0] for points in self.train.values())
+        return int(self.result.get("steps") or max(logged, default=0))
+
+    def value(self, key: str) -> Any:
+        """The value of a setting; None: unknown."""
+        return self.settings.get(key, {}).get("value")
+
+
+def read(folder: Path) -> RunRecord:
+    """The record of the run in `folder`, without secrets. Reads the disk.
+
+    Files that do not exist are empty. Raises InvalidRecord for damaged ones.
+    """
+    train: dict[str, list[Point]] = {}
+    evaluations: dict[str, list[Point]] = {}
+    for line in records.metrics_lines(folder):
+        is_train = line["kind"] == "train"
+        columns = train if is_train else evaluations
+        for key, value in _values(line) if is_train else _metrics(line):
+            try:
+                point = (line["step"], number(value))
+            except TypeError:
+                continue
+            column = columns.setdefault(key, [])
+            if column and column[-1][0] >= point[0]:
+                del column[-1]  # evaluated twice at a step, such as before and after a resume
+            column.append(point)
+    return RunRecord(
+        folder,
+        _json(folder / run_folder.ORIGINS),
+        _json(folder / run_folder.RESULT),
+        train,
+        evaluations,
+        sorted(_events(folder), key=lambda event: (event.step, event.time)),
+        sorted(_checkpoints(folder), key=lambda found: found.step),
+    )
+
+
+def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in line.items():
+        if key == "parts" and isinstance(value, dict):
+            yield from ((f"parts.{name}", part) for name, part in value.items())
+        elif key not in _NOT_PLOTTED:
+            yield key, value
+
+
+def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The metrics of an evaluation; those of other splits are named with their split."""
+    split = str(line.get("split", VALIDATION))
+    for name, value in line["metrics"].items():
+        yield name if split == VALIDATION or name.startswith(split) else f"{split} {name}", value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    return records.parse_object(path, redact_variables(text, environment.variables()))
+
+
+def _events(folder: Path) -> Iterator[Event]:
+    for path in sorted(folder.glob("events*.jsonl")):
+        rank = path.stem.removeprefix("events").removeprefix("-rank")
+        for line in run_folder.json_lines(path):
+            if not isinstance(line, dict):
+                continue
+            kind, step, facts = line.get("kind"), line.get("step"), line.get("facts")
+            if isinstance(kind, str) and type(step) is int:
+                facts = dict(facts) if isinstance(facts, dict) else {}
+                of_rank = {"rank": rank} if rank else {}
+                yield Event(str(line.get("time", "")), kind, step, of_rank | facts)
+
+
+def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
+    links = {
+        link: (folder / link).resolve().name
+        for link in run_folder.LINKS
+        if (folder / link).is_dir()
+    }
+    for path in (folder / run_folder.CHECKPOINTS).glob("step-*/manifest.json"):
+        try:
+            manifest = json.loads(path.read_bytes())
+            score = manifest.get("score")
+            yield Checkpoint(
+                int(manifest["step"]),
+                sum(int(file["bytes"]) for file in manifest["files"]),
+                f"{score['metric']} {score['value']:.6g}" if score else "",
+                tuple(link for link, name in links.items() if name == path.parent.name),
+                dict(manifest["libraries"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # of another version; `verify` and `resume` name the damage

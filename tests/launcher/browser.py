@@ -1,0 +1,63 @@
+"""Pages in headless Chromium, for tests that see what a reader sees."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@dataclass
+class Opened:
+    """An open page, and what it did."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    """Errors and warnings in its console, and exceptions."""
+    requests: list[str] = field(default_factory=list)
+
+    def legend(self, number: int) -> str:
+        """The names and values above a plot."""
+        return str(self.page.locator(f"figure[data-plot='{number}'] .key").inner_text())
+
+    def ticks(self) -> tuple[float, float]:
+        """The ends of the x axis as it is shown."""
+        code = "() => { const [f] = Bokeh.documents[0].roots(); "
+        low, high = self.page.evaluate(code + "return [f.x_range.start, f.x_range.end]; }")
+        return low, high
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Headless Chromium with a fresh profile; skips the test where there is none."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+        yield opened
+        opened.close()
+
+
+def open_page(opened: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
+    """The page at `path`, once its plots are drawn."""
+    page = opened.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    found = Opened(page)
+    page.on("console", lambda m: found.errors.append(m.text) if m.type != "log" else None)
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.on("request", lambda request: found.requests.append(request.url))
+    page.goto(path.absolute().as_uri())
+    page.wait_for_function("() => window.Bokeh && Bokeh.documents[0].is_idle")
+    return found

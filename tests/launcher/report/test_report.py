@@ -1,0 +1,125 @@
+"""The report of a run as a reader sees it: in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from launcher.report import report
+from tests.launcher.browser import browser, open_page
+
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>'\"&$$x$$"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as opened:
+        yield opened
+
+
+def change(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def append(path, *lines):
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def test_a_run_writes_its_report_at_its_end(run):
+    page = (run / "report.html").read_text()
+    assert "6 steps" in page and "python -m launcher verify" in page
+    assert len(page.encode()) < 3_000_000
+    assert "report" not in (run / "events.jsonl").read_text()
+
+
+def test_the_plots_follow_the_mouse_and_a_zoom(run, chromium):
+    opened = open_page(chromium, run / "report.html")
+    whole, last = opened.ticks(), opened.legend(0)
+    figure = opened.page.locator("figure[data-plot='0']")
+    figure.scroll_into_view_if_needed()
+    box = figure.bounding_box()
+    middle, level = box["x"] + 0.4 * box["width"], box["y"] + 0.6 * box["height"]
+    opened.page.mouse.move(middle, level)
+    opened.page.wait_for_function(f"() => !document.body.innerText.includes({json.dumps(last)})")
+    assert "loss" in opened.legend(0)
+
+    opened.page.mouse.down()
+    opened.page.mouse.move(middle + 100, level, steps=4)
+    opened.page.mouse.up()
+    low, high = opened.ticks()
+    assert whole[0] < low < high < whole[1]
+    opened.page.click("button[data-reset]")
+    assert opened.ticks() == whole
+    assert opened.errors == [] and opened.requests == [(run / "report.html").as_uri()]
+    opened.page.close()
+
+
+def test_the_page_fits_a_phone_in_a_dark_scheme(run, chromium):
+    opened = open_page(chromium, run / "report.html", 390, "dark")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert opened.errors == []
+    opened.page.close()
+
+
+def test_hostile_text_is_shown_as_text(run, chromium):
+    hostile = run.with_name("<b onclick=alert(1)>'run")
+    run.rename(hostile)
+    setting = {"value": HOSTILE, "origin": HOSTILE, "layer": "command line", "replaced": []}
+    change(hostile / "origins.json", **{HOSTILE: setting})
+    best = {"metric": HOSTILE, "value": 1.5, "step": 2}
+    change(hostile / "result.json", reason=HOSTILE, best=best, data={HOSTILE: "\ud800"})
+    facts = {"when": "after", "text": f"{HOSTILE} \udcff"}
+    event = {"time": HOSTILE, "step": 6, "facts": facts}
+    kinds = ("preview", "warning", HOSTILE)
+    append(hostile / "events.jsonl", *(event | {"kind": kind} for kind in kinds))
+    metrics = {HOSTILE: 0.5, "val_loss": "NaN"}
+    append(
+        hostile / "metrics.jsonl", {"kind": "eval", "step": 6, "split": "val", "metrics": metrics}
+    )
+    report.write([hostile], hostile / "report.html")
+
+    opened = open_page(chromium, hostile / "report.html")
+    text = opened.page.inner_text("body")
+    assert text.count(HOSTILE) > 6
+    assert "\\udcff" in text and hostile.name in text
+    assert opened.page.title() == hostile.name
+    assert opened.page.locator("b[onclick], img").count() == 0
+    assert opened.errors == [] and len(opened.requests) == 1
+    opened.page.close()
+
+
+def test_several_runs_share_plots_and_a_table_of_outcomes(run, chromium):
+    other = shutil.copytree(run, run.with_name("other"), symlinks=True)
+    change(other / "result.json", status="failed", reason="the <disk> was full")
+    report.write([run, other], run.parent / "both.html")
+    opened = open_page(chromium, run.parent / "both.html")
+    rows = opened.page.locator("#outcomes tbody tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == ["run", "other"]
+    assert "failed" in rows[1] and "the <disk> was full" in opened.page.inner_text("body")
+    assert "run" in opened.legend(0) and "other" in opened.legend(0)
+    assert opened.errors == []
+    opened.page.close()
+
+
+def test_ten_thousand_lines_stay_small_and_keep_a_spike(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    line = json.loads(lines[0])
+    many = [line | {"step": step, "loss": 3.0} for step in range(1, 10_001)]
+    many[5_432]["loss"] = 98.765
+    (run / "metrics.jsonl").write_text("")
+    append(run / "metrics.jsonl", *many)
+    report.write([run], run / "report.html")
+    content = (run / "report.html").read_bytes()
+    assert len(content) < 3_000_000 and b"98.765" in content
+
+
+def test_a_report_that_fails_is_a_warning_event(run):
+    (run / "metrics.jsonl").write_text("no JSON\n")
+    report.write_at_end(run)
+    last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
+    assert last["kind"] == "warning" and last["facts"]["subject"] == "report"
+    assert "metrics.jsonl:1 is damaged" in last["facts"]["text"]
+    assert "report.html could not be written" in (run / "log.txt").read_text()
