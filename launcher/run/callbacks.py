@@ -30,6 +30,7 @@ from launcher.run_folder import generations
 from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
+from training.callbacks.profiler import Profiler
 from training.health import ClockSkew, Expected, Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
@@ -88,6 +89,9 @@ class RankCallbacks:
                 self._health(settings, info, emit),
             ]
         found += self._trackers(settings, info, emit)
+        if settings.log.profile is not None and self.world.rank == 0 and not self._is_replay:
+            steps, device = settings.log.profile, self.world.device
+            found.append(Profiler(steps, self.storage, device, emit))
         found += [
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
@@ -120,6 +124,11 @@ class RankCallbacks:
             stage=settings.stages[0] if settings.stages else None,
         )
 
+    @property
+    def _is_replay(self) -> bool:
+        """Steps are repeated to compare them (verify)."""
+        return self.job.resume is not None and self.job.resume.until is not None
+
     def _health(self, settings: Settings, info: RunInfo, emit: Emit) -> Health:
         """The health checks of rank 0."""
         resolved, folder = self.job.resolved, self.storage.path
@@ -137,7 +146,7 @@ class RankCallbacks:
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
         """The trackers of rank 0; none for a replay."""
         names, tracking, resume = settings.track, settings.tracking, self.job.resume
-        if self.world.rank != 0 or (resume is not None and resume.until is not None):
+        if self.world.rank != 0 or self._is_replay:
             return []
         found = self.job.resolved.values.items()
         origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in found}

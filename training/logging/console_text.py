@@ -124,6 +124,9 @@ def render_notice(kind: str, facts: Facts) -> str | None:
         return render_row("time", f"{text}; quicker: {quicker}" if quicker else text)
     if kind == "advice" and "is_end" not in facts:
         return render_advice(facts)
+    if kind == "profiled":
+        text = f"{facts['trace']}: {counted(facts['steps'], 'step')} from {facts['first_step']}"
+        return render_row("profile", f"{text}; open it in https://ui.perfetto.dev")
     if kind == "control":
         return render_row("control", str(facts["text"]))
     if kind == "tracked":
