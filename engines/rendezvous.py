@@ -125,8 +125,9 @@ class _Endpoint:
             except (dist.DistError, RuntimeError) as error:
                 errors.append(str(error).partition("\n")[0])
         raise EngineError(
-            f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {self}: {errors[-1]}; "
-            "set MASTER_PORT to another port"
+            f"rank 0 on {socket.gethostname()} cannot open the rendezvous at {self}: {errors[-1]}\n"
+            "  cause         another job or program on this machine uses the port\n"
+            f"  fix           export MASTER_PORT={_free_port()}"
         )
 
     def connect(self, rank: int, timeout: timedelta) -> dist.TCPStore:
@@ -177,6 +178,14 @@ class _Endpoint:
     def __str__(self) -> str:
         ports = self.ports
         return f"{self.address}:{ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
+
+
+def _free_port() -> int:
+    """A port that no program of this machine uses now."""
+    with socket.socket() as opened:
+        opened.bind(("", 0))
+        port: int = opened.getsockname()[1]
+        return port
 
 
 def _is_listening(address: str, port: int) -> bool:

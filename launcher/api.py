@@ -28,6 +28,8 @@ from training.checkpoint.manifest import CheckpointError
 if TYPE_CHECKING:
     from torch.nn import Module
 
+_NOT_RETURNED = ("exit_code", "fault")
+"""Fields of an outcome that only a failed run has: it raises RunError."""
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
@@ -160,7 +162,7 @@ def _result(report: Report, folder: Path | None) -> Run:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:
         raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause
-    outcome: dict[str, Any] = {k: v for k, v in report.outcome.items() if k != "exit_code"}
+    outcome: dict[str, Any] = {k: v for k, v in report.outcome.items() if k not in _NOT_RETURNED}
     return Run(**outcome, folder=folder)
 
 

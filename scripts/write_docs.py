@@ -50,7 +50,7 @@ from launcher.config import presets, provenance
 from launcher.config.originals import ORIGINALS, Original
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
-from scripts import mode_tables, setting_tables, structure
+from scripts import fault_table, mode_tables, setting_tables, structure
 from scripts.source import PACKAGES, Module, Tree, read
 
 ROOT = Path(__file__).parents[1]
@@ -293,6 +293,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "watching": partial(costs, monitor),
     "measured watching": partial(measured_costs, monitor, "readings"),
     "exit codes": codes,
+    "faults": fault_table.table,
     "layers": layers,
     "compatibility": rules,
     "imports": imports,

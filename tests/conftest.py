@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -99,6 +101,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return SHARED if nodeid.startswith(SHARED) else nodeid.partition("::")[0]
 
     return ByFile(config, log)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk with options; again, to change them."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs the right to mount a disk")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
 
 
 @pytest.fixture(autouse=True)

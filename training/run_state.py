@@ -276,7 +276,9 @@ class Run:
         return True
 
     def _fail_nonfinite(self) -> None:
-        self._stop = stop_reason.failed(self.updater.nonfinite.describe(self._engine.world))
+        text, fault = self.updater.nonfinite.describe(self._engine.world)
+        self._callbacks.event("nonfinite", {"text": text, "fault": fault})
+        self._stop = stop_reason.failed(text, fault)
 
     # The end
 

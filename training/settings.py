@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.duration import Cadence, Duration
 
+PROFILE_WARMUP = 2
+"""Steps before those of log.profile: they compile, choose kernels and allocate."""
+
 
 class Section(BaseModel):
     """A section of settings; the text below a field is its description."""
@@ -299,6 +302,8 @@ class Log(Section):
     """Steps between two training lines in metrics.jsonl."""
     stragglers: Annotated[float | None, Field(gt=1)] = 1.5
     """Report a rank that is persistently this many times slower than the others; null: never."""
+    profile: Annotated[Steps | None, Field(ge=1)] = None
+    """Write a profiler trace of N steps, after two warm-up steps; null: none."""
 
 
 class Settings(Protocol):

@@ -20,6 +20,8 @@ class StopReason:
     status: Status
     reason: str
     exit_code: int
+    fault: str | None = None
+    """As Outcome.fault."""
 
     @property
     def is_resumable(self) -> bool:
@@ -28,7 +30,7 @@ class StopReason:
 
     def outcome(self, **facts: Any) -> Outcome:
         """The outcome of the run; `facts` are its other fields."""
-        return Outcome(self.status, self.reason, self.exit_code, **facts)
+        return Outcome(self.status, self.reason, self.exit_code, fault=self.fault, **facts)
 
 
 FINISHED = StopReason("completed", "all steps taken", DONE)
@@ -60,6 +62,6 @@ def finished(step: int, total_steps: int) -> StopReason:
     return StopReason("completed", f"stop.after: reached step {step}", DONE)
 
 
-def failed(reason: str) -> StopReason:
-    """The program or the run failed."""
-    return StopReason("failed", reason, FAILED)
+def failed(reason: str, fault: str | None = None) -> StopReason:
+    """The program or the run failed; `fault` as Outcome.fault."""
+    return StopReason("failed", reason, FAILED, fault)

@@ -160,7 +160,9 @@ def sync(folder: Path) -> None:
 
 def _reason(error: OSError) -> str:
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.EDQUOT:
+        return f"{reason}; delete some of your files, or choose another folder with --out"
+    if error.errno == errno.ENOSPC:
         return f"{reason}; free some space, or choose another folder with --out"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{reason}; make it writable, or choose another folder with --out"

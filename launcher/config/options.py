@@ -144,6 +144,7 @@ OPTIONS = (
     ),
     out_option("Run folder. Default: runs/<model>-<mode>-<engine>-<time>."),
     Option("--track", OUTPUT, "NAME[:PROJECT]", "track", repeats=True, values="trackers"),
+    Option("--profile", OUTPUT, "N", "log.profile"),
     Option(
         "--dry-run",
         OUTPUT,

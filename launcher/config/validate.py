@@ -26,6 +26,7 @@ from launcher.config.provenance import (
 from launcher.config.schema import PRETRAINED, setting_infos
 from models.base import DataError
 from training import duration
+from training.settings import PROFILE_WARMUP
 
 if TYPE_CHECKING:
     from models.base import Task
@@ -265,6 +266,7 @@ def check_before_training(
             resolved, train_plan.total_steps, train_plan.steps_per_epoch
         )
     diagnostics += _left_out(resolved, train_plan)
+    diagnostics += _short_profile(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [found for found in diagnostics if found.severity == "error"]:
         raise SettingsError(wrong)
@@ -295,6 +297,18 @@ def check_splits(task: Task, folder: Path) -> None:
             allowed="each group in one of train, val and test",
             fix=fix,
         )
+
+
+def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
+    """An error if a new run has fewer steps than its profile; a resumed one may have few left."""
+    key, steps = "log.profile", resolved.settings.log.profile
+    most = train_plan.end_step - PROFILE_WARMUP
+    if steps is None or steps <= most or train_plan.first_step or train_plan.experience:
+        return []
+    why = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
+    fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
+    allowed = f"1 to {most}" if most > 0 else f"a run of more than {PROFILE_WARMUP} steps"
+    return [errors.about_value(resolved.values, key, why, allowed=allowed, fix=fix)]
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:

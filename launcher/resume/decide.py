@@ -185,7 +185,7 @@ def _nothing_left(
         more = f"it has no checkpoint left; to train again: {_again(found.folder)}"
     line = f"nothing to do: {found.folder} was completed at step {steps}{which}; {more}"
     outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
-    del outcome["exit_code"]
+    del outcome["exit_code"], outcome["fault"]  # of a completed run
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
 
 

@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +23,16 @@ from launcher.config import machine
 from launcher.config.provenance import DEFAULT_MODE, Resolved
 from launcher.config.schema import Settings, config_of, model_name
 from launcher.plan.check import PlanCheck
-from launcher.run import signals
+from launcher.run import fixes, signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
 from launcher.run.prepare import parameters
 from launcher.run_folder import generations
+from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
+from training.callbacks.profiler import Profiler
+from training.health import ClockSkew, Expected, Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
@@ -57,6 +60,7 @@ class RankCallbacks:
     """The run folder."""
     world: World
     check: PlanCheck
+    skews: Sequence[ClockSkew] = ()
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
         """All callbacks of this rank; rank 0 also writes files and to the console."""
@@ -83,8 +87,12 @@ class RankCallbacks:
                 forecast,
                 ConsoleReporter(info, self._outputs(), usage=usage, forecast=forecast),
                 ResultWriter(info, self.storage, usage, self._job_summary, forecast),
+                self._health(settings, info, emit),
             ]
         found += self._trackers(settings, info, emit)
+        if settings.log.profile is not None and self.world.rank == 0 and not self._is_replay:
+            steps, device = settings.log.profile, self.world.device
+            found.append(Profiler(steps, self.storage, device, emit))
         found += [
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
@@ -113,14 +121,34 @@ class RankCallbacks:
             folder=self.storage.path,
             data=facts,
             notes=notes,
+            loss_changes=isinstance(data.tasks[0], TracksProgress),
             stage=settings.stages[0] if settings.stages else None,
             environment=environment_facts(device_name(self.world.device)),
         )
 
+    @property
+    def _is_replay(self) -> bool:
+        """Steps are repeated to compare them (verify)."""
+        return self.job.resume is not None and self.job.resume.until is not None
+
+    def _health(self, settings: Settings, info: RunInfo, emit: Emit) -> Health:
+        """The health checks of rank 0."""
+        resolved, folder = self.job.resolved, self.storage.path
+        control = resolved.values.get("data.control")
+        classes = info.data.get("classes")  # a custom task may have other facts of this name
+        expected = Expected(
+            learns=(control is None or control.value == "real") and not info.loss_changes,
+            is_compiled=settings.compile == "on",
+            has_patience=settings.stop.patience is not None,
+            classes=classes.get("train", {}) if isinstance(classes, Mapping) else {},
+        )
+        said = fixes.findings(folder)
+        return Health(expected, fixes.commands(resolved, folder), emit, said, self.skews)
+
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
         """The trackers of rank 0; none for a replay."""
         names, tracking, resume = settings.track, settings.tracking, self.job.resume
-        if self.world.rank != 0 or (resume is not None and resume.until is not None):
+        if self.world.rank != 0 or self._is_replay:
             return []
         found = self.job.resolved.values.items()
         origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in found}

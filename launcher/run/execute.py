@@ -19,7 +19,7 @@ from launcher.config.settings_file import node_value, read_settings_file
 from launcher.download.fetch import fetch_for_run
 from launcher.download.transfer import FetchError
 from launcher.resume import find
-from launcher.run import affinity, failures, rank, restart, signals
+from launcher.run import affinity, failures, fixes, rank, restart, signals
 from launcher.run.experience import is_continual
 from launcher.run.failures import Report, Stopped
 from launcher.run.job_spec import Job
@@ -96,7 +96,10 @@ def execute_run(
                 generation=start.generation,
                 force=start.force,
             )
-            ending = _train(start, job, show, load_work, forwarded, continual)
+            explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
+            ending = explain(
+                _train(start, job, lambda r: show(explain(r)), load_work, forwarded, continual)
+            )
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
         ending = failures.failed(error, 0)
         show(ending)

@@ -26,6 +26,7 @@ from launcher.run_folder import run_folder
 from launcher.run_folder.fence import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
+from training.faults import FAULTS, recognized
 from training.resources.oom import BatchSizes, OutOfMemory
 from training.storage import StorageError, atomic_write
 
@@ -91,6 +92,8 @@ class Report:
     """The fields of training.callbacks.base.Outcome."""
     micro_batch: int | None = None
     """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
+    fault: str | None = None
+    """Its name in training.faults; None: unknown, or the text has its fix."""
     cause: BaseException | None = field(default=None, compare=False)
     """The exception that ended a rank of this process; not saved."""
 
@@ -113,7 +116,8 @@ def ended(outcome: Mapping[str, Any], rank: int) -> Report:
     """The report of a rank that ended as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
     text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
-    return _report("ended", code, rank, text, outcome=outcome)
+    report = _report("ended", code, rank, text, outcome=outcome)
+    return replace(report, fault=outcome.get("fault"))
 
 
 def failed(error: BaseException, rank: int) -> Report:
@@ -128,7 +132,8 @@ def _failed(error: BaseException, rank: int) -> Report:
     if isinstance(error, DataError | EngineError):
         return _report("invalid input", exit_codes.INVALID_INPUT, rank, f"error: {error}")
     if isinstance(error, StorageError | CheckpointError | FetchError):
-        return _report("failed", exit_codes.FAILURE, rank, f"error: {error}")
+        report = _report("failed", exit_codes.FAILURE, rank, f"error: {error}")
+        return replace(report, fault=recognized(report.text))
     if isinstance(error, FencedOff):
         return _report("fenced", exit_codes.FAILURE, rank, f"error: {error}")
     if isinstance(error, KeyboardInterrupt):
@@ -147,13 +152,16 @@ def _failed(error: BaseException, rank: int) -> Report:
     if isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
         text = f"error: {where} lost another rank"
         return _report("peer lost", exit_codes.FAILURE, rank, text, trace)
-    return _report("failed", exit_codes.FAILURE, rank, f"error: {where} failed: {message}", trace)
+    text = f"error: {where} failed: {message}"
+    report = _report("failed", exit_codes.FAILURE, rank, text, trace)
+    return replace(report, fault=recognized(message))
 
 
 def killed(rank: int, status: str, output: str) -> Report:
     """The report for a rank that wrote none; `output` is what it printed last."""
-    text = f"error: rank {rank} on {socket.gethostname()} died: {status}"
-    return _report("killed", exit_codes.FAILURE, rank, text, output)
+    text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
+    report = _report("killed", exit_codes.FAILURE, rank, f"error: {text}", output)
+    return replace(report, fault=recognized(output) or "dead_rank")
 
 
 def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
@@ -165,7 +173,7 @@ def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
         return report
     cause = f"the kernel killed {counted(kills, 'process')}"
     text = f"error: rank {report.rank} on {report.host} {OutOfMemory(MemoryError(cause), batches)}"
-    return replace(report, kind="out of memory", text=text)
+    return replace(report, kind="out of memory", text=text, fault=None)
 
 
 def frozen(rank: int, process: int, state: str, folder: Path) -> Report:
@@ -173,14 +181,13 @@ def frozen(rank: int, process: int, state: str, folder: Path) -> Report:
 
     `state` is that of psutil.
     """
-    where = f"rank {rank} on {socket.gethostname()}"
-    text = (
-        f"error: {where} does not answer the other ranks: its process {process} is "
-        f"{_STATES.get(state, state)}"
+    text = FAULTS["timeout"].seen.format(
+        rank=rank, host=socket.gethostname(), process=process, state=_STATES.get(state, state)
     )
     written = stacks_file(folder, rank)
     found = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
-    return _report("failed", exit_codes.FAILURE, rank, text, found)
+    report = _report("failed", exit_codes.FAILURE, rank, f"error: {text}", found)
+    return replace(report, fault="timeout")
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
@@ -214,6 +221,7 @@ def exit_hung(job: Job, rank: int, reason: str) -> NoReturn:
     report = _report(
         "failed", exit_codes.FAILURE, rank, text, f"stack of the main thread:\n{stack}"
     )
+    report = replace(report, fault=recognized(text))
     if job.reports is not None:
         report.save(job.reports)
     else:

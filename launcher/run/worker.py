@@ -49,6 +49,7 @@ from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
+from training.health import clock_skews
 from training.inspection import architecture
 from training.loop import train
 from training.optim import optimizer
@@ -125,7 +126,7 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome:
     loading = (world, settings.loader, watchdog, _slots(engine))
     evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
 
-    factory = RankCallbacks(job, storage, world, check)
+    factory = RankCallbacks(job, storage, world, check, clock_skews(world))
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
     writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(

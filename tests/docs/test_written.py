@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from launcher.config.schema import config_of
+from launcher.run import fixes
 from models.catalog import FAMILIES
+from scripts.fault_table import FIXES
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
 from tests.docs.pages import PATHS, read
+from tests.launcher import runs
+from tests.launcher.given import resolved
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
@@ -50,3 +54,12 @@ def test_the_page_of_a_family_has_the_exact_parameters_of_each_size(family):
     page = read(ROOT / "docs" / f"{family.replace('_', '-')}.md").text
     counts = [f"{size.parameters:,}" for size in config_of(family).SIZES.values()]
     assert [count for count in counts if count not in page] == []
+
+
+def test_the_fixes_of_the_table_of_faults_have_the_values_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = runs.trained(tmp_path / "runs" / "mine", resolved("optim.lr=1e-3"), 100)
+    real = fixes.commands(resolved("optim.lr=1e-3"), run)
+    same = {"again", "retry", "track", "lower_lr", "higher_lr", "timeout_s", "other_folder"}
+    assert {name: FIXES[name] for name in same} == {name: real[name] for name in same}
+    assert real.keys() <= FIXES.keys()

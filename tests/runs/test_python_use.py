@@ -58,6 +58,12 @@ def test_training_from_python_returns_a_result(here, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_completed_run_is_returned_again():
+    first = launcher.train(model="language:tiny", settings=TINY, out="run", console=False)
+    again = launcher.train(model=None, resume="run", console=False)
+    assert (again.steps, again.best, again.reason) == (3, first.best, "nothing to do")
+
+
 def test_the_result_gives_the_trained_model(here):
     settings = {**TINY, "train.ema": 0.5, "save.every": 1, "save.keep_last": 3}
     run = launcher.train(model="language:tiny", settings=settings, console=False)

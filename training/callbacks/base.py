@@ -118,6 +118,8 @@ class Outcome:
     """Number of the experience, and the metrics of old and new data before and after it."""
     timing: Mapping[str, float] | None = None
     """Summary of StepTiming; None: `train.timing` is off."""
+    fault: str | None = None
+    """The fault of training.faults that ended the run; None: another one, or none."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class RunInfo:
     """The stage, in mode staged."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """The machine of rank 0, and versions."""
+    loss_changes: bool = False
+    """The task changes its loss during the run, as a curriculum does."""
 
 
 class Callback:
@@ -181,7 +185,8 @@ class Callback:
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Called for each line of events.jsonl.
 
-        A "preview" has facts "when" and "text", a "warning" has "text" and its subject.
+        A "preview" has facts "when" and "text", a "warning" has "text" and its subject, an "advice"
+        those of training.faults.finding.
         """
 
     def end(self, outcome: Outcome) -> None:

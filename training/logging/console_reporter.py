@@ -50,6 +50,8 @@ class ConsoleReporter(Callback):
         self._drawn_step = 0
         self._train_plan: TrainPlan
         self._progress: Progress | None = None
+        self._advice: list[str] = []
+        """Repeated at the end: the last lines are those that everyone reads."""
 
     def start(self, train_plan: TrainPlan) -> None:
         """Write the header."""
@@ -103,6 +105,8 @@ class ConsoleReporter(Callback):
             self._write("head", console_text.render_resumed(facts))
         elif (notice := console_text.render_notice(kind, facts)) is not None:
             self._write("notice", notice)
+            if kind == "advice":
+                self._advice.append(notice)
         elif (text := console_text.render_urgent(kind, facts)) is not None:
             self._write("warning", text)
         else:
@@ -119,7 +123,7 @@ class ConsoleReporter(Callback):
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
                     near = console_text.render_near_limits(self._usage.near_limits())
                     summary = console_text.render_summary(outcome, self._forecast)
-                    self._write(kind, "\n".join(summary + near))
+                    self._write(kind, "\n".join(summary + near + self._advice))
         finally:
             for output in self._outputs:
                 output.close()

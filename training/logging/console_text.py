@@ -122,11 +122,21 @@ def render_notice(kind: str, facts: Facts) -> str | None:
         quicker = "  or  ".join(facts["quicker"])
         text = f"about {duration(facts['seconds'])} for this run"
         return render_row("time", f"{text}; quicker: {quicker}" if quicker else text)
+    if kind == "advice" and "is_end" not in facts:
+        return render_advice(facts)
+    if kind == "profiled":
+        text = f"{facts['trace']}: {counted(facts['steps'], 'step')} from {facts['first_step']}"
+        return render_row("profile", f"{text}; open it in https://ui.perfetto.dev")
     if kind == "control":
         return render_row("control", str(facts["text"]))
     if kind == "tracked":
         return render_row(str(facts["by"]), str(facts["text"]))
     return None
+
+
+def render_advice(facts: Facts) -> str:
+    """A finding of the health checks in one line: what was seen, its likely cause, what to do."""
+    return render_row("advice", f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}")
 
 
 def render_urgent(kind: str, facts: Facts) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.base import Update
+from training.faults import FAULTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from engines.base import Engine, OptimizerSpec, World
     from training.accumulate import Accumulated
 
+_FIRST, _LATER = "nonfinite_first", "nonfinite_later"
 MOST_UNCHECKED = 50
 """Steps after which the host waits for the device to check them."""
-FIX = "lower optim.lr, set optim.clip_norm, or set train.on_nonfinite='skip 3'"
 
 
 class Nonfinite:
@@ -78,17 +79,18 @@ class Nonfinite:
             not _is_sound(*values) for values in self._checked.values()
         )
 
-    def describe(self, world: World) -> str:
-        """The error, the same text on every rank. Collective, once any rank found one."""
+    def describe(self, world: World) -> tuple[str, str]:
+        """The error and its fault, the same on every rank. Collective, once any rank found one."""
         if self._error is not None:
-            return f"{self._error}; {FIX}"
+            return self._error, _LATER
         bad = [step for step, values in self._checked.items() if not _is_sound(*values)]
         first = min(bad, default=math.inf)
         step = -int(world.maximum(torch.tensor(-first, dtype=torch.float64)).item())
         loss, norm = self._checked.get(step, (0.0, 0.0))
         mean = world.sum(torch.tensor([loss, norm], dtype=torch.float64)) / world.size
         loss, norm = mean.tolist()
-        return f"loss {loss:g} and gradient norm {norm:g} at step {step}; {FIX}"
+        text = FAULTS[_LATER].seen.format(loss=f"{loss:g}", grad_norm=f"{norm:g}", step=step)
+        return text, _FIRST if step == 1 else _LATER
 
     def _take_or_skip(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         is_finite = bool(torch.isfinite(accumulated.loss))

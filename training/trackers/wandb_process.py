@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 ALERTS = frozenset(
     {
         *("throttled", "pressure", "out_of_memory", "disk_filling"),
-        *("straggler", "requeued", "nonfinite", "control_leak"),
+        *("straggler", "requeued", "nonfinite", "advice", "control_leak"),
     }
 )
 """Events that may need a user's attention."""

@@ -26,7 +26,7 @@ def test_the_options_of_run():
     expected = """
         --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
-        --precision --deterministic --debug --config --set --ds-config --out --dry-run --json
+        --precision --deterministic --debug --profile --config --set --ds-config --out --dry-run --json
         --max-restarts --resume --reset --download-data --continuous-learning --max-hours
         --stage --from --track --tune --force
     """

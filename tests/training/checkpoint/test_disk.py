@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,24 +18,6 @@ from training.checkpoint.writer import CheckpointWriter
 from training.storage import Storage
 
 BACKGROUND = pytest.mark.parametrize("in_background", [True, False])
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small disk with options; again, to change them."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options: str) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("needs the right to mount a disk")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", str(folder)], capture_output=True)
 
 
 def saving(run: Path, world: ProcessWorld, in_background: bool) -> CheckpointWriter:

@@ -27,7 +27,8 @@ def test_stop_ends_the_run_with_the_step(what):
     )
     assert run.outcome.status == "failed"
     assert run.outcome.exit_code == 1
-    assert f" at step {SPOILT}; lower optim.lr" in run.outcome.reason
+    assert run.outcome.reason.endswith(f" at step {SPOILT}")
+    assert run.outcome.fault == ("nonfinite_first" if SPOILT == 1 else "nonfinite_later")
     assert ("loss inf" in run.outcome.reason) == (what == "loss")
     assert run.outcome.steps == SPOILT
 
@@ -76,8 +77,9 @@ def test_skip_ends_the_run_after_its_limit_of_consecutive_steps(what):
     run = run_tiny(one_rank(), TinyTask(**every), train={"epochs": 4, "on_nonfinite": "skip 2"})
     assert run.outcome.status == "failed"
     assert run.outcome.reason.startswith(
-        f"3 steps in a row had a NaN or an infinity, the last in the {what} of step 3; lower optim.lr"
+        f"3 steps in a row had a NaN or an infinity, the last in the {what} of step 3"
     )
+    assert run.outcome.fault == "nonfinite_later"
     assert not run.shelf.saved
 
 
@@ -113,7 +115,15 @@ def take_all(losses, engine):
 def test_nonfinite_unchecked_steps_are_found_together_and_the_first_is_named():
     nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
     assert nonfinite.found()
-    assert nonfinite.describe(one_rank()).startswith("loss nan and gradient norm nan at step 3;")
+    text = "loss nan and gradient norm nan at step 3"
+    assert nonfinite.describe(one_rank()) == (text, "nonfinite_later")
+
+
+def test_a_nonfinite_first_step_has_another_cause_than_a_later_one():
+    nonfinite = take_all([math.nan], Norms([math.nan]))
+    assert nonfinite.found()
+    text = "loss nan and gradient norm nan at step 1"
+    assert nonfinite.describe(one_rank()) == (text, "nonfinite_first")
 
 
 def test_an_update_skipped_by_fp16_is_no_error_but_a_nonfinite_loss_is():

@@ -1,0 +1,40 @@
+"""The table of faults for docs/troubleshooting.md, with commands as for a run in runs/mine."""
+
+from __future__ import annotations
+
+import re
+
+from training.faults import FAULTS
+
+FIXES = {
+    "again": "python -m launcher --config runs/mine/settings.yaml",
+    "retry": "python -m launcher resume runs/mine",
+    "track": "python -m launcher track runs/mine",
+    "data_check": "python -m launcher data check DATA --model abr:tiny",
+    "other_folder": "runs/other",
+    "loader": "--num-workers 2",
+    "lower_lr": "1e-4",
+    "higher_lr": "0.01",
+    "timeout_s": "2400",
+    "smaller_batch": "4",
+    "global_batch": "32",
+    "port": "29611",
+    "host": "node7",
+}
+"""Values for the commands of the table of faults, as for a run in runs/mine."""
+_COMMAND = re.compile(r"(python|export|timedatectl)( \S+)+")
+"""In the text of a fix, whose words follow two spaces."""
+
+
+def table() -> list[str]:
+    """A row for each fault, with its message, its likely cause and the next command."""
+    head = ["| fault | what you see | likely cause | next command |", "|---|---|---|---|"]
+    return head + [
+        f"| {fault.title} | `{fault.seen_by_all}` | {fault.cause} | {_marked(fault.fix)} |"
+        for fault in FAULTS.values()
+    ]
+
+
+def _marked(fix: str) -> str:
+    """A fix with its values, and its command as code."""
+    return _COMMAND.sub(r"`\g<0>`", fix.format(**FIXES))

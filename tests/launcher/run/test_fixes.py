@@ -1,0 +1,149 @@
+"""The next command of each fault is one that the program accepts, and a failure ends with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.run import failures, fixes
+from models.base import DataError
+from tests.launcher import runs
+from tests.launcher.given import resolved
+from training.checkpoint.manifest import CheckpointError
+from training.faults import FAULTS
+from training.storage import StorageError
+
+PROGRAM = "python -m launcher "
+OTHERS = {
+    "out_of_memory": {"smaller_batch": 4, "global_batch": 32},
+    "port_in_use": {"port": 29611},
+    "clock_skew": {"host": "node7"},
+}
+"""Values that are not those of the run, but of its fault."""
+SYSTEM = ("port_in_use", "clock_skew", "tokenizer")
+"""Fixed by another command, or by leaving something out."""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path) -> Path:
+    """A run with a checkpoint, in the working directory."""
+    return runs.trained(here / "runs" / "my run", resolved(), 100)
+
+
+def command_of(fix: str) -> list[str]:
+    return shlex.split(fix[fix.index(PROGRAM) + len(PROGRAM) :])
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in SYSTEM])
+def test_the_program_accepts_the_command(name, run, capsys):
+    values = fixes.commands(resolved(), run) | OTHERS.get(name, {})
+    command = command_of(FAULTS[name].fix.format(**values))
+    if command[:2] == ["data", "check"]:
+        assert main(command) == 0
+    elif command[:1] == ["track"]:
+        assert main(command) != 2  # it needs metrics, not other arguments
+    else:
+        assert main([*command, "--dry-run"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SYSTEM)
+def test_the_other_fixes_have_all_their_values(name):
+    fix = FAULTS[name].fix.format(**OTHERS.get(name, {}))
+    assert PROGRAM not in fix
+    assert "{" not in fix
+
+
+def test_a_run_without_a_checkpoint_starts_again(here):
+    begun = runs.begun(here / "new", resolved())
+    found = fixes.commands(resolved(), begun)
+    assert found["retry"] == found["again"] == f"{PROGRAM}--config new/settings.yaml"
+
+
+def test_a_learning_rate_is_ten_times_lower_or_higher(run):
+    found = fixes.commands(resolved("optim.lr=0.003"), run)
+    assert (found["lower_lr"], found["higher_lr"]) == ("3e-4", "0.03")
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "option"),
+    [
+        (0, 1, "--num-workers 1"),
+        (0, 8, "--num-workers 2"),
+        (2, 8, "--num-workers 4"),
+        (4, 6, "--num-workers 5"),
+        (7, 8, "--set loader.prefetch=8"),
+    ],
+)
+def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
+    assert fixes._loader(workers, cores) == option
+
+
+BUS_ERROR = (
+    "DataLoader worker (pid 77) is killed by signal: Bus error. It is possible that dataloader's "
+    "workers are out of shared memory. Please try to raise your shared memory limit."
+)
+NO_SHM = "unable to write to file </torch_77_123_0>: No space left on device (28)"
+NCCL = (
+    "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=8, OpType=ALLREDUCE, "
+    "NumelIn=1, NumelOut=1, Timeout(ms)=600000) ran for 600006 milliseconds before timing out."
+)
+
+
+def full(number: int) -> StorageError:
+    return StorageError(Path("runs/x/metrics.jsonl"), OSError(number, os.strerror(number)))
+
+
+@pytest.mark.parametrize(
+    ("report", "name"),
+    [
+        (failures.failed(RuntimeError(BUS_ERROR), 0), "shared_memory"),
+        (failures.failed(RuntimeError(NO_SHM), 0), "shared_memory"),
+        (failures.failed(full(errno.ENOSPC), 0), "disk_full"),
+        (failures.failed(full(errno.EDQUOT), 0), "quota"),
+        (failures.failed(full(errno.EACCES), 0), "permission"),
+        (failures.failed(full(errno.EROFS), 0), "permission"),
+        (failures.failed(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
+        (failures.killed(1, "killed by SIGKILL", "its last output"), "dead_rank"),
+        (failures.killed(1, "killed by SIGABRT", NCCL), "timeout"),
+        (failures.frozen(1, 77, "stopped", Path("nowhere")), "timeout"),
+        (failures.ended({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), None),
+    ],
+)
+def test_a_failure_ends_with_its_cause_and_the_next_command(report, name, run):
+    fault = FAULTS[name or report.fault]
+    shown = fixes.explained(report, resolved(), run)
+    first, *_, cause, fix = shown.text.splitlines()
+    assert report.text.startswith(first)
+    assert cause == f"  cause         {fault.cause}"
+    assert fix == f"  fix           {fault.fix.format(**fixes.commands(resolved(), run))}"
+    assert fixes.explained(shown, resolved(), run) == shown  # once
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), DataError("x.txt is empty"), RuntimeError("Connection reset")]
+)
+def test_a_failure_of_unknown_cause_stays_as_it_is(error, run):
+    report = failures.failed(error, 0)
+    assert fixes.explained(report, resolved(), run) == report
+
+
+def test_the_findings_of_a_run_are_read_from_its_events(here):
+    assert fixes.findings(here) == set()
+    (here / "events.jsonl").write_text(
+        '{"kind": "started", "facts": {}}\n{"kind": "advice", "facts": {"fault": "starved"}}\n{"ki'
+    )
+    assert fixes.findings(here) == {"starved"}

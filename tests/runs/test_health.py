@@ -1,0 +1,178 @@
+"""Real runs with a fault are told what it is and what to type; healthy runs are told nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from models.catalog import FAMILIES
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+from training.faults import FAULTS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+EACH = ("--set", "log.every=1", "--set", "schedule.name=constant", "--set", "save.last=false")
+NO_CHECKPOINT = ("--set", "save.keep_best=0")
+MEMORIZE = """\
+class Line(CustomTask):
+    defaults = {"train": {"micro_batch": 16}}
+
+    def samples(self, split):
+        drawn = torch.Generator().manual_seed(len(split))
+        inputs = torch.randn(16, 8, generator=drawn)
+        return list(zip(inputs, torch.randn(16, generator=drawn)))
+
+    def build(self):
+        return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def measure(self, model, batch):
+        error = model(batch["input"]).squeeze(1) - batch["target"]
+        return {"loss": error.square().sum()}
+"""
+"""Labels without a rule, different ones for validation."""
+SLOW = BODY.replace("return [", "return Slow([").replace("range(8)]", "range(8)])")
+SLOW_HEAD = """\
+import time
+
+class Slow(list):
+    def __getitem__(self, index):
+        time.sleep(0.25)
+        return super().__getitem__(index)
+
+"""
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capfd):
+    """Trains a custom task or a family in a folder of its own; its exit code, output, advice."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def run(model: str, *args: str):
+        code = main(["--model", model, "--out", "run", *args])
+        out, err = capfd.readouterr()
+        return code, out, err, advice(tmp_path / "run")
+
+    return run
+
+
+def advice(folder: Path) -> list[dict[str, str]]:
+    if not (folder / "events.jsonl").exists():
+        return []
+    events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    return [event["facts"] for event in events if event["kind"] == "advice"]
+
+
+def check_advice(found, out, name, folder="run"):
+    (facts,) = found
+    assert facts["fault"] == name
+    assert facts["cause"] == FAULTS[name].cause
+    line = f"advice     {facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
+    lines = out.splitlines()
+    assert lines.count(line) == 2  # when it is found, and at the end
+    assert line in lines[-3:]
+
+
+def check_error(found, err, name):
+    (facts,) = found
+    fault = FAULTS[name]
+    lines = err.strip().splitlines()
+    assert facts["fault"] == name
+    assert lines[-3] == f"error: {facts['seen']}"
+    assert lines[-2:] == [f"  cause         {fault.cause}", f"  fix           {facts['fix']}"]
+
+
+@pytest.fixture
+def line(tmp_path) -> str:
+    return write(tmp_path, HEAD + LINE + BODY) + ":Line"
+
+
+def test_nan_from_the_first_step(train, tmp_path):
+    body = BODY.replace("float(i % 2)", 'float("nan")')
+    code, _, err, found = train(write(tmp_path, HEAD + LINE + body) + ":Line", *EACH)
+    assert code == 1
+    check_error(found, err, "nonfinite_first")
+    assert "--precision fp32 --debug" in err
+
+
+def test_nan_after_some_steps(train, line):
+    code, _, err, found = train(line, *EACH, "--lr", "1e25", "--epochs", "20")
+    assert code == 1
+    check_error(found, err, "nonfinite_later")
+    assert "--lr 1e+24" in err
+
+
+def test_a_loss_that_does_not_fall(train, line):
+    code, out, _, found = train(line, *EACH, *NO_CHECKPOINT, "--lr", "1e-12", "--epochs", "60")
+    assert code == 0
+    check_advice(found, out, "not_falling")
+
+
+def test_a_learning_rate_that_is_too_high(train, line):
+    args = (*EACH, *NO_CHECKPOINT, "--lr", "100", "--epochs", "20")
+    code, out, _, found = train(line, *args)
+    assert code == 0
+    check_advice(found, out, "lr_too_high")
+
+
+def test_overfitting(train, tmp_path):
+    task = write(tmp_path, HEAD + MEMORIZE) + ":Line"
+    args = (*EACH, *NO_CHECKPOINT, "--lr", "0.01", "--epochs", "80")
+    code, out, _, found = train(task, *args, "--set", "eval.every=5")
+    assert code == 0
+    check_advice(found, out, "overfitting")
+
+
+def test_a_full_disk(train, line, disk):
+    folder = disk("size=256k")
+    none = ("--set", "eval.every=null", "--set", "train.preview=false")
+    args = (*EACH, *NO_CHECKPOINT, *none, "--epochs", "1000")
+    code, _, err, _ = train(line, *args, "--out", str(folder / "run"))
+    assert code == 1
+    fault = FAULTS["disk_full"]
+    first, cause, fix = err.strip().splitlines()[-3:]
+    assert re.match(r"error: cannot write .*: No space left on device", first)
+    assert cause == f"  cause         {fault.cause}"
+    assert fix.startswith("  fix           free some space, then  python -m launcher --config ")
+
+
+def test_labels_of_one_class(train, tmp_path):
+    heads = "patient_id,intensity,hear_loss,age,rate,fmp,v_latency,v_amplitude"
+    points = range(1, 201)
+    lines = [",".join([heads, *map(str, points)])]
+    for patient in range(12):
+        for level in (60, 80):
+            wave = (f"{math.sin((patient + n * level) / 700):.4f}" for n in points)
+            lines.append(",".join([f"{patient},{level},0,40,11,3,5.{patient},0.3", *wave]))
+    (tmp_path / "one.csv").write_text("\n".join(lines))
+    short = ("--max-steps", "1", "--batch-size", "2", "--set", "train.global_batch=2")
+    args = (*short, *NO_CHECKPOINT, "--set", "save.last=false")
+    code, out, err, found = train("abr:tiny", "--data", "one.csv", *args)
+    assert code == 0, err
+    check_advice(found, out, "one_class")
+    assert found[0]["fix"].startswith("python -m launcher data check ")
+
+
+@pytest.mark.slow
+def test_a_slow_data_set(train, tmp_path):
+    task = write(tmp_path, SLOW_HEAD + HEAD + LINE + SLOW) + ":Line"
+    args = (*EACH, *NO_CHECKPOINT, "--num-workers", "0", "--epochs", "8")
+    code, out, _, found = train(task, *args, "--set", "eval.every=null")
+    assert code == 0
+    check_advice(found, out, "starved")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", ["default", "fast"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_healthy_run_is_told_nothing(family, mode, train):
+    code, out, _, found = train(f"{family}:tiny", "--mode", mode)
+    assert code == 0
+    assert found == []
+    assert "advice" not in out

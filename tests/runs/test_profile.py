@@ -1,0 +1,57 @@
+"""`--profile N` of a whole run: its files, its refusal, and losses that stay the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from launcher.__main__ import main
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Trains a small custom task in a folder of its own; its exit code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = write(tmp_path, HEAD + LINE + BODY) + ":Line"
+
+    def run(out: str, *args: str) -> int:
+        every = ("--set", "log.every=1", "--max-steps", "6", "--epochs", "4")
+        return main(["--model", task, "--out", out, *every, *args])
+
+    return run
+
+
+def losses(folder):
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+def test_a_profile_changes_no_loss_and_is_named_on_the_console(train, tmp_path, capfd):
+    assert train("plain") == 0
+    assert train("traced", "--profile", "2") == 0
+    assert losses(tmp_path / "traced") == losses(tmp_path / "plain")
+    text = "profile    profile/trace-rank0.json.gz: 2 steps from 3; open it in https://ui.perfetto"
+    assert text in capfd.readouterr().out
+    summary = json.loads((tmp_path / "traced/profile/summary.json").read_text())
+    assert "aten::addmm" in [row["name"] for row in summary["operators"]]
+    assert not (tmp_path / "plain/profile").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "lines"),
+    [
+        ("5", ["error: log.profile 5 needs 7 steps, and the run has 6", "allowed       1 to 4"]),
+        ("0", ["error: log.profile 0 is out of range"]),
+    ],
+)
+def test_a_profile_that_the_run_cannot_have_is_refused(train, tmp_path, capfd, steps, lines):
+    assert train("run", "--profile", steps) == 2
+    error = capfd.readouterr().err
+    for line in lines:
+        assert line in error
+    assert not (tmp_path / "run").exists()

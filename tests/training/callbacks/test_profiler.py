@@ -1,0 +1,99 @@
+"""A profile has the operators of exactly the steps it was asked for, and no other step is traced."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+import torch
+
+from tests.training.facts import outcome, step, train_plan
+from training.callbacks.profiler import OPERATORS, Profiler
+from training.settings import PROFILE_WARMUP
+from training.storage import Storage
+
+LARGE = (32, 64)
+"""The shape of a product in each step."""
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+def train(tmp_path, events, steps, total, device="cpu", first=0, status="completed"):
+    """`total` steps with a product each, of which `steps` are profiled."""
+    where = torch.device(device)
+    profiler = Profiler(steps, Storage(tmp_path), where, lambda k, f: events.append((k, f)))
+    profiler.start(train_plan(first_step=first))
+    for number in range(first + 1, first + total + 1):
+        for _ in range(number):  # as many as the number of the step, which its count reveals
+            torch.ones(LARGE, device=where) @ torch.ones(LARGE[::-1], device=where)
+        profiler.step(step(number))
+    profiler.end(outcome(status=status))
+
+
+def summary(tmp_path):
+    return json.loads((tmp_path / "profile/summary.json").read_text())
+
+
+def calls(tmp_path, name):
+    return {row["name"]: row["calls"] for row in summary(tmp_path)["operators"]}[name]
+
+
+def test_the_steps_after_the_warm_up_are_counted(tmp_path, events):
+    train(tmp_path, events, steps=3, total=9)
+    first = PROFILE_WARMUP + 1
+    assert calls(tmp_path, "aten::mm") == sum(range(first, first + 3))
+    assert (summary(tmp_path)["first_step"], summary(tmp_path)["steps"]) == (first, 3)
+    facts = {"trace": "profile/trace-rank0.json.gz", "first_step": first, "steps": 3}
+    assert events == [("profiled", facts)]
+
+
+def test_the_trace_is_one_that_perfetto_reads(tmp_path, events):
+    train(tmp_path, events, steps=1, total=4)
+    trace = json.loads(gzip.decompress((tmp_path / "profile/trace-rank0.json.gz").read_bytes()))
+    names = [event.get("name") for event in trace["traceEvents"]]
+    assert names.count("aten::mm") == PROFILE_WARMUP + 1
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        "summary.json",
+        "trace-rank0.json.gz",
+    ]
+
+
+def test_the_dearest_operators_come_first_with_time_and_memory(tmp_path, events):
+    train(tmp_path, events, steps=2, total=5)
+    rows = summary(tmp_path)["operators"]
+    assert 0 < len(rows) <= OPERATORS
+    times = [row["self_cpu_s"] for row in rows]
+    assert times == sorted(times, reverse=True)
+    assert 0 < sum(times) < 60
+    (product,) = [row for row in rows if row["name"] == "aten::mm"]
+    assert product["self_cpu_memory_bytes"] >= 0
+    assert any(row["self_cpu_memory_bytes"] > 0 for row in rows)
+
+
+def test_a_resumed_run_profiles_its_own_steps(tmp_path, events):
+    train(tmp_path, events, steps=1, total=4, first=10)
+    assert summary(tmp_path)["first_step"] == 10 + PROFILE_WARMUP + 1
+
+
+def test_a_run_that_stops_early_has_the_steps_until_then(tmp_path, events):
+    train(tmp_path, events, steps=5, total=4)
+    assert summary(tmp_path)["steps"] == 2
+
+
+@pytest.mark.parametrize(("total", "status"), [(2, "completed"), (1, "stopped"), (4, "failed")])
+def test_nothing_is_written_without_a_profiled_step_or_for_a_failure(
+    tmp_path, events, total, status
+):
+    train(tmp_path, events, steps=5, total=total, status=status)
+    assert list(tmp_path.iterdir()) == []
+    assert events == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_the_time_of_its_kernels(tmp_path, events):
+    train(tmp_path, events, steps=2, total=5, device="cuda")
+    assert summary(tmp_path)["operators"][0]["self_device_s"] > 0

@@ -1,0 +1,246 @@
+"""Each fault of the metrics is found once, with numbers, and what only looks like one is not."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import socket
+import string
+import time
+
+import pytest
+
+from engines.base import World
+from tests.training.facts import logged, train_plan
+from tests.training.tiny import one_rank
+from training.callbacks.base import EvalResult
+from training.faults import FAULTS
+from training.health import SKEW_S, STARVED_S, ClockSkew, Expected, Health, clock_skews
+
+PLAN = train_plan(total_steps=600)
+
+
+class Checked:
+    """Health checks and their findings."""
+
+    def __init__(self, expected=Expected(), plan=PLAN, **more):  # noqa: B008 - it is frozen
+        self.events: list[tuple[str, dict]] = []
+        values = {name: f"<{name}>" for name in _values()}
+        self.health = Health(expected, values, lambda k, f: self.events.append((k, f)), **more)
+        self.health.start(plan)
+
+    @property
+    def found(self) -> list[str]:
+        assert {kind for kind, _ in self.events} <= {"advice"}
+        return [facts["fault"] for _, facts in self.events]
+
+    def losses(self, losses, every=10, evaluate=None, **changes):
+        """Log `losses`, each `every` steps; `evaluate` gives val_loss after some of them."""
+        best = math.inf
+        for number, loss in enumerate(losses, start=1):
+            self.health.logged(logged(number * every, loss=loss, **changes))
+            value = evaluate(number) if evaluate else None
+            if value is not None:
+                metrics = {"val_loss": value}
+                self.health.evaluated(EvalResult(number * every, "val", metrics, value < best, 1.0))
+                best = min(best, value)
+        return self
+
+
+def _values() -> set[str]:
+    fields = (f for fault in FAULTS.values() for f in string.Formatter().parse(fault.fix))
+    return {name for _, name, _, _ in fields if name}
+
+
+def noisy(mean, seed=0, spread=0.1):
+    """`mean` of each line, with noise of a batch."""
+    numbers = random.Random(seed)
+    return [value + numbers.gauss(0, spread) for value in mean]
+
+
+def each(lines, value):
+    """A value at every so many lines."""
+    return lambda number: value(number) if number % lines == 0 else None
+
+
+def test_a_flat_loss_is_found_once_with_both_means():
+    checked = Checked().losses(noisy([4.0] * 60), evaluate=each(10, lambda n: 4.0))
+    assert checked.found == ["not_falling"]
+    _, facts = checked.events[0]
+    assert re.match(r"loss [34]\.\d{4} in the first third of \d00 steps", facts["seen"])
+    assert facts["fix"] == "<again> --lr <higher_lr>"
+    assert facts["cause"] == FAULTS["not_falling"].cause
+
+
+@pytest.mark.parametrize(
+    ("losses", "evaluate"),
+    [
+        pytest.param([4 - n / 100 for n in range(60)], each(10, lambda n: 4.0), id="it falls"),
+        pytest.param([4.0] * 60, each(10, lambda n: 4 - n / 1e4), id="validation improves"),
+        pytest.param([4.0] * 30, each(5, lambda n: 4.0), id="too few lines"),
+        pytest.param([4.0] * 90, None, id="no evaluation confirms it"),
+        pytest.param([3 + n / 30 for n in range(60)], each(10, lambda n: 4.0 + n), id="it rises"),
+    ],
+)
+def test_what_is_no_flat_loss(losses, evaluate):
+    plan = train_plan(total_steps=10 * len(losses))
+    assert Checked(plan=plan).losses(noisy(losses), evaluate=evaluate).found == []
+
+
+def test_a_flat_loss_without_evaluations_needs_more_lines():
+    checked = Checked(plan=train_plan(total_steps=2000)).losses(noisy([4.0] * 200))
+    assert checked.found == ["not_falling"]
+
+
+def test_slow_learning_is_no_fault_whatever_the_seed():
+    """A fall of half a spread per third is far below what a run of a family shows."""
+    for seed in range(50):
+        mean = [4 - 0.1 * n / 100 for n in range(200)]
+        plan = train_plan(total_steps=2000)
+        assert Checked(plan=plan).losses(noisy(mean, seed)).found == [], seed
+
+
+def test_a_high_loss_is_found_whatever_the_seed():
+    checked = Checked().losses([4.0, *noisy([9.0] * 59)])
+    assert checked.found == ["lr_too_high"]
+    assert "4.0000 in the first step" in checked.events[0][1]["seen"]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        pytest.param([4.0, *[9.0] * 5, *[3.0] * 54], id="a peak of warm-up"),
+        pytest.param([4.0, *[5.5] * 59], id="a little above"),
+        pytest.param([-4.0, *[-2.0] * 59], id="negative losses have no ratio"),
+    ],
+)
+def test_what_is_no_high_learning_rate(losses):
+    assert "lr_too_high" not in Checked().losses(losses).found
+
+
+FALLING = [4 * 0.95**n for n in range(60)]
+
+
+def test_a_rising_validation_loss_is_found_with_its_minimum():
+    rises = each(5, lambda n: 2.0 + abs(n - 20) / 10)
+    checked = Checked().losses(FALLING, evaluate=rises)
+    assert checked.found == ["overfitting"]
+    assert checked.events[0][1]["seen"].startswith("val_loss rises since step 200, from 2.0000")
+
+
+@pytest.mark.parametrize(
+    ("losses", "value", "expected"),
+    [
+        pytest.param(FALLING, lambda n: 2 + n % 10 / 10, Expected(), id="it goes up and down"),
+        pytest.param(FALLING, lambda n: 2 + n / 1e4, Expected(), id="it hardly rises"),
+        pytest.param(FALLING[::-1], lambda n: 2 + n, Expected(), id="so does the training loss"),
+        pytest.param(FALLING, lambda n: 2 + n, Expected(has_patience=True), id="it will stop"),
+        pytest.param(FALLING, lambda n: 2 + n, Expected(learns=False), id="a noise control"),
+        pytest.param(FALLING, lambda n: math.nan, Expected(), id="unknown"),
+    ],
+)
+def test_what_is_no_overfitting(losses, value, expected):
+    checked = Checked(expected).losses(losses, evaluate=each(5, value))
+    assert "overfitting" not in checked.found
+
+
+def test_a_run_that_waits_for_data_is_found():
+    waits = {"step_time_s": 1.0, "data_time_s": 0.7}
+    checked = Checked().losses(FALLING, **waits)
+    assert checked.found == ["starved"]
+    assert checked.events[0][1]["seen"].startswith("70 %")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param({"step_time_s": 1.0, "data_time_s": 0.4}, id="less than half"),
+        pytest.param({"step_time_s": 0.01, "data_time_s": 0.009}, id="a few seconds in all"),
+    ],
+)
+def test_what_is_no_starved_loader(times):
+    assert times["data_time_s"] == 0.4 or times["data_time_s"] * 590 < STARVED_S
+    assert Checked().losses(FALLING, **times).found == []
+
+
+@pytest.mark.parametrize(
+    ("first_s", "total", "is_compiled", "found"),
+    [
+        (60.0, 100, True, ["compiling"]),
+        (60.0, 100, False, []),  # a slow start for another reason
+        (5.0, 100, True, []),  # short
+        (60.0, 100_000, True, []),  # it pays
+    ],
+)
+def test_compiling_is_named_if_it_does_not_pay(first_s, total, is_compiled, found):
+    checked = Checked(Expected(is_compiled=is_compiled), train_plan(total_steps=total))
+    checked.health.logged(logged(1, step_time_s=first_s))
+    for number in range(10, 70, 10):
+        checked.health.logged(logged(number, step_time_s=0.1))
+    assert checked.found == found
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        ({"normal": 40, "total": 0}, ["one_class"]),
+        ({"normal": 40, "total": 1}, []),
+        ({"normal": 40}, []),  # a task of one class
+        ({"normal": 0, "total": 0}, []),  # no label: the task does not train on them
+    ],
+)
+def test_labels_of_one_class(classes, found):
+    checked = Checked(Expected(classes=classes))
+    assert checked.found == found
+    assert all("all 40 labels" in facts["seen"] for _, facts in checked.events)
+
+
+def test_a_clock_that_differs_is_named_with_its_host():
+    checked = Checked(skews=[ClockSkew("node7", -42.3)])
+    assert checked.found == ["clock_skew"]
+    assert "node7 differs by -42 s" in checked.events[0][1]["seen"]
+
+
+def test_a_finding_of_an_earlier_process_is_not_repeated():
+    assert Checked(said=["clock_skew"], skews=[ClockSkew("node7", 42.0)]).found == []
+
+
+@pytest.mark.parametrize("changes", [{"first_step": 100}, {"experience": 1}])
+def test_the_loss_of_a_resumed_run_and_of_an_experience_need_not_fall(changes):
+    checked = Checked(plan=train_plan(total_steps=600, **changes))
+    assert checked.losses([4.0] * 60, evaluate=each(10, lambda n: 4.0)).found == []
+
+
+def test_losses_that_are_not_finite_are_left_to_the_check_of_each_step():
+    assert Checked().losses([4.0, *[math.nan] * 59]).found == []
+
+
+def test_the_fault_that_ends_a_run_is_an_event():
+    checked = Checked()
+    facts = {"fault": "nonfinite_later", "text": "loss nan at step 7"}
+    checked.health.event("nonfinite", facts)
+    ((_, facts),) = checked.events
+    assert facts["seen"] == "loss nan at step 7"
+    assert facts["fix"] == "<again> --lr <lower_lr>"
+    assert facts["is_end"]
+
+
+def skews(world: World, ahead_s: list[float]) -> list[ClockSkew]:
+    """The result on a rank whose clock is so many seconds ahead."""
+    return clock_skews(world, lambda: time.time() + ahead_s[world.rank])
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 2 * SKEW_S])
+def test_a_clock_that_differs_is_named_on_every_rank(worlds, ahead_s):
+    for (found,) in worlds[2].run(skews, [0.0, ahead_s]):
+        assert found.host == socket.gethostname()
+        assert found.seconds == pytest.approx(ahead_s, abs=1.0)
+
+
+def test_clocks_that_agree_are_not_named(worlds):
+    assert worlds[2].run(skews, [0.0, SKEW_S / 10]) == [[], []]
+
+
+def test_a_single_rank_has_nothing_to_compare():
+    assert clock_skews(one_rank()) == []

@@ -1,0 +1,104 @@
+"""The profiler: a trace of some steps for Perfetto, and a summary of the dearest operators."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.callbacks.base import Action, Callback, Outcome, Step
+from training.settings import PROFILE_WARMUP
+from training.storage import Storage, storage_errors
+
+if TYPE_CHECKING:
+    from training.train_plan import TrainPlan
+
+FOLDER = "profile"
+TRACE = "trace-rank0.json.gz"
+SUMMARY = "summary.json"
+OPERATORS = 10
+_S = 1e-6
+"""The profiler counts microseconds."""
+
+Emit = Callable[[str, Mapping[str, object]], None]
+
+
+class Profiler(Callback):
+    """Profiles `steps` steps of this process after PROFILE_WARMUP others; for rank 0.
+
+    Touches the disk, and raises StorageError. A run that fails before the last of them has no
+    profile, as its trace would lack the step that failed.
+    """
+
+    def __init__(self, steps: int, storage: Storage, device: torch.device, emit: Emit) -> None:
+        """`emit` gets the event "profiled"."""
+        self._steps, self._storage, self._device, self._emit = steps, storage, device, emit
+        self._profile: torch.profiler.profile | None = None
+        self._first = self._newest = 0
+
+    def start(self, train_plan: TrainPlan) -> None:
+        """Note the first step to profile."""
+        self._first = train_plan.first_step + PROFILE_WARMUP + 1
+
+    def step(self, step: Step) -> Action:
+        """Start after the warm-up, and write the profile after the last profiled step."""
+        self._newest = step.step
+        if step.step == self._first - 1:
+            self._profile = _profile(self._device)
+            self._profile.start()
+        elif self._profile is not None and step.step == self._first + self._steps - 1:
+            self._write(self._profile)
+        return Action.NOTHING
+
+    def end(self, outcome: Outcome) -> None:
+        """Write the profile of a run that ended early, after fewer steps."""
+        if self._profile is None:
+            return
+        if outcome.status == "failed" or self._newest < self._first:
+            self._profile.stop()
+        else:
+            self._write(self._profile)
+
+    def _write(self, profile: torch.profiler.profile) -> None:
+        self._profile = None
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the trace gets kernels that have ended
+        profile.stop()
+        count = self._newest - self._first + 1
+        content = {"first_step": self._first, "steps": count, "operators": _operators(profile)}
+        folder = self._storage.path / FOLDER
+        with storage_errors(folder / TRACE):
+            folder.mkdir(exist_ok=True)
+            staged = self._storage.staged(TRACE).with_name(f".new-{TRACE}")
+            profile.export_chrome_trace(str(staged))  # the suffix decides that it is compressed
+            staged.replace(folder / TRACE)
+            summary = json.dumps(content, indent=2).encode() + b"\n"
+            self._storage.atomic_write(f"{FOLDER}/{SUMMARY}", summary)
+        facts = {"trace": f"{FOLDER}/{TRACE}", "first_step": self._first, "steps": count}
+        self._emit("profiled", facts)
+
+
+def _profile(device: torch.device) -> torch.profiler.profile:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    return torch.profiler.profile(activities=activities, profile_memory=True)
+
+
+def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
+    """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
+    rows = [
+        {
+            "name": found.key,
+            "calls": found.count,
+            "self_cpu_s": found.self_cpu_time_total * _S,
+            "self_device_s": found.self_device_time_total * _S,
+            "self_cpu_memory_bytes": found.self_cpu_memory_usage,
+            "self_device_memory_bytes": found.self_device_memory_usage,
+        }
+        for found in profile.key_averages()
+    ]
+    rows.sort(key=lambda row: (row["self_device_s"], row["self_cpu_s"]), reverse=True)
+    return rows[:OPERATORS]

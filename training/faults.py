@@ -1,0 +1,176 @@
+"""The commonest faults of runs: what is seen, the likely cause, and the next command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+UNKNOWN = "…"
+"""In the place of a value that differs from run to run."""
+_FIELD = re.compile(r"{\w+}")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of a run; braces hold values of the run that has it."""
+
+    title: str
+    seen: str
+    """The message, or what a check of the metrics found."""
+    cause: str
+    fix: str
+    """The next command; its values are those of launcher.run.fixes."""
+    message: str | None = None
+    """A regular expression for the texts of libraries and of the system about it."""
+
+    @property
+    def seen_by_all(self) -> str:
+        """What is seen, without the values of a single run."""
+        return _FIELD.sub(UNKNOWN, self.seen)
+
+
+FAULTS: Mapping[str, Fault] = {
+    "nonfinite_first": Fault(
+        "NaN from the first step",
+        "loss {loss} and gradient norm {grad_norm} at step 1",
+        "an input or a label is not finite, the loss divides by 0, or fp16 overflows",
+        "{again} --precision fp32 --debug",
+    ),
+    "nonfinite_later": Fault(
+        "NaN after some steps",
+        "loss {loss} and gradient norm {grad_norm} at step {step}",
+        "the learning rate is too high, or a few samples are not finite",
+        "{again} --lr {lower_lr}",
+    ),
+    "not_falling": Fault(
+        "the loss does not fall",
+        "loss {first} in the first third of {steps} steps, {last} in the last third",
+        "the learning rate is too low, or the labels do not belong to their inputs",
+        "{again} --lr {higher_lr}",
+    ),
+    "lr_too_high": Fault(
+        "the learning rate is too high",
+        "loss {least} or more in the last {lines} logged steps, {first} in the first step",
+        "the learning rate is too high",
+        "{again} --lr {lower_lr}",
+    ),
+    "overfitting": Fault(
+        "overfitting",
+        "val_loss rises since step {step}, from {best} to {now}, while the training loss falls",
+        "the model memorizes its few training data",
+        "{again} --set stop.patience=3",
+    ),
+    "out_of_memory": Fault(
+        "out of memory, on a CPU or a GPU",
+        "out of memory with a micro-batch of {micro_batch}: {text}",
+        "the activations of a micro-batch do not fit beside weights and optimizer state",
+        "{again} --batch-size {smaller_batch} --set train.global_batch={global_batch}",
+    ),
+    "starved": Fault(
+        "the data loader is too slow",
+        "{share} % of the time of a step is spent waiting for data",
+        "too few loader workers, or slow storage",
+        "{again} {loader}",
+    ),
+    "shared_memory": Fault(
+        "/dev/shm is full",
+        "DataLoader worker (pid {pid}) is killed by signal: Bus error",
+        "batches of loader workers do not fit in /dev/shm; a container has 64 MB unless started "
+        "with --shm-size or --ipc=host",
+        "{retry} --num-workers 0",
+        r"killed by signal: Bus error|died by signal 7\b|\(shm\)|</torch_",
+    ),
+    "dead_rank": Fault(
+        "a rank died",
+        "rank {rank} on {host} died: {status}",
+        "the kernel or the scheduler killed it, or its node failed",
+        "{retry} --set engine.max_restarts=3",
+    ),
+    "timeout": Fault(
+        "a collective timed out (NCCL, gloo)",
+        "rank {rank} on {host} does not answer the other ranks: its process {process} is {state}",
+        "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
+        "{retry} --set engine.timeout_s={timeout_s}",
+        r"collective operation timeout|DistBackendError.*[Tt]ime|for training data; see engine",
+    ),
+    "port_in_use": Fault(
+        "the port is in use",
+        "rank 0 on {host} cannot open the rendezvous at {address}: {text}",
+        "another job or program on this machine uses the port",
+        "export MASTER_PORT={port}",
+    ),
+    "permission": Fault(
+        "no permission",
+        "cannot write {path}: Permission denied",
+        "the folder belongs to another user, or is mounted read-only",
+        "{again} --out {other_folder}",
+        r"Permission denied|Read-only file system|Operation not permitted",
+    ),
+    "disk_full": Fault(
+        "the disk is full",
+        "cannot write {path}: No space left on device",
+        "checkpoints, caches or other files fill it",
+        "free some space, then  {retry}",
+        r"No space left on device",
+    ),
+    "quota": Fault(
+        "the quota is used up",
+        "cannot write {path}: Disk quota exceeded",
+        "your files exceed your share of the disk, which may have room for other users",
+        "delete some of your files (quota -s shows the limit), then  {retry}",
+        r"Disk quota exceeded",
+    ),
+    "compiling": Fault(
+        "the first step is slow",
+        "the first step took {first_s} s, a later one takes {later_s} s",
+        "torch.compile compiled the model; in a run this short it does not pay",
+        "{again} --set compile=off",
+    ),
+    "one_class": Fault(
+        "all labels are of one class",
+        "all {count} labels of the training data are {name}",
+        "a wrong column or folder of labels, or data of one class only",
+        "{data_check}",
+    ),
+    "tokenizer": Fault(
+        "the tokenizer does not fit the model",
+        "the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
+        "model.tokenizer belongs to another model",
+        "leave out model.tokenizer: the pretrained folder has its own",
+    ),
+    "resume_refused": Fault(
+        "resume is refused",
+        "{key} {now} differs from {before}, used by {run}",
+        "the setting would change what the earlier steps did",
+        "{retry} --lr {lower_lr} --reset schedule",
+    ),
+    "tracker": Fault(
+        "W&B is unreachable",
+        "W&B: recorded offline ({text}); to send it:  {command}",
+        "no network, a firewall, or a server that is down; the run continues",
+        "{track}",
+    ),
+    "clock_skew": Fault(
+        "clocks of nodes differ",
+        "the clock of {host} differs by {seconds} s from that of rank 0",
+        "a node does not synchronize its clock; times in logs are not comparable",
+        "timedatectl set-ntp true  on {host}",
+    ),
+}
+
+
+def finding(name: str, values: Mapping[str, object], /, **seen: object) -> dict[str, str]:
+    """The facts of an event "advice": `values` fill the fix, `seen` fills what was seen."""
+    fault = FAULTS[name]
+    return {
+        "fault": name,
+        "seen": fault.seen.format(**seen),
+        "cause": fault.cause,
+        "fix": fault.fix.format(**values),
+    }
+
+
+def recognized(message: str) -> str | None:
+    """The name of the fault that `message` of a library or the system is about."""
+    return next((n for n, f in FAULTS.items() if f.message and re.search(f.message, message)), None)
