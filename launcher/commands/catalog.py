@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from launcher.config.command_line import RUN, Command
 from launcher.config.options import (
     BY_FLAG,
     CHECKPOINT,
     COMPARE,
     JSON,
+    MODEL,
     OPTIONS,
     OUTPUT,
     PLAN,
     PREDICT,
     RESUME,
     SCHEMA,
+    SPLIT,
     TUNE,
     Option,
     out_option,
@@ -60,6 +64,22 @@ COMMANDS = {
             "replay the last checkpoint interval of a run and compare it bit by bit",
             "launcher.commands.verify",
             (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], MOVED, JSON),
+            argument="RUN",
+            allowed="a run folder or a checkpoint",
+        ),
+        Command(
+            "evaluate",
+            "measure a checkpoint of a run on a split of its data",
+            "launcher.commands.evaluate",
+            (
+                SPLIT,
+                replace(CHECKPOINT, group=MODEL),
+                BY_FLAG["--data"],
+                BY_FLAG["--engine"],
+                BY_FLAG["--nproc"],
+                MOVED,
+                JSON,
+            ),
             argument="RUN",
             allowed="a run folder or a checkpoint",
         ),

@@ -9,7 +9,7 @@ from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import AUTO, config_of, setting_infos
-from models.base import Sampling
+from models.base import Sampling, SplitName
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
 
@@ -234,6 +234,14 @@ CHECKPOINT = Option(
     "WHICH",
     sentence="best, last, or the number of a step. Default: best, if the run was evaluated, or "
     "else last.",
+)
+SPLITS: tuple[str, ...] = get_args(SplitName)
+DEFAULT_SPLIT = "test"
+SPLIT = Option(
+    "--split",
+    MODEL,
+    "NAME",
+    sentence=f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}.",
 )
 INPUT = "--input"
 """What `predict` reads."""

@@ -212,6 +212,7 @@ _NOT_COPIED = frozenset(
         run_folder.RESULT,
         run_folder.REPORT,
         run_folder.PREDICTIONS,
+        run_folder.EVALUATIONS,
         run_folder.SETTINGS,
         run_folder.ORIGINS,
         lock.NAME,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
 Status = Literal["completed", "stopped", "failed"]
+TEST = "test"
+"""The split that `eval.test` evaluates at the end of a run."""
 
 
 class Action(IntFlag):
@@ -118,6 +120,8 @@ class Outcome:
     """Number of the experience, and the metrics of old and new data before and after it."""
     timing: Mapping[str, float] | None = None
     """Summary of StepTiming; None: `train.timing` is off."""
+    test: Mapping[str, Any] | None = None
+    """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
 
 
 @dataclass(frozen=True)

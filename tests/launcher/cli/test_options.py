@@ -11,7 +11,7 @@ from launcher.run_folder import run_folder
 
 def test_the_commands():
     expected = """
-        run resume explain list plan verify compare submit export predict track new-task data
+        run resume explain list plan verify evaluate compare submit export predict track new-task data
         completion
     """
     assert list(COMMANDS) == expected.split()
