@@ -112,6 +112,7 @@ def _positionals(command: Command) -> str:
         ]
         return f" {{{' | '.join(calls)}}}"
     argument = f"{{{','.join(command.choices)}}}" if command.choices else command.argument
+    argument += " ..." if command.repeats_argument else ""
     return f" {argument}" if command.requires_argument else f" [{argument}]"
 
 

@@ -11,6 +11,7 @@ from launcher.config.options import (
     COMPARE,
     JSON,
     MODEL,
+    ONCE,
     OPTIONS,
     OUTPUT,
     PLAN,
@@ -82,6 +83,15 @@ COMMANDS = {
             ),
             argument="RUN",
             allowed="a run folder or a checkpoint",
+        ),
+        Command(
+            "watch",
+            "show the progress of runs from another terminal",
+            "launcher.commands.watch",
+            (ONCE, JSON),
+            argument="RUN",
+            allowed="run folders",
+            repeats_argument=True,
         ),
         Command(
             "compare",

@@ -55,6 +55,8 @@ class Command:
     requires_argument: bool = True
     operand: str | None = None
     """The second positional argument, as help shows it; required."""
+    repeats_argument: bool = False
+    """Whether several arguments are accepted."""
     without_operand: tuple[str, ...] = ()
     """The `choices` that take no operand."""
     passthrough: str | None = None
@@ -94,6 +96,8 @@ class CommandLine:
     """Values of options that only this command has, such as "--format": "hf"."""
     operand: str | None = None
     """The PATH of data check."""
+    more_arguments: Sequence[str] = ()
+    """The arguments after the first, if the command accepts several."""
     passthrough: Sequence[str] = ()
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
@@ -128,6 +132,7 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
             if _is_own(option) and (value := getattr(parsed, option.flag[2:], None))
         },
         operand=parsed.operand,
+        more_arguments=parsed.more,
         passthrough=passthrough,
         argv=list(argv),
     )
@@ -200,7 +205,7 @@ def _parse(
     command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
 ) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.set_defaults(argument=None, operand=None)
+    parser.set_defaults(argument=None, operand=None, more=[])
     add_arguments(parser, command)
     try:
         parsed, surplus = parser.parse_known_intermixed_args(list(argv))
@@ -209,6 +214,8 @@ def _parse(
         parsed, surplus = parser.parse_known_intermixed_args([])
     if parsed.operand is not None and not command.takes_operand(parsed.argument):
         surplus, parsed.operand = [parsed.operand, *surplus], None
+    if command.repeats_argument:
+        surplus, parsed.more = [], surplus
     diagnostics += [_unexpected(command, argument) for argument in surplus]
     diagnostics += _second_mode(getattr(parsed, "mode", []))
     if parsed.argument is None and command.argument and command.requires_argument:

@@ -293,6 +293,7 @@ PREDICT = (
     ),
     JSON,
 )
+ONCE = Option("--once", OUTPUT, sentence="Print the state once, as plain lines, and exit.")
 SCHEMA = Option("--schema", OUTPUT, sentence="Print the JSON schema of the settings and exit.")
 VERSION = Option("--version", OUTPUT, sentence="Print the versions of the libraries and exit.")
 HELP = Option("--help", OUTPUT, sentence="Print this help and exit.")

@@ -100,13 +100,13 @@ class LiveView:
         is_plain = options.ascii_only
         yield self._progress(options.max_width)
         curve = "" if is_plain else sparkline(self.losses)
-        yield _line(Text(console_text.render_status(self.position, self.units, curve)))
+        yield unwrapped(Text(console_text.render_status(self.position, self.units, curve)))
         if any(name in self.usage for name in MEMORY):
-            yield _line(self._memory("#-" if is_plain else "━─"))
+            yield unwrapped(self._memory("#-" if is_plain else "━─"))
         if self.event is not None:
-            yield _line(Text(f"last  {printable(self.event)}", style="dim"))
+            yield unwrapped(Text(f"last  {printable(self.event)}", style="dim"))
         if self.next_save is not None:
-            yield _line(Text(f"next  {self.render_next_save()}", style="dim"))
+            yield unwrapped(Text(f"next  {self.render_next_save()}", style="dim"))
 
     def render_next_save(self) -> str:
         """`save at step 150, in 12 s`."""
@@ -144,7 +144,8 @@ class LiveView:
         return text
 
 
-def _line(text: Text) -> Text:
+def unwrapped(text: Text) -> Text:
+    """`text`, changed so that it ends in an ellipsis instead of wrapping."""
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
 

@@ -11,8 +11,8 @@ from launcher.run_folder import run_folder
 
 def test_the_commands():
     expected = """
-        run resume explain list plan verify evaluate compare submit export predict track new-task data
-        completion
+        run resume explain list plan verify evaluate watch compare submit export predict track
+        new-task data completion
     """
     assert list(COMMANDS) == expected.split()
 
