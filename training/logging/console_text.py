@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from training import stop_reason
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
 from training.logging.forecast import Forecast
 from training.logging.metrics import NearLimit
@@ -169,13 +170,19 @@ def render_summary(outcome: Outcome, forecast: Forecast) -> list[str]:
     if forecast.wall_s is not None:
         least = "at least " if forecast.is_least else ""
         done += f" (predicted: {least}{duration(forecast.wall_s)})"
-    text = f"{done}; {outcome.reason}" if outcome.reason else done
+    is_told = outcome.reason in ("", stop_reason.FINISHED.reason)  # the steps tell it
+    text = done if is_told else f"{done}; {outcome.reason}"
     lines = [render_end(outcome.status, text)]
     if outcome.best is not None:
         best = outcome.best
         value = best["value"]
         text = real(value) if isinstance(value, float) else str(value)
         lines.append(render_row("best", f"{best['metric']} {text} at step {best['step']}"))
+    if outcome.test is not None:
+        metrics = outcome.test["metrics"]
+        name = next(iter(metrics)) if outcome.best is None else outcome.best["metric"]
+        weights = f"with the weights of step {outcome.test['step']}"
+        lines.append(render_row("test", f"{name} {real(metrics[name])} {weights}"))
     if outcome.samples_per_s is not None:
         lines.append(render_row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
     if outcome.timing is not None:
