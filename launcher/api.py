@@ -57,6 +57,8 @@ class Run:
     """None on ranks other than 0 of torchrun or srun."""
     experience: Mapping[str, Any] | None = None
     """Continual learning: the newest experience, with metrics on old and new data."""
+    test: Mapping[str, Any] | None = None
+    """With `eval.test`: the metrics of the test split, and the step of the weights."""
     stages: Mapping[str, Path] = field(default_factory=dict)
     """The run folder of each stage of staged training, by name."""
 

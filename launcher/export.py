@@ -56,7 +56,7 @@ class Source:
             return None
         step, found = self.checkpoint.manifest.step, None
         for line in records.metrics_lines(self.run.folder):
-            if (line["kind"], line["step"]) == ("eval", step):
+            if (line["kind"], line["step"], line.get("split")) == ("eval", step, "val"):
                 found = line["metrics"]
         return found
 

@@ -84,6 +84,18 @@ def _not_compiled() -> AbstractContextManager[None]:
     return stance
 
 
+def preview_text(task: Task, module: Module) -> str | None:
+    """A sample of the present outputs; None: `task` has none. Collective.
+
+    Leaves `module` in training mode.
+    """
+    module.eval()
+    with torch.no_grad(), _not_compiled():
+        text = task.preview(module)
+    module.train()
+    return text
+
+
 class Preview:
     """Shows samples of the output: a text on the console, predictions in trackers. Collective."""
 
@@ -103,10 +115,8 @@ class Preview:
         """Report an event "preview", if the task has a preview."""
         if not self._has_text:
             return
-        self._module.eval()
-        with torch.no_grad(), self._averaged(), _not_compiled():
-            text = self._task.preview(self._module)
-        self._module.train()
+        with self._averaged():
+            text = preview_text(self._task, self._module)
         if text is not None:
             self._callbacks.event("preview", {"when": when, "text": text})
 

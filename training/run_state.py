@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
 from training.accumulate import total_units
 from training.agreement import Agreed, agree_later
-from training.callbacks.base import THROTTLING, Action, Callback, Outcome, Step
+from training.callbacks.base import (
+    TEST,
+    THROTTLING,
+    Action,
+    Callback,
+    EvalResult,
+    Outcome,
+    Step,
+)
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
 from training.evaluation.evaluate import check_measures
 from training.evaluation.evaluator import Evaluator
+from training.evaluation.split import measure
 from training.inspection import Preview, shapes, untrained
 from training.optim.updater import Updater
 from training.resources.throttle import Throttle
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
     from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
     from training.evaluation.evaluate import Forgetting
+    from training.evaluation.split import SplitSamples
     from training.resources.memory import PeakMemory
     from training.settings import Settings
     from training.stop_reason import StopReason
@@ -55,9 +66,11 @@ class Run:
         resume_point: ResumePoint | None = None,
         peak_memory: PeakMemory | None = None,
         forgetting: Forgetting | None = None,
+        test: SplitSamples | None = None,
     ):
         """`constant_facts` go into every checkpoint; `forgetting` evaluates an experience.
 
+        `test` is the test split to evaluate at the end; None: it is not.
         The engine already has the state of `resume_point`. Raises ValueError for a bad duration.
         """
         self.step = train_plan.first_step
@@ -74,7 +87,8 @@ class Run:
         self._callbacks, self._callbacks_started = CallbackList(callbacks), False
         self.updater = Updater(settings, train_plan)
         self._evaluator = Evaluator(settings, validation, forgetting, train_plan.data_start)
-        self._validation = validation
+        self._validation, self._test = validation, test
+        self._test_result: Mapping[str, Any] | None = None
         self._evaluated_at: int | None = None
         self._metrics = RunMetrics(
             train_plan,
@@ -308,13 +322,24 @@ class Run:
         if self._is_finite():
             self._preview.predictions(self.step)
             self._evaluator.report_experience(self._callbacks.event)
-            self._checkpoints.load_best(
+            weights_step = self._checkpoints.load_best(
                 self._evaluator.best, self.step, self._engine, self.updater.load_average
             )
+            if self._test is not None and self._plan.until is None:  # a replay has another best
+                self._evaluate_test(self._test, weights_step)
             self._preview.text("after")
         if self._stop is None or not self._stop.exit_code:
             leak = self._evaluator.check_noise_control(self._task, self._callbacks.event)
             self._stop = leak or self._stop
+
+    def _evaluate_test(self, test: SplitSamples, weights_step: int) -> None:
+        """Evaluate the test split with the final weights, which are those of `weights_step`."""
+        began = time.perf_counter()
+        with self._metrics.paused(), self.updater.averaged(self._engine):
+            metrics = measure(self._task, self._module, test)
+        seconds = time.perf_counter() - began
+        self._callbacks.evaluated(EvalResult(self.step, TEST, metrics, False, seconds, seconds))
+        self._test_result = {"step": weights_step, "metrics": metrics}
 
     def fail(self, error: BaseException) -> None:
         """End the callbacks because of `error`, unless they were ended. Not collective."""
@@ -332,6 +357,7 @@ class Run:
             peak_memory_bytes=peaks,
             timing=self._metrics.timing,
             experience=self._evaluator.experience,
+            test=self._test_result,
         )
         self._evaluator.close()
         if self._callbacks_started:

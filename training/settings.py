@@ -271,6 +271,8 @@ class Eval(Section):
     """Evaluate also at the end of each epoch."""
     last: bool = True
     """Evaluate when the run ends."""
+    test: bool = False
+    """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the data's groups to hold out for validation."""
     metric: str | None = None

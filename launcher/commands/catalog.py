@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from launcher.config.command_line import RUN, Command
 from launcher.config.options import (
     BY_FLAG,
     CHECKPOINT,
     COMPARE,
     JSON,
+    MODEL,
+    ONCE,
     OPTIONS,
     OUTPUT,
     PLAN,
     PREDICT,
     RESUME,
     SCHEMA,
+    SPLIT,
     TUNE,
     Option,
     out_option,
@@ -62,6 +67,31 @@ COMMANDS = {
             (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], MOVED, JSON),
             argument="RUN",
             allowed="a run folder or a checkpoint",
+        ),
+        Command(
+            "evaluate",
+            "measure a checkpoint of a run on a split of its data",
+            "launcher.commands.evaluate",
+            (
+                SPLIT,
+                replace(CHECKPOINT, group=MODEL),
+                BY_FLAG["--data"],
+                BY_FLAG["--engine"],
+                BY_FLAG["--nproc"],
+                MOVED,
+                JSON,
+            ),
+            argument="RUN",
+            allowed="a run folder or a checkpoint",
+        ),
+        Command(
+            "watch",
+            "show the progress of runs from another terminal",
+            "launcher.commands.watch",
+            (ONCE, JSON),
+            argument="RUN",
+            allowed="run folders",
+            repeats_argument=True,
         ),
         Command(
             "compare",

@@ -13,8 +13,9 @@ from launcher.config.options import JSON
 from launcher.resume import find
 from launcher.resume.find import SavedRun
 from launcher.run import affinity
+from launcher.run.rerun import Rerun, resolved_as
 from launcher.verify import result
-from launcher.verify.replay import Replay, replay, resolved_as
+from launcher.verify.replay import replay
 from launcher.verify.result import Conditions, VerifyResult, choose
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
@@ -79,7 +80,7 @@ def _run(argument: str, sets: Sequence[str]) -> SavedRun:
     return run
 
 
-def _check(finished: Replay) -> None:
+def _check(finished: Rerun) -> None:
     """Raises ReplayFailed if the replay did not finish, SettingsError for invalid data."""
     report = finished.report
     # A signal can interrupt a rank during an import, which then fails with an error of its own.

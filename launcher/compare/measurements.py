@@ -12,6 +12,7 @@ from typing import Any
 
 from launcher.run_folder import records, run_folder
 from models.base import Goal
+from training.callbacks.base import TEST
 from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
 
@@ -158,6 +159,7 @@ def read(folder: Path, goal: Target | None = None) -> Measured | None:
     evaluations = [
         EvalResult(item["step"], item["seconds"] - final, item["metrics"])
         for item, final in zip(results, final_s, strict=True)
+        if item.get("split") != TEST
     ]
     if goal is not None and (best := result["best"]) is not None:
         goal = goal.directed(Goal(best["metric"], best["direction"]))

@@ -95,7 +95,7 @@ class CommandLine:
     values: Mapping[str, str] = field(default_factory=dict)
     """Values of options that only this command has, such as "--format": "hf"."""
     more: Sequence[str] = ()
-    """The other RUNs of report."""
+    """The other RUNs of report and watch."""
     operand: str | None = None
     """The PATH of data check."""
     passthrough: Sequence[str] = ()
@@ -206,7 +206,7 @@ def _parse(
     command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
 ) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.set_defaults(argument=None, operand=None)
+    parser.set_defaults(argument=None, operand=None, more=[])
     add_arguments(parser, command)
     try:
         parsed, surplus = parser.parse_known_intermixed_args(list(argv))

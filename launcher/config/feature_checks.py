@@ -40,6 +40,9 @@ def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
             "true",
             errors.fix_line("save.last", values["save.last"].origin, "true"),
         )
+    if values["eval.test"].value:
+        why = "evaluates at the end of a run; continual learning measures forgetting instead"
+        yield _contradiction(values, "eval.test", why, "false")
     control = values.get("data.control")
     if control is not None and control.value != "real":
         why = "is a control run, which ends with its result"

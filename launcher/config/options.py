@@ -9,7 +9,7 @@ from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import AUTO, config_of, setting_infos
-from models.base import Sampling
+from models.base import Sampling, SplitName
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
 
@@ -236,6 +236,14 @@ CHECKPOINT = Option(
     sentence="best, last, or the number of a step. Default: best, if the run was evaluated, or "
     "else last.",
 )
+SPLITS: tuple[str, ...] = get_args(SplitName)
+DEFAULT_SPLIT = "test"
+SPLIT = Option(
+    "--split",
+    MODEL,
+    "NAME",
+    sentence=f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}.",
+)
 INPUT = "--input"
 """What `predict` reads."""
 GENERATED = "generated text"
@@ -286,6 +294,7 @@ PREDICT = (
     ),
     JSON,
 )
+ONCE = Option("--once", OUTPUT, sentence="Print the state once, as plain lines, and exit.")
 SCHEMA = Option("--schema", OUTPUT, sentence="Print the JSON schema of the settings and exit.")
 VERSION = Option("--version", OUTPUT, sentence="Print the versions of the libraries and exit.")
 HELP = Option("--help", OUTPUT, sentence="Print this help and exit.")

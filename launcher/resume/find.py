@@ -180,10 +180,10 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         return folder, step
     nearest = nearest_match(path.name, _runs_beside(path))
     nearest = nearest and str(path.parent / nearest)
-    raise _error(_why_no_run(path), str(path), where, nearest)
+    raise _error(_whyno_run(path), str(path), where, nearest)
 
 
-def _why_no_run(path: Path) -> str:
+def _whyno_run(path: Path) -> str:
     if path.exists():
         missing = run_folder.SETTINGS
         if (path / missing).is_file():  # a file of the user
@@ -408,7 +408,7 @@ def _find_saved(path: Path, word: str, command: str, where: str) -> SavedRun:
     if folder is not None and not run_folder.is_run_folder(folder):
         folder = None
     if folder is None and named is None:
-        raise _no_run(path, where, command)
+        raise no_run(path, where, command)
     if folder is not None:
         records.check(folder)
     checkpoints = _checkpoints(folder) if folder is not None else {}
@@ -440,8 +440,9 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _no_run(path: Path, where: str, command: str) -> SettingsError:
-    message, nearest = _why_no_run(path), nearest_match(path.name, _runs_beside(path))
+def no_run(path: Path, where: str, command: str) -> SettingsError:
+    """The error for a `path`, typed after `command`, that is no run folder. Reads the disk."""
+    message, nearest = _whyno_run(path), nearest_match(path.name, _runs_beside(path))
     fix = nearest and f"{PROGRAM} {command} {path.parent / nearest}"
     if stages := stage_folders(path):
         message = f"'{path}' contains several runs, one per stage"

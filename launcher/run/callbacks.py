@@ -85,7 +85,13 @@ class RankCallbacks:
             found += [
                 MetricsWriter(self.storage, usage),
                 forecast,
-                ConsoleReporter(info, self._outputs(), usage=usage, forecast=forecast),
+                ConsoleReporter(
+                    info,
+                    self._outputs(),
+                    usage=usage,
+                    forecast=forecast,
+                    saves_last=settings.save.last,
+                ),
                 ResultWriter(info, self.storage, usage, self._job_summary, forecast),
                 self._health(settings, info, emit),
             ]

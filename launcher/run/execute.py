@@ -133,6 +133,8 @@ def _train(
 def render_last_line(exit_code: int, folder: Path) -> str:
     """The last line for the user. Reads the folder."""
     where = f"run folder {folder}"
+    if (folder / run_folder.REPORT).is_file():
+        where += f"; report: {folder / run_folder.REPORT}"
     failed = exit_code == exit_codes.FAILURE
     if failed:
         where += f"; details: {folder / run_folder.LOG}"
@@ -223,6 +225,7 @@ _NOT_COPIED = frozenset(
         run_folder.RESULT,
         run_folder.REPORT,
         run_folder.PREDICTIONS,
+        run_folder.EVALUATIONS,
         run_folder.SETTINGS,
         run_folder.ORIGINS,
         lock.NAME,

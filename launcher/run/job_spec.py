@@ -35,6 +35,8 @@ class Job:
     """What a continual run trains on now; None: the data of the settings."""
     generation: Generation | None = None
     """The generation of the Slurm job; None: no job."""
+    split: str | None = None
+    """The split to evaluate instead of training; None: train."""
     force: bool = False
     """The run starts even if its plan does not fit."""
     reports: Path | None = None

@@ -25,8 +25,9 @@ from training.resources import cgroup
 
 if TYPE_CHECKING:
     from training.callbacks.base import Outcome
+    from training.evaluation.split import SplitResult
 
-Work = Callable[[Job], "Outcome"]
+Work = Callable[[Job], "Outcome | SplitResult"]
 _STOPPERS = ("SIGTERM", "SIGUSR1", "SIGHUP")
 _PARENT_CHECK_S = 1.0
 ORPHAN_S = 60.0

@@ -36,12 +36,12 @@ from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, lock, run_folder
-from models.base import Context, Task
+from models.base import Context, DataError, Task
 from models.common import cache_folder
 from training import seeds
-from training.callbacks.base import Outcome
+from training.callbacks.base import TEST, Outcome
 from training.checkpoint import base_weights, retention, room
-from training.checkpoint.restore import restore
+from training.checkpoint.restore import restore, restore_average
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.data import feature_cache
@@ -49,6 +49,7 @@ from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
+from training.evaluation.split import SplitResult, SplitSamples, evaluate_split, samples_of
 from training.health import clock_skews
 from training.inspection import architecture
 from training.loop import train
@@ -63,9 +64,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from training.checkpoint.resume_point import ResumePoint
 
-def work(job: Job) -> Outcome:
-    """Train one rank of `job`. Collective.
+
+def work(job: Job) -> Outcome | SplitResult:
+    """Train one rank of `job`, or evaluate its split. Collective.
 
     Raises SettingsError, DataError and EngineError for invalid input, which the user can fix.
     """
@@ -76,7 +79,7 @@ def work(job: Job) -> Outcome:
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
-def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome:
+def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResult:
     resolved = job.resolved
     tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
     settings = cast(Settings, tracked)
@@ -87,9 +90,13 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome:
     peaks = PeakMemory()  # before the data and the model, so that they count
     data = _load_data(job, settings, storage.path, world)
     task, samples = data.tasks[0], Samples(data.tasks[0], data.train, seed)
+    split = TEST if settings.eval.test and job.split is None else job.split
+    evaluated = None if split is None else samples_of(task, split, seed)
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
     facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
     resumed = resumption.load_resume_point(job.resume, facts, world)
+    if job.split is not None:
+        _check_labels(task, resumed)
 
     check.before_model(world)
     seeds.seed_weights(seed)
@@ -98,7 +105,8 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome:
     base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
-    _check_room(resolved, storage.path, model, world, only_trained=base is not None)
+    if job.split is None:
+        _check_room(resolved, storage.path, model, world, only_trained=base is not None)
     engine, module = _prepare_engine(resolved, settings, task, model, world)
     cleanup.push(partial(_unless_failed, world, engine.close))
     if resumed is None or (base is not None and base.frozen):
@@ -106,37 +114,67 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome:
     if base is not None:
         engine, facts = base.left_out(engine), {**facts, **base.facts}
     if resumed is not None:
-        restore(resumed.checkpoint, engine, slots="optimizer" not in resumed.reset)
+        slots = job.split is None and "optimizer" not in resumed.reset
+        restore(resumed.checkpoint, engine, slots=slots)
     del initial
+    loading = (world, settings.loader, watchdog, _slots(engine))
+    micro_batch = resolved.batching.micro_batch
+    test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)
+    if job.split is not None:
+        assert resumed is not None and test is not None
+        restore_average(resumed.checkpoint, engine)
+        return evaluate_split(task, module, job.split, test)
     if not data.number and _uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
-    train_plan = solve(
-        settings,
-        samples=order.length,
-        global_batch=order.global_batch,
-        micro_batch=resolved.batching.micro_batch,
-        world_size=world.size,
-        units=task.units,
-        flops_per_sample=task.flops_per_sample(model),
-        first_step=resumed.step if resumed else 0,
-        starts=resumed.starts if resumed else None,
-        until=job.resume.until if job.resume else None,
-        experience=data.number,
-    )
-    loading = (world, settings.loader, watchdog, _slots(engine))
+    train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
 
     factory = RankCallbacks(job, storage, world, check, clock_skews(world))
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
     writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(
-        settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting
+        settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
     validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
     check.before_training(world)
     resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
+
+
+def _check_labels(task: Task, resumed: ResumePoint | None) -> None:
+    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
+    known = {} if resumed is None else resumed.fact("evaluator", {}).get("metrics", {})
+    if known and task.goal.metric not in known:
+        raise DataError(
+            f"the data has no labels for {', '.join(known)}",
+            where="data.path",
+            allowed="data with the labels of the run",
+        )
+
+
+def _train_plan(
+    job: Job,
+    settings: Settings,
+    task: Task,
+    model: Module,
+    order: DataOrder,
+    resumed: ResumePoint | None,
+) -> TrainPlan:
+    batching = job.resolved.batching
+    return solve(
+        settings,
+        samples=order.length,
+        global_batch=order.global_batch,
+        micro_batch=batching.micro_batch,
+        world_size=batching.world_size,
+        units=task.units,
+        flops_per_sample=task.flops_per_sample(model),
+        first_step=resumed.step if resumed else 0,
+        starts=resumed.starts if resumed else None,
+        until=job.resume.until if job.resume else None,
+        experience=job.experience.number if job.experience else 0,
+    )
 
 
 def _writer(
@@ -164,7 +202,8 @@ def _check_plan(job: Job, cleanup: ExitStack) -> PlanCheck:
     )
     is_first = experience is None or not experience.number  # a later one adds data to a run
     is_replay = job.resume is not None and job.resume.until is not None
-    check = PlanCheck(checked, plans=ranks.rank == 0 and is_first and not is_replay)
+    trains = is_first and not is_replay and job.split is None
+    check = PlanCheck(checked, plans=ranks.rank == 0 and trains)
     cleanup.callback(check.close)
     return check
 

@@ -53,6 +53,32 @@ def hold(
         release()
 
 
+def is_held(folder: Path) -> bool | None:
+    """Whether a process holds the lock of a folder; None: unknown. Reads the disk.
+
+    A process that takes the lock at the same moment waits a tenth of a second.
+    """
+    if importlib.util.find_spec("fcntl") is None:
+        return None
+    import fcntl
+
+    try:
+        file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # for example a network file system without locks
+        return None
+    finally:
+        os.close(file)  # releases it
+    return False
+
+
 def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
     """The open lock file, locked."""
     end = time.monotonic() + wait_s

@@ -34,6 +34,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 EXPORT = "export-"
 """Prefix of folders with an exported model."""
+EVALUATIONS = "evaluations.jsonl"
+"""The results of the command `evaluate`."""
 PREDICTIONS = "predictions"
 """The folder with predictions of files."""
 CHECKPOINTS = "checkpoints"
@@ -290,7 +292,7 @@ def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
 
 def is_run_file(name: str) -> bool:
     """Whether a file of that name in a run folder is one of the launcher, not of the task."""
-    return name in (*_RUN_FILES, LOG) or name.startswith("events")
+    return name in (*_RUN_FILES, LOG, EVALUATIONS) or name.startswith("events")
 
 
 def task_files(folder: Path) -> list[Path]:

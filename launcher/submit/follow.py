@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import takewhile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.base import exit_codes
-from launcher.run_folder import run_folder
+from launcher.run_folder.growing import INVALID_LINE, RunLines, known_fields
 from launcher.submit.jobs import SLURM, Job, Run, Submission
 from slurm import queue
 from slurm.queue import QueueError, State
-from training.callbacks.base import EvalResult, StepMetrics
+from training.callbacks.base import EvalResult
 from training.logging import console_text
 from training.logging.console_text import render_row
+from training.logging.metrics import step_metrics
 from training.logging.printable import printable
 from training.logging.progress import Position
 from training.train_plan import TrainPlan
@@ -37,42 +36,13 @@ _HAS_OUTCOME = ("COMPLETED", "CANCELLED")
 _CONTINUES = ("again", "COMPLETED")
 _CRASHED = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 _OUTCOME = re.compile(r"([a-z]+) ([0-9]+)\n")
-_JSON_NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
-"""Fields of StepMetrics whose key in metrics.jsonl differs."""
-_INVALID_LINE = (KeyError, TypeError, ValueError, AttributeError)
-"""Raised for a line of another version, or of a damaged disk."""
-
-
-class _GrowingFile:
-    """A JSON Lines file that others append to: each line once, in order.
-
-    A resumed generation replaces the file by a copy without the lines that it will write again;
-    those lines are returned again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: list[int] = []
-
-    def new_lines(self) -> list[dict[str, Any]]:
-        """The complete lines since the last call. Reads the disk."""
-        try:
-            lines = self._path.read_bytes().split(b"\n")[:-1]
-        except OSError:
-            return []
-        hashes = [hash(line) for line in lines]
-        equal = takewhile(lambda pair: pair[0] == pair[1], zip(self._read, hashes, strict=False))
-        same = len(list(equal))
-        self._read = hashes
-        return [line for text in lines[same:] if (line := _object(text)) is not None]
 
 
 class _RunOutput:
     """The console output of a run, rendered from its metrics and events."""
 
     def __init__(self, folder: Path) -> None:
-        self._metrics = _GrowingFile(folder / run_folder.METRICS)
-        self._events = _GrowingFile(folder / run_folder.EVENTS)
+        self._lines = RunLines(folder)
         self.is_stopped = False
         """Whether the last event says that the run stopped."""
         self._end_step = 0
@@ -80,16 +50,10 @@ class _RunOutput:
 
     def new_lines(self) -> Iterator[str]:
         """The console lines since the last call. Reads the disk."""
-        events = self._events.new_lines()
-        # The metrics of a step precede its events; two generations are not mixed.
-        start = max((n for n, e in enumerate(events) if e.get("kind") == "started"), default=-1)
-        earlier, later = events[: start + 1], events[start + 1 :]
-        metrics = [m for m in self._metrics.new_lines() if m.get("kind") == "train"]
-        by_step = sorted([*metrics, *later], key=lambda line: int(line.get("step", 0)))
-        for line in [*earlier, *by_step]:
+        for line in self._lines.new():
             try:
                 text = self._render(line)
-            except _INVALID_LINE:
+            except INVALID_LINE:
                 continue
             if text:
                 yield text
@@ -100,14 +64,14 @@ class _RunOutput:
         if kind == "train":
             return self._render_step(line)
         if kind == "started":
-            train_plan = TrainPlan(**_fields(TrainPlan, facts))
+            train_plan = TrainPlan(**known_fields(TrainPlan, facts))
             self._end_step, self._units = train_plan.end_step, train_plan.units
             before = f", {train_plan.first_step} done before" if train_plan.first_step else ""
             return render_row("run", f"{train_plan.end_step} steps{before}")
         if kind == "resumed":
             return console_text.render_resumed(facts)
         if kind == "evaluated":
-            result = EvalResult(**_fields(EvalResult, facts))
+            result = EvalResult(**known_fields(EvalResult, facts))
             return console_text.render_evaluation(result, self._end_step)
         if kind == "saved":
             folder = f"checkpoints/{facts['folder']}"
@@ -119,11 +83,7 @@ class _RunOutput:
         return None if urgent is None else render_row("warning", urgent)
 
     def _render_step(self, line: Mapping[str, Any]) -> str:
-        values = {
-            field.name: line.get(_JSON_NAMES.get(field.name, field.name))
-            for field in fields(StepMetrics)
-        }
-        metrics = StepMetrics(**{**values, "parts": line.get("parts", {})})
+        metrics = step_metrics(line)
         left = self._end_step - metrics.step
         # A lower bound: without the time of evaluations and checkpoints.
         remaining = metrics.step_time_s * left if left >= 0 else None
@@ -283,16 +243,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _fields(kind: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `facts` that are fields of the class: a newer version may write more."""
-    return {field.name: facts[field.name] for field in fields(kind) if field.name in facts}

@@ -2,171 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from engines.catalog import ENGINES
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import machine
-from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.resolve import resolve
+from launcher.config.provenance import Resolved
 from launcher.resume.find import ResumeRequest
-from launcher.run import affinity, experience, supervisor
-from launcher.run.failures import Report
+from launcher.run import experience
 from launcher.run.job_spec import Job
-from launcher.run.signals import handling
-from launcher.run_folder import run_folder
+from launcher.run.rerun import Rerun, rerun
 from launcher.verify.result import Interval
-from training.checkpoint import manifest
-from training.checkpoint.manifest import Manifest
-
-_PREFIX = "gearshift-verify-"
-_ORIGIN = "the settings of the run"
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A finished replay; its folder is removed when the `with` block ends."""
-
-    report: Report
-    folder: Path
-    signals: frozenset[int]
-    """The signals that it received."""
-
-
-def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:
-    """The run's `settings` (a tree), with the engine and number of processes of `args`.
-
-    By default, those that wrote the checkpoint. Raises SettingsError.
-    """
-    tree = deepcopy(dict(settings))
-    tree.get("train", {}).pop("accumulation", None)  # computed from batch and world size
-    engine = tree.setdefault("engine", {})
-    engine.update(name=written.engine, nproc=written.world_size)
-    if args.engine is not None and args.engine != written.engine:
-        engine.pop("ds_config", None)
-        tree["unread_settings"] = "warn"
-        if args.engine in ENGINES:
-            _remove_engine_settings(tree, args.engine)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as home:
-        path = Path(home) / "settings.json"
-        path.write_text(json.dumps(tree), encoding="utf-8")
-        options = dict(args.options)
-        recorded, typed = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
-        if recorded and typed and os.path.realpath(typed) == os.path.realpath(recorded):
-            del options["data.path"]  # names of samples contain that of the recorded file
-        found = CliArgs(engine=args.engine, options=options, configs=[path])
-        try:
-            return resolve(found, machine.detect_machine())
-        except SettingsError as error:
-            raise SettingsError(
-                [_located(diagnostic, f"{path}:1") for diagnostic in error.diagnostics]
-            ) from (error)
-
-
-def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
-    """The diagnostic with the origin that the user knows, not that of our temporary file."""
-    if diagnostic.where is not None and diagnostic.where.startswith(written):
-        near, fix = diagnostic.did_you_mean, None
-        if diagnostic.key == "engine.nproc" and near is not None:
-            fix = f"--nproc {near}"
-        elif diagnostic.key == "data.path":
-            fix = f"--data {near or 'PATH'}"
-        return replace(diagnostic, where=diagnostic.where.replace(written, _ORIGIN), fix=fix)
-    if diagnostic.overrides is not None and diagnostic.overrides[1].startswith(written):
-        return replace(diagnostic, overrides=(diagnostic.overrides[0], _ORIGIN))
-    return diagnostic
-
-
-def _remove_engine_settings(tree: dict[str, Any], name: str) -> None:
-    """Remove the settings that the engine `name` sets itself."""
-    entry = ENGINES[name]
-    if entry.processes is not None:
-        tree["engine"].pop("nproc")
-    for key in entry.settings:
-        *above, last = key.split(".")
-        branch = tree
-        for part in above:
-            branch = branch.get(part, {})
-        branch.pop(last, None)
 
 
 @contextmanager
-def replay(interval: Interval, run: Path, resolved: Resolved) -> Iterator[Replay]:
-    """Replay the steps of `interval`; the run folder `run` is only read.
+def replay(interval: Interval, run: Path, resolved: Resolved) -> Iterator[Rerun]:
+    """Replay the steps of `interval`; the run folder `run` is only read. See rerun.
 
-    Starts new processes and discards their output. Uses a folder in TMPDIR, which is removed at
-    the end, also when a signal ends this process. Raises SettingsError.
+    Raises SettingsError.
     """
-    with _exit_on_signals(), tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
-        home = Path(name)
-        source = home / "source"
-        checkpoints = source / run_folder.CHECKPOINTS
-        checkpoints.mkdir(parents=True)
-        if interval.source is not None:
-            # Ranks repair the folder around a checkpoint; here they find only this link.
-            link = checkpoints / manifest.step_folder(interval.start)
-            link.symlink_to(interval.source.resolve(), target_is_directory=True)
-        folder = run_folder.create(resolved, home / "replay", "").path
-        for file in run_folder.task_files(run):
-            shutil.copyfile(file, folder / file.name)
+
+    def job(source: Path, folder: Path) -> Job:
         step = None if interval.source is None else interval.start
         resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
         spec = experience.spec_at(run, interval.start, interval.end)
-        job = Job(resolved, folder, console=False, resume=resume, experience=spec)
-        signals: set[int] = set()
-        with _output_to(home / "printed.txt"):
-            threads = _threads(resolved)
-            report = supervisor.supervise(job, threads, lambda report: None, forwarded=signals)
-        yield Replay(report, folder, frozenset(signals))
+        return Job(resolved, folder, console=False, resume=resume, experience=spec)
 
-
-def _threads(resolved: Resolved) -> int:
-    """Threads per process as in the run: the order of sums depends on them."""
-    if affinity.uses_torch_default(resolved.settings, resolved.nproc):
-        return affinity.torch_default()
-    asked = resolved.settings.engine.threads
-    return affinity.threads(
-        asked, machine.detect_machine().cores, resolved.nproc, environment.variables()
-    )
-
-
-@contextmanager
-def _output_to(path: Path) -> Iterator[None]:
-    """Redirect the output of this process and its children to the file `path`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    with path.open("wb") as file:
-        for number in (1, 2):
-            os.dup2(file.fileno(), number)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, number)
-            os.close(before)
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP exit this process after its cleanup, as Ctrl-C does."""
-
-    def end(number: int, frame: object) -> None:
-        sys.exit(exit_codes.RUN_AGAIN)
-
-    with handling((signal.SIGTERM, signal.SIGHUP), end):
-        yield
+    with rerun(resolved, run, interval.source, interval.start, job) as finished:
+        yield finished

@@ -21,7 +21,7 @@ from tests.launcher.runs import trained
 
 PAGES = [read(path) for path in PATHS]
 ON_DRY = (DEFAULT, "resume", "compare", "submit")
-REAL = ("verify", "export", "predict")
+REAL = ("verify", "export", "predict", "evaluate")
 """Commands that need a trained run."""
 SHELL = [
     pytest.param(

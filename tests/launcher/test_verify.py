@@ -15,7 +15,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.resume import find
-from launcher.verify.replay import resolved_as
+from launcher.run.rerun import resolved_as
 from launcher.verify.result import Interval, choose
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from training.checkpoint import manifest

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
 Status = Literal["completed", "stopped", "failed"]
+TEST = "test"
+"""The split that `eval.test` evaluates at the end of a run."""
 
 
 class Action(IntFlag):
@@ -120,6 +122,8 @@ class Outcome:
     """Summary of StepTiming; None: `train.timing` is off."""
     fault: str | None = None
     """The fault of training.faults that ended the run; None: another one, or none."""
+    test: Mapping[str, Any] | None = None
+    """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
 
 
 @dataclass(frozen=True)

@@ -74,24 +74,25 @@ class CheckpointController:
         step: int,
         engine: Engine,
         load_average: Callable[[Checkpoint], None],
-    ) -> None:
+    ) -> int:
         """Load the weights of the `best` evaluation at the end of a run of `step` steps.
 
-        Does nothing if `save.load_best` is off, or the weights are those already. A missing
+        The step of the weights: that of the best, or `step` if `save.load_best` is off. A missing
         checkpoint, as after a fork, is a warning. Touches disk.
         """
         if not self._loads_best or best is None or best["step"] == step:
-            return
+            return step
         self.wait()
         try:
             checkpoint = self._writer.checkpoint(best["step"])
         except CheckpointError as error:
             text = f"kept the last weights; the best, of step {best['step']}: {error}"
             self._callbacks.event("warning", {"text": text})
-            return
+            return step
         restore(checkpoint, engine, slots=False)
         load_average(checkpoint)
         self._callbacks.event("best_loaded", dict(best))
+        return int(best["step"])
 
     def abandon(self) -> None:
         """After a failure: let the write of a lone process end. Not collective."""

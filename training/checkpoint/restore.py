@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from training.agreement import first_error
@@ -34,6 +35,20 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
     for group, stored in zip(engine.groups, checkpoint.groups, strict=True):
         group["lr"] = stored["lr"]
     engine.load(checkpoint.steps, checkpoint.loss_scale)
+
+
+def restore_average(checkpoint: Checkpoint, engine: Engine) -> None:
+    """Load the moving average of `checkpoint`, if it has one, instead of the weights. Collective.
+
+    Touches disk. Raises CheckpointError on every rank.
+    """
+    if EMA not in checkpoint.kinds:
+        return
+    averaged = set(checkpoint.names(EMA))
+    weights = (piece for piece in engine.state().pieces if piece.kind == WEIGHT)
+    pieces = [replace(piece, kind=EMA) for piece in weights if piece.name in averaged]
+    _together(engine.world, lambda: fill(checkpoint, pieces))
+    engine.refresh()
 
 
 def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:

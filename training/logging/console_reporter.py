@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from training.callbacks.base import (
@@ -18,6 +19,7 @@ from training.callbacks.base import (
 )
 from training.logging import console_text
 from training.logging.forecast import Forecast
+from training.logging.live_view import Curve, LiveView, next_save
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
 from training.logging.progress import Progress
@@ -39,7 +41,9 @@ class ConsoleReporter(Callback):
         now: Callable[[], float] = time.monotonic,
         usage: ResourceUsage | None = None,
         forecast: Forecast | None = None,
+        saves_last: bool = True,
     ) -> None:
+        """`saves_last`: a checkpoint is saved at the end (`save.last`)."""
         self._usage = usage or ResourceUsage()
         self._forecast = forecast or Forecast()
         self._about = about
@@ -52,6 +56,9 @@ class ConsoleReporter(Callback):
         self._progress: Progress | None = None
         self._advice: list[str] = []
         """Repeated at the end: the last lines are those that everyone reads."""
+        self._saves_last, self._losses = saves_last, Curve()
+        self._event: str | None = None
+        """The last event that the live view shows."""
 
     def start(self, train_plan: TrainPlan) -> None:
         """Write the header."""
@@ -72,6 +79,7 @@ class ConsoleReporter(Callback):
         """Write the numbers of a logged step."""
         assert self._progress is not None
         self._progress.last = line
+        self._losses.add(line.loss)
         usage = console_text.render_usage(self._usage.newest)
         position = self._progress.position()
         self._write(
@@ -82,6 +90,7 @@ class ConsoleReporter(Callback):
         """Write the metrics of a split."""
         assert self._progress is not None
         self._progress.evaluated()
+        self._note("evaluated", asdict(evaluation))
         self._draw_newest()
         kind: Kind = "best" if evaluation.is_best else "evaluated"
         self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
@@ -91,12 +100,14 @@ class ConsoleReporter(Callback):
         """Write the name of a checkpoint that is on disk."""
         assert self._progress is not None
         self._progress.saved(step)
+        self._note("saved", {"step": step})
         self._draw_newest()
         name = f"{folder.parent.name}/{folder.name}"
         self._write("saved", console_text.render_saved(name, step, self._train_plan.end_step))
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write a preview or an urgent event to all outputs, other events to the log only."""
+        self._note(kind, facts)
         if kind == "preview":
             preview = str(facts["text"])
             for output in self._outputs:
@@ -132,6 +143,12 @@ class ConsoleReporter(Callback):
         for output in self._outputs:
             output.write(kind, text)
 
+    def _note(self, kind: str, facts: Mapping[str, object]) -> None:
+        """Keep the text of an event for the live view."""
+        if self._live and self._progress is not None:
+            step = self._progress.position().step
+            self._event = console_text.describe_event(kind, step, facts) or self._event
+
     def _draw_newest(self) -> None:
         """Redraw a bar that lacks the newest steps: it stays below the line written next."""
         assert self._progress is not None
@@ -142,9 +159,17 @@ class ConsoleReporter(Callback):
         assert self._progress is not None
         began = self._now()
         position = self._progress.position()
-        usage = console_text.render_usage(self._usage.newest)
+        view = LiveView(
+            position,
+            self._train_plan.units,
+            self._usage.newest,
+            self._usage.limits,
+            self._losses.points,
+            self._event,
+            next_save(self._train_plan, position.step, self._saves_last),
+        )
         for output in self._live:
-            output.draw(position, self._train_plan.units, usage)
+            output.draw(view)
         self._drawn_step = position.step
         now = self._now()
         self._draw_at = now + max(_REDRAW_S, (now - began) / _DRAWING_SHARE)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from training import stop_reason
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
 from training.logging.forecast import Forecast
 from training.logging.metrics import NearLimit
@@ -61,17 +62,37 @@ def render_step(line: StepMetrics, position: Position, units: str, usage: str = 
     return render_row("step", "  ".join(texts))
 
 
-def render_status(position: Position, units: str, usage: str = "") -> str:
-    """The newest numbers, for the line below a progress bar."""
+def render_status(position: Position, units: str, curve: str = "") -> str:
+    """The newest numbers, for the line below a progress bar; `curve` is that of the loss."""
     if position.last is None:
         return "waiting for the first logged step"
-    texts = [*(text.strip() for text in _numbers(position.last, units)), usage]
-    return "  ".join(filter(None, texts))
+    loss, *texts = (text.strip() for text in _numbers(position.last, units))
+    return "  ".join([f"{loss} {curve}".rstrip(), *texts])
 
 
 def render_usage(uses: Mapping[str, float]) -> str:
     """Memory in use: `ram 63%  gpu 71%`; empty without a reading."""
     return "  ".join(f"{k} {_amount(k, uses[k])}" for k in ("ram", "gpu") if k in uses)
+
+
+def render_use(used: float, limit: float | None) -> str:
+    """Use beside its limit: `63% of 90%`."""
+    return f"{used:.0f}%" if limit is None else f"{used:.0f}% of {limit:g}%"
+
+
+def describe_event(kind: str, step: int, facts: Facts) -> str | None:
+    """An event in one line, for a live view; None: one that is not shown there."""
+    if kind == "evaluated":
+        name, value = next(iter(facts["metrics"].items()))
+        best = ", the best so far" if facts["is_best"] else ""
+        where = f"{facts['split']} at step {facts['step']}"
+        return f"evaluated {where}: {name} {real(float(value))}{best}"
+    if kind == "saved":
+        return f"saved checkpoint of step {facts['step']}"
+    if kind == "resumed":
+        return f"resumed from {facts['checkpoint']}"
+    text = render_urgent(kind, facts)
+    return None if text is None else f"step {step}: {text}"
 
 
 def _amount(resource: str, value: float, form: str = ".0f") -> str:
@@ -159,13 +180,19 @@ def render_summary(outcome: Outcome, forecast: Forecast) -> list[str]:
     if forecast.wall_s is not None:
         least = "at least " if forecast.is_least else ""
         done += f" (predicted: {least}{duration(forecast.wall_s)})"
-    text = f"{done}; {outcome.reason}" if outcome.reason else done
+    is_told = outcome.reason in ("", stop_reason.FINISHED.reason)  # the steps tell it
+    text = done if is_told else f"{done}; {outcome.reason}"
     lines = [render_end(outcome.status, text)]
     if outcome.best is not None:
         best = outcome.best
         value = best["value"]
         text = real(value) if isinstance(value, float) else str(value)
         lines.append(render_row("best", f"{best['metric']} {text} at step {best['step']}"))
+    if outcome.test is not None:
+        metrics = outcome.test["metrics"]
+        name = next(iter(metrics)) if outcome.best is None else outcome.best["metric"]
+        weights = f"with the weights of step {outcome.test['step']}"
+        lines.append(render_row("test", f"{name} {real(metrics[name])} {weights}"))
     if outcome.samples_per_s is not None:
         lines.append(render_row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
     if outcome.timing is not None:

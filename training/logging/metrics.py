@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
@@ -14,7 +14,9 @@ from training.storage import LineFile, Storage, storage_errors
 from training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"
-_NEAR = 5.0
+_NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
+"""Fields of StepMetrics whose key differs."""
+NEAR = 5.0
 """Percent below a limit from which a summary mentions it."""
 
 
@@ -36,7 +38,7 @@ class ResourceUsage:
     """Use of the machine by resource: newest and highest; empty without a monitor."""
 
     def __init__(self, limits: Mapping[str, float | None] | None = None) -> None:
-        self._limits = limits or {}
+        self.limits = limits or {}
         self.newest: Mapping[str, float] = {}
         self.highest: Mapping[str, float] = {}
 
@@ -47,11 +49,11 @@ class ResourceUsage:
 
     def near_limits(self) -> list[NearLimit]:
         """The resources whose highest use came within five units of their limit."""
-        found = [(name, value, self._limits.get(name)) for name, value in self.highest.items()]
+        found = [(name, value, self.limits.get(name)) for name, value in self.highest.items()]
         return [
             NearLimit(name, value, limit)
             for name, value, limit in found
-            if limit is not None and value > limit - _NEAR
+            if limit is not None and value > limit - NEAR
         ]
 
 
@@ -121,6 +123,23 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None) -> None:
             storage.atomic_write(NAME, content[:end])
         else:
             os.truncate(path, end)  # in place: another process may be following it
+
+
+def step_metrics(line: Mapping[str, Any]) -> StepMetrics:
+    """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
+    values: dict[str, Any] = {
+        field.name: line.get(_NAMES.get(field.name, field.name)) for field in fields(StepMetrics)
+    }
+    # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
+    numbers = {name: float(line[name]) for name in ("loss", "grad_norm")}
+    parts = {name: float(value) for name, value in line.get("parts", {}).items()}
+    return StepMetrics(**(values | numbers | {"parts": parts}))
+
+
+def usage_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The uses in percent that `usage_fields` wrote into a line, by resource."""
+    suffix = "_percent"
+    return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
 
 
 def _train(line: StepMetrics) -> dict[str, Any]:

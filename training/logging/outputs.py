@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from training.logging.console_text import render_row
 from training.logging.printable import printable
-from training.logging.progress import Position
 from training.storage import Storage
+
+if TYPE_CHECKING:
+    from training.logging.live_view import LiveView
 
 Kind = Literal["head", "train", "evaluated", "best", "saved", "notice", "warning", "summary", "log"]
 """The subject of a text; "log" is for the log file only."""
@@ -28,8 +30,8 @@ class ConsoleOutput(Protocol):
     def write_block(self, title: str, text: str) -> None:
         """Add a longer `text` below its title, such as output of the model."""
 
-    def draw(self, position: Position, units: str, usage: str) -> None:
-        """Show the progress instead of the last one; `usage` is the machine's."""
+    def draw(self, view: LiveView) -> None:
+        """Show the progress instead of the last one."""
 
     def close(self) -> None:
         """Restore the output as it was; nothing is written afterwards."""
@@ -75,7 +77,7 @@ class PlainOutput:
         bars = "\n".join(f"| {line}" for line in printable(text).splitlines())
         self.write("notice", f"{title}\n{bars}")
 
-    def draw(self, position: Position, units: str, usage: str) -> None:
+    def draw(self, view: LiveView) -> None:
         """Nothing: the logged steps show the progress."""
 
     def close(self) -> None:
@@ -105,7 +107,7 @@ class LogFileOutput:
             "notice", "\n".join([title, *(f"| {line}" for line in printable(text).splitlines())])
         )
 
-    def draw(self, position: Position, units: str, usage: str) -> None:
+    def draw(self, view: LiveView) -> None:
         """Nothing: a log only grows."""
 
     def close(self) -> None:

@@ -35,9 +35,9 @@ class _Mean:
     count: float = 0.0
     seconds: float = 0.0
 
-    def add(self, seconds: float, keep: float = 1.0) -> None:
-        self.count = keep * self.count + 1
-        self.seconds = keep * self.seconds + seconds
+    def add(self, seconds: float, keep: float = 1.0, count: int = 1) -> None:
+        self.count = keep * self.count + count
+        self.seconds = keep * self.seconds + count * seconds
 
     @property
     def mean_s(self) -> float:
@@ -63,17 +63,21 @@ class Progress:
         self._extra_s = 0.0
         self.last: StepMetrics | None = None
 
-    def stepped(self, step: int) -> None:
-        """Optimizer update number `step` is done."""
-        seconds = self._interval()
+    def stepped(self, step: int, seconds: float | None = None) -> None:
+        """Optimizer update number `step` is done.
+
+        `seconds`: the mean of those since the call before, if they were measured elsewhere; so for
+        the other methods.
+        """
+        each, count = self._interval(seconds), step - self._step
         if self._step > self._train_plan.first_step:
-            self._steps.add(seconds, math.exp(-seconds / _MEMORY_S))
+            self._steps.add(each, math.exp(-count * each / _MEMORY_S), count)
         self._step = step
         self._extra_s = 0.0
 
-    def evaluated(self) -> None:
+    def evaluated(self, seconds: float | None = None) -> None:
         """A split has been evaluated; several splits after one step are one evaluation."""
-        seconds = self._interval()
+        seconds = self._interval(seconds)
         self._note_extra(seconds)
         if self._evaluated_at == self._step:
             self._evaluations.seconds += seconds
@@ -81,9 +85,9 @@ class Progress:
             self._evaluations.add(seconds)
         self._evaluated_at = self._step
 
-    def saved(self, step: int) -> None:
+    def saved(self, step: int, seconds: float | None = None) -> None:
         """The checkpoint of `step` is on disk; steps may have been taken while it was written."""
-        seconds = self._interval()
+        seconds = self._interval(seconds)
         self._note_extra(seconds)
         self._saves.add(seconds)
         self._saved_at = step
@@ -120,9 +124,9 @@ class Progress:
         if not (plan.evaluates_at(step) or plan.saves_at(step) or step == plan.end_step):
             self._extra_s += seconds
 
-    def _interval(self) -> float:
+    def _interval(self, seconds: float | None) -> float:
         before, self._mark = self._mark, self._now()
-        return self._mark - before
+        return self._mark - before if seconds is None else seconds
 
     def _evaluations_left(self) -> int:
         done = self._step if self._evaluated_at == self._step else self._step - 1

@@ -124,6 +124,7 @@ def _content(
         "samples": about.samples,
         "data": dict(about.data),
         "best": outcome.best,
+        "test": outcome.test,
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "predicted_memory_bytes": forecast.peaks,
         "samples_per_s": outcome.samples_per_s,

@@ -1,4 +1,4 @@
-"""The terminal output: a progress bar with the newest numbers, and lasting lines above it."""
+"""The terminal output: the live view of a run, and lasting lines above it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from training.logging import console_text
+from training.logging.live_view import LiveView
 from training.logging.outputs import Kind
 from training.logging.printable import printable
-from training.logging.progress import Position
-from training.logging.quantities import duration
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
@@ -56,9 +53,9 @@ class TerminalOutput:
         panel = Panel(Text(printable(text)), title=title, title_align="left", expand=False)
         self._try(lambda: self._console.print(panel))
 
-    def draw(self, position: Position, units: str, usage: str) -> None:
-        """Redraw the bar."""
-        self.draw_renderable(_progress(position, units, usage))
+    def draw(self, view: LiveView) -> None:
+        """Redraw the view."""
+        self.draw_renderable(view)
 
     def draw_renderable(self, renderable: RenderableType) -> None:
         """Show any object of rich instead of the bar."""
@@ -99,15 +96,3 @@ def can_redraw(stream: TextIO, term: str | None) -> bool:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
-
-
-def _progress(position: Position, units: str, usage: str) -> Group:
-    line = Table.grid(padding=(0, 2))
-    line.add_row(
-        ProgressBar(total=position.total_steps, completed=position.step, width=30),
-        Text(f"step {position.step}/{position.total_steps}"),
-        Text(f"{duration(position.elapsed_s)} elapsed"),
-        Text(console_text.render_eta(position)),
-    )
-    status = console_text.render_status(position, units, usage)
-    return Group(line, Text(status, no_wrap=True, overflow="ellipsis"))

@@ -11,8 +11,8 @@ from launcher.run_folder import run_folder
 
 def test_the_commands():
     expected = """
-        run resume explain list plan verify compare submit export predict report track new-task data
-        doctor completion
+        run resume explain list plan verify evaluate watch compare submit export predict report track
+        new-task data doctor completion
     """
     assert list(COMMANDS) == expected.split()
 

@@ -133,8 +133,8 @@ def test_an_unknown_command_is_an_error_with_the_nearest_match():
     assert diagnostics("exlpain").splitlines() == [
         "error: unknown command 'exlpain'",
         "  where         command line, first argument",
-        "  allowed       run, resume, explain, list, plan, verify, compare, submit, export, predict, report, "
-        "track, new-task, data, doctor, completion; or options of run",
+        "  allowed       run, resume, explain, list, plan, verify, evaluate, watch, compare, submit, "
+        "export, predict, report, track, new-task, data, doctor, completion; or options of run",
         "  did you mean  explain",
         "  fix           python -m launcher explain",
     ]

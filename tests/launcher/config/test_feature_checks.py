@@ -46,6 +46,7 @@ def test_the_fix_for_a_file_is_its_folder(messages):
     ("sets", "expected"),
     [
         (("save.last=false",), "saves no checkpoint that the next experience can start from"),
+        (("eval.test=true",), "continual learning measures forgetting instead"),
         (("data.control=noise",), "is a control run, which ends with its result"),
     ],
 )

@@ -297,6 +297,13 @@ def test_a_stopped_run_resumes(code):
     assert line == "run folder runs/x; resume: python -m launcher resume runs/x"
 
 
+def test_the_last_line_names_a_report_that_exists():
+    folder = trained(Path("runs/x"), resolved(), 10)
+    (folder / "report.html").touch()
+    line = render_last_line(0, folder)
+    assert line.startswith("run folder runs/x; report: runs/x/report.html; ")
+
+
 def test_a_failed_run_resumes_from_its_checkpoint():
     folder = trained(Path("runs/x"), resolved(), 10)
     assert render_last_line(1, folder) == (

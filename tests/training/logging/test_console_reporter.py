@@ -9,8 +9,9 @@ import pytest
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
 from training.logging.console_reporter import ConsoleReporter
+from training.logging.live_view import LiveView
+from training.logging.metrics import ResourceUsage
 from training.logging.outputs import Kind
-from training.logging.progress import Position
 from training.storage import StorageError
 
 
@@ -31,8 +32,9 @@ class Memory:
     def write_block(self, title: str, text: str) -> None:
         self.written.append((title, text))
 
-    def draw(self, position: Position, units: str, usage: str) -> None:
-        self.drawn.append(position.step)
+    def draw(self, view: LiveView) -> None:
+        self.drawn.append(view.position.step)
+        self.view = view
 
     def close(self) -> None:
         self.is_closed = True
@@ -109,13 +111,32 @@ def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path: Path
     assert output.drawn == [1, 3, 4, 5]
 
 
+def test_the_live_view_has_the_newest_of_everything(tmp_path: Path):
+    usage = ResourceUsage({"ram": 90.0})
+    output = Memory()
+    reporter = ConsoleReporter(about(tmp_path), [output], Clock(), usage)
+    reporter.start(train_plan(save_every=40))
+    usage.add({"ram": 63.0})
+    for number in (1, 2):
+        reporter.step(step(number))
+        reporter.logged(logged(number))
+    reporter.evaluated(evaluation(2))
+    assert output.view.event == "evaluated val at step 2: loss 2.2500, the best so far"
+    assert (len(output.view.losses), output.view.next_save) == (2, 40)
+    assert (output.view.usage, output.view.limits) == ({"ram": 63.0}, {"ram": 90.0})
+    reporter.event("relieved", {"ram": 41.0})  # for the log only
+    reporter.step(step(3))
+    reporter.saved(tmp_path / "step-00000003", 3)
+    assert output.view.event == "saved checkpoint of step 3"
+
+
 def test_a_slow_terminal_takes_a_bounded_share_of_the_time(tmp_path: Path):
     clock = Clock()
 
     class Slow(Memory):
-        def draw(self, position: Position, units: str, usage: str) -> None:
+        def draw(self, view: LiveView) -> None:
             clock.seconds += 0.01
-            super().draw(position, units, usage)
+            super().draw(view)
 
     output = Slow()
     reporter = ConsoleReporter(about(tmp_path), [output], clock)

@@ -93,11 +93,21 @@ def test_the_summary_shows_the_end():
     ended = outcome(peak_memory_bytes={"device": 2**33, "host": 300 * 2**20})
 
     assert console_text.render_summary(ended, Forecast()) == [
-        "finished   100 steps, 2 epochs in 12 s; all steps taken",
+        "finished   100 steps, 2 epochs in 12 s",
         "best       loss 2.2500 at step 50",
         "speed      640 samples/s",
         "memory     at most device 8.0 GiB, host 300.0 MiB",
     ]
+
+
+def test_the_summary_has_the_reason_of_another_end_and_the_test_split():
+    ended = outcome(reason="stop.after: reached step 9", test={"step": 50, "metrics": {"loss": 2}})
+    first, best, test, *_ = console_text.render_summary(ended, Forecast())
+    assert first.endswith("in 12 s; stop.after: reached step 9")
+    assert (best, test) == (
+        "best       loss 2.2500 at step 50",
+        "test       loss 2.0000 with the weights of step 50",
+    )
 
 
 def test_the_summary_shows_what_was_predicted_beside_it():
@@ -105,13 +115,13 @@ def test_the_summary_shows_what_was_predicted_beside_it():
     forecast = Forecast()
     forecast.peaks, forecast.wall_s = {"device": 9 * 2**30, "host": 200 * 2**20}, 10.0
     first, *_, last = console_text.render_summary(ended, forecast)
-    assert first == "finished   100 steps, 2 epochs in 12 s (predicted: 10 s); all steps taken"
+    assert first == "finished   100 steps, 2 epochs in 12 s (predicted: 10 s)"
     assert last == (
         "memory     at most device 8.0 GiB (predicted: 9.0 GiB), "
         "host 300.0 MiB (predicted: 200.0 MiB)"
     )
     forecast.is_least = True
-    assert "in 12 s (predicted: at least 10 s);" in console_text.render_summary(ended, forecast)[0]
+    assert "in 12 s (predicted: at least 10 s)" in console_text.render_summary(ended, forecast)[0]
 
 
 def test_a_run_without_best_or_speed_does_not_mention_them():

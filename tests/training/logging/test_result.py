@@ -39,6 +39,7 @@ def test_the_result_has_its_keys(tmp_path: Path):
         "best": {"metric": "loss", "value": 2.25, "step": 50},
         "peak_memory_bytes": {"device": None, "host": 300 * 2**20},
         "predicted_memory_bytes": None,
+        "test": None,
         "samples_per_s": 640.0,
         "timing": None,
         "environment": {},

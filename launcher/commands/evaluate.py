@@ -1,0 +1,62 @@
+"""The command `evaluate`: measure a checkpoint of a run on a split of its data."""
+
+from __future__ import annotations
+
+import sys
+
+from launcher import evaluate
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import SettingsError
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON, SPLIT
+from launcher.evaluate import Evaluation, EvaluationFailed
+from launcher.resume import find, saved_model
+from launcher.run import affinity
+from training.checkpoint.manifest import CheckpointError
+from training.logging.printable import printable
+from training.logging.strict_json import encode
+
+
+def main(command_line: CommandLine) -> int:
+    """Evaluate, record and print; the exit code. Raises SettingsError."""
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    as_json = JSON.flag in command_line.flags
+    try:
+        found = _prepare(command_line)
+        if not as_json and sys.stderr.isatty():
+            print(f"evaluating {found.describe()}", file=sys.stderr, flush=True)
+        facts = evaluate.evaluate(found)
+    except (EvaluationFailed, CheckpointError) as error:
+        if as_json:
+            print(encode({"error": str(error)}, indent=2))
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        return error.code if isinstance(error, EvaluationFailed) else exit_codes.FAILURE
+    saved = evaluate.record(found.folder, facts)
+    if as_json:
+        file = None if saved is None else str(saved)
+        folder = str(found.checkpoint.folder)
+        print(encode({**facts, "checkpoint": folder, "file": file, "error": None}, indent=2))
+    else:
+        print(printable(evaluate.render(found, facts, saved)))
+    return exit_codes.DONE
+
+
+def _prepare(command_line: CommandLine) -> Evaluation:
+    assert command_line.argument is not None
+    argument, values = command_line.argument, command_line.values
+    split = evaluate.parse_split(values.get(SPLIT.flag))
+    run = find.find_saved(argument, "evaluate", command_line.args.sets)
+    if run.folder is None:
+        raise SettingsError.of(
+            f"'{argument}' is a checkpoint outside of its run folder",
+            value=argument,
+            where=f"command line: evaluate {argument}",
+            allowed="a run folder, or a checkpoint in one",
+        )
+    path = saved_model.chosen(run, values.get("--checkpoint"))
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    from training.checkpoint.reader import open_checkpoint
+
+    return evaluate.prepare(run, open_checkpoint(path), split, command_line.args)

@@ -1,0 +1,70 @@
+"""The command `watch`: show the progress of runs from another terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import SettingsError
+from launcher.config.command_line import CommandLine
+from launcher.config.options import JSON, ONCE
+from training.logging.strict_json import encode
+
+if TYPE_CHECKING:
+    from launcher.watch.watched_run import WatchedRun
+
+_REFRESH_S = 1.0
+_ENDED_AFTER = 3
+"""Equal looks after which a run counts as ended: one that restarts has no process for a moment."""
+
+
+def main(command_line: CommandLine) -> int:
+    """Show the runs until they have ended or Ctrl-C; the exit code. Raises SettingsError."""
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    assert command_line.argument is not None
+    from launcher.watch.watched_run import WatchedRun, folders_of
+    from training.logging.terminal import can_redraw
+
+    arguments = [command_line.argument, *command_line.more]
+    runs = [WatchedRun(path) for argument in arguments for path in folders_of(argument)]
+    is_live = can_redraw(sys.stdout, environment.variables().get("TERM"))
+    if is_live and not {ONCE.flag, JSON.flag} & set(command_line.flags):
+        _follow(runs)
+    else:
+        _print(runs, as_json=JSON.flag in command_line.flags)
+    return exit_codes.DONE
+
+
+def _follow(runs: Sequence[WatchedRun]) -> None:
+    """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
+    from rich.console import Console
+
+    from launcher.watch.render import Screen
+    from training.logging.terminal import TerminalOutput
+
+    output, ended = TerminalOutput(sys.stdout), 0
+    screen = Screen([])
+    try:
+        while ended < _ENDED_AFTER:
+            snapshots = [run.snapshot() for run in runs]
+            screen = Screen(snapshots)
+            output.draw_renderable(screen)
+            ended = ended + 1 if all(found.has_ended for found in snapshots) else 0
+            time.sleep(_REFRESH_S)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        output.close()
+    Console(highlight=False).print(screen)
+
+
+def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
+    from launcher.watch import render
+
+    for run in runs:
+        found = run.snapshot()
+        print(encode(render.as_json(found)) if as_json else render.plain(found))

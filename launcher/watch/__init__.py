@@ -1,0 +1,1 @@
+"""Shows runs from another process: state, progress, memory, from their files alone."""

@@ -1,0 +1,72 @@
+"""The command `watch` shows runs and leaves them alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from launcher.__main__ import main
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, ended, trained
+from tests.launcher.saved_runs import contents
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_pipe_gets_plain_lines_once_for_each_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    begun(Path("new"), resolved())
+    ended(trained(Path("old"), resolved(), 100), "completed", 100)
+    (tmp_path / "job" / "slurm").mkdir(parents=True)
+    before = contents(tmp_path)
+    assert main(["watch", "new", "old", "job"]) == 0
+    assert capsys.readouterr().out == (
+        "run        new, not started\nrun        old, completed\nrun        job, not started\n"
+    )
+    assert main(["watch", "new", "old", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["folder"], line["state"]) for line in lines] == [
+        ("new", "not started"),
+        ("old", "completed"),
+    ]
+    assert contents(tmp_path) == before
+
+
+def test_another_folder_is_an_error_with_the_nearest(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    begun(Path("mine"), resolved())
+    assert main(["watch", "mine", "mnie"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "run folder 'mnie' does not exist" in captured.err
+    assert "did you mean  mine" in captured.err
+    assert main(["watch", "mine", "--once=1"]) == 2
+
+
+def test_ctrl_c_ends_the_view_and_not_the_run(tmp_path):
+    folder = begun(tmp_path / "mine", resolved())
+    before = contents(folder)
+    ours, its = pty.openpty()
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "launcher", "watch", str(folder)],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "40"},
+    )
+    os.close(its)
+    received = b""
+    while b"not started" not in received:
+        received += os.read(ours, 65536)
+    received = b""
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait() == 0
+    received += os.read(ours, 65536)
+    os.close(ours)
+    assert b"Traceback" not in received and b"not started" in received
+    assert contents(folder) == before
