@@ -115,7 +115,9 @@ def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | 
             return original.here, _write(entry, original.here, original.value(typed))
         if original.here == original.flag:
             return original.here, original.line(typed)
-    near = near or nearest_key(entry.key, infos)
+    if fold(near or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
+        named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
+        near = named or near or nearest_key(entry.key, infos)
     return near, near and _write(entry, near, entry.value)
 
 

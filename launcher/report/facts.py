@@ -26,6 +26,15 @@ _STEP = "step_time_s"
 _TIME = "_time_s"
 _UNFINISHED = "not finished"
 _KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
+_COUNTED = (
+    ("resume", ("resumed", "requeued")),
+    ("throttling step", ("throttled",)),
+    ("out-of-memory error", ("out_of_memory",)),
+    ("signal", ("signal",)),
+    ("skipped step", ("skipped",)),
+    ("warning", ("warning",)),
+)
+"""Kinds of events that tell whether a run went smoothly."""
 _WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressure")
 """Events that a reader should not miss."""
 
@@ -73,6 +82,12 @@ def title(run: RunRecord) -> str:
     found = [str(run.result.get(name) or _setting(run, name)) for name in names]
     stage = run.result.get("stage")
     return ", ".join([found[0], *([f"stage {stage}"] if stage else []), *found[1:]])
+
+
+def counts(run: RunRecord) -> str:
+    """What happened on the way, such as `1 resume, 2 throttling steps`."""
+    numbers = [(noun, sum(event.kind in kinds for event in run.events)) for noun, kinds in _COUNTED]
+    return ", ".join(counted(number, noun) for noun, number in numbers if number)
 
 
 def tiles(run: RunRecord) -> list[Row]:
@@ -178,6 +193,13 @@ def warnings(run: RunRecord) -> list[Event]:
     found = [event for event in run.events if event.kind in _WARNINGS]
     by_text = {str(event.facts.get("text", event.facts)): event for event in found}
     return list(by_text.values())[:_MOST_WARNINGS]
+
+
+def findings(run: RunRecord) -> list[Row]:
+    """The faults that the run found: what was seen, the likely cause, the next command."""
+    names = ("seen", "cause", "fix")
+    found = (tuple(str(e.facts.get(name, "")) for name in names) for e in _of(run, "advice"))
+    return list(dict.fromkeys(found))
 
 
 def promises(run: RunRecord) -> list[Row]:

@@ -16,7 +16,7 @@ def test_a_run_downloads_its_data_and_trains_on_it(program):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("requests/mine.jsonl", REQUESTS)
     with serving() as server:
-        url = server.on("/set.zip", Response(body=buffer.getvalue())).replace("//", "//ann:hidden@")
+        url = server.on("/set.zip", Response(body=buffer.getvalue())).replace("//", "//ann:k3pt-s4fe@")
         (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
         arguments = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
         done = program(*arguments, "--max-steps", "2", "--out", "run")
@@ -27,7 +27,7 @@ def test_a_run_downloads_its_data_and_trains_on_it(program):
     assert len(server.requests) == 1
     for path in program.folder.rglob("*"):
         if path.is_file() and path.name != "mine.yaml":
-            assert b"hidden" not in path.read_bytes(), path
+            assert b"k3pt-s4fe" not in path.read_bytes(), path
 
 
 QUICK = (

@@ -21,7 +21,7 @@ from training.checkpoint import manifest
 
 ARGS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine", "--epochs", "1000"]
 ARGS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
-RESUME_HINT = "run folder mine; resume: python -m launcher resume mine"
+RESUME_HINT = "run folder mine; report: mine/report.html; resume: python -m launcher resume mine"
 
 
 @contextmanager
@@ -132,7 +132,8 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
     assert process.returncode == 1, rest
     assert rest.count("error:") == 1
     assert rest.splitlines()[-1] == (
-        "run folder mine; details: mine/log.txt; resume: python -m launcher resume mine"
+        "run folder mine; details: mine/log.txt; report: mine/report.html; "
+        "resume: python -m launcher resume mine"
     )
 
 

@@ -72,7 +72,7 @@ def test_ctrl_c_ends_a_replay_and_nothing_stays(program, trained):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not list(temporary.glob("*/replay/log.txt")):
+    while not list(temporary.glob("*/rerun/log.txt")):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
     process.send_signal(signal.SIGINT)

@@ -104,6 +104,20 @@ def test_several_runs_share_plots_and_a_table_of_outcomes(run, chromium):
     opened.page.close()
 
 
+def test_faults_come_first_with_their_cause_and_the_next_command(run, chromium):
+    facts = {"fault": "not_falling", "seen": "a <flat> loss", "cause": "lr", "fix": "run --lr 1"}
+    event = {"time": "12:00", "kind": "advice", "step": 4, "facts": facts}
+    append(run / "events.jsonl", event, event, event | {"kind": "throttled"})
+    report.write([run], run / "report.html")
+    opened = open_page(chromium, run / "report.html")
+    first = opened.page.locator("section").first
+    assert first.locator("h2").inner_text() == "What to do"
+    rows = first.locator("tbody tr").all_inner_texts()
+    assert "on the way: 1 throttling step" in opened.page.inner_text("header")
+    assert rows == ["a <flat> loss\tlr\trun --lr 1"]
+    opened.page.close()
+
+
 def test_ten_thousand_lines_stay_small_and_keep_a_spike(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     line = json.loads(lines[0])

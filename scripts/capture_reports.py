@@ -1,0 +1,66 @@
+"""Makes runs of five kinds and saves pictures of their reports, as in docs/report.md.
+
+    python -m scripts.capture_reports docs/images
+
+Takes a few minutes, and needs Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+WIDTH, HEIGHT = 1100, 1300
+COLORS = 128
+"""Of the pictures, whose size they keep small."""
+_TINY = ("--model", "language:tiny")
+RUNS: Mapping[str, Sequence[Sequence[str]]] = {
+    "good": [["run", "--model", "abr:tiny", "--max-steps", "120"]],
+    "diverged": [["run", *_TINY, "--lr", "3000", "--set", "optim.clip_norm=null"]],
+    "throttled": [["run", *_TINY, "--set", "limits.ram=1", "--set", "limits.check_every_s=1"]],
+    "resumed": [["run", *_TINY, "--set", "stop.after=30"], ["resume", "--set", "stop.after=null"]],
+    "comparison": [["compare", *_TINY, "--modes", "lite,fast"]],
+}
+"""The commands of each run; they get a folder."""
+
+
+def capture(name: str, folder: Path, picture: Path) -> None:
+    """Make the run in `folder`, which does not exist, and the picture. Raises SystemExit."""
+    for words in RUNS[name]:
+        place = [str(folder)] if words[0] == "resume" else ["--out", str(folder)]
+        subprocess.run(
+            [sys.executable, "-m", "launcher", words[0], *place, *words[1:]], check=False
+        )
+    page = folder / ("compare.html" if name == "comparison" else "report.html")
+    if not page.exists():
+        raise SystemExit(f"{name}: no {page}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium")
+        tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        tab.goto(page.as_uri())
+        tab.wait_for_timeout(1500)  # until the plots are drawn
+        tab.screenshot(path=picture)
+        browser.close()
+    Image.open(picture).convert("RGB").quantize(COLORS).save(picture, optimize=True)
+
+
+def main() -> None:
+    """Capture all kinds, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="of the pictures")
+    parser.add_argument("names", nargs="*", default=list(RUNS), help=", ".join(RUNS))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.names:
+            capture(name, Path(folder) / name, options.folder / f"report-{name}.png")
+
+
+if __name__ == "__main__":
+    main()
