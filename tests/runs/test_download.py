@@ -16,7 +16,9 @@ def test_a_run_downloads_its_data_and_trains_on_it(program):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("requests/mine.jsonl", REQUESTS)
     with serving() as server:
-        url = server.on("/set.zip", Response(body=buffer.getvalue())).replace("//", "//ann:k3pt-s4fe@")
+        url = server.on("/set.zip", Response(body=buffer.getvalue())).replace(
+            "//", "//ann:k3pt-s4fe@"
+        )
         (program.folder / "mine.yaml").write_text(f"download:\n  files: ['{url}']\n")
         arguments = ("--model", "language:tiny", "--download-data", "--config", "mine.yaml")
         done = program(*arguments, "--max-steps", "2", "--out", "run")

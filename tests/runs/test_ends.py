@@ -132,7 +132,7 @@ def test_a_killed_rank_is_reported_first_and_the_run_resumes_from_its_last_check
     assert process.returncode == 1, rest
     assert rest.count("error:") == 1
     assert rest.splitlines()[-1] == (
-        "run folder mine; details: mine/log.txt; report: mine/report.html; "
+        "run folder mine; report: mine/report.html; details: mine/log.txt; "
         "resume: python -m launcher resume mine"
     )
 
