@@ -4,7 +4,8 @@
     python -m benchmarks.plan_host --models language:small
 
 Runs of a few steps on a CPU, each with and without `memory.return_freed`: without it, the heap of
-glibc keeps freed blocks. Predicted by the command `plan`, measured in result.json.
+glibc keeps freed blocks. Other engines than local train on two ranks. Predicted by the command
+`plan`, measured in result.json.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from benchmarks.figures import command, listed, machine, save_rows
@@ -23,14 +25,15 @@ from benchmarks.figures import command, listed, machine, save_rows
 STEPS = 4
 MODELS = {
     "language:small": (),
-    "language:full": ("data.seq_len=512", "train.global_batch=4", "train.micro_batch=4"),
-    "language:124M": ("data.seq_len=128", "train.global_batch=4", "train.micro_batch=2"),
+    "language:full": ("data.seq_len=512", "train.global_batch=4"),
+    "language:124M": ("data.seq_len=128", "train.global_batch=4"),
     "event_seg:lite": (),
     "abr:lite": (),
     "doc_translation:tiny": (),
-    "eeg_text:lite": ("train.global_batch=2", "train.micro_batch=2"),
+    "eeg_text:lite": ("train.global_batch=2",),
 }
 """And what their steps are: few and short samples, to measure a large model in a minute."""
+ENGINES = ("local", "ddp", "oss", "zero2", "zero3", "fsdp")
 _ALWAYS = (
     "loader.workers=0",
     "eval.last=false",
@@ -46,6 +49,7 @@ class Row:
     """Predicted and measured peak of a process, in bytes."""
 
     model: str
+    engine: str
     sets: Sequence[str]
     return_freed: bool
     predicted: int
@@ -58,20 +62,21 @@ class Row:
         return self.predicted / self.measured - 1
 
 
-def measure(model: str, *, return_freed: bool, steps: int) -> Row:
+def measure(model: str, engine: str, *, return_freed: bool, steps: int) -> Row:
     """Train `steps` steps. Raises SystemExit if a command fails."""
+    ranks = 1 if engine == "local" else 2
     freed = f"memory.return_freed={str(return_freed).lower()}"
     sets = [*MODELS[model], *_ALWAYS, freed, f"stop.after={steps}"]
-    words = ["--model", model, "--engine", "local"]
+    words = ["--model", model, "--engine", engine, "--nproc", str(ranks)]
     for text in sets:
         words += ["--set", text]
-    predicted = json.loads(_launch("plan", *words, "--json"))["host_peak_bytes"]
+    predicted = json.loads(_launch("plan", *words, "--json"))["host_peak_bytes"] // ranks
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         _launch("run", *words, "--out", str(out))
         result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     measured = result["peak_memory_bytes"]["host"]
-    return Row(model, MODELS[model], return_freed, predicted, measured, steps)
+    return Row(model, engine, MODELS[model], return_freed, predicted, measured, steps)
 
 
 def _launch(*words: str) -> str:
@@ -84,12 +89,12 @@ def _launch(*words: str) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| model | `return_freed` | predicted MB | measured MB | error |"]
-    lines += ["|---|---|---:|---:|---:|"]
+    lines = ["| model | engine | `return_freed` | predicted MB | measured MB | error |"]
+    lines += ["|---|---|---|---:|---:|---:|"]
     for row in rows:
         sets = "".join(f" `{text}`" for text in row.sets)
         lines.append(
-            f"| `{row.model}`{sets} | {'on' if row.return_freed else 'off'} "
+            f"| `{row.model}`{sets} | {row.engine} | {'on' if row.return_freed else 'off'} "
             f"| {row.predicted / 1e6:,.0f} | {row.measured / 1e6:,.0f} | {row.error:+.1%} |"
         )
     return "\n".join(lines)
@@ -99,16 +104,16 @@ def main() -> None:
     """Measure, print the table, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["local"])
     parser.add_argument("--steps", type=int, default=STEPS, help="of each run")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     facts, found = machine(("torch",)), []
-    for model in options.models:
-        for return_freed in (False, True):
-            found.append(measure(model, return_freed=return_freed, steps=options.steps))
-            print(table(found[-1:]).splitlines()[2], file=sys.stderr, flush=True)
-    if options.json:
-        save_rows(options.json, command("plan_host", sys.argv[1:]), facts, found)
+    for model, engine, freed in product(options.models, options.engines, (False, True)):
+        found.append(measure(model, engine, return_freed=freed, steps=options.steps))
+        print(table(found[-1:]).splitlines()[2], file=sys.stderr, flush=True)
+        if options.json:
+            save_rows(options.json, command("plan_host", sys.argv[1:]), facts, found)
     print(f"{listed(facts)}\n{table(found)}")
 
 

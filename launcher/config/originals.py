@@ -98,7 +98,7 @@ def _word(typed: object) -> str:
 
 
 _NETWORK = "`model.size` selects the network"
-_ALWAYS = "always so"
+_ALWAYS = "always on"
 ORIGINALS: Mapping[str, Sequence[Original]] = {
     SEVERAL: (
         Original(("data_path",), "data.path"),
@@ -140,7 +140,7 @@ ORIGINALS: Mapping[str, Sequence[Original]] = {
         Original(("use_wandb",), "track", on=["wandb"]),
         Original(("wandb_project",), "track", convert=_project),
         Original(("resume_from_checkpoint", "resume_from"), "--resume", "a run or a checkpoint"),
-        Original(("test_split",), None, "a run has training and validation data only"),
+        Original(("test_split",), None, "as large as validation, `eval.share`"),
     ),
     "event_seg": (
         Original(("cpu",), "device", on="cpu", off="auto"),
@@ -213,7 +213,7 @@ ORIGINALS: Mapping[str, Sequence[Original]] = {
             "of schedules that do not exist here",
         ),
         Original(("curriculum.enabled",), None, "with `ramp` and all starts at 0 it is off"),
-        Original(("use_class_weights", "huber_delta"), None, "always so, with a delta of 1"),
+        Original(("use_class_weights", "huber_delta"), None, "always on, with a delta of 1"),
         Original(
             ("use_focal_loss", "focal_alpha", "focal_gamma", "use_balanced_sampler"),
             None,
@@ -284,7 +284,7 @@ ORIGINALS: Mapping[str, Sequence[Original]] = {
         Original(("PRETRAIN_BATCH_SIZE",), "train.micro_batch"),
         Original(("PRETRAIN_LR",), "optim.lr"),
         Original(("MASK_RATIO",), "model.mask_share"),
-        Original(("MASK_STRATEGY",), None, "masks are drawn anew in every epoch"),
+        Original(("MASK_STRATEGY",), None, "each epoch draws new masks"),
         Original(("NUM_CHANNELS", "SAMPLING_RATE"), None, "105 channels at 500 Hz"),
         Original(
             ("CHANNEL_GROUPS", "TASKS", "SUBJECT_CODES"), None, "the files of `data.path` decide"

@@ -47,6 +47,9 @@ MARGIN = 0.06
 HEAP = 0.6
 """Of gradients, activations and temporaries on a CPU: what glibc keeps of freed blocks, in a heap
 with holes, unless `memory.return_freed` is on. Measured by benchmarks.plan_host."""
+GATHERED = 1.5
+"""Of all weights, under FSDP on a CPU: gloo copies what it sends, and the heap keeps the blocks of
+gathered weights. Measured by benchmarks.plan_host on two ranks."""
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
 _CPU = torch.device("cpu")
@@ -236,7 +239,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     )
     rank_bytes = known.process_bytes + placed.offloaded_bytes
     if target.device == "cpu":
-        rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved)
+        rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved, target, trace)
     forked = _forked_bytes(placed, target) if settings.loader.workers else 0
     ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
     return Plan(
@@ -268,11 +271,14 @@ def _process_bytes(file_bytes: int | None) -> int:
     return found.rss if file_bytes is None else found.rss - found.shared + file_bytes
 
 
-def _heap_bytes(placed: Placed, resolved: Resolved) -> int:
+def _heap_bytes(placed: Placed, resolved: Resolved, target: Target, trace: StepTrace) -> int:
     if resolved.settings.memory.return_freed:
         return 0
     kept = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
-    return round(HEAP * (placed.device_bytes - kept))
+    bytes_ = HEAP * (placed.device_bytes - kept)
+    if resolved.settings.engine.name.startswith("fsdp") and target.ranks > 1:
+        bytes_ += GATHERED * 4 * trace.parameters  # fp32
+    return round(bytes_)
 
 
 def _forked_bytes(placed: Placed, target: Target) -> int:

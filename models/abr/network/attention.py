@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from models.abr.config import MAX_DISTANCE
 from models.common.attention_kernels import attention_kernel
+from models.common.dropout import Dropout
 
 
 class Attention(nn.Module):
@@ -75,7 +76,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, factor: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(width, factor * width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.last = nn.Linear(factor * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class EncoderLayer(nn.Module):
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads, kernel, bias=True)
         self.feed_forward = FeedForward(width, factor, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """`x` [batch, time, width]; `positions` as in Attention."""
@@ -110,7 +111,7 @@ class DecoderLayer(nn.Module):
         self.self_attention = Attention(width, heads, kernel, bias=False)
         self.cross_attention = Attention(width, heads, kernel, bias=False)
         self.feed_forward = FeedForward(width, 4, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, positions: Tensor) -> Tensor:
         """`x` [batch, time, width], `memory` [batch, other, width]; positions as in Attention."""

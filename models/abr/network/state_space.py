@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.dropout import Dropout
+
 SLOWEST, FASTEST = 1e-3, 1e-1
 """Range of the initial time steps of the channels."""
 
@@ -33,7 +35,7 @@ class StateSpace(nn.Module):
         self.log_dt = nn.Parameter(low + (high - low) * torch.rand(width))
         self.d = nn.Parameter(torch.ones(width))
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [batch, time, width]; returns the same shape."""

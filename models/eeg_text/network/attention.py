@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.attention_kernels import attention_kernel
+from models.common.dropout import Dropout
 
 
 class SelfAttention(nn.Module):
@@ -47,7 +48,7 @@ class Layer(nn.Module):
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """As SelfAttention.forward."""

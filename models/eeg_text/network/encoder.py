@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.common.dropout import Dropout
 from models.eeg_text.config import KERNEL, TOKEN_SAMPLES, Size
 from models.eeg_text.montage import INDICES
 from models.eeg_text.network.attention import Layer
@@ -155,7 +156,7 @@ class RegionCnn(nn.Module):
         self.first_norm = MaskedBatchNorm(width // 2)
         self.second = nn.Conv1d(width // 2, width, KERNEL, stride=2, padding=KERNEL // 2)
         self.second_norm = MaskedBatchNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Tokens [batch, time / 4, width] of `x` [batch, channel, time].

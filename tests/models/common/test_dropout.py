@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from models.common.dropout import Dropout
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_share_is_dropped_and_the_rest_scaled_up(dtype):
+    torch.manual_seed(0)
+    x = torch.ones(3, 33_333, dtype=dtype, requires_grad=True)  # no multiple of four elements
+    y = Dropout(0.25)(x)
+    y.sum().backward()
+    assert (y.dtype, y.shape) == (x.dtype, x.shape)
+    assert set(y.unique().tolist()) == {0, torch.tensor(4 / 3, dtype=dtype).item()}
+    assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(x.grad, y)
+    gone = (y == 0).flatten()[: 4 * 24_999].view(-1, 4).float()  # one draw decides four
+    assert torch.corrcoef(gone.T).triu(1).abs().max() < 0.03
+
+
+def test_the_same_seed_drops_the_same_elements():
+    x, drop = torch.ones(100), Dropout(0.5)
+    torch.manual_seed(1)
+    first, second = drop(x), drop(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, drop(x))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("p", "trains"), [(0.5, False), (0.0, True)])
+def test_nothing_is_dropped_or_drawn_in_evaluation_or_at_0(p, trains):
+    before = torch.get_rng_state()
+    x = torch.ones(100)
+    assert torch.equal(Dropout(p).train(trains)(x), x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_probability_1_drops_all():
+    assert Dropout(1.0)(torch.ones(8)).sum() == 0
