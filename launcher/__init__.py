@@ -33,8 +33,9 @@ def train(
 ) -> Run:
     """Train as the command line does, and return the result instead of an exit code.
 
-    `config` is one or several settings files; `settings` holds single values by dotted key or
-    nested. With `console` false nothing is printed. `resume` is "auto", a run folder, a checkpoint
+    `model`, `mode`, `engine` and `out`, the run folder, are the options of these names. `config` is
+    one or several settings files; `settings` holds single values by dotted key or nested. With
+    `console` false nothing is printed. `resume` is "auto", a run folder, a checkpoint
     or a step; `reset` is the state to reinitialize: "optimizer", "schedule", "data". Raises
     SettingsError for invalid arguments, settings or data (nothing was written), RunError if
     the run failed, and KeyboardInterrupt after Ctrl-C, when the run has been saved.

@@ -44,13 +44,19 @@ class Run:
     status: str
     """completed, or stopped by a signal after saving."""
     reason: str
+    """Why the run ended."""
     steps: int
+    """Optimizer steps taken."""
     epochs: float
+    """Passes over the training data, as a fraction."""
     wall_s: float
+    """Wall-clock seconds."""
     best: Mapping[str, float | str | int] | None
     """The best evaluation: metric, value and step; None: no evaluation."""
     samples_per_s: float | None
+    """Over all ranks; None: no step was taken."""
     peak_memory_bytes: Mapping[str, int | None]
+    """Of `device` (None on a CPU) and `host`, of the rank with the highest peak."""
     timing: Mapping[str, float] | None
     """Step times, with `train.timing`; None: not measured."""
     folder: Path | None

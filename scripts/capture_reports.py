@@ -1,4 +1,4 @@
-"""Makes runs of five kinds and saves pictures of their reports, as in docs/report.md.
+"""Makes runs of five kinds and saves pictures of their reports, as in docs/tracking.md.
 
     python -m scripts.capture_reports docs/images
 

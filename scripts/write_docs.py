@@ -3,7 +3,7 @@
     python -m scripts.write_docs
     python -m scripts.write_docs performance
 
-A table, list or diagram follows a line `<!-- table: NAME -->` and is replaced up to the next blank
+A table or list follows a line `<!-- table: NAME -->` and is replaced up to the next blank
 line. A block of the language `console` has a command after `$` in its first line; the other lines
 are the output of that command.
 """
@@ -95,12 +95,6 @@ def _here(original: Original) -> str:
     return f"`{original.line()}`{f'; {original.remark}' if original.remark else ''} |"
 
 
-def families() -> list[str]:
-    """A row for each family."""
-    head = ["| family | task |", "|---|---|"]
-    return head + [f"| `{family.name}` | {family.sentence} |" for family in FAMILIES.values()]
-
-
 def sizes(family: str) -> list[str]:
     """A row for each size of a family, with its declared numbers."""
     found = _sizes(family)
@@ -171,11 +165,14 @@ def rules() -> list[str]:
 
 
 def imports() -> list[str]:
-    """A diagram of the imports between packages, from the imports of every file."""
+    """A row for each package that imports others of ours, from the imports of every file."""
     tree = _read(ROOT)
     edges = sorted({edge for module in tree.ours for edge in _edges(tree, module.name)})
-    rooms = [f"    {name}[{name}/]" for name in PACKAGES]
-    return ["```mermaid", "graph LR", *rooms, *[f"    {a} --> {b}" for a, b in edges], "```"]
+    targets = {
+        name: [f"`{target}`" for start, target in edges if start == name] for name in PACKAGES
+    }
+    rows = [f"| `{name}/` | {', '.join(found)} |" for name, found in targets.items() if found]
+    return ["| package | imports |", "|---|---|", *reversed(rows)]
 
 
 def _edges(tree: Tree, name: str) -> set[tuple[str, str]]:
@@ -259,7 +256,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "sizes language": partial(sizes, "language"),
     "outcomes": outcome,
     "measured outcomes": partial(measured_runs, "families"),
-    "families": families,
     **{f"originals {family}": partial(originals, family) for family in ORIGINALS},
     "readers": partial(costs, data),
     "measured readers": partial(measured_costs, data, "rounds"),

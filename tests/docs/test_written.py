@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.config.schema import config_of
+from launcher.config.schema import config_of, setting_infos
 from launcher.run import fixes
 from models.catalog import FAMILIES
 from scripts.fault_table import FIXES
@@ -47,6 +47,20 @@ def test_outputs_are_those_of_gearshift_commands():
     for path in PATHS:
         for match in CONSOLE.finditer(read(path).text):
             assert match["command"].startswith("python -m launcher ")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_setting_of_a_family_is_on_the_page_of_settings(family):
+    rows = [line.split(" | ") for line in read(ROOT / "docs" / "settings.md").text.splitlines()]
+    described = {row[0].strip("| `"): row[1:] for row in rows if len(row) == 4}
+    infos = setting_infos(family)
+    assert infos.keys() - described.keys() == set()
+    for key, info in infos.items():
+        values, default, meaning = described[key]
+        assert values, key
+        assert values.endswith(f"in {info.unit}") or info.unit is None, key
+        assert default, key
+        assert meaning.strip(" |"), key
 
 
 @pytest.mark.parametrize("family", FAMILIES)

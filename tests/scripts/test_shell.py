@@ -43,4 +43,4 @@ def test_a_command_that_readme_does_not_have_is_refused():
 def test_a_step_that_check_does_not_have_is_refused_before_any_runs():
     done = sh("scripts/check", "format", "no-such-step")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "allowed: format lint types architecture tests" in done.stderr
+    assert "allowed: format lint types docs architecture tests" in done.stderr

@@ -1,4 +1,4 @@
-"""The reader in docs/checkpoints.md for other languages reads saved checkpoints."""
+"""The reader in docs/run-folder.md for other languages reads saved checkpoints."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def save(world: World, run: Path) -> None:
 def test_the_documented_reader_reads_every_tensor_bit_by_bit(tmp_path: Path, two_ranks: Pool):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     two_ranks.run(save, tmp_path / "runs" / "mine")
-    page = read(ROOT / "docs" / "checkpoints.md")
+    page = read(ROOT / "docs" / "run-folder.md")
     (reader,) = (b.text for b in page.blocks if b.language == "python" and "numpy" in b.text)
 
     done = subprocess.run(

@@ -1,0 +1,104 @@
+"""The site of docs/ has every page, no broken link, and asks no other host."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.pages import ROOT
+
+CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+MOST_PAGES = 29
+LOADED = re.compile(
+    r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=[\"']?((?:https?:)?//[^\"'> ]+)"
+)
+needs_mkdocs = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")),
+    reason="needs pip install -e '.[docs]'",
+)
+
+
+def listed(nav: Any) -> Iterator[str]:
+    """The pages of a navigation, in order."""
+    for entry in nav:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for inner in entry.values():
+                yield from listed(inner)
+
+
+def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of `config` in the folder `site`."""
+    command = ["-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(site)]
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built without a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    done = build(ROOT / "mkdocs.yml", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_navigation_has_every_page_once_and_they_are_few():
+    pages = list(listed(CONFIG["nav"]))
+    assert sorted(pages) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert len(pages) <= MOST_PAGES
+
+
+@pytest.mark.slow
+@needs_mkdocs
+def test_a_page_of_the_site_asks_no_other_host(site):
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    assert len(pages) > len(list(listed(CONFIG["nav"])))  # and 404.html
+    assert {
+        path.name: found for path, text in pages.items() if (found := LOADED.findall(text))
+    } == {}
+
+
+@pytest.mark.slow
+@needs_mkdocs
+def test_the_reference_has_the_public_names_and_no_others(site):
+    text = (site / "python.html").read_text(encoding="utf-8")
+    anchors = set(re.findall(r'id="((?:launcher|models|engines)\.[\w.]+)"', text))
+    public = {"launcher.train", "launcher.api.Run.model", "launcher.api.Run.best"}
+    public |= {
+        "models.base.Task.loss",
+        "models.custom.CustomTask.measure",
+        "engines.base.Engine.step",
+    }
+    assert public - anchors == set()
+    assert [name for name in anchors if "._" in name] == []
+
+
+@pytest.mark.slow
+@needs_mkdocs
+@pytest.mark.parametrize("link", ["missing.md", "#no-such-heading"])
+def test_a_broken_link_ends_the_build(tmp_path, link):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Here\n\n[there]({link})\n")
+    config = tmp_path / "mkdocs.yml"
+    config.write_text(
+        f"INHERIT: {ROOT}/mkdocs.yml\ndocs_dir: docs\nplugins: [search]\nnav: [index.md]\n"
+    )
+    done = build(config, tmp_path / "site")
+    assert done.returncode == 1
+    assert link in done.stdout + done.stderr
+
+
+def test_a_script_of_another_host_is_found():
+    assert LOADED.findall('<script src="https://cdn.example.org/a.js">') == [
+        "https://cdn.example.org/a.js"
+    ]
+    assert LOADED.findall('<a href="https://example.org">') == []
