@@ -65,6 +65,8 @@ class Run:
     """Continual learning: the newest experience, with metrics on old and new data."""
     test: Mapping[str, Any] | None = None
     """With `eval.test`: the metrics of the test split, and the step of the weights."""
+    time_split: Mapping[str, float] | None = None
+    """Seconds of the run by part, as in result.json; None: not measured, or with stages."""
     stages: Mapping[str, Path] = field(default_factory=dict)
     """The run folder of each stage of staged training, by name."""
 

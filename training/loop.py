@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from training.accumulate import accumulate
 from training.callbacks.base import THROTTLING, Action, Outcome
 from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
+from training.time_split import DATA, OPTIMIZER
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,9 +29,10 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
     try:
         run.start(task, engine, module, batches)
         oom_fallback = OomFallback(engine, batches, run.throttle.halve_for_oom)
-        forward = run.stragglers.timer
+        split, forward = run.split, run.split.passes(run.stragglers.timer)
         while not run.is_over:
-            micro_batches = batches.take()
+            with split.within(DATA):
+                micro_batches = batches.take()
             units, actions = run.agree(micro_batches)
             if actions and _act(actions, run):
                 continue  # with other batches
@@ -43,7 +45,8 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
             )
             if accumulated is None:
                 continue  # with smaller micro-batches
-            update = run.updater.take(engine, accumulated, run.step + 1)
+            with split.within(OPTIMIZER):
+                update = run.updater.take(engine, accumulated, run.step + 1)
             run.record(accumulated, update, batches.waited_s)
             if due := run.due():  # follows from the step number: ranks need not agree
                 _act(due, run)

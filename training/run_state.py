@@ -20,6 +20,7 @@ from training.callbacks.base import (
 )
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
+from training.clock import clock_of
 from training.evaluation.evaluate import check_measures
 from training.evaluation.evaluator import Evaluator
 from training.evaluation.split import measure
@@ -28,6 +29,7 @@ from training.optim.updater import Updater
 from training.resources.throttle import Throttle
 from training.step_metrics import RunMetrics
 from training.stragglers import Stragglers
+from training.time_split import DATA, EVALUATION, SAVING
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -97,6 +99,7 @@ class Run:
             settings.train.timing,
             peak_memory=peak_memory,
         )
+        self.split = self._metrics.split
         self._checkpoints = CheckpointController(
             settings.save, writer, self._callbacks, train_plan.first_step
         )
@@ -108,6 +111,7 @@ class Run:
     def start(self, task: Task, engine: Engine, module: Module, batches: Batches) -> None:
         """Start the callbacks, and evaluate what is needed first. Raises SettingError."""
         self._task, self._engine, self._module = task, engine, module
+        self.split.start(clock_of(engine.world.device))
         self._preview.start(task, module, engine, self.updater)
         self.throttle = Throttle(engine, self._callbacks, self._metrics, batches, self._validation)
         module.train()
@@ -119,7 +123,8 @@ class Run:
         for text in self.updater.warnings:
             self._callbacks.event("warning", {"text": text})
         self.updater.start(engine, self._resume_point)
-        self._evaluator.evaluate_before(module, engine.world, self.updater.averaged(engine))
+        with self.split.within(EVALUATION):
+            self._evaluator.evaluate_before(module, engine.world, self.updater.averaged(engine))
         if self._resume_point:
             self._resume_point.report(self._callbacks.event)
         if self.step == 0:
@@ -154,7 +159,8 @@ class Run:
             self._fail_nonfinite()
             return units, Action.NOTHING
         if agreed & _SAVED and self._checkpoints.saved_step == self._asked_of:
-            self._checkpoints.wait()
+            with self.split.within(SAVING):
+                self._checkpoints.wait()
         actions = Action(agreed & ~_SAVED)
         self._stop = self._stop or stop_reason.requested(actions)
         if self._stop and self._stop.is_resumable and not self._checkpoints.saves_on_signal:
@@ -167,7 +173,9 @@ class Run:
         It joins while this step is computed, and takes the requests up to this step.
         """
         if self._engine.world.size > 1:
-            self._start_agreement(batches.ahead())
+            with self.split.within(DATA):
+                micro_batches = batches.ahead()
+            self._start_agreement(micro_batches)
 
     def last_requests(self) -> Action:
         """The actions requested before the last step, once the run is over."""
@@ -228,7 +236,7 @@ class Run:
         """Evaluate the validation split; save if it is among the best; apply early stopping."""
         if self._evaluated_at == self.step or not self._is_finite():
             return
-        with self._metrics.paused():
+        with self._metrics.paused(EVALUATION):
             with self.updater.averaged(self._engine):
                 results = self._evaluator.evaluate(
                     self._task, self._module, self._engine.world, self.step, is_last=self.is_over
@@ -249,7 +257,7 @@ class Run:
             self._save(None)
 
     def _save(self, score: Score | None) -> None:
-        with self._metrics.paused():
+        with self._metrics.paused(SAVING):
             state, average = self._engine.state(), self.updater.average
             self._checkpoints.save(
                 self.step,
@@ -269,6 +277,7 @@ class Run:
             "evaluator": self._evaluator.facts(),
             "evaluated_at": self._evaluated_at,
             "metrics": self._metrics.facts(),
+            "time_split": self.split.facts(),
             "nonfinite": self.updater.nonfinite.facts(),
             **self._constant_facts,
         }
@@ -276,6 +285,7 @@ class Run:
     def _resume(self, resume_point: ResumePoint) -> None:
         fact = resume_point.fact
         self._metrics.resume(fact("metrics", {"units": fact("units")}), fact("wall_s", 0.0))
+        self.split.resume(fact("time_split", {}))
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
             self._evaluator.resume(fact("evaluator"))
@@ -307,7 +317,9 @@ class Run:
                 self.save()
         else:
             self._complete()
-        self._checkpoints.wait()
+        with self.split.within(SAVING):
+            self._checkpoints.wait()
+        self.split.read(wait=True)
         reason = self._stop or stop_reason.finished(self.step, self._plan.total_steps)
         return self._end(reason, self._metrics.peak_memory(self._engine.world))
 
@@ -335,7 +347,7 @@ class Run:
     def _evaluate_test(self, test: SplitSamples, weights_step: int) -> None:
         """Evaluate the test split with the final weights, which are those of `weights_step`."""
         began = time.perf_counter()
-        with self._metrics.paused(), self.updater.averaged(self._engine):
+        with self._metrics.paused(EVALUATION), self.updater.averaged(self._engine):
             metrics = measure(self._task, self._module, test)
         seconds = time.perf_counter() - began
         self._callbacks.evaluated(EvalResult(self.step, TEST, metrics, False, seconds, seconds))
@@ -348,14 +360,16 @@ class Run:
         self._end(reason, self._metrics.own_peak_memory(self._engine.world.device))
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
+        wall_s = self._metrics.wall_s
         outcome = reason.outcome(
             steps=self.step,
             epochs=self._plan.epoch(self.step),
-            wall_s=self._metrics.wall_s,
+            wall_s=wall_s,
             best=self._evaluator.best,
             samples_per_s=self._metrics.samples_per_s,
             peak_memory_bytes=peaks,
             timing=self._metrics.timing,
+            time_split=self.split.summary(wall_s),
             experience=self._evaluator.experience,
             test=self._test_result,
         )

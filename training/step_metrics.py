@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from training import throughput
 from training.callbacks.base import StepMetrics
 from training.resources import memory
+from training.time_split import BACKWARD, FORWARD, OPTIMIZER, OTHER, TimeSplit
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,7 @@ class RunMetrics:
         self._started = time.perf_counter()
         self.units = 0
         """Of all steps so far."""
+        self.split = TimeSplit()
         self._plan = train_plan
         self._every = log_every
         self._precision = precision
@@ -100,10 +102,11 @@ class RunMetrics:
         return self._steps > 0 and self._last is not None
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Exclude the time spent inside from the times of steps."""
+    def paused(self, part: str = OTHER) -> Iterator[None]:
+        """Exclude the time spent inside from the times of steps; it belongs to `part`."""
         began = self._now()
-        yield
+        with self.split.within(part):
+            yield
         paused = self._now() - began
         self._since += paused
         if self._timing:
@@ -122,6 +125,7 @@ class RunMetrics:
         steps = self._steps
         samples_per_s = steps * self._plan.global_batch / seconds
         self._update_speed(steps, seconds)
+        means = self.split.means()
         metrics = StepMetrics(
             step=step.step,
             epoch=self._plan.epoch(step.step),
@@ -148,6 +152,9 @@ class RunMetrics:
             ),
             device_memory_bytes=memory.device_bytes(world.device),
             host_memory_bytes=memory.host_bytes(),
+            forward_time_s=means.get(FORWARD),
+            backward_time_s=means.get(BACKWARD),
+            optimizer_time_s=means.get(OPTIMIZER),
         )
         self._begin_line()
         return metrics

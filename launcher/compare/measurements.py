@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import lcm
 from pathlib import Path
@@ -15,6 +15,7 @@ from models.base import Goal
 from training.callbacks.base import TEST
 from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
+from training.time_split import PARTS_OF_STEP
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class MeasuredStep:
     """None: another step of the same line holds it."""
     window: int
     """Steps that the line covers."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of it by part, as far as it was measured."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,11 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
     for line in lines:
         window = line["step"] - before
         loss = line["loss"] if isinstance(line["loss"], float | int) else None
+        found = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
+        parts = {part: seconds for part, seconds in found.items() if seconds is not None}
         each = (line["tokens"] - units) / max(window, 1)
         for position in range(window):
             shown = loss if position == window - 1 else None
-            yield MeasuredStep(line["step_time_s"], line["data_time_s"], each, shown, window)
+            times = (line["step_time_s"], line["data_time_s"])
+            yield MeasuredStep(*times, each, shown, window, parts)
         before, units = line["step"], line["tokens"]

@@ -126,12 +126,12 @@ def _bars(rows: Sequence[Row]) -> Iterator[BarPlot]:
         yield from _plain(title, rows, name, size)
     split = [row for row in rows if row.time_split_s]
     if split:
-        parts = list(split[0].time_split_s)
+        parts = list(dict.fromkeys(part for row in split for part in row.time_split_s))
         scale = 100 / (max(sum(row.time_split_s.values()) for row in split) or 1)
         found = [
             Bar(
                 row.name,
-                [(row.time_split_s[part] * scale, at) for at, part in enumerate(parts)],
+                [(row.time_split_s.get(part, 0.0) * scale, at) for at, part in enumerate(parts)],
                 duration(sum(row.time_split_s.values())),
             )
             for row in split

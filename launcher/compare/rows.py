@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.compare.measurements import Measured
 from launcher.compare.promises import Figures, PromiseResult
+from training.time_split import PARTS_OF_STEP
 
 _POINTS = 200
 """Most points of a curve; a plot shows no more."""
@@ -72,7 +73,8 @@ class Row:
     time_to_metric_s: float | None = None
     never_reached: bool = False
     time_split_s: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of an epoch: computing, waiting for data, evaluation."""
+    """Seconds of an epoch: forward, backward, optimizer, rest of a step (or all of these as
+    computing, where the parts are not known), waiting for data, evaluation."""
     curve: Sequence[tuple[float, float]] = ()
     """Points (seconds of training, metric) of the first repeat."""
     losses: Sequence[tuple[float, float]] = ()
@@ -201,11 +203,21 @@ def _times(
             any(len(run.steps) < per_epoch for run in runs), not all(r.is_whole for r in runs)
         ),
         "time_split_s": {
-            "computing": per_epoch * max(mean - data_s, 0.0),
-            "waiting for data": per_epoch * data_s,
+            **{name: per_epoch * seconds for name, seconds in _parts(runs, mean, data_s).items()},
             "evaluation": share,
         },
     }
+
+
+def _parts(runs: Sequence[Measured], mean: float, data_s: float) -> dict[str, float]:
+    """Seconds of a step by part."""
+    steps = [step for run in runs for step in run.counted]
+    known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in steps)]
+    found = {part: fmean(step.parts[part] for step in steps) for part in known}
+    rest = max(mean - sum(found.values()), 0.0)
+    waiting = min(data_s, rest)  # a GPU computes while the host waits
+    name = "rest of a step" if found else "computing"
+    return {**found, name: rest - waiting, "waiting for data": waiting}
 
 
 def _units_per_s(run: Measured) -> float:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, plain
 from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
 from launcher.page import texts
-from launcher.report.curves import label
 from launcher.report.run_record import Event, RunRecord
 from launcher.run_folder import run_folder
 from training.logging.quantities import amount, counted, duration, real, size
@@ -22,8 +20,6 @@ _DEFAULTS = (BUILT_IN_LAYER, FAMILY_LAYER)
 _MOST_WARNINGS = 20
 _LONGEST = 20_000
 """Characters of a text of the data."""
-_STEP = "step_time_s"
-_TIME = "_time_s"
 _UNFINISHED = "not finished"
 _KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
 _COUNTED = (
@@ -131,28 +127,36 @@ def other_settings(run: RunRecord) -> list[Row]:
 
 
 def time_split(run: RunRecord) -> list[Part]:
-    """Where the time of the run went, as far as it was measured; empty if it is not known."""
-    steps = run.train.get(_STEP, [])
-    first = min((int(e.facts.get("first_step") or 0) for e in _of(run, "started")), default=0)
-    ends = [first, *(at for at, _ in steps)]
-    weights = {after: max(after - before, 0) for before, after in pairwise(ends)}
-
-    def total(key: str) -> float:
-        return sum((value or 0.0) * weights.get(at, 0) for at, value in run.train[key])
-
-    keys = [key for key in run.train if key.endswith(_TIME) and key != _STEP]
-    seconds = {label(key): total(key) for key in keys}
-    if steps:
-        rest = "computing" if keys in ([], ["data_time_s"]) else "rest of the step"
-        seconds[rest] = max(total(_STEP) - sum(seconds.values()), 0.0)
-    for kind, name in (("evaluated", "evaluation"), ("saved", "saving")):
-        known = [e.facts.get("seconds") for e in _of(run, kind)]
-        seconds[name] = sum(value for value in known if isinstance(value, int | float))
-    whole = max(float(run.result.get("wall_s") or 0.0), sum(seconds.values()))
-    seconds["start and other"] = whole - sum(seconds.values())
+    """Where the time of the run went; empty if it is not known."""
+    split = run.result.get("time_split") or {}
+    whole = sum(split.values())
     return [
-        Part(name, value, value / whole) for name, value in seconds.items() if whole and value > 0
+        Part(name.removesuffix("_s"), seconds, seconds / whole)
+        for name, seconds in split.items()
+        if seconds > 0
     ]
+
+
+def operators(run: RunRecord) -> list[Row]:
+    """The operators that took most time of their own in the profile, below a head."""
+    found = run.profile.get("operators") or []
+    sides = [side for side in ("device", "cpu") if any(one[f"self_{side}_s"] for one in found)]
+    if not sides:
+        return []
+    names = {"device": "own time on the device", "cpu": "own time on the CPU"}
+    rows: list[Row] = [("operator", "calls", *(names[side] for side in sides))]
+    for one in found:
+        times = [one[f"self_{side}_s"] for side in sides]
+        rows.append((str(one["name"]), f"{one['calls']:,}", *(_milliseconds(s) for s in times)))
+    return rows
+
+
+def profiled(run: RunRecord) -> str:
+    """The steps of the profile, and where its trace is; empty without one."""
+    if not run.profile:
+        return ""
+    first, steps = (int(run.profile[key]) for key in ("first_step", "steps"))
+    return f"{counted(steps, 'step')} from {first:,}; trace: {run.profile['trace']}"
 
 
 def machine(run: RunRecord) -> list[Row]:
@@ -305,6 +309,10 @@ def _cut(text: object) -> str:
     """A text of the data, up to what fits a report."""
     shown = str(text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.4g} ms"
 
 
 def _number(value: Any) -> str:

@@ -85,6 +85,8 @@ def _shown(run: RunRecord) -> dict[str, Any]:
         "events": listed,
         "count": len(every),
         "time": facts.time_split(run),
+        "profiled": facts.profiled(run),
+        "operators": facts.operators(run),
         "machine": facts.machine(run),
         "data": facts.data(run),
         "samples": facts.samples(run),

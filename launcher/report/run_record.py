@@ -58,6 +58,8 @@ class RunRecord:
     """The values of each metric."""
     events: list[Event]
     checkpoints: list[Checkpoint]
+    profile: Mapping[str, Any]
+    """profile/summary.json; empty: the run was not profiled."""
 
     @property
     def name(self) -> str:
@@ -104,6 +106,7 @@ def read(folder: Path) -> RunRecord:
         evaluations,
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
         sorted(_checkpoints(folder), key=lambda found: found.step),
+        _json(folder / run_folder.PROFILE),
     )
 
 

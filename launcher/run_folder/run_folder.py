@@ -40,6 +40,7 @@ PREDICTIONS = "predictions"
 """The folder with predictions of files."""
 CHECKPOINTS = "checkpoints"
 LINKS = ("best", "last")
+PROFILE = "profile/summary.json"
 REPORT = "report.html"
 PARENT = Path("runs")
 JOB_SCRIPT = "job.sbatch"

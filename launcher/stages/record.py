@@ -21,7 +21,10 @@ _STATUSES = {
     exit_codes.FAILURE: "failed",
     exit_codes.INVALID_INPUT: "failed",
 }
-_KEPT = ("status", "steps", "parameters", "best", "peak_memory_bytes", "wall_s", "estimate")
+_KEPT = (
+    *("status", "steps", "parameters", "best", "peak_memory_bytes"),
+    *("wall_s", "time_split", "estimate"),
+)
 """Keys of the result of each stage that the pipeline's result repeats."""
 
 

@@ -58,7 +58,6 @@ class WatchedRun:
         self._train_plan: TrainPlan | None = None
         self._progress: Progress | None = None
         self._newest: StepMetrics | None = None
-        self._noted = (0.0, 0)
         """Time and step of the event before."""
         self._losses = Curve()
         self._usage: Mapping[str, float] = {}
@@ -104,8 +103,7 @@ class WatchedRun:
         elif kind == "evaluated" and self._progress is not None:
             self._progress.evaluated(float(facts["seconds"]))
         elif kind == "saved" and self._progress is not None:
-            self._progress.saved(int(facts["step"]), self._save_s(step))
-        self._noted = (self._clock, step)
+            self._progress.saved(int(facts["step"]), float(facts["seconds"]))
         self._event = describe_event(kind, step, facts) or self._event
 
     def _start(self, train_plan: TrainPlan) -> None:
@@ -122,12 +120,6 @@ class WatchedRun:
         progress.stepped(metrics.step, metrics.step_time_s)
         progress.last = self._newest = metrics
         self._losses.add(metrics.loss)
-
-    def _save_s(self, step: int) -> float:
-        """The duration of a save: the time since the event before, without its steps."""
-        before, at = self._noted
-        step_s = self._newest.step_time_s if self._newest is not None else 0.0
-        return max(self._clock - before - (step - at) * step_s, 0.0)
 
     def _view(self, state: State) -> LiveView | None:
         if self._progress is None or self._train_plan is None:

@@ -47,6 +47,14 @@ def test_auto_engine_compares_the_choice_with_every_engine_that_fits():
 
 
 @pytest.mark.slow
+def test_time_split_cost_compares_steps_with_and_without_it():
+    small = ["--rounds", "1", "--pairs", "2", "--micro-batch", "2"]
+    rows = table_of("benchmarks.time_split_cost", *small)
+    found = [row.split(" | ")[0] for row in rows]
+    assert found == ["| a step", "| its marks", "| contender", "| without", "| with"]
+
+
+@pytest.mark.slow
 def test_agreement_measures_and_simulates_each_contender():
     small = ["--processes", "2", "--steps", "4", "--rounds", "1"]
     assert len(table_of("benchmarks.agreement", *small)) == 3 * 3

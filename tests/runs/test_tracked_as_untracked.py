@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ARGS = "--model language:tiny --max-steps 6 --batch-size 4 --set log.every=1 train.preview=false"
-_TIMES = ("step_time_s", "data_time_s", "samples_per_s", "tokens_per_s", "host_memory_bytes")
+_TIMES = (
+    *("step_time_s", "data_time_s", "forward_time_s", "backward_time_s", "optimizer_time_s"),
+    *("samples_per_s", "tokens_per_s", "host_memory_bytes"),
+)
 
 
 def lines(out: Path, *args: str) -> list[dict]:

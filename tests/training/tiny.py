@@ -198,7 +198,7 @@ class RecordingCallback(Callback):
         self.calls.append("throttled")
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         self.calls.append(f"saved {step}")
         self.saved_steps.append(step)
 

@@ -88,6 +88,12 @@ class StepMetrics:
     mfu: float | None
     device_memory_bytes: int | None
     host_memory_bytes: int
+    forward_time_s: float | None = None
+    """Mean over the steps since the last logged one that the device has ended; None: unknown."""
+    backward_time_s: float | None = None
+    """With recomputed activations, and with the averaging of gradients over ranks."""
+    optimizer_time_s: float | None = None
+    """Gradient norm, clipping and update."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class Outcome:
     """The fault of training.faults that ended the run; None: another one, or none."""
     test: Mapping[str, Any] | None = None
     """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
+    time_split: Mapping[str, float] | None = None
+    """Seconds of the run by part, as TimeSplit.summary; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +191,8 @@ class Callback:
         """
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int) -> None:
-        """Called once a checkpoint is complete on disk."""
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
+        """Called once a checkpoint is complete on disk; training waited `seconds` for it."""
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Called for each line of events.jsonl.

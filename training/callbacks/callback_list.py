@@ -45,9 +45,9 @@ class CallbackList(Callback):
     def throttled(self, available: Action) -> Action:
         return _joined(callback.throttled(available) for callback in self._callbacks)
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         for callback in self._callbacks:
-            callback.saved(folder, step)
+            callback.saved(folder, step, seconds)
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         for callback in self._callbacks:

@@ -67,7 +67,8 @@ class Profiler(Callback):
             torch.cuda.synchronize(self._device)  # the trace gets kernels that have ended
         profile.stop()
         count = self._newest - self._first + 1
-        content = {"first_step": self._first, "steps": count, "operators": _operators(profile)}
+        facts = {"trace": f"{FOLDER}/{TRACE}", "first_step": self._first, "steps": count}
+        content = {**facts, "operators": _operators(profile)}
         folder = self._storage.path / FOLDER
         with storage_errors(folder / TRACE):
             folder.mkdir(exist_ok=True)
@@ -76,7 +77,6 @@ class Profiler(Callback):
             staged.replace(folder / TRACE)
             summary = json.dumps(content, indent=2).encode() + b"\n"
             self._storage.atomic_write(f"{FOLDER}/{SUMMARY}", summary)
-        facts = {"trace": f"{FOLDER}/{TRACE}", "first_step": self._first, "steps": count}
         self._emit("profiled", facts)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.manifest import CheckpointError, step_of
@@ -24,7 +26,12 @@ class CheckpointController:
     """
 
     def __init__(
-        self, settings: Save, writer: CheckpointWriter, callbacks: CallbackList, first_step: int
+        self,
+        settings: Save,
+        writer: CheckpointWriter,
+        callbacks: CallbackList,
+        first_step: int,
+        now: Callable[[], float] = time.perf_counter,
     ):
         self._writer = writer
         self._callbacks = callbacks
@@ -35,6 +42,9 @@ class CheckpointController:
         """Save when the run ends."""
         self.saves_on_signal = settings.on_signal
         """Save when a signal or a limit ends the run."""
+        self._now = now
+        self._waited_s = 0.0
+        """Seconds that training waited for the last save."""
         self.saved_step = first_step
         """The step of the newest checkpoint, or the first step: its state is on disk."""
 
@@ -48,9 +58,10 @@ class CheckpointController:
     ) -> None:
         """Save `state` of `step`. Raises CheckpointError if `save.required` is on."""
         self.wait()
-        self.saved_step = step
+        self.saved_step, self._waited_s = step, 0.0
         try:
-            self._writer.save(step, state, facts, periodic, score)
+            with self._waiting():
+                self._writer.save(step, state, facts, periodic, score)
         except CheckpointError as error:
             self._failed(error)
         if not self._in_background:
@@ -59,14 +70,15 @@ class CheckpointController:
     def wait(self) -> None:
         """Wait until the last save is on disk, and report it. Raises as `save`."""
         try:
-            folder = self._writer.wait()
+            with self._waiting():
+                folder = self._writer.wait()
         except CheckpointError as error:
             self._failed(error)
             return
         if folder is not None:
             step = step_of(folder.name)
             assert step is not None, folder
-            self._callbacks.saved(folder, step)
+            self._callbacks.saved(folder, step, self._waited_s)
 
     def load_best(
         self,
@@ -97,6 +109,12 @@ class CheckpointController:
     def abandon(self) -> None:
         """After a failure: let the write of a lone process end. Not collective."""
         self._writer.abandon()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = self._now()
+        yield
+        self._waited_s += self._now() - began
 
     def _failed(self, error: CheckpointError) -> None:
         if self._is_required:

@@ -56,6 +56,7 @@ class ConsoleReporter(Callback):
         self._progress: Progress | None = None
         self._advice: list[str] = []
         """Repeated at the end: the last lines are those that everyone reads."""
+        self._is_starved = False
         self._saves_last, self._losses = saves_last, Curve()
         self._event: str | None = None
         """The last event that the live view shows."""
@@ -96,7 +97,7 @@ class ConsoleReporter(Callback):
         self._write(kind, console_text.render_evaluation(evaluation, self._train_plan.end_step))
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Write the name of a checkpoint that is on disk."""
         assert self._progress is not None
         self._progress.saved(step)
@@ -118,6 +119,7 @@ class ConsoleReporter(Callback):
             self._write("notice", notice)
             if kind == "advice":
                 self._advice.append(notice)
+                self._is_starved |= facts["fault"] == "starved"
         elif (text := console_text.render_urgent(kind, facts)) is not None:
             self._write("warning", text)
         else:
@@ -133,7 +135,7 @@ class ConsoleReporter(Callback):
                     # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
                     near = console_text.render_near_limits(self._usage.near_limits())
-                    summary = console_text.render_summary(outcome, self._forecast)
+                    summary = console_text.render_summary(outcome, self._forecast, self._is_starved)
                     self._write(kind, "\n".join(summary + near + self._advice))
         finally:
             for output in self._outputs:

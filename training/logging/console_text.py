@@ -13,12 +13,23 @@ from training.logging.forecast import Forecast
 from training.logging.metrics import NearLimit
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
+from training.time_split import DATA, EVALUATION, OPTIMIZER, SAVING
 from training.train_plan import TrainPlan
 
 Facts = Mapping[str, Any]
 _LABEL = 9
 _WIDTH = 88
 """Width at which text after a label is wrapped."""
+
+
+_PARTS = {
+    DATA: "waiting for data",
+    OPTIMIZER: "the optimizer",
+    EVALUATION: "evaluation",
+    SAVING: "saving",
+}
+_DOMINANT, _DOMINANT_S = 1 / 3, 10.0
+"""Share of a run, and seconds, from which a part of _PARTS stands in its last lines."""
 
 
 def render_row(label: str, text: str) -> str:
@@ -173,8 +184,11 @@ def render_end(status: str, text: str) -> str:
     return render_row("finished" if status == "completed" else status, text)
 
 
-def render_summary(outcome: Outcome, forecast: Forecast) -> list[str]:
-    """The end of a run, with its best evaluation, speed and memory, and what was predicted."""
+def render_summary(outcome: Outcome, forecast: Forecast, is_starved: bool = False) -> list[str]:
+    """The end of a run, with its best evaluation, speed and memory, and what was predicted.
+
+    `is_starved`: other lines tell that it waited for its data.
+    """
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
     done = f"{length} in {duration(outcome.wall_s)}"
     if forecast.wall_s is not None:
@@ -195,6 +209,7 @@ def render_summary(outcome: Outcome, forecast: Forecast) -> list[str]:
         lines.append(render_row("test", f"{name} {real(metrics[name])} {weights}"))
     if outcome.samples_per_s is not None:
         lines.append(render_row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
+    lines += _dominant_part(outcome, is_starved)
     if outcome.timing is not None:
         lines.append(render_row("timing", _timing(outcome.timing)))
     planned = forecast.peaks or {}
@@ -206,6 +221,17 @@ def render_summary(outcome: Outcome, forecast: Forecast) -> list[str]:
     if peaks:
         lines.append(render_row("memory", "at most " + ", ".join(peaks)))
     return lines
+
+
+def _dominant_part(outcome: Outcome, is_starved: bool) -> list[str]:
+    """The part beside the passes that took most of the time, if that is worth a change."""
+    names = {part: text for part, text in _PARTS.items() if part != DATA or not is_starved}
+    split = {part: (outcome.time_split or {}).get(f"{part}_s", 0.0) for part in names}
+    part = max(split, key=split.__getitem__)
+    if split[part] < _DOMINANT_S or split[part] < _DOMINANT * outcome.wall_s:
+        return []
+    percent = round(100 * split[part] / outcome.wall_s)
+    return [render_row("time", f"{names[part]} took {percent}% of the time")]
 
 
 def _predicted(count: int | None) -> str:

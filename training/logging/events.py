@@ -75,9 +75,9 @@ class EventsWriter(Callback):
         self.event("evaluated", asdict(evaluation))
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Write a "saved" line."""
-        self.event("saved", {"folder": folder.name, "step": step})
+        self.event("saved", {"folder": folder.name, "step": step, "seconds": seconds})
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write an event that every rank sees; rank 0 only."""

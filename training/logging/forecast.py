@@ -74,7 +74,7 @@ class Forecast(Callback):
         self._measured("evaluation", result.step)
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Measure the save."""
         assert self._progress is not None
         self._progress.saved(step)

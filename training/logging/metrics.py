@@ -160,6 +160,9 @@ def _train(line: StepMetrics) -> dict[str, Any]:
         "host_memory_bytes": line.host_memory_bytes,
         "skipped": line.skipped,
     }
+    for name in ("forward_time_s", "backward_time_s", "optimizer_time_s"):
+        if (seconds := getattr(line, name)) is not None:
+            fields[name] = seconds
     if line.parts:
         fields["parts"] = line.parts
     if line.loss_scale is not None:

@@ -65,7 +65,7 @@ class ResultWriter(Callback):
         self._progress.evaluated()
         return Action.NOTHING
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Measure the save."""
         assert self._progress is not None
         self._progress.saved(step)
@@ -113,6 +113,7 @@ def _content(
         "steps": outcome.steps,
         "epochs": outcome.epochs,
         "wall_s": outcome.wall_s,
+        "time_split": outcome.time_split,
         "predicted_s": forecast.wall_s,
         "model": about.model,
         "mode": about.mode,

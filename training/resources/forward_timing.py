@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
+from training.clock import Clock, HostClock, clock_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -15,42 +15,6 @@ if TYPE_CHECKING:
 
 MOST_SPANS = 2048
 """Timed passes per logged step at most, which bounds the events of a device."""
-
-
-class Clock(Protocol):
-    """Marks moments, and measures later how far apart they were."""
-
-    def mark(self) -> Any: ...
-
-    def seconds(self, begin: Any, end: Any) -> float: ...
-
-
-class HostClock:
-    """For a device that computes while the host waits."""
-
-    def mark(self) -> float:
-        return time.perf_counter()
-
-    def seconds(self, begin: float, end: float) -> float:
-        return end - begin
-
-
-class DeviceClock:
-    """For an asynchronous device: waits for it only when a time is read."""
-
-    def __init__(self, device: torch.device):
-        self._event = torch.get_device_module(device).Event
-        self._free: list[Any] = []
-
-    def mark(self) -> Any:
-        event = self._free.pop() if self._free else self._event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, begin: Any, end: Any) -> float:
-        end.synchronize()  # of a pass that has long ended
-        self._free += [begin, end]
-        return begin.elapsed_time(end) / 1000
 
 
 class ForwardTimer:
@@ -70,9 +34,7 @@ class ForwardTimer:
 
     def start(self, engine: Engine, module: Module) -> None:
         """Time the passes of `module` from now on, if its own time can be separated."""
-        device = engine.world.device
-        if device.type in ("cuda", "xpu"):
-            self._clock = DeviceClock(device)
+        self._clock = clock_of(engine.world.device) or self._clock
         self._by_module = engine.gathers_weights
         self._is_on = True
         if not self._by_module:
@@ -111,7 +73,10 @@ class ForwardTimer:
         self._spans, self._passes = [], 0
         if not spans:
             return None
-        return sum(self._clock.seconds(begin, end) for begin, end in spans) / passes
+        seconds = sum(self._clock.seconds(begin, end) for begin, end in spans)
+        for mark in chain.from_iterable(spans):
+            self._clock.release(mark)
+        return seconds / passes
 
     def _enter_module(self, module: Module, inputs: Any) -> None:
         if self._is_open:

@@ -26,6 +26,9 @@ NAMES: Mapping[str, str] = {
     "host_memory_bytes": "memory/host_bytes",
     "step_time_s": "time/step_s",
     "data_time_s": "time/data_s",
+    "forward_time_s": "time/forward_s",
+    "backward_time_s": "time/backward_s",
+    "optimizer_time_s": "time/optimizer_s",
     "eval_s": "time/eval_s",
     "rest_s": "time/rest_s",
 }

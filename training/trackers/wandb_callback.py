@@ -86,7 +86,7 @@ class Wandb(Callback):
         table = {"columns": columns, "rows": rows, "pictures": pictures}
         self._send({"kind": "predictions", "step": step, **table})
 
-    def saved(self, folder: Path, step: int) -> None:
+    def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Upload the checkpoint, if the settings ask for it."""
         best = self._run.folder / "best"
         is_best = best.exists() and best.resolve() == folder.resolve()

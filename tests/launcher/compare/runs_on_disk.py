@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from launcher.compare.measurements import Measured, read
@@ -29,11 +31,12 @@ def run(
     final_s: float = 0.0,
     aim: Target | None = None,
     peak: dict[str, int | None] | None = None,
+    parts: Mapping[str, float] = MappingProxyType({}),
     **result: Any,
 ) -> Measured:
     """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds).
 
-    The last evaluation takes `final_s` more, for metrics of the end.
+    The last evaluation takes `final_s` more, for metrics of the end. `parts`: shares of each step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results = evaluations or {}
@@ -65,6 +68,7 @@ def run(
                 "loss": 5.0 - last,
                 "step_time_s": mean,
                 "data_time_s": mean / 4,
+                **{f"{part}_time_s": mean * share for part, share in parts.items()},
             }
         )
     best = min((loss for loss, _ in results.values()), default=None)

@@ -104,6 +104,42 @@ def test_several_runs_share_plots_and_a_table_of_outcomes(run, chromium):
     opened.page.close()
 
 
+def test_the_time_of_a_run_and_its_profile_are_shown(run, chromium):
+    split = json.loads((run / "result.json").read_text())["time_split"]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert split["forward_s"] > 0 and "forward_time_s" in json.loads(lines[0])
+    change(run / "result.json", time_split={**dict.fromkeys(split, 0.0), "data_s": 3, "other_s": 1})
+    (run / "profile").mkdir()
+    row = {"name": "aten::<mm>", "calls": 1200, "self_cpu_s": 0.0125, "self_device_s": 0.0}
+    trace = {"trace": "profile/trace.json.gz", "first_step": 3, "steps": 2}
+    (run / "profile/summary.json").write_text(json.dumps({**trace, "operators": [row]}))
+    report.write([run], run / "report.html")
+
+    opened = open_page(chromium, run / "report.html")
+    section = opened.page.locator("section.time")
+    key = section.locator(".key li").all_inner_texts()
+    assert [text.split() for text in key] == [
+        ["data", "3.0", "s,", "75.0%"],
+        ["other", "1.0", "s,", "25.0%"],
+    ]
+    assert "2 steps from 3; trace: profile/trace.json.gz" in section.inner_text()
+    head = section.locator("thead th").all_inner_texts()
+    assert head == ["operator", "calls", "own time on the CPU"]  # there was no GPU
+    assert section.locator("tbody td").all_inner_texts() == ["aten::<mm>", "1,200", "12.5 ms"]
+    times = [
+        text for text in opened.page.locator("figure .key").all_inner_texts() if "forward" in text
+    ]
+    assert len(times) == 1 and "backward" in times[0] and "optimizer" in times[0]
+    assert opened.errors == []
+    opened.page.close()
+
+
+def test_a_run_whose_time_was_not_measured_has_no_such_section(run):
+    change(run / "result.json", time_split=None)
+    report.write([run], run / "report.html")
+    assert "Where time went" not in (run / "report.html").read_text()
+
+
 def test_faults_come_first_with_their_cause_and_the_next_command(run, chromium):
     facts = {"fault": "not_falling", "seen": "a <flat> loss", "cause": "lr", "fix": "run --lr 1"}
     event = {"time": "12:00", "kind": "advice", "step": 4, "facts": facts}

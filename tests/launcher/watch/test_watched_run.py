@@ -82,6 +82,16 @@ def test_a_running_run_has_its_progress_and_its_memory(run):
     ]
 
 
+def test_a_save_costs_what_its_event_says(run):
+    with lock.hold(run.folder):
+        run.call("start", train_plan(save_every=40))
+        run.train(1, 40)
+        for writer in run.writers:
+            writer.saved(run.folder / "checkpoints" / "step-00000040", 40, 7.0)
+        # 60 steps, an evaluation that was never measured, and the save at 80
+        assert run.snapshot().view.position.remaining_s == pytest.approx(30.0 + 7.0)
+
+
 def test_a_run_without_lock_and_result_was_killed(run):
     run.call("start", train_plan())
     run.train(1)

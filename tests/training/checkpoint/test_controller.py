@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.logging.clock import Clock
 from tests.training.shelf import Shelf
 from tests.training.tiny import RecordingCallback, one_rank, run_tiny
 from training.callbacks.callback_list import CallbackList
@@ -69,6 +70,26 @@ def test_a_save_is_reported_once_it_is_on_disk(saver, recorder):
     assert controller.has_finished_write
     controller.wait()
     assert recorder.saved_steps == [3]
+
+
+def test_a_save_tells_how_long_training_waited_for_it(saver, recorder):
+    reported, clock = [], Clock()
+    recorder.saved = lambda folder, step, seconds: reported.append((step, seconds))
+    controller = CheckpointController(Save(), saver, CallbackList([recorder]), 0, clock)
+
+    def takes(seconds: float) -> None:
+        clock.seconds += seconds
+
+    saver.save = lambda *_: takes(2.0)
+    write(controller, 3)
+    takes(50.0)  # training while it is written
+    saver.ends = Path("checkpoints/step-00000003")
+    controller.wait()
+    saver.save = lambda *_: takes(3.0)
+    write(controller, 4)
+    saver.wait = lambda: takes(4.0) or Path("checkpoints/step-00000004")
+    controller.wait()
+    assert reported == [(3, 2.0), (4, 3.0 + 4.0)]
 
 
 def test_a_second_save_waits_for_the_first(saver, recorder):

@@ -42,7 +42,8 @@ def evaluation(step, **metrics):
 
 def test_times_and_memory_may_differ(write):
     ours = write(line(1), evaluation(1))
-    theirs = write(line(1, step_time_s=9.0, host_memory_bytes=1), evaluation(1))
+    times = {"step_time_s": 9.0, "forward_time_s": 2.0, "backward_time_s": 5.0}
+    theirs = write(line(1, **times, optimizer_time_s=1.0, host_memory_bytes=1), evaluation(1))
     found = compare(ours, theirs, 0, 1)
     assert (found.lines, found.first) == (2, None)
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
+from training.faults import finding
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.live_view import LiveView
 from training.logging.metrics import ResourceUsage
@@ -57,7 +58,7 @@ def test_every_output_gets_each_callback_in_order(tmp_path: Path):
     reporter.logged(logged(1))
     reporter.evaluated(evaluation(1))
     reporter.evaluated(evaluation(1, is_best=False, split="test"))
-    reporter.saved(tmp_path / "checkpoints" / "step-00000001", 1)
+    reporter.saved(tmp_path / "checkpoints" / "step-00000001", 1, 0.5)
     reporter.event("throttled", {"over": ["ram"], "ram": 91.0})
     reporter.event("relieved", {"ram": 41.0})
     reporter.end(outcome())
@@ -71,6 +72,17 @@ def test_every_output_gets_each_callback_in_order(tmp_path: Path):
             "saved        1/100  checkpoints/step-00000001",
         )
         assert output.is_closed
+
+
+def test_waiting_for_data_is_said_once(tmp_path: Path):
+    output = Memory()
+    reporter = ConsoleReporter(about(tmp_path), [output], Clock())
+    reporter.start(train_plan())
+    fix = {"again": "run", "loader": "--num-workers 4"}
+    reporter.event("advice", finding("starved", fix, share=60))
+    reporter.end(outcome(wall_s=100.0, time_split={"data_s": 60.0, "other_s": 40.0}))
+    kind, text = output.written[-1]
+    assert kind == "summary" and text.count("waiting for data") == 1
 
 
 def test_loading_the_best_weights_is_reported(tmp_path: Path):
@@ -104,7 +116,7 @@ def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path: Path
     reporter.evaluated(evaluation(3))
     assert output.drawn == [1, 3]
     reporter.step(step(4))
-    reporter.saved(tmp_path / "checkpoints" / "step-00000004", 4)
+    reporter.saved(tmp_path / "checkpoints" / "step-00000004", 4, 0.5)
     assert output.drawn == [1, 3, 4]
     reporter.step(step(5))
     reporter.end(outcome())
@@ -126,7 +138,7 @@ def test_the_live_view_has_the_newest_of_everything(tmp_path: Path):
     assert (output.view.usage, output.view.limits) == ({"ram": 63.0}, {"ram": 90.0})
     reporter.event("relieved", {"ram": 41.0})  # for the log only
     reporter.step(step(3))
-    reporter.saved(tmp_path / "step-00000003", 3)
+    reporter.saved(tmp_path / "step-00000003", 3, 0.5)
     assert output.view.event == "saved checkpoint of step 3"
 
 

@@ -100,6 +100,26 @@ def test_the_summary_shows_the_end():
     ]
 
 
+@pytest.mark.parametrize(
+    ("split", "is_starved", "expected"),
+    [
+        ({"data_s": 41.0, "forward_s": 55.0, "other_s": 4.0}, False, "waiting for data took 41%"),
+        ({"data_s": 41.0, "forward_s": 55.0, "other_s": 4.0}, True, None),  # its advice says so
+        ({"data_s": 41.0, "evaluation_s": 35.0}, True, "evaluation took 35%"),
+        ({"data_s": 33.0, "forward_s": 60.0, "other_s": 7.0}, False, None),
+        ({"forward_s": 20.0, "backward_s": 40.0, "other_s": 40.0}, False, None),
+        ({"saving_s": 9.9}, False, None),  # a few seconds
+        (None, False, None),
+    ],
+)
+def test_the_summary_names_a_part_that_takes_a_third_of_the_time(split, is_starved, expected):
+    wall_s = 12.0 if split == {"saving_s": 9.9} else 100.0
+    ended = outcome(wall_s=wall_s, time_split=split)
+    lines = console_text.render_summary(ended, Forecast(), is_starved)
+    found = [line for line in lines if line.startswith("time ")]
+    assert found == ([f"time       {expected} of the time"] if expected else [])
+
+
 def test_the_summary_has_the_reason_of_another_end_and_the_test_split():
     ended = outcome(reason="stop.after: reached step 9", test={"step": 50, "metrics": {"loss": 2}})
     first, best, test, *_ = console_text.render_summary(ended, Forecast())

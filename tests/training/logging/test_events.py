@@ -27,7 +27,7 @@ def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
     events.start(train_plan())
     events.step(step(50))
     events.evaluated(evaluation(50))
-    events.saved(tmp_path / "checkpoints" / "step-00000050", 50)
+    events.saved(tmp_path / "checkpoints" / "step-00000050", 50, 0.25)
     events.event("warning", {"text": "careful"})
     events.end(outcome())
 
@@ -42,7 +42,7 @@ def test_events_of_a_run_have_time_kind_step_and_facts(tmp_path: Path):
     assert all(set(line) == {"time", "kind", "step", "facts"} for line in found)
     assert found[0]["time"] == "2025-01-02T12:00:00.123Z"
     assert found[0]["facts"]["global_batch"] == 64
-    assert found[2]["facts"]["folder"] == "step-00000050"
+    assert found[2]["facts"] == {"folder": "step-00000050", "step": 50, "seconds": 0.25}
     assert found[4]["facts"]["exit_code"] == 0
 
 

@@ -62,10 +62,12 @@ def test_a_train_line_has_its_keys_and_full_precision(tmp_path: Path):
 
 
 def test_unknown_numbers_have_no_key(tmp_path: Path):
-    known = logged(10, mfu=0.4, loss_scale=65536.0, parts={"ce": 2.0})
+    times = {"forward_time_s": 0.03, "backward_time_s": 0.05, "optimizer_time_s": 0.01}
+    known = logged(10, mfu=0.4, loss_scale=65536.0, parts={"ce": 2.0}, **times)
     without, line = written(tmp_path, logged(5), known)
 
-    assert set(line) - set(without) == {"mfu", "loss_scale", "parts"}
+    assert set(line) - set(without) == {"mfu", "loss_scale", "parts", *times}
+    assert {key: line[key] for key in times} == times
     assert (line["mfu"], line["loss_scale"], line["parts"]) == (0.4, 65536.0, {"ce": 2.0})
 
 

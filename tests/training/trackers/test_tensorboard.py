@@ -115,6 +115,7 @@ def test_curves_are_those_of_the_metrics_file(board, lines):
     drawn = {"train/loss": "loss", "optim/lr": "lr", "optim/grad_norm": "grad_norm"}
     drawn |= {"perf/samples_per_s": "samples_per_s", "memory/host_bytes": "host_memory_bytes"}
     drawn |= {"perf/units_per_s": "tokens_per_s", "time/step_s": "step_time_s"}
+    drawn |= {"time/forward_s": "forward_time_s", "time/optimizer_s": "optimizer_time_s"}
     for tag, name in drawn.items():
         assert board.points(run, tag) == curve(lines, "train", name)
     metrics = next(line["metrics"] for line in lines if line["kind"] == "eval")

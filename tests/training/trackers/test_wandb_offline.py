@@ -68,7 +68,7 @@ def test_predictions_and_checkpoints_belong_to_the_row_of_their_evaluation(tmp_p
     (tmp_path / "best").symlink_to(folder)
     for callback in generation.callbacks:
         callback.predicted(shown, 2)
-        callback.saved(folder, 2)
+        callback.saved(folder, 2, 0.5)
     generation.log(4).end()
     assert generation.warnings == []
     first, second = rows(tmp_path)
