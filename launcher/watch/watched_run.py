@@ -103,7 +103,7 @@ class WatchedRun:
         elif kind == "evaluated" and self._progress is not None:
             self._progress.evaluated(float(facts["seconds"]))
         elif kind == "saved" and self._progress is not None:
-            self._progress.saved(int(facts["step"]), float(facts["seconds"]))
+            self._progress.saved(int(facts["step"]), float(facts.get("seconds", 0.0)))
         self._event = describe_event(kind, step, facts) or self._event
 
     def _start(self, train_plan: TrainPlan) -> None:
