@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine
-    from models.base import Batch, Task
+    from models.base import Batch, Predictions, Task
     from training.callbacks.callback_list import CallbackList
     from training.optim.updater import Updater
     from training.settings import Settings
@@ -97,46 +97,59 @@ def preview_text(task: Task, module: Module) -> str | None:
 
 
 class Preview:
-    """Shows samples of the output: a text on the console, predictions in trackers. Collective."""
+    """Shows samples of the output: before and after training, and in trackers. Collective."""
 
     def __init__(self, settings: Settings, callbacks: CallbackList) -> None:
-        self._has_text = settings.train.preview
-        self._has_predictions = bool(settings.track) and settings.tracking.samples
+        self._is_on = settings.train.preview
+        self._is_tracked = bool(settings.track) and settings.tracking.samples
         self._callbacks = callbacks
+        self._can_predict = True
+        self._newest: tuple[int, Predictions] | None = None
+        """The last predictions, and the step of the weights."""
         self.shown_at: int | None = None
-        """The step of the last predictions."""
+        """The step of the last predictions in trackers."""
 
     def start(self, task: Task, module: Module, engine: Engine, updater: Updater) -> None:
         """Set what is shown; the weights are those that `updater` averages."""
         self._task, self._module, self._world = task, module, engine.world
         self._averaged = partial(updater.averaged, engine)
 
-    def text(self, when: str) -> None:
-        """Report an event "preview", if the task has a preview."""
-        if not self._has_text:
+    def samples(self, when: str, step: int) -> None:
+        """Report samples with the weights of `step`: a text for the console, and predictions."""
+        if not self._is_on:
             return
         with self._averaged():
             text = preview_text(self._task, self._module)
         if text is not None:
             self._callbacks.event("preview", {"when": when, "text": text})
+        predictions = self._predict(step)
+        if predictions is not None:
+            self._callbacks.sampled(predictions, when, step)
 
     def predictions(self, step: int) -> None:
-        """Show predictions in trackers, once per step.
+        """Show predictions in trackers, once per step."""
+        if not self._is_tracked or self.shown_at == step:
+            return
+        self.shown_at = step
+        predictions = self._predict(step)
+        if predictions is not None:
+            self._callbacks.predicted(predictions, step)
+
+    def _predict(self, step: int) -> Predictions | None:
+        """The predictions with the weights of `step`; None: the task makes none.
 
         An error is a warning and ends the predictions; training continues.
         """
         task = self._task
-        if (
-            not self._has_predictions
-            or not isinstance(task, HasPredictions)
-            or self.shown_at == step
-        ):
-            return
-        self.shown_at = step
+        if not self._can_predict or not isinstance(task, HasPredictions):
+            return None
+        if self._newest is not None and self._newest[0] == step:
+            return self._newest[1]
         with torch.no_grad(), self._averaged(), _not_compiled():
             predictions, error = predict_on_all_ranks(task, self._module, self._world)
-        if predictions is not None:
-            self._callbacks.predicted(predictions, step)
-        else:
-            self._has_predictions = False
+        if predictions is None:
+            self._can_predict = False
             self._callbacks.event("warning", {"text": f"predictions are disabled: {error}"})
+            return None
+        self._newest = step, predictions
+        return predictions

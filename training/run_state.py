@@ -128,7 +128,7 @@ class Run:
         if self._resume_point:
             self._resume_point.report(self._callbacks.event)
         if self.step == 0:
-            self._preview.text("before")
+            self._preview.samples("before", 0)
         if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
             self._stop = stop_reason.early_stopping(reason)
         self.stragglers.start(engine, module, self.step)
@@ -339,7 +339,7 @@ class Run:
             )
             if self._test is not None and self._plan.until is None:  # a replay has another best
                 self._evaluate_test(self._test, weights_step)
-            self._preview.text("after")
+            self._preview.samples("after", weights_step)
         if self._stop is None or not self._stop.exit_code:
             leak = self._evaluator.check_noise_control(self._task, self._callbacks.event)
             self._stop = leak or self._stop

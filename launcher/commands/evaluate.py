@@ -34,6 +34,10 @@ def main(command_line: CommandLine) -> int:
             print(f"error: {error}", file=sys.stderr)
         return error.code if isinstance(error, EvaluationFailed) else exit_codes.FAILURE
     saved = evaluate.record(found.folder, facts)
+    if saved is not None:
+        from launcher.report import report
+
+        report.refresh(found.folder)
     if as_json:
         file = None if saved is None else str(saved)
         folder = str(found.checkpoint.folder)

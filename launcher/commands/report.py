@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.base import disk, exit_codes
@@ -10,7 +10,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.run_folder import run_folder
-from launcher.stages import record
 from training.logging.strict_json import encode
 
 
@@ -20,30 +19,21 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError(command_line.diagnostics)
     assert command_line.argument is not None
     named = [command_line.argument, *command_line.more]
-    folders = list(dict.fromkeys(folder for name in named for folder in _folders(name)))
+    from launcher.report import report, run_record
+
+    folders = [Path(name) for name in named]
+    for folder in folders:
+        if not run_record.runs_of(folder):
+            raise _no_run(folder)
     out = _out(command_line.out, named)
-
-    from launcher.report import report
-
     runs = report.write(folders, out)
     print(encode(report.as_json(runs, out), indent=2) if JSON.flag in command_line.flags else out)
     return exit_codes.DONE
 
 
-def _folders(name: str) -> Iterator[Path]:
-    """The run folder `name`, or those of its stages that have started. Raises SettingsError."""
-    folder, where = Path(name), f"command line: report {name}"
-    try:
-        stages = record.load(folder)
-    except OSError:  # a file
-        stages = None
-    if stages is not None:
-        yield from (path for path in stages.stages.values() if run_folder.is_run_folder(path))
-    elif run_folder.is_run_folder(folder):
-        yield folder
-    else:
-        message = f"{name} is not a run folder"
-        raise SettingsError.of(message, value=name, where=where, allowed="run folders")
+def _no_run(folder: Path) -> SettingsError:
+    message, where = f"{folder} is not a run folder", f"command line: report {folder}"
+    return SettingsError.of(message, value=str(folder), where=where, allowed="run folders")
 
 
 def _out(out: Path | None, named: Sequence[str]) -> Path:

@@ -115,11 +115,12 @@
         data: {x: line.x, y: line.y.map((y) => (y === null ? NaN : y))},
       });
       const columns = [{field: "x"}, {field: "y"}];
-      const glyph = made.line(...columns, {source, line_width: line.dashed ? 1.5 : 2,
-                                           line_dash: line.dashed ? [6, 4] : []}).glyph;
-      const points = line.x.length < 60 && !line.dashed
+      const dash = {dashed: [6, 4], dotted: [2, 3]}[line.style] ?? [];
+      const glyph = made.line(...columns, {source, line_width: line.style ? 1.5 : 2,
+                                           line_dash: dash}).glyph;
+      const points = line.x.length < 60 && line.style !== "dashed"
         ? made.scatter(...columns, {source, size: 5, line_color: null}).glyph : null;
-      const swatch = element("i", line.dashed ? "dashed" : "");
+      const swatch = element("i", line.style);
       const value = element("b");
       const item = element("li");
       item.append(swatch, `${line.name} `, value);

@@ -19,8 +19,8 @@ BUCKETS = 1000
 The lines of a plot share them, so that a page of many runs stays small."""
 _LEAST = 100
 """Parts of each line at least."""
-COLOURS = 6
-"""Number of colours; the page calls them --c0 to --c5."""
+COLOURS = 10
+"""Number of colours; the page calls them --c0 to --c9."""
 _SCRIPTS = ("bokeh.min.js", "bokeh-api.min.js")
 
 
@@ -32,7 +32,7 @@ class Line:
     points: Sequence[Point]
     """By x, which only grows."""
     colour: int = 0
-    """Number of its colour; the same for a run in every plot."""
+    """Number of its colour; the same for a run in every plot. Repeated colours are dotted."""
     dashed: bool = False
 
 
@@ -93,7 +93,7 @@ def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
         yield {
             "name": line.name,
             "colour": line.colour % COLOURS,
-            "dashed": line.dashed,
+            "style": "dashed" if line.dashed else "dotted" if line.colour >= COLOURS else "",
             "x": [x for x, _ in points],
             "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
         }

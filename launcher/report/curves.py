@@ -28,9 +28,10 @@ def plots(runs: Sequence[RunRecord]) -> Plots:
 def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     losses = _names(runs, lambda run: run.evaluations, lambda name: "loss" in name)
     trained = [("loss", "loss"), *_parts(runs)]
-    yield Plot("Loss", "number", [*_of(runs, trained), *_evaluated(runs, losses)])
+    lines = _of(runs, trained)
+    yield Plot("Loss", "number", [*lines, *_evaluated(runs, losses, after=len(lines))])
     for name in _metrics(runs, losses):
-        yield Plot(name, "number", _evaluated(runs, [name], is_whole=True))
+        yield Plot(name, "number", _evaluated(runs, [name]))
     yield _plot(runs, "Learning rate", "number", "lr")
     yield _plot(runs, "Gradient norm", "number", "grad_norm")
     yield _plot(runs, "Samples per second", "per second", "samples_per_s")
@@ -86,18 +87,17 @@ def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[Lin
     return found
 
 
-def _evaluated(
-    runs: Sequence[RunRecord], names: Sequence[str], is_whole: bool = False
-) -> list[Line]:
-    """Lines of metrics, beside those of training, or alone: `is_whole`."""
+def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) -> list[Line]:
+    """Lines of metrics, `after` so many lines of training in the same plot, or alone."""
     found = []
+    is_mixed = after > 0 or len(names) > 1
     for at, run in enumerate(runs):
         for number, name in enumerate(names):
             if points := run.evaluations.get(name):
                 is_one = len(runs) == 1
-                text = name if is_one else run.name if is_whole else f"{run.name}, {name}"
-                colour = (0 if is_whole else number + 1) if is_one else at
-                found.append(Line(text, points, colour, dashed=not is_one and not is_whole))
+                text = name if is_one else f"{run.name}, {name}" if is_mixed else run.name
+                colour = after + number if is_one else at
+                found.append(Line(text, points, colour, dashed=not is_one and after > 0))
     return found
 
 

@@ -18,12 +18,16 @@ Row = tuple[str, ...]
 _DEFAULTS = (BUILT_IN_LAYER, FAMILY_LAYER)
 """Layers of defaults: what a person did not choose."""
 _MOST_WARNINGS = 20
+_MOST_STEPS = 4
+"""Steps named of a kind of events."""
 _LONGEST = 20_000
 """Characters of a text of the data."""
 _UNFINISHED = "not finished"
+_NOT_STARTED = "not started"
 _KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
 _COUNTED = (
-    ("resume", ("resumed", "requeued")),
+    ("resume", ("resumed",)),
+    ("requeue", ("requeued",)),
     ("throttling step", ("throttled",)),
     ("out-of-memory error", ("out_of_memory",)),
     ("signal", ("signal",)),
@@ -52,17 +56,17 @@ class Part:
 
 def status(run: RunRecord) -> tuple[str, str]:
     """How the run ended, and the style of that word."""
-    found = str(run.result.get("status", _UNFINISHED))
+    unfinished = _UNFINISHED if run.events or run.steps else _NOT_STARTED
+    found = str(run.result.get("status", unfinished))
     return found, _KINDS.get(found, "warn")
 
 
 def outcome(run: RunRecord) -> str:
     """The end of the run in a line, after its status."""
     result = run.result
-    parts = [counted(run.steps, "step")]
+    text = counted(run.steps, "step")
     if result.get("epochs") is not None:
-        parts.append(counted(float(f"{result['epochs']:.3g}"), "epoch"))
-    text = ", ".join(parts)
+        text += f" ({_epochs(result['epochs'])})"
     if result.get("wall_s") is not None:
         text += f" in {duration(result['wall_s'])}"
     if result.get("reason"):
@@ -77,13 +81,17 @@ def title(run: RunRecord) -> str:
     names = ("model", "mode", "engine")
     found = [str(run.result.get(name) or _setting(run, name)) for name in names]
     stage = run.result.get("stage")
-    return ", ".join([found[0], *([f"stage {stage}"] if stage else []), *found[1:]])
+    return ", ".join(filter(None, [found[0], f"stage {stage}" if stage else "", *found[1:]]))
 
 
 def counts(run: RunRecord) -> str:
-    """What happened on the way, such as `1 resume, 2 throttling steps`."""
-    numbers = [(noun, sum(event.kind in kinds for event in run.events)) for noun, kinds in _COUNTED]
-    return ", ".join(counted(number, noun) for noun, number in numbers if number)
+    """What happened on the way, such as `1 resume (step 30), 2 throttling steps (step 8)`."""
+    found = []
+    for noun, kinds in _COUNTED:
+        steps = [event.step for event in run.events if event.kind in kinds]
+        if steps:
+            found.append(f"{counted(len(steps), noun)} ({_steps(steps)})")
+    return ", ".join(found)
 
 
 def tiles(run: RunRecord) -> list[Row]:
@@ -184,7 +192,7 @@ def data(run: RunRecord) -> list[Row]:
     return [(name, _cut(text)) for name, text in texts.rows(facts)]
 
 
-def samples(run: RunRecord) -> list[Row]:
+def previews(run: RunRecord) -> list[Row]:
     """When a sample of the model's output was taken, and its text."""
     return [
         (f"{event.facts.get('when', '')} training".strip(), _cut(event.facts.get("text", "")))
@@ -197,13 +205,6 @@ def warnings(run: RunRecord) -> list[Event]:
     found = [event for event in run.events if event.kind in _WARNINGS]
     by_text = {str(event.facts.get("text", event.facts)): event for event in found}
     return list(by_text.values())[:_MOST_WARNINGS]
-
-
-def findings(run: RunRecord) -> list[Row]:
-    """The faults that the run found: what was seen, the likely cause, the next command."""
-    names = ("seen", "cause", "fix")
-    found = (tuple(str(e.facts.get(name, "")) for name in names) for e in _of(run, "advice"))
-    return list(dict.fromkeys(found))
 
 
 def promises(run: RunRecord) -> list[Row]:
@@ -266,6 +267,21 @@ def comparison(runs: Sequence[RunRecord]) -> list[Row]:
             )
         )
     return rows
+
+
+def _epochs(epochs: float) -> str:
+    """`2.5 epochs`, and `0.31% of an epoch` of less than one."""
+    if 0 < epochs < 1:
+        return f"{100 * epochs:.2g}% of an epoch"
+    return counted(float(f"{epochs:.3g}"), "epoch")
+
+
+def _steps(steps: Sequence[int]) -> str:
+    """`step 8`, `steps 8, 20`, `steps 1, 2, 3 and 17 later`."""
+    different = sorted(set(steps))
+    named = ", ".join(f"{step:,}" for step in different[:_MOST_STEPS])
+    more = len(different) - _MOST_STEPS
+    return f"step{'s' * (len(different) > 1)} {named}" + (f" and {more} later" if more > 0 else "")
 
 
 def _of(run: RunRecord, kind: str) -> Iterator[Event]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.page import page
-from launcher.report import curves, events, facts, run_record
+from launcher.report import curves, evaluations, events, facts, findings, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
 from launcher.run_folder.records import InvalidRecord
@@ -18,22 +18,35 @@ from training.storage import Storage, StorageError, atomic_write, storage_errors
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def render(runs: Sequence[RunRecord]) -> bytes:
-    """The page of `runs`, in UTF-8. Reads the disk. Raises OSError."""
-    rows = facts.comparison(runs)
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    shown = [_shown(run) for run in runs]
-    return page.render(_TEMPLATE, curves.plots(runs), title=title, comparison=rows, runs=shown)
+def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
+    """The page of `runs`, in UTF-8; of a staged run, `whole`, they are the stages.
+
+    Reads the disk. Raises OSError, and InvalidRecord for damaged samples.
+    """
+    one = whole or (runs[0] if len(runs) == 1 else None)
+    room = samples.PICTURE_BYTES // len(runs)
+    return page.render(
+        _TEMPLATE,
+        curves.plots(runs),
+        title=one.name if one else f"{len(runs)} runs",
+        head=_head(one) if one else None,
+        comparison=facts.comparison(runs),
+        evaluation_head=evaluations.HEAD,
+        runs=[_shown(run, room) for run in runs],
+    )
 
 
 def write(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     """Write the report of the runs in `folders` to `out`; gives their records. Touches the disk.
 
-    Raises InvalidRecord for a damaged file of a run, and StorageError.
+    A staged run stands for the runs of its stages. Raises InvalidRecord for a damaged file of a
+    run, and StorageError.
     """
-    runs = [run_record.read(folder) for folder in folders]
+    every = dict.fromkeys(run for folder in folders for run in run_record.runs_of(folder))
+    runs = [run_record.read(run) for run in every]
+    whole = run_record.whole(folders[0], runs) if len(folders) == 1 else None
     with storage_errors(out):
-        atomic_write(out, render(runs))
+        atomic_write(out, render(runs, whole))
     return runs
 
 
@@ -47,7 +60,21 @@ def write_at_end(folder: Path) -> None:
     # The border of the run: whatever is wrong with a report, its training is done.
     except Exception as error:
         reason = error.diagnostics[0].message if isinstance(error, InvalidRecord) else error
-        _warn(folder, f"{run_folder.REPORT} could not be written: {reason}")
+        # A staged run has no events of its own.
+        for run in run_record.runs_of(folder)[-1:]:
+            _warn(run, f"{run_folder.REPORT} could not be written: {reason}")
+
+
+def refresh(folder: Path) -> None:
+    """Write the report of a run again, and that of all stages above it, if they exist.
+
+    Touches the disk.
+    """
+    above = [folder.absolute().parent] if run_record.is_stage(folder) else []
+    for one in (folder, *above):
+        path = one / run_folder.REPORT
+        if path.is_file() and page.is_page(path):
+            write_at_end(one)
 
 
 def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
@@ -67,20 +94,28 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
     }
 
 
-def _shown(run: RunRecord) -> dict[str, Any]:
-    """Everything that the template shows of a run."""
-    every = events.shown(run)
-    listed = [(str(e.step), e.time, events.text_of(e)) for e in events.thinned(every)]
+def _head(run: RunRecord) -> dict[str, Any]:
+    """What the template shows of a run above all else."""
     return {
-        "name": run.name,
         "title": facts.title(run),
         "status": facts.status(run),
         "outcome": facts.outcome(run),
         "counts": facts.counts(run),
         "tiles": facts.tiles(run),
+    }
+
+
+def _shown(run: RunRecord, room: int) -> dict[str, Any]:
+    """Everything else that the template shows of a run, with pictures of `room` bytes."""
+    every = events.shown(run)
+    listed = [(str(e.step), e.time, events.text_of(e)) for e in events.thinned(every)]
+    return {
+        "name": run.name,
+        "status": facts.status(run),
+        "outcome": facts.outcome(run),
         "chosen": facts.chosen_settings(run),
         "others": facts.other_settings(run),
-        "findings": facts.findings(run),
+        "findings": findings.rows(run),
         "warnings": [(e.step, events.text_of(e)) for e in facts.warnings(run)],
         "events": listed,
         "count": len(every),
@@ -89,7 +124,10 @@ def _shown(run: RunRecord) -> dict[str, Any]:
         "operators": facts.operators(run),
         "machine": facts.machine(run),
         "data": facts.data(run),
-        "samples": facts.samples(run),
+        "samples": samples.read(run, room),
+        "previews": facts.previews(run),
+        "evaluations": evaluations.rows(run),
+        "controls": evaluations.controls(run),
         "promises": facts.promises(run),
         "promise_command": facts.promise_command(run),
         "checkpoints": facts.checkpoints(run),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from launcher.base import environment
 from launcher.base.redaction import redact_variables
 from launcher.page.plots import Point, number
+from launcher.resume import find
 from launcher.run_folder import records, run_folder
 
 Columns = Mapping[str, list[Point]]
@@ -65,8 +66,7 @@ class RunRecord:
     def name(self) -> str:
         """The name of the folder; of a stage, below that of its run."""
         folder = self.folder.absolute()
-        is_stage = (folder.parent / run_folder.STAGES).is_file()
-        return f"{folder.parent.name}/{folder.name}" if is_stage else folder.name
+        return f"{folder.parent.name}/{folder.name}" if is_stage(folder) else folder.name
 
     @property
     def steps(self) -> int:
@@ -77,6 +77,31 @@ class RunRecord:
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""
         return self.settings.get(key, {}).get("value")
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The run folder itself, or those of the stages of a staged run. Reads the disk.
+
+    Empty: there is no run.
+    """
+    stages = find.stage_folders(folder)
+    return [path for path in stages.values() or [folder] if run_folder.is_run_folder(path)]
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether the run in `folder` is a stage of a staged run. Reads the disk."""
+    return (folder.absolute().parent / run_folder.STAGES).is_file()
+
+
+def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
+    """A staged run as one, with the sums of its stages; None: it is another run. Reads the disk.
+
+    Raises InvalidRecord.
+    """
+    if not find.stage_folders(folder):
+        return None
+    result = read_object(folder / run_folder.RESULT) or {"steps": sum(run.steps for run in stages)}
+    return RunRecord(folder, {}, result, {}, {}, [], [])
 
 
 def read(folder: Path) -> RunRecord:
@@ -100,8 +125,8 @@ def read(folder: Path) -> RunRecord:
             column.append(point)
     return RunRecord(
         folder,
-        _json(folder / run_folder.ORIGINS),
-        _json(folder / run_folder.RESULT),
+        read_object(folder / run_folder.ORIGINS),
+        read_object(folder / run_folder.RESULT),
         train,
         evaluations,
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
@@ -125,7 +150,11 @@ def _metrics(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield name if split == VALIDATION or name.startswith(split) else f"{split} {name}", value
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, without secrets; empty: there is no file. Reads the disk.
+
+    Raises InvalidRecord.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

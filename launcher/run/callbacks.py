@@ -27,6 +27,7 @@ from launcher.run import fixes, signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
 from launcher.run.prepare import parameters
+from launcher.run.samples import SamplesWriter
 from launcher.run_folder import generations
 from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
@@ -95,6 +96,8 @@ class RankCallbacks:
                 ResultWriter(info, self.storage, usage, self._job_summary, forecast),
                 self._health(settings, info, emit),
             ]
+        if self.world.rank == 0 and not self._is_replay:
+            found.append(SamplesWriter(self.storage, emit))
         found += self._trackers(settings, info, emit)
         if settings.log.profile is not None and self.world.rank == 0 and not self._is_replay:
             steps, device = settings.log.profile, self.world.device

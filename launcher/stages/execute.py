@@ -60,6 +60,7 @@ def execute(
         ending = replace(failures.failed(diagnostic, 0), text="stopped between two stages")
         show(ending)
     assert ending is not None, "a chain with nothing left is not carried out"
+    writes_report = all(ready.resolved.settings.report.enabled for _, ready in pipeline.left)
     nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if (
         made is not None
@@ -68,7 +69,10 @@ def execute(
     ):
         made.discard()
         return PipelineResult(ending, None, {})
-    return PipelineResult(ending, pipeline.folder, record.write(pipeline.record, codes))
+    result = record.write(pipeline.record, codes)
+    if report is not None and writes_report:
+        report(pipeline.folder)
+    return PipelineResult(ending, pipeline.folder, result)
 
 
 def _train(

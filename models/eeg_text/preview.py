@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,19 @@ def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.devi
 
 @torch.no_grad()
 def sentences(
-    model: Module, batch: Batch, tokenizer: Tokenizer, steps: int, device: torch.device
+    model: Module,
+    batch: Batch,
+    tokenizer: Tokenizer,
+    steps: int,
+    device: torch.device,
+    inputs: Sequence[str] = ("eeg",),
 ) -> list[str]:
-    """The sentences of at most `steps` tokens generated for `batch`.
+    """The sentences of at most `steps` tokens generated for `batch`, first all of the first input.
 
     Collective if the model is sharded.
     """
     placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, torch.Tensor)}
-    memory, valid = encode_inputs(model, placed, ["eeg"])
+    memory, valid = encode_inputs(model, placed, inputs)
     tokens = generate(model, memory, valid, steps, tokenizer).cpu().tolist()
     return [printable(tokenizer.decode(row)) for row in tokens]
 
@@ -71,20 +77,26 @@ SHOWN = 3
 def text_predictions(
     model: Module, samples: TextSamples, batch: Batch, device: torch.device
 ) -> Predictions:
-    """Sentences generated for `batch`, which holds `SHOWN` of `samples`. Collective."""
+    """Sentences generated for `batch`, which holds `SHOWN` of `samples`, and for noise beside them.
+
+    Collective.
+    """
     texts = samples.texts
-    own = sentences(model, batch, texts.tokenizer, texts.steps, device)
+    both = sentences(model, batch, texts.tokenizer, texts.steps, device, ("eeg", "noise"))
+    own, noise = both[: len(both) // 2], both[len(both) // 2 :]
     rows, pictures = [], []
     places = spread_positions(len(samples), SHOWN)
-    for number, (place, text, read) in enumerate(zip(places, own, batch["text"], strict=True), 1):
+    every = zip(places, own, noise, batch["text"], strict=True)
+    for number, (place, text, by_noise, read) in enumerate(every, 1):
         item = samples.item(place)
         found, wanted = words(text), words(read)
         errors = word_errors(found, wanted) / max(1, len(wanted))
-        rows.append((item.where, printable(read), text, rouge1(found, wanted), errors))
+        scores = rouge1(found, wanted), errors
+        rows.append((item.where, printable(read), text, by_noise, *scores))
         title = f"read:      {printable(read)}\ngenerated: {text}"
         caption = f"{item.where}, reader {item.subject}: EEG, read and generated sentence"
         pictures.append(draw_eeg(f"eeg_{number}", samples.given(place), title, caption))
-    columns = ("recording", "read", "generated", "rouge1", "word error rate")
+    columns = ("recording", "read", "generated", "from noise", "rouge1", "word error rate")
     return Predictions(columns, rows, pictures)
 
 

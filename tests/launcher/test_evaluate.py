@@ -52,7 +52,7 @@ def logged(run, split):
     return next(line["metrics"] for line in reversed(lines) if line.get("split") == split)
 
 
-def test_the_numbers_are_those_of_the_run_and_only_its_own_file_grows(run, capfd):
+def test_the_numbers_are_those_of_the_run_and_only_its_own_file_and_the_report_change(run, capfd):
     before = contents(run)
     assert main(["evaluate", str(run), "--split", "val", "--checkpoint", "6", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
@@ -65,7 +65,9 @@ def test_the_numbers_are_those_of_the_run_and_only_its_own_file_grows(run, capfd
     assert f"val_loss {result['metrics']['val_loss']:.4f}" in out
     after = contents(run)
     lines = [json.loads(line) for line in after.pop(run_folder.EVALUATIONS).splitlines()]
+    reports = [files.pop(run_folder.REPORT).decode() for files in (before, after)]
     assert after == before
+    assert [text.count("<td>step 6, EMA, local on 1 process</td>") for text in reports] == [0, 2]
     assert [line["split"] for line in lines] == ["val", "test"]
     assert lines[1]["metrics"] == result["metrics"] == logged(run, "test")
 

@@ -77,8 +77,10 @@ class PreviewTask(TinyTask):
     fails_on: int | None = None
     fails_after: int = 0
     rank: int = 0
+    made: int = 0
 
     def predictions(self, model):
+        self.made += 1
         rows = []
         for call in range(CALLS):
             self._maybe_fail(call)
@@ -124,8 +126,24 @@ def test_predictions_are_shown_at_the_end_without_an_evaluation():
 
 
 @pytest.mark.parametrize("options", [{}, {"track": ["wandb"], "tracking": {"samples": False}}])
-def test_nothing_is_shown_without_preview_or_trackers(options):
-    assert not shown(run_tiny(one_rank(), PreviewTask(fails_on=0), **options))
+def test_nothing_is_predicted_without_preview_or_trackers(options):
+    run = run_tiny(one_rank(), PreviewTask(fails_on=0), train={"preview": False}, **options)
+    assert not shown(run) and not run.recorder.samples and not warnings(run)
+
+
+def test_samples_are_predicted_before_and_after_training_without_a_tracker():
+    run = run_tiny(one_rank(), PreviewTask(), train={"max_steps": 3})
+    assert not shown(run)
+    found = run.recorder.samples
+    assert {when: step for when, (step, _) in found.items()} == {"before": 0, "after": 3}
+    assert found["before"][1].rows != found["after"][1].rows
+
+
+def test_predictions_of_one_step_are_made_once():
+    task = PreviewTask()
+    run = with_tracker(one_rank(), task, train={"epochs": 2, "max_steps": 4})
+    assert list(run.recorder.shown) == [2, 4] and set(run.recorder.samples) == {"before", "after"}
+    assert task.made == 3
 
 
 def test_a_task_need_not_predict():
@@ -142,7 +160,7 @@ def two_runs(world: World, engine: str):
             PreviewTask(dropout=0.5, rank=world.rank),
             engine=engine,
             track=track,
-            train={"epochs": 2, "ema": 0.9},
+            train={"epochs": 2, "ema": 0.9, "preview": bool(track)},
             eval={"every": 1},
             log={"every": 1},
         )

@@ -170,6 +170,7 @@ class RecordingCallback(Callback):
         self.lines: list[StepMetrics] = []
         self.evaluations: list[EvalResult] = []
         self.shown: dict[int, Predictions] = {}
+        self.samples: dict[str, tuple[int, Predictions]] = {}
         self.saved_steps: list[int] = []
         self.events: list[tuple[str, Mapping[str, object]]] = []
         self.outcomes: list[Outcome] = []
@@ -193,6 +194,9 @@ class RecordingCallback(Callback):
     def predicted(self, predictions: Predictions, step: int) -> None:
         assert step not in self.shown
         self.shown[step] = predictions
+
+    def sampled(self, predictions: Predictions, when: str, step: int) -> None:
+        self.samples[when] = step, predictions
 
     def throttled(self, available: Action) -> Action:
         self.calls.append("throttled")

@@ -183,6 +183,9 @@ class Callback:
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Called after an evaluation at `step` if the run shows predictions."""
 
+    def sampled(self, predictions: Predictions, when: str, step: int) -> None:
+        """Called before and after training, as `when` says, with the weights of `step`."""
+
     def throttled(self, available: Action) -> Action:
         """Called after all ranks took throttling steps, before the next training step.
 

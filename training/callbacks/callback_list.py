@@ -42,6 +42,10 @@ class CallbackList(Callback):
         for callback in self._callbacks:
             callback.predicted(predictions, step)
 
+    def sampled(self, predictions: Predictions, when: str, step: int) -> None:
+        for callback in self._callbacks:
+            callback.sampled(predictions, when, step)
+
     def throttled(self, available: Action) -> Action:
         return _joined(callback.throttled(available) for callback in self._callbacks)
 

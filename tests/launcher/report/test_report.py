@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from launcher.report import report
+from launcher.report.samples import PICTURE_BYTES
+from launcher.run.samples import BYTES
 from tests.launcher.browser import browser, open_page
 
+EVALUATION = {
+    **{"time": "2026-01-02T03:04:05Z", "step": 4, "split": "test", "weights": "ema"},
+    **{"engine": "ddp", "world_size": 2, "data": None, "samples": 12, "seconds": 0.5},
+    "metrics": {"val_loss": 1.5, "token_accuracy": "NaN"},
+}
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>'\"&$$x$$"
 
 
@@ -23,9 +32,32 @@ def change(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def add_samples(run, text, count=1, png=None):
+    """Samples of a run before and after training, with a picture each."""
+    file = io.BytesIO()
+    Image.new("RGB", (720, 240), "white").save(file, "PNG")
+    (run / "samples").mkdir()
+    for when, generated in (("before", ""), ("after", text)):
+        pictures = []
+        for number in range(1, count + 1):
+            name = f"{when}-{number}.png"
+            (run / "samples" / name).write_bytes(png or file.getvalue())
+            pictures.append({"name": "one", "caption": text, "file": name})
+        rows = [(text, text, generated, 0.5)] * count
+        columns = ("name", text, "generated", "score")
+        facts = {"step": 6, "columns": columns, "rows": rows, "pictures": pictures}
+        (run / "samples" / f"{when}.json").write_text(json.dumps(facts))
+
+
 def append(path, *lines):
     with path.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def written(run):
+    """The page of a run, written again."""
+    report.write([run], run / "report.html")
+    return (run / "report.html").read_text()
 
 
 def test_a_run_writes_its_report_at_its_end(run):
@@ -58,6 +90,9 @@ def test_the_plots_follow_the_mouse_and_a_zoom(run, chromium):
 
 
 def test_the_page_fits_a_phone_in_a_dark_scheme(run, chromium):
+    add_samples(run, "a longer sentence that was generated " * 5, 2)
+    append(run / "evaluations.jsonl", EVALUATION)
+    report.write([run], run / "report.html")
     opened = open_page(chromium, run / "report.html", 390, "dark")
     assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
     assert opened.errors == []
@@ -79,14 +114,21 @@ def test_hostile_text_is_shown_as_text(run, chromium):
     append(
         hostile / "metrics.jsonl", {"kind": "eval", "step": 6, "split": "val", "metrics": metrics}
     )
+    add_samples(hostile, HOSTILE)
+    line = EVALUATION | {"data": HOSTILE, "split": HOSTILE, "metrics": {HOSTILE: 1}}
+    append(hostile / "evaluations.jsonl", line, {"step": 3}, [])
     report.write([hostile], hostile / "report.html")
 
     opened = open_page(chromium, hostile / "report.html")
     text = opened.page.inner_text("body")
-    assert text.count(HOSTILE) > 6
+    assert text.count(HOSTILE) > 12
+    assert HOSTILE in opened.page.locator(".samples").inner_text()
+    assert opened.page.locator(".evaluations").inner_text().count(HOSTILE) == 3
     assert "\\udcff" in text and hostile.name in text
     assert opened.page.title() == hostile.name
-    assert opened.page.locator("b[onclick], img").count() == 0
+    assert opened.page.locator("b[onclick], img:not([src^=data])").count() == 0
+    sizes = opened.page.evaluate("[...document.images].map((image) => image.naturalWidth)")
+    assert sizes == [720, 720]
     assert opened.errors == [] and len(opened.requests) == 1
     opened.page.close()
 
@@ -152,6 +194,64 @@ def test_faults_come_first_with_their_cause_and_the_next_command(run, chromium):
     assert "on the way: 1 throttling step" in opened.page.inner_text("header")
     assert rows == ["a <flat> loss\tlr\trun --lr 1"]
     opened.page.close()
+
+
+def test_evaluations_after_training_have_a_table(run):
+    change(run / "result.json", test={"step": 6, "metrics": {"val_loss": 1.25}})
+    append(run / "evaluations.jsonl", EVALUATION)
+    facts = {"text": "val_iou 0.3, not at most 0.1", "at_chance": False}
+    append(run / "events.jsonl", {"time": "", "kind": "control", "step": 6, "facts": facts})
+    page = written(run)
+    cells = ["end of the run", "step 6", "test", "of the run", "val_loss 1.2500"]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    cells = ["2026-01-02 03:04:05 UTC", "step 4, EMA, ddp on 2 processes", "test"]
+    cells += ["of the run, 12 samples", "val_loss 1.5000, token_accuracy nan"]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    assert '<p class="bad">Noise control: val_iou 0.3, not at most 0.1</p>' in page
+
+
+def test_the_way_of_a_run_is_told_with_its_steps(run):
+    change(run / "result.json", epochs=0.00309)
+    facts = {"checkpoint": "step-00000002", "written_by": {"engine": "local", "world_size": 1}}
+    facts |= {"reset": [], "changes": []}
+    for step in (2, 4):
+        event = {"time": "", "kind": "resumed", "step": step, "facts": facts}
+        append(run / "events.jsonl", event)
+    page = written(run)
+    assert "on the way: 2 resumes (steps 2, 4)" in page
+    assert "6 steps (0.31% of an epoch)" in page
+
+
+def test_a_staged_run_has_one_report_with_the_outcome_of_each_stage(run, chromium):
+    whole = run.with_name("whole")
+    for number, name in ((1, "first"), (2, "second"), (3, "third")):
+        shutil.copytree(run, whole / f"{number}-{name}", symlinks=True)
+    for name in ("result.json", "metrics.jsonl", "events.jsonl"):
+        (whole / "3-third" / name).unlink()
+    stages = [{"name": name, "folder": name} for name in ("1-first", "2-second", "3-third")]
+    (whole / "stages.json").write_text(json.dumps({"stages": stages}))
+    result = json.loads((run / "result.json").read_text())
+    (whole / "result.json").write_text(json.dumps(result | {"status": "stopped", "steps": 12}))
+    report.write_at_end(whole)
+    report.refresh(whole / "1-first")
+    opened = open_page(chromium, whole / "report.html")
+    assert opened.page.title() == "whole"
+    head = opened.page.inner_text("header")
+    assert "stopped" in head and "12 steps" in head
+    rows = opened.page.locator("#outcomes tbody tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == [f"whole/{stage['name']}" for stage in stages]
+    assert [row.split("\t")[2] for row in rows] == ["completed", "completed", "not started"]
+    assert "whole/1-first" in opened.legend(0) and "whole/2-second" in opened.legend(0)
+    assert opened.errors == []
+    opened.page.close()
+
+
+def test_pictures_never_make_a_report_too_large(run):
+    add_samples(run, "many", 40, b"\x89PNG".ljust(BYTES, b"\x00"))
+    page = written(run)
+    shown = page.count('alt="many, ')
+    assert shown == PICTURE_BYTES // (4 * -(-BYTES // 3)) and len(page.encode()) < 3_000_000
+    assert f"{80 - shown} pictures are left out" in page
 
 
 def test_ten_thousand_lines_stay_small_and_keep_a_spike(run):

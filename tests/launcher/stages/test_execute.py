@@ -70,6 +70,13 @@ def test_each_stage_leaves_an_ordinary_run_with_its_stage(pipeline):
         assert (result["status"], result["parameters"]) == ("completed", parameters)
 
 
+def test_all_stages_share_a_report(pipeline):
+    folder, _ = pipeline
+    page = (folder / "report.html").read_text()
+    assert "<h1>x</h1>" in page and "x/1-lower</td>" in page and "x/2-upper</td>" in page
+    assert all((path / "report.html").exists() for path in (folder / "1-lower", folder / "2-upper"))
+
+
 def test_the_result_lists_its_stages(pipeline):
     folder, shown = pipeline
     result = json.loads((folder / "result.json").read_text())

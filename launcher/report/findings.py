@@ -1,0 +1,79 @@
+"""What to do about a run: what was seen, the likely cause, and the next command."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+
+from launcher.base.diagnostics import PROGRAM
+from launcher.report.events import text_of
+from launcher.report.run_record import Event, RunRecord
+from launcher.run_folder import run_folder
+
+Row = tuple[str, ...]
+_LIMIT_EVENTS = (
+    *("limit_exceeded_at_start", "throttled", "limit_given_up", "pressure", "disk_filling"),
+)
+_CAUSES: Mapping[str, str] = {
+    "ram": "this run and the other programs of the machine use more memory than the limit",
+    "swap": "the programs of the machine do not fit in its memory",
+    "gpu": "this run and the other programs on the GPU use more of its memory than the limit",
+    "cpu": "other programs, or more threads and loader workers than there are cores",
+    "disk": "checkpoints, caches or other files fill the disk",
+    "temperature": "the machine is not cooled enough for this load",
+}
+_HELP: Mapping[str, str] = {"disk": "free some space", "temperature": "let the machine cool"}
+_ROOM = 5
+"""Percent, or °C, by which the limit in a fix exceeds what was used."""
+_HIGHEST = 100
+
+
+def rows(run: RunRecord) -> list[Row]:
+    """The faults that the run found, the limits it exceeded, and its end if it is not complete."""
+    advice = [_advice(event) for event in run.events if event.kind == "advice"]
+    found = [*advice, *_limits(run)]
+    return list(dict.fromkeys([*found, *_end(run, bool(advice))]))
+
+
+def _advice(event: Event) -> Row:
+    return tuple(str(event.facts.get(name, "")) for name in ("seen", "cause", "fix"))
+
+
+def _limits(run: RunRecord) -> Iterator[Row]:
+    """The first event about each limit, as later ones repeat it."""
+    seen = set()
+    for event in run.events:
+        names = event.facts.get("over") or event.facts.get("critical")
+        if event.kind not in _LIMIT_EVENTS or not isinstance(names, list):
+            continue
+        for name in names:
+            use = event.facts.get(name)
+            if name in _CAUSES and isinstance(use, int | float) and (event.kind, name) not in seen:
+                seen.add((event.kind, name))
+                yield f"step {event.step:,}: {text_of(event)}", _CAUSES[name], _fix(run, name, use)
+
+
+def _fix(run: RunRecord, name: str, use: float) -> str:
+    """How to use less of a resource, or the command with a higher limit."""
+    higher = min(math.ceil(use) + _ROOM, _HIGHEST)
+    help = _HELP.get(name, "end other programs")
+    return f"{help}, or  {next_command(run)} --set limits.{name}={higher}"
+
+
+def _end(run: RunRecord, is_explained: bool) -> Iterator[Row]:
+    status, reason = run.result.get("status"), str(run.result.get("reason") or "")
+    end = f"{status} at step {run.steps:,}"
+    if status == "stopped":
+        yield end, reason, next_command(run)
+    elif status == "failed" and not is_explained:
+        log = shlex.quote(str(run.folder.absolute() / run_folder.LOG))
+        yield f"{end}: {reason}", "not recognized; the log has all messages", f"less {log}"
+
+
+def next_command(run: RunRecord) -> str:
+    """The command that resumes the run; without a checkpoint, or once complete, repeats it."""
+    folder = run.folder.absolute()
+    if run.checkpoints and run.result.get("status") != "completed":
+        return f"{PROGRAM} resume {shlex.quote(str(folder))}"
+    return f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"

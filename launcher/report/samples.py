@@ -1,0 +1,148 @@
+"""Samples of a run: what its model predicted before and after training, a card for each."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.report.run_record import RunRecord, read_object
+from launcher.run.samples import AFTER, BEFORE, FOLDER
+
+PICTURE_BYTES = 900_000
+"""Of all pictures of a report together, in base64: with the plots it stays below 3 MB."""
+_INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""Raised for samples of another version."""
+Content = Mapping[str, Any]
+"""A file that launcher.run.samples wrote."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture."""
+
+    when: str
+    png: str
+    """In base64."""
+    caption: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A sample."""
+
+    name: str
+    pictures: Sequence[Shown]
+    texts: Sequence[tuple[str, str]]
+    """The name of a column and its value, with its value before training if that was another."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All samples of a run."""
+
+    when: str
+    """The times, with the steps of the weights."""
+    cards: Sequence[Card]
+    left_out: int = 0
+    """Pictures beyond the room for them."""
+
+
+def read(run: RunRecord, room: int) -> Samples | None:
+    """The samples of `run` with pictures of at most `room` bytes; None: it has none.
+
+    Reads the disk. Raises InvalidRecord for a damaged file.
+    """
+    files = {when: read_object(run.folder / FOLDER / f"{when}.json") for when in (BEFORE, AFTER)}
+    found = {when: content for when, content in files.items() if content}
+    if not found:
+        return None
+    try:
+        return _samples(run.folder / FOLDER, found, room)
+    except _INVALID:
+        return None
+
+
+def _samples(folder: Path, found: Mapping[str, Content], room: int) -> Samples:
+    newest = found.get(AFTER) or found[BEFORE]
+    if not _is_comparable(found):
+        found = {when: content for when, content in found.items() if content is newest}
+    pictures, left_out = _pictures(folder, found, room)
+    texts = [list(_texts(found, number)) for number in range(len(newest["rows"]))]
+    names = [str(row[0]) for row in newest["rows"]]
+    cards = []
+    if len(pictures) != len(texts):  # a custom task may draw other things than its samples
+        cards = [Card("", shown, ()) for shown in pictures]
+        pictures = [[] for _ in texts]
+    cards += [Card(*parts) for parts in zip(names, pictures, texts, strict=True)]
+    return Samples(_when(found), cards, left_out)
+
+
+def _when(found: Mapping[str, Content]) -> str:
+    """`before training, and after it with the weights of step 120`."""
+    parts = ["before training"] if BEFORE in found else []
+    if AFTER in found:
+        after = "after it" if parts else "after training"
+        parts.append(f"{after} with the weights of step {int(found[AFTER]['step']):,}")
+    return ", and ".join(parts)
+
+
+def _is_comparable(found: Mapping[str, Content]) -> bool:
+    """Whether both files show the same samples: a resumed run may have other data."""
+    shapes = [(one["columns"], [row[0] for row in one["rows"]]) for one in found.values()]
+    return all(shape == shapes[0] for shape in shapes)
+
+
+def _texts(found: Mapping[str, Content], number: int) -> Iterator[tuple[str, str]]:
+    """The cells of a sample: those that training changed at both times, the others once."""
+    both = list(found.values())
+    for at, column in enumerate(both[-1]["columns"][1:], start=1):
+        cells = [content["rows"][number][at] for content in both]
+        is_fixed = all(len({str(one["rows"][n][at]) for one in both}) == 1 for n in _rows(both))
+        if is_fixed:
+            yield str(column), _text(cells[0])
+        elif all(isinstance(cell, int | float) for cell in cells):
+            yield str(column), " → ".join(_text(cell) for cell in cells)
+        else:
+            for when, cell in zip(found, cells, strict=True):
+                yield f"{column}, {when} training", _text(cell)
+
+
+def _rows(both: Sequence[Content]) -> range:
+    return range(len(both[-1]["rows"]))
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    text = str(cell).strip("\n")
+    return text if text.strip() else "–"
+
+
+def _pictures(
+    folder: Path, found: Mapping[str, Content], room: int
+) -> tuple[list[list[Shown]], int]:
+    """The pictures of each sample by time, and how many have no room: those before go first."""
+    shown: dict[int, dict[str, Shown]] = {}
+    left_out = 0
+    for when in reversed(list(found)):
+        for number, picture in enumerate(found[when]["pictures"]):
+            own = shown.setdefault(number, {})
+            png = _png(folder / Path(str(picture["file"])).name)
+            if png is None or len(png) > room:
+                left_out += 1
+            else:
+                room -= len(png)
+                own[when] = Shown(f"{when} training", png, str(picture["caption"]))
+    return [[own[when] for when in found if when in own] for own in shown.values()], left_out
+
+
+def _png(path: Path) -> str | None:
+    """The picture in base64; None: it cannot be read, or is none."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return b64encode(content).decode() if content.startswith(b"\x89PNG") else None

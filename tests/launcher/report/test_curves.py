@@ -1,0 +1,39 @@
+"""The curves of runs: which lines share a plot, and how they are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.page.plots import COLOURS
+from launcher.report import curves
+from launcher.report.run_record import RunRecord
+
+POINTS = [(1, 2.0), (2, 1.0)]
+
+
+def record(parts=0, metrics=("val_loss",)):
+    train = {"loss": POINTS, **{f"parts.part {n}": POINTS for n in range(parts)}}
+    evaluations = {name: POINTS for name in metrics}
+    return RunRecord(Path("x"), {}, {}, train, evaluations, [], [])
+
+
+def styles(runs):
+    loss = curves.plots(runs).as_json()["plots"][0]
+    assert loss["title"] == "Loss"
+    return [(line["colour"], line["style"]) for line in loss["lines"]]
+
+
+def test_losses_and_their_parts_have_different_colours():
+    found = styles([record(parts=6, metrics=("val_loss", "val_final_loss"))])
+    assert len(found) == len(set(found)) == 9
+    assert {style for _, style in found} == {""}
+
+
+def test_a_repeated_colour_is_dotted():
+    found = styles([record(parts=COLOURS + 1)])
+    assert len(found) == len(set(found)) == COLOURS + 3
+    assert [style for _, style in found[COLOURS:]] == ["dotted"] * 3
+
+
+def test_several_runs_are_told_apart_by_colour_and_evaluations_by_dashes():
+    assert styles([record(), record()]) == [(0, ""), (1, ""), (0, "dashed"), (1, "dashed")]

@@ -1,0 +1,66 @@
+"""What to do about a run: its faults, the limits it exceeded, and how to finish it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.report import findings
+from launcher.report.run_record import Checkpoint, Event, RunRecord
+
+FOLDER = Path("/runs/mine")
+READING = {"ram": 35.2, "swap": 0.0, "cpu": 12.0, "disk": 40.0, "temperature": None}
+SAVED = [Checkpoint(4, 100, "", ("last",), {})]
+
+
+def record(*events, checkpoints=SAVED, **result):
+    found = [Event("12:00", kind, 4, facts) for kind, facts in events]
+    return RunRecord(FOLDER, {}, {"steps": 6, **result}, {}, {}, found, checkpoints)
+
+
+def test_a_completed_run_without_faults_needs_nothing():
+    assert findings.rows(record(("saved", {"step": 4}), status="completed")) == []
+
+
+def test_faults_that_the_run_found_come_first_and_once():
+    advice = ("advice", {"fault": "x", "seen": "a", "cause": "b", "fix": "c"})
+    rows = findings.rows(record(advice, advice, status="failed", reason="loss nan"))
+    assert rows == [("a", "b", "c")]
+
+
+def test_an_exceeded_limit_has_its_cause_and_a_command_with_a_higher_one():
+    facts = {"over": ["ram"], "critical": [], **READING}
+    run = record(("throttled", facts), ("throttled", facts | {"ram": 36.0}), status="completed")
+    [(seen, cause, fix)] = findings.rows(run)
+    assert seen == "step 4: ram 35% over its limit: releasing unused memory"
+    assert "more memory than the limit" in cause
+    again = "python -m launcher --config /runs/mine/settings.yaml --set limits.ram=41"
+    assert fix == f"end other programs, or  {again}"
+
+
+def test_a_run_stopped_at_a_limit_is_resumed_with_a_higher_one():
+    facts = {"over": ["ram", "disk"], **READING}
+    run = record(("pressure", facts), status="stopped", reason="a resource limit is exceeded")
+    ram, disk, end = findings.rows(run)
+    assert ram[2].endswith("launcher resume /runs/mine --set limits.ram=41")
+    assert disk[2].startswith("free some space, or  ")
+    assert end == (
+        *("stopped at step 6", "a resource limit is exceeded"),
+        "python -m launcher resume /runs/mine",
+    )
+
+
+def test_a_failure_that_was_not_recognized_names_the_log():
+    run = record(checkpoints=[], status="failed", reason="KeyError: 'x'")
+    assert findings.rows(run) == [
+        (
+            *("failed at step 6: KeyError: 'x'", "not recognized; the log has all messages"),
+            "less /runs/mine/log.txt",
+        )
+    ]
+
+
+@pytest.mark.parametrize("facts", [{}, {"over": "ram"}, {"over": ["new"]}, {"over": ["ram"]}])
+def test_events_of_another_version_are_left_out(facts):
+    assert findings.rows(record(("throttled", facts), status="completed")) == []

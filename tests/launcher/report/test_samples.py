@@ -1,0 +1,91 @@
+"""Samples of a run as cards: what stayed, and what training changed."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from launcher.report import run_record, samples
+from launcher.report.samples import PICTURE_BYTES
+
+COLUMNS = ("sample", "target", "generated", "score")
+PNG = b"\x89PNG and more"
+
+
+def write(run, when, rows, step=0, pictures=()):
+    folder = run / "samples"
+    folder.mkdir(exist_ok=True)
+    shown = []
+    for number, content in enumerate(pictures, start=1):
+        name = f"{when}-{number}.png"
+        (folder / name).write_bytes(content)
+        shown.append({"name": "a", "caption": f"caption {number}", "file": name})
+    facts = {"step": step, "columns": COLUMNS, "rows": rows, "pictures": shown}
+    (folder / f"{when}.json").write_text(json.dumps(facts))
+
+
+def read(run, room=PICTURE_BYTES):
+    return samples.read(run_record.read(run), room)
+
+
+def test_a_run_without_samples_has_none(run):
+    assert read(run) is None
+
+
+def test_what_training_changed_is_shown_at_both_times(run):
+    write(run, "before", [("a", "yes", "xx", 0.123456), ("b", "no", "zz", 0.5)], 0, [PNG, PNG])
+    write(run, "after", [("a", "yes", "yes", 0.9), ("b", "no", "zz", 0.5)], 120, [PNG, PNG])
+    found = read(run)
+    assert found.when == "before training, and after it with the weights of step 120"
+    first, second = found.cards
+    assert (first.name, second.name) == ("a", "b")
+    assert first.texts == [
+        ("target", "yes"),
+        ("generated, before training", "xx"),
+        ("generated, after training", "yes"),
+        ("score", "0.1235 → 0.9"),
+    ]
+    assert [name for name, _ in second.texts] == [name for name, _ in first.texts]
+    assert [picture.when for picture in first.pictures] == ["before training", "after training"]
+    assert base64.b64decode(second.pictures[1].png) == PNG
+    assert second.pictures[1].caption == "caption 2"
+
+
+def test_a_stopped_run_shows_the_samples_before_training(run):
+    write(run, "before", [("a", "yes", "", 0.5)])
+    found = read(run)
+    assert found.when == "before training"
+    assert found.cards[0].texts == [("target", "yes"), ("generated", "–"), ("score", "0.5")]
+
+
+def test_samples_of_other_data_are_not_compared(run):
+    write(run, "before", [("a", "yes", "xx", 0.1)])
+    write(run, "after", [("c", "no", "no", 0.2)], 6)
+    found = read(run)
+    assert found.when == "after training with the weights of step 6"
+    assert [card.name for card in found.cards] == ["c"]
+
+
+def test_pictures_beyond_the_room_are_left_out_those_before_training_first(run):
+    rows = [("a", "", "", 0.1), ("b", "", "", 0.1)]
+    write(run, "before", rows, 0, [PNG, PNG])
+    write(run, "after", rows, 6, [PNG, PNG])
+    found = read(run, 3 * len(base64.b64encode(PNG)))
+    assert found.left_out == 1
+    assert [len(card.pictures) for card in found.cards] == [2, 1]
+    assert found.cards[1].pictures[0].when == "after training"
+
+
+def test_pictures_that_are_not_those_of_the_samples_stand_alone(run):
+    write(run, "after", [("a", "yes", "no", 0.1)], 6, [PNG, PNG])
+    assert [(card.name, len(card.pictures)) for card in read(run).cards] == [
+        *(("", 1), ("", 1), ("a", 0))
+    ]
+
+
+@pytest.mark.parametrize("rows", [3, [["a"]], [[]], None])
+def test_samples_of_another_version_are_left_out(run, rows):
+    write(run, "after", rows, 6)
+    assert read(run) is None

@@ -1,0 +1,26 @@
+"""Pictures that are made small."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from models.common.pictures import small
+
+
+def test_a_large_picture_that_cannot_be_compressed_gets_smaller():
+    noise = np.random.default_rng(0).integers(0, 256, (720, 2560, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    found = small(file.getvalue(), 1000, 50_000)
+    width, height = Image.open(io.BytesIO(found)).size
+    assert 20_000 < len(found) <= 50_000 and width <= 1000
+    assert width / height == pytest.approx(2560 / 720, rel=0.02)
+
+
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(UnidentifiedImageError):
+        small(b"no picture", 1000, 50_000)
