@@ -101,7 +101,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     if not find.stage_folders(folder):
         return None
     result = read_object(folder / run_folder.RESULT) or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(folder, {}, result, {}, {}, [], [])
+    return RunRecord(folder, {}, result, {}, {}, [], [], {})
 
 
 def read(folder: Path) -> RunRecord:
@@ -131,7 +131,7 @@ def read(folder: Path) -> RunRecord:
         evaluations,
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
         sorted(_checkpoints(folder), key=lambda found: found.step),
-        _json(folder / run_folder.PROFILE),
+        read_object(folder / run_folder.PROFILE),
     )
 
 
