@@ -50,7 +50,7 @@ from launcher.config import presets, provenance
 from launcher.config.originals import ORIGINALS, Original
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
-from scripts import fault_table, mode_tables, setting_tables, structure
+from scripts import fault_table, mode_tables, setting_tables, structure, try_versions
 from scripts.source import PACKAGES, Module, Tree, read
 
 ROOT = Path(__file__).parents[1]
@@ -223,6 +223,11 @@ def measured_on_gpu(table: Callable[[list[gpu_tables.Row]], list[str]]) -> list[
     return table(load_rows(path, gpu_tables.Row)[2]) if path.exists() else gpu_tables.NOT_MEASURED
 
 
+def versions() -> list[str]:
+    """A row for each version of Python and torch that was tried."""
+    return try_versions.table(load_rows(_results("versions"), try_versions.Row)[2]).splitlines()
+
+
 def killed() -> list[str]:
     """The counts of killed runs."""
     return tally.table(tally.load(_results("crash"))[2]).splitlines()
@@ -327,6 +332,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "startup signals": partial(costs, startup_signals),
     "measured startup signals": partial(measured_runs, "startup_signals"),
     "killed": killed,
+    "versions": versions,
     "measured killed": partial(measured_runs, "crash"),
     "measured checkpoint": partial(measured, "checkpoint", "later"),
     **{

@@ -23,7 +23,7 @@ from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
 from launcher.config.schema import AUTO, model_name
 from launcher.doctor import gpu, packages, services, system
-from launcher.doctor.packages import IMPORTS, Packages
+from launcher.doctor.packages import IMPORTS, Imports, Packages
 from launcher.doctor.result import Check
 from launcher.plan.target import Described
 from launcher.run import affinity
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _INFINIBAND = Path("/sys/class/infiniband")
 _SHARED_MEMORY = Path("/dev/shm")
-_SPEED_S = 1.0
+_SPEED_S = 0.3
 """For each of three measurements of a device."""
 Rows = dict[str, dict[str, Any]]
 
@@ -133,19 +133,21 @@ def _with_torch(
     from launcher.doctor.plans import FAMILY, Plans
 
     runnable = [name for name, row in rows.items() if row["runs_here"]]
+    imports = Imports(name for name in IMPORTS if installed.find(name))
     plans = Plans(found["model"], presets.modes(), runnable, Described(here))
     try:
         gpus = gpu.read_gpus()
         for check in (gpu.check_gpu, gpu.check_driver, gpu.check_nccl):
             report.add(check(gpus))
-        for name, code in IMPORTS.items():
-            importing = partial(packages.import_error, code)
+        for name in IMPORTS:
+            importing = partial(imports.error, name)
             _forbid(rows, name, report.add(packages.check_package(name, installed, importing)))
         _fill(rows, plans)
         _print_engines(report, found["model"], rows)
         found["largest"] = plans.largest()
     finally:
         plans.close()
+        imports.close()
     report.say(_largest_line(FAMILY, found["largest"]))
     report.say()
     for device in dict.fromkeys(["cpu", here.device if gpus.names else "cpu"]):

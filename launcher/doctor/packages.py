@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import Distribution, distributions
 
 from packaging.requirements import Requirement
@@ -16,6 +18,8 @@ from packaging.specifiers import SpecifierSet
 
 from launcher.base import environment
 from launcher.doctor.result import Check, failure, ok, warning
+from launcher.plan import background
+from launcher.plan.background import Background, Send
 
 OWN = "gearshift"
 SHOWN = {
@@ -25,10 +29,19 @@ SHOWN = {
     "wandb": "--track wandb cannot run",
 }
 """Packages with a check of their own: what is impossible without them."""
-IMPORTS = {
-    "deepspeed": "from engines.zero import library; library.load('cpu')",
-    "fairscale": "import fairscale.optim",
-}
+
+
+def _import_deepspeed() -> None:
+    from engines.zero import library
+
+    library.load("cpu")
+
+
+def _import_fairscale() -> None:
+    importlib.import_module("fairscale.optim")
+
+
+IMPORTS = {"deepspeed": _import_deepspeed, "fairscale": _import_fairscale}
 """How the engines import a package."""
 _IMPORT_S = 120.0
 _COMPILE_S = 60.0
@@ -131,6 +144,35 @@ def import_error(code: str) -> str | None:
         return None
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     return lines[-1]
+
+
+class Imports:
+    """Imports of packages, begun at once, each in a fork of this process: it has torch already."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Of IMPORTS. To be made before torch uses a GPU."""
+        self._children: dict[str, Background] = {}
+        if background.is_possible():
+            with suppress(OSError):  # no memory for a fork
+                for name in names:
+                    self._children[name] = Background(partial(_import, name))
+
+    def error(self, name: str) -> str | None:
+        """As `import_error`, in a process of its own only if the fork failed."""
+        child = self._children.get(name)
+        if child is not None and child.message(name, _IMPORT_S):
+            return None
+        return import_error(f"from {__name__} import IMPORTS; IMPORTS[{name!r}]()")
+
+    def close(self) -> None:
+        """End the forks."""
+        for child in self._children.values():
+            child.close()
+
+
+def _import(name: str, send: Send) -> None:
+    IMPORTS[name]()
+    send(name, True)
 
 
 def check_compiler() -> Check:

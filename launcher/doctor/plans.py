@@ -29,6 +29,8 @@ FAMILY = "language"
 """The family whose largest size is searched."""
 _MOST_PROCESSES = 4
 _LIMIT_S = 600.0
+_STATE_BYTES = 12
+"""Of a parameter: its weight and two moments in fp32."""
 Job = Callable[[], Any]
 
 
@@ -165,13 +167,22 @@ def _cell(plans: Sequence[Plan]) -> Cell:
 def largest_size(described: Described) -> str | None:
     """The largest size of the language model that engine auto makes fit; None: none."""
     described = with_own_memory(described, nvml.memory_bytes)
-    sizes = sorted(config_of(FAMILY).SIZES.items(), key=lambda item: item[1].parameters)
-    low, high = 0, len(sizes)
-    while low < high:
-        middle = (low + high) // 2
-        args = CliArgs(model=f"{FAMILY}:{sizes[middle][0]}")
-        if auto.can_fit(args, described):
-            low = middle + 1
-        else:
-            high = middle
-    return sizes[low - 1][0] if low else None
+    sizes = sorted(config_of(FAMILY).SIZES.items(), key=lambda item: -item[1].parameters)
+    # From above: each plan takes seconds, and the first size whose state fits is often the one.
+    fitting = (
+        name
+        for name, one in sizes
+        if _may_fit(one.parameters, described)
+        and auto.can_fit(CliArgs(model=f"{FAMILY}:{name}"), described)
+    )
+    return next(fitting, None)
+
+
+def _may_fit(parameters: int, described: Described) -> bool:
+    """Whether weights and optimizer state alone fit, spread over all memory of this machine."""
+    machine = described.machine
+    if machine.ram_bytes is None or (machine.gpus and described.device_bytes is None):
+        return True
+    return _STATE_BYTES * parameters <= machine.ram_bytes + machine.gpus * (
+        described.device_bytes or 0
+    )

@@ -344,7 +344,11 @@ def _trace_compiled_or_not(
 def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
     """The same for runs of one task whose trace is the same: most engines use that of local."""
     settings, name = resolved.settings, resolved.settings.engine.name
-    kind = name if name.startswith("fsdp") else "local"
+    kind = "local"
+    if name.startswith("fsdp"):
+        # Traced on a CPU, where the state is in host memory already, the two differ in when they
+        # average the gradients of several micro-batches.
+        kind = name if resolved.batching.accumulation > 1 else "fsdp"
     if name.startswith("zero") and options.precision in DTYPES:
         kind = "rounded"
     content = settings.model_dump(mode="json", exclude={"engine": {"name", "ds_config", "nproc"}})

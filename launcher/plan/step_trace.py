@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,8 @@ from training.train_plan import TrainPlan
 _LruCache = type(lru_cache(len))
 _NO_TENSORS = {"torch", "launcher", *sys.stdlib_module_names}
 """Packages whose caches stay. That of launcher holds the classes of settings."""
+_known_caches: WeakKeyDictionary[ModuleType, tuple[int, Sequence[Any]]] = WeakKeyDictionary()
+"""With the number of names of the module: looking through torch takes 0.1 s."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
 
@@ -176,14 +180,21 @@ class _Tracing:
 def _clear_caches() -> None:
     """Empty the caches of functions and methods: fake tensors in them would reach a training."""
     for name, module in list(sys.modules.items()):
-        if _package(name) in _NO_TENSORS:
-            continue
-        held = list(getattr(module, "__dict__", {}).values())
+        if isinstance(module, ModuleType) and _package(name) not in _NO_TENSORS:
+            for found in _caches_of(module):
+                found.cache_clear()
+
+
+def _caches_of(module: ModuleType) -> Sequence[Any]:
+    """The caches in a module and its classes, looked for again once it has more or fewer names."""
+    known = _known_caches.get(module)
+    if known is None or known[0] != len(vars(module)):
+        held = list(vars(module).values())
         owners = [held, *(list(vars(x).values()) for x in held if isinstance(x, type))]
-        for owner in owners:
-            for found in owner:
-                if isinstance(found, _LruCache) and _package(found.__module__) not in _NO_TENSORS:
-                    found.cache_clear()
+        caches = {id(x): x for owner in owners for x in owner if isinstance(x, _LruCache)}
+        wanted = [x for x in caches.values() if _package(x.__module__) not in _NO_TENSORS]
+        known = _known_caches[module] = (len(vars(module)), wanted)
+    return known[1]
 
 
 def _package(module: str) -> str:

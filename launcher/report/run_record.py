@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class RunRecord:
     """The values of each metric."""
     events: list[Event]
     checkpoints: list[Checkpoint]
-    profile: Mapping[str, Any]
+    profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
 
     @property
@@ -101,7 +101,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
     if not find.stage_folders(folder):
         return None
     result = read_object(folder / run_folder.RESULT) or {"steps": sum(run.steps for run in stages)}
-    return RunRecord(folder, {}, result, {}, {}, [], [], {})
+    return RunRecord(folder, {}, result, {}, {}, [], [])
 
 
 def read(folder: Path) -> RunRecord:

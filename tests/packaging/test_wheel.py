@@ -12,17 +12,6 @@ import pytest
 
 from scripts.source import PACKAGES
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    return next(folder.glob("gearshift-*.whl"))
-
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,17 +21,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel):
+def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel, listed):
     shipped = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if listed.returncode:
-        pytest.skip("needs a git checkout to know its files")
-    assert shipped == {n for n in listed.stdout.splitlines() if (ROOT / n).exists()}
+    assert shipped == listed(PACKAGES)
 
 
 def test_data_files_are_in_the_wheel(wheel):

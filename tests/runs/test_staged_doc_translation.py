@@ -56,10 +56,9 @@ def test_the_first_stage_resumes_under_another_engine(home, staged_run):
     assert result(home / "half")["steps"] == 4
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_frozen_encoders_train_under_other_engines(home, staged_run, engine):
-    args = (*STAGED, *SHORT, "--stage", "whole", "--from", "x", "--out", engine)
-    done = Program(home)(*args, "--engine", engine, "--nproc", "2", timeout=300)
+def test_frozen_encoders_train_under_another_engine(home, staged_run):
+    args = (*STAGED, *SHORT, "--stage", "whole", "--from", "x", "--out", "sharded")
+    done = Program(home)(*args, "--engine", "zero3", "--nproc", "2", timeout=300)
     assert done.returncode == 0, done.stderr
-    first, second = weights(staged_run / "1-encoder"), weights(home / engine)
+    first, second = weights(staged_run / "1-encoder"), weights(home / "sharded")
     assert all(second[n].equal(t) for n, t in first.items() if n.startswith(ENCODERS))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from launcher.doctor.packages import (
-    IMPORTS,
+    Imports,
     Packages,
     check_compiler,
     check_others,
@@ -66,9 +66,15 @@ def test_a_package_that_cannot_be_imported_is_reported_with_its_error(tmp_path, 
     broken = "raise ImportError('libcudart.so.12: cannot open shared object file')"
     install(tmp_path, "fairscale", "0.4.13", code=broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = check_package(
-        "fairscale", Packages([str(tmp_path)]), lambda: import_error(IMPORTS["fairscale"])
-    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fairscale"]:
+        monkeypatch.delitem(sys.modules, name)
+    imports = Imports(["fairscale"])
+    try:
+        installed = Packages([str(tmp_path)])
+        found = check_package("fairscale", installed, lambda: imports.error("fairscale"))
+    finally:
+        imports.close()
     assert found.status == "warning" and "libcudart.so.12" in found.found
 
 

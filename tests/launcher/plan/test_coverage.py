@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from engines.catalog import ENGINES
 from launcher.commands.new_task import template
 from launcher.config import custom_task, presets
-from launcher.plan.plan import Plan, Tracing, plan_run
+from launcher.config.provenance import Resolved
+from launcher.plan.plan import Plan, Tracing, open_planner, plan_run
 from launcher.plan.target import Described
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
@@ -31,12 +32,19 @@ def plan(*sets: str, machine=LAPTOP, **choice) -> Plan:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_in_every_mode_under_every_engine(family, mode):
-    for engine in ENGINES:
+    """Plans of one task share its data, and engines that compute alike a trace."""
+
+    def under(engine: str) -> Resolved:
         machine = replace(SERVER, gpus=1) if engine == "local" else TWO_GPUS
-        found = plan(model=f"{family}:tiny", mode=mode, engine=engine, machine=machine)
-        assert found.engine == engine
-        assert found.device_bytes > found.parameters / 2, engine
-        assert (found.sent_bytes > 0) == (engine != "local"), engine
+        choice = {"model": f"{family}:tiny", "mode": mode, "engine": engine}
+        return resolved("compile=off", machine=machine, **choice)
+
+    with open_planner(under("local"), Described(TWO_GPUS)) as planner:
+        for engine in ENGINES:
+            found = planner.plan(under(engine))
+            assert found.engine == engine
+            assert found.device_bytes > found.parameters / 2, engine
+            assert (found.sent_bytes > 0) == (engine != "local"), engine
 
 
 @pytest.fixture

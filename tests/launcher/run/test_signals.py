@@ -90,7 +90,7 @@ def read(process: subprocess.Popen, imports: int) -> None:
 
 
 SOME = [0, 40, 700]
-ALL = [*range(0, 400, 40), *range(400, 2000, 160)]
+ALL = [*range(80, 400, 80), *range(400, 2000, 400)]
 MOMENTS = [*SOME, *(pytest.param(n, marks=pytest.mark.slow) for n in ALL if n not in SOME)]
 
 

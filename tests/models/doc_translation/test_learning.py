@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.runs.test_health import advice
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -30,8 +32,9 @@ def run(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_tiny_translates_unseen_cards(run):
+def test_tiny_translates_unseen_cards(run, tmp_path):
     result, metrics = run()
+    assert advice(tmp_path / "run") == []  # a healthy run is told nothing
     assert result["parameters"] == 338_877
     # Blank pages, which have no information, give less than 3.
     assert metrics["val_bleu"] > 40

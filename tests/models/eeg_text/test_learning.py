@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs.test_health import advice
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -24,6 +26,7 @@ def test_tiny_generates_unseen_sentences_from_eeg(tmp_path):
     assert found["val_rouge1_gain_in_se"] > 5
     assert found["val_rouge1"] > 0.6 > found["val_rouge1_noise"]
     assert found["val_retrieval_noise"] < 0.25
+    assert advice(tmp_path / "run") == []  # a healthy run is told nothing
 
 
 @pytest.mark.slow

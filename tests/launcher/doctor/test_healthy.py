@@ -1,0 +1,99 @@
+"""On a healthy machine each check is ok, and asks for nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+
+import pytest
+
+from launcher.commands import doctor
+from launcher.doctor import gpu, packages, services, speed, system
+from launcher.doctor.packages import IMPORTS, Imports, Packages
+from launcher.doctor.speed import Speed
+from slurm import queue
+from tests.launcher.given import LAPTOP
+
+GIB = 2**30
+HERE = Packages(sys.path)
+H200 = gpu.Gpus(1, 0, None, "570.86.15", "CUDA 12.8", ["NVIDIA H200"], "2.27")
+FAST = system.DiskSpeed(GIB, GIB)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A folder in which a check finds what a healthy machine has."""
+    (tmp_path / "membership").write_text("0::/\n")
+    numbers = {"memory.max": 8 * GIB, "memory.current": GIB, "memory.swap.max": GIB}
+    for name, number in {**numbers, "memory.swap.current": 0}.items():
+        (tmp_path / name).write_text(f"{number}\n")
+    for name in queue.COMMANDS:
+        (tmp_path / name).write_text("#!/bin/sh\necho gpu\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    yield tmp_path
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def roomy(monkeypatch):
+    """Every disk has room."""
+    usage = shutil.disk_usage("/")._replace(total=200 * GIB, free=100 * GIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+
+CHECKS = {
+    "python": lambda _: packages.check_python(platform.python_version(), HERE),
+    "packages": lambda _: packages.check_others(HERE),
+    "compiler": lambda _: packages.check_compiler(),
+    "memory": lambda folder: system.check_memory(LAPTOP, folder, folder / "membership"),
+    "swap": lambda folder: system.check_swap(folder, folder / "membership"),
+    "/dev/shm": system.check_shared_memory,
+    "disk space": system.check_disk_space,
+    "disk speed": lambda folder: system.check_disk_speed(folder, lambda _: FAST),
+    "open files": lambda _: system.check_open_files(),
+    "locked memory": lambda folder: system.check_locked_memory(folder / "none"),
+    "clock": lambda folder: system.check_clock(time.time() + 60, folder.iterdir()),
+    "slurm": lambda _: services.check_slurm(),
+    "wandb": lambda home: services.check_wandb(HERE, {"WANDB_API_KEY": 40 * "a"}, home),
+    "torch": lambda _: packages.check_package("torch", HERE),
+    "gpu": lambda _: gpu.check_gpu(H200),
+    "driver": lambda _: gpu.check_driver(H200),
+    "nccl": lambda _: gpu.check_nccl(H200),
+    "speed cuda": lambda _: speed.check_speed("cuda", [Speed("copy", 4e12, 4.8e12)]),
+}
+
+
+@pytest.mark.usefixtures("roomy")
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_healthy_machine_is_told_nothing(name, machine):
+    if name == "compiler" and not shutil.which("c++"):
+        pytest.skip("needs a C++ compiler")
+    found = CHECKS[name](machine)
+    assert (found.name, found.status, found.fix) == (name, "ok", None), found.text
+
+
+@pytest.mark.usefixtures("machine")
+def test_no_quick_check_is_left_out(monkeypatch):
+    check = system.check_disk_speed
+    monkeypatch.setattr(system, "check_disk_speed", lambda folder: check(folder, lambda _: FAST))
+    names = {one().name for one in doctor._quick_checks(LAPTOP, HERE)}
+    assert names <= set(CHECKS)
+
+
+@pytest.mark.slow
+def test_libraries_of_engines_are_imported_in_forks():
+    imports = Imports(IMPORTS)
+    try:
+        for name in IMPORTS:
+            found = packages.check_package(name, HERE, lambda name=name: imports.error(name))
+            assert found.status == "ok", found.text
+    finally:
+        imports.close()
+    assert not {"deepspeed.runtime", "fairscale.optim"} & set(sys.modules)
