@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 
@@ -100,6 +101,16 @@ def open_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     return dist.PrefixStore(f"attempt-{variables.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
+def tcp_store(address: str, port: int, **options: Any) -> dist.TCPStore:
+    """A TCPStore, also of a torch that was built without libuv, as Debian's is."""
+    try:
+        return dist.TCPStore(address, port, **options)
+    except RuntimeError as error:
+        if "without libuv" not in str(error):
+            raise
+        return dist.TCPStore(address, port, use_libuv=False, **options)
+
+
 @dataclass(frozen=True)
 class _Endpoint:
     """The address of the store; with a `name`, one of several ports from the first on."""
@@ -117,7 +128,7 @@ class _Endpoint:
         errors = []
         for port in self.ports:
             try:
-                store = dist.TCPStore(
+                store = tcp_store(
                     self.address, port, is_master=True, timeout=timeout, wait_for_workers=False
                 )
                 store.set("rendezvous", self.name)
@@ -133,7 +144,7 @@ class _Endpoint:
     def connect(self, rank: int, timeout: timedelta) -> dist.TCPStore:
         """The store of rank 0, or of torchrun."""
         if not self.name:
-            return dist.TCPStore(self.address, self.port, is_master=False, timeout=timeout)
+            return tcp_store(self.address, self.port, is_master=False, timeout=timeout)
         end = time.monotonic() + timeout.total_seconds()
         pause = 0.05
         pending: dict[int, Future[dist.TCPStore | None]] = {}
@@ -170,7 +181,7 @@ class _Endpoint:
         """The store at `port`; None: it belongs to another job or program."""
         with suppress(dist.DistError, RuntimeError):
             wait = timedelta(seconds=_FOREIGN_S)
-            store = dist.TCPStore(self.address, port, is_master=False, timeout=wait)
+            store = tcp_store(self.address, port, is_master=False, timeout=wait)
             if store.get("rendezvous") == self.name.encode():
                 return store
         return None

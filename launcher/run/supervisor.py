@@ -145,16 +145,17 @@ def _frozen(ranks: Ranks, codes: Mapping[int, int | None]) -> Report | None:
 @contextmanager
 def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Ranks]:
     with deferred(_FORWARDED):  # an interrupted import may fail in other ways
-        from torch.distributed import TCPStore
         from torch.distributed.elastic.multiprocessing import (
             DefaultLogsSpecs,
             Std,
             start_processes,
         )
 
+        from engines.rendezvous import tcp_store
+
     # It warns about each process that it ends, and about threads other than the main thread.
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
-    store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    store = tcp_store(_HOST, 0, is_master=True, wait_for_workers=False)
     handled = numbers(_FORWARDED)  # the launcher of torch handles all of them
     with _handlers_restored():
         # A rank that is interrupted while it imports this program would print a traceback.
