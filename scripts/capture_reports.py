@@ -8,6 +8,8 @@ Takes a few minutes, and needs Chromium.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,32 +19,33 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1100, 1300
 COLORS = 128
 """Of the pictures, whose size they keep small."""
 _TINY = ("--model", "language:tiny")
 RUNS: Mapping[str, Sequence[Sequence[str]]] = {
-    "good": [["run", "--model", "abr:tiny", "--max-steps", "120"]],
+    "good": [["run", "--model", "event_seg:tiny"]],
     "diverged": [["run", *_TINY, "--lr", "3000", "--set", "optim.clip_norm=null"]],
     "throttled": [["run", *_TINY, "--set", "limits.ram=1", "--set", "limits.check_every_s=1"]],
     "resumed": [["run", *_TINY, "--set", "stop.after=30"], ["resume", "--set", "stop.after=null"]],
-    "comparison": [["compare", *_TINY, "--modes", "lite,fast"]],
+    "comparison": [["compare", "--model", "event_seg", "--modes", "lite", "--steps", "4"]],
 }
 """The commands of each run; they get a folder."""
 
 
-def capture(name: str, folder: Path, picture: Path) -> None:
-    """Make the run in `folder`, which does not exist, and the picture. Raises SystemExit."""
+def capture(name: str, working: Path, picture: Path) -> None:
+    """Make the run `name` in the folder `working`, and the picture. Raises SystemExit."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for words in RUNS[name]:
-        place = [str(folder)] if words[0] == "resume" else ["--out", str(folder)]
-        subprocess.run(
-            [sys.executable, "-m", "launcher", words[0], *place, *words[1:]], check=False
-        )
-    page = folder / ("compare.html" if name == "comparison" else "report.html")
+        place = [name] if words[0] == "resume" else ["--out", name]
+        line = [sys.executable, "-m", "launcher", words[0], *place, *words[1:]]
+        subprocess.run(line, cwd=working, env=environment, check=False)  # some fail
+    page = working / name / ("compare.html" if name == "comparison" else "report.html")
     if not page.exists():
         raise SystemExit(f"{name}: no {page}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium")
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         tab.goto(page.as_uri())
         tab.wait_for_timeout(1500)  # until the plots are drawn
@@ -59,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.names:
-            capture(name, Path(folder) / name, options.folder / f"report-{name}.png")
+            capture(name, Path(folder), options.folder / f"report-{name}.png")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from scripts.source import PACKAGES
 from tests.packaging.conftest import ROOT, Build
 
-PAGES = ("docs", "README.md", "CHANGELOG.md", "LICENSE")
+PAGES = ("docs", "mkdocs.yml", "README.md", "CHANGELOG.md", "LICENSE")
 BUILD = ("pyproject.toml", ".gitignore")
 METADATA = "PKG-INFO"
 
