@@ -101,7 +101,7 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     )
     with TemporaryDirectory(prefix="gearshift-measure-") as folder:
         began = time.monotonic()
-        ended = runner.run(args, Path(folder) / "run")
+        ended = runner.run(args, Path(folder) / "run", is_planned=plan.fits is True)
         wall_s = time.monotonic() - began
         if ended.error is not None:
             raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)

@@ -29,6 +29,7 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
+from launcher.run import job_spec
 from launcher.run.signals import handling
 from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
@@ -206,9 +207,10 @@ class Interrupted(Exception):
         self.code = code
 
 
-def run(args: CliArgs, folder: Path) -> Ended:
+def run(args: CliArgs, folder: Path, *, is_planned: bool = False) -> Ended:
     """Train with `args` into `folder` and wait for the end. Raises Interrupted.
 
+    `is_planned`: it fits, and makes no plan of its own, which would take time from its first steps.
     Deletes its checkpoints afterwards, which would fill the disk.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
@@ -217,6 +219,8 @@ def run(args: CliArgs, folder: Path) -> Ended:
         name: value for name, value in environment.variables().items() if name not in JOB_VARIABLES
     }
     variables = {**inherited, "PYTHONPATH": environment.python_path()}
+    if is_planned:
+        variables[job_spec.PLANNED] = "1"
     watch = Watch()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(

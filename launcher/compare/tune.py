@@ -90,7 +90,7 @@ def _speed(args: CliArgs, one: Candidate, steps: int) -> float | None:
         options={key: option for key, option in args.options.items() if key not in changes},
     )
     with TemporaryDirectory(prefix="gearshift-tune-") as folder:
-        ended = runner.run(measured, Path(folder) / "run")
+        ended = runner.run(measured, Path(folder) / "run", is_planned=True)
         result = None if ended.error is not None else records.read_result(ended.folder)
     return None if result is None else result["samples_per_s"]
 

@@ -17,6 +17,8 @@ from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """Environment variable with the process id of the supervisor."""
+PLANNED = "GEARSHIFT_PLANNED"
+"""Environment variable of a run that has been planned, so that no plan disturbs its first steps."""
 _FILE = "job.json"
 
 

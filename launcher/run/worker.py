@@ -30,7 +30,7 @@ from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
 from launcher.plan.check import Checked, PlanCheck
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures, prepare, signals
+from launcher.run import affinity, failures, job_spec, prepare, signals
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -203,7 +203,8 @@ def _check_plan(job: Job, cleanup: ExitStack) -> PlanCheck:
     is_first = experience is None or not experience.number  # a later one adds data to a run
     is_replay = job.resume is not None and job.resume.until is not None
     trains = is_first and not is_replay and job.split is None
-    check = PlanCheck(checked, plans=ranks.rank == 0 and trains)
+    is_planned = job_spec.PLANNED in environment.variables()
+    check = PlanCheck(checked, plans=ranks.rank == 0 and trains and not is_planned)
     cleanup.callback(check.close)
     return check
 

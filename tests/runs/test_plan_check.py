@@ -15,6 +15,7 @@ from launcher.base import environment
 from launcher.config import machine
 from launcher.plan import background, check
 from launcher.plan.check import PlanCheck
+from launcher.run.job_spec import PLANNED
 from tests.launcher.given import LAPTOP
 from tests.runs.conftest import environment as variables
 from tests.runs.conftest import result
@@ -124,6 +125,13 @@ def test_a_run_goes_on_when_the_child_hangs(small_machine, monkeypatch, tmp_path
     assert Path("hung").exists()
     assert result(Path("run"))["predicted_memory_bytes"] is None
     assert no_children()
+
+
+def test_a_measured_run_that_was_planned_before_makes_no_plan(small_machine, monkeypatch):
+    monkeypatch.setenv(PLANNED, "1")
+    monkeypatch.setattr(check, "Background", pytest.fail)
+    assert main([*SHORT, *LARGE, "--max-steps", "1", "--out", "run"]) == 0
+    assert result(Path("run"))["predicted_memory_bytes"] is None
 
 
 def test_both_ranks_exit_with_2(folder):

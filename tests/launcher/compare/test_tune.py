@@ -30,7 +30,8 @@ def measured(monkeypatch):
     speeds = {"ddp": 100.0, "oss": 140.0, "zero1": None}
     runs = {}
 
-    def run(args, folder):
+    def run(args, folder, *, is_planned):
+        assert is_planned
         runs[args.engine] = args
         speed = speeds[args.engine]
         folder.mkdir()
@@ -114,7 +115,8 @@ def test_ranks_of_another_launcher_are_refused(monkeypatch, capsys):
 
 
 def test_an_interruption_ends_the_program(monkeypatch):
-    def run(args, folder):
+    def run(args, folder, *, is_planned):
+        assert is_planned
         raise Interrupted(130)
 
     monkeypatch.setattr(auto, "candidates", lambda *_, **__: [candidate("ddp", 1.0)])
