@@ -62,7 +62,7 @@ CASES = (
     Case("language:full", _SMALL, 5 * _GIB // 2),
     Case("language:124M", _SMALL),
     Case("language:124M", _SMALL, 6 * _GIB),
-    Case("language:124M", _SMALL, 4 * _GIB),
+    Case("language:124M", _SMALL, 11 * _GIB // 2),
 )
 
 

@@ -27,7 +27,7 @@ _TINY = ("--model", "language:tiny")
 RUNS: Mapping[str, Sequence[Sequence[str]]] = {
     "good": [["run", "--model", "event_seg:tiny"]],
     "diverged": [["run", *_TINY, "--lr", "3000", "--set", "optim.clip_norm=null"]],
-    "throttled": [["run", *_TINY, "--set", "limits.ram=1", "--set", "limits.check_every_s=1"]],
+    "throttled": [["run", *_TINY, "--set", "limits.ram=1"]],
     "resumed": [["run", *_TINY, "--set", "stop.after=30"], ["resume", "--set", "stop.after=null"]],
     "comparison": [["compare", "--model", "event_seg", "--modes", "lite", "--steps", "4"]],
 }

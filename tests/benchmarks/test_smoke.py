@@ -153,7 +153,7 @@ def test_plan_peers_estimates_what_is_measured():
 @pytest.mark.slow
 def test_plan_host_compares_with_and_without_a_heap_of_holes():
     rows = table_of("benchmarks.plan_host", "--models", "language:small")
-    assert [row.split(" | ")[1] for row in rows] == ["off", "on"]
+    assert [row.split(" | ")[1:3] for row in rows] == [["local", "off"], ["local", "on"]]
 
 
 @pytest.mark.slow
