@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 1100, 1300
-COLORS = 128
+COLORS = 256
 """Of the pictures, whose size they keep small."""
 _TINY = ("--model", "language:tiny")
 RUNS: Mapping[str, Sequence[Sequence[str]]] = {
