@@ -43,7 +43,7 @@ COMPARISONS: dict[str, list[list[str]]] = {
         # fewer, ultra-fast would drop much of its only global batch of 512.
         [
             *("--model", "abr", "--modes", "fast,ultra-fast", "--steps", "2"),
-            *("--set", "data.fraction=0.33"),
+            *("--set", "data.fraction=0.33", "--repeat", "3"),
         ],
         # Quality takes whole runs, which the full size cannot complete on two cores.
         ["--model", "abr:tiny", "--modes", "fast,ultra-fast"],

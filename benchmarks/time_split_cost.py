@@ -47,7 +47,7 @@ class Stretches:
 
     def __init__(self, pairs: int, alone: int, now: Callable[[], float]) -> None:
         """`alone`: stretches without the split, if there are no pairs."""
-        # In pairs of either order: neither drift nor what recurs after some steps favours a kind.
+        # In pairs of either order: neither drift nor what recurs after some steps favors a kind.
         order, pair = Random(0), (WITHOUT, WITH)
         self.kinds = [kind for _ in range(pairs) for kind in order.sample(pair, 2)]
         self.kinds = self.kinds or [WITHOUT] * alone

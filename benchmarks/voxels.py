@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.figures import command, machine, rows, save, table
 from models.event_seg.config import BINS
 from models.event_seg.readers.recording import Events
-from models.event_seg.windows import voxelise
+from models.event_seg.windows import voxelize
 
 PACKAGES = ("numpy", "tonic")
 SENSOR = 260, 346
@@ -37,7 +37,7 @@ def events_of(count: int) -> Events:
 
 def contenders(events: Events) -> dict[str, Callable[[], Any]]:
     """The functions that build a grid of `events`, by name."""
-    found = {"ours": lambda: voxelise(events, 0, WINDOW_US, (BINS, *SENSOR))}
+    found = {"ours": lambda: voxelize(events, 0, WINDOW_US, (BINS, *SENSOR))}
     try:
         from tonic.functional import to_voxel_grid_numpy
     except ImportError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -59,6 +60,7 @@ class Replicated(EngineWithOptimizerStep):
         self._options = options
         self._averaging = averaging
         self._sharding = sharding
+        self._casts: torch.autocast | None = None
         self._restore_matmul = set_matmul_precision(options.precision)
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
@@ -81,9 +83,26 @@ class Replicated(EngineWithOptimizerStep):
         check_cover(self.state(), self.world)
         return self._averaged.module
 
-    def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """As `Engine.accumulate`."""
-        return self._averaged.accumulate(last)
+    @contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        """As `Engine.accumulate`.
+
+        Autocast drops the weights that it has cast when the outermost context ends: one that is
+        open over all micro-batches of a step, and changes no precision, saves casting them again.
+        """
+        if self._casts is None:
+            self._casts = torch.autocast(self.world.device.type, enabled=False)
+            self._casts.__enter__()
+        try:
+            with self._averaged.accumulate(last):
+                yield
+        except BaseException:
+            last = True
+            raise
+        finally:
+            if last:
+                self._casts.__exit__(None, None, None)
+                self._casts = None
 
     @property
     def can_retry_step(self) -> bool:

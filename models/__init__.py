@@ -1,1 +1,1 @@
-"""What is learnt: one Task a family, and the person's own."""
+"""Models: one Task per family, and custom tasks."""

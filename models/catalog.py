@@ -1,4 +1,4 @@
-"""The catalogue of model families, and how models and custom tasks are named."""
+"""The catalog of model families, and how models and custom tasks are named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Family:
     task: str
     """`module:Class`, built as Class(model, data, context)."""
     formats: str
-    """Module with FORMATS, one description per format, recognise(path) -> str | None, the format
+    """Module with FORMATS, one description per format, recognize(path) -> str | None, the format
     of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
     stages: tuple[Stage, ...] = ()
     """What mode `staged` trains, in this order; empty: not staged."""

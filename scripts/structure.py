@@ -58,7 +58,7 @@ def upward_imports(tree: Tree) -> list[str]:
 
 
 def folder_cycles(tree: Tree) -> list[str]:
-    """Groups of neighbours, folders or files of one folder, that import one another in a circle."""
+    """Groups of neighbors, folders or files of one folder, that import one another in a circle."""
     graphs: dict[str, dict[str, set[str]]] = {}
     for module, _, target in _imports(tree):
         mine, other = module.name.split("."), target.split(".")

@@ -4,8 +4,9 @@
     python3 -m scripts.try_versions --python python3 --system-torch --json ...
 
 By default every supported Python on PATH, with the oldest and the newest supported torch, built for
-CPUs only. Where there is no such torch, what does without it is tried. `--system-torch` takes the
-torch that this system has for a Python. Rows of other versions in the file stay. Needs the network.
+CPUs only. Where there is no such torch, what does without it is tried; `--gpu-builds` takes the one
+for GPUs, of gigabytes. `--system-torch` takes the torch that this system has for a Python. Rows of
+other versions in the file stay. Needs the network.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Row:
     python: str
     torch: str
     source: str | None
-    """Of torch: `built for CPUs` or `of the system`; None: it was not to be had."""
+    """`built for CPUs`, `built for GPUs` or `of the system`; None: there was no such torch."""
     steps: Mapping[str, str | None]
     """What was run, with the last line of its error; None: it works."""
 
@@ -68,9 +69,11 @@ class Environment:
         done = self._run("-c", code)
         return None if done.returncode else done.stdout.strip()
 
-    def install(self, *wanted: str) -> str | None:
-        """As `error`, of pip. Refuses torch for GPUs, which is large and needs none of it here."""
+    def install(self, *wanted: str, gpu_builds: bool = False) -> str | None:
+        """As `error`, of pip. Refuses torch for GPUs, which is large, without `gpu_builds`."""
         pip = ("-m", "pip", "install", "--quiet", "--prefer-binary")
+        if gpu_builds:
+            return self.error(*pip, *wanted)
         report = self._folder / "report.json"
         found = self.error(*pip, "--dry-run", "--report", str(report), *wanted)
         if found is not None:
@@ -87,12 +90,12 @@ class Environment:
 
 
 def steps(
-    environment: Environment, wheel: Path, torch: str | None
+    environment: Environment, wheel: Path, torch: str | None, *, gpu_builds: bool = False
 ) -> Iterator[tuple[str, str | None]]:
     """What was run, and its error or None. `torch`: the requirement; None: without it."""
     wanted = [str(wheel)] if torch is None else [str(wheel), torch]
     more = ["--no-deps"] if torch is None else []
-    found = environment.install(*more, *wanted)
+    found = environment.install(*more, *wanted, gpu_builds=gpu_builds)
     if torch is None and found is None:
         found = environment.install(*NO_TORCH)
     yield "install", found
@@ -108,7 +111,7 @@ def steps(
         )
 
 
-def tried(python: str, torches: Sequence[str], wheel: Path) -> Iterator[Row]:
+def tried(python: str, torches: Sequence[str], wheel: Path, *, gpu_builds: bool) -> Iterator[Row]:
     """A row for each version of torch, built for CPUs if it can be had for this `python`."""
     with tempfile.TemporaryDirectory(prefix="gearshift-versions-") as folder:
         plain = Environment(python, Path(folder) / "plain", has_system=False)
@@ -119,6 +122,10 @@ def tried(python: str, torches: Sequence[str], wheel: Path) -> Iterator[Row]:
             if plain.error("-m", "pip", "download", "--no-deps", "--quiet", wanted) is None:
                 own = Environment(python, Path(folder) / torch, has_system=False)
                 yield Row(version, torch, "built for CPUs", dict(steps(own, wheel, wanted)))
+            elif gpu_builds:
+                own = Environment(python, Path(folder) / torch, has_system=False)
+                found = steps(own, wheel, f"torch=={torch}", gpu_builds=True)
+                yield Row(version, torch, "built for GPUs", dict(found))
             else:
                 without = without or dict(steps(plain, wheel, None))
                 yield Row(version, torch, None, without)
@@ -178,6 +185,7 @@ def main() -> int:
     parser.add_argument("--python", nargs="+", help="default: every supported one on PATH")
     parser.add_argument("--torch", nargs="+", default=TORCHES)
     parser.add_argument("--system-torch", action="store_true")
+    parser.add_argument("--gpu-builds", action="store_true", help="where there is none for CPUs")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     pythons = options.python or [f"python{v}" for v in PYTHONS if shutil.which(f"python{v}")]
@@ -190,7 +198,7 @@ def main() -> int:
             if options.system_torch:
                 rows += tried_with_system(python, wheel)
             else:
-                rows += tried(python, options.torch, wheel)
+                rows += tried(python, options.torch, wheel, gpu_builds=options.gpu_builds)
     print(table(rows))
     if options.json:
         new = {(row.python, row.torch) for row in rows}

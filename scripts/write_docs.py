@@ -303,16 +303,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "figures loop": partial(figures, "loop", "ms/step"),
     "figures engines": partial(figures, "engines", "ms/step"),
     "figures stragglers": partial(figures, "stragglers", "ms/step"),
-    "time split": lambda: (
-        figures("time_split_cost", "ms/step", "marks")
-        if _results("time_split_cost").exists()
-        else gpu_tables.NOT_MEASURED
-    ),
-    "measured time split": lambda: (
-        measured("time_split_cost", "marks")
-        if _results("time_split_cost").exists()
-        else gpu_tables.NOT_MEASURED
-    ),
+    "time split": partial(figures, "time_split_cost", "ms/step", "marks"),
+    "measured time split": partial(measured, "time_split_cost", "marks"),
     "figures agreement": partial(figures, "agreement", "ms/step"),
     "figures tracking start": partial(figures, "tracking", "ms to the first step", "first step"),
     "figures tracking step": partial(figures, "tracking", "ms a logged step", "logged step"),

@@ -262,9 +262,9 @@ class _Sums:
 
     def add(self, loss: float) -> None:
         self._losses.append(loss)
-        centred = loss - self._losses[0]  # squares of large numbers would lose the differences
-        self._sums.append(self._sums[-1] + centred)
-        self._squares.append(self._squares[-1] + centred * centred)
+        centered = loss - self._losses[0]  # squares of large numbers would lose the differences
+        self._sums.append(self._sums[-1] + centered)
+        self._squares.append(self._squares[-1] + centered * centered)
 
     def newest(self, count: int) -> Sequence[float]:
         return self._losses[-count:]

@@ -1,4 +1,4 @@
-"""The command `doctor`: what this machine can run, and what to mend."""
+"""The command `doctor`: what this machine can run, and what to fix."""
 
 from __future__ import annotations
 

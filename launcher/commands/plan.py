@@ -21,7 +21,7 @@ from launcher.config.provenance import STAGED_MODE
 from launcher.config.selection import choose
 from launcher.plan import target
 from launcher.plan.target import Described
-from launcher.run import affinity
+from launcher.run import affinity, job_spec
 from launcher.run_folder import records
 from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
 from training.logging.printable import printable
@@ -101,7 +101,8 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     )
     with TemporaryDirectory(prefix="gearshift-measure-") as folder:
         began = time.monotonic()
-        ended = runner.run(args, Path(folder) / "run", is_planned=plan.fits is True)
+        when = job_spec.NO_PLAN if plan.fits else job_spec.PLAN_FIRST
+        ended = runner.run(args, Path(folder) / "run", plan=when)
         wall_s = time.monotonic() - began
         if ended.error is not None:
             raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)

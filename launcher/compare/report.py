@@ -99,7 +99,7 @@ class Bar:
 
     name: str
     parts: Sequence[tuple[float, int]]
-    """Stacked shares, each with the number of its colour; the same for a row in every plot."""
+    """Stacked shares, each with the number of its color; the same for a row in every plot."""
     text: str
     whisker: tuple[float, float] | None = None
     """Start and length."""
@@ -170,8 +170,8 @@ def _curves(rows: Sequence[Row]) -> Plots:
     plots = []
     for title, name in ((metric, "curve"), ("Training loss", "losses")):
         lines = [
-            Line(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], colour)
-            for colour, row in enumerate(rows)
+            Line(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
+            for color, row in enumerate(rows)
             if len(points := getattr(row, name)) > 1
         ]
         if lines:

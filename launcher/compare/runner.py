@@ -207,20 +207,18 @@ class Interrupted(Exception):
         self.code = code
 
 
-def run(args: CliArgs, folder: Path, *, is_planned: bool = False) -> Ended:
+def run(args: CliArgs, folder: Path, *, plan: str = job_spec.PLAN_FIRST) -> Ended:
     """Train with `args` into `folder` and wait for the end. Raises Interrupted.
 
-    `is_planned`: it fits, and makes no plan of its own, which would take time from its first steps.
-    Deletes its checkpoints afterwards, which would fill the disk.
+    `plan`: whether it makes a plan of its own, a value of job_spec.PLAN. Deletes its checkpoints
+    afterwards, which would fill the disk.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
     # In a Slurm job the comparison is a generation; its runs are not.
     inherited = {
         name: value for name, value in environment.variables().items() if name not in JOB_VARIABLES
     }
-    variables = {**inherited, "PYTHONPATH": environment.python_path()}
-    if is_planned:
-        variables[job_spec.PLANNED] = "1"
+    variables = {**inherited, "PYTHONPATH": environment.python_path(), job_spec.PLAN: plan}
     watch = Watch()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(

@@ -19,6 +19,7 @@ from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
 from launcher.resume.decide import Decision, decide
+from launcher.run import job_spec
 from launcher.run_folder import records
 
 MOST = 3
@@ -90,7 +91,7 @@ def _speed(args: CliArgs, one: Candidate, steps: int) -> float | None:
         options={key: option for key, option in args.options.items() if key not in changes},
     )
     with TemporaryDirectory(prefix="gearshift-tune-") as folder:
-        ended = runner.run(measured, Path(folder) / "run", is_planned=True)
+        ended = runner.run(measured, Path(folder) / "run", plan=job_spec.NO_PLAN)
         result = None if ended.error is not None else records.read_result(ended.folder)
     return None if result is None else result["samples_per_s"]
 

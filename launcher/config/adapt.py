@@ -24,6 +24,7 @@ from launcher.config.provenance import (
 )
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 
+_CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
 
@@ -195,10 +196,10 @@ def _precision(adaptation: Adaptation) -> None:
 
 
 def _micro_batch(adaptation: Adaptation) -> None:
-    """On a CPU, a mode with larger steps takes smaller micro-batches than the default.
+    """On a CPU, a mode with larger steps keeps the micro-batch of the default.
 
-    The global batch is the one of the mode. A larger micro-batch occupies an idle GPU; a CPU gains
-    nothing from it, and a small one needs memory for fewer activations.
+    The global batch is the one of the mode. A larger micro-batch occupies an idle GPU; to a CPU it
+    only costs memory. The default needs no checkpointing for it.
     """
     micro, accumulation = (adaptation.values[key] for key in (MICRO, ACCUMULATION))
     modes = MODE_LAYER in (micro.origin.layer, accumulation.origin.layer)
@@ -211,10 +212,14 @@ def _micro_batch(adaptation: Adaptation) -> None:
     whole = adaptation.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
     if whole <= math.prod(defaults):
         return
-    smaller = largest_divisor(whole, max(1, defaults[0] // 2))
-    reason = "no GPU: small micro-batches need less memory, and a CPU gains nothing from large ones"
+    smaller = largest_divisor(whole, min(micro.value or 1, defaults[0]))
+    reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
     adaptation.replace(MICRO, smaller, reason)
     adaptation.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
+    checkpointing = adaptation.values[_CHECKPOINTING]
+    if checkpointing.origin.layer == MODE_LAYER:
+        default = provenance.value_without(checkpointing, (MODE_LAYER,))
+        adaptation.replace(_CHECKPOINTING, default, f"{MICRO} is not larger than the default's")
 
 
 def _workers(adaptation: Adaptation) -> None:

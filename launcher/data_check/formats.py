@@ -29,7 +29,7 @@ class Match:
 def find_families(path: str, family: str | None, origin: str) -> list[Match]:
     """The families that may read the data at `path`; only `family`, if it is given. Reads the disk.
 
-    A format is recognised by names or a few bytes, so several families may match. Raises
+    A format is recognized by names or a few bytes, so several families may match. Raises
     SettingsError if none does; `origin` is the command that names the path.
     """
     families = [*FAMILIES] if family is None else [family]
@@ -64,7 +64,7 @@ def several(path: str, origin: str, found: Sequence[Match]) -> Diagnostic:
 
 def _format(family: str, path: str, origin: str) -> str | None:
     try:
-        found: str | None = _formats(family).recognise(Path(path).expanduser())
+        found: str | None = _formats(family).recognize(Path(path).expanduser())
     except OSError as error:
         message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error

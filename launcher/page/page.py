@@ -66,5 +66,5 @@ def _environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["colours"] = plots.COLOURS
+    found.globals["colors"] = plots.COLORS
     return found

@@ -6,7 +6,7 @@
   const {axis, plots, marks} = JSON.parse(document.getElementById("plots").textContent);
   const root = document.documentElement;
   const isTouch = matchMedia("(pointer: coarse)").matches;
-  const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+  const color = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
   const [low, high] = [axis.low, axis.high].map(
     (end, at) => end + (at ? 0.01 : -0.01) * (axis.high - axis.low));
   const range = new Bokeh.Range1d({start: low, end: high, bounds: [low, high]});
@@ -74,11 +74,11 @@
     made.toolbar.active_scroll = isTouch ? pinch : null;
     restyles.push(() => {
       for (const side of [...made.below, ...made.left]) side.setv({
-        axis_line_color: colour("grid"), major_tick_line_color: colour("grid"),
-        minor_tick_line_color: null, major_label_text_color: colour("tick"),
+        axis_line_color: color("grid"), major_tick_line_color: color("grid"),
+        minor_tick_line_color: null, major_label_text_color: color("tick"),
         major_label_text_font: "system-ui, sans-serif", major_label_text_font_size: "11px",
       });
-      for (const grid of made.center) grid.setv({grid_line_color: colour("grid")});
+      for (const grid of made.center) grid.setv({grid_line_color: color("grid")});
     });
     return made;
   };
@@ -125,10 +125,10 @@
       const item = element("li");
       item.append(swatch, `${line.name} `, value);
       key.append(item);
-      swatch.style.cssText = `background: var(--c${line.colour}); border-color: var(--c${line.colour})`;
+      swatch.style.cssText = `background: var(--c${line.color}); border-color: var(--c${line.color})`;
       restyles.push(() => {
-        glyph.line_color = colour(`c${line.colour}`);
-        if (points) points.fill_color = colour(`c${line.colour}`);
+        glyph.line_color = color(`c${line.color}`);
+        if (points) points.fill_color = color(`c${line.color}`);
       });
       readouts.push((x) => {
         const at = x === null ? line.x.length - 1 : nearest(line.x, x);
@@ -149,7 +149,7 @@
     const fields = {size: 9, line_color: null, fill_color: {field: "fill"}};
     made.scatter({field: "x"}, {field: "y"}, {source, ...fields});
     restyles.push(() => {
-      source.data = {...data, fill: marks.map((mark) => colour(`c${mark.colour}`))};
+      source.data = {...data, fill: marks.map((mark) => color(`c${mark.color}`))};
     });
     const places = [...new Set(marks.map((mark) => mark.x))].sort((a, b) => a - b);
     const list = element("ul", "key events");

@@ -19,8 +19,8 @@ BUCKETS = 1000
 The lines of a plot share them, so that a page of many runs stays small."""
 _LEAST = 100
 """Parts of each line at least."""
-COLOURS = 10
-"""Number of colours; the page calls them --c0 to --c9."""
+COLORS = 10
+"""Number of colors; the page calls them --c0 to --c9."""
 _SCRIPTS = ("bokeh.min.js", "bokeh-api.min.js")
 
 
@@ -31,8 +31,8 @@ class Line:
     name: str
     points: Sequence[Point]
     """By x, which only grows."""
-    colour: int = 0
-    """Number of its colour; the same for a run in every plot. Repeated colours are dotted."""
+    color: int = 0
+    """Number of its color; the same for a run in every plot. Repeated colors are dotted."""
     dashed: bool = False
 
 
@@ -53,7 +53,7 @@ class Mark:
     lane: str
     """Its row."""
     text: str
-    colour: int = 0
+    color: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
         points = decimated(line.points, buckets)
         yield {
             "name": line.name,
-            "colour": line.colour % COLOURS,
-            "style": "dashed" if line.dashed else "dotted" if line.colour >= COLOURS else "",
+            "color": line.color % COLORS,
+            "style": "dashed" if line.dashed else "dotted" if line.color >= COLORS else "",
             "x": [x for x, _ in points],
             "y": [None if y is None else float(f"{y:.6g}") for _, y in points],
         }

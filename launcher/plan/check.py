@@ -54,9 +54,13 @@ class Checked:
 class PlanCheck:
     """The plan of a run, which rank 0 makes in a child process while it starts."""
 
-    def __init__(self, checked: Checked, *, plans: bool) -> None:
-        """To be made before any other thread exists: the rank that `plans` forks."""
+    def __init__(self, checked: Checked, *, plans: bool, waits: bool = False) -> None:
+        """To be made before any other thread exists: the rank that `plans` forks.
+
+        `waits`: no plan is made beside the training; the training waits for it.
+        """
         self._checked = checked
+        self._waits = waits
         self._began = time.monotonic()
         self._longest_s = min(TIGHT_WAIT_S, checked.resolved.settings.engine.timeout_s / 2)
         self._is_told = False
@@ -88,7 +92,7 @@ class PlanCheck:
 
         Raises SettingsError on every rank.
         """
-        self._refuse(world, WAIT_S)
+        self._refuse(world, self._longest_s if self._waits else WAIT_S)
 
     def close(self) -> None:
         """End the child."""

@@ -9,7 +9,7 @@ from itertools import chain
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment
 
-_FP32_BYTES = 4
+FP32_BYTES = 4
 _ROUNDS = {"allreduce": 2, "all_reduce": 2}
 """How often a ring passes the data around; once for other collectives."""
 
@@ -67,7 +67,7 @@ def replicated(trace: StepTrace, ranks: Ranks, *, shards_optimizer: bool = False
 
     Gradients stay in buckets from the first step on; a new one is beside its bucket.
     """
-    gradients = _FP32_BYTES * trace.trainable
+    gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
     share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
 

@@ -277,7 +277,7 @@ def _heap_bytes(placed: Placed, resolved: Resolved, target: Target, trace: StepT
     kept = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
     bytes_ = HEAP * (placed.device_bytes - kept)
     if resolved.settings.engine.name.startswith("fsdp") and target.ranks > 1:
-        bytes_ += GATHERED * 4 * trace.parameters  # fp32
+        bytes_ += GATHERED * placement.FP32_BYTES * trace.parameters
     return round(bytes_)
 
 
@@ -314,8 +314,8 @@ def _seconds(
 
 def _on_cpu(options: Options) -> Options:
     """`options` with a precision that the CPU has, and tensors of the same size."""
-    alike = {"tf32": "fp32", "fp8": "bf16"}
-    precision: Any = alike.get(options.precision, options.precision)
+    same_size = {"tf32": "fp32", "fp8": "bf16"}
+    precision: Any = same_size.get(options.precision, options.precision)
     # Stage 3 of ZeRO is not compiled: its hooks break the graph before and after every layer.
     compiles = options.compile and options.ds_config.get("zero_optimization", {}).get("stage") != 3
     return replace(options, precision=precision, compile=compiles)
@@ -409,15 +409,15 @@ def _fake_world(target: Target) -> Iterator[World]:
 
 
 def _placed(name: str, trace: StepTrace, ranks: Ranks, options: Options) -> Placed:
-    place: dict[str, Any] = {
+    placements: dict[str, Any] = {
         "local": partial(placement.as_traced, trace, ranks),
         "fsdp": partial(placement.as_traced, trace, ranks),
         "fsdp-offload": partial(placement.as_traced, trace, ranks, offloads=True),
         "ddp": partial(placement.replicated, trace, ranks),
         "oss": partial(placement.replicated, trace, ranks, shards_optimizer=True),
     }
-    if name in place:
-        return place[name]()
+    if name in placements:
+        return placements[name]()
     return zero(trace, ranks, options.ds_config["zero_optimization"])
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from launcher.plan.placement import Placed, Ranks, fullest
+from launcher.plan.placement import FP32_BYTES, Placed, Ranks, fullest
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
-_FP32 = 4
 _FP64 = 8
 """In which gradients are measured, one tensor at a time."""
 _ALIGNMENT = 2
@@ -68,7 +67,7 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
     kept = _stage_3(trace, ranks, layout) if is_sharded else _stages_1_and_2(trace, ranks, layout)
     passes = 1 if layout["stage"] == 1 else ranks.accumulation
     gathers = 2 * ranks.accumulation if is_sharded else 1
-    sent = ranks.away * (passes * _FP32 * trace.trainable + gathers * trace.weight_bytes)
+    sent = ranks.away * (passes * FP32_BYTES * trace.trainable + gathers * trace.weight_bytes)
     return Placed(fullest(_moments(trace, ranks, kept)), kept.host, sent)
 
 
@@ -121,25 +120,25 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
     """
     size, stage, accumulates = _weight_size(trace), layout["stage"], ranks.accumulation > 1
     parts = [_part(sum(group), ranks.size) for group in trace.groups]
-    part, largest = _FP32 * sum(parts), _largest(trace)
-    is_fp32, is_whole = size == _FP32, stage == 1 and accumulates
+    part, largest = FP32_BYTES * sum(parts), _largest(trace)
+    is_fp32, is_whole = size == FP32_BYTES, stage == 1 and accumulates
     count = (1 + bool(layout.get("overlap_comm"))) * bool(layout["contiguous_gradients"])
     bucket = layout["reduce_bucket_size"]
-    in_bucket = _FP32 if stage == 1 else size
-    optimizer = part + _FP32 * -(-trace.slots // ranks.size)
+    in_bucket = FP32_BYTES if stage == 1 else size
+    optimizer = part + FP32_BYTES * -(-trace.slots // ranks.size)
     kept = Kept(
         weights=trace.weight_bytes + _frozen(trace),
         optimizer=optimizer,
         # Gradients are measured one by one in fp64, then copied group by group.
-        update=part + max(_FP64 * min(largest, sum(parts)), is_fp32 * _FP32 * max(parts)),
+        update=part + max(_FP64 * min(largest, sum(parts)), is_fp32 * FP32_BYTES * max(parts)),
         bucket=bucket,
         # The bucket is copied, and in 16 bits that copy is then copied to fp32.
-        copies=(in_bucket + _FP32 * (in_bucket < _FP32)) * min(bucket, trace.trainable),
+        copies=(in_bucket + FP32_BYTES * (in_bucket < FP32_BYTES)) * min(bucket, trace.trainable),
         between=0 if is_whole else part,
         averaged=part,
         averaged_later=part if is_fp32 or is_whole else 0,
         buckets=in_bucket * count * bucket,
-        whole_gradients=_FP32 / size if is_whole else 0.0,
+        whole_gradients=FP32_BYTES / size if is_whole else 0.0,
     )
     if not _offloads(layout):
         return kept
@@ -167,13 +166,15 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     size, bucket = _weight_size(trace), layout["reduce_bucket_size"]
     part = sum(-(-numel // ranks.size) for numel in _numels(trace))
     frozen = -(-(trace.parameters - trace.trainable) // ranks.size)
-    gradients, shards = _FP32 * part, size * (part + frozen)
-    optimizer = _FP32 * (part + -(-trace.slots // ranks.size)) + -(-_frozen(trace) // ranks.size)
+    gradients, shards = FP32_BYTES * part, size * (part + frozen)
+    optimizer = FP32_BYTES * (part + -(-trace.slots // ranks.size)) + -(
+        -_frozen(trace) // ranks.size
+    )
     persistent = _persistent(trace, layout)
     ahead = layout["stage3_max_reuse_distance"] // 2 + 2 * layout["stage3_prefetch_bucket_size"]
     gathered = min(trace.parameters - persistent, ahead + _largest(trace))
     fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + _largest(trace))
-    copied = _FP32 * min(part, layout["sub_group_size"])
+    copied = FP32_BYTES * min(part, layout["sub_group_size"])
     is_contiguous = bool(layout["contiguous_gradients"])
     kept = Kept(
         weights=size * persistent + shards,
@@ -181,8 +182,10 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
         update=max(copied, _FP64 * -(-_largest(trace) // ranks.size)),
         bucket=bucket,
         # The gradients of a bucket are fp32 already: the copy is what ranks exchange.
-        copies=_FP32 * min(bucket, trace.trainable) * (1 if size == _FP32 or is_contiguous else 2),
-        always=_FP32 * bucket * is_contiguous,
+        copies=FP32_BYTES
+        * min(bucket, trace.trainable)
+        * (1 if size == FP32_BYTES or is_contiguous else 2),
+        always=FP32_BYTES * bucket * is_contiguous,
         gathered=size * gathered if ranks.size > 1 else 0,
         fetched=size * fetched if ranks.size > 1 else 0,
     )
@@ -206,7 +209,7 @@ def _weight_size(trace: StepTrace) -> int:
 def _frozen(trace: StepTrace) -> int:
     """Bytes of the fp32 values of rounded weights that no optimizer has."""
     frozen = trace.parameters - trace.trainable
-    return _FP32 * frozen if _weight_size(trace) < _FP32 else 0
+    return FP32_BYTES * frozen if _weight_size(trace) < FP32_BYTES else 0
 
 
 def _part(numel: int, ranks: int) -> int:

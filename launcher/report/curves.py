@@ -75,15 +75,15 @@ def _plot(runs: Sequence[RunRecord], title: str, unit: Unit, key: str) -> Plot:
 
 
 def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[Line]:
-    """A line for each run and each of the keys that are `named`; colours tell the runs apart."""
+    """A line for each run and each of the keys that are `named`; colors tell the runs apart."""
     found = []
     for at, run in enumerate(runs):
         for number, (name, key) in enumerate(named):
             if points := run.train.get(key):
                 is_one = len(runs) == 1
-                colour = number if is_one else at
+                color = number if is_one else at
                 text = name if is_one else run.name
-                found.append(Line(text, points, colour, dashed=not is_one and number > 0))
+                found.append(Line(text, points, color, dashed=not is_one and number > 0))
     return found
 
 
@@ -96,8 +96,8 @@ def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) 
             if points := run.evaluations.get(name):
                 is_one = len(runs) == 1
                 text = name if is_one else f"{run.name}, {name}" if is_mixed else run.name
-                colour = after + number if is_one else at
-                found.append(Line(text, points, colour, dashed=not is_one and after > 0))
+                color = after + number if is_one else at
+                found.append(Line(text, points, color, dashed=not is_one and after > 0))
     return found
 
 
@@ -140,14 +140,14 @@ def _predicted(runs: Sequence[RunRecord], side: str) -> list[Line]:
 
 
 def _use(run: RunRecord, names: Sequence[str]) -> list[Line]:
-    """The use of each resource, with its limit in the same colour."""
+    """The use of each resource, with its limit in the same color."""
     found = []
-    for colour, name in enumerate(names):
-        found.append(Line(label(name), run.train[name], colour))
+    for color, name in enumerate(names):
+        found.append(Line(label(name), run.train[name], color))
         limit = run.value(f"limits.{label(name)}")
         if isinstance(limit, int | float):
             level = _level(run, limit)
-            found.append(Line(f"limit of {label(name)}", level, colour, dashed=True))
+            found.append(Line(f"limit of {label(name)}", level, color, dashed=True))
     return found
 
 

@@ -27,7 +27,7 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
     "warnings": (5, ("warning", "advice", "skipped", "straggler", "straggler_gone", "long_run")),
     "start and end": (4, ("started", "stopped")),
 }
-"""Rows with their colour and kinds of events; other kinds are in the last row."""
+"""Rows with their color and kinds of events; other kinds are in the last row."""
 _OTHER = "other"
 _ELSEWHERE = ("preview", "first_batch")
 """Kinds that the report shows elsewhere, or not at all."""
@@ -41,10 +41,10 @@ _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def lane(kind: str) -> tuple[str, int]:
-    """The row of a kind of events, and its colour."""
-    for name, (colour, kinds) in _LANES.items():
+    """The row of a kind of events, and its color."""
+    for name, (color, kinds) in _LANES.items():
         if kind in kinds:
-            return name, colour
+            return name, color
     return _OTHER, 3
 
 
@@ -53,9 +53,9 @@ def marks(run: RunRecord, name: str = "") -> list[Mark]:
     order = [*_LANES, _OTHER]
     found = []
     for event in shown(run):
-        row, colour = lane(event.kind)
+        row, color = lane(event.kind)
         text = f"{name}: {text_of(event)}" if name else text_of(event)
-        found.append(Mark(event.step, row, text[:_LONGEST], colour))
+        found.append(Mark(event.step, row, text[:_LONGEST], color))
     rows = {row: [mark for mark in found if mark.lane == row] for row in order}
     return [mark for row in rows.values() for mark in thinned(row)]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, plain
+from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
 from launcher.page import texts
 from launcher.report.run_record import Event, RunRecord
@@ -239,10 +239,12 @@ def versions(run: RunRecord) -> list[Row]:
     return [(name, str(version)) for name, version in facts.items()]
 
 
-def commands(run: RunRecord) -> list[Row]:
-    """What each command does, and its line."""
-    folder = shlex.quote(str(run.folder.absolute()))
-    settings = shlex.quote(str(run.folder.absolute() / run_folder.SETTINGS))
+def commands(run: RunRecord) -> list[tuple[str, str]]:
+    """What each command does, and its line, for the working directory."""
+    folder, settings = (
+        shlex.quote(from_here(path.absolute()))
+        for path in (run.folder, run.folder / run_folder.SETTINGS)
+    )
     found = [("repeat", f"{PROGRAM} --config {settings}")]
     if run.checkpoints:
         found.append(("resume", f"{PROGRAM} resume {folder}"))

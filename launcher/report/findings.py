@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from launcher.base.diagnostics import PROGRAM
+from launcher.base.diagnostics import from_here
+from launcher.report import facts
 from launcher.report.events import text_of
 from launcher.report.run_record import Event, RunRecord
+from launcher.run.execute import next_command
 from launcher.run_folder import run_folder
+from training.logging.quantities import real
 
 Row = tuple[str, ...]
-_LIMIT_EVENTS = (
-    *("limit_exceeded_at_start", "throttled", "limit_given_up", "pressure", "disk_filling"),
+_LIMIT_EVENTS = frozenset(
+    ("limit_exceeded_at_start", "throttled", "limit_given_up", "pressure", "disk_filling")
 )
 _CAUSES: Mapping[str, str] = {
     "ram": "this run and the other programs of the machine use more memory than the limit",
@@ -34,6 +38,20 @@ def rows(run: RunRecord) -> list[Row]:
     advice = [_advice(event) for event in run.events if event.kind == "advice"]
     found = [*advice, *_limits(run)]
     return list(dict.fromkeys([*found, *_end(run, bool(advice))]))
+
+
+def healthy(run: RunRecord) -> Row:
+    """A completed run without faults: that it has none, what training gained, the next command."""
+    best = run.result.get("best") or {}
+    points = run.evaluations.get(best.get("metric", ""), [])
+    first, value = points[0] if points else (0, None)
+    gain = ""
+    if value is not None and first < best["step"]:
+        gain = f"{best['metric']} {real(value)} at step {first:,}, "
+        gain += f"{real(best['value'])} at step {best['step']:,}"
+    shown = Path(from_here(run.folder.absolute()))
+    following = next_command(run.folder, shown) or _again(run)
+    return "completed, and no fault was found", gain, following
 
 
 def _advice(event: Event) -> Row:
@@ -57,23 +75,23 @@ def _limits(run: RunRecord) -> Iterator[Row]:
 def _fix(run: RunRecord, name: str, use: float) -> str:
     """How to use less of a resource, or the command with a higher limit."""
     higher = min(math.ceil(use) + _ROOM, _HIGHEST)
-    help = _HELP.get(name, "end other programs")
-    return f"{help}, or  {next_command(run)} --set limits.{name}={higher}"
+    first = _HELP.get(name, "end other programs")
+    return f"{first}, or  {_again(run)} --set limits.{name}={higher}"
 
 
 def _end(run: RunRecord, is_explained: bool) -> Iterator[Row]:
     status, reason = run.result.get("status"), str(run.result.get("reason") or "")
     end = f"{status} at step {run.steps:,}"
     if status == "stopped":
-        yield end, reason, next_command(run)
+        yield end, reason, _again(run)
     elif status == "failed" and not is_explained:
-        log = shlex.quote(str(run.folder.absolute() / run_folder.LOG))
+        log = shlex.quote(from_here(run.folder.absolute() / run_folder.LOG))
         yield f"{end}: {reason}", "not recognized; the log has all messages", f"less {log}"
 
 
-def next_command(run: RunRecord) -> str:
+def _again(run: RunRecord) -> str:
     """The command that resumes the run; without a checkpoint, or once complete, repeats it."""
-    folder = run.folder.absolute()
-    if run.checkpoints and run.result.get("status") != "completed":
-        return f"{PROGRAM} resume {shlex.quote(str(folder))}"
-    return f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
+    lines = dict(facts.commands(run))
+    if run.result.get("status") == "completed":
+        return lines["repeat"]
+    return lines.get("resume", lines["repeat"])

@@ -32,7 +32,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         head=_head(one) if one else None,
         comparison=facts.comparison(runs),
         evaluation_head=evaluations.HEAD,
-        runs=[_shown(run, room) for run in runs],
+        runs=[{**_shown(run, room), **_what_to_do(run, len(runs) == 1)} for run in runs],
     )
 
 
@@ -115,7 +115,6 @@ def _shown(run: RunRecord, room: int) -> dict[str, Any]:
         "outcome": facts.outcome(run),
         "chosen": facts.chosen_settings(run),
         "others": facts.other_settings(run),
-        "findings": findings.rows(run),
         "warnings": [(e.step, events.text_of(e)) for e in facts.warnings(run)],
         "events": listed,
         "count": len(every),
@@ -134,6 +133,15 @@ def _shown(run: RunRecord, room: int) -> dict[str, Any]:
         "versions": facts.versions(run),
         "commands": facts.commands(run),
     }
+
+
+def _what_to_do(run: RunRecord, is_only: bool) -> dict[str, Any]:
+    """The section "What to do"; of several runs, those without faults have none."""
+    head = ("seen", "likely cause", "next")
+    found = findings.rows(run)
+    if not found and is_only and run.result.get("status") == "completed":
+        head, found = ("seen", "gain", "next"), [findings.healthy(run)]
+    return {"findings_head": head, "findings": found}
 
 
 def _warn(folder: Path, text: str) -> None:

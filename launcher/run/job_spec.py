@@ -17,8 +17,10 @@ from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """Environment variable with the process id of the supervisor."""
-PLANNED = "GEARSHIFT_PLANNED"
-"""Environment variable of a run that has been planned, so that no plan disturbs its first steps."""
+PLAN = "GEARSHIFT_PLAN"
+"""Environment variable of a run whose first steps are measured, which its plan would disturb."""
+NO_PLAN, PLAN_FIRST = "none", "first"
+"""Its values: the run is planned already, or waits for its plan before it trains."""
 _FILE = "job.json"
 
 

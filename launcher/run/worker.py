@@ -203,8 +203,12 @@ def _check_plan(job: Job, cleanup: ExitStack) -> PlanCheck:
     is_first = experience is None or not experience.number  # a later one adds data to a run
     is_replay = job.resume is not None and job.resume.until is not None
     trains = is_first and not is_replay and job.split is None
-    is_planned = job_spec.PLANNED in environment.variables()
-    check = PlanCheck(checked, plans=ranks.rank == 0 and trains and not is_planned)
+    when = environment.variables().get(job_spec.PLAN)
+    check = PlanCheck(
+        checked,
+        plans=ranks.rank == 0 and trains and when != job_spec.NO_PLAN,
+        waits=when == job_spec.PLAN_FIRST,
+    )
     cleanup.callback(check.close)
     return check
 

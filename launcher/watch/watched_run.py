@@ -58,7 +58,6 @@ class WatchedRun:
         self._train_plan: TrainPlan | None = None
         self._progress: Progress | None = None
         self._newest: StepMetrics | None = None
-        """Time and step of the event before."""
         self._losses = Curve()
         self._usage: Mapping[str, float] = {}
         self._event: str | None = None

@@ -1,4 +1,4 @@
-"""The file formats that this family reads, and how a file is recognised."""
+"""The file formats that this family reads, and how a file is recognized."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SUFFIXES = {
 _MAGIC = b":RUN-"
 
 
-def recognise(path: Path) -> str | None:
-    """The format of a file, or of the first recognised file of a folder; None if unknown.
+def recognize(path: Path) -> str | None:
+    """The format of a file, or of the first recognized file of a folder; None if unknown.
 
     Reads suffixes, and the first bytes of files with an unknown suffix.
     """

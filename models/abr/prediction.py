@@ -17,7 +17,7 @@ from torch.nn import Module
 from models.abr.config import POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.preview import Trace, draw_series
-from models.abr.readers.files import Unlabelled
+from models.abr.readers.files import Unlabeled
 from models.abr.responses import CLASS_NAMES, STATIC_NAMES, Origin, Row
 from models.abr.statistics import Statistics
 from models.base import DataError, Prediction
@@ -67,7 +67,7 @@ class TrainedOn:
 
 
 def predict(
-    model: Module, found: Unlabelled, statistics: Statistics, device: torch.device
+    model: Module, found: Unlabeled, statistics: Statistics, device: torch.device
 ) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 

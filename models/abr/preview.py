@@ -160,16 +160,16 @@ def masked_predictions(model: Module, split: MaskedSplit, device: torch.device) 
 class _Prediction:
     def __init__(self, outputs: Mapping[str, Tensor], split: ResponseSplit, index: int) -> None:
         self.responses, self.outputs = split.responses, outputs
-        self.labelled = int(split.index[index])
+        self.labeled = int(split.index[index])
         self.recorded = np.asarray(self.responses.signal[split.signal_of[index]], np.float32)
         self.signal = outputs["signal"][0].numpy() * np.float32(split.statistics.signal_rms)
-        patient = self.responses.patient[self.labelled]
-        self.name = f"{patient}, {_level(self.responses, self.labelled)}"
+        patient = self.responses.patient[self.labeled]
+        self.name = f"{patient}, {_level(self.responses, self.labeled)}"
 
     def row(self) -> tuple[str | float, ...]:
         """The cells, in the order of COLUMNS."""
         shares = self.outputs["class"].softmax(-1) if "class" in self.outputs else None
-        target = int(self.responses.target[self.labelled])
+        target = int(self.responses.target[self.labeled])
         return (
             self.name,
             CLASS_NAMES[target] if target >= 0 else UNKNOWN,
@@ -190,7 +190,7 @@ class _Prediction:
         return Picture(name, caption, png)
 
     def _label(self, name: str) -> float:
-        return float(self.responses.labels[name][self.labelled])
+        return float(self.responses.labels[name][self.labeled])
 
     def _output(self, name: str) -> float:
         return float(self.outputs[name]) if name in self.outputs else nan
@@ -256,11 +256,11 @@ def draw_comparison(
     largest = 2 * float(max(abs(recorded).max(), np.nanmax(abs(predicted))))
     sheet = _Sheet(1, TALL_ROW, window_ms, largest)
     sheet.axis(0, "uV")  # the font has no µ
-    for trace, latency, colour, letter in zip(
+    for trace, latency, color, letter in zip(
         (recorded, predicted), latencies, (INK, MARK), ("V", "V?"), strict=True
     ):
-        sheet.trace(0, np.asarray(trace, np.float64), colour)
-        sheet.mark(0, latency, colour, letter)
+        sheet.trace(0, np.asarray(trace, np.float64), color)
+        sheet.mark(0, latency, color, letter)
     return sheet.png()
 
 
@@ -324,22 +324,22 @@ class _Sheet:
         self._pen.line((LEFT, middle, WIDTH - EDGE, middle), fill=GREY)
         self._pen.text((8, middle - 6), name, fill=INK)
 
-    def trace(self, row: int, values: NDArray[np.float64], colour: str) -> None:
+    def trace(self, row: int, values: NDArray[np.float64], color: str) -> None:
         """Draw `values` [point], in µV; a line for each span without NaN."""
         across = LEFT + (np.arange(len(values)) + 0.5) / len(values) * (WIDTH - LEFT - EDGE)
         y = self._middle(row) - self._scale * values
         known = np.flatnonzero(np.isfinite(y))
         for span in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
             points = zip(across[span].tolist(), y[span].tolist(), strict=True)
-            self._pen.line(list(points), fill=colour, width=2)
+            self._pen.line(list(points), fill=color, width=2)
 
-    def mark(self, row: int, ms: float, colour: str, letter: str) -> None:
+    def mark(self, row: int, ms: float, color: str, letter: str) -> None:
         """Draw a vertical mark at `ms`, unless it is NaN."""
         if np.isfinite(ms):
             x, middle = LEFT + ms * self._per_ms, self._middle(row)
             half = 0.45 * self._row
-            self._pen.line((x, middle - half, x, middle + half), fill=colour, width=2)
-            self._pen.text((x + 3, middle - half), letter, fill=colour)
+            self._pen.line((x, middle - half, x, middle + half), fill=color, width=2)
+            self._pen.text((x + 3, middle - half), letter, fill=color)
 
     def png(self) -> bytes:
         file = BytesIO()

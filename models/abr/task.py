@@ -39,7 +39,7 @@ from models.abr.preview import (
     render_masked,
     render_preview,
 )
-from models.abr.readers.files import read_responses, read_unlabelled
+from models.abr.readers.files import read_responses, read_unlabeled
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
 from models.abr.statistics import Statistics, load_or_fit
@@ -272,7 +272,7 @@ class AbrTask:
         data = self._data
         averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
         with input_errors():
-            found = read_unlabelled(str(path), self.on_bad, averaging, data.columns)
+            found = read_unlabeled(str(path), self.on_bad, averaging, data.columns)
         self._trained.check(found.origin, path)
         return prediction.predict(model, found, self.statistics, self.context.device)
 

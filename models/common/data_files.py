@@ -18,7 +18,7 @@ OnBad = Literal["stop", "skip"]
 MAX_EXAMPLES = 3
 MAX_FILES = 1_000_000
 FILES_CHECKED = 10_000
-"""Files of a folder that are looked at to recognise its format."""
+"""Files of a folder that are looked at to recognize its format."""
 _SYSTEM_FOLDERS = tuple(map(Path, ("/dev", "/proc", "/sys")))
 """Their files are no data, and reading some of them never ends."""
 

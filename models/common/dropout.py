@@ -20,9 +20,8 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """A tensor like `x`, of any shape, with elements set to 0 in training mode."""
         dropped = round(self.p * _STEPS)
-        if not self.training or dropped in (0, _STEPS) or torch.compiler.is_compiling():
-            return super().forward(x)
-        if x.device.type != "cpu":
+        is_drawn = self.training and dropped not in (0, _STEPS)
+        if not is_drawn or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _STEPS // 2

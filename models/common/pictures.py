@@ -7,13 +7,13 @@ from io import BytesIO
 
 from PIL import Image
 
-COLOURS = 64
+COLORS = 64
 _SMALLER = 0.9
 """Factor of the sides at least: compression differs with the size."""
 
 
 def small(png: bytes, side: int, most: int) -> bytes:
-    """The picture as a PNG of at most `side` pixels a side and `most` bytes, in a few colours.
+    """The picture as a PNG of at most `side` pixels a side and `most` bytes, in a few colors.
 
     Raises OSError: it is no picture.
     """
@@ -21,7 +21,7 @@ def small(png: bytes, side: int, most: int) -> bytes:
     while True:
         image.thumbnail((side, side))
         file = BytesIO()
-        image.quantize(COLOURS).save(file, "PNG", optimize=True)
+        image.quantize(COLORS).save(file, "PNG", optimize=True)
         if file.tell() <= most:
             return file.getvalue()
         side = int(max(image.size) * min(_SMALLER, math.sqrt(most / file.tell())))

@@ -131,7 +131,7 @@ def read(path: str, settings: ReadSettings) -> Collection:
 
 
 def _read_found(path: Path, settings: ReadSettings) -> Collection:
-    found_format = formats.recognise(path)
+    found_format = formats.recognize(path)
     if found_format == formats.DOTA:
         return dota.read(path, settings.layout.target, settings.split, settings.on_bad)
     if found_format == formats.PAIRS:

@@ -11,7 +11,7 @@ FORMATS = (DOTA, PAIRS)
 EMBEDDED = ("embedded:pages", "embedded:cards")
 
 
-def recognise(path: Path) -> str | None:
+def recognize(path: Path) -> str | None:
     """Format of a file or folder; None if unknown. Reads the first line only."""
     if path.is_dir():
         parts = ((path / "imgs").is_dir(), (path / "split_dataset.json").is_file())

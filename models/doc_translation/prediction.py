@@ -22,7 +22,7 @@ from models.doc_translation.readers import image_files, pairs
 from models.doc_translation.vocabulary import Vocabulary
 
 
-class UnlabelledPage(Protocol):
+class UnlabeledPage(Protocol):
     """A page without its translation."""
 
     @property
@@ -43,7 +43,7 @@ class Decoding:
     beams: int
 
 
-def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabelledPage]:
+def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledPage]:
     """The pages of an image, a folder of images or a JSONL file. Disk access; raises DataError.
 
     `layout`: rendering of the paragraphs of a JSONL file, whose translations are not read.
@@ -51,8 +51,8 @@ def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[Unlabelled
     allowed = (image_files.ALLOWED, formats.PAIRS)
     with input_errors():
         found = existing_path(str(path), "; ".join(allowed))
-        pages: Sequence[UnlabelledPage] = image_files.read(found)
-        if not pages and found.is_file() and formats.recognise(found) == formats.PAIRS:
+        pages: Sequence[UnlabeledPage] = image_files.read(found)
+        if not pages and found.is_file() and formats.recognize(found) == formats.PAIRS:
             collection = pairs.read(found, layout, on_bad, keeps_duplicates=True)
             pages = collection.pages
         if not pages:
@@ -78,7 +78,7 @@ def translate(
 
 def predict(
     model: Module,
-    pages: Sequence[UnlabelledPage],
+    pages: Sequence[UnlabeledPage],
     size: Size,
     decoding: Decoding,
     device: torch.device,

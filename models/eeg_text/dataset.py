@@ -65,7 +65,7 @@ def cut_windows(eeg: np.ndarray, samples: int) -> list[np.ndarray]:
 
 
 def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
-    """The centre of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
+    """The center of `eeg` [time, channel], each channel with mean 0 and deviation 1, clipped.
 
     A flat channel is 0.
     """

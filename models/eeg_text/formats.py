@@ -1,4 +1,4 @@
-"""The file formats that this family reads, and how a file is recognised."""
+"""The file formats that this family reads, and how a file is recognized."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def candidates(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def recognise(path: Path) -> str | None:
+def recognize(path: Path) -> str | None:
     """The format of a file, or of the first recording of a folder; None if unknown.
 
     Reads only names and first bytes.

@@ -44,7 +44,7 @@ class TextMetric:
         """
         memory, valid = encode_inputs(model, batch, INPUTS)
         likelihood = self._likelihood(model, memory, valid, batch["candidates"])
-        # Strictly better than all others: a tie must not favour the first candidate.
+        # Strictly better than all others: a tie must not favor the first candidate.
         found = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)
         tokenizer = self.texts.tokenizer
         written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()

@@ -18,11 +18,11 @@ REGIONS: dict[str, str] = {
 """Electrodes of the 128-channel HydroCel net, by region.
 
 The numbers of channels per region are those of Liu et al., EEG2TEXT, 2024. The channels were
-assigned by position on the head: the least sum of squared angles to the region centres.
+assigned by position on the head: the least sum of squared angles to the region centers.
 """
 
 UNASSIGNED = ("E43", "E120")
-"""The two of the 105 channels without a region: the farthest from all centres."""
+"""The two of the 105 channels without a region: the farthest from all centers."""
 
 
 def _number(name: str) -> int:

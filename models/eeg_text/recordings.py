@@ -24,7 +24,7 @@ class Item:
     text: str | None
     subject: str
     group: str
-    """The group that stays in one split: the normalised sentence, or a block of a recording."""
+    """The group that stays in one split: the normalized sentence, or a block of a recording."""
     samples: int
     """Its length in samples at 500 Hz."""
     where: str
@@ -77,7 +77,7 @@ class Reading:
     """The content of `channels`, if it was read before."""
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """`text` without case, punctuation and double spaces: equal for the same sentence."""
     return " ".join(words(text))
 

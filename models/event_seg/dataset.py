@@ -13,7 +13,7 @@ from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg import sequences
-from models.event_seg.formats import COMPANION_SUFFIXES, EMBEDDED, FORMATS, recognise
+from models.event_seg.formats import COMPANION_SUFFIXES, EMBEDDED, FORMATS, recognize
 from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording, RecordingSettings
@@ -44,7 +44,7 @@ def find_recordings(
     known = {
         file.relative_to(path).as_posix() if path.is_dir() else file.name: (file, form)
         for file in files
-        if (form := recognise(file))
+        if (form := recognize(file))
     }
     if not known:
         raise data_files.unknown_format(path, FORMATS)
@@ -121,7 +121,7 @@ def read_files(
     return found, facts | ({"skipped": bad_records.examples()} if skipped else {})
 
 
-def is_labelled(recordings: Sequence[Recording], path: str, objective: str) -> bool:
+def is_labeled(recordings: Sequence[Recording], path: str, objective: str) -> bool:
     """Whether to train on labels. Raises DataError if `objective` requires missing labels."""
     missing = [recording.name for recording in recordings if not recording.labels]
     if objective == "masked-voxels" or (objective == "auto" and len(missing) == len(recordings)):

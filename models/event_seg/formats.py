@@ -19,13 +19,13 @@ COMPANION_SUFFIXES = ("_gt.hdf5", "_gt.h5", "_masks.h5")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def recognise(path: Path) -> str | None:
+def recognize(path: Path) -> str | None:
     """Format of a file, or of the first recording of a folder; None if unknown.
 
     Reads the first bytes of files.
     """
     if path.is_dir():
-        found = map(recognise, first_files(path))
+        found = map(recognize, first_files(path))
         return next((name for name in found if name is not None), None)
     if path.name.endswith(COMPANION_SUFFIXES) or not path.is_file():
         return None

@@ -11,7 +11,7 @@ from models.event_seg.network import IGNORE
 
 
 class EdgeMetric:
-    """Loss, and overlap of predicted and labelled foreground pixels."""
+    """Loss, and overlap of predicted and labeled foreground pixels."""
 
     names = ("loss", "both", "predicted_only", "label_only", "pixels")
 

@@ -16,13 +16,13 @@ from models.base import DataError, Prediction
 from models.common import data_files, model_facts
 from models.common.predict_input import DistinctNames, input_errors
 from models.event_seg.config import BINS
-from models.event_seg.formats import FORMATS, recognise
+from models.event_seg.formats import FORMATS, recognize
 from models.event_seg.readers.mvsec import MvsecEvents
 from models.event_seg.readers.prophesee import RawRecording
 from models.event_seg.readers.recording import Recording
-from models.event_seg.windows import normalise, voxelise
+from models.event_seg.windows import normalize, voxelize
 
-Unlabelled = RawRecording | MvsecEvents
+Unlabeled = RawRecording | MvsecEvents
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def predict(
 
 def _recordings(
     path: Path, trained: TrainedOn, sensor: Sequence[int] | None
-) -> Iterator[tuple[str, Unlabelled]]:
+) -> Iterator[tuple[str, Unlabeled]]:
     """The recordings of a file or folder, opened one by one, with their names without a suffix."""
     with input_errors():
         found = data_files.existing_path(str(path), "; ".join(FORMATS))
-        known = [(file, form) for file in data_files.files(found) if (form := recognise(file))]
+        known = [(file, form) for file in data_files.files(found) if (form := recognize(file))]
         if not known:
             raise data_files.unknown_format(path, FORMATS)
     for file, form in known:
@@ -110,8 +110,8 @@ def _recordings(
 
 def _open(
     file: Path, name: str, form: str, trained: TrainedOn, sensor: Sequence[int] | None
-) -> Unlabelled:
-    recording: Unlabelled
+) -> Unlabeled:
+    recording: Unlabeled
     if form == FORMATS[0]:
         recording = MvsecEvents(file, name, trained.window_ms, trained.sensor)
     else:
@@ -131,7 +131,7 @@ def _is_inside(extent: tuple[int, int], sensor: tuple[int, int]) -> bool:
     return extent[0] <= sensor[0] and extent[1] <= sensor[1]
 
 
-def _voxels(recording: Unlabelled, window: int, factor: int) -> tuple[np.ndarray, int]:
+def _voxels(recording: Unlabeled, window: int, factor: int) -> tuple[np.ndarray, int]:
     """The input of the model for a window, [bin, height, width], and the number of its events."""
     events, (height, width) = recording.events(window), recording.sensor
     if len(events) and (
@@ -147,7 +147,7 @@ def _voxels(recording: Unlabelled, window: int, factor: int) -> tuple[np.ndarray
     grid = height // factor, width // factor
     start, stop = recording.windows[window]
     inside = events.downsampled(factor, *grid)
-    return normalise(voxelise(inside, start, stop, (BINS, *grid))), len(events)
+    return normalize(voxelize(inside, start, stop, (BINS, *grid))), len(events)
 
 
 def _png(mask: np.ndarray) -> bytes:

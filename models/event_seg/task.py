@@ -81,8 +81,8 @@ class EventSegTask:
         the other ranks. Raises DataError.
         """
         recordings, skipped = self._recordings()
-        is_labelled = dataset.is_labelled(recordings, self.path, self.objective)
-        if not is_labelled:
+        is_labeled = dataset.is_labeled(recordings, self.path, self.objective)
+        if not is_labeled:
             self.goal = Goal("val_masked_r2", "max")
         share, seed = self.context.eval_share, self.context.seed
         split = split_recordings(
@@ -95,13 +95,13 @@ class EventSegTask:
             self.size.crop,
             self.control,
             seed,
-            not is_labelled,
+            not is_labeled,
             windows.FINE_PATCH if self.stage == "encoder" else windows.PATCH,
         )
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = Dataset(recordings, split, rules, source)
-        TrainedOn.of(recordings, is_labelled).save(self.context.folder)
+        TrainedOn.of(recordings, is_labeled).save(self.context.folder)
 
     def setup_without_data(self) -> None:
         """See models/base.py: WorksWithoutData."""

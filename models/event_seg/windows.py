@@ -43,7 +43,7 @@ class Sample:
     """One window; arrays [..., height, width]."""
 
     events: np.ndarray
-    """[bin, height, width], float32: the normalised voxel grid."""
+    """[bin, height, width], float32: the normalized voxel grid."""
     labels: np.ndarray
     """Classes, int64; or, if pixels are hidden, mass by polarity [2, height, width], float32."""
     hidden: np.ndarray | None
@@ -133,7 +133,7 @@ class Windows:
         return moved.downsampled(1, *self.shape)
 
     def _voxels(self, events: Events, index: int) -> np.ndarray:
-        return normalise(voxelise(events, *self._span(index), (BINS, *self.shape)))
+        return normalize(voxelize(events, *self._span(index), (BINS, *self.shape)))
 
     def _span(self, index: int) -> tuple[float, float]:
         """Start and stop of a window, in the dtype of its times."""
@@ -165,7 +165,7 @@ class Windows:
         return {"recording": name, "frame": window, "t0": start, "t1": stop, "events": count}
 
     def foreground(self) -> tuple[int, int]:
-        """Foreground pixels and labelled pixels of at most MEASURED evenly spaced windows."""
+        """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""
         chosen = np.unique(np.linspace(0, len(self) - 1, MEASURED).astype(int)).tolist()
         foreground = both = 0
         for index in chosen:
@@ -195,7 +195,7 @@ def _mass(grid: np.ndarray) -> np.ndarray:
     return np.log1p(np.stack((np.maximum(grid, 0).sum(0), np.maximum(-grid, 0).sum(0))))
 
 
-def voxelise(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> np.ndarray:
+def voxelize(events: Events, start: float, stop: float, shape: tuple[int, int, int]) -> np.ndarray:
     """Voxel grid of `shape` (bins, height, width) for the window [start, stop), float32.
 
     With s = (bins-1)·(t-start)/(stop-start) an event adds p·max(0, 1-|b-s|) to bin b of its pixel.
@@ -223,7 +223,7 @@ def voxelise(events: Events, start: float, stop: float, shape: tuple[int, int, i
     return grid.reshape(shape)
 
 
-def normalise(grid: np.ndarray) -> np.ndarray:
+def normalize(grid: np.ndarray) -> np.ndarray:
     """`grid` divided by the standard deviation of its non-zero cells, unless that is 0."""
     filled = grid[grid != 0]
     deviation = filled.std() if filled.size else 0.0

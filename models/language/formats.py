@@ -31,12 +31,12 @@ _KEYS = "|".join(name for names in NAMES.values() for name in names)
 _FIRST_KEY = re.compile(rf'\s*\{{\s*"({_KEYS})"\s*:')
 
 
-def recognise(path: Path) -> str | None:
+def recognize(path: Path) -> str | None:
     """Format of a file, or first format found in a folder; None if unknown.
 
     A folder needs a known format in at least half of its files. Reads names and the first bytes of
     the first few hundred files. Tables and JSONL with other columns, and text that is mostly
-    numbers, are not recognised.
+    numbers, are not recognized.
     """
     if not path.is_dir():
         return _format(path)

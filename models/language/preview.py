@@ -26,7 +26,7 @@ END = "[end]"
 
 
 def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
-    """A row as text; neighbouring tokens that are all labels, or none of them, are one part."""
+    """A row as text; neighboring tokens that are all labels, or none of them, are one part."""
     # The first token is context: a label is the token after its input.
     in_loss = np.append(False, row.labels != IGNORE)
     following = np.where(in_loss[1:], row.labels, np.append(row.inputs[1:], row.labels[-1]))

@@ -1,7 +1,7 @@
 """A rank with a few lines of work, for tests of the supervisor.
 
 Started by the supervisor as `python -m tests.launcher.ranks JOB`; SCENE in the environment
-selects the behaviour.
+selects the behavior.
 """
 
 import os

@@ -22,7 +22,7 @@ OTHER_GOAL = """\
         if self.data_settings.path.endswith("bare"):
             self.goal = Goal("val_reconstruction", "min")
 """
-DATA = "    class Data(BaseModel):\n        path: str = 'labelled'\n\n"
+DATA = "    class Data(BaseModel):\n        path: str = 'labeled'\n\n"
 NO_TEST = """\
     def setup(self):
         self._splits = {name: _FixedSamples(self.samples(name)) for name in ("train", "val")}
@@ -147,7 +147,7 @@ def trained_on(module, tmp_path, **settings):
 def test_data_without_the_labels_of_the_run_is_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("labelled", "bare"):
+    for name in ("labeled", "bare"):
         (tmp_path / name).touch()
     head = HEAD + "from models.base import Goal\n\n"
     folder = trained_on(write(tmp_path, head + LINE + DATA + BODY + "\n" + OTHER_GOAL), tmp_path)

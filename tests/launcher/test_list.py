@@ -1,4 +1,4 @@
-"""`list`: the catalogues, with a description and the availability of each entry."""
+"""`list`: the catalogs, with a description and the availability of each entry."""
 
 import json
 import sys

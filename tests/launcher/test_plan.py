@@ -17,6 +17,7 @@ def empty_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_plan_that_does_not_fit_prints_lines_that_do(capsys):
     machine = ["--gpus", "1", "--gpu-memory", "150MiB"]
     assert main(["plan", "--model", "language:small", *machine]) == 0

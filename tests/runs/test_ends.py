@@ -97,6 +97,7 @@ def test_a_run_started_by_nohup_goes_on_when_the_terminal_is_closed(tmp_path, np
     assert process.returncode == 0, rest
 
 
+@pytest.mark.slow
 def test_a_run_without_save_on_signal_reports_it(tmp_path):
     with training(tmp_path, "--set", "save.on_signal=false") as process:
         process.send_signal(signal.SIGTERM)

@@ -61,7 +61,7 @@ def marks(family: str, engine: str) -> list[pytest.MarkDecorator]:
 def apart(outcomes: list[Outcome], others: list[Outcome], kind: str) -> float:
     """The largest difference of all tensors of a kind, relative to their largest element.
 
-    Not tensor by tensor: a bias before a normalisation has no gradient but rounding.
+    Not tensor by tensor: a bias before a normalization has no gradient but rounding.
     """
     ours, theirs = joined(outcomes), joined(others)
     assert ours.keys() == theirs.keys()

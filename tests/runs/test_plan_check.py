@@ -15,7 +15,7 @@ from launcher.base import environment
 from launcher.config import machine
 from launcher.plan import background, check
 from launcher.plan.check import PlanCheck
-from launcher.run.job_spec import PLANNED
+from launcher.run.job_spec import NO_PLAN, PLAN, PLAN_FIRST
 from tests.launcher.given import LAPTOP
 from tests.runs.conftest import environment as variables
 from tests.runs.conftest import result
@@ -82,6 +82,7 @@ def test_force_starts_it_with_a_warning(small_machine, capfd):
     assert result(Path("run"))["predicted_memory_bytes"]["host"] > GIB
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_checked_too(small_machine, capfd):
     assert main([*SHORT, "--set", "save.last=true", "--out", "run"]) == 0
     before = sorted(Path("run").rglob("*"))
@@ -128,12 +129,21 @@ def test_a_run_goes_on_when_the_child_hangs(small_machine, monkeypatch, tmp_path
 
 
 def test_a_measured_run_that_was_planned_before_makes_no_plan(small_machine, monkeypatch):
-    monkeypatch.setenv(PLANNED, "1")
+    monkeypatch.setenv(PLAN, NO_PLAN)
     monkeypatch.setattr(check, "Background", pytest.fail)
     assert main([*SHORT, *LARGE, "--max-steps", "1", "--out", "run"]) == 0
     assert result(Path("run"))["predicted_memory_bytes"] is None
 
 
+@pytest.mark.slow
+def test_a_measured_run_waits_for_its_plan(small_machine, monkeypatch, capfd):
+    monkeypatch.setenv(PLAN, PLAN_FIRST)
+    monkeypatch.setattr(check, "WAIT_S", 0.0)  # how long others wait
+    assert main([*SHORT, *LARGE]) == 2
+    assert capfd.readouterr().err.startswith(REFUSED)
+
+
+@pytest.mark.slow
 def test_both_ranks_exit_with_2(folder):
     ranks = []
     for rank in range(2):

@@ -1,4 +1,4 @@
-"""Unlabelled text, then conversations, as whole command lines: data, weights, tokenizer."""
+"""Unlabeled text, then conversations, as whole command lines: data, weights, tokenizer."""
 
 import json
 

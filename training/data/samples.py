@@ -40,7 +40,7 @@ class SampleDraws:
 
     def rng(self) -> np.random.Generator:
         """A new generator from the start of the sequence, at each call."""
-        # A counter-based generator: neighbouring keys give independent streams.
+        # A counter-based generator: neighboring keys give independent streams.
         return np.random.Generator(np.random.Philox(key=self.key << 64 | self.index))
 
 

@@ -347,12 +347,12 @@ _URGENT: Mapping[str, str | Callable[[Facts], str]] = {
     "signal": _signal,
     "deadline": "--max-hours reached: saving and stopping after this step",
     "limit_exceeded_at_start": (
-        "{use} over its limit before the run: only limits.critical applies to it"
+        "{use}, over its limit before the run: only limits.critical applies to it"
     ),
-    "throttled": "{use} over its limit: releasing unused memory",
-    "pressure": "{use} still over its limit: saving and stopping; see limits.*",
-    "limit_given_up": "{use} over its limit, and throttling does not help: no longer watched",
-    "disk_filling": "{use} over its limit: free some space, or saving will fail",
+    "throttled": "{use}, over its limit: releasing unused memory",
+    "pressure": "{use}, still over its limit: saving and stopping; see limits.*",
+    "limit_given_up": "{use}, over its limit, and throttling does not help: no longer watched",
+    "disk_filling": "{use}, over its limit: free some space, or saving will fail",
     "straggler": _straggler,
     "straggler_gone": "rank {rank} on {host} is as fast as the others again",
     "fewer_workers": "loader workers {from} → {to}, to use less of the machine",

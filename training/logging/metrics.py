@@ -11,6 +11,7 @@ from typing import Any
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, Storage, storage_errors
+from training.time_split import PARTS_OF_STEP
 from training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"
@@ -160,8 +161,8 @@ def _train(line: StepMetrics) -> dict[str, Any]:
         "host_memory_bytes": line.host_memory_bytes,
         "skipped": line.skipped,
     }
-    for name in ("forward_time_s", "backward_time_s", "optimizer_time_s"):
-        if (seconds := getattr(line, name)) is not None:
+    for part in PARTS_OF_STEP:
+        if (seconds := getattr(line, name := f"{part}_time_s")) is not None:
             fields[name] = seconds
     if line.parts:
         fields["parts"] = line.parts

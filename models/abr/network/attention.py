@@ -49,10 +49,19 @@ class Attention(nn.Module):
         """The relative-position scores, [batch, head, time, time]."""
         batch, heads, time, width = query.shape
         keys = positions.unflatten(-1, (heads, width)).to(query.dtype)
-        scores = torch.einsum("bhtd,rhd->bhtr", query, keys) * width**-0.5
-        index = torch.arange(time, device=query.device)
-        distance = (index[None] - index[:, None]).clamp(-MAX_DISTANCE, MAX_DISTANCE) + MAX_DISTANCE
-        return scores.gather(-1, distance.expand(batch, heads, time, time)).to(query.dtype)
+        scores = query @ (keys * width**-0.5).permute(1, 2, 0)
+        far = time - 1 - MAX_DISTANCE
+        if far >= 0:  # by distance: [batch, head, time, 2 * time - 1]
+            ends = (*scores.shape[:-1], far)
+            first, last = scores[..., :1].expand(ends), scores[..., -1:].expand(ends)
+            scores = torch.cat((first, scores, last), -1)
+        else:
+            scores = scores[..., -far:far]
+        scores = scores.contiguous()
+        # Each position starts one distance earlier than the one before. A gather reads an index as
+        # large as the scores, and computes in fp32 on a CPU.
+        *outer, step, _ = scores.stride()
+        return scores.as_strided((batch, heads, time, time), (*outer, step - 1, 1), time - 1)
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
@@ -66,7 +75,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, added: Tensor | N
     with torch.autocast(query.device.type, enabled=False):
         scores = (query * query.shape[-1] ** -0.5) @ key.mT
         if added is not None:
-            scores = scores + added
+            scores += added
         return scores.softmax(-1) @ value
 
 

@@ -52,7 +52,7 @@ def read_responses(
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class Unlabeled:
     """Responses without labels."""
 
     origin: Origin
@@ -61,9 +61,9 @@ class Unlabelled:
     """Counts of unused responses, by reason, without those that are 0."""
 
 
-def read_unlabelled(
+def read_unlabeled(
     path: str, on_bad: OnBad, averaging: recordings.Averaging, columns: Sequence[str]
-) -> Unlabelled:
+) -> Unlabeled:
     """As read_responses, but labels are not read and duplicates are kept; in memory."""
     root, found, form = _find(path)
     bad_records = _bad_records(form)
@@ -84,7 +84,7 @@ def read_unlabelled(
             where=f"data.path, left out: {counts or 'nothing'}",
             allowed="; ".join(formats.FORMATS),
         )
-    return Unlabelled(_ORIGINS[form], rows, left_out)
+    return Unlabeled(_ORIGINS[form], rows, left_out)
 
 
 def _find(path: str) -> tuple[Path, list[Path], str]:

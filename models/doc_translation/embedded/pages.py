@@ -23,7 +23,7 @@ SHARED = 1500
 OWN = 0.1
 """Share of sentences that occur in one document only."""
 
-HEADINGS: tuple[Kind, ...] = ("centred", "ruled", "numbered")
+HEADINGS: tuple[Kind, ...] = ("centered", "ruled", "numbered")
 """Styles of headings, in the order of lexicon.SUFFIXES, which they select."""
 
 

@@ -10,14 +10,14 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-Kind = Literal["title", "centred", "ruled", "numbered", "paragraph", "bullet", "formula", "table"]
+Kind = Literal["title", "centered", "ruled", "numbered", "paragraph", "bullet", "formula", "table"]
 SIZES = (22, 20, 18, 16, 14, 12, 11, 10, 9, 8)
 """Letter heights in pixels, tried in turn until the page fits."""
 
 LEADING = 1.35
 """Line height as a multiple of the letter height."""
 
-_SCALE = {"title": 1.6, "centred": 1.25, "ruled": 1.25, "numbered": 1.25}
+_SCALE = {"title": 1.6, "centered": 1.25, "ruled": 1.25, "numbered": 1.25}
 _WORDS = re.compile(
     r"[\u1100-\uD7FF\uF900-\uFAFF\uFF00-\uFFEF]\s*|[^\s\u1100-\uD7FF\uF900-\uFAFF]+\s*"
 )
@@ -121,7 +121,7 @@ def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[
         found = (_Line(text, size, indent, size * LEADING) for text in wrapped)
     for number, (line, is_last) in enumerate(_with_is_last(found)):
         left = line.left
-        if block.kind in ("title", "centred", "formula"):
+        if block.kind in ("title", "centered", "formula"):
             left = (sheet.column_width - font(path, size).getlength(line.text)) / 2
         if block.kind == "bullet" and number == 0:
             yield _Line("-", size, base * 0.3, 0.0)

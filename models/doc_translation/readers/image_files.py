@@ -63,9 +63,9 @@ def read(path: Path) -> list[ImagePage]:
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
-    coloured = image.convert("RGBA")
-    white = Image.new("RGBA", coloured.size, "white")
-    return Image.alpha_composite(white, coloured).convert("RGB")
+    colored = image.convert("RGBA")
+    white = Image.new("RGBA", colored.size, "white")
+    return Image.alpha_composite(white, colored).convert("RGB")
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class _Rows:
 
 
 def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = False) -> Collection:
-    """Read pages of neighbouring paragraphs of one document (the id without its number).
+    """Read pages of neighboring paragraphs of one document (the id without its number).
 
     Unless `keeps_duplicates`, equal source texts are used once. Reads the file once and stores
     positions only. Raises DataError.
@@ -188,7 +188,7 @@ def _allowed_keys(layout: Layout) -> str:
 
 
 def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:
-    """Pages of neighbouring rows of one document."""
+    """Pages of neighboring rows of one document."""
     spans: list[tuple[int, int]] = []
     numbers: Counter[int] = Counter()
     documents = list(rows.documents)

@@ -106,7 +106,7 @@ MOMENTUM = 0.1
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation over the valid time steps of a batch, without padding.
+    """Batch normalization over the valid time steps of a batch, without padding.
 
     Running statistics are those of torch's BatchNorm1d, with the unbiased variance.
     """

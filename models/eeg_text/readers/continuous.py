@@ -16,7 +16,7 @@ from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import channel_map, raw, tables
 from models.eeg_text.readers.channel_map import ChannelPicks
-from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings, normalised
+from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""
@@ -220,7 +220,7 @@ class _Segments:
     ) -> Iterator[Segment]:
         for reading in readings:
             samples = round(reading.duration_s * RATE_HZ)
-            group = normalised(reading.text)
+            group = normalized(reading.text)
             end = reading.onset_s + reading.duration_s
             if not group and not self.to_predict:
                 bad_records.add(reading.where, "the text has no words")

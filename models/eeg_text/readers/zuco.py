@@ -17,7 +17,7 @@ from models.common.data_files import BadRecords, OnBad
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import matlab
-from models.eeg_text.recordings import Item, Recordings, normalised
+from models.eeg_text.recordings import Item, Recordings, normalized
 
 UNIT = "microvolts, as ZuCo documents"
 ALLOWED = "results<SUBJECT>_<TASK>.mat of ZuCo, with sentenceData of content and rawData"
@@ -93,7 +93,7 @@ def read(path: Path, on_bad: OnBad, to_predict: bool = False) -> Recordings:
             elif not sentence.samples:
                 missing[subject] += 1
             else:
-                group = normalised(sentence.text)
+                group = normalized(sentence.text)
                 items.append(Item(sentence.text, subject, group, sentence.samples, where))
                 places.append((len(files), number))
         files.append(file)

@@ -23,7 +23,7 @@ _WAVES = 2
 class Shape:
     """Textured polygon or ellipse with constant velocity and rotation, reflected at the border."""
 
-    centre: np.ndarray
+    center: np.ndarray
     """[2]: x, y at time 0, in pixels."""
     velocity: np.ndarray
     angle: float
@@ -39,7 +39,7 @@ class Shape:
 
     @property
     def reach(self) -> float:
-        """Maximum distance of a point from the centre, pixels."""
+        """Maximum distance of a point from the center, pixels."""
         sides = len(self.radii)
         return float(self.radii.max() * (1 if self.is_ellipse else 1 / np.cos(np.pi / sides)))
 
@@ -78,13 +78,13 @@ class Scene:
     def _add(self, picture: np.ndarray, shape: Shape, time: float) -> None:
         height, width = self.sensor
         extent = np.array([width, height])
-        centre = _reflect(shape.centre + (shape.velocity - self.ego) * time, extent)
+        center = _reflect(shape.center + (shape.velocity - self.ego) * time, extent)
         reach = shape.reach + 2
-        low = np.clip(np.floor(centre - reach), 0, extent).astype(int)
-        high = np.clip(np.ceil(centre + reach), 0, extent).astype(int)
+        low = np.clip(np.floor(center - reach), 0, extent).astype(int)
+        high = np.clip(np.ceil(center + reach), 0, extent).astype(int)
         part = np.s_[low[1] : high[1], low[0] : high[0]]
         # Plain floats here and below: a numpy float64 would promote all pixels.
-        x, y = self._columns[part] - float(centre[0]), self._rows[part] - float(centre[1])
+        x, y = self._columns[part] - float(center[0]), self._rows[part] - float(center[1])
         angle = shape.angle + shape.turn * time
         cosine, sine = math.cos(angle), math.sin(angle)
         x, y = cosine * x + sine * y, cosine * y - sine * x
@@ -142,7 +142,7 @@ def _shape(rng: np.random.Generator, sensor: tuple[int, int], ground: float) -> 
     step = rng.uniform(60, 110) * rng.choice([-1, 1])
     grey = ground + step if 20 <= ground + step <= 235 else ground - step
     return Shape(
-        centre=rng.uniform(0, 1, 2) * sensor[::-1],
+        center=rng.uniform(0, 1, 2) * sensor[::-1],
         velocity=_direction(rng) * rng.uniform(*SPEEDS),
         angle=float(rng.uniform(0, 2 * np.pi)),
         turn=float(rng.uniform(-TURNS, TURNS)),

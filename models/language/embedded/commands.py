@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.language.readers.index import normalised
+from models.language.readers.index import normalized
 from models.language.readers.records import Conversation, Turn
 
 CONVERSATIONS = 4000
@@ -47,7 +47,7 @@ def read_conversations() -> list[Conversation]:
         taken: set[str] = set()
         while len(taken) < CONVERSATIONS // len(INTENTS):
             conversation = _draw(intent, len(taken) % MISSPELT == 0, rng)
-            request = normalised(conversation.turns[0].text)
+            request = normalized(conversation.turns[0].text)
             if request not in taken:
                 taken.add(request)
                 conversations.append(conversation)

@@ -121,7 +121,7 @@ class Scan:
         for exchange in found:
             self._names.add(exchange.where)
             self._groups.add(exchange.group)
-            request = (f"{turn.role} {normalised(turn.text)}" for turn in exchange.before)
+            request = (f"{turn.role} {normalized(turn.text)}" for turn in exchange.before)
             self._keys += _digest("\n".join(request))
             self._labels += _digest(exchange.label)
         self.exchanges += len(found)
@@ -167,13 +167,13 @@ class Scan:
 
 
 class _Fingerprint:
-    """Digest of a normalised text that comes in parts."""
+    """Digest of a normalized text that comes in parts."""
 
     def __init__(self) -> None:
         self._hash, self._is_empty = hashlib.sha256(), True
 
     def add(self, text: str) -> None:
-        if normal := normalised(text):
+        if normal := normalized(text):
             self._hash.update(normal.encode() if self._is_empty else b" " + normal.encode())
             self._is_empty = False
 
@@ -188,7 +188,7 @@ def _digest(text: str) -> bytes:
 def exchanges_in(conversation: Conversation) -> list[Exchange]:
     """One exchange per answer, with all turns before it."""
     turns = conversation.turns
-    opening = normalised(next((t.text for t in turns if t.role == "user"), ""))
+    opening = normalized(next((t.text for t in turns if t.role == "user"), ""))
     group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
     label = conversation.label or opening
     return [
@@ -198,6 +198,6 @@ def exchanges_in(conversation: Conversation) -> list[Exchange]:
     ]
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """`text` in lower case with single spaces, for comparing requests."""
     return " ".join(text.lower().split())

@@ -35,7 +35,7 @@ def read_whole(file: TextFile, name: str) -> Iterator[Document]:
 
 
 def read_documents(file: TextFile, name: str) -> Iterator[Document]:
-    """Read the documents of a single file: neighbouring blocks, joined.
+    """Read the documents of a single file: neighboring blocks, joined.
 
     Blocks stay whole. In a text without blank lines every line is a block.
     """

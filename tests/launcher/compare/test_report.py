@@ -154,14 +154,14 @@ def test_no_plots_where_all_runs_failed():
     assert "<figure" not in html and "<script" not in html
 
 
-def test_a_row_has_the_same_colour_in_every_plot():
+def test_a_row_has_the_same_color_in_every_plot():
     rows = [full("default"), full("fast", step_s=None), full("lite")]
     html = page(Outcome(rows, []))
     figures = re.findall(r'<figure class="bars">.*?</figure>', html, re.DOTALL)
     steps, memory, *_ = (re.findall(r'<i class="(c\d)" style', figure) for figure in figures)
     assert steps == ["c0", "c2"]
     assert memory == ["c0", "c1", "c2"]
-    assert [[line["colour"] for line in plot] for plot in drawn(html)] == [[0, 1, 2]] * 2
+    assert [[line["color"] for line in plot] for plot in drawn(html)] == [[0, 1, 2]] * 2
 
 
 def test_a_browser_draws_the_page_without_an_error(tmp_path):

@@ -12,6 +12,7 @@ from launcher.compare.runner import Ended, Interrupted
 from launcher.config.provenance import CliArgs
 from launcher.plan import auto
 from launcher.plan.target import Described
+from launcher.run import job_spec
 from tests.launcher.given import LAPTOP, set_torchrun
 from tests.launcher.plan.test_auto import MIB, candidate
 
@@ -30,8 +31,8 @@ def measured(monkeypatch):
     speeds = {"ddp": 100.0, "oss": 140.0, "zero1": None}
     runs = {}
 
-    def run(args, folder, *, is_planned):
-        assert is_planned
+    def run(args, folder, *, plan):
+        assert plan == job_spec.NO_PLAN
         runs[args.engine] = args
         speed = speeds[args.engine]
         folder.mkdir()
@@ -115,8 +116,8 @@ def test_ranks_of_another_launcher_are_refused(monkeypatch, capsys):
 
 
 def test_an_interruption_ends_the_program(monkeypatch):
-    def run(args, folder, *, is_planned):
-        assert is_planned
+    def run(args, folder, *, plan):
+        assert plan == job_spec.NO_PLAN
         raise Interrupted(130)
 
     monkeypatch.setattr(auto, "candidates", lambda *_, **__: [candidate("ddp", 1.0)])

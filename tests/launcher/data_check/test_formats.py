@@ -95,5 +95,5 @@ def test_an_unreadable_file_is_an_error(table, monkeypatch):
     def fail(path: Path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(formats, "_formats", lambda family: SimpleNamespace(recognise=fail))
+    monkeypatch.setattr(formats, "_formats", lambda family: SimpleNamespace(recognize=fail))
     assert error_lines(table)[0] == f"error: '{table}' cannot be read: Permission denied"

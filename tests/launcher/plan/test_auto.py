@@ -97,6 +97,7 @@ def test_an_engine_that_shards_is_taken_where_replicas_do_not_fit():
     assert run.batching == whole.batching
 
 
+@pytest.mark.slow
 def test_a_single_gpu_gets_smaller_steps():
     whole = decided(gpus(1, None), options={})
     run = decided(gpus(1, 12 * MIB), engine="auto", options={})

@@ -72,6 +72,7 @@ def test_a_run_that_does_not_fit_is_refused_with_settings_that_do(small_machine,
     assert fitting.predicted_memory_bytes()["host"] > 0
 
 
+@pytest.mark.slow
 def test_the_state_of_a_large_model_makes_it_wait_before_it_is_built(small_machine, started, world):
     found = started(*LARGE, parameters=GIB)
     with pytest.raises(SettingsError):

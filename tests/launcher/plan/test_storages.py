@@ -1,4 +1,4 @@
-"""Lives of storages: counted once, freed, labelled, resized; moments; operations."""
+"""Lives of storages: counted once, freed, labeled, resized; moments; operations."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.page.plots import COLOURS
+from launcher.page.plots import COLORS
 from launcher.report import curves
 from launcher.report.run_record import RunRecord
 
@@ -20,20 +20,20 @@ def record(parts=0, metrics=("val_loss",)):
 def styles(runs):
     loss = curves.plots(runs).as_json()["plots"][0]
     assert loss["title"] == "Loss"
-    return [(line["colour"], line["style"]) for line in loss["lines"]]
+    return [(line["color"], line["style"]) for line in loss["lines"]]
 
 
-def test_losses_and_their_parts_have_different_colours():
+def test_losses_and_their_parts_have_different_colors():
     found = styles([record(parts=6, metrics=("val_loss", "val_final_loss"))])
     assert len(found) == len(set(found)) == 9
     assert {style for _, style in found} == {""}
 
 
-def test_a_repeated_colour_is_dotted():
-    found = styles([record(parts=COLOURS + 1)])
-    assert len(found) == len(set(found)) == COLOURS + 3
-    assert [style for _, style in found[COLOURS:]] == ["dotted"] * 3
+def test_a_repeated_color_is_dotted():
+    found = styles([record(parts=COLORS + 1)])
+    assert len(found) == len(set(found)) == COLORS + 3
+    assert [style for _, style in found[COLORS:]] == ["dotted"] * 3
 
 
-def test_several_runs_are_told_apart_by_colour_and_evaluations_by_dashes():
+def test_several_runs_are_told_apart_by_color_and_evaluations_by_dashes():
     assert styles([record(), record()]) == [(0, ""), (1, ""), (0, "dashed"), (1, "dashed")]

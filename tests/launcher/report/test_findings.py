@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,18 @@ def test_a_completed_run_without_faults_needs_nothing():
     assert findings.rows(record(("saved", {"step": 4}), status="completed")) == []
 
 
+def test_a_healthy_run_has_its_gain_and_a_next_command():
+    best = {"metric": "val_iou", "value": 0.5, "step": 4}
+    run = record(status="completed", best=best)
+    points = {"val_iou": [(2, 0.25), (4, 0.5)]}
+    seen, gain, following = findings.healthy(replace(run, evaluations=points))
+    assert seen == "completed, and no fault was found"
+    assert gain == "val_iou 0.2500 at step 2, 0.5000 at step 4"
+    assert following == "python -m launcher --config /runs/mine/settings.yaml"
+    for first in ((4, 0.25), (2, None)):
+        assert findings.healthy(replace(run, evaluations={"val_iou": [first]}))[1] == ""
+
+
 def test_faults_that_the_run_found_come_first_and_once():
     advice = ("advice", {"fault": "x", "seen": "a", "cause": "b", "fix": "c"})
     rows = findings.rows(record(advice, advice, status="failed", reason="loss nan"))
@@ -33,7 +46,7 @@ def test_an_exceeded_limit_has_its_cause_and_a_command_with_a_higher_one():
     facts = {"over": ["ram"], "critical": [], **READING}
     run = record(("throttled", facts), ("throttled", facts | {"ram": 36.0}), status="completed")
     [(seen, cause, fix)] = findings.rows(run)
-    assert seen == "step 4: ram 35% over its limit: releasing unused memory"
+    assert seen == "step 4: ram 35%, over its limit: releasing unused memory"
     assert "more memory than the limit" in cause
     again = "python -m launcher --config /runs/mine/settings.yaml --set limits.ram=41"
     assert fix == f"end other programs, or  {again}"

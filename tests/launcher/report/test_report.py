@@ -182,6 +182,17 @@ def test_a_run_whose_time_was_not_measured_has_no_such_section(run):
     assert "Where time went" not in (run / "report.html").read_text()
 
 
+def test_a_healthy_run_has_its_gain_and_what_to_do_next(run):
+    page = written(run)
+    section = page.partition('<section class="findings">')[2].partition("</section>")[0]
+    assert "<td>completed, and no fault was found</td>" in section
+    assert "python -m launcher" in section
+    other = run.parent / "other"
+    shutil.copytree(run, other)
+    report.write([run, other], run / "both.html")
+    assert "What to do" not in (run / "both.html").read_text()
+
+
 def test_faults_come_first_with_their_cause_and_the_next_command(run, chromium):
     facts = {"fault": "not_falling", "seen": "a <flat> loss", "cause": "lr", "fix": "run --lr 1"}
     event = {"time": "12:00", "kind": "advice", "step": 4, "facts": facts}

@@ -69,6 +69,7 @@ def language(micro_batch: int, **choice):
     return resolved("data.seq_len=128", *batch, model="language:tiny", **choice)
 
 
+@pytest.mark.slow
 def test_the_peaks_are_those_of_plans_of_the_device_that_is_short():
     plans = {
         size: plan_run(language(size, machine=ONE_GPU), Described(ONE_GPU)) for size in (32, 8, 4)

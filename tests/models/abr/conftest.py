@@ -93,7 +93,7 @@ def series(tmp_path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def analysed() -> Callable[..., Path]:
+def analyzed() -> Callable[..., Path]:
     """Writes the marks of a rater beside a series: {level: latency of P5, if `count` is 5}."""
 
     def write(

@@ -142,10 +142,10 @@ def test_rows_that_are_left_out_are_counted(without_data, patients, tmp_path):
     assert [(len(p.files), p.text) for p in found[1:]] == [(0, "left out: other_polarity 1")]
 
 
-def test_a_level_series_of_animals_has_one_table(without_data, series, analysed, tmp_path):
+def test_a_level_series_of_animals_has_one_table(without_data, series, analyzed, tmp_path):
     for number in range(6):
         path = series(f"ABR-{number}-1", seed=number)
-        analysed(path, {60.0: 5.0 + number / 10})
+        analyzed(path, {60.0: 5.0 + number / 10})
     data = tmp_path / "animals"
     data.mkdir()
     for path in tmp_path.glob("ABR-*"):

@@ -54,7 +54,7 @@ def test_a_batch_has_the_specified_shapes_and_dtypes(task, batch_of):
     assert all(x.isfinite().all() for x in batch.values())
 
 
-def test_inputs_are_standardised_by_the_training_patients_alone(task, batch_of):
+def test_inputs_are_standardized_by_the_training_patients_alone(task, batch_of):
     train = batch_of(task, len(task.data("train")))
     assert train["signal"].square().mean().item() == pytest.approx(1, rel=1e-4)
     torch.testing.assert_close(train["static"].mean(0), torch.zeros(4), rtol=0, atol=1e-4)
@@ -148,23 +148,23 @@ def test_terms_without_labels_are_not_trained_and_not_reported(tmp_path, make_ta
 
 
 def test_without_classes_the_goal_is_the_reconstruction(tmp_path, make_task):
-    task = make_task(path=str(table(tmp_path / "a.csv", unlabelled=True)))
+    task = make_task(path=str(table(tmp_path / "a.csv", unlabeled=True)))
     task.setup()
     assert task.goal == Goal("val_signal_mse", "min") and "classes" not in task.facts()
 
 
-def marked_folder(tmp_path, series, analysed, counts):
+def marked_folder(tmp_path, series, analyzed, counts):
     """Level series whose raters mark as many peaks as `counts`: 5 include wave V, 1 does not."""
     for number, count in enumerate(counts):
         name = f"ABR-{number}-1"
-        analysed(series(name, seed=number), {20: 5.6, 40: 5.3, 60: -1}, count=count)
+        analyzed(series(name, seed=number), {20: 5.6, 40: 5.3, 60: -1}, count=count)
     return str(tmp_path)
 
 
 def test_files_marked_for_other_peaks_alone_train_without_the_peak_terms(
-    tmp_path, make_task, series, analysed, batch_of
+    tmp_path, make_task, series, analyzed, batch_of
 ):
-    task = make_task(path=marked_folder(tmp_path, series, analysed, [1] * 6))
+    task = make_task(path=marked_folder(tmp_path, series, analyzed, [1] * 6))
     task.setup()
     assert task.terms == ("signal", "threshold") and task.goal == Goal("val_signal_mse", "min")
     facts = task.facts()
@@ -178,9 +178,9 @@ def test_files_marked_for_other_peaks_alone_train_without_the_peak_terms(
 
 
 def test_among_other_files_those_marked_for_other_peaks_are_masked(
-    tmp_path, make_task, series, analysed
+    tmp_path, make_task, series, analyzed
 ):
-    task = make_task(path=marked_folder(tmp_path, series, analysed, [1, 5] * 4))
+    task = make_task(path=marked_folder(tmp_path, series, analyzed, [1, 5] * 4))
     task.setup()
     assert task.facts()["files_of_raters"] == {"P1 and N1, no wave V": 4, "wave V": 4}
     samples, patient = task.data("train"), task.dataset.responses.patient

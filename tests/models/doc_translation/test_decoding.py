@@ -85,6 +85,7 @@ def test_tokens_in_parts_give_the_logits_of_the_whole(pages):
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_cache_saves_at_least_19_of_20_operations_in_full_size():
     size, vocabulary = SIZES["full"], SimpleNamespace(start=1)
     count, flops = 128, []  # the saving grows with the length

@@ -145,14 +145,14 @@ def test_a_folder_without_pages_is_an_error(dota):
         read(dota, "zh", "file", "stop")
 
 
-def test_formats_are_recognised_by_content(dota, pairs, tmp_path):
-    assert formats.recognise(dota) == formats.DOTA
-    assert formats.recognise(pairs()) == formats.PAIRS
+def test_formats_are_recognized_by_content(dota, pairs, tmp_path):
+    assert formats.recognize(dota) == formats.DOTA
+    assert formats.recognize(pairs()) == formats.PAIRS
     broken = pairs(["{"])
-    assert formats.recognise(broken) == formats.PAIRS  # the reader reports its line
+    assert formats.recognize(broken) == formats.PAIRS  # the reader reports its line
     other = tmp_path / "notes.txt"
     other.write_text("some text")
-    assert formats.recognise(other) is None
-    assert formats.recognise(tmp_path) is None
+    assert formats.recognize(other) is None
+    assert formats.recognize(tmp_path) is None
     (dota / "split_dataset.json").unlink()
-    assert formats.recognise(dota) == formats.DOTA
+    assert formats.recognize(dota) == formats.DOTA

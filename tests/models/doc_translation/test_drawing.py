@@ -36,7 +36,7 @@ def test_a_word_wider_than_the_column_is_cut_and_chinese_is_wrapped():
         assert columns[-1] < 672 - 40
 
 
-@pytest.mark.parametrize("kind", ["centred", "ruled", "numbered", "bullet", "formula"])
+@pytest.mark.parametrize("kind", ["centered", "ruled", "numbered", "bullet", "formula"])
 def test_each_kind_looks_different_from_a_paragraph(kind):
     plain, other = (dark(draw([Block(k, "one two")], Sheet())) for k in ("paragraph", kind))
     assert not np.array_equal(plain, other)

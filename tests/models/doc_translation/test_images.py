@@ -61,13 +61,13 @@ def test_colors_are_kept(mode, channels):
     assert images.global_view(page(mode=mode), 64).shape == (channels, 64, 64)
 
 
-def test_batches_are_normalised_as_each_encoder_was_trained():
+def test_batches_are_normalized_as_each_encoder_was_trained():
     white = np.full((1, 4, 4), 255, dtype=np.uint8)
-    colours = np.stack([np.full((4, 4), v, dtype=np.uint8) for v in (0, 51, 255)])
-    whole = images.global_batch([white, colours])
+    colors = np.stack([np.full((4, 4), v, dtype=np.uint8) for v in (0, 51, 255)])
+    whole = images.global_batch([white, colors])
     assert whole.shape == (2, 3, 4, 4) and whole.dtype == torch.float32
     assert whole[0].min() == 1 and whole[1, :, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
-    near = images.local_batch([white, colours])
+    near = images.local_batch([white, colors])
     expected = [(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert near[1, :, 0, 0].tolist() == pytest.approx(expected)
 

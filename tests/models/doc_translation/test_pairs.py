@@ -12,7 +12,7 @@ def row(number, chapter=0, en=None, zh="文"):
     return {"id": f"ch{chapter:02}-{number:04}", "en": text, "zh": zh}
 
 
-def test_neighbouring_paragraphs_of_a_document_make_a_page(pairs):
+def test_neighboring_paragraphs_of_a_document_make_a_page(pairs):
     rows = [row(i, chapter=i // 5, zh=f"第{i}段") for i in range(8)]
     found = read(pairs(rows), EN_ZH, "stop")
     assert [(p.document, p.name, len(p.spans)) for p in found.pages] == [

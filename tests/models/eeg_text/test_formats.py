@@ -1,4 +1,4 @@
-"""Formats are recognised by names and first bytes, as MNE reads them."""
+"""Formats are recognized by names and first bytes, as MNE reads them."""
 
 import subprocess
 import sys
@@ -50,16 +50,16 @@ def test_every_suffix_that_mne_reads_eeg_from_is_known():
         ("a.xyz", b"0       X", None),
     ],
 )
-def test_a_format_is_recognised_by_name_and_first_bytes(tmp_path, name, head, form):
+def test_a_format_is_recognized_by_name_and_first_bytes(tmp_path, name, head, form):
     (tmp_path / name).write_bytes(head)
     assert formats.of_file(tmp_path / name) == form
-    assert formats.recognise(tmp_path) == formats.recognise(tmp_path / name) == form
+    assert formats.recognize(tmp_path) == formats.recognize(tmp_path / name) == form
 
 
 def test_nicolet_data_needs_its_head(tmp_path):
     for name in ("a.data", "a.head"):
         (tmp_path / name).write_text("any")
-    assert formats.recognise(tmp_path) == "Nicolet .data recordings, with their .head"
+    assert formats.recognize(tmp_path) == "Nicolet .data recordings, with their .head"
 
 
 def test_a_folder_that_is_a_recording_is_not_searched(tmp_path):
@@ -67,7 +67,7 @@ def test_a_folder_that_is_a_recording_is_not_searched(tmp_path):
     inner.mkdir()
     (inner / "b.edf").write_bytes(b"0       X")
     assert formats.candidates(tmp_path) == formats.candidates(inner) == [inner]
-    assert formats.recognise(tmp_path) == formats.recognise(inner) == "EGI .mff folders"
+    assert formats.recognize(tmp_path) == formats.recognize(inner) == "EGI .mff folders"
 
 
 def test_the_data_file_of_a_recording_is_no_recording(tmp_path):
@@ -76,11 +76,11 @@ def test_the_data_file_of_a_recording_is_no_recording(tmp_path):
     assert [p for p in formats.candidates(tmp_path) if formats.of_file(p)] == [path]
 
 
-def test_formats_are_recognised_without_reading_libraries(tmp_path):
+def test_formats_are_recognized_without_reading_libraries(tmp_path):
     write_brainvision(tmp_path / "a.vhdr")
     code = (
         "import sys; from pathlib import Path; from models.eeg_text import formats; "
-        f"assert formats.recognise(Path({str(tmp_path)!r})) == formats.BRAINVISION; "
+        f"assert formats.recognize(Path({str(tmp_path)!r})) == formats.BRAINVISION; "
         "sys.exit(bool({'torch', 'numpy', 'mne', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ import pytest
 
 from models.base import DataError
 from models.common.split import SPLITS
-from models.eeg_text.recordings import Item, normalised
+from models.eeg_text.recordings import Item, normalized
 from models.eeg_text.splits import split_items
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]
@@ -14,7 +14,7 @@ def items():
     """Eight readers of the same sentences, in different spellings."""
     ways = [str.upper, str.title, "{}!".format, "  {} ".format, str, "{}.".format, str, str]
     return [
-        Item(way(text), f"S{reader}", normalised(way(text)), 500, f"{reader} {text}")
+        Item(way(text), f"S{reader}", normalized(way(text)), 500, f"{reader} {text}")
         for reader, way in enumerate(ways)
         for text in SENTENCES
     ]
@@ -27,7 +27,7 @@ def sides(parts, key):
 
 def test_no_sentence_is_in_two_splits_in_any_spelling():
     parts = split_items(items(), "sentence", 1.0, 0.2, 0)
-    train, val, test = sides(parts, lambda item: normalised(item.text))
+    train, val, test = sides(parts, lambda item: normalized(item.text))
     assert not train & val and not train & test and not val & test
     assert (len(train), len(val), len(test)) == (18, 6, 6)
     assert sum(map(len, parts.numbers.values())) == len(items())

@@ -151,7 +151,7 @@ def test_wrong_polarity_and_order_are_errors_with_the_byte_of_the_event(
     assert error_of(path) == (message, f"from byte {at}")
 
 
-def test_data_check_recognises_and_describes_a_dat_file(tmp_path, capsys):
+def test_data_check_recognizes_and_describes_a_dat_file(tmp_path, capsys):
     path = write_dat(tmp_path / "night.dat", rows())
     assert main(["data", "check", str(path)]) == 0
     shown = capsys.readouterr().out

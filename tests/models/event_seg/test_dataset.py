@@ -5,7 +5,7 @@ import pytest
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.event_seg.dataset import find_recordings
-from models.event_seg.formats import FORMATS, recognise
+from models.event_seg.formats import FORMATS, recognize
 from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
 
 SETTINGS = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
@@ -22,15 +22,15 @@ def found(path, bad_records=None):
     return find_recordings(path, SETTINGS, bad_records or BadRecords("recordings"))
 
 
-def test_each_format_is_recognised_by_its_first_bytes(folder):
+def test_each_format_is_recognized_by_its_first_bytes(folder):
     events = random_events(50, 4000)
-    assert recognise(write_mvsec(folder / "x.hdf5", frames=2)) == FORMATS[0]
-    assert recognise(write_raw(folder / "a.bin", events, "EVT2")) == FORMATS[1]
-    assert recognise(write_raw(folder / "b.raw", events, "EVT3")) == FORMATS[2]
-    assert recognise(write_raw(folder / "c.dat", events, "DAT")) == FORMATS[3]
-    assert recognise(folder) == FORMATS[1]
+    assert recognize(write_mvsec(folder / "x.hdf5", frames=2)) == FORMATS[0]
+    assert recognize(write_raw(folder / "a.bin", events, "EVT2")) == FORMATS[1]
+    assert recognize(write_raw(folder / "b.raw", events, "EVT3")) == FORMATS[2]
+    assert recognize(write_raw(folder / "c.dat", events, "DAT")) == FORMATS[3]
+    assert recognize(folder) == FORMATS[1]
     (folder / "deep" / "text.raw").write_text("% of people\n")
-    assert recognise(folder / "deep") is None
+    assert recognize(folder / "deep") is None
 
 
 def test_companion_files_are_not_recordings(folder):
@@ -40,7 +40,7 @@ def test_companion_files_are_not_recordings(folder):
     (recording,), facts = found(folder)
     assert recording.name == "outdoor_day1_data.hdf5"
     assert facts == {"ignored_files": 1}
-    assert recognise(folder / "outdoor_day1_gt.hdf5") is None
+    assert recognize(folder / "outdoor_day1_gt.hdf5") is None
 
 
 def test_a_folder_gives_its_recordings_by_name_at_any_depth(folder):

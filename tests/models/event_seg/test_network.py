@@ -122,7 +122,7 @@ def test_the_loss_is_computed_in_float32_under_autocast():
     assert loss.item() == pytest.approx(model(events, labels).item(), rel=0.02)
 
 
-def test_weights_in_bfloat16_are_normalised_by_statistics_in_float32():
+def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
     model, events = build("tiny"), torch.randn(2, 10, 32, 44)
     labels = torch.randint(0, 2, (2, 32, 44))
     expected = model(events, labels).item()
@@ -136,7 +136,7 @@ def test_weights_in_bfloat16_are_normalised_by_statistics_in_float32():
     assert norm.weight.grad.dtype == torch.bfloat16
 
 
-def test_normalisation_matches_torch():
+def test_normalization_matches_torch():
     ours, theirs = build("tiny").down[0][1], torch.nn.BatchNorm2d(8)
     x = torch.randn(4, 8, 5, 6)
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)

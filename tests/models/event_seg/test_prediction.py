@@ -11,7 +11,7 @@ from PIL import Image
 from models.base import DataError, PredictsFiles
 from models.event_seg.embedded.shapes import recordings
 from models.event_seg.readers.recording import Events
-from models.event_seg.windows import normalise, voxelise
+from models.event_seg.windows import normalize, voxelize
 from tests.models.event_seg.writers import (
     evt2_words,
     random_events,
@@ -54,11 +54,11 @@ def clip_file(clip_events, tmp_path):
 def trained(make_task, tmp_path):
     """A task built from a run folder whose data is deleted, and its model."""
 
-    def make(is_labelled=True, **settings):
+    def make(is_labeled=True, **settings):
         data = tmp_path / "data" / "a.raw"
         data.parent.mkdir()
         write_raw(data, random_events(6000, 1_200_000))
-        if is_labelled:
+        if is_labeled:
             write_masks(data, np.arange(37) * WINDOW_US)
         first = make_task(tmp_path / "run", path=data, **settings)
         first.setup()
@@ -86,9 +86,9 @@ def test_each_window_of_the_length_in_training_has_a_mask(trained, clip_events, 
     assert len(found) == (last + 1 - first) // WINDOW_US >= 19
     assert [p.name for p in found[:2]] == ["clip-one-00000", "clip-one-00001"]
     inside = (clip_events.t >= WINDOW_US) & (clip_events.t < 2 * WINDOW_US)
-    grid = voxelise(clip_events[inside], WINDOW_US, 2 * WINDOW_US, (10, *SENSOR))
+    grid = voxelize(clip_events[inside], WINDOW_US, 2 * WINDOW_US, (10, *SENSOR))
     with torch.no_grad():
-        maps = model(torch.from_numpy(normalise(grid))[None])[0]
+        maps = model(torch.from_numpy(normalize(grid))[None])[0]
     expected = (maps[1] > maps[0]).numpy()
     assert mask(found[1]).dtype == np.uint8
     assert (mask(found[1]) == 255 * expected).all() and 0 < expected.mean() < 1
@@ -202,7 +202,7 @@ def test_a_stage_without_a_decoder_is_an_error(trained, clip_file):
 
 
 def test_a_model_trained_without_labels_is_an_error(trained, clip_file):
-    task, model = trained(is_labelled=False)
+    task, model = trained(is_labeled=False)
     with pytest.raises(DataError, match="trained without labels"):
         task.predict(model, clip_file)
 

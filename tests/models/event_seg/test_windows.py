@@ -4,7 +4,7 @@ import torch
 
 from models.event_seg.network import IGNORE
 from models.event_seg.readers.recording import Events, spans
-from models.event_seg.windows import Rules, Windows, collate, normalise, voxelise
+from models.event_seg.windows import Rules, Windows, collate, normalize, voxelize
 from tests.models.event_seg.writers import random_events
 
 
@@ -154,14 +154,14 @@ def by_hand(events, start, stop, shape):
 
 def test_each_event_is_shared_between_its_two_bins():
     events = random_events(500, 9_999)
-    grid = voxelise(events, 0, 10_000, (10, 48, 64))
+    grid = voxelize(events, 0, 10_000, (10, 48, 64))
     assert grid.dtype == np.float32
     np.testing.assert_allclose(grid, by_hand(events, 0, 10_000, (10, 48, 64)), atol=1e-5)
 
 
 def test_mass_is_conserved():
     events = random_events(3000, 29_999)
-    grid = voxelise(events, 0, 30_000, (10, 48, 64))
+    grid = voxelize(events, 0, 30_000, (10, 48, 64))
     assert grid.sum() == pytest.approx(events.p.sum(), abs=1e-3)
 
 
@@ -169,7 +169,7 @@ def test_times_since_1970_keep_their_microseconds():
     start = 1_500_000_000.25
     micro = random_events(2000, 33_332)
     events = Events(start + micro.t * 1e-6, micro.x, micro.y, np.ones_like(micro.p))
-    grid = voxelise(events, start, start + 0.033333, (10, 48, 64))
+    grid = voxelize(events, start, start + 0.033333, (10, 48, 64))
     # In float32 all of them would be at one instant.
     share = grid.sum((1, 2)) / len(events)
     assert (share > 0.04).all() and share[1:-1] == pytest.approx(np.full(8, 1 / 9), abs=0.02)
@@ -177,7 +177,7 @@ def test_times_since_1970_keep_their_microseconds():
 
 def test_an_event_just_before_the_end_is_in_the_last_bin():
     events = Events(np.array([999_999_999]), np.array([3]), np.array([2]), np.array([-1], np.int8))
-    grid = voxelise(events, 0, 10**9, (10, 4, 5))
+    grid = voxelize(events, 0, 10**9, (10, 4, 5))
     assert grid[9, 2, 3] == pytest.approx(-1, abs=1e-5)
     assert grid.sum() == pytest.approx(-1)
 
@@ -186,22 +186,22 @@ def test_an_event_just_before_the_end_is_in_the_last_bin():
 def test_an_event_outside_is_refused(t, x, y):
     event = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
     with pytest.raises(ValueError):
-        voxelise(event, 0, 10, (10, 4, 5))
+        voxelize(event, 0, 10, (10, 4, 5))
 
 
 def test_a_window_without_events_is_zero():
     none = random_events(5, 10)[:0]
-    assert not voxelise(none, 0, 10, (10, 4, 5)).any()
-    assert not normalise(np.zeros((10, 4, 5), np.float32)).any()
+    assert not voxelize(none, 0, 10, (10, 4, 5)).any()
+    assert not normalize(np.zeros((10, 4, 5), np.float32)).any()
 
 
 def test_cells_with_events_get_deviation_one():
-    grid = voxelise(random_events(500, 9_999), 0, 10_000, (10, 48, 64))
-    scaled = normalise(grid)
+    grid = voxelize(random_events(500, 9_999), 0, 10_000, (10, 48, 64))
+    scaled = normalize(grid)
     assert scaled[scaled != 0].std() == pytest.approx(1, rel=1e-5)
     assert ((scaled == 0) == (grid == 0)).all()
     constant = np.array([[[2.0, 0.0, 2.0]]], np.float32)
-    assert normalise(constant) is constant  # no deviation to divide by
+    assert normalize(constant) is constant  # no deviation to divide by
 
 
 def test_events_are_dropped_where_the_coarser_grid_ends():

@@ -7,7 +7,7 @@ from models.common.split import split_groups
 from models.language.embedded import commands, python
 from models.language.embedded.commands import SLOTS
 from models.language.readers.corpus import from_records
-from models.language.readers.index import normalised
+from models.language.readers.index import normalized
 
 
 def test_python_text_is_deterministic_and_of_bounded_size():
@@ -31,7 +31,7 @@ def test_there_are_forty_intents_with_six_phrasings_that_name_each_slot():
 
 def test_commands_are_4000_distinct_requests_spread_evenly_over_intents():
     conversations = commands.read_conversations()
-    assert len({normalised(c.turns[0].text) for c in conversations}) == 4000
+    assert len({normalized(c.turns[0].text) for c in conversations}) == 4000
     assert set(Counter(c.label for c in conversations).values()) == {100}
     assert conversations == commands.read_conversations()
 

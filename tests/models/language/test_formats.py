@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from models.base import DataError
-from models.language.formats import FILES_CHECKED, FORMATS, recognise
+from models.language.formats import FILES_CHECKED, FORMATS, recognize
 from models.language.readers.corpus import read_corpus
 
 CSV, JSONL, JSON, PARQUET, TEXT = FORMATS
@@ -51,10 +51,10 @@ def line(**row):
         ("a.txt", "grün\n".encode("utf-16"), TEXT),
     ],
 )
-def test_a_file_is_recognised_by_its_first_bytes(tmp_path, name, content, form):
+def test_a_file_is_recognized_by_its_first_bytes(tmp_path, name, content, form):
     raw = content if isinstance(content, bytes) else content.encode()
     (tmp_path / name).write_bytes(raw)
-    assert recognise(tmp_path / name) == form
+    assert recognize(tmp_path / name) == form
 
 
 def test_a_folder_is_what_most_of_its_files_are(tmp_path):
@@ -62,12 +62,12 @@ def test_a_folder_is_what_most_of_its_files_are(tmp_path):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "x").write_text("hidden")
     (tmp_path / "a" / "pairs.csv").write_text("input,output\na,b\n")
-    assert recognise(tmp_path) == CSV
+    assert recognize(tmp_path) == CSV
     (tmp_path / "README.md").write_text("what this is")
-    assert recognise(tmp_path) == TEXT
+    assert recognize(tmp_path) == TEXT
     for i in range(3):
         (tmp_path / f"{i}.mat").write_bytes(b"\0")
-    assert recognise(tmp_path) is None
+    assert recognize(tmp_path) is None
 
 
 def test_only_the_first_files_of_a_large_folder_are_checked(tmp_path):
@@ -75,19 +75,19 @@ def test_only_the_first_files_of_a_large_folder_are_checked(tmp_path):
         (tmp_path / f"{i:05}.txt").write_text("prose")
     for i in range(FILES_CHECKED, 2 * FILES_CHECKED + 5):
         (tmp_path / f"{i:05}.bin").write_bytes(b"\0")
-    assert recognise(tmp_path) == TEXT
+    assert recognize(tmp_path) == TEXT
 
 
 @pytest.mark.parametrize("name", ["none.txt", "pipe"])
-def test_a_path_without_a_regular_file_is_not_recognised(tmp_path, name):
+def test_a_path_without_a_regular_file_is_not_recognized(tmp_path, name):
     import os
 
     os.mkfifo(tmp_path / "pipe")
-    assert recognise(tmp_path / name) is None
+    assert recognize(tmp_path / name) is None
 
 
-def test_recognising_imports_neither_torch_nor_numpy():
-    code = "import sys, models.language.formats as f; f.recognise(f.Path('README.md'))"
+def test_recognizing_imports_neither_torch_nor_numpy():
+    code = "import sys, models.language.formats as f; f.recognize(f.Path('README.md'))"
     code += "; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'pydantic')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -141,7 +141,7 @@ def test_a_trained_model_has_full_token_accuracy(make_task, tmp_path, train):
     assert [(row[2], row[3], row[4]) for row in found.rows] == [("yes", "yes", 1.0)] * 3
 
 
-def colours(picture):
+def colors(picture):
     image = Image.open(BytesIO(picture.png))
     image.load()
     assert image.format == "PNG" and image.width > 600
@@ -156,7 +156,7 @@ def test_rows_and_lengths_are_drawn(make_task, path, control):
     task.setup()
     rows, lengths = task.pictures()
     assert (rows.name, lengths.name) == ("rows", "lengths")
-    assert {CONTEXT_COLOR, TRAINED_COLOR} <= colours(rows) & colours(lengths)
+    assert {CONTEXT_COLOR, TRAINED_COLOR} <= colors(rows) & colors(lengths)
     assert lengths.caption.endswith("documents" if path == "embedded:python" else "answers")
 
 
@@ -188,4 +188,4 @@ def test_one_length_for_all_is_drawn_too(tmp_path, make_task):
     path.write_text("input,output\n" + "\n".join(f"{i},same" for i in range(20)))
     task = make_task(path=path)
     task.setup()
-    assert TRAINED_COLOR in colours(task.pictures()[1])
+    assert TRAINED_COLOR in colors(task.pictures()[1])

@@ -93,7 +93,7 @@ def test_boundaries_are_the_starts_of_rows_and_of_their_documents():
     assert boundaries.dtype == torch.int32
 
 
-def labelled(row):
+def labeled(row):
     return row.labels[row.labels != -100].tolist()
 
 
@@ -114,7 +114,7 @@ def test_history_comes_before_the_request():
 
 def test_labels_are_the_answer_and_the_end_token_only():
     row = dialogues([conversation()], 64).sample(0, None)
-    assert labelled(row) == [*b"ls -a", TOKENIZER.end]
+    assert labeled(row) == [*b"ls -a", TOKENIZER.end]
     first = (row.labels != -100).argmax()
     assert row.inputs[first] == ord(" ")  # the last prompt token predicts the first answer token
     assert row.text_bytes == len("ls -a")
@@ -125,7 +125,7 @@ def test_a_long_prompt_loses_its_oldest_tokens_and_the_answer_loses_none(length)
     samples = dialogues([conversation()], length)
     row = samples.sample(0, None)
     assert len(row.inputs) <= length
-    assert labelled(row) == [*b"ls -a", TOKENIZER.end]
+    assert labeled(row) == [*b"ls -a", TOKENIZER.end]
     assert row.inputs[0] == TOKENIZER.start
     whole = dialogues([conversation()], 64).sample(0, None)
     assert (

@@ -35,7 +35,7 @@ def test_each_sample_is_at_each_position_equally_often():
     assert ((counts - expected) ** 2 / expected).sum() / (length - 1) ** 2 < 1.37
 
 
-def test_neighbours_do_not_stay_neighbours():
+def test_neighbors_do_not_stay_neighbors():
     order = DataOrder(10_000, 10_000, 0).batch(0)[1]
     # Two are expected to, as in a Poisson distribution; twelve would be one chance in a million.
     assert (np.abs(np.diff(order)) == 1).sum() < 12

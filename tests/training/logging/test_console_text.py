@@ -220,27 +220,27 @@ def test_timed_steps_are_summarized_with_their_spread():
         (
             "limit_exceeded_at_start",
             {"over": ["swap"], "swap": 60.0},
-            "swap 60% over its limit before the run: only limits.critical applies to it",
+            "swap 60%, over its limit before the run: only limits.critical applies to it",
         ),
         (
             "throttled",
             {"critical": ["ram"], "over": ["ram"], "ram": 97.2},
-            "ram 97% over its limit: releasing unused memory",
+            "ram 97%, over its limit: releasing unused memory",
         ),
         (
             "pressure",
             {"over": ["gpu", "swap"], "gpu": 96.0, "swap": 81.0},
-            "gpu 96%, swap 81% still over its limit: saving and stopping; see limits.*",
+            "gpu 96%, swap 81%, still over its limit: saving and stopping; see limits.*",
         ),
         (
             "limit_given_up",
             {"over": ["cpu"], "cpu": 99.0},
-            "cpu 99% over its limit, and throttling does not help: no longer watched",
+            "cpu 99%, over its limit, and throttling does not help: no longer watched",
         ),
         (
             "disk_filling",
             {"over": ["disk"], "disk": 96.2},
-            "disk 96% over its limit: free some space, or saving will fail",
+            "disk 96%, over its limit: free some space, or saving will fail",
         ),
         ("fewer_workers", {"from": 4, "to": 2}, "loader workers 4 → 2, to use less of the machine"),
         (

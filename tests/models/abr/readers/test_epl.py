@@ -48,19 +48,19 @@ def test_a_silent_level_is_left_out_and_counted(series):
     assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
 
 
-def test_marks_of_a_rater_are_labels_and_a_negative_latency_is_no_wave(series, analysed):
+def test_marks_of_a_rater_are_labels_and_a_negative_latency_is_no_wave(series, analyzed):
     path = series()
-    analysed(path, {20: -5.1, 40: 5.2, 60: 4.9})
+    analyzed(path, {20: -5.1, 40: 5.2, 60: 4.9})
     rows, _ = read(path)
     assert [row.exists for row in rows] == [0, 1, 1]
     assert [row.latency for row in rows][1:] == [5.2, 4.9] and isnan(rows[0].latency)
     assert rows[1].amplitude == 0.7 and {row.threshold for row in rows} == {35.0}
 
 
-def test_each_rater_gives_rows_of_the_same_group(series, analysed):
+def test_each_rater_gives_rows_of_the_same_group(series, analyzed):
     path = series()
-    analysed(path, {20: -1, 40: 5.2, 60: 4.9}, rater="anna-")
-    analysed(path, {20: 6.0, 40: 5.3, 60: 4.8}, threshold=15.0, rater="ben-")
+    analyzed(path, {20: -1, 40: 5.2, 60: 4.9}, rater="anna-")
+    analyzed(path, {20: 6.0, 40: 5.3, 60: 4.8}, threshold=15.0, rater="ben-")
     rows, reader = read(path)
     assert (
         len(rows) == 6
@@ -72,10 +72,10 @@ def test_each_rater_gives_rows_of_the_same_group(series, analysed):
 
 @pytest.mark.parametrize(("threshold", "known"), [(35.0, 35.0), (None, nan), (inf, nan)])
 def test_a_rater_of_other_peaks_gives_a_threshold_and_nothing_of_wave_v(
-    series, analysed, threshold, known
+    series, analyzed, threshold, known
 ):
     path = series()
-    analysed(path, {20: 0, 40: 0, 60: 0}, threshold, count=1)
+    analyzed(path, {20: 0, 40: 0, 60: 0}, threshold, count=1)
     rows, reader = read(path)
     assert reader.bad_records.rows == [] and reader.marked == {"P1 and N1, no wave V": 1}
     for row in rows:
@@ -84,9 +84,9 @@ def test_a_rater_of_other_peaks_gives_a_threshold_and_nothing_of_wave_v(
 
 
 @pytest.mark.parametrize(("threshold", "exists"), [(None, nan), (inf, 0.0)])
-def test_threshold_none_is_unknown_and_infinity_is_no_response(series, analysed, threshold, exists):
+def test_threshold_none_is_unknown_and_infinity_is_no_response(series, analyzed, threshold, exists):
     path = series()
-    analysed(path, {}, threshold=threshold)
+    analyzed(path, {}, threshold=threshold)
     rows, _ = read(path)
     assert all(isnan(row.threshold) for row in rows)
     np.testing.assert_equal([row.exists for row in rows], [exists] * 3)

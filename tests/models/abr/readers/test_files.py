@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from models.abr.formats import FORMATS, recognise
+from models.abr.formats import FORMATS, recognize
 from models.abr.readers.files import read_responses
 from models.abr.readers.recordings import Averaging
 from models.base import DataError
@@ -28,9 +28,9 @@ def table(path, rows):
     return path
 
 
-def test_a_folder_is_read_at_any_depth_and_other_files_are_ignored(tmp_path, series, analysed):
+def test_a_folder_is_read_at_any_depth_and_other_files_are_ignored(tmp_path, series, analyzed):
     first = series("ABR-1-1", seed=1)
-    analysed(first, {20: 5.5, 40: 5.2, 60: 4.9})
+    analyzed(first, {20: 5.5, 40: 5.2, 60: 4.9})
     (tmp_path / "deep").mkdir()
     series("ABR-2-1", seed=2).rename(tmp_path / "deep" / "ABR-2-1")
     (tmp_path / "README.md").write_text("notes")
@@ -148,14 +148,14 @@ def test_no_usable_response_is_an_error(tmp_path):
         ("a.txt", b"text", None),
     ],
 )
-def test_a_format_is_recognised_by_name_or_first_bytes(tmp_path, name, content, form):
+def test_a_format_is_recognized_by_name_or_first_bytes(tmp_path, name, content, form):
     path = tmp_path / name
     path.write_bytes(content)
     wanted = None if form is None else FORMATS[form]
-    assert recognise(path) == recognise(tmp_path) == wanted
+    assert recognize(path) == recognize(tmp_path) == wanted
 
 
-def test_recognising_loads_nothing_heavy():
+def test_recognizing_loads_nothing_heavy():
     code = (
         "import sys, models.abr.formats; "
         "sys.exit(bool({'torch', 'numpy', 'mne', 'openpyxl'} & set(sys.modules)))"

@@ -139,7 +139,7 @@ def test_order_reaches_the_encoder_through_positions_alone(eeg):
     torch.testing.assert_close(states[:, 5], states[:, 20], atol=1e-4, rtol=1e-3)
 
 
-def test_masked_normalisation_uses_valid_samples_only():
+def test_masked_normalization_uses_valid_samples_only():
     ours, theirs = MaskedBatchNorm(7), nn.BatchNorm1d(7)
     x = torch.randn(3, 7, 20) * 3 + 1
     valid = torch.arange(20) < torch.tensor([[20], [11], [5]])
