@@ -69,7 +69,7 @@ def main(command_line: CommandLine) -> int:
 def _planned(
     described: Described, part: PlannedRun, measures: bool
 ) -> tuple[Plan, Sequence[Advice]]:
-    from launcher.plan import advice
+    from launcher.plan import advice, check
     from launcher.plan.plan import open_planner
 
     with open_planner(part.resolved, described) as planner:
@@ -78,6 +78,7 @@ def _planned(
             return planner.plan(resolve_with(described, part.args, sets))
 
         plan = planner.plan(part.resolved)
+        check.keep(part.resolved, described, plan)
         if measures:
             plan = replace(plan, seconds=_measured(part, plan))
         return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []

@@ -62,7 +62,7 @@ def tune(args: CliArgs, out: Path | None, machine: Machine, tell: Tell) -> None:
             tell(f"measured {number} of {len(fitting)}: {one.engine}: {shown}")
             speeds += [] if speed is None else [(speed, one)]
     if speeds:
-        auto.keep(auto.entry(resolved, described), _fastest(speeds, steps))
+        auto.keep(auto.place(resolved, described), _fastest(speeds, steps))
 
 
 def _fastest(speeds: Sequence[tuple[float, Candidate]], steps: int) -> Chosen:

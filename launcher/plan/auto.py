@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from bisect import bisect_left
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,11 @@ from launcher.base.diagnostics import SettingsError, plain
 from launcher.config import batching
 from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO, PRETRAINED, config_of
-from launcher.plan import background
+from launcher.plan import background, cache
 from launcher.plan import target as target_of
 from launcher.plan.target import Described, with_own_memory
 from launcher.resume.decide import Decision, decide
-from models.common import cache_folder
 from training.logging.quantities import size
-from training.storage import atomic_write
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
@@ -45,7 +41,6 @@ _GPU_BYTES = 10 * 2**30
 _EQUAL = 0.05
 """Estimated times that differ by less are equal."""
 _LIMIT_S = 300.0
-_PACKAGES = ("torch", "deepspeed", "fairscale", "transformers")
 
 
 @dataclass(frozen=True)
@@ -99,14 +94,14 @@ def decide_engine(
     resolved = decision.resolved
     if decision.nothing_left is not None or not is_open(resolved) or args.tune is not None:
         return decision
-    place = entry(resolved, described)
-    chosen = _cached(place)
+    file = place(resolved, described)
+    chosen = _cached(file)
     if chosen is None:
         if not (always or is_asked(resolved) or is_tight(resolved, described)):
             return decision
         chosen = best(candidates(decide_with, described, is_thorough=always))
         if chosen is not None:
-            keep(place, chosen)
+            keep(file, chosen)
     return decision if chosen is None else decide_with(chosen)
 
 
@@ -374,45 +369,17 @@ def _cost(plan: Plan) -> float:
     )
 
 
-def entry(resolved: Resolved, described: Described) -> Path:
-    """The cached choice, by settings, machine, data and versions."""
-    values = {key: value.value for key, value in resolved.values.items()}
-    path = values.get("data.path")
-    facts = [
-        {key: value for key, value in values.items() if key not in (NAME, "track")},
-        resolved.world_size,
-        {key: value for key, value in asdict(described).items() if key != "gpu"},
-        _stat(Path(str(path)).expanduser()),
-        {name: _version(name) for name in ("gearshift", *_PACKAGES)},
-    ]
-    content = json.dumps(facts, default=str, sort_keys=True)
-    return (
-        cache_folder.folder() / "engines" / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
-    )
+def place(resolved: Resolved, described: Described) -> Path | None:
+    """The file of the cached choice."""
+    return cache.place(cache.ENGINES, resolved, described, without=(NAME,))
 
 
-def _stat(path: Path) -> tuple[float, int] | None:
-    with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime, found.st_size
-    return None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
-def _cached(place: Path) -> Chosen | None:
-    with suppress(OSError, ValueError, TypeError):
-        return Chosen(**json.loads(place.read_bytes()))
-    return None
-
-
-def keep(place: Path, chosen: Chosen) -> None:
+def keep(file: Path | None, chosen: Chosen) -> None:
     """Write the choice to the cache; nothing where it cannot be written."""
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(place, json.dumps(asdict(chosen)).encode())
+    cache.write(file, asdict(chosen))
+
+
+def _cached(file: Path | None) -> Chosen | None:
+    with suppress(TypeError):
+        return Chosen(**(cache.read(file) or {}))
+    return None

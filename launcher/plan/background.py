@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import json
+import math
 import os
 import resource
 import shutil
@@ -12,6 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -100,6 +102,16 @@ class Background:
             self._changed.notify_all()
             with suppress(ChildProcessError):
                 os.waitpid(self.process, 0)
+
+
+def limit_cpu(seconds: float | None) -> None:
+    """The kernel ends this fork after so many more seconds of CPU time; None: without a limit."""
+    most = resource.RLIM_INFINITY
+    if seconds is not None:
+        most = math.ceil(time.process_time() + seconds)
+        signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGXCPU])
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 
 
 def _work(work: Callable[[Send], None], parent: int, write_end: int, folder: str) -> NoReturn:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -21,7 +22,7 @@ from launcher.config.batching import GLOBAL, MICRO
 from launcher.config.options import FORCE
 from launcher.config.provenance import Batching, Resolved
 from launcher.config.selection import without_first_weights
-from launcher.plan import background
+from launcher.plan import background, cache
 from launcher.plan.background import Background, Send
 from launcher.plan.target import Described, is_tight, with_own_memory
 from training.logging.quantities import size
@@ -35,6 +36,8 @@ WAIT_S = 2.0
 """How long a run waits for its plan, from the fork on."""
 TIGHT_WAIT_S = 60.0
 """The same if weights, gradients and optimizer state take much of the memory."""
+BESIDE_S = 6.0
+"""CPU time of the plan otherwise: it slows the first steps down."""
 _CHECKPOINTING, _WORKERS = "memory.activation_checkpointing", "loader.workers"
 _RETURN_FREED = "memory.return_freed"
 
@@ -57,6 +60,8 @@ class PlanCheck:
     def __init__(self, checked: Checked, *, plans: bool, waits: bool = False) -> None:
         """To be made before any other thread exists: the rank that `plans` forks.
 
+        A plan that an earlier start has kept is not made again.
+
         `waits`: no plan is made beside the training; the training waits for it.
         """
         self._checked = checked
@@ -65,18 +70,26 @@ class PlanCheck:
         self._longest_s = min(TIGHT_WAIT_S, checked.resolved.settings.engine.timeout_s / 2)
         self._is_told = False
         self._child: Background | None = None
-        self._file_bytes = 0
+        self._cached: Mapping[str, Any] | None = None
         # A fork of a program that uses this one has its locks, but not its threads.
         if plans and environment.Process.is_own and background.is_possible():
-            self._file_bytes = psutil.Process().memory_info().shared
-            try:
-                self._child = Background(self._plan)
-            except OSError as error:  # no memory or no disk for it
-                print(f"this run starts without a plan: {error}", file=sys.stderr)
+            self._described = with_own_memory(
+                Described(machine.detect_machine(), checked.nodes), nvml.memory_bytes
+            )
+            self._cached = cache.read(_place(checked.resolved, self._described))
+            self._child = self._fork() if self._cached is None else None
+
+    def _fork(self) -> Background | None:
+        self._file_bytes = psutil.Process().memory_info().shared
+        try:
+            return Background(self._plan)
+        except OSError as error:  # no memory or no disk for it
+            print(f"this run starts without a plan: {error}", file=sys.stderr)
+            return None
 
     def predicted_memory_bytes(self) -> dict[str, int | None] | None:
         """The peaks of the rank with the most, as `peak_memory_bytes`; None: not known by now."""
-        plan = self._message("plan", 0.0)
+        plan = self._cached or self._message("plan", 0.0)
         return None if plan is None else plan["memory"]
 
     def before_model(self, world: World) -> None:
@@ -104,14 +117,14 @@ class PlanCheck:
         from launcher.plan.plan import Tracing, open_planner
 
         torch.set_num_threads(1)  # those of the parent do not exist here
-        resolved = without_first_weights(self._checked.resolved)
-        described = with_own_memory(
-            Described(machine.detect_machine(), self._checked.nodes), nvml.memory_bytes
-        )
+        resolved, described = without_first_weights(self._checked.resolved), self._described
         target = described.target(resolved)
 
         def note(parameters: int) -> None:
-            send("tight", is_tight(parameters, resolved.settings.engine.name, target))
+            found = is_tight(parameters, resolved.settings.engine.name, target)
+            send("tight", found)
+            if not (found or self._waits):
+                background.limit_cpu(BESIDE_S)
 
         known = self._checked.parameters
         if known is not None:
@@ -121,8 +134,10 @@ class PlanCheck:
             plan = planner.plan(resolved)
             if plan.uncompiled is not None:
                 return  # it needs less
+            keep(self._checked.resolved, described, plan)
             send("plan", {"memory": _memory(plan), "lacks": list(_lacks(plan))})
             if plan.fits is False:
+                background.limit_cpu(None)
                 send("fixes", [_line(found) for found in _advice(resolved, planner)])
 
     def _message(self, name: str, until_s: float) -> Any:
@@ -157,6 +172,16 @@ class PlanCheck:
             f"{PROGRAM} plan; to start anyway: {FORCE.flag}",
             fix="  or  ".join(fixes) or None,
         )
+
+
+def keep(resolved: Resolved, described: Described, plan: Plan) -> None:
+    """Keep what a plan that fits predicts, for later starts of the run."""
+    if plan.fits is not False:
+        cache.write(_place(resolved, described), {"memory": _memory(plan)})
+
+
+def _place(resolved: Resolved, described: Described) -> Path | None:
+    return cache.place(cache.PLANS, resolved, described)
 
 
 def changed(resolved: Resolved, sets: Sequence[str]) -> Resolved:

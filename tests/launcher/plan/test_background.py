@@ -45,6 +45,20 @@ def test_messages_arrive_and_the_child_is_reaped_at_once():
         psutil.Process(child.process).wait(LONG_S)
 
 
+def test_a_child_ends_with_its_cpu_time():
+    def work(send):
+        background.limit_cpu(0.0)
+        while time.process_time() < LONG_S:
+            pass
+        send("end", None)
+
+    child = Background(work)
+    began = time.monotonic()
+    assert child.message("begin", LONG_S) is None
+    assert time.monotonic() - began < LONG_S / 2
+    child.close()
+
+
 @pytest.mark.parametrize("ends", ["raises", "is killed", "exits"])
 def test_the_parent_does_not_wait_for_a_child_that_has_failed(ends):
     def work(send):

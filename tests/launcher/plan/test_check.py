@@ -16,6 +16,7 @@ from launcher.config import machine
 from launcher.plan import background, check, compiled
 from launcher.plan.check import Checked, PlanCheck, changed
 from launcher.plan.target import Target, is_tight
+from models.common import cache_folder
 from tests.launcher.given import LAPTOP, resolved
 
 pytestmark = pytest.mark.skipif(not background.is_possible(), reason="the check forks, on Linux")
@@ -25,7 +26,8 @@ LARGE = ("train.global_batch=512", "train.micro_batch=512")
 
 
 @pytest.fixture(autouse=True)
-def own_process(monkeypatch):
+def own_process(monkeypatch, tmp_path):
+    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path))
     monkeypatch.setattr(environment.Process, "is_own", True)
     for name in ("WAIT_S", "TIGHT_WAIT_S"):  # however busy the machine is
         monkeypatch.setattr(check, name, 300.0)
@@ -93,6 +95,32 @@ def test_a_run_that_fits_says_nothing_and_has_a_prediction(started, world, capfd
     found.before_training(world)
     assert capfd.readouterr() == ("", "")
     assert found.predicted_memory_bytes()["device"] is None
+
+
+def test_a_later_start_takes_the_plan_of_an_earlier_one(started, world, monkeypatch):
+    first = started()
+    first.before_training(world)
+    monkeypatch.setattr(PlanCheck, "_fork", lambda self: pytest.fail("plans again"))
+    later = started()
+    later.before_training(world)
+    assert later.predicted_memory_bytes() == first.predicted_memory_bytes()
+    with pytest.raises(pytest.fail.Exception, match="plans again"):
+        started("optim.lr=0.5")
+
+
+def test_a_plan_that_does_not_fit_is_not_kept(small_machine, started, world, tmp_path):
+    with pytest.raises(SettingsError):
+        started(*LARGE).before_training(world)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_a_plan_beside_the_training_has_little_time(tight, started, world, monkeypatch):
+    monkeypatch.setattr(background, "limit_cpu", lambda seconds: os._exit(0))
+    monkeypatch.setattr(check, "is_tight", lambda *_: tight)
+    found = started(parameters=1000)
+    found.before_training(world)
+    assert (found.predicted_memory_bytes() is not None) == tight
 
 
 def test_other_ranks_have_no_plan(small_machine, started, world):

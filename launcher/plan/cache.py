@@ -1,0 +1,82 @@
+"""Plans and chosen engines of earlier starts, by settings, machine, data and versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from launcher.base.environment import PACKAGES
+from launcher.config.provenance import Resolved
+from launcher.plan.target import Described
+from models.catalog import is_custom
+from models.common import cache_folder
+from training.storage import atomic_write
+
+ENGINES, PLANS = "engines", "plans"
+_IRRELEVANT = ("track",)
+_VERSIONS = ("gearshift", "torch", "deepspeed", "fairscale", "transformers")
+_ROOT = Path(__file__).parents[2]
+
+
+def place(
+    kind: str, resolved: Resolved, described: Described, without: Sequence[str] = ()
+) -> Path | None:
+    """The file for `resolved` on that machine, whatever the settings `without` are.
+
+    None for a custom task: its code may change.
+    """
+    if is_custom(resolved.settings.model.family):
+        return None
+    values = {key: value.value for key, value in resolved.values.items()}
+    facts = [
+        {key: value for key, value in values.items() if key not in (*_IRRELEVANT, *without)},
+        resolved.world_size,
+        {key: value for key, value in asdict(described).items() if key != "gpu"},
+        _stat(Path(str(values.get("data.path"))).expanduser()),
+        {name: _version(name) for name in _VERSIONS},
+        _changed(),
+    ]
+    content = json.dumps(facts, default=str, sort_keys=True)
+    return cache_folder.folder() / kind / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
+
+
+def read(file: Path | None) -> Mapping[str, Any] | None:
+    """The content; None: there is none, or it is damaged."""
+    with suppress(OSError, ValueError):
+        found = json.loads(file.read_bytes()) if file is not None else None
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def write(file: Path | None, content: Mapping[str, Any]) -> None:
+    """Keep `content`; nothing where it cannot be written."""
+    with suppress(OSError):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(file, json.dumps(content).encode())
+
+
+def _stat(path: Path) -> tuple[float, int] | None:
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_mtime, found.st_size
+    return None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _changed() -> float:
+    """When the code of this program last changed."""
+    folders = (_ROOT / name for name in ("launcher", *sorted(PACKAGES)))
+    return max(file.stat().st_mtime for folder in folders for file in folder.rglob("*.py"))
