@@ -2,6 +2,7 @@
 
     python -m benchmarks.auto_engine
     python -m benchmarks.auto_engine --cases 3 --rounds 1
+    python -m benchmarks.auto_engine --json FILE --continue     # the cases that FILE lacks
 
 For each case every engine whose plan fits is trained for some steps, on two processes, in turns.
 With a memory limit it trains in a control group with this limit (root, Linux), and the plan is for
@@ -24,7 +25,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.figures import command, listed, machine, save_rows
+from benchmarks.figures import command, listed, load_rows, machine, save_rows
 from benchmarks.start_memory import control_group
 from launcher.base.diagnostics import plain
 from launcher.config.machine import detect_machine
@@ -196,9 +197,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each engine")
     parser.add_argument("--cases", type=int, default=len(CASES), help="only the first ones")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="keep the rows of the JSON file"
+    )
     options = parser.parse_args()
     facts, found = machine(("torch", "deepspeed", "fairscale")), []
-    for case in CASES[: options.cases]:
+    if options.resume:
+        found = load_rows(options.json, Row)[2]
+    for case in CASES[len(found) : options.cases]:
         found.append(measure(case, options.rounds))
         print(table(found[-1:]).splitlines()[2], file=sys.stderr, flush=True)
         if options.json:
