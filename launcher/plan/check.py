@@ -36,6 +36,9 @@ WAIT_S = 2.0
 """How long a run waits for its plan, from the fork on."""
 TIGHT_WAIT_S = 60.0
 """The same if weights, gradients and optimizer state take much of the memory."""
+FREE = 0.03
+"""The share of a memory that a run leaves free, or it is refused. `plan` and engine auto leave twice
+as much: the process of a run is larger than theirs, and what they choose must not be refused."""
 BESIDE_S = 6.0
 """CPU time of the plan otherwise: it slows the first steps down."""
 _CHECKPOINTING, _WORKERS = "memory.activation_checkpointing", "loader.workers"
@@ -135,8 +138,9 @@ class PlanCheck:
             if plan.uncompiled is not None:
                 return  # it needs less
             keep(self._checked.resolved, described, plan)
-            send("plan", {"memory": _memory(plan), "lacks": list(_lacks(plan))})
-            if plan.fits is False:
+            lacks = list(_lacks(plan))
+            send("plan", {"memory": _memory(plan), "lacks": lacks})
+            if lacks:
                 background.limit_cpu(None)
                 send("fixes", [_line(found) for found in _advice(resolved, planner)])
 
@@ -176,7 +180,7 @@ class PlanCheck:
 
 def keep(resolved: Resolved, described: Described, plan: Plan) -> None:
     """Keep what a plan that fits predicts, for later starts of the run."""
-    if plan.fits is not False:
+    if not any(_lacks(plan)):
         cache.write(_place(resolved, described), {"memory": _memory(plan)})
 
 
@@ -219,8 +223,10 @@ def _advice(resolved: Resolved, planner: Planner) -> Sequence[Advice]:
 
 
 def _line(found: Advice) -> str:
+    from launcher.plan.plan import MARGIN
+
     sets = " ".join(f"--set {shlex.quote(each)}" for each in found.sets)
-    return f"{sets} ({'; '.join(_needs(found.plan).values())})"
+    return f"{sets} ({'; '.join(text for text, _ in _needs(found.plan, MARGIN))})"
 
 
 def _memory(plan: Plan) -> Mapping[str, int | None]:
@@ -230,27 +236,19 @@ def _memory(plan: Plan) -> Mapping[str, int | None]:
 
 def _lacks(plan: Plan) -> Iterator[str]:
     """Each kind of memory of which there is too little: what is needed, and what there is."""
-    needs = _needs(plan)
-    if plan.lacks_device:
-        yield needs["device"]
-    if plan.lacks_ram:
-        yield needs["ram"]
+    return (text for text, fits in _needs(plan, FREE) if not fits)
 
 
-def _needs(plan: Plan) -> dict[str, str]:
-    """What is needed of each kind of memory whose size is known, and how much there is."""
-    from launcher.plan.plan import MARGIN
+def _needs(plan: Plan, free: float) -> Iterator[tuple[str, bool]]:
+    """What is needed of each kind of memory whose size is known, and whether that is there."""
+    target = plan.target
 
-    target, found = plan.target, {}
+    def part(needed: int, limit: int, where: str) -> tuple[str, bool]:
+        text = f"{size(needed)} of {size(limit)} {where}, of which {free:.0%} stay free"
+        return text, needed <= limit * (1 - free)
+
     if target.device_bytes is not None:
-        found["device"] = (
-            f"{size(plan.device_bytes)} of {size(target.device_bytes)} on a GPU, "
-            f"of which {MARGIN:.0%} stay free"
-        )
+        yield part(plan.device_bytes, target.device_bytes, "on a GPU")
     if target.ram_bytes is not None:
         ranks = counted(target.ranks_per_node, "process")
-        found["ram"] = (
-            f"{size(plan.host_bytes)} of {size(target.ram_bytes)} in main memory ({ranks}), "
-            f"of which {MARGIN:.0%} stay free"
-        )
-    return found
+        yield part(plan.host_bytes, target.ram_bytes, f"in main memory ({ranks})")

@@ -15,7 +15,6 @@ from launcher.base import environment
 from launcher.config import machine
 from launcher.plan import background, check
 from launcher.plan.check import PlanCheck
-from launcher.plan.plan import MARGIN
 from launcher.run.job_spec import NO_PLAN, PLAN, PLAN_FIRST
 from tests.launcher.given import LAPTOP
 from tests.runs.conftest import environment as variables
@@ -60,7 +59,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def small_machine(monkeypatch):
     """A machine with 256 MiB for a run in this process, whatever tests before have left in it."""
-    ram = round((psutil.Process().memory_info().rss + GIB // 4) / (1 - MARGIN))
+    ram = round((psutil.Process().memory_info().rss + GIB // 4) / (1 - check.FREE))
     monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=ram))
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import psutil
@@ -64,7 +65,7 @@ def test_a_run_that_does_not_fit_is_refused_with_settings_that_do(small_machine,
         started(*LARGE).before_training(world)
     [found] = error.value.diagnostics
     assert re.match(r"this run needs more memory than there is: [12]\.\d GiB of", found.message)
-    assert found.message.endswith("in main memory (1 process), of which 6% stay free")
+    assert found.message.endswith("in main memory (1 process), of which 3% stay free")
     assert "python -m launcher plan; to start anyway: --force" in found.allowed
     first = found.fix.partition("  or  ")[0]
     words = first.partition(" (")[0].split()
@@ -72,6 +73,16 @@ def test_a_run_that_does_not_fit_is_refused_with_settings_that_do(small_machine,
     fitting = started(*words[1::2])
     fitting.before_training(world)
     assert fitting.predicted_memory_bytes()["host"] > 0
+
+
+@pytest.mark.parametrize(("used", "is_refused"), [(0.955, False), (1.0, True)])
+def test_what_plan_leaves_free_is_not_refused(used, is_refused, started, world, monkeypatch):
+    first = started()
+    first.before_training(world)
+    ram = round(first.predicted_memory_bytes()["host"] / used)
+    monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=ram))
+    with pytest.raises(SettingsError) if is_refused else nullcontext():
+        started().before_training(world)
 
 
 @pytest.mark.slow
