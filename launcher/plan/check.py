@@ -37,8 +37,8 @@ WAIT_S = 2.0
 TIGHT_WAIT_S = 60.0
 """The same if weights, gradients and optimizer state take much of the memory."""
 FREE = 0.03
-"""The share of a memory that a run leaves free, or it is refused. `plan` and engine auto leave twice
-as much: the process of a run is larger than theirs, and what they choose must not be refused."""
+"""The share of a memory that a run leaves free, or it is refused. `plan` and engine auto leave
+twice as much: the process of a run is larger than theirs, and takes what they choose."""
 BESIDE_S = 6.0
 """CPU time of the plan otherwise: it slows the first steps down."""
 _CHECKPOINTING, _WORKERS = "memory.activation_checkpointing", "loader.workers"
