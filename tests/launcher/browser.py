@@ -15,6 +15,7 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+_TICKS = "(({x_range}) => [x_range.start, x_range.end])(Bokeh.documents[0].roots()[0])"
 
 
 @dataclass
@@ -32,9 +33,13 @@ class Opened:
 
     def ticks(self) -> tuple[float, float]:
         """The ends of the x axis as it is shown."""
-        code = "() => { const [f] = Bokeh.documents[0].roots(); "
-        low, high = self.page.evaluate(code + "return [f.x_range.start, f.x_range.end]; }")
+        low, high = self.page.evaluate(f"() => {_TICKS}")
         return low, high
+
+    def other_ticks(self, before: tuple[float, float]) -> tuple[float, float]:
+        """The ends of the x axis once they are not those of before."""
+        self.page.wait_for_function(f"([low]) => {_TICKS}[0] !== low", arg=list(before))
+        return self.ticks()
 
 
 @contextmanager
