@@ -123,15 +123,19 @@ class Job:
         self._wait_for(lambda: text in self.log, f"no line with {text!r}", seconds)
 
     def ranks(self) -> list[psutil.Process]:
-        """The running processes of its ranks, of any generation, in the order of ranks."""
-        found = {}
+        """The running processes of its ranks, of any generation, in the order of ranks.
+
+        Without the forks of a rank, such as the one that plans.
+        """
+        found, parents = {}, {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.name().startswith("python") and "launcher" in process.cmdline():
                     mine = process.environ()
                     if (mine.get("SLURM_CONF"), mine.get("GEARSHIFT_JOB")) == (self._conf, self.id):
+                        parents[process.pid] = process.ppid()
                         found[int(mine["SLURM_PROCID"]), process.pid] = process
-        return [found[key] for key in sorted(found)]
+        return [found[key] for key in sorted(found) if parents[key[1]] not in parents]
 
     def signal(self, name: str = "USR1") -> None:
         """Send the batch shell the signal that Slurm sends ahead of the limit."""
