@@ -15,10 +15,12 @@ from launcher.base import environment
 from launcher.config import machine
 from launcher.plan import background, check
 from launcher.plan.check import PlanCheck
+from launcher.plan.plan import MARGIN
 from launcher.run.job_spec import NO_PLAN, PLAN, PLAN_FIRST
 from tests.launcher.given import LAPTOP
 from tests.runs.conftest import environment as variables
 from tests.runs.conftest import result
+from tests.slurm.cluster.processes import wait_until
 
 pytestmark = [
     pytest.mark.skipif(not background.is_possible(), reason="the check forks, on Linux"),
@@ -59,15 +61,18 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def small_machine(monkeypatch):
     """A machine with 256 MiB for a run in this process, whatever tests before have left in it."""
-    ram = round((psutil.Process().memory_info().rss + GIB // 4) / (1 - check.FREE))
+    ram = round((psutil.Process().memory_info().rss + GIB // 4) / (1 - MARGIN))
     monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=ram))
 
 
-def no_children() -> bool:
-    return all(child.name() != "python" for child in psutil.Process().children())
+@pytest.fixture
+def no_children():
+    """Whether no fork of the test is left, once a busy machine has had the time to end it."""
+    before = psutil.Process().children()
+    return lambda: wait_until(lambda: set(psutil.Process().children()) <= set(before), 60)
 
 
-def test_a_refused_run_leaves_nothing_behind(small_machine, folder, capfd):
+def test_a_refused_run_leaves_nothing_behind(small_machine, folder, no_children, capfd):
     assert main([*SHORT, *LARGE]) == 2
     error = capfd.readouterr().err
     assert error.startswith(REFUSED)
@@ -114,7 +119,7 @@ def test_what_was_predicted_stands_beside_what_was_measured():
     assert " (predicted: " in printed.partition("memory ")[2].partition("\n")[0]
 
 
-def test_a_run_goes_on_when_the_child_hangs(small_machine, monkeypatch, tmp_path):
+def test_a_run_goes_on_when_the_child_hangs(small_machine, monkeypatch, tmp_path, no_children):
     def hang(self, send):
         (tmp_path / "hung").touch()
         time.sleep(600)
