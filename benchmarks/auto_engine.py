@@ -202,6 +202,8 @@ def main() -> None:
         "--continue", dest="resume", action="store_true", help="keep the rows of the JSON file"
     )
     options = parser.parse_args()
+    if options.resume and not options.json:
+        parser.error("--continue needs --json FILE")
     facts, found = machine(("torch", "deepspeed", "fairscale")), []
     if options.resume:
         found = load_rows(options.json, Row)[2]

@@ -78,7 +78,7 @@ def _planned(
             return planner.plan(resolve_with(described, part.args, sets))
 
         plan = planner.plan(part.resolved)
-        check.keep(part.resolved, described, plan)
+        check.keep(check.place(part.resolved, described), plan)
         if measures:
             plan = replace(plan, seconds=_measured(part, plan))
         return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []

@@ -79,8 +79,10 @@ class PlanCheck:
             self._described = with_own_memory(
                 Described(machine.detect_machine(), checked.nodes), nvml.memory_bytes
             )
-            self._cached = cache.read(_place(checked.resolved, self._described))
-            self._child = self._fork() if self._cached is None else None
+            self._file = place(checked.resolved, self._described)
+            self._cached = cache.read(self._file)
+            if self._cached is None:
+                self._child = self._fork()
 
     def _fork(self) -> Background | None:
         self._file_bytes = psutil.Process().memory_info().shared
@@ -137,7 +139,7 @@ class PlanCheck:
             plan = planner.plan(resolved)
             if plan.uncompiled is not None:
                 return  # it needs less
-            keep(self._checked.resolved, described, plan)
+            keep(self._file, plan)
             lacks = list(_lacks(plan))
             send("plan", {"memory": _memory(plan), "lacks": lacks})
             if lacks:
@@ -178,14 +180,15 @@ class PlanCheck:
         )
 
 
-def keep(resolved: Resolved, described: Described, plan: Plan) -> None:
+def place(resolved: Resolved, described: Described) -> Path | None:
+    """The file of the cached plan."""
+    return cache.place(cache.PLANS, resolved, described)
+
+
+def keep(file: Path | None, plan: Plan) -> None:
     """Keep what a plan that fits predicts, for later starts of the run."""
     if not any(_lacks(plan)):
-        cache.write(_place(resolved, described), {"memory": _memory(plan)})
-
-
-def _place(resolved: Resolved, described: Described) -> Path | None:
-    return cache.place(cache.PLANS, resolved, described)
+        cache.write(file, {"memory": _memory(plan)})
 
 
 def changed(resolved: Resolved, sets: Sequence[str]) -> Resolved:
@@ -226,7 +229,7 @@ def _line(found: Advice) -> str:
     from launcher.plan.plan import MARGIN
 
     sets = " ".join(f"--set {shlex.quote(each)}" for each in found.sets)
-    return f"{sets} ({'; '.join(text for text, _ in _needs(found.plan, MARGIN))})"
+    return f"{sets} ({'; '.join(_needs(found.plan, MARGIN).values())})"
 
 
 def _memory(plan: Plan) -> Mapping[str, int | None]:
@@ -236,19 +239,25 @@ def _memory(plan: Plan) -> Mapping[str, int | None]:
 
 def _lacks(plan: Plan) -> Iterator[str]:
     """Each kind of memory of which there is too little: what is needed, and what there is."""
-    return (text for text, fits in _needs(plan, FREE) if not fits)
+    needs = _needs(plan, FREE)
+    if plan.lacks_device(FREE):
+        yield needs["device"]
+    if plan.lacks_ram(FREE):
+        yield needs["ram"]
 
 
-def _needs(plan: Plan, free: float) -> Iterator[tuple[str, bool]]:
-    """What is needed of each kind of memory whose size is known, and whether that is there."""
-    target = plan.target
-
-    def part(needed: int, limit: int, where: str) -> tuple[str, bool]:
-        text = f"{size(needed)} of {size(limit)} {where}, of which {free:.0%} stay free"
-        return text, needed <= limit * (1 - free)
-
+def _needs(plan: Plan, free: float) -> dict[str, str]:
+    """What is needed of each kind of memory whose size is known, and how much there is."""
+    target, found = plan.target, {}
     if target.device_bytes is not None:
-        yield part(plan.device_bytes, target.device_bytes, "on a GPU")
+        found["device"] = (
+            f"{size(plan.device_bytes)} of {size(target.device_bytes)} on a GPU, "
+            f"of which {free:.0%} stay free"
+        )
     if target.ram_bytes is not None:
         ranks = counted(target.ranks_per_node, "process")
-        yield part(plan.host_bytes, target.ram_bytes, f"in main memory ({ranks})")
+        found["ram"] = (
+            f"{size(plan.host_bytes)} of {size(target.ram_bytes)} in main memory ({ranks}), "
+            f"of which {free:.0%} stay free"
+        )
+    return found

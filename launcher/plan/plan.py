@@ -120,26 +120,24 @@ class Plan:
     def fits(self) -> bool | None:
         """Whether the peaks are below the memory of the target; None: it is unknown."""
         device, ram = self.target.device_bytes, self.target.ram_bytes
-        if self.lacks_device or self.lacks_ram:
+        if self.lacks_device() or self.lacks_ram():
             return False
         return None if ram is None or (device is None and self.target.device != "cpu") else True
 
-    @property
-    def lacks_device(self) -> bool:
-        """Whether the peak of a rank is above what may be used of a GPU."""
+    def lacks_device(self, free: float = MARGIN) -> bool:
+        """Whether the peak of a rank leaves less than the share `free` of a GPU."""
         limit = self.target.device_bytes
-        return limit is not None and self.device_bytes > limit * (1 - MARGIN)
+        return limit is not None and self.device_bytes > limit * (1 - free)
 
-    @property
-    def lacks_ram(self) -> bool:
-        """Whether the peak of a node is above what may be used of its main memory."""
+    def lacks_ram(self, free: float = MARGIN) -> bool:
+        """Whether the peak of a node leaves less than the share `free` of its main memory."""
         limit = self.target.ram_bytes
-        return limit is not None and self.host_bytes > limit * (1 - MARGIN)
+        return limit is not None and self.host_bytes > limit * (1 - free)
 
     @property
     def is_host_bound(self) -> bool:
         """Whether host memory is what decides."""
-        return self.target.device_bytes is None or (self.lacks_ram and not self.lacks_device)
+        return self.target.device_bytes is None or (self.lacks_ram() and not self.lacks_device())
 
     @property
     def needed_bytes(self) -> int:
