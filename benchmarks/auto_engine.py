@@ -205,13 +205,14 @@ def main() -> None:
     if options.resume and not options.json:
         parser.error("--continue needs --json FILE")
     facts, found = machine(("torch", "deepspeed", "fairscale")), []
+    words = [word for word in sys.argv[1:] if word != "--continue"]
     if options.resume:
         found = load_rows(options.json, Row)[2]
     for case in CASES[len(found) : options.cases]:
         found.append(measure(case, options.rounds))
         print(table(found[-1:]).splitlines()[2], file=sys.stderr, flush=True)
         if options.json:
-            save_rows(options.json, command("auto_engine", sys.argv[1:]), facts, found)
+            save_rows(options.json, command("auto_engine", words), facts, found)
     print(f"{listed(facts)}\n{table(found)}")
 
 
