@@ -11,7 +11,7 @@ end of the third step. Measured are the bytes that torch's allocator has handed 
 was built, with the micro-batches that are held, on the rank with the most, at the highest point of
 steps 2 and 3: evaluations, saving and previews are between steps. The allocator also sees what a
 dispatch mode does not: buckets that DDP allocates in C++, workspaces of kernels, and compiled code.
-Memory in threads of gloo does not count, as other backends copy nothing there.
+What gloo takes for its own copies does not count, as other backends copy nothing there.
 
 Planned is the largest micro-batch of these two steps. The command `plan` looks at the first eight
 of a run; later ones may be larger or smaller.
@@ -63,6 +63,8 @@ _LIMIT_S = 300.0
 _MODES = [mode for mode in presets.modes() if mode != "staged"]
 """A staged run is several runs."""
 _SMALL_BUCKET = 2**14
+_COLLECTIVES = ("gloo:", "c10d::")
+"""Names of what torch records of a collective: in a thread of gloo, and where it is called."""
 KINDS = ("modes", "bf16", "compiled", "ranks", "buckets")
 """Modes under local and two ranks under other engines; bf16; compiled; four ranks; small buckets of
 DeepSpeed."""
@@ -172,7 +174,9 @@ def train(report: isolated.Report, folder: str) -> None:
         except Done:
             profiler.stop()
     measured = [steps[number - 1] for number in STEPS]
-    peak = torch.tensor(_peak(_changes(profiler), measured))
+    recorded: Any = profiler.profiler
+    changes = _changes(recorded.kineto_results.experimental_event_tree())
+    peak = torch.tensor(_peak(changes, measured))
     if dist.is_initialized():
         dist.all_reduce(peak, dist.ReduceOp.MAX)
     report({"peak": peak.item()})
@@ -185,14 +189,16 @@ def _storages(micro_batches: Sequence[Any]) -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in found}
 
 
-def _changes(profiler: profile) -> list[_Change]:
-    recorded: Any = profiler.profiler
-    found, waiting = [], [*recorded.kineto_results.experimental_event_tree()]
+def _changes(recorded: Iterable[Any]) -> list[_Change]:
+    """What was handed out and given back in a tree of events, without the copies of gloo."""
+    found = []
+    waiting = [(event, False) for event in recorded]
     while waiting:
-        event = waiting.pop()
-        waiting += event.children
+        event, is_copy = waiting.pop()
+        is_copy |= event.name.startswith(_COLLECTIVES)
+        waiting += [(child, is_copy) for child in event.children]
         kind, fields = event.typed
-        if kind == _EventType.Allocation:
+        if kind == _EventType.Allocation and not (is_copy and fields.alloc_size > 0):
             found.append(_Change(event.start_time_ns, fields.ptr, fields.alloc_size))
     return sorted(found, key=lambda change: change.time_ns)
 

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.figures import save_rows
-from benchmarks.plan_error import Case, Row, _Change, _peak, _Step, cases, table, with_others
+from benchmarks.plan_error import (
+    Case,
+    Row,
+    _Change,
+    _changes,
+    _EventType,
+    _peak,
+    _Step,
+    cases,
+    table,
+    with_others,
+)
 
 
 def test_the_peak_counts_what_is_handed_out_within_the_steps_only():
@@ -25,6 +38,20 @@ def test_the_peak_counts_what_is_handed_out_within_the_steps_only():
 def test_the_peak_adds_batches_of_other_threads_once():
     changes = [_Change(1, 100, 8), _Change(11, 300, 4)]
     assert _peak(changes, [_Step(10, {100: 8, 500: 50}, 12)]) == 8 + 4 + 50
+
+
+def test_copies_of_gloo_do_not_count_but_what_it_frees_does():
+    def event(name, at, *children, size=None):
+        fields = SimpleNamespace(ptr=100, alloc_size=size)
+        typed = (_EventType.Allocation if size else _EventType.TorchOp, fields)
+        return SimpleNamespace(name=name, start_time_ns=at, children=children, typed=typed)
+
+    tree = [
+        event("aten::empty", 1, event("[memory]", 2, size=8)),
+        event("c10d::_allgather_base_", 3, event("aten::empty", 4, event("[memory]", 5, size=16))),
+        event("gloo:all_gather", 6, event("[memory]", 7, size=-8)),
+    ]
+    assert _changes(tree) == [_Change(2, 100, 8), _Change(7, 100, -8)]
 
 
 def test_cases_have_every_engine_of_every_family():
