@@ -68,14 +68,32 @@ class Tracing:
     A fork has them only once it touches them."""
 
 
-@dataclass(frozen=True)
 class Known:
     """What plans of one task share."""
 
-    process_bytes: int
-    """Host memory of a process before the training: programs and data."""
-    traces: dict[str, Traced]
-    tracing: Tracing
+    def __init__(self, tracing: Tracing) -> None:
+        """To be made when the data was read."""
+        self.tracing = tracing
+        self.traces: dict[str, Traced] = {}
+        self._before = psutil.Process().memory_info()
+        self.process_bytes = self._resident()
+        """Host memory of a process before the training: programs and data."""
+        self._is_built = False
+
+    def note_model(self, model: Module) -> None:
+        """To be called with the model, which was built without values.
+
+        What the process has grown by are libraries of the model: the training imports them too.
+        """
+        if self.tracing.built is not None:
+            self.tracing.built(sum(p.numel() for p in model.parameters()))
+        if not self._is_built:  # later it has grown by traces
+            self._is_built = True
+            self.process_bytes = self._resident()
+
+    def _resident(self) -> int:
+        now, files = psutil.Process().memory_info(), self.tracing.file_bytes
+        return now.rss if files is None else now.rss + files - self._before.shared
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,7 @@ class Planner:
     def __init__(self, data: TaskData, described: Described, tracing: Tracing) -> None:
         self._data = data
         self._described = described
-        self._known = Known(_process_bytes(tracing.file_bytes), {}, tracing)
+        self._known = Known(tracing)
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same model and data. Raises SettingsError."""
@@ -229,8 +247,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
     key = _trace_key(resolved, target, options)
     if key not in known.traces:
-        found = _trace_compiled_or_not(resolved, subject, target, options, known.tracing)
-        known.traces[key] = found
+        known.traces[key] = _trace_compiled_or_not(resolved, subject, target, options, known)
     trace, checkpoint_bytes, why, uncompiled = known.traces[key]
     placed = _placed(
         settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
@@ -261,12 +278,6 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
         untraced=why,
         uncompiled=uncompiled,
     )
-
-
-def _process_bytes(file_bytes: int | None) -> int:
-    """The resident bytes of this process, with `file_bytes` of mapped files."""
-    found = psutil.Process().memory_info()
-    return found.rss if file_bytes is None else found.rss - found.shared + file_bytes
 
 
 def _heap_bytes(placed: Placed, resolved: Resolved, target: Target, trace: StepTrace) -> int:
@@ -320,14 +331,14 @@ def _on_cpu(options: Options) -> Options:
 
 
 def _trace_compiled_or_not(
-    resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
+    resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
 ) -> Traced:
     """The trace of a compiled step if it is one, otherwise or where that fails as it is."""
     why = None
     if options.compile:
         try:
             with compiled.without_kernels() as programs:
-                found = _trace(resolved, subject, target, options, tracing)
+                found = _trace(resolved, subject, target, options, known)
             if programs.count:
                 return *found, None, None
             why = "torch compiled nothing"
@@ -336,7 +347,7 @@ def _trace_compiled_or_not(
         except compiled.ERRORS as error:
             why = compiled.describe(error)
         options = replace(options, compile=False)
-    return *_trace_or_measure(resolved, subject, target, options, tracing), why
+    return *_trace_or_measure(resolved, subject, target, options, known), why
 
 
 def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
@@ -355,30 +366,30 @@ def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
 
 
 def _trace_or_measure(
-    resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
+    resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
 ) -> tuple[StepTrace, int, Untraced | None]:
     """The trace on fake tensors, or where the step depends on values, that of a real step."""
     try:
-        return *_trace(resolved, subject, target, options, tracing), None
+        return *_trace(resolved, subject, target, options, known), None
     except SettingError:
         raise
     except untraced.ERRORS as error:
-        if not tracing.measures:
+        if not known.tracing.measures:
             raise
         real = replace(subject, is_fake=False)
-        return *_trace(resolved, real, target, options, tracing), untraced.describe(error)
+        return *_trace(resolved, real, target, options, known), untraced.describe(error)
 
 
 def _trace(
-    resolved: Resolved, subject: Subject, target: Target, options: Options, tracing: Tracing
+    resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
 ) -> tuple[StepTrace, int]:
     """The trace of fsdp itself, and for other engines that of local."""
     settings, name = resolved.settings, resolved.settings.engine.name
     checkpoints: list[int] = []
 
     def change(model: Module) -> None:
-        if tracing.built is not None:
-            tracing.built(sum(p.numel() for p in model.parameters()))
+        if subject.is_fake:
+            known.note_model(model)
         checkpoints.append(room.checkpoint_bytes(model, settings, only_trained=False))
         if name.startswith("zero") and (dtype := DTYPES.get(options.precision)):
             norms_in_fp32(model)

@@ -16,7 +16,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.plan import advice
 from launcher.plan.check import changed
-from launcher.plan.plan import HEAP, MARGIN, open_planner, plan_run
+from launcher.plan.plan import HEAP, MARGIN, Known, Tracing, open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
@@ -207,6 +207,17 @@ def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
     on_gpu, _ = added(machine=ONE_GPU, engine="local")
     assert more - on_gpu == held[Kind.WEIGHTS]
     assert 0 < on_gpu < 2**20  # the batches they load ahead
+
+
+def test_a_process_holds_what_its_model_imports():
+    known = Known(Tracing(file_bytes=0))
+    before, imported = known.process_bytes, torch.ones(16 * 2**20)
+    known.note_model(torch.nn.Linear(1, 1))
+    grown = known.process_bytes - before
+    assert imported.nbytes * 0.9 < grown < imported.nbytes * 1.5
+    traced = torch.ones(16 * 2**20)
+    known.note_model(torch.nn.Linear(1, 1))
+    assert known.process_bytes - before == grown and traced.nbytes
 
 
 def test_caches_of_functions_keep_no_tensor_without_values():
