@@ -15,7 +15,7 @@ from engines.base import OptimizerSpec, Options, State, World
 from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, move_to_device
-from engines.state import check_cover, gather_state, load_steps, shapes_of
+from engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
 
 
 class GradientAveraging(Protocol):
@@ -80,7 +80,10 @@ class Replicated(EngineWithOptimizerStep):
             optimizer.clip_norm,
             fp16=self._options.precision == "fp16",
         )
-        check_cover(self.state(), self.world)
+        if shard:
+            check_cover(self.state(), self.world)
+        else:
+            fill_slots(self._local_optimizer())  # a lack of memory shows now, not in the first step
         return self._averaged.module
 
     @contextmanager

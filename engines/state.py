@@ -24,7 +24,8 @@ IntervalOf = Callable[[Tensor], tuple[int, Tensor]]
 
 def full_interval(tensor: Tensor) -> tuple[int, Tensor]:
     """The interval of a tensor that this rank holds completely."""
-    return 0, tensor.detach().view(-1)
+    values = tensor.detach() if tensor.requires_grad else tensor
+    return 0, values.view(-1)
 
 
 def slot_names(
