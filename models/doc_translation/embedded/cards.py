@@ -92,7 +92,7 @@ def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         _put(cards, every, adjectives[adjective], top, 1)
         _put(cards, every, nouns[noun], top, WIDTH - _CELL[1])
     faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
-    for card, paler in zip(cards, faint, strict=True):  # one by one: its noise takes 8 bytes a pixel
+    for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
         speckle = rng.integers(0, 12, card.shape)
         card[:] = np.clip(card.astype(np.int16) + (card < 128) * paler - speckle, 0, 255)
     cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
