@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
@@ -26,6 +27,8 @@ from torch.utils.flop_counter import (
 _COUNTED = (Tensor, Parameter, FakeTensor)
 _COLLECTIVES = ("c10d", "_c10d_functional")
 _READ = torch.ops.aten._local_scalar_dense.default
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+_IN_ROWS = (torch.ops.aten._log_softmax.default, torch.ops.aten._softmax.default)
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -114,6 +117,8 @@ class Storages(TorchDispatchMode):
         for tensor in tensors:
             if tensor.device.type != "meta":
                 self._count(tensor.untyped_storage())
+        if copied := _copied_bytes(func, args):
+            self._pass(_Life(copied, self.phase))
         self.flops += _flops(func._overloadpacket, args, kwargs or {}, result)
         if func.namespace in _COLLECTIVES:
             self._note_collective(func.__name__, tree_leaves((args, kwargs)))
@@ -194,11 +199,26 @@ class Storages(TorchDispatchMode):
             self._now[address] = life
             self._changes.append((self.phase, self.computed, life, 1))
 
+    def _pass(self, life: _Life) -> None:
+        """It begins and ends within an operator."""
+        self._changes += [(self.phase, self.computed, life, sign) for sign in (1, -1)]
+
     def _note_collective(self, name: str, leaves: Iterable[Any]) -> None:
         tensors = [leaf for leaf in leaves if type(leaf) in _COUNTED]
         if tensors:
             self.sent[name.partition(".")[0]] += max(tensor.nbytes for tensor in tensors)
             self.label(tensors, Kind.COMMUNICATION)
+
+
+def _copied_bytes(func: Any, args: Any) -> int:
+    """What kernels copy, beside their results, of tensors in another layout than theirs."""
+    if func in _IN_ROWS and not args[0].is_contiguous():
+        return int(args[0].nbytes)
+    if func is _CONVOLUTION_BACKWARD:
+        gradient, values = args[:2]
+        if not gradient.is_contiguous(memory_format=suggest_memory_format(values)):
+            return int(gradient.nbytes)
+    return 0
 
 
 def _flops(operator: Any, args: Any, kwargs: Any, result: Any) -> int:

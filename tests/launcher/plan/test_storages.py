@@ -110,3 +110,35 @@ def test_operations_of_products_and_attention_with_their_backward_pass():
         nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
     product = 2 * 2 * 4 * 32 * 32 * 8
     assert storages.flops == 2 * product + 5 * product  # the backward pass computes QK' again
+
+
+def in_both_layouts():
+    whole = torch.rand(2, 4, 8, 8)
+    return whole, whole.to(memory_format=torch.channels_last)
+
+
+def peak(storages):
+    return max(moment.total for moment in storages.moments())
+
+
+@pytest.mark.parametrize("values, copies", zip(in_both_layouts(), (0, 1), strict=True))
+def test_softmax_copies_what_is_not_in_rows(values, copies):
+    storages = Storages()
+    with storages:
+        values.log_softmax(1)
+    assert peak(storages) == (1 + copies) * values.nbytes
+
+
+def test_a_convolution_copies_a_gradient_in_another_layout():
+    gradient, _ = in_both_layouts()
+    weight = torch.rand(4, 4, 1, 1)
+
+    def taken(values):
+        storages = Storages()
+        with storages:
+            options = (None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False])
+            torch.ops.aten.convolution_backward(gradient, values, weight, *options)
+        return peak(storages)
+
+    same, other = map(taken, in_both_layouts())
+    assert other - same == gradient.nbytes
