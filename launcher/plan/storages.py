@@ -214,11 +214,16 @@ def _copied_bytes(func: Any, args: Any) -> int:
     """What kernels copy, beside their results, of tensors in another layout than theirs."""
     if func in _IN_ROWS and not args[0].is_contiguous():
         return int(args[0].nbytes)
-    if func is _CONVOLUTION_BACKWARD:
-        gradient, values = args[:2]
-        if not gradient.is_contiguous(memory_format=suggest_memory_format(values)):
-            return int(gradient.nbytes)
-    return 0
+    if func is not _CONVOLUTION_BACKWARD:
+        return 0
+    gradient, values, weight = args[:3]
+    layout = suggest_memory_format(values)
+    if layout is torch.contiguous_format:
+        layout = suggest_memory_format(weight)
+    copied = 0 if gradient.is_contiguous(memory_format=layout) else gradient.nbytes
+    if not weight.is_contiguous(memory_format=layout):
+        copied += 3 * weight.nbytes  # a copy, and its gradient on the way to the layout of weight
+    return int(copied)
 
 
 def _flops(operator: Any, args: Any, kwargs: Any, result: Any) -> int:

@@ -129,16 +129,18 @@ def test_softmax_copies_what_is_not_in_rows(values, copies):
     assert peak(storages) == (1 + copies) * values.nbytes
 
 
-def test_a_convolution_copies_a_gradient_in_another_layout():
-    gradient, _ = in_both_layouts()
-    weight = torch.rand(4, 4, 1, 1)
+def test_a_convolution_copies_what_is_in_another_layout():
+    rows, other = in_both_layouts()
+    weight = torch.rand(4, 4, 3, 3)
+    turned = weight.to(memory_format=torch.channels_last)
 
-    def taken(values):
+    def taken(values, weight):
         storages = Storages()
         with storages:
-            options = (None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False])
-            torch.ops.aten.convolution_backward(gradient, values, weight, *options)
+            options = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
+            torch.ops.aten.convolution_backward(rows, values, weight, *options)
         return peak(storages)
 
-    same, other = map(taken, in_both_layouts())
-    assert other - same == gradient.nbytes
+    least = taken(rows, weight)
+    assert taken(other, turned) - least == rows.nbytes
+    assert taken(other, weight) - least == rows.nbytes + 3 * weight.nbytes
