@@ -22,10 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with signals.exit_on_interrupt():
-        from launcher.base.diagnostics import SettingsError
         from launcher.cli import parser
         from launcher.config.options import HELP, JSON, VERSION
-        from training.storage import StorageError
 
     command_line = parser.read(sys.argv[1:] if argv is None else argv)
     try:
@@ -40,21 +38,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = command.main(command_line)
         sys.stdout.flush()
         return code
-    except SettingsError as error:
-        _print_error(error, as_json=JSON.flag in command_line.flags)
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or signals.has_raised_interrupt():
+            print("interrupted", file=sys.stderr)
+            return exit_codes.INTERRUPTED
+        return _report(error, as_json=JSON.flag in command_line.flags)
+
+
+def _report(error: Exception, as_json: bool) -> int:
+    """Print an error of a user or of storage; the exit code. Raises any other `error`."""
+    from launcher.base.diagnostics import SettingsError
+    from training.storage import StorageError
+
+    if isinstance(error, SettingsError):
+        _print_error(error, as_json)
         return exit_codes.INVALID_INPUT
-    except StorageError as error:
-        _print_error(SettingsError.of(str(error)), as_json=JSON.flag in command_line.flags)
+    if isinstance(error, StorageError):
+        _print_error(SettingsError.of(str(error)), as_json)
         return exit_codes.FAILURE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return exit_codes.INTERRUPTED
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader of our output, such as `head`, has ended: not an error.
         from training.logging.outputs import discard
 
         discard(sys.stdout)
         return exit_codes.DONE
+    raise error
 
 
 def _print_error(error: SettingsError, as_json: bool) -> None:
@@ -85,8 +93,8 @@ def _local_rank() -> int:
 
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by environment.begin
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signals.raise_on_interrupt()
     signals.handle_startup_signals(sys.argv, environment.variables())
     environment.Process.is_own = True
     code = main()

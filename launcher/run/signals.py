@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from launcher.base import environment, exit_codes
 from launcher.run_folder import generations
@@ -73,6 +75,31 @@ def exit_on_interrupt() -> Iterator[None]:
 def _exit_interrupted(number: int, frame: object) -> None:
     os.write(2, b"interrupted\n")
     os._exit(exit_codes.INTERRUPTED)
+
+
+class _Interrupt:
+    """Handles SIGINT as Python does, and knows that it has."""
+
+    def __init__(self) -> None:
+        self.has_raised = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.has_raised = True
+        signal.default_int_handler(number, frame)
+
+
+def raise_on_interrupt() -> None:
+    """Raise KeyboardInterrupt on Ctrl-C from now on, and know that it was raised."""
+    signal.signal(signal.SIGINT, _Interrupt())
+
+
+def has_raised_interrupt() -> bool:
+    """Whether the handler of `raise_on_interrupt` has raised KeyboardInterrupt.
+
+    A library may turn the exception into one of its own, as pydantic does in a validator.
+    """
+    found = signal.getsignal(signal.SIGINT)
+    return isinstance(found, _Interrupt) and found.has_raised
 
 
 @contextmanager

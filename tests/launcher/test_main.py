@@ -1,8 +1,10 @@
 """The process of a command line."""
 
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,37 @@ program.main = main
 if __name__ == "__main__":
     program.program()
 """
+SWALLOWED = """
+import signal
+
+import launcher.__main__ as program
+from launcher.config import schema
+
+
+def create_model(*args, **kwargs):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("as pydantic does in a validator") from None
+
+
+schema.create_model = create_model
+if __name__ == "__main__":
+    program.program()
+"""
+
+
+def test_ctrl_c_that_a_library_turns_into_its_own_error_exits_with_130(tmp_path):
+    (tmp_path / "swallowed.py").write_text(SWALLOWED)
+    done = subprocess.run(
+        [sys.executable, "-m", "swallowed", "explain"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_ctrl_c_in_generated_code_exits_with_130(tmp_path):
