@@ -135,6 +135,8 @@ _WORDS = {
 _TEXT = "tag:yaml.org,2002:str"
 _TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
+_LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
+"""From 1,000 levels on, before the events of the first of them."""
 _TWO_READINGS = re.compile(r"^[-+]?0[0-9]+$")
 
 
@@ -153,6 +155,7 @@ def parse_yaml(text: str) -> Node:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
         problem = error.problem or error.context or "not understood"
+        problem = _TOO_DEEP if problem == _LIBYAML_TOO_DEEP else problem
         raise Unreadable(problem, mark.line + 1, mark.column + 1) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
