@@ -10,8 +10,10 @@ Ranks run as in a run, without a console: the data, the model, the engine and th
 end of the third step. Measured are the bytes that torch's allocator has handed out since the model
 was built, with the micro-batches that are held, on the rank with the most, at the highest point of
 steps 2 and 3: evaluations, saving and previews are between steps. The allocator also sees what a
-dispatch mode does not: buckets that DDP allocates in C++, workspaces of kernels, and compiled code.
-What gloo takes for its own copies does not count, as other backends copy nothing there.
+dispatch mode does not: buckets that DDP allocates in C++, compiled code, and workspaces, which are
+memory that a kernel takes and gives back within one call. No tensor lives there, and their size
+depends on the processor: they do not count, and the column "with workspaces" has the peak with
+them. What gloo takes for its own copies does not count, as other backends copy nothing there.
 
 Planned is the largest micro-batch of these two steps. The command `plan` looks at the first eight
 of a run; later ones may be larger or smaller.
@@ -96,12 +98,22 @@ class Row:
     bucket: int | None
     predicted: int
     measured: int
+    with_workspaces: int
+    """As `measured`, and what kernels take for themselves while they run."""
     steps: int
 
     @property
     def error(self) -> float:
         """By how much the prediction is too high, relative to the measured peak."""
         return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most bytes at once, on the rank with the most."""
+
+    tensors: int
+    with_workspaces: int
 
 
 class Done(BaseException):
@@ -116,6 +128,8 @@ class _Change:
     address: int
     size: int
     """Below zero: given back."""
+    kernel_end_ns: int | None = None
+    """End of the call of a kernel that took it; None: it was taken elsewhere."""
 
 
 @dataclass
@@ -176,10 +190,11 @@ def train(report: isolated.Report, folder: str) -> None:
     measured = [steps[number - 1] for number in STEPS]
     recorded: Any = profiler.profiler
     changes = _changes(recorded.kineto_results.experimental_event_tree())
-    peak = torch.tensor(_peak(changes, measured))
+    peaks = torch.tensor([_peak(_without_workspaces(changes), measured), _peak(changes, measured)])
     if dist.is_initialized():
-        dist.all_reduce(peak, dist.ReduceOp.MAX)
-    report({"peak": peak.item()})
+        dist.all_reduce(peaks, dist.ReduceOp.MAX)
+    tensors, with_workspaces = peaks.tolist()
+    report({"tensors": tensors, "with_workspaces": with_workspaces})
 
 
 def _storages(micro_batches: Sequence[Any]) -> dict[int, int]:
@@ -192,15 +207,32 @@ def _storages(micro_batches: Sequence[Any]) -> dict[int, int]:
 def _changes(recorded: Iterable[Any]) -> list[_Change]:
     """What was handed out and given back in a tree of events, without the copies of gloo."""
     found = []
-    waiting = [(event, False) for event in recorded]
+    waiting: list[tuple[Any, bool, int | None]] = [(event, False, None) for event in recorded]
     while waiting:
-        event, is_copy = waiting.pop()
-        is_copy |= event.name.startswith(_COLLECTIVES)
-        waiting += [(child, is_copy) for child in event.children]
+        event, is_copy, kernel_end_ns = waiting.pop()
         kind, fields = event.typed
-        if kind == _EventType.Allocation and not (is_copy and fields.alloc_size > 0):
-            found.append(_Change(event.start_time_ns, fields.ptr, fields.alloc_size))
+        if kind == _EventType.Allocation:
+            if not (is_copy and fields.alloc_size > 0):
+                change = _Change(event.start_time_ns, fields.ptr, fields.alloc_size, kernel_end_ns)
+                found.append(change)
+            continue
+        is_copy |= event.name.startswith(_COLLECTIVES)
+        end_ns = event.end_time_ns if event.name.startswith("aten::") else None
+        waiting += [(child, is_copy, end_ns) for child in event.children]
     return sorted(found, key=lambda change: change.time_ns)
+
+
+def _without_workspaces(changes: Sequence[_Change]) -> list[_Change]:
+    """The changes, without what a kernel takes and gives back within one call."""
+    workspaces: set[_Change] = set()
+    held: dict[int, _Change] = {}
+    for change in changes:
+        taken = held.pop(change.address, None)
+        if change.size > 0:
+            held[change.address] = change
+        elif taken and taken.kernel_end_ns and change.time_ns <= taken.kernel_end_ns:
+            workspaces |= {taken, change}
+    return [change for change in changes if change not in workspaces]
 
 
 def _peak(changes: Iterable[_Change], steps: Iterable[_Step]) -> int:
@@ -257,13 +289,14 @@ def measure(case: Case, here: Machine) -> Row | None:
     with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
         resolved = _resolve(case, here, Path(name))
         plan = predicted(resolved, here)
-        measured = measured_peak(resolved, case.ranks, _name(case))
-    if measured is None:
+        peak = measured_peak(resolved, case.ranks, _name(case))
+    if peak is None:
         return None
     return Row(
         **asdict(case),
         predicted=plan.device_bytes + plan.offloaded_bytes,
-        measured=measured,
+        measured=peak.tensors,
+        with_workspaces=peak.with_workspaces,
         steps=STEPS[-1],
     )
 
@@ -291,8 +324,8 @@ def predict_again(row: Row, here: Machine) -> Row:
     return replace(row, predicted=plan.device_bytes + plan.offloaded_bytes)
 
 
-def measured_peak(resolved: Resolved, ranks: int, title: str) -> int | None:
-    """The peak of the rank with the most, in bytes; None: training failed, with a message."""
+def measured_peak(resolved: Resolved, ranks: int, title: str) -> Peak | None:
+    """The peak of real training; None: it failed, with a message."""
     with tempfile.TemporaryDirectory(prefix="gearshift-benchmark-") as name:
         run = Path(name) / "run"
         run.mkdir()
@@ -301,7 +334,7 @@ def measured_peak(resolved: Resolved, ranks: int, title: str) -> int | None:
     if found.error:
         print(f"{title}: {found.error}", file=sys.stderr, flush=True)
         return None
-    return int(found.figures["peak"])
+    return Peak(int(found.figures["tensors"]), int(found.figures["with_workspaces"]))
 
 
 def _resolve(case: Case, here: Machine, folder: Path) -> Resolved:
@@ -336,13 +369,15 @@ def _case(row: Row) -> Case:
 def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, the largest error first."""
     lines = [
-        "| family | engine | ranks | settings | predicted MB | measured MB | error |",
-        "|---|---|---:|---|---:|---:|---:|",
+        "| family | engine | ranks | settings | predicted MB | measured MB | error "
+        "| with workspaces MB |",
+        "|---|---|---:|---|---:|---:|---:|---:|",
     ]
     for row in sorted(rows, key=lambda row: -abs(row.error)):
         lines.append(
             f"| `{row.family}` | `{row.engine}` | {row.ranks} | {_changes_of(row)} "
-            f"| {row.predicted / 1e6:.2f} | {row.measured / 1e6:.2f} | {row.error:+.1%} |"
+            f"| {row.predicted / 1e6:.2f} | {row.measured / 1e6:.2f} | {row.error:+.1%} "
+            f"| {row.with_workspaces / 1e6:.2f} |"
         )
     return "\n".join(lines)
 

@@ -67,15 +67,15 @@ def measure(model: str, engine: str, here: Machine) -> Row | None:
     plan = predicted(resolved, here)
     with read_task(resolved) as data:
         built = data.task.build()
-    measured = measured_peak(resolved, ranks, f"{model}, {engine}")
-    if measured is None:
+    peak = measured_peak(resolved, ranks, f"{model}, {engine}")
+    if peak is None:
         return None
     return Row(
         model=model,
         engine=engine,
         ranks=ranks,
         parameters=plan.parameters,
-        measured=measured,
+        measured=peak.tensors,
         ours=plan.device_bytes + plan.offloaded_bytes,
         deepspeed=_deepspeed(built, engine, ranks),
         accelerate=_accelerate(built) if ranks == 1 and _has_accelerate() else None,

@@ -15,6 +15,7 @@ from benchmarks.plan_error import (
     _EventType,
     _peak,
     _Step,
+    _without_workspaces,
     cases,
     table,
     with_others,
@@ -40,18 +41,39 @@ def test_the_peak_adds_batches_of_other_threads_once():
     assert _peak(changes, [_Step(10, {100: 8, 500: 50}, 12)]) == 8 + 4 + 50
 
 
-def test_copies_of_gloo_do_not_count_but_what_it_frees_does():
-    def event(name, at, *children, size=None):
-        fields = SimpleNamespace(ptr=100, alloc_size=size)
-        typed = (_EventType.Allocation if size else _EventType.TorchOp, fields)
-        return SimpleNamespace(name=name, start_time_ns=at, children=children, typed=typed)
+def event(name, at, *children, size=None, end=None):
+    """As torch's profiler records an operator, or bytes that are handed out or given back."""
+    fields = SimpleNamespace(ptr=100, alloc_size=size)
+    typed = (_EventType.Allocation if size else _EventType.TorchOp, fields)
+    end_ns = at + 50 if end is None else end
+    return SimpleNamespace(
+        name=name, start_time_ns=at, end_time_ns=end_ns, children=children, typed=typed
+    )
 
+
+def test_copies_of_gloo_do_not_count_but_what_it_frees_does():
     tree = [
         event("aten::empty", 1, event("[memory]", 2, size=8)),
         event("c10d::_allgather_base_", 3, event("aten::empty", 4, event("[memory]", 5, size=16))),
         event("gloo:all_gather", 6, event("[memory]", 7, size=-8)),
     ]
-    assert _changes(tree) == [_Change(2, 100, 8), _Change(7, 100, -8)]
+    assert _changes(tree) == [_Change(2, 100, 8, kernel_end_ns=51), _Change(7, 100, -8)]
+
+
+def test_what_a_kernel_gives_back_within_its_call_is_a_workspace():
+    def kernel(at, *sizes, end):
+        children = [event("[memory]", at + n, size=size) for n, size in enumerate(sizes, 1)]
+        return event("aten::mm", at, *children, end=end)
+
+    changes = _changes(
+        [
+            kernel(10, 8, -8, end=15),
+            kernel(20, 16, end=25),  # its result
+            event("[memory]", 30, size=-16),
+        ]
+    )
+    assert [change.size for change in changes] == [8, -8, 16, -16]
+    assert [change.size for change in _without_workspaces(changes)] == [16, -16]
 
 
 def test_cases_have_every_engine_of_every_family():
@@ -65,7 +87,7 @@ def test_cases_have_every_engine_of_every_family():
 
 def test_the_table_has_the_largest_error_first():
     def row(predicted, *sets, mode="default"):
-        return Row("abr", "local", 1, mode, sets, None, predicted, 100, 3)
+        return Row("abr", "local", 1, mode, sets, None, predicted, 100, 110, 3)
 
     lines = table([row(101), row(90, mode="lite"), row(120, "compile=on")]).splitlines()[2:]
     assert [line.split("|")[7] for line in lines] == [" +20.0% ", " -10.0% ", " +1.0% "]
@@ -73,7 +95,7 @@ def test_the_table_has_the_largest_error_first():
 
 def test_a_part_of_the_cases_keeps_the_rows_of_the_others(tmp_path):
     def row(engine, predicted, *sets):
-        return Row("abr", engine, 1, "default", sets, None, predicted, 100, 3)
+        return Row("abr", engine, 1, "default", sets, None, predicted, 100, 110, 3)
 
     file, facts = tmp_path / "rows.json", {"cores": "2"}
     assert with_others(file, [row("local", 1)], facts) == [row("local", 1)]
