@@ -156,6 +156,24 @@ def test_advice_is_the_least_change_that_fits():
     assert all("memory.activation_checkpointing=full" in each.sets for each in more)
 
 
+@pytest.mark.parametrize("least", [0, 3, 4, 7, 8])
+@pytest.mark.parametrize("absent", [(), (7,), (3, 4), (6, 7)])
+def test_advice_searches_in_halves_and_passes_over_what_does_not_exist(least, absent):
+    planned = []
+
+    def plan_with(sets):
+        number = int(sets[0])
+        if number in absent:
+            raise SettingsError.of("no such combination")
+        planned.append(number)
+        return SimpleNamespace(fits=number >= least)
+
+    found = advice._first_fit([[str(number)] for number in range(8)], plan_with)
+    fits = [number for number in range(8) if number >= least and number not in absent]
+    assert (int(found.sets[0]) if found else None) == min(fits, default=None)
+    assert len(planned) <= (4 if found else 1)
+
+
 def test_a_heap_has_holes_unless_freed_memory_returns():
     run = resolved("compile=off")
     with open_planner(run, Described(LAPTOP)) as planner:
