@@ -48,7 +48,7 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
 def _first_fit(steps: Sequence[list[str]], plan_with: PlanWith) -> Advice | None:
     """The first of `steps` that fits, if the last does, which saves the most.
 
-    A search in halves, since a plan of a large model takes seconds. Of two, the first is tried first.
+    A search in halves, since a plan of a large model takes seconds. Of two, the first comes first.
     """
     steps = [*steps]
     first, low, high = None, 0, len(steps)
