@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, nearest_match
+from launcher.base.diagnostics import Diagnostic, SettingsError, counted, fold, nearest_match
 from launcher.config.machine import Machine
 from launcher.config.options import GPU, GPU_MEMORY, GPUS, NODES, RAM
 from launcher.config.provenance import Resolved
@@ -146,10 +146,10 @@ def _gpu(
     if text is None:
         return None
     known = throughput.gpus()
-    name = {each.casefold(): each for each in known}.get(text.casefold())
+    name = {_joined(each): each for each in known}.get(_joined(text))
     where = f"{GPU.flag} {text}"
     if name is None:
-        inside = [each for each in known if text.casefold() in each.casefold()]
+        inside = [each for each in known if _joined(text) in _joined(each)]
         near = inside[0] if inside else nearest_match(text, known)
         fix = near and f"{GPU.flag} {shlex.quote(near)}"
         allowed = ", ".join(inside or known)
@@ -172,6 +172,11 @@ def _gpu(
             )
         )
     return gpu
+
+
+def _joined(name: str) -> str:
+    """`name` without case, `-`, `_` and spaces."""
+    return fold(name).replace(" ", "")
 
 
 def _count(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> int | None:
