@@ -67,9 +67,11 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "bf16", "compiled", "ranks", "buckets")
-"""Modes under local and two ranks under other engines; bf16; compiled; four ranks; small buckets of
-DeepSpeed."""
+KINDS = ("modes", "crossed", "bf16", "compiled", "ranks", "buckets")
+"""Modes under local and two ranks under other engines; these in other modes; bf16; compiled; four
+ranks; small buckets of DeepSpeed."""
+SHOWN = 30
+"""Rows of a table; the largest errors of the others are in the second one."""
 _CHECKPOINTING = "memory.activation_checkpointing"
 
 
@@ -274,6 +276,8 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield from (Case(family, engine, sets=(change,)) for change in changes)
     elif kind == "modes":
         yield Case(family, engine, ranks)
+    elif kind == "crossed" and engine != "local":
+        yield from (Case(family, engine, ranks, mode) for mode in _crossed(family, engine))
     elif kind == "bf16" and engine in ("local", "fsdp", "zero2", "zero3"):
         yield Case(family, engine, ranks, sets=("precision=bf16",))
     elif kind == "compiled" and engine in ("local", "ddp") and family in ("language", "event_seg"):
@@ -282,6 +286,14 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):
         yield Case(family, engine, ranks, bucket=_SMALL_BUCKET)
+
+
+def _crossed(family: str, engine: str) -> Iterator[str]:
+    """Two modes, so that each engine meets each mode in one family or more."""
+    others = [mode for mode in _MODES if mode != "default"]
+    first = [*FAMILIES].index(family) + [*ENGINES].index(engine)
+    for place in (first, first + len(others) // 2):
+        yield others[place % len(others)]
 
 
 def measure(case: Case, here: Machine) -> Row | None:
@@ -367,19 +379,34 @@ def _case(row: Row) -> Case:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, the largest error first."""
+    """The rows with the largest errors, and the largest error of each family under each engine."""
     lines = [
         "| family | engine | ranks | settings | predicted MB | measured MB | error "
         "| with workspaces MB |",
         "|---|---|---:|---|---:|---:|---:|---:|",
     ]
-    for row in sorted(rows, key=lambda row: -abs(row.error)):
+    ordered = sorted(rows, key=lambda row: -abs(row.error))
+    for row in ordered[:SHOWN]:
         lines.append(
             f"| `{row.family}` | `{row.engine}` | {row.ranks} | {_changes_of(row)} "
             f"| {row.predicted / 1e6:.2f} | {row.measured / 1e6:.2f} | {row.error:+.1%} "
             f"| {row.with_workspaces / 1e6:.2f} |"
         )
+    if len(ordered) > SHOWN:
+        lines += ["", *_largest_errors(ordered)]
     return "\n".join(lines)
+
+
+def _largest_errors(ordered: Sequence[Row]) -> Iterator[str]:
+    families = [name for name in FAMILIES if any(row.family == name for row in ordered)]
+    yield f"| largest of {len(ordered)} errors | {' | '.join(f'`{name}`' for name in families)} |"
+    yield "|---|" + "---:|" * len(families)
+    for engine in ENGINES:
+        cells = []
+        for family in families:
+            found = [row for row in ordered if (row.family, row.engine) == (family, engine)]
+            cells.append(f"{found[0].error:+.1%} of {len(found)}" if found else "–")
+        yield f"| `{engine}` | {' | '.join(cells)} |"
 
 
 def _changes_of(run: Case | Row) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.figures import save_rows
 from benchmarks.plan_error import (
+    SHOWN,
     Case,
     Row,
     _Change,
@@ -85,12 +86,24 @@ def test_cases_have_every_engine_of_every_family():
     assert len(set(found)) == len(found)
 
 
+def test_each_engine_meets_each_mode_and_so_does_each_family():
+    found = [*cases(kinds=("modes", "crossed"))]
+    modes = {case.mode for case in found}
+    assert {"default", "fast", "resource-efficient"} < modes
+    for names in ({(c.engine, c.mode) for c in found}, {(c.family, c.mode) for c in found}):
+        assert len(names) == len({name for name, _ in names}) * len(modes)
+
+
 def test_the_table_has_the_largest_error_first():
     def row(predicted, *sets, mode="default"):
         return Row("abr", "local", 1, mode, sets, None, predicted, 100, 110, 3)
 
     lines = table([row(101), row(90, mode="lite"), row(120, "compile=on")]).splitlines()[2:]
     assert [line.split("|")[7] for line in lines] == [" +20.0% ", " -10.0% ", " +1.0% "]
+    many = [row(100 + n, f"data.seq_len={n}") for n in range(SHOWN + 1)]
+    *shown, _, head, _, local = table([*many, row(50)]).splitlines()[2 : SHOWN + 6]
+    assert len(shown) == SHOWN and head == f"| largest of {SHOWN + 2} errors | `abr` |"
+    assert local == f"| `local` | -50.0% of {SHOWN + 2} |"
 
 
 def test_a_part_of_the_cases_keeps_the_rows_of_the_others(tmp_path):
