@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from launcher.plan.step_trace import StepTrace
-from launcher.plan.storages import Kind, Moment
+from launcher.plan.storages import Kind, Moment, Phase
 
 FP32_BYTES = 4
 _ROUNDS = {"allreduce": 2, "all_reduce": 2}
@@ -44,10 +44,13 @@ class Ranks:
         return (self.size - 1) / self.size
 
 
-def as_traced(trace: StepTrace, ranks: Ranks, *, offloads: bool = False) -> Placed:
+def as_traced(
+    trace: StepTrace, ranks: Ranks, *, offloads: bool = False, on_cpu: bool = False
+) -> Placed:
     """The engine was traced itself: local, or fsdp with its collectives.
 
-    `offloads`: shards of weights, gradients and optimizer are in host memory.
+    `offloads`: shards of weights, gradients and optimizer are in host memory. `on_cpu`: that is the
+    memory of the device, too, and the peak is that of both together.
     """
     sent = 0.0
     for name, bytes_ in trace.sent.items():
@@ -56,24 +59,30 @@ def as_traced(trace: StepTrace, ranks: Ranks, *, offloads: bool = False) -> Plac
         sent += rounds * again * ranks.away * bytes_
     if not offloads:
         return Placed(trace.peak.held, 0, sent)
+    moments = [trace.peak] if on_cpu else trace.moments
     moved = (Kind.WEIGHTS, Kind.GRADIENTS, Kind.OPTIMIZER)
-    device = fullest(_without(moment, moved) for moment in trace.moments)
-    host = max(sum(moment.held[kind] for kind in moved) for moment in trace.moments)
+    device = fullest(_without(moment, moved) for moment in moments)
+    host = max(sum(moment.held[kind] for kind in moved) for moment in moments)
     return Placed(device, host, sent)
 
 
 def replicated(trace: StepTrace, ranks: Ranks, *, shards_optimizer: bool = False) -> Placed:
     """ddp, and oss with its sharded optimizer state, from the trace of local.
 
-    Gradients stay in buckets from the first step on; a new one is beside its bucket.
+    Gradients stay in buckets from the first step on; a new one is beside its bucket. So are those
+    of all micro-batches but the last one of a step, which moves them to the buckets one by one.
     """
     gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
     share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
 
-    def placed(moment: Moment) -> dict[Kind, int]:
+    def placed(moment: Moment, passes: int) -> dict[Kind, int]:
         held = dict(moment.held)
-        held[Kind.GRADIENTS] = gradients
+        beside = 0
+        if ranks.accumulation > 1 and moment.phase is not Phase.UPDATE:
+            moved = FP32_BYTES * moment.computed if passes == ranks.accumulation else 0
+            beside = max(held[Kind.GRADIENTS] - moved, 0)
+        held[Kind.GRADIENTS] = gradients + beside
         held[Kind.OPTIMIZER] = round(share * held[Kind.OPTIMIZER])
         return held
 
@@ -81,7 +90,8 @@ def replicated(trace: StepTrace, ranks: Ranks, *, shards_optimizer: bool = False
         return Placed(trace.peak.held, 0, 0.0)
     if shards_optimizer:
         sent += ranks.away * trace.weight_bytes
-    return Placed(fullest(map(placed, trace.moments)), 0, sent)
+    moments = (placed(moment, passes) for moment, passes in with_passes(trace.moments))
+    return Placed(fullest(moments), 0, sent)
 
 
 def _largest_share(groups: Sequence[Sequence[int]], ranks: int) -> float:
@@ -94,6 +104,15 @@ def _largest_share(groups: Sequence[Sequence[int]], ranks: int) -> float:
 
 def _without(moment: Moment, kinds: tuple[Kind, ...]) -> dict[Kind, int]:
     return {kind: 0 if kind in kinds else n for kind, n in moment.held.items()}
+
+
+def with_passes(moments: Iterable[Moment]) -> Iterator[tuple[Moment, int]]:
+    """Each moment with the number of forward passes so far."""
+    before, passes = Phase.UPDATE, 0
+    for moment in moments:
+        passes += moment.phase is Phase.FORWARD and before is not Phase.FORWARD
+        before = moment.phase
+        yield moment, passes
 
 
 def fullest(moments: Iterator[Mapping[Kind, int]]) -> Mapping[Kind, int]:

@@ -249,9 +249,8 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     if key not in known.traces:
         known.traces[key] = _trace_compiled_or_not(resolved, subject, target, options, known)
     trace, checkpoint_bytes, why, uncompiled = known.traces[key]
-    placed = _placed(
-        settings.engine.name, trace, Ranks(target.ranks, numbers.accumulation), options
-    )
+    ranks = Ranks(target.ranks, numbers.accumulation)
+    placed = _placed(settings.engine.name, trace, ranks, options, on_cpu=target.device == "cpu")
     rank_bytes = known.process_bytes + placed.offloaded_bytes
     if target.device == "cpu":
         rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved, target, trace)
@@ -417,11 +416,11 @@ def _fake_world(target: Target) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _placed(name: str, trace: StepTrace, ranks: Ranks, options: Options) -> Placed:
+def _placed(name: str, trace: StepTrace, ranks: Ranks, options: Options, *, on_cpu: bool) -> Placed:
     placements: dict[str, Any] = {
         "local": partial(placement.as_traced, trace, ranks),
         "fsdp": partial(placement.as_traced, trace, ranks),
-        "fsdp-offload": partial(placement.as_traced, trace, ranks, offloads=True),
+        "fsdp-offload": partial(placement.as_traced, trace, ranks, offloads=True, on_cpu=on_cpu),
         "ddp": partial(placement.replicated, trace, ranks),
         "oss": partial(placement.replicated, trace, ranks, shards_optimizer=True),
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from launcher.plan.placement import FP32_BYTES, Placed, Ranks, fullest
+from launcher.plan.placement import FP32_BYTES, Placed, Ranks, fullest, with_passes
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
@@ -72,9 +72,8 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
 
 
 def _moments(trace: StepTrace, ranks: Ranks, kept: Kept) -> Iterator[Mapping[Kind, int]]:
-    before, passes = Phase.UPDATE, 0
-    for moment in trace.moments:
-        passes += moment.phase is Phase.FORWARD and before is not Phase.FORWARD
+    before = Phase.UPDATE
+    for moment, passes in with_passes(trace.moments):
         if moment.phase is Phase.UPDATE and before is not Phase.UPDATE:
             # The last bucket is averaged when the backward pass is complete.
             yield _in_passes(moment, kept, sys.maxsize, is_later=passes > 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.plan.placement import Ranks, replicated
+from launcher.plan.placement import Ranks, as_traced, replicated
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
@@ -23,3 +23,33 @@ def test_oss_gives_whole_parameters_to_the_rank_with_the_least():
     assert found.device[Kind.OPTIMIZER] == 960 * 70 / 120  # 50 + 20; the other has 30 + 20
     many = replicated(TRACE, Ranks(64, 1), shards_optimizer=True)
     assert many.device[Kind.OPTIMIZER] == 960 * 50 / 120
+
+
+def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
+    def moment(phase, gradients, temporaries, computed=0):
+        held = {**HELD, Kind.GRADIENTS: gradients, Kind.TEMPORARIES: temporaries}
+        return Moment(phase, held, computed)
+
+    first = [moment(Phase.FORWARD, 0, 7), moment(Phase.BACKWARD, 480, 8, 120)]
+    second = [moment(Phase.FORWARD, 480, 9), moment(Phase.BACKWARD, 480, 1000, 60)]
+    update = moment(Phase.UPDATE, 480, 5000)
+
+    def gradients(accumulation, *later):
+        trace = StepTrace([*first, *later], 120, GROUPS, 480, 240, 0.0, 2, {})
+        return replicated(trace, Ranks(2, accumulation)).device[Kind.GRADIENTS]
+
+    assert gradients(1) == 480
+    assert gradients(4) == 480 + 480
+    assert gradients(4, *second) == 480 + 480
+    assert gradients(2, *second) == 480 + 480 - 4 * 60  # in the last one they move
+    assert gradients(4, *second, update) == 480
+
+
+def test_offload_on_a_cpu_has_one_peak_for_both():
+    early = Moment(Phase.FORWARD, {**HELD, Kind.ACTIVATIONS: 900})
+    late = Moment(Phase.UPDATE, {**HELD, Kind.GRADIENTS: 800})
+    trace = StepTrace([early, late], 120, GROUPS, 480, 240, 0.0, 1, {})
+    apart = as_traced(trace, Ranks(2, 1), offloads=True)
+    assert (apart.device_bytes, apart.offloaded_bytes) == (907, 480 + 960 + 800)
+    together = as_traced(trace, Ranks(2, 1), offloads=True, on_cpu=True)
+    assert (together.device_bytes, together.offloaded_bytes) == (907, 480 + 960)
