@@ -291,6 +291,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "plan start": partial(costs, plan_start),
     "measured plan start": partial(measured_costs, plan_start, "rounds"),
     "plan error": partial(costs, plan_error),
+    "largest plan errors": lambda: plan_error.largest(
+        load_rows(_results_of(plan_error), plan_error.Row)[2]
+    ).splitlines(),
     "measured plan error": partial(measured_costs, plan_error, "steps"),
     "plan peers": partial(costs, plan_peers),
     "measured plan peers": partial(measured_costs, plan_peers, "steps"),

@@ -139,7 +139,7 @@ def test_step_memory_is_that_of_the_placement_of_each_engine():
 @pytest.mark.slow
 def test_plan_error_compares_plans_with_training():
     args = ("--families", "language", "--engines", "ddp", "zero2", "--limit", "2")
-    rows = table_of("benchmarks.plan_error", *args)  # fails if one is 5 % away
+    rows = table_of("benchmarks.plan_error", *args)[:2]  # fails if one is 5 % away
     assert {row.split("`")[3] for row in rows} == {"ddp", "zero2"}
 
 
