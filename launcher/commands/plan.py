@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,17 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.compare import runner
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.options import GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, RAM
-from launcher.config.provenance import STAGED_MODE
+from launcher.config.options import (
+    GPU,
+    GPU_MEMORY,
+    GPUS,
+    JSON,
+    MEASURE,
+    NODES,
+    OPTIONS,
+    RAM,
+)
+from launcher.config.provenance import STAGED_MODE, keys_of
 from launcher.config.selection import choose
 from launcher.plan import target
 from launcher.plan.target import Described
@@ -35,6 +45,7 @@ MEASURED_STEPS = 4
 """Taken by --measure; the first one warms up and does not count."""
 _OWN = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
 """Options of the machine, which a run does not have."""
+_SET = "--set"
 
 
 def main(command_line: CommandLine) -> int:
@@ -58,11 +69,12 @@ def main(command_line: CommandLine) -> int:
         contents = {part.name: _as_json(plan, advice) for part, plan, advice in found}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
         return 0
-    command = _run_command(command_line)
     for number, (part, plan, advice) in enumerate(found):
         if part.title:
             print("\n" * bool(number) + part.title, end="\n\n")
-        print(printable(render.text(part.resolved, plan, advice, command)))
+        print(
+            printable(render.text(part.resolved, plan, advice, partial(_run_command, command_line)))
+        )
     return 0
 
 
@@ -143,14 +155,25 @@ def _as_json(plan: Plan, advice: Sequence[Advice]) -> dict[str, Any]:
     return plan.as_json() | {"advice": pieces}
 
 
-def _run_command(command_line: CommandLine) -> str:
-    """The run that was planned, as typed, without the options of the machine."""
-    own = {option.flag for option in _OWN}
+def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
+    """The run that was planned, as typed, with `sets` and without what they replace.
+
+    Options of the machine are left out.
+    """
+    left_out = {option.flag for option in (*_OWN, MEASURE)}
+    options, keys = {option.flag: option for option in OPTIONS}, keys_of(sets)
     words, kept = list(command_line.argv), []
     while words:
-        word = words.pop(0)
-        if word in own:
-            del words[:1]
-        elif word.partition("=")[0] not in own and word != MEASURE.flag:
-            kept.append(word)
+        typed = [words.pop(0)]
+        flag, is_joined, value = typed[0].partition("=")
+        option = options.get(flag)
+        takes_value = flag in left_out - {MEASURE.flag} or (option and option.metavar)
+        if takes_value and not is_joined and words:
+            value = words.pop(0)
+            typed.append(value)
+        key = value.partition("=")[0].strip() if flag == _SET else option and option.key
+        if flag not in left_out and key not in keys:
+            kept += typed
+    for text in sets:
+        kept += [_SET, text]
     return shlex.join([*PROGRAM.split(), *kept])

@@ -35,6 +35,7 @@ USER_LAYERS = (RESUMED_LAYER, FILES_LAYER, CLI_LAYER)
 FITTED_LAYERS = (ENGINE_LAYER, MACHINE_LAYER)
 """What Gearshift chooses for an engine and a machine, and chooses again for others."""
 
+ENGINE_KEY = "engine.name"
 BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
 ResetPart = Literal["optimizer", "schedule", "data"]
@@ -128,6 +129,13 @@ class ConfigFiles:
     """Errors of the files that cannot be read."""
 
 
+def keys_of(sets: Sequence[str]) -> set[str]:
+    """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
+    keys = {text.partition("=")[0].strip() for text in sets}
+    batch = {f"train.{name}" for name in BATCH_KEYS}
+    return keys | batch if keys & batch else keys
+
+
 @dataclass(frozen=True)
 class CliArgs:
     """The arguments of a run, as typed."""
@@ -157,6 +165,16 @@ class CliArgs:
     """A run starts even if its plan does not fit."""
     tune: str | None = None
     """The value of --tune: steps to measure engines with."""
+
+    def with_sets(self, sets: Sequence[str]) -> CliArgs:
+        """With `sets` instead of what was typed for the same settings."""
+        keys = keys_of(sets)
+        return replace(
+            self,
+            sets=[*(text for text in self.sets if not keys & keys_of([text])), *sets],
+            options={key: typed for key, typed in self.options.items() if key not in keys},
+            engine=None if ENGINE_KEY in keys else self.engine,
+        )
 
     @cached_property
     def files(self) -> ConfigFiles:

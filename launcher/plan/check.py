@@ -20,7 +20,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counte
 from launcher.config import machine
 from launcher.config.batching import GLOBAL, MICRO
 from launcher.config.options import FORCE
-from launcher.config.provenance import Batching, Resolved
+from launcher.config.provenance import CLI_LAYER, Batching, Resolved, keys_of
 from launcher.config.selection import without_first_weights
 from launcher.plan import background, cache
 from launcher.plan.background import Background, Send
@@ -144,7 +144,7 @@ class PlanCheck:
             send("plan", {"memory": _memory(plan), "lacks": lacks})
             if lacks:
                 background.limit_cpu(None)
-                send("fixes", [_line(found) for found in _advice(resolved, planner)])
+                send("fixes", [_line(found, resolved) for found in _advice(resolved, planner)])
 
     def _message(self, name: str, until_s: float) -> Any:
         """A message of the child, which may come until so many seconds after its start."""
@@ -225,11 +225,14 @@ def _advice(resolved: Resolved, planner: Planner) -> Sequence[Advice]:
     return advise(resolved, lambda sets: planner.plan(changed(resolved, sets)))
 
 
-def _line(found: Advice) -> str:
+def _line(found: Advice, resolved: Resolved) -> str:
     from launcher.plan.plan import MARGIN
 
     sets = " ".join(f"--set {shlex.quote(each)}" for each in found.sets)
-    return f"{sets} ({'; '.join(_needs(found.plan, MARGIN).values())})"
+    origins = [resolved.values[key].origin for key in sorted(keys_of(found.sets))]
+    typed = " ".join(dict.fromkeys(each.where for each in origins if each.layer == CLI_LAYER))
+    instead = f" instead of {typed}" if typed else ""
+    return f"{sets}{instead} ({'; '.join(_needs(found.plan, MARGIN).values())})"
 
 
 def _memory(plan: Plan) -> Mapping[str, int | None]:

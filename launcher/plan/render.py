@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
@@ -18,13 +17,17 @@ _WIDTH = 50
 _MARKS = dict(zip(Kind, "WGOATC", strict=True))
 
 
-def text(resolved: Resolved, plan: Plan, advice: Sequence[Advice], command: str) -> str:
-    """The plan for people. `command` repeats the run without further settings."""
+def text(
+    resolved: Resolved,
+    plan: Plan,
+    advice: Sequence[Advice],
+    command: Callable[[Sequence[str]], str],
+) -> str:
+    """The plan for people. `command` gives the run with further settings."""
     lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
     for found in advice:
-        sets = " ".join(f"--set {shlex.quote(each)}" for each in found.sets)
         needs = f"{size(found.plan.needed_bytes)} of {size(found.plan.limit_bytes or 0)}"
-        lines.append(f"  {command} {sets}    ({needs})")
+        lines.append(f"  {command(found.sets)}    ({needs})")
     return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ def _with_any_weights(args: CliArgs) -> CliArgs:
 
 def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:
     """The settings with `sets`; those of a stage without first weights."""
-    with_sets = replace(args, sets=(*args.sets, *sets))
+    with_sets = args.with_sets(sets)
 
     def decided(world_size: int | None) -> Resolved:
         is_count = world_size is None and described.nodes > 1  # of the processes of a node

@@ -30,6 +30,38 @@ def test_a_plan_that_does_not_fit_prints_lines_that_do(capsys):
     assert json.loads(capsys.readouterr().out)["fits"] is True
 
 
+@pytest.mark.parametrize(
+    ("typed", "replaced"),
+    [
+        (["--gpus=1", "--engine", "local", "--batch-size", "8"], "train.micro_batch"),
+        (
+            [
+                "--gpus=1",
+                "--engine=local",
+                "--set=train.accumulation=2",
+                "--set",
+                "train.micro_batch=8",
+            ],
+            "train.micro_batch",
+        ),
+        (["--gpus=2", "--engine=ddp", "--num-workers=0"], "engine.name"),
+    ],
+)
+def test_a_line_to_paste_replaces_what_was_typed(typed, replaced, capsys):
+    words = ["--model", "language:small", "--lr", "1e-3", "--set", "compile=off", *typed]
+    assert main(["plan", *words, "--json"]) == 0
+    needs = json.loads(capsys.readouterr().out)["device_peak_bytes"]["total"]
+    memory = ["--gpu-memory", f"{needs / 2**20:.3f}MiB"]
+    assert main(["plan", *memory, *words]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "-m launcher" in line]
+    assert any(f"--set {replaced}=" in line for line in lines)
+    for line in lines:
+        pasted = shlex.split(line.partition("    (")[0])[3:]
+        assert pasted[:6] == words[:6]
+        assert main(["plan", typed[0], *memory, *pasted, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["fits"] is True
+
+
 def test_json_has_the_documented_keys(capsys):
     assert main(["plan", "--model", "language:tiny", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

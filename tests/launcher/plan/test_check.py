@@ -72,7 +72,9 @@ def test_a_run_that_does_not_fit_is_refused_with_settings_that_do(small_machine,
     assert found.message.endswith("in main memory (1 process), of which 3% stay free")
     assert "python -m launcher plan; to start anyway: --force" in found.allowed
     first = found.fix.partition("  or  ")[0]
-    words = first.partition(" (")[0].split()
+    added, _, typed = first.partition(" (")[0].partition(" instead of ")
+    assert typed == f"--set {LARGE[0]} --set {LARGE[1]}"
+    words = added.split()
     assert words[::2] == ["--set"] * 2
     fitting = started(*words[1::2])
     fitting.before_training(world)

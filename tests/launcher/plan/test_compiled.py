@@ -113,7 +113,7 @@ def test_where_the_compiler_fails_the_plan_is_that_of_an_eager_step(monkeypatch)
     assert found.uncompiled.endswith("TypeError: another version")
     assert found.device == plan("compile=off").device
     assert found.as_json()["uncompiled"] == found.uncompiled
-    lines = render.text(run, found, [], "run").splitlines()
+    lines = render.text(run, found, [], str).splitlines()
     assert any(line.startswith("basis ") and "another version" in line for line in lines)
     assert is_restored()
 
