@@ -153,10 +153,10 @@ def _gpu(
         near = inside[0] if inside else nearest_match(text, known)
         fix = near and f"{GPU.flag} {shlex.quote(near)}"
         allowed = ", ".join(inside or known)
+        is_part = len(inside) > 1
+        problem = f"several GPUs are named '{text}'" if is_part else f"unknown GPU '{text}'"
         diagnostics.append(
-            Diagnostic(
-                f"unknown GPU '{text}'", where=where, allowed=allowed, did_you_mean=near, fix=fix
-            )
+            Diagnostic(problem, where=where, allowed=allowed, did_you_mean=near, fix=fix)
         )
         return None
     gpu = known[name]

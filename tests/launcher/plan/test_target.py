@@ -104,7 +104,9 @@ def test_an_unknown_gpu_is_an_error_with_the_nearest():
     _, (error,) = described(gpu="H10")
     assert error.allowed == "H100 NVL, H100 PCIe, H100 80GB HBM3"
     assert error.fix == "--gpu 'H100 NVL'"
+    assert error.message == "several GPUs are named 'H10'"
     _, (error,) = described(gpu="no such thing")
+    assert error.message == "unknown GPU 'no such thing'"
     assert "H200" in error.allowed and "MI300X" in error.allowed
 
 
