@@ -17,16 +17,7 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.compare import runner
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.options import (
-    GPU,
-    GPU_MEMORY,
-    GPUS,
-    JSON,
-    MEASURE,
-    NODES,
-    OPTIONS,
-    RAM,
-)
+from launcher.config.options import GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, PLAN, RAM
 from launcher.config.provenance import STAGED_MODE, keys_of
 from launcher.config.selection import choose
 from launcher.plan import target
@@ -45,7 +36,6 @@ MEASURED_STEPS = 4
 """Taken by --measure; the first one warms up and does not count."""
 _OWN = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
 """Options of the machine, which a run does not have."""
-_SET = "--set"
 
 
 def main(command_line: CommandLine) -> int:
@@ -69,12 +59,11 @@ def main(command_line: CommandLine) -> int:
         contents = {part.name: _as_json(plan, advice) for part, plan, advice in found}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
         return 0
+    command = partial(_run_command, command_line)
     for number, (part, plan, advice) in enumerate(found):
         if part.title:
             print("\n" * bool(number) + part.title, end="\n\n")
-        print(
-            printable(render.text(part.resolved, plan, advice, partial(_run_command, command_line)))
-        )
+        print(printable(render.text(part.resolved, plan, advice, command)))
     return 0
 
 
@@ -103,15 +92,10 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     """
     from launcher.plan.time import by_first_steps
 
-    changes = {"track": "[]"}
+    changes = ["track=[]"]
     if plan.steps > MEASURED_STEPS:
-        changes["stop.after"] = str(MEASURED_STEPS)
-    given = [text for text in part.args.sets if text.partition("=")[0].strip() not in changes]
-    args = replace(
-        part.args,
-        sets=[*given, *(f"{key}={value}" for key, value in changes.items())],
-        options={key: option for key, option in part.args.options.items() if key not in changes},
-    )
+        changes.append(f"stop.after={MEASURED_STEPS}")
+    args = part.args.with_sets(changes)
     with TemporaryDirectory(prefix="gearshift-measure-") as folder:
         began = time.monotonic()
         when = job_spec.NO_PLAN if plan.fits else job_spec.PLAN_FIRST
@@ -160,20 +144,18 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
 
     Options of the machine are left out.
     """
-    left_out = {option.flag for option in (*_OWN, MEASURE)}
-    options, keys = {option.flag: option for option in OPTIONS}, keys_of(sets)
+    options, keys = {option.flag: option for option in PLAN}, keys_of(sets)
     words, kept = list(command_line.argv), []
     while words:
         typed = [words.pop(0)]
         flag, is_joined, value = typed[0].partition("=")
-        option = options.get(flag)
-        takes_value = flag in left_out - {MEASURE.flag} or (option and option.metavar)
-        if takes_value and not is_joined and words:
+        option = options[flag]
+        if option.metavar and not is_joined:
             value = words.pop(0)
             typed.append(value)
-        key = value.partition("=")[0].strip() if flag == _SET else option and option.key
-        if flag not in left_out and key not in keys:
+        key = value.partition("=")[0].strip() if flag == "--set" else option.key
+        if option not in (*_OWN, MEASURE) and key not in keys:
             kept += typed
     for text in sets:
-        kept += [_SET, text]
+        kept += ["--set", text]
     return shlex.join([*PROGRAM.split(), *kept])

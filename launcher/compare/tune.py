@@ -83,13 +83,8 @@ def _speed(args: CliArgs, one: Candidate, steps: int) -> float | None:
         **{key: str(value) for key, value in one.settings.items() if key != auto.NAME},
         **{"track": "[]", "stop.after": str(steps), "eval.last": "false", "save.last": "false"},
     }
-    given = [text for text in args.sets if text.partition("=")[0].strip() not in changes]
-    measured = replace(
-        args,
-        engine=one.engine,
-        sets=[*given, *(f"{key}={value}" for key, value in changes.items())],
-        options={key: option for key, option in args.options.items() if key not in changes},
-    )
+    with_sets = args.with_sets([f"{key}={value}" for key, value in changes.items()])
+    measured = replace(with_sets, engine=one.engine)
     with TemporaryDirectory(prefix="gearshift-tune-") as folder:
         ended = runner.run(measured, Path(folder) / "run", plan=job_spec.NO_PLAN)
         result = None if ended.error is not None else records.read_result(ended.folder)

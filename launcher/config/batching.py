@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.provenance import USER_LAYERS, Batching, Setting
+from launcher.config.provenance import TRIO, USER_LAYERS, Batching, Setting
 
-GLOBAL, MICRO, ACCUMULATION = "train.global_batch", "train.micro_batch", "train.accumulation"
-TRIO = (GLOBAL, MICRO, ACCUMULATION)
+GLOBAL, MICRO, ACCUMULATION = TRIO
 
 
 def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:

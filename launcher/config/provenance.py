@@ -35,9 +35,9 @@ USER_LAYERS = (RESUMED_LAYER, FILES_LAYER, CLI_LAYER)
 FITTED_LAYERS = (ENGINE_LAYER, MACHINE_LAYER)
 """What Gearshift chooses for an engine and a machine, and chooses again for others."""
 
-ENGINE_KEY = "engine.name"
 BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
+TRIO = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
 DEFAULT_MODE = "default"
@@ -132,8 +132,7 @@ class ConfigFiles:
 def keys_of(sets: Sequence[str]) -> set[str]:
     """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
     keys = {text.partition("=")[0].strip() for text in sets}
-    batch = {f"train.{name}" for name in BATCH_KEYS}
-    return keys | batch if keys & batch else keys
+    return keys if keys.isdisjoint(TRIO) else {*keys, *TRIO}
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class CliArgs:
             self,
             sets=[*(text for text in self.sets if not keys & keys_of([text])), *sets],
             options={key: typed for key, typed in self.options.items() if key not in keys},
-            engine=None if ENGINE_KEY in keys else self.engine,
+            engine=None if "engine.name" in keys else self.engine,
         )
 
     @cached_property

@@ -18,6 +18,7 @@ from launcher.config.provenance import (
     LAYERS,
     MODE_LAYER,
     PROFILE_LAYER,
+    TRIO,
     Batching,
     Chosen,
     CliArgs,
@@ -112,7 +113,7 @@ def _solve_batching(
 ) -> Batching | None:
     """The batch numbers; None if they, or what they depend on, are invalid."""
     invalid = {found.key for found in diagnostics if found.severity == "error"}
-    if invalid & {*batching.TRIO, "engine.nproc", "engine.name"}:
+    if invalid & {*TRIO, "engine.nproc", "engine.name"}:
         return None
     try:
         return batching.solve_batching(values, world_size)

@@ -90,7 +90,8 @@ def test_a_count_is_a_whole_number(text):
 
 
 @pytest.mark.parametrize(
-    ("name", "memory", "has_bf16"), [("h200", 141, True), ("T4", 16, False), ("RTX-3090", 24, True)]
+    ("name", "memory", "has_bf16"),
+    [("h200", 141, True), ("T4", 16, False), ("rtx 3090", 24, True), ("RTX-3090", 24, True)],
 )
 def test_a_named_gpu_has_the_memory_and_precision_of_its_data_sheet(name, memory, has_bf16):
     found, diagnostics = described(gpu=name)
