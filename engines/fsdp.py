@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from inspect import signature
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +21,14 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 from torch.distributed.tensor import DTensor
-from torch.nn import Module
+from torch.nn import Module, Parameter
 
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, World
 from engines.device import use_threads
 from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
 from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, move_to_device
-from engines.state import check_cover, gather_state, load_steps, shapes_of
+from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
+from engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +74,13 @@ class FSDP(EngineWithOptimizerStep):
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """As `Engine.prepare`."""
-        _reject_scalars(model)
+        freeze_empty(model)
+        whole = _whole(model)
         self._shapes = shapes_of(model)
         if self._options.precision in DTYPES:
             norms_in_fp32(model)
         change_forward(model, blocks, self._options, self.world.device)
-        self._shard(model, blocks)
+        self._shard(model, blocks, whole)
         self._model = model
         # Read once: after an evaluation the modules may hold full tensors instead.
         self._named = dict(model.named_parameters())
@@ -90,11 +94,12 @@ class FSDP(EngineWithOptimizerStep):
             optimizer.clip_norm,
             fp16=self._options.precision == "fp16",
             replicas=self._replicas,
+            whole=[p for p in self._named.values() if p in whole and p.requires_grad],
         )
         check_cover(self.state(), self.world)
         return model
 
-    def _shard(self, model: Module, blocks: Sequence[Module]) -> None:
+    def _shard(self, model: Module, blocks: Sequence[Module], whole: set[Parameter]) -> None:
         axes = {"replicas": self._replicas, "shards": self._shards}
         if self._replicas == 1:
             del axes["replicas"]
@@ -110,12 +115,15 @@ class FSDP(EngineWithOptimizerStep):
             reduce_dtype=torch.float32 if dtype else None,
             cast_forward_inputs=False,
         )
+        options: dict[str, Any] = {"mesh": mesh, "mp_policy": policy, "offload_policy": offload}
+        if whole:
+            options["ignored_params"] = whole
         # One by one, so that no device needs to hold more than one full block.
         for block in independent_blocks(model, blocks):
             move_to_device(block, self.world)
-            fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
+            fully_shard(block, **options)
         move_to_device(model, self.world)
-        fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=offload)
+        fully_shard(model, **options)
 
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """As `Engine.accumulate`."""
@@ -136,7 +144,7 @@ class FSDP(EngineWithOptimizerStep):
     def state(self) -> State:
         """As `Engine.state`."""
         replica = (self.world.rank // self._shards, self._replicas)
-        return gather_state(
+        state = gather_state(
             self._model,
             self._shapes,
             self._named,
@@ -147,10 +155,15 @@ class FSDP(EngineWithOptimizerStep):
             weight_replica=replica,
             slot_replica=replica,
         )
+        everywhere = (self.world.rank, self.world.size)
+        sharded = {name for name, p in self._named.items() if isinstance(p, DTensor)}
+        pieces = [p if p.name in sharded else replace(p, replica=everywhere) for p in state.pieces]
+        return replace(state, pieces=pieces)
 
     def _interval(self, tensor: Tensor) -> tuple[int, Tensor]:
         """Rows as in torch.chunk: the same number on every rank, fewer on the last ones."""
-        assert isinstance(tensor, DTensor)
+        if not isinstance(tensor, DTensor):
+            return full_interval(tensor)
         rows = ceil(tensor.shape[0] / self._shards)
         first = min(self.world.rank % self._shards * rows, tensor.shape[0])
         local = tensor.to_local().detach()
@@ -199,10 +212,13 @@ def _check_device(device: torch.device) -> None:
         )
 
 
-def _reject_scalars(model: Module) -> None:
-    scalars = [name for name, p in model.named_parameters() if p.dim() == 0 or p.numel() == 0]
-    if scalars:
+def _whole(model: Module) -> set[Parameter]:
+    """The parameters that every rank keeps: those without an axis or without elements."""
+    whole = {name: p for name, p in model.named_parameters() if p.dim() == 0 or p.numel() == 0}
+    if whole and "ignored_params" not in signature(fully_shard).parameters:
         raise EngineError(
-            f"fsdp shards parameters along their first axis; {', '.join(scalars)} has no such "
-            "axis; give it the shape [1], or use local, ddp, oss or a zero engine"
+            f"fsdp of torch {torch.__version__} shards all parameters along their first axis; "
+            f"{', '.join(whole)} has no such axis, or no elements; install a newer torch, or use "
+            "local, ddp, oss or a zero engine"
         )
+    return set(whole.values())

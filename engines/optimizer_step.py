@@ -22,6 +22,7 @@ class OptimizerStep:
     """Backward passes and updates of a model, with averaged gradients. Collective.
 
     `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
+    `whole`: the parameters that are not sharded among others that are.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class OptimizerStep:
         *,
         fp16: bool,
         replicas: int | None = None,
+        whole: Sequence[Parameter] = (),
     ):
         self.optimizer = optimizer
         self.loss_scale = LossScale() if fp16 else None
@@ -43,6 +45,7 @@ class OptimizerStep:
         self._buffers = stored_buffers(model)
         self._clip_norm = clip_norm
         self._replicas = replicas
+        self._whole = dict.fromkeys(whole)  # in one order on all ranks
         self._is_first = True
 
     @property
@@ -64,8 +67,11 @@ class OptimizerStep:
         if self._is_first:
             self.without_gradient = self._parameters_without_gradient()
             self._is_first = False
-        gradients = self._gradients()
-        norm = global_norm(gradients, self._world, self._replicas)
+        average(self._whole, self._world)
+        sharded = (p for p in self._named.values() if p not in self._whole)
+        gradients, whole = _gradients(sharded), _gradients(self._whole)
+        norm = global_norm(gradients, self._world, self._replicas, whole)
+        gradients += whole
         update = self._fp16(gradients, norm) if self.loss_scale else self._plain(gradients, norm)
         self.optimizer.zero_grad()
         broadcast_buffers(self._buffers, self._world)
@@ -78,7 +84,7 @@ class OptimizerStep:
     def _plain(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
         if self._clip_norm is not None:
             scale(gradients, clip_factor(norm, self._clip_norm))
-        self.optimizer.step()
+        self._update_weights()
         return Update(norm)
 
     def _fp16(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
@@ -90,13 +96,33 @@ class OptimizerStep:
         if not overflow:
             factor = 1.0 if self._clip_norm is None else clip_factor(norm, self._clip_norm)
             scale(gradients, torch.as_tensor(factor, device=norm.device) / used)
-            self.optimizer.step()
+            self._update_weights()
         self.loss_scale.update(overflow)
         return Update(norm, overflow, used)
 
-    def _gradients(self) -> list[Tensor]:
-        gradients = (p.grad for p in self._named.values() if p.grad is not None)
-        return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    def _update_weights(self) -> None:
+        """Step the optimizer, with sharded and whole parameters in groups of their own.
+
+        A fused kernel takes all parameters of a group at once, of one kind only.
+        """
+        if not self._whole:
+            self.optimizer.step()
+            return
+        groups = self.optimizer.param_groups
+        members = [group["params"] for group in groups]
+        added = []
+        for group, parameters in zip(groups, members, strict=True):
+            whole = [p for p in parameters if p in self._whole]
+            if 0 < len(whole) < len(parameters):
+                group["params"] = [p for p in parameters if p not in self._whole]
+                added.append({**group, "params": whole})
+        self.optimizer.param_groups = [*groups, *added]
+        try:
+            self.optimizer.step()
+        finally:
+            self.optimizer.param_groups = groups
+            for group, parameters in zip(groups, members, strict=True):
+                group["params"] = parameters
 
     def _parameters_without_gradient(self) -> list[str]:
         return [
@@ -143,9 +169,9 @@ def average(parameters: Iterable[Parameter], world: World) -> None:
     The gradient of a rank that did not use a parameter counts as zero; a parameter that no rank
     used keeps no gradient.
     """
-    if world.size == 1:
-        return
     parameters = list(parameters)
+    if world.size == 1 or not parameters:
+        return
     used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     reached = [p for p, u in zip(parameters, world.maximum(used).tolist(), strict=True) if u]
     for dtype in dict.fromkeys(p.dtype for p in reached):
@@ -163,15 +189,28 @@ def _average_flat(parameters: Sequence[Parameter], world: World) -> None:
         parameter.grad = piece.view(parameter.shape)
 
 
-def global_norm(gradients: Sequence[Tensor], world: World, replicas: int | None) -> Tensor:
+def global_norm(
+    gradients: Sequence[Tensor],
+    world: World,
+    replicas: int | None,
+    whole: Sequence[Tensor] = (),
+) -> Tensor:
     """The Euclidean norm of all gradients, a scalar on the world's device.
 
-    `replicas`: how many ranks hold each shard; None: all hold everything. Collective otherwise.
+    `replicas`: how many ranks hold each shard of `gradients`; None: all hold everything. Collective
+    otherwise. All ranks hold the gradients in `whole`.
     """
     norm = get_total_norm(gradients).to(torch.float32)
     if replicas and world.size > 1:
         norm = (world.sum(norm.square()) / replicas).sqrt()
-    return norm.to(world.device)
+    norm = norm.to(world.device)
+    return torch.hypot(norm, get_total_norm(whole).to(norm)) if whole else norm
+
+
+def _gradients(parameters: Iterable[Parameter]) -> list[Tensor]:
+    """The gradients that this rank holds."""
+    gradients = (p.grad for p in parameters if p.grad is not None)
+    return [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
 
 
 def scale(gradients: Sequence[Tensor], factor: Tensor) -> None:

@@ -75,6 +75,13 @@ def _image_last(value: Any) -> Any:
     return value
 
 
+def freeze_empty(model: Module) -> None:
+    """Freeze the parameters without elements: there is nothing to train, shard or send."""
+    for parameter in model.parameters():
+        if not parameter.numel():
+            parameter.requires_grad_(False)
+
+
 def build_optimizer(
     spec: OptimizerSpec,
     named: Mapping[str, Parameter],

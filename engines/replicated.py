@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from engines.base import OptimizerSpec, Options, State, World
 from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
 from engines.precision import check_precision, set_matmul_precision
-from engines.preparation import build_optimizer, change_forward, move_to_device
+from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
 from engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
 
 
@@ -65,6 +65,7 @@ class Replicated(EngineWithOptimizerStep):
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """As `Engine.prepare`."""
+        freeze_empty(model)
         move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
         self._model = model

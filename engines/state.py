@@ -44,7 +44,8 @@ def slot_names(
     if isinstance(optimizer, HasSlots):
         return optimizer.slots(group)
     raise EngineError(
-        f"unknown optimizer {type(optimizer).__name__}; allowed: AdamW, Adam, SGD, Adafactor, Muon"
+        f"unknown optimizer {type(optimizer).__name__}; allowed: AdamW, Adam, SGD, Adafactor, "
+        "Muon, or a class with a method slots(group), which names its state tensors"
     )
 
 
@@ -142,7 +143,8 @@ def check_cover(state: State, world: World) -> None:
     """
     if world.size > 1 and dist.get_backend() == "fake":
         return  # the other ranks do not exist
-    kinds = (WEIGHT, *SLOTS)
+    others = {piece.kind for piece in state.pieces} - {WEIGHT, *SLOTS}
+    kinds = (WEIGHT, *SLOTS, *sorted(others))
     names = list(state.shapes)
     row = {name: index for index, name in enumerate(names)}
     held = torch.zeros(len(names), len(kinds), dtype=torch.int64)

@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from launcher.api import Paths, Run, RunError
     from launcher.base.diagnostics import SettingsError
 
-    __all__ = ["Run", "RunError", "SettingsError", "train"]
+    __all__ = ["Run", "RunError", "SettingsError", "open_run", "train"]
 
 environment.begin()
 
 
 def train(
-    model: str | None = None,
+    model: str | type | None = None,
     mode: str | None = None,
     engine: str | None = None,
     *,
+    nproc: int | None = None,
     config: Paths = (),
     out: str | PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -33,16 +34,40 @@ def train(
 ) -> Run:
     """Train as the command line does, and return the result instead of an exit code.
 
-    `model`, `mode`, `engine` and `out`, the run folder, are the options of these names. `config` is
-    one or several settings files; `settings` holds single values by dotted key or nested. With
-    `console` false nothing is printed. `resume` is "auto", a run folder, a checkpoint
-    or a step; `reset` is the state to reinitialize: "optimizer", "schedule", "data". Raises
-    SettingsError for invalid arguments, settings or data (nothing was written), RunError if
-    the run failed, and KeyboardInterrupt after Ctrl-C, when the run has been saved.
+    `model`, `mode`, `engine`, `nproc`, the processes on this machine, and `out`, the run folder,
+    are the options of these names; `model` may be the class of a custom task. `config` is one or
+    several settings files; `settings` holds single values by dotted key or nested. With `console`
+    false nothing is printed. `resume` is "auto", a run folder, a checkpoint or a step; `reset` is
+    the state to reinitialize: "optimizer", "schedule", "data". Raises SettingsError for invalid
+    arguments, settings or data (nothing was written), RunError if the run failed, and
+    KeyboardInterrupt after Ctrl-C, when the run has been saved.
     """
     from launcher import api  # slow to import, and not needed for the command line
 
-    return api.train(model, mode, engine, config, out, settings or {}, console, resume, reset)
+    return api.train(
+        model,
+        mode,
+        engine,
+        nproc=nproc,
+        config=config,
+        out=out,
+        settings=settings or {},
+        console=console,
+        resume=resume,
+        reset=reset,
+    )
+
+
+def open_run(folder: str | PathLike[str]) -> Run:
+    """The run in `folder`, as `train` returns it, also while it runs and after it failed.
+
+    Its `status` is "running", "starting", "killed" or "not started" if it has no result; its
+    numbers are then those of its last logged step. The folder of a staged run gives all stages.
+    Reads the disk. Raises SettingsError if `folder` is no run folder.
+    """
+    from launcher import api
+
+    return api.open_run(folder)
 
 
 def __getattr__(name: str) -> Any:

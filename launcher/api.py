@@ -1,35 +1,51 @@
-"""Training from Python, with a result instead of an exit code."""
+"""Training from Python, and a run as an object: its metrics, model, predictions and exports."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher import evaluate, export, predict
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import (
+    Diagnostic,
+    SettingsError,
+    nearest_match,
+    parse,
+    render,
+)
+from launcher.config import custom_task, python_arguments
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
+from launcher.config.schema import forget_tasks
 from launcher.continual.loop import train_continually
-from launcher.report.report import write_at_end
-from launcher.resume import saved_model
+from launcher.evaluate import EvaluationFailed
+from launcher.report.report import refresh, write_at_end
+from launcher.resume import find, saved_model
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
-from launcher.run.prepare import PreparedRun
-from launcher.run_folder import records
+from launcher.run.prepare import PreparedRun, first_line
+from launcher.run_folder import records, run_folder
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
-from models.base import DataError
+from launcher.watch.watched_run import Snapshot, WatchedRun
+from models.base import DataError, Prediction
+from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError
+from training.storage import StorageError
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 _NOT_RETURNED = ("exit_code", "fault")
 """Fields of an outcome that only a failed run has: it raises RunError."""
+_KINDS = ("train", "eval")
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
@@ -39,18 +55,18 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A run: what `train` and `open_run` return."""
 
     status: str
-    """completed, or stopped by a signal after saving."""
+    """completed, or stopped by a signal after saving; see also `open_run`."""
     reason: str
     """Why the run ended."""
     steps: int
     """Optimizer steps taken."""
-    epochs: float
-    """Passes over the training data, as a fraction."""
-    wall_s: float
-    """Wall-clock seconds."""
+    epochs: float | None
+    """Passes over the training data, as a fraction; None: no step is logged yet."""
+    wall_s: float | None
+    """Wall-clock seconds; None: not started."""
     best: Mapping[str, float | str | int] | None
     """The best evaluation: metric, value and step; None: no evaluation."""
     samples_per_s: float | None
@@ -73,8 +89,17 @@ class Run:
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl: of `kind` "train" or "eval", or all. Reads the disk.
 
-        With stages, the lines of all stages in order. Raises SettingsError if a line is damaged.
+        With stages, the lines of all stages in order. Raises SettingsError for another kind, and
+        if a line is damaged.
         """
+        if kind not in (None, *_KINDS):
+            raise SettingsError.of(
+                f"unknown kind {kind!r}",
+                value=kind,
+                where=f"Run.metrics({kind!r})",
+                allowed=", ".join(map(repr, (*_KINDS, None))),
+                did_you_mean=nearest_match(str(kind), _KINDS),
+            )
         if self.folder is None:
             return []
         folders = self.stages.values() or (self.folder,)
@@ -89,57 +114,314 @@ class Run:
         without it. Raises SettingsError if this rank has no folder or there is no such checkpoint,
         and RunError if it is damaged.
         """
+        with _errors("Run.model"):
+            saved = saved_model.find_model(self._own("model"), _name(checkpoint), "model")
+            return saved_model.load(saved, _built(saved, "cpu"))
+
+    def resume(
+        self,
+        engine: str | None = None,
+        *,
+        nproc: int | None = None,
+        config: Paths = (),
+        out: str | PathLike[str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        console: bool = True,
+        reset: str | Sequence[str] = (),
+    ) -> Run:
+        """Train on from the last checkpoint; the arguments are those of `launcher.train`.
+
+        With `out` in a new folder, without it in this one. Raises as `launcher.train` does.
+        """
+        return train(
+            None,
+            None,
+            engine,
+            nproc=nproc,
+            config=config,
+            out=out,
+            settings=settings or {},
+            console=console,
+            resume=self._own("resume"),
+            reset=reset,
+            call="Run.resume",
+        )
+
+    def evaluate(
+        self,
+        split: str = "val",
+        checkpoint: str | int | None = None,
+        *,
+        engine: str | None = None,
+        nproc: int | None = None,
+        data: str | PathLike[str] | None = None,
+    ) -> dict[str, Any]:
+        """Measure a checkpoint on the split "train", "val" or "test", in new processes.
+
+        `checkpoint`: see `model`; `engine`, `nproc` and `data` are by default those of the run.
+        Gives `metrics`, `samples`, `step`, `weights`, `seconds` and more, which evaluations.jsonl
+        and the report get, too. Raises SettingsError, and RunError if nothing was measured.
+        """
+        options = {} if data is None else {"data.path": ("--data", str(data))}
+        args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
+        with _errors(python_arguments.EVALUATE):
+            name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
+            found = evaluate.prepare_saved(folder, name, evaluate.parse_split(split), args)
+            task = found.resolved.settings.model.family
+            custom_task.check_importable(task, "Run.evaluate()")
+            facts = evaluate.evaluate(found)
+        if evaluate.record(found.folder, facts) is not None:
+            refresh(found.folder)
+        return {**facts, "checkpoint": str(found.checkpoint.folder)}
+
+    def predict(
+        self,
+        inputs: Paths,
+        checkpoint: str | int | None = None,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+    ) -> list[Prediction]:
+        """The predictions for `inputs`: files, folders, or texts after which text is generated.
+
+        One input or a list of them, as the command `predict` takes them; a file may give several
+        predictions. Each has a `name`, a `text`, and `files`, the content of the files that the
+        command would write, by suffix. `checkpoint`: see `model`. The numbers are for generated
+        text, as the options of `predict`. Writes nothing. Raises SettingsError and RunError.
+        """
+        fields = {"--max-tokens": max_tokens, "--temperature": temperature, "--top-p": top_p}
+        fields |= {"--top-k": top_k, "--seed": seed}
+        numbers = {flag: str(value) for flag, value in fields.items() if value is not None}
+        with _errors("Run.predict"):
+            sampling, invalid = predict.sampling(numbers)
+            if invalid:
+                raise SettingsError(invalid)
+            folder = self._own("predict")
+            saved = saved_model.find_model(folder, _name(checkpoint), "predict")
+            device = saved_model.best_device()
+            task = _built(saved, device)
+            assert saved.settings is not None, "the task was built from them"
+            family = str(saved.settings["model"]["family"])
+            predict.check_task(task, family)
+            given = [inputs] if isinstance(inputs, str | PathLike) else inputs
+            texts = [str(one) for one in given]
+            prepared = predict.prepare(texts, task, family, folder, numbers)
+            model = saved_model.load(saved, task).to(device)
+            return list(predict.of_prepared(prepared, task, model, sampling))
+
+    def export(
+        self,
+        format: str,
+        out: str | PathLike[str] | None = None,
+        checkpoint: str | int | None = None,
+    ) -> Path:
+        """Write the model for other programs; the folder, by default export-FORMAT in the run's.
+
+        `format` is "hf", "safetensors" or "adapter"; `checkpoint`: see `model`. Raises
+        SettingsError, and RunError if a checkpoint is damaged or the disk is full.
+        """
+        with _errors("Run.export"):
+            if invalid := export.invalid_format(format):
+                raise SettingsError(invalid)
+            folder = self._last_stage("export")
+            run = find.find_saved(str(folder), "export")
+            path = saved_model.chosen(run, _name(checkpoint))
+            made = folder / f"{run_folder.EXPORT}{format}" if out is None else Path(out)
+            run_folder.check_free(made, None if out is None else made)
+            where = "the default of out" if out is None else f"--out {out}"
+            export.write(run, path, format, made, where)
+        return made
+
+    def _own(self, method: str) -> str:
+        """The run folder. Raises SettingsError on ranks that have none."""
         if self.folder is None:
             raise SettingsError.of(
                 "this process has no run folder, from which the model is loaded",
-                where="Run.model()",
+                where=f"Run.{method}()",
                 allowed="rank 0 of torchrun or srun",
             )
-        name = None if checkpoint is None else str(checkpoint)
-        try:
-            saved = saved_model.find_model(str(self.folder), name, "model")
-            task = saved_model.build_task(saved.settings, saved.folder, "cpu")
-            return saved_model.load(saved, task)
-        except SettingsError as error:
-            where = f"Run.model({checkpoint!r}) of {self.folder}" if checkpoint else "Run.model()"
-            faults = [replace(one, where=where, fix=None) for one in error.diagnostics]
-            raise SettingsError(faults) from None
-        except DataError as error:
-            raise about_data(error) from error
-        except CheckpointError as error:
-            raise RunError(str(error)) from error
+        return str(self.folder)
+
+    def _last_stage(self, method: str) -> Path:
+        """The run folder; of a staged run, that of its last stage."""
+        return [Path(self._own(method)), *self.stages.values()][-1]
 
 
 def train(
-    model: str | None,
+    model: str | type | None,
     mode: str | None,
     engine: str | None,
+    *,
+    nproc: int | None,
     config: Paths,
     out: str | PathLike[str] | None,
     settings: Mapping[str, Any],
     console: bool,
     resume: str | int | PathLike[str] | None,
     reset: str | Sequence[str],
+    call: str = "train",
 ) -> Run:
-    """The implementation of `launcher.train`."""
-    args = CliArgs(
-        model=model,
-        mode=mode,
-        engine=engine,
-        configs=_paths(config),
-        sets=[f"{key}={_text(value)}" for key, value in _flat(settings)],
-        resume=None if resume is None else str(resume),
-        reset=[reset] if isinstance(reset, str) else list(reset),
+    """The implementation of `launcher.train`; errors name the arguments of `call`."""
+    given = {"model": (model, (str, type)), "mode": (mode, (str,)), "engine": (engine, (str,))}
+    _check_types({**given, "nproc": (nproc, (int,)), "settings": (settings, (Mapping,))}, call)
+    with _errors(call):
+        custom_task.check_not_importing()
+        forget_tasks()
+        args = CliArgs(
+            model=_model_name(model),
+            mode=mode,
+            engine=engine,
+            configs=_paths(config),
+            sets=[f"{key}={_text(value)}" for key, value in _flat(settings)],
+            options=_processes(nproc),
+            resume=None if resume is None else str(resume),
+            reset=[reset] if isinstance(reset, str) else list(reset),
+        )
+        ready = pipeline.prepare(args, None if out is None else Path(out), [])
+        if isinstance(ready, Pipeline):
+            return _stages(ready, console)
+        if ready.nothing_left is not None:
+            folder = ready.folder if ready.is_rank_0 else None
+            return Run(**ready.nothing_left.outcome, folder=folder)
+        if ready.starts_processes:
+            custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
+        _announce(ready, console)
+        finished = execute_run(
+            ready,
+            console,
+            show=lambda report: None,
+            continual=train_continually,
+            report=write_at_end,
+        )
+        return _result(finished.report, finished.folder)
+
+
+def open_run(folder: str | PathLike[str]) -> Run:
+    """The implementation of `launcher.open_run`."""
+    path = Path(folder)
+    stages = find.stage_folders(path)
+    with _errors("open_run"):
+        if not stages and not run_folder.is_run_folder(path):
+            raise _no_run(path)
+        snapshots = [WatchedRun(one).snapshot() for one in stages.values() or (path,)]
+        newest = [one for one in snapshots if one.state != "not started"] or snapshots[:1]
+        result = records.read_result(path) or {}
+        if stages:
+            result = record.summarize(record.Record(path, stages))
+    if not newest[-1].has_ended or newest[-1].state == "killed":
+        result = {**result, **_unfinished(newest[-1])}
+    values: dict[str, Any] = {name: result.get(name) for name in _values()}
+    values["peak_memory_bytes"] = values["peak_memory_bytes"] or {"device": None, "host": None}
+    return Run(**{**values, "reason": newest[-1].reason}, folder=path, stages=stages)
+
+
+def _unfinished(snapshot: Snapshot) -> dict[str, Any]:
+    """What is known of a run that has no result."""
+    position = None if snapshot.view is None else snapshot.view.position
+    last = None if position is None else position.last
+    return {
+        "status": snapshot.state,
+        "steps": 0 if position is None else position.step,
+        "epochs": None if last is None else last.epoch,
+        "wall_s": None if position is None else position.elapsed_s,
+        "samples_per_s": None if last is None else last.samples_per_s,
+    }
+
+
+def _no_run(path: Path) -> SettingsError:
+    """The error of open_run for a `path` that is no run folder. Reads the disk."""
+    step = manifest.step_of(path.resolve().name)
+    if step is not None and (path / manifest.NAME).is_file():
+        run = path.parent if path.is_symlink() else path.absolute().parent.parent
+        return SettingsError.of(
+            f"'{path}' is a checkpoint of step {step}, not a run folder",
+            value=str(path),
+            where="open_run()",
+            allowed="a run folder",
+            fix=f"launcher.open_run({str(run)!r}).model({step})",
+        )
+    error = find.no_run(path, "open_run()", "resume").diagnostics[0]
+    inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
+    newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
+    near = error.did_you_mean if newest is None else str(newest)
+    return SettingsError.of(
+        error.message,
+        value=str(path),
+        where="open_run()",
+        allowed="a run folder, also of a staged run",
+        did_you_mean=near,
+        fix=near and f"launcher.open_run({near!r})",
     )
-    ready = pipeline.prepare(args, None if out is None else Path(out), [])
-    if isinstance(ready, Pipeline):
-        return _stages(ready, console)
-    if ready.nothing_left is not None:
-        return Run(**ready.nothing_left.outcome, folder=ready.folder if ready.is_rank_0 else None)
-    finished = execute_run(
-        ready, console, show=lambda report: None, continual=train_continually, report=write_at_end
-    )
-    return _result(finished.report, finished.folder)
+
+
+def _values() -> set[str]:
+    return {one.name for one in fields(Run)} - {"reason", "folder", "stages"}
+
+
+@contextmanager
+def _errors(call: str) -> Iterator[None]:
+    """Raise SettingsError of the arguments of `call`, and RunError for what fails."""
+    try:
+        yield
+    except SettingsError as error:
+        raise python_arguments.as_arguments(error, call) from error.__cause__
+    except DataError as error:
+        raise python_arguments.as_arguments(about_data(error), call) from error
+    except (CheckpointError, StorageError) as error:
+        raise RunError(str(error)) from error
+    except EvaluationFailed as error:
+        if error.code == exit_codes.INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise RunError(str(error)) from error
+
+
+def _built(saved: saved_model.SavedModel, device: str) -> Any:
+    forget_tasks()
+    return saved_model.build_task(saved.settings, saved.folder, device)
+
+
+def _model_name(model: str | type | None) -> str | None:
+    """The name of a model, or of the class of a custom task."""
+    if isinstance(model, type):
+        return custom_task.name_of(model)
+    module, _, name = (model or "").partition(":")
+    cls = getattr(sys.modules[custom_task.MAIN], name, None) if module == custom_task.MAIN else None
+    return custom_task.name_of(cls) if isinstance(cls, type) else model
+
+
+def _check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str) -> None:
+    """Raise SettingsError for arguments of another type than these."""
+    wrong = [
+        Diagnostic(
+            f"{name} {value!r} is of type {type(value).__name__}",
+            value=value,
+            where=f"{call}({name}={value!r})",
+            allowed=" or ".join(one.__name__ for one in kind),
+        )
+        for name, (value, kind) in given.items()
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool))
+    ]
+    if wrong:
+        raise SettingsError(wrong)
+
+
+def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:
+    return {} if nproc is None else {"engine.nproc": ("--nproc", str(nproc))}
+
+
+def _name(checkpoint: str | int | None) -> str | None:
+    return None if checkpoint is None else str(checkpoint)
+
+
+def _announce(ready: PreparedRun, console: bool) -> None:
+    """Print the warnings of a run and its first line, as the command line does."""
+    if console and ready.is_rank_0:
+        warnings = python_arguments.warnings_of(ready.resolved.warnings, "train")
+        print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
+        print(first_line(ready), flush=True)
 
 
 def _stages(ready: Pipeline, console: bool) -> Run:
@@ -149,6 +431,7 @@ def _stages(ready: Pipeline, console: bool) -> Run:
     def announce(stage: PipelineStage, begun: PreparedRun) -> None:
         if console:
             print(summary.title(ready, stage), flush=True)
+        _announce(begun, console)
 
     ended = execute.execute(
         ready, console, show=lambda report: None, announce=announce, report=write_at_end
@@ -158,8 +441,7 @@ def _stages(ready: Pipeline, console: bool) -> Run:
 
 
 def _whole(result: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
-    names = {field.name for field in fields(Run)} - {"reason", "folder", "stages"}
-    values: dict[str, Any] = {name: result.get(name) for name in names}
+    values: dict[str, Any] = {name: result.get(name) for name in _values()}
     return Run(**values, reason=reason, folder=ready.folder, stages=ready.record.stages)
 
 
@@ -167,7 +449,7 @@ def _result(report: Report, folder: Path | None) -> Run:
     if isinstance(report.cause, SettingsError):
         raise report.cause
     if report.kind == "invalid input":
-        raise SettingsError.of(report.text.removeprefix("error: ")) from report.cause
+        raise SettingsError(parse(report.text)) from report.cause
     if report.exit_code == exit_codes.INTERRUPTED:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:

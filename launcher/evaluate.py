@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError, counted, nearest_match
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import SettingsError, counted, nearest_match, parse
 from launcher.config.options import DEFAULT_SPLIT, SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
-from launcher.resume import saved_model
+from launcher.resume import find, saved_model
 from launcher.resume.find import ResumeRequest, SavedRun
+from launcher.run import affinity
 from launcher.run.job_spec import Job
 from launcher.run.rerun import Rerun, rerun, resolved_as
 from launcher.run_folder import run_folder
@@ -28,7 +28,6 @@ from training.storage import Storage, StorageError
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
 
-_PART = re.compile(r"(?m)^  (where|allowed|did you mean) +(\S.*)$")
 _DATA = "the data that the run was trained on; if it moved, --data PATH"
 
 
@@ -82,6 +81,26 @@ def parse_split(typed: str | None) -> str:
         allowed=", ".join(SPLITS),
         did_you_mean=nearest_match(typed, SPLITS),
     )
+
+
+def prepare_saved(argument: str, name: str | None, split: str, args: CliArgs) -> Evaluation:
+    """The evaluation of the checkpoint `name`, see saved_model.chosen, of the run `argument`.
+
+    Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
+    """
+    run = find.find_saved(argument, "evaluate", args.sets)
+    if run.folder is None:
+        raise SettingsError.of(
+            f"'{argument}' is a checkpoint outside of its run folder",
+            value=argument,
+            where=f"command line: evaluate {argument}",
+            allowed="a run folder, or a checkpoint in one",
+        )
+    path = saved_model.chosen(run, name)
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    from training.checkpoint.reader import open_checkpoint
+
+    return prepare(run, open_checkpoint(path), split, args)
 
 
 def prepare(run: SavedRun, checkpoint: Checkpoint, split: str, args: CliArgs) -> Evaluation:
@@ -173,11 +192,10 @@ def _outcome(finished: Rerun) -> Mapping[str, Any]:
         raise EvaluationFailed("the evaluation was stopped before it finished", code)
     if report.exit_code == exit_codes.INVALID_INPUT:
         # Its fix is one for a run that trains.
-        message = report.text.removeprefix("error: ").partition("\n")[0]
-        parts = {name.replace(" ", "_"): text for name, text in _PART.findall(report.text)}
-        if "has changed" in message:
-            parts["allowed"] = _DATA
-        raise SettingsError.of(message, **parts)
+        first = replace(parse(report.text)[0], fix=None)
+        raise SettingsError(
+            [replace(first, allowed=_DATA) if "has changed" in first.message else first]
+        )
     if report.exit_code != exit_codes.DONE or report.outcome is None:
         text = "\n".join(filter(None, (report.text, report.trace)))
         raise EvaluationFailed(f"the evaluation failed: {text.removeprefix('error: ')}")

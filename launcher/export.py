@@ -8,11 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base import disk, environment
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.resume import saved_model
 from launcher.resume.find import SavedRun
+from launcher.run import affinity
 from launcher.run_folder import records
 from models.base import HasBaseWeights, HasHuggingFaceFormat
 from models.catalog import is_custom
@@ -142,6 +145,69 @@ FORMATS: dict[str, Callable[[Source, Path], None]] = {
     "adapter": adapter,
 }
 """The function that writes each format into an empty folder."""
+
+
+def invalid_format(format_name: str | None) -> list[Diagnostic]:
+    """The error of --format; empty: it is valid."""
+    if format_name in FORMATS:
+        return []
+    near = nearest_match(format_name, FORMATS) if format_name else None
+    message, where = "export requires --format", "export"
+    if format_name:
+        message, where = f"unknown --format '{format_name}'", f"--format {format_name}"
+    return [
+        Diagnostic(
+            message,
+            key="--format",
+            value=format_name,
+            where=f"command line: {where}",
+            allowed=", ".join(FORMATS),
+            did_you_mean=near,
+            fix=f"--format {near or next(iter(FORMATS))}",
+        )
+    ]
+
+
+def write(
+    run: SavedRun, path: Path, format_name: str, folder: Path, where: str
+) -> dict[str, object]:
+    """Write `folder`, completely or not at all; the facts to print. Disk access.
+
+    `where` sets the folder. Raises SettingsError, CheckpointError, StorageError, DataError.
+    """
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    from training.checkpoint.reader import open_checkpoint
+
+    source = Source(run, open_checkpoint(path))
+    if format_name != "safetensors":
+        run.check_pretrained(source.checkpoint)
+    check(format_name, source)
+    metrics = source.metrics
+    needed = source.least_bytes if format_name != "adapter" else 0
+    disk.check_writable(folder, where, needed_bytes=needed)
+    disk.check_writable(folder.parent, where)
+    with storage_errors(folder), disk.new_parents(folder):
+        hidden = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        made = hidden / folder.name
+        try:
+            made.mkdir()
+            FORMATS[format_name](source, made)
+            made.replace(folder)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+    return {
+        "folder": str(folder),
+        "format": format_name,
+        "checkpoint": str(path),
+        "step": source.checkpoint.manifest.step,
+        "weights": source.kind,
+        "metrics": metrics,
+        "files": {
+            str(file.relative_to(folder)): file.stat().st_size
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        },
+    }
 
 
 def _saved_files(settings: Mapping[str, Any] | None, run: Path | None) -> list[Path]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config.custom_task import class_location
 from launcher.config.errors import nearest_file
 from launcher.config.options import INPUT
@@ -41,6 +43,53 @@ _PROMPT = "prompt"
 _NAME = re.compile(r"\w[\w.-]*")
 _SUFFIX = re.compile(r"\.[\w.-]*\w")
 _METHODS = ("setup_without_data", "predict")
+
+
+@dataclass(frozen=True)
+class _Number:
+    """An option that sets a field of Sampling."""
+
+    field: str
+    parse: Callable[[str], float]
+    is_valid: Callable[[float], bool]
+    allowed: str
+
+
+SAMPLING = {
+    "--max-tokens": _Number("max_tokens", int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--temperature": _Number(
+        "temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"
+    ),
+    "--top-p": _Number("top_p", float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
+    "--top-k": _Number("top_k", int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--seed": _Number("seed", int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
+}
+"""The options of Sampling."""
+
+
+def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
+    """The values of the sampling options, and an error for each invalid one."""
+    fields, diagnostics = dict[str, Any](), list[Diagnostic]()
+    for flag, option in SAMPLING.items():
+        if (text := values.get(flag)) is None:
+            continue
+        try:
+            number = option.parse(text)
+            if option.is_valid(number):
+                fields[option.field] = number
+                continue
+        except ValueError:
+            pass
+        diagnostics.append(
+            Diagnostic(
+                f"{flag} '{text}' is not valid",
+                key=flag,
+                value=text,
+                where=f"command line: {flag} {text}",
+                allowed=option.allowed,
+            )
+        )
+    return Sampling(**fields), diagnostics
 
 
 def check_task(task: Task, family: str) -> None:
@@ -159,6 +208,47 @@ class Result:
     files: tuple[str, ...] = ()
     dropped_tokens: int = 0
     """Tokens of the prompt that did not fit into the context of the model."""
+
+
+def check_numbers(values: Mapping[str, str], family: str) -> None:
+    """Raise SettingsError for options of Sampling: the family generates no text."""
+    given = [flag for flag in SAMPLING if flag in values]
+    if given:
+        message = f"{given[0]} is an option of generated text; '{family}' generates none"
+        where = f"command line: {given[0]} {values[given[0]]}"
+        raise SettingsError.of(message, key=given[0], where=where, fix=f"remove {given[0]}")
+
+
+def prepare(
+    given: Sequence[str], task: Task, family: str, run: str, values: Mapping[str, str]
+) -> list[Prompt] | list[Path]:
+    """The prompts, or the files, of several inputs; `values`: the options of Sampling.
+
+    Reads the disk. Raises SettingsError, DataError.
+    """
+    if isinstance(task, GeneratesText):
+        return [prompt for one in given for prompt in prompts(one, task, run)]
+    check_numbers(values, family)
+    return [files(one, family, run) for one in given]
+
+
+def of_prepared(
+    prepared: Sequence[Prompt | Path], task: Task, model: Module, sampling: Sampling
+) -> Iterator[Prediction]:
+    """The predictions for what `prepare` gave. Raises DataError."""
+    import torch
+
+    for one in prepared:
+        if isinstance(one, Prompt):
+            assert isinstance(task, GeneratesText)
+            if dropped := task.dropped_tokens(one, sampling):
+                text = f"left out the oldest {counted(dropped, 'token')} of {one.name}"
+                warnings.warn(f"{text}: the context of the model is full", stacklevel=3)
+            yield Prediction(one.name, "".join(task.generate(model, one, sampling)))
+        else:
+            assert isinstance(task, PredictsFiles)
+            with torch.no_grad():
+                yield from task.predict(model, one)
 
 
 def of_files(

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
+    from torch.optim import Optimizer
 
 Batch = Mapping[str, Any]
 NumUnits = int | Mapping[str, int]
@@ -101,8 +102,12 @@ class Metric(Protocol):
     def update(self, model: Module, batch: Batch) -> Tensor:
         """What `batch` adds to the counts: a float64 vector of constant length."""
 
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts, by name."""
+    def result(self, counts: Tensor) -> Mapping[str, float | None]:
+        """The metrics of the summed counts, by name.
+
+        None: undefined on these samples, such as the AUROC of one class. It is left out of all
+        results; only where it is the goal it counts as NaN.
+        """
 
 
 class Task(Protocol):
@@ -200,7 +205,7 @@ class EncoderInputs(Protocol):
     """The inputs of a frozen encoder over one split, each once."""
 
     made_from: Mapping[str, Any]
-    """What they depend on, as JSON: files with size and time, preprocessing, seed."""
+    """What they depend on, as JSON: files with their identity, preprocessing, seed."""
 
     def __len__(self) -> int: ...
 
@@ -299,9 +304,18 @@ class Predictions:
 
     columns: tuple[str, ...]
     """Headings of the table: input, target, prediction."""
-    rows: Sequence[Sequence[str | float]]
+    rows: Sequence[Sequence[str | float | None]]
+    """One cell for each column; None: the value is unknown."""
     pictures: Sequence[Picture] = ()
     """A name belongs to one sample, the same in all evaluations."""
+
+
+@runtime_checkable
+class HasOptimizer(Protocol):
+    """A task with an optimizer of its own."""
+
+    def optimizer(self, parameters: Sequence[Parameter]) -> Optimizer:
+        """The optimizer of all `parameters`; its learning rates are set before each step."""
 
 
 @runtime_checkable
@@ -360,6 +374,8 @@ class Message:
     role: str
     """system, user, assistant or tool."""
     text: str
+    extra: str = ""
+    """Other fields that chat templates read, as JSON: tool_calls, name, tool_call_id."""
 
 
 @dataclass(frozen=True)
@@ -370,6 +386,8 @@ class Prompt:
     """The name of its prediction, as `Prediction.name`."""
     messages: Sequence[Message]
     """The request and the messages before it; of a text that is continued, one."""
+    tools: str = ""
+    """The tools that an answer may call, as JSON; empty: none."""
 
 
 @dataclass(frozen=True)

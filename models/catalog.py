@@ -24,7 +24,8 @@ class Stage:
     optional: bool = False
     """Trained only if `stages` names it."""
     predicts: bool = True
-    """Whether its model can be used: `predict`. By the name that is its `model.stage`."""
+    """Whether `predict` gives results, and not features of an encoder. By the name that is its
+    `model.stage`."""
 
 
 @dataclass(frozen=True)

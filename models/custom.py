@@ -62,6 +62,8 @@ class CustomTask(ABC):
     def samples(self, split: SplitName) -> Sequence[Any] | Split:
         """The samples of `train`, `val` or `test`; called once for each.
 
+        A task without a test split returns None or nothing for it, or raises KeyError("test").
+
         Anything with a length and an index: a list, a torch Dataset. A sample is a mapping of names
         to tensors, arrays or numbers, or a tuple whose parts `fields` names. An object with a
         method `sample(index, draws)` instead of an index can draw new samples in each epoch.
@@ -81,7 +83,9 @@ class CustomTask(ABC):
         Raises DataError if a split is empty or has no length and no index.
         """
         for split in SPLITS:
-            samples = self.samples(split)
+            samples = self._optional_samples() if split == "test" else self.samples(split)
+            if split == "test" and (samples is None or _is_empty(samples)):
+                continue
             made: Any = samples if hasattr(samples, "sample") else _FixedSamples(samples)
             if (problem := _unusable(samples)) is not None:
                 what = f"{type(self).__name__}.samples({split!r}) {problem}"
@@ -91,9 +95,18 @@ class CustomTask(ABC):
                 raise DataError(
                     f"{type(self).__name__} has no samples for {split}",
                     where=self._place("samples"),
-                    allowed="at least one sample each for train, val and test",
+                    allowed="at least one sample each for train and val; test may have none",
                 )
             self._splits[split] = made
+
+    def _optional_samples(self) -> Any:
+        """The samples of test; None: the task has none."""
+        try:
+            return self.samples("test")
+        except KeyError as error:  # of a mapping of splits
+            if error.args == ("test",):
+                return None
+            raise
 
     def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
         """Check what `measure` returns: sums as scalars, and the metric of the goal.
@@ -237,7 +250,7 @@ class CustomMetric:
         self._means = Means(tuple(found), lambda model, batch: found)
         return self._means.update(model, batch)
 
-    def result(self, counts: Tensor) -> dict[str, float]:
+    def result(self, counts: Tensor) -> dict[str, float | None]:
         """The means by name; at least one batch was measured before."""
         assert self._means is not None, "a split holds at least one batch"
         return self._means.result(counts)
@@ -254,6 +267,10 @@ class _FixedSamples:
 
     def sample(self, index: int, draws: Draws) -> Any:
         return self._samples[index]
+
+
+def _is_empty(samples: Any) -> bool:
+    return hasattr(samples, "__len__") and not len(samples)
 
 
 def _unusable(samples: Any) -> str | None:

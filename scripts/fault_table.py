@@ -9,6 +9,7 @@ from training.faults import FAULTS
 FIXES = {
     "again": "python -m launcher --config runs/mine/settings.yaml",
     "retry": "python -m launcher resume runs/mine",
+    "nonfinite": 'python -m launcher resume runs/mine --set "train.on_nonfinite=skip 9"',
     "track": "python -m launcher track runs/mine",
     "data_check": "python -m launcher data check DATA --model abr:tiny",
     "other_folder": "runs/other",

@@ -48,7 +48,8 @@ from benchmarks.figures import listed, load, load_memory, load_rows, memory_tabl
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
-from launcher.config.originals import ORIGINALS, Original
+from launcher.config.options import typed_line
+from launcher.config.originals import Original, all_words
 from launcher.resume import compatibility
 from models.catalog import FAMILIES
 from scripts import fault_table, mode_tables, setting_tables, structure, try_versions
@@ -88,12 +89,12 @@ def originals(family: str) -> list[str]:
     return head + [
         f"| {', '.join(f'`{name}`' for name in o.names)} | "
         + (f"–: {o.remark} |" if o.here is None else _here(o))
-        for o in ORIGINALS[family]
+        for o in all_words()[family].words
     ]
 
 
 def _here(original: Original) -> str:
-    return f"`{original.line()}`{f'; {original.remark}' if original.remark else ''} |"
+    return f"`{typed_line(original)}`{f'; {original.remark}' if original.remark else ''} |"
 
 
 def sizes(family: str) -> list[str]:
@@ -262,7 +263,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "sizes language": partial(sizes, "language"),
     "outcomes": outcome,
     "measured outcomes": partial(measured_runs, "families"),
-    **{f"originals {family}": partial(originals, family) for family in ORIGINALS},
+    **{f"originals {family}": partial(originals, family) for family in all_words()},
     "readers": partial(costs, data),
     "measured readers": partial(measured_costs, data, "rounds"),
     "figures voxels": partial(figures, "voxels", "ms for 1,000,000 events"),

@@ -43,6 +43,13 @@ FAULTS: Mapping[str, Fault] = {
         "the learning rate is too high, or a few samples are not finite",
         "{again} --lr {lower_lr}",
     ),
+    "nonfinite_evaluation": Fault(
+        "NaN in an evaluation",
+        "{metrics} in the evaluation of {split} at step {step}",
+        "a validation sample is not finite, a metric has no samples to count, or the model "
+        "overflows; it is never the best",
+        "{nonfinite}",
+    ),
     "not_falling": Fault(
         "the loss does not fall",
         "loss {first} in the first third of {steps} steps, {last} in the last third",
@@ -143,7 +150,7 @@ FAULTS: Mapping[str, Fault] = {
         "resume is refused",
         "{key} {now} differs from {before}, used by {run}",
         "the setting would change what the earlier steps did",
-        "{retry} --lr {lower_lr} --reset schedule",
+        "{retry} --set schedule.warmup=5% --reset schedule",
     ),
     "tracker": Fault(
         "W&B is unreachable",

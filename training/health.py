@@ -151,7 +151,8 @@ class Health(Callback):
             self._check_falling(metrics)
 
     def evaluated(self, result: EvalResult) -> Action:
-        """Check the validation loss."""
+        """Check that the metrics are finite, and the validation loss."""
+        self._check_finite(result)
         loss = result.metrics.get("val_loss")
         if result.split == "val" and self._judges_loss:
             if self._evaluations and result.is_best:
@@ -176,6 +177,16 @@ class Health(Callback):
         if name not in self._said:
             self._said.add(name)
             self._emit("advice", faults.finding(name, self._fixes, **seen))
+
+    def _check_finite(self, result: EvalResult) -> None:
+        found = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
+        if found and "nonfinite_evaluation" not in self._said:
+            self._said.add("nonfinite_evaluation")
+            metrics = ", ".join(f"{name} {value}" for name, value in found.items())
+            seen = {"metrics": metrics, "split": result.split, "step": result.step}
+            facts = faults.finding("nonfinite_evaluation", self._fixes, **seen)
+            text = f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
+            self._emit("warning", {"text": text, "names": list(found), **facts})
 
     def _check_high(self, metrics: StepMetrics) -> None:
         lines, first = len(self._losses), self._losses.first

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from models.base import Batch, Predictions, Task
     from training.callbacks.callback_list import CallbackList
+    from training.interruption import Interruption
     from training.optim.updater import Updater
     from training.settings import Settings
 
@@ -34,7 +35,7 @@ def untrained(engine: Engine) -> Iterator[Event]:
     """Events that name the parameters without an optimizer or a gradient. Collective."""
     state = engine.state()
     held = {name for group in state.groups for name in group["names"]}
-    frozen = [name for name in state.shapes if name not in held]
+    frozen = [n for n, shape in state.shapes.items() if n not in held and 0 not in shape]
     if frozen:
         yield "frozen", {"count": len(frozen), "names": frozen}
     idle = list(engine.without_gradient)
@@ -84,20 +85,25 @@ def _not_compiled() -> AbstractContextManager[None]:
     return stance
 
 
-def preview_text(task: Task, module: Module) -> str | None:
-    """A sample of the present outputs; None: `task` has none. Collective.
+def preview_text(task: Task, module: Module, interruption: Interruption) -> str | None:
+    """A sample of the present outputs; None: `task` has none. Collective. Raises Interrupted.
 
     Leaves `module` in training mode.
     """
     module.eval()
-    with torch.no_grad(), _not_compiled():
-        text = task.preview(module)
-    module.train()
+    try:
+        with torch.no_grad(), _not_compiled(), interruption.watching(module):
+            text = task.preview(module)
+    finally:
+        module.train()
     return text
 
 
 class Preview:
-    """Shows samples of the output: before and after training, and in trackers. Collective."""
+    """Shows samples of the output: before and after training, and in trackers. Collective.
+
+    All methods but `start` raise Interrupted, and have shown nothing then.
+    """
 
     def __init__(self, settings: Settings, callbacks: CallbackList) -> None:
         self._is_on = settings.train.preview
@@ -109,9 +115,16 @@ class Preview:
         self.shown_at: int | None = None
         """The step of the last predictions in trackers."""
 
-    def start(self, task: Task, module: Module, engine: Engine, updater: Updater) -> None:
+    def start(
+        self,
+        task: Task,
+        module: Module,
+        engine: Engine,
+        updater: Updater,
+        interruption: Interruption,
+    ) -> None:
         """Set what is shown; the weights are those that `updater` averages."""
-        self._task, self._module, self._world = task, module, engine.world
+        self._task, self._module, self._interruption = task, module, interruption
         self._averaged = partial(updater.averaged, engine)
 
     def samples(self, when: str, step: int) -> None:
@@ -119,10 +132,10 @@ class Preview:
         if not self._is_on:
             return
         with self._averaged():
-            text = preview_text(self._task, self._module)
+            text = preview_text(self._task, self._module, self._interruption)
+        predictions = self._predict(step)
         if text is not None:
             self._callbacks.event("preview", {"when": when, "text": text})
-        predictions = self._predict(step)
         if predictions is not None:
             self._callbacks.sampled(predictions, when, step)
 
@@ -130,8 +143,8 @@ class Preview:
         """Show predictions in trackers, once per step."""
         if not self._is_tracked or self.shown_at == step:
             return
-        self.shown_at = step
         predictions = self._predict(step)
+        self.shown_at = step
         if predictions is not None:
             self._callbacks.predicted(predictions, step)
 
@@ -146,7 +159,7 @@ class Preview:
         if self._newest is not None and self._newest[0] == step:
             return self._newest[1]
         with torch.no_grad(), self._averaged(), _not_compiled():
-            predictions, error = predict_on_all_ranks(task, self._module, self._world)
+            predictions, error = predict_on_all_ranks(task, self._module, self._interruption)
         if predictions is None:
             self._can_predict = False
             self._callbacks.event("warning", {"text": f"predictions are disabled: {error}"})

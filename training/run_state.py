@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
@@ -25,6 +26,7 @@ from training.evaluation.evaluate import check_measures
 from training.evaluation.evaluator import Evaluator
 from training.evaluation.split import measure
 from training.inspection import Preview, shapes, untrained
+from training.interruption import Interrupted, Interruption
 from training.optim.updater import Updater
 from training.resources.throttle import Throttle
 from training.step_metrics import RunMetrics
@@ -92,6 +94,7 @@ class Run:
         self._validation, self._test = validation, test
         self._test_result: Mapping[str, Any] | None = None
         self._evaluated_at: int | None = None
+        self._owes_evaluation, self._has_other_weights = False, False
         self._metrics = RunMetrics(
             train_plan,
             settings.log.every,
@@ -111,28 +114,53 @@ class Run:
     def start(self, task: Task, engine: Engine, module: Module, batches: Batches) -> None:
         """Start the callbacks, and evaluate what is needed first. Raises SettingError."""
         self._task, self._engine, self._module = task, engine, module
+        self._interruption = Interruption(
+            engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
+        )
         self.split.start(clock_of(engine.world.device))
-        self._preview.start(task, module, engine, self.updater)
+        self._preview.start(task, module, engine, self.updater, self._interruption)
         self.throttle = Throttle(engine, self._callbacks, self._metrics, batches, self._validation)
         module.train()
         if self.step == 0:
             check_measures(task, module, batches.micro_batch, engine.world)
-        self._evaluator.start(task, module, engine.world)  # before callbacks write anything
+        self._evaluator.start(task, module, self._interruption)  # before callbacks write anything
         self._callbacks_started = True
         self._callbacks.start(self._plan)
         for text in self.updater.warnings:
             self._callbacks.event("warning", {"text": text})
         self.updater.start(engine, self._resume_point)
-        with self.split.within(EVALUATION):
-            self._evaluator.evaluate_before(module, engine.world, self.updater.averaged(engine))
         if self._resume_point:
             self._resume_point.report(self._callbacks.event)
-        if self.step == 0:
-            self._preview.samples("before", 0)
+        self._evaluate_first()
         if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
             self._stop = stop_reason.early_stopping(reason)
         self.stragglers.start(engine, module, self.step)
         self._metrics.start(engine.world.device)
+
+    def _evaluate_first(self) -> None:
+        """Take the evaluations and the preview that come before the first step."""
+        with self._interruptible():
+            with self.split.within(EVALUATION):
+                self._evaluator.evaluate_before(
+                    self._module, self._interruption, self.updater.averaged(self._engine)
+                )
+            if self.step == 0:
+                self._preview.samples("before", 0)
+        if self._owes_evaluation and self.step < self._plan.end_step:
+            self.evaluate()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """A signal ends what is done within, and then the run."""
+        try:
+            yield
+        except Interrupted as interrupted:
+            self._stop = stop_reason.requested(interrupted.actions)
+
+    @property
+    def _is_stopped(self) -> bool:
+        """A signal, a deadline or a limit ends the run: another process takes the rest."""
+        return self._stop is not None and self._stop.is_resumable
 
     @property
     def is_over(self) -> bool:
@@ -233,23 +261,39 @@ class Run:
     # Evaluation and checkpoints
 
     def evaluate(self) -> None:
-        """Evaluate the validation split; save if it is among the best; apply early stopping."""
-        if self._evaluated_at == self.step or not self._is_finite():
+        """Evaluate the validation split; save if it is among the best; apply early stopping.
+
+        An evaluation that a signal ends is owed: the resumed run takes it first.
+        """
+        if self._evaluated_at == self.step or self._is_stopped or not self._is_finite():
             return
-        with self._metrics.paused(EVALUATION):
+        self._owes_evaluation = True
+        with self._metrics.paused(EVALUATION), self._interruptible():
             with self.updater.averaged(self._engine):
                 results = self._evaluator.evaluate(
-                    self._task, self._module, self._engine.world, self.step, is_last=self.is_over
+                    self._task,
+                    self._module,
+                    self._interruption,
+                    self.step,
+                    is_last=self.is_over,
+                    is_due=self._plan.evaluates_at(self.step),
                 )
-            self._evaluated_at = self.step
+            self._evaluated_at, self._owes_evaluation = self.step, False
             for result in results:
                 self._requests |= self._callbacks.evaluated(result)
             self._preview.predictions(self.step)
+        if self._owes_evaluation:
+            return
         reason = self._evaluator.reason_to_stop
         if reason and not self.is_over:
             self._stop = stop_reason.early_stopping(reason)
+        error = self.updater.nonfinite.error_of_evaluation(self._evaluator.deciding, self.step)
         if self._evaluator.score is not None:
             self._save(self._evaluator.score)
+        if error is not None:
+            if self._checkpoints.saves_last:
+                self.save()  # its weights are finite
+            self._stop = stop_reason.failed(*error)
 
     def save(self) -> None:
         """Save a checkpoint, unless this step has one."""
@@ -276,6 +320,7 @@ class Run:
             "best": self._evaluator.best,
             "evaluator": self._evaluator.facts(),
             "evaluated_at": self._evaluated_at,
+            "owes_evaluation": self._owes_evaluation,
             "metrics": self._metrics.facts(),
             "time_split": self.split.facts(),
             "nonfinite": self.updater.nonfinite.facts(),
@@ -287,6 +332,7 @@ class Run:
         self._metrics.resume(fact("metrics", {"units": fact("units")}), fact("wall_s", 0.0))
         self.split.resume(fact("time_split", {}))
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
+        self._owes_evaluation = fact("owes_evaluation", False)
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
             self._evaluator.resume(fact("evaluator"))
 
@@ -311,12 +357,12 @@ class Run:
         if self._stop is None and self.step < self._plan.end_step:
             self._stop = stop_reason.REPLAYED
             self.save()
-        elif self._stop is not None and self._stop.is_resumable:
+        elif not self._is_stopped:
+            with self._interruptible():
+                self._complete()
+        if self._is_stopped and self._checkpoints.saves_on_signal and not self._has_other_weights:
             # Not logged: a stopped and resumed run logs the same lines as an unbroken one.
-            if self._checkpoints.saves_on_signal:
-                self.save()
-        else:
-            self._complete()
+            self.save()
         with self.split.within(SAVING):
             self._checkpoints.wait()
         self.split.read(wait=True)
@@ -328,6 +374,8 @@ class Run:
             self._callbacks.logged(self._metrics.line(self._engine.world))
         if self._evaluates_last or self._plan.evaluates_at(self.step):
             self.evaluate()
+        if self._is_stopped:
+            return
         saves_last = self._checkpoints.saves_last or self._plan.until is not None
         if saves_last or self._plan.saves_at(self.step):
             self.save()
@@ -337,6 +385,7 @@ class Run:
             weights_step = self._checkpoints.load_best(
                 self._evaluator.best, self.step, self._engine, self.updater.load_average
             )
+            self._has_other_weights = weights_step != self.step
             if self._test is not None and self._plan.until is None:  # a replay has another best
                 self._evaluate_test(self._test, weights_step)
             self._preview.samples("after", weights_step)
@@ -348,7 +397,7 @@ class Run:
         """Evaluate the test split with the final weights, which are those of `weights_step`."""
         began = time.perf_counter()
         with self._metrics.paused(EVALUATION), self.updater.averaged(self._engine):
-            metrics = measure(self._task, self._module, test)
+            metrics = measure(self._task, self._module, test, self._interruption)
         seconds = time.perf_counter() - began
         self._callbacks.evaluated(EvalResult(self.step, TEST, metrics, False, seconds, seconds))
         self._test_result = {"step": weights_step, "metrics": metrics}

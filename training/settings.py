@@ -181,10 +181,10 @@ class Train(Section):
     """Samples per rank and forward and backward pass."""
     accumulation: Annotated[int | None, Field(ge=1)] = None
     """Micro-batches per step with one process; more processes need fewer each."""
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Epochs: passes over the training data."""
+    epochs: Annotated[float | None, Field(gt=0)] = 1.0
+    """Epochs: passes over the training data; null: as many as `max_steps` takes."""
     max_steps: Annotated[Steps | None, Field(ge=1)] = None
-    """Stop after N steps; overrides `epochs`."""
+    """Stop after N steps; overrides `epochs`, unless you set both: the earlier one ends the run."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Random seed."""
     deterministic: bool = False
@@ -198,7 +198,8 @@ class Train(Section):
             json_schema_extra={"allowed": "stop, or such as 'skip 3'"},
         ),
     ] = "stop"
-    """Action on a non-finite loss: stop, or `skip N` (at most N steps in a row)."""
+    """Action on a loss, or an evaluation of the goal or val_loss, that is NaN or infinite: stop, or
+    `skip N` (at most N steps, or evaluations, in a row)."""
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Decay of the EMA of the weights, which evaluation uses; null: off."""
     preview: bool = True
@@ -284,7 +285,8 @@ class Stop(Section):
     """Early stopping."""
 
     patience: Annotated[int | None, Field(ge=1)] = None
-    """Evaluations without improvement before the run stops; null: never."""
+    """Evaluations at `eval.every` or `eval.each_epoch` without improvement before the run stops;
+    null: never."""
     min_delta: Annotated[
         float, Field(ge=0, json_schema_extra={"unless": {"stop.patience": [None]}})
     ] = 0.0

@@ -136,9 +136,10 @@ def solve(
     """
     starts = starts or StartSteps()
     steps_per_epoch = samples // global_batch
-    total = starts.data + max(1, round(settings.train.epochs * steps_per_epoch))
-    if settings.train.max_steps is not None:
-        total = min(total, settings.train.max_steps + (starts.data if experience else 0))
+    epochs, most = settings.train.epochs, settings.train.max_steps
+    ends = [] if epochs is None else [starts.data + max(1, round(epochs * steps_per_epoch))]
+    ends += [] if most is None else [most + (starts.data if experience else 0)]
+    total = min(ends)
 
     def cadence(every: int | str | None) -> int | None:
         if every is None:

@@ -197,7 +197,7 @@ def _differing(key: str, value: Any, setting: SettingValue) -> Iterator[Conflict
 def _not_fixed(key: str, value: Any, needed: Any) -> Iterator[Conflict]:
     if not _equal(value, needed):
         text = _as_text(needed)
-        problem = f"must be {text} under this engine"
+        problem = f"must be {text} under this engine{config_keys.reason(key)}"
         yield Conflict(key, value, problem, "leave it out", allowed=(text,))
 
 
@@ -206,7 +206,7 @@ def _unsupported(key: str, value: Any, setting: str | None) -> Iterator[Conflict
     if _is_auto(value) or switch is False or value == {}:
         return
     problem = f"is decided by {setting}" if setting else "is not supported by this engine"
-    yield Conflict(key, value, problem, "leave it out", setting)
+    yield Conflict(key, value, problem + config_keys.reason(key), "leave it out", setting)
 
 
 def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:

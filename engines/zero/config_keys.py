@@ -37,3 +37,8 @@ OFFLOAD = {key: frozenset(allowed) for key, allowed in _KEYS["offload"].items()}
 
 OFFLOAD_UNSUPPORTED = frozenset(_KEYS["offload_unsupported"])
 """Keys of the offload blocks for NVMe, partial offload or DeepSpeed's own Adam only."""
+
+
+def reason(key: str) -> str:
+    """The reason for a fixed value or an unsupported key, by its dotted name, after a colon."""
+    return f": {_KEYS['why'][key]}" if key in _KEYS["why"] else ""

@@ -62,6 +62,10 @@ class Zero:
         self._undo.enter_context(library.side_effects_undone(self.world.device))
         self._set_threads()
         self._shapes = shapes_of(model)
+        self._undo.callback(library.hide_empty(model))
+        for parameter in model.parameters():
+            if not is_deferred(parameter):  # a state is made of flat intervals
+                parameter.data = parameter.detach().contiguous()
         originals = {}
         if dtype := DTYPES.get(self._options.precision):
             norms_in_fp32(model)
@@ -133,9 +137,11 @@ class Zero:
             self._state.check()
             check_cover(self.state(), self.world)
         except (AttributeError, LookupError, TypeError, EngineError) as error:
+            installed, tested = self._library.__version__, library.OLDEST
+            other = f" (this program was tested with {tested})" if installed != tested else ""
             raise EngineError(
-                f"the state of deepspeed {self._library.__version__} is not supported (that of "
-                f"{library.OLDEST} is): {error}; engine fsdp does not need deepspeed"
+                f"the state of this model in deepspeed {installed}{other} is not understood: "
+                f"{error}; engine fsdp does not need deepspeed"
             ) from error
 
     @property

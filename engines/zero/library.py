@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -131,7 +131,7 @@ def initialize(
                 for buffer in model.buffers():
                     buffer.data = buffer.data.to(world.device)
                 _shard(deepspeed, model, config)
-            with _one_class_per_stage(deepspeed):
+            with _changed(deepspeed):
                 engine, *_ = deepspeed.initialize(
                     model=model, optimizer=optimizer, config=dict(config), dist_init_required=False
                 )
@@ -147,28 +147,57 @@ def _shard(deepspeed: ModuleType, model: Module, config: Mapping[str, Any]) -> N
 
     class Init(deepspeed.zero.Init):  # type: ignore[name-defined]
         def _zero_init_param(self, param: Any) -> None:
-            if not is_deferred(param):
-                super()._zero_init_param(param)
-                return
             self._convert_to_deepspeed_param(param)
+            if not is_deferred(param):
+                # Not by DeepSpeed, which cannot send a tensor without an axis.
+                dist.broadcast(param.data, 0)
             param.partition()
 
     Init(module=model, config_dict_or_path=dict(config))
 
 
+def hide_empty(model: Module) -> Callable[[], None]:
+    """Turn parameters without elements into constants; returns a function to undo.
+
+    DeepSpeed has no place for them in its flat tensors, and stage 3 does not gather them.
+    """
+    hidden = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if not parameter.numel()
+    ]
+    for module, name, parameter in hidden:
+        delattr(module, name)
+        module.register_buffer(name, parameter.detach(), persistent=False)
+
+    def undo() -> None:
+        for module, name, parameter in hidden:
+            delattr(module, name)
+            module.register_parameter(name, parameter)
+
+    return undo
+
+
 @contextmanager
-def _one_class_per_stage(deepspeed: ModuleType) -> Iterator[None]:
-    """Use DeepSpeed's optimizer of stages 1 and 2 in bf16, too.
+def _changed(deepspeed: ModuleType) -> Iterator[None]:
+    """Use DeepSpeed's optimizer of stages 1 and 2 in bf16, too, and do not send the weights.
 
     For stage 1 with bf16 weights and fp32 gradients it selects one that keeps its state otherwise.
+    The ranks have equal weights already; DeepSpeed cannot send a tensor without an axis.
     """
-    selects = "_do_optimizer_sanity_check"
-    before = getattr(deepspeed.DeepSpeedEngine, selects)
-    setattr(deepspeed.DeepSpeedEngine, selects, lambda engine, optimizer: "zero_optimization")
+    changes = {
+        "_do_optimizer_sanity_check": lambda engine, optimizer: "zero_optimization",
+        "_broadcast_model": lambda engine: None,
+    }
+    before = {name: getattr(deepspeed.DeepSpeedEngine, name) for name in changes}
+    for name, change in changes.items():
+        setattr(deepspeed.DeepSpeedEngine, name, change)
     try:
         yield
     finally:
-        setattr(deepspeed.DeepSpeedEngine, selects, before)
+        for name, original in before.items():
+            setattr(deepspeed.DeepSpeedEngine, name, original)
 
 
 @contextmanager

@@ -77,7 +77,10 @@ class ZeroState:
                 for group in self.optimizer.param_groups
                 for flat in group["params"]
             }
-        pieces, steps = list(self._frozen_pieces()), {}
+        # Those without elements are not parameters under DeepSpeed.
+        pieces = [Piece(WEIGHT, n, 0, torch.empty(0)) for n, s in shapes.items() if 0 in s]
+        pieces += self._frozen_pieces()
+        steps = {}
         for name, interval in self._intervals():
             held = self.optimizer.state[interval.flat]
             tensors = {WEIGHT: interval.flat, **{s: held[s] for s in slots[interval.flat]}}
@@ -100,15 +103,18 @@ class ZeroState:
         """Set the step counts of the optimizer; `groups` are the names in each of its groups.
 
         DeepSpeed has one count per flat tensor of many parameters, which differ between ranks. So
-        all parameters of a group need the same count; all ranks raise EngineError otherwise.
+        all parameters of a group need the same count, or 0: had DeepSpeed taken these steps, it
+        would have updated unused ones with gradients of 0. All ranks raise EngineError otherwise.
         """
         with self._flat_parameters():
             fill_slots(self.optimizer)
             for group, names in zip(self.optimizer.param_groups, groups, strict=True):
                 for flat in group["params"]:
                     held = self.optimizer.state[flat]
+                    # What never had a gradient has moments of zero: any count is right for it.
+                    taken = {name: steps[name] for name in names if steps[name]}
                     if "step" in held:
-                        held["step"].fill_(_common_count({name: steps[name] for name in names}))
+                        held["step"].fill_(_common_count(taken) if taken else 0.0)
 
     def refresh(self) -> None:
         """Copy the fp32 weights to the working weights. Collective."""
@@ -146,7 +152,11 @@ class ZeroState:
         """The non-empty intervals that this rank updates, by parameter name."""
         find = self._interval_stage3 if self._is_sharded else self._interval_stage12
         for name, parameter in self._model.named_parameters():
-            interval = find(parameter) if parameter.requires_grad else None
+            try:
+                interval = find(parameter) if parameter.requires_grad else None
+            except (AttributeError, LookupError) as error:
+                what = f"{type(error).__name__}: {error}"
+                raise EngineError(f"where is parameter '{name}'? {what}") from error
             if interval is not None and interval.size:
                 yield name, interval
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
-from launcher.commands.catalog import COMMANDS
+from launcher.base.diagnostics import PROGRAM
+from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
 from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
 from launcher.config.options import HELP, Option, choices, names
@@ -41,23 +40,19 @@ def read(argv: Sequence[str]) -> CommandLine:
         argv = [*argv[1:], HELP.flag]
     if not argv or argv[0].startswith("-"):
         return parse(COMMANDS[DEFAULT], argv)
-    if argv[0] in COMMANDS:
-        return parse(COMMANDS[argv[0]], argv[1:])
-    found = parse(COMMANDS[DEFAULT], argv[1:])
-    return replace(found, diagnostics=[_unknown_command(argv[0]), *found.diagnostics])
+    command = COMMANDS.get(ALIASES.get(argv[0], argv[0]))
+    if command is not None:
+        return parse(command, argv[1:], newest_saved_run)
+    from launcher.cli.first_guesses import unknown_command  # takes time, and only errors need it
+
+    return unknown_command(argv, COMMANDS)
 
 
-def _unknown_command(name: str) -> Diagnostic:
-    near = nearest_match(name, [*COMMANDS, _HELP])
-    return Diagnostic(
-        f"unknown command '{name}'",
-        value=name,
-        where="command line, first argument",
-        allowed=f"{', '.join(COMMANDS)}; or options of {DEFAULT}",
-        did_you_mean=near,
-        fix=near and f"{PROGRAM} {near}",
-        order=(999, 0),
-    )
+def newest_saved_run() -> str | None:
+    """The newest run in runs/ with a checkpoint. Reads the disk."""
+    from launcher.resume import find  # takes time, and only errors need it
+
+    return find.newest_saved()
 
 
 def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -48,10 +48,11 @@ COMMANDS = {
         ),
         Command(
             "list",
-            "list models, modes or engines",
+            "list models, modes or engines; all of them without WHAT",
             "launcher.commands.list",
             (JSON,),
             argument="WHAT",
+            requires_argument=False,
             choices=("models", "modes", "engines"),
         ),
         Command(
@@ -86,11 +87,12 @@ COMMANDS = {
         ),
         Command(
             "watch",
-            "show the progress of runs from another terminal",
+            "show the progress of runs from another terminal; without RUN, of the newest in runs/",
             "launcher.commands.watch",
             (ONCE, JSON),
             argument="RUN",
-            allowed="run folders",
+            allowed="run folders, or a folder of runs",
+            requires_argument=False,
             repeats_argument=True,
         ),
         Command(
@@ -169,6 +171,28 @@ COMMANDS = {
             allowed="a name of letters, digits and _, such as my_images",
         ),
         Command(
+            "convert",
+            "write a settings file from one of an original code base",
+            "launcher.commands.convert",
+            (
+                replace(
+                    BY_FLAG["--model"],
+                    metavar="FAMILY",
+                    sentence="The family of the original. Default: found by the keys.",
+                ),
+                Option(
+                    "--out",
+                    OUTPUT,
+                    "FILE",
+                    sentence="File to write. Default: NAME-gearshift.yaml in the current folder.",
+                    values="files",
+                ),
+                JSON,
+            ),
+            argument="FILE",
+            allowed="a settings file of an original, such as config/lite.yaml; see originals.md",
+        ),
+        Command(
             "data",
             "check data and plot samples (data check PATH), or download it (data fetch)",
             "launcher.commands.data",
@@ -203,3 +227,6 @@ COMMANDS = {
         ),
     )
 }
+
+ALIASES = {"train": RUN.name}
+"""Other names of commands."""

@@ -18,6 +18,7 @@ from launcher.base.diagnostics import (
     counted,
     render,
 )
+from launcher.base.redaction import redact
 from launcher.config import errors, machine
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
@@ -61,7 +62,7 @@ def main(command_line: CommandLine) -> int:
     if JSON.flag in command_line.flags:
         print(encode(_as_json(found, written), indent=2))
     else:
-        print(printable("\n".join(_lines(found, written, command_line.args.model))))
+        print(printable("\n".join(_lines(found, written, command_line.args))))
     return exit_codes.FAILURE if found.overlapping_groups else exit_codes.DONE
 
 
@@ -90,12 +91,15 @@ def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliA
 
 
 def _candidates(path: str, matches: Sequence[Match], args: CliArgs) -> list[tuple[Match, Resolved]]:
-    """The matches whose family has all settings of `args`. Raises SettingsError if none has."""
+    """The matches whose family has all settings of `args`, in its default size.
+
+    Raises SettingsError if no family has them.
+    """
     candidates: list[tuple[Match, Resolved]] = []
     first_error: SettingsError | None = None
     for match in matches:
         try:
-            model = _smallest(match.family)
+            model = args.model or match.family
             candidates.append((match, _resolved(replace(args, model=model), path)))
         except SettingsError as error:
             first_error = first_error or error
@@ -113,13 +117,7 @@ def _resolved(args: CliArgs, path: str) -> Resolved:
     return found
 
 
-def _smallest(family: str) -> str:
-    """The family in its smallest size: facts about data hardly depend on the size."""
-    sizes = config_of(family).SIZES
-    return f"{family}:{next(iter(sizes))}" if sizes else family
-
-
-def _lines(found: Findings, written: Sequence[Path], typed: str | None) -> Iterator[str]:
+def _lines(found: Findings, written: Sequence[Path], args: CliArgs) -> Iterator[str]:
     is_file = not found.path.startswith(EMBEDDED)
     kind = found.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
@@ -132,8 +130,24 @@ def _lines(found: Findings, written: Sequence[Path], typed: str | None) -> Itera
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
-    model = typed or split_model_name(found.model)[0]
-    yield f"train on it:  {PROGRAM} --model {model} --data {shlex.quote(found.path)}"
+    family, size = split_model_name(found.model)
+    sizes = list(config_of(family).SIZES)
+    model = found.model if size in sizes else family  # a pretrained model has its own size
+    yield f"train on it:  {_command(args, model, found.path)}"
+    is_typed = bool(split_model_name(args.model or "")[1])
+    if size in sizes[1:] and not is_typed and machine.detect_machine().device == "cpu":
+        yield f"a quick size: {_command(args, f'{family}:{sizes[0]}', found.path)}"
+
+
+def _command(args: CliArgs, model: str | None, path: str | None) -> str:
+    """The command that trains on `path` with the settings of `args`; None: it downloads."""
+    options = ["--model", model] if model else []
+    for config in args.configs:
+        options += ["--config", str(config)]
+    options += ["--download-data"] if path is None else ["--data", path]
+    for text in args.sets:
+        options += ["--set", text]
+    return redact(f"{PROGRAM} {shlex.join(options)}")
 
 
 def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:
@@ -192,10 +206,6 @@ def _resolved_for_fetch(command_line: CommandLine) -> Resolved:
 
 
 def _next_command(command_line: CommandLine, resolved: Resolved) -> str:
-    args = command_line.args
-    options = ["--model", args.model] if args.model else []
     path = getattr(resolved.settings.data, "path", None)
-    for config in args.configs:
-        options += ["--config", str(config)]
-    options += ["--download-data"] if path is None else ["--data", str(path)]
-    return f"train on it:  {PROGRAM} {shlex.join(options)}"
+    args = command_line.args
+    return f"train on it:  {_command(args, args.model, None if path is None else str(path))}"

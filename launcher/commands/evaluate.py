@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 
 from launcher import evaluate
-from launcher.base import environment, exit_codes
+from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON, SPLIT
-from launcher.evaluate import Evaluation, EvaluationFailed
-from launcher.resume import find, saved_model
-from launcher.run import affinity
+from launcher.evaluate import EvaluationFailed
 from training.checkpoint.manifest import CheckpointError
 from training.logging.printable import printable
 from training.logging.strict_json import encode
@@ -23,7 +21,11 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError(command_line.diagnostics)
     as_json = JSON.flag in command_line.flags
     try:
-        found = _prepare(command_line)
+        assert command_line.argument is not None
+        argument, values = command_line.argument, command_line.values
+        split = evaluate.parse_split(values.get(SPLIT.flag))
+        checkpoint = values.get("--checkpoint")
+        found = evaluate.prepare_saved(argument, checkpoint, split, command_line.args)
         if not as_json and sys.stderr.isatty():
             print(f"evaluating {found.describe()}", file=sys.stderr, flush=True)
         facts = evaluate.evaluate(found)
@@ -45,22 +47,3 @@ def main(command_line: CommandLine) -> int:
     else:
         print(printable(evaluate.render(found, facts, saved)))
     return exit_codes.DONE
-
-
-def _prepare(command_line: CommandLine) -> Evaluation:
-    assert command_line.argument is not None
-    argument, values = command_line.argument, command_line.values
-    split = evaluate.parse_split(values.get(SPLIT.flag))
-    run = find.find_saved(argument, "evaluate", command_line.args.sets)
-    if run.folder is None:
-        raise SettingsError.of(
-            f"'{argument}' is a checkpoint outside of its run folder",
-            value=argument,
-            where=f"command line: evaluate {argument}",
-            allowed="a run folder, or a checkpoint in one",
-        )
-    path = saved_model.chosen(run, values.get("--checkpoint"))
-    affinity.limit_spinning(environment.variables())  # before torch is imported
-    from training.checkpoint.reader import open_checkpoint
-
-    return evaluate.prepare(run, open_checkpoint(path), split, command_line.args)

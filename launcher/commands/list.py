@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,10 +21,21 @@ def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
     if command_line.diagnostics:
         raise SettingsError(command_line.diagnostics)
-    rows = {"models": models, "modes": modes, "engines": engines}[command_line.argument or ""]()
+    kinds: dict[str, Callable[[], list[dict[str, Any]]]]
+    kinds = {"models": models, "modes": modes, "engines": engines}
+    chosen = command_line.argument
+    found = {kind: list_rows() for kind, list_rows in kinds.items() if chosen in (kind, None)}
     if JSON.flag in command_line.flags:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(found if chosen is None else found[chosen], indent=2))
         return 0
+    for number, (kind, rows) in enumerate(found.items()):
+        if chosen is None:
+            print("\n" * bool(number) + kind)
+        _print(rows)
+    return 0
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         print(f"{row['name']:<20} {row['sentence']}")
         if row.get("runs_here") is False:
@@ -36,7 +47,6 @@ def main(command_line: CommandLine) -> int:
         for stage in row.get("stages", []):
             optional = " (optional)" if stage["optional"] else ""
             print(f"  {'stage ' + stage['name']:<23} {stage['sentence']}{optional}")
-    return 0
 
 
 def models() -> list[dict[str, Any]]:

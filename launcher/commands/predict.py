@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import predict
-from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from launcher.base import environment, exit_codes, library_warnings
+from launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_data
 from launcher.config.options import INPUT, JSON
@@ -30,39 +30,30 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-@dataclass(frozen=True)
-class _Number:
-    """An option that sets a field of Sampling."""
-
-    field: str
-    parse: Callable[[str], float]
-    is_valid: Callable[[float], bool]
-    allowed: str
-
-
-_SAMPLING = {
-    "--max-tokens": _Number("max_tokens", int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--temperature": _Number(
-        "temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"
-    ),
-    "--top-p": _Number("top_p", float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
-    "--top-k": _Number("top_k", int, lambda n: n >= 1, "a whole number, at least 1"),
-    "--seed": _Number("seed", int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
-}
-
-
 def main(command_line: CommandLine) -> int:
     """Predict and print; the exit code. Raises SettingsError."""
     values = command_line.values
-    sampling, diagnostics = _sampling(values)
+    sampling, diagnostics = predict.sampling(values)
     if diagnostics := [*command_line.diagnostics, *diagnostics]:
         raise SettingsError(diagnostics)
     assert command_line.argument is not None
     affinity.limit_spinning(environment.variables())  # before torch is imported
+    with library_warnings.logged(partial(_log, command_line.argument)):
+        return _main(command_line, sampling)
+
+
+def _log(run: str, text: str) -> None:
+    """Append to the log of the run, if `run` is its folder. Touches the disk."""
+    if (Path(run) / run_folder.LOG).is_file():
+        run_folder.append_log(Path(run), text)
+
+
+def _main(command_line: CommandLine, sampling: Sampling) -> int:
+    values, run = command_line.values, str(command_line.argument)
     try:
         sets = command_line.args.sets
         checkpoint = values.get("--checkpoint")
-        saved = saved_model.find_model(command_line.argument, checkpoint, "predict", sets)
+        saved = saved_model.find_model(run, checkpoint, "predict", sets)
         device = saved_model.best_device()
         task = saved_model.build_task(saved.settings, saved.folder, device)
         trained = _Trained(saved, device, task)
@@ -127,11 +118,7 @@ def _predict_files(
     command_line: CommandLine, trained: _Trained, task: PredictsFiles
 ) -> dict[str, Any]:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
-    given = [flag for flag in _SAMPLING if flag in command_line.values]
-    if given:
-        message = f"{given[0]} is an option of generated text; '{trained.family}' generates none"
-        where = f"command line: {given[0]} {command_line.values[given[0]]}"
-        raise SettingsError.of(message, key=given[0], where=where, fix=f"remove {given[0]}")
+    predict.check_numbers(command_line.values, trained.family)
     path = predict.files(command_line.values.get(INPUT), trained.family, str(command_line.argument))
     out = command_line.out or trained.default_folder
     if command_line.out is not None:
@@ -214,31 +201,6 @@ def _from_stdin(run: str) -> Prompt:
             fix=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
         )
     return predict.text_prompt(text.removesuffix("\n"))
-
-
-def _sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
-    """The values of the sampling options, and an error for each invalid one."""
-    fields, diagnostics = dict[str, Any](), list[Diagnostic]()
-    for flag, option in _SAMPLING.items():
-        if (text := values.get(flag)) is None:
-            continue
-        try:
-            number = option.parse(text)
-            if option.is_valid(number):
-                fields[option.field] = number
-                continue
-        except ValueError:
-            pass
-        diagnostics.append(
-            Diagnostic(
-                f"{flag} '{text}' is not valid",
-                key=flag,
-                value=text,
-                where=f"command line: {flag} {text}",
-                allowed=option.allowed,
-            )
-        )
-    return Sampling(**fields), diagnostics
 
 
 def _invalid(error: DataError) -> SettingsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _start_message(folder: Path, result: dict[str, Any]) -> Message:
         tags=None,
         first_step=0,
         went_back=False,
-        sync_command=f"{PROGRAM} track {folder}",
+        sync_command=f"{PROGRAM} track {shlex.quote(str(folder))}",
         mode="online",
     )
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON, ONCE
+from launcher.resume.find import newest
+from launcher.run_folder import run_folder
 from training.logging.strict_json import encode
 
 if TYPE_CHECKING:
@@ -25,18 +27,28 @@ def main(command_line: CommandLine) -> int:
     """Show the runs until they have ended or Ctrl-C; the exit code. Raises SettingsError."""
     if command_line.diagnostics:
         raise SettingsError(command_line.diagnostics)
-    assert command_line.argument is not None
     from launcher.watch.watched_run import WatchedRun, folders_of
     from training.logging.terminal import can_redraw
 
-    arguments = [command_line.argument, *command_line.more]
-    runs = [WatchedRun(path) for argument in arguments for path in folders_of(argument)]
+    arguments = [command_line.argument or _newest_run(), *command_line.more]
+    folders = dict.fromkeys(path for argument in arguments for path in folders_of(argument))
+    runs = [WatchedRun(path) for path in folders]
     is_live = can_redraw(sys.stdout, environment.variables().get("TERM"))
     if is_live and not {ONCE.flag, JSON.flag} & set(command_line.flags):
         _follow(runs)
     else:
         _print(runs, as_json=JSON.flag in command_line.flags)
     return exit_codes.DONE
+
+
+def _newest_run() -> str:
+    """The run in runs/ that was started or resumed last. Raises SettingsError."""
+    runs = newest(run_folder.SETTINGS, run_folder.STAGES)
+    if not runs:
+        message = f"there is no run in {run_folder.PARENT}/"
+        fix = f"{PROGRAM}  starts one;  {PROGRAM} watch RUN  shows one of another folder"
+        raise SettingsError.of(message, where="the command line: watch", fix=fix)
+    return str(runs[0])
 
 
 def _follow(runs: Sequence[WatchedRun]) -> None:

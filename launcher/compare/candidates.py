@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.base import disk
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import USER_LAYERS, CliArgs, Resolved
 from launcher.config.schema import AUTO, model_name
@@ -153,7 +154,10 @@ def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) ->
     name = resolved.settings.engine.name
     is_auto = engine == AUTO or resolved.chosen is not None
     content = replace(own, sets=sets, engine=name if is_auto else engine)
-    return Candidate(mode, name, content, resolved, stages, warnings)
+    label = mode
+    if own.mode_file is not None and own.mode_file.stem not in presets.modes():
+        label = own.mode_file.stem
+    return Candidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
 
 
 def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]:

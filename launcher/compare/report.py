@@ -172,7 +172,7 @@ def _curves(rows: Sequence[Row]) -> Plots:
         lines = [
             Line(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
             for color, row in enumerate(rows)
-            if len(points := getattr(row, name)) > 1
+            if (points := getattr(row, name))
         ]
         if lines:
             plots.append(Plot(f"{title} over the seconds of training", "number", lines))

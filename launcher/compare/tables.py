@@ -36,17 +36,22 @@ def title(facts: ComparisonFacts) -> str:
 
 def table(rows: Sequence[Row], until: Target | None) -> list[tuple[str, ...]]:
     """The header and one line per row."""
-    units = next((row.units for row in rows if row.units_per_s is not None), "units")
+    units = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
+    per_s = [f"{units[0] if len(units) == 1 else 'units'}/s"] if units else []
     to_metric = () if until is None else (f"to {until.text()}",)
     head = (
         *("mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s"),
-        *(f"{units}/s", "device", "host", "growth", "best metric", *to_metric),
+        *(*per_s, "device", "host", "growth", "best metric", *to_metric),
     )
-    return [head, *(_line(row, until is not None) for row in rows)]
+    return [head, *(_line(row, per_s, until is not None) for row in rows)]
 
 
-def _line(row: Row, has_goal: bool) -> tuple[str, ...]:
+def _line(row: Row, per_s: Sequence[str], has_goal: bool) -> tuple[str, ...]:
+    """The cells of a row; `per_s`: the column of units per second, if there is one."""
     mode = row.mode if row.stage is None else f"{row.mode} · {row.stage}"
+    units = _of(amount, row.units_per_s)
+    if row.units_per_s is not None and f"{row.units}/s" not in per_s:
+        units += f" {row.units}"
     cells = (
         mode,
         row.engine,
@@ -56,7 +61,7 @@ def _line(row: Row, has_goal: bool) -> tuple[str, ...]:
         _of(duration, row.epoch_s) + _mark(row.epoch_s, row.extrapolated.epoch),
         _of(duration, row.total_s) + _mark(row.total_s, row.extrapolated.total),
         _of(amount, row.samples_per_s),
-        _of(amount, row.units_per_s),
+        *([units] if per_s else []),
         _of(size, row.device_peak_bytes),
         _of(size, row.host_peak_bytes),
         _of(size, row.peak_memory_bytes),

@@ -298,6 +298,18 @@ def _epochs(adaptation: Adaptation) -> None:
         adaptation.replace("train.max_steps", None, f"{place} sets the length")
 
 
+def _max_steps(adaptation: Adaptation) -> None:
+    """The user's limit of steps overrides shipped epochs."""
+    if (
+        adaptation.is_set("train.max_steps")
+        and adaptation.get("train.max_steps") is not None
+        and adaptation.get("train.epochs") is not None
+        and not adaptation.is_set("train.epochs")
+    ):
+        place = adaptation.values["train.max_steps"].origin.where
+        adaptation.replace("train.epochs", None, f"{place} sets the length")
+
+
 def _context(adaptation: Adaptation) -> None:
     """Samples are no longer than the context of a pretrained model; also those of the user."""
     key, values = "data.seq_len", adaptation.values
@@ -341,5 +353,6 @@ RULES: tuple[Callable[[Adaptation], None], ...] = (
     _cache,
     _compile,
     _epochs,
+    _max_steps,
     _context,
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.provenance import TRIO, USER_LAYERS, Batching, Setting
+from launcher.config.provenance import TRIO, USER_LAYERS, Batching, Resolved, Setting
 
 GLOBAL, MICRO, ACCUMULATION = TRIO
 
@@ -45,6 +45,61 @@ def halvings(numbers: Batching) -> Iterator[Batching]:
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`."""
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
+
+
+MOST_DROPPED = 0.02
+"""Share of the samples that a proposed global batch may drop in each epoch."""
+
+
+def proposed_batch(samples: int, most: int, world_size: int) -> int | None:
+    """The largest global batch up to `most` that drops few of `samples` in each epoch.
+
+    Of those that drop more than MOST_DROPPED, the one that drops fewest. None: each of the
+    `world_size` processes needs a sample.
+    """
+    limit = min(most, samples) // world_size * world_size
+    sizes = range(limit, 0, -world_size)
+    return min(
+        sizes,
+        key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size),
+        default=None,
+    )
+
+
+def batch_line(resolved: Resolved, total: int) -> str:
+    """The options that set the global batch, with micro-batch and accumulation where they are set.
+
+    What the user set is kept as far as it divides the batch.
+    """
+    values, micro = resolved.values, resolved.batching.micro_batch
+    new = {GLOBAL: total}
+    if _is_set(values[MICRO]):
+        micro = largest_divisor(total, values[MICRO].value)
+        new[MICRO] = micro
+    if _is_set(values[ACCUMULATION]):
+        wanted = values[ACCUMULATION].value
+        new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, wanted)
+    return " ".join(f"--set {key}={value}" for key, value in new.items())
+
+
+def check_fills(resolved: Resolved, samples: int) -> None:
+    """Raise SettingsError if the training `samples` do not fill one global batch."""
+    numbers = resolved.batching
+    if samples >= numbers.global_batch:
+        return
+    total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
+    raise SettingsError(
+        [
+            errors.about(
+                resolved.values,
+                GLOBAL,
+                f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples",
+                value=numbers.global_batch,
+                allowed=f"1 to {samples}, or more data",
+                fix=total and batch_line(resolved, total),
+            )
+        ]
+    )
 
 
 def nearest_multiple(number: int, of: int) -> int:

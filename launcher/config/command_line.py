@@ -21,10 +21,15 @@ from launcher.config.options import (
     TUNE,
     VERSION,
     Option,
+    flag_of,
     names,
+    typed_line,
+    typed_option,
 )
 from launcher.config.originals import original_of
+from launcher.config.other_tools import REMOVE, model_line, option_line, pretrained_line
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
+from launcher.config.schema import PRETRAINED
 from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
@@ -74,7 +79,7 @@ class Command:
 
 RUN = Command(
     DEFAULT,
-    "train a model; the default command",
+    "train a model; the default command, also: train",
     "launcher.commands.run",
     (*OPTIONS, VERSION),
 )
@@ -104,8 +109,15 @@ class CommandLine:
     """All arguments after the command's name, as typed."""
 
 
-def parse(command: Command, argv: Sequence[str]) -> CommandLine:
-    """Parse the arguments of `command`; all errors are in the result's `diagnostics`."""
+def parse(
+    command: Command,
+    argv: Sequence[str],
+    example_run: Callable[[], str | None] = lambda: None,
+) -> CommandLine:
+    """Parse the arguments of `command`; all errors are in the result's `diagnostics`.
+
+    `example_run` gives a run for the line to type, where the command needs one.
+    """
     diagnostics: list[Diagnostic] = []
     arguments, passthrough = list(argv), []
     if command.passthrough is not None and "--" in arguments:
@@ -114,7 +126,8 @@ def parse(command: Command, argv: Sequence[str]) -> CommandLine:
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
     diagnostics += _empty(arguments)
-    parsed = _parse(command, _known(command, arguments, diagnostics), diagnostics)
+    known = _known(command, arguments, diagnostics)
+    parsed = _parse(command, known, diagnostics, example_run)
     return CommandLine(
         command=command,
         argument=parsed.argument,
@@ -187,7 +200,7 @@ def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic])
             known.append(argument)
         elif flag not in flags:
             typed = None if "=" in argument or not _is_value(following) else following
-            diagnostics.append(_unknown_option(command, argument, typed, index, _family(argv)))
+            diagnostics.append(_unknown_option(command, argument, typed, index, argv))
             index += typed is not None
         elif "=" not in argument and following is not None and _NUMBER.match(following):
             known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
@@ -203,7 +216,10 @@ def _is_value(argument: str | None) -> bool:
 
 
 def _parse(
-    command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
+    command: Command,
+    argv: Sequence[str],
+    diagnostics: list[Diagnostic],
+    example_run: Callable[[], str | None],
 ) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.set_defaults(argument=None, operand=None, more=[])
@@ -221,9 +237,9 @@ def _parse(
     diagnostics += [_unexpected(command, argument) for argument in surplus]
     diagnostics += _second_mode(getattr(parsed, "mode", []))
     if parsed.argument is None and command.argument and command.requires_argument:
-        diagnostics.append(_missing_argument(command))
+        diagnostics.append(_missing_argument(command, example_run))
     elif parsed.argument and command.choices and parsed.argument not in command.choices:
-        diagnostics.append(_wrong_argument(command, parsed.argument))
+        diagnostics.append(_wrong_argument(command, parsed.argument, parsed.operand))
     elif command.takes_operand(parsed.argument) and parsed.operand is None:
         diagnostics.append(_missing_operand(command))
     return parsed
@@ -286,7 +302,7 @@ def _family(argv: Sequence[str]) -> str | None:
 
 
 def _unknown_option(
-    command: Command, argument: str, following: str | None, index: int, family: str | None
+    command: Command, argument: str, following: str | None, index: int, argv: Sequence[str]
 ) -> Diagnostic:
     """The error of an unknown option; `following` is most likely its value."""
     flag, is_joined, value = argument.partition("=")
@@ -306,7 +322,7 @@ def _unknown_option(
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
         meant, typed = f"--{theirs}", argument[2:] or following
-    near, fix = _nearest_option(command, meant, typed, family)
+    near, fix = nearest_option(command, meant, typed, argv)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -318,21 +334,43 @@ def _unknown_option(
     )
 
 
-def _nearest_option(
-    command: Command, flag: str, typed: str | None, family: str | None
+def nearest_option(
+    command: Command, flag: str, typed: str | None, argv: Sequence[str]
 ) -> tuple[str | None, str | None]:
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in command.options] + [HELP.flag]
-    near = nearest_match(flag, flags)
-    original = original_of(flag.lstrip("-"), family)
+    near, family = nearest_match(flag, flags), _family(argv)
     is_ours = near is not None and fold(near) == fold(flag)
-    if original is None or (is_ours and original.flag == near):
+    line = None if is_ours else option_line(flag, typed, family, argv)
+    if line is not None and "--modes" in flags:  # compare takes several
+        line = re.sub("^--(mode|engine) ", r"--\1s ", line)
+    if line is not None and _fits(line, flags):
+        return None if line.startswith(REMOVE) else _option_in(line, typed), line
+    original = original_of(flag.lstrip("-"), family)
+    if original is None or (is_ours and flag_of(original.here) == near):
         return near, near and _with_value(command, near, typed)
     if command.name == DEFAULT and (removal := original.removal(typed)) is not None:
         return None, removal
-    if original.flag not in flags:
+    if flag_of(original.here) not in flags:
         return near, near and _with_value(command, near, typed)
-    return original.option, original.line(typed)
+    if original.here == PRETRAINED and family is None and typed is not None:
+        return typed_option(original), pretrained_line(typed)  # of the family that takes it
+    return typed_option(original), typed_line(original, typed)
+
+
+def _fits(line: str, flags: Sequence[str]) -> bool:
+    """Whether the options of `line` are among `flags`; other lines are for those of a run."""
+    if not line.startswith("--"):
+        return "--epochs" in flags
+    options = [word for word in line.partition("  ")[0].split() if word.startswith("--")]
+    return set(options) <= {*flags}
+
+
+def _option_in(line: str, typed: str | None) -> str:
+    """The first option of `line`; a setting, or what repeats `typed`, without the value."""
+    if typed is not None and shlex.quote(typed) in line and not line.startswith("--set"):
+        return line.split()[0]
+    return re.split(r" (?=--)|  |=", line)[0]
 
 
 def _with_value(command: Command, flag: str, typed: str | None) -> str:
@@ -361,12 +399,16 @@ def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 def _unexpected(command: Command, argument: str) -> Diagnostic:
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
     fits = [option for option in kinds if argument in names(str(option.values))]
+    flags = [option.flag for option in command.options]
+    line = f"{fits[0].flag} {argument}" if fits else model_line(argument)
+    line = line if line is not None and _fits(line, flags) else None
     return _error(
         f"unexpected argument '{argument}'",
         argument,
         value=argument,
         allowed=f"options; see  {command.call} --help",
-        did_you_mean=f"{fits[0].flag} {argument}" if fits else None,
+        did_you_mean=line and line.partition("  ")[0],
+        fix=line,
     )
 
 
@@ -393,8 +435,10 @@ def _second_mode(modes: Sequence[tuple[str, str]]) -> list[Diagnostic]:
     return [_error(message, where, key="mode", value=two, fix="remove one of them")]
 
 
-def _missing_argument(command: Command) -> Diagnostic:
+def _missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
     example = command.choices[0] if command.choices else _EXAMPLES.get(command.argument or "", "")
+    if command.argument == "RUN":
+        example = shlex.quote(example_run() or example)
     more = f" {command.operand}" if command.operand else ""
     allowed = ", ".join(command.choices) or command.allowed
     message = f"{command.name} requires {command.argument}"
@@ -408,13 +452,16 @@ def _missing_operand(command: Command) -> Diagnostic:
     return _error(f"{call} requires {command.operand}", call, allowed=allowed)
 
 
-def _wrong_argument(command: Command, argument: str) -> Diagnostic:
+def _wrong_argument(command: Command, argument: str, operand: str | None) -> Diagnostic:
     near = nearest_match(argument, command.choices)
+    meant = near or (command.choices[0] if command.requires_argument else "")
+    if command.takes_operand(meant):
+        meant += f" {shlex.quote(operand or command.operand or '')}"
     return _error(
         f"unknown {command.argument} {argument!r}",
         f"{command.name} {argument}",
         value=argument,
         allowed=", ".join(command.choices),
         did_you_mean=near,
-        fix=f"{command.call} {near or command.choices[0]}",
+        fix=f"{command.call} {meant}".rstrip(),
     )

@@ -87,6 +87,62 @@ def load_task_class(name: str) -> type:
     return found
 
 
+def name_of(cls: type) -> str:
+    """The `package.module:Class` of a class; one of a script has the name of its file.
+
+    A class of a notebook, or typed at a prompt, stays `__main__:Class`. Raises SettingsError.
+    """
+    name, module = f"{cls.__module__}:{cls.__qualname__}", sys.modules.get(cls.__module__)
+    if module is None or getattr(module, cls.__qualname__, None) is not cls:
+        raise _error(
+            f"class '{cls.__qualname__}' is not what '{cls.__module__}' has by this name",
+            name,
+            where=class_location(cls),
+            allowed="a class at the top of a module, script or notebook, as it is there now",
+        )
+    if cls.__module__ != MAIN:
+        return name
+    spec, file = module.__spec__, getattr(module, "__file__", None)
+    found = Path(file).stem if file is not None and file.endswith(".py") else ""
+    found = spec.name if spec is not None else found
+    # Other processes import the script under the name of its file, and this one must not run it.
+    is_name = all(part.isidentifier() for part in found.split("."))
+    if is_name and sys.modules.setdefault(found, module) is module:
+        return f"{found}:{cls.__qualname__}"
+    return name
+
+
+def check_importable(family: str, call: str) -> None:
+    """Raise SettingsError if other processes cannot import the task, which `call` needs."""
+    module, _, name = family.partition(":")
+    if module != MAIN:
+        return
+    raise _error(
+        f"class '{name}' is of a notebook or was typed, which other processes cannot import",
+        family,
+        where=call,
+        allowed="one process; or a class in a module",
+        fix=f"%%writefile my_task.py  as first line of a cell with {name} and its imports; then  "
+        f"from my_task import {name}",
+    )
+
+
+def check_not_importing() -> None:
+    """Raise SettingsError if this process is just importing a task: a script that trains then."""
+    if _importing:
+        module = _importing[-1]
+        raise _error(
+            f"'{module}' trains while a process imports it, to find its task",
+            module,
+            where=_where(getattr(sys.modules.get(module), "__file__", None), None),
+            fix='put what trains below  if __name__ == "__main__":',
+        )
+
+
+_importing: list[str] = []
+"""The modules of tasks that this process is importing."""
+
+
 def task_folder(name: str) -> str | None:
     """The folder in which the module of a task was found; None: it is installed."""
     top = sys.modules[name.partition(":")[0].partition(".")[0]]
@@ -132,8 +188,11 @@ def _module(name: str, class_name: str) -> ModuleType:
         raise _error(f"'{name}' is not a module name", full, allowed=LEGAL)
     add_search_folder(None)
     importlib.invalidate_caches()
+    _importing.append(name)
     try:
         return importlib.import_module(name)
+    except SettingsError:  # of check_not_importing
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _broken(error, name, full) from error
@@ -146,6 +205,8 @@ def _module(name: str, class_name: str) -> ModuleType:
         ) from None
     except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise _broken(error, name, full) from error
+    finally:
+        _importing.pop()
 
 
 def _is_file(path: Path, class_name: str) -> SettingsError:
@@ -406,7 +467,7 @@ def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
                     targets = one.targets if isinstance(one, ast.Assign) else [one.target]
                     if name in (getattr(target, "id", None) for target in targets):
                         return file, one.value, one.lineno
-    return file, None, int(line)
+    return (file, None, int(line)) if line.isdigit() else (place, None, 1)
 
 
 def _diagnostic(cls: type, what: str, allowed: str | None = None) -> Diagnostic:

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from launcher.base.diagnostics import (
     plain,
     shown,
 )
-from launcher.config import settings_file
-from launcher.config.options import OPTIONS
-from launcher.config.originals import SECTIONS, original_of
+from launcher.config import other_tools, settings_file
+from launcher.config.options import OPTIONS, flag_of, typed_line
+from launcher.config.originals import fetched, is_section, original_of
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -37,6 +38,7 @@ from launcher.config.provenance import (
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import Node, Unreadable, node_value
 from models.base import DataError
+from models.catalog import is_custom
 from training.settings import SettingError
 
 UNKNOWN = "unknown"
@@ -57,7 +59,7 @@ _CALLED = {"engine.name": "engine", "model.family": "model", "model.size": "mode
 
 def unknown_keys(family: str, entry: Entry) -> list[Diagnostic]:
     """A key that does not exist; for a section of an original, each key in it."""
-    if entry.key not in SECTIONS or entry.node is None or not isinstance(entry.node.value, dict):
+    if not is_section(entry.key) or entry.node is None or not isinstance(entry.node.value, dict):
         return [_unknown_key(family, entry)]
     file = entry.origin.where.rpartition(":")[0]
     return [
@@ -91,6 +93,14 @@ def _unknown_key(family: str, entry: Entry) -> Diagnostic:
     ]
     names = sorted(key.rpartition(".")[2] for key in here)
     near, fix = _nearest_key(family, entry, here)
+    if entry.key == "data.path" and is_custom(family):
+        near, fix = (
+            None,
+            (
+                f"in {family.partition(':')[2]}:  class Data(BaseModel): path: str | None = None  "
+                "(samples reads self.data_settings.path)"
+            ),
+        )
     return Diagnostic(
         f"unknown setting '{entry.key}'",
         key=entry.key,
@@ -106,15 +116,20 @@ def _unknown_key(family: str, entry: Entry) -> Diagnostic:
 def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | None, str | None]:
     """The key that was probably meant, and the line to type; `here`: the keys of its section."""
     infos = setting_infos(family)
+    if (other := other_tools.setting_of(entry.key)) in infos:
+        assert other is not None
+        return other, _write(entry, other, entry.value)
     near, original = nearest_match(entry.key, here), original_of(entry.key, family)
     if original is not None and fold(near or "") != fold(entry.key):
         typed = plain(entry.value) if entry.value is None else entry.value
         if (removal := original.removal(typed)) is not None:
             return None, removal
         if original.here in infos:
-            return original.here, _write(entry, original.here, original.value(typed))
-        if original.here == original.flag:
-            return original.here, original.line(typed)
+            value = original.value(typed)
+            line = partial(_write, entry, original.here)
+            return original.here, fetched(value, line) if original.form == "hub" else line(value)
+        if original.here == flag_of(original.here):
+            return original.here, typed_line(original, typed)
     if fold(near or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
         near = named or near or nearest_key(entry.key, infos)
@@ -145,6 +160,10 @@ def set_twice(entry: Entry, first: Entry) -> Diagnostic:
 def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Diagnostic:
     """A value that the schema rejects; `kind` is pydantic's error type."""
     near = _nearest(info, entry, kind)
+    fix = None if near is None else _write(entry, entry.key, near)
+    if entry.key == "model.family" and near is None and isinstance(entry.value, str):
+        near = fix = other_tools.model_line(entry.value)
+        near = near and near.partition("  ")[0]
     name, reason = display_name(entry.key), _reason(info, entry.value, kind)
     is_unknown = reason == UNKNOWN
     return Diagnostic(
@@ -157,7 +176,7 @@ def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Dia
         overrides=overrides(below),
         allowed=allowed(info),
         did_you_mean=None if near is None else plain(near),
-        fix=None if near is None else _write(entry, entry.key, near),
+        fix=fix,
         order=entry.order,
     )
 

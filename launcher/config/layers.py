@@ -33,10 +33,8 @@ from launcher.config.settings_file import Unreadable, node_value
 from models.catalog import split_model_name
 from training.settings import nested
 
-CHOICES = (
-    *("model.family", "model.size", FOLDER, "mode", "stages"),
-    *("limits.profile", "engine.name"),
-)
+MODEL_CHOICES = ("model.family", "model.size", FOLDER)
+CHOICES = (*MODEL_CHOICES, "mode", "stages", "limits.profile", "engine.name")
 """Settings that decide which shipped files are read, and where a custom task is searched."""
 COMMAND_LINE = 1000
 """Position of the command line in the order of diagnostics: after all files."""
@@ -75,6 +73,8 @@ def merge_layers(
 
 def chosen_entries(args: CliArgs, keys: Collection[str] = CHOICES) -> dict[str, Entry]:
     """The user's entries for `keys`, each from the highest layer."""
+    mode, _ = args.mode_settings
+    files = [(COMMAND_LINE, args.mode_file, mode)] if mode is not None else []
     entries = [
         Entry(
             key,
@@ -82,7 +82,7 @@ def chosen_entries(args: CliArgs, keys: Collection[str] = CHOICES) -> dict[str, 
             Origin(FILES_LAYER, f"{path}:{node.line}"),
             order=(position, node.line),
         )
-        for position, path, root in args.files.roots
+        for position, path, root in [*files, *args.files.roots]
         for key in keys
         if (node := find_node(root, key)) is not None
     ]
@@ -97,6 +97,28 @@ def user_layers(args: CliArgs, family: str) -> tuple[list[Layer], list[Diagnosti
     files = args.files.roots
     found = [file_layer(FILES_LAYER, root, str(path), family, at) for at, path, root in files]
     return [*found, typed], diagnostics
+
+
+def mode_file_layer(args: CliArgs, family: str) -> tuple[list[Layer], list[Diagnostic]]:
+    """The layer of a mode file, above the mode it names, and the errors of the file."""
+    root, diagnostics = args.mode_settings
+    if root is None:
+        return [], list(diagnostics)
+    layer = file_layer(MODE_LAYER, root, str(args.mode_file), family, COMMAND_LINE)
+    of_model = [entry for entry in layer.entries if entry.key in MODEL_CHOICES]
+    wrong = [
+        Diagnostic(
+            f"a mode file cannot set {entry.key}",
+            key=entry.key,
+            value=entry.value,
+            where=errors.where(entry.key, entry.origin),
+            fix="remove it, and name the model with  --model",
+            order=entry.order,
+        )
+        for entry in of_model
+    ]
+    entries = [entry for entry in layer.entries if entry not in of_model]
+    return [replace(layer, entries=entries)], wrong
 
 
 def _typed_entries(
@@ -119,7 +141,7 @@ def _typed_entries(
         add("model.family", family, "--model", f"--model {args.model}")
         if size or args.model.endswith(":"):
             add("model.size", size, f"--model {family}:", f"--model {args.model}")
-    if args.mode is not None:
+    if args.mode is not None and args.mode_file is None:
         option = args.mode_option
         add("mode", args.mode, "--mode", f"--mode {args.mode}" if option == "--mode" else option)
     if args.engine is not None:

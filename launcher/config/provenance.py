@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
+from launcher.config import original_files
 from launcher.config.schema import AUTO, sections
-from launcher.config.settings_file import Node, node_value, read_settings_file
+from launcher.config.settings_file import (
+    Node,
+    node_value,
+    parse_settings,
+    read_settings_file,
+    read_text,
+)
 
 BUILT_IN_LAYER = "built-in"
 FAMILY_LAYER = "family"
@@ -165,6 +172,24 @@ class CliArgs:
     tune: str | None = None
     """The value of --tune: steps to measure engines with."""
 
+    @property
+    def mode_file(self) -> Path | None:
+        """The file of a mode of the user's own, where --mode names one."""
+        path = Path(self.mode or "")
+        return path if path.suffix in (".yaml", ".yml") else None
+
+    @cached_property
+    def mode_settings(self) -> tuple[Node | None, Sequence[Diagnostic]]:
+        """The settings of the mode file, read once, or its errors. Reads the disk."""
+        if self.mode_file is None:
+            return None, ()
+        try:
+            root = read_settings_file(self.mode_file)
+        except SettingsError as error:
+            return None, [_of_mode_option(found) for found in error.diagnostics]
+        settings = {key: node for key, node in root.value.items() if key != "sentence"}
+        return replace(root, value=settings), ()
+
     def with_sets(self, sets: Sequence[str]) -> CliArgs:
         """With `sets` instead of what was typed for the same settings."""
         keys = keys_of(sets)
@@ -182,13 +207,23 @@ class CliArgs:
         diagnostics: list[Diagnostic] = []
         for position, path in enumerate(self.configs):
             try:
-                roots.append((position, path, read_settings_file(path)))
+                text = read_text(path)
+                if (of_original := original_files.as_config(path, text)) is not None:
+                    diagnostics.append(replace(of_original, order=(position, 0)))
+                    continue
+                roots.append((position, path, parse_settings(path, text)))
             except SettingsError as error:
                 diagnostics += [
                     replace(found, order=(position, found.order[1] if found.order else 0))
                     for found in error.diagnostics
                 ]
         return ConfigFiles(roots, diagnostics)
+
+
+def _of_mode_option(found: Diagnostic) -> Diagnostic:
+    """An error of a settings file as that of --mode."""
+    where, fix = (text and text.replace("--config", "--mode") for text in (found.where, found.fix))
+    return replace(found, where=where, fix=fix)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import adapt, batching, custom_task, feature_checks, paths, presets, validate
 from launcher.config.custom_task import FOLDER
-from launcher.config.layers import COMMAND_LINE, merge_layers, user_layers
+from launcher.config.layers import COMMAND_LINE, merge_layers, mode_file_layer, user_layers
 from launcher.config.machine import Machine
 from launcher.config.provenance import (
     ENGINE_LAYER,
@@ -53,7 +53,9 @@ def resolve(
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
     users, diagnostics = user_layers(args, choice.family)
-    shipped = in_order_of_layers(_shipped_layers(choice))
+    of_mode, wrong = mode_file_layer(args, choice.family)
+    diagnostics += wrong
+    shipped = in_order_of_layers([*_shipped_layers(choice), *of_mode])
     if base is not None:
         below, _ = merge_layers(choice.family, shipped)
         keys, is_placed = typed_keys(users), world_size is not None
@@ -100,6 +102,17 @@ def in_order_of_layers(layers: Sequence[Layer]) -> list[Layer]:
     return sorted(layers, key=lambda layer: LAYERS.index(layer.name))
 
 
+def _with_length(declared: Layer) -> Layer:
+    """The defaults of a custom task; its limit of steps overrides the epochs of all such tasks."""
+    entries = {entry.key: entry for entry in declared.entries}
+    most = entries.get("train.max_steps")
+    if most is None or most.value is None or "train.epochs" in entries:
+        return declared
+    return replace(
+        declared, entries=[*declared.entries, replace(most, key="train.epochs", value=None)]
+    )
+
+
 def _value_errors(choice: Choice, invalid: Sequence[Diagnostic]) -> list[Diagnostic]:
     """Errors of single values; for a custom task that cannot be used, only that error."""
     known = {found.key for found in choice.diagnostics}
@@ -126,7 +139,7 @@ def _shipped_layers(choice: Choice) -> list[Layer]:
     """The layers that come with Gearshift; the built-in one is the schema's own."""
     family = file_of(choice.family)
     first = _block_layer(FAMILY_LAYER, family.default, choice)
-    found = [first, _block_layer(FAMILY_LAYER, family.declared, choice)]
+    found = [first, _with_length(_block_layer(FAMILY_LAYER, family.declared, choice))]
     if not choice.model_named:
         origin = Origin(FAMILY_LAYER, "no model named")
         found.append(Layer(FAMILY_LAYER, [Entry("model.size", FIRST_RUN[1], origin)]))

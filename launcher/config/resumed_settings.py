@@ -10,7 +10,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
-from launcher.config import custom_task, errors
+from launcher.config import copied_task, custom_task, errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import (
     FITTED_LAYERS,
@@ -134,9 +134,12 @@ def read(folder: Path, task_folder: object = None) -> Base:
     """
     path = folder / SETTINGS
     root = read_settings_file(path)
-    family = find_node(root, "model.family")
+    family, place = find_node(root, "model.family"), None
     if family is not None and is_custom(family.value):
-        _check_custom_task(path, root, family, task_folder)
+        written = find_node(root, custom_task.FOLDER)
+        if written is not None:
+            place = copied_task.folder_for(family.value, written.value, folder)
+        _check_custom_task(path, family, task_folder or place)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
@@ -144,13 +147,15 @@ def read(folder: Path, task_folder: object = None) -> Base:
     entries = {}
     for entry in layer.entries:
         entries[entry.key] = replace(entry, option="--set")
+    if place is not None:
+        entry = entries[custom_task.FOLDER]
+        entries[custom_task.FOLDER] = replace(entry, value=place, text=place)
     return Base(entries, _origins(folder / ORIGINS))
 
 
-def _check_custom_task(path: Path, root: Node, family: Node, task_folder: object) -> None:
-    """Check that the run's custom task can be found. Raises SettingsError."""
-    folder = find_node(root, custom_task.FOLDER)
-    custom_task.add_search_folder(task_folder or (folder and folder.value))
+def _check_custom_task(path: Path, family: Node, folder: object) -> None:
+    """Check that the run's custom task can be found in `folder`. Raises SettingsError."""
+    custom_task.add_search_folder(folder)
     try:
         config_of(family.value)
     except SettingsError as error:

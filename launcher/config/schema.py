@@ -214,6 +214,15 @@ def sections(family: str) -> frozenset[str]:
     )
 
 
+def forget_tasks() -> None:
+    """Read custom tasks again: a notebook defines a class again, and a module is reloaded."""
+    for cached in (
+        *(custom_task.load_task_class, custom_task.task_config, custom_task.task_family_file),
+        *(custom_task.task_stages, settings_class, setting_infos, sections),
+    ):
+        cached.cache_clear()
+
+
 def _leaves(model: type[BaseModel], prefix: str) -> Iterator[SettingInfo]:
     for name, info in model.model_fields.items():
         kind = info.annotation

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match, shown
-from launcher.config import custom_task, errors, presets, settings_file
+from launcher.config import copied_task, custom_task, errors, presets, settings_file
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import CHOICES, chosen_entries
 from launcher.config.provenance import (
@@ -117,6 +118,11 @@ def _family(entries: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
     entry = entries.get("model.family")
     if entry is None or not isinstance(entry.value, str) or not is_custom(entry.value):
         return _one_of(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
+    folder = entries.get(FOLDER)
+    if folder is not None and folder.option is None:  # of a file, maybe that of a copied run
+        file = Path(folder.origin.where.rpartition(":")[0])
+        place = copied_task.folder_for(entry.value, folder.value, file.parent)
+        entries = {**entries, FOLDER: replace(folder, value=place)}
     custom_task.add_search_folder(entries[FOLDER].value if FOLDER in entries else None)
     try:
         sizes = custom_task.task_config(entry.value).SIZES

@@ -26,7 +26,11 @@ def read_settings_file(path: Path) -> Node:
 
     Raises SettingsError if it does not exist or is invalid.
     """
-    text = _text(path)
+    return parse_settings(path, read_text(path))
+
+
+def parse_settings(path: Path, text: str) -> Node:
+    """As `read_settings_file`, from the `text` of the file."""
     try:
         root = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except Unreadable as broken:
@@ -47,9 +51,10 @@ def read_settings_file(path: Path) -> Node:
     return root
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, option: str = "--config") -> str:
+    """The text of a settings file that `option` names. Reads the disk; raises SettingsError."""
     try:
-        _check_file(path)
+        _check_file(path, option)
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -65,20 +70,20 @@ def _text(path: Path) -> str:
         diagnostic = Diagnostic(
             f"{path} does not exist ({path.absolute()})",
             value=str(path),
-            where=f"--config {path}",
+            where=f"{option} {path}",
             did_you_mean=like and str(folder / like),
-            fix=like and f"--config {folder / like}",
+            fix=like and f"{option} {folder / like}",
         )
     except OSError as error:
         diagnostic = Diagnostic(
             f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
             value=str(path),
-            where=f"--config {path}",
+            where=f"{option} {path}",
         )
     raise SettingsError([diagnostic])
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, option: str) -> None:
     """Raises SettingsError for what cannot be read at once, or is no settings file by its size."""
     found = path.stat()
     problem = allowed = None
@@ -88,7 +93,7 @@ def _check_file(path: Path) -> None:
         problem = f"has {found.st_size:,} bytes, too many for settings"
         allowed = f"at most {_MAX_BYTES:,} bytes"
     if problem is not None:
-        raise SettingsError.of(f"{path} {problem}", where=f"--config {path}", allowed=allowed)
+        raise SettingsError.of(f"{path} {problem}", where=f"{option} {path}", allowed=allowed)
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,15 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 def parse_yaml(text: str) -> Node:
     """The document's root, None if it is empty. Raises Unreadable."""
+    root = compose_yaml(text)
+    return Node(None, 1) if root is None else _Nodes().node(root, root.start_mark, ())
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The document's root as PyYAML has it, keys that are set twice included. Raises Unreadable."""
     try:
         _check_depth(text)
-        root = yaml.compose(text, Loader=_Loader)
+        return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         assert mark is not None
@@ -162,7 +173,6 @@ def parse_yaml(text: str) -> Node:
         column = len(before) - before.rfind("\n")
         problem = "a control character is not allowed"
         raise Unreadable(problem, before.count("\n") + 1, column) from None
-    return Node(None, 1) if root is None else _Nodes().node(root, root.start_mark, ())
 
 
 def _check_depth(text: str) -> None:

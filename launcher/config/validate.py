@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from pydantic import BaseModel
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
 from launcher.config import errors, feature_checks, provenance, selection
-from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
+from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, batch_line, proposed_batch
+from launcher.config.custom_task import load_task_class
 from launcher.config.feature_settings import Continual, Download, Report
+from launcher.config.originals import fetched, hub_folder
 from launcher.config.provenance import (
     MODE_LAYER,
     PROFILE_LAYER,
@@ -25,6 +28,7 @@ from launcher.config.provenance import (
 )
 from launcher.config.schema import PRETRAINED, setting_infos
 from models.base import DataError
+from models.catalog import is_custom
 from training import duration
 from training.settings import PROFILE_WARMUP
 
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
 Values = Mapping[str, Setting]
+_OF_OPTIMIZER = [f"optim.{key}" for key in ("name", "betas", "eps", "momentum", "weight_decay")]
 
 
 def check_settings(values: Values) -> list[Diagnostic]:
@@ -55,7 +60,10 @@ def check_train_plan(
 
 def why_ineffective(values: Values, key: str) -> str | None:
     """Why a setting has no effect with the others; None if it has one."""
-    leaf = setting_infos(values["model.family"].value)[key]
+    family = values["model.family"].value
+    if key in _OF_OPTIMIZER and _has_own_optimizer(family):
+        return f"has no effect: {family} has its own optimizer"
+    leaf = setting_infos(family)[key]
     for other, wanted in leaf.only_if.items():
         if values[other].value not in wanted:
             needed = " or ".join(map(plain, wanted))
@@ -64,6 +72,24 @@ def why_ineffective(values: Values, key: str) -> str | None:
         if values[other].value in unwanted:
             return f"has no effect: {other} is {plain(values[other].value)}"
     return None
+
+
+def _has_own_optimizer(family: str) -> bool:
+    return is_custom(family) and hasattr(load_task_class(family), "optimizer")
+
+
+def _own_optimizer(values: Values) -> Iterator[Diagnostic]:
+    """The optimizer of a custom task needs parameters in their own shape, on every process."""
+    family, engine = values["model.family"].value, values["engine.name"].value
+    able = [entry.name for entry in ENGINES.values() if not entry.needs]  # torch alone
+    if engine not in able and _has_own_optimizer(family):
+        yield errors.about(
+            values,
+            "engine.name",
+            f"{family} has its own optimizer, to which engine {engine} gives parts of parameters",
+            allowed=", ".join(able),
+            fix="--engine fsdp",
+        )
 
 
 def _ds_config(values: Values) -> Iterator[Diagnostic]:
@@ -96,6 +122,9 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             continue
         near = errors.nearest_file(path)
         fix = near and errors.fix_line(key, values[key].origin, near)
+        if key == PRETRAINED and near is None:
+            line = partial(errors.fix_line, key, values[key].origin)
+            fix = fetched(path, line) if hub_folder(path) else None
         if key == PRETRAINED and values[key].origin.layer == provenance.RESUMED_LAYER:
             fix = f"--set {PRETRAINED}=DIR  if it has moved"
         yield errors.about_value(
@@ -134,6 +163,28 @@ def _long_warmup(values: Values, steps: int, total: int) -> Diagnostic:
         fix=errors.fix_line(key, values[key].origin, "10%"),
         severity="error" if provenance.is_set_by_user(values[key]) else "warning",
     )
+
+
+def _length(values: Values) -> Iterator[Diagnostic]:
+    if values["train.epochs"].value is None and values["train.max_steps"].value is None:
+        why = "is null, and so is train.max_steps: the run has no end"
+        fix = errors.fix_line("train.epochs", values["train.epochs"].origin, 1)
+        allowed = "one of both"
+        yield errors.about_value(values, "train.epochs", why, allowed=allowed, fix=fix)
+
+
+def length_note(values: Values, train_plan: TrainPlan) -> str | None:
+    """Which of epochs and steps ends the run, if the user set both; None: there is no choice."""
+    epochs, most = values["train.epochs"], values["train.max_steps"]
+    both = [setting for setting in (epochs, most) if setting.value is not None]
+    if len(both) < 2 or not all(map(provenance.is_set_by_user, both)):
+        return None
+    ends_by_steps = train_plan.total_steps < train_plan.data_start + max(
+        1, round(epochs.value * train_plan.steps_per_epoch)
+    )
+    named = (f"train.epochs={plain(epochs.value)}", f"train.max_steps={most.value}")
+    first, other = reversed(named) if ends_by_steps else named
+    return f"{first} ends the run at step {train_plan.total_steps}, before {other}"
 
 
 def _never(values: Values) -> Iterator[Diagnostic]:
@@ -218,7 +269,10 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, value in values.items():
         if provenance.is_set_by_user(value) and (why := why_ineffective(values, key)):
-            yield errors.about_value(values, key, why, fix="remove it", severity=severity)
+            fix = "remove it"
+            if why.endswith(f"{PRETRAINED} is null"):
+                fix = f"--set {PRETRAINED}=FOLDER  of a local model; or remove it"
+            yield errors.about_value(values, key, why, fix=fix, severity=severity)
 
 
 def _continual_data(values: Values) -> Iterator[Diagnostic]:
@@ -233,8 +287,10 @@ def _continual_data(values: Values) -> Iterator[Diagnostic]:
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     selection.check_stages,
     _ds_config,
+    _own_optimizer,
     _paths,
     _limits,
+    _length,
     _warmup,
     _never,
     _batch,
@@ -316,15 +372,16 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.dropped_samples
     if train_plan.dropped_samples <= MOST_LEFT_OUT * length:
         return []
-    whole = -(-length // train_plan.global_batch)
-    near = largest_divisor(length, length // whole)
+    asked, world_size = train_plan.global_batch, train_plan.world_size
+    near = proposed_batch(length, asked, world_size) or asked
+    better = f"; {near} drops {length % near}" if length % near < length % asked else ""
     return [
         errors.about(
             resolved.values,
             GLOBAL,
             f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global "
-            f"batch of {train_plan.global_batch}: each epoch drops that many",
-            fix=f"--set {GLOBAL}={near}",
+            f"batch of {asked}: each epoch drops that many{better}",
+            fix=batch_line(resolved, near) if better else "use more data",
             severity="warning",
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from launcher.base import environment
 from launcher.config.custom_task import task_class
 from launcher.config.errors import about_data
+from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.run import affinity
@@ -45,7 +47,15 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
         try:
             return _inspect(path, format, resolved, Path(folder))
         except DataError as error:
-            raise about_data(error, value=path) from error
+            raise about_data(error, value=path, fix=_with_sets(error.fix) or None) from error
+
+
+def _with_sets(fix: str) -> str:
+    """A fix for this command, which takes --set, not the options of a run: --seq-len 64."""
+    for option in OPTIONS:
+        if option.group == TRAINING and option.key:
+            fix = re.sub(rf"{option.flag} (\S+)", rf"--set {option.key}=\1", fix)
+    return fix
 
 
 def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,27 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
         return [Match(family, _format(family, path, origin))]
     found = [Match(one, form) for one in families if (form := _format(one, path, origin))]
     if not found:
+        _check_refusals(path, families, origin)
         known = "\n           ".join(
             f"{one}: {'; '.join(_formats(one).FORMATS)}" for one in families
         )
         message = f"unknown data format: '{path}'"
         raise SettingsError.of(message, value=path, where=origin, allowed=known)
     return found
+
+
+def _check_refusals(path: str, families: Collection[str], origin: str) -> None:
+    """Raise SettingsError for data that a family knows but does not read, such as a pickle."""
+    for family in families:
+        refusal = getattr(_formats(family), "refusal", None)
+        if refusal is not None and (error := refusal(Path(path).expanduser())) is not None:
+            raise _about(error, path, origin)
+
+
+def _about(error: DataError, path: str, origin: str) -> SettingsError:
+    return SettingsError.of(
+        error.message, value=path, where=origin, allowed=error.allowed, fix=error.fix
+    )
 
 
 def several(path: str, origin: str, found: Sequence[Match]) -> Diagnostic:
@@ -58,7 +74,7 @@ def several(path: str, origin: str, found: Sequence[Match]) -> Diagnostic:
         value=path,
         where=origin,
         allowed="\n           ".join(known),
-        fix=f"{PROGRAM} data check {path} --model {found[0].family}",
+        fix=f"{PROGRAM} data check {shlex.quote(path)} --model {found[0].family}",
     )
 
 
@@ -68,6 +84,8 @@ def _format(family: str, path: str, origin: str) -> str | None:
     except OSError as error:
         message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error
+    except DataError as error:
+        raise _about(error, path, origin) from error
     return found
 
 
@@ -86,7 +104,7 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
         where=origin,
         allowed=", ".join(sets) or "a file or a folder",
         did_you_mean=near,
-        fix=near and f"{PROGRAM} data check {near}",
+        fix=near and f"{PROGRAM} data check {shlex.quote(near)}",
     )
 
 
@@ -119,5 +137,5 @@ def _check_path(path: str, origin: str) -> None:
         value=path,
         where=origin,
         did_you_mean=near,
-        fix=near and f"{PROGRAM} data check {near}",
+        fix=near and f"{PROGRAM} data check {shlex.quote(near)}",
     )

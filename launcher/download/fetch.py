@@ -188,10 +188,13 @@ def _find(target: Target) -> Record | None:
         return None
     declared = target.file.sha256 or ""
     record = read_record(_record_path(target)) or Record(url, None, declared)  # copied by the user
-    if record.mtime_ns != _mtime_ns(path):
+    now = record.of(path)
+    # The checksum of an archive says nothing of what was unpacked, which a copy must not change.
+    is_same = now.mtime_ns == record.mtime_ns if target.kind else now.stamp == record.stamp
+    if not is_same:
         if target.kind or not record.sha256 or sha256_of(path).hexdigest() != record.sha256:
             raise _occupied(target, "is not the declared file, or was changed")
-        record = replace(record, size=path.stat().st_size, mtime_ns=_mtime_ns(path))
+        record = replace(now, size=path.stat().st_size)
         with suppress(OSError):  # a read-only folder: the file is read again the next time
             target.state.mkdir(exist_ok=True)
             record.write(_record_path(target))
@@ -212,10 +215,6 @@ def _occupied(target: Target, problem: str) -> SettingsError:
 
 def _record_path(target: Target) -> Path:
     return target.state / f"{target.path.name}.record.json"
-
-
-def _mtime_ns(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _move_into_place(target: Target, part: Part, options: Options) -> Record:
@@ -239,10 +238,12 @@ def _move_into_place(target: Target, part: Part, options: Options) -> Record:
             if len(found) == 1 and found[0].is_dir() and not found[0].is_symlink():
                 [new] = found
         url = str(target.file.url)
-        record = Record(url, part.version, part.sha256, part.size, _mtime_ns(new))
+        record = Record(url, part.version, part.sha256, part.size).of(new)
         # First: after a kill between the two lines the next start downloads again.
         record.write(_record_path(target))
         new.replace(target.path)
+        record = record.of(target.path)  # the change time is that of the move
+        record.write(_record_path(target))
     except ArchiveError as error:
         part.discard()
         fix = "unpack: no  to keep it as it is"

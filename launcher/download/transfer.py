@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from launcher.base.diagnostics import Diagnostic, SettingsError, render
 from launcher.config.feature_checks import Target
 from launcher.download.console import Draw, Print, Progress
+from models.common.data_files import identity
 from training.logging.quantities import duration, size
 from training.storage import atomic_write
 
@@ -124,6 +125,19 @@ class Record:
     size: int = 0
     mtime_ns: int = -1
     """Of the local file; 0 for a folder."""
+    ctime_ns: int = -1
+    inode: int = -1
+    """As `mtime_ns`; -1 in records of older versions."""
+
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """What differs for another file at the same path."""
+        return self.mtime_ns, self.ctime_ns, self.inode
+
+    def of(self, path: Path) -> Record:
+        """This record for the file at `path` as it is now. Reads the disk."""
+        _, *times, inode = identity(path) if path.is_file() else (0, 0, 0, 0)
+        return replace(self, mtime_ns=times[0], ctime_ns=times[1], inode=inode)
 
     def write(self, path: Path) -> None:
         """Write JSON, atomically. Touches the disk. Raises OSError."""

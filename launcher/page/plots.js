@@ -118,8 +118,15 @@
       const dash = {dashed: [6, 4], dotted: [2, 3]}[line.style] ?? [];
       const glyph = made.line(...columns, {source, line_width: line.style ? 1.5 : 2,
                                            line_dash: dash}).glyph;
-      const points = line.x.length < 60 && line.style !== "dashed"
-        ? made.scatter(...columns, {source, size: 5, line_color: null}).glyph : null;
+      // A line does not show a point without a neighbour.
+      const isDrawn = (at) => (line.y[at] ?? null) !== null;
+      const marked = [...line.x.keys()].filter((at) => isDrawn(at) && (
+        line.x.length < 60 && line.style !== "dashed" || !isDrawn(at - 1) && !isDrawn(at + 1)));
+      const data = {x: marked.map((at) => line.x[at]), y: marked.map((at) => line.y[at])};
+      const points = marked.length ? made.scatter(...columns, {
+        source: new Bokeh.ColumnDataSource({data}), size: line.x.length < 2 ? 8 : 5,
+        line_color: null,
+      }).glyph : null;
       const swatch = element("i", line.style);
       const value = element("b");
       const item = element("li");

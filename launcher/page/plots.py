@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,13 +120,70 @@ def decimated(points: Sequence[Point], buckets: int) -> Sequence[Point]:
     return [points[at] for at in sorted(kept)]
 
 
+class Thinned:
+    """The points of a line while they are read: all of a few, and of many what a plot can show.
+
+    Each of equal parts keeps its lowest and highest value and its first gap, so that memory stays
+    bounded; the first and the last point stay, too.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Sequence[Point]] = []
+        self._each = 1
+        """Points of a part."""
+        self._open: list[Point] = []
+        """Those of the part that is not full."""
+        self._first: Point | None = None
+
+    def add(self, point: Point) -> None:
+        """Add the next point. One at the same place as the last, or before, replaces that one, as
+        a split may be evaluated before and after a resume.
+        """
+        if self._open and self._open[-1][0] >= point[0]:
+            del self._open[-1]
+        elif len(self._open) == self._each:
+            self._close()
+        self._open.append(point)
+        if self._first is None or self._first[0] >= point[0]:
+            self._first = point
+
+    @property
+    def points(self) -> list[Point]:
+        """By x."""
+        found = list(chain(*self._parts, self._open))
+        if self._first is not None and found[0] != self._first:
+            found.insert(0, self._first)
+        return found
+
+    def _close(self) -> None:
+        self._parts.append(_extremes(self._open))
+        self._open = []
+        if len(self._parts) == 4 * BUCKETS:
+            halves = zip(self._parts[::2], self._parts[1::2], strict=True)
+            self._parts = [_extremes([*one, *other]) for one, other in halves]
+            self._each *= 2
+
+
+def _extremes(points: Sequence[Point]) -> Sequence[Point]:
+    """The first gap, and the points with the lowest and the highest value."""
+    if len(points) <= 2:
+        return points
+    values = [(y, x) for x, y in points if y is not None]
+    kept: dict[float, float | None] = (
+        {x: y for y, x in (min(values), max(values))} if values else {}
+    )
+    if len(values) < len(points):
+        kept[next(x for x, y in points if y is None)] = None
+    return sorted(kept.items())
+
+
 def number(value: object) -> float | None:
     """A logged value as a number; None for NaN and infinity. Raises TypeError: it is no number."""
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return value if math.isfinite(value) else None
     if value in ("NaN", "Infinity", "-Infinity"):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("not a number")
-    return value if math.isfinite(value) else None
+    raise TypeError("not a number")
 
 
 @cache

@@ -14,8 +14,10 @@ from typing import Any
 from launcher.base.environment import PACKAGES
 from launcher.config.provenance import Resolved
 from launcher.plan.target import Described
+from models.base import DataError
 from models.catalog import is_custom
 from models.common import cache_folder
+from models.common.data_files import first_files, identity
 from training.storage import atomic_write
 
 ENGINES, PLANS = "engines", "plans"
@@ -38,7 +40,7 @@ def place(
         {key: value for key, value in values.items() if key not in (*_IRRELEVANT, *without)},
         resolved.world_size,
         {key: value for key, value in asdict(described).items() if key != "gpu"},
-        _stat(Path(str(values.get("data.path"))).expanduser()),
+        _identities(Path(str(values.get("data.path"))).expanduser()),
         {name: _version(name) for name in _VERSIONS},
         _changed(),
     ]
@@ -62,11 +64,11 @@ def write(file: Path | None, content: Mapping[str, Any]) -> None:
             atomic_write(file, json.dumps(content).encode())
 
 
-def _stat(path: Path) -> tuple[float, int] | None:
-    with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime, found.st_size
-    return None
+def _identities(path: Path) -> list[tuple[int, ...]]:
+    """The identity of the data, and of the first files of a folder; empty for built-in data."""
+    with suppress(OSError, DataError):
+        return [identity(file) for file in (path, *first_files(path))]
+    return []
 
 
 def _version(package: str) -> str:

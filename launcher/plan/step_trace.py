@@ -104,7 +104,8 @@ def trace_step(
         weight_bytes = sum(p.nbytes for p in model.parameters())
         blocks = task.blocks(model)
         with storages:
-            module = engine.prepare(model, optimizer.spec(settings, model, world, blocks), blocks)
+            spec = optimizer.spec(settings, model, world, blocks, task)
+            module = engine.prepare(model, spec, blocks)
             slots = _label_state(engine, module, storages)
             updater = Updater(settings, subject.train_plan)
             updater.start(engine)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from launcher.config.batching import check_fills
 from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
 from launcher.plan.step_trace import Subject
@@ -35,6 +36,7 @@ class TaskData:
     def subject(self, resolved: Resolved) -> Subject:
         """The training of the task with the batch numbers of `resolved`. Raises DataError."""
         settings, numbers = resolved.settings, resolved.batching
+        check_fills(resolved, len(self.samples))
         order = DataOrder(len(self.samples), numbers.global_batch, settings.train.seed)
         plan = solve(
             settings,

@@ -125,6 +125,20 @@ def chosen_settings(run: RunRecord) -> list[Row]:
     return [row for _, row in sorted(found, key=lambda pair: pair[0])]
 
 
+def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
+    """The settings that differ between several runs, a row for each run, below a head."""
+    known = dict.fromkeys(key for run in runs for key in run.settings if key != "promise")
+    columns = {
+        key: [_value(run.settings[key]) if key in run.settings else "–" for run in runs]
+        for key in known
+    }
+    differing = {key: values for key, values in columns.items() if len(set(values)) > 1}
+    if not differing:
+        return []
+    names = [run.name for run in runs]
+    return [("run", *differing), *zip(names, *differing.values(), strict=True)]
+
+
 def other_settings(run: RunRecord) -> list[Row]:
     """All other settings: key, value, origin."""
     return [

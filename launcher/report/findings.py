@@ -35,7 +35,8 @@ _HIGHEST = 100
 
 def rows(run: RunRecord) -> list[Row]:
     """The faults that the run found, the limits it exceeded, and its end if it is not complete."""
-    advice = [_advice(event) for event in run.events if event.kind == "advice"]
+    kinds = ("advice", "warning")
+    advice = [_advice(e) for e in run.events if e.kind in kinds and "fault" in e.facts]
     found = [*advice, *_limits(run)]
     return list(dict.fromkeys([*found, *_end(run, bool(advice))]))
 

@@ -16,6 +16,8 @@ from training.logging.events import append_event
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
+_FEW = 4
+"""Runs of which all is shown at once; of more, each opens by a click."""
 
 
 def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
@@ -32,7 +34,10 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         head=_head(one) if one else None,
         comparison=facts.comparison(runs),
         evaluation_head=evaluations.HEAD,
-        runs=[{**_shown(run, room), **_what_to_do(run, len(runs) == 1)} for run in runs],
+        differing=facts.differing_settings(runs),
+        runs=[_shown(run, room) for run in runs],
+        few=_FEW,
+        **_what_to_do(runs),
     )
 
 
@@ -43,7 +48,7 @@ def write(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     run, and StorageError.
     """
     every = dict.fromkeys(run for folder in folders for run in run_record.runs_of(folder))
-    runs = [run_record.read(run) for run in every]
+    runs = run_record.named_apart([run_record.read(run) for run in every])
     whole = run_record.whole(folders[0], runs) if len(folders) == 1 else None
     with storage_errors(out):
         atomic_write(out, render(runs, whole))
@@ -59,7 +64,9 @@ def write_at_end(folder: Path) -> None:
         write([folder], folder / run_folder.REPORT)
     # The border of the run: whatever is wrong with a report, its training is done.
     except Exception as error:
-        reason = error.diagnostics[0].message if isinstance(error, InvalidRecord) else error
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, InvalidRecord):
+            reason = error.diagnostics[0].message
         # A staged run has no events of its own.
         for run in run_record.runs_of(folder)[-1:]:
             _warn(run, f"{run_folder.REPORT} could not be written: {reason}")
@@ -135,13 +142,16 @@ def _shown(run: RunRecord, room: int) -> dict[str, Any]:
     }
 
 
-def _what_to_do(run: RunRecord, is_only: bool) -> dict[str, Any]:
-    """The section "What to do"; of several runs, those without faults have none."""
-    head = ("seen", "likely cause", "next")
-    found = findings.rows(run)
-    if not found and is_only and run.result.get("status") == "completed":
-        head, found = ("seen", "gain", "next"), [findings.healthy(run)]
-    return {"findings_head": head, "findings": found}
+def _what_to_do(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """The section "What to do"; of several runs, those without faults have no row."""
+    head: tuple[str, ...] = ("seen", "likely cause", "next")
+    found = [(run, row) for run in runs for row in findings.rows(run)]
+    if len(runs) > 1:
+        return {"findings_head": ("run", *head), "findings": [(r.name, *row) for r, row in found]}
+    rows = [row for _, row in found]
+    if not rows and runs[0].result.get("status") == "completed":
+        head, rows = ("seen", "gain", "next"), [findings.healthy(runs[0])]
+    return {"findings_head": head, "findings": rows}
 
 
 def _warn(folder: Path, text: str) -> None:

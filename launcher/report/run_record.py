@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.base import environment
 from launcher.base.redaction import redact_variables
-from launcher.page.plots import Point, number
+from launcher.page.plots import Point, Thinned, number
 from launcher.resume import find
 from launcher.run_folder import records, run_folder
 
@@ -61,12 +62,14 @@ class RunRecord:
     checkpoints: list[Checkpoint]
     profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
+    parents: int = 0
+    """How many folders above its own are part of its name, so that names differ."""
 
     @property
     def name(self) -> str:
         """The name of the folder; of a stage, below that of its run."""
         folder = self.folder.absolute()
-        return f"{folder.parent.name}/{folder.name}" if is_stage(folder) else folder.name
+        return "/".join(folder.parts[-max(self.parents, is_stage(folder)) - 1 :])
 
     @property
     def steps(self) -> int:
@@ -77,6 +80,15 @@ class RunRecord:
     def value(self, key: str) -> Any:
         """The value of a setting; None: unknown."""
         return self.settings.get(key, {}).get("value")
+
+
+def named_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The `runs`; those of equal names have as many folders in their name as it takes."""
+    found = list(runs)
+    for parents in range(1, max((len(run.folder.absolute().parts) for run in runs), default=0)):
+        names = Counter(run.name for run in found)
+        found = [replace(r, parents=parents) if names[r.name] > 1 else r for r in found]
+    return found
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -109,37 +121,37 @@ def read(folder: Path) -> RunRecord:
 
     Files that do not exist are empty. Raises InvalidRecord for damaged ones.
     """
-    train: dict[str, list[Point]] = {}
-    evaluations: dict[str, list[Point]] = {}
+    train, evaluations = defaultdict[str, Thinned](Thinned), defaultdict[str, Thinned](Thinned)
     for line in records.metrics_lines(folder):
-        is_train = line["kind"] == "train"
+        is_train, step = line["kind"] == "train", line["step"]
         columns = train if is_train else evaluations
         for key, value in _values(line) if is_train else _metrics(line):
             try:
-                point = (line["step"], number(value))
+                point = (step, number(value))
             except TypeError:
                 continue
-            column = columns.setdefault(key, [])
-            if column and column[-1][0] >= point[0]:
-                del column[-1]  # evaluated twice at a step, such as before and after a resume
-            column.append(point)
+            columns[key].add(point)
     return RunRecord(
         folder,
         read_object(folder / run_folder.ORIGINS),
         read_object(folder / run_folder.RESULT),
-        train,
-        evaluations,
+        _points(train),
+        _points(evaluations),
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
         sorted(_checkpoints(folder), key=lambda found: found.step),
         read_object(folder / run_folder.PROFILE),
     )
 
 
+def _points(columns: Mapping[str, Thinned]) -> Columns:
+    return {key: column.points for key, column in columns.items()}
+
+
 def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in line.items():
         if key == "parts" and isinstance(value, dict):
             yield from ((f"parts.{name}", part) for name, part in value.items())
-        elif key not in _NOT_PLOTTED:
+        elif value is not None and key not in _NOT_PLOTTED:
             yield key, value
 
 

@@ -71,6 +71,8 @@ def differences(
     found = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
         value = resolved.values[key]
+        if key == "train.epochs" and value.value is None and resolved.values[key].replaced:
+            continue  # follows from train.max_steps
         if key not in before and not provenance.is_set_by_user(value):
             continue
         old = before.get(key, leaf.default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
@@ -152,7 +153,8 @@ def _resumed(
     changes = [*(difference.line for difference in changed), *notes]
     request = ResumeRequest(found.folder, found.requested_step, parts, changes)
     nothing_left = _nothing_left(found, changed, resolved, args.reset, end)
-    return Decision(resolved, request, found, _line(found, out, request), nothing_left)
+    line = _line(found, out, request) + _branch(changed, args.reset)
+    return Decision(resolved, request, found, line, nothing_left)
 
 
 def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
@@ -162,6 +164,14 @@ def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
     if out is not None and not resume.is_same(out, found.folder):
         line = f"forking {found.folder} at step {found.checkpoint.step} into {out}"
     return line + "".join(f"; {compatibility.RESET_EFFECTS[part]}" for part in request.reset)
+
+
+def _branch(changed: Sequence[Difference], reset: Sequence[str]) -> str:
+    """What another learning rate changes; empty: there is none, or its schedule restarts."""
+    peaks = [difference for difference in changed if difference.key == "optim.lr"]
+    if not peaks or "schedule" in reset:
+        return ""
+    return f"; {peaks[0].line}, at the same place of the schedule"
 
 
 def _nothing_left(
@@ -180,7 +190,7 @@ def _nothing_left(
     steps = result.get("steps")
     which = "" if end is None else f", and {end.typed} does not extend it"
     longer = _longer(resolved, steps) if end is None else end.longer
-    more = f"to train longer: {PROGRAM} resume {found.folder} {longer}"
+    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(found.folder))} {longer}"
     if found.checkpoint is None:
         more = f"it has no checkpoint left; to train again: {_again(found.folder)}"
     line = f"nothing to do: {found.folder} was completed at step {steps}{which}; {more}"
@@ -223,6 +233,9 @@ def _end_of_completed(found: Found, resolved: Resolved, reset: Sequence[str]) ->
     longer = f"--max-steps {2 * steps}"
     if isinstance(stop, int) and stop <= steps:
         longer = f"--set stop.after=null {' '.join(typed)}"
+    elif resolved.settings.train.epochs is None:
+        if most is None or most > steps:
+            return None
     elif most is None or most > steps:
         per_epoch = samples // resolved.batching.global_batch if type(samples) is int else 0
         if not per_epoch or steps < _steps_of_epochs(resolved, steps, epochs, per_epoch):
@@ -236,6 +249,7 @@ def _end_of_completed(found: Found, resolved: Resolved, reset: Sequence[str]) ->
 
 def _steps_of_epochs(resolved: Resolved, steps: int, epochs: float, per_epoch: int) -> int:
     """The step at which `train.epochs` end in a run that had `epochs` at `steps`."""
+    assert resolved.settings.train.epochs is not None
     start = steps - round(epochs * per_epoch)  # of the data order: --reset data moves it
     return start + max(1, round(resolved.settings.train.epochs * per_epoch))
 
@@ -258,7 +272,7 @@ def _lost(found: Found, args: CliArgs) -> Diagnostic:
 
 
 def _again(folder: Path) -> str:
-    return f"{PROGRAM} --config {folder / run_folder.SETTINGS}"
+    return f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
 
 
 def _longer(resolved: Resolved, steps: object) -> str:
@@ -266,8 +280,9 @@ def _longer(resolved: Resolved, steps: object) -> str:
     for key in ("stop.after", "stop.at"):
         if values[key] is not None:
             return f"--set {key}=null"
-    option = f"--epochs {2 * values['train.epochs']:g}"
-    most = values["train.max_steps"]
-    if most is not None and most == steps:
+    most, epochs = values["train.max_steps"], values["train.epochs"]
+    if epochs is not None:
+        option = f"--epochs {2 * epochs:g}"
+    if most is not None and (most == steps or epochs is None):
         option = f"--max-steps {2 * most}"
     return option if compatibility.length_is_free(values) else f"{option} --reset schedule"

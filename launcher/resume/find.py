@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
+from launcher.config import copied_task
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
@@ -149,11 +150,20 @@ def model_of(root: Node) -> tuple[object, object]:
     return family, model_part(family, size, pretrained) if family in FAMILIES else size
 
 
-def newest(file: str) -> list[Path]:
-    """The folders in runs/ that contain `file`, the last started or resumed first."""
-    found = run_folder.PARENT.glob(f"*/{file}")
+def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
+    """The folders in runs/ that contain one of `files`, the last started or resumed first."""
+    found = (path for file in files for path in parent.glob(f"*/{file}"))
     times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
     return [folder for _, folder in times]
+
+
+def newest_saved() -> str | None:
+    """The newest run in runs/ with a checkpoint. Reads the disk."""
+    for folder in newest(run_folder.SETTINGS):
+        with suppress(PermissionError):
+            if _checkpoints(folder):
+                return str(folder)
+    return None
 
 
 def _run_of_step(out: Path | None, where: str) -> Path:
@@ -221,7 +231,7 @@ def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
             where=where,
             allowed=names if steps else "a run with a checkpoint",
             did_you_mean=None if nearest is None else str(nearest),
-            fix=None if nearest is None else f"{PROGRAM} resume {_checkpoint(folder, nearest)}",
+            fix=None if nearest is None else _line(_checkpoint(folder, nearest)),
         )
     try:
         return _read(folder, step)
@@ -271,8 +281,12 @@ def _read(folder: Path, step: int) -> SavedCheckpoint:
     return SavedCheckpoint(step, settings, frozenset(checked))
 
 
+def _line(path: Path | str, command: str = "resume") -> str:
+    return f"{PROGRAM} {command} {shlex.quote(str(path))}"
+
+
 def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
-    fix = nearest and f"{PROGRAM} resume {nearest}"
+    fix = nearest and _line(nearest)
     return SettingsError.of(
         message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
     )
@@ -338,9 +352,13 @@ class SavedRun:
             return None
         else:
             tree = dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
+        model = tree["model"]
         if self.pretrained is not None:
-            tree["model"] = {**tree["model"], "pretrained": self.pretrained}
-        return tree
+            model = {**model, "pretrained": self.pretrained}
+        if self.folder is not None and "folder" in model:
+            place = copied_task.folder_for(model["family"], model["folder"], self.folder)
+            model = {**model, "folder": place}
+        return {**tree, "model": model}
 
     def check_pretrained(self, checkpoint: Checkpoint) -> None:
         """Check that the folder of the pretrained model exists; of a new one also its weights.
@@ -443,10 +461,10 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed after `command`, that is no run folder. Reads the disk."""
     message, nearest = _whyno_run(path), nearest_match(path.name, _runs_beside(path))
-    fix = nearest and f"{PROGRAM} {command} {path.parent / nearest}"
+    fix = nearest and _line(path.parent / nearest, command)
     if stages := stage_folders(path):
         message = f"'{path}' contains several runs, one per stage"
-        nearest, fix = None, f"{PROGRAM} {command} {list(stages.values())[-1]}"
+        nearest, fix = None, _line(list(stages.values())[-1], command)
     return SettingsError.of(
         message, value=str(path), where=where, allowed=_ALLOWED_SAVED, did_you_mean=nearest, fix=fix
     )

@@ -88,10 +88,12 @@ def prepare_folder(
     storage: Storage,
     point: ResumePoint | None,
     world: World,
+    *,
+    is_end: bool,
 ) -> None:
     """Rewrite the settings, remove metrics after the resume point, set later checkpoints aside.
 
-    Rank 0 does it. Touches the disk.
+    `is_end`: no step is left. Rank 0 does it. Touches the disk.
     """
     step = point.step if point else 0
     if world.rank == 0 and generation is not None:
@@ -100,7 +102,7 @@ def prepare_folder(
         return
     run_folder.rewrite_settings(storage, resolved)
     evaluated_at = point.fact("evaluated_at") if point else None
-    metrics.truncate(storage, step, evaluated_at)
+    metrics.truncate(storage, step, evaluated_at, is_end=is_end)
     if resume.source.resolve() == storage.path.resolve():
         for damaged in point.damaged if point else ():
             retention.mark_damaged(storage, damaged)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
-from launcher.config import custom_task
+from launcher.config import copied_task, custom_task
 from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
 from launcher.resume import find, moved
@@ -139,8 +139,13 @@ def _of_export(path: Path, command: str, pretrained: str | None) -> SavedModel:
     try:
         config = json.loads((path / EXPORT_CONFIG).read_bytes())
         settings = task_settings(config)
+        model = settings["model"]
         if pretrained is not None:
-            settings["model"] = {**settings["model"], "pretrained": pretrained}
+            model = {**model, "pretrained": pretrained}
+        if "folder" in model:
+            place = copied_task.folder_for(model["family"], model["folder"], path)
+            model = {**model, "folder": place}
+        settings["model"] = model
         return SavedModel(
             path=path,
             folder=path,

@@ -20,8 +20,9 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
-from launcher.config.provenance import DEFAULT_MODE, Resolved
+from launcher.config.provenance import DEFAULT_MODE, Resolved, is_set_by_user
 from launcher.config.schema import Settings, config_of, model_name
+from launcher.config.validate import length_note
 from launcher.plan.check import PlanCheck
 from launcher.run import fixes, signals
 from launcher.run.experience_data import ExperienceData
@@ -105,17 +106,23 @@ class RankCallbacks:
         found += [
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
-            LimitEnforcer(limits, monitor, emit),
+            LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
             CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
         if self.job.experience is not None and self.job.experience.deadline is not None:
             found.append(Deadline(self.job.experience.deadline, emit))
         return found
 
-    def run_info(self, data: ExperienceData, built: Architecture, samples: int) -> RunInfo:
+    def run_info(
+        self, data: ExperienceData, built: Architecture, samples: int, train_plan: TrainPlan
+    ) -> RunInfo:
         """The names and numbers of the run that do not change."""
         settings = self.job.resolved.settings
         facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
+        if self.job.experience is None and (
+            note := length_note(self.job.resolved.values, train_plan)
+        ):
+            notes.append(note)
         if self.job.experience is not None and "source" in facts:
             facts = {**facts, "source": settings.data.path}  # not the folder of links to its files
         return RunInfo(
@@ -153,6 +160,16 @@ class RankCallbacks:
         )
         said = fixes.findings(folder)
         return Health(expected, fixes.commands(resolved, folder), emit, said, self.skews)
+
+    def _chosen_limits(self) -> list[str]:
+        """The resources whose limits the user set."""
+        values = self.job.resolved.values
+        keys = {n: (f"limits.{n}", f"limits.critical.{n}") for n in RESOURCES}
+        return [
+            n
+            for n, pair in keys.items()
+            if any(k in values and is_set_by_user(values[k]) for k in pair)
+        ]
 
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
         """The trackers of rank 0; none for a replay."""

@@ -108,7 +108,10 @@ def execute_run(
     if ending.kind == "ended" and ending.text:
         show(ending)
     with signals.deferred(signals.ENDING):
-        return _finish(start, folder, ending, report)
+        finished = _finish(start, folder, ending, report)
+    if folder.start_lock is not None:  # the traceback of a failure may keep it
+        folder.start_lock.release()
+    return finished
 
 
 def _train(
@@ -188,6 +191,8 @@ def _finish(
     if start.generation is not None and not generations.is_latest(folder.path, start.generation):
         return FinishedRun(ending, None)  # a later generation of the job writes to it now
     did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
+    if ending.outcome is not None and ending.outcome["status"] == "stopped":
+        did_nothing |= not ending.outcome["steps"]  # a signal before the first step
     if did_nothing and folder.discard():
         return FinishedRun(ending, None)
     if folder.is_resumed and did_nothing:  # do not write to the log either

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     if (first := begun[-1].start_step) > after:
         message = f"steps {after} to {upto} of {run} belong to more than one experience"
         allowed = f"a checkpoint of step {first} or later, and one after it"
-        fix = f"keep more checkpoints:  {PROGRAM} resume {run} --set save.every=…"
+        fix = f"keep more checkpoints:  {PROGRAM} resume {shlex.quote(str(run))} --set save.every=…"
         raise SettingsError.of(message, value=str(run), allowed=allowed, fix=fix)
     return spec_of(run, begun[-1])
 

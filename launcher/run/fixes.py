@@ -37,6 +37,7 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     return {
         "again": again,
         "retry": f"{PROGRAM} resume {shown}" if is_saved else again,
+        "nonfinite": _despite_nonfinite(resolved, shown, again),
         "track": f"{PROGRAM} track {shown}",
         "data_check": f"{PROGRAM} data check {data} --model {model_name(settings.model)}",
         "other_folder": "runs/other",
@@ -45,6 +46,17 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
         "loader": _loader(settings.loader.workers, machine.detect_machine().cores),
         "timeout_s": plain(_TIMEOUT_FACTOR * settings.engine.timeout_s),
     }
+
+
+def _despite_nonfinite(resolved: Resolved, shown: str, again: str) -> str:
+    """The command against evaluations that are not finite: take more of them, or avoid them."""
+    settings = resolved.settings
+    if settings.train.on_nonfinite == "stop":
+        first = f"{PROGRAM} resume {shown}" if settings.save.last else again
+        return f'{first} --set "train.on_nonfinite=skip 9"'
+    if settings.precision != "fp32":
+        return f"{again} --precision fp32"
+    return f"{again} --lr {_number(settings.optim.lr / _LR_FACTOR)}"
 
 
 def explained(report: Report, resolved: Resolved, folder: Path) -> Report:
@@ -61,11 +73,11 @@ def explained(report: Report, resolved: Resolved, folder: Path) -> Report:
 
 
 def findings(folder: Path) -> set[str]:
-    """The faults of the events "advice" that the run in `folder` has so far. Reads the disk."""
+    """The faults that the run in `folder` has reported so far. Reads the disk."""
     found = set()
     with suppress(OSError, ValueError):  # damage is reported by those who need the file
         for line in (folder / run_folder.EVENTS).read_text(encoding="utf-8").splitlines():
-            if '"advice"' in line:
+            if '"fault"' in line:
                 event: Mapping[str, Mapping[str, str]] = json.loads(line)
                 found.add(event["facts"]["fault"])
     return found

@@ -12,6 +12,7 @@ from launcher.config import custom_task, schema
 from launcher.config.provenance import Resolved
 from launcher.resume.find import ResumeRequest
 from launcher.run.experience import ExperienceSpec
+from launcher.run_folder import run_folder
 from slurm.environment import Generation
 from training.settings import nested
 
@@ -45,6 +46,11 @@ class Job:
     """The run starts even if its plan does not fit."""
     reports: Path | None = None
     """Folder for the reports of ranks to the supervisor; None: no supervisor."""
+
+    def log(self, text: str) -> None:
+        """Append to the log of the run, if this process knows its folder. Touches the disk."""
+        if self.folder is not None:
+            run_folder.append_log(self.folder, text)
 
 
 def save(job: Job, folder: Path) -> None:

@@ -23,6 +23,7 @@ from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
 from launcher.run.experience import is_continual
 from launcher.run_folder import run_folder
+from models.catalog import is_custom
 from slurm.address import reachable
 from slurm.environment import (
     Generation,
@@ -194,7 +195,7 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
         source = decision.resume.source if decision.resume else None
         if source is not None and run_folder.is_run_folder(source) and find.is_same(source, out):
             return []
-    return run_folder.writing_errors(out, f"--out {out}")
+    return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 
 
 def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
@@ -222,12 +223,17 @@ def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnost
 
 
 def parameters(resolved: Resolved) -> int | None:
-    """Number of parameters of the model size; None: unknown before the model is built."""
+    """Number of parameters with these settings; None: unknown before the model is built."""
     model = resolved.settings.model
     if getattr(model, "pretrained", None) is not None or resolved.settings.stages:
         return None  # a stage builds only its part
-    size = config_of(model.family).SIZES.get(getattr(model, "size", None))
-    return None if size is None else int(size.parameters)
+    if (size := config_of(model.family).SIZES.get(getattr(model, "size", None))) is None:
+        return None
+    if is_custom(model.family):
+        return int(size.parameters)
+    # The settings may change the size: channels, layers, the vocabulary.
+    count: int | None = getattr(model, "parameters", size.parameters)
+    return count
 
 
 def least_room_bytes(resolved: Resolved) -> int:
@@ -326,10 +332,11 @@ def _where(ready: PreparedRun) -> str:
 
 
 def _length(settings: Any) -> str:
-    epochs = f"{settings.train.epochs:g} epoch" + ("" if settings.train.epochs == 1 else "s")
-    if settings.train.max_steps is None:
-        return epochs
-    return f"{counted(settings.train.max_steps, 'step')}, at most {epochs}"
+    epochs, most = settings.train.epochs, settings.train.max_steps
+    passes = "" if epochs is None else f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
+    if most is None:
+        return passes
+    return counted(most, "step") + (f", at most {passes}" if passes else "")
 
 
 def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import environment, exit_codes
+from launcher.base import environment, exit_codes, library_warnings
 from launcher.run import affinity, failures, job_spec, signals
 from launcher.run.failures import Report, Stopped, exit_now
 from launcher.run.job_spec import Job
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Work = Callable[[Job], "Outcome | SplitResult"]
 _STOPPERS = ("SIGTERM", "SIGUSR1", "SIGHUP")
 _PARENT_CHECK_S = 1.0
+_UNWIND_S = 3.0
+"""Seconds for a rank that has saved nothing to end after a signal; a library may hold it longer."""
 ORPHAN_S = 60.0
 """Seconds for a rank to save and end after its supervisor was killed."""
 
@@ -47,7 +49,7 @@ def worker() -> Work:
 def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
     """Run the work of a rank in this process, and report however it ends."""
     try:
-        with stoppable():
+        with stoppable(), _ended_in_time(job, rank), library_warnings.logged(job.log):
             affinity.pin_to_cores(job.resolved.settings, environment.variables())
             return failures.ended(asdict(load_work()(job)), rank)
     # The outermost frame of a rank: every end, also Ctrl-C, becomes a report.
@@ -114,6 +116,52 @@ def stoppable() -> Iterator[None]:
         return
     with handling(signals.numbers(_STOPPERS), _stop):
         yield
+
+
+@contextmanager
+def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
+    """End this process some seconds after a signal that the training does not handle yet.
+
+    Handlers of Python run between its lines only, and a library may tokenize for minutes without
+    any. Does nothing outside of the main thread, and where startup signals end the process at once.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signals.startup_signals() is not None
+    ):
+        yield
+        return
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    ending, has_ended = signals.numbers(signals.ENDING), threading.Event()
+
+    def watch() -> None:
+        while arrived := os.read(read_end, 64):
+            number = next((number for number in ending if number in arrived), None)
+            if number is not None and not has_ended.wait(_UNWIND_S):
+                _end_now(job, rank, number)
+
+    os.register_at_fork(after_in_child=signals.forget_pipe)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name="late end", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(write_end)
+        thread.join()
+        os.close(read_end)
+
+
+def _end_now(job: Job, rank: int, number: signal.Signals) -> NoReturn:
+    is_interrupt = number is signal.SIGINT
+    report = failures.failed(KeyboardInterrupt() if is_interrupt else Stopped(number.name), rank)
+    if job.reports is None:
+        os.write(2, f"{report.text}\n".encode())
+        exit_now(report.exit_code)
+    _save_and_exit(report, job.reports)
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -166,7 +167,13 @@ def _output_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP exit this process after its cleanup, as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP exit this process after its cleanup, as Ctrl-C does.
+
+    Only the main thread may, unlike one of a notebook.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(number: int, frame: object) -> None:
         sys.exit(exit_codes.RUN_AGAIN)

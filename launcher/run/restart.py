@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from launcher.base import environment, exit_codes
+from launcher.base import environment, exit_codes, library_warnings
 from launcher.config import batching
 from launcher.config.provenance import Batching, CliArgs, Resolved
 from launcher.resume.find import AUTO, ResumeRequest, newest_step
@@ -60,7 +60,8 @@ def supervise(
     """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
 
     def attempt(job: Job, show: Show, forwarded: set[int]) -> Report:
-        return supervisor.supervise(job, threads, show, module, forwarded)
+        with library_warnings.logged(job.log):
+            return supervisor.supervise(job, threads, show, module, forwarded)
 
     return repeat(job, attempt, show, forwarded, choose)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from models.base import DataError
 from training.callbacks.base import Callback
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage
@@ -39,7 +40,7 @@ class SamplesWriter(Callback):
         try:
             (self._storage.path / FOLDER).mkdir(exist_ok=True)
             self._write(predictions, when, step)
-        except (OSError, ValueError) as error:  # ValueError: a custom task drew no PNG
+        except (OSError, DataError) as error:  # DataError: a custom task drew no PNG
             text = f"samples for the report were not written: {error}"
             self._emit("warning", {"text": text, "subject": FOLDER})
 
@@ -60,7 +61,7 @@ class SamplesWriter(Callback):
         self._storage.atomic_write(f"{FOLDER}/{when}.json", encode_bytes(content, indent=2) + b"\n")
 
 
-def _cut(cell: str | float) -> str | float:
+def _cut(cell: str | float | None) -> str | float | None:
     if isinstance(cell, str) and len(cell) > _LONGEST:
         return f"{cell[:_LONGEST]}…"
     return cell

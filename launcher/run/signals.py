@@ -154,7 +154,7 @@ class StartupSignals:
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         # A forked data-loader worker shares the pipe.
-        os.register_at_fork(after_in_child=_forget)
+        os.register_at_fork(after_in_child=forget_pipe)
         for number in _SIGNALS:
             signal.signal(number, self)
         threading.Thread(
@@ -256,6 +256,7 @@ def _out(argv: Sequence[str]) -> Path | None:
     return Path(found) if found else None
 
 
-def _forget() -> None:
+def forget_pipe() -> None:
+    """In a forked process: its signals are not those of the process that reads the pipe."""
     if threading.current_thread() is threading.main_thread():
         signal.set_wakeup_fd(-1)

@@ -22,6 +22,7 @@ from engines.world import open_world
 from launcher.base import environment
 from launcher.base.diagnostics import SettingsError
 from launcher.config import validate
+from launcher.config.batching import check_fills
 from launcher.config.custom_task import task_class
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_setting
@@ -79,6 +80,12 @@ def work(job: Job) -> Outcome | SplitResult:
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
 
+def _order(resolved: Resolved, samples: int, seed: int) -> DataOrder:
+    """The data order of `samples`. Raises SettingsError if they fill no global batch."""
+    check_fills(resolved, samples)
+    return DataOrder(samples, resolved.batching.global_batch, seed)
+
+
 def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResult:
     resolved = job.resolved
     tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
@@ -92,7 +99,7 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResu
     task, samples = data.tasks[0], Samples(data.tasks[0], data.train, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
-    order = DataOrder(len(samples), resolved.batching.global_batch, seed)
+    order = _order(resolved, len(samples), seed)
     facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
     resumed = resumption.load_resume_point(job.resume, facts, world)
     if job.split is not None:
@@ -130,14 +137,14 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResu
     evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
 
     factory = RankCallbacks(job, storage, world, check, clock_skews(world))
-    callbacks = factory.build(settings, factory.run_info(data, built, len(samples)))
+    callbacks = factory.build(settings, factory.run_info(data, built, len(samples), train_plan))
     writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
     validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
     check.before_training(world)
-    resumption.prepare_folder(job.resume, resolved, job.generation, storage, resumed, world)
+    _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
 
@@ -175,6 +182,14 @@ def _train_plan(
         until=job.resume.until if job.resume else None,
         experience=job.experience.number if job.experience else 0,
     )
+
+
+def _prepare_folder(
+    job: Job, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
+) -> None:
+    is_end = train_plan.first_step >= train_plan.end_step
+    given = (job.resume, job.resolved, job.generation, storage, resumed, world)
+    resumption.prepare_folder(*given, is_end=is_end)
 
 
 def _writer(
@@ -290,7 +305,7 @@ def _prepare_engine(
     resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
 ) -> tuple[Engine, Module]:
     blocks = task.blocks(model)
-    spec = optimizer.spec(settings, model, world, blocks)
+    spec = optimizer.spec(settings, model, world, blocks, task)
     options = engine_options(settings, resolved, task.channels_last)
     with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
         engine = build_engine(resolved.settings.engine.name, world, options)

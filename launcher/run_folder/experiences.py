@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from models.common.data_files import identity
 from training.logging.strict_json import encode_bytes
 from training.storage import StorageError, atomic_write, storage_errors
 
@@ -25,10 +26,12 @@ State = Literal["planned", "training", "trained", "postponed"]
 
 @dataclass(frozen=True)
 class FileStamp:
-    """Size and modification time of a file: cheap to compare, without reading it."""
+    """The identity of a file: cheap to compare, without reading it."""
 
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,14 @@ class FileRecord:
     size: int
     mtime_ns: int
     digest: str
+    ctime_ns: int = 0
+    inode: int = 0
+    """0 in records of older versions; as after a copy, the digest is compared then."""
 
     @property
     def stamp(self) -> FileStamp:
-        """Its size and modification time."""
-        return FileStamp(self.size, self.mtime_ns)
+        """Its identity."""
+        return FileStamp(self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
 
 @dataclass(frozen=True)
@@ -165,14 +171,11 @@ def missing_file(run: Path, experience: Experience) -> str | None:
 
 
 def stamp_of(path: Path) -> FileStamp | None:
-    """Size and modification time of a file; None if it does not exist or is not a file."""
+    """The identity of a file; None if it does not exist or is not a file. Reads the disk."""
     try:
-        if not path.is_file():
-            return None
-        found = path.stat()
+        return FileStamp(*identity(path)) if path.is_file() else None
     except OSError:  # deleted between the two calls
         return None
-    return FileStamp(found.st_size, found.st_mtime_ns)
 
 
 def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, FileRecord]:
@@ -184,7 +187,7 @@ def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, Fil
         except OSError:
             continue
         if stamp_of(folder / name) == stamp:
-            found[name] = FileRecord(stamp.size, stamp.mtime_ns, digest)
+            found[name] = FileRecord(digest=digest, **asdict(stamp))
     return found
 
 

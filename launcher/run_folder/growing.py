@@ -2,87 +2,106 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
+from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
-from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from launcher.run_folder import run_folder
 
 INVALID_LINE = (KeyError, TypeError, ValueError, AttributeError)
 """Raised for a line of another version, or of a damaged disk."""
+_PARSED_BYTES, _NEWEST_BYTES = 8_000_000, 1_000_000
+"""About how much of many lines is parsed if they are thinned; the newest are parsed each."""
 
 
 class GrowingFile:
     """A JSON Lines file that others append to: each line once, in order.
 
     A resumed generation replaces the file by a copy without the lines that it will write again;
-    those lines are returned again.
+    those lines are returned again. Of lines that were returned, only the hashes stay in memory.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._hashes: list[int] = []
+        self._hashes = array("q")
         self._file, self._end, self._last = 0, 0, b""
         """Inode, the end of the lines that were returned, and the last of them."""
 
-    def new_lines(self) -> list[dict[str, Any]]:
+    def new_lines(self) -> Iterator[dict[str, Any]]:
         """The complete lines since the last call. Reads the disk."""
-        try:
-            with self._path.open("rb") as file:
-                inode = os.fstat(file.fileno()).st_ino
-                file.seek(self._end - len(self._last))
-                tail = file.read()
-                if inode != self._file or not tail.startswith(self._last):
-                    file.seek(0)
-                    return self._compared(file.read(), inode)
-        except OSError:
-            return []
-        return self._added(tail[len(self._last) :])
+        return (found for line, _ in self.read() if (found := _object(line)) is not None)
 
-    def _compared(self, content: bytes, inode: int) -> list[dict[str, Any]]:
-        """The lines of a file that was replaced or cut, from the first one that differs."""
-        lines, before = content.split(b"\n")[:-1], self._hashes
-        pairs = zip(before, map(hash, lines), strict=False)
-        same = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-        kept = sum(len(line) + 1 for line in lines[:same])
-        self._hashes, self._file, self._end = before[:same], inode, kept
-        self._last = lines[same - 1] + b"\n" if same else b""
-        return self._added(content[kept:])
+    def read(self) -> Iterator[tuple[bytes, int]]:
+        """Each complete line since the last call, and the bytes after it. Reads the disk."""
+        with suppress(OSError), self._path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            file.seek(self._end - len(self._last))
+            if stat.st_ino != self._file or file.read(len(self._last)) != self._last:
+                self._go_back(file)
+                self._file = stat.st_ino
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._hashes.append(hash(line))
+                self._end, self._last = self._end + len(line), line
+                yield line, stat.st_size - self._end
 
-    def _added(self, content: bytes) -> list[dict[str, Any]]:
-        lines = content.split(b"\n")[:-1]
-        self._hashes += map(hash, lines)
-        self._end += sum(len(line) + 1 for line in lines)
-        if lines:
-            self._last = lines[-1] + b"\n"
-        return [found for line in lines if (found := _object(line)) is not None]
+    def _go_back(self, file: BinaryIO) -> None:
+        """Go to the first line of a file, replaced or cut, that was not returned before."""
+        same, self._end, self._last = 0, 0, b""
+        file.seek(0)
+        for before, line in zip(self._hashes, file, strict=False):
+            if not line.endswith(b"\n") or hash(line) != before:
+                break
+            same, self._end, self._last = same + 1, self._end + len(line), line
+        del self._hashes[same:]
+        file.seek(self._end)
 
 
 class RunLines:
     """The new "train" lines and events of a run, as it wrote them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_thinned: bool = False) -> None:
+        """`is_thinned`: of many new "train" lines, only some of the older ones."""
         self._metrics = GrowingFile(folder / run_folder.METRICS)
         self._events = GrowingFile(folder / run_folder.EVENTS)
+        self._is_thinned = is_thinned
 
     def new(self) -> Iterator[dict[str, Any]]:
         """The lines since the last call. Reads the disk."""
-        events = self._events.new_lines()
+        events = list(self._events.new_lines())
         # The metrics of a step precede its events; two generations are not mixed.
         start = max((n for n, e in enumerate(events) if e.get("kind") == "started"), default=-1)
         earlier, later = events[: start + 1], events[start + 1 :]
-        metrics = [m for m in self._metrics.new_lines() if m.get("kind") == "train"]
         yield from earlier
-        yield from sorted([*metrics, *later], key=lambda line: int(line.get("step", 0)))
+        yield from heapq.merge(self._train_lines(), sorted(later, key=_step), key=_step)
+
+    def _train_lines(self) -> Iterator[dict[str, Any]]:
+        every, skipped = 0, 0
+        for line, left in self._metrics.read():
+            every = every or (left // _PARSED_BYTES if self._is_thinned else 0) + 1
+            skipped += 1
+            if skipped < every and left > _NEWEST_BYTES:
+                continue  # parsing takes 6 µs, all else 1 µs
+            if (found := _object(line)) is not None and found.get("kind") == "train":
+                skipped = 0
+                yield found
 
 
 def known_fields(kind: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `facts` that are fields of the class: a newer version may write more."""
     return {field.name: facts[field.name] for field in fields(kind) if field.name in facts}
+
+
+def _step(line: Mapping[str, Any]) -> int:
+    step = line.get("step")
+    return step if isinstance(step, int) else 0
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import render
 from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
+from launcher.run_folder import lock
+from launcher.run_folder.lock import StartLock
 from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, publish_new, storage_errors
 
@@ -53,6 +55,12 @@ _STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8
 """Initial files that do not have their names yet; a killed start leaves them."""
 _BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|\.(fence|closed)-.*|{_STAGED.pattern}")
 """Names that a job, or a start that was killed, leaves in a folder without a run."""
+_BEFORE_A_STEP = re.compile(
+    r"settings\.yaml|origins\.json|result\.json|metrics\.jsonl|events(-rank[0-9]+)?\.jsonl|log\.txt"
+    r"|report\.html|samples|profile|tensorboard|checkpoints|split\.json|model_facts\.json"
+    r"|statistics\.json|left_out\.json|tokenizer(\.json|_config\.json)?"
+)
+"""Names that a run and the built-in families create before the first step."""
 _JOB_FILES = re.compile(
     r"\..*|log|next|crashes|saved|outcome\..*|lines\.txt|generations\.jsonl|job\.sbatch"
 )
@@ -72,6 +80,8 @@ class RunFolder:
     """The run in it started earlier: nothing may be removed."""
     copied_bytes: int = 0
     """Bytes of metrics.jsonl that were copied from the forked run."""
+    start_lock: StartLock | None = field(default=None, compare=False, repr=False)
+    """Keeps other starts from replacing this run before its first step."""
 
     def discard(self) -> bool:
         """Remove all files of the run unless it has trained; whether they were removed.
@@ -106,20 +116,23 @@ def unused_path(name: str) -> Path:
     return path
 
 
-def check_writable(out: Path, where: str) -> None:
+def check_writable(out: Path, where: str, *, replaces_starts: bool = False) -> None:
     """Check that a run may write to `out`, which the user gave at `where`; creates nothing.
 
-    Raises SettingsError.
+    `replaces_starts`: it may replace a run that never took a step. Raises SettingsError.
     """
     disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
     if (name := foreign_name(out)) is not None:
+        with suppress(BlockingIOError):
+            if replaces_starts and never_trained(out) and lock.lock_start(out, alone=True):
+                return
         raise _in_use(out, where) if _has_run(out) else _not_empty(out, where, name)
 
 
-def writing_errors(out: Path, where: str) -> list[Diagnostic]:
+def writing_errors(out: Path, where: str, *, replaces_starts: bool = False) -> list[Diagnostic]:
     """The errors of `check_writable`."""
     try:
-        check_writable(out, where)
+        check_writable(out, where, replaces_starts=replaces_starts)
     except SettingsError as error:
         return error.diagnostics
     return []
@@ -134,6 +147,32 @@ def is_run_folder(folder: Path) -> bool:
         return False
     beside = any((folder / name).exists() for name in (ORIGINS, CHECKPOINTS))
     return beside or any(folder.glob(f".{ORIGINS}.*"))  # a start that was killed
+
+
+def never_trained(folder: Path) -> bool:
+    """Whether `folder` has only files of a run, or of the stages of one, that took no step.
+
+    False while a process holds its lock, and where that is not known; for the run of a job; for one
+    of several stages; and beside any file of the user. Reads the disk.
+    """
+    return not (folder.parent / STAGES).is_file() and _never_trained(folder)
+
+
+def _never_trained(folder: Path) -> bool:
+    stages = folder / STAGES
+    if not stages.is_file() and not is_run_folder(folder):
+        return False
+    for entry in folder.iterdir():
+        is_stage = stages.is_file() and (is_run_folder(entry) or entry == stages)
+        known = _BEFORE_A_STEP.fullmatch(entry.name) or _BEFORE_A_RUN.fullmatch(entry.name)
+        if entry.is_symlink() or not (known or is_stage):
+            return False
+        if is_stage and entry != stages and not _never_trained(entry):
+            return False
+    checkpoints = folder / CHECKPOINTS
+    has_saved = checkpoints.exists() and any(checkpoints.iterdir())
+    is_free = lock.is_held(folder) is False
+    return is_free and not has_saved and _size(folder / METRICS) == 0
 
 
 def foreign_name(folder: Path) -> str | None:
@@ -215,12 +254,13 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     where = f"--out {out}" if out is not None else "no --out was given"
     wanted = PARENT / name if out is None else out
     if out is not None:
-        check_writable(out, where)
+        check_writable(out, where, replaces_starts=True)
     else:  # only the parent: another run may take the name now, and we use the next
         disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
         folder = _create_numbered(wanted) if out is None else _open_or_create(wanted)
+        folder = _locked(folder)
         write(folder.path)
     except FileExistsError as error:
         # Another run was faster; its files stay.
@@ -257,7 +297,10 @@ def open_existing(folder: Path) -> RunFolder:
             message = f"{link} is not a link to a checkpoint, and a save would replace it"
             fix = f"mv {shlex.quote(str(link))} ELSEWHERE"
             raise SettingsError.of(message, value=str(link), where=where, fix=fix)
-    return RunFolder(folder, (), frozenset(), is_resumed=True)
+    start_lock = None
+    with suppress(BlockingIOError):  # a new run has just replaced it: rank 0 waits for its lock
+        start_lock = lock.lock_start(folder)
+    return RunFolder(folder, (), frozenset(), is_resumed=True, start_lock=start_lock)
 
 
 def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
@@ -349,6 +392,25 @@ def _create_numbered(wanted: Path) -> RunFolder:
             return RunFolder(path, parents, None)
 
 
+def _locked(folder: RunFolder) -> RunFolder:
+    """`folder` with the start lock, without the files of a run in it that never took a step.
+
+    Raises FileExistsError if another run has started in it.
+    """
+    is_new = foreign_name(folder.path) is None
+    try:
+        start_lock = lock.lock_start(folder.path, alone=not is_new)
+    except BlockingIOError as error:
+        raise FileExistsError(folder.path) from error
+    if is_new:
+        return replace(folder, start_lock=start_lock)
+    if start_lock is None or not never_trained(folder.path):
+        raise FileExistsError(folder.path)
+    clear_except(folder.path, [lock.NAME])
+    existing = frozenset(os.listdir(folder.path))
+    return replace(folder, existing=existing, start_lock=start_lock)
+
+
 def _open_or_create(wanted: Path) -> RunFolder:
     if wanted.exists():
         return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
@@ -383,7 +445,7 @@ def _not_empty(out: Path, where: str, name: str) -> SettingsError:
 
 
 def _in_use(out: Path, where: str) -> SettingsError:
-    fix = f"{PROGRAM} resume {out}"
+    fix = f"{PROGRAM} resume {shlex.quote(str(out))}"
     return _error(out, where, f"the run folder {out} contains another run", fix)
 
 

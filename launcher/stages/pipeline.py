@@ -125,7 +125,7 @@ def _new(
             made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     where = f"--out {folder}" if out else "no --out was given"
-    found += run_folder.writing_errors(folder, where)
+    found += run_folder.writing_errors(folder, where, replaces_starts=True)
     if found:
         raise SettingsError(found)
     return Pipeline(folder, entries, resume_line=resume_line)

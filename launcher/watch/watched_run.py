@@ -51,7 +51,7 @@ class WatchedRun:
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
         self._folder, self._now = folder, now
-        self._lines = RunLines(folder)
+        self._lines = RunLines(folder, is_thinned=True)
         self._clock = 0.0
         """Of the last event, or now while the run goes on; seconds since the epoch."""
         self._last_kind = ""
@@ -152,11 +152,16 @@ class WatchedRun:
 def folders_of(argument: str) -> list[Path]:
     """The run folder that `argument` names; of a staged run, those of its stages.
 
-    Reads the disk. Raises SettingsError if it is neither, nor the folder of a job to come.
+    Of a folder of runs, those of all of them, the first started first. Reads the disk. Raises
+    SettingsError if it is none of these, nor the folder of a job to come.
     """
     path = Path(argument)
     if stages := find.stage_folders(path):
         return list(stages.values())
     if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
         return [path]
+    runs = find.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)[::-1]
+    folders = [folder for run in runs for folder in find.stage_folders(run).values() or [run]]
+    if folders := [folder for folder in folders if run_folder.is_run_folder(folder)]:
+        return folders
     raise find.no_run(path, f"the command line: watch {argument}", "watch")

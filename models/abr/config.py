@@ -100,6 +100,10 @@ COLUMNS = (
     *("threshold", "polarity", "rejected", IGNORE),
 )
 """What a column of a table may mean."""
+CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")
+UNKNOWN = "unknown"
+"""The class of a response without a label."""
+Classes = list[Annotated[str, column_field((*CLASS_NAMES, UNKNOWN), "SNHL=sensorineural")]]
 Columns = list[Annotated[str, column_field(COLUMNS, "Level (dB)=intensity")]]
 
 
@@ -107,22 +111,25 @@ class Data(Section):
     """Averaged responses to train on."""
 
     path: str = "embedded:patients"
-    """A file or folder of responses: EPL text, a table (CSV, XLSX), EDF or EEGLAB; or
-    embedded:patients, embedded:few-patients."""
+    """A file or folder of responses: EPL text, a table (CSV, TSV, XLSX), EDF, BDF, EEGLAB or
+    BrainVision; or embedded:patients, embedded:few-patients."""
     control: Literal["real", "noise", "noise-signal"] = "real"
     """Noise control. noise: exchange signal and examination facts between patients; the score must
     fall to chance. noise-signal: exchange the signal only; reported only."""
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0
     split: Literal["auto", "patient", "level"] = "auto"
-    """Unit of the split: a patient, or a level of a single recording. auto: the level if there is
-    only one recording."""
+    """Unit of the split: a patient, or a level of one or two recordings. auto: the level if there
+    are no more."""
     shares: Literal["balanced", "clinical"] = "balanced"
     """Frequency of each hearing loss among the embedded patients."""
     columns: Columns = Field(default_factory=list)
     """What columns of a table mean whose names are not known, such as "Level (dB)=intensity"; other
     meanings: patient_id, hear_loss, age, rate, fmp, v_latency, v_amplitude, threshold, polarity,
     rejected, ignore."""
+    classes: Classes = Field(default_factory=list)
+    """What labels of the column hear_loss mean that are neither a class nor its number, such as
+    "SNHL=sensorineural"; unknown: the response has no label."""
     sweeps: Annotated[int, Field(ge=2)] = 1000
     """Sweeps of a recording to average into one response."""
     reject_uv: Annotated[float, Field(gt=0, json_schema_extra={"unit": "microvolts"})] = 40.0

@@ -10,22 +10,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES, POINTS
+from models.abr.config import CLASS_NAMES, CLASSES, POINTS
 from models.abr.noise_control import Control, chance_band, masked_band, permute_responses
-from models.abr.responses import CLASS_NAMES, LABELS, STATIC_NAMES, Responses
+from models.abr.responses import LABELS, STATIC_NAMES, Responses
 from models.abr.statistics import Statistics
 from models.base import Batch, Draws, SplitName
+from models.common.data_files import few
 from models.common.fixed_samples import FixedDraws
 from models.common.masked_series import draw_spans
 from models.common.split import SPLITS
 
 Sample = dict[str, Any]
 REPEATS = 16
-"""Of each training level per epoch, if there is only one recording: a dozen make no batch."""
-ONE_RECORDING = (
-    f"by level of the only recording, each training level {REPEATS} times per epoch: scores do not "
-    "generalize to other ears"
-)
+"""Of each training level per epoch, if there are one or two recordings: a dozen make no batch."""
+
+
+def by_level_note(recordings: int) -> str:
+    """What a split by level means, for the facts."""
+    which = "recording" if recordings == 1 else f"{recordings} recordings"
+    return (
+        f"by level of the only {which}, each training level {REPEATS} times per epoch: scores do "
+        "not generalize to other ears"
+    )
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ class Dataset:
         signal_of = static_of = index
         if self.control != "real":
             rng = np.random.default_rng(seed)
-            # With only one recording, responses are exchanged between levels.
+            # With one or two recordings, responses are exchanged between levels.
             group = self.responses.levels if self.by_level else self.responses.patient
             signal_of = index[permute_responses(group[index], rng)]
             static_of = signal_of if self.control == "noise" else index
@@ -191,7 +197,7 @@ class Dataset:
         facts: dict[str, Any] = {
             "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
             "unit": origin.unit,
-            "split": ONE_RECORDING if self.by_level else "by patient",
+            "split": by_level_note(len(set(responses.patient))) if self.by_level else "by patient",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.samples[name]) for name in SPLITS},
             "files_of_raters": responses.marked,
@@ -203,6 +209,7 @@ class Dataset:
                 if not np.isfinite(column).any()
             ],
             "left_out": {name: count for name, count in responses.left_out.items() if count},
+            "notes": few(responses.notes),
         }
         if self.control != "real" and "class" in self.terms:
             val = self.samples["val"].index

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import nan
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from models.abr.config import CLASSES
+from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.loss import TermSums, units
-from models.abr.responses import CLASS_NAMES
 from models.base import Batch
 from models.common.masked_series import interpolated, masked_counts, masked_scores
 
 BINS = 512
 """Histogram bins of the probability of a wave V; two responses in one bin are a tie."""
+Scores = dict[str, float | None]
+"""Metrics by name; None: undefined."""
 
 
 class ResponseMetric:
@@ -40,15 +40,15 @@ class ResponseMetric:
         parts += [_COUNTERS[term](outputs[term].float(), batch) for term in self.weights]
         return torch.cat([part.cpu().double() for part in parts])  # mps has no float64
 
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts; NaN if no label of a term is known.
+    def result(self, counts: Tensor) -> Scores:
+        """The metrics of the summed counts; None if the split lacks the labels.
 
         `val_loss` has every term at full weight, at any stage of the curriculum.
         """
         terms = len(self.weights)
         sums, known = counts[:terms], counts[terms : 2 * terms]
         weights = torch.tensor(list(self.weights.values()), dtype=torch.float64)
-        metrics = {"val_loss": float((weights * sums / known.clamp(min=1)).sum())}
+        metrics: Scores = {"val_loss": float((weights * sums / known.clamp(min=1)).sum())}
         rest = counts[2 * terms :]
         for term in self.weights:
             own, rest = rest[: _LENGTHS[term]], rest[_LENGTHS[term] :]
@@ -75,33 +75,32 @@ class MaskedMetric:
         return masked_scores(counts)
 
 
-def macro_f1(confusion: Tensor) -> dict[str, float]:
-    """F1 of each class and their mean over all five; a class with no response at all has 0.
+def macro_f1(confusion: Tensor) -> Scores:
+    """F1 of each class that occurs in the split, and their mean, which a perfect model has at 1.
 
-    `confusion` [true, predicted]; `absent_classes` counts the classes absent from the split.
+    `confusion` [true, predicted]; `absent_classes` counts the classes that do not occur.
     """
     right, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    f1 = 2 * right / (true + predicted).clamp(min=1)
     present = true > 0
+    f1 = (2 * right / (true + predicted).clamp(min=1))[present]
     recall = (right / true.clamp(min=1))[present]
-    metrics = {
-        "val_macro_f1": float(f1.mean()),
-        "val_balanced_accuracy": float(recall.mean()) if present.any() else nan,
+    names = [name for name, occurs in zip(CLASS_NAMES, present.tolist(), strict=True) if occurs]
+    return {
+        "val_macro_f1": float(f1.mean()) if names else None,
+        "val_balanced_accuracy": float(recall.mean()) if names else None,
         "absent_classes": float((~present).sum()),
-    }
-    return metrics | {
-        f"f1_{name}": float(value) for name, value in zip(CLASS_NAMES, f1, strict=True)
+        **{f"f1_{name}": float(value) for name, value in zip(names, f1, strict=True)},
     }
 
 
-def auroc(without: Tensor, having: Tensor) -> float:
+def auroc(without: Tensor, having: Tensor) -> float | None:
     """The probability that a response with a wave V has a higher bin than one without.
 
-    Both arguments count responses by bin; a tie counts half. NaN if one of them is empty.
+    Both arguments count responses by bin; a tie counts half. None if one of them is empty.
     """
     pairs = without.sum() * having.sum()
     if not pairs:
-        return nan
+        return None
     below = without.cumsum(0) - without
     return float((having * (below + without / 2)).sum() / pairs)
 
@@ -128,8 +127,8 @@ def _count_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([((output - target).abs() * mask).sum(), mask.sum()])
 
 
-def _mean_as(name: str) -> Callable[[Tensor], dict[str, float]]:
-    return lambda counts: {name: float(counts[0] / counts[1])}
+def _mean_as(name: str) -> Callable[[Tensor], Scores]:
+    return lambda counts: {name: float(counts[0] / counts[1]) if counts[1] else None}
 
 
 _LENGTHS = {
@@ -145,7 +144,7 @@ _COUNTERS: dict[str, Callable[[Tensor, Batch], Tensor]] = {
     "class": _count_class,
     "threshold": lambda x, b: _count_error(x, b["threshold"], b["threshold_mask"]),
 }
-_RESULTS: dict[str, Callable[[Tensor], dict[str, float]]] = {
+_RESULTS: dict[str, Callable[[Tensor], Scores]] = {
     "signal": _mean_as("val_signal_mse"),
     "exists": lambda counts: {"val_exists_auroc": auroc(counts[:BINS], counts[BINS:])},
     "latency": _mean_as("val_latency_mae_ms"),

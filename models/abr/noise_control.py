@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.config import CLASSES
 from models.base import DataError
 
 Control = Literal["real", "noise", "noise-signal"]
@@ -44,12 +43,12 @@ def chance_macro_f1(target: NDArray[np.int64]) -> float:
 
     The better of two: always the most frequent class, or each class equally often.
     """
-    counts = np.bincount(target[target >= 0], minlength=CLASSES)
-    if not counts.sum():
+    counts = np.unique(target[target >= 0], return_counts=True)[1]
+    if not len(counts):
         return 0.0
-    share = counts / counts.sum()
-    constant = 2 * share.max() / (1 + share.max()) / CLASSES
-    uniform = float(np.mean(2 * share / (1 + CLASSES * share)))
+    share, classes = counts / counts.sum(), len(counts)
+    constant = 2 * share.max() / (1 + share.max()) / classes
+    uniform = float(np.mean(2 * share / (1 + classes * share)))
     return max(constant, uniform)
 
 

@@ -1,4 +1,4 @@
-"""Predictions for responses without labels: a table and a picture for each patient or file."""
+"""Predictions for responses without labels: tables and pictures, or features of an encoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.abr.config import POINTS
+from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
+from models.abr.network.model import Encoder
 from models.abr.preview import Trace, draw_series
 from models.abr.readers.files import Unlabeled
-from models.abr.responses import CLASS_NAMES, STATIC_NAMES, Origin, Row
+from models.abr.responses import STATIC_NAMES, Origin, Row
 from models.abr.statistics import Statistics
 from models.base import DataError, Prediction
+from models.common import features as encoder_features
 from models.common import model_facts
+from models.common.data_files import few
 from models.common.predict_input import OPTION, DistinctNames
 
 BATCH = 64
@@ -71,15 +74,13 @@ def predict(
 ) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
-    The last prediction has no files and counts the responses that are left out, if any are.
+    The last predictions have no files: the count of responses that are left out, and notes.
     """
-    groups: dict[str, list[Row]] = {}
-    for row in found.rows:
-        groups.setdefault(row.patient, []).append(row)
     names = DistinctNames()
-    for group, rows in groups.items():
-        parts = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
-        outputs = [own for part in parts for own in _outputs(model, part, statistics, device)]
+    for group, rows in _groups(found).items():
+        outputs = [
+            own for part in _parts(rows) for own in _outputs(model, part, statistics, device)
+        ]
         lines = [_line(row, own) for row, own in zip(rows, outputs, strict=True)]
         files = {
             ".csv": _table(rows, outputs),
@@ -89,9 +90,46 @@ def predict(
             ),
         }
         yield Prediction(names.of(group), "\n".join((group, *lines)), files)
+    yield from _remarks(found, names)
+
+
+@torch.no_grad()
+def features(
+    model: Module, found: Unlabeled, statistics: Statistics, device: torch.device
+) -> Iterator[Prediction]:
+    """The features of the responses of each patient or file; then as `predict`."""
+    assert isinstance(model, Encoder)
+    names = DistinctNames()
+    for group, rows in _groups(found).items():
+        tokens = [
+            model.encode(*_inputs(part, statistics, device))[1].float().cpu().numpy()
+            for part in _parts(rows)
+        ]
+        more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
+        items = [row.where for row in rows]
+        yield encoder_features.prediction(
+            names.of(group), group, items, np.concatenate(tokens), more=more
+        )
+    yield from _remarks(found, names)
+
+
+def _groups(found: Unlabeled) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in found.rows:
+        groups.setdefault(row.patient, []).append(row)
+    return groups
+
+
+def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    return [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+
+
+def _remarks(found: Unlabeled, names: DistinctNames) -> Iterator[Prediction]:
     if found.left_out:
         counts = ", ".join(f"{name} {count}" for name, count in found.left_out.items())
         yield Prediction(names.of("left-out"), f"left out: {counts}")
+    if found.notes:
+        yield Prediction(names.of("notes"), "\n".join(f"note: {note}" for note in few(found.notes)))
 
 
 @torch.no_grad()
@@ -99,13 +137,20 @@ def _outputs(
     model: Module, rows: Sequence[Row], statistics: Statistics, device: torch.device
 ) -> list[Outputs]:
     """The outputs for each of `rows`; the signal in µV."""
-    signal = np.stack([scaled_signal(row.signal, statistics) for row in rows])
-    static = [np.array([getattr(row, name) for name in STATIC_NAMES]) for row in rows]
-    facts = np.stack([scaled_facts(own, statistics) for own in static])
-    found = model(torch.from_numpy(signal).to(device), torch.from_numpy(facts).to(device))
+    found = model(*_inputs(rows, statistics, device))
     columns = {term: x.float().cpu().numpy() for term, x in found.items()}
     columns["signal"] = columns["signal"][:, 0] * np.float32(statistics.signal_rms)
     return [{term: x[row] for term, x in columns.items()} for row in range(len(rows))]
+
+
+def _inputs(
+    rows: Sequence[Row], statistics: Statistics, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The signal [batch, 1, time] and the facts [batch, 4] of `rows`, scaled as in training."""
+    signal = np.stack([scaled_signal(row.signal, statistics) for row in rows])
+    static = [np.array([getattr(row, name) for name in STATIC_NAMES]) for row in rows]
+    facts = np.stack([scaled_facts(own, statistics) for own in static])
+    return torch.from_numpy(signal).to(device), torch.from_numpy(facts).to(device)
 
 
 def _values(outputs: Outputs) -> dict[str, tuple[str | float, ...]]:

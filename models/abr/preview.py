@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 
-from models.abr.config import CLASSES
+from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.dataset import MaskedSplit, ResponseSplit, collate, collate_masked
 from models.abr.metric import MaskedMetric
-from models.abr.responses import CLASS_NAMES, Responses
+from models.abr.responses import Responses
 from models.base import Batch, Picture, Predictions
 from models.common.fixed_samples import few_samples, spread_positions
 

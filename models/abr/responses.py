@@ -16,7 +16,6 @@ from models.abr.config import POINTS
 from models.base import DataError
 from models.common.data_files import BadRecords, OnBad
 
-CLASS_NAMES = ("normal", "neuropathy", "sensorineural", "total", "conductive")
 UNKNOWN_CLASS = -100
 LABELS = ("exists", "latency", "amplitude", "threshold")
 STATIC_NAMES = ("age", "level", "rate", "fmp")
@@ -89,6 +88,8 @@ class Responses:
     """Counts of unused responses, by reason."""
     marked: dict[str, int] = field(default_factory=dict)
     """The number of files of raters, by the peaks they mark."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about how files were read."""
 
     def __len__(self) -> int:
         return len(self.target)

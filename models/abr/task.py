@@ -39,7 +39,7 @@ from models.abr.preview import (
     render_masked,
     render_preview,
 )
-from models.abr.readers.files import read_responses, read_unlabeled
+from models.abr.readers.files import Names, read_responses, read_unlabeled
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses
 from models.abr.statistics import Statistics, load_or_fit
@@ -58,11 +58,11 @@ from models.base import (
 from models.common import attention_kernels, initial_weights
 from models.common.data_files import unknown_embedded
 from models.common.model_facts import FACTS_FILE
-from models.common.predict_input import input_errors, needs_stage
-from models.common.split import save_split, split_groups
+from models.common.predict_input import input_errors
+from models.common.split import SPLITS, save_split, split_groups
 
 PATIENTS_OR_FILES = "patients or files"
-LEVELS = "levels of the only recording"
+LEVELS = "levels"
 BY_CLASS = Goal("val_macro_f1", "max")
 BY_SIGNAL = Goal("val_signal_mse", "min")
 BY_MASKED = Goal("val_masked_r2", "max")
@@ -99,7 +99,7 @@ class AbrTask:
         else:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
-            self.columns = data.columns
+            self.names = Names(data.columns, data.classes)
         attention_kernels.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: Dataset  # after setup
@@ -171,20 +171,19 @@ class AbrTask:
             return read_patients(self.path, self.shares)
         assert self.averaging is not None
         has_labels = self.mask_share is None
-        return read_responses(self.path, self.on_bad, self.averaging, self.columns, has_labels)
+        return read_responses(self.path, self.on_bad, self.averaging, self.names, has_labels)
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
-        alone = len(set(responses.patient)) == 1
-        if self.split_by == "level" and not alone:
+        count = len(set(responses.patient))
+        if self.split_by == "level" and count >= len(SPLITS):
             raise DataError(
-                f"data.split=level would put {len(set(responses.patient))} patients or files into "
-                "more than one split",
+                f"data.split=level would put {count} patients or files into more than one split",
                 where="data.split",
-                allowed="level only with a single recording",
+                allowed="level only with one or two recordings",
                 fix="--set data.split=patient",
             )
-        by_level = alone and self.split_by != "patient"
+        by_level = count < len(SPLITS) and self.split_by != "patient"
         return (responses.levels, LEVELS) if by_level else (responses.patient, PATIENTS_OR_FILES)
 
     def build(self) -> Module:
@@ -266,15 +265,14 @@ class AbrTask:
         return build_predictions(model, samples, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """See prediction.predict. All responses are read first. Raises DataError."""
-        if self.mask_share is not None:
-            raise needs_stage("encoder", "whole")
+        """See prediction.predict and features. All responses are read first. Raises DataError."""
         data = self._data
         averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
         with input_errors():
-            found = read_unlabeled(str(path), self.on_bad, averaging, data.columns)
+            found = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
         self._trained.check(found.origin, path)
-        return prediction.predict(model, found, self.statistics, self.context.device)
+        predict = prediction.predict if self.mask_share is None else prediction.features
+        return predict(model, found, self.statistics, self.context.device)
 
     flops_per_sample = staticmethod(flops_per_sample)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from models.base import DataError
@@ -53,7 +54,7 @@ def check_kind(path: Path) -> None:
 def files(path: Path) -> list[Path]:
     """The file itself, or all files of a folder at any depth, without hidden ones, by name.
 
-    Raises DataError where a folder cannot be read, and for too many files.
+    Raises DataError where a folder cannot be read, for too many files, and as `walk`.
     """
     if not path.is_dir():
         return [path]
@@ -84,31 +85,86 @@ def walk(
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """As os.walk, sorted within each folder, without hidden entries and folders of the system.
 
-    `onerror` gets the error of a folder that cannot be read, named from `path` on.
+    `onerror` gets the error of a folder that cannot be read, named from `path` on. Raises DataError
+    for a file that would never end, such as a pipe, and for a link to nothing.
     """
     start = Path(os.path.abspath(path))  # `..` is resolved, links are not
-
-    def fail(error: OSError) -> None:
-        error.filename = str(path / Path(error.filename).relative_to(start))
-        if onerror is not None:
-            onerror(error)
-
-    for root, folders, names in os.walk(start, onerror=fail):
-        if Path(root) in _SYSTEM_FOLDERS:
-            folders.clear()
+    pending = [start]
+    while pending:
+        folder = pending.pop()
+        if folder in _SYSTEM_FOLDERS:
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = sorted(name for name in names if not name.startswith("."))
-        yield path / Path(root).relative_to(start), folders, names
+        shown = path / folder.relative_to(start)
+        try:
+            with os.scandir(folder) as scanned:
+                entries = sorted(
+                    (entry for entry in scanned if not entry.name.startswith(".")),
+                    key=lambda entry: entry.name,
+                )
+            folders = [entry.name for entry in entries if _is_folder(entry)]
+        except OSError as error:
+            error.filename = str(shown)
+            if onerror is not None:
+                onerror(error)
+            continue
+        links = {entry.name for entry in entries if entry.is_symlink()}
+        files = [entry for entry in entries if entry.name not in folders]
+        for entry in files:
+            _check_entry(entry, shown / entry.name, path)
+        yield shown, folders, [entry.name for entry in files]
+        pending += [folder / name for name in reversed(folders) if name not in links]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
+
+
+def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
+    """Raise DataError unless `entry`, which is no folder, is a file. Reads the disk for links."""
+    with suppress(OSError):
+        if entry.is_file():
+            return
+    if entry.is_symlink() and not os.path.exists(entry):
+        raise DataError(
+            f"'{shown}' is a link to a file that does not exist",
+            where="data.path",
+            allowed="files, and links to files",
+            fix=f"fetch or remove the files that this lists:  find {quote(str(root))} -xtype l",
+        )
+    raise DataError(
+        f"'{shown}' is not a regular file",
+        where="data.path",
+        allowed="files on disk, no pipes, sockets or devices",
+        fix="move it out of the folder",
+    )
 
 
 def first_files(path: Path) -> Iterator[Path]:
     """The file itself, or the first files of a folder; lazy, so that a large folder is not walked.
 
-    Folders that cannot be read are left out.
+    Folders that cannot be read are left out. Raises DataError as `walk`.
     """
     found = (folder / name for folder, _, names in walk(path) for name in names)
     return islice(found, FILES_CHECKED) if path.is_dir() else iter([path])
+
+
+def identity(path: Path) -> tuple[int, int, int, int]:
+    """Size, modification time, change time and inode of a file, for caches of what is in it.
+
+    No program sets the change time, so a file that replaces another one of its size and
+    modification time differs. Reads the disk. Raises OSError.
+    """
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def cause_of(error: Exception) -> str:
+    """The first line of a library's error, after its kind unless that says no more."""
+    line = str(error).strip().split("\n")[0]
+    is_plain = line and (type(error) is Exception or isinstance(error, OSError))
+    return line if is_plain else f"{type(error).__name__}: {line}"
 
 
 def unreadable_file(path: Path, error: OSError) -> DataError:
@@ -127,7 +183,7 @@ def unknown_embedded(path: str, names: Collection[str]) -> DataError:
         f"unknown data.path '{path}'",
         allowed=", ".join(names),
         did_you_mean=near,
-        fix=f"--data {near}",
+        fix=f"--data {quote(near)}",
     )
 
 
@@ -136,6 +192,15 @@ def unknown_format(path: Path, formats: Sequence[str]) -> DataError:
     return DataError(
         f"'{path}' has an unknown format", where="data.path", allowed="; ".join(formats)
     )
+
+
+MAX_NOTES = 8
+
+
+def few(notes: Sequence[str]) -> list[str]:
+    """The first few notes, and the number of the others."""
+    more = [f"and {len(notes) - MAX_NOTES} more"] if len(notes) > MAX_NOTES else []
+    return [*notes[:MAX_NOTES], *more]
 
 
 _SKIP = "skip them with  --set data.on_bad=skip"
@@ -149,10 +214,14 @@ class BadRecords:
     count: int = 0
     rows: list[tuple[str, str]] = field(default_factory=list)
     """Place and problem of the first few: a file of another kind may have millions."""
+    fix: str = "repair them"
+    """What to do about them; the first known fix."""
 
-    def add(self, where: str, problem: str) -> None:
+    def add(self, where: str, problem: str, fix: str = "") -> None:
         """Count one more, at `where` (file and line)."""
         self.count += 1
+        if fix and self.fix == BadRecords.fix:
+            self.fix = fix
         if len(self.rows) < MAX_EXAMPLES:
             self.rows.append((where, problem))
 
@@ -170,7 +239,7 @@ class BadRecords:
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(examples),
-                fix="repair them" + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
+                fix=self.fix + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
             )
         return self.count
 

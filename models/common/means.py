@@ -35,6 +35,8 @@ class Means:
             [torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values]
         )
 
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """The means by name; NaN where the count is 0."""
-        return dict(zip(self.names, (counts[0::2] / counts[1::2]).tolist(), strict=True))
+    def result(self, counts: Tensor) -> dict[str, float | None]:
+        """The means by name; None where the count is 0."""
+        pairs = zip(counts[0::2].tolist(), counts[1::2].tolist(), strict=True)
+        means = (total / count if count else None for total, count in pairs)
+        return dict(zip(self.names, means, strict=True))

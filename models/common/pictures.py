@@ -1,11 +1,190 @@
-"""Pictures of samples, made small enough for a page of many."""
+"""Pictures: those of users, upright and in 8 bits, and those of samples, made small."""
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
+
+from models.base import DataError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+"""Formats of Pillow that are read. Others are not: some run programs, such as Ghostscript."""
+ALLOWED = "a complete PNG, JPEG, TIFF, BMP, WebP, GIF or PPM file, grey or in color"
+MAX_PIXELS = 2**26
+"""Of a picture; A4 at 600 dots per inch has half as many. Small files can claim any number."""
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of scanners and cameras."""
+_ROWS = 256
+"""Rows that are scaled together, to save memory."""
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
+_WHITE_IS_ZERO, _UNSIGNED = 0, 1
+"""Tags and values. Source: TIFF, revision 6.0, 1992, part 1, section 8, and part 2, section 19."""
+
+
+def open_picture(
+    file: Path | IO[bytes], fix: str = "save it again as PNG", page: int = 0
+) -> Image.Image:
+    """The picture upright, on white instead of transparency, as mode "L" or "RGB".
+
+    `fix`: of the error; `page`: of a TIFF file. 1 and 8 bits, palettes and colors keep their
+    meaning; CMYK and Lab become RGB. Grey of 16 bits is scaled by the smallest depth of 8, 10,
+    12, 14 or 16 bits that holds its brightest pixel, since scanners of 12 bits store 4095 for
+    white; grey of 32 bits above that, by its brightest pixel; signed and float by its range, unless
+    all of a float lies in [0, 1]. Of an animation, the first frame. Disk access; raises DataError.
+    """
+    with _one_error(file, fix), Image.open(file, formats=FORMATS) as image:
+        if problem := too_large(*image.size):
+            raise DataError(
+                f"'{_name(file)}' has {problem}", where="data.path", fix="make it smaller"
+            )
+        if page:
+            image.seek(page)
+        is_wide = _has_16_bits(image)
+        with _quiet_stderr() if image.format == "TIFF" else nullcontext():
+            image.load()
+        facts = dict(getattr(image, "tag_v2", {}))
+        if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+            image = ImageChops.invert(image)  # Pillow takes every JPEG for one of Adobe
+        return _eight_bits(ImageOps.exif_transpose(image), is_wide, facts)
+
+
+def count_pages(file: Path) -> int:
+    """Pages of a TIFF file; 1 for all others. Reads heads; raises DataError."""
+    with _one_error(file, "save it again as PNG"), Image.open(file, formats=FORMATS) as image:
+        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+
+
+def too_large(width: int, height: int) -> str | None:
+    """Why a picture is too large to be decoded; None: it is not."""
+    if width * height <= MAX_PIXELS:
+        return None
+    return f"{width:,} × {height:,} pixels, more than {MAX_PIXELS:,}"
+
+
+@contextmanager
+def _one_error(file: Path | IO[bytes], fix: str) -> Iterator[None]:
+    """One DataError for whatever Pillow raises, and none of its warnings on the console.
+
+    For a damaged file its plugins raise nearly any exception: struct.error, KeyError, ....
+    """
+    silent = logging.NullHandler()
+    logging.getLogger("PIL").addHandler(silent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):  # its text repeats the path
+            problem = "its content has no known format"
+        raise DataError(
+            f"'{_name(file)}' is not a readable image: {problem}",
+            where="data.path",
+            allowed=ALLOWED,
+            fix=fix,
+        ) from None
+    finally:
+        logging.getLogger("PIL").removeHandler(silent)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Nothing on standard error: libtiff prints there itself what is wrong with a file."""
+    with _STDERR:
+        try:
+            standard = os.dup(2)
+        except OSError:  # it is closed
+            yield
+            return
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nothing, 2)
+            yield
+        finally:
+            os.dup2(standard, 2)
+            os.close(standard)
+            os.close(nothing)
+
+
+_STDERR = Lock()
+"""One thread at a time, so that each finds the real one."""
+
+
+def _name(file: Path | IO[bytes]) -> str:
+    return str(file) if isinstance(file, Path) else "the picture"
+
+
+def _eight_bits(image: Image.Image, is_wide: bool, facts: dict[int, Any]) -> Image.Image:
+    """`image` as "L" or "RGB"; `facts`: tags of a TIFF file."""
+    mode = image.mode
+    if mode.startswith(("I", "F")):
+        return _narrow_grey(image, facts)
+    if mode in ("La", "RGBa"):
+        image = image.convert(mode.upper())
+    elif mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB") or image
+    elif mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"):
+        raise ValueError(f"pictures of mode {mode} are not read")
+    clear = image.info.get("transparency")
+    if is_wide and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    if image.has_transparency_data:
+        colored = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, colored).convert("L" if mode in _GREYS else "RGB")
+    return image.convert("L" if mode in _GREYS else "RGB")
+
+
+_GREYS = ("1", "L", "LA", "La")
+
+
+def _narrow_grey(image: Image.Image, facts: dict[int, Any]) -> Image.Image:
+    """Grey of 16 or 32 bits as "L"."""
+    values, sample_format = np.asarray(image), facts.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    if values.dtype == np.int32 and _SAMPLE_FORMAT in facts and sample_format == (_UNSIGNED,):
+        values = values.view(np.uint32)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels are not finite numbers")
+    low, high = _limits(values, sample_format != (_UNSIGNED,))
+    grey = np.full(values.shape, 255, np.uint8)
+    for top in range(0, len(values), _ROWS) if high > low else ():
+        share = (values[top : top + _ROWS] - np.float64(low)) / (high - low)
+        if facts.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            share = 1 - share  # Pillow does that for 8 bits only
+        grey[top : top + _ROWS] = np.rint(share * 255)
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey)
+
+
+def _limits(values: np.ndarray, is_signed: bool) -> tuple[float, float]:
+    """The values of black and white; equal ones for a blank page."""
+    low, high = float(values.min()), float(values.max())
+    if values.dtype.kind == "f":
+        return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    if low < 0 or is_signed:
+        return low, high
+    return 0.0, next((2.0**bits - 1 for bits in _DEPTHS if high < 2**bits), high)
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether an image with 8 bits in memory has 16 in its file; before it is loaded."""
+    return any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
 
 COLORS = 64
 _SMALLER = 0.9
@@ -15,9 +194,9 @@ _SMALLER = 0.9
 def small(png: bytes, side: int, most: int) -> bytes:
     """The picture as a PNG of at most `side` pixels a side and `most` bytes, in a few colors.
 
-    Raises OSError: it is no picture.
+    Raises DataError: it is no picture.
     """
-    image = Image.open(BytesIO(png)).convert("RGB")
+    image = open_picture(BytesIO(png)).convert("RGB")
     while True:
         image.thumbnail((side, side))
         file = BytesIO()

@@ -23,8 +23,16 @@ def input_errors() -> Iterator[None]:
             where=error.where.replace(_SETTING, OPTION),
             allowed=error.allowed,
             did_you_mean=error.did_you_mean,
-            fix=error.fix,
+            fix=_without_settings(error.fix),
         ) from None
+
+
+def _without_settings(fix: str) -> str:
+    """A fix without settings of data, which are those of the run."""
+    start, _, others = fix.partition(", or skip them with  --set ")
+    if "data.columns" in start:
+        return "name the columns as in the data of the run, or remove them from the file"
+    return fix if not others and "--set data." not in fix else start.partition("  --set data.")[0]
 
 
 class DistinctNames:
@@ -42,13 +50,3 @@ class DistinctNames:
             name = f"{start}-{number}"
         self._taken.add(name.casefold())
         return name
-
-
-def needs_stage(stage: str, needed: str) -> DataError:
-    """The error for a run whose `stage` trains no part that predicts; `needed` does."""
-    return DataError(
-        f"a model of model.stage={stage} predicts nothing for files: it has no decoder",
-        where="model.stage of the run",
-        allowed=f"a run of model.stage={needed}",
-        fix=f"train on top of this encoder, and use that run:  --stage {needed} --from RUN",
-    )

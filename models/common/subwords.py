@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
+from models.common.data_files import cause_of
 from models.common.split import atomic_write
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -43,7 +44,7 @@ def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tok
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises plain Exception for a malformed file
         raise DataError(
-            f"'{path}' is not a tokenizer: {error}",
+            f"'{path}' is not a tokenizer: {cause_of(error)}",
             where=where,
             allowed="the tokenizer.json of the tokenizers library",
         ) from None

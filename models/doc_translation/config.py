@@ -156,6 +156,18 @@ class Model(StagedModel):
     ] = 0.5
     """Share of the patches of a page to mask."""
 
+    @property
+    def parameters(self) -> int | None:
+        """Exact number of parameters of a whole model with these settings; None: files decide."""
+        if self.pretrained is not None:
+            return None
+        size = SIZES[self.size]
+        d, hidden = size.width, size.decoder_hidden
+        layer = 8 * (d**2 + d) + 2 * d * hidden + hidden + d + 6 * d
+        layers = (self.decoder_layers or size.decoder_layers) - size.decoder_layers
+        queries = (self.queries or size.queries) - size.queries
+        return size.parameters + layers * layer + queries * 2 * d
+
 
 def _language(example: str, **more: Any) -> Any:
     allowed: Any = {"allowed": f"a language code, for example {example}", **more}

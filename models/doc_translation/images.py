@@ -13,26 +13,8 @@ WHITE = 255
 INK = 200
 """Pixels darker than this are ink. Source: Blecher et al., Nougat, 2023, its released code."""
 
-MAX_PIXELS = 2**26
-"""Of a page; A4 at 600 dots per inch has half as many. Small files can claim any number."""
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
-
-
-def too_large(width: int, height: int) -> str | None:
-    """Why an image is too large to be decoded; None: it is not."""
-    if width * height <= MAX_PIXELS:
-        return None
-    return f"{width:,} × {height:,} pixels, more than {MAX_PIXELS:,}"
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """The image on white paper; unchanged if it has no transparent pixels."""
-    if not image.has_transparency_data:
-        return image
-    paper = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
 
 def without_margins(image: Image.Image) -> Image.Image:

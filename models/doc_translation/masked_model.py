@@ -53,6 +53,12 @@ class MaskedEncoders(nn.Module):
             self.local_head(near.last_hidden_state),
         )
 
+    def encode(self, page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [batch, patch, width] of both views, of which nothing is masked."""
+        with attention_kernel(self.kernel):
+            whole = self.global_encoder(page_global).last_hidden_state[:, 1:]
+            return whole, self.local_encoder(page_local).last_hidden_state
+
     def _visible(self, page: Tensor, mask: Tensor) -> Tensor:
         height, width = page.shape[2:]
         grid = mask.unflatten(1, (-1, width // self.patch))

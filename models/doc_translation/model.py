@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.common.attention_kernels import attention_kernel
+from models.common.decoder_cache import cache_name
 from models.common.frozen import HasFrozenParts
 from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
@@ -221,14 +222,15 @@ class DocTranslator(HasFrozenParts):
                 memory = self._encode(page_global, page_local)
             if decoder_ids is None:
                 return memory
+            name = cache_name(self.decoder.bert)
             found = self.decoder.bert(
                 input_ids=decoder_ids,
                 encoder_hidden_states=memory,
-                past_key_values=None if cache is None else cache.state,
                 use_cache=cache is not None,
+                **{name: None if cache is None else cache.state},
             )
         if cache is not None:
-            cache.state = found.past_key_values
+            cache.state = getattr(found, name)
         hidden = found.last_hidden_state
         if labels is not None:
             return self._loss(hidden.flatten(0, 1), labels.flatten())

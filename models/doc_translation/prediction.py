@@ -1,4 +1,4 @@
-"""Translations of pages without references."""
+"""Translations of pages without references, or features of the encoders."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from PIL.Image import Image
 from torch.nn import Module
 
 from models.base import Prediction
+from models.common import features as encoder_features
 from models.common.data_files import OnBad, existing_path, unknown_format
 from models.common.predict_input import DistinctNames, input_errors
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, greedy, texts
+from models.doc_translation.masked_model import MaskedEncoders
 from models.doc_translation.preview import printable
 from models.doc_translation.readers import image_files, pairs
 from models.doc_translation.vocabulary import Vocabulary
@@ -66,14 +68,37 @@ def translate(
 ) -> str:
     """The translation of a page as Markdown, by beam search or, for one beam, greedy."""
     vocabulary, count, beams = decoding.vocabulary, decoding.count, decoding.beams
-    whole = images.global_batch([images.global_view(image, size.whole.pixels)]).to(device)
-    near = images.local_batch([images.local_view(image, *size.local.pixels)]).to(device)
-    memory = model(whole, near)
+    memory = model(*_views(image, size, device))
     if beams == 1:
         tokens = greedy(model, memory, count, vocabulary, stops_early=True)
     else:
         tokens = beam_search(model, memory, count, vocabulary, beams, stops_early=True)
     return texts(tokens, vocabulary)[0]
+
+
+def _views(image: Image, size: Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    whole = images.global_batch([images.global_view(image, size.whole.pixels)])
+    near = images.local_batch([images.local_view(image, *size.local.pixels)])
+    return whole.to(device), near.to(device)
+
+
+@torch.no_grad()
+def features(
+    model: Module, pages: Sequence[UnlabeledPage], size: Size, device: torch.device
+) -> Iterator[Prediction]:
+    """The features of each page by the local encoder, and those by the global one beside them.
+
+    Disk access.
+    """
+    assert isinstance(model, MaskedEncoders)
+    names = DistinctNames()
+    for page in pages:
+        with input_errors():
+            image = page.image()
+        whole, near = (x.float().cpu().numpy() for x in model.encode(*_views(image, size, device)))
+        more = {"global_features": whole, "global_mean": whole.mean(1)}
+        name = names.of(page.name)
+        yield encoder_features.prediction(name, page.name, [page.name], near, more=more)
 
 
 def predict(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
+from models.common.data_files import cause_of
 from models.common.stored_tensors import StoredTensor, stored_tensors
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTens
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and others
         raise DataError(
-            f"'{folder}' cannot be loaded: " + str(error).strip().split("\n")[0],
+            f"'{folder}' cannot be loaded: {cause_of(error)}",
             where="model.pretrained",
             allowed="config.json and *.safetensors of a model that transformers supports",
         ) from None

@@ -25,7 +25,6 @@ from models.base import (
     SplitName,
 )
 from models.common import attention_kernels, initial_weights, model_facts, subwords
-from models.common.predict_input import needs_stage
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import masked_model, masked_pages, prediction, pretrained, preview
@@ -281,11 +280,11 @@ class DocTranslationTask:
         return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """Translations of images, or of the paragraphs of a JSONL file; see prediction.read."""
-        if not self.translates:
-            raise needs_stage("encoder", "whole")
+        """Translations or features of images, or of paragraphs in JSONL; see prediction.read."""
         layout = replace(self.read_settings.layout, target=None)
         pages = prediction.read(path, layout, self.read_settings.on_bad)
+        if not self.translates:
+            return prediction.features(model, pages, self.size, self.context.device)
         decoding = prediction.Decoding(self.vocabulary, self.count, self.beams)
         return prediction.predict(model, pages, self.size, decoding, self.context.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from models.base import Batch
-from models.common.data_files import files
+from models.common.data_files import files, identity
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
 from models.eeg_text.dataset import Features, SampleRules, TextSamples, cut_windows
 
@@ -155,7 +156,7 @@ class TextInputs:
     """See models/base.py: EncoderInputs."""
 
     def __init__(self, samples: TextSamples, path: str, control: str) -> None:
-        """`path`: of the data. Reads sizes and times of files, not their contents."""
+        """`path`: of the data. Reads the identities of files, not their contents."""
         self._samples = samples
         rules = samples.rules
         self.made_from = {
@@ -176,10 +177,12 @@ class TextInputs:
         return eeg([self._samples.seen(number) for number in numbers], self._samples.rules)
 
 
-def _stamps(path: Path) -> list[list[str | int]]:
-    """Name, size and modification time of each file. Reads the disk."""
-    stats = [(file, file.stat()) for file in files(path)]
-    return [[file.as_posix(), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+def _stamps(path: Path) -> list[tuple[str | int, ...]]:
+    """Name and identity of each file, and of those beside a single one. Reads the disk."""
+    # Some formats store the samples in a file beside the one that is named: NAME.eeg, NAME.fdt.
+    single = not path.is_dir()
+    found = sorted(path.parent.glob(f"{escape(path.stem)}*")) if single else files(path)
+    return [(file.as_posix(), *identity(file)) for file in found if file.is_file()]
 
 
 def _items(samples: TextSamples) -> str:

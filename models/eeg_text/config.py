@@ -167,6 +167,6 @@ class Data(Section):
     the 10-10 system and of EGI."""
     texts: str | None = None
     """JSON object or CSV that maps event names to sentences. Default: a .tsv or .csv file with the
-    recording's name."""
+    recording's name, or that of BIDS."""
     line_hz: Annotated[int, Field(ge=50, le=60, json_schema_extra={"unit": "Hz"})] = 50
     """Mains frequency to filter out."""

@@ -82,14 +82,14 @@ class TextMetric:
             found.append(-nats.sum(1))
         return torch.stack(found, dim=1)
 
-    def result(self, counts: Tensor) -> dict[str, float]:
+    def result(self, counts: Tensor) -> dict[str, float | None]:
         """The metrics of the summed counts; those with noise and other EEG have suffixes.
 
         `val_rouge1_gain` is the ROUGE-1 of EEG above the better of these two. Its standard error
         counts sentences, not samples, because all readers read the same sentences.
         """
         n = counts.cpu().double().numpy()
-        metrics = {"val_loss": float(n[0] / n[1])}
+        metrics: dict[str, float | None] = {"val_loss": float(n[0] / n[1])}
         sentences = n[2 + _PER_INPUT * len(INPUTS) :].reshape(-1, _PER_SENTENCE)
         samples = sentences[:, 0].sum()
         for i, name in enumerate(INPUTS):
@@ -103,8 +103,11 @@ class TextMetric:
         return metrics | _gain(sentences)
 
 
-def _gain(sentences: np.ndarray) -> dict[str, float]:
-    """The gain, its standard error, and their ratio, from the sums of each sentence."""
+def _gain(sentences: np.ndarray) -> dict[str, float | None]:
+    """The gain, its standard error, and their ratio, from the sums of each sentence.
+
+    A single sentence has no error, and no ratio: None.
+    """
     present = sentences[sentences[:, 0] > 0]
     count, samples = len(present), present[:, 0].sum()
     gains = []
@@ -116,12 +119,11 @@ def _gain(sentences: np.ndarray) -> dict[str, float]:
         gains.append((float(mean), error))
     gain, error = min(gains)
     in_errors = 0.0 if gain == 0 else gain / error if error else math.copysign(math.inf, gain)
-    if count < 2:
-        error = in_errors = math.nan  # undefined for a single sentence
+    has_error = count > 1
     return {
         "val_rouge1_gain": gain,
-        "val_rouge1_gain_se": error,
-        "val_rouge1_gain_in_se": in_errors,
+        "val_rouge1_gain_se": error if has_error else None,
+        "val_rouge1_gain_in_se": in_errors if has_error else None,
     }
 
 

@@ -1,25 +1,27 @@
-"""Sentences for EEG without texts."""
+"""Sentences, or features of an encoder, for EEG without texts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn import Module
 
-from models.base import DataError, Prediction
-from models.common import model_facts, subwords
+from models.base import Batch, DataError, Prediction
+from models.common import features, model_facts, subwords
 from models.common.data_files import existing_path, unknown_format
 from models.common.predict_input import OPTION, DistinctNames, input_errors
 from models.eeg_text import batches, formats
-from models.eeg_text.config import CHANNELS, Size
+from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from models.eeg_text.dataset import SampleRules, read_segment
 from models.eeg_text.montage import SLOTS
+from models.eeg_text.network.model import MaskedEeg, pooled
 from models.eeg_text.network.pretrained_decoder import TextModel
 from models.eeg_text.pretrained_tokenizer import FOLDER, PretrainedTokenizer
 from models.eeg_text.preview import sentences
@@ -55,7 +57,7 @@ class TrainedOn:
         """The facts saved in a run folder. Reads the disk. Raises DataError."""
         return model_facts.load(folder, cls)
 
-    def save(self, folder: Path | None, tokenizer: Tokenizer) -> None:
+    def save(self, folder: Path | None, tokenizer: Tokenizer | None) -> None:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
         if isinstance(tokenizer, BpeTokenizer):
             subwords.save_tokenizer(tokenizer.inner, folder)
@@ -94,30 +96,88 @@ def recorded_channels(recordings: Recordings) -> tuple[str, ...]:
     return tuple(name for name, is_recorded in zip(SLOTS, found, strict=True) if is_recorded)
 
 
+class Writer(Protocol):
+    """What makes a prediction of the items of a recording."""
+
+    def write(self, recordings: Recordings, name: str, title: str) -> Prediction:
+        """The prediction of all items; `name` is that of its files. Reads the disk.
+
+        Raises DataError.
+        """
+
+
 @dataclass(frozen=True)
-class Writer:
+class SentenceWriter:
     """A trained model and what it needs to write sentences."""
 
     model: Module
-    trained: TrainedOn
     tokenizer: Tokenizer
+    steps: int
+    """Tokens to generate."""
     rules: SampleRules
     device: torch.device
 
-    def write(self, recordings: Recordings) -> Iterator[tuple[Item, str]]:
-        """The sentence for each item. Reads the disk; raises DataError."""
+    def write(self, recordings: Recordings, name: str, title: str) -> Prediction:
+        """The sentence of each item, as lines and as JSON with times."""
+        rows = []
+        for items, batch in _batches(recordings, self.rules):
+            found = sentences(self.model, batch, self.tokenizer, self.steps, self.device)
+            rows += [_row(item, text) for item, text in zip(items, found, strict=True)]
+        recording = {"recording": title, "segments": rows}
+        content = json.dumps(recording, indent=1, ensure_ascii=False).encode()
+        lines = [title, *(f"  {row['segment']}: {row['text']}" for row in rows)]
+        return Prediction(name, "\n".join(lines), {".json": content})
+
+
+@dataclass(frozen=True)
+class FeatureWriter:
+    """A trained encoder without a text decoder."""
+
+    model: Module
+    rules: SampleRules
+    device: torch.device
+
+    @torch.no_grad()
+    def write(self, recordings: Recordings, name: str, title: str) -> Prediction:
+        """The features of each item: a token is 8 ms, or the mean of the windows of a segment."""
+        assert isinstance(self.model, MaskedEeg)
+        states, masks = [], []
+        for _, batch in _batches(recordings, self.rules):
+            placed = {key: x.to(self.device) for key, x in batch.items() if torch.is_tensor(x)}
+            valid = placed["eeg_mask"]
+            memory = self.model.encoder(placed["eeg"], placed.get("eeg_windows", valid))
+            if "eeg_pool" in placed:
+                memory = pooled(memory, placed["eeg_pool"])
+            states.append(memory.float().cpu().numpy())
+            masks.append(valid[:, ::TOKEN_SAMPLES].cpu().numpy())
         items = recordings.items
-        for at in range(0, len(items), BATCH):
-            own = items[at : at + BATCH]
-            eeg = [read_segment(recordings, at + row, self.rules.most) for row in range(len(own))]
-            batch = batches.eeg(eeg, self.rules)
-            steps = self.trained.steps
-            found = sentences(self.model, batch, self.tokenizer, steps, self.device)
-            yield from zip(own, found, strict=True)
+        more = {
+            "start_s": np.array([nan if i.start_s is None else i.start_s for i in items]),
+            "duration_s": np.array([item.samples / RATE_HZ for item in items]),
+        }
+        return features.prediction(
+            name,
+            title,
+            [item.where for item in items],
+            np.concatenate(states),
+            np.concatenate(masks),
+            more,
+        )
 
 
-def predict(writer: Writer, path: Path, reading: Reading) -> Iterator[Prediction]:
-    """The sentences of each recording of a file or folder, as lines and as JSON with times.
+def _batches(recordings: Recordings, rules: SampleRules) -> Iterator[tuple[Sequence[Item], Batch]]:
+    """Batches of all items. Reads the disk; raises DataError."""
+    items = recordings.items
+    for at in range(0, len(items), BATCH):
+        own = items[at : at + BATCH]
+        eeg = [read_segment(recordings, at + row, rules.most) for row in range(len(own))]
+        yield own, batches.eeg(eeg, rules)
+
+
+def predict(
+    writer: Writer, trained: TrainedOn, path: Path, reading: Reading
+) -> Iterator[Prediction]:
+    """What `writer` makes of each recording of a file or folder.
 
     A segment is a row of the table beside a continuous recording, or else a window; or a sentence
     of ZuCo. Raises DataError.
@@ -126,16 +186,14 @@ def predict(writer: Writer, path: Path, reading: Reading) -> Iterator[Prediction
     with input_errors():
         paths = _recordings(path)
     for place in paths:
+        name = (place.relative_to(path) if place != path else Path(place.name)).with_suffix("")
         with input_errors():
             recordings = files.read(str(place), reading)
             for number in range(len(recordings.items)):
-                writer.trained.check(recordings.source.recorded(number), place)
-            rows = [_row(item, text) for item, text in writer.write(recordings)]
-        name = (place.relative_to(path) if place != path else Path(place.name)).with_suffix("")
-        recording = {"recording": name.as_posix(), "segments": rows}
-        content = json.dumps(recording, indent=1, ensure_ascii=False).encode()
-        lines = [name.as_posix(), *(f"  {row['segment']}: {row['text']}" for row in rows)]
-        yield Prediction(names.of(name.as_posix()), "\n".join(lines), {".json": content})
+                trained.check(recordings.source.recorded(number), place)
+            found = writer.write(recordings, names.of(name.as_posix()), name.as_posix())
+        notes = [f"  note: {note}" for note in recordings.notes.get("notes", ())]
+        yield replace(found, text="\n".join([found.text, *notes]))
 
 
 def _recordings(path: Path) -> Sequence[Path]:

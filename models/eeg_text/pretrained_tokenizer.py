@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from models.base import DataError
+from models.common.data_files import cause_of
 from models.common.pretrained_weights import quiet
 from models.common.subwords import TOKENIZER_FILE, load_tokenizer
 from models.eeg_text.network.pretrained_decoder import TextModel
@@ -141,7 +142,7 @@ def _load(folder: Path) -> Any:
                 str(folder), local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
-        raise _unusable(folder, str(error).strip().split("\n")[0]) from None
+        raise _unusable(folder, cause_of(error)) from None
     files = {TOKENIZER_FILE, *found.vocab_files_names.values()} - {_SETTINGS}
     if found.vocab_files_names and not any((folder / name).is_file() for name in files):
         # Otherwise it would be empty.

@@ -71,6 +71,8 @@ class Reading:
     channels: str | None = None
     texts: str | None = None
     line_hz: int = 50
+    needs_text: bool = True
+    """Read the events that BIDS stores beside a recording; otherwise it is cut into windows."""
     to_predict: bool = False
     """Read all EEG: texts are not needed, and nothing is left out between splits."""
     channel_map: Mapping[str, str] | None = None

@@ -27,7 +27,6 @@ from models.common import initial_weights
 from models.common.attention_kernels import check_kernel
 from models.common.fixed_samples import few_samples
 from models.common.model_facts import FACTS_FILE
-from models.common.predict_input import needs_stage
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
 from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
@@ -61,8 +60,8 @@ class EegTextTask:
 
     channels_last = False
     saved_files: Sequence[str] = (FACTS_FILE, TOKENIZER_FILE, pretrained_tokenizer.FOLDER)
-    """What setup_without_data reads in the run folder: none of them in stage encoder, else at most
-    one tokenizer: the file, or the folder of a pretrained one."""
+    """What setup_without_data reads in the run folder: in stage encoder no tokenizer, else at most
+    one: the file, or the folder of a pretrained one."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings; touches no file. Raises DataError for conflicting settings."""
@@ -76,7 +75,9 @@ class EegTextTask:
         self.reading = Reading(data.on_bad)
         if not self.path.startswith("embedded:"):
             texts = data.texts if self.writes else None
-            self.reading = Reading(data.on_bad, self.samples, data.channels, texts, data.line_hz)
+            self.reading = Reading(
+                data.on_bad, self.samples, data.channels, texts, data.line_hz, self.writes
+            )
         self.recomputes_regions = model.recompute_regions
         if self.writes:
             self.encoder, self.start = _path(model.encoder), _path(model.start)
@@ -131,27 +132,27 @@ class EegTextTask:
             self._tokenizer = self._find_tokenizer(train)
             longest = min(self.text_len, self._context() or self.text_len)
             self._texts = Texts(by_group, splits, self._tokenizer, longest, context.seed)
-            self._save_facts()
+        self._save_facts()
 
     def _save_facts(self) -> None:
-        path, tokenizer = self.reading.channels, self.tokenizer
+        path, tokenizer = self.reading.channels, self.tokenizer if self.writes else None
         TrainedOn(
             self.size,
-            self._text_model,
-            self.texts.steps,
+            self._text_model if self.writes else None,
+            self.texts.steps if self.writes else 0,
             isinstance(tokenizer, ByteTokenizer),
             recorded_channels(self.recordings),
             None if path is None else channel_map.load_channel_map(path),
         ).save(self.context.folder, tokenizer)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData. Stage encoder reads nothing."""
+        """See models/base.py: WorksWithoutData."""
         # Their weights are among the trained ones.
         self.encoder = self.start = None
         folder = self.context.folder
+        self._trained = TrainedOn.load(folder)
+        assert folder is not None, "the facts were loaded from it"
         if self.writes:
-            self._trained = TrainedOn.load(folder)
-            assert folder is not None, "the facts were loaded from it"
             self._tokenizer = self._trained.tokenizer(folder)
 
     def _sample_rules(self) -> SampleRules:
@@ -314,13 +315,10 @@ class EegTextTask:
         return preview.masked_predictions(model, samples, self.samples, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """Sentences for recordings without texts; see prediction.predict."""
-        if not self.writes:
-            raise needs_stage("encoder", "text")
+        """Sentences or features of recordings without texts; see prediction.predict."""
         trained = self._trained
         assert trained is not None, "setup_without_data comes first"
         rules = SampleRules(self.samples, self.most_windows, self.context.seed, is_noise=False)
-        writer = prediction.Writer(model, trained, self.tokenizer, rules, self.context.device)
         reading = Reading(
             self.on_bad,
             self.samples,
@@ -328,7 +326,12 @@ class EegTextTask:
             to_predict=True,
             channel_map=trained.channel_map,
         )
-        return prediction.predict(writer, path, reading)
+        if not self.writes:
+            encoder = prediction.FeatureWriter(model, rules, self.context.device)
+            return prediction.predict(encoder, trained, path, reading)
+        steps, device = trained.steps, self.context.device
+        writer = prediction.SentenceWriter(model, self.tokenizer, steps, rules, device)
+        return prediction.predict(writer, trained, path, reading)
 
     def _few(self, split: SplitName) -> Batch:
         return self.collate(few_samples(self.data(split), preview.SHOWN))

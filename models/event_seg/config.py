@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -76,12 +76,18 @@ class Model(StagedModel):
     """Training target: edges (labels) or masked-voxels (events on hidden pixels). auto: edges if
     the recordings have labels."""
 
+    @property
+    def parameters(self) -> int:
+        """Exact number of parameters of a whole model with these settings."""
+        size = SIZES[self.size]
+        return replace(size, widths=tuple(self.widths or size.widths)).parameters
+
 
 class Data(Section):
     """Recordings of event cameras."""
 
     path: str = "embedded:shapes"
-    """File or folder of MVSEC HDF5 or Prophesee RAW and DAT recordings; or embedded:shapes."""
+    """File or folder of MVSEC or DSEC HDF5, or Prophesee RAW and DAT; or embedded:shapes."""
     sequences: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         json_schema_extra={"allowed": "names of recordings, for example [outdoor_day1]"},

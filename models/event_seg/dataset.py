@@ -13,7 +13,14 @@ from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg import sequences
-from models.event_seg.formats import COMPANION_SUFFIXES, EMBEDDED, FORMATS, recognize
+from models.event_seg.formats import (
+    COMPANION_SUFFIXES,
+    DSEC,
+    EMBEDDED,
+    FORMATS,
+    MVSEC,
+    recognize,
+)
 from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording, RecordingSettings
@@ -53,14 +60,14 @@ def find_recordings(
     for name in chosen:
         file, form = known[name]
         try:
-            if form == FORMATS[0]:
+            if form == MVSEC:
                 found.append(MvsecRecording(file, name))
             else:
                 found.append(RawRecording(file, name, settings))
         except DataError as error:
             if len(chosen) == 1:
                 raise
-            bad_records.add(f"{name} ({error.where})", error.message)
+            bad_records.add(f"{name} ({error.where})", error.message, error.fix)
     _check_sensors(found, path)
     own = [file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]
     return found, facts | {"ignored_files": len(own) - len(known)}
@@ -73,10 +80,19 @@ def _choose(
     names = list(formats)
     if settings.sequences:
         return sequences.choose(names, settings.sequences)
-    is_mvsec = set(formats.values()) == {FORMATS[0]}
+    # Both cameras of DSEC see the same scene: one would be trained on, the other validated.
+    right = {n for n in names if formats[n] == DSEC and _left_of(n) in formats and _left_of(n) != n}
+    if right:
+        text = f"{len(right)}, of scenes whose left camera is used"
+        return [name for name in names if name not in right], {"right_cameras": text}
+    is_mvsec = set(formats.values()) == {MVSEC}
     if is_mvsec and len(names) > 1 and settings.mvsec_sequence is not None:
         return sequences.choose_one(names, settings.mvsec_sequence)
     return names, {}
+
+
+def _left_of(name: str) -> str:
+    return "/".join("left" if part == "right" else part for part in name.split("/"))
 
 
 def _check_sensors(found: Sequence[Recording], path: Path) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 from models.common.data_files import first_files
 
-FORMATS = (
+MVSEC, EVT2, EVT3, DAT, EVT21, DSEC = FORMATS = (
     "MVSEC HDF5 with davis/left/events and image_raw",
     "Prophesee RAW EVT 2.0",
     "Prophesee RAW EVT 3.0",
     "Prophesee DAT",
+    "Prophesee RAW EVT 2.1",
+    "DSEC HDF5 with events/x, y, t and p",
 )
+BY_ENCODING = {"EVT2": EVT2, "EVT3": EVT3, "EVT21": EVT21, "DAT": DAT, "DSEC": DSEC}
+"""Format of each encoding of a header."""
 EMBEDDED = ("embedded:shapes",)
 COMPANION_SUFFIXES = ("_gt.hdf5", "_gt.h5", "_masks.h5")
 """Name endings of files that accompany a recording."""
@@ -22,7 +26,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 def recognize(path: Path) -> str | None:
     """Format of a file, or of the first recording of a folder; None if unknown.
 
-    Reads the first bytes of files.
+    Reads the first bytes of files, and the names of arrays.
     """
     if path.is_dir():
         found = map(recognize, first_files(path))
@@ -34,11 +38,41 @@ def recognize(path: Path) -> str | None:
             start = file.read(4096)
     except OSError:
         return None
-    if start.startswith(_HDF5):
-        return FORMATS[0]
+    if is_hdf5(start):
+        return _layout(path)
     if not start.startswith(b"%"):
         return None
     if path.suffix.lower() == ".dat":
-        return FORMATS[3]
-    match = re.search(rb"^% (?:evt |format EVT)([23])", start, re.MULTILINE)
-    return None if match is None else FORMATS[int(match[1]) - 1]
+        return DAT
+    names = encodings(start.decode("latin-1"))
+    return BY_ENCODING.get(names[0], EVT2) if names else None
+
+
+def is_hdf5(start: bytes) -> bool:
+    """Whether a file starts as HDF5."""
+    return start.startswith(_HDF5)
+
+
+def encodings(header: str) -> list[str]:
+    """The encodings that the lines `% evt` and `% format` of a header name, such as EVT21.
+
+    An unknown one has the format EVT2 in `recognize`: its reader names what is wrong with it.
+    """
+    versions = re.findall(r"^% ?evt +(\S+)", header, re.MULTILINE)
+    names = re.findall(r"^% ?format +([^;\s]+)", header, re.MULTILINE)
+    given = [*(f"EVT{version}" for version in versions), *names]
+    return list(dict.fromkeys(name.removesuffix(".0").replace(".", "") for name in given))
+
+
+def _layout(path: Path) -> str | None:
+    """The layout of an HDF5 file by its groups; that of MVSEC if it cannot be opened."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            names = set(file)
+    except (OSError, RuntimeError, ValueError, LookupError):  # the reader says what is wrong
+        return MVSEC
+    if "davis" in names:
+        return MVSEC
+    return DSEC if "events" in names else None

@@ -1,4 +1,4 @@
-"""Masks for the windows of recordings without labels."""
+"""Masks, or features of an encoder, for the windows of recordings without labels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch.nn import Module
 
 from models.base import DataError, Prediction
 from models.common import data_files, model_facts
+from models.common import features as encoder_features
 from models.common.predict_input import DistinctNames, input_errors
 from models.event_seg.config import BINS
-from models.event_seg.formats import FORMATS, recognize
+from models.event_seg.formats import FORMATS, MVSEC, recognize
 from models.event_seg.readers.mvsec import MvsecEvents
 from models.event_seg.readers.prophesee import RawRecording
 from models.event_seg.readers.recording import Recording
@@ -61,18 +62,29 @@ class _Windows:
     sensor: Sequence[int] | None
 
 
-def predict(
-    model: Module,
+@dataclass(frozen=True)
+class Window:
+    """A window of a recording without labels."""
+
+    name: str
+    """Of its files."""
+    title: str
+    """The recording and the time, for the user."""
+    events: torch.Tensor
+    """The input of the model, [1, bin, height, width], on its device."""
+
+
+def windows(
     path: Path,
     trained: TrainedOn,
     sensor: Sequence[int] | None,
     downsample: int,
     device: torch.device,
-) -> Iterator[Prediction]:
-    """The mask of each window of the recordings at `path`, as PNG: 255 foreground, 0 background.
+) -> Iterator[Window]:
+    """The windows of the recordings at `path`, of the length of those in training.
 
-    Windows have the length of those in training. `sensor`: height and width for RAW files without
-    them. Masks and frames are not read. Raises DataError.
+    `sensor`: height and width for RAW files without them. Masks and frames are not read. Raises
+    DataError.
     """
     names = DistinctNames()
     for name, recording in _recordings(path, trained, sensor):
@@ -80,16 +92,36 @@ def predict(
         for window in range(len(recording.windows)):
             with input_errors():
                 events, count = _voxels(recording, window, downsample)
-            with torch.no_grad():
-                maps = model(torch.from_numpy(events)[None].to(device))[0]
-            mask = (maps[1] > maps[0]).cpu().numpy()
             begin, end = (recording.windows[window] / recording.second).tolist()
-            yield Prediction(
+            yield Window(
                 f"{start}-{window:05d}",
-                f"{name}, {begin:.3f} to {end:.3f} s: {count:,} events, "
-                f"foreground {mask.mean():.1%}",
-                {".png": _png(mask)},
+                f"{name}, {begin:.3f} to {end:.3f} s: {count:,} events",
+                torch.from_numpy(events)[None].to(device),
             )
+
+
+@torch.no_grad()
+def masks(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
+    """The mask of each window, as PNG: 255 foreground, 0 background."""
+    for window in windows:
+        maps = model(window.events)[0]
+        mask = (maps[1] > maps[0]).cpu().numpy()
+        text = f"{window.title}, foreground {mask.mean():.1%}"
+        yield Prediction(window.name, text, {".png": _png(mask)})
+
+
+@torch.no_grad()
+def features(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
+    """The features of each window: its tokens are the cells of a grid, row by row."""
+    for window in windows:
+        x = window.events
+        for layer in model.down:  # type: ignore[union-attr]
+            x = layer(x)
+        tokens = x.flatten(2).mT.float().cpu().numpy()
+        grid = {"grid": np.array(x.shape[2:])}
+        yield encoder_features.prediction(
+            window.name, window.title, [window.title], tokens, more=grid
+        )
 
 
 def _recordings(
@@ -112,7 +144,7 @@ def _open(
     file: Path, name: str, form: str, trained: TrainedOn, sensor: Sequence[int] | None
 ) -> Unlabeled:
     recording: Unlabeled
-    if form == FORMATS[0]:
+    if form == MVSEC:
         recording = MvsecEvents(file, name, trained.window_ms, trained.sensor)
     else:
         recording = RawRecording(file, name, _Windows(trained.window_ms, sensor), has_labels=False)

@@ -23,7 +23,6 @@ from models.base import (
 )
 from models.common import initial_weights
 from models.common.model_facts import FACTS_FILE
-from models.common.predict_input import needs_stage
 from models.common.split import save_split
 from models.event_seg import dataset, prediction, sequences, windows
 from models.event_seg.config import SIZES, Data, Model
@@ -185,18 +184,12 @@ class EventSegTask:
         return predict(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """A mask for each window of recordings; see prediction.predict."""
-        if self.stage == "encoder":
-            raise needs_stage("encoder", "whole")
-        if not self._trained.has_labels:
-            raise DataError(
-                "the model was trained without labels, on the events on hidden pixels: it predicts "
-                "no edges",
-                where="model.objective of the run",
-                allowed="a run on recordings with labels",
-            )
+        """A mask for each window of recordings, or features; see prediction.predict."""
+        draws_masks = self.stage != "encoder" and self._trained.has_labels
+        output = prediction.masks if draws_masks else prediction.features
         sensor, device = self._data.sensor, self.context.device
-        return prediction.predict(model, path, self._trained, sensor, self.downsample, device)
+        windows = prediction.windows(path, self._trained, sensor, self.downsample, device)
+        return output(model, windows)
 
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations for one sample; see network.flops_per_sample."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,8 +133,21 @@ class Model(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing: share of each target spread over the vocabulary."""
 
+    @property
+    def parameters(self) -> int | None:
+        """Exact number of parameters with these settings; None: files decide."""
+        size = SIZES[self.size]
+        if self.pretrained is not None or self.tokenizer not in ("bytes", "bpe"):
+            return None
+        entries = size.vocabulary
+        if self.tokenizer == "bpe":
+            entries = self.vocabulary or max(512, size.vocabulary)
+        share = (self.kv_heads or size.heads) / size.heads
+        fewer = round(size.layers * 2 * size.width**2 * (1 - share))
+        return replace(size, vocabulary=entries).parameters - fewer
 
-COLUMNS = ("request", "context", "answer", "system", "messages", "text", IGNORE)
+
+COLUMNS = ("request", "context", "answer", "system", "messages", "tools", "text", IGNORE)
 """What a column of a table, or a key of JSON, may mean."""
 Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
@@ -150,7 +163,8 @@ class Data(Section):
     """File whose line N answers line N of `path`. Default: none."""
     columns: Columns = Field(default_factory=list)
     """What columns and keys of rows mean whose names are not known, such as "title=request"; other
-    meanings: context (follows the request), answer, system, messages, text, ignore."""
+    meanings: context (follows the request), answer, system, messages, tools, text,
+    ignore."""
     control: Control = "real"
     on_bad: OnBad = "stop"
     fraction: Fraction = 1.0

@@ -43,6 +43,15 @@ def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] =
     return read_corpus(Path(path).expanduser(), answered, on_bad, declared_columns(columns))
 
 
+def _encodings(corpus: Corpus) -> str:
+    """The encodings that were assumed, with the number of files and one of them."""
+    found = corpus.index.encodings.items()
+    return "; ".join(
+        f"{encoding}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+        for encoding, names in found
+    )
+
+
 @dataclass(frozen=True)
 class SplitMembers:
     """Documents or exchanges of each split by number, and the number of groups."""
@@ -70,6 +79,8 @@ class Rules:
     seed: int
     single_document: bool
     """A row of text holds one document only."""
+    longest: int | None = None
+    """The length that the model allows; None: any."""
 
 
 class Dataset:
@@ -118,7 +129,9 @@ class Dataset:
         if rules.control == "noise":
             pairing = permute_answers(exchanges, index.labels[exchanges], rules.seed + side)
             pairing = pairing if SPLITS[side] == "train" else with_true_answers(pairing)
-        return Dialogues(self._encoded, index.names, pairing, rules.length, rules.on_bad)
+        return Dialogues(
+            self._encoded, index.names, pairing, rules.length, rules.on_bad, rules.longest
+        )
 
     def split(self, name: SplitName) -> Windows | Dialogues:
         """Samples of a split."""
@@ -162,6 +175,7 @@ class Dataset:
             "source": corpus.source.name,
             "kind": "text" if corpus.is_text else "conversations",
             "format": corpus.source.format,
+            **({"encoding": encoding} if (encoding := _encodings(corpus)) else {}),
             "bytes": corpus.source.size or int(self._encoded.text_bytes.sum()),
             kind: len(corpus),
             "mean_tokens": round(len(self._encoded.stream) / len(corpus), 1),

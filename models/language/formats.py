@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from itertools import islice
@@ -10,11 +9,12 @@ from pathlib import Path
 
 from models.base import DataError
 from models.common.data_files import first_files
+from models.common.table import TextTable
+from models.common.text_file import TextFile
 from models.language.readers.columns import NAMES, columns_in
 from models.language.readers.text_file import (
     FORMATS,
     SUFFIXES,
-    TextFile,
     file_kind,
     suffix_of,
 )
@@ -58,10 +58,10 @@ def _format(file: Path) -> str | None:
         return None
     if file_kind(file) == "JSON" and head.lstrip().startswith("["):
         return _JSON if _is_array_of_rows(head) else None
+    if file_kind(file) == "CSV":
+        return _CSV if _has_columns(file) else None
     lines = (line for line in head.split("\n") if line.strip())
     first, is_cut = next(lines, ""), "\n" not in head.lstrip()
-    if file_kind(file) == "CSV":
-        return _CSV if _has_columns(first) else None
     if file_kind(file) == "JSONL" or first.lstrip().startswith("{"):
         return _JSONL if _has_keys(first, is_cut and file_kind(file) == "JSONL") else None
     return _TEXT if _is_prose(head) else None
@@ -77,10 +77,10 @@ def _is_array_of_rows(head: str) -> bool:
     return _are_columns(row)
 
 
-def _has_columns(line: str) -> bool:
+def _has_columns(file: Path) -> bool:
     try:
-        header = next(csv.reader([line]), [])
-    except csv.Error:
+        header = TextTable(TextFile(file), file.name).header
+    except DataError:
         return False
     return columns_in(header, {})[0].are_complete
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Prompt, Sampling
+from models.common.decoder_cache import cache_name
 from models.language import prompts
 from models.language.head import Head
 from models.language.model import KeyValueCache, Transformer
@@ -169,10 +170,11 @@ class _OfPretrained:
         head = self._inner.get_output_embeddings()
         is_plain = isinstance(head, Head)
         inner: Any = self._inner.base_model if is_plain else self._inner
-        cached: dict[str, Any] = {} if self._cache is None else {"past_key_values": self._cache}
+        name = cache_name(inner)
+        cached: dict[str, Any] = {} if self._cache is None else {name: self._cache}
         ids = torch.tensor([tokens if cached else self._tokens], device=self._device)
         output = inner(input_ids=ids, use_cache=True, **cached)
-        self._cache = getattr(output, "past_key_values", None)
+        self._cache = getattr(output, name, None)
         if is_plain:
             return head(output.last_hidden_state[:, -1])[0]
         logits: Tensor = output.logits

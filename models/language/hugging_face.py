@@ -6,9 +6,11 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
@@ -17,10 +19,18 @@ from models.base import DataError
 from models.common.split import atomic_write
 from models.language.config import Size
 from models.language.model import NORM_EPSILON, ROTARY_BASE
+from models.language.readers.records import Turn
 from models.language.tokens import bpe
 from models.language.tokens.bpe import BpeTokenizer
 from models.language.tokens.external_tokenizer import ExternalTokenizer
-from models.language.tokens.tokenizer import TAGS, ByteTokenizer, Tokenizer
+from models.language.tokens.tokenizer import (
+    ANSWER,
+    FORMS,
+    TAGS,
+    ByteTokenizer,
+    Tokenizer,
+    prompt_and_answer,
+)
 
 CONFIG = "config.json"
 _GENERATION = "generation_config.json"
@@ -106,12 +116,21 @@ def copy_config(source: Path, folder: Path) -> None:
         shutil.copyfile(source / _GENERATION, folder / _GENERATION)
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int) -> None:
-    """Write tokenizer files for transformers that give the same tokens. Disk access."""
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat: bool) -> None:
+    """Write tokenizer files for transformers that give the same tokens. Disk access.
+
+    `is_chat`: with a chat template that renders conversations as training saw them. A tokenizer
+    that would make other tokens of it, such as one that adds spaces, gets none.
+    """
+    template = chat_template(tokenizer)
     if isinstance(tokenizer, ExternalTokenizer):
         for name in _TOKENIZER_FILES:
             if (tokenizer.folder / name).is_file():
                 shutil.copyfile(tokenizer.folder / name, folder / name)
+        if is_chat and not tokenizer.inner.chat_template and _is_exact(template, tokenizer):
+            path = folder / _TOKENIZER_CONFIG
+            config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            _write(path, {**config, "chat_template": template})
         return
     inner = _as_library_tokenizer(tokenizer)
     numbers = {
@@ -125,10 +144,69 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int) -> None:
         **{name: inner.id_to_token(n) for name, n in numbers.items() if n is not None},
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
-        # As in BpeTokenizer: "<|end|>" inside a text is plain text.
-        "split_special_tokens": True,
+        # As in BpeTokenizer: "<|end|>" inside a text is plain text. A chat template renders the
+        # special tokens of a conversation into its text.
+        "split_special_tokens": not is_chat,
+        **({"chat_template": template} if is_chat else {}),
     }
     _write(folder / _TOKENIZER_CONFIG, tokenizer_config)
+
+
+def chat_template(tokenizer: Tokenizer) -> str:
+    """The form of conversations in tokenizer.py, as a chat template of transformers."""
+    answer = f"{{{{ {_quoted(ANSWER + ' ')} + text + eos_token }}}}"
+    found = "{{ bos_token }}" if tokenizer.start is not None else ""
+    found += f"{_TOOLS}{{% for message in messages %}}{_TEXT}"
+    found += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
+    for role, form in FORMS.items():
+        before, after = form.split("{}")
+        shown = f"{{{{ {_quoted(before)} + text + {_quoted(after)} }}}}"
+        found += f"{{% elif message['role'] == {_quoted(role)} %}}{shown}"
+    unknown = "raise_exception('unknown role ' + message['role'])"
+    found += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
+    start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
+    return found + f"{{% if add_generation_prompt %}}{{{{ {_quoted(start)} }}}}{{% endif %}}"
+
+
+_TOOLS = "{% if tools %}{{ '<tools>' + (tools | tojson) + '</tools>\\n' }}{% endif %}"
+_TEXT = (
+    "{% set content = message['content'] or '' %}"
+    "{% if content is not string %}"
+    "{% set content = content | map(attribute='text') | join('\\n') %}{% endif %}"
+    "{% set found = namespace(text=content) %}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{% set function = call['function'] or call %}"
+    "{% set given = function['arguments'] or {} %}"
+    "{% set given = given if given is string else given | tojson %}"
+    "{% set line = '{\"name\": ' + (function['name'] | tojson) + ', \"arguments\": ' + given %}"
+    "{% set line = '<tool_call>' + line + '}</tool_call>' %}"
+    "{% set found.text = found.text + '\\n' + line if found.text else line %}{% endfor %}"
+    "{% set text = found.text | trim %}"
+)
+"""The text of a message, with a line for each call of a tool."""
+
+
+def _quoted(text: str) -> str:
+    """A text within a template."""
+    return json.dumps(text)
+
+
+_PROBE = (
+    *(Turn("system", "Be brief."), Turn("user", "One?\nTwo"), Turn("assistant", "3")),
+    *(Turn("tool", "4"), Turn("user", "five  six")),
+)
+"""A conversation of all roles."""
+
+
+def _is_exact(template: str, tokenizer: ExternalTokenizer) -> bool:
+    """Whether the tokens of a conversation in the template are those of training."""
+    prompt, answer = prompt_and_answer(_PROBE, Turn("assistant", "It is so."), tokenizer)
+    turns = [{"role": turn.role, "content": turn.text} for turn in _PROBE]
+    last = {"role": "assistant", "content": "It is so."}
+    render = partial(tokenizer.inner.apply_chat_template, chat_template=template, tokenize=False)
+    texts = (render(turns, add_generation_prompt=True), render([*turns, last]))
+    expected = (prompt, np.concatenate((prompt, answer)))
+    return all(map(np.array_equal, map(tokenizer.encode, texts), expected))
 
 
 def _as_library_tokenizer(tokenizer: Tokenizer) -> tokenizers.Tokenizer:

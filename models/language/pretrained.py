@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
+from models.common.data_files import cause_of
 from models.common.frozen import HasFrozenParts
 from models.common.pretrained_weights import Coverage, quiet, without_values
 from models.common.stored_tensors import stored_tensors
@@ -256,7 +257,7 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
 
 def _not_loadable(folder: Path, error: Exception) -> DataError:
     return DataError(
-        f"model.pretrained '{folder}' cannot be loaded: " + str(error).strip().split("\n")[0],
+        f"model.pretrained '{folder}' cannot be loaded: {cause_of(error)}",
         where=str(folder / "config.json"),
         allowed=ALLOWED,
     )

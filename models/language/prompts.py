@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from models.base import DataError, Message, Prompt
 from models.common.data_files import BadRecords, OnBad
-from models.language.readers.columns import RowReader, columns_in
+from models.common.predict_input import input_errors
+from models.common.text_file import TextFile
+from models.language.readers.columns import RawRow, RowReader, columns_in
+from models.language.readers.corpus import rows_of
 from models.language.readers.records import Conversation, Turn
-from models.language.readers.text_file import TextFile, file_kind
 from models.language.tokens.tokenizer import Tokenizer, prompt_and_answer
 
 JSON = ".json"
-ALLOWED = "a text, which is one prompt, or JSONL, a JSON array or CSV with a prompt in each row"
+ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each row"
 _ANSWER = "(answer)"
 """A column that completes a row without an answer."""
 
@@ -33,15 +33,19 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
             where=str(path.absolute()),
             allowed=ALLOWED,
         )
-    if file_kind(path) == "text" and path.suffix.lower() != JSON:
-        text = "\n".join(TextFile(path).lines()).removesuffix("\n")
+    with input_errors():
+        return _read(path, declared, on_bad)
+
+
+def _read(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
+    file, bad_records = TextFile(path), BadRecords()
+    rows = rows_of(file, path.name, bad_records)
+    if rows is None:
+        text = "\n".join(file.lines()).removesuffix("\n")
         prompts = [text_prompt(text, _stem(path))] if text else []
     else:
-        bad_records = BadRecords()
-        rows = _Prompts(path, declared, bad_records)
-        prompts = [
-            prompt for line, row in _rows(path, bad_records) for prompt in rows.of(row, line)
-        ]
+        reader = _Prompts(path, declared, bad_records)
+        prompts = [prompt for row in rows for prompt in reader.of(row)]
         bad_records.finish(on_bad, len(prompts))
     if not prompts:
         raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
@@ -57,44 +61,6 @@ def _stem(path: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", path.stem)
 
 
-def _rows(path: Path, bad_records: BadRecords) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a file, each with its line, or its number in a JSON array. Raises DataError."""
-    lines, kind = TextFile(path).lines(), file_kind(path)
-    if path.suffix.lower() == JSON:
-        yield from _array(path, "\n".join(lines))
-        return
-    if kind not in ("CSV", "JSONL"):
-        raise DataError(f"prompts are not read from {kind}: '{path}'", allowed=ALLOWED)
-    if kind == "CSV":
-        reader = csv.DictReader(f"{line}\n" for line in lines)
-        for row in reader:
-            if None in row or None in row.values():
-                bad_records.add(f"{path.name}:{reader.line_num}", "another number of columns")
-            else:
-                yield reader.line_num, {name.strip(): value for name, value in row.items()}
-        return
-    for line, raw in enumerate(lines, start=1):
-        try:
-            row = json.loads(raw) if raw.strip() else {}
-        except (ValueError, RecursionError) as error:
-            bad_records.add(f"{path.name}:{line}", f"not JSON: {error}")
-            continue
-        if not isinstance(row, dict):
-            bad_records.add(f"{path.name}:{line}", f"{type(row).__name__}, not an object")
-        elif row:
-            yield line, row
-
-
-def _array(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        rows = json.loads(text)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("it is no array of objects")
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"--input '{path}' has no rows: {error}", allowed=ALLOWED) from None
-    yield from enumerate(rows, start=1)
-
-
 class _Prompts:
     """Makes the prompts of the rows of one file."""
 
@@ -103,25 +69,26 @@ class _Prompts:
         self._declared, self._bad_records = declared, bad_records
         self._reader = RowReader(path.name, {**declared, _ANSWER: "answer"}, bad_records)
 
-    def of(self, row: Mapping[str, Any], line: int) -> Iterator[Prompt]:
+    def of(self, raw: RawRow) -> Iterator[Prompt]:
         """The prompt of a row; none, and a bad record, if it is invalid. Raises DataError."""
-        name = f"{self._stem}-{line}"
+        row, name = raw.fields, f"{self._stem}-{raw.number}"
         columns, _ = columns_in(tuple(row), self._declared)
         if columns.text and isinstance(row[columns.text], str):
             yield text_prompt(row[columns.text], name)
             return
         if not columns.messages and not columns.request:
             names = ", ".join(row)
-            self._bad_records.add(f"{self._file}:{line}", f"no column for a prompt among: {names}")
+            problem = f"no column for a prompt among: {names}"
+            self._bad_records.add(f"{self._file}:{raw.line}", problem)
             return
         if not columns.messages:
             row = {key: value for key, value in row.items() if key != columns.answer}
             row[_ANSWER] = "-"
-        for record in self._reader.records(row, line):
+        for record in self._reader.records(replace(raw, fields=row)):
             assert isinstance(record, Conversation)
-            yield Prompt(
-                name, tuple(Message(t.role, t.text) for t in _without_answer(record.turns))
-            )
+            turns = _without_answer(record.turns)
+            messages = tuple(Message(turn.role, turn.text, turn.extra) for turn in turns)
+            yield Prompt(name, messages, record.tools)
 
 
 def _without_answer(turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -133,8 +100,9 @@ def _without_answer(turns: Sequence[Turn]) -> Sequence[Turn]:
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:
     """The tokens of a prompt as in training: of a request, up to the answer; or of a text."""
     if is_request:
-        turns = [Turn(message.role, message.text) for message in prompt.messages]
-        return prompt_and_answer(turns, "-", tokenizer)[0].tolist()
+        turns = [Turn(m.role, m.text, m.extra) for m in prompt.messages]
+        answer = Turn("assistant", "-")
+        return prompt_and_answer(turns, answer, tokenizer, prompt.tools)[0].tolist()
     text = "\n".join(message.text for message in prompt.messages)
     start = tokenizer.end if tokenizer.start is None else tokenizer.start
     return [start, *tokenizer.encode(text).tolist()]

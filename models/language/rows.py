@@ -202,6 +202,22 @@ def true_pairing(exchanges: np.ndarray) -> Pairing:
     return Pairing(exchanges, exchanges, np.zeros(len(exchanges), dtype=bool))
 
 
+def fitting_length(sizes: np.ndarray, longest: int | None) -> int | None:
+    """The tokens per sample that all answers fit, and all requests unless they double it.
+
+    `sizes`: the tokens of each request and its answer, in turns. `longest`: the length that the
+    model allows; None is returned if an answer does not fit it.
+    """
+    prompts, answers = sizes[::2], sizes[1::2]
+    least = int(answers.max())
+    whole = -(-int((prompts + answers).max() - 1) // MULTIPLE) * MULTIPLE
+    if longest is not None:
+        whole = min(whole, longest)
+    if longest is not None and least > longest:
+        return None
+    return max(least, whole if whole <= 2 * least else -(-least // MULTIPLE) * MULTIPLE)
+
+
 class Dialogues:
     """One row for each pair of request and answer; labels are the answer and the end token.
 
@@ -210,9 +226,15 @@ class Dialogues:
     """
 
     def __init__(
-        self, encoded: Encoded, names: Texts, pairing: Pairing, length: int, on_bad: OnBad
+        self,
+        encoded: Encoded,
+        names: Texts,
+        pairing: Pairing,
+        length: int,
+        on_bad: OnBad,
+        longest: int | None = None,
     ) -> None:
-        """`names` holds the source of each request.
+        """`names` holds the source of each request; `longest`: the length the model allows.
 
         Raises DataError if an answer does not fit and `on_bad` is stop.
         """
@@ -221,7 +243,10 @@ class Dialogues:
         prompts, answers = sizes[2 * pairing.requests], sizes[2 * pairing.answers + 1]
         # The last token is only a label; at least one prompt token must remain.
         room = length + 1 - answers
+        needed = fitting_length(sizes, longest)
         bad_records = BadRecords()
+        if needed is not None:
+            bad_records.fix = f"fit all:  --seq-len {needed}"
         for i in np.flatnonzero(room < 1):
             bad_records.add(
                 names[pairing.requests[i]],
@@ -233,7 +258,10 @@ class Dialogues:
             raise DataError(
                 f"every answer is longer than data.seq_len {length}",
                 where="data.seq_len",
-                fix=f"--set data.seq_len={int(answers.min())}",
+                allowed=f"answers of at most {longest} tokens, which the model allows"
+                if needed is None
+                else "",
+                fix="" if needed is None else f"--seq-len {needed}",
             )
         self.truncated = int((fits & (prompts > room) & ~pairing.matched).sum())
         self._requests, self._answers = pairing.requests[fits], pairing.answers[fits]

@@ -135,7 +135,7 @@ class LanguageTask:
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
         # Not every pretrained architecture accepts a document mask.
         single_document = self.pretrained is not None
-        rules = Rules(length, self.on_bad, self.control, seed, single_document)
+        rules = Rules(length, self.on_bad, self.control, seed, single_document, self._longest())
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
 
     def setup_without_data(self) -> None:
@@ -181,10 +181,16 @@ class LanguageTask:
             self._local = external_tokenizer.load(path)
         return self._local
 
+    def _longest(self) -> int | None:
+        """The longest sample that the model allows; None: any."""
+        if self.pretrained is None:
+            return None
+        return getattr(pretrained.read_config(self.pretrained), "max_position_embeddings", None)
+
     def _row_length(self) -> int:
         if self.pretrained is None:
             return self.length or self.size.context
-        limit = getattr(pretrained.read_config(self.pretrained), "max_position_embeddings", None)
+        limit = self._longest()
         if limit is not None and self.length is not None and self.length > limit:
             raise DataError(
                 f"data.seq_len {self.length} exceeds the positions of model.pretrained",
@@ -346,14 +352,14 @@ class LanguageTask:
             hugging_face.write_config(folder, own, tokenizer)
         else:
             hugging_face.copy_config(self.pretrained, folder)
-        hugging_face.write_tokenizer(folder, tokenizer, length)
+        hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())
 
     def base_folder(self) -> Path | None:
         """The folder of the pretrained model."""
         return self.pretrained
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
-        """Write adapters for peft, or the merged model and the tokenizer for transformers.
+        """Write the tokenizer, and adapters for peft or the merged model for transformers.
 
         Disk access. Raises DataError.
         """
@@ -362,13 +368,19 @@ class LanguageTask:
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
         lora.write(inner, self.lora, named, folder, merged=merged)
         if merged:
-            length = self._row_length()
             hugging_face.copy_config(self.pretrained, folder)
-            hugging_face.write_tokenizer(folder, self._tokenizer_without_data(), length)
+        tokenizer, length = self._tokenizer_without_data(), self._row_length()
+        hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())
 
     def hugging_face_name(self, name: str) -> str:
         """Name in transformers; a pretrained model is the submodule `inner`."""
         return name.removeprefix("inner.")
+
+    def _is_chat(self) -> bool:
+        """Whether the run folder says that the run was trained on conversations."""
+        folder = self.context.folder
+        is_known = folder is not None and (folder / FACTS_FILE).is_file()
+        return is_known and model_facts.load(folder, _Facts).conversations
 
     def _tokenizer_without_data(self) -> Tokenizer:
         if local := self._local_tokenizer():

@@ -73,7 +73,7 @@ def code_in_init(tree: Tree) -> list[str]:
         functions = [n for n in module.tree.body if isinstance(n, ast.FunctionDef)]
         if module.name == "launcher":
             code = [line for line in code if not LAUNCHER_MAY.match(line)]
-            functions = [f for f in functions if f.name not in ("train", "__getattr__")]
+            functions = [f for f in functions if f.name not in ("train", "open_run", "__getattr__")]
         if code or functions:
             found.append(str(module.path))
     return found

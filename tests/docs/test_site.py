@@ -72,7 +72,8 @@ def test_a_page_of_the_site_asks_no_other_host(site):
 def test_the_reference_has_the_public_names_and_no_others(site):
     text = (site / "python.html").read_text(encoding="utf-8")
     anchors = set(re.findall(r'id="((?:launcher|models|engines)\.[\w.]+)"', text))
-    public = {"launcher.train", "launcher.api.Run.model", "launcher.api.Run.best"}
+    public = {"launcher.train", "launcher.open_run", "launcher.api.Run.best"}
+    public |= {f"launcher.api.Run.{name}" for name in ("model", "predict", "export", "evaluate")}
     public |= {
         "models.base.Task.loss",
         "models.custom.CustomTask.measure",

@@ -74,6 +74,15 @@ def test_the_fixes_of_the_table_of_faults_have_the_values_of_a_run(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     run = runs.trained(tmp_path / "runs" / "mine", resolved("optim.lr=1e-3"), 100)
     real = fixes.commands(resolved("optim.lr=1e-3"), run)
-    same = {"again", "retry", "track", "lower_lr", "higher_lr", "timeout_s", "other_folder"}
+    same = {
+        "again",
+        "retry",
+        "nonfinite",
+        "track",
+        "lower_lr",
+        "higher_lr",
+        "timeout_s",
+        "other_folder",
+    }
     assert {name: FIXES[name] for name in same} == {name: real[name] for name in same}
     assert real.keys() <= FIXES.keys()

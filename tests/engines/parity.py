@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,8 @@ class Case:
     reduce_each_micro_batch: bool = False
     muon: bool = False
     """Muon for the matrices of the blocks; else AdamW for all."""
+    zero: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of `zero_optimization` that override those of the engine."""
 
 
 class StepResult(NamedTuple):
@@ -171,6 +173,9 @@ def spec(clip_norm: float | None, lr: float) -> OptimizerSpec:
 def options(case: Case, world: World) -> Options:
     """The options of the engine of `case`."""
     file = find(case.engine).ds_config
+    layout: Any = shipped(file) if file else {}
+    if case.zero:
+        layout = {"zero_optimization": {**layout["zero_optimization"], **case.zero}}
     return Options(
         precision=case.precision,
         activation_checkpointing=case.activation_checkpointing,
@@ -178,7 +183,7 @@ def options(case: Case, world: World) -> Options:
         keep_products=case.keep_products,
         hybrid_shard=case.nodes is not None,
         reduce_each_micro_batch=case.reduce_each_micro_batch,
-        ds_config=shipped(file) if file else {},
+        ds_config=layout,
         micro_batch=GLOBAL_BATCH // ACCUMULATION // world.size,
         accumulation=ACCUMULATION,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -95,26 +96,33 @@ def test_weights_written_after_an_evaluation_are_used_by_the_next(
     torch.testing.assert_close(after, 2 * before)
 
 
-def prepare_scalar(world: World, engine_name: str) -> str:
+def prepare_scalar_with_an_older_torch(world: World, engine_name: str) -> str:
+    def older_fully_shard(module: nn.Module, *, mesh: object) -> None: ...
+
     net = nn.Sequential(nn.Linear(2, 2))
     net.temperature = nn.Parameter(torch.tensor(1.0))
     engine = build_engine(engine_name, world, Options())
+    module: Any = import_module("engines.fsdp")
+    present, module.fully_shard = module.fully_shard, older_fully_shard
     try:
         engine.prepare(net, spec(clip_norm=None, lr=0.1), [])
     except EngineError as error:
         return str(error)
     finally:
+        module.fully_shard = present
         engine.close()
     return "prepared"
 
 
 @able("fsdp")
-def test_a_parameter_without_an_axis_is_an_error_with_its_name(
+def test_with_an_older_torch_a_parameter_without_an_axis_is_an_error_with_its_name(
     worlds: dict[int, Pool], engine: str
 ) -> None:
-    assert (
-        "temperature has no such axis; give it the shape [1]"
-        in worlds[1].run(prepare_scalar, engine)[0]
+    (error,) = worlds[1].run(prepare_scalar_with_an_older_torch, engine)
+    assert error == (
+        f"fsdp of torch {torch.__version__} shards all parameters along their first axis; "
+        "temperature has no such axis, or no elements; install a newer torch, or use local, ddp, "
+        "oss or a zero engine"
     )
 
 

@@ -44,10 +44,18 @@ def test_parameters_may_differ_in_their_counts(worlds: Worlds, engine: str) -> N
 
 @able(*ZERO)
 def test_zero_rejects_counts_that_differ_within_a_group(worlds: Worlds, engine: str) -> None:
-    odd = {"seven": 2.0, "norm.bias": 0.0}
+    odd = {"seven": 2.0, "norm.bias": 3.0}
     first, second = worlds[2].run(after_loading, Case(engine), odd)
     assert first == second
-    assert "have 9, but not 'seven' (2), 'norm.bias' (0); use local, ddp, oss or fsdp" in first
+    assert "have 9, but not 'seven' (2), 'norm.bias' (3); use local, ddp, oss or fsdp" in first
+
+
+@able(*ZERO)
+def test_zero_counts_on_for_parameters_that_never_had_a_gradient(
+    worlds: Worlds, engine: str
+) -> None:
+    outcomes = worlds[2].run(after_loading, Case(engine), {"seven": 0.0})
+    assert {count for rank in outcomes for count in rank.steps.values()} == {9.0}
 
 
 def test_an_empty_loss_scale_changes_nothing(worlds: Worlds) -> None:

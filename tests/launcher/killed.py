@@ -1,9 +1,11 @@
 """A single rank that needs more memory than its control group has, for tests of the fork.
 
 Started as `python -m tests.launcher.killed FOLDER BYTES FITS [MICRO_BATCH]`: the rank fills BYTES
-if its micro-batch is larger than FITS. With FITS -1 it waits for a signal. Prints the report.
+if its micro-batch is larger than FITS. With FITS -1 it waits for a signal, with -2 in a library,
+where no line of Python runs. Prints the report.
 """
 
+import hashlib
 import os
 import sys
 import time
@@ -27,6 +29,8 @@ def work(job: Job) -> Outcome:
         file.write(f"{size}\n")
     if FITS < 0:
         (FOLDER / "ready").write_text(str(os.getpid()))
+        if FITS == -2:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
         time.sleep(100)
     if size > FITS:
         print(len(b"x" * BYTES))

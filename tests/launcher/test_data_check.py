@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 
 import pytest
 
@@ -66,12 +68,13 @@ def test_the_findings_and_the_command_to_train_are_printed(here, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"mine.jsonl: {FORMATS[1]}"
     facts = {line[2:20].strip(): line[21:] for line in out if line.startswith("  ")}
-    assert facts["read by"] == "language:tiny"
+    assert facts["read by"] == "language:full"
     assert facts["groups"] == "train 64, val 8, test 8"
     assert facts["overlap"] == "none: no group is in two splits"
     assert facts["a batch, input ids"].endswith("int64")
-    assert out[-2].startswith("wrote data-check/data.html")
-    assert out[-1] == "train on it:  python -m launcher --model language --data mine.jsonl"
+    assert out[-3].startswith("wrote data-check/data.html")
+    assert out[-2] == "train on it:  python -m launcher --model language:full --data mine.jsonl"
+    assert out[-1] == "a quick size: python -m launcher --model language:tiny --data mine.jsonl"
     assert names(here) == ["data-check", "mine.jsonl"]
     assert "train 64, val 8, test 8" in (here / "data-check" / "data.html").read_text()
 
@@ -80,6 +83,19 @@ def test_the_command_to_train_has_the_model_that_was_typed(here, capsys):
     assert check("mine.jsonl", "--model", "language:small") == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "train on it:  python -m launcher --model language:small --data mine.jsonl"
+
+
+def test_the_command_to_train_repeats_every_setting(here, capsys):
+    (here / "mine.yaml").write_text("eval:\n  share: 0.25\n")
+    settings = ["--config", "mine.yaml", "--set", "data.columns=[prompt=request, x=ignore]"]
+    assert check("mine.jsonl", "--model", "language:tiny", *settings) == 0
+    printed = capsys.readouterr().out.splitlines()
+    line = printed[-1].removeprefix("train on it:  python -m launcher ")
+    assert shlex.split(line) == [
+        *("--model", "language:tiny", "--config", "mine.yaml", "--data", "mine.jsonl"),
+        *settings[2:],
+    ]
+    assert main([*shlex.split(line), "--dry-run"]) == 0
 
 
 def test_json_has_the_findings(here, capsys):
@@ -133,13 +149,13 @@ def test_groups_in_two_splits_exit_with_1(here, drawn, capsys):
     assert "  overlap            1 group is in two splits: a\n" in capsys.readouterr().out
 
 
-def test_a_custom_task_with_sizes_is_named_without_its_smallest(here, capsys):
+def test_a_custom_task_is_named_with_the_size_that_was_checked(here, capsys):
     sized = DRAWN.replace("    class Data", "    sizes = {'s': {}, 'm': {}}\n\n    class Data", 1)
     model = f"{write(here, HEAD + sized)}:Line"
     assert check("mine.jsonl", "--model", model) == 0
     out = capsys.readouterr().out
     assert f"  read by            {model}:s\n" in out
-    assert out.endswith(f"--model {model} --data mine.jsonl\n")
+    assert out.endswith(f"--model {model}:s --data mine.jsonl\n")
 
 
 def test_a_custom_task_may_have_embedded_data(here, drawn, capsys):
@@ -154,6 +170,17 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
     assert err.startswith("error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: ")
     assert "  fix           repair them, or skip them with  --set data.on_bad=skip\n" in err
     assert names(here) == ["mine.jsonl"]
+
+
+def test_a_fix_has_settings_and_no_options_of_a_run(here, capsys):
+    row = {"prompt": "q", "completion": "x" * 200}
+    model = ("mine.jsonl", "--model", "language:tiny")
+    (here / "mine.jsonl").write_text(
+        "".join(json.dumps({**row, "prompt": f"q {i}"}) + "\n" for i in range(9))
+    )
+    assert check(*model, "--set", "eval.share=0.3") == 2
+    fix = re.search(r"fix +fit all:  (--set) (\S+)\n", capsys.readouterr().err)
+    assert check(*model, "--set", "eval.share=0.3", *fix.groups()) == 0
 
 
 def test_a_named_family_reports_its_own_error(here, capsys):
@@ -184,7 +211,7 @@ def test_wrong_arguments_are_errors_and_nothing_is_written(here, capsys, argumen
 
 def test_a_misspelt_subcommand_is_an_error(capsys):
     assert main(["data", "chekc", "mine.jsonl"]) == 2
-    assert "  fix           python -m launcher data check\n" in capsys.readouterr().err
+    assert "  fix           python -m launcher data check mine.jsonl\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("place", "problem"), [("/", "is the whole disk"), ("pipe", "regular")])

@@ -83,3 +83,11 @@ def test_an_engine_with_a_missing_package_is_marked(listed, monkeypatch):
     assert "fairscale" in rows["oss"]["why_not"]
     assert "pip install" in rows["oss"]["why_not"]
     assert "cannot run here: " in listed("engines")
+
+
+def test_list_alone_lists_all(listed):
+    parts = [listed(kind) for kind in ("models", "modes", "engines")]
+    assert listed() == "models\n{}\nmodes\n{}\nengines\n{}".format(*parts)
+    found = json.loads(listed("--json"))
+    assert {kind: json.loads(listed(kind, "--json")) for kind in found} == found
+    assert list(found) == ["models", "modes", "engines"]

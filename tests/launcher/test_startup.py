@@ -29,6 +29,7 @@ print("HEAVY", sorted(heavy), code, file=sys.stderr)
         ("list modes", 0),
         ("completion bash", 0),
         ("new-task", 2),
+        ("convert nothing-there.yaml", 2),
         ("data check nothing-there", 2),
         ("--model no_such_module:Task", 2),
         ("--dry-run --nproc 1", 0),

@@ -37,6 +37,31 @@ def test_a_pipe_gets_plain_lines_once_for_each_run(tmp_path, monkeypatch, capsys
     assert contents(tmp_path) == before
 
 
+def test_watch_alone_shows_the_newest_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["watch"]) == 2
+    assert "error: there is no run in runs/" in capsys.readouterr().err
+    for name, at in (("new", 30), ("old", 20)):
+        begun(Path("runs", name), resolved(), at)
+    assert main(["watch"]) == 0
+    assert capsys.readouterr().out == "run        runs/new, not started\n"
+
+
+def test_a_folder_of_runs_shows_all_of_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, at in (("b", 10), ("a", 20), ("staged/1-text", 5)):
+        begun(Path("runs", name), resolved(), at)
+    stages = [{"name": "text", "folder": "1-text"}]
+    Path("runs", "staged", "stages.json").write_text(json.dumps({"stages": stages}))
+    os.utime(Path("runs", "staged", "stages.json"), (30, 30))
+    Path("runs", "notes").mkdir()
+    assert main(["watch", "runs", "runs/a"]) == 0
+    assert capsys.readouterr().out == "".join(
+        f"run        runs/{name}, not started\n" for name in ("b", "a", "staged/1-text")
+    )
+    assert main(["watch", "runs/notes"]) == 2
+
+
 def test_another_folder_is_an_error_with_the_nearest(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     begun(Path("mine"), resolved())

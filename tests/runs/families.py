@@ -29,6 +29,7 @@ from training.data.loader import EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.evaluation.evaluate import evaluate
+from training.interruption import Interruption
 from training.optim import optimizer
 from training.storage import Storage
 
@@ -153,4 +154,5 @@ def _train(
 def _evaluated(world: World, task: Task, module: Module) -> dict[str, float]:
     samples = Samples(task, Few(task.data("val")), 0)
     loader = resolved("loader.workers=0").settings.loader
-    return evaluate(task, module, EvaluationBatches(samples, MICRO_BATCH, world, loader), world)
+    batches = EvaluationBatches(samples, MICRO_BATCH, world, loader)
+    return evaluate(task, module, batches, Interruption(world))

@@ -98,7 +98,11 @@ BAD = {
     "run folder of another run": Bad(
         "--out old",
         ("error: the run folder old contains another run", "  where         --out old"),
-        {"old/settings.yaml": "mode: fast\n", "old/origins.json": "{}"},
+        {
+            "old/settings.yaml": "mode: fast\n",
+            "old/origins.json": "{}",
+            "old/metrics.jsonl": "{}\n",
+        },
     ),
     "folder with settings of the user": Bad(
         "--out old",
@@ -137,8 +141,8 @@ BAD_DATA = {
     "empty file": Bad("--data mine.txt", ("error: 'mine.txt' is empty",), {"mine.txt": ""}),
     "text that is not UTF-8": Bad(
         "--data mine.txt",
-        ("error: 'mine.txt' is not UTF-8", "  where         mine.txt:1, byte 3"),
-        {"mine.txt": b"caf\xe9 ol\xe9\n" * 200},
+        ("error: 'mine.txt' is not UTF-8", "  where         mine.txt:1, byte 0"),
+        {"mine.txt": b"\xcf\xf0\xe8\xe2\xe5\xf2\n" * 200},
     ),
     "too little to hold out": Bad(
         "--data mine.txt",
@@ -147,7 +151,10 @@ BAD_DATA = {
     ),
     "shorter than one batch": Bad(
         "--data mine.jsonl --set train.global_batch=100",
-        ("error: train.global_batch 100 exceeds the 64 training samples",),
+        (
+            "error: train.global_batch 100 exceeds the 64 training samples",
+            "  fix           --set train.global_batch=64",
+        ),
         {"mine.jsonl": REQUESTS},
     ),
     "DeepSpeed JSON with another batch": Bad(

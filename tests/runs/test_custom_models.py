@@ -250,10 +250,19 @@ def test_a_task_of_a_script_trains_in_one_process(here):
 
 
 @pytest.mark.slow
-def test_a_task_of_a_script_says_what_to_do_for_two_processes(here):
+def test_a_task_of_a_script_trains_in_two_processes(here):
     (here / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "script.py", "2"], capture_output=True, text=True, check=True
     )
-    assert "class 'Line' is of a script or notebook, which this process does not run" in done.stdout
+    assert done.stdout == "completed\n"
+    assert "family: script:Line" in (here / "run" / "settings.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_task_of_a_notebook_says_what_to_do_for_two_processes(here):
+    done = subprocess.run(
+        [sys.executable, "-", "2"], input=SCRIPT, capture_output=True, text=True, check=True
+    )
+    assert "class 'Line' is of a notebook or was typed, which other processes" in done.stdout
     assert not (here / "run").exists()

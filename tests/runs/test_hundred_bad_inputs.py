@@ -131,7 +131,7 @@ resume -1
 explain nothing
 explain optim.lr extra
 explain optim. --mode fsat
-list
+list everyone
 list everything
 list models modes
 verify

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.models.language.test_pretrained import CONFIGS, save
@@ -61,6 +62,12 @@ def test_a_run_verifies_exports_and_refuses_another_base(program, given):
         for run in ("run", "run/export-safetensors")
     ]
     assert answers[0].stdout == answers[1].stdout != "\n", answers[0].stderr
+    for name in ("hf", "adapter"):
+        folder = program.folder / f"run/export-{name}"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        turns = [{"role": "user", "content": "ask 3"}, {"role": "assistant", "content": "no"}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        assert text == "<|start|>User: ask 3\nAssistant: no<|end|>"
     merged = load_file(program.folder / "run/export-hf/model.safetensors")
     base = load_file(program.folder / "base/model.safetensors")
     assert merged.keys() == base.keys()

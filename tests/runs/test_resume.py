@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 import launcher
 from launcher.__main__ import main
@@ -23,6 +26,7 @@ SETS = {
 }
 FIRST = ["--data", "mine.jsonl", "--nproc", "1"]
 FIRST += [arg for key, value in SETS.items() for arg in ("--set", f"{key}={value}")]
+RANK_0 = "rank-00000.safetensors"
 STEP_4 = "x/checkpoints/step-00000004"
 
 
@@ -127,8 +131,8 @@ def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run, x):
     ("args", "expected"),
     [
         (
-            ["resume", "x", "--lr", "1e-4"],
-            "error: optim.lr 1e-4 differs from 3e-4, used by x until step 6",
+            ["resume", "x", "--set", "schedule.final=0.5"],
+            "error: schedule.final 0.5 differs from 0, used by x until step 6",
         ),
         (
             ["resume", "x", "--fast"],
@@ -177,5 +181,38 @@ def test_the_python_api_resumes_a_run(x):
     assert [line["loss"] for line in run.metrics("train")] == [line["loss"] for line in lines(x)]
     again = launcher.train(resume="y", console=False)
     assert (again.reason, again.steps, again.best) == ("nothing to do", 6, run.best)
-    with pytest.raises(launcher.base.diagnostics.SettingsError, match="differs from 3e-4"):
-        launcher.train(resume="y", reset="data", settings={"optim.lr": 1e-4}, console=False)
+    with pytest.raises(launcher.base.diagnostics.SettingsError, match="differs from 0"):
+        changed = {"schedule.final": 0.5}
+        launcher.train(resume="y", reset="data", settings=changed, console=False)
+
+
+def weights(folder: str, step: int) -> dict[str, Tensor]:
+    return dict(load_file(Path(folder, "checkpoints", f"step-{step:08d}", RANK_0)))
+
+
+def test_another_peak_branches_at_the_same_place_of_the_schedule(run, x):
+    """The first step differs by the factor of the peaks alone: moments and data stay."""
+    before = content(x)
+    code, _, error = run("resume", STEP_4, "--set", "save.every=1", "--out", "same")
+    assert code == 0, error
+    code, out, error = run(
+        *("resume", STEP_4, "--set", "save.every=1", "--lr", "6e-4", "--out", "branch")
+    )
+    assert code == 0, error
+    assert out.splitlines()[0] == (
+        "forking x at step 4 into branch; optim.lr 3e-4 → 6e-4, at the same place of the schedule"
+    )
+    assert content(x) == before
+    rates, branched = ([line["lr"] for line in lines(Path(name))] for name in ("same", "branch"))
+    assert branched[:4] == rates[:4]
+    assert branched[4:] == pytest.approx([2 * rate for rate in rates[4:]], rel=1e-12)
+    events = map(json.loads, Path("branch/events.jsonl").read_text().splitlines())
+    [changes] = [event["facts"]["changes"] for event in events if event["kind"] == "resumed"]
+    assert "optim.lr 3e-4 → 6e-4" in changes
+    assert "--lr 6e-4" in Path("branch/origins.json").read_text()
+    first, after, other = weights("x", 4), weights("same", 5), weights("branch", 5)
+    names = [name for name in first if first[name].is_floating_point() and "exp_avg" not in name]
+    assert names
+    for name in names:
+        change = after[name] - first[name]
+        assert torch.allclose(other[name] - first[name], 2 * change, rtol=1e-2, atol=1e-7), name

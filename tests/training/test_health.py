@@ -32,7 +32,7 @@ class Checked:
 
     @property
     def found(self) -> list[str]:
-        assert {kind for kind, _ in self.events} <= {"advice"}
+        assert {kind for kind, _ in self.events} <= {"advice", "warning"}
         return [facts["fault"] for _, facts in self.events]
 
     def losses(self, losses, every=10, evaluate=None, **changes):

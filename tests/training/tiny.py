@@ -26,6 +26,7 @@ from training.checkpoint.resume_point import ResumePoint
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
+from training.evaluation.split import SplitSamples
 from training.loop import train
 from training.optim import optimizer
 from training.run_state import Run
@@ -262,9 +263,10 @@ def run_tiny(
     before: ResumePoint | None = None,
     until: int | None = None,
     shelf: Shelf | None = None,
+    has_test: bool = False,
     **changes: Any,
 ) -> Result:
-    """A whole run, as in a worker process."""
+    """A whole run, as in a worker process; with `has_test` the end evaluates the test split."""
     task, callback, shelf = task or TinyTask(), callback or RecordingCallback(), shelf or Shelf()
     made = make_settings(**changes)
     split = task.data("train")
@@ -296,7 +298,8 @@ def run_tiny(
     batches = Batches(Samples(task, split, made.train.seed), order, train_plan, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
     validation = EvaluationBatches(samples, micro_batch, world, made.loader)
-    run = Run(made, train_plan, [callback], validation, shelf, {}, before)
+    test = SplitSamples(samples, micro_batch, world, made.loader) if has_test else None
+    run = Run(made, train_plan, [callback], validation, shelf, {}, before, test=test)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()

@@ -173,6 +173,10 @@ class Callback:
         """Called after each update; must not wait for the device."""
         return Action.NOTHING
 
+    def requested(self) -> Action:
+        """The actions requested by now; asked often during an evaluation, so it must not wait."""
+        return Action.NOTHING
+
     def logged(self, metrics: StepMetrics) -> None:
         """Called after each logged step."""
 

@@ -24,12 +24,21 @@ class CallbackList(Callback):
             callback.step for callback in callbacks if type(callback).step is not Callback.step
         ]
 
+        self._requested = [
+            callback.requested
+            for callback in callbacks
+            if type(callback).requested is not Callback.requested
+        ]
+
     def start(self, train_plan: TrainPlan) -> None:
         for callback in self._callbacks:
             callback.start(train_plan)
 
     def step(self, step: Step) -> Action:
         return _joined(on_step(step) for on_step in self._steps)
+
+    def requested(self) -> Action:
+        return _joined(requested() for requested in self._requested)
 
     def logged(self, metrics: StepMetrics) -> None:
         for callback in self._callbacks:

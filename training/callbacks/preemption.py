@@ -69,6 +69,10 @@ class Preemption(Callback):
 
     def step(self, step: Step) -> Action:
         """The actions that the signals so far request."""
+        return self.requested()
+
+    def requested(self) -> Action:
+        """As after a step."""
         if self._actions is not self._emitted:
             self._emitted = self._actions
             self._emit("signal", {"names": list(self._names), "saves": self._saves})
@@ -122,6 +126,10 @@ class Deadline(Callback):
 
     def step(self, step: Step) -> Action:
         """Check the clock; ranks with different clocks agree, as on all actions."""
+        return self.requested()
+
+    def requested(self) -> Action:
+        """As after a step."""
         if self._now() < self._at:
             return Action.NOTHING
         if not self._is_emitted:

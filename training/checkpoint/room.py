@@ -50,7 +50,7 @@ def checkpoint_bytes(model: Module, settings: Settings, *, only_trained: bool) -
     for parameter in model.parameters():
         if parameter.requires_grad or not only_trained:
             total += parameter.numel() * (2 if has_score else 1)
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.numel():
             total += _slot_elements(parameter, settings)
             total += parameter.numel() if settings.train.ema is not None else 0
     return _FP32_BYTES * total

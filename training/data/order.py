@@ -31,7 +31,6 @@ class DataOrder:
                 global_batch,
                 f"exceeds the {length} training samples",
                 f"1 to {length}, or more data",
-                f"--set train.global_batch={length}" if length else None,
             )
         self.length = length
         self.global_batch = global_batch

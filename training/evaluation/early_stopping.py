@@ -32,7 +32,8 @@ class EarlyStopping:
     """Follows the value of a metric over evaluations.
 
     Any improvement makes a value the best; patience counts evaluations since the value last
-    improved by more than `min_delta`. The first value is an improvement, NaN never is.
+    improved by more than `min_delta`. The first value is an improvement; NaN and infinities never
+    are.
     """
 
     def __init__(self, stop: Stop, keep_best: int = 1):
@@ -48,12 +49,18 @@ class EarlyStopping:
         """The last value is one of the `keep_best` best so far."""
         self._reference: float | None = None
 
-    def add(self, step: int, value: float, direction: Direction) -> bool:
-        """Add the value of an evaluation; True if it is the best so far."""
+    def add(self, step: int, value: float, direction: Direction, *, is_due: bool = True) -> bool:
+        """Add the value of an evaluation; True if it is the best so far.
+
+        Patience counts those that `is_due` at a step of every run: the one at the end of a process
+        would count in a run that is resumed later, and not in one that was never stopped.
+        """
         is_best = _is_better(value, self.best.value if self.best else None, direction)
         if is_best:
             self.best = Best(value, step)
         self.is_among_best = self._enter(value, direction)
+        if not is_due:
+            return is_best
         if _is_better(value, self._reference, direction, self._min_delta):
             self._reference, self.waited = value, 0
         else:
@@ -114,8 +121,13 @@ class Target:
         return Target(self.metric, _SIGNS[goal.direction], self.value)
 
     def is_reached(self, metrics: Mapping[str, float]) -> bool:
-        """Whether `metrics` are as good or better; NaN never is. Requires a direction."""
+        """Whether `metrics` are as good or better; NaN and infinities never are.
+
+        Requires a direction.
+        """
         value = metrics.get(self.metric, math.nan)
+        if not math.isfinite(value):
+            return False
         return value <= self.value if self.sign == "<=" else value >= self.value
 
     def text(self, sign: Sign | None = None) -> str:
@@ -141,7 +153,7 @@ def alternatives(target: Target) -> Sequence[str]:
 
 
 def _is_better(value: float, than: float | None, direction: Direction, by: float = 0.0) -> bool:
-    if math.isnan(value):
+    if not math.isfinite(value):
         return False
     if than is None:
         return True

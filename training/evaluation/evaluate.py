@@ -12,6 +12,7 @@ import torch
 from models.base import ChecksMeasures, HasFinalMetric
 from training.data.loader import on_device
 from training.data.samples import SampleDraws
+from training.interruption import Interruption
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,26 +29,28 @@ OLD, NEW, ALL = "val_old", "val_new", "val"
 
 
 def evaluate(
-    task: Task, module: Module, batches: EvaluationBatches, world: World
+    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
 ) -> dict[str, float]:
-    """The metrics of the whole split, the same on every rank. Collective.
+    """The metrics of the whole split that are defined. Collective. Raises Interrupted.
 
-    Each sample counts once for any number of ranks. Leaves `module` in training mode.
+    The same on every rank, where each sample counts once. Leaves `module` in training mode.
     """
-    return _measure(task.metric(), module, batches, world)
+    return _defined(_measure(task.metric(), module, batches, interruption))
 
 
 def evaluate_final(
-    task: Task, module: Module, batches: EvaluationBatches, world: World
+    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
 ) -> dict[str, float]:
-    """The metrics that `task` has for the end of a run only; empty: none. Collective."""
+    """The metrics that `task` has for the end of a run only; empty: none. As `evaluate`."""
     metric = task.final_metric() if isinstance(task, HasFinalMetric) else None
-    return {} if metric is None else _measure(metric, module, batches, world)
+    return {} if metric is None else _defined(_measure(metric, module, batches, interruption))
 
 
-def metric_names(task: Task, module: Module, batches: EvaluationBatches, world: World) -> list[str]:
-    """The names of the metrics, from one micro-batch per rank. Collective."""
-    return sorted(_measure(task.metric(), module, [next(iter(batches))], world))
+def metric_names(
+    task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
+) -> list[str]:
+    """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
+    return sorted(_measure(task.metric(), module, [next(iter(batches))], interruption))
 
 
 def check_measures(task: Task, module: Module, micro_batch: int, world: World) -> None:
@@ -72,13 +75,16 @@ def check_measures(task: Task, module: Module, micro_batch: int, world: World) -
 
 
 def _measure(
-    metric: Metric, module: Module, batches: Iterable[tuple[MicroBatch, bool]], world: World
-) -> dict[str, float]:
+    metric: Metric,
+    module: Module,
+    batches: Iterable[tuple[MicroBatch, bool]],
+    interruption: Interruption,
+) -> Mapping[str, float | None]:
     total: Tensor | None = None
     module.eval()
     try:
-        with torch.no_grad():
-            for micro_batch, counts in batches:
+        with torch.no_grad(), interruption.watching(module):
+            for micro_batch, counts in interruption.between(batches):
                 # Also for one that does not count: sharded engines gather weights in each forward.
                 values = metric.update(module, micro_batch.batch)
                 added = values if counts else torch.zeros_like(values)
@@ -86,7 +92,11 @@ def _measure(
     finally:
         module.train()
     assert total is not None  # EvaluationBatches gives every rank at least one
-    return metric.result(world.sum(total).cpu())
+    return metric.result(interruption.world.sum(total).cpu())
+
+
+def _defined(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -112,21 +122,23 @@ class Forgetting:
         """Whether the metrics before the experience were measured."""
         return self._before is not None
 
-    def evaluate_before(self, module: Module, world: World) -> None:
+    def evaluate_before(self, module: Module, interruption: Interruption) -> None:
         """Measure the metrics before the experience."""
-        self._before = self._measure(module, world)
+        self._before = self._measure(module, interruption)
 
-    def evaluate(self, module: Module, world: World) -> dict[str, dict[str, float]]:
+    def evaluate(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
         """The metrics of OLD, NEW and ALL, in this order.
 
         The task of each part evaluates it; the metrics of several parts are means by samples.
         """
-        self._after = self._measure(module, world)
+        self._after = self._measure(module, interruption)
         return {name: dict(metrics) for name, metrics in self._after.items()}
 
-    def _measure(self, module: Module, world: World) -> dict[str, dict[str, float]]:
-        old = [(p.samples, evaluate(p.task, module, p.batches, world)) for p in self._old]
-        new = (self._new.samples, evaluate(self._new.task, module, self._new.batches, world))
+    def _measure(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
+        *old, new = (
+            (part.samples, evaluate(part.task, module, part.batches, interruption))
+            for part in (*self._old, self._new)
+        )
         return {OLD: mean(old), NEW: mean([new]), ALL: mean([*old, new])}
 
     def summary(self) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,15 +20,16 @@ from training.evaluation.early_stopping import (
     parse_target,
 )
 from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
+from training.interruption import Interrupted
 from training.settings import SettingError
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import World
     from models.base import Task
     from training.data.loader import EvaluationBatches
     from training.evaluation.evaluate import Forgetting
+    from training.interruption import Interruption
     from training.settings import Settings
     from training.stop_reason import StopReason
 
@@ -59,7 +61,7 @@ class Evaluator:
         self.score: Score | None = None
         """Of the last evaluation, if its checkpoint is among the best to keep."""
 
-    def start(self, task: Task, module: Module, world: World) -> None:
+    def start(self, task: Task, module: Module, interruption: Interruption) -> None:
         """Resolve `eval.metric` and `stop.at`. Raises SettingError for an unknown metric."""
         self._goal = task.goal
         target = None if self._stop_at is None else parse_target(self._stop_at)
@@ -67,41 +69,67 @@ class Evaluator:
             names = [task.goal.metric]
         else:
             # One forward pass now: a typing error must not end the run at its first evaluation.
-            names = metric_names(task, module, self._batches, world)
+            names = metric_names(task, module, self._batches, interruption)
         if self._metric is not None:
             self._goal = goal_of(self._metric, task.goal, names)
         if target is not None:
             self._target = target_of(target, self._goal, names)
 
     def evaluate_before(
-        self, module: Module, world: World, averaged: AbstractContextManager[None]
+        self, module: Module, interruption: Interruption, averaged: AbstractContextManager[None]
     ) -> None:
-        """Measure the metrics before an experience, unless they are known.
+        """Measure the metrics before an experience, unless they are known. Raises Interrupted.
 
         `averaged` puts the average of the weights in place.
         """
         if self._forgetting is not None and not self._forgetting.is_before_known:
             with averaged:
-                self._forgetting.evaluate_before(module, world)
+                self._forgetting.evaluate_before(module, interruption)
 
     def evaluate(
-        self, task: Task, module: Module, world: World, step: int, is_last: bool
+        self,
+        task: Task,
+        module: Module,
+        interruption: Interruption,
+        step: int,
+        *,
+        is_last: bool,
+        is_due: bool,
     ) -> Sequence[EvalResult]:
         """The results after `step` updates by split; the last one decides about the best.
 
-        The last evaluation of a run has the final metrics of the task as well.
+        The last evaluation of a run has the final metrics of the task as well; `is_due` as
+        EarlyStopping.add. Raises Interrupted: then nothing counts as evaluated.
         """
+        before = self.facts()
+        try:
+            return self._evaluate(task, module, interruption, step, is_last, is_due)
+        except Interrupted:
+            self.resume(before)
+            self.score = None
+            raise
+
+    def _evaluate(
+        self,
+        task: Task,
+        module: Module,
+        interruption: Interruption,
+        step: int,
+        is_last: bool,
+        is_due: bool,
+    ) -> Sequence[EvalResult]:
         assert self._goal is not None
         began = time.perf_counter()
         parts: dict[str, dict[str, float]] = {}
         if self._forgetting is None:
-            metrics = evaluate(task, module, self._batches, world)
+            metrics = evaluate(task, module, self._batches, interruption)
         else:
-            parts = self._forgetting.evaluate(module, world)
+            parts = self._forgetting.evaluate(module, interruption)
             metrics = parts.pop("val")
         self._metrics = metrics
-        value = metrics[self._goal.metric]
-        is_best = self._early_stopping.add(step, value, self._goal.direction)
+        # A goal that is undefined decides nothing, but is no success either.
+        value = metrics.setdefault(self._goal.metric, math.nan)
+        is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
         self.score = None
         if self._early_stopping.is_among_best:
             goal = self._goal
@@ -109,10 +137,17 @@ class Evaluator:
         seconds, final_s = time.perf_counter() - began, 0.0
         # An experience compares metrics before and after it; those of the end have no before.
         if self._forgetting is None and (is_last or self.reason_to_stop is not None):
-            metrics = {**metrics, **evaluate_final(task, module, self._batches, world)}
+            final = evaluate_final(task, module, self._batches, interruption)
+            metrics = {**metrics, **final}
             final_s = time.perf_counter() - began - seconds
         results = [EvalResult(step, split, found, False, seconds) for split, found in parts.items()]
         return [*results, EvalResult(step, "val", metrics, is_best, seconds + final_s, final_s)]
+
+    @property
+    def deciding(self) -> dict[str, float]:
+        """The metrics of the last evaluation by which it counts: the goal, the validation loss."""
+        names = ("val_loss", "" if self._goal is None else self._goal.metric)
+        return {name: self._metrics[name] for name in names if name in self._metrics}
 
     @property
     def best(self) -> dict[str, Any] | None:

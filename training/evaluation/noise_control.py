@@ -47,14 +47,11 @@ class ControlResult:
 
 
 def control_results(task: Task, metrics: Mapping[str, float]) -> list[ControlResult]:
-    """The result of each metric that has a band; empty unless the data is a noise control.
-
-    Raises KeyError if a metric that has a band was not measured.
-    """
+    """The result of each defined metric that has a band; empty unless the data is a control."""
     return [
         ControlResult(name, metrics[name], band)
         for name, band in task.facts().get("control", {}).items()
-        if _BOUNDS.keys() & band.keys()
+        if _BOUNDS.keys() & band.keys() and name in metrics
     ]
 
 

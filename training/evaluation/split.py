@@ -12,6 +12,7 @@ from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 from training.evaluation.evaluate import evaluate, evaluate_final
 from training.inspection import preview_text
+from training.interruption import Interruption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,22 +72,26 @@ def samples_of(task: Task, split: str, seed: int) -> Samples:
     return Samples(task, task.data(found), seed)
 
 
-def measure(task: Task, module: Module, found: SplitSamples) -> dict[str, float]:
-    """All metrics of a split, those of the end of a run included. Collective."""
+def measure(
+    task: Task, module: Module, found: SplitSamples, interruption: Interruption
+) -> dict[str, float]:
+    """All metrics of a split, those of the end of a run included. As `evaluate`. Collective."""
     batches = found.batches()
     try:
-        metrics = evaluate(task, module, batches, found.world)
-        return {**metrics, **evaluate_final(task, module, batches, found.world)}
+        metrics = evaluate(task, module, batches, interruption)
+        return {**metrics, **evaluate_final(task, module, batches, interruption)}
     finally:
         batches.close()
 
 
 def evaluate_split(task: Task, module: Module, split: str, found: SplitSamples) -> SplitResult:
     """The metrics and the preview of the present weights. Collective."""
+    never = Interruption(found.world)  # a signal ends this process at once
     began = time.perf_counter()
-    metrics = measure(task, module, found)
+    metrics = measure(task, module, found, never)
     seconds = time.perf_counter() - began
-    return SplitResult(split, len(found.samples), metrics, preview_text(task, module), seconds)
+    preview = preview_text(task, module, never)
+    return SplitResult(split, len(found.samples), metrics, preview, seconds)
 
 
 def _length(task: Task, split: SplitName) -> int:

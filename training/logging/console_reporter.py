@@ -122,6 +122,8 @@ class ConsoleReporter(Callback):
                 self._is_starved |= facts["fault"] == "starved"
         elif (text := console_text.render_urgent(kind, facts)) is not None:
             self._write("warning", text)
+            if "fault" in facts:
+                self._advice.append(console_text.render_row("warning", text))
         else:
             self._write("log", console_text.render_event(kind, facts))
 

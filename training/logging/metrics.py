@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
+from training.callbacks.base import TEST, Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
 from training.storage import LineFile, Storage, storage_errors
 from training.time_split import PARTS_OF_STEP
@@ -105,11 +105,14 @@ class MetricsWriter(Callback):
         return self._file
 
 
-def truncate(storage: Storage, step: int, evaluated_at: int | None) -> None:
+def truncate(
+    storage: Storage, step: int, evaluated_at: int | None, *, is_end: bool = False
+) -> None:
     """Remove the lines that a run resumed from `step` will write again. Touches disk.
 
     These are the lines of later steps, an evaluation after `step` that its checkpoint does not know
-    (`evaluated_at` is the last one it knows), and an incomplete line. Raises StorageError.
+    (`evaluated_at` is the last one it knows), that of the test split if `step` `is_end`, and an
+    incomplete line. Raises StorageError.
     """
     path = storage.path / NAME
     if not path.exists():
@@ -117,7 +120,7 @@ def truncate(storage: Storage, step: int, evaluated_at: int | None) -> None:
     with storage_errors(path):
         content, end = path.read_bytes(), 0
         for line in content.splitlines(keepends=True):
-            if not _remains(line, step, evaluated_at):
+            if not _remains(line, step, evaluated_at, is_end):
                 break  # steps only grow from line to line
             end += len(line)
         if storage.fence is not None:
@@ -173,12 +176,12 @@ def _train(line: StepMetrics) -> dict[str, Any]:
     return fields
 
 
-def _remains(line: bytes, step: int, evaluated_at: int | None) -> bool:
+def _remains(line: bytes, step: int, evaluated_at: int | None, is_end: bool) -> bool:
     if not line.endswith(b"\n"):
         return False
     found = json.loads(line)
     if "step" not in found:
         return True  # of another program
     if found["step"] == step and found["kind"] == "eval":
-        return evaluated_at == step
+        return evaluated_at == step and not (is_end and found["split"] == TEST)
     return bool(found["step"] <= step)

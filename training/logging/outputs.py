@@ -48,6 +48,21 @@ def discard(stream: TextIO) -> None:
     os.close(null)
 
 
+PREVIEW_LINES, _PREVIEW_WIDTH = 5, 100
+"""Of a longer text on the console; the log has all of it."""
+
+
+def shortened(text: str) -> list[str]:
+    """At most PREVIEW_LINES lines of `text`, none of them empty, with a word about the rest."""
+    lines = [line for line in printable(text).splitlines() if line.strip()]
+    shown = lines if len(lines) <= PREVIEW_LINES else lines[: PREVIEW_LINES - 1]
+    cut = [
+        line if len(line) <= _PREVIEW_WIDTH else f"{line[: _PREVIEW_WIDTH - 1]}…" for line in shown
+    ]
+    rest = len(lines) - len(shown)
+    return [*cut, f"… {rest} more lines in log.txt"] if rest else cut
+
+
 class PlainOutput:
     """Plain lines for files, pipes and schedulers; a closed pipe (`| head`) is ignored."""
 
@@ -73,9 +88,8 @@ class PlainOutput:
             self._stream = None
 
     def write_block(self, title: str, text: str) -> None:
-        """Write `text` below its title, each line after a bar."""
-        bars = "\n".join(f"| {line}" for line in printable(text).splitlines())
-        self.write("notice", f"{title}\n{bars}")
+        """Write the first lines of `text` below its title, each after a bar."""
+        self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
 
     def draw(self, view: LiveView) -> None:
         """Nothing: the logged steps show the progress."""

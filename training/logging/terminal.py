@@ -13,7 +13,7 @@ from rich.text import Text
 
 from training.logging import console_text
 from training.logging.live_view import LiveView
-from training.logging.outputs import Kind
+from training.logging.outputs import Kind, shortened
 from training.logging.printable import printable
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
@@ -49,8 +49,10 @@ class TerminalOutput:
         self._try(lambda: self._console.print(styled))
 
     def write_block(self, title: str, text: str) -> None:
-        """Print `text` in a small panel above the bar."""
-        panel = Panel(Text(printable(text)), title=title, title_align="left", expand=False)
+        """Print the first lines of `text` in a small panel above the bar."""
+        panel = Panel(
+            Text("\n".join(shortened(text))), title=title, title_align="left", expand=False
+        )
         self._try(lambda: self._console.print(panel))
 
     def draw(self, view: LiveView) -> None:

@@ -41,6 +41,7 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the parameters that have a gradient."""
         if self._adamw:
+            self._adamw.param_groups = [g for g in self.param_groups if "momentum" not in g]
             self._adamw.step()
         for group in self.param_groups:
             if "momentum" in group:

@@ -1,4 +1,4 @@
-"""Losses and gradients that are NaN or infinite: stop the run, or skip the update."""
+"""Losses, gradients and evaluations that are NaN or infinite: stop the run, or skip them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.accumulate import Accumulated
 
 _FIRST, _LATER = "nonfinite_first", "nonfinite_later"
+_EVALUATION = "nonfinite_evaluation"
 MOST_UNCHECKED = 50
 """Steps after which the host waits for the device to check them."""
 
@@ -39,15 +40,33 @@ class Nonfinite:
         """Of the last two checks: ranks agree on an error a step after one of them found it."""
         self._newest: dict[int, tuple[float, float]] = {}
         self._in_a_row = 0
+        self._evaluations = 0
+        """Evaluations in a row that were not finite."""
         self._error: str | None = None
 
     def facts(self) -> dict[str, int]:
         """The state that `resume` needs, as JSON."""
-        return {"in_a_row": self._in_a_row}
+        return {"in_a_row": self._in_a_row, "evaluations": self._evaluations}
 
     def resume(self, facts: Mapping[str, int]) -> None:
         """Continue from the facts of an earlier process."""
         self._in_a_row = facts["in_a_row"]
+        self._evaluations = facts.get("evaluations", 0)
+
+    def error_of_evaluation(
+        self, deciding: Mapping[str, float], step: int
+    ) -> tuple[str, str] | None:
+        """The error and its fault if the policy ends the run after this evaluation.
+
+        `deciding` are the metrics that decide: the goal, and the validation loss.
+        """
+        bad = {name: value for name, value in deciding.items() if not math.isfinite(value)}
+        self._evaluations = self._evaluations + 1 if bad else 0
+        if self._evaluations <= self._most:
+            return None
+        metrics = ", ".join(f"{name} {value}" for name, value in bad.items())
+        seen = FAULTS[_EVALUATION].seen.format(metrics=metrics, split="val", step=step)
+        return seen, _EVALUATION
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`, or skip it if the policy requires it. Collective."""

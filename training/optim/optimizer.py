@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.base import EngineError, OptimizerSpec
+from models.base import HasOptimizer
 from training.optim.muon import Muon
 from training.optim.nonfinite import guarded
 
@@ -28,14 +29,22 @@ At 1, steps equal the learning rate, as with AdamW, for all smaller weights.
 
 
 def spec(
-    settings: Settings, model: Module, world: World, blocks: Sequence[Module] = ()
+    settings: Settings,
+    model: Module,
+    world: World,
+    blocks: Sequence[Module] = (),
+    task: object = None,
 ) -> OptimizerSpec:
     """How to optimize `model`: weights with two or more axes decay, others do not.
 
     Muon updates the matrices of `blocks`. Empty groups are omitted: some engines do not accept
-    them. Raises EngineError if there is no matrix.
+    them. A `task` may have its own optimizer. Raises EngineError if there is no matrix.
     """
     optim = settings.optim
+    if isinstance(task, HasOptimizer):
+        build = partial(_of_task, task)
+        own = OptimizerSpec([{}], lambda name, parameter: 0, build, optim.clip_norm)
+        return own if settings.train.on_nonfinite == "stop" else guarded(own, world)
     matrices = _matrices(model, blocks) if optim.name == "muon" else set()
 
     def kind(name: str, parameter: Parameter) -> tuple[bool, bool]:
@@ -54,6 +63,24 @@ def spec(
         clip_norm=settings.optim.clip_norm,
     )
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
+
+
+def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """The optimizer that `task` makes of all parameters. Raises EngineError."""
+    (group,) = groups
+    what, found = f"{type(task).__name__}.optimizer", task.optimizer(group["params"])
+    if not isinstance(found, torch.optim.Optimizer):
+        raise EngineError(f"{what} returns a {type(found).__name__}, not a torch.optim.Optimizer")
+    held = [id(parameter) for group in found.param_groups for parameter in group["params"]]
+    if sorted(held) != sorted(map(id, group["params"])):
+        raise EngineError(
+            f"{what} has {len(held)} parameters, and the model trains {len(group['params'])}; "
+            "freeze the others in build with requires_grad_(False)"
+        )
+    are_sharded = any(hasattr(parameter, "to_local") for parameter in group["params"])
+    if isinstance(found, torch.optim.Adafactor) and are_sharded:
+        raise EngineError(f"{what} is Adafactor, which needs whole rows; use local or ddp")
+    return found
 
 
 def _matrices(model: Module, blocks: Sequence[Module]) -> set[str]:

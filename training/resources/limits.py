@@ -55,7 +55,11 @@ class LimitEnforcer(Callback):
     event.
     """
 
-    def __init__(self, limits: Limits, monitor: ResourceMonitor, emit: Emit) -> None:
+    def __init__(
+        self, limits: Limits, monitor: ResourceMonitor, emit: Emit, chosen: Sequence[str] = ()
+    ) -> None:
+        """`chosen`: the resources whose limits the user set."""
+        self._chosen = [name for name in chosen if name != "cpu"]  # which has no first reading
         self._limits = _without(_by_resource(limits), ["disk"])
         self._critical = _by_resource(limits.critical)
         self._disk: float | None = limits.disk
@@ -69,6 +73,10 @@ class LimitEnforcer(Callback):
     def start(self, train_plan: TrainPlan) -> None:
         """Take the first reading and start the monitor."""
         reading = self._monitor.read()
+        for name in self._chosen:
+            if reading.uses().get(name) is None:
+                text = f"limits.{name} cannot act: this machine reports no {name}"
+                self._emit("warning", {"text": text})
         exceeded = _over(reading, self._limits)
         if "disk" in _over(reading, self._critical):
             self._stop_watching(["disk"], reading)

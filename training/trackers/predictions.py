@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
 
+from training.callbacks.base import Action
+from training.interruption import Interrupted
 from training.trackers.base import failure_of
 
 if TYPE_CHECKING:
-    from engines.base import World
     from models.base import HasPredictions, Predictions
+    from training.interruption import Interruption
 
 OTHER_RANK = "another rank could not make them"
+MISSING = "–"
+"""The cell of a value that is unknown."""
+_FAILED = 1 << 15
+"""A rank could not make its predictions; above the bits of Action."""
 _PLAIN = frozenset(" ,;:.'\"/?=%@")
 
 
 def predict_on_all_ranks(
-    task: HasPredictions, module: Module, world: World
+    task: HasPredictions, module: Module, interruption: Interruption
 ) -> tuple[Predictions | None, str]:
     """The predictions of `task` on every rank; or None on every rank, and the error.
 
-    Collective. `module` is in evaluation mode meanwhile, and in training mode afterwards.
+    Collective. Raises Interrupted. `module` is in evaluation mode meanwhile, and in training mode
+    afterwards.
     """
     found: Predictions | None = None
     other_failed = True
@@ -31,7 +39,7 @@ def predict_on_all_ranks(
     def predict() -> None:
         nonlocal found, other_failed
         with suppress(_OtherRankFailed):
-            found = task.predictions(_InStep(module, world))
+            found = _plain(task.predictions(_InStep(module, interruption)))
             other_failed = False
 
     module.eval()
@@ -41,7 +49,7 @@ def predict_on_all_ranks(
         module.train()
     if other_failed and error is None:
         return None, OTHER_RANK
-    if world.agree(int(found is None)):
+    if interruption.world.agree(_FAILED if found is None else 0):
         return None, error or OTHER_RANK
     return found, ""
 
@@ -54,18 +62,56 @@ class _InStep(Module):
     """Calls a module only if all ranks are about to.
 
     Sharded engines gather weights in a call, and would wait for a rank that could not read its
-    samples until the run times out.
+    samples until the run times out. Raises Interrupted on all ranks in the same call.
     """
 
-    def __init__(self, module: Module, world: World) -> None:
+    def __init__(self, module: Module, interruption: Interruption) -> None:
         super().__init__()
-        self.module, self._world = module, world
+        self.module, self._interruption = module, interruption
         self.training = module.training
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        if self._world.agree(0):
+        agreed = self._interruption.world.agree(int(self._interruption.requested()))
+        if agreed & _FAILED:
             raise _OtherRankFailed
+        if agreed:
+            raise Interrupted(Action(agreed))
         return self.module(*inputs, **named)
+
+
+def _plain(found: Predictions) -> Predictions:
+    """`found` with cells that are text or a number, and MISSING for None. Raises ValueError."""
+    for row in found.rows:
+        if len(row) != len(found.columns):
+            raise ValueError(f"a row has {len(row)} cells for {len(found.columns)} columns")
+    return replace(found, rows=[tuple(map(_plain_cell, row)) for row in found.rows])
+
+
+def _plain_cell(cell: Any) -> str | float:
+    if cell is None:
+        return MISSING
+    if isinstance(cell, str | float) or type(cell) is int:
+        return cell
+    try:
+        number = cell.item()  # of NumPy and torch, with one element
+    except (AttributeError, RuntimeError, ValueError):
+        return str(cell)
+    return number if isinstance(number, float) or type(number) is int else str(number)
+
+
+def columns_of_one_type(found: Predictions) -> list[list[str | float | None]]:
+    """The rows with each column all text, or all numbers with None for MISSING.
+
+    A table of W&B takes no other ones.
+    """
+    columns = [_column(cells) for cells in zip(*found.rows, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _column(cells: Sequence[str | float | None]) -> Sequence[str | float | None]:
+    if any(isinstance(cell, str) and cell != MISSING for cell in cells):
+        return [_number(cell) for cell in cells]
+    return [None if cell == MISSING else cell for cell in cells]
 
 
 def predictions_table(found: Predictions) -> str:
@@ -86,7 +132,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + " --- |" * len(columns), *lines[1:]])
 
 
-def _number(cell: str | float) -> str:
+def _number(cell: str | float | None) -> str:
+    if cell is None:
+        return MISSING
     return cell if isinstance(cell, str) else f"{cell:.4g}"
 
 

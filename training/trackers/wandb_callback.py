@@ -78,11 +78,13 @@ class Wandb(Callback):
 
     def predicted(self, predictions: Predictions, step: int) -> None:
         """Send a table and pictures."""
+        from training.trackers.predictions import columns_of_one_type  # imports torch
+
         pictures = [
             {**asdict(picture), "png": b64encode(picture.png).decode()}
             for picture in predictions.pictures
         ]
-        rows, columns = [list(row) for row in predictions.rows], list(predictions.columns)
+        rows, columns = columns_of_one_type(predictions), list(predictions.columns)
         table = {"columns": columns, "rows": rows, "pictures": pictures}
         self._send({"kind": "predictions", "step": step, **table})
 

@@ -63,7 +63,7 @@ class EplReader:
             raters_files = analysis_files(path) if self._has_labels else []
             marked = [read_analysis(other) for other in raters_files]
         except DataError as error:
-            self.bad_records.add(error.where or name, error.message)
+            self.bad_records.add(error.where or name, error.message, error.fix)
             return
         self.marked.update(rater.marks for rater in marked)
         raters: list[Analysis | None] = [*marked] or [None]
@@ -193,7 +193,7 @@ def read_analysis(path: Path) -> Analysis:
     found = _THRESHOLD.search(text)
     if found is None:
         raise _error(path, "no line 'Threshold (dB SPL): …'")
-    table = [line.split("\t") for line in text.splitlines() if "\t" in line]
+    table = [line.split("\t") for line in text.split("\n") if "\t" in line]
     heads = [cell.strip() for cell in table[0]] if table else []
     others = [peak[1] for head in heads if (peak := _PEAK.fullmatch(head))]
     has_wave_v = bool({LATENCY, AMPLITUDE} & set(heads))

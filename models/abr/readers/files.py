@@ -21,32 +21,46 @@ _ORIGINS = {
 }
 
 
+@dataclass(frozen=True)
+class Names:
+    """What names in tables mean, each as "name=meaning"."""
+
+    columns: Sequence[str] = ()
+    classes: Sequence[str] = ()
+
+
+NO_NAMES = Names()
+
+
 def read_responses(
     path: str,
     on_bad: OnBad,
     averaging: recordings.Averaging,
-    columns: Sequence[str] = (),
+    names: Names = NO_NAMES,
     has_labels: bool = True,
 ) -> Responses:
-    """The responses of the file or folder `path`; `columns` of tables as "name=meaning".
+    """The responses of the file or folder `path`; `names` are those of tables.
 
     Unless `has_labels`, columns of labels are neither required nor read.
     Reads the disk. Raises DataError.
     """
     root, found, form = _find(path)
-    if columns and form != formats.TABLE:
-        raise DataError(
-            f"data.columns names columns of tables, and '{root}' is {form}",
-            where="data.columns",
-            fix="remove data.columns",
-        )
+    for key, values in (("data.columns", names.columns), ("data.classes", names.classes)):
+        if values and form != formats.TABLE:
+            raise DataError(
+                f"{key} names {key.partition('.')[2]} of tables, and '{root}' is {form}",
+                where=key,
+                fix=f"remove {key}",
+            )
     bad_records = _bad_records(form)
-    reader = _reader(form, bad_records, averaging, columns, has_labels)
+    reader = _reader(form, bad_records, averaging, names, has_labels)
     responses = collect(_rows(reader, root, found), _ORIGINS[form], bad_records, on_bad)
     if isinstance(reader, table.TableReader):
         reader.check_declared()
-    elif isinstance(reader, epl.EplReader):
+    if isinstance(reader, epl.EplReader):
         responses.marked.update(reader.marked)
+    else:
+        responses.notes.extend(reader.notes)
     responses.left_out.update(_left_out(reader))
     return responses
 
@@ -59,15 +73,17 @@ class Unlabeled:
     rows: Sequence[Row]
     left_out: Mapping[str, int]
     """Counts of unused responses, by reason, without those that are 0."""
+    notes: Sequence[str] = ()
+    """What the user should know about how files were read."""
 
 
 def read_unlabeled(
-    path: str, on_bad: OnBad, averaging: recordings.Averaging, columns: Sequence[str]
+    path: str, on_bad: OnBad, averaging: recordings.Averaging, names: Names
 ) -> Unlabeled:
     """As read_responses, but labels are not read and duplicates are kept; in memory."""
     root, found, form = _find(path)
     bad_records = _bad_records(form)
-    reader = _reader(form, bad_records, averaging, columns, has_labels=False)
+    reader = _reader(form, bad_records, averaging, names, has_labels=False)
     rows = []
     for row in _rows(reader, root, found):
         if (problem := impossible(row)) is None:
@@ -84,7 +100,8 @@ def read_unlabeled(
             where=f"data.path, left out: {counts or 'nothing'}",
             allowed="; ".join(formats.FORMATS),
         )
-    return Unlabeled(_ORIGINS[form], rows, left_out)
+    notes = [] if isinstance(reader, epl.EplReader) else reader.notes
+    return Unlabeled(_ORIGINS[form], rows, left_out, notes)
 
 
 def _find(path: str) -> tuple[Path, list[Path], str]:
@@ -94,6 +111,8 @@ def _find(path: str) -> tuple[Path, list[Path], str]:
     )
     found = {file: name for file in files(root) if (name := formats.of_file(file))}
     if not found:
+        if (refusal := formats.refusal(root)) is not None:
+            raise refusal
         raise unknown_format(root, formats.FORMATS)
     names = list(dict.fromkeys(found.values()))
     if len(names) > 1:
@@ -114,13 +133,18 @@ def _reader(
     form: str,
     bad_records: BadRecords,
     averaging: recordings.Averaging,
-    columns: Sequence[str],
+    names: Names,
     has_labels: bool,
 ) -> Reader:
     if form == formats.EPL:
         return epl.EplReader(bad_records, has_labels)
     if form == formats.TABLE:
-        return table.TableReader(bad_records, declared_columns(columns), has_labels)
+        return table.TableReader(
+            bad_records,
+            declared_columns(names.columns),
+            has_labels,
+            declared_columns(names.classes),
+        )
     return recordings.RecordingReader(bad_records, averaging)
 
 

@@ -1,4 +1,4 @@
-"""EDF and EEGLAB recordings: sweeps after stimuli, averaged to responses."""
+"""Recordings: sweeps after stimuli, averaged to responses."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.responses import Origin, Row
+from models.abr.responses import Origin, Row, resample
 from models.base import DataError
 from models.common.data_files import BadRecords
-
-if TYPE_CHECKING:
-    from mne.io import BaseRaw
-from models.abr.responses import resample
+from models.common.recordings import bids
+from models.common.recordings.files import notes_of, open_recording
+from models.common.recordings.recording import Channel, Event, Recording
 
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
@@ -27,6 +25,8 @@ PAD_S = 0.1
 """Margin of the filter: ten periods of the lowest passed frequency."""
 CHUNK_S = 20.0
 """Seconds of a recording in memory at once."""
+_PADLEN = 15
+"""Samples that the filter adds at both ends, unless there are fewer."""
 _LEVEL = re.compile(r"(-?\d+(?:\.\d+)?)\s*dB", re.IGNORECASE)
 _NO_STIMULUS = ("boundary", "bad", "edge", "new segment")
 
@@ -45,9 +45,13 @@ class RecordingReader:
 
     def __init__(self, bad_records: BadRecords, averaging: Averaging) -> None:
         self.bad_records, self.averaging = bad_records, averaging
+        self.notes: list[str] = []
+        """What the user should know about how files were read."""
         self.rejected_sweeps = 0
         self.leftover_sweeps = 0
         """Accepted sweeps after the last complete response."""
+        self.sweeps_at_gaps = 0
+        """Stimuli in a gap of the recording, or with a gap in their window."""
 
     def read(self, path: Path, name: str) -> Iterator[Row]:
         """A row for each stimulus and every `sweeps` of its sweeps. Reads the disk.
@@ -55,28 +59,35 @@ class RecordingReader:
         `name`, the file in its folder, is the group. Problems are added to the bad records.
         """
         try:
-            raw = open_recording(path)
-            channel = _channel(raw, self.averaging.channel, path)
-            _check_rate(raw, path)
+            recording = open_recording(path)
+            channel = _channel(recording, self.averaging.channel)
+            _check_rate(recording, channel)
+            recording.check([channel])
+            kinds = self._stimuli(recording)
+            self.notes += notes_of(recording)
+            if not kinds:
+                self.bad_records.add(name, "no annotation that could be a stimulus")
+            for kind, onsets in kinds.items():
+                yield from self._responses(recording, channel, kind, onsets, name)
         except DataError as error:
-            self.bad_records.add(error.where or name, error.message)
-            return
-        kinds = _stimuli(raw)
-        if not kinds:
-            self.bad_records.add(name, "no annotation that could be a stimulus")
-        for kind, onsets in kinds.items():
-            yield from self._responses(raw, channel, kind, onsets, name)
+            self.bad_records.add(error.where or name, error.message, error.fix)
 
     def _responses(
-        self, raw: BaseRaw, channel: str, kind: str, onsets: NDArray[np.float64], name: str
+        self,
+        recording: Recording,
+        channel: int,
+        kind: str,
+        onsets: NDArray[np.float64],
+        name: str,
     ) -> Iterator[Row]:
-        rate, found = raw.info["sfreq"], 0
+        rate, found = recording.channels[channel].rate_hz, 0
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
-        every = np.diff(np.sort(onsets))
+        every = np.diff(onsets)
         typical = float(np.median(every)) if len(every) else 0.0
-        stimulus_rate = rate / typical if typical > 0 else np.nan
-        for sweep in _sweeps(raw, channel, onsets):
+        stimulus_rate = 1 / typical if typical > 0 else np.nan
+        starts = self._starts(recording, rate, onsets)
+        for sweep in _sweeps(recording, channel, starts):
             if np.abs(sweep).max() > self.averaging.reject_uv:
                 self.rejected_sweeps += 1
                 continue
@@ -93,80 +104,111 @@ class RecordingReader:
                 name,
                 f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV; "
                 f"a response needs data.sweeps={self.averaging.sweeps}",
+                f"average fewer:  --set data.sweeps={average.sweeps}" if average.sweeps else "",
             )
 
+    def _stimuli(self, recording: Recording) -> dict[str, NDArray[np.float64]]:
+        """The onsets of each stimulus; those of the table of BIDS beside it come first."""
+        beside = bids.events_path(recording.path)
+        if beside is not None and (table := bids.read_events(beside)).column is not None:
+            self.notes += table.notes
+            return _stimuli([event for event in table.events if event.name])
+        return _stimuli(recording.events())
 
-def open_recording(path: Path) -> BaseRaw:
-    """The recording; reads only its header. Raises DataError."""
-    import mne
-    from scipy.io.matlab import MatReadError
+    def _starts(
+        self, recording: Recording, rate: float, onsets: NDArray[np.float64]
+    ) -> list[tuple[tuple[int, int], NDArray[np.int64]]]:
+        """Bounds of each piece of the recording, and the samples of the stimuli in it.
 
-    read = mne.io.read_raw_eeglab if path.suffix.lower() == ".set" else mne.io.read_raw_edf
-    try:
-        return read(path, preload=False, verbose="ERROR")
-    # What mne and scipy raise for truncated or malformed files.
-    except (MatReadError, ValueError, OSError, RuntimeError, LookupError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot be read: {reason}", where=str(path)) from None
+        Stimuli before the begin and after the end, or too close to it, are left out.
+        """
+        length, starts, inside = _length(rate), [], 0
+        for piece in recording.pieces:
+            begin, end = piece.bounds(rate)
+            samples = np.round((onsets - piece.start_s + piece.stored_s) * rate).astype(np.int64)
+            samples = samples[(samples >= begin) & (samples + length <= end)]
+            inside += len(samples)
+            starts.append(((begin, end), samples))
+        last = recording.pieces[-1].end_s - length / rate
+        self.sweeps_at_gaps += max(0, int(((onsets >= 0) & (onsets <= last)).sum()) - inside)
+        return starts
 
 
-def _channel(raw: BaseRaw, wanted: str | None, path: Path) -> str:
-    import mne
+def _length(rate: float) -> int:
+    """Samples of a sweep."""
+    return int(np.ceil(WINDOW_MS * rate / 1000)) + 1
 
+
+def _channel(recording: Recording, wanted: str | None) -> int:
+    """The index of the channel `wanted`, or of the first one of EEG. Raises DataError."""
+    names, where = recording.names, str(recording.path)
     if wanted is None:
-        eeg = mne.pick_types(raw.info, eeg=True)
-        if not len(eeg):
-            raise DataError("no EEG channel", where=str(path))
-        return str(raw.ch_names[eeg[0]])
-    if wanted not in raw.ch_names:
-        near = get_close_matches(wanted, raw.ch_names, n=1, cutoff=0.0)
-        raise DataError(f"no channel '{wanted}'; did you mean '{near[0]}'", where=str(path))
-    return wanted
+        eeg = [n for n, channel in enumerate(recording.channels) if channel.kind == "eeg"]
+        if not eeg:
+            fix = f"name one:  --set data.channel={names[0]!r}"
+            raise DataError(f"no EEG channel among: {', '.join(names)}", where=where, fix=fix)
+        return eeg[0]
+    if wanted not in names:
+        near = get_close_matches(wanted, names, n=1, cutoff=0.0)[0]
+        problem = f"no channel '{wanted}'; did you mean '{near}'"
+        raise DataError(problem, where=where, fix=f"--set data.channel={near!r}")
+    return names.index(wanted)
 
 
-def _check_rate(raw: BaseRaw, path: Path) -> None:
-    if raw.info["sfreq"] <= 2 * BAND_HZ[1]:
-        raise DataError(
-            f"sampled at {raw.info['sfreq']:g} Hz; more than {2 * BAND_HZ[1]:g} Hz are required",
-            where=str(path),
-        )
+def _check_rate(recording: Recording, pick: int) -> None:
+    """Raise DataError if the channel itself is too slow, whatever the rate of others is."""
+    channel = recording.channels[pick]
+    if _is_fast(channel):
+        return
+    others = [c.name for c in recording.channels if c.kind == "eeg" and _is_fast(c)]
+    raise DataError(
+        f"channel '{channel.name}' is sampled at {channel.rate_hz:g} Hz; more than "
+        f"{2 * BAND_HZ[1]:g} Hz are required",
+        where=str(recording.path),
+        fix=f"use another channel:  --set data.channel={others[0]!r}"
+        if others
+        else "export it from the program that recorded it, without reducing the sampling rate",
+    )
 
 
-def _stimuli(raw: BaseRaw) -> dict[str, NDArray[np.float64]]:
-    """The onsets of each annotation text, in samples from the start, sorted."""
+def _is_fast(channel: Channel) -> bool:
+    return channel.rate_hz > 2 * BAND_HZ[1]
+
+
+def _stimuli(events: list[Event]) -> dict[str, NDArray[np.float64]]:
+    """The onsets of each text of an annotation or event, in seconds by the clock, sorted."""
     kinds: dict[str, list[float]] = {}
-    first = raw.first_samp / raw.info["sfreq"] if raw.annotations.orig_time else 0.0
-    for onset, kind in zip(raw.annotations.onset, raw.annotations.description, strict=True):
-        if not str(kind).lower().startswith(_NO_STIMULUS):
-            kinds.setdefault(str(kind), []).append((onset - first) * raw.info["sfreq"])
+    for event in events:
+        if not event.name.lower().startswith(_NO_STIMULUS):
+            kinds.setdefault(event.name, []).append(event.onset_s)
     return {kind: np.sort(np.array(onsets)) for kind, onsets in kinds.items()}
 
 
 def _sweeps(
-    raw: BaseRaw, channel: str, onsets: NDArray[np.float64]
+    recording: Recording,
+    channel: int,
+    pieces: list[tuple[tuple[int, int], NDArray[np.int64]]],
 ) -> Iterator[NDArray[np.float64]]:
-    """The band-passed window after each onset, in µV; windows beyond the recording are left out.
+    """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 
-    A few seconds of the recording are in memory at a time.
+    `pieces`: see RecordingReader._starts. A few seconds of the recording are in memory at a time.
     """
     from scipy.signal import butter, sosfiltfilt
 
-    rate = raw.info["sfreq"]
+    rate = recording.channels[channel].rate_hz
     band = butter(2, BAND_HZ, "bandpass", fs=rate, output="sos")
-    pad, chunk = int(PAD_S * rate), int(CHUNK_S * rate)
-    length = int(np.ceil(WINDOW_MS * rate / 1000)) + 1
-    starts = np.round(onsets).astype(np.int64)
-    starts = starts[(starts >= 0) & (starts + length <= raw.n_times)]
-    while len(starts):
-        first = max(0, int(starts[0]) - pad)
-        last = min(first + chunk + pad, raw.n_times)
-        settled = last if last == raw.n_times else last - pad  # end of valid filter output
-        inside = starts[starts + length <= max(settled, starts[0] + length)]
-        (trace,) = raw.get_data(picks=[channel], start=first, stop=last)
-        trace = sosfiltfilt(band, trace * 1e6)
-        for start in inside:
-            yield trace[start - first : start - first + length]
-        starts = starts[len(inside) :]
+    pad, chunk, length = int(PAD_S * rate), int(CHUNK_S * rate), _length(rate)
+    for (begin, end), starts in pieces:
+        while len(starts):
+            first = max(begin, int(starts[0]) - pad)
+            last = min(first + chunk + pad, end)
+            settled = last if last == end else last - pad  # end of valid filter output
+            inside = starts[starts + length <= max(settled, starts[0] + length)]
+            (trace,) = recording.read([channel], first, last)
+            trace = sosfiltfilt(band, trace, padlen=min(len(trace) - 1, _PADLEN))
+            for start in inside:
+                yield trace[start - first : start - first + length]
+            starts = starts[len(inside) :]
 
 
 class Average:

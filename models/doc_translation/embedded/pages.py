@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from models.common import cache
+from models.common.pictures import open_picture
 from models.doc_translation.embedded.lexicon import Lexicon, Sentence, Word, joined, lexicon, phrase
 from models.doc_translation.readers.drawing import Block, Kind, Sheet, draw
 from models.doc_translation.readers.page import Collection
@@ -141,7 +142,7 @@ class Scan:
         return f"document {self.text.document:03}"
 
     def image(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.png.tobytes()))
+        return open_picture(io.BytesIO(self.png.tobytes()))
 
     def target(self) -> str:
         return self.text.target

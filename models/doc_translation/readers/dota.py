@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from models.base import DataError, SplitName
-from models.common.data_files import BadRecords, OnBad
-from models.doc_translation.images import on_white, too_large
+from models.common.data_files import BadRecords, OnBad, files
+from models.common.pictures import open_picture, too_large
 from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
 
 SPLIT_FILE = "split_dataset.json"
@@ -45,19 +45,9 @@ class DotaPage:
         return without_number(self.name)
 
     def image(self) -> Image.Image:
-        """See Page. Disk access."""
+        """See Page, and models/common/pictures.py: open_picture."""
         path = self.root / IMAGES / f"{self.name}.png"
-        try:
-            with Image.open(path) as found:
-                found.load()
-                return on_white(found)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            raise DataError(
-                f"'{path}' is not a readable image: {error}",
-                where="data.path",
-                allowed="a PNG image",
-                fix=f"repair it, or remove its name from {SPLIT_FILE}",
-            ) from None
+        return open_picture(path, f"repair it, or remove its name from {SPLIT_FILE}")
 
     def target(self) -> str:
         """See Page. Disk access."""
@@ -78,14 +68,15 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
     split file, are skipped and listed. An image that is not a complete PNG is an invalid page.
     Reads only the two ends of images. Raises DataError.
     """
+    files(root)  # refuses pipes and devices before anything is read
     names = _names(root)
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
     if language is not None:
         _check_folders(root, language)
+    images = {path.stem for path in files(root / IMAGES) if path.suffix == ".png"}
     named = {name for listed in names.values() for name in listed}
-    there = sorted(path.stem for path in (root / IMAGES).glob("*.png"))
-    skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in there if name not in named]
+    skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - named)]
     bad_records = BadRecords("pages")
     pages: list[DotaPage] = []
     for name in sorted(named):
@@ -99,14 +90,14 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
     skipped = bad_records.finish(on_bad, len(pages))
     skipped_pages += bad_records.rows
     if not pages:
-        files = f"{IMAGES}/NAME.png"
+        needed = f"{IMAGES}/NAME.png"
         text = ""
         if language is not None:
-            files, text = f"{files} and {language}_mmd/NAME.mmd", f" and a text in '{language}'"
+            needed, text = f"{needed} and {language}_mmd/NAME.mmd", f" and a text in '{language}'"
         raise DataError(
             f"'{root}' has no page with an image{text}",
             where=f"{len(skipped_pages)} skipped pages, the first: {skipped_pages[:1]}",
-            allowed=f"{files} for names in {SPLIT_FILE}",
+            allowed=f"{needed} for names in {SPLIT_FILE}",
         )
     given = None
     if split == "file":

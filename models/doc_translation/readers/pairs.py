@@ -155,7 +155,11 @@ def _pair(
     """Id and source text of a line; None and a reported row if it is invalid."""
     try:
         row: Any = json.loads(raw.decode("utf-8-sig"))
-    except ValueError as error:  # not UTF-8, or not JSON
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8: byte {error.start} of the line is 0x{error.object[error.start]:02x}"
+        bad_records.add(where, problem, "save the file as UTF-8")
+        return None
+    except ValueError as error:
         bad_records.add(where, f"not JSON: {error}")
         return None
     if not isinstance(row, dict):

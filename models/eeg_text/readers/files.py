@@ -74,7 +74,8 @@ def check_text(recordings: Recordings) -> None:
         raise DataError(
             f"no text for {some} {total} EEG segments",
             where=recordings.name,
-            allowed="a table beside each recording, with its name, the suffix .tsv or .csv and the "
-            "columns onset_s, duration_s, text; or  --set data.texts=FILE  (events to sentences)",
+            allowed="a table beside each recording: its name with .tsv or .csv and the columns "
+            "onset_s, duration_s, text; or NAME_events.tsv of BIDS; or  --set data.texts=FILE  "
+            "(events to sentences)",
             fix="without text, pre-train the encoder:  --set model.stage=encoder",
         )

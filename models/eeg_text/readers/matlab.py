@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,29 @@ from models.eeg_text.recordings import MOST_UV
 
 NO_WORDS = "content has no words"
 _GROUP = "sentenceData"
-_HDF5_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
-"""What h5py raises for a truncated or corrupt file."""
+
+
+@contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """Raises any exception of h5py and scipy as a DataError about `path`, and hides their warnings.
+
+    For damaged files they raise exceptions of many types, also UnboundLocalError and those of zlib,
+    which change between versions: so all are caught, and the error names type and text.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise DataError(
+            f"'{path.name}' cannot be read: {text} ({type(error).__name__})",
+            where=str(path),
+            allowed="a complete MATLAB file",
+            fix="copy it again from the data set, or leave it out",
+        ) from None
 
 
 def scan_hdf5(path: Path, has_text: bool = True) -> Iterator[tuple[str, int, str | None]]:
@@ -28,30 +49,24 @@ def scan_hdf5(path: Path, has_text: bool = True) -> Iterator[tuple[str, int, str
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            _check(file, path, ("content", "rawData") if has_text else ("rawData",))
-            group = file[_GROUP]
-            for number in range(_count(group["rawData"])):
-                eeg, problem = orient(_array(_entry(file, group["rawData"], number)), True)
-                if not has_text:
-                    yield "", len(eeg), problem
-                    continue
-                text = _text(_entry(file, group["content"], number))
-                yield text, len(eeg), problem or text_problem(text)
-    except _HDF5_ERRORS as error:
-        raise _unreadable(path, error) from None
+    with _one_error(path), h5py.File(path, "r") as file:
+        _check(file, path, ("content", "rawData") if has_text else ("rawData",))
+        group = file[_GROUP]
+        for number in range(_count(group["rawData"])):
+            eeg, problem = orient(_array(_entry(file, group["rawData"], number)), True)
+            if not has_text:
+                yield "", len(eeg), problem
+                continue
+            text = _text(_entry(file, group["content"], number))
+            yield text, len(eeg), problem or text_problem(text)
 
 
 def read_hdf5_eeg(path: Path, number: int) -> np.ndarray:
     """Microvolts [time, 105] of a sentence, float32. Reads the disk; raises DataError."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            found, problem = orient(_array(_entry(file, file[_GROUP]["rawData"], number)), True)
-    except _HDF5_ERRORS as error:
-        raise _unreadable(path, error) from None
+    with _one_error(path), h5py.File(path, "r") as file:
+        found, problem = orient(_array(_entry(file, file[_GROUP]["rawData"], number)), True)
     if problem is not None:
         raise DataError(problem, where=f"{path}, sentence {number + 1}", allowed="what setup found")
     return found
@@ -105,27 +120,6 @@ def _text(entry: Any) -> str:
     return units.tobytes().decode("utf-16-le", errors="replace").strip()
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    if isinstance(error, DataError):
-        return error
-    return DataError(
-        f"'{path.name}' cannot be read: {error}", where=str(path), allowed="a complete MATLAB file"
-    )
-
-
-_MATLAB5_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
-"""What scipy raises for a truncated or corrupt file."""
-
-
 def read_matlab5(path: Path) -> Iterator[tuple[str, int, np.ndarray, str | None]]:
     """Text, number of samples, EEG [time, 105] and problem of each sentence.
 
@@ -142,18 +136,11 @@ def read_matlab5(path: Path) -> Iterator[tuple[str, int, np.ndarray, str | None]
 
 def _entries(path: Path) -> list[Any]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with _one_error(path):
         found = loadmat(
             path, struct_as_record=False, squeeze_me=True, variable_names=["sentenceData"]
         )
-    except (MatReadError, *_MATLAB5_ERRORS) as error:
-        raise DataError(
-            f"'{path.name}' cannot be read: {error}",
-            where=str(path),
-            allowed="a complete MATLAB file",
-        ) from None
     if "sentenceData" not in found:
         raise DataError(
             f"'{path.name}' has no sentenceData", where=str(path), allowed="a result file of ZuCo"

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import BadRecords, OnBad
+from models.common.data_files import BadRecords, OnBad, identity
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import matlab
@@ -83,7 +83,7 @@ def read(path: Path, on_bad: OnBad, to_predict: bool = False) -> Recordings:
         except DataError as error:
             if on_bad == "stop" or len(paths) == 1:
                 raise
-            bad_records.add(place.name, error.message)
+            bad_records.add(place.name, error.message, error.fix)
             continue
         subject = place.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
         for number, sentence in enumerate(file.sentences):
@@ -107,9 +107,7 @@ def read(path: Path, on_bad: OnBad, to_predict: bool = False) -> Recordings:
 
 
 def _made_from(path: Path) -> dict[str, Any]:
-    found = path.stat()
-    place = str(path.resolve())
-    return {"version": _VERSION, "path": place, "bytes": found.st_size, "time": found.st_mtime_ns}
+    return {"version": _VERSION, "path": str(path.resolve()), "file": identity(path)}
 
 
 def _open(path: Path, has_text: bool) -> ZucoFile:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,43 @@ import h5py
 import numpy as np
 
 from models.base import DataError
+from models.common.data_files import check_kind
 from models.common.hdf5 import problem_of
 from models.event_seg.readers.recording import IGNORED, check_ascending
+
+
+@contextmanager
+def _one_error(path: Path, problem: str, where: str) -> Iterator[None]:
+    """One DataError for what h5py raises for a damaged file: nearly any exception."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"'{path.name}' {problem}: {text}", where=where, allowed="a complete HDF5 file"
+        ) from None
+
+
+def _check_filters(dataset: h5py.Dataset, path: Path) -> None:
+    """Raise DataError if an array is compressed by a filter that this installation lacks."""
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(number) for number in range(settings.get_nfilters())]
+    if all(h5py.h5z.filter_avail(code) for code, *_ in filters):
+        return
+    with suppress(ImportError):
+        import_module("hdf5plugin")  # adds filters; no dependency, since only DSEC needs it
+    for code, _, _, name in filters:
+        if not h5py.h5z.filter_avail(code):
+            shown = name.decode("ascii", "replace") or "unknown"
+            raise DataError(
+                f"'{dataset.name}' of '{path.name}' is compressed by the HDF5 filter {code} "
+                f"({shown}), which is not installed",
+                where=str(path),
+                allowed="arrays without compression, or with gzip, lzf or szip",
+                fix="pip install hdf5plugin",
+            )
 
 
 class Hdf5:
@@ -30,14 +68,10 @@ class Hdf5:
     def file(self) -> h5py.File:
         """The open file. Raises DataError."""
         if self._opened is None or self._opened[0] != os.getpid():
-            try:
+            check_kind(self.path)  # masks beside a recording may be a pipe
+            with _one_error(self.path, "cannot be opened as HDF5", str(self.path)):
                 self._opened = os.getpid(), h5py.File(self.path, "r")
-            except OSError as error:
-                raise DataError(
-                    f"'{self.path.name}' cannot be opened as HDF5: {error}",
-                    where=str(self.path),
-                    allowed="a complete HDF5 file",
-                ) from None
+            assert self._opened is not None
         return self._opened[1]
 
     def dataset(self, name: str, allowed: str, axes: int) -> h5py.Dataset:
@@ -45,32 +79,36 @@ class Hdf5:
 
         Raises DataError if it is missing or incomplete.
         """
-        found = self.file.get(name)
-        if not isinstance(found, h5py.Dataset) or found.ndim != axes:
-            problem = "does not exist" if found is None else f"does not have {axes} axes"
-            raise DataError(
-                f"'{name}' {problem} in '{self.path.name}'", where=str(self.path), allowed=allowed
-            )
-        if name not in self._whole:
-            if (claim := problem_of(found)) is not None:
+        with _one_error(self.path, f"has an array '{name}' that cannot be read", str(self.path)):
+            found = self.file.get(name)
+            if not isinstance(found, h5py.Dataset) or found.ndim != axes:
+                problem = "does not exist" if found is None else f"does not have {axes} axes"
                 raise DataError(
-                    f"'{name}' of '{self.path.name}' {claim}",
+                    f"'{name}' {problem} in '{self.path.name}'",
                     where=str(self.path),
-                    allowed="a complete HDF5 file",
+                    allowed=allowed,
                 )
-            self._whole.add(name)
+            if name not in self._whole:
+                _check_filters(found, self.path)
+                if (claim := problem_of(found)) is not None:
+                    raise DataError(
+                        f"'{name}' of '{self.path.name}' {claim}",
+                        where=str(self.path),
+                        allowed="a complete HDF5 file",
+                    )
+                self._whole.add(name)
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is an array or a group `name`. Raises DataError."""
+        with _one_error(self.path, f"has an entry '{name}' that cannot be read", str(self.path)):
+            return name in self.file
 
     def read(self, dataset: h5py.Dataset, chosen: Any) -> np.ndarray:
         """Part of an array. Raises DataError if the file is damaged."""
-        try:
+        problem = f"has an array '{dataset.name}' that cannot be read"
+        with _one_error(self.path, problem, f"{self.path}, {chosen}"):
             return np.asarray(dataset[chosen])
-        except OSError as error:
-            raise DataError(
-                f"'{dataset.name}' of '{self.path.name}' cannot be read: {error}",
-                where=f"{self.path}, {chosen}",
-                allowed="a complete HDF5 file",
-            ) from None
 
 
 SUFFIX = "_masks.h5"

@@ -11,7 +11,7 @@ import numpy as np
 from models.base import DataError
 from models.event_seg.readers import labels
 from models.event_seg.readers.hdf5 import Hdf5
-from models.event_seg.readers.recording import Events, check_ascending, spans
+from models.event_seg.readers.recording import Events, check_ascending, check_count, spans
 
 GROUP = "davis/left"
 ALLOWED = (
@@ -42,8 +42,8 @@ class MvsecRecording:
         self.name = name
         self._hdf5 = Hdf5(path)
         events, frames = self._array("events", 2), self._array("image_raw", 3)
-        times = self._hdf5.read(self._array("image_raw_ts", 1), slice(None)).astype(np.float64)
-        self._at = self._hdf5.read(self._array("image_raw_event_inds", 1), slice(None))
+        times, at = self._numbers("image_raw_ts"), self._numbers("image_raw_event_inds")
+        self._at = np.nan_to_num(at).clip(0, len(events)).astype(np.int64)
         if events.shape[1] != 4 or events.dtype != np.float64 or frames.dtype != np.uint8:
             layout = f"events {events.dtype} {events.shape}, image_raw {frames.dtype}"
             raise DataError(
@@ -65,6 +65,16 @@ class MvsecRecording:
 
     def _array(self, name: str, axes: int) -> h5py.Dataset:
         return self._hdf5.dataset(f"{GROUP}/{name}", ALLOWED, axes)
+
+    def _numbers(self, name: str) -> np.ndarray:
+        values = self._hdf5.read(self._array(name, 1), slice(None))
+        if values.dtype.kind not in "iuf":
+            raise DataError(
+                f"'{GROUP}/{name}' of '{self._hdf5.path.name}' is of type {values.dtype}",
+                where=str(self._hdf5.path),
+                allowed=ALLOWED,
+            )
+        return values.astype(np.float64)
 
     def events(self, index: int) -> Events:
         """Events of a window. Reads them and a margin; raises DataError."""
@@ -115,7 +125,9 @@ class MvsecEvents:
         self.sensor = (int(frames.shape[1]), int(frames.shape[2])) if has_frames else sensor
         ends = self._hdf5.read(events, np.s_[:: max(1, len(events) - 1), 2])
         check_ascending(ends, f"{path}: {GROUP}/events, the first and the last")
-        count = int((ends[-1] - ends[0]) * 1e3 / window_ms)
+        windows = (ends[-1] - ends[0]) * 1e3 / window_ms
+        check_count(windows, path)
+        count = int(windows)
         self.windows = spans(ends[0] + np.arange(count + 1) * window_ms / 1e3)
         self._off = _polarity(self._hdf5, events)
 

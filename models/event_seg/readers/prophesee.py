@@ -1,4 +1,4 @@
-"""Prophesee recordings (RAW EVT 2.0, EVT 3.0 and DAT), read through an index of times."""
+"""Recordings without frames (Prophesee RAW and DAT, DSEC), read through an index of times."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.event_seg.formats import FORMATS
-from models.event_seg.readers import labels
+from models.common.data_files import identity
+from models.event_seg.formats import BY_ENCODING
+from models.event_seg.readers import dsec, labels
 from models.event_seg.readers.hdf5 import Masks, mask_path
 from models.event_seg.readers.prophesee_format import (
     ENCODING_BY_NAME,
+    MAX_SIDE,
     Header,
     State,
     check_polarity,
     invalid,
     read_header,
 )
-from models.event_seg.readers.recording import Events, check_ascending, spans
+from models.event_seg.readers.recording import Events, check_ascending, check_count, spans
 
 PIECE = 2**17
 """Words decoded together."""
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,10 @@ class Index:
 
 def build_index(path: Path, header: Header) -> Index:
     """Index of a file, from the cache or from one pass over the file. Raises DataError."""
-    stat = path.stat()
     made_from = {
         "version": _VERSION,
         "path": str(path.absolute()),
-        "size": stat.st_size,
-        "modified": stat.st_mtime_ns,
+        "file": identity(path),
     }
     found = cache.arrays("event-index", made_from, lambda: _scan(path, header))
     states, first, last = (np.array(found[name]) for name in ("states", "first", "last"))
@@ -64,7 +64,8 @@ def build_index(path: Path, header: Header) -> Index:
 
 def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
     encoding, is_dat = ENCODING_BY_NAME[header.encoding], header.encoding == "DAT"
-    size, width = path.stat().st_size, encoding.word.itemsize
+    is_dsec = header.encoding == "DSEC"
+    size, width = path.stat().st_size, 1 if is_dsec else encoding.word.itemsize
     if remainder := (size - header.begin) % width:
         problem = f"is truncated: its last word has {remainder} of {width} bytes"
         allowed = f"a multiple of {width} bytes after the header"
@@ -82,8 +83,9 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             check_polarity(path, words, begin)
         events, state = encoding.decode(words, state)
         times = np.concatenate((np.array(last[-1:], np.int64), events.t))
-        step = width if is_dat else 0  # only there each word is an event
-        _check_order(path, times, begin - step * (len(times) - len(events)), step)
+        step = width if is_dat or is_dsec else 0  # only there each word is an event
+        unit = "event" if is_dsec else "byte"
+        _check_order(path, times, begin - step * (len(times) - len(events)), step, unit)
         first.append(int(events.t[0]) if len(events) else -1)
         last.append(int(events.t[-1]) if len(events) else (last[-1] if last else -1))
         if len(events):
@@ -100,15 +102,17 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
     return {key: np.array(value, np.int64) for key, value in named.items()} | {"totals": totals}
 
 
-def _check_order(path: Path, times: np.ndarray, begin: int, step: int) -> None:
-    """`begin` is the byte of the first time, `step` the bytes to the next one; 0: unknown."""
+def _check_order(path: Path, times: np.ndarray, begin: int, step: int, unit: str) -> None:
+    """`begin` is the `unit` of the first time, `step` those to the next one; 0: unknown."""
     back = times[1:] < times[:-1]
     at = int(back.argmax()) + 1 if back.any() else 0
-    check_ascending(times, f"{path}, from byte {begin + at * step}")
+    check_ascending(times, f"{path}, from {unit} {begin + at * step}")
 
 
 def read_piece(path: Path, header: Header, number: int) -> np.ndarray:
-    """Words of one piece; reads nothing else."""
+    """Words of one piece; reads nothing else. Raises DataError."""
+    if header.encoding == "DSEC":
+        return dsec.read_words(path, number * PIECE, PIECE)
     word = ENCODING_BY_NAME[header.encoding].word
     offset = header.begin + number * PIECE * word.itemsize
     return np.fromfile(path, word, PIECE, offset=offset)
@@ -146,7 +150,7 @@ class RecordingSettings(Protocol):
 
 
 class RawRecording:
-    """Prophesee recording; implements Recording. Times are microseconds of the camera clock."""
+    """A recording of these encodings; implements Recording. Times are microseconds of its clock."""
 
     second = 1e6
     unit = "µs, by the format"
@@ -160,7 +164,7 @@ class RawRecording:
         """
         self.path, self.name = path, name
         self.header = read_header(path)
-        self.format = FORMATS[1 + list(ENCODING_BY_NAME).index(self.header.encoding)]
+        self.format = BY_ENCODING[self.header.encoding.split()[0]]
         self.index = build_index(path, self.header)
         self.count = self.index.events
         self.masks = Masks(mask_path(path)) if has_labels and mask_path(path).exists() else None
@@ -181,6 +185,12 @@ class RawRecording:
                 where=str(mask_path(self.path)),
                 allowed="masks of the sensor size",
             )
+        if max(extent) > MAX_SIDE:
+            raise DataError(
+                f"events extend to {_size(extent)} pixels",
+                where=str(self.path),
+                allowed=f"events of a sensor, at most {MAX_SIDE} pixels a side",
+            )
         if extent[0] > sensor[0] or extent[1] > sensor[1]:
             raise DataError(
                 f"events extend to {_size(extent)}, the sensor is {_size(sensor)} ({source})",
@@ -198,6 +208,7 @@ class RawRecording:
             if window_ms is None:
                 length = min(length, (last - first) / SHORT_WINDOWS)
             length = max(1, int(length))
+            check_count((last + 1 - first) / length, self.path)
             return spans(np.arange(first, last + 2, length, dtype=np.int64)), 0
         times = self.masks.times
         if times[0] > last or times[-1] <= first:

@@ -1,4 +1,4 @@
-"""Prophesee file format: header, and decoding of EVT 2.0, EVT 3.0 and DAT words."""
+"""Encodings of events: headers, and decoding of EVT 2.0, 2.1, 3.0, DAT and DSEC words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 
 from models.base import DataError
 from models.common.data_files import unreadable_file
+from models.event_seg.formats import encodings, is_hdf5
 from models.event_seg.readers.recording import Events
 
 MAX_HEADER_BYTES = 65536
 """Maximum bytes of a header."""
-_ALLOWED = "% evt 2.0, % evt 3.0, % format EVT2, % format EVT3, or the header of a DAT file"
+_ALLOWED = (
+    "% evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a DAT or HDF5 file"
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Header:
     """Header fields."""
 
     encoding: str
-    """EVT2, EVT3 or DAT."""
+    """A key of ENCODING_BY_NAME."""
     begin: int
     """Byte offset of the first event."""
     sensor: tuple[int, int] | None
@@ -37,24 +40,24 @@ def read_header(path: Path) -> Header:
             start = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from None
+    if is_hdf5(start):
+        return Header("DSEC", 0, None)
     lines, end = _lines(path, start)
     if not lines:
         raise invalid(path, 0, "has no Prophesee header", _ALLOWED)
     texts = [text for _, text in lines]
-    sensor = _sensor("\n".join(texts))
+    sensor = _sensor(path, "\n".join(texts))
     if path.suffix.lower() == ".dat":
         _check_dat_lines(path, lines)
         _check_dat_events(path, start, end)
         return Header("DAT", end + 2, sensor)
-    encoding = _encoding(texts)
-    if encoding is None:
-        raise invalid(path, 0, "has an unknown encoding", _ALLOWED)
-    return Header(encoding, end, sensor)
+    return Header(_encoding(path, texts, start[end:]), end, sensor)
 
 
-def invalid(path: Path, at: int, problem: str, allowed: str) -> DataError:
+def invalid(path: Path, at: int, problem: str, allowed: str, fix: str = "") -> DataError:
     """The error for invalid content of a file at byte `at`, from 0."""
-    return DataError(f"'{path.name}' {problem}", where=f"{path}, byte {at}", allowed=allowed)
+    where = f"{path}, byte {at}"
+    return DataError(f"'{path.name}' {problem}", where=where, allowed=allowed, fix=fix)
 
 
 def _lines(path: Path, start: bytes) -> tuple[list[tuple[int, str]], int]:
@@ -110,19 +113,60 @@ def _check_dat_events(path: Path, start: bytes, at: int) -> None:
         raise invalid(path, at + 1, f"has events of {size} bytes", allowed)
 
 
-def _encoding(lines: list[str]) -> str | None:
-    for line in lines:
-        if match := re.match(r"(?:evt |format EVT)([23])(?:\.0)?\b", line):
-            return f"EVT{match[1]}"
-    return None
+_TO_DAT = "metavision_file_to_dat -i FILE  converts it to DAT, with Metavision or OpenEB"
 
 
-def _sensor(text: str) -> tuple[int, int] | None:
-    if match := re.search(r"^geometry (\d+)x(\d+)", text, re.MULTILINE):
-        return int(match[2]), int(match[1])
-    height = re.search(r"\bheight[= ](\d+)", text, re.IGNORECASE)
-    width = re.search(r"\bwidth[= ](\d+)", text, re.IGNORECASE)
-    return (int(height[1]), int(width[1])) if height and width else None
+def _encoding(path: Path, lines: list[str], words: bytes) -> str:
+    """The encoding that a header names; `words`: the first ones of the file. Raises DataError."""
+    names = encodings("\n".join(f"% {line}" for line in lines))
+    if len(names) > 1:
+        problem = f"names several encodings in its header: {', '.join(names)}"
+        raise invalid(path, 0, problem, "one encoding in  % evt  and  % format")
+    if not names or names[0] not in ("EVT2", "EVT21", "EVT3"):
+        name = f"the unknown encoding {names[0]}" if names else "an unknown encoding"
+        raise invalid(path, 0, f"has {name}", _ALLOWED, _TO_DAT if names else "")
+    order = re.search(r"\bendianness[= ](\w+)", "\n".join(lines), re.IGNORECASE)
+    given = order[1].lower() if order else None
+    if given not in (None, "little", "legacy"):
+        allowed = "endianness little, or legacy of EVT 2.1"
+        raise invalid(path, 0, f"has words of endianness {given}", allowed, _TO_DAT)
+    if names[0] != "EVT21":
+        return names[0]
+    is_legacy = _is_legacy(words) if given is None else given == "legacy"
+    return "EVT21 legacy" if is_legacy else "EVT21"
+
+
+def _is_legacy(words: bytes) -> bool:
+    """Whether 64-bit words begin with their upper half, as those of the sensor IMX636 do.
+
+    The half with the type has known types only; the other half has any bits.
+    """
+    halves = np.frombuffer(words[: len(words) // 8 * 8], "<u4").reshape(-1, 2)
+    known = np.isin(halves >> 28, (0x0, 0x1, 0x8, 0xA, 0xE, 0xF)).sum(axis=0)
+    return bool(known[0] > known[1])
+
+
+MAX_SIDE = 2**14
+"""Pixels of a sensor's side, as many as DAT can tell; damaged files claim any number."""
+
+
+def _sensor(path: Path, text: str) -> tuple[int, int] | None:
+    """Height and width, which a header may have at two places. Raises DataError."""
+    sizes = [
+        (int(height), int(width))
+        for width, height in re.findall(r"^geometry (\d{1,9})x(\d{1,9})", text, re.MULTILINE)
+    ]
+    height = re.search(r"\bheight[= ](\d{1,9})\b", text, re.IGNORECASE)
+    width = re.search(r"\bwidth[= ](\d{1,9})\b", text, re.IGNORECASE)
+    if height and width:
+        sizes.append((int(height[1]), int(width[1])))
+    if len(set(sizes)) > 1:
+        shown = " and ".join(f"{height}×{width}" for height, width in sizes)
+        raise invalid(path, 0, f"names several sensor sizes in its header: {shown}", "one size")
+    if sizes and not (min(sizes[0]) > 0 and max(sizes[0]) <= MAX_SIDE):
+        problem = f"has a sensor of {sizes[0][0]}×{sizes[0][1]} pixels in its header"
+        raise invalid(path, 0, problem, f"1 to {MAX_SIDE} pixels a side")
+    return sizes[0] if sizes else None
 
 
 State = tuple[int, ...]
@@ -162,6 +206,14 @@ def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
     Times in microseconds. Events before the first time-high have no time and are dropped. Source:
     Prophesee, EVT 2.0 Format.
     """
+    at, t, end = _evt2_times(words, state)
+    word = words[at]
+    x, y = (word >> 11) & 0x7FF, word & 0x7FF
+    return Events(t, x.astype(np.int32), y.astype(np.int32), _signed(word >> 28)), end
+
+
+def _evt2_times(words: np.ndarray, state: State) -> tuple[np.ndarray, np.ndarray, State]:
+    """The words that are events with a known time, their times, and the new state."""
     kind = words >> 28
     is_high = kind == 0x8
     highs = unwrap(words[is_high] & 0x0FFFFFFF, 28, state[0])
@@ -169,11 +221,20 @@ def decode_evt2(words: np.ndarray, state: State) -> tuple[Events, State]:
     at = np.flatnonzero(kind <= 0x1)
     high = known[is_high.cumsum()[at]]
     at, high = at[high >= 0], high[high >= 0]
-    word = words[at]
-    x, y = (word >> 11) & 0x7FF, word & 0x7FF
-    t = high << 6 | ((word >> 22) & 0x3F)
-    events = Events(t, x.astype(np.int32), y.astype(np.int32), _signed(kind[at]))
-    return events, (int(known[-1]),)
+    return at, high << 6 | ((words[at] >> 22) & 0x3F), (int(known[-1]),)
+
+
+def decode_evt21(words: np.ndarray, state: State) -> tuple[Events, State]:
+    """Events of EVT 2.1 words: one of EVT 2.0 and the mask of the 32 pixels from its x on.
+
+    State and times as for EVT 2.0. Source: Prophesee, EVT 2.1 Format.
+    """
+    heads = words["head"]
+    at, t, end = _evt2_times(heads, state)
+    index, bit = _bits(words["mask"][at], 32)
+    head = heads[at][index]
+    x, y = ((head >> 11) & 0x7FF) + bit, head & 0x7FF
+    return Events(t[index], x.astype(np.int32), y.astype(np.int32), _signed(head >> 28)), end
 
 
 def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
@@ -197,7 +258,7 @@ def decode_evt3(words: np.ndarray, state: State) -> tuple[Events, State]:
 
     is_single = kind == 0x2
     at = np.flatnonzero((is_single | (lengths > 0)) & (times[seen] >= 0))
-    word, bit = _bits(np.where(is_single, 1, np.where(kind == 0x5, load & 0xFF, load))[at])
+    word, bit = _bits(np.where(is_single, 1, np.where(kind == 0x5, load & 0xFF, load))[at], 16)
     start = np.where(is_single, load & 0x7FF, origins[count_base] + passed)
     own_sign = np.where(is_single, load >> 11, signs[count_base])
     at = at[word]
@@ -223,11 +284,11 @@ def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray,
     return np.concatenate(([before], times)), sets.cumsum()
 
 
-def _bits(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each set bit, lowest first: index of its mask and position in it."""
-    octets = masks.astype("<u2").view(np.uint8)
+def _bits(masks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each set bit of masks of `width` bits, lowest first: index of its mask and position."""
+    octets = masks.astype(f"<u{width // 8}").view(np.uint8)
     found = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
-    return found >> 4, found & 15
+    return found // width, found % width
 
 
 def check_polarity(path: Path, words: np.ndarray, begin: int) -> None:
@@ -256,8 +317,18 @@ def decode_dat(words: np.ndarray, state: State) -> tuple[Events, State]:
     return events, (int(t[-1]) if len(t) else state[0],)
 
 
+def decode_dsec(words: np.ndarray, state: State) -> tuple[Events, State]:
+    """Events of DSEC, which are stored as they are; there is no state."""
+    return Events(words["t"], words["x"], words["y"], _signed(words["p"] > 0)), state
+
+
 ENCODING_BY_NAME = {
     "EVT2": Encoding(np.dtype("<u4"), (-1,), decode_evt2),
     "EVT3": Encoding(np.dtype("<u2"), (-1, 0, 0, 0), decode_evt3),
+    "EVT21": Encoding(np.dtype([("mask", "<u4"), ("head", "<u4")]), (-1,), decode_evt21),
+    "EVT21 legacy": Encoding(np.dtype([("head", "<u4"), ("mask", "<u4")]), (-1,), decode_evt21),
+    "DSEC": Encoding(
+        np.dtype([("t", "<i8"), ("x", "<i4"), ("y", "<i4"), ("p", "i1")]), (), decode_dsec
+    ),
     "DAT": Encoding(np.dtype([("t", "<u4"), ("address", "<u4")]), (-1,), decode_dat),
 }

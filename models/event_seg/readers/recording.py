@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -91,6 +92,20 @@ class Recording(Protocol):
 def spans(ends: np.ndarray) -> np.ndarray:
     """Windows between consecutive times, [window, 2]."""
     return np.stack((ends[:-1], ends[1:]), axis=1)
+
+
+MAX_WINDOWS = 10_000_000
+"""Of a recording: 92 hours of 33 ms."""
+
+
+def check_count(windows: float, path: Path) -> None:
+    """Raise DataError for a recording of too many windows: damaged times span centuries."""
+    if not windows <= MAX_WINDOWS:
+        raise DataError(
+            f"the times of '{path.name}' span {windows:,.3g} windows",
+            where=str(path),
+            allowed=f"at most {MAX_WINDOWS:,} windows of data.window_ms",
+        )
 
 
 def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None:

@@ -10,6 +10,13 @@ from typing import Any
 from models.base import DataError
 from models.common.columns import IGNORE, columns_option
 from models.common.data_files import BadRecords
+from models.language.readers.messages import (
+    MessageError,
+    answered,
+    kind_of,
+    tools_of,
+    turns_of,
+)
 from models.language.readers.records import Conversation, Document, Record, Turn
 from models.language.readers.text_file import split_text
 
@@ -19,20 +26,26 @@ NAMES = {
     "answer": ("output", "response", "completion", "answer", "assistant"),
     "system": ("system", "system_prompt"),
     "messages": ("messages", "conversations"),
+    "tools": ("tools",),
     "text": ("text",),
 }
 """The names of columns by their meaning; `input` is the request if no other column is."""
 METADATA = ("id", "category", "source", "url", "timestamp", "meta", "metadata")
 """Names of columns that hold no text of a sample; they are ignored."""
 _KNOWN = "; ".join(f"{meaning}: {', '.join(names)}" for meaning, names in NAMES.items())
-_ROLES = ("system", "user", "assistant", "tool")
-_ALIASES = {
-    "human": "user",
-    "gpt": "assistant",
-    "observation": "tool",
-    "function_call": "assistant",
-}
-"""Roles of ShareGPT's conversations."""
+_PREFERENCES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """A row of a table or an object of JSON, as it is in the file."""
+
+    line: int
+    number: int
+    """Tells rows of one line apart."""
+    fields: Mapping[str, Any]
+    header: int | None = None
+    """The line of the names of the fields in a table; None: each row names its own."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class Columns:
     answer: str | None = None
     system: str | None = None
     messages: str | None = None
+    tools: str | None = None
     text: str | None = None
 
     @property
@@ -75,65 +89,87 @@ class RowReader:
         self._file, self._declared, self._bad_records = file, declared, bad_records
         self._columns: dict[tuple[str, ...], Columns] = {}
 
-    def columns(self, names: Sequence[str], line: int) -> Columns:
-        """The columns of a row with `names`.
+    def columns(self, row: Mapping[str, Any], line: int) -> Columns:
+        """The columns of a row.
 
         Raises DataError if one of them is not read, or if they make no sample.
         """
-        key = tuple(names)
+        names = key = tuple(row)
         if key not in self._columns:
             columns, unread = columns_in(names, self._declared)
             where = f"{self._file}:{line}"
+            if any(name.lower() in _PREFERENCES for name in unread):
+                raise _preferences(where, row, columns, unread)
             if not columns.are_complete:
                 raise _incomplete(where, names, columns)
             if unread:
-                raise _unread(where, names, unread)
+                raise _unread(where, names, unread, row)
             self._columns[key] = columns
         return self._columns[key]
 
-    def records(
-        self, row: Mapping[str, Any], line: int, number: int | None = None
-    ) -> Iterator[Record]:
+    def records(self, raw: RawRow) -> Iterator[Record]:
         """The record of a row, a long text in parts; none, and a bad record, if it is invalid.
 
-        `number` tells rows of one line apart. Raises DataError if one of its columns is not read.
+        Raises DataError if one of its columns is not read.
         """
-        where = f"{self._file}:{line}"
+        row, where = raw.fields, f"{self._file}:{raw.line}"
         try:
-            columns = self.columns(tuple(row), line)
+            columns = self.columns(row, raw.header or raw.line)
         except _Incomplete as error:
+            if raw.header:
+                raise
             self._bad_records.add(where, f"{error.message}; data.columns names others")
             return
-        problem = None
-        system = _optional(row, columns.system)
-        if columns.messages:
-            turns, problem = _turns(row[columns.messages])
-        elif columns.text:
+        if columns.text:
             text = row[columns.text]
-            if not (problem := _problem("text", text)):
-                group = f"{self._file}#{line if number is None else number:09}"
-                yield from (Document(group, part) for part in split_text(text))
+            if problem := _problem(columns.text, text):
+                self._bad_records.add(where, problem)
                 return
-        else:
-            assert columns.request and columns.answer
-            turns, problem = _exchange(row[columns.request], row[columns.answer])
-            if context := _optional(row, columns.context):
-                turns = (Turn("user", f"{row[columns.request]}\n\n{context}"), *turns[1:])
-        if problem:
-            self._bad_records.add(where, problem)
+            group = f"{self._file}#{raw.number:09}"
+            yield from (Document(group, part) for part in split_text(text))
             return
-        yield Conversation(((Turn("system", system), *turns) if system else turns), where)
+        try:
+            turns = _row_turns(row, columns)
+            tools = tools_of(row[columns.tools], columns.tools) if columns.tools else ""
+        except MessageError as error:
+            fix = f"correct {str(error).partition(' is ')[0]} in {where}"
+            self._bad_records.add(where, str(error), fix)
+            return
+        if system := _optional(row, columns.system):
+            turns = (Turn("system", system), *turns)
+        yield Conversation(turns, where, tools=tools)
+
+
+def _row_turns(row: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
+    """The turns of a row of messages, or of a request and an answer. Raises MessageError."""
+    if columns.messages:
+        return turns_of(row[columns.messages], columns.messages)
+    assert columns.request and columns.answer
+    before = _side(row, columns.request, "user")
+    context = _optional(row, columns.context)
+    if context and before[-1].role == "user":
+        before = (*before[:-1], replace(before[-1], text=f"{before[-1].text}\n\n{context}"))
+    return (*answered(before), *_side(row, columns.answer, "assistant"))
+
+
+def _side(row: Mapping[str, Any], column: str, role: str) -> tuple[Turn, ...]:
+    """The turns of a request or an answer: a text, or a list of messages as in TRL."""
+    value = row[column]
+    if isinstance(value, list):
+        return turns_of(value, column)
+    if problem := _problem(column, value):
+        raise MessageError(problem)
+    return (Turn(role, value),)
 
 
 def pair(
     request: object, answer: object, where: str, bad_records: BadRecords
 ) -> Conversation | None:
     """Conversation of one request and one answer; None and a reported row if either is invalid."""
-    turns, problem = _exchange(request, answer)
-    if problem:
+    if problem := _problem("the request", request) or _problem("the answer", answer):
         bad_records.add(where, problem)
         return None
-    return Conversation(turns, where)
+    return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
 
 
 def _optional(row: Mapping[str, Any], column: str | None) -> str:
@@ -141,54 +177,11 @@ def _optional(row: Mapping[str, Any], column: str | None) -> str:
     return value if isinstance(value, str) and value.strip() else ""
 
 
-def _exchange(request: object, answer: object) -> tuple[tuple[Turn, ...], str | None]:
-    """The turns of a request and its answer, and what is wrong with them."""
-    problem = _problem("request", request) or _problem("answer", answer)
-    return (Turn("user", str(request)), Turn("assistant", str(answer))), problem
-
-
 def _problem(name: str, value: object) -> str | None:
     """What is wrong with a text; None: nothing."""
     if not isinstance(value, str):
-        return f"the {name} is {'null' if value is None else type(value).__name__}, not text"
-    return None if value.strip() else f"the {name} is empty"
-
-
-def _turns(messages: Any) -> tuple[tuple[Turn, ...], str | None]:
-    """The turns of a list of {role, content} or {from, value}, and what is wrong with it."""
-    if not isinstance(messages, list) or not messages:
-        return (), "messages is not a list of {role, content} or {from, value}"
-    turns = []
-    for number, message in enumerate(messages, start=1):
-        fields = message if isinstance(message, dict) else {}
-        role = fields.get("role", fields.get("from"))
-        content = fields.get("content", fields.get("value"))
-        role = _ALIASES.get(str(role), role)
-        if role not in _ROLES:
-            near = get_close_matches(str(role).lower(), _ROLES, n=1)
-            hint = f"; did you mean {near[0]}" if near else f"; allowed: {', '.join(_ROLES)}"
-            return (), f"message {number}: unknown role {role!r}{hint}"
-        content, problem = _joined(content)
-        if problem:
-            return (), f"message {number}: {problem}"
-        if not isinstance(content, str) or (role == "assistant" and not content.strip()):
-            return (), f"message {number}: content is empty or not text"
-        turns.append(Turn(role, content))
-    return tuple(turns), None
-
-
-def _joined(content: Any) -> tuple[Any, str | None]:
-    """The texts of a list of parts, by line; and what is wrong with it. Other content as it is."""
-    if not isinstance(content, list):
-        return content, None
-    texts = []
-    for number, part in enumerate(content, start=1):
-        fields = part if isinstance(part, dict) else {}
-        kind, text = fields.get("type", type(part).__name__), fields.get("text")
-        if kind != "text" or not isinstance(text, str):
-            return None, f"part {number} of its content is {kind}, and only text is read"
-        texts.append(text)
-    return "\n".join(texts), None
+        return f"{name} is {kind_of(value)}, not text"
+    return None if value.strip() else f"{name} is empty"
 
 
 class _Incomplete(DataError):
@@ -209,7 +202,42 @@ def _incomplete(where: str, names: Sequence[str], columns: Columns) -> DataError
     )
 
 
-def _unread(where: str, names: Sequence[str], unread: Sequence[str]) -> DataError:
+def _preferences(
+    where: str, row: Mapping[str, Any], columns: Columns, unread: Sequence[str]
+) -> DataError:
+    """The error for pairs of a better and a worse answer, as for DPO."""
+    meanings = dict.fromkeys(unread, IGNORE)
+    chosen = next((name for name in unread if name.lower() == _PREFERENCES[0]), None)
+    if chosen is not None and not columns.are_complete:
+        value = row[chosen]
+        first = value[0] if isinstance(value, list) and value else None
+        is_answer = not isinstance(first, dict) or first.get("role") == "assistant"
+        if columns.request and is_answer:
+            meanings[chosen] = "answer"
+        else:
+            meanings[chosen] = "messages" if isinstance(value, list) else "text"
+            meanings |= {columns.request: IGNORE} if columns.request else {}
+    names = " and ".join(f"'{name}'" for name in unread if name.lower() in _PREFERENCES)
+    return DataError(
+        f"{names} are preferences; this family trains on answers only",
+        where=where,
+        allowed=_KNOWN,
+        fix=f"train on the others only:  {columns_option(meanings)}"
+        if columns.are_complete
+        else f"train on the chosen ones only:  {columns_option(meanings)}",
+    )
+
+
+def _unread(
+    where: str, names: Sequence[str], unread: Sequence[str], row: Mapping[str, Any]
+) -> DataError:
+    if [*unread] == ["label"] and isinstance(row["label"], bool):
+        return DataError(
+            "'label' tells good answers from bad ones; this family trains on all answers",
+            where=where,
+            allowed=_KNOWN,
+            fix=f"remove the rows with false, and  {columns_option({'label': IGNORE})}",
+        )
     known = sorted({name for of_meaning in NAMES.values() for name in of_meaning} - {*names})
     near = get_close_matches(unread[0].lower(), known, n=1, cutoff=0.75)
     columns = "columns are" if unread[1:] else "column is"

@@ -13,31 +13,43 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import BadRecords, OnBad, unknown_format, unreadable_file
+from models.common.data_files import (
+    BadRecords,
+    OnBad,
+    identity,
+    unknown_format,
+    unreadable_file,
+)
+from models.common.text_file import TextFile, has_byte_order_mark, utf16_without_mark
 from models.language.readers import plain_text
+from models.language.readers.columns import RawRow, RowReader
 from models.language.readers.index import Index, Scan, exchanges_in
-from models.language.readers.json_and_csv import read_csv, read_json_lines, read_parallel
-from models.language.readers.json_array import has_rows, read_json
-from models.language.readers.parquet import read_parquet
+from models.language.readers.json_and_csv import json_line_rows, read_parallel, table_rows
+from models.language.readers.json_array import has_rows, json_rows
+from models.language.readers.parquet import parquet_rows
 from models.language.readers.records import Conversation, Document, Exchange, Record
 from models.language.readers.text_file import (
     FORMATS,
     SUFFIXES,
     Kind,
-    TextFile,
     file_kind,
     find_files,
-    has_byte_order_mark,
     suffix_of,
 )
 
-_READERS: Mapping[Kind, Callable[..., Iterator[Record]]] = {
-    "CSV": read_csv,
-    "JSONL": read_json_lines,
-    "JSON": read_json,
-    "Parquet": read_parquet,
+_ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[RawRow]]] = {
+    "CSV": table_rows,
+    "JSONL": json_line_rows,
+    "JSON": json_rows,
+    "Parquet": parquet_rows,
 }
 NO_COLUMNS: Mapping[str, str] = {}
+
+
+def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow] | None:
+    """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
+    kind = file_kind(file.path)
+    return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
 
 
 class Source(Protocol):
@@ -53,6 +65,8 @@ class Source(Protocol):
     """Digest that changes with the set of files, their sizes and times."""
     ignored: int
     """Number of files that are not read."""
+    note: str
+    """The encoding that was assumed of the part that was read last."""
 
     @property
     def parts(self) -> int:
@@ -77,6 +91,7 @@ class FileSource:
         """`columns`: see columns_in. Raises DataError if there is nothing to read."""
         self.name, self._path, self._answers = str(path), path, answers
         self._columns = columns
+        self.note = ""
         if answers is None:
             self._files, self.ignored = find_files(path, has_rows)
             if self._files == [path] and _is_binary(path):
@@ -98,12 +113,20 @@ class FileSource:
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        if self._answers is not None:
-            return read_parallel(self._path, self._answers, bad_records)
-        file, name = TextFile(self._files[part]), self.part_name(part)
-        kind = file_kind(file.path)
-        if kind != "text":
-            return _READERS[kind](file, name, self._columns, bad_records)
+        file = TextFile(self._files[part])
+        if self._answers is None:
+            yield from self._records(file, self.part_name(part), bad_records)
+            self.note = file.note
+        else:
+            answers = TextFile(self._answers)
+            yield from read_parallel(file, answers, bad_records)
+            self.note = file.note or answers.note
+
+    def _records(self, file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Record]:
+        rows = rows_of(file, name, bad_records)
+        if rows is not None:
+            reader = RowReader(name, self._columns, bad_records)
+            return (record for row in rows for record in reader.records(row))
         if plain_text.is_dialogue(file.first_line()):
             return plain_text.read_conversations(file, name, bad_records)
         if self._in_folder:
@@ -118,17 +141,17 @@ class FileSource:
         return self._files[0] != self._path
 
     def _stat_files(self) -> tuple[int, str]:
-        """Bytes of all files, and a digest of their names, sizes and times."""
+        """Bytes of all files, and a digest of their names and identities."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         digest.update(repr(sorted(self._columns.items())).encode())
         for file in self._files:
             try:
-                found = file.stat()
+                found = identity(file)
             except OSError as error:
                 raise unreadable_file(file, error) from None
-            total += found.st_size
+            total += found[0]
             digest.update(os.fsencode(file))
-            digest.update(f"\0{found.st_size}\0{found.st_mtime_ns}\0".encode())
+            digest.update(f"\0{found}\0".encode())
         return total, digest.hexdigest()
 
 
@@ -152,7 +175,8 @@ def _is_binary(file: Path) -> bool:
             head = opened.read(4096)
     except OSError as error:
         raise unreadable_file(file, error) from None
-    return b"\0" in head and not has_byte_order_mark(head)
+    is_text = has_byte_order_mark(head) or utf16_without_mark(head) is not None
+    return b"\0" in head and not is_text
 
 
 class RecordSource:
@@ -162,6 +186,7 @@ class RecordSource:
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self.name, self.ignored, self._records = name, 0, records
+        self.note = ""
 
     def part_name(self, part: int) -> str:
         return self.name
@@ -176,7 +201,7 @@ class RecordSource:
 SMALL = 8 * 2**20
 """Bytes of data up to which nothing is cached: the files are read at each start."""
 
-VERSION = 3
+VERSION = 5
 """Cache version; increase it when the same files give another index or other tokens."""
 
 
@@ -234,7 +259,7 @@ class Corpus:
             return
         for i, exchange in self.exchanges():
             if is_chosen(i):
-                yield from (turn.text for turn in exchange.before)
+                yield from (turn.rendered for turn in exchange.before)
                 yield exchange.answer
 
     def _records(self) -> Iterator[Record]:
@@ -292,6 +317,7 @@ def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
     """Arrays of the index of all records. Raises DataError."""
     scan, bad_records = Scan(), BadRecords()
     bad_parts: list[int] = []
+    notes: dict[str, list[str]] = {}
     for part in range(source.parts):
         mark, count = scan.mark(), bad_records.count
         try:
@@ -301,16 +327,18 @@ def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
                 elif not scan.add_conversation(record):
                     bad_records.add(record.where, "no request with an answer")
             scan.close()
+            if source.note:
+                notes.setdefault(source.note, []).append(source.part_name(part))
         except DataError as error:
             if on_bad == "stop" or source.parts == 1:
                 raise
             scan.rollback(mark)
             bad_records.truncate(count)
-            bad_records.add(source.part_name(part), error.message)
+            bad_records.add(source.part_name(part), error.message, error.fix)
             bad_parts.append(part)
     skipped = bad_records.finish(on_bad, scan.documents + scan.conversations)
     _check_one_kind(source.name, scan.documents, scan.conversations, skipped)
-    return scan.arrays(skipped, bad_parts)
+    return scan.arrays(skipped, bad_parts, notes)
 
 
 def _check_one_kind(path: str, documents: int, conversations: int, skipped: int) -> None:

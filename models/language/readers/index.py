@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections.abc import Iterator, Mapping
 
@@ -95,6 +96,8 @@ class Index:
             self.groups = unpack_texts(arrays["groups"], arrays["group_ends"]).chosen(self.kept)
             self.labels = self.labels[self.kept]
         self.duplicates = len(arrays["name_ends"]) - len(self.kept)
+        self.encodings: dict[str, list[str]] = json.loads(arrays["notes"].tobytes())
+        """The parts whose encoding was assumed, by encoding."""
 
 
 class Scan:
@@ -121,8 +124,8 @@ class Scan:
         for exchange in found:
             self._names.add(exchange.where)
             self._groups.add(exchange.group)
-            request = (f"{turn.role} {normalized(turn.text)}" for turn in exchange.before)
-            self._keys += _digest("\n".join(request))
+            request = [f"{turn.role} {normalized(turn.rendered)}" for turn in exchange.before]
+            self._keys += _digest("\n".join(([exchange.tools] if exchange.tools else []) + request))
             self._labels += _digest(exchange.label)
         self.exchanges += len(found)
         self.conversations += bool(found)
@@ -148,7 +151,9 @@ class Scan:
         del self._keys[DIGEST * entries :]
         del self._labels[DIGEST * self.exchanges :]
 
-    def arrays(self, skipped: int, bad_parts: list[int]) -> dict[str, np.ndarray]:
+    def arrays(
+        self, skipped: int, bad_parts: list[int], notes: Mapping[str, list[str]]
+    ) -> dict[str, np.ndarray]:
         """Arrays of Index. Nothing can be added afterwards."""
         keys, labels = (np.frombuffer(d, f"S{DIGEST}") for d in (self._keys, self._labels))
         names, name_ends = self._names.arrays()
@@ -163,6 +168,7 @@ class Scan:
             "name_ends": name_ends,
             "groups": groups,
             "group_ends": group_ends,
+            "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
         }
 
 
@@ -186,15 +192,15 @@ def _digest(text: str) -> bytes:
 
 
 def exchanges_in(conversation: Conversation) -> list[Exchange]:
-    """One exchange per answer, with all turns before it."""
+    """One exchange per answer that is learned, with all turns before it."""
     turns = conversation.turns
     opening = normalized(next((t.text for t in turns if t.role == "user"), ""))
     group = conversation.group or hashlib.sha256(opening.encode()).hexdigest()[:16]
     label = conversation.label or opening
     return [
-        Exchange(turns[:i], turn.text.strip(), group, label, conversation.where)
+        Exchange(turns[:i], turn, group, label, conversation.where, conversation.tools)
         for i, turn in enumerate(turns)
-        if turn.role == "assistant" and i > 0 and turn.text.strip()
+        if turn.role == "assistant" and i > 0 and turn.learned and turn.rendered.strip()
     ]
 
 

@@ -1,102 +1,76 @@
-"""Readers of JSON Lines, CSV and two parallel files."""
+"""Rows of JSON Lines and tables of text, and pairs of two parallel files."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from models.base import DataError
 from models.common.data_files import BadRecords
-from models.language.readers.columns import RowReader, pair
-from models.language.readers.records import Conversation, Record
-from models.language.readers.text_file import TextFile
+from models.common.table import TextTable
+from models.common.text_file import TextFile
+from models.language.readers.columns import RawRow, pair
+from models.language.readers.records import Conversation
 
 
-def read_csv(
-    file: TextFile, name: str, declared: Mapping[str, str], bad_records: BadRecords
-) -> Iterator[Record]:
-    """Read the rows of a CSV file with a header.
+def table_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
+    """The rows of a table of text.
 
-    `declared`: see columns_in. Raises DataError for a header whose columns are not all read.
-    Source: RFC 4180.
+    A first column without a name is left out: pandas and R write the names of rows into it. Other
+    ones are named by their place. Raises DataError.
     """
-    file.first_line()  # raises DataError if the file is empty
-    # Not strict: after an error in the middle of a row the reader would resume inside it.
-    rows = csv.reader(_with_line_ends(file.lines()))
-    reader = RowReader(name, declared, bad_records)
-    try:
-        header = [column.strip() for column in next(rows)]
-    except csv.Error as error:
-        raise DataError(f"'{name}' has no header: {error}", where=f"{name}:1") from None
-    reader.columns(header, 1)
-    while True:
-        line = rows.line_num + 1
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            bad_records.add(f"{name}:{line}", str(error))
-            continue
-        if row is None:
-            return
-        if not row:
-            continue
-        if len(row) != len(header):
-            bad_records.add(f"{name}:{line}", f"{len(row)} of {len(header)} columns")
-        else:
-            yield from reader.records(dict(zip(header, row, strict=True)), line)
+    table = TextTable(file, name)
+    header = [column or f"column {n}" for n, column in enumerate(table.header, start=1)]
+    first = 0 if table.header[0] else 1
+    column, count = Counter(column.lower() for column in header).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"'{name}' has {count} columns with the name '{column}'",
+            where=f"{name}:{table.header_line}",
+            allowed="columns with different names",
+            fix=f"rename {count - 1} of them in line {table.header_line}",
+        )
+    for line, cells in table.rows(bad_records):
+        fields = dict(zip(header[first:], cells[first:], strict=True))
+        yield RawRow(line, line, fields, table.header_line)
 
 
-def _with_line_ends(lines: Iterator[str]) -> Iterator[str]:
-    """Lines with their line ends."""
-    last = next(lines)
-    for line in lines:
-        yield f"{last}\n"
-        last = line
-    if last:
-        yield last
-
-
-def read_parallel(requests: Path, answers: Path, bad_records: BadRecords) -> Iterator[Conversation]:
+def read_parallel(
+    requests: TextFile, answers: TextFile, bad_records: BadRecords
+) -> Iterator[Conversation]:
     """Read two files; line N of `answers` answers line N of `requests`.
 
     Raises DataError at the end if the files have different numbers of lines.
     """
-    request_lines, answer_lines = (_lines(TextFile(path)) for path in (requests, answers))
+    request_lines, answer_lines = (_lines(file) for file in (requests, answers))
     for line, (request, answer) in enumerate(zip_longest(request_lines, answer_lines), start=1):
         if request is None or answer is None:
             rest = 1 + sum(1 for _ in (request_lines if answer is None else answer_lines))
             counts = [line - 1 + rest * (text is not None) for text in (request, answer)]
             raise DataError(
-                f"'{requests}' has {counts[0]} lines, '{answers}' has {counts[1]}",
+                f"'{requests.path}' has {counts[0]} lines, '{answers.path}' has {counts[1]}",
                 where="data.path and data.answers",
                 allowed="two files with the same number of lines",
             )
-        if conversation := pair(request, answer, f"{requests.name}:{line}", bad_records):
+        if conversation := pair(request, answer, f"{requests.path.name}:{line}", bad_records):
             yield conversation
 
 
 def _lines(file: TextFile) -> Iterator[str]:
     """Lines of a file, without an empty last one. Raises DataError if the file is empty."""
     file.first_line()
-    return (line.removesuffix("\n") for line in _with_line_ends(file.lines()))
+    return (line.removesuffix("\n") for line in file.lines_with_ends())
 
 
-def read_json_lines(
-    file: TextFile, name: str, declared: Mapping[str, str], bad_records: BadRecords
-) -> Iterator[Record]:
-    """Read documents and conversations, one object per line; blank lines are skipped.
-
-    `declared`: see columns_in. Raises DataError for a row whose columns are not all read.
-    """
+def json_line_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
+    """The object of each line of JSON; blank lines are skipped. Raises DataError."""
     file.first_line()  # raises DataError if the file is empty
-    reader = RowReader(name, declared, bad_records)
     for line, raw in enumerate(file.lines(), start=1):
         if raw.strip() and (row := _object(raw, f"{name}:{line}", bad_records)) is not None:
-            yield from reader.records(row, line)
+            yield RawRow(line, line, row)
 
 
 def _object(raw: str, where: str, bad_records: BadRecords) -> dict[str, Any] | None:

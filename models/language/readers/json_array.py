@@ -1,18 +1,17 @@
-"""Reader of a JSON array of rows."""
+"""Rows of a JSON array."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from models.base import DataError
 from models.common.data_files import BadRecords
-from models.language.readers.columns import RowReader
-from models.language.readers.json_and_csv import checked_object, read_json_lines
-from models.language.readers.records import Record
-from models.language.readers.text_file import TextFile
+from models.common.text_file import TextFile
+from models.language.readers.columns import RawRow
+from models.language.readers.json_and_csv import checked_object, json_line_rows
 
 _ROWS = re.compile(r'\s*(\[\s*)?\{\s*"')
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -35,18 +34,15 @@ def has_rows(file: TextFile) -> bool:
     return found is not None and (found[1] is not None or is_line)
 
 
-def read_json(
-    file: TextFile, name: str, declared: Mapping[str, str], bad_records: BadRecords
-) -> Iterator[Record]:
-    """Read documents and conversations from an array of objects, or from one object per line.
+def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
+    """The rows of an array, or the object of each line of JSON.
 
-    Holds one row in memory. `declared`: see columns_in. Raises DataError for a row whose columns
-    are not all read, and for text that is not JSON.
+    Holds one row in memory. Raises DataError for text that is not JSON.
     """
     text = _JsonText(file, name)
     first = text.skip_space()
     if first == "[":
-        yield from _read_array(text, RowReader(name, declared, bad_records), bad_records)
+        yield from _array_rows(text, bad_records)
     elif first == "{" and not has_rows(file):
         raise DataError(
             f"'{name}' is one object, not an array of rows",
@@ -54,20 +50,20 @@ def read_json(
             allowed="an array of objects, or one object per line",
         )
     else:
-        yield from read_json_lines(file, name, declared, bad_records)
+        yield from json_line_rows(file, name, bad_records)
 
 
-def _read_array(text: _JsonText, reader: RowReader, bad_records: BadRecords) -> Iterator[Record]:
+def _array_rows(text: _JsonText, bad_records: BadRecords) -> Iterator[RawRow]:
     text.at += 1
+    number = 0
     separator = "]" if text.skip_space() == "]" else ","
     text.at += separator == "]"
-    number = 0
     while separator == ",":
         number += 1
         value, raw = text.value()
         row = checked_object(value, raw, text.where, bad_records)
         if row is not None:
-            yield from reader.records(row, text.line, number)
+            yield RawRow(text.line, number, row)
         separator = text.skip_space()
         if separator not in (",", "]"):
             raise text.error("Expecting ',' or ']'", text.at)

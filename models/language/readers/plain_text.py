@@ -9,8 +9,9 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 from models.common.data_files import BadRecords
+from models.common.text_file import TextFile
 from models.language.readers.records import Conversation, Document, Turn
-from models.language.readers.text_file import TextFile, split_pieces, with_line_ends
+from models.language.readers.text_file import split_pieces, with_line_ends
 
 PIECE = 4096
 """Minimum number of characters of a document made of blocks, if the file is long minimum."""

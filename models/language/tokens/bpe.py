@@ -73,7 +73,7 @@ class BpeTokenizer:
         kept = [t for t in map(int, tokens) if t not in hidden]
         return self.inner.decode(kept, skip_special_tokens=False)
 
-    def template(self, before: Sequence[Turn], answer: str) -> None:
+    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> None:
         """None: no chat template."""
         return None
 

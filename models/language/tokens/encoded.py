@@ -198,7 +198,9 @@ def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
             found.append((number, tokenizer.encode(record.text), len(record.text.encode())))
         else:
             try:
-                prompt, answer = prompt_and_answer(record.before, record.answer, tokenizer)
+                prompt, answer = prompt_and_answer(
+                    record.before, record.reply, tokenizer, record.tools
+                )
             except DataError as error:
                 error.where += f" ({record.where})"
                 raise

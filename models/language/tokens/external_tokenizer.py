@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
+from models.common.data_files import cause_of
 from models.language.readers.records import Turn
 from models.language.tokens import bpe
 from models.language.tokens.tokenizer import Tokenizer
@@ -38,8 +41,7 @@ class ExternalTokenizer:
             )
         except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
             raise DataError(
-                f"transformers cannot load a tokenizer from '{folder}': "
-                + str(error).strip().split("\n")[0],
+                f"transformers cannot load a tokenizer from '{folder}': {cause_of(error)}",
                 where="model.pretrained or model.tokenizer",
                 allowed="a folder with tokenizer.json or tokenizer_config.json",
             ) from None
@@ -74,23 +76,36 @@ class ExternalTokenizer:
         """Text of `tokens`."""
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
-    def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
+    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> tuple[str, str] | None:
         """The conversation in the folder's chat template; None if it has no template.
 
-        Raises DataError if the template fails.
+        Raises DataError if the template fails, or leaves out tools or their calls.
         """
         if not self.inner.chat_template:
             return None
-        turns = [{"role": t.role, "content": t.text} for t in before]
-        render = partial(self.inner.apply_chat_template, tokenize=False)
+        turns, listed = [_message(turn) for turn in before], json.loads(tools) if tools else None
+        render = partial(self.inner.apply_chat_template, tokenize=False, tools=listed)
         try:
             prompt = render(turns, add_generation_prompt=True)
-            whole = render([*turns, {"role": "assistant", "content": answer}])
+            whole = render([*turns, _message(replace(answer, text=answer.text.strip()))])
         except Exception as error:  # TemplateError, TypeError and others: a template is a program
             raise self._template_error(error, before) from None
-        if not whole.startswith(prompt):
-            return prompt, answer
-        return prompt, whole[len(prompt) :].rstrip()
+        is_cut = whole.startswith(prompt)
+        text = whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
+        names = [tool.get("function", tool).get("name", "") for tool in listed or ()]
+        self._check_names("tools", names, prompt, before)
+        for turn, place in (*((turn, prompt) for turn in before), (answer, text)):
+            names = [call["function"]["name"] for call in turn.calls]
+            self._check_names("tool_calls", names, place, before)
+        return prompt, text
+
+    def _check_names(
+        self, what: str, names: Sequence[str], text: str, before: Sequence[Turn]
+    ) -> None:
+        """Raise DataError if a template left out a name: it would train on other conversations."""
+        missing = [name for name in names if name not in text]
+        if missing:
+            raise self._template_error(ValueError(f"it leaves out {what}: {missing[0]}"), before)
 
     def _template_error(self, error: Exception, before: Sequence[Turn]) -> DataError:
         stored = [name for name in _TEMPLATES if (self.folder / name).is_file()]
@@ -102,6 +117,12 @@ class ExternalTokenizer:
             where=f"{self.folder / (stored or [_CONFIG])[0]}, for a conversation of {roles}",
             allowed="a template that renders the conversations of data.path",
         )
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as templates read it."""
+    extra: dict[str, Any] = json.loads(turn.extra) if turn.extra else {}
+    return {"role": turn.role, "content": turn.text, **extra}
 
 
 def load(path: Path) -> Tokenizer:

@@ -43,8 +43,11 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`, without start, end and padding."""
 
-    def template(self, before: Sequence[Turn], answer: str) -> tuple[str, str] | None:
-        """Conversation in the chat template, cut before the answer; None: no template."""
+    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> tuple[str, str] | None:
+        """Conversation in the chat template, cut before the answer; None: no template.
+
+        `tools`: those that may be called, as JSON; empty: none.
+        """
 
 
 _TAG = re.compile("(" + "|".join(map(re.escape, TAGS)) + ")")
@@ -78,34 +81,39 @@ class ByteTokenizer:
         parts = (bytes([t]) if t < 256 else tags.get(t, b"") for t in map(int, tokens))
         return b"".join(parts).decode("utf-8", errors="replace")
 
-    def template(self, before: Sequence[Turn], answer: str) -> None:
+    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> None:
         """None: no chat template."""
         return None
 
 
-_FORMS = {
+FORMS = {
     "system": "<system>{}</system>\n",
     "user": "User: {}\n",
     "assistant": "Assistant: {}\n",
     "tool": "<output>{}</output>\n",
 }
+"""The text form of a message before an answer, by its role."""
+ANSWER = "Assistant:"
+"""What comes before an answer, and a space."""
 
 
 def prompt_and_answer(
-    before: Sequence[Turn], answer: str, tokenizer: Tokenizer
+    before: Sequence[Turn], answer: Turn, tokenizer: Tokenizer, tools: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens up to the answer, and tokens of the answer with the end token.
 
-    Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`.
+    Uses the tokenizer's chat template, or `User: {request}\\nAssistant: {answer}`, after a line
+    `<tools>{tools}</tools>` if there are any.
     """
-    if template := tokenizer.template(before, answer):
+    if template := tokenizer.template(before, answer, tools):
         prompt, answer_tokens = map(tokenizer.encode, template)
     else:
-        text = "".join(_FORMS[t.role].format(t.text.strip()) for t in before) + "Assistant:"
+        text = f"<tools>{tools}</tools>\n" if tools else ""
+        text += "".join(FORMS[t.role].format(t.rendered.strip()) for t in before) + ANSWER
         # A space that is a token of its own belongs to the prompt, not to the answer.
         prompt_end, answer_start = ("", " ") if tokenizer.leading_space else (" ", "")
         prompt = tokenizer.encode(text + prompt_end)
-        answer_tokens = tokenizer.encode(answer_start + answer)
+        answer_tokens = tokenizer.encode(answer_start + answer.rendered.strip())
         if tokenizer.start is not None:
             prompt = np.concatenate(([tokenizer.start], prompt)).astype(prompt.dtype)
     if len(answer_tokens) == 0 or answer_tokens[-1] != tokenizer.end:

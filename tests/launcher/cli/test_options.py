@@ -12,7 +12,7 @@ from launcher.run_folder import run_folder
 def test_the_commands():
     expected = """
         run resume explain list plan verify evaluate watch compare submit export predict report track
-        new-task data doctor completion
+        new-task convert data doctor completion
     """
     assert list(COMMANDS) == expected.split()
 

@@ -134,7 +134,7 @@ def test_an_unknown_command_is_an_error_with_the_nearest_match():
         "error: unknown command 'exlpain'",
         "  where         command line, first argument",
         "  allowed       run, resume, explain, list, plan, verify, evaluate, watch, compare, submit, "
-        "export, predict, report, track, new-task, data, doctor, completion; or options of run",
+        "export, predict, report, track, new-task, convert, data, doctor, completion; or options of run",
         "  did you mean  explain",
         "  fix           python -m launcher explain",
     ]
@@ -147,11 +147,11 @@ def test_a_model_mode_or_engine_without_its_option_suggests_the_option():
 
 
 def test_a_missing_argument_is_an_error_with_an_example():
-    assert diagnostics("list").splitlines() == [
-        "error: list requires WHAT",
-        "  where         command line: list",
-        "  allowed       models, modes, engines",
-        "  fix           python -m launcher list models",
+    assert diagnostics("completion").splitlines() == [
+        "error: completion requires SHELL",
+        "  where         command line: completion",
+        "  allowed       bash, zsh, fish",
+        "  fix           python -m launcher completion bash",
     ]
 
 

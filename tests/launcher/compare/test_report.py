@@ -170,3 +170,22 @@ def test_a_browser_draws_the_page_without_an_error(tmp_path):
         shown = open_page(opened, tmp_path / "compare.html")
         assert "fast local" in shown.legend(0)
         assert shown.errors == [] and len(shown.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "units", [("samples", "samples"), ("tokens", "values"), ("samples", "tokens")]
+)
+def test_columns_have_different_names_and_say_their_units(units):
+    rows = [full(f"mode {n}", units=unit) for n, unit in enumerate(units)]
+    head, *lines = tables.table(rows, parse_target("val_loss<=1"))
+    assert len(set(head)) == len(head) == len(lines[0])
+    speeds = [line[head.index(name)] for name in head if name.endswith("/s") for line in lines]
+    if units == ("tokens", "values"):
+        assert "units/s" in head and {"26.0k tokens", "26.0k values"} <= set(speeds)
+    if units == ("samples", "tokens"):
+        assert "tokens/s" in head and {"26.0k samples", "26.0k"} <= set(speeds)
+
+
+def test_a_curve_of_one_point_is_on_the_page():
+    metric, _ = drawn(page(Outcome([full("default", curve=[(2.0, 2.5)]), full("fast")], [])))
+    assert [line["x"] for line in metric] == [[2.0], [1.0, 2.0]]

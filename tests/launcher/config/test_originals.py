@@ -3,20 +3,19 @@
 import json
 import shlex
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
 
 from launcher.__main__ import main
-from launcher.base.diagnostics import Diagnostic, SettingsError, fold
+from launcher.base.diagnostics import SettingsError, fold
 from launcher.cli.parser import read
+from launcher.commands.convert import Row, translate
 from launcher.config.options import OPTIONS as OURS
 from launcher.config.options import names
-from launcher.config.originals import ORIGINALS, SEVERAL, original_of
-from launcher.config.schema import setting_infos
+from launcher.config.original_files import read as read_original
+from launcher.config.originals import SEVERAL, all_words, original_of
 from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
 from tests.launcher.given import ONE_GPU, resolved
 from tests.launcher.runs import trained
@@ -36,18 +35,6 @@ def leaves(tree: dict, prefix: str = "") -> Iterator[str]:
 
 
 KEYS_OF = {family: list(leaves(yaml.safe_load(text))) for family, text in FILES.items()}
-KEYS = [(family, key) for family, keys in KEYS_OF.items() for key in keys]
-
-
-@cache
-def diagnostics(family: str) -> dict[str, Diagnostic]:
-    """What is said about the file of an original as --config, by its keys."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "theirs.yaml"
-        path.write_text(FILES[family])
-        with pytest.raises(SettingsError) as raised:
-            resolved(model=family, configs=[path])
-    return {found.message.split("'")[1]: found for found in raised.value.diagnostics}
 
 
 @pytest.fixture
@@ -58,18 +45,20 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("family", "key"), KEYS, ids=[" ".join(pair) for pair in KEYS])
-def test_a_key_in_a_file_of_an_original_is_ours_or_named(family, key):
-    if key in setting_infos(family):
-        assert key not in diagnostics(family)
-        return
-    said = diagnostics(family)
-    found = next(
-        said[part] for part in (key, key.rpartition(".")[0], key.split(".")[0]) if part in said
-    )
-    assert found.fix is not None
-    if not found.fix.startswith(REMOVE):
-        assert found.did_you_mean in {*setting_infos(family), *FLAGS}
+def converted(family: str, folder: Path) -> list[Row]:
+    """The lines of the file of an original, translated on a machine with a GPU."""
+    path = folder / "theirs.yaml"
+    path.write_text(FILES[family])
+    return translate(read_original(path, "convert").settings, family, has_gpu=True)
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_each_key_in_a_file_of_an_original_is_a_setting_or_has_a_reason(family, here):
+    rows = converted(family, here)
+    assert [row.line.key for row in rows] == KEYS_OF[family]
+    assert [row.there for row in rows if row.key is None and not row.reason] == []
+    open_rows = [row.line.key for row in rows if row.is_open]
+    assert open_rows == (["BART_MODEL"] if family == "eeg_text" else [])
 
 
 EXPECTED = {
@@ -101,27 +90,14 @@ EXPECTED = {
         **{"stop.patience": 10, "save.every": "5 epochs", "optim.clip_norm": 0.5},
     },
 }
-REPEATED = {
-    "abr": ("checkpoint.save_best_only",),
-    "eeg_text": ("PRETRAIN_EPOCHS", "PRETRAIN_BATCH_SIZE", "PRETRAIN_LR", "WANDB_PROJECT"),
-}
-"""Keys whose fix sets what another key of the file sets, too."""
 
 
 @pytest.mark.parametrize("family", FILES)
-def test_the_file_with_all_fixes_trains_as_it_says(family, here):
-    tree = yaml.load(FILES[family], Loader=yaml.BaseLoader)
-    ours = {
-        key: json.dumps(tree[section][name])
-        for key in KEYS_OF[family]
-        if key in setting_infos(family)
-        for section, _, name in [key.partition(".")]
-    }
-    for key, found in diagnostics(family).items():
-        if found.did_you_mean in setting_infos(family) and key not in REPEATED.get(family, ()):
-            ours[found.did_you_mean] = found.fix.partition(": ")[2]
-    (here / "ours.yaml").write_text("".join(f"{key}: {text}\n" for key, text in ours.items()))
-    run = resolved(model=family, configs=[here / "ours.yaml"], machine=ONE_GPU)
+def test_the_converted_file_trains_as_it_says(family, here):
+    rows = converted(family, here)
+    tree = {row.key: row.value for row in rows if row.key is not None}
+    (here / "ours.json").write_text(json.dumps(tree))
+    run = resolved(model=family, configs=[here / "ours.json"], machine=ONE_GPU)
     assert {key: run.values[key].value for key in EXPECTED[family]} == EXPECTED[family]
 
 
@@ -138,8 +114,6 @@ def test_an_option_of_an_original_is_ours_or_an_error_with_the_line_to_type(
         return
     assert main([*start, *shlex.split(typed)]) == 2
     fix = fix_line(capsys)
-    if fix == "--precision fp16" and main([*start, *shlex.split(fix)]) == 2:
-        fix = fix_line(capsys)  # not on a CPU
     if not fix.startswith(REMOVE):
         assert main([*start, *shlex.split(fix)]) == 0, capsys.readouterr().err
 
@@ -156,7 +130,7 @@ def declared(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("family", ORIGINALS)
+@pytest.mark.parametrize("family", all_words())
 def test_no_word_is_listed_that_no_original_has(family):
     having = [family] if family != SEVERAL else list(FILES)
     typed = {
@@ -168,7 +142,7 @@ def test_no_word_is_listed_that_no_original_has(family):
         }
         for name in having
     }
-    for original in ORIGINALS[family]:
+    for original in all_words()[family].words:
         owners = set()
         for name in original.names:
             found = {
@@ -179,22 +153,22 @@ def test_no_word_is_listed_that_no_original_has(family):
         assert family != SEVERAL or len(owners) > 1, original.names
 
 
-@pytest.mark.parametrize("family", ORIGINALS)
+@pytest.mark.parametrize("family", all_words())
 def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
-    found = [fold(name) for original in ORIGINALS[family] for name in original.names]
+    found = [fold(name) for original in all_words()[family].words for name in original.names]
     assert len(found) == len(set(found))
     known = FLAGS | set(names("keys"))
-    assert {original.here for original in ORIGINALS[family]} <= known | {None}
-    assert all(original.remark for original in ORIGINALS[family] if original.here is None)
+    assert {original.here for original in all_words()[family].words} <= known | {None}
+    assert all(original.remark for original in all_words()[family].words if original.here is None)
 
 
 @pytest.mark.parametrize(
     ("typed", "meant", "fix"),
     [
-        ("--use_gpu", "--set device", "--set device=cuda"),
-        ("--use_gpu true", "--set device", "--set device=cuda"),
+        ("--use_gpu", "--set device", "--set device=auto"),
+        ("--use_gpu true", "--set device", "--set device=auto"),
         ("--use_gpu=False", "--set device", "--set device=cpu"),
-        ("--mixed_precision", "--precision", "--precision fp16"),
+        ("--mixed_precision", "--precision", "--precision auto"),
         ("--mixed_precision bf16", "--precision", "--precision bf16"),
         ("--mixed-precision=no", "--precision", "--precision fp32"),
         ("--logdir 'my logs'", "--out", "--out 'my logs'"),
@@ -208,6 +182,12 @@ def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
         ("--cpu-only no", None, "remove it: off unless you ask for it"),
         ("--num_samples 10", None, "remove it: a run shows predictions by itself"),
         ("--batch_size 4", "--batch-size", "--batch-size 4"),
+        (
+            "--base_model google/gemma-3n-E4B-it --model language",
+            "--set model.pretrained",
+            "hf download google/gemma-3n-E4B-it --local-dir gemma-3n-E4B-it  and then  "
+            "--set model.pretrained=gemma-3n-E4B-it",
+        ),
         # The same word of several originals, in that of the family.
         (
             "--model doc_translation --batch_size 4",
@@ -223,7 +203,7 @@ def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
     [found] = read(shlex.split(typed)).diagnostics
     assert (found.did_you_mean, found.fix) == (meant, fix)
     if meant is not None:
-        assert list(read(shlex.split(fix)).diagnostics) == []
+        assert list(read(shlex.split(fix.rpartition("  and then  ")[2])).diagnostics) == []
 
 
 @pytest.mark.parametrize(
@@ -233,11 +213,19 @@ def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
         ("optim.learning_rate=3", "abr", "optim.lr", "--set optim.lr=3"),
         ("training.batch_size=3", "abr", "train.micro_batch", "--set train.micro_batch=3"),
         ("batch_size=3", "doc_translation", "train.global_batch", "--set train.global_batch=3"),
-        ("use_gpu=true", "language", "device", "--set device=cuda"),
+        ("use_gpu=true", "language", "device", "--set device=auto"),
         ("max_ram_percent=70", "language", "limits.ram", "--set limits.ram=70"),
         # A word of another original is known, too, where it has a meaning.
         ("max_ram_percent=70", "event_seg", "limits.ram", "--set limits.ram=70"),
         ("output_dir=here", "abr", "--out", "--out here"),
+        (
+            "BART_MODEL=facebook/bart-base",
+            "eeg_text",
+            "model.pretrained",
+            "hf download facebook/bart-base --local-dir bart-base  and then  "
+            "--set model.pretrained=bart-base",
+        ),
+        ("BART_MODEL=./bart", "eeg_text", "model.pretrained", "--set model.pretrained=./bart"),
         (
             "model.embedding_dims=[8, 16]",
             "event_seg",

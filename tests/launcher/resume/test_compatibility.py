@@ -31,7 +31,7 @@ EXPECTED = {
     "optim.name": "optimizer",
     "optim.betas": "optimizer",
     "train.ema": "optimizer",
-    "optim.lr": "schedule",
+    "optim.lr": "free",
     "schedule.warmup": "schedule",
     "train.epochs": "schedule",
     "train.max_steps": "schedule",
@@ -118,14 +118,15 @@ def errors_of(now, reset=(), old=None) -> list[str]:
 
 
 def test_a_change_that_needs_a_reset_is_refused_with_the_option():
-    assert errors_of(resolved(lr="3e-4")) == [
-        "error: optim.lr 3e-4 differs from 0.002, used by runs/x until step 10",
-        "  where         --lr 3e-4",
-        "  allowed       0.002; or another value with  --reset schedule; or a new run, without --resume",
+    now = resolved("schedule.warmup=4")
+    assert errors_of(now) == [
+        "error: schedule.warmup 4 differs from 5, used by runs/x until step 10",
+        "  where         --set schedule.warmup=4",
+        "  allowed       5; or another value with  --reset schedule; or a new run, without --resume",
         "  fix           --reset schedule  (the learning-rate schedule restarts)",
     ]
-    assert errors_of(resolved(lr="3e-4"), reset=["schedule"]) == []
-    assert errors_of(resolved(lr="3e-4"), reset=["optimizer", "data"]) != []
+    assert errors_of(now, reset=["schedule"]) == []
+    assert errors_of(now, reset=["optimizer", "data"]) != []
 
 
 def test_a_setting_that_never_changes_is_refused_with_every_reset():
@@ -137,9 +138,11 @@ def test_a_setting_that_never_changes_is_refused_with_every_reset():
 
 
 def test_all_differences_are_reported_at_once():
-    lines = errors_of(resolved("train.seed=3", "optim.weight_decay=0", lr="3e-4", mode="fast"))
+    typed = ("train.seed=3", "optim.weight_decay=0", "schedule.final=0.1")
+    lines = errors_of(resolved(*typed, lr="3e-4", mode="fast"))
     wrong = [line.split()[1] for line in lines if line.startswith("error")]
-    assert {"mode", "train.seed", "optim.lr", "optim.weight_decay"} <= set(wrong)
+    assert {"mode", "train.seed", "schedule.final", "optim.weight_decay"} <= set(wrong)
+    assert "optim.lr" not in wrong
 
 
 def test_another_global_batch_is_reported_with_its_factors():

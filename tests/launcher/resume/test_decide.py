@@ -89,11 +89,11 @@ def test_auto_starts_a_new_run_if_there_is_none():
 
 def test_all_errors_are_reported_at_once():
     trained(X, resolved(), 10)
-    lines = refused(lr="1e-4", reset=["optimiser"], mode="fast")
+    lines = refused("runs/x", "schedule.warmup=4", reset=["optimiser"], mode="fast")
     assert [line for line in lines if line.startswith("error")] == [
         "error: unknown --reset 'optimiser'",
         "error: mode fast differs from default, used by runs/x until step 10",
-        "error: optim.lr 1e-4 differs from 0.002, used by runs/x until step 10",
+        "error: schedule.warmup 4 differs from 5, used by runs/x until step 10",
     ]
 
 
@@ -115,20 +115,20 @@ def test_another_family_is_refused_before_its_settings_are_compared():
 def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
     trained(X, resolved(), 10)
     path = X / "settings.yaml"
-    path.write_text(path.read_text().replace("lr: 0.002", "lr: 0.003"))
+    path.write_text(path.read_text().replace("warmup: 5\n", "warmup: 4\n"))
     lines = refused()
-    assert lines[0] == "error: optim.lr 0.003 differs from 0.002, used by runs/x until step 10"
+    assert lines[0] == "error: schedule.warmup 4 differs from 5, used by runs/x until step 10"
     assert lines[1].startswith("  where         runs/x/settings.yaml:")
 
 
 def test_settings_of_an_older_version_are_those_of_its_folder():
-    trained(X, resolved(lr="3e-4"))
+    trained(X, resolved("schedule.warmup=3"))
     from tests.launcher.runs import saved
 
     saved(X, 10, resolved(), b'{"facts": {}}')
     assert (
-        refused(lr="1e-4")[0]
-        == "error: optim.lr 1e-4 differs from 3e-4, used by runs/x until step 10"
+        refused("runs/x", "schedule.warmup=4")[0]
+        == "error: schedule.warmup 4 differs from 3, used by runs/x until step 10"
     )
 
 
@@ -304,8 +304,9 @@ def test_explain_shows_the_line_of_the_resumed_run(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "optim.lr = 3e-4"
     assert lines[2].startswith("  where      runs/x/settings.yaml:")
-    assert main(["explain", "optim.lr", "--resume", "runs/x", "--lr", "1e-4"]) == 2
-    assert "error: optim.lr 1e-4 differs from 3e-4" in capsys.readouterr().err
+    changed = ["--resume", "runs/x", "--set", "schedule.warmup=4"]
+    assert main(["explain", "schedule.warmup", *changed]) == 2
+    assert "error: schedule.warmup 4 differs from 5" in capsys.readouterr().err
 
 
 def test_repeated_and_invalid_resets_are_parsed(capsys):

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+WAITS, WAITS_IN_A_LIBRARY = -1, -2
+"""As tests.launcher.killed has them."""
 
 
 def until(happened: Callable[[], object], limit_s: float = 30.0) -> None:
@@ -23,10 +25,11 @@ def until(happened: Callable[[], object], limit_s: float = 30.0) -> None:
 
 
 @pytest.fixture
-def waiting(tmp_path):
+def waiting(tmp_path, request):
     """A run whose rank waits in a fork, in a process group of its own; and the rank's process."""
+    where = str(getattr(request, "param", WAITS))
     ready = tmp_path / "run" / "ready"
-    command = [sys.executable, "-m", "tests.launcher.killed", tmp_path / "run", "0", "-1"]
+    command = [sys.executable, "-m", "tests.launcher.killed", tmp_path / "run", "0", where]
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -40,6 +43,7 @@ def waiting(tmp_path):
         process.kill()
 
 
+@pytest.mark.parametrize("waiting", [WAITS, WAITS_IN_A_LIBRARY], indirect=True)
 @pytest.mark.parametrize(
     ("number", "send", "expected"),
     [

@@ -12,6 +12,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import run_folder
 from tests.launcher.given import resolved
+from tests.launcher.runs import trained
 from tests.training.checkpoint.killed import killed_at
 from training.storage import Storage, StorageError
 
@@ -53,14 +54,14 @@ def created_together(out, starts: int = 8):
     def start():
         together.wait()
         with suppress(SettingsError):
-            created.append(run_folder.create(settings, out, NAME).path)
+            created.append(run_folder.create(settings, out, NAME))  # held: it is starting
 
     threads = [threading.Thread(target=start) for _ in range(starts)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return created
+    return [folder.path for folder in created]
 
 
 def test_starts_at_the_same_instant_never_share_a_folder(here):
@@ -144,7 +145,7 @@ def test_a_folder_with_a_file_of_the_user_is_refused_and_stays_as_it_was(here, n
 
 
 def test_a_folder_of_another_run_is_refused(here):
-    run_folder.create(resolved(), here / "mine", NAME)
+    trained(here / "mine", resolved(), 10)
     before = content(here)
     with pytest.raises(SettingsError) as refused:
         run_folder.create(resolved(), here / "mine", NAME)
@@ -180,8 +181,8 @@ def test_a_file_in_the_place_of_a_link_keeps_a_run_from_being_resumed(here, link
 
 
 def test_the_slower_of_two_starts_into_one_folder_leaves_it_alone(here):
-    run_folder.create(resolved(), here / "mine", NAME)
-    before = (here / "mine" / "settings.yaml").read_text()
+    faster = run_folder.create(resolved(), here / "mine", NAME)
+    before = (faster.path / "settings.yaml").read_text()
     with pytest.raises(SettingsError):
         run_folder.create(resolved(mode="fast"), here / "mine", NAME)
     assert (here / "mine" / "settings.yaml").read_text() == before

@@ -139,6 +139,7 @@ def test_a_folder_with_another_run_is_refused(prepared, here):
     (here / "x").mkdir()
     for name in ("settings.yaml", "origins.json"):
         (here / "x" / name).touch()
+    (here / "x" / "metrics.jsonl").write_text("{}\n")
     assert prepared(out="x") == ["the run folder x contains another run"]
 
 

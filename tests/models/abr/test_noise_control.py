@@ -34,7 +34,8 @@ def test_a_patient_with_more_than_half_of_a_split_is_an_error():
     [
         ((797, 8, 106, 33, 56), 0.177),  # the most frequent class alone
         ((40, 15, 15, 15, 15), 0.190),  # each class equally often
-        ((1, 0, 0, 0, 0), 0.2),
+        ((1, 0, 0, 0, 0), 1.0),  # a single class is always right
+        ((1, 1, 0, 0, 0), 0.5),
     ],
 )
 def test_chance_is_the_best_of_two_blind_guesses(counts, wanted):

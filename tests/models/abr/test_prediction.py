@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from models.abr.config import CLASS_NAMES
+from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.embedded.patients import read_patients
 from models.abr.readers.columns import POINT_NAMES
 from models.abr.readers.table import TableReader
-from models.abr.responses import CLASS_NAMES
 from models.base import DataError, PredictsFiles
 from models.common.data_files import BadRecords
 from tests.models.abr.readers.edf import write_edf
@@ -206,11 +207,29 @@ def test_unusable_inputs_are_errors(
     assert "data.path" not in str(error.value)
 
 
-def test_a_stage_without_a_decoder_is_an_error(without_data, few):
+def test_a_stage_without_a_decoder_writes_the_features_of_each_response(
+    without_data, few, patients, make_task
+):
     task, model = without_data(stage="encoder")
-    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
-        task.predict(model, few[0])
-    assert error.value.allowed == "a run of model.stage=whole"
+    path, index = few
+    found = list(task.predict(model, path))
+    full = make_task(path="embedded:few-patients", stage="encoder")
+    full.setup()
+    seen = []
+    model.bottleneck.register_forward_hook(lambda _, __, out: seen.append(out))
+    signal = np.stack([scaled_signal(patients.signal[row], full.statistics) for row in index])
+    facts = np.stack([scaled_facts(patients.static[row], full.statistics) for row in index])
+    with torch.no_grad():
+        hidden = torch.zeros(len(index), 200, dtype=torch.bool)
+        model(torch.from_numpy(signal), torch.from_numpy(facts), hidden)
+    files = [np.load(io.BytesIO(p.files[".npz"])) for p in found]
+    assert len(files) == 2 and sum(len(file["item"]) for file in files) == len(index)
+    features = np.concatenate([file["features"] for file in files])
+    np.testing.assert_allclose(features, seen[0], atol=1e-4)
+    means = np.concatenate([file["mean"] for file in files])
+    np.testing.assert_allclose(means, seen[0].mean(1), atol=1e-4)
+    levels = np.concatenate([file["intensity"] for file in files])
+    np.testing.assert_allclose(levels, patients.static[index, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize("missing", ["model_facts.json", "statistics.json"])

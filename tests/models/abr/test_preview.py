@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.abr.config import CLASS_NAMES
 from models.abr.preview import MASKED_COLUMNS, UNKNOWN, build_predictions, masked_predictions
-from models.abr.responses import CLASS_NAMES
 from models.common.fixed_samples import few_samples
 
 CPU = torch.device("cpu")

@@ -220,6 +220,18 @@ def test_the_only_recording_cannot_be_split_by_patient(make_task, series):
         make_task(path=str(series()), split="patient").setup()
 
 
+def test_two_recordings_are_split_by_level_as_one_is(make_task, series):
+    levels = tuple(range(10, 130, 10))
+    series("ABR-1-1", seed=1, levels=levels)
+    task = make_task(path=str(series("ABR-2-1", seed=2, levels=levels).parent))
+    task.setup()
+    facts = task.facts()
+    assert facts["split"].startswith("by level of the only 2 recordings")
+    assert facts["samples"] == {"train": 256, "val": 4, "test": 4}
+    of_split = [set(task.dataset.responses.static[task.data(n).index, 1]) for n in SPLITS]
+    assert sum(map(len, of_split)) == len(set.union(*of_split)) == 12
+
+
 def test_several_recordings_are_not_split_by_level(make_task, series):
     series("ABR-1-1", seed=1), series("ABR-2-1", seed=2)
     with pytest.raises(DataError) as error:
@@ -227,7 +239,7 @@ def test_several_recordings_are_not_split_by_level(make_task, series):
     assert str(error.value) == (
         "data.split=level would put 3 patients or files into more than one split\n"
         "  where         data.split\n"
-        "  allowed       level only with a single recording\n"
+        "  allowed       level only with one or two recordings\n"
         "  fix           --set data.split=patient"
     )
 

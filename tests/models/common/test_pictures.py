@@ -6,8 +6,9 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from models.base import DataError
 from models.common.pictures import small
 
 
@@ -22,5 +23,5 @@ def test_a_large_picture_that_cannot_be_compressed_gets_smaller():
 
 
 def test_what_is_no_picture_is_refused():
-    with pytest.raises(UnidentifiedImageError):
+    with pytest.raises(DataError, match="'the picture' is not a readable image"):
         small(b"no picture", 1000, 50_000)

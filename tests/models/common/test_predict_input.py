@@ -1,7 +1,7 @@
 import pytest
 
 from models.base import DataError
-from models.common.predict_input import DistinctNames, input_errors, needs_stage
+from models.common.predict_input import DistinctNames, input_errors
 
 
 def test_errors_of_readers_name_the_option_instead_of_the_setting():
@@ -44,7 +44,18 @@ def test_no_name_is_given_twice_also_without_case():
     assert given == ["a-b", "a-b-2", "A-B-3", "a-b-2-2", "a-b-4"]
 
 
-def test_the_error_for_a_stage_names_the_other_one():
-    error = needs_stage("encoder", "text")
-    assert "model.stage=encoder" in error.message and error.allowed == "a run of model.stage=text"
-    assert "--stage text --from RUN" in error.fix
+@pytest.mark.parametrize(
+    ("fix", "shown"),
+    [
+        ("repair them, or skip them with  --set data.on_bad=skip", "repair them"),
+        (
+            "--set 'data.columns=[a=ignore]'",
+            "name the columns as in the data of the run, or remove them from the file",
+        ),
+        ("pip install pyarrow", "pip install pyarrow"),
+    ],
+)
+def test_a_fix_for_an_input_has_no_setting_of_the_data(fix, shown):
+    with pytest.raises(DataError) as error, input_errors():
+        raise DataError("wrong", fix=fix)
+    assert error.value.fix == shown

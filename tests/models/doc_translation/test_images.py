@@ -12,20 +12,6 @@ def page(height=200, width=100, box=(30, 50, 60, 90), mode="L"):
     return Image.fromarray(dots).convert(mode)
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_paper_is_white(mode):
-    ink = page(mode="L")
-    layered = Image.merge("LA", (Image.new("L", ink.size, 0), ink.point(lambda grey: 255 - grey)))
-    if mode == "P":
-        layered = Image.frombytes("P", ink.size, (np.asarray(ink) == 0).tobytes())
-        layered.putpalette([0, 0, 0] * 2)
-        layered.info["transparency"] = bytes([0, 255])
-    found = images.on_white(layered if mode == "P" else layered.convert(mode))
-    assert np.array_equal(np.asarray(found.convert("L")), np.asarray(ink))
-    assert images.on_white(ink) is ink
-
-
 def test_margins_are_cropped():
     assert images.without_margins(page()).size == (30, 40)
 

@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 
@@ -144,13 +145,38 @@ def test_unusable_inputs_are_errors(without_data, card_files, tmp_path, name, pr
     assert error.value.where
     assert "data.path" not in str(error.value)
     if name != "rows.jsonl":
-        assert "images (.png" in error.value.allowed
+        assert "png" in error.value.allowed.lower()
 
 
-def test_a_stage_without_a_decoder_is_an_error(without_data, card_files):
+def test_a_stage_without_a_decoder_writes_the_features_of_each_page(
+    without_data, make_task, card_files
+):
     task, model = without_data(stage="encoder")
-    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing"):
-        task.predict(model, card_files[0])
+    folder, pages = card_files
+    found = list(task.predict(model, folder))
+    assert [p.name for p in found] == ["a", "b-c", "deep-a"]
+    full = make_task()
+    full.setup()
+    split = full.data("train")
+    split.pages = pages
+    batch = full.collate([split.sample(i, None) for i in range(3)])
+    seen = {}
+    for name in ("global_encoder", "local_encoder"):
+        layer = getattr(model, name)
+        layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out[0]}))
+    nothing = (
+        torch.zeros(3, view.tokens, dtype=torch.bool) for view in (task.size.whole, task.size.local)
+    )
+    with torch.no_grad():
+        model(batch["page_global"], batch["page_local"], *nothing)
+    for page, prediction in enumerate(found):
+        file = np.load(io.BytesIO(prediction.files[".npz"]))
+        near, whole = seen["local_encoder"][page], seen["global_encoder"][page, 1:]
+        np.testing.assert_allclose(file["features"][0], near, atol=1e-5)
+        np.testing.assert_allclose(file["global_features"][0], whole, atol=1e-5)
+        np.testing.assert_allclose(file["mean"][0], near.mean(0), atol=1e-5)
+        np.testing.assert_allclose(file["global_mean"][0], whole.mean(0), atol=1e-5)
+        assert file["valid"].all()
 
 
 @pytest.mark.parametrize("missing", ["model_facts.json", "tokenizer.json"])

@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 
@@ -256,7 +257,7 @@ def test_a_channel_map_is_kept(without_data, tmp_path):
         ),
         ("other.edf", "only 0 of the 2 channels of 'other.edf' are known", "10-10 system"),
         ("cut.edf", "'cut.edf' is truncated", "a complete recording"),
-        ("short.edf", "'.*short.edf' has no EEG segment", "EDF"),
+        ("short.edf", "'short.edf' cannot be read: it has no record of samples", "EDF"),
         ("table.edf", "'table.tsv' has no column duration_s", "onset_s, duration_s"),
     ],
 )
@@ -279,11 +280,32 @@ def test_unusable_inputs_are_errors(without_data, tmp_path, name, problem, allow
     assert "data.path" not in str(error.value)
 
 
-def test_a_stage_without_a_decoder_is_an_error(without_data, zuco):
+def test_a_stage_without_a_decoder_writes_the_features_of_each_segment(
+    without_data, text_task, zuco
+):
     task, model = without_data(stage="encoder")
-    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
-        task.predict(model, zuco[0])
-    assert error.value.allowed == "a run of model.stage=text"
+    path, numbers = zuco
+    (found,) = task.predict(model, path)
+    split = text_task.data("train")
+    batch = text_task.collate([split.sample(n, FixedDraws()) for n in numbers])
+    with torch.no_grad():
+        states = model.encoder(batch["eeg"], batch["eeg_mask"]).numpy()
+    valid = batch["eeg_mask"][:, ::4].numpy()
+    file = np.load(io.BytesIO(found.files[".npz"]))
+    assert file["item"][0] == "resultsA_NR.mat, sentence 1"
+    assert np.isnan(file["start_s"]).all() and (file["duration_s"] > 0).all()
+    assert (file["valid"] == valid).all()
+    np.testing.assert_allclose(file["features"], states, atol=1e-5)
+    means = [row[own].mean(0) for row, own in zip(states, valid, strict=True)]
+    np.testing.assert_allclose(file["mean"], means, atol=1e-5)
+    assert found.text.startswith("resultsA_NR: features, 10 × ")
+
+
+def test_features_of_a_recording_with_other_channels_are_refused(without_data, tmp_path):
+    task, model = without_data(stage="encoder")
+    write_edf(tmp_path / "other.edf", ["left", "right"], 4, make=lambda second: waves(second)[:2])
+    with pytest.raises(DataError):
+        list(task.predict(model, tmp_path / "other.edf"))
 
 
 @pytest.mark.parametrize("missing", ["model_facts.json", "tokenizer.json"])

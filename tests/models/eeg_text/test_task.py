@@ -205,8 +205,9 @@ def test_eeg_without_text_is_an_error_with_both_fixes(make_task, tmp_path):
     assert str(error.value) == (
         "no text for any of the 37 EEG segments\n"
         f"  where         {path}\n"
-        "  allowed       a table beside each recording, with its name, the suffix .tsv or .csv and "
-        "the columns onset_s, duration_s, text; or  --set data.texts=FILE  (events to sentences)\n"
+        "  allowed       a table beside each recording: its name with .tsv or .csv and the columns "
+        "onset_s, duration_s, text; or NAME_events.tsv of BIDS; or  --set data.texts=FILE  "
+        "(events to sentences)\n"
         "  fix           without text, pre-train the encoder:  --set model.stage=encoder"
     )
 

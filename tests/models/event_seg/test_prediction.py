@@ -164,7 +164,7 @@ def test_masks_beside_a_recording_are_not_read(trained, tmp_path):
         ("missing.raw", "--input '.*missing.raw' does not exist", "MVSEC HDF5"),
         ("notes.txt", "'.*notes.txt' has an unknown format", "Prophesee DAT"),
         ("short.raw", "'short.raw' is shorter than a window of 33.33 ms", "at least one window"),
-        ("empty.hdf5", "'davis/left/events' does not exist in 'empty.hdf5'", "events float64"),
+        ("empty.hdf5", "'.*empty.hdf5' has an unknown format", "DSEC HDF5"),
         ("wide.hdf5", "an event is 64, ", "x from 0 to 63, y from 0 to 47"),
     ],
 )
@@ -193,18 +193,22 @@ def test_a_run_folder_without_facts_is_an_error(make_task, tmp_path):
     assert "resume the run" in error.value.fix
 
 
-def test_a_stage_without_a_decoder_is_an_error(trained, clip_file):
-    task, model = trained(stage="encoder")
-    with pytest.raises(DataError, match=r"model\.stage=encoder predicts nothing") as error:
-        task.predict(model, clip_file)
-    assert error.value.allowed == "a run of model.stage=whole"
-    assert "--stage whole --from RUN" in error.value.fix
-
-
-def test_a_model_trained_without_labels_is_an_error(trained, clip_file):
-    task, model = trained(is_labeled=False)
-    with pytest.raises(DataError, match="trained without labels"):
-        task.predict(model, clip_file)
+@pytest.mark.parametrize("given", [{"stage": "encoder"}, {"is_labeled": False}])
+def test_a_model_without_edges_writes_the_features_of_each_window(
+    given, trained, clip_events, clip_file
+):
+    task, model = trained(**given)
+    found = list(task.predict(model, clip_file))
+    assert [p.name for p in found[:2]] == ["clip-one-00000", "clip-one-00001"]
+    inside = (clip_events.t >= WINDOW_US) & (clip_events.t < 2 * WINDOW_US)
+    grid = voxelize(clip_events[inside], WINDOW_US, 2 * WINDOW_US, (10, *SENSOR))
+    with torch.no_grad():
+        x = torch.nn.Sequential(*model.down)(torch.from_numpy(normalize(grid))[None])[0]
+    file = np.load(io.BytesIO(found[1].files[".npz"]))
+    assert file["grid"].tolist() == [*x.shape[1:]]
+    cells = file["features"][0].reshape(*file["grid"], -1)
+    np.testing.assert_allclose(cells, x.permute(1, 2, 0), atol=1e-5)
+    np.testing.assert_allclose(file["mean"][0], x.mean((1, 2)), atol=1e-5)
 
 
 def test_the_weights_of_the_encoder_are_not_read_again(trained, make_task, clip_file, tmp_path):

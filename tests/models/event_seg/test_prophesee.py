@@ -111,7 +111,6 @@ def test_the_sensor_comes_from_settings_header_masks_or_events(tmp_path):
     [
         (b"", "'a.raw' has no Prophesee header"),
         (b"\x00" * 64, "'a.raw' has no Prophesee header"),
-        (b"% evt 4.0\n", "'a.raw' has an unknown encoding"),
     ],
 )
 def test_a_file_without_a_known_header_is_an_error(tmp_path, content, text):
@@ -119,8 +118,8 @@ def test_a_file_without_a_known_header_is_an_error(tmp_path, content, text):
     path.write_bytes(content)
     assert error_text(path) == (
         f"{text}\n  where         a.raw, byte 0\n"
-        "  allowed       % evt 2.0, % evt 3.0, % format EVT2, % format "
-        "EVT3, or the header of a DAT file"
+        "  allowed       % evt 2.0, 2.1 or 3.0, % format EVT2, EVT21 or EVT3, or the header of a "
+        "DAT or HDF5 file"
     )
 
 

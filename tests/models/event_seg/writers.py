@@ -48,6 +48,18 @@ def evt3_words(events: Events) -> np.ndarray:
     return np.array(words, "<u2")
 
 
+def evt21_words(events: Events) -> np.ndarray:
+    """Words of 64 bits, each with the event alone; a time-high wherever it changes."""
+    words, high = [], None
+    for t, x, y, p in zip(*(v.tolist() for v in vars(events).values()), strict=True):
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(0x8 << 60 | (high & 0x0FFFFFFF) << 32)
+        base = x & ~31
+        words.append((p > 0) << 60 | (t & 63) << 54 | base << 43 | y << 32 | 1 << (x - base))
+    return np.array(words, "<u8")
+
+
 def dat_words(events: Events) -> np.ndarray:
     """Times are cut to the available 32 bits."""
     position = events.x | events.y << 14 | (events.p > 0).astype(np.int32) << 28
@@ -56,15 +68,34 @@ def dat_words(events: Events) -> np.ndarray:
 
 HEADERS = {
     "EVT2": b"% evt 2.0\n% geometry 64x48\n",
+    "EVT21": b"% evt 2.1\n% format EVT21;height=48;width=64\n% end\n",
     "EVT3": b"% camera\n% format EVT3;height=48;width=64\n% end\n",
     "DAT": b"% Data file containing CD events.\n% Version 2\n% Height 48\n% Width 64\n\x00\x08",
 }
-WORDS = {"EVT2": evt2_words, "EVT3": evt3_words, "DAT": dat_words}
+WORDS = {"EVT2": evt2_words, "EVT21": evt21_words, "EVT3": evt3_words, "DAT": dat_words}
 
 
 def write_raw(path: Path, events: Events, encoding: str = "EVT2") -> Path:
     """A Prophesee file."""
     path.write_bytes(HEADERS[encoding] + WORDS[encoding](events).tobytes())
+    return path
+
+
+def write_dsec(path: Path, events: Events, offset: int = 0, **changed) -> Path:
+    """A DSEC file; `changed` replaces arrays by name, None leaves out."""
+    arrays = {
+        "events/t": (events.t - offset).astype(np.uint32),
+        "events/x": events.x.astype(np.uint16),
+        "events/y": events.y.astype(np.uint16),
+        "events/p": (events.p > 0).astype(np.uint8),
+        "ms_to_idx": np.searchsorted(events.t - offset, np.arange(0, 1000, 1) * 1000),
+        "t_offset": np.int64(offset),
+    } | {name.replace("__", "/"): array for name, array in changed.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            if array is not None:
+                file.create_dataset(name, data=array, **({"chunks": True} if "/" in name else {}))
     return path
 
 

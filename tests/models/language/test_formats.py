@@ -47,7 +47,8 @@ def line(**row):
         ("a.txt", "1.0\t2.5\n3.25\t-7.5\n", None),
         ("a.txt", "", None),
         ("a.dat", b"\x89HDF\r\n\x1a\n\0\0", None),
-        ("a.txt", b"caf\xe9 au lait", None),
+        ("a.txt", b"caf\xe9 au lait", TEXT),
+        ("a.txt", "Привет".encode("cp1251"), None),
         ("a.txt", "grün\n".encode("utf-16"), TEXT),
     ],
 )

@@ -97,7 +97,7 @@ def test_an_exported_model_generates_text(make_task, tmp_path):
 @pytest.fixture(scope="module")
 def byte_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bytes")
-    write_tokenizer(folder, ByteTokenizer(), 128)
+    write_tokenizer(folder, ByteTokenizer(), 128, is_chat=False)
     # AutoTokenizer uses it if the folder contains a model.
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     return folder

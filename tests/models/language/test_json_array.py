@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from models.language.readers import text_file
+from models.common import text_file
 from tests.models.language.reading import error_text, exchanges, pairs, read, texts, write
 
 ROWS = [{"prompt": f"ask {i}", "response": f'answer {i}, \\ ["]'} for i in range(40)]

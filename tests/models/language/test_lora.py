@@ -85,9 +85,15 @@ def test_exported_adapters_and_the_merged_model_give_equal_logits(make, folder, 
     torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-4, atol=1e-4)
     adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
     torch.testing.assert_close(adapted(ids).logits, expected, rtol=1e-4, atol=1e-4)
-    transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
+    base = transformers.AutoTokenizer.from_pretrained(folder)
+    for name in ("merged", "adapter"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        assert tokenizer(TEXT) == base(TEXT)
     files = {path.name for path in (tmp_path / "adapter").iterdir()}
-    assert files == {"adapter_config.json", "adapter_model.safetensors"}
+    assert files == {
+        *("adapter_config.json", "adapter_model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    }
 
 
 def test_without_a_rank_all_weights_are_trained(make_task, folder, tmp_path):

@@ -39,7 +39,7 @@ def test_messages_and_parts_of_a_table_are_read(tmp_path, table):
 
 def test_an_invalid_row_is_reported_with_its_number(tmp_path, table):
     path = table(tmp_path / "a.parquet", [*ROWS[:2], {"prompt": "c", "response": None}])
-    assert "a.parquet:3: the answer is null, not text" in error_text(path)
+    assert "a.parquet:3: response is null, not text" in error_text(path)
 
 
 def test_a_damaged_table_is_an_error(tmp_path, table):

@@ -54,26 +54,27 @@ def test_each_row_of_jsonl_and_csv_is_a_prompt_named_for_its_line(prompts):
     rows = [{"prompt": "one"}, {"prompt": "two"}]
     assert list(prompts(rows)) == ["my-rows-1", "my-rows-2"]
     found = prompts('prompt,id\none,1\n"tw\no",2\n', "a.csv")
-    assert found == {"a-2": [("user", "one")], "a-4": [("user", "tw\no")]}
+    assert found == {"a-2": [("user", "one")], "a-3": [("user", "tw\no")]}
 
 
 def test_each_object_of_a_json_array_is_a_prompt(prompts):
     rows = json.dumps([{"prompt": "one"}, {"prompt": "two"}], indent=1)
     assert prompts(rows, "a.json") == {"a-1": [("user", "one")], "a-2": [("user", "two")]}
-    for content in ('{"prompt": "one"}', "[1]", "[{]"):
-        with pytest.raises(DataError, match="has no rows"):
+    for content, problem in (('{\n"prompt": 1}', "one object"), ("[1]", "int"), ("[{]", "JSON")):
+        with pytest.raises(DataError) as error:
             prompts(content, "a.json")
+        assert problem in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"prompt": "a"}\n{"prompt": 3}', "my rows.jsonl:2: the request is int, not text"),
+        ('{"prompt": "a"}\n{"prompt": 3}', "my rows.jsonl:2: prompt is int, not text"),
         ('{"prompt": "a"}\nhello', "my rows.jsonl:2: not JSON"),
         ('{"prompt": "a"}\n[1]', "my rows.jsonl:2: list, not an object"),
         ('{"wrong": "a"}\n{"prompt": "a"}', "my rows.jsonl:1: no column for a prompt among: wrong"),
         ('{"prompt": "a", "document": "b"}', "1 column is not read: document"),
-        ("", "has no prompt"),
+        ("", "is empty\n  where         --input, 0 bytes"),
     ],
 )
 def test_a_row_that_is_no_prompt_is_an_error(prompts, content, message):

@@ -98,7 +98,9 @@ def labeled(row):
 
 
 def test_the_text_form_is_user_and_assistant_lines():
-    prompt, answer = prompt_and_answer((Turn("user", "list all"),), "ls -a", TOKENIZER)
+    prompt, answer = prompt_and_answer(
+        (Turn("user", "list all"),), Turn("assistant", "ls -a"), TOKENIZER
+    )
     assert prompt[0] == TOKENIZER.start
     assert TOKENIZER.decode([*prompt, *answer]) == "User: list all\nAssistant: ls -a"
     assert answer.tolist() == [*b"ls -a", TOKENIZER.end]
@@ -106,7 +108,9 @@ def test_the_text_form_is_user_and_assistant_lines():
 
 def test_history_comes_before_the_request():
     history = (Turn("system", "be brief"), Turn("user", "hi"), Turn("assistant", "hello"))
-    prompt, _ = prompt_and_answer((*history, Turn("user", "list all")), "ls -a", TOKENIZER)
+    prompt, _ = prompt_and_answer(
+        (*history, Turn("user", "list all")), Turn("assistant", "ls -a"), TOKENIZER
+    )
     assert TOKENIZER.decode(prompt) == (
         "<system>be brief</system>\nUser: hi\nAssistant: hello\nUser: list all\nAssistant: "
     )
@@ -141,7 +145,7 @@ def test_an_answer_that_does_not_fit_is_reported_with_its_line():
     assert str(error.value) == (
         "1 of 2 rows cannot be used\n"
         "  where         x.csv:2: the answer has 21 tokens; data.seq_len is 16\n"
-        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+        "  fix           fit all:  --seq-len 24, or skip them with  --set data.on_bad=skip"
     )
     left = dialogues(pairs, 16, "skip")
     assert (len(left), left.skipped) == (1, 1)

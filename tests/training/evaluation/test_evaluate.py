@@ -12,6 +12,12 @@ from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 from training.evaluation.evaluate import Forgetting, HeldOutPart, evaluate, mean, metric_names
+from training.interruption import Interruption
+
+
+def never():
+    """No signal arrives."""
+    return Interruption(one_rank())
 
 
 def batches(task, micro_batch):
@@ -24,8 +30,8 @@ def test_every_sample_counts_once_for_any_micro_batch(micro_batch):
     task = TinyTask(val=7)
     torch.manual_seed(0)
     model = task.build()
-    found = evaluate(task, model, batches(task, micro_batch), one_rank())
-    whole = evaluate(task, model, batches(task, 7), one_rank())
+    found = evaluate(task, model, batches(task, micro_batch), never())
+    whole = evaluate(task, model, batches(task, 7), never())
     assert found["samples"] == 7
     assert found == pytest.approx(whole, rel=1e-14)
 
@@ -46,10 +52,10 @@ def test_the_model_is_in_evaluation_mode_during_evaluation_only():
     model = task.build()
     seen = []
     model.register_forward_hook(lambda module, args, out: seen.append(module.training))
-    first = evaluate(task, model, batches(task, 2), one_rank())
+    first = evaluate(task, model, batches(task, 2), never())
     assert not any(seen)
     assert model.training
-    assert evaluate(task, model, batches(task, 2), one_rank()) == first
+    assert evaluate(task, model, batches(task, 2), never()) == first
 
 
 def test_an_error_leaves_the_model_in_training_mode():
@@ -57,7 +63,7 @@ def test_an_error_leaves_the_model_in_training_mode():
     model = task.build()
     task.collate = lambda samples: {"mask": torch.ones(1), "x": None}
     with pytest.raises(TypeError):
-        evaluate(task, model, batches(task, 2), one_rank())
+        evaluate(task, model, batches(task, 2), never())
     assert model.training
 
 
@@ -66,7 +72,7 @@ def test_metric_names_are_known_after_one_batch():
     model = task.build()
     seen = []
     model.register_forward_hook(lambda *_: seen.append(1))
-    assert metric_names(task, model, batches(task, 1), one_rank()) == ["error", "samples", "units"]
+    assert metric_names(task, model, batches(task, 1), never()) == ["error", "samples", "units"]
     assert len(seen) == 1
 
 
@@ -86,10 +92,8 @@ def test_old_and_new_data_are_evaluated_separately_and_together():
     torch.manual_seed(0)
     model = TinyTask().build()
     tasks = [TinyTask(val=3), TinyTask(val=5), TinyTask(val=8)]
-    found = Forgetting(2, [part(tasks[0]), part(tasks[1])], part(tasks[2])).evaluate(
-        model, one_rank()
-    )
-    alone = [evaluate(t, model, part(t).batches, one_rank())["error"] for t in tasks]
+    found = Forgetting(2, [part(tasks[0]), part(tasks[1])], part(tasks[2])).evaluate(model, never())
+    alone = [evaluate(t, model, part(t).batches, never())["error"] for t in tasks]
     assert list(found) == ["val_old", "val_new", "val"]
     assert found["val_new"]["error"] == alone[2]
     assert found["val_old"]["error"] == pytest.approx((3 * alone[0] + 5 * alone[1]) / 8)
@@ -101,13 +105,13 @@ def test_metrics_before_an_experience_survive_a_resume():
     model = TinyTask().build()
     first = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
     assert first.summary() is None
-    first.evaluate_before(model, one_rank())
+    first.evaluate_before(model, never())
     second = Forgetting(4, [part(TinyTask(val=3))], part(TinyTask(val=5)))
     second.resume(first.facts())
     assert second.is_before_known and second.summary() is None
     with torch.no_grad():
         model.linear.weight.zero_()
-    second.evaluate(model, one_rank())
+    second.evaluate(model, never())
     summary = second.summary()
     assert summary["number"] == 4
     assert summary["old"]["before"]["error"] != summary["old"]["after"]["error"]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from models.abr.config import CLASS_NAMES
 from models.abr.embedded import patients
 from models.abr.embedded.patients import SHARES, read_patients, simulate
-from models.abr.responses import CLASS_NAMES
 
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(5)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models.abr.formats import FORMATS, recognize
-from models.abr.readers.files import read_responses
+from models.abr.readers.files import Names, read_responses
 from models.abr.readers.recordings import Averaging
 from models.base import DataError
 
@@ -14,7 +14,7 @@ HEADS = ["patient_id", "intensity", "hear_loss", *map(str, range(1, 201))]
 
 
 def read(path, on_bad="stop", columns=()):
-    return read_responses(str(path), on_bad, AVERAGING, columns)
+    return read_responses(str(path), on_bad, AVERAGING, Names(columns))
 
 
 def table(path, rows):
@@ -119,7 +119,7 @@ def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
         (1e300, 80, "the signal has non-finite values"),
         (-3e6, 80, "the signal reaches 3e+06 µV, above 1e+06"),
         (0, 1e30, "level is 1e+30, outside -50 to 200 dB"),
-        (0, "inf", "level is inf, outside -50 to 200 dB"),
+        (0, "inf", "intensity 'inf' is not a number"),
     ],
 )
 def test_values_that_no_instrument_gives_make_a_bad_row(tmp_path, value, level, problem):
@@ -185,3 +185,65 @@ def test_memory_does_not_grow_with_a_table(tmp_path):
     assert len(found) == 210_000 and found.signal.nbytes > 160e6
     # Some 200 bytes a row for labels and duplicate detection; its signal is 800.
     assert anonymous_bytes() - before < 130e6
+
+
+SCALER = '''
+class Scaler:
+    """Stands in for a StandardScaler of scikit-learn: twice the value, plus 10."""
+
+    def inverse_transform(self, rows):
+        return [[2 * value + 10 for value in row] for row in rows]
+'''
+JOBLIB = """
+import pickle
+
+def load(path):
+    with open(path, "rb") as file:
+        return pickle.load(file)
+"""
+
+
+@pytest.mark.parametrize("has_scaler", [True, False])
+def test_a_pickle_is_refused_with_the_lines_that_export_it_to_a_table(
+    tmp_path, monkeypatch, has_scaler
+):
+    import importlib
+    import pickle
+
+    (tmp_path / "scaler_of_test.py").write_text(SCALER)
+    (tmp_path / "joblib.py").write_text(JOBLIB)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rng = np.random.default_rng(0)
+    saved = [
+        {
+            "patient_id": number // 2,
+            "static_params": np.array([5.0, 30.0 + number, 10.0, 1.0]),
+            "signal": rng.standard_normal(200),
+            "v_peak": np.array([5.5, 0.3]),
+            "v_peak_mask": np.array([number != 3, number != 3]),
+            "target": number % 5,
+        }
+        for number in range(8)
+    ]
+    content = saved
+    if has_scaler:
+        scaler = importlib.import_module("scaler_of_test").Scaler()
+        content = {"data": saved, "scaler": scaler, "metadata": {}}
+    path = tmp_path / "data" / "it's.pkl"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps(content))
+    for given in (path, path.parent):
+        with pytest.raises(DataError) as error:
+            read(given)
+        assert error.value.message.startswith(f"'{path}' is a pickle, which can run any program")
+    lines = error.value.fix.partition("\n")[2]
+    subprocess.run(
+        [sys.executable, "-c", lines], env={"PYTHONPATH": str(tmp_path)}, check=True, timeout=60
+    )
+    found = read(path.with_suffix(".csv"))
+    assert found.patient.tolist() == [f"patient {row['patient_id']}" for row in saved]
+    np.testing.assert_allclose(found.signal, [row["signal"] for row in saved], rtol=1e-6)
+    assert found.target.tolist() == [row["target"] for row in saved]
+    assert found.labels["exists"].tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
+    levels = [2 * (30 + n) + 10 for n in range(8)] if has_scaler else [np.nan] * 8
+    np.testing.assert_array_equal(found.static[:, 1], levels)

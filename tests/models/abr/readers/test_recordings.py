@@ -86,7 +86,9 @@ def test_a_recording_without_a_response_is_a_bad_record(tmp_path, how, message):
 def test_a_low_sampling_rate_is_a_bad_record(tmp_path):
     seconds = ((np.zeros(256), []) for _ in range(3))
     _, reader = read(write_edf(tmp_path / "slow.edf", seconds, rate=256))
-    assert reader.bad_records.rows[0][1] == ("sampled at 256 Hz; more than 6000 Hz are required")
+    assert reader.bad_records.rows[0][1] == (
+        "channel 'Cz' is sampled at 256 Hz; more than 6000 Hz are required"
+    )
 
 
 def test_a_recording_without_stimuli_is_a_bad_record(tmp_path):
@@ -105,7 +107,7 @@ def test_a_file_of_another_kind_is_one_bad_record(tmp_path, content, suffix):
     path.write_bytes(content)
     rows, reader = read(path)
     assert rows == [] and len(reader.bad_records.rows) == 1
-    assert reader.bad_records.rows[0][1].startswith("cannot be read: ")
+    assert reader.bad_records.rows[0][1].startswith(f"'a.{suffix}' cannot be read: ")
 
 
 def test_an_eeglab_set_gives_the_same_rows_as_an_edf(tmp_path):

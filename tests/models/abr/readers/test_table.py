@@ -152,8 +152,8 @@ def test_a_broken_line_is_one_bad_record_and_the_others_are_read(table, broken, 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.csv", b"", "the table is empty"),
-        ("picture.csv", b"\x89PNG\r\n\x1a\n\xff", "the table cannot be read"),
+        ("empty.csv", b"", "is empty"),
+        ("picture.csv", b"\x89PNG\r\n\x1a\n\xff", "is not UTF-8"),
         ("broken.xlsx", b"PK\x03\x04 no workbook", "the workbook cannot be read"),
         ("empty.xlsx", b"", "the workbook cannot be read"),
     ],
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_a_table_is_an_error(tmp_path, name, content, message
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as error:
         read(path)
-    assert error.value.where == str(path)
+    assert str(path) in str(error.value)
 
 
 def test_a_workbook_gives_the_same_rows_as_text(table, tmp_path):

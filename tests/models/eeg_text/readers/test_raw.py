@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from models.base import DataError
+from models.common.recordings import recording as recordings
+from models.common.recordings.files import open_recording
 from models.eeg_text import formats
-from models.eeg_text.readers import continuous, files, raw
+from models.eeg_text.readers import continuous, files
 from models.eeg_text.recordings import Reading
 from tests.models.eeg_text.readers.writers import (
     CODES,
@@ -45,15 +47,19 @@ def reading(folder, names, **options):
 
 
 def microvolts(found):
-    """What MNE gives for the channels of the montage."""
-    return found.get_data(picks=list(range(len(NAMES)))) * 1e6
+    """All samples of the channels of the montage."""
+    return found.read(range(len(NAMES)), *found.pieces[0].bounds(RATE_HZ))
+
+
+def events(path):
+    return [(e.onset_s, e.duration_s, e.name) for e in open_recording(path).events()]
 
 
 @every_format
 def test_samples_rate_and_names_are_those_of_the_recording(tmp_path, name):
-    found = raw.open_raw(WRITERS[name](tmp_path / name))
-    assert found.info["sfreq"] == RATE_HZ
-    assert found.ch_names[: len(NAMES)] == (OPENBCI_NAMES if name.endswith("txt") else NAMES)
+    found = open_recording(WRITERS[name](tmp_path / name))
+    assert {channel.rate_hz for channel in found.channels} == {RATE_HZ} and found.notes == ()
+    assert found.names[: len(NAMES)] == (OPENBCI_NAMES if name.endswith("txt") else NAMES)
     # Half of the step of the 16-bit formats, a tenth of a microvolt.
     np.testing.assert_allclose(microvolts(found), all_waves(), atol=0.051)
 
@@ -70,7 +76,7 @@ def test_segments_are_equal_in_every_format(tmp_path, name):
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("a.edf", "b.txt")])
 def test_events_are_those_of_the_recording(tmp_path, name):
-    found = raw.events(WRITERS[name](tmp_path / name))
+    found = events(WRITERS[name](tmp_path / name))
     has_names = name in ("a.vhdr", "a.set")
     expected = [(onset, kind if has_names else str(CODES[kind])) for onset, kind in EVENTS]
     if "fif" in name:  # the first event is also an annotation
@@ -81,16 +87,16 @@ def test_events_are_those_of_the_recording(tmp_path, name):
 
 def test_annotations_of_a_recording_that_does_not_begin_at_0_are_relative_to_its_begin(tmp_path):
     for first in (0, 1000):
-        found = raw.events(write_fif(tmp_path / f"{first}_raw.fif", first_sample=first))
+        found = events(write_fif(tmp_path / f"{first}_raw.fif", first_sample=first))
         assert [event for event in found if event[2] == "word"] == [(2.0, 0.5, "word")]
 
 
 def test_an_event_channel_is_read_in_pieces_as_a_whole(tmp_path, monkeypatch):
     path = write_fif(tmp_path / "a_raw.fif")
-    whole = raw.events(path)
+    whole = events(path)
     for seconds in (2, 1.05, 0.05):
-        monkeypatch.setattr(raw, "_PIECE_S", seconds)
-        assert raw.events(path) == whole
+        monkeypatch.setattr(recordings, "_PART_S", seconds)
+        assert events(path) == whole
 
 
 def test_sentences_are_named_by_event_numbers(tmp_path):
@@ -221,9 +227,9 @@ def test_a_channel_that_joins_event_lines_replaces_them(tmp_path):
     one[500:600], two[550:700] = 1, 1
     rows = [*all_waves() * 1e-6, one, two]
     types = ["eeg"] * len(NAMES) + ["stim"] * 2
-    lines = raw.events(write_numbers(tmp_path / "lines_raw.fif", rows, types))
+    lines = events(write_numbers(tmp_path / "lines_raw.fif", rows, types))
     assert lines == [(500 / RATE_HZ, 0.0, "1"), (550 / RATE_HZ, 0.0, "1")]
-    joined = raw.events(
+    joined = events(
         write_numbers(tmp_path / "joined_raw.fif", [*rows, one + 2 * two], [*types, "stim"])
     )
     assert joined == [(n / RATE_HZ, 0.0, name) for n, name in ((500, "1"), (550, "3"), (600, "2"))]

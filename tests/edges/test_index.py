@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 EDGES = {
     # Fine-tuning
@@ -35,7 +35,7 @@ EDGES = {
     "a task of a script, one process": "runs/test_custom_models.py::"
     "test_a_task_of_a_script_trains_in_one_process",
     "a task of a script, two processes": "runs/test_custom_models.py::"
-    "test_a_task_of_a_script_says_what_to_do_for_two_processes",
+    "test_a_task_of_a_script_trains_in_two_processes",
     # After training
     "predict text": "launcher/test_predict.py::"
     "test_a_run_a_checkpoint_an_export_and_the_last_stage_give_one_answer",
@@ -75,6 +75,8 @@ EDGES = {
     "test_a_length_that_a_completed_run_has_reached_is_answered",
     "a completed run without checkpoints": "launcher/resume/test_decide.py::"
     "test_a_completed_run_without_checkpoints_says_so",
+    "a pickle gets the lines that export it": "models/abr/readers/test_files.py::"
+    "test_a_pickle_is_refused_with_the_lines_that_export_it_to_a_table",
     # Faults
     "no secret in any output or file": "runs/test_secrets.py::"
     "test_a_secret_is_in_no_output_and_no_file",
@@ -121,6 +123,11 @@ EDGES = {
     "test_no_output_passes_control_codes_on",
     "the last state of the progress bar": "training/logging/test_console_reporter.py::"
     "test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end",
+    "a settings file of an original, converted": "launcher/test_convert.py::"
+    "test_each_line_of_the_input_is_a_line_of_the_output",
+    "a converted file trains": "launcher/test_convert.py::test_the_written_file_passes_a_dry_run",
+    "a whole file of an original as --config": "launcher/test_convert.py::"
+    "test_a_run_with_a_whole_file_of_an_original_is_one_error_with_the_command",
     "a hundred bad inputs": "runs/test_hundred_bad_inputs.py::"
     "test_a_bad_input_is_one_error_and_nothing_is_written",
 }
@@ -129,5 +136,5 @@ EDGES = {
 @pytest.mark.parametrize("edge", EDGES)
 def test_an_edge_has_its_test(edge: str) -> None:
     file, _, name = EDGES[edge].partition("::")
-    tree = ast.parse((HERE / file).read_text(encoding="utf-8"))
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
     assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]

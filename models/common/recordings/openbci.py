@@ -11,8 +11,10 @@ from typing import Any
 import mne
 import numpy as np
 
+from models.base import DataError
 from models.common import cache
 from models.common.cache import ArrayFile, Open
+from models.common.data_files import identity
 
 MARKER = "Marker"
 """Name of the channel of events."""
@@ -24,17 +26,16 @@ _VERSION = 1
 class OpenBciRaw(mne.io.BaseRaw):
     """See mne.io.BaseRaw; volts of the EEG channels, and the markers of recordings that have any.
 
-    The text is converted once and cached. Reads and writes the disk. Raises ValueError, OSError.
+    The text is converted once and cached. Reads and writes the disk. Raises DataError, ValueError,
+    OSError.
     """
 
     def __init__(self, path: Path) -> None:
         header = _Header(path)
-        stat = path.stat()
         made_from = {
             "version": _VERSION,
             "path": str(path.resolve()),
-            "bytes": stat.st_size,
-            "time": stat.st_mtime_ns,
+            "file": identity(path),
         }
         values = cache.streamed("openbci", made_from, header.convert)["values"]
         values = values.reshape(-1, len(header.names))
@@ -60,7 +61,7 @@ class _Header:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open(encoding="utf-8-sig") as stream:
+        with path.open(encoding="utf-8-sig", errors="replace") as stream:
             lines = []
             for line in islice(stream, 100):
                 lines.append(line)
@@ -70,7 +71,7 @@ class _Header:
         rate = re.search(r"Sample Rate\s*=\s*([0-9.]+)", found)
         channels = re.search(r"Number of channels\s*=\s*(\d+)", found)
         if rate is None:
-            raise ValueError("its header has no Sample Rate")
+            raise _error(path, "its header has no Sample Rate")
         self.rate_hz = float(rate[1])
         titles = [title.strip() for title in lines[-1].split(",")]
         has_titles = not lines[-1].startswith("%") and not _is_number(titles[0])
@@ -81,21 +82,21 @@ class _Header:
         elif channels is not None:
             named = {n: f"EXG Channel {n - 1}" for n in range(1, int(channels[1]) + 1)}
         else:
-            raise ValueError("its header has neither names of columns nor Number of channels")
+            raise _error(path, "its header has neither names of columns nor Number of channels")
         self.columns = list(named)
         self.names = [MARKER if t.startswith(MARKER) else t for t in named.values()]
 
     def convert(self, new: Open) -> None:
-        """Write the values [time, channel] in microvolts as one vector. Raises ValueError."""
+        """Write the values [time, channel] in microvolts as one vector. Raises DataError."""
         file = ArrayFile(new("values"), np.float32)
         for block in self._blocks():
             file.append(block.ravel())
         if not file.length:
-            raise ValueError("it has no samples")
+            raise _error(self.path, "it has no samples")
         file.finish()
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        with self.path.open(encoding="utf-8-sig") as stream:
+        with self.path.open(encoding="utf-8-sig", errors="replace") as stream:
             first = self.lines + 1
             for _ in range(self.lines):
                 next(stream)
@@ -111,8 +112,18 @@ class _Header:
                 cells = line.split(",")
                 needed = [cells[n] if n < len(cells) else "" for n in self.columns]
                 if line.strip() and not all(map(_is_number, needed)):
-                    raise ValueError(f"line {number} has no number for each channel") from None
+                    problem = f"line {number} has no number for each channel"
+                    raise _error(self.path, problem, number) from None
             raise
+
+
+def _error(path: Path, problem: str, line: int | None = None) -> DataError:
+    return DataError(
+        f"'{path.name}' cannot be read: {problem}",
+        where=str(path) if line is None else f"{path}:{line}",
+        allowed="OpenBCI text: a header with Sample Rate, then numbers for each sample",
+        fix="copy it again, or remove the line",
+    )
 
 
 def _is_number(text: str) -> bool:

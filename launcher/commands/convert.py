@@ -1,0 +1,327 @@
+"""The command `convert`: write a settings file from one of an original code base."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.base import disk, exit_codes
+from launcher.base.diagnostics import OFF, PROGRAM, SettingsError, counted, fold, plain, shown
+from launcher.config import machine
+from launcher.config.command_line import CommandLine
+from launcher.config.layers import merge_layers
+from launcher.config.options import JSON, typed_line
+from launcher.config.original_files import Line, OriginalFile, converted_name, read
+from launcher.config.originals import SEVERAL, Original, all_words, hub_folder, word_of
+from launcher.config.provenance import FILES_LAYER, Entry, Layer, Origin
+from launcher.config.schema import PRETRAINED, SettingInfo, replaces_size, setting_infos
+from launcher.config.settings_file import Unreadable, parse_yaml_value
+from launcher.run_folder import run_folder
+from models.catalog import split_model_name
+
+_TRACK = "track"
+_LENGTHS = ("train.epochs", "train.max_steps")
+_SECRET = re.compile(r"(api_?key|token|secret|password)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting of the original, and the one here."""
+
+    line: Line
+    key: str | None = None
+    """None: the line is dropped."""
+    value: Any = None
+    reason: str = ""
+    """Why it is dropped."""
+    is_open: bool = False
+    """Whether the user may want to do something about a dropped line."""
+    word: Original | None = None
+
+    def dropped(self, reason: str, is_open: bool = False) -> Row:
+        """The same line without a setting here."""
+        return replace(self, key=None, reason=reason, is_open=is_open)
+
+    @property
+    def there(self) -> str:
+        """The setting as the original has it, in one line; without the value of a secret."""
+        value = "…" if _SECRET.search(self.line.name) and self.line.value else self.line.value
+        return f"{self.line.key}: {plain(value)}".replace("\n", " ")
+
+
+def main(command_line: CommandLine) -> int:
+    """Write the file and print the command that trains with it; the exit code.
+
+    Raises SettingsError, with nothing written.
+    """
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
+    assert command_line.argument is not None
+    path = Path(command_line.argument)
+    file = read(path, f"{PROGRAM} convert")
+    family = _family(file, path, command_line.args.model)
+    rows = translate(file.settings, family, has_gpu=machine.detect_machine().device != "cpu")
+    target = command_line.out or Path(converted_name(path))
+    _write(target, render(file, rows, family, path), command_line)
+    command = f"{PROGRAM} --config {shlex.quote(str(target))}"
+    dropped = [row for row in rows if row.key is None]
+    if JSON.flag in command_line.flags:
+        content = {"original": family, "file": str(target), "command": command}
+        print(json.dumps({**content, **_as_json(rows)}, indent=2))
+        return exit_codes.DONE
+    print(f"{path}: settings of the original of {family}")
+    print(f"wrote {target}: {counted(len(rows) - len(dropped), 'setting')}, and")
+    print(f"  {counted(len(dropped), 'line')} as comments, each with its reason")
+    for row in dropped:
+        if row.is_open:
+            print(f"  {row.there}  ({row.reason})")
+    print(f"check it:  {command} --dry-run\ntrain:     {command}")
+    return exit_codes.DONE
+
+
+def _as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "settings": {row.key: row.value for row in rows if row.key is not None},
+        "dropped": [
+            {"line": row.line.number, "setting": row.there, "reason": row.reason}
+            for row in rows
+            if row.key is None
+        ],
+    }
+
+
+def _family(file: OriginalFile, path: Path, model: str | None) -> str:
+    """The family whose original has the file. Raises SettingsError."""
+    known = [family for family in all_words() if family != SEVERAL]
+    if model is not None and split_model_name(model)[0] in known:
+        return split_model_name(model)[0]
+    families = file.families
+    if model is None and len(families) == 1:
+        return families[0]
+    unclear = f"may be a settings file of the original of {' or of '.join(families)}"
+    unknown = "is no settings file of an original: its keys are those of none"
+    message = f"{path} {unclear if len(families) > 1 else unknown}"
+    if model is not None:
+        message = f"{model} has no original"
+    raise SettingsError.of(
+        message,
+        value=model or str(path),
+        where=f"command line: convert {path}",
+        allowed=f"--model FAMILY, one of {', '.join(known)}",
+        fix=f"{PROGRAM} convert {shlex.quote(str(path))} --model {families[0]}"
+        if families
+        else None,
+    )
+
+
+def translate(lines: Sequence[Line], family: str, has_gpu: bool) -> list[Row]:
+    """A row for each line of an original's file: a setting here, or why there is none."""
+    infos = setting_infos(family)
+    off = {fold(line.name) for line in lines if plain(line.value).lower() in OFF}
+    rows = [_translated(line, family, infos, off) for line in lines]
+    if not has_gpu:
+        rows = [
+            row.dropped(f"needs a GPU; where there is one: {row.key}: {plain(row.value)}")
+            if row.key is not None and row.word is not None and row.word.gpu
+            else row
+            for row in rows
+        ]
+    rows = _without_invalid(rows, family)
+    return _with_end(_with_tracks(_without_conflicts(rows)))
+
+
+def _with_end(rows: Sequence[Row]) -> list[Row]:
+    """Without the rows that leave a run without an end: neither epochs nor steps."""
+    lengths = [row for row in rows if row.key in _LENGTHS]
+    if any(row.value is not None for row in lengths):
+        return list(rows)
+    return [row.dropped("it has no value") if row in lengths else row for row in rows]
+
+
+def _translated(
+    line: Line, family: str, infos: Mapping[str, SettingInfo], off: Iterable[str]
+) -> Row:
+    """The row of one line, without regard to the others except switches that are `off`."""
+    row = Row(line)
+    if line.unused:
+        return row.dropped(line.unused)
+    if line.key in infos:
+        return _unless_null(replace(row, key=line.key, value=line.value), infos)
+    word = word_of(line.key, family)
+    row = replace(row, word=word)
+    if word is None:
+        named = [key for key in infos if fold(key.split(".")[-1]) == fold(line.name)]
+        if len(named) != 1:
+            return row.dropped("no setting here has this name", is_open=True)
+        return _unless_null(replace(row, key=named[0], value=line.value), infos)
+    typed = "null" if line.value is None else line.value
+    if (removal := word.removal(typed)) is not None:
+        return row.dropped(removal.removeprefix("remove it: "))
+    assert word.here is not None
+    if word.needs is not None and fold(word.needs) in off:
+        return row.dropped(f"{word.needs} is off")
+    if word.here not in infos:
+        is_option = word.here.startswith("--")
+        return row.dropped(
+            f"an option: {typed_line(word, typed)}" if is_option else f"not for family {family}"
+        )
+    if word.stage is not None:
+        return row.dropped(f"of one stage: --stage {word.stage} {typed_line(word, typed)}")
+    if word.form == "hub" and hub_folder(line.value) is not None:
+        return row.dropped(f"of the hub: {typed_line(word, line.value)}", is_open=True)
+    value = line.value if line.value is None else word.value(line.value)
+    value = None if value == "null" else value
+    is_null = line.value is None
+    row = replace(row, key=word.here, value=value)
+    return _unless_null(row, infos) if is_null else row
+
+
+def _unless_null(row: Row, infos: Mapping[str, SettingInfo]) -> Row:
+    """`row`, unless it has no value and its setting needs one."""
+    if row.line.value is not None or infos[str(row.key)].nullable:
+        return row
+    return row.dropped("it has no value")
+
+
+def _without_invalid(rows: Sequence[Row], family: str) -> list[Row]:
+    """Rows whose value the setting does not take are dropped, with its valid values."""
+    found = []
+    for row in rows:
+        if row.key is not None:
+            origin = Origin(FILES_LAYER, f"line {row.line.number}")
+            layer = Layer(FILES_LAYER, [Entry(row.key, row.value, origin)])
+            for invalid in merge_layers(family, [layer])[1]:
+                why = f"{invalid.message}; allowed: {invalid.allowed}"
+                row = row.dropped(why, is_open=True)
+        found.append(row)
+    return found
+
+
+def _without_conflicts(rows: Sequence[Row]) -> list[Row]:
+    """Of rows with the same setting the last one counts, unless a word decides.
+
+    Of those with its value the first one is left.
+    """
+    counting: dict[str, Row] = {}
+    for row in rows:
+        if row.key is not None and row.key != _TRACK:
+            before = counting.get(row.key)
+            decides = before is not None and before.word is not None and before.word.decides
+            counting[row.key] = before if before is not None and decides else row
+    found: dict[str, Row] = {}
+    return [_beside(row, counting[row.key], found) if row.key in counting else row for row in rows]
+
+
+def _beside(row: Row, counting: Row, found: dict[str, Row]) -> Row:
+    """`row`, dropped if another one sets its setting; `found` are those that are left."""
+    key = str(row.key)
+    if row.value != counting.value:
+        return row.dropped(f"{counting.line.key} sets {key}, too, and counts")
+    if key in found:
+        return row.dropped(f"as {found[key].line.key}")
+    found[key] = row
+    return row
+
+
+def _with_tracks(rows: Sequence[Row]) -> list[Row]:
+    """The first row of trackers has them all."""
+    names = [name for row in rows if row.key == _TRACK for name in row.value]
+    projects = {name.partition(":")[0] for name in names if ":" in name}
+    names = list(dict.fromkeys(name for name in names if name not in projects))
+    first = next((row for row in rows if row.key == _TRACK), None)
+    return [
+        row
+        if row.key != _TRACK
+        else replace(row, value=names)
+        if row is first
+        else row.dropped(f"as {first.line.key}" if first else "")
+        for row in rows
+    ]
+
+
+def render(file: OriginalFile, rows: Sequence[Row], family: str, path: Path) -> str:
+    """The text of our file: a line for each line of the original's."""
+    return "\n".join([*_head(rows, family, path), "", *_body(file, rows)]) + "\n"
+
+
+def _head(rows: Sequence[Row], family: str, path: Path) -> Iterator[str]:
+    yield f"# Settings of {path}, a file of the original of {family}."
+    yield "# A comment behind a setting is its line there. A commented line has no setting here."
+    yield f"model.family: {family}"
+    present = {row.key for row in rows}
+    implied = dict(all_words()[family].settings)
+    if any(row.key == PRETRAINED and replaces_size(family, row.value) for row in rows):
+        implied.pop("model.size", None)
+    for row in rows:
+        if row.key is not None and row.word is not None and isinstance(row.value, list):
+            size = row.word.sizes.get(str(len(row.value)))
+            implied |= {"model.size": size} if size else {}
+    for key, value in implied.items():
+        if key not in present:
+            yield f"{key}: {plain(value)}"
+
+
+def _body(file: OriginalFile, rows: Sequence[Row]) -> Iterator[str]:
+    starts: dict[int, list[Row]] = {}
+    for row in rows:
+        starts.setdefault(row.line.number, []).append(row)
+    inside = {n for row in rows for n in range(row.line.number + 1, row.line.last + 1)}
+    for number, text in enumerate(file.lines, start=1):
+        text = text.strip()
+        if number in starts:
+            yield from (_rendered(row) for row in starts[number])
+        elif text.startswith("#") or (not text and number not in inside):
+            yield text
+        elif number not in inside:
+            yield f"# {text}"
+
+
+def _rendered(row: Row) -> str:
+    behind = f"  {row.line.comment}" if row.line.comment else ""
+    if row.key is None:
+        return f"# {row.there}  (dropped: {row.reason}){behind}"
+    text = f"{row.key}: {_as_yaml(row.value)}"
+    is_same = row.key == row.line.key and row.value == row.line.value
+    return f"{text}{'' if is_same else f'  # {row.there}'}{behind}"
+
+
+def _as_yaml(value: Any) -> str:
+    """A value that a settings file reads as it is."""
+    for text in (plain(value), shown(value)):
+        try:
+            if parse_yaml_value(text) == value and "#" not in text:
+                return text
+        except Unreadable:
+            continue
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write(path: Path, text: str, command_line: CommandLine) -> None:
+    """Touches the disk. Raises SettingsError, with nothing written."""
+    where = f"--out {path}" if command_line.out else "the current folder"
+    if path.exists():
+        name = Path(command_line.argument or "")
+        raise SettingsError.of(
+            f"{path} already exists",
+            value=str(path),
+            where=where,
+            allowed="a new file",
+            fix=f"{PROGRAM} convert {shlex.quote(str(name))} --out {_free_name(path)}",
+        )
+    disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
+    try:
+        with disk.new_parents(path):
+            run_folder.write_new(path, text)
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror or error}"
+        raise SettingsError.of(message, value=str(path), where=where) from error
+
+
+def _free_name(path: Path) -> str:
+    numbers = (path.with_stem(f"{path.stem}-{number}") for number in range(2, 1000))
+    return shlex.quote(str(next(name for name in numbers if not name.exists())))

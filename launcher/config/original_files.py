@@ -1,0 +1,256 @@
+"""Settings files of the originals: YAML with its repeated keys, a shell line, a Python class."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.config import settings_file
+from launcher.config.originals import families_of
+from launcher.config.schema import setting_infos
+from launcher.config.settings_file import Unreadable, compose_yaml, parse_yaml_scalar
+
+_MAX_VALUES = 10_000
+_FEW = 3
+"""Words of an original in a file of ours: each has an error with the line to write."""
+_YAML, _SHELL = (".yaml", ".yml", ".json"), (".sh", ".bash")
+_SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
+"""Words that the originals' YAML reads as a switch."""
+_OPTION = re.compile(r"(?:^|\s)--[A-Za-z]")
+_ASSIGNMENT = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A setting in a file of an original."""
+
+    number: int
+    """Where it begins, counted from 1."""
+    last: int
+    """Where its value ends."""
+    key: str
+    """Dotted."""
+    value: Any
+    comment: str = ""
+    """What the user wrote behind it, with its `#`."""
+    unused: str = ""
+    """Why the original does not use it."""
+
+    @property
+    def name(self) -> str:
+        """The key's last part."""
+        return self.key.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class OriginalFile:
+    """A file with its lines, and the settings in them in order."""
+
+    lines: Sequence[str]
+    settings: Sequence[Line]
+
+    @property
+    def families(self) -> list[str]:
+        """The family whose original has such a file; none or several if that is unclear."""
+        return families_of([line.key for line in self.settings])
+
+
+def read(path: Path, option: str) -> OriginalFile:
+    """The file that `option` names. Reads the disk; raises SettingsError."""
+    return _parsed(path, settings_file.read_text(path, option))
+
+
+def _parsed(path: Path, text: str) -> OriginalFile:
+    form, parse = "YAML", _of_yaml
+    if path.suffix == ".py":
+        form, parse = "Python", _of_python
+    elif path.suffix not in _YAML and (path.suffix in _SHELL or _OPTION.search(text)):
+        form, parse = "a shell script", _of_shell
+    try:
+        found = list(parse(text.expandtabs() if path.suffix == ".json" else text))
+    except Unreadable as error:
+        raise SettingsError.of(
+            f"{path} cannot be read as {form}: {error.problem}",
+            where=f"{path}:{error.line}:{error.column}",
+        ) from None
+    return OriginalFile(text.splitlines(), found)
+
+
+def as_config(path: Path, text: str) -> Diagnostic | None:
+    """The error of a whole file of an original, with its `text`, as --config; None: it is none."""
+    try:
+        file = _parsed(path, text)
+    except SettingsError:
+        return None  # of no original, or broken: the reader of settings files says how
+    families = file.families
+    if len(families) != 1:
+        return None
+    keys, infos = {line.key for line in file.settings}, setting_infos(families[0])
+    others = keys - {*infos}
+    if len(others) <= _FEW or len(others) * 2 <= len(keys):
+        return None
+    return Diagnostic(
+        f"{path} is a settings file of the original of {families[0]}: {len(others)} of its "
+        f"{len(keys)} keys are no settings here",
+        value=str(path),
+        where=f"--config {path}",
+        allowed=f"the file that this command writes: {converted_name(path)}",
+        fix=f"{PROGRAM} convert {shlex.quote(str(path))}",
+    )
+
+
+def converted_name(path: Path) -> str:
+    """The name of the file that `convert` writes in the current folder."""
+    return f"{path.stem}-gearshift.yaml"
+
+
+def _of_yaml(text: str) -> Iterator[Line]:
+    root = compose_yaml(text)
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise Unreadable("its root is not a mapping", 1, 1)
+    lines = text.splitlines()
+    for count, line in enumerate(_leaves(root, "", "", lines, ())):
+        if count == _MAX_VALUES:
+            raise Unreadable(f"more than {_MAX_VALUES:,} values", line.number, 1)
+        yield line
+
+
+def _leaves(
+    node: Any, prefix: str, unused: str, lines: Sequence[str], above: tuple[int, ...]
+) -> Iterator[Line]:
+    if id(node) in above:
+        raise Unreadable("an alias that holds itself", node.start_mark.line + 1, 1)
+    last = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+    for key, child in node.value:
+        number = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise Unreadable("a key that is not a scalar", number, key.start_mark.column + 1)
+        again = last[key.value].start_mark.line + 1
+        name = f"{prefix}{key.value}"
+        why = unused or (
+            "" if last[key.value] is key else f"{name} is set again in line {again}, which counts"
+        )
+        if isinstance(child, yaml.MappingNode) and child.value:
+            yield from _leaves(child, f"{name}.", why, lines, (*above, id(node)))
+            continue
+        end = child.end_mark
+        is_alias = child.start_mark.line + 1 < number
+        ends = number if is_alias else max(number, end.line + (end.column > 0))
+        rest = lines[number - 1][end.column :].strip() if end.line + 1 == number else ""
+        comment = rest if rest.startswith("#") else ""
+        yield Line(number, ends, name, _value(child, (*above, id(node))), comment, why)
+
+
+def _value(node: Any, above: tuple[int, ...]) -> Any:
+    if id(node) in above:
+        raise Unreadable("an alias that holds itself", node.start_mark.line + 1, 1)
+    above = (*above, id(node))
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: _value(child, above) for key, child in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, above) for item in node.value]
+    return node.value if node.style else _scalar(node.value)
+
+
+def _scalar(text: str) -> Any:
+    if text.lower() in _SWITCHES:
+        return _SWITCHES[text.lower()]
+    try:
+        return parse_yaml_scalar(text)
+    except ValueError:
+        return text
+
+
+def _of_shell(text: str) -> Iterator[Line]:
+    """The options of all commands; variables that the script sets are filled in."""
+    variables: dict[str, str] = {}
+    for command in _commands(text):
+        while command and (match := _ASSIGNMENT.fullmatch(command[0][1])):
+            variables[match["name"]] = _filled(match["value"], variables)
+            command = command[1:]
+        words = [(number, _filled(word, variables)) for number, word in command]
+        at = 0
+        while at < len(words):
+            (number, word), at = words[at], at + 1
+            if not _OPTION.match(word):
+                continue
+            name, is_joined, value = word[2:].partition("=")
+            values = [value] if is_joined else []
+            while not is_joined and at < len(words) and not words[at][1].startswith("--"):
+                values.append(words[at][1])
+                at += 1
+            yield _option(number, words[at - 1][0], name, values)
+
+
+def _option(number: int, last: int, name: str, values: Sequence[str]) -> Line:
+    typed = [_scalar(value) for value in values]
+    value = True if not typed else typed[0] if len(typed) == 1 else typed
+    unset = [value for value in values if _VARIABLE.search(value)]
+    unused = f"{unset[0]} has a variable that the file does not set" if unset else ""
+    return Line(number, last, name, value, unused=unused)
+
+
+def _commands(text: str) -> Iterator[list[tuple[int, str]]]:
+    """The words of each command, with their line numbers; a backslash continues a line."""
+    words: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        continues = line.rstrip().endswith("\\")
+        try:
+            found = shlex.split(line.rstrip().removesuffix("\\"), comments=True)
+        except ValueError as error:
+            raise Unreadable(str(error).lower(), number, 1) from None
+        if found[:1] == ["export"]:
+            found = found[1:]
+        words += [(number, word) for word in found]
+        if not continues:
+            yield words
+            words = []
+    yield words
+
+
+def _filled(word: str, variables: dict[str, str]) -> str:
+    return _VARIABLE.sub(lambda at: variables.get(at[1] or at[2], at[0]), word)
+
+
+def _of_python(text: str) -> Iterator[Line]:
+    """The values of names of a module and its classes, such as the fields of a data class."""
+    try:
+        module = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        at = (getattr(error, "lineno", None) or 1, getattr(error, "offset", None) or 1)
+        raise Unreadable(getattr(error, "msg", str(error)), *at) from None
+    classes = [node.body for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
+    for body in (module.body, *classes):
+        found = [line for node in body for line in _assigned(node)]
+        last = {line.key: line.number for line in found}
+        for line in found:
+            again = last[line.key]
+            why = f"{line.key} is set again in line {again}, which counts"
+            yield line if again == line.number else replace(line, unused=why)
+
+
+def _assigned(node: ast.stmt) -> Iterator[Line]:
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) and node.value else targets
+    for target in targets:
+        if not isinstance(target, ast.Name):
+            continue
+        assert isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        last = node.end_lineno or node.lineno
+        try:
+            value, unused = ast.literal_eval(node.value), ""
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value, unused = ast.unparse(node.value), "its value is computed by code"
+        value = list(value) if isinstance(value, tuple | set) else value
+        yield Line(node.lineno, last, target.id, value, unused=unused)

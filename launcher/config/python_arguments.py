@@ -1,0 +1,139 @@
+"""Errors of options of the command line as errors of the arguments of a Python call."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.config.options import BY_FLAG
+
+_NAMES = (
+    *("model", "mode", "engine", "config", "out", "resume", "reset", "nproc"),
+    *("split", "checkpoint", "format", "input", "temperature", "max-tokens", "top-p", "top-k"),
+)
+_RENAMED = {"input": "inputs"}
+_ARGUMENTS = {f"--{name}": _RENAMED.get(name, name.replace("-", "_")) for name in _NAMES}
+"""The argument of each option that is one."""
+_FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*(?: auto\|DIR\|STEP)?")
+EVALUATE = "Run.evaluate"
+"""The call with an argument for the data."""
+_DATA = re.compile(r"settings=\{'data\.path': (.*?)\}")
+_EXPORT = f"{PROGRAM} export RUN "
+_SOURCE = re.compile(r"^(?:the )?command line:? ")
+
+
+def as_arguments(error: SettingsError, call: str) -> SettingsError:
+    """`error` as one of a Python call, such as `train`: it names its arguments."""
+    return SettingsError([_of_call(diagnostic, call) for diagnostic in error.diagnostics])
+
+
+def warnings_of(warnings: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
+    """As `as_arguments`, for warnings."""
+    return [_of_call(diagnostic, call) for diagnostic in warnings]
+
+
+def _of_call(diagnostic: Diagnostic, call: str) -> Diagnostic:
+    where, fix = _where(diagnostic.where, call), _in_python(diagnostic.fix)
+    if call == EVALUATE:
+        where, fix = (text and _DATA.sub(r"data=\1", text) for text in (where, fix))
+    return replace(
+        diagnostic,
+        message=_named(diagnostic.message) or "",
+        where=where,
+        allowed=_named(diagnostic.allowed),
+        did_you_mean=_in_python(diagnostic.did_you_mean),
+        fix=fix,
+    )
+
+
+def _where(text: str | None, call: str) -> str | None:
+    if text is None:
+        return None
+    plain = _SOURCE.sub("", text)
+    if (arguments := _arguments(plain)) is not None:
+        return f"{call}({arguments})"
+    is_command = plain != text or re.match(r"(resume|evaluate|predict|export)\b", plain)
+    return f"{call}()" if is_command and "--" not in plain else _named(plain)
+
+
+def _in_python(text: str | None) -> str | None:
+    """A line to type as arguments; a whole command and a name stay as they are."""
+    text = text and text.removeprefix(_EXPORT)
+    if text is None or PROGRAM in text:
+        return text
+    return _arguments(text) or _named(text)
+
+
+def _named(text: str | None) -> str | None:
+    """`text` with the arguments instead of the options in it."""
+    if text is None or PROGRAM in text:
+        return text
+    return _FLAG.sub(lambda match: _name(match[0].partition(" ")[0]), text)
+
+
+def _name(flag: str) -> str:
+    option = BY_FLAG.get(flag)
+    if flag == "--set":
+        return "settings"
+    return _ARGUMENTS.get(flag) or (option.key if option and option.key else flag)
+
+
+def _arguments(text: str) -> str | None:
+    """Options with values as arguments: `engine='zero2', settings={'optim.lr': 0.1}`.
+
+    None: the text is something else.
+    """
+    if not text.startswith("--"):
+        return None
+    words = _words(text)
+    found, settings = dict[str, str](), dict[str, str]()
+    for flag, value in zip(words[::2], words[1::2], strict=False):
+        option = BY_FLAG.get(flag)
+        if flag == "--set" and "=" in value:
+            key, _, typed = value.partition("=")
+            settings[key.strip()] = typed
+        elif flag in _ARGUMENTS:
+            found[_ARGUMENTS[flag]] = value if flag == "--nproc" else repr(value)
+        elif option is not None and option.key is not None:
+            settings[option.key] = value
+        else:
+            return None
+    if len(words) % 2:
+        return None
+    return ", ".join([f"{name}={value}" for name, value in found.items()] + _rendered(settings))
+
+
+def _words(text: str) -> list[str]:
+    if text.startswith("--set ") and " --" not in text:
+        return ["--set", _unquoted(text.removeprefix("--set "))]
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _unquoted(text: str) -> str:
+    """What a shell makes of a quoted word; origins have values without quotes."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    return words[0] if len(words) == 1 and "'" in text else text
+
+
+def _rendered(settings: Mapping[str, str]) -> list[str]:
+    if not settings:
+        return []
+    pairs = ", ".join(f"{key!r}: {_value(text)}" for key, text in settings.items())
+    return [f"settings={{{pairs}}}"]
+
+
+def _value(text: str) -> str:
+    try:
+        return repr(json.loads(text))
+    except ValueError:
+        return repr(text)

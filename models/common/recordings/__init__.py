@@ -1,0 +1,1 @@
+"""Recordings of electrodes, opened by one function for all families."""

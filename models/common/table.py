@@ -1,0 +1,306 @@
+"""Tables of text and of spreadsheets: delimiter, encoding and decimal comma are found in them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import nan
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from models.base import DataError
+from models.common.data_files import BadRecords, unreadable_file
+from models.common.text_file import CHUNK, TextFile
+
+DELIMITERS = (",", ";", "\t")
+SHEET = ".xlsx"
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
+"""Cells without a number, in lower case."""
+_ROWS_COMPARED = 50
+"""Rows by which the delimiter is found."""
+_LONGEST_CELL = 1 << 28
+"""Characters; a longer cell is one whose quote is not closed."""
+_IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_IS_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
+"""The first line that spreadsheets write to name the delimiter."""
+_limit_lock = Lock()
+
+
+class Table(Protocol):
+    """The rows of one file below its header."""
+
+    header: Any
+    """The names of the columns, without blanks around them; of a spreadsheet, its cells."""
+    header_line: int
+
+    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Line and cells of each row, as many as columns; blank rows are left out. Once only.
+
+        A row of text with another number of cells is a bad record, and so is the end of the file
+        from a quote that is not closed. Raises DataError.
+        """
+
+    def number(self, cell: Any, name: str) -> float:
+        """The number in a cell of the column `name`; NaN for none. Raises ValueError."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was assumed of the file: complete once it was read."""
+
+
+def open_table(path: Path, name: str | None = None) -> Table:
+    """The table in a file; `name` names it in messages. Reads the disk. Raises DataError."""
+    if path.suffix.lower() == SHEET:
+        return _Sheet(path, name or path.name)
+    return TextTable(TextFile(path), name or path.name)
+
+
+class TextTable:
+    """A table of text, read row by row; see Table. Source: RFC 4180."""
+
+    def __init__(self, file: TextFile, name: str) -> None:
+        """Reads the header. Raises DataError if there is none."""
+        self.file, self.name = file, name
+        file.first_line()  # raises DataError if the file is empty
+        head = next(file.chunks())
+        lines = file.lines_with_ends()
+        separator = _SEPARATOR_LINE.fullmatch(head.partition("\n")[0])
+        if separator:
+            next(lines)
+        self.delimiter = separator[1] if separator else _delimiter(head, file.path)
+        self._rows = _Rows(lines, self.delimiter, f"{file.path}", name, skipped=bool(separator))
+        self.header_line, header = next(
+            (row for row in self._rows if not _is_blank(row[1])), (1, [])
+        )
+        self.header = [column.strip() for column in header]
+        self._numbers = _Numbers(self.delimiter)
+
+    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
+        """See Table."""
+        width = len(self.header)
+        for line, cells in self._data_rows(bad_records):
+            is_blank = _is_blank(cells)
+            if len(cells) > width and _is_blank(cells[width:]):
+                del cells[width:]  # a delimiter at the end of each row
+            if len(cells) == width and (width == 1 or not is_blank):
+                yield line, cells
+            elif not is_blank:
+                bad_records.add(f"{self.name}:{line}", self._ragged(cells))
+
+    def _data_rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
+        try:
+            yield from self._rows
+        except _OpenQuote as error:
+            bad_records.add(f"{self.name}:{error.line}", error.problem, error.fix)
+
+    def _ragged(self, cells: Sequence[str]) -> str:
+        """What is wrong with a row of another number of cells."""
+        problem = f"{len(cells)} of {len(self.header)} columns"
+        whole = sum(cell.strip().lstrip("+-").isdecimal() for cell in cells)
+        if self.delimiter == "," and len(cells) > len(self.header) and 2 * whole > len(cells):
+            problem += ": numbers with a decimal comma need quotes, or semicolons between them"
+        elif any("\n" in cell for cell in cells):
+            problem += ": a quoted cell has several lines"
+        return problem
+
+    def number(self, cell: Any, name: str) -> float:
+        """See Table."""
+        return self._numbers.parse(cell, name)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See Table."""
+        decimal = ["decimal comma"] if self._numbers.has_decimal_comma else []
+        return [note for note in (self.file.note, *decimal) if note]
+
+
+class _Rows:
+    """Rows of lines, each with the number of its first line."""
+
+    def __init__(
+        self, lines: Iterator[str], delimiter: str, path: str, name: str, skipped: int = 0
+    ) -> None:
+        """`skipped`: the number of lines before `lines`."""
+        self._path, self._name, self._line, self._is_at_end = path, name, skipped, False
+        # Not strict: after an error in the middle of a row the reader would resume inside it.
+        self._reader = csv.reader(self._counted(lines), delimiter=delimiter)
+
+    def _counted(self, lines: Iterator[str]) -> Iterator[str]:
+        for line in lines:
+            self._line += 1
+            yield line
+        self._is_at_end = True
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        return self
+
+    def __next__(self) -> tuple[int, list[str]]:
+        line = self._line + 1
+        # The limit belongs to the process: other readers keep theirs.
+        with _limit_lock:
+            limit = csv.field_size_limit(_LONGEST_CELL)
+            try:
+                row = next(self._reader)
+            except csv.Error:
+                raise self._open_quote(line) from None
+            finally:
+                csv.field_size_limit(limit)
+        if self._is_at_end:
+            # The reader asks for a line after the last one only inside a quoted cell.
+            raise self._open_quote(line)
+        return line, row
+
+    def _open_quote(self, line: int) -> _OpenQuote:
+        error = _OpenQuote(
+            f"'{self._name}' has a quoted cell that does not end",
+            where=f"{self._path}:{line}",
+            allowed='a cell in quotes, in which each quote is doubled: "6"" nails"',
+            fix=f"close or double the quote of the row that begins in line {line}",
+        )
+        error.line = line
+        error.problem = f"a quoted cell that does not end takes all up to line {self._line}"
+        return error
+
+
+class _OpenQuote(DataError):
+    """A quote that is not closed, in the row that begins in `line`."""
+
+    line: int
+    problem: str
+
+
+def _delimiter(head: str, path: Path) -> str:
+    """The delimiter of a table that begins with `head`.
+
+    The one with which most rows have the columns of the header; in doubt that of the suffix, then
+    the one that gives more columns.
+    """
+    by_suffix = "\t" if ".tsv" in (s.lower() for s in path.suffixes) else ","
+
+    def quality(delimiter: str) -> tuple[float, ...]:
+        width, *widths = _widths(head, delimiter)
+        share = sum(w == width for w in widths) / len(widths) if widths else 1.0
+        return width > 1, share, delimiter == by_suffix, width
+
+    return max((by_suffix, *DELIMITERS), key=quality)
+
+
+def _widths(head: str, delimiter: str) -> list[int]:
+    """The numbers of cells of the first rows, of the header first."""
+    lines = (f"{line}\n" for line in head.split("\n"))
+    rows = _Rows(lines, delimiter, "", "")
+    widths: list[int] = []
+    try:
+        for _, row in islice(rows, _ROWS_COMPARED):
+            if not _is_blank(row):
+                widths.append(len(row))
+    except DataError:  # `head` ends within a quoted cell
+        pass
+    if len(head) >= CHUNK // 4 and len(widths) > 2:
+        del widths[-1]  # it may be cut
+    return widths or [0]
+
+
+class _Numbers:
+    """Numbers of the cells of one table, which has either decimal points or decimal commas."""
+
+    def __init__(self, delimiter: str | None) -> None:
+        self._delimiter = delimiter
+        self.has_decimal_comma = self._has_decimal_point = False
+
+    def parse(self, cell: Any, name: str) -> float:
+        """See Table.number."""
+        if isinstance(cell, int | float):
+            return float(cell)
+        text = "" if cell is None else str(cell).strip()
+        if _IS_NUMBER.fullmatch(text):
+            self._has_decimal_point |= "." in text
+            self._check_one_kind(text, name)
+            return float(text)
+        if text.lower() in MISSING:
+            return nan
+        if not _IS_NUMBER.fullmatch(text.replace(",", ".", 1)) or "." in text:
+            grouped = text.count(",") + text.count(".") > 1 and text.replace(",", ".")
+            is_grouped = grouped and grouped.replace(".", "").lstrip("+-").isdecimal()
+            hint = ": write it without separators of thousands" if is_grouped else ""
+            raise ValueError(f"{name} '{cell}' is not a number{hint}")
+        if self._delimiter == "," and _IS_GROUPED.fullmatch(text):
+            whole, point = text.replace(",", ""), text.replace(",", ".")
+            raise ValueError(f"{name} '{cell}' may be {whole} or {point}: write one of them")
+        self.has_decimal_comma = True
+        self._check_one_kind(text, name)
+        return float(text.replace(",", "."))
+
+    def _check_one_kind(self, text: str, name: str) -> None:
+        if self.has_decimal_comma and self._has_decimal_point:
+            raise ValueError(
+                f"{name} '{text}': the table has decimal commas and decimal points; one is allowed"
+            )
+
+
+class _Sheet:
+    """The first sheet of a spreadsheet; see Table."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Reads the header. Raises DataError if it is no workbook, or empty."""
+        self._path, self.name, self._sheets = path, name, [""]
+        self._cells = enumerate(self._read(), start=1)
+        filled = (row for row in self._cells if not _is_blank(row[1]))
+        self.header_line, self.header = next(filled, (1, ()))
+        if not self.header:
+            raise DataError(f"'{name}' has an empty first sheet", where=str(path))
+        self._numbers = _Numbers(None)
+
+    def _read(self) -> Iterator[Sequence[Any]]:
+        """The rows of the sheet. Raises DataError.
+
+        openpyxl raises errors of XML, ZIP, dates and its own for a damaged file: any is one error.
+        """
+        try:
+            from openpyxl import load_workbook
+
+            book = load_workbook(self._path, read_only=True, data_only=True)
+            try:
+                self._sheets = [sheet.title for sheet in book.worksheets]
+                yield from book.worksheets[0].iter_rows(values_only=True)
+            finally:
+                book.close()
+        except OSError as error:
+            raise unreadable_file(self._path, error) from None
+        except Exception as error:
+            raise DataError(
+                f"the workbook cannot be read: {type(error).__name__}: {error}",
+                where=str(self._path),
+                allowed="a workbook (.xlsx) that opens in a spreadsheet program",
+                fix="open it in a spreadsheet program, and save it again or as CSV",
+            ) from None
+
+    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
+        """See Table."""
+        width = len(self.header)
+        for line, cells in self._cells:
+            if not _is_blank(cells):
+                # A sheet need not store empty cells at the end of a row.
+                yield line, (*cells[:width], *[None] * (width - len(cells)))
+
+    def number(self, cell: Any, name: str) -> float:
+        """See Table."""
+        return self._numbers.parse(cell, name)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See Table."""
+        first, *others = self._sheets
+        count = len(others)
+        sheets = "sheet is" if count == 1 else "sheets are"
+        decimal = ["decimal comma"] if self._numbers.has_decimal_comma else []
+        return decimal + ([f"sheet '{first}'; {count} other {sheets} not read"] if others else [])
+
+
+def _is_blank(cells: Sequence[Any]) -> bool:
+    """Whether a row has no text."""
+    return all(cell is None or not str(cell).strip() for cell in cells)

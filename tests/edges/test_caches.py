@@ -1,0 +1,230 @@
+"""A file that was replaced by another one of its size and modification time is read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.feature_settings import Download
+from launcher.continual.arrivals import Arrivals, list_files
+from launcher.download.fetch import fetch
+from launcher.plan import cache as plan_cache
+from launcher.plan.target import Described
+from launcher.run_folder import experiences
+from launcher.run_folder.experiences import Experience, Ledger, record_files
+from models.common.data_files import identity
+from models.common.recordings.files import open_recording
+from models.common.recordings.openbci import OpenBciRaw
+from models.eeg_text.batches import TextInputs
+from models.eeg_text.readers import zuco
+from models.event_seg.readers.prophesee import build_index
+from models.event_seg.readers.prophesee_format import read_header
+from models.language.readers import corpus
+from models.language.tokens import encoded
+from tests.launcher.given import LAPTOP, resolved
+from tests.models.eeg_text.readers.writers import (
+    NAMES,
+    RATE_HZ,
+    SECONDS,
+    eeg,
+    waves,
+    write_brainvision,
+    write_edf,
+    write_matlab5,
+    write_openbci,
+)
+from tests.models.event_seg.writers import random_events, write_raw
+from tests.models.language.in_memory import TOKENIZER
+
+Replace = Callable[[Path, bytes], None]
+
+
+def by_rename(path: Path, data: bytes) -> None:
+    """As an editor, rsync or a download."""
+    new, found = path.with_name(f".{path.name}.new"), path.stat()
+    new.write_bytes(data)
+    os.utime(new, ns=(found.st_atime_ns, found.st_mtime_ns))
+    new.replace(path)
+
+
+def in_place(path: Path, data: bytes) -> None:
+    """As cp --preserve onto the file."""
+    found = path.stat()
+    path.write_bytes(data)
+    while path.stat().st_ctime_ns == found.st_ctime_ns:  # its clock ticks every few ms
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@pytest.fixture(params=[by_rename, in_place])
+def replace(request) -> Replace:
+    def replaced(path: Path, data: bytes) -> None:
+        old = path.stat()
+        assert data != path.read_bytes()
+        request.param(path, data)
+        new = path.stat()
+        assert (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+
+    return replaced
+
+
+def test_the_identity_of_a_file_follows_its_content(tmp_path, replace):
+    path = tmp_path / "a"
+    path.write_bytes(b"first")
+    before = identity(path)
+    assert identity(path) == before
+    replace(path, b"later")
+    assert identity(path) != before
+
+
+def test_the_index_of_events(tmp_path, replace):
+    path = write_raw(tmp_path / "a.raw", random_events(500, 10_000))
+    header = read_header(path)
+    before = build_index(path, header)
+    other = write_raw(tmp_path / "b.raw", random_events(500, 10_000, seed=0))
+    words = np.frombuffer(other.read_bytes()[header.begin :], "<u4").copy()
+    words[words >> 28 == 1] &= 0x0FFFFFFF  # every event is darker
+    replace(path, path.read_bytes()[: header.begin] + words.tobytes())
+    assert before.on and build_index(path, header).on == 0
+
+
+def test_the_index_and_the_tokens_of_texts(tmp_path, replace, monkeypatch):
+    monkeypatch.setattr(corpus, "SMALL", 0)
+    monkeypatch.setattr(encoded, "SMALL", 0)
+    path = tmp_path / "a.txt"
+    path.write_text("some words here\n\nand others there\n" * 50)
+
+    def tokens() -> list[int]:
+        stream = encoded.encode(corpus.read_corpus(path, None, "stop"), TOKENIZER).stream
+        found: list[int] = stream.read(0, len(stream)).tolist()
+        return found
+
+    before = tokens()
+    replace(path, path.read_bytes().replace(b"words", b"lines"))
+    assert tokens() != before
+
+
+def test_eeg_of_openbci(tmp_path, replace):
+    path = write_openbci(tmp_path / "a.txt")
+    before = OpenBciRaw(path).get_data()
+    replace(path, path.read_bytes().replace(b".1", b".2"))
+    assert not np.array_equal(OpenBciRaw(path).get_data(), before)
+
+
+def test_eeg_of_matlab(tmp_path, replace):
+    path = write_matlab5(tmp_path / "resultsYAC_NR.mat")
+    before = zuco.matlab5_arrays(path)["eeg"].copy()
+    later = write_matlab5(tmp_path / "later.mat", raw={0: eeg(0) + 1}).read_bytes()
+    replace(path, path.read_bytes()[:128] + later[128:])  # the time of writing is in the header
+    assert not np.array_equal(zuco.matlab5_arrays(path)["eeg"], before)
+
+
+def test_an_open_recording(tmp_path, replace):
+    path = tmp_path / "a.edf"
+    write_edf(path, NAMES, SECONDS, RATE_HZ, waves)
+    assert open_recording(path) is open_recording(path)
+    before = open_recording(path)
+    replace(path, path.read_bytes().replace(NAMES[0].encode(), b"X" * len(NAMES[0])))
+    assert open_recording(path).names != before.names
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_features_of_a_recording_and_of_the_file_with_its_samples(tmp_path, replace, is_folder):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    rules = SimpleNamespace(samples=1, windows=1, seed=0)
+    samples = SimpleNamespace(rules=rules, numbers=[])
+
+    def key() -> object:
+        return TextInputs(samples, str(tmp_path if is_folder else path), "real").made_from
+
+    before = key()
+    assert key() == before
+    numbers = tmp_path / "a.eeg"
+    replace(numbers, numbers.read_bytes()[::-1])
+    assert key() != before
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_plans(tmp_path, replace, is_folder):
+    path = tmp_path / "data" / "a.txt"
+    path.parent.mkdir()
+    path.write_text("one")
+    run = resolved(f"data.path={path.parent if is_folder else path}")
+
+    def place() -> Path | None:
+        return plan_cache.place(plan_cache.PLANS, run, Described(LAPTOP))
+
+    before = place()
+    assert place() == before
+    replace(path, b"two")
+    assert place() != before
+
+
+def test_data_that_a_continual_run_was_trained_on(tmp_path, replace):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    folder.mkdir()
+    run.mkdir()
+    (folder / "a.txt").write_text("one")
+    ledger = Ledger([Experience(0, record_files(folder, list_files(folder)), "trained")])
+    ledger.save(run)
+    known = experiences.load(run).known_files()
+    assert not list(experiences.changed_files(folder, known))
+    replace(folder / "a.txt", b"two")
+    assert list(experiences.changed_files(folder, known)) == ["a.txt"]
+    arrivals = Arrivals(folder, 0, 1)
+    assert arrivals.new_files(ledger, now=0) == {}
+    assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
+
+
+def test_a_record_of_a_continual_run_holds_for_copies_and_without_inodes(tmp_path):
+    first, copied = tmp_path / "first", tmp_path / "copied"
+    first.mkdir()
+    (first / "a.txt").write_text("one")
+    known = record_files(first, list_files(first))
+    old = {name: dataclasses.replace(file, inode=0, ctime_ns=0) for name, file in known.items()}
+    shutil.copytree(first, copied)
+    for folder, files in ((first, old), (copied, known)):
+        assert not list(experiences.changed_files(folder, files))
+        arrivals = Arrivals(folder, 0, 1)
+        assert arrivals.new_files(Ledger([Experience(0, files, "trained")]), now=0) == {}
+        assert arrivals.notes == []
+
+
+@pytest.fixture
+def download(tmp_path):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "a.bin").write_bytes(b"one")
+    (tmp_path / "from" / "b.txt.gz").write_bytes(gzip.compress(b"one"))
+
+    def again(name="a.bin"):
+        files = [(tmp_path / "from" / name).as_uri()]
+        settings = {"files": files, "folder": str(tmp_path / "to")}
+        [found] = fetch(Download.model_validate(settings, strict=True))
+        return found
+
+    return again
+
+
+def test_a_downloaded_file(download, replace):
+    record, path = download().record, download().path
+    assert record.stamp == identity(path)[1:]  # so that it need not be read again
+    replace(path, b"two")
+    with pytest.raises(SettingsError, match="is not the declared file, or was changed"):
+        download()
+
+
+@pytest.mark.parametrize("name", ["a.bin", "b.txt.gz"])
+def test_a_copy_of_a_downloaded_file_is_recognized(download, name):
+    path = download(name).path
+    shutil.copy2(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+    assert not download(name).is_new

@@ -1,0 +1,148 @@
+"""An exported chat model renders conversations, by transformers, as training saw them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from launcher.__main__ import main
+from models.language.hugging_face import write_tokenizer
+from models.language.readers.messages import tools_of, turns_of
+from models.language.readers.records import Turn
+from models.language.tokens import bpe
+from models.language.tokens.external_tokenizer import load
+from models.language.tokens.tokenizer import ByteTokenizer, prompt_and_answer
+
+transformers = pytest.importorskip("transformers")
+
+CONVERSATIONS = [
+    [("user", "hi"), ("assistant", "hello")],
+    [("system", "Be brief."), ("user", "two\nlines\n"), ("assistant", "yes\n\nno")],
+    [("user", "a"), ("assistant", "b"), ("user", "c?"), ("assistant", "d's e  f")],
+    [("user", "ls"), ("assistant", "<command>ls</command>"), ("tool", " a\n"), ("assistant", "a")],
+    [("user", "  ünï 日本 \U0001f600 {{ x }} {% if %}  "), ("assistant", "\U0001f600 end")],
+    [("user", "'quotes' \"both\" \\n"), ("assistant", "\\ back")],
+]
+
+
+def external(folder, **special):
+    """A tokenizer of transformers without a chat template."""
+    texts = [json.dumps(turns, ensure_ascii=False) for turns in CONVERSATIONS] * 3
+    inner = bpe.train(texts, 400).inner
+    tokens = {"bos_token": bpe.START, "eos_token": bpe.END, **special}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
+    return load(folder)
+
+
+@pytest.fixture(params=["bytes", "bpe", "external", "no start"])
+def tokenizer(request, tmp_path):
+    if request.param == "bytes":
+        return ByteTokenizer()
+    if request.param == "bpe":
+        return bpe.train([json.dumps(turns) for turns in CONVERSATIONS] * 3, 400)
+    special = {"bos_token": None} if request.param == "no start" else {}
+    return external(tmp_path / "theirs", **special)
+
+
+def exported(tokenizer, folder, is_chat=True):
+    folder.mkdir()
+    write_tokenizer(folder, tokenizer, 256, is_chat=is_chat)
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def rendered(theirs, turns, **options):
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text = theirs.apply_chat_template(messages, tokenize=False, **options)
+    found = theirs.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
+    assert found["input_ids"] == theirs(text, add_special_tokens=False)["input_ids"]
+    return found["input_ids"]
+
+
+@pytest.mark.parametrize("turns", CONVERSATIONS)
+def test_transformers_renders_the_tokens_of_training(tokenizer, turns, tmp_path):
+    theirs = exported(tokenizer, tmp_path / "out")
+    before = tuple(Turn(role, text) for role, text in turns[:-1])
+    prompt, answer = prompt_and_answer(before, Turn(*turns[-1]), tokenizer)
+    assert rendered(theirs, turns[:-1], add_generation_prompt=True) == prompt.tolist()
+    assert rendered(theirs, turns) == np.concatenate((prompt, answer)).tolist()
+    assert theirs.eos_token_id == tokenizer.end
+
+
+def test_calls_of_tools_and_parts_of_a_content_are_rendered_as_text(tokenizer, tmp_path):
+    theirs = exported(tokenizer, tmp_path / "out")
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü"}}}
+    other = {"function": {"arguments": '{"x": 2}', "name": "neg"}}
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call, other]},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "so", "tool_calls": [other]},
+    ]
+    *before, last = turns_of(messages, "messages")
+    tokens = prompt_and_answer(before, last, tokenizer, tools_of(tools, "tools"))
+    text = theirs.apply_chat_template(messages, tools=tools, tokenize=False)
+    assert theirs(text, add_special_tokens=False)["input_ids"] == np.concatenate(tokens).tolist()
+    start = "" if tokenizer.start is None else theirs.bos_token
+    assert text == (
+        start
+        + f"<tools>{json.dumps(tools)}</tools>\n"
+        + 'User: a\nb\nAssistant: <tool_call>{"name": "add", "arguments": {"a": 1, "b": "ü"}}'
+        + '</tool_call>\n<tool_call>{"name": "neg", "arguments": {"x": 2}}</tool_call>\n'
+        + '<output>3</output>\nAssistant: so\n<tool_call>{"name": "neg", "arguments": {"x": 2}}'
+        + f"</tool_call>{theirs.eos_token}"
+    )
+
+
+def test_an_unknown_role_is_an_error(tokenizer, tmp_path):
+    theirs = exported(tokenizer, tmp_path / "out")
+    with pytest.raises(Exception, match="unknown role critic"):
+        rendered(theirs, [("critic", "no")])
+
+
+def test_a_model_of_texts_has_no_chat_template(tokenizer, tmp_path):
+    theirs = exported(tokenizer, tmp_path / "out", is_chat=False)
+    assert theirs.chat_template is None
+
+
+def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):
+    tokenizer = external(tmp_path / "theirs")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    (tmp_path / "theirs" / "chat_template.jinja").write_text(template)
+    theirs = exported(load(tokenizer.folder), tmp_path / "out")
+    assert theirs.chat_template == template
+
+
+def test_a_tokenizer_that_would_make_other_tokens_gets_no_template(tmp_path):
+    from tokenizers.normalizers import Prepend
+
+    texts = [json.dumps(turns) for turns in CONVERSATIONS] * 3
+    inner = bpe.train(texts, 400).inner
+    inner.normalizer = Prepend("_")  # as SentencePiece adds a space to each text
+    folder = tmp_path / "theirs"
+    tokens = {"bos_token": bpe.START, "eos_token": bpe.END}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
+    assert exported(load(folder), tmp_path / "out").chat_template is None
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_an_exported_run_has_a_template_if_it_was_trained_on_chats(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"ask {i}", "response": f"{i}"} for i in range(60)]
+    texts = [{"text": f"A text about {i}. " * 20} for i in range(60)]
+    lines = rows if kind == "chat" else texts
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    options = ("--set", "train.preview=false", "--set", "model.tokenizer=bpe", "--set")
+    options += ("model.vocabulary=300", "--max-steps", "1", "--seq-len", "64", "--out", "run")
+    assert main(["--model", "language:tiny", "--data", "rows.jsonl", *options]) == 0
+    assert main(["export", "run", "--format", "hf", "--out", "out"]) == 0
+    theirs = transformers.AutoTokenizer.from_pretrained("out", local_files_only=True)
+    if kind == "text":
+        assert theirs.chat_template is None
+        return
+    ours = bpe.load_from_run(tmp_path / "run")
+    prompt, _ = prompt_and_answer((Turn("user", "ask 3"),), Turn("assistant", "-"), ours)
+    turns = [("user", "ask 3")]
+    assert rendered(theirs, turns, add_generation_prompt=True) == prompt.tolist()

@@ -1,0 +1,263 @@
+"""Events of each encoding are those of the sensor; what is no recording is one error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.base import DataError
+from models.common.data_files import BadRecords
+from models.event_seg.dataset import find_recordings
+from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
+from models.event_seg.prediction import TrainedOn
+from models.event_seg.readers import prophesee
+from models.event_seg.readers.mvsec import MvsecEvents, MvsecRecording
+from models.event_seg.readers.prophesee import RawRecording
+from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, read_header
+from models.event_seg.readers.recording import Events
+from tests.edges.damage import damaged, error_of, fuzz
+from tests.models.event_seg.writers import (
+    HEADERS,
+    WORDS,
+    random_events,
+    write_dsec,
+    write_masks,
+    write_mvsec,
+    write_raw,
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
+
+
+def opened(path: Path, **given: Any) -> RawRecording:
+    chosen = {"window_ms": None, "sensor": None, "sequences": [], "mvsec_sequence": None, **given}
+    return RawRecording(path, path.name, SimpleNamespace(**chosen))
+
+
+def all_events(recording: RawRecording) -> list[tuple[int, ...]]:
+    events = prophesee.read_events(recording.path, recording.header, recording.index, 0, 2**62)
+    return rows(events)
+
+
+def rows(events: Events) -> list[tuple[int, ...]]:
+    return list(zip(*(v.tolist() for v in (events.t, events.x, events.y, events.p)), strict=True))
+
+
+def error_text(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        opened(path)
+    return str(error.value).replace(f"{path.parent}/", "")
+
+
+def vectors(count: int = 3000, begin: int = 2**34 - 40_000) -> np.ndarray:
+    """EVT 2.1 words of 64 bits with any masks, triggers and unknown types, over a wrap."""
+    rng, words, high = np.random.default_rng(0), [], None
+    for t in np.sort(rng.integers(begin, begin + 90_000, count)).tolist():
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(0x8 << 60 | (high & 0x0FFFFFFF) << 32 | int(rng.integers(2**32)))
+        kind = int(rng.choice([0x0, 0x1, 0x0, 0x1, 0xA, 0xE]))
+        x, y, mask = int(rng.integers(9)) * 32, int(rng.integers(320)), int(rng.integers(2**32))
+        words.append(kind << 60 | (t & 63) << 54 | x << 43 | y << 32 | mask)
+    return np.array(words, "<u8")
+
+
+def decoded(words: np.ndarray) -> list[tuple[int, ...]]:
+    """Word by word, as the specification says."""
+    found, high, wraps = [], None, 0
+    for word in words.tolist():
+        kind = word >> 60
+        if kind == 0x8:
+            count = word >> 32 & 0x0FFFFFFF
+            wraps += high is not None and count < high
+            high = count
+        elif kind <= 0x1 and high is not None:
+            t = wraps << 34 | high << 6 | word >> 54 & 63
+            x, y = word >> 43 & 0x7FF, word >> 32 & 0x7FF
+            found += [(t, x + b, y, 2 * kind - 1) for b in range(32) if word >> b & 1]
+    return found
+
+
+def legacy(words: np.ndarray) -> np.ndarray:
+    """With the upper half of each word first."""
+    return words.view("<u4").reshape(-1, 2)[:, ::-1].copy()
+
+
+@pytest.mark.parametrize("piece", [10**6, 100, 7])
+@pytest.mark.parametrize("is_legacy", [False, True])
+@pytest.mark.parametrize("says", ["", "format", "line"])
+def test_vectors_of_32_pixels_in_both_orders(tmp_path, monkeypatch, piece, is_legacy, says):
+    monkeypatch.setattr(prophesee, "PIECE", piece)
+    name = "legacy" if is_legacy else "little"
+    header = f"% evt 2.1\n% format EVT21;height=320;width=320{says and f';endianness={name}'}\n"
+    if says == "line":
+        header = f"% evt 2.1\n% endianness {name}\n% geometry 320x320\n"
+    words = vectors()
+    content = legacy(words) if is_legacy else words
+    (tmp_path / "a.raw").write_bytes(header.encode() + b"% end\n" + content.tobytes())
+    recording = opened(tmp_path / "a.raw")
+    expected = decoded(words)
+    assert len(expected) > 25_000 and expected[-1][0] > 2**34
+    assert all_events(recording) == expected and recording.count == len(expected)
+    assert recording.format == "Prophesee RAW EVT 2.1" and recording.sensor == (320, 320)
+
+
+@pytest.mark.parametrize("encoding", HEADERS)
+def test_each_encoding_is_recognized_and_read(tmp_path, encoding):
+    events = random_events(2000, 200_000)
+    path = tmp_path / ("a.dat" if encoding == "DAT" else "a.raw")
+    write_raw(path, events, encoding)
+    assert recognize(path) == BY_ENCODING[encoding] == opened(path).format
+    assert all_events(opened(path)) == rows(events)
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("% evt 4.0\n", "has the unknown encoding EVT4"),
+        ("% format HISTO3D;height=320;width=320\n", "has the unknown encoding HISTO3D"),
+        ("% evt 2.2\n", "has the unknown encoding EVT22"),
+        (
+            "% evt 3.0\n% format EVT2;height=4;width=4\n",
+            "several encodings in its header: EVT3, EVT2",
+        ),
+        ("% evt 2.0\n% format EVT21\n", "several encodings in its header: EVT2, EVT21"),
+        ("% evt 2.1\n% endianness big\n", "has words of endianness big"),
+        ("% evt 3.0\n% geometry 64x48\n% format EVT3;height=64;width=48\n", "48×64 and 64×48"),
+        ("% evt 3.0\n% geometry 0x48\n", "has a sensor of 48×0 pixels in its header"),
+        ("% evt 3.0\n% geometry 99999x99999\n", "has a sensor of 99999×99999 pixels"),
+    ],
+)
+def test_a_header_that_names_no_known_encoding_is_one_error(tmp_path, header, problem):
+    path = tmp_path / "a.raw"
+    path.write_bytes(header.encode() + b"\x00" * 64)
+    assert recognize(path) is not None
+    text = error_text(path)
+    assert problem in text and "a.raw, byte 0" in text
+
+
+@pytest.mark.parametrize("header", ["% evt 2.0\n", "% evt 2\n", "% format EVT2;width=9;height=9\n"])
+def test_other_spellings_of_evt2_are_read(tmp_path, header):
+    path = tmp_path / "a.raw"
+    path.write_bytes(header.encode() + WORDS["EVT2"](random_events(20, 90, (9, 9))).tobytes())
+    assert read_header(path).encoding == "EVT2" and len(all_events(opened(path))) == 20
+
+
+def test_events_of_dsec_are_read_at_the_time_of_the_rig(tmp_path, monkeypatch):
+    monkeypatch.setattr(prophesee, "PIECE", 100)
+    events = random_events(2000, 200_000)
+    moved = Events(events.t + 49_599_300_523, events.x, events.y, events.p)
+    path = write_dsec(tmp_path / "events.h5", moved, offset=49_599_300_523)
+    recording = opened(path, window_ms=7)
+    assert recognize(path) == recording.format == BY_ENCODING["DSEC"]
+    assert all_events(recording) == rows(moved) and recording.count == 2000
+    windows = [recording.events(i) for i in range(len(recording.windows))]
+    inside = moved.t < recording.windows[-1, 1]
+    assert sum(map(len, windows)) == inside.sum()
+    write_masks(path, moved.t[[500, 900, 1500]])
+    assert opened(path).labels == "masks of events_masks.h5"
+
+
+def test_a_dsec_scene_is_its_left_camera(tmp_path):
+    for side in ("left", "right"):
+        write_dsec(
+            tmp_path / "interlaken_00_c" / "events" / side / "events.h5", random_events(99, 9999)
+        )
+        maps = tmp_path / "interlaken_00_c" / "events" / side / "rectify_map.h5"
+        with h5py.File(maps, "w") as file:
+            file["rectify_map"] = np.zeros((4, 4, 2), np.float32)
+    chosen = SimpleNamespace(window_ms=None, sensor=None, sequences=[], mvsec_sequence=None)
+    found, facts = find_recordings(tmp_path, chosen, BadRecords())
+    assert [recording.name for recording in found] == ["interlaken_00_c/events/left/events.h5"]
+    assert facts["right_cameras"].startswith("1, of scenes")
+
+
+def test_a_missing_filter_is_an_error_with_the_command_that_installs_it(tmp_path):
+    path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), events__x=None)
+    with h5py.File(path, "a") as file:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk((99,))
+        layout.set_filter(32_999, h5py.h5z.FLAG_OPTIONAL, (1,))
+        space = h5py.h5s.create_simple((99,))
+        array = h5py.h5d.create(file["events"].id, b"x", h5py.h5t.STD_U16LE, space, layout)
+        h5py.Dataset(array)[:] = 1
+    text = error_text(path)
+    assert "'/events/x' of 'events.h5' is compressed by the HDF5 filter 32999" in text
+    assert text.endswith("fix           pip install hdf5plugin")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"events__x": np.zeros(5, np.uint16)}, "has arrays of several lengths"),
+        ({"events__t": np.linspace(0, 1, 99)}, "has events/t of type float64"),
+        ({"events__p": np.full(99, 7, np.uint8)}, "has events/p from 7 to 7"),
+        ({"events__y": np.full(99, 2**30, np.int64)}, "has events/y from 1073741824"),
+        ({"events__t": None}, "'events/t' does not exist"),
+        ({"events__t": np.arange(99)[::-1].astype(np.uint32)}, "timestamps are not sorted"),
+        ({"t_offset": np.int64(-5)}, "has a t_offset of -5"),
+    ],
+)
+def test_a_file_without_the_layout_of_dsec_is_one_error(tmp_path, change, problem):
+    path = write_dsec(tmp_path / "events.h5", random_events(99, 9999), **change)
+    assert recognize(path) == BY_ENCODING["DSEC"] and problem in error_text(path)
+
+
+def test_times_of_centuries_are_one_error_and_no_gigabytes(tmp_path):
+    path = write_dsec(
+        tmp_path / "events.h5", random_events(99, 9999), events__t=np.arange(99) << 50
+    )
+    assert "span 3.31e+12 windows" in error_text(path)
+
+
+def written(folder: Path, name: str) -> bytes:
+    events = random_events(300, 100_000)
+    path = folder / f"seed.{name}"
+    if name == "MVSEC":
+        return write_mvsec(path, frames=4, per_frame=20).read_bytes()
+    if name == "DSEC":
+        return write_dsec(path, events).read_bytes()
+    return write_raw(path, events, name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [*HEADERS, "MVSEC", "DSEC"])
+def test_a_damaged_recording_is_events_or_one_error(tmp_path, name):
+    path = tmp_path / ("a.dat" if name == "DAT" else "a.raw")
+
+    @settings(fuzz, max_examples=150 if name in HEADERS else 60)
+    @given(st.just(written(tmp_path, name)).flatmap(damaged))
+    def run(data: bytes) -> None:
+        path.write_bytes(data)
+        form = recognize(path)
+        if form is not None:
+            error_of(lambda: read_whole(path, form))
+
+    run()
+
+
+def read_whole(path: Path, form: str) -> None:
+    if form != MVSEC:
+        recording = opened(path)
+        for window in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
+            recording.events(window)
+        return
+    without_frames = MvsecEvents(path, "a", TrainedOn(9, (52, 69), True).window_ms, (52, 69))
+    for number in range(0, len(without_frames.windows), max(1, len(without_frames.windows) // 3)):
+        without_frames.events(number)
+    recording = MvsecRecording(path, "a")
+    for number in range(len(recording.windows)):
+        recording.events(number), recording.label(number, 1)
+
+
+def test_every_encoding_has_a_format():
+    assert {name.split()[0] for name in ENCODING_BY_NAME} == set(BY_ENCODING)

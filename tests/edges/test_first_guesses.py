@@ -1,0 +1,280 @@
+"""First guesses: words of other tools are one error with the line that does what was meant."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.cli.parser import read
+from launcher.config import other_tools, presets
+from launcher.config.command_line import RUN as RUN_COMMAND
+from launcher.config.options import OPTIONS
+from tests.launcher.given import resolved
+from tests.launcher.runs import trained
+
+PROGRAM = "python -m launcher"
+RUN = "runs/mine"
+SHOWN = (
+    "class Task:\n"
+    "    def samples(self, split): ...\n"
+    "    def build(self): ...\n"
+    "    def measure(self, model, batch): ...\n"
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run, data, a pretrained model, and scripts with and without a task."""
+    monkeypatch.chdir(tmp_path)
+    trained(Path(RUN), resolved(), 10)
+    for folder, kind in (("my_model", "llama"), ("my_bart", "bart")):
+        Path(folder).mkdir()
+        config = {"model_type": kind, "max_position_embeddings": 2048}
+        Path(folder, "config.json").write_text(json.dumps(config))
+    Path("mine.jsonl").write_text(json.dumps({"text": "a line of text"}) + "\n")
+    Path("train.py").write_text("print('a script of another tool')\n")
+    Path("mine.yaml").write_text("optim:\n  lr: 1e-3\n")
+    return tmp_path
+
+
+def only_error(typed: str) -> str:
+    """The fix of the only error of a command line."""
+    found = read(shlex.split(typed)).diagnostics
+    assert len(found) == 1, [diagnostic.message for diagnostic in found]
+    return found[0].fix or ""
+
+
+COMMANDS = {
+    "finetune": f"{PROGRAM} --set model.pretrained=my_bart",
+    "finetune --data mine.jsonl": f"{PROGRAM} --set model.pretrained=my_bart --data mine.jsonl",
+    "lora": f"{PROGRAM} --set model.pretrained=my_bart --set model.lora.rank=8",
+    "fit": PROGRAM,
+    "pretrain --lr 1e-3": f"{PROGRAM} --lr 1e-3",
+    "chat": f"{PROGRAM} predict {RUN}",
+    "generate 'def '": f"{PROGRAM} predict {RUN} --input 'def '",
+    "sample --top-k 5": f"{PROGRAM} predict {RUN} --top-k 5",
+    f"infer {RUN} --input mine.jsonl": f"{PROGRAM} predict {RUN} --input mine.jsonl",
+    "test": f"{PROGRAM} evaluate {RUN}",
+    "eval --split val": f"{PROGRAM} evaluate {RUN} --split val",
+    "validate": f"{PROGRAM} evaluate {RUN} --split val",
+    "evalute": f"{PROGRAM} evaluate {RUN}",
+    "continue": f"{PROGRAM} resume {RUN}",
+    "init": f"{PROGRAM} new-task my_task",
+    "modes": f"{PROGRAM} list modes",
+    "status": f"{PROGRAM} watch",
+    "exlpain optim.lr": f"{PROGRAM} explain optim.lr",
+    "serve": f"{PROGRAM} export {RUN} --format hf  then serve that folder with a server for "
+    "models of transformers, such as vLLM",
+    "lite": f"{PROGRAM} --mode lite",
+    "zero2 --nproc 2": f"{PROGRAM} --engine zero2 --nproc 2",
+    "language:tiny": f"{PROGRAM} --model language:tiny",
+    "mine.jsonl": f"{PROGRAM} --data mine.jsonl",
+    "mine.yaml": f"{PROGRAM} --config mine.yaml",
+    "my_model": f"{PROGRAM} --set model.pretrained=my_model",
+    RUN: f"{PROGRAM} --resume {RUN}",
+    "train.py": f"{PROGRAM} new-task train_task  and move the model and the data of train.py there",
+    "main.py": f"{PROGRAM} new-task main_task  and move the model and the data of main.py there",
+    "BART_MODEL=my_bart": f"{PROGRAM} --model eeg_text --set model.pretrained=my_bart",
+    "BART_MODEL=facebook/bart-base": "hf download facebook/bart-base --local-dir bart-base  and "
+    f"then  {PROGRAM} --model eeg_text --set model.pretrained=bart-base",
+    "batch_size=4 --lite": f"{PROGRAM} --batch-size 4 --lite",
+    "NUM_EPOCHS=3": f"{PROGRAM} --epochs 3",
+    "optim.lr=1e-3": f"{PROGRAM} --set optim.lr=1e-3",
+    "gpt2 --lr 1e-4": "hf download gpt2 --local-dir gpt2  and then  "
+    f"{PROGRAM} --set model.pretrained=gpt2 --lr 1e-4",
+}
+
+
+def starts(line: str) -> bool:
+    """Whether a line of the program can start; of a run, with --dry-run."""
+    argv = shlex.split(line.partition("  ")[0])
+    if argv[0] == "hf":
+        return argv[:2] == ["hf", "download"]
+    command_line = read(argv[3:])
+    assert not command_line.diagnostics
+    return command_line.command.name != "run" or main([*argv[3:], "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_a_first_word_that_is_no_command_gets_one_line_that_starts(home, typed):
+    assert only_error(typed) == COMMANDS[typed]
+    assert starts(COMMANDS[typed])
+
+
+def test_the_error_of_a_first_word_is_printed_once(home, capsys):
+    for typed in ("finetune", "main.py", "gpt2", "chat"):
+        assert main([typed]) == 2
+        assert capsys.readouterr().err.count("error:") == 1
+
+
+@pytest.mark.parametrize("typed", ["foo=1", "CUDA_VISIBLE_DEVICES=0"])
+def test_an_unknown_assignment_gets_no_guess(home, typed):
+    assert only_error(typed) == ""
+
+
+def test_without_a_run_a_guess_says_how_to_train_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = f"{PROGRAM}  trains a model; then  {PROGRAM} predict RUN --top-k 5"
+    assert only_error("chat --top-k 5") == expected
+    assert only_error("evalute").startswith(f"{PROGRAM}  trains a model; then")
+
+
+def test_without_a_pretrained_model_its_folder_is_a_placeholder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert only_error("--lora").startswith(
+        "--set model.lora.rank=8 --set model.pretrained=FOLDER  FOLDER: "
+    )
+
+
+def test_the_prompt_of_files_is_the_data_of_the_run(home):
+    trained(Path("runs/new"), resolved("data.path=mine.jsonl", model="abr:tiny"), 3, at=2**31)
+    assert only_error("predictions").startswith(f"{PROGRAM} predict runs/new")
+    assert only_error("infer") == f"{PROGRAM} predict runs/new --input {home / 'mine.jsonl'}"
+
+
+def test_train_is_run(home, capsys):
+    assert read(["train", "--lite"]) == read(["run", "--lite"])
+    assert main(["train", "--dry-run"]) == 0
+    assert main(["help", "train"]) == 0
+
+
+OPTIONS_OF_OTHERS = {
+    "--lora": "--set model.lora.rank=8 --set model.pretrained=my_bart",
+    "--lora 16": "--set model.lora.rank=16 --set model.pretrained=my_bart",
+    "--lora_r 4": "--set model.lora.rank=4",
+    "--pretrained": "--set model.pretrained=my_bart",
+    "--pretrained my_model": "--set model.pretrained=my_model",
+    "--hf": "--set model.pretrained=my_bart",
+    "--hf my_model/config.json": "--set model.pretrained=my_model",
+    "--model_name_or_path ./my_model": "--set model.pretrained=my_model",
+    "--hf gpt2": "hf download gpt2 --local-dir gpt2  and then  --set model.pretrained=gpt2",
+    "--gpus 2": "--nproc 2",
+    "--num_gpus=1": "--nproc 1",
+    "--gpus all": "remove it: a run uses all GPUs of this machine",
+    "--gpus 0,1": "--nproc 2  after  export CUDA_VISIBLE_DEVICES=0,1",
+    "--nproc_per_node 2": "--nproc 2",
+    "--device cpu": "--set device=cpu",
+    "--device cuda:0": "--set device=cuda",
+    "--cpu": "--set device=cpu",
+    "--no_cuda": "--set device=cpu",
+    "--gpu": "remove it: a run uses a GPU if there is one",
+    "--dataset mine.jsonl": "--data mine.jsonl",
+    "--train_file mine.jsonl": "--data mine.jsonl",
+    "--output here": "--out here",
+    "--output_dir here": "--out here",
+    "--learning_rate 1e-3": "--lr 1e-3",
+    "--num_train_epochs 3": "--epochs 3",
+    "--per_device_train_batch_size 4": "--batch-size 4",
+    "--max_iters 30": "--max-steps 30",
+    "--block_size 64": "--seq-len 64",
+    "--grad_accum 2": "--set train.accumulation=2",
+    "--bf16": "--precision bf16",
+    "--optimizer adam": "--set optim.name=adamw",
+    "--strategy ddp": "--engine ddp",
+    "--zero2": "--engine zero2",
+    "--deepspeed": "--engine zero2",
+    "--report_to wandb": "--track wandb",
+    "--tiny": "--model language:tiny",
+    "--do_train": "remove it: nothing here needs it",
+    "--model abr --lora": "remove it: abr has no setting model.lora.rank",
+    "--lora --set model.pretrained=my_model": "--set model.lora.rank=8",
+}
+
+
+@pytest.mark.parametrize("typed", OPTIONS_OF_OTHERS)
+def test_an_option_of_another_tool_gets_the_option_here(home, typed):
+    line = OPTIONS_OF_OTHERS[typed]
+    assert only_error(typed) == line
+    if line.startswith("--"):
+        assert starts(f"{PROGRAM} {line}")
+
+
+@pytest.mark.parametrize("mode", presets.modes())
+def test_each_mode_is_found_as_an_option(mode, home):
+    if f"--{mode}" not in {option.flag for option in OPTIONS}:
+        assert only_error(f"--{mode}") == f"--mode {mode}"
+    assert starts(f"{PROGRAM} --mode {mode}")
+
+
+def test_a_mode_as_an_option_of_compare_is_one_of_its_modes():
+    fixes = [diagnostic.fix for diagnostic in read(["compare", "--conservative"]).diagnostics]
+    assert fixes == ["--modes conservative"]
+
+
+MODELS = {
+    "./my_model": "--set model.pretrained=my_model",
+    "my_model": "--set model.pretrained=my_model",
+    "my_model/config.json": "--set model.pretrained=my_model",
+    "my_bart": "--model eeg_text --set model.pretrained=my_bart",
+    "gpt2": "hf download gpt2 --local-dir gpt2  and then  --set model.pretrained=gpt2",
+    "facebook/bart-base": "hf download facebook/bart-base --local-dir bart-base  and then  "
+    "--model eeg_text --set model.pretrained=bart-base",
+    "train.py": f"{PROGRAM} new-task train_task  and move the model and the data of train.py there",
+    "none.py": f"{PROGRAM} new-task none_task  and move the model and the data of none.py there",
+    "shown.py": "--model shown:Task",
+    "tiny": "--model language:tiny",
+    "zero2": "--engine zero2",
+    "mine.jsonl": "--data mine.jsonl",
+    RUN: f"--resume {RUN}",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_is_none_gets_one_line(home, name, capsys):
+    Path("shown.py").write_text(SHOWN)
+    assert main(["--model", name]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("error:") == 1
+    assert f"  fix           {MODELS[name]}\n" in printed
+    if MODELS[name].startswith("--") and name != "shown.py":
+        assert starts(f"{PROGRAM} {MODELS[name]}")
+
+
+def test_a_config_json_of_the_working_folder_is_this_folder(home, monkeypatch, capsys):
+    monkeypatch.chdir(home / "my_model")
+    assert main(["--model", "config.json"]) == 2
+    assert "fix           --set model.pretrained=.\n" in capsys.readouterr().err
+    assert starts(f"{PROGRAM} --set model.pretrained=.")
+
+
+SETTINGS = {
+    "lora.r=8": "--set model.lora.rank=8",
+    "lora_alpha=16": "--set model.lora.alpha=16",
+    "lora.target_modules=[q_proj]": "--set 'model.lora.layers=[q_proj]'",
+    "pretrained=my_model": "--set model.pretrained=my_model",
+    "trainer.max_epochs=2": "--set train.epochs=2",
+}
+
+
+@pytest.mark.parametrize("typed", SETTINGS)
+def test_a_setting_of_another_tool_gets_the_setting_here(home, typed, capsys):
+    assert main(["--set", typed]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("error:") == 1
+    assert f"  fix           {SETTINGS[typed]}\n" in printed
+    assert starts(f"{PROGRAM} {SETTINGS[typed]}")
+
+
+def test_adapters_without_a_pretrained_model_say_what_is_missing(home, capsys):
+    assert main(["--set", "model.lora.rank=8", "--dry-run"]) == 0
+    expected = "fix           --set model.pretrained=FOLDER  of a local model; or remove it"
+    assert expected in capsys.readouterr().err
+
+
+def test_a_bare_path_among_options_gets_its_option(home):
+    assert only_error("--lite mine.jsonl") == "--data mine.jsonl"
+    assert only_error("run train.py").startswith(f"{PROGRAM} new-task train_task")
+
+
+def test_a_missing_run_is_named_in_the_line_to_type(home):
+    for command in ("predict", "evaluate", "resume", "verify", "report", "track"):
+        assert only_error(command) == f"{PROGRAM} {command} {RUN}"
+
+
+def test_no_word_of_the_table_is_an_option_here():
+    words = [word for entry in other_tools.table()["options"] for word in entry["words"]]
+    assert not {option.flag[2:] for option in RUN_COMMAND.options} & {*words}

@@ -1,0 +1,96 @@
+"""Where a sample is too long, the fix names the length that fits, and works when it is pasted."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from models.base import Context, DataError
+from models.language.config import Data, Model
+from models.language.rows import fitting_length
+from models.language.task import LanguageTask
+
+
+def task(path, **settings):
+    context = Context(0, 0.2, None, torch.device("cpu"))
+    return LanguageTask(Model(size="tiny"), Data(path=str(path), **settings), context)
+
+
+def chats(path, answers, prompt="q"):
+    rows = ({"prompt": f"{prompt} {i}", "completion": a} for i, a in enumerate(answers))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def length_of(path):
+    """The length in the fix of the error for a task with the data."""
+    with pytest.raises(DataError) as error:
+        task(path).setup()
+    fix = error.value.fix
+    assert fix.startswith("fit all:  --seq-len ")
+    return int(re.findall(r"--seq-len (\d+)", fix)[0]), fix
+
+
+@pytest.mark.parametrize("words", [11, 60, 1000])
+def test_answers_above_the_context_name_the_length_that_fits_all_splits(tmp_path, words):
+    answers = [f"{'answer word ' * words}{i * '.'}" for i in range(30)]
+    path = chats(tmp_path / "a.jsonl", answers)
+    length, _ = length_of(path)
+    assert 12 * words <= length <= 12 * words + 80
+    fits = task(path, seq_len=length)
+    fits.setup()
+    assert sum(len(fits.data(split)) for split in ("train", "val", "test")) == 30
+    assert fits.facts()["truncated_prompts"] == fits.facts()["skipped_rows"] == 0
+    with pytest.raises(DataError):  # no shorter one is proposed
+        task(path, seq_len=12 * words).setup()
+
+
+def test_one_long_answer_may_also_be_skipped(tmp_path):
+    path = chats(tmp_path / "a.jsonl", ["short"] * 30 + ["long " * 400])
+    length, fix = length_of(path)
+    assert fix.endswith(", or skip them with  --set data.on_bad=skip")
+    for settings in ({"seq_len": length}, {"on_bad": "skip"}):
+        task(path, **settings).setup()
+
+
+def test_long_requests_are_cut_and_do_not_raise_the_proposed_length(tmp_path):
+    path = chats(tmp_path / "a.jsonl", ["x" * 200] * 30, prompt="word " * 5000)
+    length, _ = length_of(path)
+    assert length == 208
+    fits = task(path, seq_len=length)
+    fits.setup()
+    assert fits.facts()["truncated_prompts"] == 30
+
+
+def test_every_answer_too_long_names_the_length_even_if_rows_are_skipped(tmp_path):
+    path = chats(tmp_path / "a.jsonl", ["x" * 300] * 30)
+    with pytest.raises(DataError, match="every answer is longer") as error:
+        task(path, on_bad="skip").setup()
+    task(path, on_bad="skip", seq_len=int(error.value.fix.removeprefix("--seq-len "))).setup()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "longest", "wanted"),
+    [
+        ([10, 20, 5, 30], None, 40),
+        ([10, 20, 5, 30], 36, 36),
+        ([10, 20, 5, 30], 30, 30),
+        ([10, 20, 5, 30], 29, None),
+        ([999, 20, 5, 30], None, 32),
+    ],
+)
+def test_no_length_above_that_of_the_model_is_proposed(sizes, longest, wanted):
+    assert fitting_length(np.array(sizes), longest) == wanted
+
+
+@pytest.mark.parametrize("words", [18, 40, 200])
+def test_text_shorter_than_one_sample_names_a_length_that_works(tmp_path, words):
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(f"word {i}" for i in range(words // 3)))
+    try:
+        task(path).setup()
+    except DataError as error:
+        value = re.findall(r"--set data.seq_len=(\d+)", error.fix)
+        task(path, seq_len=int(value[0])).setup()

@@ -1,0 +1,102 @@
+"""A limit of steps ends a run where it says, in every family, mode and custom task."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config import presets
+from launcher.config.validate import length_note
+from models.catalog import FAMILIES
+from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
+from tests.launcher.given import resolved
+from tests.runs.conftest import Program, result
+from training.train_plan import TrainPlan, solve
+
+MOST = 100_000
+"""More steps than any default has."""
+
+
+def plan(run, samples=4000) -> TrainPlan:
+    return solve(
+        run.settings,
+        samples=samples,
+        global_batch=run.batching.global_batch,
+        micro_batch=run.batching.micro_batch,
+        world_size=1,
+        units="samples",
+    )
+
+
+@pytest.mark.parametrize("mode", presets.modes())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_max_steps_wins_over_the_epochs_of_a_family_and_a_mode(family, mode):
+    for most in (1, MOST):
+        run = resolved(max_steps=str(most), model=f"{family}:tiny", mode=mode)
+        assert plan(run).total_steps == most
+        assert length_note(run.values, plan(run)) is None
+
+
+def test_max_steps_of_a_file_wins_too(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text(f"train: {{max_steps: {MOST}}}\n")
+    assert plan(resolved(configs=[tmp_path / "mine.yaml"])).total_steps == MOST
+
+
+def test_epochs_win_over_a_limit_of_steps_that_is_shipped():
+    run = resolved(epochs="50", model="abr:tiny")
+    assert plan(run).total_steps == 50 * plan(run).steps_per_epoch
+
+
+def test_of_both_the_earlier_ends_the_run_and_the_start_says_which(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 2}\n")
+    epoch = plan(resolved(epochs="1")).steps_per_epoch
+
+    late = resolved(max_steps=str(MOST), configs=[tmp_path / "mine.yaml"])
+    assert plan(late).total_steps == 2 * epoch
+    text = f"train.epochs=2 ends the run at step {2 * epoch}, before train.max_steps={MOST}"
+    assert length_note(late.values, plan(late)) == text
+
+    early = resolved(max_steps="3", epochs="2")
+    assert plan(early).total_steps == 3
+    text = "train.max_steps=3 ends the run at step 3, before train.epochs=2"
+    assert length_note(early.values, plan(early)) == text
+
+
+def test_a_run_without_any_end_is_an_error():
+    with pytest.raises(SettingsError) as raised:
+        resolved("train.epochs=null", "train.max_steps=null")
+    assert "train.epochs null is null, and so is train.max_steps" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "defaults, steps_of",
+    [
+        ({"train.max_steps": MOST}, lambda epoch: MOST),
+        ({"train.epochs": 2}, lambda epoch: 2 * epoch),
+        ({"train.epochs": 2, "train.max_steps": MOST}, lambda epoch: 2 * epoch),
+        ({"train.epochs": 2, "train.max_steps": 3}, lambda epoch: 3),
+    ],
+)
+def test_the_defaults_of_a_custom_task(tmp_path, monkeypatch, defaults, steps_of):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = write(tmp_path, HEAD + LINE + f"    defaults = {defaults}\n" + BODY)
+    run = resolved(model=f"{name}:Line")
+    assert plan(run).total_steps == steps_of(plan(run).steps_per_epoch)
+    assert plan(resolved(model=f"{name}:Line", max_steps="7")).total_steps == 7
+
+
+@pytest.mark.slow
+def test_a_resumed_run_takes_the_newest_of_both(tmp_path: Path):
+    program = Program(tmp_path)
+    program("--model", "language:tiny", "--max-steps", "2", "--out", "run")
+    assert result(tmp_path / "run")["steps"] == 2
+    longer = program("resume", "run", "--max-steps", "4", "--reset", "schedule")
+    assert longer.returncode == 0 and result(tmp_path / "run")["steps"] == 4
+    again = program("--config", "run/settings.yaml", "--out", "again")
+    assert again.returncode == 0 and result(tmp_path / "again")["steps"] == 4
+    both = program("--model", "language:tiny", "--max-steps", "2", "--epochs", "9", "--out", "both")
+    assert "train.max_steps=2 ends the run at step 2, before train.epochs=9" in both.stdout

@@ -1,0 +1,93 @@
+"""A file of the user is a mode for run, explain and compare: changes, promises and a base mode."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.cli.parser import read
+from launcher.compare import candidates
+from launcher.config.provenance import CliArgs
+from launcher.config.resolve import resolve
+from tests.launcher.given import LAPTOP, resolved
+
+GENTLE = """\
+sentence: half the learning rate
+promise:
+  peak_memory: {at_most: 1.5}
+log:
+  every: 7
+optim:
+  lr: {scale: 0.5}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("gentle.yaml").write_text(GENTLE)
+    return tmp_path
+
+
+def of_mode(mode: str, *sets: str):
+    return resolve(CliArgs(model="language:tiny", mode=mode, sets=sets), LAPTOP)
+
+
+def test_a_mode_file_changes_the_defaults_of_the_model():
+    found, default = of_mode("gentle.yaml"), resolved()
+    assert found.settings.optim.lr == default.settings.optim.lr / 2
+    assert found.settings.log.every == 7
+    assert (found.settings.mode, found.promises) == ("default", {"peak_memory": {"at_most": 1.5}})
+    assert found.values["log.every"].origin.where == "gentle.yaml:5"
+    assert of_mode("gentle.yaml", "log.every=3").settings.log.every == 3
+
+
+def test_a_mode_file_may_build_on_another_mode():
+    Path("gentle.yaml").write_text(f"mode: fast\n{GENTLE}")
+    found, fast = of_mode("gentle.yaml"), resolved(mode="fast")
+    assert found.settings.mode == "fast"
+    assert found.settings.optim.lr == resolved().settings.optim.lr / 2
+    assert found.settings.schedule == fast.settings.schedule
+    assert {**fast.promises, "peak_memory": {"at_most": 1.5}} == found.promises
+
+
+def test_compare_takes_a_mode_file_by_its_name(capsys):
+    argv = ["compare", "--model", "language:tiny", "--modes", "default,gentle.yaml"]
+    comparison = candidates.decide(read([*argv, "--steps", "4"]))
+    assert [item.mode for item in comparison.candidates] == ["default", "gentle"]
+    assert comparison.candidates[1].promises == {"peak_memory": {"at_most": 1.5}}
+    assert comparison.candidates[1].folder(Path("x"), 1) == Path("x/gentle-local-1")
+    assert main([*argv, "--steps", "4", "--dry-run", "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert main([*runs[1]["arguments"], "--dry-run"]) == 0
+    assert "gentle.yaml:2 (mode)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("optim:\n  lrr: 1\n", "error: unknown setting 'optim.lrr'"),
+        ("model:\n  size: small\n", "error: a mode file cannot set model.size"),
+        ("mode: fsat\n", "  did you mean  fast"),
+    ],
+)
+def test_a_wrong_line_of_a_mode_file_is_an_error_with_its_place(text, line, capsys):
+    Path("gentle.yaml").write_text(text)
+    with pytest.raises(SettingsError) as wrong:
+        of_mode("gentle.yaml")
+    lines = str(wrong.value).splitlines()
+    assert line in lines
+    assert lines[1].startswith("  where         gentle.yaml:")
+
+
+def test_a_missing_mode_file_is_named_with_the_nearest():
+    with pytest.raises(SettingsError) as wrong:
+        of_mode("gentel.yaml")
+    assert str(wrong.value).splitlines()[-2:] == [
+        "  did you mean  gentle.yaml",
+        "  fix           --mode gentle.yaml",
+    ]

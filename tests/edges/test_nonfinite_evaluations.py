@@ -1,0 +1,196 @@
+"""An evaluation that is NaN or infinite is a warning, ends the run, and is never the best."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.runs.conftest import Program, result
+from tests.training.tiny import RecordingCallback, TinyMetric, TinyTask, one_rank, run_tiny
+from training.callbacks.base import EvalResult
+from training.evaluation.early_stopping import EarlyStopping, parse_target
+from training.health import Expected, Health
+from training.settings import Stop
+from training.trackers.metrics_reader import chart_values
+
+BAD = [math.nan, math.inf, -math.inf]
+
+
+class Values(TinyTask):
+    """Its evaluations give the `values` in turn, and the side metric is always `side`."""
+
+    def __init__(self, *values: float, **more):
+        super().__init__(**more)
+        self._values = iter(values)
+
+    side = math.nan
+
+    def metric(self):
+        metric, value = TinyMetric(), next(self._values)
+        metric.result = lambda counts: {"error": value, "side": self.side}
+        return metric
+
+
+def evaluated(*values, policy="skip 9", **changes):
+    changes.setdefault("stop", {})
+    return run_tiny(
+        one_rank(),
+        Values(*values),
+        train={"epochs": 9, "max_steps": 2 * len(values), "on_nonfinite": policy},
+        eval={"every": 2},
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_stop_ends_the_run_after_it_was_saved(bad):
+    run = evaluated(2.0, bad, 1.0, policy="stop")
+    assert (run.outcome.status, run.outcome.exit_code, run.outcome.steps) == ("failed", 1, 4)
+    assert run.outcome.fault == "nonfinite_evaluation"
+    assert run.outcome.reason == f"error {bad} in the evaluation of val at step 4"
+    assert run.outcome.best["step"] == 2
+    assert max(run.shelf.saved) == 4
+
+
+def test_skip_ends_the_run_after_as_many_in_a_row():
+    assert evaluated(2.0, math.nan, 1.0, math.nan, policy="skip 1").outcome.status == "completed"
+    run = evaluated(2.0, math.nan, math.nan, 1.0, policy="skip 1")
+    assert (run.outcome.status, run.outcome.steps) == ("failed", 6)
+    assert run.outcome.fault == "nonfinite_evaluation"
+
+
+def test_as_many_in_a_row_are_counted_over_a_resume():
+    first = evaluated(math.nan, policy="skip 1", save={"every": 2})
+    rest = run_tiny(
+        one_rank(),
+        Values(math.nan),
+        before=first.shelf.before(2),
+        shelf=first.shelf,
+        train={"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 1"},
+        eval={"every": 2},
+    )
+    assert rest.outcome.fault == "nonfinite_evaluation"
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("direction", ["min", "max"])
+def test_it_is_never_the_best_and_counts_as_not_improved(bad, direction):
+    early = EarlyStopping(Stop(patience=2), keep_best=2)
+    assert not early.add(1, bad, direction) and early.best is None and not early.is_among_best
+    assert early.add(2, 1.0, direction) and early.waited == 0
+    assert not early.add(3, bad, direction) and not early.is_among_best
+    assert not early.is_out_of_patience
+    early.add(4, bad, direction)
+    assert early.is_out_of_patience and early.best.step == 2
+
+
+def test_a_run_of_such_evaluations_only_has_no_best():
+    run = evaluated(*BAD)
+    assert run.outcome.status == "completed" and run.outcome.best is None
+    assert all(saved["score"] is None for saved in run.shelf.saved.values())
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("target", ["error <= 9", "error >= -9"])
+def test_it_reaches_no_target(bad, target):
+    assert not parse_target(target).is_reached({"error": bad})
+
+
+def test_a_metric_that_decides_nothing_does_not_end_the_run():
+    assert evaluated(2.0, 1.0, policy="stop").outcome.status == "completed"
+
+
+def test_an_undefined_metric_is_in_no_result_and_in_no_warning():
+    recorder, task = RecordingCallback(), Values(2.0, 1.0)
+    task.side = None
+    run = run_tiny(one_rank(), task, recorder, train={"epochs": 9, "max_steps": 4})
+    assert run.outcome.status == "completed"
+    assert recorder.evaluations
+    assert all(set(found.metrics) == {"error"} for found in recorder.evaluations)
+
+
+def test_an_undefined_metric_may_be_named_by_eval_metric_and_is_never_the_best():
+    task = Values(*[1.0] * 9)
+    task.side = None
+    more = {"train": {"epochs": 9, "max_steps": 4, "on_nonfinite": "skip 9"}}
+    run = run_tiny(one_rank(), task, eval={"every": 2, "metric": "side max"}, **more)
+    assert run.outcome.status == "completed" and run.outcome.best is None
+
+
+def test_an_undefined_goal_ends_the_run_as_nan_does():
+    run = evaluated(2.0, None, 1.0, policy="stop")
+    assert run.outcome.fault == "nonfinite_evaluation"
+
+
+def test_an_undefined_metric_is_no_leak_of_a_noise_control():
+    task = Values(*[1.0] * 9, control={"side": {"max": 0.1}})
+    task.side = None
+    run = run_tiny(one_rank(), task, train={"epochs": 9, "max_steps": 4})
+    assert run.outcome.status == "completed"
+
+
+def test_a_run_warns_of_it_once_with_the_metrics():
+    events = []
+    fixes = {"nonfinite": "<fix>"}
+    health = Health(Expected(), fixes, lambda kind, facts: events.append((kind, facts)))
+    for step in (1, 2):
+        health.evaluated(EvalResult(step, "val", {"a": math.inf, "b": 1.0}, False, 0.1))
+    ((kind, facts),) = events
+    assert (kind, facts["names"], facts["fix"]) == ("warning", ["a"], "<fix>")
+    assert facts["seen"] == "a inf in the evaluation of val at step 1"
+
+
+def test_trackers_get_it_as_a_number():
+    line = {"kind": "eval", "step": 1, "split": "val", "metrics": {"val_loss": "NaN"}}
+    (value,) = [v for k, v in chart_values(line).items() if k.endswith("val_loss")]
+    assert math.isnan(value)
+
+
+TASK = """
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+from models.base import Goal
+from models.custom import CustomTask
+
+
+class Nan(CustomTask):
+    goal = Goal("val_loss", "min")
+    defaults = {"train.micro_batch": 4, "log.every": 1, "eval.every": 2, "train.max_steps": 4}
+
+    def samples(self, split):
+        x = torch.ones(24, 2)
+        x[0] = float("nan") if split == "val" else 0.0
+        return TensorDataset(x, x.sum(1))
+
+    def build(self):
+        return nn.Linear(2, 1)
+
+    def measure(self, model, batch):
+        found = model(batch["input"]).squeeze(1)
+        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
+"""
+
+
+@pytest.mark.slow
+def test_console_files_and_report_name_it_and_the_fix_works(tmp_path: Path):
+    (tmp_path / "nan_task.py").write_text(TASK)
+    program = Program(tmp_path)
+    run = program("--model", "nan_task:Nan", "--out", "run")
+    seen = "val_loss nan in the evaluation of val at step 2"
+    assert run.returncode == 1
+    assert run.stdout.count(seen) == 1
+    assert f"error: {seen}" in run.stderr
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").open()]
+    assert [e["facts"]["seen"] for e in events if e["kind"] == "warning"] == [seen]
+    assert seen in (tmp_path / "run" / "report.html").read_text()
+    assert result(tmp_path / "run")["best"] is None
+
+    resumed = program("resume", "run", "--set", "train.on_nonfinite=skip 9")
+    assert resumed.returncode == 0
+    assert seen not in resumed.stdout  # each run warns once
+    assert "finished   4 steps" in resumed.stdout

@@ -1,0 +1,175 @@
+"""Parameters without an axis or elements, unused, frozen, shared or in another layout train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.base import Engine, OptimizerSpec, Options, Precision, World
+from engines.catalog import build_engine, find
+from engines.zero.config_file import shipped
+from tests.engines.parity import Outcome, StepResult, joined, outcome
+from tests.engines.pool import Pool
+from tests.engines.test_parity import SHARDED, all_engines, both_sizes
+from training.optim.ema import Ema
+
+Worlds = dict[int, Pool]
+STEPS, SAMPLES, ACCUMULATION = 4, 12, 3
+
+
+class Odd(nn.Module):
+    """One parameter of each odd kind, at the root and in a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.first.weight = nn.Parameter(torch.randn(8, 16).mul(0.3).t())  # not contiguous
+        self.first.bias.requires_grad_(False)
+        self.shared = nn.Linear(16, 8)
+        self.shared.weight = self.second.weight
+        self.scale = nn.Parameter(torch.tensor(1.3))
+        self.second.register_parameter("scale", nn.Parameter(torch.tensor(0.9)))
+        self.fixed_scale = nn.Parameter(torch.tensor(0.7), requires_grad=False)
+        self.one = nn.Parameter(torch.tensor([1.1]))
+        self.rows = nn.Parameter(torch.empty(0, 3))
+        self.first.register_parameter("empty", nn.Parameter(torch.empty(0)))
+        self.fixed_empty = nn.Parameter(torch.empty(2, 0), requires_grad=False)
+        self.second.register_parameter("unused", nn.Parameter(torch.ones(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = (self.second(x) + self.shared(x)) * self.second.scale + self.rows.sum()
+        return (x.sum(1, keepdim=True) + self.fixed_scale) * self.scale * self.one
+
+
+class OnlyScalar(Odd):
+    """All is frozen but a parameter without an axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+        self.scale.requires_grad_(True)
+
+
+SPEC = OptimizerSpec(
+    [{"weight_decay": 0.1}, {"weight_decay": 0.0}],
+    lambda name, parameter: 0 if parameter.ndim > 1 else 1,
+    lambda groups: torch.optim.AdamW(groups, lr=1e-2, fused=True),
+    clip_norm=0.5,
+)
+
+
+def train(
+    world: World,
+    engine_name: str,
+    model_class: type[Odd] = Odd,
+    precision: Precision = "fp32",
+    before: Sequence[Outcome] | None = None,
+    ema: bool = False,
+) -> Outcome | dict[str, np.ndarray]:
+    """The steps of a run, after those of the ranks `before` that another engine took."""
+    world.local_size = world.size
+    torch.manual_seed(0 if before is None else 1)
+    model = model_class()
+    file = find(engine_name).ds_config
+    layout = shipped(file) if file else {}
+    engine = build_engine(engine_name, world, Options(precision=precision, ds_config=layout))
+    try:
+        module = engine.prepare(model, SPEC, [model.first, model.second])
+        if before is not None:
+            saved = joined(list(before))
+            for piece in engine.state().pieces:
+                flat = torch.from_numpy(saved[piece.kind, piece.name].reshape(-1))
+                piece.data.copy_(flat[piece.start : piece.start + piece.data.numel()])
+            engine.load({n: count for o in before for n, count in o.steps.items()}, {})
+        average = Ema(engine, 0.9) if ema else None
+        taken = []
+        for step in range(STEPS):
+            taken.append(one_step(world, engine, module, step + STEPS * (before is not None)))
+            if average:
+                average.update(step)
+        if average is None:
+            return outcome(engine, taken)
+        return {p.name: p.data.numpy().copy() for p in average.pieces}
+    finally:
+        engine.close()
+
+
+def one_step(world: World, engine: Engine, module: nn.Module, step: int) -> StepResult:
+    x = torch.randn(SAMPLES, 8, generator=torch.Generator().manual_seed(step))
+    total = torch.zeros(())
+    for index, part in enumerate(x.chunk(ACCUMULATION), start=1):
+        own = part.chunk(world.size)[world.rank]
+        with engine.accumulate(last=index == ACCUMULATION):
+            loss = F.mse_loss(module(own).float(), own.sum(1, keepdim=True), reduction="sum")
+            total += loss.detach()
+            engine.backward(loss * world.size / SAMPLES)
+    update = engine.step()
+    mean = (world.sum(total) / SAMPLES).item()
+    return StepResult(mean, update.norm.item(), update.skipped, update.loss_scale)
+
+
+def assert_equal(outcomes: list[Outcome], others: list[Outcome], tolerance: float) -> None:
+    assert outcomes[0].losses == pytest.approx(others[0].losses, rel=tolerance)
+    assert outcomes[0].norms == pytest.approx(others[0].norms, rel=tolerance)
+    mine, theirs = joined(outcomes), joined(others)
+    assert mine.keys() == theirs.keys()
+    for (kind, name), value in theirs.items():
+        scale = np.abs(value).max(initial=0.0) or 1.0
+        np.testing.assert_allclose(
+            mine[kind, name], value, atol=tolerance * scale, err_msg=f"{kind} of {name}"
+        )
+
+
+# Of gradients that nearly cancel out, float32 keeps four digits.
+TOLERANCE = 1e-4
+
+
+@both_sizes
+@all_engines
+def test_every_odd_parameter_trains_as_under_local(worlds: Worlds, engine: str, size: int) -> None:
+    plain = worlds[1].run(train, "local")
+    outcomes = worlds[size].run(train, engine)
+    assert_equal(outcomes, plain, TOLERANCE)
+    assert [rank.without_gradient for rank in outcomes] == [["second.unused"]] * size
+
+
+@both_sizes
+@all_engines
+def test_a_scalar_may_be_all_that_trains(worlds: Worlds, engine: str, size: int) -> None:
+    outcomes = worlds[size].run(train, engine, OnlyScalar)
+    assert_equal(outcomes, worlds[1].run(train, "local", OnlyScalar), TOLERANCE)
+
+
+@all_engines
+def test_odd_parameters_train_in_16_bits(worlds: Worlds, engine: str) -> None:
+    same = "zero1" if engine in SHARDED else "local"
+    outcomes = worlds[2].run(train, engine, Odd, "bf16")
+    assert_equal(outcomes, worlds[2].run(train, same, Odd, "bf16"), 3e-2)
+
+
+@all_engines
+def test_a_state_with_odd_parameters_goes_on_under_another_engine(
+    worlds: Worlds, engine: str
+) -> None:
+    """Local to each engine and back: the unused parameter has no steps under local."""
+    start = worlds[1].run(train, "local")
+    straight = worlds[1].run(train, "local", Odd, "fp32", start)
+    there = worlds[2].run(train, engine, Odd, "fp32", start)
+    assert there[0].losses == pytest.approx(straight[0].losses, rel=1e-5)
+    back = worlds[1].run(train, "local", Odd, "fp32", worlds[2].run(train, engine))
+    assert back[0].losses == pytest.approx(straight[0].losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["fsdp", "zero3"])
+def test_odd_parameters_have_a_moving_average(worlds: Worlds, engine: str) -> None:
+    plain = worlds[1].run(train, "local", Odd, "fp32", None, True)[0]
+    for averages in worlds[2].run(train, engine, Odd, "fp32", None, True):
+        for name in ("scale", "second.scale"):
+            if averages.get(name, np.empty(0)).size:
+                assert averages[name] == pytest.approx(plain[name].reshape(-1), rel=1e-5)

@@ -1,0 +1,295 @@
+"""A picture means the same in training and in use: upright, in 8 bits, on white; or one error."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageDraw
+
+from models.base import DataError
+from models.common.pictures import count_pages, open_picture
+from models.doc_translation.readers import dota, image_files
+from tests.edges.damage import damaged, error_of, fuzz
+
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 262, 339
+
+
+def page() -> Image.Image:
+    """Black, grey and white in a shape that no turn and no mirror maps to itself."""
+    sheet = Image.new("L", (60, 80), 255)
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((10, 10, 20, 50), fill=0)
+    draw.rectangle((30, 20, 50, 25), fill=128)
+    return sheet
+
+
+PAGE = np.asarray(page())
+WIDE = PAGE.astype(np.uint16) * 257
+
+
+def saved(image: Image.Image | np.ndarray, form: str = "TIFF", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, form, **options)
+    return file.getvalue()
+
+
+def with_tag(tiff: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF file with another value of a short tag."""
+    at = next(
+        at for at in range(len(tiff) - 8) if tiff[at : at + 8] == struct.pack("<HHI", tag, 3, 1)
+    )
+    return tiff[: at + 8] + struct.pack("<H", value) + tiff[at + 10 :]
+
+
+def png(depth: int, color: int, pixels: np.ndarray, transparent: bytes) -> bytes:
+    """A PNG file with the chunk tRNS. Source: PNG, ISO 15948, section 11."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", *PAGE.shape[::-1], depth, color, 0, 0, 0)),
+        (b"tRNS", transparent),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def ink(mode: str) -> Image.Image:
+    """The page as black of different opacity."""
+    clear = Image.new("L", (60, 80), 0)
+    return Image.merge("LA", (clear, page().point(lambda grey: 255 - grey))).convert(mode)
+
+
+def lab() -> Image.Image:
+    rgb, profile = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    changed = ImageCms.profileToProfile(page().convert("RGB"), rgb, profile, outputMode="LAB")
+    assert changed is not None
+    return changed
+
+
+def palette() -> Image.Image:
+    """The page with a palette in which white is transparent black."""
+    image = Image.fromarray(np.select([PAGE == 0, PAGE == 128], [1, 2]).astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, 0, 0, 0, 128, 128, 128])
+    return image
+
+
+def cmyk_of_no_adobe() -> bytes:
+    """A JPEG file of CMYK without the marker of Adobe: 255 is full ink."""
+    inverted = Image.fromarray(255 - np.asarray(page().convert("RGB").convert("CMYK")), "CMYK")
+    data = saved(inverted, "JPEG", quality=98)
+    at = data.index(b"\xff\xee")
+    return data[:at] + data[at + 16 :]
+
+
+def clear_at(pixels: np.ndarray, value: Any) -> np.ndarray:
+    """The pixels in big-endian order, with `value` for white."""
+    pixels = pixels.copy()
+    pixels[PAGE == 255] = value
+    return pixels.astype(">u2") if pixels.dtype == np.uint16 else pixels
+
+
+FILES: Mapping[str, bytes] = {
+    "16 bits": saved(WIDE, "PNG"),
+    "16 bits, TIFF": saved(WIDE),
+    "16 bits, big-endian": saved(Image.frombytes("I;16B", (60, 80), WIDE.astype(">u2").tobytes())),
+    "16 bits of a scanner with 12": saved((WIDE // 16).astype(np.uint16), "PNG"),
+    "16 bits of a scanner with 10": saved((WIDE // 64).astype(np.uint16), "PNG"),
+    "16 bits, 0 is white": with_tag(saved(65535 - WIDE), _PHOTOMETRIC, 0),
+    "8 bits, 0 is white": with_tag(saved(255 - PAGE), _PHOTOMETRIC, 0),
+    "16 bits, one value transparent": png(16, 0, clear_at(WIDE, 5), struct.pack(">H", 5)),
+    "8 bits, one value transparent": png(8, 0, clear_at(PAGE, 5), struct.pack(">H", 5)),
+    "color of 16 bits, one transparent": png(
+        16,
+        2,
+        clear_at(np.stack([WIDE] * 3, -1), (65535, 1792, 9)),
+        struct.pack(">3H", 65535, 1792, 9),
+    ),
+    "PGM of 12 bits": b"P5 60 80 4095\n" + (WIDE // 16).astype(">u2").tobytes(),
+    "32 bits, 16 used": saved(WIDE.astype(np.int32)),
+    "32 bits, 31 used": saved((PAGE / 255 * (2**31 - 1)).astype(np.int32)),
+    "32 bits, unsigned": with_tag(
+        saved((WIDE.astype(np.uint32) * 65537).view(np.int32)), _SAMPLE_FORMAT, 1
+    ),
+    "32 bits, signed": saved(PAGE.astype(np.int32) * 1000 - 90_000),
+    "float from 0 to 1": saved((PAGE / 255).astype(np.float32)),
+    "float from 0 to 255": saved(PAGE.astype(np.float32)),
+    "float, signed and large": saved((PAGE * 2e36 - 3e38).astype(np.float32)),
+    "float, 0 is white": with_tag(saved((1 - PAGE / 255).astype(np.float32)), _PHOTOMETRIC, 0),
+    "palette": saved(page().convert("P"), "PNG"),
+    "palette, GIF": saved(page().convert("P"), "GIF"),
+    "palette with transparency": saved(palette(), "PNG", transparency=bytes([0, 255, 255])),
+    "palette with transparency, GIF": saved(palette(), "GIF", transparency=0),
+    "CMYK of Adobe": saved(page().convert("RGB").convert("CMYK"), "JPEG", quality=98),
+    "CMYK of others": cmyk_of_no_adobe(),
+    "CMYK, TIFF": saved(page().convert("RGB").convert("CMYK")),
+    "YCbCr": saved(page().convert("RGB").convert("YCbCr")),
+    "Lab": saved(lab()),
+    "grey with opacity": saved(ink("LA"), "PNG"),
+    "color with opacity": saved(ink("RGBA"), "PNG"),
+    "color with opacity, TIFF": saved(ink("RGBA")),
+    "color with opacity, WebP": saved(ink("RGBA"), "WEBP", lossless=True),
+    "frames of a GIF": saved(
+        page(), "GIF", save_all=True, append_images=[Image.new("L", (60, 80))]
+    ),
+    "frames of a PNG": saved(
+        page(), "PNG", save_all=True, append_images=[Image.new("L", (60, 80))]
+    ),
+}
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def differs(data: bytes) -> int:
+    """The largest difference of a picture from the page, in [0, 255]."""
+    shown = open_picture(io.BytesIO(data))
+    assert shown.mode in ("L", "RGB") and shown.size == (60, 80)
+    return int(np.abs(np.asarray(shown.convert("L")).astype(int) - PAGE).max())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_mode_shows_the_same_page(name):
+    assert differs(FILES[name]) <= 2  # JPEG, and rounding
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG", "WEBP"])
+@pytest.mark.parametrize("turn", TURNS)
+def test_each_turn_of_exif_is_upright(form, turn):
+    exif = Image.Exif()
+    exif[_ORIENTATION] = turn
+    lossless = {"quality": 98} if form == "JPEG" else {"lossless": True} if form == "WEBP" else {}
+    turned = page().convert("RGB").transpose(TURNS[turn])
+    assert differs(saved(turned, form, exif=exif, **lossless)) <= 2
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_16_bits_and_float_are_turned_too(turn):
+    exif = Image.Exif()
+    exif[_ORIENTATION] = turn
+    for pixels, form in ((WIDE, "PNG"), (WIDE, "TIFF"), ((PAGE / 255).astype(np.float32), "TIFF")):
+        turned = Image.fromarray(pixels).transpose(TURNS[turn])
+        assert differs(saved(turned, form, exif=exif)) <= 1
+
+
+@pytest.mark.parametrize("value", [0, 300, 255 * 257])
+def test_a_page_of_one_shade_is_black_or_white(value):
+    shown = open_picture(io.BytesIO(saved(np.full((4, 5), value, np.uint16), "PNG")))
+    assert shown.getextrema() == {0: (0, 0), 300: (75, 75), 65535: (255, 255)}[value]
+
+
+@pytest.mark.parametrize("name", ["16 bits", "color with opacity", "palette with transparency"])
+def test_training_and_use_show_the_same_pixels(tmp_path, name):
+    (tmp_path / "imgs").mkdir()
+    names = {"train_name_list": ["a_1"], "valid_name_list": ["b_1"], "test_name_list": ["c_1"]}
+    (tmp_path / "split_dataset.json").write_text(json.dumps(names))
+    exif = Image.Exif()
+    exif[_ORIENTATION] = 6
+    turned = Image.open(io.BytesIO(FILES[name])).transpose(Image.Transpose.ROTATE_90)
+    clear = {"transparency": bytes([0, 255, 255])} if turned.mode == "P" else {}
+    for (name,) in names.values():
+        (tmp_path / "imgs" / f"{name}.png").write_bytes(saved(turned, "PNG", exif=exif, **clear))
+    trained = dota.read(tmp_path, None, "file", "stop").pages[0].image()
+    used = image_files.read(tmp_path / "imgs")[0].image()
+    assert np.array_equal(np.asarray(trained), np.asarray(used))
+    assert np.array_equal(np.asarray(trained.convert("L")), PAGE)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (saved(np.full((3, 4), np.nan, np.float32)), "pixels are not finite numbers"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content has no known format"),
+        (saved(page(), "PNG")[:-40], "is not a readable image: OSError: "),
+        (b"", "its content has no known format"),
+        (b"P5 9000 9000 255\n", "has 9,000 × 9,000 pixels, more than 67,108,864"),
+        (b"P5 90000 90000 255\n", "DecompressionBombError: "),
+    ],
+)
+def test_what_is_no_page_is_one_error_with_its_file(tmp_path, data, problem):
+    path = tmp_path / "page.png"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=problem) as error:
+        open_picture(path)
+    assert str(path) in error.value.message and error.value.fix
+
+
+@pytest.mark.filterwarnings("error")
+def test_warnings_of_the_library_are_not_printed(capsys, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
+    truncated = bytearray(saved(page(), exif=Image.Exif()))
+    start = struct.unpack_from("<I", truncated, 4)[0]
+    struct.pack_into("<H", truncated, start, 400)
+    error_of(lambda: open_picture(io.BytesIO(bytes(truncated))))
+    wide = with_tag(saved(page().convert("RGB")), 277, 9)  # SamplesPerPixel
+    assert error_of(lambda: open_picture(io.BytesIO(wide))) is not None
+    assert capsys.readouterr() == ("", "") and not logging.getLogger("PIL").handlers
+
+
+def test_the_library_of_tiff_prints_nothing_itself(capfd):
+    packed = bytearray(saved(page(), "TIFF", compression="tiff_lzw"))
+    packed[20:60] = bytes(40)
+    os.write(2, b"before\n")
+    assert error_of(lambda: open_picture(io.BytesIO(bytes(packed)))) is not None
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\nafter\n"
+
+
+def test_each_page_of_a_tiff_file_is_a_page_and_of_an_animation_the_first(tmp_path):
+    sheets = [Image.new("L", (6, 8), grey) for grey in (10, 20, 30)]
+    for form in ("TIFF", "GIF", "WEBP", "PNG"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        sheets[0].save(
+            tmp_path / f"a.{form}", form, save_all=True, append_images=sheets[1:], **options
+        )
+    assert [count_pages(tmp_path / f"a.{form}") for form in ("TIFF", "GIF", "WEBP", "PNG")] == [
+        3,
+        1,
+        1,
+        1,
+    ]
+    shades = [
+        open_picture(tmp_path / "a.TIFF", page=n).convert("L").getpixel((0, 0)) for n in range(3)
+    ]
+    assert shades == [10, 20, 30]
+    assert open_picture(tmp_path / "a.GIF").convert("L").getpixel((0, 0)) == 10
+
+
+SEEDS = [
+    *(FILES[n] for n in ("16 bits", "16 bits, TIFF", "palette, GIF", "CMYK of Adobe", "Lab")),
+    *(FILES[n] for n in ("color with opacity, WebP", "PGM of 12 bits", "float from 0 to 1")),
+    saved(page(), "BMP"),
+    saved(page(), "TIFF", compression="tiff_lzw", save_all=True, append_images=[page()]),
+]
+
+
+@settings(fuzz, max_examples=600)
+@given(st.sampled_from(SEEDS).flatmap(damaged))
+def test_a_damaged_picture_is_a_page_or_one_error(tmp_path, data):
+    path: Path = tmp_path / "page"
+    path.write_bytes(data)
+
+    def read() -> None:
+        for number in range(min(3, count_pages(path))):
+            assert open_picture(path, page=number).mode in ("L", "RGB")
+
+    error_of(read)

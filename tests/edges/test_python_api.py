@@ -1,0 +1,376 @@
+"""A run in Python: opened again, used by its methods, in scripts, notebooks and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+import launcher
+from launcher.run_folder import lock
+from tests.launcher.custom_tasks import BODY, HEAD, LINE
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun
+from tests.runs.conftest import REQUESTS, environment
+from tests.training.facts import logged, train_plan
+from training.logging.events import EventsWriter
+from training.logging.metrics import MetricsWriter
+from training.storage import Storage
+
+pytestmark = pytest.mark.usefixtures("here")
+
+TINY = {
+    "data.path": "mine.jsonl",
+    "train.max_steps": 3,
+    "train.preview": False,
+    "train.global_batch": 4,
+    "train.micro_batch": 2,
+    "log.every": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a few requests as training data."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    return folder
+
+
+@pytest.fixture
+def here(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield home
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run(here):
+    """A run of three steps, trained once."""
+    if not (here / "run").exists():
+        return launcher.train("language:tiny", settings=TINY, out="run", console=False)
+    return launcher.open_run("run")
+
+
+def test_a_run_is_opened_as_training_returned_it(run, tmp_path):
+    again = launcher.train("language:tiny", settings=TINY, out=tmp_path / "new", console=False)
+    assert launcher.open_run(tmp_path / "new") == again
+    assert launcher.open_run("run").metrics() == run.metrics() != []
+
+
+@pytest.mark.slow
+def test_a_staged_run_is_opened_with_its_stages(tmp_path):
+    settings = {key: value for key, value in TINY.items() if key != "data.path"}
+    run = launcher.train(
+        "language:tiny", "staged", settings=settings, out=tmp_path / "staged", console=False
+    )
+    found = launcher.open_run(tmp_path / "staged")
+    assert found == run and list(found.stages) == ["text", "dialogues"]
+    assert found.predict("what", max_tokens=2)[0].name == "prompt"
+    (tmp_path / "staged" / "2-dialogues" / "result.json").unlink()
+    assert launcher.open_run(tmp_path / "staged").status == "killed"
+
+
+def test_a_failed_run_is_opened_with_its_reason(tmp_path):
+    broken = {**TINY, "optim.lr": 1e30, "optim.clip_norm": None, "train.max_steps": 8}
+    with pytest.raises(launcher.RunError):
+        launcher.train("language:tiny", settings=broken, out=tmp_path / "bad", console=False)
+    found = launcher.open_run(tmp_path / "bad")
+    assert (found.status, found.best) == ("failed", None)
+    assert "nan" in found.reason or "inf" in found.reason
+    with pytest.raises(launcher.SettingsError, match="has no checkpoint"):
+        found.model()
+
+
+def test_a_run_that_goes_on_has_the_numbers_of_its_last_logged_step(tmp_path):
+    folder = tmp_path / "mine"
+    begun(folder, resolved())
+    assert launcher.open_run(folder).status == "not started"
+    with lock.hold(folder):
+        EventsWriter(Storage(folder)).start(train_plan())
+        MetricsWriter(Storage(folder)).logged(logged(7))
+        found = launcher.open_run(folder)
+        assert (found.status, found.steps, found.best) == ("running", 7, None)
+        assert [line["step"] for line in found.metrics("train")] == [7]
+    assert launcher.open_run(folder).status == "killed"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "fix"),
+    [
+        ("nothing", "run folder 'nothing' does not exist", None),
+        ("mine.jsonl", "'mine.jsonl' is not a run folder: it has no settings.yaml", None),
+        (".", "'.' is not a run folder", "launcher.open_run('run')"),
+        ("ru", "run folder 'ru' does not exist", "launcher.open_run('run')"),
+        (
+            "run/checkpoints/step-00000003",
+            "'run/checkpoints/step-00000003' is a checkpoint of step 3, not a run folder",
+            ".model(3)",
+        ),
+        ("run/best", "'run/best' is a checkpoint of step 3", "launcher.open_run('run').model(3)"),
+    ],
+)
+def test_what_is_no_run_folder_is_one_error(run, name, message, fix):
+    with pytest.raises(launcher.SettingsError) as error:
+        launcher.open_run(name)
+    [diagnostic] = error.value.diagnostics
+    assert diagnostic.message.startswith(message) and diagnostic.where == "open_run()"
+    assert (diagnostic.fix or "None").endswith(fix or "None")
+
+
+def test_predictions_are_objects_for_texts_and_for_files(run):
+    before = sorted(run.folder.rglob("*"))
+    first, second = run.predict(["what is 3", "what is 4"], max_tokens=4)
+    assert [first] == run.predict("what is 3", max_tokens=4)
+    assert (first.name, second.files) == ("prompt", {})
+    named = run.predict(["mine.jsonl"], max_tokens=1)
+    assert [one.name for one in named[:2]] == ["mine-1", "mine-2"] and len(named) == 80
+    assert run.predict([]) == []
+    assert sorted(run.folder.rglob("*")) == before
+
+
+PREDICTS = """\
+    saved_files = ()
+
+    def setup_without_data(self):
+        pass
+
+    def predict(self, model, path):
+        from models.base import Prediction
+        value = float(path.read_text())
+        yield Prediction(path.stem, str(value), {".txt": b"%f" % model(torch.ones(1, 2)).item()})
+
+"""
+
+
+def test_predictions_of_files_have_their_content(here, tmp_path):
+    (here / "reads_files.py").write_text(HEAD + LINE + PREDICTS + BODY)
+    run = launcher.train("reads_files:Line", out=tmp_path / "run", console=False)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text("0.5")
+    found = run.predict([tmp_path / "one.txt", str(tmp_path / "two.txt")])
+    assert [(one.name, one.text) for one in found] == [("one", "0.5"), ("two", "0.5")]
+    assert float(found[0].files[".txt"]) == pytest.approx(
+        run.model()(torch.ones(1, 2)).item(), abs=1e-5
+    )
+    with pytest.raises(launcher.SettingsError, match="top_k is an option of generated text"):
+        run.predict(tmp_path / "one.txt", top_k=3)
+    with pytest.raises(launcher.SettingsError, match="inputs 'none' does not exist"):
+        run.predict(["none"])
+
+
+def test_a_run_is_exported_into_a_new_folder_that_is_returned(run, tmp_path):
+    folder = run.export("safetensors", tmp_path / "exported", checkpoint="last")
+    assert folder == tmp_path / "exported" and (folder / "model.safetensors").is_file()
+    with pytest.raises(launcher.SettingsError, match="is not empty"):
+        run.export("safetensors", tmp_path / "exported")
+
+
+def test_a_run_is_resumed_in_its_folder_and_in_a_new_one(run, tmp_path):
+    other = run.resume(
+        settings={"train.max_steps": 4}, reset="schedule", out=tmp_path / "fork", console=False
+    )
+    assert (other.steps, other.folder) == (4, tmp_path / "fork")
+    assert run.resume(console=False).reason == "nothing to do"
+
+
+@pytest.mark.slow
+def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path):
+    again = launcher.open_run(shutil.copytree("run", tmp_path / "copy", symlinks=True))
+    results = []
+    thread = threading.Thread(target=lambda: results.append(again.evaluate()))
+    thread.start()  # as in a notebook: only the main thread may handle signals
+    thread.join()
+    assert results[0]["metrics"] == pytest.approx(again.metrics("eval")[-1]["metrics"])
+    test = again.evaluate("test", checkpoint=3)
+    assert (test["split"], test["step"], test["samples"]) == ("test", 3, 8)
+    lines = (tmp_path / "copy" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["split"] for line in lines] == ["val", "test"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "fix"),
+    [
+        ({"engine": "zeroo"}, "train(engine='zeroo')", "engine='zero3'"),
+        ({"mode": "fsat"}, "train(mode='fsat')", "mode='fast'"),
+        ({"model": "languag"}, "train(model='languag')", "model='language'"),
+        ({"nproc": 0}, "train(nproc=0)", "nproc=1"),
+        ({"nproc": "2"}, "train(nproc='2')", None),
+        ({"model": 3}, "train(model=3)", None),
+        ({"settings": [1]}, "train(settings=[1])", None),
+        ({"config": "no.yaml"}, "train(config='no.yaml')", None),
+        ({"resume": "no", "engine": "ddp"}, "train(resume='no')", None),
+        (
+            {"settings": {"optim.rl": 0.5}},
+            "train(settings={'optim.rl': 0.5})",
+            "settings={'optim.lr': 0.5}",
+        ),
+        (
+            {"settings": {"data": {"path": "no such.jsonl"}}},
+            "train(settings={'data.path': 'no such.jsonl'})",
+            "settings={'data.path': 'mine.jsonl'}",
+        ),
+        ({"reset": "optimiser", "resume": "run"}, "train(reset='optimiser')", "reset='optimizer'"),
+        ({"out": "mine.jsonl"}, "train(out='mine.jsonl')", None),
+        (
+            {"settings": {**TINY, "eval.share": 0.9}, "model": "language:tiny", "out": "no"},
+            "eval.share, data.fraction, data.path",
+            "settings={'eval.share': 0.49}",
+        ),
+    ],
+)
+def test_errors_name_the_arguments_and_a_fix_that_python_reads(run, arguments, where, fix):
+    with pytest.raises(launcher.SettingsError) as error:
+        launcher.train(**arguments, console=False)
+    diagnostic = error.value.diagnostics[0]
+    assert (diagnostic.where, diagnostic.fix) == (where, fix)
+    assert "--" not in str(error.value)
+    if fix is not None:
+        compile(f"train({fix})", "fix", "eval")
+
+
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        (lambda run: run.metrics("trian"), "Run.metrics('trian')"),
+        (lambda run: run.model("bst"), "Run.model(checkpoint='bst')"),
+        (lambda run: run.evaluate("tset"), "Run.evaluate(split='tset')"),
+        (lambda run: run.evaluate(checkpoint=77), "Run.evaluate(checkpoint='77')"),
+        (lambda run: run.evaluate(data="no.jsonl"), "Run.evaluate(data='no.jsonl')"),
+        (lambda run: run.predict(["a"], temperature=-1), "Run.predict(temperature='-1')"),
+        (lambda run: run.predict(["./a/b.txt"]), "Run.predict(inputs='./a/b.txt')"),
+        (lambda run: run.export("onnx"), "Run.export(format='onnx')"),
+        (lambda run: run.export("adapter"), "Run.export(format='adapter')"),
+        (lambda run: run.resume("zeroo"), "Run.resume(engine='zeroo')"),
+        (lambda run: replace(run, folder=None).predict("a"), "Run.predict()"),
+    ],
+)
+def test_errors_of_methods_name_their_arguments(run, call, where):
+    with pytest.raises(launcher.SettingsError) as error:
+        call(run)
+    assert error.value.diagnostics[0].where == where
+    assert "--" not in str(error.value)
+
+
+def test_warnings_are_printed_as_on_the_command_line(here, tmp_path, capsys):
+    settings = {**TINY, "stop.patience": 2, "optim.momentum": 0.5}
+    launcher.train("language:tiny", settings=settings, out=tmp_path / "run")
+    out, err = capsys.readouterr()
+    assert "warning: optim.momentum" in err
+    assert "train(settings={'optim.momentum': 0.5})" in err
+    assert out.startswith("language:tiny, mode default, engine local on cpu")
+
+
+def define(width):
+    """The class of a task as a notebook defines it, in a module that stays."""
+    layers = BODY.replace("nn.Linear(2, 4)", f"nn.Linear(2, {width})")
+    source = HEAD + LINE + layers.replace("nn.Linear(4, 1)", f"nn.Linear({width}, 1)")
+    exec(compile(source, "cell", "exec"), vars(sys.modules["notebook_cells"]))
+    return sys.modules["notebook_cells"].Line
+
+
+def test_a_class_that_is_defined_again_trains_as_it_is_now(here, tmp_path, monkeypatch):
+    (here / "notebook_cells.py").write_text("")
+    sys.path.insert(0, str(here))
+    importlib.import_module("notebook_cells")
+    widths = []
+    old = define(4)
+    for width in (4, 6):
+        task = define(width)
+        task.__module__ = "notebook_cells"
+        run = launcher.train(task, out=tmp_path / str(width), console=False)
+        widths.append(run.model()[0].out_features)
+    assert widths == [4, 6]
+    old.__module__ = "notebook_cells"
+    with pytest.raises(launcher.SettingsError, match="'Line' is not what 'notebook_cells' has"):
+        launcher.train(old)
+    with pytest.raises(launcher.SettingsError, match="at the top of a module"):
+        launcher.train(type("Local", (old,), {}))
+
+
+def test_training_in_a_thread_with_a_running_loop_leaves_signals_alone(here, tmp_path):
+    async def cell():
+        await asyncio.sleep(0)
+        run = launcher.train("language:tiny", settings=TINY, out=tmp_path / "a", console=False)
+        return run, await asyncio.to_thread(launcher.open_run, tmp_path / "a")
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in handled]
+    results = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(cell())))
+    thread.start()
+    thread.join()
+    [(run, opened)] = results
+    assert run == opened and run.status == "completed"
+    shutil.rmtree(tmp_path / "a")
+    assert asyncio.run(cell())[0].status == "completed"  # the loop of the main thread
+    assert [signal.getsignal(number) for number in handled] == before
+
+
+SCRIPT = f"""{HEAD}{LINE}{BODY}
+import sys
+import launcher
+
+def main(nproc):
+    try:
+        run = launcher.train(Line, nproc=nproc, settings={{"train.max_steps": 2}}, console=False)
+        print(run.status, len(run.metrics("train")), *run.evaluate("val")["metrics"])
+    except launcher.SettingsError as error:
+        print(error)
+"""
+GUARDED = SCRIPT + '\nif __name__ == "__main__":\n    main(2)\n'
+
+
+def typed(folder, *args, text=None):
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=folder,
+        env=environment(),
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_class_of_a_script_trains_in_two_processes_and_is_found_later(tmp_path):
+    (tmp_path / "script.py").write_text(GUARDED)
+    assert typed(tmp_path, "script.py") == "completed 2 val_loss\n"
+    [folder] = (tmp_path / "runs").iterdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = f"import launcher; print(type(launcher.open_run({str(folder)!r}).model()).__name__)"
+    assert typed(elsewhere, "-c", code) == "Sequential\n"
+
+
+@pytest.mark.slow
+def test_a_script_that_trains_while_it_is_imported_says_what_to_do(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT + "\nmain(2)\n")
+    said = typed(tmp_path, "script.py")
+    assert "'script' trains while a process imports it" in said
+    assert 'fix           put what trains below  if __name__ == "__main__":' in said
+
+
+@pytest.mark.slow
+def test_a_class_of_a_notebook_trains_in_one_process_and_says_what_two_need(tmp_path):
+    said = typed(tmp_path, "-", text=SCRIPT + "\nmain(2)\n")
+    assert said.startswith("error: class 'Line' is of a notebook or was typed, which other proces")
+    assert "%%writefile my_task.py" in said and "from my_task import Line" in said
+    assert not list((tmp_path / "runs").glob("*"))
+    said = typed(tmp_path, "-", text=SCRIPT + "\nmain(1)\n")
+    assert said.startswith("error: class 'Line'") and "Run.evaluate()" in said
+    assert len(list((tmp_path / "runs").glob("*"))) == 1  # it was trained

@@ -1,0 +1,182 @@
+"""Sentences and stimuli come from tables beside a recording, whatever characters they contain."""
+
+import numpy as np
+import pytest
+
+from models.abr.readers.epl import read_analysis
+from models.abr.readers.recordings import Averaging, RecordingReader
+from models.base import DataError
+from models.common.data_files import BadRecords
+from models.common.recordings.bids import events_path
+from models.eeg_text.readers import continuous
+from models.eeg_text.recordings import Reading
+from tests.edges.edf_files import Signal, write_edf
+
+RATE, SECONDS = 250, 60
+SEPARATORS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A minute of EEG in sub-01_task-read_eeg.edf, with an annotation."""
+    values = np.random.default_rng(0).normal(0, 5, RATE * SECONDS)
+    signals = [Signal("Cz", RATE, values), Signal("Pz", RATE, values)]
+    return write_edf(tmp_path / "sub-01_task-read_eeg.edf", signals, [(5.0, 1.0, "own")])
+
+
+@pytest.fixture
+def events(recording):
+    """Writes the table of events of BIDS beside the recording."""
+
+    def write(text, name="sub-01_task-read_events.tsv"):
+        recording.with_name(name).write_text(text, encoding="utf-8", newline="")
+
+    return write
+
+
+def texts_of(path, **reading):
+    return [item.text for item in continuous.read(path, Reading(**reading)).items]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_a_separator_of_unicode_in_a_sentence_ends_no_row(recording, separator, suffix):
+    cell = "\t" if suffix == ".tsv" else ","
+    texts = [f"sentence {n} has two{separator}parts here" for n in range(24)]
+    rows = [f"{2 + 2 * n}{cell}1.5{cell}{text}" for n, text in enumerate(texts)]
+    head = f"onset_s{cell}duration_s{cell}text"
+    recording.with_suffix(suffix).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    assert texts_of(recording) == texts
+
+
+def test_a_table_with_semicolons_and_decimal_commas_is_read(recording):
+    rows = "onset_s;duration_s;text\n2,5;1,5;the old man\n5,25;1,5;a child\n"
+    recording.with_suffix(".csv").write_bytes(rows.encode("utf-16"))
+    found = continuous.read(recording, Reading())
+    assert [segment.start_s for segment in found.source.segments] == [2.5, 5.25]
+    assert found.notes["notes"] == ["sub-01_task-read_eeg.csv: decimal comma"]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("name", ["texts.json", "texts.tsv"])
+def test_names_and_texts_of_events_may_have_them_too(tmp_path, recording, separator, name):
+    import json
+
+    table, text = tmp_path / name, f"two{separator}parts"
+    content = json.dumps({"own": text}, ensure_ascii=False)
+    table.write_text(f"name\ttext\nown\t{text}\n" if "tsv" in name else content, encoding="utf-8")
+    assert texts_of(recording, texts=str(table)) == [text]
+
+
+def test_the_events_of_bids_are_the_sentences(recording, events):
+    events(
+        "onset\tduration\ttrial_type\tvalue\n2.0\tn/a\tthe old man\t1\n4.0\t0\tn/a\t2\n"
+        "4.5\t0.5\ta child\t3\n9\t0\tlast of all\t4\n"
+    )
+    found = continuous.read(recording, Reading())
+    assert [item.text for item in found.items] == ["the old man", "a child", "last of all"]
+    assert [segment.start_s for segment in found.source.segments] == [2.0, 4.5, 9.0]
+    # n/a and 0 last until the next event, at most a window; that of 2 s ends at 4 s.
+    assert [item.samples for item in found.items] == [800, 250, 800]
+    assert found.notes["notes"] == [
+        "sub-01_task-read_events.tsv: 1 of 4 rows have no trial_type (n/a) and are left out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "expected"),
+    [
+        ("onset\tduration\tvalue", "2\t1\tone word", "one word"),
+        ("onset\tduration\ttrial_type\tvalue", "2\t1\tn/a\tone word", "one word"),
+        ("onset\tduration\ttrial_type\ttext", "2\t1\tstimulus\tone word", "one word"),
+        ("trial_type\tonset\tduration", "one\u2028word\t2\t1", "one\u2028word"),
+    ],
+)
+def test_the_first_filled_column_has_the_sentences(recording, events, columns, rows, expected):
+    events(f"{columns}\n{rows}\n")
+    assert texts_of(recording) == [expected]
+
+
+def test_a_table_named_as_the_recording_comes_before_that_of_bids(recording, events):
+    events("onset\tduration\ttrial_type\n2\t1\tof bids\n")
+    recording.with_suffix(".tsv").write_text("onset_s\tduration_s\ttext\n2\t1\town table\n")
+    assert texts_of(recording) == ["own table"]
+
+
+def test_names_of_texts_may_be_those_of_bids_or_of_the_recording(tmp_path, recording, events):
+    events("onset\tduration\ttrial_type\tvalue\n2\t1\tread\t17\n")
+    table = tmp_path / "texts.json"
+    for name in ("read", "17", "own"):
+        table.write_text(f'{{"{name}": "by {name}"}}')
+        assert texts_of(recording, texts=str(table)) == [f"by {name}"]
+    table.write_text('{"other": "none"}')
+    with pytest.raises(DataError) as error:
+        texts_of(recording, texts=str(table))
+    assert error.value.allowed == "events of the recording: 17, own, read"
+
+
+def test_events_do_not_change_the_windows_of_stage_encoder(recording, events):
+    windows = len(continuous.read(recording, Reading(needs_text=False)).items)
+    events("onset\tduration\ttrial_type\n2\t1\tword\n")
+    assert len(continuous.read(recording, Reading(needs_text=False)).items) == windows > 20
+
+
+def test_prediction_reads_the_segments_of_bids(recording, events):
+    events("onset\tduration\ttrial_type\n2\t1\tword\n4\t1\tword\n")
+    assert len(continuous.read(recording, Reading(to_predict=True)).items) == 2
+    events("onset\tduration\n2\t1\n")
+    assert len(continuous.read(recording, Reading(to_predict=True)).items) > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("onset\ttrial_type\n2\tword\n", "'sub-01_task-read_events.tsv' has no column duration"),
+        ("onset\tduration\n2\t1\n", "'sub-01_task-read_events.tsv' has no sentences"),
+        ("onset\tduration\ttrial_type\nn/a\t1\tword\n", "1 of 1 events cannot be used"),
+        ("onset\tduration\ttrial_type\nx\t1\tword\n", "1 of 1 events cannot be used"),
+    ],
+)
+def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events, text, message):
+    events(text)
+    with pytest.raises(DataError) as error:
+        continuous.read(recording, Reading())
+    assert error.value.message == message
+    assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("sub-01_task-x_eeg.edf", "sub-01_task-x_events.tsv"),
+        ("sub-01_task-x_run-2_meg.fif.gz", "sub-01_task-x_run-2_events.tsv"),
+        ("bids.edf", "bids_events.tsv"),
+        ("a.b_ieeg.vhdr", "a.b_events.tsv"),
+    ],
+)
+def test_the_table_of_a_recording_is_found_by_its_name(tmp_path, name, beside):
+    assert events_path(tmp_path / name) is None
+    (tmp_path / beside).touch()
+    assert events_path(tmp_path / name) == tmp_path / beside
+
+
+def test_stimuli_come_from_the_table_of_bids(tmp_path):
+    rate = 10_000
+    path = tmp_path / "sub-01_eeg.edf"
+    write_edf(path, [Signal("Cz", rate, np.random.default_rng(0).normal(0, 2, 5 * rate))])
+    rows = "".join(f"{0.05 + 0.02 * n:.3f}\t0\tclick 60 dB\n" for n in range(200))
+    (tmp_path / "sub-01_events.tsv").write_text("onset\tduration\ttrial_type\n" + rows)
+    reader = RecordingReader(BadRecords("files"), Averaging(100, 40.0, None))
+    found = list(reader.read(path, path.name))
+    assert [row.level for row in found] == [60, 60] and reader.bad_records.rows == []
+    assert found[0].rate == pytest.approx(50)
+
+
+def test_marks_of_raters_end_at_line_ends_only(tmp_path):
+    path = tmp_path / "ABR-1-16.00kHz-anna-analyzed.txt"
+    text = (
+        "Threshold (dB SPL): 40\r\nNOTE\x85a\x1cb\r\nLevel\tremark\tP5 Latency\tP5 Amplitude\r\n"
+        "80\tgood\x0b\x85 one\t4.5\t0.3\r\n"
+    )
+    path.write_bytes(text.encode("iso-8859-1"))
+    assert read_analysis(path).peaks == {80.0: (4.5, 0.3)}

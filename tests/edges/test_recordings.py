@@ -1,0 +1,419 @@
+"""A recording is read as its own header says, or refused: rates, gaps, units, lengths, texts."""
+
+import shlex
+import struct
+import subprocess
+import warnings
+
+import numpy as np
+import pytest
+
+from models.abr.readers.recordings import Averaging, RecordingReader
+from models.base import DataError
+from models.common.data_files import BadRecords
+from models.common.recordings.files import notes_of, open_recording
+from models.eeg_text.montage import SLOTS
+from models.eeg_text.readers import continuous
+from models.eeg_text.recordings import Reading
+from tests.edges.edf_files import Signal, write_edf
+from tests.models.eeg_text.readers.writers import write_brainvision, write_fif
+
+RATE = 250
+CZ, PZ = SLOTS.index("Cz"), SLOTS.index("E62")
+
+
+def noise(rate=RATE, seconds=40, seed=0):
+    return np.random.default_rng(seed).normal(0, 5, round(rate * seconds))
+
+
+def sine(rate, seconds=40, microvolts=20.0):
+    return microvolts * np.sin(2 * np.pi * 10 * np.arange(rate * seconds) / rate)
+
+
+def samples(recording, pick=0):
+    rate = recording.channels[pick].rate_hz
+    return recording.read([pick], 0, recording.pieces[-1].bounds(rate)[1])[0]
+
+
+def error_of(path, **reading):
+    with pytest.raises(DataError) as error:
+        continuous.read(path, Reading(**reading))
+    return error.value
+
+
+def pulses(path, kind, record_s=1.0):
+    """A recording with a pause of half a second after each record, and a pulse at each event."""
+    starts = [(record_s + 0.5) * n for n in range(40)]
+    count = round(RATE * record_s)
+    values = noise(seconds=40 * record_s) / 5
+    for n in range(40):
+        values[n * count + 20 : n * count + 24] = 200
+    events = [(start + 20 / RATE, 0.1, "pulse") for start in starts]
+    signals = [Signal("EEG Cz", RATE, values), Signal("EEG Pz", RATE, values)]
+    return write_edf(path, signals, events, kind=kind, starts=starts, record_s=record_s)
+
+
+@pytest.mark.parametrize("record_s", [1.0, 0.5, 0.2])
+@pytest.mark.parametrize("kind", ["EDF+D", "BDF+D"])
+def test_each_event_of_a_recording_with_gaps_is_on_its_pulse(tmp_path, kind, record_s):
+    path = pulses(tmp_path / f"a.{kind[:3].lower()}", kind, record_s)
+    recording = open_recording(path)
+    events = recording.events()
+    assert len(events) == 40 == len(recording.pieces)
+    for event in events:
+        piece = recording.piece(event.onset_s, event.onset_s)
+        first = piece.sample(event.onset_s, RATE)
+        assert recording.read([0], first, first + 4).min() > 190
+        assert abs(recording.read([0], first - 1, first)).max() < 10
+    assert notes_of(recording) == [
+        f"{path.name}: {kind} with 39 gaps; events are placed by the clock"
+    ]
+
+
+def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
+    path = pulses(tmp_path / "a.edf", "EDF+D")
+    table = "onset_s\tduration_s\ttext\n1.5\t0.9\tone word\n3.0\t0.5\tanother word\n"
+    path.with_suffix(".tsv").write_text(table)
+    found = continuous.read(path, Reading())
+    assert [segment.start_s for segment in found.source.segments] == [1.5, 3.0]
+    # The pulse of 16 ms is 80 ms after the start of each record, also through the filters.
+    for number in range(2):
+        assert abs(np.argmax(found.source.eeg(number)[:, CZ]) - 0.088 * 500) < 6
+    path.with_suffix(".tsv").write_text(table + "4.0\t1.0\ta gap\n40.2\t0.2\ta gap\n")
+    assert error_of(path).where == (
+        "a.tsv:4: from 4 to 5 s there is a gap in the recording\n"
+        "                a.tsv:5: from 40.2 to 40.4 s there is a gap in the recording"
+    )
+
+
+def test_windows_stay_between_gaps(tmp_path):
+    path = pulses(tmp_path / "a.edf", "EDF+D")
+    found = continuous.read(path, Reading(samples=200))
+    starts = {round(segment.start_s % 1.5, 3) for segment in found.source.segments}
+    assert starts == {0.0, 0.4} and len(found.items) == 80 - 80 // 9
+    assert all(len(found.source.eeg(n)) == 200 for n in (0, 35, len(found.items) - 1))
+
+
+def test_stimuli_in_gaps_are_counted_and_the_others_averaged(tmp_path):
+    rate, starts = 10_000, [1.5 * n for n in range(6)]
+    values = np.zeros(6 * rate)
+    for n in range(6):
+        for click in range(9):
+            values[n * rate + 1000 * click + 50 : n * rate + 1000 * click + 55] = 5
+    clicks = [(s + 0.1 * k, 0.0, "click 80 dB") for s in starts for k in range(9)]
+    gaps = [(s + 1 - 0.004, 0.0, "click 80 dB") for s in starts[:-1]]
+    signals = [Signal("Cz", rate, values)]
+    path = write_edf(tmp_path / "a.edf", signals, clicks + gaps, kind="EDF+D", starts=starts)
+    reader = RecordingReader(BadRecords("files"), Averaging(54, 40.0, None))
+    (row,) = reader.read(path, path.name)
+    assert reader.sweeps_at_gaps == 5 and reader.leftover_sweeps == 0
+    assert np.argmax(row.signal) * 0.05 == pytest.approx(5.2, abs=0.2) and row.signal.max() > 1
+    assert reader.notes == ["a.edf: EDF+D with 5 gaps; events are placed by the clock"]
+
+
+def test_a_slow_channel_is_refused_whatever_the_rate_of_another_is(tmp_path):
+    signals = [Signal("EEG Cz", 256, noise(256, 10)), Signal("Audio", 16_000, noise(16_000, 10))]
+    path = write_edf(tmp_path / "a.edf", signals, [(0.1 * n, 0, "click") for n in range(90)])
+    reader = RecordingReader(BadRecords("files"), Averaging(20, 1000.0, None))
+    assert list(reader.read(path, path.name)) == []
+    assert [problem for _, problem in reader.bad_records.rows] == [
+        "channel 'EEG Cz' is sampled at 256 Hz; more than 6000 Hz are required"
+    ]
+    reader = RecordingReader(BadRecords("files"), Averaging(20, 1000.0, "Audio"))
+    assert len(list(reader.read(path, path.name))) == 4
+
+
+def test_channels_of_several_rates_are_each_read_at_their_own(tmp_path):
+    signals = [
+        Signal("Cz", 256, sine(256)),
+        Signal("Pz", 1000, sine(1000)),
+        Signal("Fz", 64, sine(64)),
+        Signal("Resp chest", 10, np.zeros(400)),
+    ]
+    found = continuous.read(write_edf(tmp_path / "a.edf", signals), Reading())
+    assert found.notes["channels_dropped"] == ["Fz", "Resp chest"]
+    eeg = found.source.eeg(9)
+    start = found.source.segments[9].start_s
+    expected = 20 * np.sin(2 * np.pi * 10 * (start + np.arange(800) / 500))
+    np.testing.assert_allclose(eeg[:, CZ], expected, atol=0.4)
+    np.testing.assert_allclose(eeg[:, PZ], expected, atol=0.4)
+
+
+@pytest.mark.parametrize("kind", ["EDF+C", "BDF+C"])
+def test_annotations_in_latin_1_are_read_with_a_note(tmp_path, kind):
+    texts = ["Überraschung", "frère", "naïve"] * 9
+    events = [(2 + n, 1.5, text) for n, text in enumerate(texts)]
+    for encoding in ("latin-1", "utf-8"):
+        path = tmp_path / f"{encoding}.{kind[:3].lower()}"
+        write_edf(path, [Signal("Cz", RATE, noise())], events, kind=kind, encoding=encoding)
+        recording = open_recording(path)
+        assert [event.name for event in recording.events()] == texts
+        notes = ("its annotations are not UTF-8; they are read as Latin-1",)
+        assert recording.notes == (notes if encoding == "latin-1" else ())
+
+
+@pytest.mark.parametrize("record_s", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_records_of_any_length_with_annotations_anywhere(tmp_path, record_s, place, channels):
+    values = noise(200, 20)
+    events = [(0.05 + 0.25 * n, 0.0, f"event {n}") for n in range(60)]
+    path = write_edf(
+        tmp_path / "a.edf",
+        [Signal("Cz", 200, values), Signal("Pz", 200, -values)],
+        events,
+        record_s=record_s,
+        place=place,
+        channels=channels,
+    )
+    recording = open_recording(path)
+    assert recording.names == ["Cz", "Pz"] and recording.end_s == pytest.approx(20)
+    assert [(e.onset_s, e.name) for e in recording.events()] == [
+        (pytest.approx(onset), text) for onset, _, text in events
+    ]
+    np.testing.assert_allclose(samples(recording), values, atol=0.01)
+    np.testing.assert_allclose(
+        recording.read([1, 0], 37, 411), [-values[37:411], values[37:411]], atol=0.01
+    )
+
+
+def test_a_record_longer_than_a_block_is_read_by_signal(tmp_path):
+    values = noise(8000, 300)
+    signals = [Signal("Cz", 8000, values), Signal("Pz", 8000, -values)]
+    recording = open_recording(write_edf(tmp_path / "a.edf", signals, record_s=300))
+    first, last = 1_234_567, 1_240_000
+    expected = [-values[first:last], values[first:last]]
+    np.testing.assert_allclose(recording.read([1, 0], first, last), expected, atol=0.01)
+
+
+def test_time_is_0_at_the_first_sample_also_if_it_begins_within_a_second(tmp_path):
+    starts = [0.25 + n for n in range(10)]
+    events = [(2.25, 0.5, "word")]
+    path = write_edf(
+        tmp_path / "a.edf", [Signal("Cz", RATE, noise(seconds=10))], events, starts=starts
+    )
+    assert [event.onset_s for event in open_recording(path).events()] == [2.0]
+
+
+def test_times_that_contradict_a_recording_without_gaps_are_a_note(tmp_path):
+    starts = [1.5 * n for n in range(10)]
+    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise(seconds=10))], starts=starts)
+    recording = open_recording(path)
+    assert len(recording.pieces) == 1
+    assert recording.notes == (
+        "the times of its records differ from EDF+C, which has no gaps; they are not used",
+    )
+
+
+def test_records_that_overlap_are_an_error(tmp_path):
+    starts = [0.0, 1.0, 1.5, 2.5]
+    signals = [Signal("Cz", RATE, noise(seconds=4))]
+    path = write_edf(tmp_path / "a.edf", signals, kind="EDF+D", starts=starts)
+    assert error_of(path).message == (
+        "'a.edf' cannot be read: it is EDF+D, and record 3 begins at 1.5 s, before the end of the "
+        "one before (2 s)"
+    )
+
+
+def test_a_file_without_a_number_of_records_is_read_to_its_end(tmp_path):
+    values = noise(seconds=20)
+    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, values)], records=-1)
+    path.write_bytes(path.read_bytes()[:-100])
+    recording = open_recording(path)
+    assert recording.end_s == 19
+    assert recording.notes == (
+        "its header has no number of records (the recording was not closed): 19",
+        "its last record is incomplete and left out (880 bytes)",
+    )
+    np.testing.assert_allclose(samples(recording), values[: 19 * RATE], atol=0.01)
+
+
+def test_the_fix_of_a_truncated_recording_keeps_its_whole_records(tmp_path):
+    path = write_edf(tmp_path / "a b.edf", [Signal("Cz", RATE, noise())])
+    path.write_bytes(path.read_bytes()[:-1000])
+    error = error_of(path)
+    assert error.message.startswith("'a b.edf' is truncated: ")
+    command = error.fix.partition("keep its first 38 of 40 records:  ")[2]
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert shlex.quote(str(path)) in command and open_recording(path).end_s == 38
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("uV", 1), ("mV", 1e3), ("V", 1e6), ("nV", 1e-3), ("µV", 1), ("Âµv", 1)]
+)
+def test_values_are_microvolts_in_every_unit(tmp_path, unit, factor):
+    values = noise(seconds=4)
+    recording = open_recording(write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, values, unit)]))
+    np.testing.assert_allclose(samples(recording), values * factor, rtol=0.01, atol=0.01 * factor)
+    assert recording.notes == ()
+
+
+def test_a_channel_without_a_unit_is_read_as_microvolts_with_a_note(tmp_path):
+    recording = open_recording(write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise(), "")]))
+    assert recording.notes == ("1 channels name no unit and are read as µV: Cz",)
+
+
+def test_a_channel_in_another_unit_is_no_eeg_and_an_error_if_it_is_named(tmp_path):
+    signals = [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise(), "degC")]
+    path = write_edf(tmp_path / "a.edf", signals)
+    assert continuous.read(path, Reading()).notes["channels_dropped"] == ["Pz"]
+    places = tmp_path / "map.json"
+    places.write_text('{"Pz": "Cz"}')
+    error = error_of(path, channels=str(places))
+    assert error.message == "channel 'Pz' of 'a.edf' is in degC, not in volts"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (5, 5), ("", ""), ("nan", 3)])
+def test_a_channel_without_a_scale_is_left_out_or_an_error(tmp_path, low, high):
+    broken = Signal("Cz", RATE, noise(), low=low, high=high)
+    path = write_edf(tmp_path / "a.edf", [broken])
+    assert "has no scale: its range is" in error_of(path).message
+    found = continuous.read(write_edf(path, [broken, Signal("Pz", RATE, noise())]), Reading())
+    assert found.notes["channels_dropped"] == ["Cz"] and found.notes["channels"] == 1
+
+
+def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
+    status = np.full(RATE * 10, 0x640000 | 0xFF00, dtype=np.int64)  # its own state, and idle lines
+    status[:] = 0x640000
+    status[500:510] |= 7
+    status[1000:1010] |= 0x8003
+    status[0] |= 0x10000
+    path = write_edf(
+        tmp_path / "a.bdf",
+        [Signal("Cz", RATE, noise(seconds=10)), Signal("Status", RATE, status, "Boolean")],
+        kind="BDF",
+    )
+    recording = open_recording(path)
+    assert [(e.onset_s, e.name) for e in recording.events()] == [(2.0, "7"), (4.0, "32771")]
+    assert recording.names == ["Cz", "Status"] and recording.notes == ()
+
+
+def test_a_file_of_annotations_only_is_an_error(tmp_path):
+    path = write_edf(tmp_path / "a.edf", [Signal("EDF Annotations", RATE, noise())])
+    assert "has no signal, only annotations" in error_of(path).message
+
+
+def test_damaged_annotations_are_counted(tmp_path):
+    events = [(n + 0.5, 0.0, "word") for n in range(9)]
+    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise(seconds=10))], events)
+    path.write_bytes(path.read_bytes().replace(b"+3.500000", b"x3.500000"))
+    recording = open_recording(path)
+    assert len(recording.events()) == 8
+    assert recording.notes == ("1 annotations are damaged and left out",)
+
+
+def test_a_warning_of_mne_is_a_note_and_not_printed(tmp_path, capfd):
+    path = write_fif(tmp_path / "a_raw.fif").rename(tmp_path / "a.fif")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        recording = open_recording(path)
+        samples(recording)
+    assert shown == [] and capfd.readouterr() == ("", "")
+    (note,) = notes_of(recording)
+    assert note.startswith("a.fif: This filename") and "\n" not in note
+
+
+def write_gdf(path, rates, version=b"GDF 2.20", seconds=20):
+    """A GDF file of Cz, Pz, ... in microvolts, each with its rate; records of a second.
+
+    Source: Schlögl, GDF: a general data format for biosignals, 2006.
+    """
+    names, count = ["Cz", "Pz", "Fz"][: len(rates)], len(rates)
+    head = bytearray(256)
+    head[:8] = version
+    if version >= b"GDF 2":
+        struct.pack_into("<H", head, 184, count + 1)
+        struct.pack_into("<qIIH", head, 236, seconds, 1, 1, count)
+    else:
+        head[168:184] = b"2025010100000000"
+        struct.pack_into("<q", head, 184, 256 * (count + 1))
+        struct.pack_into("<qIII", head, 236, seconds, 1, 1, count)
+    digital = "d" if version >= b"GDF 2" else "q"
+    columns = b"".join(name.encode().ljust(16) for name in names) + bytes(80 * count)
+    if version >= b"GDF 2":
+        columns += bytes(6 * count) + struct.pack(f"<{count}H", *[4275] * count)
+    else:
+        columns += b"uV      " * count
+    columns += struct.pack(f"<{count}d", *[-500.0] * count) + struct.pack(
+        f"<{count}d", *[500.0] * count
+    )
+    columns += struct.pack(f"<{count}{digital}", *[-32768] * count)
+    columns += struct.pack(f"<{count}{digital}", *[32767] * count) + bytes(80 * count)
+    columns += struct.pack(f"<{count}I", *rates) + struct.pack(f"<{count}I", *[3] * count)
+    body = b"".join(
+        np.round(sine(rate, 1) / 1000 * 65535).astype("<i2").tobytes()
+        for _ in range(seconds)
+        for rate in rates
+    )
+    path.write_bytes(head + columns + bytes(32 * count) + body + struct.pack("<If", 1, rates[0]))
+    return path
+
+
+@pytest.mark.parametrize("version", [b"GDF 1.25", b"GDF 2.20"])
+def test_gdf_with_one_rate_is_read_and_with_several_only_in_those_of_the_fastest(tmp_path, version):
+    recording = open_recording(write_gdf(tmp_path / "a.gdf", [250, 250], version))
+    assert [channel.rate_hz for channel in recording.channels] == [250, 250]
+    np.testing.assert_allclose(samples(recording)[:250], sine(250, 1), atol=0.1)
+    path = write_gdf(tmp_path / "b.gdf", [500, 125, 500], version)
+    channels = open_recording(path).channels
+    assert [channel.rate_hz for channel in channels] == [500, 125, 500]
+    assert continuous.read(path, Reading()).notes["channels_dropped"] == ["Pz"]
+    places = tmp_path / "map.json"
+    places.write_text('{"Pz": "Cz"}')
+    assert error_of(path, channels=str(places)).message == (
+        "channel 'Pz' of 'b.gdf' is sampled at 125 Hz, and only those at 500 Hz can be read in "
+        "this format"
+    )
+
+
+@pytest.mark.parametrize(
+    ("codepage", "encoding"),
+    [("UTF-8", "utf-8"), ("ANSI", "latin-1"), (None, "utf-8"), (None, "latin-1")],
+)
+def test_brainvision_markers_are_read_as_their_header_says(tmp_path, codepage, encoding):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    for file in (path, path.with_suffix(".vmrk")):
+        text = file.read_text().replace("word", "frère")
+        line = f"Codepage={codepage}\n" if codepage else ""
+        file.write_bytes(text.replace("Codepage=UTF-8\n", line).encode(encoding))
+    recording = open_recording(path)
+    assert {event.name for event in recording.events()} == {"Comment/frère", "Comment/pause"}
+    said = {"ANSI": "cp1252", None: "Latin-1"}[codepage] if encoding == "latin-1" else ""
+    assert recording.notes == ((f"its markers are read as {said}",) if said else ())
+    assert recording.files == (path.with_suffix(".eeg"),) and samples(recording).std() > 10
+
+
+def test_a_missing_file_of_samples_is_named_with_what_to_copy(tmp_path):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    path.with_suffix(".eeg").unlink()
+    error = error_of(path)
+    assert error.message.startswith("'a.vhdr' cannot be read: ")
+    assert error.fix == "copy 'a.eeg' beside it"
+
+
+def test_a_missing_file_of_markers_is_a_note(tmp_path):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    path.with_suffix(".vmrk").unlink()
+    recording = open_recording(path)
+    assert recording.events() == [] and "'a.vmrk' not found" in recording.notes[0]
+
+
+def test_a_pause_of_a_recording_is_a_gap(tmp_path):
+    path = write_brainvision(tmp_path / "a.vhdr")
+    marks = path.with_suffix(".vmrk")
+    marks.write_text(marks.read_text() + "Mk9=New Segment,,2561,1,0,20250101000000000000\n")
+    pieces = open_recording(path).pieces
+    assert [(piece.start_s, piece.seconds) for piece in pieces] == [(0, 10), (10, 10)]
+
+
+def test_a_file_replaced_with_one_of_the_same_size_and_time_is_read_again(tmp_path):
+    import os
+
+    path = tmp_path / "a.edf"
+    write_edf(path, [Signal("Cz", RATE, np.zeros(RATE * 4))])
+    before = path.stat()
+    assert abs(samples(open_recording(path))).max() < 0.01
+    other = write_edf(tmp_path / "b.edf", [Signal("Pz", RATE, np.full(RATE * 4, 50.0))])
+    other.replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert open_recording(path).names == ["Pz"]

@@ -1,0 +1,99 @@
+"""The sample table of every family, and any cell of a custom task, reaches W&B and the report."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.base import Predictions
+from models.catalog import FAMILIES
+from tests.runs.conftest import Program
+from tests.training.tiny import TinyTask, one_rank, run_tiny
+from tests.training.trackers.tracked_run import Generation
+from training.trackers.predictions import MISSING, columns_of_one_type, predictions_table
+
+ROWS = {
+    "text and numbers": [["a"], [1.5], [3]],
+    "a number is unknown": [[None], [1.5], [MISSING]],
+    "text is unknown": [[None], ["a"], [MISSING]],
+    "all unknown": [[None], [None], [MISSING]],
+    "not finite": [[math.nan], [math.inf], [0.0]],
+    "NumPy and torch": [[np.float32(1.5)], [torch.tensor(2.0)], [np.int64(3)]],
+    "truth values": [[True], [np.bool_(False)], ["a"]],
+    "another type": [[Path("a")], [[1, 2]], [torch.ones(2)]],
+}
+EXPECTED = {
+    "text and numbers": ["a", "1.5", "3"],
+    "a number is unknown": [None, 1.5, None],
+    "text is unknown": [MISSING, "a", MISSING],
+    "all unknown": [None, None, None],
+    "NumPy and torch": [1.5, 2.0, 3],
+    "truth values": ["True", "False", "a"],
+    "another type": ["a", "[1, 2]", "tensor([1., 1.])"],
+}
+
+
+class Table(TinyTask):
+    def predictions(self, model):
+        return Predictions(("value",), self.rows)
+
+
+def shown(rows):
+    task = Table()
+    task.rows = rows
+    run = run_tiny(one_rank(), task, track=["wandb"])
+    (found,) = run.recorder.shown.values()
+    return found
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_types_of_a_column_are_one(name):
+    found = shown(ROWS[name])
+    assert [cell for (cell,) in columns_of_one_type(found)] == EXPECTED[name]
+    assert json.dumps(found.rows) and predictions_table(found)
+
+
+def test_a_row_of_another_length_is_a_warning_and_the_run_continues():
+    task = Table()
+    task.rows = [["a", "b"]]
+    run = run_tiny(one_rank(), task)
+    assert run.outcome.status == "completed"
+    (warning,) = [facts["text"] for kind, facts in run.recorder.events if kind == "warning"]
+    assert warning == "predictions are disabled: ValueError: a row has 2 cells for 1 columns"
+
+
+def tables(folder: Path):
+    found = folder.glob("wandb/*run-*/files/media/table/samples/*.json")
+    return [json.loads(path.read_text()) for path in found]
+
+
+def test_wandb_takes_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    generation = Generation(tmp_path).begin().log(2)
+    columns = tuple(ROWS)
+    rows = [tuple(ROWS[name][number][0] for name in columns) for number in range(3)]
+    predictions = [shown([[cell] for cell in cells]).rows for cells in zip(*rows, strict=True)]
+    plain = [[column[number][0] for column in predictions] for number in range(3)]
+    for callback in generation.callbacks:
+        callback.predicted(Predictions(columns, plain), 2)
+    generation.end()
+    assert generation.warnings == []
+    (table,) = tables(tmp_path)
+    assert table["columns"] == list(columns) and len(table["data"]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wandb_has_the_table_of_the_family(tmp_path: Path, family: str, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    options = ("--max-steps", "1", "--set", "track=[wandb]", "--out", "run")
+    run = Program(tmp_path)("--model", f"{family}:tiny", *options, timeout=240)
+    assert run.returncode == 0
+    assert "could not be sent" not in run.stdout and "disabled" not in run.stdout
+    (table, *_) = tables(tmp_path / "run")
+    assert table["data"]

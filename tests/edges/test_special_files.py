@@ -1,0 +1,110 @@
+"""Pipes, sockets, devices and links to nothing in a folder of data are refused at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.custom_task import task_class
+from launcher.data_check.formats import find_families
+from models.base import Context, DataError
+from models.catalog import FAMILIES
+from models.common import data_files
+from models.doc_translation.readers import image_files
+from models.event_seg import prediction as event_prediction
+
+pytestmark = pytest.mark.timeout(60)
+KINDS = ("pipe", "socket", "device", "link", "loop")
+NAMES = {
+    "doc_translation": "imgs/a_1.png",
+    "event_seg": "a.raw",
+    "language": "a.txt",
+    "eeg_text": "a.edf",
+    "abr": "a.csv",
+}
+"""For each family, the name of a file that it reads."""
+
+
+def make(path: Path, kind: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        folder = os.open(path.parent, os.O_RDONLY)  # the path of a socket must be short
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(f"/proc/self/fd/{folder}/{path.name}")
+        os.close(folder)
+    else:
+        path.symlink_to({"device": "/dev/zero", "link": "/nowhere", "loop": path.name}[kind])
+
+
+def problem(kind: str) -> str:
+    is_link = kind in ("link", "loop")
+    return "is a link to a file that does not exist" if is_link else "is not a regular file"
+
+
+@pytest.fixture(params=KINDS)
+def kind(request) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_every_family_refuses_them_before_anything_is_read(tmp_path, family, kind):
+    make(tmp_path / NAMES[family], kind)
+    config = importlib.import_module(f"models.{family}.config")
+    context = Context(0, 0.2, None, torch.device("cpu"))
+    task = task_class(family)(config.Model(size="tiny"), config.Data(path=str(tmp_path)), context)
+    with pytest.raises(DataError, match=problem(kind)) as error:
+        task.setup()
+    assert str(tmp_path / NAMES[family]) in error.value.message and error.value.fix
+
+
+def test_every_family_has_a_name():
+    assert set(NAMES) == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", [None, "event_seg", "language", "eeg_text", "abr"])
+def test_data_check_refuses_them(tmp_path, family, kind):
+    make(tmp_path / "deep" / NAMES[family or "language"], kind)
+    with pytest.raises(SettingsError, match=problem(kind)):
+        find_families(str(tmp_path), family, "data check")
+
+
+def test_predict_refuses_them(tmp_path, kind):
+    make(tmp_path / "a.png", kind)
+    with pytest.raises(DataError, match=problem(kind)):
+        image_files.read(tmp_path)
+    trained = event_prediction.TrainedOn(33, (4, 4), True)
+    found = event_prediction.windows(tmp_path, trained, None, 1, torch.device("cpu"))
+    with pytest.raises(DataError, match=problem(kind)):
+        next(found)
+
+
+def test_masks_that_are_a_pipe_are_refused(tmp_path):
+    from models.event_seg.readers.hdf5 import Masks
+
+    make(tmp_path / "a_masks.h5", "pipe")
+    with pytest.raises(DataError, match="is not a regular file"):
+        Masks(tmp_path / "a_masks.h5")
+
+
+def test_a_link_to_a_file_or_a_folder_is_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "b").mkdir()
+    (tmp_path / "a").touch()
+    (tmp_path / "data" / "c").symlink_to(tmp_path / "a")
+    (tmp_path / "data" / "d").symlink_to(tmp_path / "data" / "b")
+    walked = list(data_files.walk(tmp_path / "data"))
+    assert walked == [(tmp_path / "data", ["b", "d"], ["c"]), (tmp_path / "data" / "b", [], [])]
+
+
+def test_hidden_ones_are_left_out(tmp_path):
+    make(tmp_path / ".lock", "socket")
+    make(tmp_path / ".git" / "pipe", "pipe")
+    assert data_files.files(tmp_path) == []

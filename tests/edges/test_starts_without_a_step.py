@@ -1,0 +1,162 @@
+"""A start that took no step leaves its folder to the next start; a run that starts keeps it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.config.settings_file import node_value, read_settings_file
+from launcher.run_folder import lock, run_folder
+from tests.launcher.given import resolved
+from tests.launcher.runs import NAME, begun, saved
+from tests.launcher.saved_runs import contents
+
+MINE = Path("mine")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def create(folder: Path = MINE) -> run_folder.RunFolder:
+    return run_folder.create(resolved(mode="fast"), folder, NAME)
+
+
+def mode_of(folder: Path = MINE) -> str:
+    return node_value(read_settings_file(folder / "settings.yaml"))["mode"]
+
+
+def is_refused(folder: Path = MINE) -> bool:
+    """Whether a new run in `folder` is refused, which leaves it as it was."""
+    before = contents(folder)
+    assert run_folder.writing_errors(folder, "--out", replaces_starts=True)
+    with pytest.raises(SettingsError, match=r"contains another run|is not empty"):
+        create(folder)
+    return contents(folder) == before
+
+
+def test_a_start_that_took_no_step_is_replaced():
+    begun(MINE, resolved())
+    for name in ("split.json", "tokenizer.json", "events.jsonl", "result.json", ".lock"):
+        (MINE / name).write_text("{}")
+    (MINE / "metrics.jsonl").touch()
+    (MINE / "samples").mkdir()
+    assert main(["--model", "language:tiny", "--out", "mine", "--dry-run"]) == 0
+    created = create()
+    assert mode_of() == "fast"
+    assert sorted(path.name for path in MINE.iterdir()) == [
+        *(".lock", "log.txt", "origins.json", "settings.yaml")
+    ]
+    assert created.discard()
+    assert [path.name for path in MINE.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data", "slurm", "generations.jsonl", "mine.json"])
+def test_a_file_of_the_user_or_of_a_job_keeps_the_folder(name):
+    begun(MINE, resolved())
+    (MINE / name).mkdir() if name in ("data", "slurm") else (MINE / name).touch()
+    assert is_refused()
+
+
+def test_a_step_or_a_checkpoint_keeps_the_folder():
+    begun(MINE, resolved())
+    (MINE / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
+    assert is_refused()
+    (MINE / "metrics.jsonl").unlink()
+    saved(MINE, 0, resolved())
+    assert is_refused()
+
+
+def test_a_run_that_is_starting_keeps_its_folder():
+    starting = create()
+    assert is_refused()
+    del starting
+    assert create().path == MINE
+
+
+def test_a_run_that_is_resumed_keeps_its_folder():
+    begun(MINE, resolved())
+    resuming = run_folder.open_existing(MINE)
+    assert is_refused()
+    del resuming
+    assert create().path == MINE
+
+
+def test_a_rank_without_its_supervisor_keeps_its_folder():
+    begun(MINE, resolved())
+    with lock.hold(MINE):
+        assert is_refused()
+
+
+def test_two_resumes_share_a_folder_until_one_of_them_locks_it():
+    begun(MINE, resolved())
+    first, second = run_folder.open_existing(MINE), run_folder.open_existing(MINE)
+    assert first.start_lock is not None and second.start_lock is not None
+
+
+def test_of_many_starts_at_once_one_replaces_the_folder():
+    begun(MINE, resolved())
+    ready, created, refused = threading.Barrier(8), [], []
+
+    def start() -> None:
+        ready.wait()
+        try:
+            created.append(create())
+        except SettingsError:
+            refused.append(True)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(created), len(refused)) == (1, 7)
+    assert mode_of() == "fast"
+
+
+def staged(*names: str) -> None:
+    for name in names:
+        begun(MINE / name, resolved())
+    stages = [{"name": name, "folder": name} for name in names]
+    (MINE / "stages.json").write_text(json.dumps({"stages": stages}))
+
+
+def test_stages_of_which_none_took_a_step_are_replaced():
+    staged("1-text", "2-dialogues")
+    assert create().path == MINE
+    assert not (MINE / "1-text").exists()
+
+
+def test_one_trained_stage_keeps_the_folder():
+    staged("1-text", "2-dialogues")
+    saved(MINE / "1-text", 3, resolved())
+    assert is_refused()
+    assert is_refused(MINE / "2-dialogues")  # its turn may come
+
+
+@pytest.mark.slow
+def test_a_task_that_failed_to_build_trains_into_the_same_folder(here, capsys):
+    task = (
+        "from torch import nn\nfrom models.custom import CustomTask\n\n"
+        "class {name}(CustomTask):\n"
+        "    defaults = {{'train.global_batch': 2, 'train.max_steps': 2}}\n"
+        "    def samples(self, split):\n        return [(float(n), 1.0) for n in range(4)]\n"
+        "    def build(self):\n        {build}\n"
+        "    def measure(self, model, batch):\n"
+        "        output = model(batch['input'].float()[:, None])\n"
+        "        return {{'loss': output.square().sum()}}\n"
+    )
+    Path("broken.py").write_text(task.format(name="Broken", build="raise RuntimeError('no')"))
+    Path("whole.py").write_text(task.format(name="Whole", build="return nn.Linear(1, 1)"))
+    assert main(["--model", "broken:Broken", "--out", "mine"]) == 1
+    assert (MINE / "settings.yaml").exists()
+    assert main(["--model", "whole:Whole", "--out", "mine"]) == 0
+    assert "contains another run" not in capsys.readouterr().err
+    assert main(["--model", "whole:Whole", "--out", "mine"]) == 2

@@ -1,0 +1,352 @@
+"""A table is read as it is, whatever its delimiter, encoding and cells are, or it is refused."""
+
+import csv
+import re
+import threading
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from openpyxl import Workbook
+
+from models.abr.config import CLASS_NAMES
+from models.abr.metric import macro_f1
+from models.abr.readers.files import Names, read_responses
+from models.abr.responses import UNKNOWN_CLASS
+from models.base import Context, DataError
+from models.common.data_files import BadRecords
+from models.common.table import open_table
+from models.eeg_text.readers import tables as sentence_tables
+from models.language.config import Data, Model
+from models.language.prompts import read_prompts
+from models.language.readers.corpus import read_corpus
+from models.language.task import LanguageTask
+from tests.models.language.reading import pairs
+
+ROWS = [("question", "answer"), *((f"größe {i}, a; b", f"antwort\t{i}") for i in range(40))]
+
+
+def table(delimiter=",", end="\n", quote='"', rows=ROWS):
+    cells = (delimiter.join(f"{quote}{cell}{quote}" for cell in row) for row in rows)
+    return "".join(f"{row}{end}" for row in cells)
+
+
+def read(path):
+    """The names, the rows, the problems and the notes of a table."""
+    found, bad = open_table(path), BadRecords()
+    rows = [tuple(cells) for _, cells in found.rows(bad)]
+    return tuple(found.header), rows, bad.rows, list(found.notes)
+
+
+def write(path, content, encoding="utf-8"):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "end", "suffix"),
+    [*product(",;\t", ("\n", "\r\n", "\r"), ("csv", "tsv"))],
+)
+def test_the_delimiter_is_found_in_the_content(tmp_path, delimiter, end, suffix):
+    path = write(tmp_path / f"a.{suffix}", table(delimiter, end))
+    assert read(path) == (ROWS[0], ROWS[1:], [], [])
+
+
+@pytest.mark.parametrize("delimiter", ",;\t")
+def test_a_header_with_another_delimiter_in_a_name_is_split_as_its_rows(tmp_path, delimiter):
+    other = ";" if delimiter == "," else ","
+    rows = [(f"name{other} first", "age"), ("a", "1"), (f"b{other} c", "2")]
+    path = write(tmp_path / "a.csv", table(delimiter, quote="", rows=rows))
+    assert read(path)[:3] == (rows[0], rows[1:], [])
+
+
+def test_the_line_that_names_the_delimiter_is_no_header(tmp_path):
+    path = write(tmp_path / "a.csv", "sep=;\r\na,x;b\r\n1;2\r\n")
+    assert read(path)[:3] == (("a,x", "b"), [("1", "2")], [])
+
+
+NOTES = {
+    "utf-16-le": ["UTF-16LE without a byte order mark"],
+    "utf-16-be": ["UTF-16BE without a byte order mark"],
+    "cp1252": ["Windows-1252 (Latin-1), since it is not UTF-8"],
+}
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", *NOTES]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_encoding_is_found_in_the_content(tmp_path, encoding):
+    path = write(tmp_path / "a.csv", table(), encoding)
+    assert read(path) == (ROWS[0], ROWS[1:], [], NOTES.get(encoding, []))
+    assert [pair[1] for pair in pairs(read_corpus(path, None, "stop"))] == [r[1] for r in ROWS[1:]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_chinese_table_in_utf16_without_a_mark_is_read(tmp_path, encoding):
+    rows = [("question", "answer"), *((f"一{i}号问题", f"答案{i}") for i in range(40))]
+    path = write(tmp_path / "a.csv", table(rows=rows), encoding)
+    assert read(path)[1] == rows[1:]
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "gbk", "shift_jis", "koi8-r"])
+def test_a_text_of_another_encoding_is_refused_not_read_as_a_western_one(tmp_path, encoding):
+    text = (
+        "问题,答案\n什么,东西\n" if encoding in ("gbk", "shift_jis") else "вопрос,ответ\nда,нет\n"
+    )
+    text = text.replace("问题", "質問").replace("东西", "物") if encoding == "shift_jis" else text
+    path = write(tmp_path / "a.csv", text.encode(encoding, errors="ignore") * 20)
+    with pytest.raises(DataError, match="is not UTF-8"):
+        read(path)
+
+
+def test_damaged_utf8_is_refused_not_read_as_a_western_text(tmp_path):
+    raw = bytearray(table().encode())
+    raw[raw.index("ö".encode())] = 0xF0
+    path = write(tmp_path / "a.csv", bytes(raw))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        read(path)
+
+
+def test_facts_name_the_encoding_that_was_assumed(tmp_path):
+    path = write(tmp_path / "a.csv", table(), "cp1252")
+    context = Context(0, 0.1, None, torch.device("cpu"))
+    task = LanguageTask(Model(size="tiny"), Data(path=str(path)), context)
+    task.setup()
+    assert task.facts()["encoding"] == "Windows-1252 (Latin-1), since it is not UTF-8: a.csv"
+
+
+@pytest.mark.parametrize("size", [131_072, 131_073, 600_000])
+def test_a_cell_of_any_length_is_read_for_training_and_use(tmp_path, size):
+    path = write(tmp_path / "a.csv", f'text\nshort\n"{"x " * (size // 2)}"\nlast\n')
+    limit = csv.field_size_limit()
+    assert len(read_corpus(path, None, "stop")) == 3
+    assert len(read_prompts(path, {}, "stop")) == 3
+    assert csv.field_size_limit() == limit  # that of the process is as it was
+
+
+def test_tables_that_are_read_at_the_same_time_leave_the_limit_of_the_process(tmp_path):
+    path = write(tmp_path / "a.csv", "text\n" + f"{'x' * 140_000}\n" * 20)
+    limit, counts = csv.field_size_limit(), []
+    threads = [threading.Thread(target=lambda: counts.append(len(read(path)[1]))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [20] * 4 and csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
+def test_a_separator_within_a_line_is_text(tmp_path, character):
+    rows = [("question", "answer"), (f"one{character}two", f"three{character}four")]
+    for quote in ('"', ""):
+        path = write(tmp_path / "a.csv", table(rows=rows, quote=quote))
+        assert read(path)[1] == rows[1:]
+        assert pairs(read_corpus(path, None, "stop")) == [rows[1]]
+
+
+def test_line_ends_in_quotes_are_text(tmp_path):
+    path = write(tmp_path / "a.csv", 'a,b\n"one\n\ntwo","say ""x"""\n')
+    assert read(path)[1] == [("one\n\ntwo", 'say "x"')]
+
+
+@pytest.mark.parametrize("blank", ["\n", ",\n", '"",""\n', " , \n"])
+def test_blank_rows_are_left_out(tmp_path, blank):
+    path = write(tmp_path / "a.csv", f"{blank}a,b\n{blank}1,2\n{blank}{blank}")
+    assert read(path)[:3] == (("a", "b"), [("1", "2")], [])
+
+
+def test_rows_of_another_number_of_cells_are_bad_and_the_others_are_read(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b\n1\n1,2\n1,2,3\n1,2,,\n")
+    assert read(path)[1:3] == (
+        [("1", "2"), ("1", "2")],
+        [("a.csv:2", "1 of 2 columns"), ("a.csv:4", "3 of 2 columns: " + COMMA)],
+    )
+
+
+COMMA = "numbers with a decimal comma need quotes, or semicolons between them"
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    path = write(tmp_path / "a.csv", "text,Text\na,b\n")
+    with pytest.raises(DataError, match="2 columns with the name 'text'"):
+        read_corpus(path, None, "stop")
+
+
+def test_names_of_rows_before_the_other_columns_are_left_out(tmp_path):
+    path = write(tmp_path / "a.csv", ",question,answer\n0,a,b\n1,c,d\n")
+    assert pairs(read_corpus(path, None, "stop")) == [("a", "b"), ("c", "d")]
+
+
+@pytest.mark.parametrize("content", ["question,answer\n", '"question";"answer"', "\n\n"])
+def test_a_table_without_rows_is_refused(tmp_path, content):
+    path = write(tmp_path / "a.csv", content)
+    with pytest.raises(DataError, match=r"no usable data|is empty"):
+        read_corpus(path, None, "stop")
+
+
+def test_a_zero_byte_is_refused_with_its_place(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b\n1,2\n1,\0\n")
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert error.value.where == f"{path}:3, byte 10"
+
+
+def numbers(tmp_path, *cells, delimiter=";"):
+    rows = [("x", "y"), *((cell, "1") for cell in cells)]
+    quote = '"' if delimiter == "," else ""
+    found = open_table(write(tmp_path / "a.csv", table(delimiter, quote=quote, rows=rows)))
+    return [found.number(cells[0], "x") for _, cells in found.rows(BadRecords())], found.notes
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "cells", "values"),
+    [
+        (";", ["0,9417", "-1,5e-3", "7", "1,234"], [0.9417, -0.0015, 7, 1.234]),
+        ("\t", ["0,5"], [0.5]),
+        (",", ["0,941", "1,25", "-3,5"], [0.941, 1.25, -3.5]),
+        (",", ["0.941", "1e3", ".5", "+2."], [0.941, 1000, 0.5, 2]),
+        (";", ["0.941", "7"], [0.941, 7]),
+    ],
+)
+def test_decimal_commas_and_points_are_read(tmp_path, delimiter, cells, values):
+    found, notes = numbers(tmp_path, *cells, delimiter=delimiter)
+    assert found == values
+    assert notes == (["decimal comma"] if any("," in cell for cell in cells) else [])
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "cells", "problem"),
+    [
+        (",", ["1,234"], "x '1,234' may be 1234 or 1.234: write one of them"),
+        (";", ["1.234,5"], "x '1.234,5' is not a number: write it without separators of thousands"),
+        (";", ["1,234,567"], "'1,234,567' is not a number: write it without separators"),
+        (";", ["0,5", "0.5"], "x '0.5': the table has decimal commas and decimal points"),
+        (";", ["0.5", "0,5"], "x '0,5': the table has decimal commas and decimal points"),
+        (";", ["1_000"], "is not a number"),
+        (";", ["٣"], "is not a number"),
+        (";", ["inf"], "is not a number"),
+        (";", ["five"], "x 'five' is not a number"),
+    ],
+)
+def test_a_cell_with_two_readings_is_no_number(tmp_path, delimiter, cells, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        numbers(tmp_path, *cells, delimiter=delimiter)
+
+
+POINTS = [str(point) for point in range(1, 201)]
+
+
+def responses(path, losses=("0", "1"), delimiter=";", comma=True, quote="", **names):
+    """Write a table of two responses of each patient, and read it with abr."""
+    rng = np.random.default_rng(0)
+    rows = [("patient_id", "intensity", "hear_loss", *POINTS)]
+    for (patient, loss), level in product(enumerate(losses), ("80", "60")):
+        cells = [f"{x:.4f}".replace(".", "," if comma else ".") for x in rng.normal(size=200)]
+        rows.append((f"p{patient}", level, loss, *cells))
+    content = table(delimiter, rows=rows, quote=quote)
+    return read_responses(str(write(path, content)), "stop", None, Names(**names))
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "quote", "comma"),
+    [(";", "", True), ("\t", "", True), (",", '"', True), (",", "", False), (";", "", False)],
+)
+def test_responses_are_equal_with_decimal_commas_and_points(tmp_path, delimiter, quote, comma):
+    found = responses(tmp_path / "a.csv", delimiter=delimiter, quote=quote, comma=comma)
+    wanted = np.random.default_rng(0).normal(size=(4, 200))
+    np.testing.assert_allclose(found.signal, wanted, atol=6e-5)
+    assert found.notes == (["a.csv: decimal comma"] if comma else [])
+
+
+def test_responses_with_bare_decimal_commas_between_commas_are_refused(tmp_path):
+    with pytest.raises(DataError, match="4 of 4 responses cannot be used") as error:
+        responses(tmp_path / "a.csv", delimiter=",")
+    assert f"a.csv:2: 403 of 203 columns: {COMMA}" in error.value.where
+
+
+def test_a_cut_row_of_responses_is_refused_not_filled(tmp_path):
+    responses(tmp_path / "a.csv", comma=False)
+    text = (tmp_path / "a.csv").read_text().rstrip("\n").rpartition(";")[0]
+    write(tmp_path / "a.csv", text)
+    with pytest.raises(DataError, match="1 of 4 responses cannot be used") as error:
+        read_responses(str(tmp_path / "a.csv"), "stop", None)
+    assert error.value.where == "a.csv:5: 202 of 203 columns"
+
+
+def test_labels_of_classes_get_their_meaning_from_the_line_to_paste(tmp_path):
+    losses = ("SNHL", "norml", "2", "NA", "")
+    with pytest.raises(DataError) as error:
+        responses(tmp_path / "a.csv", losses)
+    assert error.value.fix.startswith(
+        "say what each label means:  --set 'data.classes=[SNHL=unknown, norml=normal]'"
+    )
+    found = responses(
+        tmp_path / "a.csv", losses, classes=("snhl=sensorineural", "NORML=normal", "na=unknown")
+    )
+    assert found.target.tolist() == [2, 2, 0, 0, 2, 2, *[UNKNOWN_CLASS] * 4]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 5])
+def test_a_perfect_model_has_macro_f1_of_one_over_the_classes_that_occur(classes):
+    metrics = macro_f1(torch.diag(torch.tensor([7.0] * classes + [0.0] * (5 - classes))))
+    assert metrics["val_macro_f1"] == metrics["val_balanced_accuracy"] == 1
+    assert metrics["absent_classes"] == 5 - classes
+    assert [name for name in metrics if name.startswith("f1_")] == [
+        f"f1_{name}" for name in CLASS_NAMES[:classes]
+    ]
+
+
+def sheet(path, rows, *others):
+    book = Workbook()
+    book.active.title = "first"
+    for row in rows:
+        book.active.append(row)
+    for name in others:
+        book.create_sheet(name).append(["text"])
+    book.save(path)
+    return path
+
+
+def test_a_sheet_is_read_as_a_table_of_text_and_others_are_named(tmp_path):
+    rows = [[None], ["a", "b", "c"], [1, 2.5, "0,5"], [None, " "], ["2", 3]]
+    path = sheet(tmp_path / "a.xlsx", rows, "notes", "more")
+    found, bad = open_table(path), BadRecords()
+    cells = [(line, [found.number(x, "x") for x in row]) for line, row in found.rows(bad)]
+    np.testing.assert_equal(cells, [(3, [1, 2.5, 0.5]), (5, [2, 3, np.nan])])
+    assert not bad.rows
+    assert found.notes == ["decimal comma", "sheet 'first'; 2 other sheets are not read"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("onset_s,duration_s,text,onset_s\n0,1,a,5\n", "has 2 columns onset_s"),
+        ("onset_s,onset_s,duration_s,text\n0,5,1,a\n", "has 2 columns onset_s"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused_beside_a_recording(tmp_path, text, problem):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=problem):
+        sentence_tables.sentences(path, BadRecords())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.csv", "event,text\n1,hello\n1,world\n", "'1' is 'hello' and 'world'"),
+        ("a.json", '{"1": "hello", "1": "world"}', "'1' is 'hello' and 'world'"),
+        ("a.csv", "event,x,sentence\n1,a,b\n", "it has the columns event, x, sentence"),
+    ],
+)
+def test_a_map_with_two_texts_for_a_name_is_refused(tmp_path, name, text, problem):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DataError, match=problem):
+        sentence_tables.pairs(path, "data.texts", "events")
+
+
+def test_an_equal_repetition_in_a_map_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("event;text\n1;hello\n1;hello\n2;world\n")
+    assert sentence_tables.pairs(path, "data.texts", "events") == {"1": "hello", "2": "world"}

@@ -1,0 +1,251 @@
+"""`convert` writes our settings file from one of an original, line by line, and a run says so."""
+
+import json
+import re
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.config.settings_file import node_value, read_settings_file
+from tests.launcher.config.original_words import FILES, lay_out
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory with the data and the files that users of the originals have."""
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for family, text in FILES.items():
+        (tmp_path / f"{family}.yaml").write_text(text)
+    return tmp_path
+
+
+def settings(path):
+    return node_value(read_settings_file(path))
+
+
+def convert(here, name, text, *options):
+    """The text of the file that convert writes for a file of this name."""
+    (here / name).write_text(text)
+    assert main(["convert", name, "--out", "ours.yaml", *options]) == 0
+    return (here / "ours.yaml").read_text()
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_the_written_file_passes_a_dry_run(family, here, capsys):
+    assert main(["convert", f"{family}.yaml"]) == 0
+    said = capsys.readouterr().out
+    command = re.search(r"^check it: +python -m launcher (.+)$", said, re.M)[1]
+    assert command == f"--config {family}-gearshift.yaml --dry-run"
+    assert main([*command.split(), "--json"]) == 0, capsys.readouterr().err
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["settings"]["model"]["family"] == family
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_each_line_of_the_input_is_a_line_of_the_output(family, here):
+    assert main(["convert", f"{family}.yaml"]) == 0
+    written = (here / f"{family}-gearshift.yaml").read_text()
+    _, _, body = written.partition("\n\n")
+    lines = FILES[family].splitlines()
+    assert len(body.splitlines()) == len(lines)
+    for line, ours in zip(lines, body.splitlines(), strict=True):
+        assert line.strip().partition(":")[0].strip() in ours or ours.startswith("data.sequences")
+
+
+@pytest.mark.parametrize("family", FILES)
+def test_a_run_with_a_whole_file_of_an_original_is_one_error_with_the_command(family, here, capsys):
+    for command in ([], ["explain"], ["plan"]):
+        assert main([*command, "--config", f"{family}.yaml"]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert [line for line in said if line.startswith("error:")] == said[:1]
+        assert f"of the original of {family}" in said[0]
+        assert said[-1] == f"  fix           python -m launcher convert {family}.yaml"
+
+
+def test_repeated_keys_count_as_in_the_original(here, capsys):
+    text = """\
+training:
+  batch_size: 64  # first
+  batch_size: 32
+loss:
+  use_focal_loss: true
+  loss_weights: {signal: 2}
+optimizer: {type: adamw}
+memory: {clear_cache_every: 10}
+loss:
+  loss_weights:
+    signal: 3
+"""
+    written = convert(here, "config_fast.yaml", text)
+    found = settings(here / "ours.yaml")
+    assert found["train.micro_batch"] == 32
+    assert found["model.loss.signal"] == 3
+    again = "# training.batch_size: 64  (dropped: training.batch_size is set again in line 3, "
+    assert f"{again}which counts)  # first" in written
+    section = "loss is set again in line 9, which counts"
+    assert f"# loss.use_focal_loss: true  (dropped: {section})" in written
+    assert f"# loss.loss_weights.signal: 2  (dropped: {section})" in written
+    # As --config it is not an error about the first repeated key.
+    capsys.readouterr()
+    assert main(["--config", "config_fast.yaml"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("convert config_fast.yaml")
+
+
+SCRIPT = """\
+#!/bin/bash
+# Finetune.
+base_dir=data
+export image_dir=$base_dir/../DoTA_dataset/imgs
+python codes/finetune_dimtda.py \\
+    --trans_model_dir ${base_dir}/../pretrained/decoder \\
+    --image_dir $image_dir --fp16 \\
+    --output_dir $SOMEWHERE \\
+    --batch_size_per_gpu=4
+"""
+
+
+def test_the_options_of_a_script_are_read_with_its_variables(here):
+    written = convert(here, "finetune.sh", SCRIPT)
+    found = settings(here / "ours.yaml")
+    assert found["data.path"] == "data/../DoTA_dataset"
+    assert found["model.pretrained"] == "data/../pretrained"
+    assert (found["train.micro_batch"], found["precision"]) == (4, "auto")
+    assert "# Finetune.\n# base_dir=data\n" in written
+    why = "$SOMEWHERE has a variable that the file does not set"
+    assert f"# output_dir: $SOMEWHERE  (dropped: {why})" in written
+    assert main(["--config", "ours.yaml", "--dry-run"]) == 0
+
+
+def test_options_alone_are_read(here):
+    convert(here, "options.txt", SCRIPT.partition(".py ")[2].replace("\\\n", ""))
+    assert settings(here / "ours.yaml")["train.micro_batch"] == 4
+
+
+def test_the_class_of_an_original_is_read_without_running_it(here):
+    text = '''\
+import os
+@dataclass
+class TrainingConfig:
+    """Settings."""
+    base_model: str = "google/gemma-3n-E4B-it"
+    max_ram_percent: float = 70.0  # of all
+    output_dir: str = os.mkdir("ran")
+    batch_size: int = 4
+    batch_size: int = 8
+'''
+    written = convert(here, "training_config.py", text)
+    found = settings(here / "ours.yaml")
+    assert (found["limits.ram"], found["train.micro_batch"]) == (70, 8)
+    assert not (here / "ran").exists()
+    assert "(dropped: its value is computed by code)" in written
+    assert "(dropped: batch_size is set again in line 9, which counts)" in written
+    fetch = "hf download google/gemma-3n-E4B-it --local-dir gemma-3n-E4B-it"
+    assert fetch in written and "model.pretrained" not in found
+    assert main(["--config", "ours.yaml", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "lines", "key", "value"),
+    [
+        # A word of one decides whatever the order; else the later line counts.
+        ("abr", "save_best_only: true\nsave_every: 5", "save.every", None),
+        ("abr", "save_every: 5\nsave_best_only: true", "save.every", None),
+        ("abr", "save_every: 5\nsave_best_only: false", "save.every", "5 epochs"),
+        ("language", "save_steps: 5\ncheckpoint_save_frequency: 6", "save.every", 6),
+        ("language", "mac_mode: yes\ncpu_only_mode: on", "limits.profile", "mac"),
+        ("eeg_text", "TRAIN_EPOCHS: 3\nPRETRAIN_EPOCHS: 9", "train.epochs", 3),
+        (
+            "abr",
+            "use_tensorboard: true\nwandb_project: mine",
+            "track",
+            ["tensorboard", "wandb:mine"],
+        ),
+        ("abr", "use_wandb: true\nwandb_project: mine", "track", ["wandb:mine"]),
+        ("abr", "use_wandb: false\nwandb_project: mine", "track", None),
+        ("event_seg", "embedding_dims: [48, 96, 192]", "model.size", "lite"),
+        ("event_seg", "embedding_dims:\n- 64\n- 128\n- 256\n- 512", "model.size", None),
+        ("abr", "eps: 1e-6\nlearning_rate: 1e-3", "optim.eps", 1e-6),
+        ("abr", "scheduler: {type: plateau}", "schedule.name", None),
+        ("abr", "gradient_clip_norm: null", "optim.clip_norm", None),
+        ("abr", "num_epochs: ~", "train.epochs", None),
+        ("abr", "data_path: 'it''s #1.csv'", "data.path", "it's #1.csv"),
+        ("abr", '{"training": {\t"num_epochs": 7}}', "train.epochs", 7),
+    ],
+)
+def test_a_setting_has_the_value_that_the_original_uses(family, lines, key, value, here):
+    name = "theirs.json" if lines.startswith("{") else "theirs.yaml"
+    convert(here, name, lines + "\n", "--model", family)
+    assert settings(here / "ours.yaml").get(key) == value
+    if family in ("abr", "event_seg") and "track" not in key:
+        assert main(["--config", "ours.yaml", "--set", "data.path=data.csv", "--dry-run"]) == 0
+
+
+def test_unknown_names_and_values_are_named_on_the_console_and_in_json(here, capsys):
+    text = "training: {num_epochs: 2, frobnicate: 3}\nscheduler: {type: plateau}\nT_mult: 1\n"
+    convert(here, "theirs.yaml", text, "--model", "abr")
+    said = capsys.readouterr().out
+    assert "training.frobnicate: 3  (no setting here has this name)" in said
+    assert "scheduler.type: plateau  (unknown schedule.name 'plateau'; allowed: constant" in said
+    (here / "ours.yaml").unlink()
+    convert(here, "theirs.yaml", text, "--model", "abr", "--json")
+    content = json.loads(capsys.readouterr().out)
+    assert content["settings"] == {"train.epochs": 2, "schedule.t_mult": 1}
+    assert [row["line"] for row in content["dropped"]] == [1, 2]
+
+
+def test_a_secret_is_not_copied(here):
+    written = convert(here, "theirs.yaml", "azure_openai: {api_key: sk-1234}\ntime_bins: 10\n")
+    assert "sk-1234" not in written and "api_key: …" in written
+
+
+def test_a_file_of_the_user_is_not_overwritten(here, capsys):
+    (here / "abr-gearshift.yaml").write_text("mine")
+    assert main(["convert", "abr.yaml"]) == 2
+    *_, fix = capsys.readouterr().err.splitlines()
+    assert fix == "  fix           python -m launcher convert abr.yaml --out abr-gearshift-2.yaml"
+    assert main(fix.split()[4:]) == 0
+    assert (here / "abr-gearshift.yaml").read_text() == "mine"
+
+
+ONE_WORD = "optim: {lr: 1e-3}\n"
+SHARED = "num_heads: 8\ndropout: 0.1\nbatch_size: 2\n"
+TWO = "base_model: x\nmax_ram_percent: 70\nT_0: 5\nT_mult: 2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ONE_WORD, "is no settings file of an original: its keys are those of none"),
+        (SHARED, "is no settings file of an original: its keys are those of none"),
+        ("", "is no settings file of an original: its keys are those of none"),
+        (TWO, "may be a settings file of the original of abr or of language"),
+        ("- a\n", "cannot be read as YAML: its root is not a mapping"),
+        ("a: &x {b: *x}\n", "cannot be read as YAML: an alias that holds itself"),
+    ],
+)
+def test_a_file_that_is_not_recognized_is_one_error_and_nothing_is_written(
+    text, message, here, capsys
+):
+    (here / "theirs.yaml").write_text(text)
+    before = sorted(here.iterdir())
+    assert main(["convert", "theirs.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("error:") == 1
+    assert sorted(here.iterdir()) == before
+
+
+def test_an_alias_of_aliases_ends(here, capsys):
+    text = "a0: &a0 {x: 1, y: 2}\n"
+    text += "".join(f"a{n}: &a{n} {{l: *a{n - 1}, r: *a{n - 1}}}\n" for n in range(1, 40))
+    (here / "theirs.yaml").write_text(text)
+    assert main(["convert", "theirs.yaml"]) == 2
+    assert "more than 10,000 values" in capsys.readouterr().err
+
+
+def test_a_settings_file_of_ours_with_a_few_words_has_a_line_for_each(here, capsys):
+    (here / "ours.yaml").write_text("model: {family: language}\nmax_ram_percent: 70\nuse_gpu: no\n")
+    assert main(["--config", "ours.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error:") == 2 and "convert" not in said

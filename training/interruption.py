@@ -1,0 +1,94 @@
+"""Interruption: a signal or a deadline ends an evaluation or a preview early, on all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from training.callbacks.base import Action
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from engines.base import World
+
+T = TypeVar("T")
+ENDING = Action.SIGNAL | Action.INTERRUPT
+"""The actions that end an evaluation before its end."""
+
+
+class Interrupted(BaseException):
+    """An evaluation or a preview ended early, on all ranks; as KeyboardInterrupt, no Exception.
+
+    Tasks and trackers may catch every Exception.
+    """
+
+    def __init__(self, actions: Action) -> None:
+        super().__init__(actions)
+        self.actions = actions
+        """What the ranks agreed on."""
+
+
+class _RankInterrupted(BaseException):
+    """This rank leaves a forward pass, and agrees with the others afterwards."""
+
+
+class Interruption:
+    """Checks between batches and before each forward pass whether the run must end.
+
+    Models know nothing of it: a hook of the module sees each of their calls, such as each step of
+    a decoder. Ranks agree between batches, and before each call if calls gather weights: those are
+    equally many on all ranks. Otherwise a rank leaves its batch alone, and agrees after it.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        requested: Callable[[], Action] = lambda: Action.NOTHING,
+        *,
+        gathers_weights: bool = False,
+    ) -> None:
+        """`requested` are the actions that this rank requests now; `gathers_weights` as Engine."""
+        self.world = world
+        self._requested = requested
+        self._agrees_on_calls = gathers_weights and world.size > 1
+
+    def requested(self) -> Action:
+        """What this rank requests now, of the actions that end an evaluation."""
+        return self._requested() & ENDING
+
+    def check(self) -> None:
+        """Raise Interrupted if any rank requests the end. Collective."""
+        if agreed := self.world.agree(int(self.requested())):
+            raise Interrupted(Action(agreed))
+
+    def between(self, batches: Iterable[T]) -> Iterator[T]:
+        """`batches`, with a check before each. Collective."""
+        for batch in batches:
+            self.check()
+            yield batch
+
+    @contextmanager
+    def watching(self, module: Module) -> Iterator[None]:
+        """Within, calls of `module` are checked, and all at the end. Collective."""
+        # A module that is compiled as a whole would be compiled again with the hook.
+        hook = (
+            module.register_forward_pre_hook(self._before_call, prepend=True)
+            if getattr(module, "_compiled_call_impl", None) is None
+            else None
+        )
+        try:
+            yield
+        except _RankInterrupted:
+            pass
+        finally:
+            if hook is not None:
+                hook.remove()
+        self.check()
+
+    def _before_call(self, module: Module, inputs: Any) -> None:
+        if self._agrees_on_calls:
+            self.check()
+        elif self.requested():
+            raise _RankInterrupted
