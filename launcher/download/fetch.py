@@ -189,12 +189,11 @@ def _find(target: Target) -> Record | None:
     declared = target.file.sha256 or ""
     record = read_record(_record_path(target)) or Record(url, None, declared)  # copied by the user
     now = record.of(path)
-    # The checksum of an archive says nothing of what was unpacked, which a copy must not change.
-    is_same = now.mtime_ns == record.mtime_ns if target.kind else now.stamp == record.stamp
-    if not is_same:
-        if target.kind or not record.sha256 or sha256_of(path).hexdigest() != record.sha256:
+    if now.stamp != record.stamp:
+        content = record.content_sha256 if target.kind else record.sha256
+        if not content or sha256_of(path).hexdigest() != content:
             raise _occupied(target, "is not the declared file, or was changed")
-        record = replace(now, size=path.stat().st_size)
+        record = now if target.kind else replace(now, size=path.stat().st_size)
         with suppress(OSError):  # a read-only folder: the file is read again the next time
             target.state.mkdir(exist_ok=True)
             record.write(_record_path(target))
@@ -238,7 +237,8 @@ def _move_into_place(target: Target, part: Part, options: Options) -> Record:
             if len(found) == 1 and found[0].is_dir() and not found[0].is_symlink():
                 [new] = found
         url = str(target.file.url)
-        record = Record(url, part.version, part.sha256, part.size).of(new)
+        content = sha256_of(new).hexdigest() if target.kind and new.is_file() else ""
+        record = Record(url, part.version, part.sha256, part.size, content).of(new)
         # First: after a kill between the two lines the next start downloads again.
         record.write(_record_path(target))
         new.replace(target.path)

@@ -123,6 +123,8 @@ class Record:
     sha256: str = ""
     """Of the downloaded file, before it was unpacked."""
     size: int = 0
+    content_sha256: str = ""
+    """Of the file that was unpacked; empty: none was."""
     mtime_ns: int = -1
     """Of the local file; 0 for a folder."""
     ctime_ns: int = -1
