@@ -7,6 +7,7 @@ from shlex import quote
 
 from models.base import DataError
 from models.common.data_files import files, first_files
+from models.common.table import is_table
 
 EPL, TABLE, RECORDING = FORMATS = (
     "EPL text (level series, with *-analyzed.txt beside them)",
@@ -14,10 +15,7 @@ EPL, TABLE, RECORDING = FORMATS = (
     "recording (EDF, BDF, EEGLAB .set or BrainVision .vhdr, at more than 6000 Hz)",
 )
 EMBEDDED = ("embedded:patients", "embedded:few-patients")
-_SUFFIXES = {
-    **dict.fromkeys((".csv", ".tsv", ".xlsx"), TABLE),
-    **dict.fromkeys((".edf", ".bdf", ".set", ".vhdr", ".ahdr"), RECORDING),
-}
+_RECORDINGS = (".edf", ".bdf", ".set", ".vhdr", ".ahdr")
 _MAGIC = b":RUN-"
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _EXPORT = """\
@@ -50,8 +48,10 @@ def of_file(path: Path) -> str | None:
     """The format of a file, by its suffix or first bytes; None if unknown. Reads the disk."""
     if not path.is_file():
         return None
-    if name := _SUFFIXES.get(path.suffix.lower()):
-        return name
+    if is_table(path):
+        return TABLE
+    if path.suffix.lower() in _RECORDINGS:
+        return RECORDING
     try:
         with path.open("rb") as file:
             return EPL if file.read(len(_MAGIC)) == _MAGIC else None

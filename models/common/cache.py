@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from models.base import DataError
 from models.common import cache_folder
 
 _FACTS = "made_from.json"
@@ -47,18 +48,27 @@ def arrays(
 
 
 def streamed(
-    name: str, made_from: Mapping[str, Any], write: Callable[[Open], None]
+    name: str, made_from: Mapping[str, Any], write: Callable[[Open], None], size: int
 ) -> dict[str, np.ndarray]:
     """As `arrays`, for arrays too large for memory: `write` writes them piece by piece.
 
-    See ArrayFile. Raises OSError if the cache cannot be written.
+    See ArrayFile. `size`: bytes of the data. Raises DataError if the cache cannot be written.
     """
     entry, facts = _entry(name, made_from)
-    if (cached := _read(entry, facts)) is None:
-        _write(entry, facts, write)
-        cached = _read(entry, facts)
-    if cached is None:
-        raise OSError(f"the cache entry '{entry}' cannot be read back")
+    cached = _read(entry, facts)
+    try:
+        if cached is None:
+            _write(entry, facts, write)
+            cached = _read(entry, facts)
+        if cached is None:
+            raise OSError("what was written cannot be read back")
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache: {error.strerror or error}",
+            where=str(cache_folder.folder()),
+            allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
+            fix=f"export {cache_folder.VARIABLE}=FOLDER",
+        ) from None
     return cached
 
 

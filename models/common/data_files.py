@@ -24,23 +24,23 @@ _SYSTEM_FOLDERS = tuple(map(Path, ("/dev", "/proc", "/sys")))
 """Their files are no data, and reading some of them never ends."""
 
 
-def existing_path(path: str, allowed: str) -> Path:
-    """The file or folder that `data.path` names. Raises DataError, which lists `allowed`."""
+def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
+    """The file or folder that the setting `key` names. Raises DataError, which lists `allowed`."""
     found = Path(path).expanduser()
     try:
         if found.exists():
-            check_kind(found)
+            check_kind(found, key)
             return found
     except OSError as error:
-        raise unreadable_file(found, error) from None
+        raise unreadable_file(found, error, key) from None
     raise DataError(
-        f"data.path '{path}' does not exist",
+        f"{key} '{path}' does not exist",
         where=f"looked for {found.absolute()}",
         allowed=allowed,
     )
 
 
-def check_kind(path: Path) -> None:
+def check_kind(path: Path, key: str = "data.path") -> None:
     """Raise DataError for a pipe or a device, and for a whole disk, before anything is read."""
     if not path.is_file() and not path.is_dir():
         problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
@@ -48,7 +48,7 @@ def check_kind(path: Path) -> None:
         problem, allowed = "is the whole disk", "a file, or a folder of data"
     else:
         return
-    raise DataError(f"data.path '{path}' {problem}", where=str(path.absolute()), allowed=allowed)
+    raise DataError(f"{key} '{path}' {problem}", where=str(path.absolute()), allowed=allowed)
 
 
 def files(path: Path) -> list[Path]:
@@ -167,11 +167,11 @@ def cause_of(error: Exception) -> str:
     return line if is_plain else f"{type(error).__name__}: {line}"
 
 
-def unreadable_file(path: Path, error: OSError) -> DataError:
+def unreadable_file(path: Path, error: OSError, key: str = "data.path") -> DataError:
     """The error for a file that the system does not open."""
     return DataError(
         f"'{error.filename or path}' cannot be read: {error.strerror or error}",
-        where="data.path",
+        where=key,
         allowed="files and folders that you may read",
     )
 
@@ -214,14 +214,13 @@ class BadRecords:
     count: int = 0
     rows: list[tuple[str, str]] = field(default_factory=list)
     """Place and problem of the first few: a file of another kind may have millions."""
-    fix: str = "repair them"
+    fix: str = ""
     """What to do about them; the first known fix."""
 
     def add(self, where: str, problem: str, fix: str = "") -> None:
         """Count one more, at `where` (file and line)."""
         self.count += 1
-        if fix and self.fix == BadRecords.fix:
-            self.fix = fix
+        self.fix = self.fix or fix
         if len(self.rows) < MAX_EXAMPLES:
             self.rows.append((where, problem))
 
@@ -236,10 +235,12 @@ class BadRecords:
             examples = self.examples()
             if self.count > MAX_EXAMPLES:
                 examples.append(f"and {self.count - MAX_EXAMPLES} more")
+            others = " and the others" if self.count > 1 else ""
+            fix = self.fix or f"correct {self.rows[0][0]}{others}"
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(examples),
-                fix=self.fix + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
+                fix=fix + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
             )
         return self.count
 

@@ -17,6 +17,7 @@ from models.common.text_file import CHUNK, TextFile
 
 DELIMITERS = (",", ";", "\t")
 SHEET = ".xlsx"
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", SHEET)
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
 """Cells without a number, in lower case."""
 _ROWS_COMPARED = 50
@@ -50,6 +51,11 @@ class Table(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What was assumed of the file: complete once it was read."""
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table by its name."""
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def open_table(path: Path, name: str | None = None) -> Table:

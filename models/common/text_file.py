@@ -86,6 +86,8 @@ class TextFile:
         self.path = path
         self.note = ""
         """An encoding that was assumed, once the file was read up to where this shows."""
+        self.encoding: str | None = None
+        """As `note`; None: nothing was read."""
 
     def chunks(self, size: int = CHUNK) -> Iterator[str]:
         """The text in chunks of about `size` bytes."""
@@ -96,7 +98,7 @@ class TextFile:
                 raw = file.read(size)
                 while True:
                     yield newlines.decode(decoder.decode(raw), final=not raw)
-                    self.note = decoder.note
+                    self.note, self.encoding = decoder.note, decoder.encoding
                     if not raw:
                         return
                     raw = file.read(size)
@@ -174,7 +176,7 @@ class _Decoder:
     def __init__(self, path: Path) -> None:
         self.note = ""
         self._path = path
-        self._encoding: str | None = None
+        self.encoding: str | None = None
         """None: nothing was read."""
         self._is_ascii = True
         """Whether all bytes so far are ASCII, so that the encoding may still be a western one."""
@@ -184,7 +186,7 @@ class _Decoder:
     def decode(self, raw: bytes) -> str:
         """The text of the next bytes; none: the file ends. Raises DataError."""
         start = b""
-        if self._encoding is None:
+        if self.encoding is None:
             start = self._begin(raw)
             raw = raw[len(start) :]
             self._start = len(start)
@@ -213,14 +215,14 @@ class _Decoder:
         return mark
 
     def _use(self, encoding: str) -> None:
-        self._encoding = encoding
+        self.encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)()
 
     def _decoded(self, raw: bytes, whole: bytes) -> str:
-        if self._encoding in ("utf-8", _WESTERN) and b"\0" in raw:
+        if self.encoding in ("utf-8", _WESTERN) and b"\0" in raw:
             at = len(whole) - len(raw) + raw.index(b"\0")
             raise UnicodeDecodeError("utf-8", whole, at, at + 1, "a zero byte")
-        if self._encoding == _WESTERN:
+        if self.encoding == _WESTERN:
             if not _is_western(whole):
                 whole.decode("utf-8")  # raises the error with its place
             return self._decoder.decode(raw, final=not raw)
@@ -228,7 +230,7 @@ class _Decoder:
             return self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
             is_cut = error.reason == "unexpected end of data" and error.end - error.start > 1
-            if self._encoding != "utf-8" or not self._is_ascii or is_cut or not _is_western(whole):
+            if self.encoding != "utf-8" or not self._is_ascii or is_cut or not _is_western(whole):
                 raise
             self.note = "Windows-1252 (Latin-1), since it is not UTF-8"
             self._use(_WESTERN)
@@ -236,10 +238,10 @@ class _Decoder:
 
     def _error(self, error: UnicodeDecodeError, line: int, start: int, raw: bytes) -> DataError:
         """Error for bytes that are not text, in `raw` bytes that start at byte `start`."""
-        encoding = _NAMES.get(self._encoding or "", "UTF-8")
+        encoding = _NAMES.get(self.encoding or "", "UTF-8")
         if error.reason == "a zero byte":
             convert = "remove them, for example", "tr -d '\\000'"
-        elif self._encoding == "utf-8" and self._is_ascii and not _has_utf8(raw):
+        elif self.encoding == "utf-8" and self._is_ascii and not _has_utf8(raw):
             # Nothing is UTF-8, and it is not western: only a person knows its encoding.
             convert = "convert it, for example from Windows-1251", "iconv -f WINDOWS-1251 -t UTF-8"
         else:

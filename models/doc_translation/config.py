@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad, Section, StagedModel
+from models.common.columns import IGNORE
+from models.common.config import Control, Fraction, OnBad, Section, StagedModel, column_field
 
 
 @dataclass(frozen=True)
@@ -174,16 +175,23 @@ def _language(example: str, **more: Any) -> Any:
     return Field(pattern=r"^[A-Za-z][A-Za-z_-]*$", json_schema_extra=allowed)
 
 
+ID, SOURCE, TARGET = "id", "source", "target"
+Columns = list[Annotated[str, column_field((ID, SOURCE, TARGET, IGNORE), "English=source")]]
+
+
 class Data(Section):
     """Pages and their translations."""
 
     path: str = "embedded:pages"
-    """Folder in the DoTA layout, or JSONL file of paragraph pairs (rendered as pages); or
-    embedded:pages, embedded:cards."""
+    """Folder in the DoTA layout, or file of paragraph pairs (JSONL, CSV, TSV or XLSX, rendered as
+    pages); or embedded:pages, embedded:cards."""
     source: Annotated[str, _language("en")] = "en"
-    """Key of the source paragraphs in a JSONL file."""
+    """Key or column of the source paragraphs in a file of pairs."""
     target: Annotated[str, _language("zh", **_WHOLE)] = "zh"
     """Target language: folder `zh_mmd`, key `zh`; selects the tokenizer of BLEU."""
+    columns: Columns = Field(default_factory=list)
+    """What keys or columns of a file of pairs mean whose names are not `id` and the languages, such
+    as "English=source"; other meanings: id (document and number), target, ignore."""
     split: Literal["file", "article"] = "file"
     """Split of a DoTA folder: file (its split_dataset.json), or article (a new split by
     article)."""

@@ -134,6 +134,6 @@ def _read_found(path: Path, settings: ReadSettings) -> Collection:
     found_format = formats.recognize(path)
     if found_format == formats.DOTA:
         return dota.read(path, settings.layout.target, settings.split, settings.on_bad)
-    if found_format == formats.PAIRS:
+    if found_format == formats.PAIRS or (path.is_file() and formats.may_be_pairs(path)):
         return pairs.read(path, settings.layout, settings.on_bad)
     raise unknown_format(path, formats.FORMATS)

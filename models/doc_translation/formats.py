@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+from models.base import DataError
+from models.common.table import is_table, open_table
+from models.common.text_file import GZIP, TextFile
+
 DOTA = "a folder in the DoTA layout: imgs/, zh_mmd/ (or another language), split_dataset.json"
-PAIRS = "JSONL with id, en, zh (or other languages): paragraphs that are rendered as pages"
+PAIRS = (
+    "JSONL, CSV, TSV or XLSX with id, en, zh (or other languages): paragraphs that are rendered "
+    "as pages"
+)
 FORMATS = (DOTA, PAIRS)
 EMBEDDED = ("embedded:pages", "embedded:cards")
+
+
+_LANGUAGE = re.compile(r"[a-z]{2}([-_][a-z]{2,8})?", re.IGNORECASE)
+"""A code of a language, as a name of a column."""
 
 
 def recognize(path: Path) -> str | None:
@@ -19,9 +31,17 @@ def recognize(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:
-            row = json.loads(file.readline(1 << 20).decode("utf-8-sig"))
-    except (OSError, ValueError):
+        if is_table(path):
+            names = [str(name).lower() for name in open_table(path).header]
+            languages = [name for name in names if name != "id" and _LANGUAGE.fullmatch(name)]
+            return PAIRS if len(languages) > 1 else None
+        row = json.loads(next(TextFile(path).chunks()).partition("\n")[0])
+    except (DataError, ValueError, RecursionError):
         # The reader reports an invalid first line with its number.
-        return PAIRS if path.suffix.lower() in (".jsonl", ".ndjson") else None
+        return PAIRS if may_be_pairs(path) and not is_table(path) else None
     return PAIRS if isinstance(row, dict) and "id" in row else None
+
+
+def may_be_pairs(path: Path) -> bool:
+    """Whether a file has the name of a file of pairs."""
+    return is_table(path) or path.name.lower().removesuffix(GZIP).endswith((".jsonl", ".ndjson"))

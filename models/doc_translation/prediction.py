@@ -46,15 +46,16 @@ class Decoding:
 
 
 def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledPage]:
-    """The pages of an image, a folder of images or a JSONL file. Disk access; raises DataError.
+    """The pages of an image, a folder of images or a file of pairs. Disk access; raises DataError.
 
-    `layout`: rendering of the paragraphs of a JSONL file, whose translations are not read.
+    `layout`: rendering of the paragraphs of a file of pairs, whose translations are not read.
     """
     allowed = (image_files.ALLOWED, formats.PAIRS)
     with input_errors():
         found = existing_path(str(path), "; ".join(allowed))
         pages: Sequence[UnlabeledPage] = image_files.read(found)
-        if not pages and found.is_file() and formats.recognize(found) == formats.PAIRS:
+        is_known = formats.may_be_pairs(found) or formats.recognize(found) == formats.PAIRS
+        if not pages and found.is_file() and is_known:
             collection = pairs.read(found, layout, on_bad, keeps_duplicates=True)
             pages = collection.pages
         if not pages:

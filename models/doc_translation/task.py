@@ -25,6 +25,8 @@ from models.base import (
     SplitName,
 )
 from models.common import attention_kernels, initial_weights, model_facts, subwords
+from models.common.columns import declared_columns
+from models.common.data_files import few
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.doc_translation import masked_model, masked_pages, prediction, pretrained, preview
@@ -75,7 +77,8 @@ class DocTranslationTask:
         self.path, self.control, self.fraction = data.path, data.control, data.fraction
         # Settings without effect are not read, so that they are reported as unused.
         target = data.target if self.translates else None
-        layout = Layout(data.source, target, data.paragraphs, data.font)
+        columns = declared_columns(data.columns)
+        layout = Layout(data.source, target, data.paragraphs, data.font, columns)
         self.read_settings = ReadSettings(layout, data.split, data.on_bad)
         self.collection: Collection  # after setup, like the vocabulary
         self._reports: dict[str, pretrained.Report] = {}
@@ -280,7 +283,7 @@ class DocTranslationTask:
         return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """Translations or features of images, or of paragraphs in JSONL; see prediction.read."""
+        """Translations or features of images, or of paragraphs of a file; see prediction.read."""
         layout = replace(self.read_settings.layout, target=None)
         pages = prediction.read(path, layout, self.read_settings.on_bad)
         if not self.translates:
@@ -310,6 +313,8 @@ class DocTranslationTask:
             **(self._translation_facts() if self.translates else {}),
             **self.collection.counts,
         }
+        if self.collection.notes:
+            facts["notes"] = few(self.collection.notes)
         if self.loaded is not None:
             facts["encoder"] = self.loaded
         if self._reports:

@@ -168,7 +168,9 @@ def test_unusable_data_is_an_error_and_nothing_is_written(here, capsys):
     assert check("mine.jsonl") == 2
     err = capsys.readouterr().err
     assert err.startswith("error: 1 of 81 rows cannot be used\n  where         mine.jsonl:81: ")
-    assert "  fix           repair them, or skip them with  --set data.on_bad=skip\n" in err
+    assert (
+        "  fix           correct mine.jsonl:81, or skip them with  --set data.on_bad=skip\n" in err
+    )
     assert names(here) == ["mine.jsonl"]
 
 

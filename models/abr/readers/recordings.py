@@ -66,7 +66,8 @@ class RecordingReader:
             kinds = self._stimuli(recording)
             self.notes += notes_of(recording)
             if not kinds:
-                self.bad_records.add(name, "no annotation that could be a stimulus")
+                fix = "name its stimuli in  NAME_events.tsv  of BIDS beside it"
+                self.bad_records.add(name, "no annotation that could be a stimulus", fix)
             for kind, onsets in kinds.items():
                 yield from self._responses(recording, channel, kind, onsets, name)
         except DataError as error:

@@ -37,7 +37,7 @@ class OpenBciRaw(mne.io.BaseRaw):
             "path": str(path.resolve()),
             "file": identity(path),
         }
-        values = cache.streamed("openbci", made_from, header.convert)["values"]
+        values = cache.streamed("openbci", made_from, header.convert, path.stat().st_size)["values"]
         values = values.reshape(-1, len(header.names))
         types = ["stim" if name == MARKER else "eeg" for name in header.names]
         units = np.array([1.0 if kind == "stim" else 1e-6 for kind in types])

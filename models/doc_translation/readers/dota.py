@@ -14,6 +14,7 @@ from PIL import Image
 from models.base import DataError, SplitName
 from models.common.data_files import BadRecords, OnBad, files
 from models.common.pictures import open_picture, too_large
+from models.common.text_file import TextFile
 from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
 
 SPLIT_FILE = "split_dataset.json"
@@ -26,6 +27,7 @@ IMAGES = "imgs"
 _HEAD, _TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _SIZE_AT = 16
 """Byte of width and height, 4 bytes each. Source: Portable Network Graphics, ISO 15948, 11.2.2."""
+_FIX = f"fetch it again or save it as PNG, or remove its name from {SPLIT_FILE}"
 Split = Literal["file", "article"]
 Names = Mapping[SplitName, list[str]]
 
@@ -38,6 +40,8 @@ class DotaPage:
     name: str
     language: str | None
     """None: the page is read without its text."""
+    notes: list[str]
+    """Encodings that were assumed of texts, of all pages; filled on access."""
 
     @property
     def document(self) -> str:
@@ -47,18 +51,16 @@ class DotaPage:
     def image(self) -> Image.Image:
         """See Page, and models/common/pictures.py: open_picture."""
         path = self.root / IMAGES / f"{self.name}.png"
-        return open_picture(path, f"repair it, or remove its name from {SPLIT_FILE}")
+        return open_picture(path, _FIX)
 
     def target(self) -> str:
         """See Page. Disk access."""
         assert self.language is not None, "the page was read without its text"
-        path = self.root / f"{self.language}_mmd" / f"{self.name}.mmd"
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"'{path}' cannot be read: {error}", where="data.path", allowed="UTF-8 text"
-            ) from None
+        file = TextFile(self.root / f"{self.language}_mmd" / f"{self.name}.mmd")
+        text = "".join(file.chunks()).strip()
+        if file.note and not any(note.endswith(file.note) for note in self.notes):
+            self.notes.append(f"{file.path.name} and others: {file.note}")
+        return text
 
 
 def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Collection:
@@ -79,12 +81,13 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
     skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - named)]
     bad_records = BadRecords("pages")
     pages: list[DotaPage] = []
+    notes: list[str] = []
     for name in sorted(named):
-        page = DotaPage(root, name, language)
+        page = DotaPage(root, name, language, notes)
         if missing := _missing_file(page):
             skipped_pages.append((name, missing))
         elif problem := _png_error(root / IMAGES / f"{name}.png"):
-            bad_records.add(f"{IMAGES}/{name}.png", problem)
+            bad_records.add(f"{IMAGES}/{name}.png", problem, _FIX)
         else:
             pages.append(page)
     skipped = bad_records.finish(on_bad, len(pages))
@@ -108,15 +111,15 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
         }
     counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
     tokenize = None if language is None else bleu_tokenizer(language)
-    return Collection(str(root), pages, tokenize, given, skipped_pages, counts)
+    return Collection(str(root), pages, tokenize, given, skipped_pages, counts, notes)
 
 
 def _names(root: Path) -> Names:
     """Page names of each split from the split file. Raises DataError."""
     path = root / SPLIT_FILE
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found: Any = json.loads("".join(TextFile(path).chunks()))
+    except (ValueError, RecursionError) as error:
         raise _bad_split(path, f"cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise _bad_split(path, f"is a {type(found).__name__}, not an object")

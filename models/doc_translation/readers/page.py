@@ -46,6 +46,8 @@ class Collection:
     """Skipped pages with reasons."""
     counts: Mapping[str, int] = field(default_factory=Counter)
     """Further counts for the facts, for example duplicates."""
+    notes: Sequence[str] = ()
+    """What was assumed of files; it may grow while pages are read."""
 
 
 def bleu_tokenizer(language: str) -> str:

@@ -1,4 +1,4 @@
-"""Reader of paragraph pairs in JSONL; source paragraphs are rendered as pages."""
+"""Reader of paragraph pairs in JSONL or tables; source paragraphs are rendered as pages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from models.base import DataError
-from models.common.data_files import BadRecords, OnBad
+from models.common.columns import columns_option
+from models.common.data_files import BadRecords, OnBad, unreadable_file
+from models.doc_translation.config import ID, SOURCE, TARGET
 from models.doc_translation.readers import drawing
 from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
+from models.doc_translation.readers.pair_lines import Lines, lines_of
 
 MAX_PARAGRAPH = 4000
 """Maximum characters of a paragraph."""
@@ -40,6 +45,22 @@ class Layout:
     """None: translations are not read."""
     paragraphs: int
     font: str | None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The meaning of a key or column by its name in lower case; it comes before their own names."""
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """The name of each key that is read, by its meaning."""
+        names = {ID: ID, SOURCE: self.source, TARGET: self.target}
+        return {meaning: name for meaning, name in names.items() if name is not None}
+
+    def key(self, names: Iterable[str], meaning: str) -> str | None:
+        """The one of `names` that has a meaning; case does not count. None: there is none."""
+        known = {name.strip().lower(): name for name in names}
+        declared = (n for n, m in self.columns.items() if m == meaning and n in known)
+        default = self.meanings[meaning].lower()
+        name = next(declared, None if default in self.columns else default)
+        return None if name is None else known.get(name)
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class PairPage:
 
     def image(self) -> Image.Image:
         """See Page. Disk access."""
-        blocks = [drawing.Block("paragraph", text) for text in self._texts(self.layout.source)]
+        blocks = [drawing.Block("paragraph", text) for text in self._texts(SOURCE)]
         page = drawing.draw(blocks, drawing.Sheet(), self.layout.font)
         if page is None:
             raise DataError(
@@ -67,13 +88,21 @@ class PairPage:
     def target(self) -> str:
         """See Page. Disk access."""
         assert self.layout.target is not None, "the pages were read without translations"
-        return "\n\n".join(self._texts(self.layout.target))
+        return "\n\n".join(self._texts(TARGET))
 
-    def _texts(self, key: str) -> Iterator[str]:
-        with self.path.open("rb") as file:
-            for offset, length in self.spans:
-                file.seek(offset)
-                yield " ".join(json.loads(file.read(length))[key].split())
+    def _texts(self, meaning: str) -> Iterator[str]:
+        try:
+            with self.path.open("rb") as file:
+                for offset, length in self.spans:
+                    file.seek(offset)
+                    row = json.loads(file.read(length))
+                    yield " ".join(row[self.layout.key(row, meaning)].split())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise DataError(
+                f"'{self.path}' changed since it was read",
+                where=f"page '{self.name}'",
+                fix="start again; a file must stay as it is while it is trained on",
+            ) from None
 
 
 @dataclass
@@ -117,9 +146,11 @@ def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = Fal
     Unless `keeps_duplicates`, equal source texts are used once. Reads the file once and stores
     positions only. Raises DataError.
     """
-    bad_records = BadRecords()
+    bad_records, lines = BadRecords(), lines_of(path)
+    if lines.header is not None:
+        _check_header(path, lines.header, layout)
     rows = _Rows(keeps_duplicates=keeps_duplicates)
-    _index(path, layout, bad_records, rows)
+    _index(lines, path.name, layout, bad_records, rows)
     skipped = bad_records.finish(on_bad, len(rows.offsets))
     if not rows.offsets:
         raise DataError(
@@ -128,67 +159,111 @@ def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = Fal
             allowed=_allowed_keys(layout),
         )
     _check_font(rows.characters, layout)
-    pages = list(_pages(path, rows, layout))
+    pages = list(_pages(lines.path, rows, layout))
     counts = {"skipped_rows": skipped, "duplicates": rows.duplicates}
     tokenize = None if layout.target is None else bleu_tokenizer(layout.target)
-    return Collection(str(path), pages, tokenize, None, bad_records.rows, counts)
+    return Collection(str(path), pages, tokenize, None, bad_records.rows, counts, lines.notes)
 
 
-def _index(path: Path, layout: Layout, bad_records: BadRecords, rows: _Rows) -> None:
+def _index(lines: Lines, name: str, layout: Layout, bad_records: BadRecords, rows: _Rows) -> None:
     """Add the valid rows of a file to `rows`."""
-    offset = 0
+    offset, number = lines.start, 0
     try:
-        with path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
-                where = f"{path.name}:{line}"
-                if raw.strip() and (found := _pair(raw, where, layout, bad_records)):
-                    rows.add(*found, offset, len(raw))
+        with lines.path.open("rb") as file:
+            file.seek(offset)
+            # Line ends are those of bytes: a carriage return within JSON is one, too.
+            for raw in chain.from_iterable(block.splitlines(keepends=True) for block in file):
+                number += 1
+                pair = _pair(raw, f"{name}:{number}", lines, layout, bad_records)
+                if pair:
+                    rows.add(*pair, offset, len(raw))
                 offset += len(raw)
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}", where="data.path") from None
+        raise unreadable_file(lines.path, error) from None
     rows.seen.clear()  # pages need the memory
 
 
 def _pair(
-    raw: bytes, where: str, layout: Layout, bad_records: BadRecords
+    raw: bytes, where: str, lines: Lines, layout: Layout, bad_records: BadRecords
 ) -> tuple[str, str] | None:
-    """Id and source text of a line; None and a reported row if it is invalid."""
+    """Id and source text of a line; None if it is blank, or a reported row if it is invalid."""
+    if not raw.strip():
+        return None
     try:
         row: Any = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         problem = f"not UTF-8: byte {error.start} of the line is 0x{error.object[error.start]:02x}"
-        bad_records.add(where, problem, "save the file as UTF-8")
+        bad_records.add(where, problem, lines.fix)
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         bad_records.add(where, f"not JSON: {error}")
         return None
-    if not isinstance(row, dict):
+    is_table = lines.header is not None
+    if is_table and isinstance(row, list):
+        bad_records.add(where, *row)
+    elif not isinstance(row, dict):
         bad_records.add(
             where, f"{type(row).__name__}, not an object; allowed keys: {_allowed_keys(layout)}"
         )
-        return None
-    for key in _keys(layout):
-        value = row.get(key)
-        if not isinstance(value, str) or not value.strip():
-            problem = "is missing" if key not in row else "is empty or not text"
-            bad_records.add(where, f"'{key}' {problem}; allowed keys: {_allowed_keys(layout)}")
+    else:
+        return _checked(row, where, is_table, layout, bad_records)
+    return None
+
+
+def _checked(
+    row: Mapping[str, Any], where: str, is_table: bool, layout: Layout, bad_records: BadRecords
+) -> tuple[str, str] | None:
+    """Id and source text of a row; without an id, a row of a table is a document of its own."""
+    texts = {}
+    for meaning, name in layout.meanings.items():
+        key = layout.key(row, meaning)
+        if key is None and meaning == ID and is_table:
+            texts[ID] = where
+            continue
+        text = None if key is None else row[key]
+        if not isinstance(text, str) or not text.strip():
+            problem = "is missing" if key is None else "is empty or not text"
+            problem = f"'{key or name}' {problem}; allowed keys: {_allowed_keys(layout)}"
+            bad_records.add(where, problem)
             return None
-    text = " ".join(row[layout.source].split())
-    if len(text) > MAX_PARAGRAPH:
-        bad_records.add(
-            where, f"'{layout.source}' has {len(text)} characters, more than {MAX_PARAGRAPH}"
-        )
+        texts[meaning] = text
+    source = " ".join(texts[SOURCE].split())
+    if len(source) > MAX_PARAGRAPH:
+        problem = f"'{layout.source}' has {len(source)} characters, more than {MAX_PARAGRAPH}"
+        fix = f"split it into rows of at most {MAX_PARAGRAPH} characters"
+        bad_records.add(where, problem, fix)
         return None
-    return row["id"], text
+    return texts[ID], source
 
 
-def _keys(layout: Layout) -> list[str]:
-    keys = ("id", layout.source, layout.target)
-    return [key for key in keys if key is not None]
+def _check_header(path: Path, header: Sequence[str], layout: Layout) -> None:
+    """Raise DataError if a column of a text, or of data.columns, is not in a table."""
+    absent = [m for m in layout.meanings if m != ID and layout.key(header, m) is None]
+    used = {layout.key(header, meaning) for meaning in layout.meanings}
+    free = [n for n in header if n and n not in used and n.lower() not in layout.columns]
+    if absent:
+        free += [f"NAME{number}" for number in range(1, 1 + len(absent) - len(free))]
+        names = " and ".join(f"'{layout.meanings[meaning]}'" for meaning in absent)
+        raise DataError(
+            f"'{path.name}' has no column {names}",
+            where=f"columns: {', '.join(header)}",
+            allowed=f"{_allowed_keys(layout)}; without {ID} each row is a document of its own",
+            fix=columns_option(dict(zip(free, absent, strict=False))),
+        )
+    names_lower = {name.lower(): name for name in header}
+    for name in layout.columns:
+        if name not in names_lower:
+            near = get_close_matches(name, names_lower, n=1)
+            raise DataError(
+                f"no column is named '{name}', as data.columns says",
+                where=str(path),
+                allowed=", ".join(header),
+                did_you_mean=names_lower[near[0]] if near else "",
+            )
 
 
 def _allowed_keys(layout: Layout) -> str:
-    return ", ".join(_keys(layout))
+    return ", ".join(layout.meanings.values())
 
 
 def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:

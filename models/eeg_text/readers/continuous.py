@@ -184,7 +184,8 @@ class _Segments:
         is_possible = bool(possible[int(first) : int(stop) + 1].all())
         if not is_possible:
             problem = "non-finite values, or above 1 V, within the margin of its filter"
-            bad_records.add(segment.item.where, problem)
+            fix = "check the unit of its channels, and export the recording again"
+            bad_records.add(segment.item.where, problem, fix)
         return is_possible
 
     def _windows(self, file: int) -> Iterator[Segment]:

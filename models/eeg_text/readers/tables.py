@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords
-from models.common.table import open_table
+from models.common.data_files import BadRecords, existing_path
+from models.common.table import is_table, open_table
+from models.common.text_file import TextFile
 
 COLUMNS = ("onset_s", "duration_s", "text")
 SUFFIXES = (".tsv", ".csv")
@@ -91,17 +92,18 @@ def pairs(path: Path, key: str, what: str) -> dict[str, str]:
                 raise _unusable(path, key, what, f"'{name}' is '{texts[name]}' and '{text}'")
         return texts
 
-    if path.suffix.lower() in SUFFIXES:
+    path = existing_path(str(path), _maps(what), key)
+    if is_table(path):
         bad, table = BadRecords("rows"), open_table(path)
-        rows = [[cell.strip() for cell in row] for _, row in table.rows(bad)]
+        rows = [[str(cell).strip() for cell in row] for _, row in table.rows(bad)]
         bad.finish("stop", len(rows))
         if len(table.header) != 2:
-            columns = ", ".join(table.header)
+            columns = ", ".join(map(str, table.header))
             raise _unusable(path, key, what, f"it has the columns {columns}")
         texts = joined(rows)
     else:
         try:
-            texts = json.loads(_text(path, key), object_pairs_hook=joined)
+            texts = json.loads("".join(TextFile(path).chunks()), object_pairs_hook=joined)
         except (ValueError, RecursionError) as error:
             raise _unusable(path, key, what, str(error)) from None
     is_text = isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())
@@ -110,18 +112,13 @@ def pairs(path: Path, key: str, what: str) -> dict[str, str]:
     return texts
 
 
-def _text(path: Path, key: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"'{path}' cannot be read: {error}", where=key or str(path), allowed="text in UTF-8"
-        ) from None
-
-
 def _unusable(path: Path, key: str, what: str, why: str) -> DataError:
     return DataError(
         f"{key} '{path}' cannot be used: {why}",
         where=key,
-        allowed=f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}',
+        allowed=_maps(what),
     )
+
+
+def _maps(what: str) -> str:
+    return f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}'

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from models.base import DataError
-from models.common import cache, cache_folder
+from models.common import cache
 from models.common.cache import ArrayFile
 from models.common.processes import in_order
 from models.common.progress import shown
@@ -128,19 +128,7 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     if source.size <= SMALL:
         return Encoded(**cache.in_memory(write))
     made_from = {"version": VERSION, "files": source.stamp, "tokenizer": tokenizer.digest}
-    try:
-        return Encoded(**cache.streamed("language-tokens", made_from, write))
-    except OSError as error:
-        raise _cache_error(source.size, error) from None
-
-
-def _cache_error(size: int, error: OSError) -> DataError:
-    return DataError(
-        f"cannot write the token cache: {error.strerror or error}",
-        where=str(cache_folder.folder()),
-        allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
-        fix=f"export {cache_folder.VARIABLE}=FOLDER",
-    )
+    return Encoded(**cache.streamed("language-tokens", made_from, write, source.size))
 
 
 def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:

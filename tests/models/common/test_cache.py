@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.base import DataError
 from models.common import cache, cache_folder
 from models.common.cache import ArrayFile
 
@@ -103,8 +104,8 @@ class Writer:
 
 def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
     write = Writer()
-    first = cache.streamed("rows", SOURCE_KEY, write)
-    second = cache.streamed("rows", SOURCE_KEY, write)
+    first = cache.streamed("rows", SOURCE_KEY, write, 1)
+    second = cache.streamed("rows", SOURCE_KEY, write, 1)
     assert write.calls == 1
     for arrays in (first, second, cache.in_memory(write)):
         assert arrays["counts"].tolist() == [1, 2, 2, 3, 3, 3, 4, 4, 4, 4]
@@ -114,17 +115,18 @@ def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_an_interrupted_stream_leaves_nothing(error):
-    with pytest.raises(type(error)):
-        cache.streamed("rows", SOURCE_KEY, Writer(error))
+    with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt):
+        cache.streamed("rows", SOURCE_KEY, Writer(error), 1)
     assert list(cache_folder.folder().iterdir()) == []
-    assert len(cache.streamed("rows", SOURCE_KEY, Writer())["counts"]) == 10
+    assert len(cache.streamed("rows", SOURCE_KEY, Writer(), 1)["counts"]) == 10
 
 
 def test_a_stream_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "file" / "below"))
-    with pytest.raises(OSError, match="Not a directory"):
-        cache.streamed("rows", SOURCE_KEY, Writer())
+    with pytest.raises(DataError, match="cannot write the cache: Not a directory") as error:
+        cache.streamed("rows", SOURCE_KEY, Writer(), 10**9)
+    assert error.value.allowed == "a writable folder with about 2 GB of free space"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32])

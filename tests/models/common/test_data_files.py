@@ -110,14 +110,14 @@ def test_bad_records_stop_the_start_with_their_count_and_a_fix():
         "                page 2: no image\n"
         "                page 3: no image\n"
         "                and 2 more\n"
-        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+        "  fix           correct page 1 and the others, or skip them with  --set data.on_bad=skip"
     )
 
 
 def test_where_no_record_is_good_skipping_is_no_fix():
     with pytest.raises(DataError) as error:
         bad_pages(1).finish("stop", num_good=0)
-    assert str(error.value).endswith("  fix           repair them")
+    assert str(error.value).endswith("  fix           correct page 1")
 
 
 def test_skipped_records_are_counted_and_the_first_ones_listed():

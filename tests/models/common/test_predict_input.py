@@ -11,14 +11,14 @@ def test_errors_of_readers_name_the_option_instead_of_the_setting():
             where="data.path",
             allowed="a table",
             did_you_mean="y",
-            fix="repair them",
+            fix="correct page 1",
         )
     assert str(error.value) == (
         "--input 'x' does not exist\n"
         "  where         --input\n"
         "  allowed       a table\n"
         "  did you mean  y\n"
-        "  fix           repair them"
+        "  fix           correct page 1"
     )
 
 
@@ -47,7 +47,7 @@ def test_no_name_is_given_twice_also_without_case():
 @pytest.mark.parametrize(
     ("fix", "shown"),
     [
-        ("repair them, or skip them with  --set data.on_bad=skip", "repair them"),
+        ("correct page 1, or skip them with  --set data.on_bad=skip", "correct page 1"),
         (
             "--set 'data.columns=[a=ignore]'",
             "name the columns as in the data of the run, or remove them from the file",

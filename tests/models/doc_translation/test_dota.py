@@ -86,7 +86,8 @@ def test_an_incomplete_png_is_an_error_or_skipped(dota, content, what):
     assert str(error.value) == (
         "1 of 20 pages cannot be used\n"
         f"  where         imgs/2101.00002_1.png: {what.format(len(content))}\n"
-        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+        "  fix           fetch it again or save it as PNG, or remove its name from "
+        "split_dataset.json, or skip them with  --set data.on_bad=skip"
     )
     found = read(dota, "zh", "file", "skip")
     assert len(found.pages) == 19 and found.counts["skipped_pages"] == 1
@@ -100,15 +101,29 @@ def test_a_damaged_image_is_an_error_when_it_is_read(dota):
     page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
     with pytest.raises(DataError, match="is not a readable image") as error:
         page.image()
-    assert error.value.fix == "repair it, or remove its name from split_dataset.json"
+    assert error.value.fix == (
+        "fetch it again or save it as PNG, or remove its name from split_dataset.json"
+    )
 
 
 def test_a_text_that_is_not_utf8_is_an_error_when_it_is_read(dota):
     (dota / "zh_mmd" / "2101.00002_1.mmd").write_bytes("正文".encode("gb18030"))
     page = next(p for p in read(dota, "zh", "file", "stop").pages if p.name == "2101.00002_1")
-    with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' cannot be read") as error:
+    with pytest.raises(DataError, match=r"2101\.00002_1\.mmd' is not UTF-8") as error:
         page.target()
-    assert error.value.allowed == "UTF-8 text"
+    assert "-f WINDOWS-1251 -t UTF-8" in error.value.fix
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_texts_and_lists_of_other_encodings_are_read_with_a_note(dota, encoding):
+    for path in (dota / "zh_mmd" / "2101.00002_1.mmd", dota / "split_dataset.json"):
+        text = "größer" if path.suffix == ".mmd" else path.read_text()
+        path.write_bytes(text.encode(encoding))
+    found = read(dota, "zh", "file", "stop")
+    page = next(page for page in found.pages if page.name == "2101.00002_1")
+    assert page.target() == page.target() == "größer"
+    assumed = {"utf-16": 0, "utf-16-le": 1, "latin-1": 1}
+    assert len(found.notes) == assumed[encoding]
 
 
 @pytest.mark.parametrize(

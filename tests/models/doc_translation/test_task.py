@@ -243,7 +243,7 @@ def test_unknown_data_is_an_error(make_task, tmp_path):
     with pytest.raises(DataError) as error:
         make_task(path="embedded:card").setup()
     assert error.value.allowed == "embedded:pages, embedded:cards"
-    path = tmp_path / "a.csv"
+    path = tmp_path / "a.txt"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError) as error:
         make_task(path=path).setup()

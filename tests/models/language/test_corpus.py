@@ -263,7 +263,7 @@ def test_conversations_without_an_answer_are_reported(tmp_path):
         "2 of 3 rows cannot be used\n"
         "  where         a.txt:1: Assistant: is empty\n"
         "                a.txt:4: no request with an answer\n"
-        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+        "  fix           correct a.txt:1 and the others, or skip them with  --set data.on_bad=skip"
     )
     assert pairs(read(text, "skip")) == [("c", "d")]
 

@@ -71,7 +71,7 @@ def test_a_cache_that_is_not_writable_is_reported_with_a_fix(large, tmp_path, mo
     with pytest.raises(DataError) as error:
         tokens_of(large)
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
-        "cannot write the token cache: Not a directory\n"
+        "cannot write the cache: Not a directory\n"
         "  where         FOLDER/file/below\n"
         "  allowed       a writable folder with about 0.017 GB of free space\n"
         "  fix           export GEARSHIFT_CACHE=FOLDER"

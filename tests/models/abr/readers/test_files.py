@@ -105,7 +105,7 @@ def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
     assert str(error.value) == (
         "1 of 4 files and levels cannot be used\n"
         f"  where         {broken}: the header has no :LEVELS:\n"
-        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+        f"  fix           correct {broken}, or skip them with  --set data.on_bad=skip"
     )
     found = read(tmp_path, "skip")
     assert len(found) == 3 and found.left_out["skipped"] == 1

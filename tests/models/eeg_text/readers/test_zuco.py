@@ -82,7 +82,7 @@ def test_bad_eeg_is_an_error_or_skipped(path, kind):
         "  where         resultsYAC_NR.mat, sentence 2: rawData has non-finite values\n"
         f"                resultsYAC_NR.mat, sentence 4: rawData is {shape}, "
         "without an axis of 105 channels\n"
-        "  fix           repair them, or skip them with  --set data.on_bad=skip"
+        "  fix           correct resultsYAC_NR.mat, sentence 2 and the others, or skip them with  --set data.on_bad=skip"
     )
     assert zuco.read(path, "skip").left_out["bad"] == 2
 
