@@ -19,6 +19,13 @@ def declared_columns(columns: Sequence[str]) -> dict[str, str]:
     return {name.strip().lower(): meaning for name, _, meaning in parts}
 
 
+def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
+    """The names of the columns of a table, replaced by their meanings; empty if ignored."""
+    names = [str("" if name is None else name).strip() for name in header]
+    meanings = (declared.get(name.lower(), name) for name in names)
+    return ["" if meaning == IGNORE else meaning for meaning in meanings]
+
+
 def columns_option(meanings: Mapping[str, str]) -> str:
     """The option that sets the meaning of each column, quoted for a shell."""
     return meanings_option("data.columns", meanings)

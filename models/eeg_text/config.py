@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad, Section
+from models.common.columns import IGNORE
+from models.common.config import Control, Fraction, OnBad, Section, column_field
 from models.eeg_text.montage import REGION_SIZES
 
 KERNEL = 5
@@ -143,6 +144,12 @@ class Model(Section):
     """Share of a recording's tokens to mask."""
 
 
+EVENT, TEXT = "event", "text"
+COLUMNS = ("onset_s", "duration_s", TEXT)
+"""The columns of a table of sentences."""
+Columns = list[Annotated[str, column_field((*COLUMNS, EVENT, IGNORE), "start=onset_s")]]
+
+
 class Data(Section):
     """EEG to train on, with the sentences that were read."""
 
@@ -168,5 +175,8 @@ class Data(Section):
     texts: str | None = None
     """JSON object or CSV that maps event names to sentences. Default: a .tsv or .csv file with the
     recording's name, or that of BIDS."""
+    columns: Columns = Field(default_factory=list)
+    """What columns of tables beside recordings and of `texts` mean whose names are not known, such
+    as "start=onset_s"; other meanings: duration_s, text, event (of `texts`), ignore."""
     line_hz: Annotated[int, Field(ge=50, le=60, json_schema_extra={"unit": "Hz"})] = 50
     """Mains frequency to filter out."""

@@ -77,6 +77,8 @@ class Reading:
     """Read all EEG: texts are not needed, and nothing is left out between splits."""
     channel_map: Mapping[str, str] | None = None
     """The content of `channels`, if it was read before."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The meaning of a column of a table by its name in lower case."""
 
 
 def normalized(text: str) -> str:

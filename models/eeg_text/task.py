@@ -25,6 +25,7 @@ from models.base import (
 )
 from models.common import initial_weights
 from models.common.attention_kernels import check_kernel
+from models.common.columns import declared_columns
 from models.common.fixed_samples import few_samples
 from models.common.model_facts import FACTS_FILE
 from models.common.split import SPLITS
@@ -76,7 +77,13 @@ class EegTextTask:
         if not self.path.startswith("embedded:"):
             texts = data.texts if self.writes else None
             self.reading = Reading(
-                data.on_bad, self.samples, data.channels, texts, data.line_hz, self.writes
+                data.on_bad,
+                self.samples,
+                data.channels,
+                texts,
+                data.line_hz,
+                self.writes,
+                columns=declared_columns(data.columns),
             )
         self.recomputes_regions = model.recompute_regions
         if self.writes:
@@ -325,6 +332,7 @@ class EegTextTask:
             line_hz=self._data.line_hz,
             to_predict=True,
             channel_map=trained.channel_map,
+            columns=self.reading.columns,
         )
         if not self.writes:
             encoder = prediction.FeatureWriter(model, rules, self.context.device)

@@ -180,3 +180,41 @@ def test_marks_of_raters_end_at_line_ends_only(tmp_path):
     )
     path.write_bytes(text.encode("iso-8859-1"))
     assert read_analysis(path).peaks == {80.0: (4.5, 0.3)}
+
+
+def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(recording):
+    table = recording.with_suffix(".csv")
+    table.write_text("onset;length;sentence\n2,5;1,5;the old man\n5,25;1,5;a child\n")
+    with pytest.raises(DataError, match="has no column onset_s") as error:
+        texts_of(recording)
+    assert error.value.fix.startswith("--set 'data.columns=[onset=onset_s, ")
+    columns = {"onset": "onset_s", "length": "duration_s", "sentence": "text"}
+    assert texts_of(recording, columns=columns) == ["the old man", "a child"]
+    table.write_text("a;b;c\n2,5;1,5;the old man\n")
+    with pytest.raises(DataError) as error:
+        texts_of(recording)
+    assert error.value.fix == "--set 'data.columns=[a=onset_s, b=duration_s, c=text]'"
+
+
+def test_columns_of_bids_and_of_texts_have_meanings_too(tmp_path, recording, events):
+    events("begin\tduration\tword\tcode\n2\t1.5\tthe old man\ta\n5\tn/a\tn/a\tb\n")
+    columns = {"begin": "onset_s", "word": "text"}
+    assert texts_of(recording, columns=columns) == ["the old man"]
+    table = tmp_path / "texts.csv"
+    table.write_text("speaker,code,words\nx,a,old\nx,b,child\n")
+    with pytest.raises(DataError, match="it has the columns speaker, code, words") as error:
+        texts_of(recording, texts=str(table))
+    assert error.value.fix == ("--set 'data.columns=[speaker=event, code=text, words=ignore]'")
+    events("begin\tduration\ttrial_type\n2\t1.5\ta\n5\tn/a\tb\n")
+    columns = {"begin": "onset_s", "speaker": "ignore"}
+    assert texts_of(recording, texts=str(table), columns=columns) == ["old", "child"]
+    columns |= {"code": "text", "words": "event"}
+    with pytest.raises(DataError, match=r"data\.texts names no event"):
+        texts_of(recording, texts=str(table), columns=columns)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
+def test_texts_of_events_in_any_encoding_are_read(tmp_path, recording, encoding):
+    for name, text in (("a.json", '{"own": "größer"}'), ("a.csv", "name;text\nown;größer\n")):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        assert texts_of(recording, texts=str(tmp_path / name)) == ["größer"]

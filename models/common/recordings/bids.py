@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
 from models.base import DataError
+from models.common.columns import renamed
 from models.common.data_files import BadRecords
 from models.common.recordings.recording import Event
 from models.common.table import MISSING, open_table
@@ -17,6 +18,7 @@ NAMES = ("trial_type", "value")
 _KINDS = ("_eeg", "_ieeg", "_meg", "_emg", "_nirs")
 """Ends of names of recordings, which tables of events do not have."""
 _EVENTS = "_events.tsv"
+NO_COLUMNS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,16 @@ def events_path(recording: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def read_events(path: Path, names: Sequence[str] = NAMES) -> EventTable:
+def read_events(
+    path: Path, names: Sequence[str] = NAMES, declared: Mapping[str, str] = NO_COLUMNS
+) -> EventTable:
     """The events in a table; onsets are seconds after the first sample of the recording.
 
-    `names`: the columns that may name them. Reads the disk. Raises DataError.
+    `names`: the columns that may name them; `declared`: the meaning of a column by its name in
+    lower case. Reads the disk. Raises DataError.
     """
     table = open_table(path)
-    header = [str(name).strip() for name in table.header]
+    header = renamed(table.header, declared)
     if missing := [name for name in ("onset", "duration") if name not in header]:
         raise DataError(
             f"'{path.name}' has no column {missing[0]}",

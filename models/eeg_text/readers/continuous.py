@@ -76,7 +76,8 @@ def read(path: Path, reading: Reading) -> Recordings:
         own = channel_map.load_channel_map(reading.channels)
     texts = None
     if reading.texts is not None:
-        texts = tables.pairs(Path(reading.texts).expanduser(), "data.texts", "events to sentences")
+        path_of_texts, what = Path(reading.texts).expanduser(), "events to sentences"
+        texts = tables.pairs(path_of_texts, "data.texts", what, reading.columns)
     forms = {p: formats.of_file(p) for p in formats.candidates(path)}
     later = later_parts(p for p, form in forms.items() if form == formats.FIF)
     paths = [
@@ -154,7 +155,7 @@ class _Segments:
     def __init__(self, path: Path, placed: ChannelPicks, reading: Reading, is_group: bool) -> None:
         self.path, self.placed, self.samples = path, placed, reading.samples
         self.is_group, self.to_predict = is_group, reading.to_predict
-        self.needs_text = reading.needs_text
+        self.needs_text, self.columns = reading.needs_text, reading.columns
         self.notes: list[str] = []
         self.recording = open_recording(path)
 
@@ -224,7 +225,7 @@ class _Segments:
         beside = tables.beside(self.path)
         if texts is None and beside is not None:
             has_text = not self.to_predict
-            readings, notes = tables.sentences(beside, bad_records, has_text)
+            readings, notes = tables.sentences(beside, bad_records, self.columns, has_text)
             self.notes += notes
             return readings
         of_bids = bids.events_path(self.path) if self.needs_text else None
@@ -234,7 +235,7 @@ class _Segments:
 
     def _of_bids(self, path: Path) -> list[tables.Reading] | None:
         """The events of a table of BIDS, whose names are the sentences."""
-        table = bids.read_events(path, TEXTS)
+        table = bids.read_events(path, TEXTS, _bids_columns(self.columns))
         self.notes += table.notes
         if table.column is not None:
             named = [event for event in table.events if event.name]
@@ -245,7 +246,8 @@ class _Segments:
             f"'{path.name}' has no sentences",
             where=str(path),
             allowed=f"a filled column of {', '.join(TEXTS)}",
-            fix="add a column  text , or name events by  --set data.texts=FILE",
+            fix="name their column:  --set data.columns=[NAME=text]  , or name events by  "
+            "--set data.texts=FILE",
         )
 
     def _named(self, texts: Mapping[str, str], of_bids: Path | None) -> list[tables.Reading]:
@@ -256,7 +258,8 @@ class _Segments:
         names: set[str] = set()
         sources: list[Sequence[Event]] = []
         if of_bids is not None:
-            sources += [bids.read_events(of_bids, [column]).events for column in bids.NAMES]
+            columns = _bids_columns(self.columns)
+            sources += [bids.read_events(of_bids, [c], columns).events for c in bids.NAMES]
         for events in (*sources, self.recording.events()):
             if known := [event for event in events if event.name in texts]:
                 return self._timed(known, events, texts)
@@ -300,6 +303,11 @@ class _Segments:
                 subject, onset = self.path.stem, reading.onset_s
                 item = Item(reading.text, subject, group, samples, reading.where, onset)
                 yield Segment(file, onset, item)
+
+
+def _bids_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """The meanings of columns by the names that BIDS gives them."""
+    return {name: meaning.removesuffix("_s") for name, meaning in columns.items()}
 
 
 def _outside(recording: Recording, start_s: float, end_s: float) -> str:

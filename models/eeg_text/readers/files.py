@@ -26,6 +26,12 @@ def read(path: str, reading: Reading) -> Recordings:
     names = {name for file in formats.candidates(found) if (name := formats.of_file(file))}
     if not names:
         raise unknown_format(found, formats.FORMATS)
+    if reading.columns and names == {formats.ZUCO}:
+        raise DataError(
+            f"data.columns names columns of tables, and '{found}' has ZuCo files, which need none",
+            where="data.columns",
+            fix="remove data.columns",
+        )
     parts = []
     if formats.ZUCO in names:
         from models.eeg_text.readers import zuco

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 from models.base import DataError
+from models.common.columns import IGNORE, columns_option, renamed
 from models.common.data_files import BadRecords, existing_path
+from models.common.recordings.bids import NO_COLUMNS
 from models.common.table import is_table, open_table
 from models.common.text_file import TextFile
+from models.eeg_text.config import COLUMNS, EVENT, TEXT
 
-COLUMNS = ("onset_s", "duration_s", "text")
 SUFFIXES = (".tsv", ".csv")
 
 
@@ -35,24 +38,26 @@ def beside(recording: Path) -> Path | None:
 
 
 def sentences(
-    path: Path, bad_records: BadRecords, has_text: bool = True
+    path: Path,
+    bad_records: BadRecords,
+    declared: Mapping[str, str] = NO_COLUMNS,
+    has_text: bool = True,
 ) -> tuple[list[Reading], list[str]]:
     """The rows of a table of sentences, and notes about how it was read.
 
-    Unless `has_text`, the column `text` is not read. A row without numbers is a bad record. Reads
+    `declared`: the meaning of a column by its name in lower case. Unless `has_text`, the column
+    `text` is not read. A row without numbers is a bad record. Reads
     the disk; raises DataError.
     """
     table = open_table(path)
-    header = [str(name).strip() for name in table.header]
+    header = renamed(table.header, declared)
     names = COLUMNS if has_text else COLUMNS[:2]
     if missing := [name for name in names if name not in header]:
-        near = missing[0].removesuffix("_s")
         raise DataError(
             f"'{path.name}' has no column {missing[0]}",
             where=f"{path}:{table.header_line}",
             allowed=", ".join(names),
-            did_you_mean=f"{missing[0]} for {near}" if near in header else "",
-            fix=f"name the columns  {'  '.join(names)}",
+            fix=columns_option(_nearest(missing, [n for n in header if n and n not in COLUMNS])),
         )
     if twice := [name for name in names if header.count(name) > 1]:
         raise DataError(
@@ -78,11 +83,28 @@ def sentences(
     return found, [f"{path.name}: {note}" for note in table.notes]
 
 
-def pairs(path: Path, key: str, what: str) -> dict[str, str]:
-    """A JSON object of texts, or the two columns of a CSV or TSV below its heading.
+def _nearest(missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
+    """A column for each of the `missing` ones: the most similar one, or the only one left."""
+    left = [name for name in free]
+    meanings: dict[str, str] = {}
+    for meaning in missing:
+        close = get_close_matches(meaning, left, n=1)
+        if close:
+            left.remove(close[0])
+            meanings[close[0]] = meaning
+    absent = [meaning for meaning in missing if meaning not in meanings.values()]
+    if len(left) != len(absent):
+        left = [f"NAME{number}" for number in range(1, 1 + len(absent))]
+    return meanings | dict(zip(left, absent, strict=True))
 
-    `key` and `what` describe it in errors. Reads the disk; raises DataError, also where a name has
-    two texts.
+
+def pairs(
+    path: Path, key: str, what: str, declared: Mapping[str, str] = NO_COLUMNS
+) -> dict[str, str]:
+    """A JSON object of texts, or two columns of a table.
+
+    The columns are those that `declared` names event and text, or the only ones. `key` and `what`
+    describe it in errors. Reads the disk; raises DataError, also where a name has two texts.
     """
 
     def joined(pairs: Iterable[Sequence[Any]]) -> dict[str, Any]:
@@ -95,11 +117,22 @@ def pairs(path: Path, key: str, what: str) -> dict[str, str]:
     path = existing_path(str(path), _maps(what), key)
     if is_table(path):
         bad, table = BadRecords("rows"), open_table(path)
-        rows = [[str(cell).strip() for cell in row] for _, row in table.rows(bad)]
+        header = renamed(table.header, declared)
+        chosen = [
+            header.index(name)
+            for name in (EVENT, TEXT)
+            if name in declared.values() and name in header
+        ]
+        if len(chosen) < 2:
+            chosen = [number for number, name in enumerate(header) if name]
+        if len(chosen) != 2:
+            names = list(map(str, table.header))
+            meanings = dict(zip(names, (EVENT, TEXT, *[IGNORE] * len(names)), strict=False))
+            fix = columns_option(meanings) if key == "data.texts" and names[2:] else ""
+            raise _unusable(path, key, what, f"it has the columns {', '.join(names)}", fix)
+        cells = ([row[number] for number in chosen] for _, row in table.rows(bad))
+        rows = [["" if cell is None else str(cell).strip() for cell in pair] for pair in cells]
         bad.finish("stop", len(rows))
-        if len(table.header) != 2:
-            columns = ", ".join(map(str, table.header))
-            raise _unusable(path, key, what, f"it has the columns {columns}")
         texts = joined(rows)
     else:
         try:
@@ -112,11 +145,12 @@ def pairs(path: Path, key: str, what: str) -> dict[str, str]:
     return texts
 
 
-def _unusable(path: Path, key: str, what: str, why: str) -> DataError:
+def _unusable(path: Path, key: str, what: str, why: str, fix: str = "") -> DataError:
     return DataError(
         f"{key} '{path}' cannot be used: {why}",
         where=key,
         allowed=_maps(what),
+        fix=fix,
     )
 
 
