@@ -23,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 ALLOWED = "a complete PNG, JPEG, TIFF, BMP, WebP, GIF or PPM file, grey or in color"
 MAX_PIXELS = 2**26
 """Of a picture; A4 at 600 dots per inch has half as many. Small files can claim any number."""
+_FIX = "fetch it again, or save it as PNG in the program that made it"
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits of scanners and cameras."""
 _ROWS = 256
@@ -32,9 +33,7 @@ _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 """Tags and values. Source: TIFF, revision 6.0, 1992, part 1, section 8, and part 2, section 19."""
 
 
-def open_picture(
-    file: Path | IO[bytes], fix: str = "save it again as PNG", page: int = 0
-) -> Image.Image:
+def open_picture(file: Path | IO[bytes], fix: str = _FIX, page: int = 0) -> Image.Image:
     """The picture upright, on white instead of transparency, as mode "L" or "RGB".
 
     `fix`: of the error; `page`: of a TIFF file. 1 and 8 bits, palettes and colors keep their
@@ -44,10 +43,8 @@ def open_picture(
     all of a float lies in [0, 1]. Of an animation, the first frame. Disk access; raises DataError.
     """
     with _one_error(file, fix), Image.open(file, formats=FORMATS) as image:
-        if problem := too_large(*image.size):
-            raise DataError(
-                f"'{_name(file)}' has {problem}", where="data.path", fix="make it smaller"
-            )
+        if too_large(*image.size):
+            raise Image.DecompressionBombError
         if page:
             image.seek(page)
         is_wide = _has_16_bits(image)
@@ -61,7 +58,7 @@ def open_picture(
 
 def count_pages(file: Path) -> int:
     """Pages of a TIFF file; 1 for all others. Reads heads; raises DataError."""
-    with _one_error(file, "save it again as PNG"), Image.open(file, formats=FORMATS) as image:
+    with _one_error(file, _FIX), Image.open(file, formats=FORMATS) as image:
         return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
@@ -90,6 +87,8 @@ def _one_error(file: Path | IO[bytes], fix: str) -> Iterator[None]:
         problem = f"{type(error).__name__}: {error}"
         if isinstance(error, UnidentifiedImageError):  # its text repeats the path
             problem = "its content has no known format"
+        if isinstance(error, Image.DecompressionBombError):  # Pillow has a limit of its own, too
+            problem, fix = f"it has more than {MAX_PIXELS:,} pixels", "make it smaller"
         raise DataError(
             f"'{_name(file)}' is not a readable image: {problem}",
             where="data.path",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from math import nan
 from pathlib import Path
+from string import whitespace
 from threading import Lock
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
 from models.common.text_file import CHUNK, TextFile
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t", "|")
 SHEET = ".xlsx"
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", SHEET)
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-"})
@@ -26,8 +28,10 @@ _LONGEST_CELL = 1 << 28
 """Characters; a longer cell is one whose quote is not closed."""
 _IS_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _IS_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?\s*', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 """The first line that spreadsheets write to name the delimiter."""
+_INVISIBLE = f"{whitespace}\xa0\u200b\ufeff"
+"""Characters around the name of a column, of web pages and of joined files."""
 _limit_lock = Lock()
 
 
@@ -82,7 +86,9 @@ class TextTable:
         self.header_line, header = next(
             (row for row in self._rows if not _is_blank(row[1])), (1, [])
         )
-        self.header = [column.strip() for column in header]
+        self.header = [column.strip(_INVISIBLE) for column in header]
+        while len(self.header) > 1 and not self.header[-1]:
+            self.header.pop()  # a delimiter at the end of each row
         self._numbers = _Numbers(self.delimiter)
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
@@ -90,6 +96,11 @@ class TextTable:
         width = len(self.header)
         for line, cells in self._data_rows(bad_records):
             is_blank = _is_blank(cells)
+            if self._rows.has_stray_quote:
+                problem = "text follows a quoted cell: each quote within a cell is doubled"
+                fix = 'double each quote within a quoted cell, such as  "6"" nails"'
+                bad_records.add(f"{self.name}:{line}", problem, fix)
+                continue
             if len(cells) > width and _is_blank(cells[width:]):
                 del cells[width:]  # a delimiter at the end of each row
             if len(cells) == width and (width == 1 or not is_blank):
@@ -132,12 +143,14 @@ class _Rows:
     ) -> None:
         """`skipped`: the number of lines before `lines`."""
         self._path, self._name, self._line, self._is_at_end = path, name, skipped, False
+        self._delimiter, self._lines = delimiter, [""]
         # Not strict: after an error in the middle of a row the reader would resume inside it.
         self._reader = csv.reader(self._counted(lines), delimiter=delimiter)
 
     def _counted(self, lines: Iterator[str]) -> Iterator[str]:
         for line in lines:
             self._line += 1
+            self._lines.append(line)
             yield line
         self._is_at_end = True
 
@@ -146,19 +159,28 @@ class _Rows:
 
     def __next__(self) -> tuple[int, list[str]]:
         line = self._line + 1
-        # The limit belongs to the process: other readers keep theirs.
-        with _limit_lock:
-            limit = csv.field_size_limit(_LONGEST_CELL)
-            try:
+        self._lines.clear()
+        try:
+            with _long_cells():
                 row = next(self._reader)
-            except csv.Error:
-                raise self._open_quote(line) from None
-            finally:
-                csv.field_size_limit(limit)
+        except csv.Error:
+            raise self._open_quote(line) from None
         if self._is_at_end:
             # The reader asks for a line after the last one only inside a quoted cell.
             raise self._open_quote(line)
         return line, row
+
+    @property
+    def has_stray_quote(self) -> bool:
+        """Whether text follows a quoted cell of the last row, as of `"a \\"b\\" c"`."""
+        if not any('"' in line for line in self._lines):
+            return False
+        try:
+            with _long_cells():
+                next(csv.reader(self._lines, delimiter=self._delimiter, strict=True))
+        except csv.Error:
+            return True
+        return False
 
     def _open_quote(self, line: int) -> _OpenQuote:
         error = _OpenQuote(
@@ -170,6 +192,17 @@ class _Rows:
         error.line = line
         error.problem = f"a quoted cell that does not end takes all up to line {self._line}"
         return error
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Cells may be long. The limit belongs to the process: other readers keep theirs."""
+    with _limit_lock:
+        limit = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)
 
 
 class _OpenQuote(DataError):

@@ -8,6 +8,7 @@ import re
 import shlex
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from io import IncrementalNewlineDecoder
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,6 +17,7 @@ from models.base import DataError
 from models.common.data_files import unreadable_file
 
 GZIP = ".gz"
+_GZIP_HEAD = b"\x1f\x8b"
 CHUNK = 1 << 20
 """Bytes per read."""
 
@@ -45,20 +47,37 @@ _MOST_IN_RUNS = 0.2
 """Share of bytes above 127 in longer rows, from which a text is not western."""
 
 
+_BINARY = {
+    b"PK\x03\x04": ("a ZIP archive or a workbook", "unpack it; a workbook needs the suffix .xlsx"),
+    b"\xd0\xcf\x11\xe0": ("a workbook of an old kind", "save it as .xlsx or as CSV"),
+    b"PAR1": ("Parquet", "give it the suffix .parquet"),
+    b"\x89HDF": ("HDF5", "export it as a table"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it with zstd -d"),
+    b"\xfd7zXZ": ("packed by xz", "unpack it with xz -d"),
+    b"BZh9": ("packed by bzip2", "unpack it with bzip2 -d"),
+    b"%PDF-": ("PDF", "export its text"),
+}
+"""What a file is by its first bytes, and what to do: no text begins like this."""
+
+
 def has_byte_order_mark(head: bytes) -> bool:
     """Whether a file with these first bytes has a byte order mark."""
     return any(head.startswith(mark) for mark, _ in _MARKS)
 
 
-def utf16_without_mark(head: bytes) -> str | None:
-    """The encoding of a file with these first bytes, if it is UTF-16 without a byte order mark.
+def wide_without_mark(head: bytes) -> str | None:
+    """The encoding of a file with these first bytes: UTF-16 or UTF-32 without a byte order mark.
 
-    In UTF-16 every letter, digit, comma and line end of ASCII has a zero byte, always the same one
-    of its two.
+    Nearly no other bytes are code points of UTF-32. In UTF-16 every letter, digit, comma and line
+    end of ASCII has a zero byte, always the same one of its two.
     """
     even = head[: len(head) // 2 * 2]
     if b"\0" not in even or has_byte_order_mark(head):
         return None
+    for encoding in ("utf-32-le", "utf-32-be"):
+        with suppress(UnicodeDecodeError):
+            if "\0" not in head[: len(head) // 4 * 4].decode(encoding):
+                return encoding
     zeros = even[1::2].count(0), even[0::2].count(0)
     encoding = "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
     # A text in ASCII alone has a zero in every pair; a Chinese one at least in its line ends.
@@ -73,9 +92,9 @@ def utf16_without_mark(head: bytes) -> str | None:
 
 
 class TextFile:
-    """Text in UTF-8, UTF-16, UTF-32 with a byte order mark, or Windows-1252; line ends are `\\n`.
+    """Text in UTF-8, UTF-16, UTF-32 or Windows-1252, packed by gzip or not; line ends are `\\n`.
 
-    A name that ends in .gz is decompressed. Windows-1252, which contains Latin-1, is assumed of
+    Gzip data is decompressed. Windows-1252, which contains Latin-1, is assumed of
     text that is not UTF-8 and has letters of western languages.
 
     Holds one line in memory. Every method reads from disk and raises DataError if the file cannot
@@ -102,16 +121,29 @@ class TextFile:
                     if not raw:
                         return
                     raw = file.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"'{self.path}' cannot be read: damaged gzip data: {error}",
+                where="data.path",
+                allowed="complete gzip data",
+                fix="fetch it again",
+            ) from None
         except OSError as error:
             raise unreadable_file(self.path, error) from None
-        except (EOFError, zlib.error) as error:
-            raise unreadable_file(self.path, OSError(f"damaged gzip data: {error}")) from None
 
     def open(self) -> BinaryIO:
         """The bytes of the text, decompressed. Raises OSError."""
-        if self.path.name.lower().endswith(GZIP):
+        if self.is_packed():
             return cast(BinaryIO, gzip.open(self.path, "rb"))
         return self.path.open("rb")
+
+    def is_packed(self) -> bool:
+        """Whether it is gzip data, by its content: some programs unpack and keep the name.
+
+        Raises OSError.
+        """
+        with self.path.open("rb") as file:
+            return file.read(2) == _GZIP_HEAD
 
     def lines(self) -> Iterator[str]:
         """Lines without line ends; a final line end gives an empty line, as in str.split."""
@@ -205,8 +237,14 @@ class _Decoder:
 
     def _begin(self, raw: bytes) -> bytes:
         """Find the encoding by the first bytes; the byte order mark, if there is one."""
+        for head, (kind, fix) in _BINARY.items():
+            if raw.startswith(head):
+                raise DataError(f"'{self._path}' is {kind}, not text", where="data.path", fix=fix)
         mark, encoding = next((m for m in _MARKS if raw.startswith(m[0])), (b"", "utf-8"))
-        if not mark and (found := utf16_without_mark(raw)):
+        one = mark
+        while one and raw.startswith(one, len(mark)):
+            mark += one  # some programs write a second one
+        if not mark and (found := wide_without_mark(raw)):
             encoding = found
             self.note = f"{_NAMES[encoding]} without a byte order mark"
         self._use(encoding)
@@ -249,7 +287,7 @@ class _Decoder:
         return DataError(
             f"'{self._path}' is not {encoding}: {error.reason}",
             where=f"{self._path}:{line}, byte {start + error.start}",
-            allowed="UTF-8, UTF-16, Windows-1252 (Latin-1); UTF-32 with a byte order mark",
+            allowed="UTF-8, UTF-16, UTF-32, Windows-1252 (Latin-1)",
             fix=f"{convert[0]}:  {_converting(self._path, convert[1])}",
         )
 

@@ -36,8 +36,8 @@ ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF, OPENBCI = (
 )
 _KINDS = (
     _Kind(ZUCO, (".mat",), (_HDF5, _MATLAB)),
-    _Kind(EDF, (".edf",), (b"0       ",)),
-    _Kind(BDF, (".bdf",), (b"\xffBIOSEMI",)),
+    _Kind(EDF, (".edf",), (b"0       ", b"\xffBIOSEMI")),  # the content decides
+    _Kind(BDF, (".bdf",), (b"0       ", b"\xffBIOSEMI")),
     _Kind(EEGLAB, (".set",), (_HDF5, _MATLAB)),
     _Kind(BRAINVISION, (".vhdr", ".ahdr"), (b"Brain", b"\xef\xbb\xbfBrain")),
     _Kind(FIF, (".fif", ".fif.gz"), (b"\0\0\0\x64\0\0\0\x1f", b"\x1f\x8b")),

@@ -221,8 +221,8 @@ def test_training_and_use_show_the_same_pixels(tmp_path, name):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its content has no known format"),
         (saved(page(), "PNG")[:-40], "is not a readable image: OSError: "),
         (b"", "its content has no known format"),
-        (b"P5 9000 9000 255\n", "has 9,000 × 9,000 pixels, more than 67,108,864"),
-        (b"P5 90000 90000 255\n", "DecompressionBombError: "),
+        (b"P5 9000 9000 255\n", "it has more than 67,108,864 pixels"),
+        (b"P5 90000 90000 255\n", "it has more than 67,108,864 pixels"),
     ],
 )
 def test_what_is_no_page_is_one_error_with_its_file(tmp_path, data, problem):
@@ -230,7 +230,12 @@ def test_what_is_no_page_is_one_error_with_its_file(tmp_path, data, problem):
     path.write_bytes(data)
     with pytest.raises(DataError, match=problem) as error:
         open_picture(path)
-    assert str(path) in error.value.message and error.value.fix
+    assert str(path) in error.value.message
+    assert error.value.fix == (
+        "make it smaller"
+        if "more than" in problem
+        else "fetch it again, or save it as PNG in the program that made it"
+    )
 
 
 @pytest.mark.filterwarnings("error")

@@ -289,7 +289,7 @@ def test_triggers_of_biosemi_are_the_lower_16_bits(tmp_path):
 
 
 def test_a_file_of_annotations_only_is_an_error(tmp_path):
-    path = write_edf(tmp_path / "a.edf", [Signal("EDF Annotations", RATE, noise())])
+    path = write_edf(tmp_path / "a.edf", [Signal("EDF Annotations", RATE, np.zeros(RATE))])
     assert "has no signal, only annotations" in error_of(path).message
 
 
@@ -300,6 +300,20 @@ def test_damaged_annotations_are_counted(tmp_path):
     recording = open_recording(path)
     assert len(recording.events()) == 8
     assert recording.notes == ("1 annotations are damaged and left out",)
+
+
+def test_line_ends_that_were_changed_in_transfer_are_an_error(tmp_path):
+    events = [(n + 0.5, 0.0, "word") for n in range(30)]
+    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise(seconds=40))], events)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert "its records are not where its header says" in error_of(path).message
+
+
+def test_records_that_the_header_does_not_name_are_a_note(tmp_path):
+    path = write_edf(tmp_path / "a.edf", [Signal("Cz", RATE, noise())], records=30)
+    recording = open_recording(path)
+    assert recording.end_s == 30
+    assert recording.notes == ("10 records after the 30 of its header are not read",)
 
 
 def test_a_warning_of_mne_is_a_note_and_not_printed(tmp_path, capfd):

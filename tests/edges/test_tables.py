@@ -1,6 +1,7 @@
 """A table is read as it is, whatever its delimiter, encoding and cells are, or it is refused."""
 
 import csv
+import gzip
 import re
 import threading
 from itertools import product
@@ -46,7 +47,7 @@ def write(path, content, encoding="utf-8"):
 
 @pytest.mark.parametrize(
     ("delimiter", "end", "suffix"),
-    [*product(",;\t", ("\n", "\r\n", "\r"), ("csv", "tsv"))],
+    [*product(",;\t|", ("\n", "\r\n", "\r"), ("csv", "tsv"))],
 )
 def test_the_delimiter_is_found_in_the_content(tmp_path, delimiter, end, suffix):
     path = write(tmp_path / f"a.{suffix}", table(delimiter, end))
@@ -69,6 +70,8 @@ def test_the_line_that_names_the_delimiter_is_no_header(tmp_path):
 NOTES = {
     "utf-16-le": ["UTF-16LE without a byte order mark"],
     "utf-16-be": ["UTF-16BE without a byte order mark"],
+    "utf-32-le": ["UTF-32LE without a byte order mark"],
+    "utf-32-be": ["UTF-32BE without a byte order mark"],
     "cp1252": ["Windows-1252 (Latin-1), since it is not UTF-8"],
 }
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", *NOTES]
@@ -164,6 +167,65 @@ def test_rows_of_another_number_of_cells_are_bad_and_the_others_are_read(tmp_pat
 
 
 COMMA = "numbers with a decimal comma need quotes, or semicolons between them"
+
+
+@pytest.mark.parametrize(
+    "cell", ['"a \\"b\\" c"', '"6" nails"', '"6" nails', '"a"b', '"one\n"two"']
+)
+def test_text_after_a_quoted_cell_is_a_bad_row(tmp_path, cell):
+    path = write(tmp_path / "a.csv", f'a,b\n1,2\n{cell},3\n"4","5\n6 ""7"""\n')
+    _, rows, bad, _ = read(path)
+    assert rows == [("1", "2"), ("4", '5\n6 "7"')]
+    assert bad == [("a.csv:3", "text follows a quoted cell: each quote within a cell is doubled")]
+
+
+def test_a_quote_within_a_cell_that_is_not_quoted_is_text(tmp_path):
+    path = write(tmp_path / "a.csv", 'a,b\n6" nails,a "word"\n')
+    assert read(path)[1:3] == ([('6" nails', 'a "word"')], [])
+
+
+@pytest.mark.parametrize("end", ["", ";", ";;;"])
+@pytest.mark.parametrize("head_end", ["", ";", ";;;"])
+def test_empty_columns_at_the_end_are_left_out(tmp_path, head_end, end):
+    path = write(tmp_path / "a.csv", f"a;b{head_end}\n1;2{end}\n3;{end}\n")
+    assert read(path)[:3] == (("a", "b"), [("1", "2"), ("3", "")], [])
+
+
+def test_cells_below_no_name_are_a_bad_row(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b,\nx,y,z\n4,5,\n")
+    assert read(path)[1:3] == ([("4", "5")], [("a.csv:2", "3 of 2 columns")])
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\ufeff", "\u200b", "\xa0 "])
+def test_invisible_characters_around_names_are_left_out(tmp_path, mark):
+    path = write(tmp_path / "a.csv", f"\ufeff{mark}a,b{mark}\n1,2\n")
+    assert read(path)[:2] == (("a", "b"), [("1", "2")])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv.gz"])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_gzip_is_found_in_the_content(tmp_path, name, is_packed):
+    content = table().encode()
+    path = write(tmp_path / name, gzip.compress(content) if is_packed else content)
+    assert read(path)[1] == ROWS[1:]
+    assert len(read_corpus(path, None, "stop")) == len(read_prompts(path, {}, "stop")) == 40
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (gzip.compress(table().encode())[:60], "damaged gzip data"),
+        (gzip.compress(table().encode())[:-8] + bytes(8), "damaged gzip data"),
+        (b"PK\x03\x04" + bytes(40), "is a ZIP archive or a workbook, not text"),
+        (b"PAR1" + bytes(40), "is Parquet, not text"),
+        (b"%PDF-1.7\n", "is PDF, not text"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, content, problem):
+    for name in ("a.csv", "a.tsv", "a.jsonl", "a.txt"):
+        with pytest.raises(DataError, match=problem) as error:
+            read_corpus(write(tmp_path / name, content), None, "stop")
+        assert error.value.fix
 
 
 def test_columns_of_one_name_are_refused(tmp_path):

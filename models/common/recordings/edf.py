@@ -35,6 +35,8 @@ _TRIGGER_BITS = 0xFFFF
 _ONSET = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15(\d*(?:\.\d*)?))?\x14(.*)", re.DOTALL)
 _BLOCK_BYTES = 2**22
 """Bytes of whole records that are read at once."""
+_MOST_DAMAGED = 10
+"""Annotations, or as many as records: with more, bytes were added or removed within the file."""
 _TOLERANCE_S = 1e-3
 """A difference between the times of two records that is no gap: times are rounded."""
 
@@ -311,6 +313,8 @@ def _counted(header: _Header) -> _Header:
             allowed="a complete recording",
             fix="copy it again" + (keep if whole else ""),
         )
+    elif whole > records:
+        notes.append(f"{whole - records} records after the {records} of its header are not read")
     elif found > records * header.record_bytes:
         notes.append(f"{found - records * header.record_bytes} bytes after its last record")
     return _Header(
@@ -354,6 +358,9 @@ def _read_annotations(
                     time = onset
                 found += [(onset, lasts, text) for text in texts if text]
         times.append(time)
+    if damaged > max(_MOST_DAMAGED, header.records):
+        problem = "annotations are damaged: its records are not where its header says"
+        raise _error(header.path, f"has {damaged} of {damaged + len(found)} {problem}")
     notes = [f"{damaged} annotations are damaged and left out"] if damaged else []
     is_utf8 = all(_is_utf8(text) for *_, text in found)
     if not is_utf8:

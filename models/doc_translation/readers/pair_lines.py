@@ -16,7 +16,7 @@ from models.common import cache
 from models.common.cache import ArrayFile
 from models.common.data_files import BadRecords, identity, unreadable_file
 from models.common.table import Table, is_table, open_table
-from models.common.text_file import GZIP, TextFile
+from models.common.text_file import TextFile
 
 _VERSION = 1
 
@@ -45,21 +45,19 @@ def lines_of(path: Path) -> Lines:
 
     Reads the file; writes the cache. Raises DataError.
     """
-    if not is_table(path):
-        file, is_packed = TextFile(path), path.name.lower().endswith(GZIP)
+    file = TextFile(path)
+    try:
+        file_identity, is_packed = identity(path), file.is_packed()
+    except OSError as error:
+        raise unreadable_file(path, error) from None
+    if not is_table(path) and not is_packed:
         try:
             for _ in file.chunks():
                 pass
         except DataError as error:
-            if is_packed or not path.is_file():
-                raise
             return Lines(path, fix=error.fix)
-        if file.encoding == "utf-8" and not is_packed:
+        if file.encoding == "utf-8":
             return Lines(path)
-    try:
-        file_identity = identity(path)
-    except OSError as error:
-        raise unreadable_file(path, error) from None
     made_from = {"version": _VERSION, "path": str(path.resolve()), "file": file_identity}
     write, size = partial(_write, path), file_identity[0]
     copied = cache.streamed("doc-translation-pairs", made_from, write, size)

@@ -20,7 +20,7 @@ from models.common.data_files import (
     unknown_format,
     unreadable_file,
 )
-from models.common.text_file import TextFile, has_byte_order_mark, utf16_without_mark
+from models.common.text_file import TextFile, has_byte_order_mark, wide_without_mark
 from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
 from models.language.readers.index import Index, Scan, exchanges_in
@@ -175,7 +175,7 @@ def _is_binary(file: Path) -> bool:
             head = opened.read(4096)
     except OSError as error:
         raise unreadable_file(file, error) from None
-    is_text = has_byte_order_mark(head) or utf16_without_mark(head) is not None
+    is_text = has_byte_order_mark(head) or wide_without_mark(head) is not None
     return b"\0" in head and not is_text
 
 

@@ -39,7 +39,7 @@ def line(**row):
         ("a.parquet", b"PAR1...", PARQUET),
         ("a.parquet", b"", None),
         ("a.jsonl.gz", gzip.compress(line(text="x").encode(), mtime=0), JSONL),
-        ("a.csv.gz", b"prompt,response\n", None),
+        ("a.csv.gz", b"prompt,response\n", CSV),
         ("a.txt", "some prose\n", TEXT),
         ("a.md", "日本語の文章", TEXT),
         ("a.nl", "list all files\n", TEXT),
