@@ -327,8 +327,9 @@ def about_data(error: DataError, **parts: Any) -> SettingsError:
 
 def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
-    folder = Path(path).expanduser().parent
-    near = nearest_match(Path(path).name, os.listdir(folder) if folder.is_dir() else ())
+    folder, name = Path(path).expanduser().parent, Path(path).name
+    names = os.listdir(folder) if folder.is_dir() else []
+    near = nearest_match(name, [other for other in names if other != name])  # a link to nothing
     return near and str(Path(path).parent / near)
 
 

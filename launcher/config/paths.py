@@ -76,6 +76,15 @@ def has_moved(key: str, old: object, new: object, values: Mapping[str, Setting])
     return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
 
 
+def is_special(key: str, values: Mapping[str, Setting]) -> bool:
+    """Whether a setting names what exists and is neither a file nor a folder. Reads the disk."""
+    value = values[key].value
+    if not _is_path(key, value, values):
+        return False
+    path = _absolute(value)
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def _kept(key: str, values: Mapping[str, Setting]) -> Any:
     value = values[key].value
     if key == _DOWNLOADS and value is None and values["download.files"].value:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
-from launcher.config import errors, feature_checks, provenance, selection
+from launcher.config import errors, feature_checks, paths, provenance, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, batch_line, proposed_batch
 from launcher.config.custom_task import load_task_class
 from launcher.config.feature_settings import Continual, Download, Report
@@ -130,10 +130,22 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         yield errors.about_value(
             values,
             key,
-            f"does not exist ({Path(path).expanduser().absolute()})",
+            f"{_absent(Path(path).expanduser())} ({Path(path).expanduser().absolute()})",
             did_you_mean=near,
             fix=fix,
         )
+
+
+def _absent(path: Path) -> str:
+    return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+
+
+def _special_files(values: Values) -> Iterator[Diagnostic]:
+    """Pipes, sockets and devices, which may be read for ever."""
+    for key in paths.PATHS:
+        if key in values and paths.is_special(key, values):
+            allowed = "a file or a folder on disk, not a pipe, socket or device"
+            yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
 
 
 def _limits(values: Values) -> Iterator[Diagnostic]:
@@ -289,6 +301,7 @@ CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
     _ds_config,
     _own_optimizer,
     _paths,
+    _special_files,
     _limits,
     _length,
     _warmup,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,16 +114,26 @@ def _task(folder: ExperienceFolder, settings: Any, context: Context) -> Task:
 
 
 def _join(task: Task, first: Task, world: World, is_new: bool) -> None:
-    try:
-        world.rank_0_first(task.setup)
-        if isinstance(task, ContinualTask):
+    def setup() -> None:
+        with _reading(is_new):
+            task.setup()
+
+    world.rank_0_first(setup)  # its own errors, such as a lost rank, are not those of files
+    if isinstance(task, ContinualTask):
+        with _reading(is_new):
             task.continue_from(first)
+
+
+@contextmanager
+def _reading(is_new: bool) -> Iterator[None]:
+    """New files are unchecked: whatever a reader raises on them postpones the experience only."""
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:
         if not is_new:
             raise
-        # New files are unchecked: whatever a reader raises on them postpones the experience only.
         raise DataError(
             f"the new files cannot be read: {type(error).__name__}: {error}", where="data.path"
         ) from error

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
-from models.common.data_files import cause_of
+from models.common.data_files import cause_of, unreadable_file
 from models.common.split import atomic_write
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -41,7 +41,11 @@ def train_byte_bpe(
 def load_tokenizer(path: Path, where: str = "model.tokenizer") -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json. Reads the disk; raises DataError if it is not one."""
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+    except OSError as error:
+        raise unreadable_file(path, error, where) from None
+    try:
+        return tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # the library raises plain Exception for a malformed file
         raise DataError(
             f"'{path}' is not a tokenizer: {cause_of(error)}",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.custom_task import task_class
 from launcher.data_check.formats import find_families
@@ -108,3 +109,27 @@ def test_hidden_ones_are_left_out(tmp_path):
     make(tmp_path / ".lock", "socket")
     make(tmp_path / ".git" / "pipe", "pipe")
     assert data_files.files(tmp_path) == []
+
+
+SETTINGS = {
+    "data.path": "language",
+    "data.answers": "language",
+    "model.tokenizer": "language",
+    "model.start": "language",
+    "data.font": "doc_translation",
+    "data.texts": "eeg_text",
+    "data.channels": "eeg_text",
+    "model.encoder": "abr",
+}
+
+
+def test_every_setting_that_is_a_path_refuses_them_before_a_run(tmp_path, capsys, kind):
+    path, folder = tmp_path / "there", tmp_path / "run"
+    make(path, kind)
+    # Of the others, a file that does not exist is an error of its reader.
+    for key in ["data.path"] if kind in ("link", "loop") else SETTINGS:
+        model = ["--model", f"{SETTINGS[key]}:tiny", "--out", str(folder)]
+        assert main([*model, "--set", f"{key}={path}", "--dry-run"]) == 2
+        err = capsys.readouterr().err
+        assert f"error: {key} '{path}' {problem(kind)}" in err
+        assert "did you mean" not in err and not folder.exists()

@@ -28,7 +28,10 @@ def _one_error(path: Path, problem: str, where: str) -> Iterator[None]:
     except Exception as error:
         text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise DataError(
-            f"'{path.name}' {problem}: {text}", where=where, allowed="a complete HDF5 file"
+            f"'{path.name}' {problem}: {text}",
+            where=where,
+            allowed="a complete HDF5 file",
+            fix="copy it again, or leave it out",
         ) from None
 
 

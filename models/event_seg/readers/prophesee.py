@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
+from shlex import quote
 from typing import Protocol
 
 import numpy as np
@@ -69,7 +70,8 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
     if remainder := (size - header.begin) % width:
         problem = f"is truncated: its last word has {remainder} of {width} bytes"
         allowed = f"a multiple of {width} bytes after the header"
-        raise invalid(path, size - remainder, problem, allowed)
+        cut = f"copy it again, or cut its rest:  truncate -s -{remainder} {quote(str(path))}"
+        raise invalid(path, size - remainder, problem, allowed, cut)
     state = encoding.begin
     states: list[State] = []
     first: list[int] = []

@@ -202,3 +202,18 @@ def test_a_reader_that_fails_on_new_files_is_a_data_error(new_run, monkeypatch):
     monkeypatch.setattr(task_class("language"), "setup", broken)
     with pytest.raises(DataError, match="cannot be read: ZeroDivisionError: in a reader"):
         run.load()
+
+
+def test_a_rank_that_is_lost_while_new_files_are_read_is_no_error_of_the_files(
+    new_run, monkeypatch
+):
+    run = new_run("data.seq_len=16")
+    run.add(*texts(run, "a", "alpha beta", 10))
+    run.add(*texts(run, "b", "gamma delta", 4))
+
+    def lost(world, work):
+        raise TimeoutError("rank 1 does not answer")
+
+    monkeypatch.setattr(type(one_rank()), "rank_0_first", lost)
+    with pytest.raises(TimeoutError, match="rank 1 does not answer"):
+        run.load()

@@ -130,7 +130,8 @@ def test_a_truncated_an_empty_and_an_unsorted_file_are_errors(tmp_path):
     assert error_text(path) == (
         "'a.raw' is truncated: its last word has 1 of 4 bytes\n"
         f"  where         a.raw, byte {len(whole) - 4}\n"
-        "  allowed       a multiple of 4 bytes after the header"
+        "  allowed       a multiple of 4 bytes after the header\n"
+        "  fix           copy it again, or cut its rest:  truncate -s -1 a.raw"
     )
     path.write_bytes(HEADERS["EVT2"])
     assert error_text(path) == (
