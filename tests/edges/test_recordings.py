@@ -16,7 +16,7 @@ from models.eeg_text.montage import SLOTS
 from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import Reading
 from tests.edges.edf_files import Signal, write_edf
-from tests.models.eeg_text.readers.writers import write_brainvision, write_fif
+from tests.models.eeg_text.readers.writers import write_brainvision, write_eeglab, write_fif
 
 RATE = 250
 CZ, PZ = SLOTS.index("Cz"), SLOTS.index("E62")
@@ -382,19 +382,57 @@ def test_gdf_with_one_rate_is_read_and_with_several_only_in_those_of_the_fastest
 
 @pytest.mark.parametrize(
     ("codepage", "encoding"),
-    [("UTF-8", "utf-8"), ("ANSI", "latin-1"), (None, "utf-8"), (None, "latin-1")],
+    [
+        *(("UTF-8", "utf-8"), ("ANSI", "latin-1"), (None, "utf-8"), (None, "latin-1")),
+        *(("UTF-8", "utf-16"), (None, "utf-16-le")),
+    ],
 )
 def test_brainvision_markers_are_read_as_their_header_says(tmp_path, codepage, encoding):
     path = write_brainvision(tmp_path / "a.vhdr")
-    for file in (path, path.with_suffix(".vmrk")):
+    # A header in UTF-16 is no BrainVision for MNE; programs write only the markers so.
+    files = [path.with_suffix(".vmrk")] if "16" in encoding else [path, path.with_suffix(".vmrk")]
+    for file in files:
         text = file.read_text().replace("word", "frère")
         line = f"Codepage={codepage}\n" if codepage else ""
         file.write_bytes(text.replace("Codepage=UTF-8\n", line).encode(encoding))
     recording = open_recording(path)
     assert {event.name for event in recording.events()} == {"Comment/frère", "Comment/pause"}
     said = {"ANSI": "cp1252", None: "Latin-1"}[codepage] if encoding == "latin-1" else ""
+    said = encoding.upper() if encoding.startswith("utf-16") else said
     assert recording.notes == ((f"its markers are read as {said}",) if said else ())
     assert recording.files == (path.with_suffix(".eeg"),) and samples(recording).std() > 10
+
+
+def brainvision_with_count(path):
+    write_brainvision(path)
+    count = path.with_suffix(".eeg").stat().st_size // 2 // len(open_recording(path).channels)
+    path.write_text(path.read_text().replace("DataFormat", f"DataPoints={count}\nDataFormat"))
+    return path
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-5], lambda data: data * 2])
+@pytest.mark.parametrize(
+    ("write", "name", "samples_of"),
+    [(brainvision_with_count, "a.vhdr", "a.eeg"), (write_eeglab, "a.set", "a.fdt")],
+)
+def test_samples_that_are_not_those_of_the_header_are_an_error(
+    tmp_path, write, name, samples_of, change
+):
+    path, data = write(tmp_path / name), tmp_path / samples_of
+    assert samples(open_recording(path)).size  # and again once the other file changed
+    data.write_bytes(change(data.read_bytes()))
+    message = error_of(path).message
+    assert message.startswith(f"'{samples_of}' ") and str(data.stat().st_size) in message
+
+
+def test_a_cut_sample_is_an_error_without_a_number_of_samples_too(tmp_path):
+    path = write_brainvision(tmp_path / "a b.vhdr")
+    data = path.with_suffix(".eeg")
+    whole = data.read_bytes()
+    data.write_bytes(whole + b"x")
+    command = error_of(path).fix.partition("or cut it:  ")[2]
+    subprocess.run(command, shell=True, check=True)
+    assert data.read_bytes() == whole and samples(open_recording(path)).size
 
 
 def test_a_missing_file_of_samples_is_named_with_what_to_copy(tmp_path):

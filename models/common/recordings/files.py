@@ -19,12 +19,26 @@ def open_recording(path: Path) -> Recording:
         as_it_is = identity(path)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    return _opened(path, as_it_is)
+    recording, of_samples = _opened(path, as_it_is)
+    if of_samples != _identities(recording):
+        _opened.cache_clear()
+        recording, _ = _opened(path, as_it_is)
+    return recording
+
+
+def _identities(recording: Recording) -> list[tuple[int, ...]]:
+    """Those of its files of samples."""
+    return [identity(file) for file in recording.files if file.is_file()]
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, as_it_is: tuple[int, ...]) -> Recording:
-    """Cached by the identity of the file."""
+def _opened(path: Path, as_it_is: tuple[int, ...]) -> tuple[Recording, list[tuple[int, ...]]]:
+    """Cached by the identity of the file; with those of its files of samples."""
+    recording = _open(path)
+    return recording, _identities(recording)
+
+
+def _open(path: Path) -> Recording:
     from models.common.recordings import edf
 
     try:

@@ -194,12 +194,13 @@ def _pieces(raw: Any, onsets: Sequence[float]) -> tuple[Piece, ...]:
 
 
 def _check_data_file(raw: Any, path: Path) -> None:
-    """Raise DataError if the .fdt file of a .set file is too short."""
+    """Raise DataError if the .fdt file of a .set file is not that of its header."""
     for name in map(Path, filter(None, raw.filenames)):
         expected = 4 * len(raw.ch_names) * raw.n_times
-        if name.suffix.lower() == ".fdt" and (found := name.stat().st_size) < expected:
+        if name.suffix.lower() == ".fdt" and (found := name.stat().st_size) != expected:
+            problem = "is truncated" if found < expected else "is another one"
             raise DataError(
-                f"'{name.name}' is truncated: {found} of {expected} bytes",
+                f"'{name.name}' {problem}: {found} of {expected} bytes",
                 where=str(path),
                 allowed="a complete recording",
                 fix=f"copy '{name.name}' again, beside '{path.name}'",

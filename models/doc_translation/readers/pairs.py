@@ -245,13 +245,14 @@ def _check_header(path: Path, header: Sequence[str], layout: Layout) -> None:
         free += [f"NAME{number}" for number in range(1, 1 + len(absent) - len(free))]
         names = " and ".join(f"'{layout.meanings[meaning]}'" for meaning in absent)
         raise DataError(
-            f"'{path.name}' has no column {names}",
+            f"'{path.name}' has no column{'s' if absent[1:] else ''} {names}",
             where=f"columns: {', '.join(header)}",
             allowed=f"{_allowed_keys(layout)}; without {ID} each row is a document of its own",
             fix=columns_option(dict(zip(free, absent, strict=False))),
         )
     names_lower = {name.lower(): name for name in header}
-    for name in layout.columns:
+    # Without translations, a file to predict or to pre-train on need not have all columns.
+    for name in layout.columns if layout.target is not None else ():
         if name not in names_lower:
             near = get_close_matches(name, names_lower, n=1)
             raise DataError(

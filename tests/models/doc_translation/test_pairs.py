@@ -166,7 +166,7 @@ def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(tmp_
     path.write_text("English,Chinese,Seen\nhello,ni hao,2024-01-01\nbye,zai jian,\n")
     with pytest.raises(DataError) as error:
         read(path, EN_ZH, "stop")
-    assert error.value.message == "'a.csv' has no column 'en' and 'zh'"
+    assert error.value.message == "'a.csv' has no columns 'en' and 'zh'"
     assert error.value.fix == "--set 'data.columns=[English=source, Chinese=target]'"
     columns = {"english": "source", "chinese": "target"}
     layout = Layout("en", "zh", 3, None, columns)
@@ -174,6 +174,9 @@ def test_columns_of_any_name_are_read_and_the_error_gives_the_line_to_paste(tmp_
     with pytest.raises(DataError, match="no column is named 'englisch'") as error:
         read(path, Layout("english", "chinese", 3, None, {"englisch": "ignore"}), "stop")
     assert error.value.did_you_mean == "English"
+    path.write_text("English\nhello\n")  # to predict
+    without = Layout("en", None, 3, None, columns)
+    assert [p.document for p in read(path, without, "stop").pages] == ["a.csv:2"]
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"id": "a-1", "English": "hello", "Chinese": "ni hao"}\n')
     assert texts(lines, layout)[0] == [("a", "ni hao")]
