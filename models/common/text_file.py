@@ -94,8 +94,8 @@ def wide_without_mark(head: bytes) -> str | None:
 class TextFile:
     """Text in UTF-8, UTF-16, UTF-32 or Windows-1252, packed by gzip or not; line ends are `\\n`.
 
-    Gzip data is decompressed. Windows-1252, which contains Latin-1, is assumed of
-    text that is not UTF-8 and has letters of western languages.
+    Gzip data is decompressed. Windows-1252, which contains Latin-1, is assumed of text that is not
+    UTF-8 and has letters of western languages.
 
     Holds one line in memory. Every method reads from disk and raises DataError if the file cannot
     be opened or is not text; all but `chunks` and `lines` also if it is empty.
@@ -241,9 +241,9 @@ class _Decoder:
             if raw.startswith(head):
                 raise DataError(f"'{self._path}' is {kind}, not text", where="data.path", fix=fix)
         mark, encoding = next((m for m in _MARKS if raw.startswith(m[0])), (b"", "utf-8"))
-        one = mark
-        while one and raw.startswith(one, len(mark)):
-            mark += one  # some programs write a second one
+        first = mark
+        while first and raw.startswith(first, len(mark)):
+            mark += first  # some programs write a second one
         if not mark and (found := wide_without_mark(raw)):
             encoding = found
             self.note = f"{_NAMES[encoding]} without a byte order mark"

@@ -254,12 +254,12 @@ def _check_header(path: Path, header: Sequence[str], layout: Layout) -> None:
     # Without translations, a file to predict or to pre-train on need not have all columns.
     for name in layout.columns if layout.target is not None else ():
         if name not in names_lower:
-            near = get_close_matches(name, names_lower, n=1)
+            similar = get_close_matches(name, names_lower, n=1)
             raise DataError(
                 f"no column is named '{name}', as data.columns says",
                 where=str(path),
                 allowed=", ".join(header),
-                did_you_mean=names_lower[near[0]] if near else "",
+                did_you_mean=names_lower[similar[0]] if similar else "",
             )
 
 

@@ -85,7 +85,7 @@ def sentences(
 
 def _nearest(missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
     """A column for each of the `missing` ones: the most similar one, or the only one left."""
-    left = [name for name in free]
+    left = list(free)
     meanings: dict[str, str] = {}
     for meaning in missing:
         close = get_close_matches(meaning, left, n=1)
