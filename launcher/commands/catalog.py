@@ -19,7 +19,6 @@ from launcher.config.options import (
     RESUME,
     SCHEMA,
     SPLIT,
-    TUNE,
     Option,
     out_option,
 )
@@ -42,7 +41,7 @@ COMMANDS = {
             "explain",
             "show each setting, its origin and the values it overrides",
             "launcher.commands.explain",
-            (*(option for option in OPTIONS if option != TUNE), SCHEMA),
+            (*OPTIONS, SCHEMA),
             argument="KEY",
             requires_argument=False,
         ),

@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection
-from dataclasses import replace
-from functools import partial
 from typing import TextIO
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError, render
-from launcher.compare.runner import Interrupted
-from launcher.compare.tune import tune
-from launcher.config import machine
+from launcher.base.diagnostics import render
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON, TUNE
-from launcher.config.provenance import CliArgs
+from launcher.config.options import JSON
 from launcher.continual.loop import train_continually
 from launcher.report.report import write_at_end
 from launcher.run import failures, restart, signals
@@ -49,29 +43,12 @@ def main(command_line: CommandLine) -> int:
 def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
     ready = pipeline.prepare(args, command_line.out, list(command_line.diagnostics))
-    if args.tune is not None:
-        try:
-            _tune(ready, command_line, args)
-        except Interrupted as end:
-            return end.code
-        ready = pipeline.prepare(replace(args, tune=None), command_line.out, [])
     is_left = bool(ready.left) if isinstance(ready, Pipeline) else ready.nothing_left is None
     if generation is not None and is_left:
         generation.claim()
     if isinstance(ready, Pipeline):
         return _stages(ready, command_line.flags, generation)
     return _run(ready, command_line.flags, generation)
-
-
-def _tune(ready: PreparedRun | Pipeline, command_line: CommandLine, args: CliArgs) -> None:
-    """Measure engines for the run that was prepared. Raises SettingsError and Interrupted."""
-    if "--dry-run" in command_line.flags:
-        print_line(f"{TUNE.flag} {args.tune}: nothing is measured in a dry run", sys.stderr)
-        return
-    if isinstance(ready, PreparedRun) and ready.place is not None:
-        what = f"{TUNE.flag} starts its own processes, but {ready.place.source} started this one"
-        raise SettingsError.of(what, where="the environment", allowed="a plain shell")
-    tune(args, command_line.out, machine.detect_machine(), partial(print_line, stream=sys.stderr))
 
 
 def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration | None) -> int:

@@ -94,13 +94,6 @@ OPTIONS = (
     Option("--seed", TRAINING, "N", "train.seed"),
     Option("--num-workers", TRAINING, "N", "loader.workers"),
     Option("--engine", HARDWARE, "ENGINE", "engine.name", values="engines"),
-    Option(
-        "--tune",
-        HARDWARE,
-        "N",
-        sentence="Measure the engines that are fastest by the plan for N steps each, and use the "
-        "best one, now and in later runs with these settings.",
-    ),
     Option("--nproc", HARDWARE, "N", "engine.nproc"),
     Option("--max-restarts", HARDWARE, "N", "engine.max_restarts"),
     Option("--precision", HARDWARE, "NAME", "precision"),
@@ -160,7 +153,6 @@ BY_FLAG = {option.flag: option for option in OPTIONS}
 FORCE = BY_FLAG["--force"]
 JSON = BY_FLAG["--json"]
 RESUME = BY_FLAG["--resume"]
-TUNE = BY_FLAG["--tune"]
 STAGE = BY_FLAG["--stage"]
 FROM = BY_FLAG["--from"]
 # `compare` has its own form of the first three; continual learning has no end to compare.
@@ -228,7 +220,7 @@ MEASURE = Option(
     sentence="Take three steps of the run on this machine, in a temporary folder, to predict its "
     "time.",
 )
-_NOT_PLANNED = ("--tune", "--dry-run", "--out", "--resume", "--reset", "--force")
+_NOT_PLANNED = ("--dry-run", "--out", "--resume", "--reset", "--force")
 PLAN = (
     *(GPUS, GPU, GPU_MEMORY, RAM, NODES, MEASURE),
     *(option for option in OPTIONS if option.flag not in _NOT_PLANNED),

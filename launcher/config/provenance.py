@@ -169,8 +169,6 @@ class CliArgs:
     """The value of --from: where the first weights of a stage come from."""
     force: bool = False
     """A run starts even if its plan does not fit."""
-    tune: str | None = None
-    """The value of --tune: steps to measure engines with."""
 
     @property
     def mode_file(self) -> Path | None:

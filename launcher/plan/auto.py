@@ -82,8 +82,8 @@ def decide_engine(
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, where memory is tight, or `always`; otherwise, and before
-    --tune measures, the number of processes decides. The choice is cached. Reads the data and
+    Plans where engine auto is named, where memory is tight, or `always`; otherwise
+    the number of processes decides. The choice is cached. Reads the data and
     writes to the cache. Raises SettingsError.
     """
 
@@ -92,7 +92,7 @@ def decide_engine(
 
     decision = decide_with(None)
     resolved = decision.resolved
-    if decision.nothing_left is not None or not is_open(resolved) or args.tune is not None:
+    if decision.nothing_left is not None or not is_open(resolved):
         return decision
     file = place(resolved, described)
     chosen = _cached(file)
