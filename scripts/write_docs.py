@@ -36,7 +36,6 @@ from benchmarks import (
     plan_error,
     plan_host,
     plan_peers,
-    plan_start,
     plan_time,
     start_memory,
     startup_signals,
@@ -289,8 +288,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured out of memory": partial(measured_runs, "out_of_memory"),
     "step memory": partial(costs, step_memory),
     "measured step memory": partial(measured_costs, step_memory, "steps"),
-    "plan start": partial(costs, plan_start),
-    "measured plan start": partial(measured_costs, plan_start, "rounds"),
     "plan error": partial(costs, plan_error),
     "largest plan errors": lambda: plan_error.largest(
         load_rows(_results_of(plan_error), plan_error.Row)[2]

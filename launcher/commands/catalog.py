@@ -214,7 +214,7 @@ COMMANDS = {
             "doctor",
             "check what this machine can run, with a fix for each problem",
             "launcher.commands.doctor",
-            (BY_FLAG["--model"], JSON),
+            (JSON,),
         ),
         Command(
             "completion",

@@ -100,8 +100,7 @@ OPTIONS = (
     Option(
         "--force",
         HARDWARE,
-        sentence="Start a run whose plan does not fit the memory of this machine; there is a "
-        "warning instead of an error.",
+        sentence="Start a run whose weights, gradients and optimizer state do not fit here.",
     ),
     Option("--deterministic", HARDWARE, key="train.deterministic"),
     Option("--debug", HARDWARE, key="train.debug"),

@@ -95,6 +95,8 @@ class Chosen:
     reason: str
     others: Sequence[str] = ()
     """A line for each other engine: what it would need."""
+    predicted_memory_bytes: Mapping[str, int | None] | None = None
+    """The peaks of a rank by `device` and `host`."""
 
     @property
     def engine(self) -> str:

@@ -74,14 +74,7 @@ def execute_run(
         return FinishedRun(failure, None)
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
-        job = Job(
-            start.resolved,
-            None,
-            False,
-            start.resume,
-            generation=start.generation,
-            force=start.force,
-        )
+        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return FinishedRun(_train_here(start, load_work, job, show, set()), None)
     folder = None
     try:
@@ -89,12 +82,7 @@ def execute_run(
             with signals.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
             job = Job(
-                start.resolved,
-                folder.path,
-                console,
-                start.resume,
-                generation=start.generation,
-                force=start.force,
+                start.resolved, folder.path, console, start.resume, generation=start.generation
             )
             explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
             ending = explain(

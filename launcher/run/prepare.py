@@ -22,6 +22,7 @@ from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
 from launcher.run.experience import is_continual
+from launcher.run.memory_check import check_memory
 from launcher.run_folder import run_folder
 from models.catalog import is_custom
 from slurm.address import reachable
@@ -62,8 +63,6 @@ class PreparedRun:
     """Ranks run in processes of their own, even a single one."""
     generation: Generation | None = None
     """The generation of the Slurm job; None: no job."""
-    force: bool = False
-    """The run starts even if its plan does not fit."""
 
     @property
     def folder(self) -> Path:
@@ -94,7 +93,13 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     here = machine.detect_machine()
     if place is not None:
         here = here.for_ranks(place.local_size, place.cpus)
-    return prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
+    ready = prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
+    if ready.nothing_left is None and not args.force:
+        ranks = place.local_size if place else ready.resolved.nproc
+        count = parameters(ready.resolved)
+        if lacking := list(check_memory(ready.resolved, here, count, ranks)):
+            raise SettingsError(lacking)
+    return ready
 
 
 def prepare_run_at(
@@ -144,7 +149,6 @@ def prepare_run_at(
         None if trains_continually else decision.nothing_left,
         trains_continually and decision.nothing_left is not None,
         generation=generation,
-        force=args.force,
     )
     if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
         raise SettingsError(inside)

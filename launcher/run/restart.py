@@ -99,7 +99,7 @@ def repeat(
             again, step = first.again(resolved)
         else:
             return report
-        line += (" from the beginning" if step is None else f" from step {step}")
+        line += " from the beginning" if step is None else f" from step {step}"
         run_folder.append_log(first.folder, f"{report.text}\n{report.trace}\n{line}")
         if job.console:
             print(line, file=sys.stderr, flush=True)
@@ -178,7 +178,7 @@ class FirstAttempt:
 
         --reset applies again unless a checkpoint was saved since, which contains its effect.
         """
-        job = replace(self._job, resolved=resolved, force=True)  # it has run before
+        job = replace(self._job, resolved=resolved)
         saved = newest_step(self.folder)
         is_new = saved is not None and saved != self._newest and saved > (self._step or 0)
         if is_new or self._job.resume is None:

@@ -161,10 +161,10 @@ def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monk
     begun(Path("new"), SETTINGS)
     job = Job(SETTINGS, Path("new"), True, ResumeRequest(Path("old")))
     first = restart.FirstAttempt(job)
-    assert first.again(SETTINGS) == (replace(job, force=True), 10)  # it has run before
+    assert first.again(SETTINGS) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
     assert first.again(SETTINGS) == (
-        replace(job, resume=ResumeRequest(Path("new")), force=True),
+        replace(job, resume=ResumeRequest(Path("new"))),
         15,
     )
 
@@ -173,7 +173,7 @@ def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, 
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
-    assert restart.FirstAttempt(job).again(SETTINGS) == (replace(job, force=True), 10)
+    assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
     assert find.newest_step(Path("x")) == 20
 
 
