@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
-from launcher.config import original_files
 from launcher.config.schema import AUTO, sections
 from launcher.config.settings_file import (
     Node,
@@ -203,6 +202,10 @@ class CliArgs:
     @cached_property
     def files(self) -> ConfigFiles:
         """The files of --config, read once. Reads the disk."""
+        if not self.configs:
+            return ConfigFiles([], [])
+        from launcher.config import original_files
+
         roots: list[tuple[int, Path, Node]] = []
         diagnostics: list[Diagnostic] = []
         for position, path in enumerate(self.configs):

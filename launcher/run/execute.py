@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError, from_here
+from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.download.fetch import fetch_for_run
-from launcher.download.transfer import FetchError
 from launcher.resume import find
 from launcher.run import affinity, failures, fixes, rank, restart, signals
 from launcher.run.experience import is_continual
@@ -193,6 +191,10 @@ def _finish(
 
 
 def _fetch(start: PreparedRun, console: bool) -> Report | None:
+    if not start.resolved.settings.download.fetch:
+        return None
+    from launcher.download.fetch import fetch_for_run
+
     try:
         with rank.stoppable():
             fetch_for_run(start.resolved.settings, start.place, console, start.is_rank_0)

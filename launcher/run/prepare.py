@@ -14,9 +14,7 @@ from launcher.config import deepspeed_config, errors, feature_checks, machine, r
 from launcher.config.feature_checks import Target, targets
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.schema import config_of, model_name
-from launcher.plan import auto
-from launcher.plan.target import Described
+from launcher.config.schema import AUTO, config_of, model_name
 from launcher.resume import find
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
@@ -163,8 +161,13 @@ def _decide(
     chooses_engine: bool,
 ) -> Decision:
     world_size = place.world_size if place else None
-    if not chooses_engine:
-        return decide(args, out, here, world_size)
+    decision = decide(args, out, here, world_size)
+    name = decision.resolved.values["engine.name"]
+    if not chooses_engine or all(value != AUTO for value, _ in name.replaced):
+        return decision
+    from launcher.plan import auto
+    from launcher.plan.target import Described
+
     nodes = place.world_size // place.local_size if place else 1
     return auto.decide_engine(args, out, Described(here, nodes), world_size)
 
