@@ -203,6 +203,12 @@ def find(name: str) -> Entry:
     return ENGINES[wanted]
 
 
+def by_processes(count: int) -> str:
+    """The engine of a run that names none: the first one for so many processes."""
+    is_single = count == 1
+    return next(e.name for e in ENGINES.values() if (e.processes == 1) == is_single)
+
+
 def missing(entry: Entry) -> list[str]:
     """The packages that `entry` requires and that are not installed; imports none of them."""
     return [package for package in entry.needs if find_spec(package) is None]
