@@ -1,7 +1,7 @@
 """Write the generated parts of README and docs: tables, and the output of commands.
 
     python -m scripts.write_docs
-    python -m scripts.write_docs performance
+    python -m scripts.write_docs results
 
 A table or list follows a line `<!-- table: NAME -->` and is replaced up to the next blank
 line. A block of the language `console` has a command after `$` in its first line; the other lines
