@@ -62,9 +62,23 @@ OPTIONS = (
         "package.module:Class[:SIZE], see `new-task`.",
         values="models",
     ),
-    Option("--data", MODEL, "PATH", "data.path", values="paths"),
+    Option(
+        "--data",
+        MODEL,
+        "PATH",
+        "data.path",
+        sentence="File or folder in a format of the family, or its built-in data; see "
+        "`explain data.path` and `data check`.",
+        values="paths",
+    ),
     Option("--continuous-learning", MODEL, key="continual.enabled"),
-    Option("--max-hours", MODEL, "N", "continual.max_hours"),
+    Option(
+        "--max-hours",
+        MODEL,
+        "N",
+        "continual.max_hours",
+        sentence="With --continuous-learning: stop after N hours and save a checkpoint.",
+    ),
     Option("--download-data", MODEL, key="download.fetch"),
     Option("--mode", MODEL, "MODE", "mode", values="modes"),
     *(

@@ -43,7 +43,7 @@ FITTED_LAYERS = (ENGINE_LAYER, MACHINE_LAYER)
 
 BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
-TRIO = tuple(f"train.{name}" for name in BATCH_KEYS)
+BATCH_SETTINGS = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
 DEFAULT_MODE = "default"
@@ -140,7 +140,7 @@ class ConfigFiles:
 def keys_of(sets: Sequence[str]) -> set[str]:
     """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
     keys = {text.partition("=")[0].strip() for text in sets}
-    return keys if keys.isdisjoint(TRIO) else {*keys, *TRIO}
+    return keys if keys.isdisjoint(BATCH_SETTINGS) else {*keys, *BATCH_SETTINGS}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from launcher.config import batching
 from launcher.config.provenance import Resolved
 from launcher.plan.plan import Plan
 
-MOST = 3
+MOST_PIECES = 3
 """Pieces of advice."""
 _CHECKPOINTING = "memory.activation_checkpointing"
 _RETURN_FREED = "memory.return_freed"
@@ -39,7 +39,7 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
             steps = _close_to_fit(steps, plan_with)
         if (first := _first_fit(steps, plan_with)) is not None:
             found.append(first)
-        if len(found) == MOST:
+        if len(found) == MOST_PIECES:
             break
     return found
 

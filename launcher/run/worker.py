@@ -139,7 +139,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
-    validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
+    validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
