@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +33,6 @@ from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
 from launcher.resume.decide import Decision, decide
-from launcher.run import job_spec
 from models.catalog import FAMILIES
 from training.logging.quantities import size
 
@@ -160,9 +158,7 @@ def _step_s(case: Case, one: Candidate) -> float | None:
             if group is not None:
                 enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
                 words = ["sh", "-c", enter, "sh", *words]
-            # Planned already: a plan beside its first steps would take time from them.
-            planned = {**os.environ, job_spec.PLAN: job_spec.NO_PLAN}
-            done = subprocess.run(words, capture_output=True, text=True, env=planned)
+            done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             print(f"{case.model} {one.engine}: {done.stderr[-2000:]}", file=sys.stderr)
             return None

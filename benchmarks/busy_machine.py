@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.figures import machine
-from launcher.run import job_spec
 
 SPINS = {"GNU's default": "300000", "ours": "1000"}
 
@@ -31,7 +30,7 @@ def step_seconds(size: str, spins: str, steps: int) -> float:
         command += ["--max-steps", str(steps), "--out", str(out)]
         for setting in ("device=cpu", "eval.share=0.01", "eval.every=null", "train.preview=false"):
             command += ["--set", setting]
-        environment = os.environ | {"GOMP_SPINCOUNT": spins, job_spec.PLAN: job_spec.NO_PLAN}
+        environment = os.environ | {"GOMP_SPINCOUNT": spins}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         train = [line for line in map(json.loads, lines) if line["kind"] == "train"]

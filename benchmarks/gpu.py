@@ -6,7 +6,7 @@
     python -m benchmarks.gpu --smoke          # the same code on a CPU, tiny
 
 Each part has a process of its own for each rank, and a limit of time: one that fails is a row, and
-the next one starts. The parts that decide most come first. docs/performance.md explains them.
+the next one starts. The parts that decide most come first. docs/results.md explains them.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def main() -> None:
     for table in (gpu_tables.speed, gpu_tables.kernels, gpu_tables.tests):
         print("\n".join(table(rows)), end="\n\n")
     if options.json == RESULTS:
-        subprocess.run([sys.executable, "-m", "scripts.write_docs", "performance"], cwd=ROOT)
+        subprocess.run([sys.executable, "-m", "scripts.write_docs", "results"], cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,57 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Literal
 
 from engines.base import Engine, EngineError, Options, World
+
+Held = Literal["replicated", "sharded", "host"]
+"""A full copy on each rank, a shard on each, or a shard of each rank in the memory of its host."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an engine keeps what a step of training needs, from which its memory follows."""
+
+    weights: Held = "replicated"
+    gradients: Held = "replicated"
+    optimizer: Held = "replicated"
+    """The state of the optimizer, and fp32 weights beside those of 16 bits."""
+
+    @property
+    def spread_parts(self) -> int:
+        """How many of the three parts are not on every rank."""
+        return sum(held != "replicated" for held in (self.weights, self.gradients, self.optimizer))
+
+    @property
+    def offloads(self) -> bool:
+        """Whether a part is in the memory of the host."""
+        return "host" in (self.weights, self.gradients, self.optimizer)
+
+    def state_bytes(self, parameters: int, ranks: int, weight_size: int, slots: int) -> StateBytes:
+        """The bytes of a rank between two steps, and its gradients.
+
+        `weight_size`: bytes of a weight in the passes; below 4 there are fp32 weights beside them.
+        `slots`: tensors of optimizer state for each weight, in fp32.
+        """
+        masters = 4 if weight_size < 4 else 0
+        parts = [
+            (self.weights, weight_size),
+            (self.gradients, weight_size),
+            (self.optimizer, masters + 4 * slots),
+        ]
+        shares = {"replicated": parameters, "sharded": parameters / ranks, "host": 0.0}
+        device = sum(size * shares[held] for held, size in parts)
+        host = sum(size * parameters / ranks for held, size in parts if held == "host")
+        return StateBytes(round(device), round(host))
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """Bytes of weights, gradients and optimizer state of one rank."""
+
+    device: int
+    host: int
 
 
 @dataclass(frozen=True)
@@ -30,12 +79,18 @@ class Entry:
     """Default number of processes; None: one per GPU."""
     shards_parameters: bool = False
     """Whether a rank updates shards of parameters instead of full ones."""
+    placement: Placement = Placement()
+    is_traced: bool = False
+    """Whether a plan traces the engine itself, with ranks that do not exist; otherwise it traces
+    the model alone, and the placement tells what a rank holds."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """Settings by dotted key; they override the mode, and user settings override them."""
 
 
 # ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
 _NO_COMPILE = {"compile": "off"}
+_SHARDED = Placement("sharded", "sharded", "sharded")
+_ON_HOST = Placement("host", "host", "host")
 
 
 ENGINES = {
@@ -62,6 +117,8 @@ ENGINES = {
             "engines.fsdp",
             "fsdp",
             shards_parameters=True,
+            placement=_SHARDED,
+            is_traced=True,
         ),
         Entry(
             "fsdp-offload",
@@ -69,6 +126,8 @@ ENGINES = {
             "engines.fsdp",
             "fsdp_offload",
             shards_parameters=True,
+            placement=_ON_HOST,
+            is_traced=True,
         ),
         Entry(
             "oss",
@@ -76,6 +135,7 @@ ENGINES = {
             "engines.oss",
             "oss",
             ("fairscale",),
+            placement=Placement(optimizer="sharded"),
         ),
         Entry(
             "zero1",
@@ -85,6 +145,7 @@ ENGINES = {
             ("deepspeed",),
             "zero1.json",
             shards_parameters=True,
+            placement=Placement(optimizer="sharded"),
         ),
         Entry(
             "zero2",
@@ -94,6 +155,7 @@ ENGINES = {
             ("deepspeed",),
             "zero2.json",
             shards_parameters=True,
+            placement=Placement(gradients="sharded", optimizer="sharded"),
         ),
         Entry(
             "zero3",
@@ -104,6 +166,7 @@ ENGINES = {
             "zero3.json",
             shards_parameters=True,
             settings=_NO_COMPILE,
+            placement=_SHARDED,
         ),
         Entry(
             "zero2-offload",
@@ -113,6 +176,7 @@ ENGINES = {
             ("deepspeed",),
             "zero2-offload.json",
             shards_parameters=True,
+            placement=Placement(gradients="host", optimizer="host"),
         ),
         Entry(
             "zero3-offload",
@@ -123,6 +187,7 @@ ENGINES = {
             "zero3-offload.json",
             shards_parameters=True,
             settings=_NO_COMPILE,
+            placement=_ON_HOST,
         ),
     )
 }
@@ -136,6 +201,12 @@ def find(name: str) -> Entry:
         did_you_mean = f"; did you mean {near[0]}?" if near else ""
         raise EngineError(f"unknown engine '{name}'; allowed: {', '.join(ENGINES)}{did_you_mean}")
     return ENGINES[wanted]
+
+
+def by_processes(count: int) -> str:
+    """The engine of a run that names none: the first one for so many processes."""
+    is_single = count == 1
+    return next(e.name for e in ENGINES.values() if (e.processes == 1) == is_single)
 
 
 def missing(entry: Entry) -> list[str]:

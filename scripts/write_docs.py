@@ -1,7 +1,7 @@
 """Write the generated parts of README and docs: tables, and the output of commands.
 
     python -m scripts.write_docs
-    python -m scripts.write_docs performance
+    python -m scripts.write_docs results
 
 A table or list follows a line `<!-- table: NAME -->` and is replaced up to the next blank
 line. A block of the language `console` has a command after `$` in its first line; the other lines
@@ -36,7 +36,6 @@ from benchmarks import (
     plan_error,
     plan_host,
     plan_peers,
-    plan_start,
     plan_time,
     start_memory,
     startup_signals,
@@ -289,8 +288,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "measured out of memory": partial(measured_runs, "out_of_memory"),
     "step memory": partial(costs, step_memory),
     "measured step memory": partial(measured_costs, step_memory, "steps"),
-    "plan start": partial(costs, plan_start),
-    "measured plan start": partial(measured_costs, plan_start, "rounds"),
     "plan error": partial(costs, plan_error),
     "largest plan errors": lambda: plan_error.largest(
         load_rows(_results_of(plan_error), plan_error.Row)[2]

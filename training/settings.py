@@ -243,6 +243,12 @@ class Optim(Section):
         default = 0.95 if self.name == "muon" else 0.9
         return default if self.momentum is None else self.momentum
 
+    @property
+    def least_slots(self) -> int:
+        """Tensors of state of the size of a matrix that the optimizer keeps for it, at least."""
+        slots = {"adamw": 2, "muon": 1, "sgd": int(self.used_momentum > 0), "adafactor": 0}
+        return slots[self.name]
+
 
 class Schedule(Section):
     """The learning-rate schedule."""

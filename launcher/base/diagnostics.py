@@ -54,6 +54,14 @@ class SettingsError(Exception):
         return cls([Diagnostic(message, **parts)])
 
 
+class FetchError(Exception):
+    """The network, a server or the disk failed in spite of all retries (exit code 1)."""
+
+    def __init__(self, message: str, url: str, fix: str) -> None:
+        self.diagnostic = Diagnostic(message, where=url, fix=fix)
+        super().__init__(render([self.diagnostic]).removeprefix("error: "))
+
+
 def render(diagnostics: Sequence[Diagnostic]) -> str:
     """The diagnostics as printed lines, one block each."""
     lines = (line for diagnostic in diagnostics for line in _lines(diagnostic))

@@ -19,7 +19,6 @@ from launcher.config.options import (
     RESUME,
     SCHEMA,
     SPLIT,
-    TUNE,
     Option,
     out_option,
 )
@@ -42,7 +41,7 @@ COMMANDS = {
             "explain",
             "show each setting, its origin and the values it overrides",
             "launcher.commands.explain",
-            (*(option for option in OPTIONS if option != TUNE), SCHEMA),
+            (*OPTIONS, SCHEMA),
             argument="KEY",
             requires_argument=False,
         ),
@@ -215,7 +214,7 @@ COMMANDS = {
             "doctor",
             "check what this machine can run, with a fix for each problem",
             "launcher.commands.doctor",
-            (BY_FLAG["--model"], JSON),
+            (JSON,),
         ),
         Command(
             "completion",

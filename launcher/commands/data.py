@@ -13,6 +13,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import (
     PROGRAM,
     Diagnostic,
+    FetchError,
     SettingsError,
     as_json,
     counted,
@@ -31,7 +32,6 @@ from launcher.data_check import findings, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Match, find_families, several
 from launcher.download.fetch import fetch, fetch_with_progress
-from launcher.download.transfer import FetchError
 from launcher.page import texts
 from models.catalog import split_model_name
 from training.logging.printable import printable

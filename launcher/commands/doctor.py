@@ -10,32 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.commands import list as catalogs
-from launcher.config import presets
 from launcher.config.command_line import CommandLine
 from launcher.config.machine import Machine, detect_machine
 from launcher.config.options import JSON
-from launcher.config.provenance import CliArgs
-from launcher.config.resolve import resolve
-from launcher.config.schema import AUTO, model_name
+from launcher.config.schema import AUTO
 from launcher.doctor import gpu, packages, services, system
 from launcher.doctor.packages import IMPORTS, Imports, Packages
 from launcher.doctor.result import Check
-from launcher.plan.target import Described
 from launcher.run import affinity
 from training.logging.printable import printable
 
-if TYPE_CHECKING:
-    from launcher.doctor.plans import Plans
-
 _INFINIBAND = Path("/sys/class/infiniband")
 _SHARED_MEMORY = Path("/dev/shm")
-_SPEED_S = 0.3
-"""For each of three measurements of a device."""
 Rows = dict[str, dict[str, Any]]
 
 
@@ -59,41 +50,40 @@ class _Report:
 
 
 def main(command_line: CommandLine) -> int:
-    """Print checks, engines and speeds; the exit code is 1 after a failure. Raises SettingsError.
+    """Print checks and engines; the exit code is 1 after a failure. Raises SettingsError.
 
     Uses no network but what Slurm's commands use. Writes a temporary file.
     """
+    if command_line.diagnostics:
+        raise SettingsError(command_line.diagnostics)
     here = detect_machine()
-    model = _model(command_line, here)
     installed, report = Packages(sys.path), _Report(JSON.flag in command_line.flags)
-    for check in _quick_checks(here, installed):
-        report.add(check())
     affinity.limit_spinning(environment.variables())  # before torch is imported
     rows = {row["name"]: row for row in catalogs.engines() if row["name"] != AUTO}
-    torch = report.add(packages.check_package("torch", installed, _import_torch))
-    found: dict[str, Any] = {"model": model, "largest": None, "speeds": {}}
-    if torch.status == "failure":
-        _forbid(rows, "torch", torch)
-        _print_engines(report, model, rows)
-    else:
-        _with_torch(report, found, rows, here, installed)
+    has_torch = installed.find("torch") is not None
+    imports = Imports(name for name in IMPORTS if has_torch and installed.find(name))
+    try:
+        for check in _quick_checks(here, installed):
+            report.add(check())
+        torch = report.add(packages.check_package("torch", installed, _import_torch))
+        if torch.status == "failure":
+            _forbid(rows, "torch", torch)
+        else:
+            gpus = gpu.read_gpus()
+            for about_gpus in (gpu.check_gpu, gpu.check_driver, gpu.check_nccl):
+                report.add(about_gpus(gpus))
+            for name in IMPORTS:
+                importing = partial(imports.error, name)
+                _forbid(rows, name, report.add(packages.check_package(name, installed, importing)))
+    finally:
+        imports.close()
     has_failed = any(check.status == "failure" for check in report.checks)
     if report.is_quiet:
         checks = [asdict(check) for check in report.checks]
-        print(json.dumps({"checks": checks, "engines": rows, **found}, indent=2))
+        print(json.dumps({"checks": checks, "engines": rows}, indent=2))
+    else:
+        _print_engines(report, rows)
     return exit_codes.FAILURE if has_failed else exit_codes.DONE
-
-
-def _model(command_line: CommandLine, here: Machine) -> str:
-    """The name of the model, with its size. Raises SettingsError with all errors."""
-    diagnostics = list(command_line.diagnostics)
-    try:
-        resolved = resolve(CliArgs(model=command_line.args.model), here)
-    except SettingsError as error:
-        raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if diagnostics:
-        raise SettingsError(diagnostics)
-    return command_line.args.model or model_name(resolved.settings.model)
 
 
 def _quick_checks(here: Machine, installed: Packages) -> Iterator[Callable[[], Check]]:
@@ -123,39 +113,6 @@ def _import_torch() -> str | None:
     return None
 
 
-def _with_torch(
-    report: _Report, found: dict[str, Any], rows: Rows, here: Machine, installed: Packages
-) -> None:
-    """All that needs torch; fills `found` and `rows`."""
-    import torch
-
-    from launcher.doctor import speed
-    from launcher.doctor.plans import FAMILY, Plans
-
-    runnable = [name for name, row in rows.items() if row["runs_here"]]
-    imports = Imports(name for name in IMPORTS if installed.find(name))
-    plans = Plans(found["model"], presets.modes(), runnable, Described(here))
-    try:
-        gpus = gpu.read_gpus()
-        for check in (gpu.check_gpu, gpu.check_driver, gpu.check_nccl):
-            report.add(check(gpus))
-        for name in IMPORTS:
-            importing = partial(imports.error, name)
-            _forbid(rows, name, report.add(packages.check_package(name, installed, importing)))
-        _fill(rows, plans)
-        _print_engines(report, found["model"], rows)
-        found["largest"] = plans.largest()
-    finally:
-        plans.close()
-        imports.close()
-    report.say(_largest_line(FAMILY, found["largest"]))
-    report.say()
-    for device in dict.fromkeys(["cpu", here.device if gpus.names else "cpu"]):
-        speeds = list(speed.measure(torch.device(device), _SPEED_S))
-        report.add(speed.check_speed(device, speeds))
-        found["speeds"][device] = [asdict(one) for one in speeds]
-
-
 def _forbid(rows: Rows, package: str, check: Check) -> None:
     """Mark the engines that need a package which does not work."""
     for row in rows.values():
@@ -163,41 +120,9 @@ def _forbid(rows: Rows, package: str, check: Check) -> None:
             row |= {"runs_here": False, "why_not": f"{package} {check.found}"}
 
 
-def _fill(rows: Rows, plans: Plans) -> None:
-    """Add the plans of each mode to the engines that can run."""
-    for mode, cells in plans.modes():
-        for name, cell in cells.items():
-            if rows[name]["runs_here"]:
-                facts = {**asdict(cell), "text": cell.text, "reason": cell.reason}
-                rows[name].setdefault("modes", {})[mode] = facts
-
-
-def _print_engines(report: _Report, model: str, rows: Rows) -> None:
-    modes = list(presets.modes())
-    report.say(f"\n{model} on this machine, by plans:")
-    report.say("".join([f"{'':<14}", *(f"{mode:<{_width(mode)}}" for mode in modes)]).rstrip())
-    reasons: dict[str, list[str]] = {}
+def _print_engines(report: _Report, rows: Rows) -> None:
+    report.say("\nengines:")
     for name, row in rows.items():
-        if not row["runs_here"]:
-            report.say(f"{name:<14}cannot run here: {row['why_not']}")
-            continue
-        cells = row.get("modes", {})
-        texts = (
-            f"{cells[mode]['text'] if mode in cells else '–':<{_width(mode)}}" for mode in modes
-        )
-        report.say(f"{name:<14}{''.join(texts)}".rstrip())
-        for mode, cell in cells.items():
-            if cell["reason"] is not None:
-                reasons.setdefault(cell["reason"], []).append(f"{name} {mode}")
-    for reason, places in reasons.items():
-        report.say(f"  {', '.join(places)}: {reason}")
-
-
-def _width(mode: str) -> int:
-    return max(len(mode), len("fits")) + 2
-
-
-def _largest_line(family: str, size: str | None) -> str:
-    if size is None:
-        return f"no size of {family} fits this machine"
-    return f"largest size of {family} that fits:  {PROGRAM} --model {family}:{size} --engine {AUTO}"
+        can = "runs here" if row["runs_here"] else f"cannot run here: {row['why_not']}"
+        report.say(f"{name:<14}{can}")
+    report.say(f"\nwhat fits:  {PROGRAM} plan --model FAMILY:SIZE --engine {AUTO}")

@@ -22,7 +22,7 @@ from launcher.config.provenance import STAGED_MODE, keys_of
 from launcher.config.selection import choose
 from launcher.plan import target
 from launcher.plan.target import Described
-from launcher.run import affinity, job_spec
+from launcher.run import affinity
 from launcher.run_folder import records
 from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
 from training.logging.printable import printable
@@ -51,9 +51,7 @@ def main(command_line: CommandLine) -> int:
     parts = planned_runs(described, command_line.args, diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from launcher.plan import render
-    from training.resources import nvml
 
-    described = target.with_own_memory(described, nvml.memory_bytes)
     found = [(part, *_planned(described, part, measures)) for part in parts]
     if JSON.flag in command_line.flags:
         contents = {part.name: _as_json(plan, advice) for part, plan, advice in found}
@@ -70,7 +68,7 @@ def main(command_line: CommandLine) -> int:
 def _planned(
     described: Described, part: PlannedRun, measures: bool
 ) -> tuple[Plan, Sequence[Advice]]:
-    from launcher.plan import advice, check
+    from launcher.plan import advice
     from launcher.plan.plan import open_planner
 
     with open_planner(part.resolved, described) as planner:
@@ -79,7 +77,6 @@ def _planned(
             return planner.plan(resolve_with(described, part.args, sets))
 
         plan = planner.plan(part.resolved)
-        check.keep(check.place(part.resolved, described), plan)
         if measures:
             plan = replace(plan, seconds=_measured(part, plan))
         return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
@@ -98,8 +95,7 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     args = part.args.with_sets(changes)
     with TemporaryDirectory(prefix="gearshift-measure-") as folder:
         began = time.monotonic()
-        when = job_spec.NO_PLAN if plan.fits else job_spec.PLAN_FIRST
-        ended = runner.run(args, Path(folder) / "run", plan=when)
+        ended = runner.run(args, Path(folder) / "run")
         wall_s = time.monotonic() - began
         if ended.error is not None:
             raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)

@@ -5,30 +5,32 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection
-from dataclasses import replace
-from functools import partial
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError, render
-from launcher.compare.runner import Interrupted
-from launcher.compare.tune import tune
-from launcher.config import machine
+from launcher.base.diagnostics import render
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON, TUNE
-from launcher.config.provenance import CliArgs
-from launcher.continual.loop import train_continually
+from launcher.config.options import JSON
+from launcher.config.provenance import STAGED_MODE, CliArgs
+from launcher.config.selection import choose
 from launcher.report.report import write_at_end
 from launcher.run import failures, restart, signals
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
-from launcher.run.prepare import PreparedRun, first_line, plan_as_json, render_plan
+from launcher.run.prepare import (
+    PreparedRun,
+    first_line,
+    plan_as_json,
+    prepare_run,
+    render_plan,
+)
 from launcher.run.restart import JobGeneration
-from launcher.stages import execute, pipeline, summary
-from launcher.stages.pipeline import Pipeline, PipelineStage
 from training.logging.outputs import discard
 from training.logging.printable import printable
 from training.logging.strict_json import encode
+
+if TYPE_CHECKING:
+    from launcher.stages.pipeline import Pipeline, PipelineStage
 
 
 def main(command_line: CommandLine) -> int:
@@ -48,30 +50,23 @@ def main(command_line: CommandLine) -> int:
 
 def _train(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
-    ready = pipeline.prepare(args, command_line.out, list(command_line.diagnostics))
-    if args.tune is not None:
-        try:
-            _tune(ready, command_line, args)
-        except Interrupted as end:
-            return end.code
-        ready = pipeline.prepare(replace(args, tune=None), command_line.out, [])
-    is_left = bool(ready.left) if isinstance(ready, Pipeline) else ready.nothing_left is None
+    ready = _prepare(args, command_line)
+    is_left = ready.nothing_left is None if isinstance(ready, PreparedRun) else bool(ready.left)
     if generation is not None and is_left:
         generation.claim()
-    if isinstance(ready, Pipeline):
-        return _stages(ready, command_line.flags, generation)
-    return _run(ready, command_line.flags, generation)
+    if isinstance(ready, PreparedRun):
+        return _run(ready, command_line.flags, generation)
+    return _stages(ready, command_line.flags, generation)
 
 
-def _tune(ready: PreparedRun | Pipeline, command_line: CommandLine, args: CliArgs) -> None:
-    """Measure engines for the run that was prepared. Raises SettingsError and Interrupted."""
-    if "--dry-run" in command_line.flags:
-        print_line(f"{TUNE.flag} {args.tune}: nothing is measured in a dry run", sys.stderr)
-        return
-    if isinstance(ready, PreparedRun) and ready.place is not None:
-        what = f"{TUNE.flag} starts its own processes, but {ready.place.source} started this one"
-        raise SettingsError.of(what, where="the environment", allowed="a plain shell")
-    tune(args, command_line.out, machine.detect_machine(), partial(print_line, stream=sys.stderr))
+def _prepare(args: CliArgs, command_line: CommandLine) -> PreparedRun | Pipeline:
+    """The run, or all runs of a pipeline of stages. Raises SettingsError."""
+    diagnostics = list(command_line.diagnostics)
+    if args.resume is None and args.weights is None and choose(args).mode != STAGED_MODE:
+        return prepare_run(args, command_line.out, diagnostics)
+    from launcher.stages import pipeline
+
+    return pipeline.prepare(args, command_line.out, diagnostics)
 
 
 def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration | None) -> int:
@@ -93,7 +88,7 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
         ready,
         console=not as_json,
         show=print_report,
-        continual=train_continually,
+        continual=_train_continually,
         report=write_at_end,
     )
     if as_json and ready.is_rank_0:
@@ -107,6 +102,13 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
     return code
 
 
+def _train_continually(*arguments: Any) -> Report:
+    """launcher.continual.loop.train_continually, imported by the runs that need it."""
+    from launcher.continual.loop import train_continually
+
+    return train_continually(*arguments)
+
+
 def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -> int:
     """Publish the outcome for the job script; the exit code of the process."""
     if generation is not None:
@@ -115,6 +117,8 @@ def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -
 
 
 def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration | None) -> int:
+    from launcher.stages import execute, summary
+
     as_json = JSON.flag in flags
     if ready.warnings:
         print_line(render(ready.warnings), sys.stderr)
@@ -159,7 +163,10 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
 
 def _last_line(ready: PreparedRun, finished: FinishedRun) -> str:
     following = None
-    if finished.folder is not None and finished.report.exit_code == exit_codes.DONE:
+    is_done = finished.folder is not None and finished.report.exit_code == exit_codes.DONE
+    if is_done and finished.folder and ready.resolved.settings.stages:
+        from launcher.stages import summary
+
         following = summary.next_stage(ready.resolved, finished.folder)
     return following or finished.last_line
 

@@ -120,7 +120,7 @@ def decide(command_line: CommandLine) -> Comparison:
         if engine is None and found and found[0].resolved.chosen is not None:
             engine = found[0].engine  # engine auto may choose another one for each mode
         try:
-            found.append(_contestant(command_line.args, mode, engine, limits))
+            found.append(_candidate(command_line.args, mode, engine, limits))
         except SettingsError as error:
             diagnostics += _unseen(error.diagnostics, known)
         else:
@@ -134,7 +134,7 @@ def decide(command_line: CommandLine) -> Comparison:
     return Comparison(found, limits, repeats or 1, folder, warnings)
 
 
-def _contestant(args: CliArgs, mode: str, engine: str | None, limits: Limits) -> Candidate:
+def _candidate(args: CliArgs, mode: str, engine: str | None, limits: Limits) -> Candidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     sets = [*args.sets, *limits.sets]
     own = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)

@@ -29,7 +29,6 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.run import job_spec
 from launcher.run.signals import handling
 from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
@@ -207,18 +206,17 @@ class Interrupted(Exception):
         self.code = code
 
 
-def run(args: CliArgs, folder: Path, *, plan: str = job_spec.PLAN_FIRST) -> Ended:
+def run(args: CliArgs, folder: Path) -> Ended:
     """Train with `args` into `folder` and wait for the end. Raises Interrupted.
 
-    `plan`: whether it makes a plan of its own, a value of job_spec.PLAN. Deletes its checkpoints
-    afterwards, which would fill the disk.
+    Deletes its checkpoints afterwards, which would fill the disk.
     """
     command = [sys.executable, "-m", "launcher", "run", *arguments(args), f"--out={folder}"]
     # In a Slurm job the comparison is a generation; its runs are not.
     inherited = {
         name: value for name, value in environment.variables().items() if name not in JOB_VARIABLES
     }
-    variables = {**inherited, "PYTHONPATH": environment.python_path(), job_spec.PLAN: plan}
+    variables = {**inherited, "PYTHONPATH": environment.python_path()}
     watch = Watch()
     # Its own session: Ctrl-C reaches it once, through this process.
     process = subprocess.Popen(

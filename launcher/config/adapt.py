@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.catalog import ENGINES
+from engines.catalog import ENGINES, by_processes
 from launcher.base.diagnostics import Diagnostic, counted, plain, shown
 from launcher.config import errors, provenance
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
@@ -124,8 +124,7 @@ def decide_world(
     if chosen is not None:
         _fill(values, "engine.name", chosen.engine, chosen.where)
     elif engine is None:
-        name = "local" if size == 1 else "ddp"
-        _fill(values, "engine.name", name, "1 process" if size == 1 else f"{size} processes")
+        _fill(values, "engine.name", by_processes(size), counted(size, "process"))
     return RunWorld(size, nproc, device)
 
 

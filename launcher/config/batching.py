@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.provenance import TRIO, USER_LAYERS, Batching, Resolved, Setting
+from launcher.config.provenance import BATCH_SETTINGS, USER_LAYERS, Batching, Resolved, Setting
 
-GLOBAL, MICRO, ACCUMULATION = TRIO
+GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
 
 
 def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:
@@ -109,8 +109,8 @@ def nearest_multiple(number: int, of: int) -> int:
 
 def _at_one_process(values: Mapping[str, Setting]) -> Batching:
     """The numbers for one process."""
-    typed = {key for key in TRIO if _is_set(values[key])}
-    total, micro, accumulation = (values[key].value for key in TRIO)
+    typed = {key for key in BATCH_SETTINGS if _is_set(values[key])}
+    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
     micro, accumulation = micro or 1, accumulation or 1
     if total is None or (typed and GLOBAL not in typed):
         return Batching(micro * accumulation, micro, accumulation, 1)
@@ -137,7 +137,7 @@ def _origins(values: Mapping[str, Setting], *keys: str) -> str:
 
 
 def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
-    _, micro, accumulation = (values[key].value for key in TRIO)
+    _, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
     return errors.about_value(
         values,
         GLOBAL,
@@ -165,7 +165,7 @@ def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int)
 
 def _no_share(values: Mapping[str, Setting], total: int, world_size: int) -> Diagnostic:
     near = nearest_multiple(total, world_size)
-    given = [key for key in TRIO if _is_set(values[key])]
+    given = [key for key in BATCH_SETTINGS if _is_set(values[key])]
     keys = given or [MICRO, ACCUMULATION]
     return Diagnostic(
         f"a global batch of {total} cannot be split among {world_size} processes",

@@ -18,7 +18,6 @@ from launcher.config.options import (
     OPTIONS,
     RESUME,
     STAGE,
-    TUNE,
     VERSION,
     Option,
     flag_of,
@@ -267,7 +266,6 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
         weights=getattr(parsed, "from", None),
         force=getattr(parsed, FORCE.flag, False),
-        tune=getattr(parsed, TUNE.flag[2:], None),
     )
 
 

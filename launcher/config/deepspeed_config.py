@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES
-from engines.zero import config_file
-from engines.zero.config import ConfigConflict, Conflict, merge, setting_values
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
 from launcher.config import errors
 from launcher.config.provenance import Resolved
+
+if TYPE_CHECKING:
+    from engines.zero.config import Conflict
+    from engines.zero.config_file import DeepSpeedFile
 
 _KEY = "engine.ds_config"
 
@@ -25,6 +27,9 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
+    from engines.zero import config_file
+    from engines.zero.config import ConfigConflict, merge, setting_values
+
     shipped = config_file.shipped(name)
     if own_path is None:
         return shipped
@@ -38,7 +43,9 @@ def layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
         ) from None
 
 
-def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
+def _read(path: Path, resolved: Resolved) -> DeepSpeedFile:
+    from engines.zero import config_file
+
     try:
         return config_file.read(path)
     except config_file.FileError as error:
@@ -49,9 +56,7 @@ def _read(path: Path, resolved: Resolved) -> config_file.DeepSpeedFile:
     raise SettingsError.of(what, key=_KEY, where=resolved.values[_KEY].origin.where)
 
 
-def _diagnostic(
-    conflict: Conflict, own: config_file.DeepSpeedFile, resolved: Resolved
-) -> Diagnostic:
+def _diagnostic(conflict: Conflict, own: DeepSpeedFile, resolved: Resolved) -> Diagnostic:
     line = own.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"

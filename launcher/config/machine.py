@@ -36,6 +36,8 @@ class Machine:
     """Whether every GPU does."""
     compiler: bool
     """Whether there is a C++ compiler."""
+    gpu_bytes: int | None = None
+    """Memory of the smallest GPU; None: unknown, or no NVIDIA GPU."""
 
     def for_ranks(self, ranks: int, cpus: int | None) -> Machine:
         """What `ranks` on this machine may count on together, of which each was given `cpus`.
@@ -58,14 +60,16 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
     `group` is the folder of the process's control group, with the limits of a container.
     """
     device, gpus = _accelerator()
+    nvidia = nvidia_facts(environment.visible_cuda_devices()) if device == "cuda" else []
     return Machine(
         cores=_cores(group),
         ram_bytes=_ram_bytes(group),
         gpus=gpus,
         device=device,
         cpu_bf16=has_bf16(_text(Path("/proc/cpuinfo"))),
-        gpu_bf16=device == "xpu" or (device == "cuda" and min(_capabilities(), default=8) >= 8),
+        gpu_bf16=device == "xpu" or (device == "cuda" and all(gpu.has_bf16 for gpu in nvidia)),
         compiler=environment.cxx_compiler() is not None,
+        gpu_bytes=min((gpu.memory_bytes for gpu in nvidia), default=None),
     )
 
 
@@ -142,10 +146,28 @@ def nvidia_gpus() -> int:
     return len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdigit()])
 
 
-def _capabilities() -> list[int]:
-    """The major compute capability of each NVIDIA GPU; bf16 begins with 8. Empty: unknown.
+@dataclass(frozen=True)
+class NvidiaGpu:
+    """What NVIDIA's driver says of a GPU."""
 
-    Source: NVML API reference, device queries.
+    capability: int
+    """The major compute capability."""
+    memory_bytes: int
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether it multiplies bf16 natively, as from compute capability 8 on."""
+        return self.capability >= 8
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
+
+
+def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
+    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES `named`, of all if it is None. Empty: unknown.
+
+    Touches neither torch nor CUDA. Source: NVML API reference, device queries.
     """
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -153,13 +175,21 @@ def _capabilities() -> list[int]:
         return []
     if nvml.nvmlInit_v2():
         return []
-    count, found = ctypes.c_uint(), []
+    count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    for index in range(count.value):
+    names = [str(number) for number in range(count.value)] if named is None else named.split(",")
+    found = []
+    for name in map(str.strip, names):
         handle, major, minor = ctypes.c_void_p(), ctypes.c_int(8), ctypes.c_int()
-        nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
+        memory = _Memory()
+        if name.isdigit():
+            failed = nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(handle))
+        else:
+            failed = nvml.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+        if failed or nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
+            continue
         nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-        found.append(major.value)
+        found.append(NvidiaGpu(major.value, memory.total))
     nvml.nvmlShutdown()
     return found
 

@@ -62,9 +62,23 @@ OPTIONS = (
         "package.module:Class[:SIZE], see `new-task`.",
         values="models",
     ),
-    Option("--data", MODEL, "PATH", "data.path", values="paths"),
+    Option(
+        "--data",
+        MODEL,
+        "PATH",
+        "data.path",
+        sentence="File or folder in a format of the family, or its built-in data; see "
+        "`explain data.path` and `data check`.",
+        values="paths",
+    ),
     Option("--continuous-learning", MODEL, key="continual.enabled"),
-    Option("--max-hours", MODEL, "N", "continual.max_hours"),
+    Option(
+        "--max-hours",
+        MODEL,
+        "N",
+        "continual.max_hours",
+        sentence="With --continuous-learning: stop after N hours and save a checkpoint.",
+    ),
     Option("--download-data", MODEL, key="download.fetch"),
     Option("--mode", MODEL, "MODE", "mode", values="modes"),
     *(
@@ -94,21 +108,13 @@ OPTIONS = (
     Option("--seed", TRAINING, "N", "train.seed"),
     Option("--num-workers", TRAINING, "N", "loader.workers"),
     Option("--engine", HARDWARE, "ENGINE", "engine.name", values="engines"),
-    Option(
-        "--tune",
-        HARDWARE,
-        "N",
-        sentence="Measure the engines that are fastest by the plan for N steps each, and use the "
-        "best one, now and in later runs with these settings.",
-    ),
     Option("--nproc", HARDWARE, "N", "engine.nproc"),
     Option("--max-restarts", HARDWARE, "N", "engine.max_restarts"),
     Option("--precision", HARDWARE, "NAME", "precision"),
     Option(
         "--force",
         HARDWARE,
-        sentence="Start a run whose plan does not fit the memory of this machine; there is a "
-        "warning instead of an error.",
+        sentence="Start a run whose weights, gradients and optimizer state do not fit here.",
     ),
     Option("--deterministic", HARDWARE, key="train.deterministic"),
     Option("--debug", HARDWARE, key="train.debug"),
@@ -160,7 +166,6 @@ BY_FLAG = {option.flag: option for option in OPTIONS}
 FORCE = BY_FLAG["--force"]
 JSON = BY_FLAG["--json"]
 RESUME = BY_FLAG["--resume"]
-TUNE = BY_FLAG["--tune"]
 STAGE = BY_FLAG["--stage"]
 FROM = BY_FLAG["--from"]
 # `compare` has its own form of the first three; continual learning has no end to compare.
@@ -228,7 +233,7 @@ MEASURE = Option(
     sentence="Take three steps of the run on this machine, in a temporary folder, to predict its "
     "time.",
 )
-_NOT_PLANNED = ("--tune", "--dry-run", "--out", "--resume", "--reset", "--force")
+_NOT_PLANNED = ("--dry-run", "--out", "--resume", "--reset", "--force")
 PLAN = (
     *(GPUS, GPU, GPU_MEMORY, RAM, NODES, MEASURE),
     *(option for option in OPTIONS if option.flag not in _NOT_PLANNED),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
-from launcher.config import original_files
 from launcher.config.schema import AUTO, sections
 from launcher.config.settings_file import (
     Node,
@@ -44,7 +43,7 @@ FITTED_LAYERS = (ENGINE_LAYER, MACHINE_LAYER)
 
 BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
-TRIO = tuple(f"train.{name}" for name in BATCH_KEYS)
+BATCH_SETTINGS = tuple(f"train.{name}" for name in BATCH_KEYS)
 ResetPart = Literal["optimizer", "schedule", "data"]
 """State that --reset reinitializes instead of restoring it."""
 DEFAULT_MODE = "default"
@@ -95,6 +94,8 @@ class Chosen:
     reason: str
     others: Sequence[str] = ()
     """A line for each other engine: what it would need."""
+    predicted_memory_bytes: Mapping[str, int | None] | None = None
+    """The peaks of a rank by `device` and `host`."""
 
     @property
     def engine(self) -> str:
@@ -139,7 +140,7 @@ class ConfigFiles:
 def keys_of(sets: Sequence[str]) -> set[str]:
     """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
     keys = {text.partition("=")[0].strip() for text in sets}
-    return keys if keys.isdisjoint(TRIO) else {*keys, *TRIO}
+    return keys if keys.isdisjoint(BATCH_SETTINGS) else {*keys, *BATCH_SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,6 @@ class CliArgs:
     """The value of --from: where the first weights of a stage come from."""
     force: bool = False
     """A run starts even if its plan does not fit."""
-    tune: str | None = None
-    """The value of --tune: steps to measure engines with."""
 
     @property
     def mode_file(self) -> Path | None:
@@ -203,6 +202,10 @@ class CliArgs:
     @cached_property
     def files(self) -> ConfigFiles:
         """The files of --config, read once. Reads the disk."""
+        if not self.configs:
+            return ConfigFiles([], [])
+        from launcher.config import original_files
+
         roots: list[tuple[int, Path, Node]] = []
         diagnostics: list[Diagnostic] = []
         for position, path in enumerate(self.configs):

@@ -13,12 +13,12 @@ from launcher.config.custom_task import FOLDER
 from launcher.config.layers import COMMAND_LINE, merge_layers, mode_file_layer, user_layers
 from launcher.config.machine import Machine
 from launcher.config.provenance import (
+    BATCH_SETTINGS,
     ENGINE_LAYER,
     FAMILY_LAYER,
     LAYERS,
     MODE_LAYER,
     PROFILE_LAYER,
-    TRIO,
     Batching,
     Chosen,
     CliArgs,
@@ -126,7 +126,7 @@ def _solve_batching(
 ) -> Batching | None:
     """The batch numbers; None if they, or what they depend on, are invalid."""
     invalid = {found.key for found in diagnostics if found.severity == "error"}
-    if invalid & {*TRIO, "engine.nproc", "engine.name"}:
+    if invalid & {*BATCH_SETTINGS, "engine.nproc", "engine.name"}:
         return None
     try:
         return batching.solve_batching(values, world_size)

@@ -262,7 +262,8 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     old = _batch_of(values, provenance.mode_default_value)
     new = _batch_of(values, provenance.shipped_value)
     if new != old:
-        why = f"promises a global batch of {old}, and its numbers give {new}"
+        lines = dict.fromkeys(values[key].origin.where for key in (MICRO, ACCUMULATION))
+        why = f"promises a global batch of {old}, and gives {new} by {' and '.join(lines)}"
         yield errors.about_value(values, "mode", why, fix=f"--set {GLOBAL}={old}")
 
 
@@ -322,12 +323,12 @@ _NAMED = 3
 
 
 def check_before_training(
-    resolved: Resolved, train_plan: TrainPlan, settings: TrackedSettings, speaks: bool
+    resolved: Resolved, train_plan: TrainPlan, settings: TrackedSettings, prints: bool
 ) -> None:
     """Check lengths against the data, and find unused settings.
 
     Everything that reads settings must be built by now. Raises SettingsError; warnings go to
-    stderr if this rank `speaks`.
+    stderr if this rank `prints`.
     """
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
@@ -339,7 +340,7 @@ def check_before_training(
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [found for found in diagnostics if found.severity == "error"]:
         raise SettingsError(wrong)
-    if diagnostics and speaks:
+    if diagnostics and prints:
         print(render(diagnostics), file=sys.stderr)
 
 

@@ -8,9 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import Distribution, distributions
 
 from packaging.requirements import Requirement
@@ -18,8 +17,6 @@ from packaging.specifiers import SpecifierSet
 
 from launcher.base import environment
 from launcher.doctor.result import Check, failure, ok, warning
-from launcher.plan import background
-from launcher.plan.background import Background, Send
 
 OWN = "gearshift"
 SHOWN = {
@@ -131,48 +128,41 @@ def check_package(
     return ok(name, found.version)
 
 
-def import_error(code: str) -> str | None:
-    """The last line of the error of Python `code` in a process of its own; None: it works."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**environment.variables(), "PYTHONPATH": environment.python_path()},
-        capture_output=True,
-        text=True,
-        timeout=_IMPORT_S,
-    )
-    if not done.returncode:
-        return None
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return lines[-1]
-
-
 class Imports:
-    """Imports of packages, begun at once, each in a fork of this process: it has torch already."""
+    """Imports of packages, begun at once, each in a process of its own."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Of IMPORTS. To be made before torch uses a GPU."""
-        self._children: dict[str, Background] = {}
-        if background.is_possible():
-            with suppress(OSError):  # no memory for a fork
-                for name in names:
-                    self._children[name] = Background(partial(_import, name))
+        """Of IMPORTS."""
+        code = f"import sys; from {__name__} import IMPORTS; IMPORTS[sys.argv[1]]()"
+        self._processes = {
+            name: subprocess.Popen(
+                [sys.executable, "-c", code, name],
+                env={**environment.variables(), "PYTHONPATH": environment.python_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name in names
+        }
 
     def error(self, name: str) -> str | None:
-        """As `import_error`, in a process of its own only if the fork failed."""
-        child = self._children.get(name)
-        if child is not None and child.message(name, _IMPORT_S):
+        """The last line of the error; None: it can be imported."""
+        process = self._processes[name]
+        try:
+            stderr = process.communicate(timeout=_IMPORT_S)[1]
+        except subprocess.TimeoutExpired:
+            return f"not imported within {_IMPORT_S:.0f} s"
+        if not process.returncode:
             return None
-        return import_error(f"from {__name__} import IMPORTS; IMPORTS[{name!r}]()")
+        lines = stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        return lines[-1]
 
     def close(self) -> None:
-        """End the forks."""
-        for child in self._children.values():
-            child.close()
-
-
-def _import(name: str, send: Send) -> None:
-    IMPORTS[name]()
-    send(name, True)
+        """End the processes that have not ended."""
+        for process in self._processes.values():
+            process.kill()
+            process.communicate()
 
 
 def check_compiler() -> Check:

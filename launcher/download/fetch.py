@@ -14,13 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from launcher.base import disk, environment, redaction
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
 from launcher.config.feature_checks import Target, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
 from launcher.download.console import Draw, Print, Progress, console
 from launcher.download.transfer import (
-    FetchError,
     Options,
     Part,
     Record,

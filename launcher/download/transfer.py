@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 from pydantic import TypeAdapter
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, render
+from launcher.base.diagnostics import FetchError, SettingsError
 from launcher.config.feature_checks import Target
 from launcher.download.console import Draw, Print, Progress
 from models.common.data_files import identity
@@ -28,14 +28,6 @@ _PROGRESS_BYTES = 1 << 20
 _FIRST_WAIT_S, _MAX_WAIT_S = 1.0, 60.0
 _MAX_RETRY_AFTER_S = 600.0
 """If the server asks for a longer wait, the download fails."""
-
-
-class FetchError(Exception):
-    """The network, a server or the disk failed in spite of all retries (exit code 1)."""
-
-    def __init__(self, message: str, url: str, fix: str) -> None:
-        self.diagnostic = Diagnostic(message, where=url, fix=fix)
-        super().__init__(render([self.diagnostic]).removeprefix("error: "))
 
 
 class Transient(Exception):

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
 from launcher.config import batching
 from launcher.config.provenance import Resolved
 from launcher.plan.plan import Plan
 
-MOST = 3
+MOST_PIECES = 3
 """Pieces of advice."""
 _CHECKPOINTING = "memory.activation_checkpointing"
 _RETURN_FREED = "memory.return_freed"
-_SHARDED = ("fsdp", "zero3", "zero3-offload")
-"""Engines to try, from the least to the most that leaves a device."""
 PlanWith = Callable[[Sequence[str]], Plan]
 
 
@@ -40,7 +39,7 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
             steps = _close_to_fit(steps, plan_with)
         if (first := _first_fit(steps, plan_with)) is not None:
             found.append(first)
-        if len(found) == MOST:
+        if len(found) == MOST_PIECES:
             break
     return found
 
@@ -91,9 +90,10 @@ def _ladders(resolved: Resolved) -> Iterator[list[list[str]]]:
         none = ["loader.workers=0"]  # their forks keep a copy of a state in host memory
         yield [none, *([*none, *each, *recompute] for each in smaller)]
     if resolved.world_size > 1:
-        for engine in _SHARDED:
-            if engine != resolved.settings.engine.name:
-                change = [f"engine.name={engine}"]
+        for engine in sorted(ENGINES.values(), key=lambda each: each.placement.offloads):
+            is_other = engine.name != resolved.settings.engine.name
+            if is_other and engine.placement.weights != "replicated":
+                change = [f"engine.name={engine.name}"]
                 yield [change, *([*change, *each, *recompute] for each in smaller)]
     if resolved.device == "cpu" and not resolved.settings.memory.return_freed:
         none = ["loader.workers=0"] if resolved.settings.loader.workers else []

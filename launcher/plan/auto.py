@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.catalog import ENGINES, missing
+from engines.catalog import ENGINES, Entry, missing
 from launcher.base.diagnostics import SettingsError, plain
 from launcher.config import batching
 from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
-from launcher.config.schema import AUTO, PRETRAINED, config_of
-from launcher.plan import background, cache
-from launcher.plan import target as target_of
-from launcher.plan.target import Described, with_own_memory
+from launcher.config.schema import AUTO
+from launcher.plan import cache
+from launcher.plan.target import Described
 from launcher.resume.decide import Decision, decide
 from training.logging.quantities import size
 
@@ -31,13 +33,6 @@ NAME = "engine.name"
 _CHECKPOINTING = "memory.activation_checkpointing"
 _HOST_SAVINGS = {"loader.workers": 0, "memory.return_freed": True}
 """Settings that save host memory: no copies of weights in forks, then a heap without holes."""
-_SEVERAL = ("ddp", "oss", "zero1", "zero2", "fsdp", "zero3")
-_OFFLOADING = ("zero2-offload", "fsdp-offload", "zero3-offload")
-"""In the order of preference among equally fast ones: the fewest parts first."""
-_TRACED_ALIKE = ("ddp", "oss", "local")
-"""Engines whose plan follows from one trace."""
-_GPU_BYTES = 10 * 2**30
-"""Memory of a small GPU; that of this machine is not known before torch is imported."""
 _EQUAL = 0.05
 """Estimated times that differ by less are equal."""
 _LIMIT_S = 300.0
@@ -53,6 +48,8 @@ class Candidate:
     fits: bool
     cost: float
     """Estimated seconds of a step, for comparing candidates only."""
+    memory: Mapping[str, int | None] = field(default_factory=dict)
+    """The predicted peaks of a rank by `device` and `host`."""
 
     @property
     def engine(self) -> str:
@@ -82,9 +79,8 @@ def decide_engine(
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, where memory is tight, or `always`; otherwise, and before
-    --tune measures, the number of processes decides. The choice is cached. Reads the data and
-    writes to the cache. Raises SettingsError.
+    Plans where engine auto is named, or `always`; otherwise the number of processes decides. The
+    choice is cached. Reads the data and writes to the cache. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> Decision:
@@ -92,16 +88,16 @@ def decide_engine(
 
     decision = decide_with(None)
     resolved = decision.resolved
-    if decision.nothing_left is not None or not is_open(resolved) or args.tune is not None:
+    if decision.nothing_left is not None or not is_open(resolved):
         return decision
-    file = place(resolved, described)
+    if not (always or is_asked(resolved)):
+        return decision
+    file = cache.place(resolved, described)
     chosen = _cached(file)
     if chosen is None:
-        if not (always or is_asked(resolved) or is_tight(resolved, described)):
-            return decision
         chosen = best(candidates(decide_with, described, is_thorough=always))
         if chosen is not None:
-            keep(file, chosen)
+            cache.write(file, asdict(chosen))
     return decision if chosen is None else decide_with(chosen)
 
 
@@ -115,30 +111,6 @@ def is_asked(resolved: Resolved) -> bool:
     return any(value == AUTO for value, _ in resolved.values[NAME].replaced)
 
 
-def is_tight(resolved: Resolved, described: Described) -> bool:
-    """Whether weights and optimizer state alone take a tenth of the memory, in ddp or local.
-
-    False for a single process on a CPU, which has no choice, and for custom tasks, whose size is
-    known only once they are built.
-    """
-    target = described.target(resolved)
-    if target.ranks == 1 and target.device == "cpu":
-        return False
-    if target.device != "cpu":
-        target = replace(target, device_bytes=target.device_bytes or _GPU_BYTES)
-    return target_of.is_tight(_parameters(resolved), resolved.settings.engine.name, target)
-
-
-def _parameters(resolved: Resolved) -> float:
-    """Of the size of the model, or about those of its pretrained files; 0: unknown."""
-    model = resolved.settings.model
-    if (folder := getattr(model, PRETRAINED.partition(".")[2], None)) is not None:
-        files = Path(folder).expanduser().glob("*.safetensors")
-        return sum(file.stat().st_size for file in files) / 2
-    found = config_of(model.family).SIZES.get(getattr(model, "size", None))
-    return 0 if found is None else found.parameters
-
-
 def best(found: Sequence[Candidate]) -> Chosen | None:
     """The first candidate that is about as fast as the fastest; None: none fits."""
     fitting = [one for one in found if one.fits]
@@ -146,7 +118,8 @@ def best(found: Sequence[Candidate]) -> Chosen | None:
         return None
     least = min(one.cost for one in fitting)
     first = next(one for one in fitting if one.cost <= least * (1 + _EQUAL))
-    return Chosen(first.settings, _reason(first, found), [_other(first, one) for one in found])
+    others = [_other(first, one) for one in found]
+    return Chosen(first.settings, _reason(first, found), others, first.memory)
 
 
 def _reason(first: Candidate, found: Sequence[Candidate]) -> str:
@@ -163,29 +136,6 @@ def _other(first: Candidate, one: Candidate) -> str:
     return f"{one.needs}{changes}: estimated {again:.2f} times the time"
 
 
-def can_fit(args: CliArgs, described: Described) -> bool:
-    """Whether engine auto finds an engine that fits `args`: with the smallest micro-batch.
-
-    Planned without compiling, which needs more memory. Reads the data. Raises SettingsError.
-    """
-    from launcher.plan.check import changed
-    from launcher.plan.plan import open_planner
-
-    def decide_with(chosen: Chosen | None) -> Decision:
-        return decide(args, None, described.machine, chosen=chosen)
-
-    resolved = decide_with(None).resolved
-    with open_planner(resolved, described) as planner:
-
-        def plan_with(settings: Change) -> Plan:
-            with_settings = decide_with(Chosen(settings, "")).resolved
-            return planner.plan(changed(with_settings, ["compile=off"]))
-
-        engines = _engines(resolved, described)
-        found = (_Engine(name, plan_with).most(_ladders(resolved)) for name in engines)
-        return any(one is not None and one.fits for one in found)
-
-
 def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
     """Engines that can run here with the least change that fits, in the order of preference.
 
@@ -198,24 +148,38 @@ def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) 
 
 
 def _in_child(function: Callable[[], Any]) -> Any:
-    """What `function` returns, from a fork; None if it does not in time.
+    """What `function` returns, from a fork; None if it raises an exception there or is killed.
 
-    The function is called here where processes cannot fork, or have the threads of torch.
+    A fork leaves this process without torch, whose threads a rank could not inherit. The function
+    is called here where processes cannot fork, or torch is imported already.
     """
-    if "torch" in sys.modules or not background.is_possible():
+    if "torch" in sys.modules or sys.platform != "linux":
         return function()
-    child = background.Background(lambda send: send("found", function()))
+    context = multiprocessing.get_context("fork")
+    results, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        sender.send(function())
+
+    child = context.Process(target=work, daemon=True)
+    child.start()
+    sender.close()
     try:
-        return child.message("found", _LIMIT_S)
+        return results.recv() if results.poll(_LIMIT_S) else None
+    except EOFError:
+        return None
     finally:
-        child.close()
+        child.kill()
+        child.join()
 
 
 def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> list[dict[str, Any]]:
     from launcher.plan.plan import open_planner
-    from training.resources import nvml
 
-    described = with_own_memory(described, nvml.memory_bytes)
     resolved = decide_with(None).resolved
     try:
         with open_planner(resolved, described) as planner:
@@ -237,13 +201,13 @@ def _candidates(
     Those that shard, if a simpler one fits unchanged, and those that offload.
     """
     fits = fits_unchanged = False
-    for name in _engines(resolved, described):
-        is_slower = (fits and name in _OFFLOADING) or (
-            fits_unchanged and not name.startswith(_TRACED_ALIKE)
+    for engine in _engines(resolved, described):
+        is_slower = (fits and engine.placement.offloads) or (
+            fits_unchanged and engine.shards_parameters
         )
         if is_slower and not is_thorough:
             continue
-        one = _Engine(name, plan_with).least(_ladders(resolved))
+        one = _Engine(engine.name, plan_with).least(_ladders(resolved))
         if one is not None:
             fits |= one.fits
             fits_unchanged |= one.fits and len(one.settings) == 1
@@ -295,19 +259,35 @@ class _Engine:
         if key not in self._planned:
             settings = {NAME: self._name, **change}
             plan = self._plan_with(settings)
+            fits = plan.fits is not False
+            memory = {
+                "device": None if plan.target.device == "cpu" else plan.device_bytes,
+                "host": plan.rank_host_bytes,
+            }
             self._planned[key] = Candidate(
-                settings, plan.needed_bytes, plan.limit_bytes, plan.fits is not False, _cost(plan)
+                settings, plan.needed_bytes, plan.limit_bytes, fits, _cost(plan), memory
             )
         return self._planned[key]
 
 
-def _engines(resolved: Resolved, described: Described) -> Iterator[str]:
+def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:
+    """Those for this number of ranks; first those with the fewest parts spread, then offloaded.
+
+    On a CPU nothing is gained by offload, and a single rank has nothing to spread.
+    """
     target = described.target(resolved)
-    names = _SEVERAL if target.ranks > 1 else ("local",)
-    offloading = () if target.device == "cpu" else _OFFLOADING
-    for name in (*names, *offloading):
-        if not missing(ENGINES[name]):
-            yield name
+    for engine in sorted(ENGINES.values(), key=_complexity):
+        is_single = engine.processes == 1
+        if engine.placement.offloads:
+            is_useful = target.device != "cpu"
+        else:
+            is_useful = is_single == (target.ranks == 1)
+        if is_useful and not missing(engine):
+            yield engine
+
+
+def _complexity(engine: Entry) -> tuple[bool, int]:
+    return engine.placement.offloads, engine.placement.spread_parts
 
 
 def _ladders(resolved: Resolved) -> list[list[Change]]:
@@ -367,16 +347,6 @@ def _cost(plan: Plan) -> float:
         + 2 * plan.offloaded_bytes / speeds.offloaded_bytes
         + plan.accumulation * speeds.micro_batch_s
     )
-
-
-def place(resolved: Resolved, described: Described) -> Path | None:
-    """The file of the cached choice."""
-    return cache.place(cache.ENGINES, resolved, described, without=(NAME,))
-
-
-def keep(file: Path | None, chosen: Chosen) -> None:
-    """Write the choice to the cache; nothing where it cannot be written."""
-    cache.write(file, asdict(chosen))
 
 
 def _cached(file: Path | None) -> Chosen | None:

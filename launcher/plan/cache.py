@@ -1,10 +1,10 @@
-"""Plans and chosen engines of earlier starts, by settings, machine, data and versions."""
+"""Choices of engine auto at earlier starts, by settings, machine, data and versions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -20,24 +20,19 @@ from models.common import cache_folder
 from models.common.data_files import first_files, identity
 from training.storage import atomic_write
 
-ENGINES, PLANS = "engines", "plans"
-_IRRELEVANT = ("track",)
+_KIND = "engines"
+_IRRELEVANT = ("track", "engine.name")
 _VERSIONS = ("gearshift", "torch", "deepspeed", "fairscale", "transformers")
 _ROOT = Path(__file__).parents[2]
 
 
-def place(
-    kind: str, resolved: Resolved, described: Described, without: Sequence[str] = ()
-) -> Path | None:
-    """The file for `resolved` on that machine, whatever the settings `without` are.
-
-    None for a custom task: its code may change.
-    """
+def place(resolved: Resolved, described: Described) -> Path | None:
+    """The file for `resolved` on that machine; None for a custom task: its code may change."""
     if is_custom(resolved.settings.model.family):
         return None
     values = {key: value.value for key, value in resolved.values.items()}
     facts = [
-        {key: value for key, value in values.items() if key not in (*_IRRELEVANT, *without)},
+        {key: value for key, value in values.items() if key not in _IRRELEVANT},
         resolved.world_size,
         {key: value for key, value in asdict(described).items() if key != "gpu"},
         _identities(Path(str(values.get("data.path"))).expanduser()),
@@ -45,7 +40,7 @@ def place(
         _changed(),
     ]
     content = json.dumps(facts, default=str, sort_keys=True)
-    return cache_folder.folder() / kind / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
+    return cache_folder.folder() / _KIND / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
 
 
 def read(file: Path | None) -> Mapping[str, Any] | None:

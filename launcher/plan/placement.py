@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from engines.catalog import Placement
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
@@ -66,14 +67,15 @@ def as_traced(
     return Placed(device, host, sent)
 
 
-def replicated(trace: StepTrace, ranks: Ranks, *, shards_optimizer: bool = False) -> Placed:
-    """ddp, and oss with its sharded optimizer state, from the trace of local.
+def replicated(trace: StepTrace, ranks: Ranks, placement: Placement) -> Placed:
+    """An engine with full weights and gradients, and maybe shards of the optimizer state.
 
     Gradients stay in buckets from the first step on; a new one is beside its bucket. So are those
     of all micro-batches but the last one of a step, which moves them to the buckets one by one.
     """
     gradients = FP32_BYTES * trace.trainable
     sent = 2 * ranks.away * gradients
+    shards_optimizer = placement.optimizer != "replicated"
     share = _largest_share(trace.groups, ranks.size) if shards_optimizer else 1.0
 
     def placed(moment: Moment, passes: int) -> dict[Kind, int]:

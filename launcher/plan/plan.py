@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import psutil
@@ -16,9 +15,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils._pytree import tree_leaves
 
-from engines.base import Engine, EngineError, Options, World
+from engines.base import EngineError, Options, World
+from engines.catalog import ENGINES, Entry, build_engine
 from engines.environment import RankInfo
-from engines.fsdp import FSDP
 from engines.local import local
 from engines.precision import DTYPES, norms_in_fp32
 from engines.world import ProcessWorld
@@ -250,7 +249,8 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
         known.traces[key] = _trace_compiled_or_not(resolved, subject, target, options, known)
     trace, checkpoint_bytes, why, uncompiled = known.traces[key]
     ranks = Ranks(target.ranks, numbers.accumulation)
-    placed = _placed(settings.engine.name, trace, ranks, options, on_cpu=target.device == "cpu")
+    engine = ENGINES[settings.engine.name]
+    placed = _placed(engine, trace, ranks, options, on_cpu=target.device == "cpu")
     rank_bytes = known.process_bytes + placed.offloaded_bytes
     if target.device == "cpu":
         rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved, target, trace)
@@ -284,7 +284,7 @@ def _heap_bytes(placed: Placed, resolved: Resolved, target: Target, trace: StepT
         return 0
     kept = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
     bytes_ = HEAP * (placed.device_bytes - kept)
-    if resolved.settings.engine.name.startswith("fsdp") and target.ranks > 1:
+    if ENGINES[resolved.settings.engine.name].is_traced and target.ranks > 1:
         bytes_ += GATHERED * placement.FP32_BYTES * trace.parameters
     return round(bytes_)
 
@@ -308,7 +308,7 @@ def _seconds(
         target.gpu,
         resolved.settings.precision,
         target,
-        resolved.settings.engine.name,
+        ENGINES[resolved.settings.engine.name].placement,
         trace.parameters,
         Work(
             trace.flops,
@@ -351,13 +351,13 @@ def _trace_compiled_or_not(
 
 def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
     """The same for runs of one task whose trace is the same: most engines use that of local."""
-    settings, name = resolved.settings, resolved.settings.engine.name
-    kind = "local"
-    if name.startswith("fsdp"):
-        # Traced on a CPU, where the state is in host memory already, the two differ in when they
-        # average the gradients of several micro-batches.
-        kind = name if resolved.batching.accumulation > 1 else "fsdp"
-    if name.startswith("zero") and options.precision in DTYPES:
+    settings, engine = resolved.settings, ENGINES[resolved.settings.engine.name]
+    kind = ""
+    if engine.is_traced:
+        # Traced on a CPU, where the state is in host memory already, engines that differ in offload
+        # differ only in when they average the gradients of several micro-batches.
+        kind = engine.name if resolved.batching.accumulation > 1 else engine.module
+    if _rounds(engine, options):
         kind = "rounded"
     content = settings.model_dump(mode="json", exclude={"engine": {"name", "ds_config", "nproc"}})
     ranks = (target.nodes, target.ranks_per_node)
@@ -382,22 +382,21 @@ def _trace_or_measure(
 def _trace(
     resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
 ) -> tuple[StepTrace, int]:
-    """The trace of fsdp itself, and for other engines that of local."""
-    settings, name = resolved.settings, resolved.settings.engine.name
+    """The trace of the engine itself, or of the model alone."""
+    settings, entry = resolved.settings, ENGINES[resolved.settings.engine.name]
     checkpoints: list[int] = []
 
     def change(model: Module) -> None:
         if subject.is_fake:
             known.note_model(model)
         checkpoints.append(room.checkpoint_bytes(model, settings, only_trained=False))
-        if name.startswith("zero") and (dtype := DTYPES.get(options.precision)):
+        if _rounds(entry, options):
             norms_in_fp32(model)
-            round_weights(model, dtype)
+            round_weights(model, DTYPES[options.precision])
 
-    if name.startswith("fsdp"):
+    if entry.is_traced:
         with _fake_world(target) as world:
-            engine: Engine = FSDP(world, options, offload=name == "fsdp-offload")
-            trace = trace_step(subject, engine, change)
+            trace = trace_step(subject, build_engine(entry.name, world, options), change)
     else:
         trace = trace_step(subject, local(ProcessWorld(RankInfo(), _CPU, 0.0), options), change)
     return trace, checkpoints[0]
@@ -416,17 +415,20 @@ def _fake_world(target: Target) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _placed(name: str, trace: StepTrace, ranks: Ranks, options: Options, *, on_cpu: bool) -> Placed:
-    placements: dict[str, Any] = {
-        "local": partial(placement.as_traced, trace, ranks),
-        "fsdp": partial(placement.as_traced, trace, ranks),
-        "fsdp-offload": partial(placement.as_traced, trace, ranks, offloads=True, on_cpu=on_cpu),
-        "ddp": partial(placement.replicated, trace, ranks),
-        "oss": partial(placement.replicated, trace, ranks, shards_optimizer=True),
-    }
-    if name in placements:
-        return placements[name]()
-    return zero(trace, ranks, options.ds_config["zero_optimization"])
+def _rounds(engine: Entry, options: Options) -> bool:
+    """Whether weights have 16 bits, as DeepSpeed keeps them beside those in fp32."""
+    return engine.ds_config is not None and options.precision in DTYPES
+
+
+def _placed(
+    engine: Entry, trace: StepTrace, ranks: Ranks, options: Options, *, on_cpu: bool
+) -> Placed:
+    if engine.ds_config is not None:
+        return zero(trace, ranks, options.ds_config["zero_optimization"])
+    if engine.is_traced:
+        offloads = engine.placement.offloads
+        return placement.as_traced(trace, ranks, offloads=offloads, on_cpu=on_cpu)
+    return placement.replicated(trace, ranks, engine.placement)
 
 
 def _batch_bytes(subject: Subject) -> int:

@@ -19,10 +19,6 @@ _UNITS = {
     **{f"{letter}iB": 2 ** (10 * power) for power, letter in enumerate("KMGT", start=1)},
     **{f"{letter}B": 10 ** (3 * power) for power, letter in enumerate("KMGT", start=1)},
 }
-_TIGHT = 0.1
-_STATE_BYTES = 16
-"""Of a parameter: its weight, gradient and two moments in fp32."""
-_SHARDED = ("fsdp", "zero3")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -70,7 +66,8 @@ class Described:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
         is_gpu = resolved.device != "cpu"
-        device_bytes = self.device_bytes if is_gpu else None
+        is_own = self.device_bytes is None and resolved.device == "cuda" and self.is_here
+        device_bytes = self.machine.gpu_bytes if is_own else self.device_bytes if is_gpu else None
         ram_bytes = self.machine.ram_bytes
         gpu = self.gpu if is_gpu else None
         return Target(self.nodes, ranks, resolved.device, device_bytes, ram_bytes, gpu)
@@ -97,16 +94,6 @@ class Target:
         return self.nodes * self.ranks_per_node
 
 
-def is_tight(parameters: float, engine: str, target: Target) -> bool:
-    """Whether weights, gradients and optimizer state take much of the memory of `target`."""
-    ranks = target.ranks if engine.startswith(_SHARDED) else 1
-    needed = parameters * _STATE_BYTES / ranks
-    memory = target.device_bytes
-    if memory is None and target.ram_bytes is not None:
-        memory = target.ram_bytes // target.ranks_per_node
-    return memory is not None and needed >= _TIGHT * memory
-
-
 def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnostic]) -> Described:
     """The machine of the options in `values`; errors are added to `diagnostics`."""
     gpus = _count(values, GPUS.flag, diagnostics)
@@ -123,19 +110,6 @@ def describe(values: Mapping[str, str], here: Machine, diagnostics: list[Diagnos
     if memory is None and gpu is not None:
         memory = gpu.memory_bytes
     return Described(machine, nodes, memory, gpu, is_here=nodes == 1 and gpus is None)
-
-
-def with_own_memory(described: Described, memory: Callable[[int], int | None]) -> Described:
-    """`described` with the memory of the GPUs of this machine, if it is about them.
-
-    `memory` gives the bytes of a GPU by its number; of several, the smallest counts.
-    """
-    machine = described.machine
-    if described.device_bytes is not None or machine.device != "cuda" or not described.is_here:
-        return described
-    found = [memory(number) for number in range(machine.gpus)]
-    known = [size for size in found if size is not None]
-    return replace(described, device_bytes=min(known, default=None))
 
 
 def _gpu(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engines.catalog import Placement
 from launcher.base.diagnostics import counted
 from launcher.plan.storages import Kind
 from launcher.plan.target import Target
@@ -15,16 +16,16 @@ from training.train_plan import TrainPlan
 _LARGE = 400e6
 """Parameters from which on the shares of the large model count: the geometric mean of the two."""
 SHARES = {
-    ("124M", "local"): 0.579,
-    ("1.3B", "local"): 0.722,
-    ("124M", "fsdp"): 0.469,
-    ("1.3B", "fsdp"): 0.682,
-    ("124M", "zero2-offload"): 0.224,
-    ("1.3B", "zero2-offload"): 0.227,
+    ("124M", "replicated"): 0.579,
+    ("1.3B", "replicated"): 0.722,
+    ("124M", "sharded"): 0.469,
+    ("1.3B", "sharded"): 0.682,
+    ("124M", "host"): 0.224,
+    ("1.3B", "host"): 0.227,
 }
-"""FLOP/s of plain PyTorch, fully_shard and DeepSpeed over those of a matrix product on one H200,
-in bf16 and compiled, by parameters: the measured anchors of benchmarks/gpu_tables.py."""
-_SHARDED = ("fsdp", "zero3")
+"""FLOP/s of plain PyTorch, fully_shard and DeepSpeed with offload over those of a matrix product
+on one H200, in bf16 and compiled, by parameters and by where weights, or with offload any part,
+are: the measured anchors of benchmarks/gpu_tables.py."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def by_data_sheet(
     gpu: Gpu,
     precision: str,
     target: Target,
-    engine: str,
+    placement: Placement,
     parameters: int,
     work: Work,
     plan: TrainPlan,
@@ -82,8 +83,7 @@ def by_data_sheet(
     if peak is None:
         return Seconds(None, None, None, f"none: the data sheet of {gpu.name} has no {precision}")
     size = "1.3B" if parameters > _LARGE else "124M"
-    kind = "fsdp" if engine.startswith(_SHARDED) else "local"
-    share = SHARES[size, "zero2-offload" if engine.endswith("-offload") else kind]
+    share = SHARES[size, "host" if placement.offloads else placement.weights]
     parts = {f"{share:.0%} of {peak / 1e12:g} TFLOP/s in {precision}": work.flops / peak / share}
     if gpu.memory_bytes_per_s is not None:
         speed = gpu.memory_bytes_per_s

@@ -24,7 +24,7 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
     ),
     "out of memory": (5, ("out_of_memory",)),
     "signals": (4, ("signal", "deadline")),
-    "warnings": (5, ("warning", "advice", "skipped", "straggler", "straggler_gone", "long_run")),
+    "warnings": (5, ("warning", "advice", "skipped", "straggler", "straggler_gone")),
     "start and end": (4, ("started", "stopped")),
 }
 """Rows with their color and kinds of events; other kinds are in the last row."""
@@ -33,7 +33,7 @@ _ELSEWHERE = ("preview", "first_batch")
 """Kinds that the report shows elsewhere, or not at all."""
 _LONGEST = 300
 """Characters of a text on the step axis."""
-MOST = 400
+MOST_EVENTS = 400
 """Events of a row on the step axis, and of the list."""
 _Any = TypeVar("_Any")
 _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -61,10 +61,10 @@ def marks(run: RunRecord, name: str = "") -> list[Mark]:
 
 
 def thinned(found: Sequence[_Any]) -> Sequence[_Any]:
-    """At most MOST of many, evenly, with the first and the last."""
-    if len(found) <= MOST:
+    """At most MOST_EVENTS of many, evenly, with the first and the last."""
+    if len(found) <= MOST_EVENTS:
         return found
-    return [found[at * (len(found) - 1) // (MOST - 1)] for at in range(MOST)]
+    return [found[at * (len(found) - 1) // (MOST_EVENTS - 1)] for at in range(MOST_EVENTS)]
 
 
 def shown(run: RunRecord) -> list[Event]:

@@ -190,10 +190,10 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         return folder, step
     nearest = nearest_match(path.name, _runs_beside(path))
     nearest = nearest and str(path.parent / nearest)
-    raise _error(_whyno_run(path), str(path), where, nearest)
+    raise _error(_no_run_text(path), str(path), where, nearest)
 
 
-def _whyno_run(path: Path) -> str:
+def _no_run_text(path: Path) -> str:
     if path.exists():
         missing = run_folder.SETTINGS
         if (path / missing).is_file():  # a file of the user
@@ -460,7 +460,7 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed after `command`, that is no run folder. Reads the disk."""
-    message, nearest = _whyno_run(path), nearest_match(path.name, _runs_beside(path))
+    message, nearest = _no_run_text(path), nearest_match(path.name, _runs_beside(path))
     fix = nearest and _line(path.parent / nearest, command)
     if stages := stage_folders(path):
         message = f"'{path}' contains several runs, one per stage"

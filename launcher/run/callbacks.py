@@ -15,19 +15,16 @@ from typing import Any, Literal
 import torch
 
 from engines.base import World
-from engines.environment import read_ranks
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
-from launcher.config.provenance import DEFAULT_MODE, Resolved, is_set_by_user
-from launcher.config.schema import Settings, config_of, model_name
+from launcher.config.provenance import is_set_by_user
+from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.plan.check import PlanCheck
 from launcher.run import fixes, signals
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
-from launcher.run.prepare import parameters
 from launcher.run.samples import SamplesWriter
 from launcher.run_folder import generations
 from models.base import TracksProgress
@@ -38,7 +35,6 @@ from training.health import ClockSkew, Expected, Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
-from training.logging.forecast import Forecast
 from training.logging.metrics import MetricsWriter, ResourceUsage
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
 from training.logging.result import JobSummary, ResultWriter, single_process
@@ -50,8 +46,6 @@ from training.storage import Storage, StorageError
 from training.trackers.base import TrackedRun, build_trackers
 from training.train_plan import TrainPlan
 
-_QUICK_MODES = ("fast", "lite")
-
 
 @dataclass(frozen=True)
 class RankCallbacks:
@@ -61,7 +55,6 @@ class RankCallbacks:
     storage: Storage
     """The run folder."""
     world: World
-    check: PlanCheck
     skews: Sequence[ClockSkew] = ()
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
@@ -82,19 +75,15 @@ class RankCallbacks:
                 callback.event(kind, facts)
 
         if self.world.rank == 0:
-            shorter = partial(quicker, self.job.resolved)
-            forecast = Forecast(self.check.predicted_memory_bytes, shorter, emit)
             found += [
                 MetricsWriter(self.storage, usage),
-                forecast,
                 ConsoleReporter(
                     info,
                     self._outputs(),
                     usage=usage,
-                    forecast=forecast,
                     saves_last=settings.save.last,
                 ),
-                ResultWriter(info, self.storage, usage, self._job_summary, forecast),
+                ResultWriter(info, self.storage, usage, self._job_summary),
                 self._health(settings, info, emit),
             ]
         if self.world.rank == 0 and not self._is_replay:
@@ -117,7 +106,7 @@ class RankCallbacks:
         self, data: ExperienceData, built: Architecture, samples: int, train_plan: TrainPlan
     ) -> RunInfo:
         """The names and numbers of the run that do not change."""
-        settings = self.job.resolved.settings
+        settings, chosen = self.job.resolved.settings, self.job.resolved.chosen
         facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
         if self.job.experience is None and (
             note := length_note(self.job.resolved.values, train_plan)
@@ -140,6 +129,7 @@ class RankCallbacks:
             loss_changes=isinstance(data.tasks[0], TracksProgress),
             stage=settings.stages[0] if settings.stages else None,
             environment=environment_facts(device_name(self.world.device)),
+            predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
         )
 
     @property
@@ -213,23 +203,6 @@ class RankCallbacks:
             redraws = can_redraw(sys.stdout, environment.variables().get("TERM"))
             outputs.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
         return outputs
-
-
-def quicker(resolved: Resolved) -> list[str]:
-    """Options for a shorter run: the next smaller size, modes, and GPUs that are not in use."""
-    model, mode = resolved.settings.model, resolved.settings.mode
-    found: list[str] = []
-    if (own := parameters(resolved)) is not None:
-        sizes = config_of(model.family).SIZES.items()
-        smaller = {size.parameters: name for name, size in sizes if size.parameters < own}
-        if smaller:
-            found.append(f"--model {model.family}:{smaller[max(smaller)]}")
-    if mode == DEFAULT_MODE:
-        found += [f"--mode {name}" for name in _QUICK_MODES]
-    gpus = machine.detect_machine().gpus if resolved.device == "cuda" else 0
-    if gpus > resolved.nproc and read_ranks(environment.variables()).size == resolved.nproc:
-        found.append(f"--nproc {gpus}")
-    return found
 
 
 class _FinishStartup(Callback):

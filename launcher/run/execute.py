@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError, from_here
+from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.download.fetch import fetch_for_run
-from launcher.download.transfer import FetchError
 from launcher.resume import find
 from launcher.run import affinity, failures, fixes, rank, restart, signals
 from launcher.run.experience import is_continual
@@ -74,14 +72,7 @@ def execute_run(
         return FinishedRun(failure, None)
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
-        job = Job(
-            start.resolved,
-            None,
-            False,
-            start.resume,
-            generation=start.generation,
-            force=start.force,
-        )
+        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return FinishedRun(_train_here(start, load_work, job, show, set()), None)
     folder = None
     try:
@@ -89,12 +80,7 @@ def execute_run(
             with signals.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
             job = Job(
-                start.resolved,
-                folder.path,
-                console,
-                start.resume,
-                generation=start.generation,
-                force=start.force,
+                start.resolved, folder.path, console, start.resume, generation=start.generation
             )
             explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
             ending = explain(
@@ -205,6 +191,10 @@ def _finish(
 
 
 def _fetch(start: PreparedRun, console: bool) -> Report | None:
+    if not start.resolved.settings.download.fetch:
+        return None
+    from launcher.download.fetch import fetch_for_run
+
     try:
         with rank.stoppable():
             fetch_for_run(start.resolved.settings, start.place, console, start.is_rank_0)

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from engines.base import EngineError, PeersMissing
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import SettingsError, counted
+from launcher.base.diagnostics import FetchError, SettingsError, counted
 from launcher.base.redaction import redact_variables
-from launcher.download.transfer import FetchError
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.fence import FencedOff

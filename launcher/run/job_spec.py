@@ -18,10 +18,6 @@ from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """Environment variable with the process id of the supervisor."""
-PLAN = "GEARSHIFT_PLAN"
-"""Environment variable of a run whose first steps are measured, which its plan would disturb."""
-NO_PLAN, PLAN_FIRST = "none", "first"
-"""Its values: the run is planned already, or waits for its plan before it trains."""
 _FILE = "job.json"
 
 
@@ -42,8 +38,6 @@ class Job:
     """The generation of the Slurm job; None: no job."""
     split: str | None = None
     """The split to evaluate instead of training; None: train."""
-    force: bool = False
-    """The run starts even if its plan does not fit."""
     reports: Path | None = None
     """Folder for the reports of ranks to the supervisor; None: no supervisor."""
 

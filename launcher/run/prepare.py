@@ -14,14 +14,13 @@ from launcher.config import deepspeed_config, errors, feature_checks, machine, r
 from launcher.config.feature_checks import Target, targets
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
-from launcher.config.schema import config_of, model_name
-from launcher.plan import auto
-from launcher.plan.target import Described
+from launcher.config.schema import AUTO, config_of, model_name
 from launcher.resume import find
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
 from launcher.run.experience import is_continual
+from launcher.run.memory_check import check_memory
 from launcher.run_folder import run_folder
 from models.catalog import is_custom
 from slurm.address import reachable
@@ -62,8 +61,6 @@ class PreparedRun:
     """Ranks run in processes of their own, even a single one."""
     generation: Generation | None = None
     """The generation of the Slurm job; None: no job."""
-    force: bool = False
-    """The run starts even if its plan does not fit."""
 
     @property
     def folder(self) -> Path:
@@ -94,7 +91,13 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     here = machine.detect_machine()
     if place is not None:
         here = here.for_ranks(place.local_size, place.cpus)
-    return prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
+    ready = prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
+    if ready.nothing_left is None and not args.force:
+        ranks = place.local_size if place else ready.resolved.nproc
+        count = parameters(ready.resolved)
+        if lacking := list(check_memory(ready.resolved, here, count, ranks)):
+            raise SettingsError(lacking)
+    return ready
 
 
 def prepare_run_at(
@@ -144,7 +147,6 @@ def prepare_run_at(
         None if trains_continually else decision.nothing_left,
         trains_continually and decision.nothing_left is not None,
         generation=generation,
-        force=args.force,
     )
     if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
         raise SettingsError(inside)
@@ -159,8 +161,13 @@ def _decide(
     chooses_engine: bool,
 ) -> Decision:
     world_size = place.world_size if place else None
-    if not chooses_engine:
-        return decide(args, out, here, world_size)
+    decision = decide(args, out, here, world_size)
+    name = decision.resolved.values["engine.name"]
+    if not chooses_engine or all(value != AUTO for value, _ in name.replaced):
+        return decision
+    from launcher.plan import auto
+    from launcher.plan.target import Described
+
     nodes = place.world_size // place.local_size if place else 1
     return auto.decide_engine(args, out, Described(here, nodes), world_size)
 

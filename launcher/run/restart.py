@@ -6,17 +6,16 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.config import batching
 from launcher.config.provenance import Batching, CliArgs, Resolved
 from launcher.resume.find import AUTO, ResumeRequest, newest_step
-from launcher.run import failures, smaller_batch, supervisor
+from launcher.run import failures, supervisor
 from launcher.run.failures import Kind, Report
 from launcher.run.job_spec import Job
-from launcher.run.smaller_batch import Choice
 from launcher.run_folder import fence, generations, lock, run_folder
 from slurm.environment import (
     SLURM_FOLDER,
@@ -39,8 +38,8 @@ _POLL_S = 0.05
 Show = Callable[[Report], None]
 Attempt = Callable[[Job, Show, set[int]], Report]
 """Runs a job once: shows a failure at once, and collects the signals sent to its ranks."""
-Choose = Callable[[Resolved], Choice | None]
-"""The micro-batch after out of memory, as smaller_batch.planned; None: half of it."""
+REDUCED = "reduced after out of memory"
+"""Origin of the new batch numbers."""
 
 
 def is_supervised(resolved: Resolved) -> bool:
@@ -55,7 +54,6 @@ def supervise(
     show: Show,
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
-    choose: Choose = smaller_batch.planned,
 ) -> Report:
     """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
 
@@ -63,7 +61,7 @@ def supervise(
         with library_warnings.logged(job.log):
             return supervisor.supervise(job, threads, show, module, forwarded)
 
-    return repeat(job, attempt, show, forwarded, choose)
+    return repeat(job, attempt, show, forwarded)
 
 
 def repeat(
@@ -71,14 +69,13 @@ def repeat(
     attempt: Attempt,
     show: Show,
     forwarded: set[int] | None = None,
-    choose: Choose = smaller_batch.planned,
 ) -> Report:
     """Run `job` to its end, with up to engine.max_restarts restarts after failures.
 
-    After out of memory it restarts with a smaller micro-batch and the same global batch, three
+    After out of memory it restarts with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
-    if the kernel killed it. `choose` gives the micro-batch. Each restart resumes from the newest
-    checkpoint and is printed and logged. Returns the report of the last attempt. `forwarded`
+    if the kernel killed it. Each restart resumes from the newest checkpoint and is printed and
+    logged. Returns the report of the last attempt. `forwarded`
     collects the signals sent to the ranks. Touches the disk.
     """
     forwarded = set() if forwarded is None else forwarded
@@ -91,27 +88,22 @@ def repeat(
         if forwarded or not first.folder.is_dir():
             return report
         failed = _out_of_memory(resolved, report) if reductions < MAX_HALVINGS else None
-        planned = ""
         if failed is not None:
-            report = replace(report, cause=None)  # it holds the model, if it was trained here
-            gc.collect()
-            choice = choose(resolved.with_batching(failed, smaller_batch.REASON))
-            reductions, resolved = reductions + 1, reduced(resolved, failed, choice)
+            reductions, resolved = reductions + 1, reduced(resolved, failed)
             line = f"restart with micro-batches of {resolved.batching.micro_batch}"
-            planned = f": {choice}" if choice else ""
             again, step = first.again(resolved)
-            _record_out_of_memory(first.folder, report, resolved, step, choice)
+            _record_out_of_memory(first.folder, report, resolved, step)
         elif report.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
             line = f"restart {restarts} of {max_restarts}"
             again, step = first.again(resolved)
         else:
             return report
-        line += (" from the beginning" if step is None else f" from step {step}") + planned
+        line += " from the beginning" if step is None else f" from step {step}"
         run_folder.append_log(first.folder, f"{report.text}\n{report.trace}\n{line}")
         if job.console:
             print(line, file=sys.stderr, flush=True)
-        del report  # as above
+        del report  # its cause holds the model, if it was trained here
         gc.collect()
 
 
@@ -129,19 +121,14 @@ def _out_of_memory(resolved: Resolved, report: Report) -> Batching | None:
     return None if failed.smaller is None else failed
 
 
-def reduced(resolved: Resolved, failed: Batching, choice: Choice | None) -> Resolved:
-    """The settings with the micro-batch of `choice`, or half of `failed`; the same global batch.
+def reduced(resolved: Resolved, failed: Batching) -> Resolved:
+    """The settings with half the micro-batch of `failed`, and the same global batch.
 
     settings.yaml and origins.json of the restarted run show the new numbers and their origin.
     """
-    if choice is None:
-        smaller = batching.halved(failed)
-        assert smaller is not None, "1 is not reduced"
-    else:
-        share = failed.micro_batch * failed.accumulation
-        micro = choice.micro_batch
-        smaller = replace(failed, micro_batch=micro, accumulation=share // micro)
-    return resolved.with_batching(smaller, smaller_batch.REASON)
+    smaller = batching.halved(failed)
+    assert smaller is not None, "1 is not reduced"
+    return resolved.with_batching(smaller, REDUCED)
 
 
 class _Classifier:
@@ -161,7 +148,7 @@ class _Classifier:
 
 
 def _record_out_of_memory(
-    folder: Path, report: Report, resolved: Resolved, step: int | None, choice: Choice | None
+    folder: Path, report: Report, resolved: Resolved, step: int | None
 ) -> None:
     facts = {
         "rank": report.rank,
@@ -169,7 +156,6 @@ def _record_out_of_memory(
         "micro_batch": resolved.batching.micro_batch,
         "accumulation": resolved.batching.accumulation,
         "from_step": step,
-        "planned": None if choice is None else asdict(choice),
     }
     append_event(Storage(folder), "out_of_memory", step or 0, facts)
 
@@ -192,7 +178,7 @@ class FirstAttempt:
 
         --reset applies again unless a checkpoint was saved since, which contains its effect.
         """
-        job = replace(self._job, resolved=resolved, force=True)  # it has run before
+        job = replace(self._job, resolved=resolved)
         saved = newest_step(self.folder)
         is_new = saved is not None and saved != self._newest and saved > (self._step or 0)
         if is_new or self._job.resume is None:

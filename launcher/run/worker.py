@@ -16,7 +16,6 @@ from engines import deferred_init
 from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
-from engines.environment import read_ranks
 from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment
@@ -29,9 +28,8 @@ from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
-from launcher.plan.check import Checked, PlanCheck
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures, job_spec, prepare, signals
+from launcher.run import affinity, failures, signals
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -75,7 +73,7 @@ def work(job: Job) -> Outcome | SplitResult:
     """
     with ExitStack() as cleanup:
         try:
-            return _work(job, _check_plan(job, cleanup), cleanup)
+            return _work(job, cleanup)
         except SettingError as error:
             raise SettingsError([about_setting(error, job.resolved)]) from error
 
@@ -86,7 +84,7 @@ def _order(resolved: Resolved, samples: int, seed: int) -> DataOrder:
     return DataOrder(samples, resolved.batching.global_batch, seed)
 
 
-def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResult:
+def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     resolved = job.resolved
     tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
     settings = cast(Settings, tracked)
@@ -105,7 +103,6 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResu
     if job.split is not None:
         _check_labels(task, resumed)
 
-    check.before_model(world)
     seeds.seed_weights(seed)
     model, initial = deferred_init.build(task.build, world)
     built = architecture(model)
@@ -136,14 +133,13 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResu
     train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
 
-    factory = RankCallbacks(job, storage, world, check, clock_skews(world))
+    factory = RankCallbacks(job, storage, world, clock_skews(world))
     callbacks = factory.build(settings, factory.run_info(data, built, len(samples), train_plan))
     writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
-    validate.check_before_training(resolved, train_plan, tracked, speaks=world.rank == 0)
-    check.before_training(world)
+    validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
     _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
@@ -203,29 +199,6 @@ def _writer(
 def _slots(engine: Engine) -> list[Tensor]:
     """The optimizer state, which no loader worker needs."""
     return [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-
-
-def _check_plan(job: Job, cleanup: ExitStack) -> PlanCheck:
-    """The check of the plan, which forks: before there are threads of gloo and OpenMP."""
-    resolved, experience = job.resolved, job.experience
-    ranks = read_ranks(environment.variables())
-    checked = Checked(
-        resolve_experience(resolved, experience),
-        prepare.parameters(resolved),
-        refuses=not job.force,
-        nodes=max(ranks.size // ranks.local_size, 1),
-    )
-    is_first = experience is None or not experience.number  # a later one adds data to a run
-    is_replay = job.resume is not None and job.resume.until is not None
-    trains = is_first and not is_replay and job.split is None
-    when = environment.variables().get(job_spec.PLAN)
-    check = PlanCheck(
-        checked,
-        plans=ranks.rank == 0 and trains and when != job_spec.NO_PLAN,
-        waits=when == job_spec.PLAN_FIRST,
-    )
-    cleanup.callback(check.close)
-    return check
 
 
 def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:

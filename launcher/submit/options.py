@@ -9,7 +9,7 @@ from launcher.config.options import BY_FLAG, OPTIONS, OUTPUT, Option
 
 CLUSTER = "Slurm resources; further sbatch options, such as --mail-type=END, after --"
 JOBS = "jobs"
-_SINGLE_MACHINE = ("--nproc", "--max-restarts", "--tune")
+_SINGLE_MACHINE = ("--nproc", "--max-restarts")
 """Slurm decides the number of processes and restarts them."""
 _DRY_RUN = BY_FLAG["--dry-run"]
 NODES = Option("--nodes", CLUSTER, "N|MIN-MAX", sentence="Nodes of the job. Default: 1.")

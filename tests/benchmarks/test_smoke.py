@@ -144,12 +144,6 @@ def test_plan_error_compares_plans_with_training():
 
 
 @pytest.mark.slow
-def test_plan_start_compares_starts_with_and_without_a_plan():
-    (row,) = table_of("benchmarks.plan_start", "--models", "language:tiny", "--rounds", "1")
-    assert row.count(" s |") == 3
-
-
-@pytest.mark.slow
 def test_plan_peers_estimates_what_is_measured():
     args = ("--models", "event_seg:tiny", "--engines", "local", "zero2")
     local, zero = table_of("benchmarks.plan_peers", *args)

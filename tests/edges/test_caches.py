@@ -154,14 +154,14 @@ def test_features_of_a_recording_and_of_the_file_with_its_samples(tmp_path, repl
 
 
 @pytest.mark.parametrize("is_folder", [True, False])
-def test_plans(tmp_path, replace, is_folder):
+def test_choices_of_engine_auto(tmp_path, replace, is_folder):
     path = tmp_path / "data" / "a.txt"
     path.parent.mkdir()
     path.write_text("one")
     run = resolved(f"data.path={path.parent if is_folder else path}")
 
     def place() -> Path | None:
-        return plan_cache.place(plan_cache.PLANS, run, Described(LAPTOP))
+        return plan_cache.place(run, Described(LAPTOP))
 
     before = place()
     assert place() == before

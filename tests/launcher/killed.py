@@ -51,7 +51,7 @@ def main() -> None:
         return report
 
     with rank.stoppable():
-        ending = restart.repeat(job, attempt, lambda report: None, choose=lambda failed: None)
+        ending = restart.repeat(job, attempt, lambda report: None)
     print(f"{ending.kind}, {ending.exit_code}\n{ending.text}", flush=True)
 
 

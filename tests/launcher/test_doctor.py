@@ -12,7 +12,6 @@ import pytest
 
 from engines.catalog import ENGINES
 from launcher.__main__ import main
-from launcher.config import presets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,26 +59,25 @@ def test_json_without_torch_has_all_checks_and_engines(without_torch, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name != "site"]
 
 
-def test_an_unknown_model_is_an_error_before_any_check(capsys):
-    assert main(["doctor", "--model", "langauge:small", "--nproc", "2"]) == 2
+def test_an_unknown_option_is_an_error_before_any_check(capsys):
+    assert main(["doctor", "--nproc", "2"]) == 2
     streams = capsys.readouterr()
-    assert not streams.out and "langauge" in streams.err and "--nproc" in streams.err
+    assert not streams.out and "--nproc" in streams.err
 
 
 @pytest.mark.slow
-def test_every_engine_and_mode_is_planned(tmp_path):
+def test_with_torch_every_package_is_imported_and_every_engine_shown(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "launcher", "doctor", "--model", "language:tiny", "--json"],
+        [sys.executable, "-m", "launcher", "doctor", "--json"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     found = json.loads(done.stdout)
+    names = [check["name"] for check in found["checks"]]
+    assert names[-6:] == ["torch", "gpu", "driver", "nccl", "deepspeed", "fairscale"]
     failed = [check for check in found["checks"] if check["status"] == "failure"]
     assert done.returncode == bool(failed)
-    for engine in found["engines"].values():
-        assert list(engine["modes"]) == list(presets.modes())
-        assert all(cell["fits"] for cell in engine["modes"].values())
-    assert found["largest"] is not None and found["speeds"]["cpu"]
+    assert all(engine["runs_here"] for engine in found["engines"].values())
     assert not list(tmp_path.iterdir())

@@ -47,3 +47,25 @@ def test_nothing_heavy_is_loaded(line, code):
         timeout=60,
     )
     assert done.stderr.splitlines()[-1] == f"HEAVY [] {code}"
+
+
+UNUSED = """
+import sys
+from launcher.__main__ import main
+code = main(sys.argv[1:])
+rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
+unused = {f"launcher.{room}" for room in rooms} | {"engines.zero", "launcher.config.original_files"}
+print("UNUSED", sorted(unused & set(sys.modules)), code, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_run_imports_no_feature_that_it_does_not_use(tmp_path):
+    words = ["--model", "language:tiny", "--max-steps", "1", "--set", "eval.last=false"]
+    done = subprocess.run(
+        [sys.executable, "-c", UNUSED, *words, "--out", str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == "UNUSED [] 0", done.stderr

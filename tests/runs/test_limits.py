@@ -149,7 +149,7 @@ def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
 
 
 @pytest.mark.slow
-def test_a_run_that_the_kernel_kills_restarts_with_the_micro_batch_that_its_plan_fits(
+def test_a_run_that_the_kernel_kills_restarts_with_smaller_micro_batches_until_it_fits(
     program: Program, within: Sequence[str]
 ):
     sets = ["data.seq_len=512", "train.global_batch=256", "train.micro_batch=256"]
@@ -159,10 +159,7 @@ def test_a_run_that_the_kernel_kills_restarts_with_the_micro_batch_that_its_plan
     done = program(*model, *args, prefix=within, timeout=200)
 
     assert done.returncode == 0, done.stderr
-    planned, *more = (each["planned"] for each in events(program, "run", "out_of_memory"))
-    assert planned["failed_micro_batch"] == 256 and planned["micro_batch"] < 128, "not just half"
-    assert planned["limit_bytes"] == GIB
-    assert planned["smaller_bytes"] < GIB < planned["failed_bytes"]
-    restart = f"restart with micro-batches of {planned['micro_batch']} from the beginning: "
-    assert f"{restart}predicted peak " in done.stderr
-    assert len(more) <= 1, "in spite of its plan it may need half of that"
+    sizes = [each["micro_batch"] for each in events(program, "run", "out_of_memory")]
+    assert sizes in ([128], [128, 64], [128, 64, 32])
+    for size in sizes:
+        assert f"restart with micro-batches of {size} from the beginning\n" in done.stderr

@@ -161,6 +161,8 @@ class RunInfo:
     """The machine of rank 0, and versions."""
     loss_changes: bool = False
     """The task changes its loss during the run, as a curriculum does."""
+    predicted_memory_bytes: Mapping[str, int | None] | None = None
+    """Peaks by `device` and `host`, as engine auto predicted them; None: it chose nothing."""
 
 
 class Callback:

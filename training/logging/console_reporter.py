@@ -18,7 +18,6 @@ from training.callbacks.base import (
     StepMetrics,
 )
 from training.logging import console_text
-from training.logging.forecast import Forecast
 from training.logging.live_view import Curve, LiveView, next_save
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
@@ -40,12 +39,10 @@ class ConsoleReporter(Callback):
         outputs: Sequence[ConsoleOutput],
         now: Callable[[], float] = time.monotonic,
         usage: ResourceUsage | None = None,
-        forecast: Forecast | None = None,
         saves_last: bool = True,
     ) -> None:
         """`saves_last`: a checkpoint is saved at the end (`save.last`)."""
         self._usage = usage or ResourceUsage()
-        self._forecast = forecast or Forecast()
         self._about = about
         self._outputs = outputs
         self._now = now
@@ -137,7 +134,9 @@ class ConsoleReporter(Callback):
                     # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
                     near = console_text.render_near_limits(self._usage.near_limits())
-                    summary = console_text.render_summary(outcome, self._forecast, self._is_starved)
+                    summary = console_text.render_summary(
+                        outcome, self._about.predicted_memory_bytes, self._is_starved
+                    )
                     self._write(kind, "\n".join(summary + near + self._advice))
         finally:
             for output in self._outputs:

@@ -9,7 +9,6 @@ from typing import Any
 
 from training import stop_reason
 from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
-from training.logging.forecast import Forecast
 from training.logging.metrics import NearLimit
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
@@ -150,10 +149,6 @@ def render_notice(kind: str, facts: Facts) -> str | None:
         return _experience(facts)
     if kind == "best_loaded":
         return render_row("weights", f"loaded from the best step, {facts['step']}")
-    if kind == "long_run":
-        quicker = "  or  ".join(facts["quicker"])
-        text = f"about {duration(facts['seconds'])} for this run"
-        return render_row("time", f"{text}; quicker: {quicker}" if quicker else text)
     if kind == "advice" and "is_end" not in facts:
         return render_advice(facts)
     if kind == "profiled":
@@ -184,16 +179,15 @@ def render_end(status: str, text: str) -> str:
     return render_row("finished" if status == "completed" else status, text)
 
 
-def render_summary(outcome: Outcome, forecast: Forecast, is_starved: bool = False) -> list[str]:
-    """The end of a run, with its best evaluation, speed and memory, and what was predicted.
+def render_summary(
+    outcome: Outcome, predicted: Mapping[str, int | None] | None, is_starved: bool = False
+) -> list[str]:
+    """The end of a run, with its best evaluation, speed and memory, beside the predicted peaks.
 
     `is_starved`: other lines tell that it waited for its data.
     """
     length = f"{counted(outcome.steps, 'step')}, {counted(outcome.epochs, 'epoch')}"
     done = f"{length} in {duration(outcome.wall_s)}"
-    if forecast.wall_s is not None:
-        least = "at least " if forecast.is_least else ""
-        done += f" (predicted: {least}{duration(forecast.wall_s)})"
     is_told = outcome.reason in ("", stop_reason.FINISHED.reason)  # the steps tell it
     text = done if is_told else f"{done}; {outcome.reason}"
     lines = [render_end(outcome.status, text)]
@@ -212,9 +206,8 @@ def render_summary(outcome: Outcome, forecast: Forecast, is_starved: bool = Fals
     lines += _dominant_part(outcome, is_starved)
     if outcome.timing is not None:
         lines.append(render_row("timing", _timing(outcome.timing)))
-    planned = forecast.peaks or {}
     peaks = [
-        f"{side} {size(count)}{_predicted(planned.get(side))}"
+        f"{side} {size(count)}{_predicted((predicted or {}).get(side))}"
         for side in ("device", "host")
         if (count := outcome.peak_memory_bytes.get(side)) is not None
     ]

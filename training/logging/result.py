@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, RunInfo, Step
-from training.logging.forecast import Forecast
 from training.logging.metrics import ResourceUsage, usage_fields
 from training.logging.progress import Progress
 from training.logging.strict_json import encode_bytes
@@ -34,11 +33,9 @@ class ResultWriter(Callback):
         storage: Storage,
         usage: ResourceUsage | None = None,
         job_summary: JobSummary = single_process,
-        forecast: Forecast | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`job_summary` gives, at the end, the numbers of all generations of the job."""
-        self._forecast = forecast or Forecast()
         self._about = about
         self._storage = storage
         self._usage = usage or ResourceUsage()
@@ -74,7 +71,7 @@ class ResultWriter(Callback):
         """Write the file. Raises StorageError, unless the run has failed already."""
         try:
             size = 1 if self._train_plan is None else self._train_plan.world_size
-            content = _content(self._about, size, outcome, self._forecast)
+            content = _content(self._about, size, outcome)
             content["estimate"] = self._estimate(outcome)
             content["machine"] = usage_fields(self._usage.highest)
             content |= self._job_summary()
@@ -104,9 +101,7 @@ class ResultWriter(Callback):
         }
 
 
-def _content(
-    about: RunInfo, world_size: int, outcome: Outcome, forecast: Forecast
-) -> dict[str, Any]:
+def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any]:
     return {
         "status": outcome.status,
         "reason": outcome.reason,
@@ -114,7 +109,6 @@ def _content(
         "epochs": outcome.epochs,
         "wall_s": outcome.wall_s,
         "time_split": outcome.time_split,
-        "predicted_s": forecast.wall_s,
         "model": about.model,
         "mode": about.mode,
         "stage": about.stage,
@@ -127,7 +121,7 @@ def _content(
         "best": outcome.best,
         "test": outcome.test,
         "peak_memory_bytes": outcome.peak_memory_bytes,
-        "predicted_memory_bytes": forecast.peaks,
+        "predicted_memory_bytes": about.predicted_memory_bytes,
         "samples_per_s": outcome.samples_per_s,
         "timing": outcome.timing,
         "environment": dict(about.environment),

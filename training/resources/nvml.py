@@ -47,14 +47,6 @@ def gpu_state(device: torch.device) -> GpuState | None:
     return GpuState(memory.used, memory.total, own[0] if own else None, celsius, busy)
 
 
-def memory_bytes(number: int) -> int | None:
-    """The memory of the CUDA device `number`; None: NVML does not know it."""
-    import torch
-
-    state = gpu_state(torch.device("cuda", number))
-    return None if state is None else state.total
-
-
 def _optional(nvml: Any, read: Any, *arguments: Any) -> Any:
     """A value that some GPUs do not have."""
     try:

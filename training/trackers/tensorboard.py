@@ -153,7 +153,6 @@ class EventFile:
         from torch.utils.tensorboard import SummaryWriter  # takes most of a second
 
         folder.mkdir(exist_ok=True)
-        _rename_future_files(folder)
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
         self.flush, self.close = self._writer.flush, self._writer.close
 
@@ -283,19 +282,6 @@ def _metadata(plugin: str, content: bytes) -> SummaryMetadata:
 
     data = SummaryMetadata.PluginData(plugin_name=plugin, content=content)
     return SummaryMetadata(plugin_data=data)
-
-
-def _rename_future_files(folder: Path) -> None:
-    """Date files of earlier processes into the past, if their clock was ahead of this one.
-
-    TensorBoard reads the files of a folder in the order of their names, which begin with the time.
-    """
-    files = sorted(folder.glob(f"{_PREFIX}*"))
-    now = int(time.time())
-    for index, path in enumerate(reversed(files), start=1):
-        stamp, dot, rest = path.name.removeprefix(_PREFIX).partition(".")
-        if stamp.isdigit() and int(stamp) > now - index:
-            path.rename(path.with_name(f"{_PREFIX}{now - index:010d}{dot}{rest}"))
 
 
 def _size(path: Path) -> int:

@@ -28,7 +28,7 @@ def test_the_options_of_run():
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
         --precision --deterministic --debug --profile --config --set --ds-config --out --dry-run --json
         --max-restarts --resume --reset --download-data --continuous-learning --max-hours
-        --stage --from --track --tune --force
+        --stage --from --track --force
     """
     assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())
 

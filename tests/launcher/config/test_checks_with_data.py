@@ -24,7 +24,7 @@ def warned(capsys, steps_per_epoch, dropped_samples):
     train_plan = TrainPlan(
         30, steps_per_epoch, 8, 8, 1, 1, "tokens", dropped_samples=dropped_samples
     )
-    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), speaks=True)
+    validate.check_before_training(run, train_plan, TrackedSettings(run.settings), prints=True)
     return [line for line in capsys.readouterr().err.splitlines() if "global batch of" in line]
 
 

@@ -1,6 +1,9 @@
 """The machine is detected without torch, with the limits of containers."""
 
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -81,3 +84,46 @@ def test_flags_of_processors_with_bf16_are_known():
 def test_ranks_use_the_cpus_allocated_by_the_scheduler(cores, cpus, counted):
     here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=False)
     assert here.for_ranks(4, cpus).cores == counted
+
+
+NVML = """
+#include <string.h>
+typedef struct { unsigned long long total, free, used; } Memory;
+static int numbers[3] = {0, 1, 2};
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 3; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **h) { if (i > 2) return 2; *h = numbers + i; return 0; }
+int nvmlDeviceGetHandleByUUID(const char *id, void **h) { if (strcmp(id, "GPU-c")) return 6; *h = numbers + 2; return 0; }
+int nvmlDeviceGetMemoryInfo(void *h, Memory *m) { m->total = (8ULL + *(int *)h) << 30; return 0; }
+int nvmlDeviceGetCudaComputeCapability(void *h, int *a, int *b) { *a = 7 + *(int *)h; *b = 5; return 0; }
+"""
+"""Three GPUs of 8, 9 and 10 GiB, with compute capability 7, 8 and 9."""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_driver_tells_memory_and_capability_of_visible_gpus_without_torch(tmp_path):
+    (tmp_path / "nvml.c").write_text(NVML)
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
+    code = """
+import sys
+from launcher.config.machine import nvidia_facts
+for named in (None, "1", "2,0", "GPU-c", "", "-1", "MIG-x", "7"):
+    print([(gpu.memory_bytes >> 30, gpu.has_bf16) for gpu in nvidia_facts(named)])
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    none = "[]"
+    assert done.stdout.splitlines() == [
+        "[(8, False), (9, True), (10, True)]",
+        "[(9, True)]",
+        "[(10, True), (8, False)]",
+        "[(10, True)]",
+        *(none, none, none, none),
+    ], done.stderr

@@ -69,10 +69,11 @@ def test_a_mode_that_promises_the_batch_keeps_it_despite_remainders():
     below = [(3, origin) for _, origin in halved.replaced]
     values["train.accumulation"] = Setting(2, halved.origin, below)  # half of 3, rounded
     [diagnostic] = check_settings(values)
-    assert (
-        diagnostic.message
-        == "mode 'conservative' promises a global batch of 48, and its numbers give 64"
+    assert diagnostic.message == (
+        "mode 'conservative' promises a global batch of 48, and gives 64 by "
+        f"{values['train.micro_batch'].origin.where} and {halved.origin.where}"
     )
+    assert halved.origin.where.startswith("ds_configs/modes/conservative.yaml:")
     assert diagnostic.fix == "--set train.global_batch=48"
 
 

@@ -13,7 +13,6 @@ from launcher.doctor.packages import (
     check_others,
     check_package,
     check_python,
-    import_error,
 )
 from tests.launcher.doctor.installed import install, packages
 
@@ -78,9 +77,12 @@ def test_a_package_that_cannot_be_imported_is_reported_with_its_error(tmp_path, 
     assert found.status == "warning" and "libcudart.so.12" in found.found
 
 
-def test_what_can_be_imported_has_no_error():
-    assert import_error("import json") is None
-    assert import_error("import no_such_module").endswith("No module named 'no_such_module'")
+def test_what_cannot_be_imported_has_an_error():
+    imports = Imports(["no_such_package"])
+    try:
+        assert imports.error("no_such_package") == "KeyError: 'no_such_package'"
+    finally:
+        imports.close()
 
 
 def test_this_installation_is_found():

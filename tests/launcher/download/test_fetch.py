@@ -12,8 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
-from launcher.download.transfer import FetchError
+from launcher.base.diagnostics import FetchError, SettingsError
 from tests.launcher.download.server import BODY, Response
 
 SHA256 = hashlib.sha256(BODY).hexdigest()

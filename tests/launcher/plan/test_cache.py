@@ -1,4 +1,4 @@
-"""Files of cached plans: what gets a file of its own, and what damage does."""
+"""Files of cached choices: what gets a file of its own, and what damage does."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def place(*sets, machine=LAPTOP, without=()):
-    return cache.place(cache.PLANS, resolved(*sets), Described(machine), without)
+def place(*sets, machine=LAPTOP, **options):
+    return cache.place(resolved(*sets, **options), Described(machine))
 
 
 def test_what_changes_a_plan_has_a_file_of_its_own(folder):
@@ -34,7 +34,7 @@ def test_what_changes_a_plan_has_a_file_of_its_own(folder):
 
 def test_what_changes_no_plan_shares_one():
     assert place("track=[]") == place("track=[wandb]")
-    assert place("optim.lr=0.5", without=["optim.lr"]) == place(without=["optim.lr"])
+    assert place(engine="auto", nproc="2") == place(engine="oss", nproc="2")
 
 
 def test_changed_code_of_this_program_plans_again(monkeypatch):
@@ -47,7 +47,7 @@ def test_a_custom_task_has_none():
     run = resolved()
     model = run.settings.model.model_copy(update={"family": "package.module:Mine"})
     custom = replace(run, settings=run.settings.model_copy(update={"model": model}))
-    assert cache.place(cache.PLANS, custom, Described(LAPTOP)) is None
+    assert cache.place(custom, Described(LAPTOP)) is None
     assert cache.read(None) is None
     cache.write(None, {})
 

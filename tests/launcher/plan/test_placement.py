@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from engines.catalog import ENGINES
 from launcher.plan.placement import Ranks, as_traced, replicated
 from launcher.plan.step_trace import StepTrace
 from launcher.plan.storages import Kind, Moment, Phase
 
+DDP, OSS = ENGINES["ddp"].placement, ENGINES["oss"].placement
 GROUPS = [[50, 30], [20, 20]]
 HELD = {**dict.fromkeys(Kind, 0), Kind.WEIGHTS: 480, Kind.OPTIMIZER: 960, Kind.TEMPORARIES: 7}
 TRACE = StepTrace([Moment(Phase.FORWARD, HELD)], 120, GROUPS, 480, 240, 0.0, 1, {})
 
 
 def test_ddp_keeps_gradients_in_buckets_and_all_else_as_local():
-    found = replicated(TRACE, Ranks(4, 1))
+    found = replicated(TRACE, Ranks(4, 1), DDP)
     assert found.device == {**HELD, Kind.GRADIENTS: 480}
     assert found.sent_bytes == 2 * 3 / 4 * 480
-    assert replicated(TRACE, Ranks(1, 1)).device == HELD
+    assert replicated(TRACE, Ranks(1, 1), DDP).device == HELD
 
 
 def test_oss_gives_whole_parameters_to_the_rank_with_the_least():
-    found = replicated(TRACE, Ranks(2, 1), shards_optimizer=True)
+    found = replicated(TRACE, Ranks(2, 1), OSS)
     assert found.device[Kind.OPTIMIZER] == 960 * 70 / 120  # 50 + 20; the other has 30 + 20
-    many = replicated(TRACE, Ranks(64, 1), shards_optimizer=True)
+    many = replicated(TRACE, Ranks(64, 1), OSS)
     assert many.device[Kind.OPTIMIZER] == 960 * 50 / 120
 
 
@@ -36,7 +38,7 @@ def test_gradients_of_earlier_micro_batches_are_beside_their_buckets():
 
     def gradients(accumulation, *later):
         trace = StepTrace([*first, *later], 120, GROUPS, 480, 240, 0.0, 2, {})
-        return replicated(trace, Ranks(2, accumulation)).device[Kind.GRADIENTS]
+        return replicated(trace, Ranks(2, accumulation), DDP).device[Kind.GRADIENTS]
 
     assert gradients(1) == 480
     assert gradients(4) == 480 + 480

@@ -15,7 +15,6 @@ from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.plan import advice
-from launcher.plan.check import changed
 from launcher.plan.plan import HEAP, MARGIN, Known, Tracing, open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
@@ -178,7 +177,7 @@ def test_a_heap_has_holes_unless_freed_memory_returns():
     run = resolved("compile=off")
     with open_planner(run, Described(LAPTOP)) as planner:
         holes = planner.plan(run)
-        none = planner.plan(changed(run, ["memory.return_freed=true"]))
+        none = planner.plan(resolved("compile=off", "memory.return_freed=true"))
     assert holes.device == none.device
     state = none.device[Kind.WEIGHTS] + none.device[Kind.OPTIMIZER]
     assert holes.host_bytes - none.host_bytes == round(HEAP * (none.device_bytes - state))
@@ -187,17 +186,21 @@ def test_a_heap_has_holes_unless_freed_memory_returns():
 def test_advice_for_a_cpu_returns_freed_memory_where_nothing_else_is_left():
     sets = ["train.micro_batch=1", "train.accumulation=1", "loader.workers=0"]
     sets += ["memory.activation_checkpointing=full", "data.seq_len=2048"]
-    run = resolved("compile=off", *sets, model="language:full")
+
+    def with_sets(*added):
+        return resolved("compile=off", *sets, *added, model="language:full")
+
+    run = with_sets()
     with open_planner(run, Described(LAPTOP)) as planner:
         needed = [
-            planner.plan(changed(run, [f"memory.return_freed={freed}"])).host_bytes
+            planner.plan(with_sets(f"memory.return_freed={freed}")).host_bytes
             for freed in ("true", "false")
         ]
         ram = round(sum(needed) / 2 / (1 - MARGIN))
         small = replace(LAPTOP, ram_bytes=ram)
 
         def plan_with(added):
-            found = planner.plan(changed(run, added))
+            found = planner.plan(with_sets(*added))
             return replace(found, target=Described(small).target(run))
 
         assert not plan_with([]).fits

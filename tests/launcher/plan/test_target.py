@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.plan.target import Described, describe, with_own_memory
+from launcher.plan.target import Described, describe
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 
@@ -120,11 +122,14 @@ def test_a_gpu_with_variants_needs_their_name_or_a_memory():
 
 
 def test_gpus_of_this_machine_have_the_memory_that_the_driver_tells():
-    sizes = [2**35, 2**34, 2**35, None]
-    assert with_own_memory(described(SERVER)[0], sizes.__getitem__).device_bytes == 2**34
-    for given in ({"gpus": "4"}, {"nodes": "2"}):
-        other = described(SERVER, **given)[0]
-        assert with_own_memory(other, sizes.__getitem__).device_bytes is None
-    named = described(SERVER, gpu_memory="8GiB")[0]
-    assert with_own_memory(named, sizes.__getitem__).device_bytes == 2**33
-    assert with_own_memory(described()[0], sizes.__getitem__).device_bytes is None
+    here, run = replace(SERVER, gpu_bytes=2**34), resolved(machine=SERVER)
+
+    def memory(machine, **given):
+        return described(machine, **given)[0].target(run).device_bytes
+
+    assert memory(here) == 2**34
+    assert memory(here, gpus="4") is None and memory(here, nodes="2") is None
+    assert memory(here, gpu_memory="8GiB") == 2**33
+    assert memory(SERVER) is None
+    on_cpu = Described(replace(LAPTOP, gpu_bytes=2**34)).target(resolved())
+    assert on_cpu.device_bytes is None

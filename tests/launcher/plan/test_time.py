@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.gpu_tables import GOALS
+from engines.catalog import ENGINES
 from launcher.plan import time
 from launcher.plan.plan import plan_run
 from launcher.plan.storages import Kind
@@ -22,11 +23,12 @@ ONE, EIGHT, NODES = (Target(n, m, "cuda", None, None) for n, m in ((1, 1), (1, 8
 
 
 def times(work, target=ONE, gpu=H200, engine="local", parameters=10**8, precision="bf16", val=0):
-    return by_data_sheet(gpu, precision, target, engine, parameters, work, PLAN, val)
+    placement = ENGINES[engine].placement
+    return by_data_sheet(gpu, precision, target, placement, parameters, work, PLAN, val)
 
 
 def test_the_longest_of_computation_memory_and_links_limits():
-    share = SHARES["124M", "local"]
+    share = SHARES["124M", "replicated"]
     computed = times(Work(1e15, 0, 0))
     assert computed.step == pytest.approx(1e15 / 989.5e12 / share)
     assert "58% of 989.5 TFLOP/s in bf16" in computed.basis and computed.is_least
@@ -83,8 +85,10 @@ def test_larger_and_sharded_models_have_their_own_share():
 
 
 def test_the_shares_are_the_anchors_of_the_benchmark():
-    for case, goal in GOALS.items():
-        assert goal == pytest.approx(SHARES[case] * (1.3 if "offload" in case[1] else 1))
+    for (size, engine), goal in GOALS.items():
+        placement = ENGINES[engine].placement
+        share = SHARES[size, "host" if placement.offloads else placement.weights]
+        assert goal == pytest.approx(share * (1.3 if placement.offloads else 1))
 
 
 def test_a_precision_that_the_gpu_lacks_has_no_time():

@@ -21,7 +21,6 @@ from launcher.run import restart
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.restart import JobGeneration
-from launcher.run.smaller_batch import Choice
 from launcher.run_folder import generations, run_folder
 from slurm.environment import Generation
 from tests.control_group import limited
@@ -33,23 +32,18 @@ ROOT = Path(__file__).parents[3]
 SETTINGS = resolved("engine.max_restarts=2", nproc="2")
 
 
-def no_plan(failed):
-    """Planning failed: the micro-batch is halved."""
-    return None
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs a scene of ranks.py with two restarts: the final report, and all reports."""
     monkeypatch.chdir(tmp_path)
     begun(Path("x"), SETTINGS)
 
-    def run_scene(scene: str, resolved=SETTINGS, choose=no_plan):
+    def run_scene(scene: str, resolved=SETTINGS):
         monkeypatch.setenv("SCENE", scene)
         reports = []
         job = Job(resolved, Path("x").absolute(), True)
         ranks = "tests.launcher.ranks"
-        ending = restart.supervise(job, 1, reports.append, ranks, choose=choose)
+        ending = restart.supervise(job, 1, reports.append, ranks)
         return ending, reports
 
     return run_scene
@@ -92,32 +86,6 @@ def test_after_out_of_memory_the_ranks_restart_with_smaller_micro_batches(run, c
     events = [json.loads(line) for line in Path("x/events.jsonl").read_text().splitlines()]
     assert [event["kind"] for event in events] == ["out_of_memory"] * 2
     assert (events[1]["facts"]["micro_batch"], events[1]["facts"]["accumulation"]) == (2, 4)
-    assert events[1]["facts"]["planned"] is None
-
-
-@pytest.mark.slow
-def test_after_out_of_memory_the_ranks_restart_with_the_planned_micro_batch(run, capfd):
-    asked = []
-
-    def choose(failed):
-        asked.append((failed.batching.micro_batch, failed.batching.accumulation))
-        return Choice(2, 8, 5 * 2**30, 3 * 2**30, 4 * 2**30)
-
-    ending, reports = run("fits 2", MICRO_BATCH_8, choose)
-    assert (ending.kind, len(reports), asked) == ("ended", 1, [(8, 1)])
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("restart")]
-    planned = "predicted peak 3.0 GiB of 4.0 GiB, 5.0 GiB with micro-batches of 8"
-    assert lines == [f"restart with micro-batches of 2 from step 5: {planned}"]
-    assert lines[0] in Path("x/log.txt").read_text()
-    (event,) = map(json.loads, Path("x/events.jsonl").read_text().splitlines())
-    assert (event["facts"]["micro_batch"], event["facts"]["accumulation"]) == (2, 4)
-    assert event["facts"]["planned"] == {
-        "micro_batch": 2,
-        "failed_micro_batch": 8,
-        "failed_bytes": 5 * 2**30,
-        "smaller_bytes": 3 * 2**30,
-        "limit_bytes": 4 * 2**30,
-    }
 
 
 @pytest.mark.slow
@@ -193,10 +161,10 @@ def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monk
     begun(Path("new"), SETTINGS)
     job = Job(SETTINGS, Path("new"), True, ResumeRequest(Path("old")))
     first = restart.FirstAttempt(job)
-    assert first.again(SETTINGS) == (replace(job, force=True), 10)  # it has run before
+    assert first.again(SETTINGS) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
     assert first.again(SETTINGS) == (
-        replace(job, resume=ResumeRequest(Path("new")), force=True),
+        replace(job, resume=ResumeRequest(Path("new"))),
         15,
     )
 
@@ -205,7 +173,7 @@ def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, 
     monkeypatch.chdir(tmp_path)
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
-    assert restart.FirstAttempt(job).again(SETTINGS) == (replace(job, force=True), 10)
+    assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
     assert find.newest_step(Path("x")) == 20
 
 
@@ -308,43 +276,31 @@ def reported(attempts: list[Report]):
 
 def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):
     first = resolved(batch_size="8")
-    smaller = restart.reduced(first, first.batching, Choice(2, 8, 3, 2, 2))
+    smaller = restart.reduced(first, first.batching)
     numbers = (smaller.batching.micro_batch, smaller.batching.accumulation)
-    assert numbers == (2, 4 * first.batching.accumulation)
+    assert numbers == (4, 2 * first.batching.accumulation)
     assert (smaller.settings.train.micro_batch, smaller.settings.train.accumulation) == numbers
     run_folder.rewrite_settings(Storage(tmp_path), smaller)
-    assert "  micro_batch: 2" in (tmp_path / "settings.yaml").read_text()
+    assert "  micro_batch: 4" in (tmp_path / "settings.yaml").read_text()
     origins = json.loads((tmp_path / "origins.json").read_text())
-    assert origins["train.micro_batch"]["value"] == 2
+    assert origins["train.micro_batch"]["value"] == 4
     assert origins["train.micro_batch"]["origin"] == "reduced after out of memory"
     assert origins["train.micro_batch"]["replaced"][0]["value"] == 8
 
 
-def test_a_micro_batch_of_1_is_neither_planned_nor_reduced(tmp_path):
+def test_a_micro_batch_of_1_is_not_reduced(tmp_path):
     attempt, tried = reported([out_of_memory()])
     settings = resolved(batch_size="1")
     folder = begun(tmp_path / "x", settings)
-
-    def choose(failed):
-        raise AssertionError("nothing is smaller")
-
-    job = Job(settings, folder, False)
-    ending = restart.repeat(job, attempt, lambda report: None, choose=choose)
+    ending = restart.repeat(Job(settings, folder, False), attempt, lambda report: None)
     assert (ending.kind, len(tried)) == ("out of memory", 1)
 
 
-def test_what_is_planned_and_halved_is_the_micro_batch_that_a_run_has_reduced_itself(tmp_path):
+def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(tmp_path):
     settings = resolved("train.global_batch=32", batch_size="16")
     folder = begun(tmp_path / "x", settings)
     attempt, tried = reported([out_of_memory(4), Report("ended", 0, 0, "here", 0.0)])
-    asked = []
-
-    def choose(failed):
-        asked.append(failed.batching)
-
-    job = Job(settings, folder, False)
-    restart.repeat(job, attempt, lambda report: None, choose=choose)
-    assert [(each.micro_batch, each.accumulation) for each in asked] == [(4, 8)]
+    restart.repeat(Job(settings, folder, False), attempt, lambda report: None)
     assert tried == [(16, 2), (2, 16)]
 
 

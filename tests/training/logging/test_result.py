@@ -31,7 +31,6 @@ def test_the_result_has_its_keys(tmp_path: Path):
         "epochs": 2.0,
         "wall_s": 12.5,
         "time_split": None,
-        "predicted_s": None,
         "model": "language:tiny",
         "mode": "lite",
         "engine": "ddp",

@@ -183,16 +183,6 @@ def test_a_folder_that_cannot_be_created_is_one_warning(tmp_path):
     assert warnings[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
 
 
-def test_files_are_in_the_order_of_generations_even_if_a_clock_was_ahead(tmp_path):
-    train_generation(tmp_path, 0, 2)
-    (first,) = (tmp_path / FOLDER).iterdir()
-    content = first.read_bytes()
-    first.rename(first.with_name(first.name.replace(first.name.split(".")[3], "4000000000")))
-    train_generation(tmp_path, 2, 4)
-    earlier, later = sorted((tmp_path / FOLDER).iterdir())
-    assert earlier.read_bytes() == content != later.read_bytes()
-
-
 def no_op() -> None:
     """A write without effect."""
 

@@ -1,0 +1,59 @@
+"""A new engine is one file and one line of the catalog: it trains, plans, and crosses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINE = """
+from engines import catalog
+catalog.ENGINES["steady"] = catalog.Entry("steady", "one by one", "tests.engines.steady", "steady")
+"""
+RUN = ["--model", "language:tiny", "--nproc", "2", "--set", "eval.last=false"]
+RUN += ["--set", "train.preview=false", "--set", "log.every=1"]
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """A command of a program whose catalog has one more line, in each of its processes."""
+    (tmp_path / "sitecustomize.py").write_text(LINE)
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "launcher", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def losses(run: Path) -> list[float]:
+    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+@pytest.mark.slow
+def test_a_new_engine_trains_plans_is_offered_and_crosses(launch, tmp_path):
+    assert "steady" in launch("list", "engines")
+    launch(*RUN, "--engine", "ddp", "--max-steps", "4", "--out", "whole")
+    launch(*RUN, "--engine", "steady", "--max-steps", "4", "--out", "mine")
+    assert losses(tmp_path / "mine") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    plan = json.loads(launch("plan", *RUN, "--engine", "steady", "--json"))
+    assert (plan["engine"], plan["fits"]) == ("steady", True)
+    explained = json.loads(launch("explain", "engine.name", *RUN[:4], "--json"))
+    assert any(line.startswith("steady ") for line in explained["engine.name"]["others"])
+    steps = ["--max-steps", "4", "--set", "stop.after=2"]
+    launch(*RUN, *steps, "--engine", "steady", "--out", "crossed")
+    launch("resume", "crossed", "--engine", "fsdp", "--set", "stop.after=3")
+    launch("resume", "crossed", "--engine", "steady", "--set", "stop.after=null")
+    assert losses(tmp_path / "crossed") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)

@@ -1,0 +1,96 @@
+"""A start whose weights, gradients and optimizer state alone do not fit is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.config import machine
+from launcher.run.memory_check import check_memory
+from tests.launcher.given import LAPTOP, SERVER, resolved
+
+GIB = 2**30
+FULL = 16 * GIB
+"""Weights, gradients and two moments of 2**30 parameters in fp32."""
+
+
+def lacks(engine, gpu_bytes=None, *sets, ram=512 * GIB, parameters=GIB, here=SERVER):
+    """The error of a run on four GPUs; None: it fits."""
+    here = replace(here, gpu_bytes=gpu_bytes, ram_bytes=ram)
+    sets = ("precision=fp32", *sets)
+    run = resolved(*sets, machine=here, engine=engine, model="language:tiny")
+    return next(check_memory(run, here, parameters, run.nproc), None)
+
+
+@pytest.mark.parametrize(
+    ("engine", "least"),
+    [
+        ("local", FULL),
+        ("ddp", FULL),
+        ("oss", FULL / 2 + FULL / 8),
+        ("zero1", FULL / 2 + FULL / 8),
+        ("zero2", FULL / 4 + 3 * FULL / 16),
+        ("fsdp", FULL / 4),
+        ("zero3", FULL / 4),
+        ("zero2-offload", FULL / 4),
+    ],
+)
+def test_what_a_gpu_holds_at_least_follows_from_the_placement(engine, least):
+    assert lacks(engine, round(1.01 * least / 0.97)) is None
+    assert lacks(engine, round(0.99 * least / 0.97)) is not None
+
+
+def test_what_is_offloaded_counts_in_the_memory_of_the_host():
+    assert lacks("fsdp-offload", GIB) is None
+    assert "16.0 GiB of 15.0 GiB in main memory (4 processes)" in (
+        lacks("fsdp-offload", GIB, ram=15 * GIB).message
+    )
+
+
+def test_16_bit_weights_have_fp32_weights_beside_them():
+    half = lacks("zero2", round(7.3 * GIB), "precision=bf16")  # 2 + 2 / 4 + (4 + 8) / 4 bytes
+    assert half is None and lacks("zero2", 5 * GIB, "precision=bf16") is not None
+
+
+def test_the_optimizer_counts():
+    assert lacks("ddp", 13 * GIB, "optim.name=sgd") is None
+    assert lacks("ddp", 11 * GIB, "optim.name=sgd") is not None
+
+
+def test_the_error_names_an_engine_that_fits():
+    error = lacks("ddp", 12 * GIB)
+    assert error.message == (
+        "language:tiny does not fit under engine ddp: weights, gradients and optimizer state take "
+        "16.0 GiB of 12.0 GiB on a GPU"
+    )
+    assert (error.where, error.fix) == ("--engine ddp", "--engine fsdp")
+    assert lacks("fsdp", 12 * GIB) is None
+    assert lacks("ddp", GIB, ram=8 * GIB).fix is None, "nothing fits"
+
+
+def test_processes_on_a_cpu_share_its_memory():
+    run = resolved(engine="ddp", nproc="2")
+    one = next(check_memory(run, replace(LAPTOP, ram_bytes=20 * GIB), GIB // 2, 2), None)
+    assert one is None
+    two = next(check_memory(run, replace(LAPTOP, ram_bytes=15 * GIB), GIB // 2, 2))
+    assert "16.0 GiB of 15.0 GiB in main memory (2 processes)" in two.message
+    assert two.fix == "--engine fsdp"
+
+
+def test_an_unknown_size_or_memory_is_not_checked():
+    assert lacks("ddp", 1, parameters=None) is None
+    assert lacks("ddp", None) is None
+
+
+def test_a_refused_start_writes_nothing_and_force_starts_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "detect_machine", lambda: replace(LAPTOP, ram_bytes=2**20))
+    words = ["--model", "language:tiny", "--max-steps", "1", "--out", "run"]
+    words += ["--set", "train.preview=false", "--set", "eval.last=false"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: language:tiny does not fit under engine local: ")
+    assert not list(tmp_path.iterdir())
+    assert main([*words, "--force", "--dry-run"]) == 0
+    assert not Path("run").exists()
