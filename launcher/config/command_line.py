@@ -22,12 +22,22 @@ from launcher.config.options import (
     VERSION,
     Option,
     flag_of,
+    is_switch,
     names,
     typed_line,
     typed_option,
 )
 from launcher.config.originals import original_of
-from launcher.config.other_tools import REMOVE, model_line, option_line, pretrained_line
+from launcher.config.other_tools import (
+    REMOVE,
+    meant,
+    model_line,
+    model_typed,
+    option_line,
+    pretrained_line,
+    setting_of,
+    similar,
+)
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from launcher.config.schema import PRETRAINED
 from models.catalog import split_model_name
@@ -36,6 +46,8 @@ from slurm.sbatch import option_of
 DEFAULT = "run"
 """The command of a command line that names none."""
 _NUMBER = re.compile(r"-[0-9.]")
+_ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)")
+"""A bare KEY=VALUE, as a shell takes variables or another tool its settings."""
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
 _EXAMPLES = {"RUN": "runs/NAME", "NAME": "my_task"}
@@ -107,6 +119,8 @@ class CommandLine:
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
     """All arguments after the command's name, as typed."""
+    corrected: Sequence[str] = ()
+    """`argv` with the options of this program instead of those of another tool."""
 
 
 def parse(
@@ -126,7 +140,7 @@ def parse(
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
     diagnostics += _empty(arguments)
-    known = _known(command, arguments, diagnostics)
+    known, corrected = _known(command, arguments, diagnostics)
     parsed = _parse(command, known, diagnostics, example_run)
     return CommandLine(
         command=command,
@@ -148,6 +162,7 @@ def parse(
         operand=parsed.operand,
         passthrough=passthrough,
         argv=list(argv),
+        corrected=corrected,
     )
 
 
@@ -186,13 +201,16 @@ def _argument(option: Option) -> dict[str, Any]:
     return {"metavar": option.metavar, "dest": option.key or option.flag[2:]}
 
 
-def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]) -> list[str]:
-    """`argv` without unknown options; each of them adds a diagnostic."""
+def _known(
+    command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
+) -> tuple[list[str], list[str]]:
+    """`argv` without unknown options, of which each adds a diagnostic, and with their fixes."""
     flags = {option.flag: option for option in command.options}
     known: list[str] = []
+    corrected: list[str] = []
     index = 0
     while index < len(argv):
-        argument = argv[index]
+        argument, start = argv[index], index
         index += 1
         flag = argument.partition("=")[0]
         following = argv[index] if index < len(argv) else None
@@ -200,14 +218,22 @@ def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic])
             known.append(argument)
         elif flag not in flags:
             typed = None if "=" in argument or not _is_value(following) else following
-            diagnostics.append(_unknown_option(command, argument, typed, index, argv))
+            error = _unknown_option(command, argument, typed, index, argv)
+            diagnostics.append(error)
             index += typed is not None
+            is_line = error.fix is not None and error.fix.startswith("--")
+            corrected += (
+                shlex.split(str(error.fix).partition("  ")[0]) if is_line else argv[start:index]
+            )
+            continue
         elif "=" not in argument and following is not None and _NUMBER.match(following):
             known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
             index += 1
         else:
             known.append(argument)
-    return known
+        line = assignment_line(command, argument, argv) if command.name == DEFAULT else None
+        corrected += shlex.split(line) if line and line.startswith("--") else argv[start:index]
+    return known, corrected
 
 
 def _is_value(argument: str | None) -> bool:
@@ -294,11 +320,8 @@ def _is_own(option: Option) -> bool:
 
 def _family(argv: Sequence[str]) -> str | None:
     """The family that --model names in `argv`."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        flag, is_joined, value = argument.partition("=")
-        if flag == "--model":
-            return split_model_name(value if is_joined else following)[0]
-    return None
+    model = model_typed(argv)
+    return model and split_model_name(model)[0]
 
 
 def _unknown_option(
@@ -318,11 +341,11 @@ def _unknown_option(
             order=(_ORDER, index),
         )
     typed = value if is_joined else following
-    meant = flag
+    word = flag
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
-        meant, typed = f"--{theirs}", argument[2:] or following
-    near, fix = nearest_option(command, meant, typed, argv)
+        word, typed = f"--{theirs}", argument[2:] or following
+    near, fix = nearest_option(command, word, typed, argv)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -347,6 +370,12 @@ def nearest_option(
     if line is not None and _fits(line, flags):
         return None if line.startswith(REMOVE) else _option_in(line, typed), line
     original = original_of(flag.lstrip("-"), family)
+    is_key = not is_ours and (original is None or "." in flag) and _fits("--set", flags)
+    if is_key and (key := _key_of(flag.lstrip("-"))) is not None:
+        value = ("true" if is_switch(key) else "VALUE") if typed is None else shlex.quote(typed)
+        return f"--set {key}", f"--set {key}={value}"
+    if original is None and near is None and (word := similar(flag)) is not None:
+        return nearest_option(command, f"--{word}", typed, argv)
     if original is None or (is_ours and flag_of(original.here) == near):
         return near, near and _with_value(command, near, typed)
     if command.name == DEFAULT and (removal := original.removal(typed)) is not None:
@@ -356,6 +385,32 @@ def nearest_option(
     if original.here == PRETRAINED and family is None and typed is not None:
         return typed_option(original), pretrained_line(typed)  # of the family that takes it
     return typed_option(original), typed_line(original, typed)
+
+
+def assignment_line(command: Command, text: str, argv: Sequence[str]) -> str | None:
+    """The option for a bare `KEY=VALUE`, a setting's or one of another tool; None: unknown."""
+    match = _ASSIGNMENT.fullmatch(text)
+    if match is None or Path(text).exists():
+        return None
+    key, value = match.groups()
+    if key in names("keys"):
+        return f"--set {shlex.quote(f'{key}={value}')}"
+    return nearest_option(command, f"--{key}", value, argv)[1]
+
+
+def _key_of(name: str) -> str | None:
+    """The setting for a dotted key, or for the last part of a single one.
+
+    Another key of a section stays as it is: the error of the setting has the nearest one.
+    """
+    keys = names("keys")
+    if (key := setting_of(name) or next((k for k in keys if fold(k) == fold(name)), None)) in keys:
+        return key
+    last = [key for key in keys if fold(key.rpartition(".")[2]) == fold(name)]
+    if len(last) == 1:
+        return last[0]
+    section = name.partition(".")[0]
+    return name if any(key.startswith(f"{section}.") for key in keys) and "." in name else None
 
 
 def _fits(line: str, flags: Sequence[str]) -> bool:
@@ -368,9 +423,8 @@ def _fits(line: str, flags: Sequence[str]) -> bool:
 
 def _option_in(line: str, typed: str | None) -> str:
     """The first option of `line`; a setting, or what repeats `typed`, without the value."""
-    if typed is not None and shlex.quote(typed) in line and not line.startswith("--set"):
-        return line.split()[0]
-    return re.split(r" (?=--)|  |=", line)[0]
+    repeats = shlex.quote("VALUE" if typed is None else typed) in line
+    return line.split()[0] if repeats and re.match("--(?!set )", line) else meant(line)
 
 
 def _with_value(command: Command, flag: str, typed: str | None) -> str:
@@ -401,13 +455,14 @@ def _unexpected(command: Command, argument: str) -> Diagnostic:
     fits = [option for option in kinds if argument in names(str(option.values))]
     flags = [option.flag for option in command.options]
     line = f"{fits[0].flag} {argument}" if fits else model_line(argument)
+    line = line or assignment_line(command, argument, [])
     line = line if line is not None and _fits(line, flags) else None
     return _error(
         f"unexpected argument '{argument}'",
         argument,
         value=argument,
         allowed=f"options; see  {command.call} --help",
-        did_you_mean=line and line.partition("  ")[0],
+        did_you_mean=line and meant(line),
         fix=line,
     )
 

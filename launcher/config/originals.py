@@ -177,11 +177,17 @@ def original_of(name: str, family: str | None = None) -> Original | None:
 
 
 def families_of(keys: Sequence[str]) -> list[str]:
-    """The family whose original has a file with these keys; none or several if that is unclear."""
-    tables = _by_name()
+    """The family whose original has a file with these keys; none or several if that is unclear.
+
+    Case counts: other tools have `lora_r`, one of the originals `LORA_R`.
+    """
+    tables = {
+        family: {name for word in file.words for name in word.names}
+        for family, file in all_words().items()
+    }
     counts = dict.fromkeys((family for family in tables if family != SEVERAL), 0)
     for key in keys:
-        for part in _parts(fold(key)):
+        for part in _parts(key.replace("-", "_")):
             having = [family for family, table in tables.items() if part in table]
             if len(having) == 1 and having[0] in counts:
                 counts[having[0]] += 1

@@ -23,6 +23,7 @@ EVALUATE = "Run.evaluate"
 """The call with an argument for the data."""
 _DATA = re.compile(r"settings=\{'data\.path': (.*?)\}")
 _EXPORT = f"{PROGRAM} export RUN "
+_RESUME = re.compile(rf"{PROGRAM} resume (?!-)(\S+) ?(.*)")
 _SOURCE = re.compile(r"^(?:the )?command line:? ")
 
 
@@ -61,11 +62,20 @@ def _where(text: str | None, call: str) -> str | None:
 
 
 def _in_python(text: str | None) -> str | None:
-    """A line to type as arguments; a whole command and a name stay as they are."""
+    """A line to type as arguments; another whole command than `resume` stays as it is."""
     text = text and text.removeprefix(_EXPORT)
-    if text is None or PROGRAM in text:
+    if text is None:
         return text
-    return _arguments(text) or _named(text)
+    parts = text.split("  ")
+    if (match := _RESUME.fullmatch(parts[0])) is not None:
+        arguments = _arguments(match[2]) if match[2] else ""
+        if arguments is not None:
+            return "  ".join([f"launcher.open_run({match[1]!r}).resume({arguments})", *parts[1:]])
+    if PROGRAM in text:
+        return text
+    return "  ".join(
+        _arguments(part) or _named(part.removeprefix("--set ")) or "" for part in parts
+    )
 
 
 def _named(text: str | None) -> str | None:
