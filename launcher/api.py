@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 from launcher import evaluate, export, predict
 from launcher.base import exit_codes
 from launcher.base.diagnostics import (
-    Diagnostic,
     SettingsError,
     nearest_match,
     parse,
     render,
 )
 from launcher.config import custom_task, python_arguments
-from launcher.config.command_line import RUN, nearest_option
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
+from launcher.config.python_arguments import check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
 from launcher.continual.loop import train_continually
 from launcher.evaluate import EvaluationFailed
@@ -163,7 +161,7 @@ class Run:
         Gives `metrics`, `samples`, `step`, `weights`, `seconds` and more, which evaluations.jsonl
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
-        _check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
+        check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
         options = {} if data is None else {"data.path": ("--data", str(data))}
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(python_arguments.EVALUATE):
@@ -198,10 +196,10 @@ class Run:
         fields |= {"--top-k": top_k, "--seed": seed}
         numbers = {flag: str(value) for flag, value in fields.items() if value is not None}
         given = [inputs] if isinstance(inputs, str | PathLike) else inputs
-        _check_types({"inputs": (given, (Iterable,))}, "Run.predict", none=False)
+        check_types({"inputs": (given, (Iterable,))}, "Run.predict", none=False)
         given = list(given)
         for number, one in enumerate(given):
-            _check_types({f"inputs[{number}]": (one, (str, PathLike))}, "Run.predict", none=False)
+            check_types({f"inputs[{number}]": (one, (str, PathLike))}, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(numbers)
             if invalid:
@@ -230,7 +228,7 @@ class Run:
         SettingsError, and RunError if a checkpoint is damaged or the disk is full.
         """
         kinds = {"format": (format, (str,)), "out": (out, (str, PathLike))}
-        _check_types(kinds, "Run.export")
+        check_types(kinds, "Run.export")
         with _errors("Run.export"):
             if invalid := export.invalid_format(format):
                 raise SettingsError(invalid)
@@ -276,7 +274,7 @@ def train(
     """The implementation of `launcher.train`; errors name the arguments of `call`."""
     if unknown:
         with _errors(call):
-            raise SettingsError([_no_argument(*item) for item in unknown.items()])
+            raise SettingsError([no_argument(*item) for item in unknown.items()])
     given: dict[str, tuple[Any, tuple[type, ...]]] = {
         "model": (model, (str, type)),
         "mode": (mode, (str,)),
@@ -289,7 +287,7 @@ def train(
         "resume": (resume, (str, int, PathLike)),
         "reset": (reset, (str, Sequence)),
     }
-    _check_types(given, call)
+    check_types(given, call)
     with _errors(call):
         custom_task.check_not_importing()
         forget_tasks()
@@ -298,7 +296,7 @@ def train(
             mode=mode,
             engine=engine,
             configs=_paths(config),
-            sets=[f"{key}={_text(key, value, call)}" for key, value in _flat(settings)],
+            sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(settings)],
             options=_processes(nproc),
             resume=None if resume is None else str(resume),
             reset=[reset] if isinstance(reset, str) else list(reset),
@@ -324,7 +322,7 @@ def train(
 
 def open_run(folder: str | PathLike[str]) -> Run:
     """The implementation of `launcher.open_run`."""
-    _check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
+    check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
     stages = find.stage_folders(path)
     with _errors("open_run"):
@@ -416,42 +414,6 @@ def _model_name(model: str | type | None) -> str | None:
     return custom_task.name_of(cls) if isinstance(cls, type) else model
 
 
-def _check_types(
-    given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
-) -> None:
-    """Raise SettingsError for arguments of another type than these; `none`: or None."""
-    wrong = [
-        Diagnostic(
-            f"{name} {value!r} is of type {type(value).__name__}",
-            value=value,
-            where=f"{call}({name}={value!r})",
-            allowed=" or ".join(one.__name__ for one in kind),
-        )
-        for name, (value, kind) in given.items()
-        if (value is not None or not none) and not _is_of(value, kind)
-    ]
-    if wrong:
-        raise SettingsError(wrong)
-
-
-def _no_argument(name: str, value: object) -> Diagnostic:
-    """The error of an argument that `train` lacks: most likely a setting, or a word of a tool."""
-    flag = f"--{name.replace('_', '-')}"
-    near, fix = nearest_option(RUN, flag, None if value is True else str(value), [])
-    return Diagnostic(
-        f"train has no argument {name!r}",
-        value=value,
-        where=f"train({name}={value!r})",
-        allowed="model, mode, engine, nproc, config, out, settings, console, resume, reset",
-        did_you_mean=near,
-        fix=fix,
-    )
-
-
-def _is_of(value: object, kind: tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
-
-
 def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:
     return {} if nproc is None else {"engine.nproc": ("--nproc", str(nproc))}
 
@@ -504,34 +466,3 @@ def _result(report: Report, folder: Path | None) -> Run:
 
 def _paths(config: Paths) -> list[Path]:
     return [Path(config)] if isinstance(config, str | PathLike) else [Path(path) for path in config]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key, from dotted or nested keys."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _text(key: str, value: Any, call: str) -> str:
-    """A value as the text after `--set KEY=`. Raises SettingsError for what is no setting."""
-    try:
-        return (
-            str(value) if isinstance(value, str | PathLike) else json.dumps(value, default=_plain)
-        )
-    except (TypeError, AttributeError):
-        raise SettingsError.of(
-            f"{key} is of type {type(value).__name__}",
-            key=key,
-            where=f"{call}(settings={{{key!r}: {value!r}}})",
-            allowed="text, numbers, true or false, None, and lists of them",
-        ) from None
-
-
-def _plain(value: Any) -> Any:
-    """A path as text; a number of numpy or a tensor, or several, as those of Python."""
-    if isinstance(value, PathLike):
-        return str(value)
-    return value.tolist()  # AttributeError: no number

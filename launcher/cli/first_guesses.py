@@ -14,9 +14,9 @@ from launcher.config.command_line import (
     DEFAULT,
     Command,
     CommandLine,
-    assignment_line,
     parse,
 )
+from launcher.config.meant_options import assignment_line
 from launcher.config.options import HELP, INPUT
 from launcher.config.provenance import find_node
 from launcher.config.settings_file import node_value, read_settings_file
@@ -89,7 +89,7 @@ def _guess(name: str, rest: Sequence[str], commands: Mapping[str, Command]) -> _
         return _of_table(entry["line"], entry.get("remark", ""), name, rest)
     named = other_tools.named_option(name)
     if named is None:
-        named = assignment_line(commands[DEFAULT], name, [name, *rest])
+        named = assignment_line(commands[DEFAULT].options, name, [name, *rest])
     if named is None and (Path(name).exists() or name.endswith(".py")):
         named = other_tools.model_line(name)
     if named is None and (near := nearest_match(name, [*commands, _HELP])) is not None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+from launcher.config.meant_options import assignment_line, fits, nearest_option
 from launcher.config.options import (
     BY_FLAG,
     FORCE,
@@ -21,33 +22,18 @@ from launcher.config.options import (
     TUNE,
     VERSION,
     Option,
-    flag_of,
-    is_switch,
     names,
-    typed_line,
-    typed_option,
 )
-from launcher.config.originals import original_of
 from launcher.config.other_tools import (
-    REMOVE,
     meant,
     model_line,
-    model_typed,
-    option_line,
-    pretrained_line,
-    setting_of,
-    similar,
 )
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
-from launcher.config.schema import PRETRAINED
-from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
 DEFAULT = "run"
 """The command of a command line that names none."""
 _NUMBER = re.compile(r"-[0-9.]")
-_ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)")
-"""A bare KEY=VALUE, as a shell takes variables or another tool its settings."""
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
 _EXAMPLES = {"RUN": "runs/NAME", "NAME": "my_task"}
@@ -231,7 +217,8 @@ def _known(
             index += 1
         else:
             known.append(argument)
-        line = assignment_line(command, argument, argv) if command.name == DEFAULT else None
+        is_run = command.name == DEFAULT
+        line = assignment_line(command.options, argument, argv) if is_run else None
         corrected += shlex.split(line) if line and line.startswith("--") else argv[start:index]
     return known, corrected
 
@@ -318,12 +305,6 @@ def _is_own(option: Option) -> bool:
     return shared is None or (shared.key is not None and option.key is None)
 
 
-def _family(argv: Sequence[str]) -> str | None:
-    """The family that --model names in `argv`."""
-    model = model_typed(argv)
-    return model and split_model_name(model)[0]
-
-
 def _unknown_option(
     command: Command, argument: str, following: str | None, index: int, argv: Sequence[str]
 ) -> Diagnostic:
@@ -345,7 +326,7 @@ def _unknown_option(
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
         word, typed = f"--{theirs}", argument[2:] or following
-    near, fix = nearest_option(command, word, typed, argv)
+    near, fix = nearest_option(command.options, word, typed, argv)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -355,83 +336,6 @@ def _unknown_option(
         fix=fix,
         order=(_ORDER, index),
     )
-
-
-def nearest_option(
-    command: Command, flag: str, typed: str | None, argv: Sequence[str]
-) -> tuple[str | None, str | None]:
-    """The option that was probably meant by `flag`, and the line to type with its value."""
-    flags = [option.flag for option in command.options] + [HELP.flag]
-    near, family = nearest_match(flag, flags), _family(argv)
-    is_ours = near is not None and fold(near) == fold(flag)
-    line = None if is_ours else option_line(flag, typed, family, argv)
-    if line is not None and "--modes" in flags:  # compare takes several
-        line = re.sub("^--(mode|engine) ", r"--\1s ", line)
-    if line is not None and _fits(line, flags):
-        return None if line.startswith(REMOVE) else _option_in(line, typed), line
-    original = original_of(flag.lstrip("-"), family)
-    is_key = not is_ours and (original is None or "." in flag) and _fits("--set", flags)
-    if is_key and (key := _key_of(flag.lstrip("-"))) is not None:
-        value = ("true" if is_switch(key) else "VALUE") if typed is None else shlex.quote(typed)
-        return f"--set {key}", f"--set {key}={value}"
-    if original is None and near is None and (word := similar(flag)) is not None:
-        return nearest_option(command, f"--{word}", typed, argv)
-    if original is None or (is_ours and flag_of(original.here) == near):
-        return near, near and _with_value(command, near, typed)
-    if command.name == DEFAULT and (removal := original.removal(typed)) is not None:
-        return None, removal
-    if flag_of(original.here) not in flags:
-        return near, near and _with_value(command, near, typed)
-    if original.here == PRETRAINED and family is None and typed is not None:
-        return typed_option(original), pretrained_line(typed)  # of the family that takes it
-    return typed_option(original), typed_line(original, typed)
-
-
-def assignment_line(command: Command, text: str, argv: Sequence[str]) -> str | None:
-    """The option for a bare `KEY=VALUE`, a setting's or one of another tool; None: unknown."""
-    match = _ASSIGNMENT.fullmatch(text)
-    if match is None or Path(text).exists():
-        return None
-    key, value = match.groups()
-    if key in names("keys"):
-        return f"--set {shlex.quote(f'{key}={value}')}"
-    return nearest_option(command, f"--{key}", value, argv)[1]
-
-
-def _key_of(name: str) -> str | None:
-    """The setting for a dotted key, or for the last part of a single one.
-
-    Another key of a section stays as it is: the error of the setting has the nearest one.
-    """
-    keys = names("keys")
-    if (key := setting_of(name) or next((k for k in keys if fold(k) == fold(name)), None)) in keys:
-        return key
-    last = [key for key in keys if fold(key.rpartition(".")[2]) == fold(name)]
-    if len(last) == 1:
-        return last[0]
-    section = name.partition(".")[0]
-    return name if any(key.startswith(f"{section}.") for key in keys) and "." in name else None
-
-
-def _fits(line: str, flags: Sequence[str]) -> bool:
-    """Whether the options of `line` are among `flags`; other lines are for those of a run."""
-    if not line.startswith("--"):
-        return "--epochs" in flags
-    options = [word for word in line.partition("  ")[0].split() if word.startswith("--")]
-    return set(options) <= {*flags}
-
-
-def _option_in(line: str, typed: str | None) -> str:
-    """The first option of `line`; a setting, or what repeats `typed`, without the value."""
-    repeats = shlex.quote("VALUE" if typed is None else typed) in line
-    return line.split()[0] if repeats and re.match("--(?!set )", line) else meant(line)
-
-
-def _with_value(command: Command, flag: str, typed: str | None) -> str:
-    option = next((option for option in command.options if option.flag == flag), None)
-    if typed is None or option is None or option.metavar is None:
-        return flag
-    return f"{flag} {shlex.quote(typed)}"
 
 
 def _error(message: str, where: str, **parts: Any) -> Diagnostic:
@@ -452,11 +356,11 @@ def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 
 def _unexpected(command: Command, argument: str) -> Diagnostic:
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
-    fits = [option for option in kinds if argument in names(str(option.values))]
+    named = [option for option in kinds if argument in names(str(option.values))]
     flags = [option.flag for option in command.options]
-    line = f"{fits[0].flag} {argument}" if fits else model_line(argument)
-    line = line or assignment_line(command, argument, [])
-    line = line if line is not None and _fits(line, flags) else None
+    line = f"{named[0].flag} {argument}" if named else model_line(argument)
+    line = line or assignment_line(command.options, argument, [])
+    line = line if line is not None and fits(line, flags) else None
     return _error(
         f"unexpected argument '{argument}'",
         argument,

@@ -1,15 +1,18 @@
-"""Errors of options of the command line as errors of the arguments of a Python call."""
+"""The arguments of a Python call: their types, values as text, and errors that name them."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from os import PathLike
+from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config.options import BY_FLAG
+from launcher.config.meant_options import nearest_option
+from launcher.config.options import BY_FLAG, OPTIONS
 
 _NAMES = (
     *("model", "mode", "engine", "config", "out", "resume", "reset", "nproc"),
@@ -147,3 +150,70 @@ def _value(text: str) -> str:
         return repr(json.loads(text))
     except ValueError:
         return repr(text)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key, from dotted or nested keys."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def text_of(key: str, value: Any, call: str) -> str:
+    """A value as the text after `--set KEY=`. Raises SettingsError for what is no setting."""
+    try:
+        return (
+            str(value) if isinstance(value, str | PathLike) else json.dumps(value, default=_plain)
+        )
+    except (TypeError, AttributeError):
+        raise SettingsError.of(
+            f"{key} is of type {type(value).__name__}",
+            key=key,
+            where=f"{call}(settings={{{key!r}: {value!r}}})",
+            allowed="text, numbers, true or false, None, and lists of them",
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """A path as text; a number of numpy or a tensor, or several, as those of Python."""
+    if isinstance(value, PathLike):
+        return str(value)
+    return value.tolist()  # AttributeError: no number
+
+
+def check_types(
+    given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
+) -> None:
+    """Raise SettingsError for arguments of another type than these; `none`: or None."""
+    wrong = [
+        Diagnostic(
+            f"{name} {value!r} is of type {type(value).__name__}",
+            value=value,
+            where=f"{call}({name}={value!r})",
+            allowed=" or ".join(one.__name__ for one in kind),
+        )
+        for name, (value, kind) in given.items()
+        if (value is not None or not none) and not _is_of(value, kind)
+    ]
+    if wrong:
+        raise SettingsError(wrong)
+
+
+def no_argument(name: str, value: object) -> Diagnostic:
+    """The error of an argument that `train` lacks: most likely a setting, or a word of a tool."""
+    flag = f"--{name.replace('_', '-')}"
+    near, fix = nearest_option(OPTIONS, flag, None if value is True else str(value), [])
+    return Diagnostic(
+        f"train has no argument {name!r}",
+        value=value,
+        where=f"train({name}={value!r})",
+        allowed="model, mode, engine, nproc, config, out, settings, console, resume, reset",
+        did_you_mean=near,
+        fix=fix,
+    )
+
+
+def _is_of(value: object, kind: tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
