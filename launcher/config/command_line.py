@@ -36,7 +36,7 @@ DEFAULT = "run"
 _NUMBER = re.compile(r"-[0-9.]")
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
-_EXAMPLES = {"RUN": "runs/NAME", "NAME": "my_task"}
+_EXAMPLES = {"NAME": "my_task"}
 """Example values of positional arguments."""
 
 
@@ -395,13 +395,15 @@ def _second_mode(modes: Sequence[tuple[str, str]]) -> list[Diagnostic]:
 
 
 def _missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
-    example = command.choices[0] if command.choices else _EXAMPLES.get(command.argument or "", "")
-    if command.argument == "RUN":
-        example = shlex.quote(example_run() or example)
+    name = command.argument or ""
+    example = command.choices[0] if command.choices else _EXAMPLES.get(name, name)
+    run = example_run() if name == "RUN" else None
     more = f" {command.operand}" if command.operand else ""
     allowed = ", ".join(command.choices) or command.allowed
-    message = f"{command.name} requires {command.argument}"
-    fix = f"{command.call} {example}{more}"
+    message = f"{command.name} requires {name}"
+    fix = f"{command.call} {shlex.quote(run) if run else example}{more}"
+    if name == "RUN" and run is None:
+        fix = f"{PROGRAM}  trains a model; then  {fix}"
     return _error(message, command.name, allowed=allowed, fix=fix)
 
 

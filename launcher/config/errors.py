@@ -164,6 +164,8 @@ def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Dia
     if entry.key == "model.family" and near is None and isinstance(entry.value, str):
         fix = other_tools.model_line(entry.value)
         near = fix and other_tools.meant(fix)
+        if fix is None and entry.value.startswith((".", "/", "~")):
+            return _no_path(entry)
     name, reason = display_name(entry.key), _reason(info, entry.value, kind)
     is_unknown = reason == UNKNOWN
     return Diagnostic(
@@ -177,6 +179,21 @@ def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Dia
         allowed=allowed(info),
         did_you_mean=None if near is None else plain(near),
         fix=fix,
+        order=entry.order,
+    )
+
+
+def _no_path(entry: Entry) -> Diagnostic:
+    """A path as the name of a model that does not exist."""
+    near = nearest_file(entry.value)
+    return Diagnostic(
+        f"model {entry.value!r} does not exist ({Path(entry.value).expanduser().absolute()})",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        allowed="a folder of a model of transformers, a script with a custom task, or a run",
+        did_you_mean=near,
+        fix=near and other_tools.path_line(Path(near).expanduser()),
         order=entry.order,
     )
 

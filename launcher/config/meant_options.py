@@ -9,6 +9,7 @@ from pathlib import Path
 
 from launcher.base.diagnostics import fold, nearest_match
 from launcher.config.options import (
+    BY_FLAG,
     HELP,
     Option,
     flag_of,
@@ -39,6 +40,9 @@ def nearest_option(
 ) -> tuple[str | None, str | None]:
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in options] + [HELP.flag]
+    ours = BY_FLAG.get(flag)
+    if ours is not None and ours.key is not None and flag not in flags and fits("--set", flags):
+        return f"--set {ours.key}", f"--set {ours.key}={shlex.quote(typed or 'true')}"
     near, family = nearest_match(flag, flags), _family(argv)
     is_ours = near is not None and fold(near) == fold(flag)
     line = None if is_ours else option_line(flag, typed, family, argv)

@@ -146,6 +146,10 @@ def test_without_a_run_a_guess_says_how_to_train_one(tmp_path, monkeypatch):
     expected = f"{PROGRAM}  trains a model; then  {PROGRAM} predict RUN --top-k 5"
     assert only_error("chat --top-k 5") == expected
     assert only_error("evalute").startswith(f"{PROGRAM}  trains a model; then")
+    for command in ("predict", "evaluate", "resume", "verify", "report", "track"):
+        expected = f"{PROGRAM}  trains a model; then  {PROGRAM} {command} RUN"
+        assert only_error(command) == expected
+    assert only_error("convert") == f"{PROGRAM} convert FILE"
 
 
 def test_without_a_pretrained_model_its_folder_is_a_placeholder(tmp_path, monkeypatch):
@@ -247,6 +251,13 @@ def test_each_mode_is_found_as_an_option(mode, home):
     assert starts(f"{PROGRAM} --mode {mode}")
 
 
+@pytest.mark.parametrize(
+    ("typed", "line"), [("--seed 3", "--set train.seed=3"), ("--lr 1e-3", "--set optim.lr=1e-3")]
+)
+def test_an_option_of_run_that_another_command_lacks_is_a_setting_there(home, typed, line):
+    assert only_error(f"data check mine.jsonl {typed}") == line
+
+
 def test_a_mode_as_an_option_of_compare_is_one_of_its_modes():
     fixes = [diagnostic.fix for diagnostic in read(["compare", "--conservative"]).diagnostics]
     assert fixes == ["--modes conservative"]
@@ -274,6 +285,7 @@ MODELS = {
     "train.py": f"{PROGRAM} new-task train_task  and move the model and the data of train.py there",
     "none.py": f"{PROGRAM} new-task none_task  and move the model and the data of none.py there",
     "shown.py": "--model shown:Task",
+    "./my_modle": "--set model.pretrained=my_model",
     "tiny": "--model language:tiny",
     "zero2": "--engine zero2",
     "mine.jsonl": "--data mine.jsonl",
