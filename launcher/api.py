@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from os import PathLike
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from launcher import evaluate, export, predict
 from launcher.base import exit_codes
 from launcher.base.diagnostics import (
-    Diagnostic,
     SettingsError,
     nearest_match,
     parse,
@@ -23,6 +21,7 @@ from launcher.base.diagnostics import (
 from launcher.config import custom_task, python_arguments
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
+from launcher.config.python_arguments import check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
 from launcher.continual.loop import train_continually
 from launcher.evaluate import EvaluationFailed
@@ -162,6 +161,7 @@ class Run:
         Gives `metrics`, `samples`, `step`, `weights`, `seconds` and more, which evaluations.jsonl
         and the report get, too. Raises SettingsError, and RunError if nothing was measured.
         """
+        check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
         options = {} if data is None else {"data.path": ("--data", str(data))}
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(python_arguments.EVALUATE):
@@ -195,6 +195,11 @@ class Run:
         fields = {"--max-tokens": max_tokens, "--temperature": temperature, "--top-p": top_p}
         fields |= {"--top-k": top_k, "--seed": seed}
         numbers = {flag: str(value) for flag, value in fields.items() if value is not None}
+        given = [inputs] if isinstance(inputs, str | PathLike) else inputs
+        check_types({"inputs": (given, (Iterable,))}, "Run.predict", none=False)
+        given = list(given)
+        for number, one in enumerate(given):
+            check_types({f"inputs[{number}]": (one, (str, PathLike))}, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(numbers)
             if invalid:
@@ -206,7 +211,6 @@ class Run:
             assert saved.settings is not None, "the task was built from them"
             family = str(saved.settings["model"]["family"])
             predict.check_task(task, family)
-            given = [inputs] if isinstance(inputs, str | PathLike) else inputs
             texts = [str(one) for one in given]
             prepared = predict.prepare(texts, task, family, folder, numbers)
             model = saved_model.load(saved, task).to(device)
@@ -223,6 +227,8 @@ class Run:
         `format` is "hf", "safetensors" or "adapter"; `checkpoint`: see `model`. Raises
         SettingsError, and RunError if a checkpoint is damaged or the disk is full.
         """
+        kinds = {"format": (format, (str,)), "out": (out, (str, PathLike))}
+        check_types(kinds, "Run.export")
         with _errors("Run.export"):
             if invalid := export.invalid_format(format):
                 raise SettingsError(invalid)
@@ -262,11 +268,26 @@ def train(
     console: bool,
     resume: str | int | PathLike[str] | None,
     reset: str | Sequence[str],
+    unknown: Mapping[str, Any] | None = None,
     call: str = "train",
 ) -> Run:
     """The implementation of `launcher.train`; errors name the arguments of `call`."""
-    given = {"model": (model, (str, type)), "mode": (mode, (str,)), "engine": (engine, (str,))}
-    _check_types({**given, "nproc": (nproc, (int,)), "settings": (settings, (Mapping,))}, call)
+    if unknown:
+        with _errors(call):
+            raise SettingsError([no_argument(*item) for item in unknown.items()])
+    given: dict[str, tuple[Any, tuple[type, ...]]] = {
+        "model": (model, (str, type)),
+        "mode": (mode, (str,)),
+        "engine": (engine, (str,)),
+        "nproc": (nproc, (int,)),
+        "config": (config, (str, PathLike, Sequence)),
+        "out": (out, (str, PathLike)),
+        "settings": (settings, (Mapping,)),
+        "console": (console, (bool,)),
+        "resume": (resume, (str, int, PathLike)),
+        "reset": (reset, (str, Sequence)),
+    }
+    check_types(given, call)
     with _errors(call):
         custom_task.check_not_importing()
         forget_tasks()
@@ -275,7 +296,7 @@ def train(
             mode=mode,
             engine=engine,
             configs=_paths(config),
-            sets=[f"{key}={_text(value)}" for key, value in _flat(settings)],
+            sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(settings)],
             options=_processes(nproc),
             resume=None if resume is None else str(resume),
             reset=[reset] if isinstance(reset, str) else list(reset),
@@ -301,6 +322,7 @@ def train(
 
 def open_run(folder: str | PathLike[str]) -> Run:
     """The implementation of `launcher.open_run`."""
+    check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
     stages = find.stage_folders(path)
     with _errors("open_run"):
@@ -392,22 +414,6 @@ def _model_name(model: str | type | None) -> str | None:
     return custom_task.name_of(cls) if isinstance(cls, type) else model
 
 
-def _check_types(given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str) -> None:
-    """Raise SettingsError for arguments of another type than these."""
-    wrong = [
-        Diagnostic(
-            f"{name} {value!r} is of type {type(value).__name__}",
-            value=value,
-            where=f"{call}({name}={value!r})",
-            allowed=" or ".join(one.__name__ for one in kind),
-        )
-        for name, (value, kind) in given.items()
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool))
-    ]
-    if wrong:
-        raise SettingsError(wrong)
-
-
 def _processes(nproc: int | None) -> dict[str, tuple[str, str]]:
     return {} if nproc is None else {"engine.nproc": ("--nproc", str(nproc))}
 
@@ -460,17 +466,3 @@ def _result(report: Report, folder: Path | None) -> Run:
 
 def _paths(config: Paths) -> list[Path]:
     return [Path(config)] if isinstance(config, str | PathLike) else [Path(path) for path in config]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key, from dotted or nested keys."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _text(value: Any) -> str:
-    """A value as the text after `--set KEY=`."""
-    return value if isinstance(value, str) else json.dumps(value)

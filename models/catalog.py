@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -163,12 +164,19 @@ FAMILIES = {
 }
 
 
+_OF_HUB = re.compile(r"\w+://.*|[\w-]+/[\w.-]+:[a-z0-9].*")
+"""A URL, or OWNER/NAME:REVISION: no custom task."""
+
+
 def split_model_name(name: str) -> tuple[str, str]:
     """Model and size of `FAMILY[:SIZE]` or `package.module:Class[:SIZE]`; without a size: "".
 
-    A class differs from a size by the dot or slash before it, or by its capital letter.
+    A class differs from a size by the dot or slash before it, or by its capital letter. What is a
+    model of a hub stays whole.
     """
     first, _, rest = name.partition(":")
+    if _OF_HUB.fullmatch(name):
+        return name, ""
     if first in FAMILIES or not rest or not ({".", "/"} & set(first) or rest[0].isupper()):
         return first, rest
     class_name, _, size = rest.partition(":")
@@ -177,7 +185,7 @@ def split_model_name(name: str) -> tuple[str, str]:
 
 def is_custom(name: str) -> bool:
     """Whether a model is a custom task, `package.module:Class`, rather than a family."""
-    return ":" in name and split_model_name(name) == (name, "")
+    return ":" in name and not _OF_HUB.fullmatch(name) and split_model_name(name) == (name, "")
 
 
 def stages_of(name: str) -> tuple[Stage, ...]:

@@ -10,8 +10,14 @@ from pathlib import Path
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config import other_tools
-from launcher.config.command_line import DEFAULT, Command, CommandLine, nearest_option, parse
-from launcher.config.options import INPUT, names
+from launcher.config.command_line import (
+    DEFAULT,
+    Command,
+    CommandLine,
+    parse,
+)
+from launcher.config.meant_options import assignment_line
+from launcher.config.options import HELP, INPUT
 from launcher.config.provenance import find_node
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.resume.find import model_of, newest_saved
@@ -20,8 +26,7 @@ from models.catalog import FAMILIES
 
 _RUN = "RUN"
 _HELP = "help"
-_ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*=")
-"""A first word KEY=VALUE, as a shell takes variables or another tool its settings."""
+_PATH = re.compile(r"[\w.-]*(/[\w.-]*)+")
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,19 @@ class _Guess:
 
 
 def unknown_command(argv: Sequence[str], commands: Mapping[str, Command]) -> CommandLine:
-    """A command line whose first argument is no command: that error, and those of the rest."""
-    name, rest = argv[0], list(argv[1:])
+    """A command line whose first argument is no command: that error, with one line to type.
+
+    What else is wrong and not right in that line has an error of its own.
+    """
+    entry = other_tools.entry_of("commands", argv[0]) or {}
+    ignored = re.compile(f"-h|{HELP.flag}|{entry.get('without', '')}")
+    name, rest = argv[0], [word for word in argv[1:] if not ignored.fullmatch(word)]
     guess = _guess(name, rest, commands)
-    if guess is not None and guess.argv and guess.argv[0] in commands:
-        parsed = parse(commands[guess.argv[0]], guess.argv[1:])
-    else:
-        parsed = parse(commands[DEFAULT], rest)
+    rest = list(parse(_command_of(guess, commands), rest).corrected)
+    guess = _guess(name, rest, commands)
+    words = rest if guess is None else list(guess.argv)
+    is_command = bool(words) and words[0] in (*commands, _HELP)
+    parsed = parse(_command_of(guess, commands), words[is_command:])
     error = Diagnostic(
         f"unknown command '{name}'",
         value=name,
@@ -56,32 +67,35 @@ def unknown_command(argv: Sequence[str], commands: Mapping[str, Command]) -> Com
         allowed=f"{', '.join(commands)}; or options of {DEFAULT}",
         did_you_mean=None if guess is None else guess.did_you_mean,
         fix=None if guess is None else guess.fix,
-        order=(999, 0),
+        order=(0, 0),
     )
-    return replace(parsed, diagnostics=[error, *parsed.diagnostics])
+    # `main` below prints these errors alone: what else is wrong depends on what is meant.
+    wrong = replace(parsed.command, module=__name__)
+    return replace(parsed, command=wrong, diagnostics=[error, *parsed.diagnostics])
+
+
+def main(command_line: CommandLine) -> int:
+    """Raises SettingsError: the first argument is no command."""
+    raise SettingsError(command_line.diagnostics)
+
+
+def _command_of(guess: _Guess | None, commands: Mapping[str, Command]) -> Command:
+    first = guess.argv[0] if guess is not None and guess.argv else DEFAULT
+    return commands.get(first, commands[DEFAULT])
 
 
 def _guess(name: str, rest: Sequence[str], commands: Mapping[str, Command]) -> _Guess | None:
     if (entry := other_tools.entry_of("commands", name)) is not None:
         return _of_table(entry["line"], entry.get("remark", ""), name, rest)
     named = other_tools.named_option(name)
-    if named is None and _ASSIGNMENT.match(name) and not Path(name).exists():
-        named = _of_assignment(name, rest, commands)
+    if named is None:
+        named = assignment_line(commands[DEFAULT].options, name, [name, *rest])
     if named is None and (Path(name).exists() or name.endswith(".py")):
         named = other_tools.model_line(name)
     if named is None and (near := nearest_match(name, [*commands, _HELP])) is not None:
         return _of_command(near, rest, commands)
     named = named or other_tools.model_line(name)
     return None if named is None else _of_options(named, rest)
-
-
-def _of_assignment(name: str, rest: Sequence[str], commands: Mapping[str, Command]) -> str | None:
-    """The option for a first word `KEY=VALUE`: a setting's, or as for the option `--KEY`."""
-    key, _, value = name.partition("=")
-    if key in names("keys"):
-        return f"--set {shlex.quote(name)}"
-    _, line = nearest_option(commands[DEFAULT], f"--{key}", value, [name, *rest])
-    return line
 
 
 def _of_options(line: str, rest: Sequence[str]) -> _Guess:
@@ -128,6 +142,12 @@ def _of_table(line: str, remark: str, name: str, rest: Sequence[str]) -> _Guess:
             words = _with_input(run, words)
         guess = _of_run(before.split(), run, [*after.split(), *words])
         return guess if guess.remark else replace(guess, remark=remark)
+    model = other_tools.model_typed(rest)
+    of_model = other_tools.model_line(model) if model and "{folder}" in line else None
+    if of_model is not None:  # `finetune --model gpt2`: that model, not the one of a folder here
+        without = [word for word in rest if word not in ("--model", model, f"--model={model}")]
+        options = line.replace(other_tools.FOLDER.strip(), "")
+        return _of_options(of_model, [*shlex.split(options), *without])
     first, _, more = other_tools.filled(line, word=name).partition("  ")
     argv = [*shlex.split(first), *rest]
     meant = argv[0] if first and not first.startswith("-") else first
@@ -135,9 +155,10 @@ def _of_table(line: str, remark: str, name: str, rest: Sequence[str]) -> _Guess:
 
 
 def _run_in(words: Sequence[str]) -> str | None:
-    """The first argument if it names something that exists, as a run would. Reads the disk."""
-    is_path = bool(words) and not words[0].startswith("-") and Path(words[0]).exists()
-    return words[0] if is_path else None
+    """The first argument if it is a path, as that of a run would be. Reads the disk."""
+    first = words[0] if words and not words[0].startswith("-") else ""
+    is_path = bool(first) and (Path(first).exists() or bool(_PATH.fullmatch(first)))
+    return first if is_path else None
 
 
 def _with_input(run: str | None, words: Sequence[str]) -> list[str]:

@@ -13,13 +13,15 @@ from typing import Any
 from launcher.base import disk, exit_codes
 from launcher.base.diagnostics import OFF, PROGRAM, SettingsError, counted, fold, plain, shown
 from launcher.config import machine
-from launcher.config.command_line import CommandLine
+from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.layers import merge_layers
-from launcher.config.options import JSON, typed_line
+from launcher.config.options import JSON, names, typed_line
 from launcher.config.original_files import Line, OriginalFile, converted_name, read
 from launcher.config.originals import SEVERAL, Original, all_words, hub_folder, word_of
-from launcher.config.provenance import FILES_LAYER, Entry, Layer, Origin
+from launcher.config.other_tools import REMOVE, entry_of, option_line, setting_of, value_of
+from launcher.config.provenance import FILES_LAYER, CliArgs, Entry, Layer, Origin
 from launcher.config.schema import PRETRAINED, SettingInfo, replaces_size, setting_infos
+from launcher.config.selection import FIRST_RUN
 from launcher.config.settings_file import Unreadable, parse_yaml_value
 from launcher.run_folder import run_folder
 from models.catalog import split_model_name
@@ -64,17 +66,17 @@ def main(command_line: CommandLine) -> int:
     assert command_line.argument is not None
     path = Path(command_line.argument)
     file = read(path, f"{PROGRAM} convert")
-    family = _family(file, path, command_line.args.model)
+    family, whose = _family(file, path, command_line.args.model)
     rows = translate(file.settings, family, has_gpu=machine.detect_machine().device != "cpu")
     target = command_line.out or Path(converted_name(path))
-    _write(target, render(file, rows, family, path), command_line)
+    _write(target, render(file, rows, family, path, whose), command_line)
     command = f"{PROGRAM} --config {shlex.quote(str(target))}"
     dropped = [row for row in rows if row.key is None]
     if JSON.flag in command_line.flags:
         content = {"original": family, "file": str(target), "command": command}
         print(json.dumps({**content, **_as_json(rows)}, indent=2))
         return exit_codes.DONE
-    print(f"{path}: settings of the original of {family}")
+    print(f"{path}: settings of {whose}")
     print(f"wrote {target}: {counted(len(rows) - len(dropped), 'setting')}, and")
     print(f"  {counted(len(dropped), 'line')} as comments, each with its reason")
     for row in dropped:
@@ -95,14 +97,29 @@ def _as_json(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _family(file: OriginalFile, path: Path, model: str | None) -> str:
-    """The family whose original has the file. Raises SettingsError."""
+def _family(file: OriginalFile, path: Path, model: str | None) -> tuple[str, str]:
+    """The family that the file is for, and whose file it is. Raises SettingsError."""
     known = [family for family in all_words() if family != SEVERAL]
-    if model is not None and split_model_name(model)[0] in known:
-        return split_model_name(model)[0]
     families = file.families
+    keys = {line.key for line in file.settings}
+    is_ours = bool(keys) and keys <= {*names("keys")}
+    instead = f"--config {shlex.quote(str(path))}" if is_ours else file.line_instead(path)
+    if instead is not None:
+        raise SettingsError.of(
+            f"{path} needs no conversion",
+            value=str(path),
+            where=f"command line: convert {path}",
+            allowed="a settings file of another program",
+            fix=f"{PROGRAM} {instead}",
+        )
+    if model is not None and (family := split_model_name(model)[0]) in known:
+        return family, f"the original of {family}" if family in families else "another tool"
     if model is None and len(families) == 1:
-        return families[0]
+        return families[0], f"the original of {families[0]}"
+    if model is None and not families and file.is_of_other_tool:
+        return FIRST_RUN[
+            0
+        ], f"another tool, for {FIRST_RUN[0]}; --model FAMILY names another family"
     unclear = f"may be a settings file of the original of {' or of '.join(families)}"
     unknown = "is no settings file of an original: its keys are those of none"
     message = f"{path} {unclear if len(families) > 1 else unknown}"
@@ -155,6 +172,8 @@ def _translated(
     word = word_of(line.key, family)
     row = replace(row, word=word)
     if word is None:
+        if (other := _of_other_tool(row, family, infos)) is not None:
+            return other
         named = [key for key in infos if fold(key.split(".")[-1]) == fold(line.name)]
         if len(named) != 1:
             return row.dropped("no setting here has this name", is_open=True)
@@ -181,6 +200,34 @@ def _translated(
     return _unless_null(row, infos) if is_null else row
 
 
+def _of_other_tool(row: Row, family: str, infos: Mapping[str, SettingInfo]) -> Row | None:
+    """The row of a word of another tool; None: it is unknown there, too."""
+    line = row.line
+    if (key := setting_of(line.key)) in infos:
+        return _unless_null(replace(row, key=key, value=line.value), infos)
+    is_on = line.value is True
+    text = ",".join(map(str, line.value)) if isinstance(line.value, list) else plain(line.value)
+    if line.value is None and entry_of("options", line.name) is not None:
+        return row.dropped("it has no value")
+    typed = option_line(f"--{line.name}", None if is_on else text, family, [f"{PRETRAINED}="])
+    if typed is None:
+        return None
+    if typed.startswith(REMOVE):
+        return row.dropped(typed.removeprefix(REMOVE))
+    args = parse(RUN, shlex.split(typed)).args if typed.startswith("--") else CliArgs()
+    pairs = [tuple(text.split("=", 1)) for text in args.sets]
+    pairs += [(key, value) for key, (_, value) in args.options.items()]
+    pairs += [("engine.name", args.engine)] if args.engine else []
+    if len(pairs) != 1 or pairs[0][0] not in infos:
+        return row.dropped(
+            typed if typed.startswith("--") else f"of the hub: {typed}", is_open=True
+        )
+    key, text = pairs[0]
+    value = text.split(",") if key == _TRACK else parse_yaml_value(text)
+    # `bf16: true` counts beside `fp16: false`.
+    return replace(row, key=key, value=value, word=Original([line.name], key, decides=is_on))
+
+
 def _unless_null(row: Row, infos: Mapping[str, SettingInfo]) -> Row:
     """`row`, unless it has no value and its setting needs one."""
     if row.line.value is not None or infos[str(row.key)].nullable:
@@ -193,6 +240,8 @@ def _without_invalid(rows: Sequence[Row], family: str) -> list[Row]:
     found = []
     for row in rows:
         if row.key is not None:
+            row = replace(row, value=value_of(row.key, row.value) or row.value)
+            assert row.key is not None
             origin = Origin(FILES_LAYER, f"line {row.line.number}")
             layer = Layer(FILES_LAYER, [Entry(row.key, row.value, origin)])
             for invalid in merge_layers(family, [layer])[1]:
@@ -244,13 +293,13 @@ def _with_tracks(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def render(file: OriginalFile, rows: Sequence[Row], family: str, path: Path) -> str:
+def render(file: OriginalFile, rows: Sequence[Row], family: str, path: Path, whose: str) -> str:
     """The text of our file: a line for each line of the original's."""
-    return "\n".join([*_head(rows, family, path), "", *_body(file, rows)]) + "\n"
+    return "\n".join([*_head(rows, family, path, whose), "", *_body(file, rows)]) + "\n"
 
 
-def _head(rows: Sequence[Row], family: str, path: Path) -> Iterator[str]:
-    yield f"# Settings of {path}, a file of the original of {family}."
+def _head(rows: Sequence[Row], family: str, path: Path, whose: str) -> Iterator[str]:
+    yield f"# Settings of {path}, a file of {whose.partition(',')[0]}."
     yield "# A comment behind a setting is its line there. A commented line has no setting here."
     yield f"model.family: {family}"
     present = {row.key for row in rows}

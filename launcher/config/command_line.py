@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, nearest_match
+from launcher.config.meant_options import assignment_line, fits, nearest_option
 from launcher.config.options import (
     BY_FLAG,
     FORCE,
@@ -20,16 +21,13 @@ from launcher.config.options import (
     STAGE,
     VERSION,
     Option,
-    flag_of,
     names,
-    typed_line,
-    typed_option,
 )
-from launcher.config.originals import original_of
-from launcher.config.other_tools import REMOVE, model_line, option_line, pretrained_line
+from launcher.config.other_tools import (
+    meant,
+    model_line,
+)
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
-from launcher.config.schema import PRETRAINED
-from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
 DEFAULT = "run"
@@ -37,7 +35,7 @@ DEFAULT = "run"
 _NUMBER = re.compile(r"-[0-9.]")
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
-_EXAMPLES = {"RUN": "runs/NAME", "NAME": "my_task"}
+_EXAMPLES = {"NAME": "my_task"}
 """Example values of positional arguments."""
 
 
@@ -106,6 +104,8 @@ class CommandLine:
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
     """All arguments after the command's name, as typed."""
+    corrected: Sequence[str] = ()
+    """`argv` with the options of this program instead of those of another tool."""
 
 
 def parse(
@@ -125,7 +125,7 @@ def parse(
     if "-h" in arguments or HELP.flag in arguments:
         return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
     diagnostics += _empty(arguments)
-    known = _known(command, arguments, diagnostics)
+    known, corrected = _known(command, arguments, diagnostics)
     parsed = _parse(command, known, diagnostics, example_run)
     return CommandLine(
         command=command,
@@ -147,6 +147,7 @@ def parse(
         operand=parsed.operand,
         passthrough=passthrough,
         argv=list(argv),
+        corrected=corrected,
     )
 
 
@@ -185,13 +186,16 @@ def _argument(option: Option) -> dict[str, Any]:
     return {"metavar": option.metavar, "dest": option.key or option.flag[2:]}
 
 
-def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]) -> list[str]:
-    """`argv` without unknown options; each of them adds a diagnostic."""
+def _known(
+    command: Command, argv: Sequence[str], diagnostics: list[Diagnostic]
+) -> tuple[list[str], list[str]]:
+    """`argv` without unknown options, of which each adds a diagnostic, and with their fixes."""
     flags = {option.flag: option for option in command.options}
     known: list[str] = []
+    corrected: list[str] = []
     index = 0
     while index < len(argv):
-        argument = argv[index]
+        argument, start = argv[index], index
         index += 1
         flag = argument.partition("=")[0]
         following = argv[index] if index < len(argv) else None
@@ -199,14 +203,23 @@ def _known(command: Command, argv: Sequence[str], diagnostics: list[Diagnostic])
             known.append(argument)
         elif flag not in flags:
             typed = None if "=" in argument or not _is_value(following) else following
-            diagnostics.append(_unknown_option(command, argument, typed, index, argv))
+            error = _unknown_option(command, argument, typed, index, argv)
+            diagnostics.append(error)
             index += typed is not None
+            is_line = error.fix is not None and error.fix.startswith("--")
+            corrected += (
+                shlex.split(str(error.fix).partition("  ")[0]) if is_line else argv[start:index]
+            )
+            continue
         elif "=" not in argument and following is not None and _NUMBER.match(following):
             known.append(f"{argument}={following}")  # argparse takes -1e-3 for an option
             index += 1
         else:
             known.append(argument)
-    return known
+        is_run = command.name == DEFAULT
+        line = assignment_line(command.options, argument, argv) if is_run else None
+        corrected += shlex.split(line) if line and line.startswith("--") else argv[start:index]
+    return known, corrected
 
 
 def _is_value(argument: str | None) -> bool:
@@ -290,15 +303,6 @@ def _is_own(option: Option) -> bool:
     return shared is None or (shared.key is not None and option.key is None)
 
 
-def _family(argv: Sequence[str]) -> str | None:
-    """The family that --model names in `argv`."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        flag, is_joined, value = argument.partition("=")
-        if flag == "--model":
-            return split_model_name(value if is_joined else following)[0]
-    return None
-
-
 def _unknown_option(
     command: Command, argument: str, following: str | None, index: int, argv: Sequence[str]
 ) -> Diagnostic:
@@ -316,11 +320,11 @@ def _unknown_option(
             order=(_ORDER, index),
         )
     typed = value if is_joined else following
-    meant = flag
+    word = flag
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
-        meant, typed = f"--{theirs}", argument[2:] or following
-    near, fix = nearest_option(command, meant, typed, argv)
+        word, typed = f"--{theirs}", argument[2:] or following
+    near, fix = nearest_option(command.options, word, typed, argv)
     return _error(
         f"unknown option '{flag}'",
         argument,
@@ -330,52 +334,6 @@ def _unknown_option(
         fix=fix,
         order=(_ORDER, index),
     )
-
-
-def nearest_option(
-    command: Command, flag: str, typed: str | None, argv: Sequence[str]
-) -> tuple[str | None, str | None]:
-    """The option that was probably meant by `flag`, and the line to type with its value."""
-    flags = [option.flag for option in command.options] + [HELP.flag]
-    near, family = nearest_match(flag, flags), _family(argv)
-    is_ours = near is not None and fold(near) == fold(flag)
-    line = None if is_ours else option_line(flag, typed, family, argv)
-    if line is not None and "--modes" in flags:  # compare takes several
-        line = re.sub("^--(mode|engine) ", r"--\1s ", line)
-    if line is not None and _fits(line, flags):
-        return None if line.startswith(REMOVE) else _option_in(line, typed), line
-    original = original_of(flag.lstrip("-"), family)
-    if original is None or (is_ours and flag_of(original.here) == near):
-        return near, near and _with_value(command, near, typed)
-    if command.name == DEFAULT and (removal := original.removal(typed)) is not None:
-        return None, removal
-    if flag_of(original.here) not in flags:
-        return near, near and _with_value(command, near, typed)
-    if original.here == PRETRAINED and family is None and typed is not None:
-        return typed_option(original), pretrained_line(typed)  # of the family that takes it
-    return typed_option(original), typed_line(original, typed)
-
-
-def _fits(line: str, flags: Sequence[str]) -> bool:
-    """Whether the options of `line` are among `flags`; other lines are for those of a run."""
-    if not line.startswith("--"):
-        return "--epochs" in flags
-    options = [word for word in line.partition("  ")[0].split() if word.startswith("--")]
-    return set(options) <= {*flags}
-
-
-def _option_in(line: str, typed: str | None) -> str:
-    """The first option of `line`; a setting, or what repeats `typed`, without the value."""
-    if typed is not None and shlex.quote(typed) in line and not line.startswith("--set"):
-        return line.split()[0]
-    return re.split(r" (?=--)|  |=", line)[0]
-
-
-def _with_value(command: Command, flag: str, typed: str | None) -> str:
-    option = next((option for option in command.options if option.flag == flag), None)
-    if typed is None or option is None or option.metavar is None:
-        return flag
-    return f"{flag} {shlex.quote(typed)}"
 
 
 def _error(message: str, where: str, **parts: Any) -> Diagnostic:
@@ -396,16 +354,17 @@ def _unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
 
 def _unexpected(command: Command, argument: str) -> Diagnostic:
     kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
-    fits = [option for option in kinds if argument in names(str(option.values))]
+    named = [option for option in kinds if argument in names(str(option.values))]
     flags = [option.flag for option in command.options]
-    line = f"{fits[0].flag} {argument}" if fits else model_line(argument)
-    line = line if line is not None and _fits(line, flags) else None
+    line = f"{named[0].flag} {argument}" if named else model_line(argument)
+    line = line or assignment_line(command.options, argument, [])
+    line = line if line is not None and fits(line, flags) else None
     return _error(
         f"unexpected argument '{argument}'",
         argument,
         value=argument,
         allowed=f"options; see  {command.call} --help",
-        did_you_mean=line and line.partition("  ")[0],
+        did_you_mean=line and meant(line),
         fix=line,
     )
 
@@ -434,13 +393,15 @@ def _second_mode(modes: Sequence[tuple[str, str]]) -> list[Diagnostic]:
 
 
 def _missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
-    example = command.choices[0] if command.choices else _EXAMPLES.get(command.argument or "", "")
-    if command.argument == "RUN":
-        example = shlex.quote(example_run() or example)
+    name = command.argument or ""
+    example = command.choices[0] if command.choices else _EXAMPLES.get(name, name)
+    run = example_run() if name == "RUN" else None
     more = f" {command.operand}" if command.operand else ""
     allowed = ", ".join(command.choices) or command.allowed
-    message = f"{command.name} requires {command.argument}"
-    fix = f"{command.call} {example}{more}"
+    message = f"{command.name} requires {name}"
+    fix = f"{command.call} {shlex.quote(run) if run else example}{more}"
+    if name == "RUN" and run is None:
+        fix = f"{PROGRAM}  trains a model; then  {fix}"
     return _error(message, command.name, allowed=allowed, fix=fix)
 
 

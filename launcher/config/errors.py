@@ -162,8 +162,10 @@ def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Dia
     near = _nearest(info, entry, kind)
     fix = None if near is None else _write(entry, entry.key, near)
     if entry.key == "model.family" and near is None and isinstance(entry.value, str):
-        near = fix = other_tools.model_line(entry.value)
-        near = near and near.partition("  ")[0]
+        fix = other_tools.model_line(entry.value)
+        near = fix and other_tools.meant(fix)
+        if fix is None and entry.value.startswith((".", "/", "~")):
+            return _no_path(entry)
     name, reason = display_name(entry.key), _reason(info, entry.value, kind)
     is_unknown = reason == UNKNOWN
     return Diagnostic(
@@ -177,6 +179,21 @@ def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Dia
         allowed=allowed(info),
         did_you_mean=None if near is None else plain(near),
         fix=fix,
+        order=entry.order,
+    )
+
+
+def _no_path(entry: Entry) -> Diagnostic:
+    """A path as the name of a model that does not exist."""
+    near = nearest_file(entry.value)
+    return Diagnostic(
+        f"model {entry.value!r} does not exist ({Path(entry.value).expanduser().absolute()})",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        allowed="a folder of a model of transformers, a script with a custom task, or a run",
+        did_you_mean=near,
+        fix=near and other_tools.path_line(Path(near).expanduser()),
         order=entry.order,
     )
 
@@ -264,7 +281,8 @@ def _nearest(info: SettingInfo, entry: Entry, kind: str) -> Any:
     if info.type == "true or false" or isinstance(value, bool):
         return _as_switch(info, value)
     if isinstance(info.allowed, tuple) and isinstance(value, str):
-        return _as_switch(info, value) or nearest_match(value, info.allowed)
+        near = _as_switch(info, value) or other_tools.value_of(info.key, value)
+        return near or nearest_match(value, info.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
     if "number" in info.type and isinstance(value, str):

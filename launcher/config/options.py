@@ -356,6 +356,12 @@ def names(kind: str) -> list[str]:
     return sorted({key for family in FAMILIES for key in setting_infos(family)})
 
 
+def is_switch(key: str) -> bool:
+    """Whether the setting `key` of a family is true or false."""
+    infos = (setting_infos(family).get(key) for family in FAMILIES)
+    return any(info is not None and info.type == "true or false" for info in infos)
+
+
 def choices(key: str) -> list[str]:
     """What the setting `key` may be, where that is a closed list."""
     family = next(family for family in FAMILIES if key in setting_infos(family))

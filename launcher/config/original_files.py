@@ -13,14 +13,24 @@ from typing import Any
 import yaml
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import settings_file
-from launcher.config.originals import families_of
+from launcher.config import other_tools, settings_file
+from launcher.config.originals import SEVERAL, families_of, word_of
 from launcher.config.schema import setting_infos
 from launcher.config.settings_file import Unreadable, compose_yaml, parse_yaml_scalar
 
 _MAX_VALUES = 10_000
 _FEW = 3
 """Words of an original in a file of ours: each has an error with the line to write."""
+_USUAL = "language"
+"""The family whose settings a file of another tool is compared with."""
+_KNOWN = 2
+"""Words of another tool that make a file one of its files."""
+_OF_DEEPSPEED = {
+    "zero_optimization",
+    "train_micro_batch_size_per_gpu",
+    "zero_allow_untested_optimizer",
+}
+"""Keys that only the JSON of DeepSpeed has."""
 _YAML, _SHELL = (".yaml", ".yml", ".json"), (".sh", ".bash")
 _SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
 """Words that the originals' YAML reads as a switch."""
@@ -63,6 +73,22 @@ class OriginalFile:
         """The family whose original has such a file; none or several if that is unclear."""
         return families_of([line.key for line in self.settings])
 
+    @property
+    def is_of_other_tool(self) -> bool:
+        """Whether half of its keys are words of another tool, or of several originals."""
+        known = [line for line in self.settings if _is_known(line.key)]
+        return len(known) >= _KNOWN and len(known) * 2 >= len(self.settings)
+
+    def line_instead(self, path: Path) -> str | None:
+        """The options that take the file as it is: of DeepSpeed, transformers, or our own."""
+        values = {line.key: line.value for line in self.settings}
+        if any(key.partition(".")[0] in _OF_DEEPSPEED for key in values):
+            stage = values.get("zero_optimization.stage", 2)
+            return f"--engine zero{stage} --ds-config {shlex.quote(str(path))}"
+        if {"model_type", "architectures"} <= {*values}:
+            return other_tools.pretrained_line(str(path))
+        return None
+
 
 def read(path: Path, option: str) -> OriginalFile:
     """The file that `option` names. Reads the disk; raises SettingsError."""
@@ -86,25 +112,43 @@ def _parsed(path: Path, text: str) -> OriginalFile:
 
 
 def as_config(path: Path, text: str) -> Diagnostic | None:
-    """The error of a whole file of an original, with its `text`, as --config; None: it is none."""
+    """The error of a whole file of another program, with its `text`, as --config.
+
+    None: it is none. Reads the disk.
+    """
     try:
         file = _parsed(path, text)
     except SettingsError:
-        return None  # of no original, or broken: the reader of settings files says how
+        return None  # of no other program, or broken: the reader of settings files says how
     families = file.families
-    if len(families) != 1:
+    keys = {line.key for line in file.settings}
+    others = keys - {*setting_infos(families[0] if len(families) == 1 else _USUAL)}
+    whose = f"the original of {families[0]}" if len(families) == 1 else "another tool"
+    if (line := file.line_instead(path)) is not None:
+        allowed, fix = "a settings file of this program", line
+    elif len(others) <= _FEW or len(others) * 2 <= len(keys):
         return None
-    keys, infos = {line.key for line in file.settings}, setting_infos(families[0])
-    others = keys - {*infos}
-    if len(others) <= _FEW or len(others) * 2 <= len(keys):
+    elif len(families) == 1 or file.is_of_other_tool:
+        allowed = f"the file that this command writes: {converted_name(path)}"
+        fix = f"{PROGRAM} convert {shlex.quote(str(path))}"
+    else:
         return None
     return Diagnostic(
-        f"{path} is a settings file of the original of {families[0]}: {len(others)} of its "
-        f"{len(keys)} keys are no settings here",
+        f"{path} is a settings file of {whose}: {len(others)} of its {len(keys)} keys are no "
+        "settings here",
         value=str(path),
         where=f"--config {path}",
-        allowed=f"the file that this command writes: {converted_name(path)}",
-        fix=f"{PROGRAM} convert {shlex.quote(str(path))}",
+        allowed=allowed,
+        fix=fix,
+    )
+
+
+def _is_known(key: str) -> bool:
+    name = key.rpartition(".")[2]
+    return bool(
+        other_tools.setting_of(key)
+        or other_tools.entry_of("options", name)
+        or word_of(key, SEVERAL)
     )
 
 

@@ -71,6 +71,8 @@ class Original:
     """In a file, the word counts on a machine with a GPU."""
     stage: str | None = None
     """In a file, the word is for this stage only."""
+    general: bool = False
+    """Whether other tools have it, too: it tells no original, and counts for every family."""
     sizes: Mapping[str, str] = field(default_factory=dict)
     """In a file, the model's size by the number of items of a list."""
 
@@ -151,6 +153,12 @@ def _by_name() -> dict[str, dict[str, Original]]:
     return {family: words.by_name() for family, words in all_words().items()}
 
 
+@cache
+def _general() -> dict[str, Original]:
+    words = [word for file in all_words().values() for word in file.words if word.general]
+    return Words(words).by_name()
+
+
 def is_section(key: str) -> bool:
     """Whether `key` is a section of files of the originals."""
     return key in all_words()[SEVERAL].sections
@@ -158,7 +166,7 @@ def is_section(key: str) -> bool:
 
 def word_of(name: str, family: str) -> Original | None:
     """The entry of a family's original for an option or key, without regard to case, `-`, `_`."""
-    tables = [_by_name().get(family, {}), _by_name()[SEVERAL]]
+    tables = [_by_name().get(family, {}), _by_name()[SEVERAL], _general()]
     return next((t[part] for part in _parts(fold(name)) for t in tables if part in t), None)
 
 
@@ -177,11 +185,17 @@ def original_of(name: str, family: str | None = None) -> Original | None:
 
 
 def families_of(keys: Sequence[str]) -> list[str]:
-    """The family whose original has a file with these keys; none or several if that is unclear."""
-    tables = _by_name()
+    """The family whose original has a file with these keys; none or several if that is unclear.
+
+    Case counts: other tools have `lora_r`, one of the originals `LORA_R`.
+    """
+    tables = {
+        family: {name for word in file.words for name in word.names if not word.general}
+        for family, file in all_words().items()
+    }
     counts = dict.fromkeys((family for family in tables if family != SEVERAL), 0)
     for key in keys:
-        for part in _parts(fold(key)):
+        for part in _parts(key.replace("-", "_")):
             having = [family for family, table in tables.items() if part in table]
             if len(having) == 1 and having[0] in counts:
                 counts[having[0]] += 1

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import PROGRAM, fold
+from launcher.base.diagnostics import OFF, PROGRAM, fold
 from launcher.config import presets
+from launcher.config.originals import all_words
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
@@ -21,23 +22,34 @@ from models.catalog import FAMILIES
 CONFIG = "config.json"
 REMOVE = "remove it: "
 _PLACEHOLDER = "FOLDER"
-_FOLDER = f" --set {PRETRAINED}={{folder}}"
+FOLDER = f" --set {PRETRAINED}={{folder}}"
 _KEY = re.compile(r"--set ([\w.]+)=")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ADDRESS = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?(?:models/)?"
+    r"(?P<id>[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)"
+    r"(?:(?:/(?:tree|blob|resolve)/|[@:])(?P<revision>[\w.-]+))?(?:/.*)?"
+)
+"""A model of the Hugging Face hub, as people copy it: with or without its revision."""
 _HUB_NAME = re.compile(
     r"(distil|tiny|smol|open|deep)?-?(gpt|bert|roberta|llama|mistral|mixtral|qwen|opt|pythia|phi"
     r"|gemma|m?bart|m?t5|bloom|falcon|seek|lm|pegasus|vit|clip|electra|albert)[\w.-]*",
     re.IGNORECASE,
 )
+_WITHOUT_OWNER = re.compile(
+    r"(distil)?gpt2(-\w+)?|openai-gpt|((distil|cam)?(ro)?berta?|t5|xlm|albert)-[\w-]+"
+)
+"""The oldest models of the hub, the only ones whose id has no owner."""
 _SEQ2SEQ = re.compile(r"(bart|t5|pegasus|marian)", re.IGNORECASE)
 """Names of models with an encoder and a decoder, which family eeg_text takes."""
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+_VERY_CLOSE = 0.85
+"""The similarity from which a typo of a word of another tool is that word; 1: the same."""
 _TASK_METHODS = {"samples", "build", "measure"}
 
 
 @cache
 def table() -> Mapping[str, Any]:
-    """The words by kind: commands, options, settings. Reads the disk."""
+    """The words by kind: commands, options, settings, values of settings. Reads the disk."""
     found: Mapping[str, Any] = node_value(read_settings_file(presets.FOLDER / "other_tools.yaml"))
     return found
 
@@ -49,11 +61,30 @@ def entry_of(kind: str, word: str) -> Mapping[str, Any] | None:
     return next((e for e in entries if name in [fold(w) for w in e["words"]]), None)
 
 
+def similar(flag: str) -> str | None:
+    """The word of another tool or an original that `flag` is most like, if it is very much so."""
+    import difflib  # slow to import, and only needed for errors
+
+    words = [fold(word) for entry in table()["options"] for word in entry["words"]]
+    words += [
+        fold(name) for file in all_words().values() for word in file.words for name in word.names
+    ]
+    close = difflib.get_close_matches(fold(flag), words, n=1, cutoff=_VERY_CLOSE)
+    return close[0] if close and close[0] != fold(flag) else None
+
+
 def setting_of(key: str) -> str | None:
     """The setting here for a dotted key of another tool."""
     name = fold(key)
     settings: Mapping[str, Sequence[str]] = table()["settings"]
     return next((here for here, words in settings.items() if name in map(fold, words)), None)
+
+
+def value_of(key: str, value: object) -> str | None:
+    """The value here for a value that other tools have for the setting `key`; None: unknown."""
+    values: Mapping[str, str] = table()["values"].get(key, {})
+    text = str(value).lower()
+    return next((here for there, here in values.items() if re.fullmatch(there, text)), None)
 
 
 def option_line(
@@ -72,6 +103,9 @@ def option_line(
     if family == "event_seg" and "dataset" in entry["words"] and not Path(typed or "").exists():
         return None  # there the option names a format
     line: str = entry.get("alone", entry["line"]) if typed is None else entry["line"]
+    is_switch = "alone" in entry and not line.startswith(REMOVE)
+    if typed is not None and typed.lower() in OFF and is_switch:
+        line = f"{REMOVE}off unless you ask for it"
     for pattern, other in entry.get("values", {}).items():
         if typed is not None and re.fullmatch(pattern, typed.lower()):
             line = other
@@ -82,8 +116,9 @@ def option_line(
     )
     if missing:
         return f"{REMOVE}{family} has no setting {missing[0]}"
-    if any(f"{PRETRAINED}=" in argument for argument in argv):
-        line = line.replace(_FOLDER, "")
+    lines = [*argv, model_line(model_typed(argv) or "") or ""]
+    if any(f"{PRETRAINED}=" in one for one in lines):
+        line = line.replace(FOLDER, "")
     if typed is not None and line == f"--set {PRETRAINED}={{value}}":
         return pretrained_line(typed)
     if typed is not None and line.startswith("--nproc") and "," in typed:
@@ -96,7 +131,7 @@ def filled(line: str, typed: str | None = None, **more: str) -> str:
     """A line of the table with its values."""
     folder = pretrained_folder() if "{folder}" in line else ""
     remark = f"  {_PLACEHOLDER}: that of a model of transformers" if folder == _PLACEHOLDER else ""
-    value = "…" if typed is None else shlex.quote(typed)
+    value = "VALUE" if typed is None else shlex.quote(typed)
     return line.format(value=value, folder=folder, **more) + remark
 
 
@@ -129,13 +164,41 @@ def pretrained_line(name: str) -> str:
     if folder.is_dir():
         family = "--model eeg_text " if _is_seq2seq(folder / CONFIG) else ""
         return f"{family}--set {PRETRAINED}={shlex.quote(str(folder))}"
-    target = path.name
-    family = "--model eeg_text " if _SEQ2SEQ.search(name) else ""
-    quoted = shlex.quote(target)
+    address = _HUB_ADDRESS.fullmatch(name)
+    whole, revision = (name, None) if address is None else address.group("id", "revision")
+    target = shlex.quote(Path(whole).name)
+    if "/" not in whole and not _WITHOUT_OWNER.fullmatch(whole):
+        whole = f"OWNER/{whole}"
+    family = "--model eeg_text " if _SEQ2SEQ.search(whole) else ""
+    at = f" --revision {shlex.quote(revision)}" if revision else ""
     return (
-        f"hf download {shlex.quote(name)} --local-dir {quoted}  and then  "
-        f"{family}--set {PRETRAINED}={quoted}"
+        f"hf download {shlex.quote(whole)}{at} --local-dir {target}  and then  "
+        f"{family}--set {PRETRAINED}={target}"
     )
+
+
+def is_hub_address(name: str) -> bool:
+    """Whether `name` is a URL or OWNER/NAME of a model of the hub. Reads the disk."""
+    address = _HUB_ADDRESS.fullmatch(name)
+    is_typical = address is not None and ("/" in address["id"] or "://" in name)
+    is_local = Path(name).expanduser().parent.exists() and "://" not in name
+    return is_typical and not is_local and ".py" not in name
+
+
+def model_typed(argv: Sequence[str]) -> str | None:
+    """The value of --model in a command line."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=False):
+        flag, is_joined, value = argument.partition("=")
+        if flag == "--model":
+            return value if is_joined else following
+    return None
+
+
+def meant(line: str) -> str:
+    """The option or the command that a line to type is about, without its value."""
+    parts = line.split("  ")
+    options = next((part for part in parts if part.startswith("--")), parts[0])
+    return re.split(r" (?=--)|=", options)[0]
 
 
 def model_line(name: str) -> str | None:
@@ -147,8 +210,13 @@ def model_line(name: str) -> str | None:
         return path_line(path)
     if name.startswith((".", "/", "~")):
         return None
-    if _HUB_ID.fullmatch(name) or _HUB_NAME.fullmatch(name):
+    if is_hub_address(name) or _HUB_NAME.fullmatch(name):
         return pretrained_line(name)
+    module, _, task = name.rpartition(".")
+    for script in filter(None, (name, module)):
+        path = Path(f"{script.replace('.', '/')}.py")
+        if path.is_file() and _task_class(path) is not None:
+            return script_line(path) if script == name else f"--model {module}:{task}"
     return named_option(name)
 
 

@@ -1,15 +1,18 @@
-"""Errors of options of the command line as errors of the arguments of a Python call."""
+"""The arguments of a Python call: their types, values as text, and errors that name them."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from os import PathLike
+from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config.options import BY_FLAG
+from launcher.config.meant_options import nearest_option
+from launcher.config.options import BY_FLAG, OPTIONS
 
 _NAMES = (
     *("model", "mode", "engine", "config", "out", "resume", "reset", "nproc"),
@@ -23,6 +26,7 @@ EVALUATE = "Run.evaluate"
 """The call with an argument for the data."""
 _DATA = re.compile(r"settings=\{'data\.path': (.*?)\}")
 _EXPORT = f"{PROGRAM} export RUN "
+_RESUME = re.compile(rf"{PROGRAM} resume (?!-)(\S+) ?(.*)")
 _SOURCE = re.compile(r"^(?:the )?command line:? ")
 
 
@@ -61,11 +65,20 @@ def _where(text: str | None, call: str) -> str | None:
 
 
 def _in_python(text: str | None) -> str | None:
-    """A line to type as arguments; a whole command and a name stay as they are."""
+    """A line to type as arguments; another whole command than `resume` stays as it is."""
     text = text and text.removeprefix(_EXPORT)
-    if text is None or PROGRAM in text:
+    if text is None:
         return text
-    return _arguments(text) or _named(text)
+    parts = text.split("  ")
+    if (match := _RESUME.fullmatch(parts[0])) is not None:
+        arguments = _arguments(match[2]) if match[2] else ""
+        if arguments is not None:
+            return "  ".join([f"launcher.open_run({match[1]!r}).resume({arguments})", *parts[1:]])
+    if PROGRAM in text:
+        return text
+    return "  ".join(
+        _arguments(part) or _named(part.removeprefix("--set ")) or "" for part in parts
+    )
 
 
 def _named(text: str | None) -> str | None:
@@ -137,3 +150,70 @@ def _value(text: str) -> str:
         return repr(json.loads(text))
     except ValueError:
         return repr(text)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key, from dotted or nested keys."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" != "promise":
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def text_of(key: str, value: Any, call: str) -> str:
+    """A value as the text after `--set KEY=`. Raises SettingsError for what is no setting."""
+    try:
+        return (
+            str(value) if isinstance(value, str | PathLike) else json.dumps(value, default=_plain)
+        )
+    except (TypeError, AttributeError):
+        raise SettingsError.of(
+            f"{key} is of type {type(value).__name__}",
+            key=key,
+            where=f"{call}(settings={{{key!r}: {value!r}}})",
+            allowed="text, numbers, true or false, None, and lists of them",
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """A path as text; a number of numpy or a tensor, or several, as those of Python."""
+    if isinstance(value, PathLike):
+        return str(value)
+    return value.tolist()  # AttributeError: no number
+
+
+def check_types(
+    given: Mapping[str, tuple[Any, tuple[type, ...]]], call: str, none: bool = True
+) -> None:
+    """Raise SettingsError for arguments of another type than these; `none`: or None."""
+    wrong = [
+        Diagnostic(
+            f"{name} {value!r} is of type {type(value).__name__}",
+            value=value,
+            where=f"{call}({name}={value!r})",
+            allowed=" or ".join(one.__name__ for one in kind),
+        )
+        for name, (value, kind) in given.items()
+        if (value is not None or not none) and not _is_of(value, kind)
+    ]
+    if wrong:
+        raise SettingsError(wrong)
+
+
+def no_argument(name: str, value: object) -> Diagnostic:
+    """The error of an argument that `train` lacks: most likely a setting, or a word of a tool."""
+    flag = f"--{name.replace('_', '-')}"
+    near, fix = nearest_option(OPTIONS, flag, None if value is True else str(value), [])
+    return Diagnostic(
+        f"train has no argument {name!r}",
+        value=value,
+        where=f"train({name}={value!r})",
+        allowed="model, mode, engine, nproc, config, out, settings, console, resume, reset",
+        did_you_mean=near,
+        fix=fix,
+    )
+
+
+def _is_of(value: object, kind: tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and (bool in kind or not isinstance(value, bool))

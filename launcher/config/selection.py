@@ -252,7 +252,7 @@ def _unknown_stages(values: Mapping[str, Setting], stages: Sequence[Stage]) -> I
     for name in unknown:
         near = nearest_match(name, known)
         fix = near and f"--stage {near}"
-        if near and len(names) > 1:
+        if near and not values[KEY].origin.where.startswith("--stage "):
             corrected = [near if one == name else one for one in names]
             fix = errors.fix_line(KEY, values[KEY].origin, _typed(corrected))
         yield _stages_error(values, f"unknown stage '{name}'", known, near, fix)

@@ -188,8 +188,13 @@ def _nothing_left(
     if _is_earlier(found) or "data" in reset or _gives_more(changed):
         return None
     steps = result.get("steps")
-    which = "" if end is None else f", and {end.typed} does not extend it"
+    typed = ", ".join(difference.line for difference in changed) if end is None else end.typed
+    which = f", and {typed} does not extend it" if typed else ""
     longer = _longer(resolved, steps) if end is None else end.longer
+    for key in (difference.key for difference in changed if end is None):
+        longer += (
+            f" {errors.fix_line(key, resolved.values[key].origin, resolved.values[key].value)}"
+        )
     more = f"to train longer: {PROGRAM} resume {shlex.quote(str(found.folder))} {longer}"
     if found.checkpoint is None:
         more = f"it has no checkpoint left; to train again: {_again(found.folder)}"

@@ -52,6 +52,24 @@ COMMANDS = {
     "finetune": f"{PROGRAM} --set model.pretrained=my_bart",
     "finetune --data mine.jsonl": f"{PROGRAM} --set model.pretrained=my_bart --data mine.jsonl",
     "lora": f"{PROGRAM} --set model.pretrained=my_bart --set model.lora.rank=8",
+    "finetune --model gpt2 --lora --epohcs 3": "hf download gpt2 --local-dir gpt2  and then  "
+    f"{PROGRAM} --set model.pretrained=gpt2 --set model.lora.rank=8 --epochs 3",
+    "lora --model ./my_model": f"{PROGRAM} --set model.pretrained=my_model --set model.lora.rank=8",
+    "accelerate launch --num_processes 2 train.py --bf16": f"{PROGRAM} --nproc 2 --precision bf16  "
+    "a run starts its processes itself; --nproc N is their number",
+    "torchrun --nproc_per_node 2 -m launcher": f"{PROGRAM} --nproc 2  "
+    "a run starts its processes itself; --nproc N is their number",
+    "generate --max_new_tokens 5": f"{PROGRAM} predict {RUN} --max-tokens 5",
+    "test runs/none": f"{PROGRAM} evaluate runs/none",
+    "finetune --help": f"{PROGRAM} --set model.pretrained=my_bart",
+    "rnu --epohcs 3": f"{PROGRAM} run --epochs 3",
+    "hlep": f"{PROGRAM} help",
+    "tune": f"{PROGRAM} --tune 20",
+    "stop": f"{PROGRAM} watch  names the run; Ctrl-C in its terminal saves and stops it, scancel "
+    "stops a job",
+    "version": f"{PROGRAM} --version",
+    "trainer.max_epochs=3 optim.lr=1e-3": f"{PROGRAM} --set train.epochs=3 --set optim.lr=1e-3",
+    "+trainer.devices=2": f"{PROGRAM} --set engine.nproc=2",
     "fit": PROGRAM,
     "pretrain --lr 1e-3": f"{PROGRAM} --lr 1e-3",
     "chat": f"{PROGRAM} predict {RUN}",
@@ -106,9 +124,16 @@ def test_a_first_word_that_is_no_command_gets_one_line_that_starts(home, typed):
 
 
 def test_the_error_of_a_first_word_is_printed_once(home, capsys):
-    for typed in ("finetune", "main.py", "gpt2", "chat"):
+    for typed in ("finetune", "main.py", "gpt2", "chat", "resum", "exprot", "complte"):
         assert main([typed]) == 2
         assert capsys.readouterr().err.count("error:") == 1
+
+
+def test_what_stays_wrong_in_the_line_has_its_own_error(home, capsys):
+    assert main(["finetune", "--model", "gpt2", "--zzz", "3"]) == 2
+    first, second = capsys.readouterr().err.split("error: ")[1:]
+    assert first.endswith("--set model.pretrained=gpt2 --zzz 3\n")
+    assert second.startswith("unknown option '--zzz'")
 
 
 @pytest.mark.parametrize("typed", ["foo=1", "CUDA_VISIBLE_DEVICES=0"])
@@ -121,6 +146,10 @@ def test_without_a_run_a_guess_says_how_to_train_one(tmp_path, monkeypatch):
     expected = f"{PROGRAM}  trains a model; then  {PROGRAM} predict RUN --top-k 5"
     assert only_error("chat --top-k 5") == expected
     assert only_error("evalute").startswith(f"{PROGRAM}  trains a model; then")
+    for command in ("predict", "evaluate", "resume", "verify", "report", "track"):
+        expected = f"{PROGRAM}  trains a model; then  {PROGRAM} {command} RUN"
+        assert only_error(command) == expected
+    assert only_error("convert") == f"{PROGRAM} convert FILE"
 
 
 def test_without_a_pretrained_model_its_folder_is_a_placeholder(tmp_path, monkeypatch):
@@ -146,6 +175,27 @@ OPTIONS_OF_OTHERS = {
     "--lora": "--set model.lora.rank=8 --set model.pretrained=my_bart",
     "--lora 16": "--set model.lora.rank=16 --set model.pretrained=my_bart",
     "--lora_r 4": "--set model.lora.rank=4",
+    "--lora.r=4": "--set model.lora.rank=4",
+    "--lora false": "remove it: off unless you ask for it",
+    "--bf16 False": "remove it: off unless you ask for it",
+    "--use_cpu no": "remove it: off unless you ask for it",
+    "--trainer.max_epochs 3": "--set train.epochs=3",
+    "--optim.lr=1e-3": "--set optim.lr=1e-3",
+    "--freeze_layers 1": "--set model.freeze_layers=1",
+    "--model eeg_text --freeze_encoder": "--set model.freeze_encoder=true",
+    "--lerning-rate 1e-3": "--lr 1e-3",
+    "--nnodes 2": "remove it: an option of torchrun, which starts  -m launcher  on several nodes",
+    "--num_layers 4": "remove it: the size in  --model FAMILY:SIZE  selects the network, see  "
+    "python -m launcher list",
+    "--hub_model_id me/mine": "remove it: nothing is uploaded; afterwards  python -m launcher "
+    "export RUN --format hf",
+    "--eval_strategy epoch": "--set eval.every='1 epoch'",
+    "--resume_from_checkpoint": "--resume auto",
+    "-e 3": "--epochs 3",
+    "-e ddp": "--engine ddp",
+    "-m abr": "--model abr",
+    "-v": "--version",
+    "--dataset": "--data VALUE",
     "--pretrained": "--set model.pretrained=my_bart",
     "--pretrained my_model": "--set model.pretrained=my_model",
     "--hf": "--set model.pretrained=my_bart",
@@ -189,8 +239,9 @@ OPTIONS_OF_OTHERS = {
 def test_an_option_of_another_tool_gets_the_option_here(home, typed):
     line = OPTIONS_OF_OTHERS[typed]
     assert only_error(typed) == line
-    if line.startswith("--"):
-        assert starts(f"{PROGRAM} {line}")
+    if line.startswith("--") and not line.endswith(("VALUE", "auto", "--version")):
+        family = "--model eeg_text " if "freeze_encoder" in line else ""
+        assert starts(f"{PROGRAM} {family}{line}")
 
 
 @pytest.mark.parametrize("mode", presets.modes())
@@ -198,6 +249,13 @@ def test_each_mode_is_found_as_an_option(mode, home):
     if f"--{mode}" not in {option.flag for option in OPTIONS}:
         assert only_error(f"--{mode}") == f"--mode {mode}"
     assert starts(f"{PROGRAM} --mode {mode}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"), [("--seed 3", "--set train.seed=3"), ("--lr 1e-3", "--set optim.lr=1e-3")]
+)
+def test_an_option_of_run_that_another_command_lacks_is_a_setting_there(home, typed, line):
+    assert only_error(f"data check mine.jsonl {typed}") == line
 
 
 def test_a_mode_as_an_option_of_compare_is_one_of_its_modes():
@@ -213,9 +271,21 @@ MODELS = {
     "gpt2": "hf download gpt2 --local-dir gpt2  and then  --set model.pretrained=gpt2",
     "facebook/bart-base": "hf download facebook/bart-base --local-dir bart-base  and then  "
     "--model eeg_text --set model.pretrained=bart-base",
+    "meta-llama/Llama-3-8B@main": "hf download meta-llama/Llama-3-8B --revision main --local-dir "
+    "Llama-3-8B  and then  --set model.pretrained=Llama-3-8B",
+    "HuggingFaceTB/SmolLM2-135M:v1.0": "hf download HuggingFaceTB/SmolLM2-135M --revision v1.0 "
+    "--local-dir SmolLM2-135M  and then  --set model.pretrained=SmolLM2-135M",
+    "https://huggingface.co/gpt2": "hf download gpt2 --local-dir gpt2  and then  "
+    "--set model.pretrained=gpt2",
+    "https://huggingface.co/a/b/tree/x": "hf download a/b --revision x --local-dir b  and then  "
+    "--set model.pretrained=b",
+    "llama": "hf download OWNER/llama --local-dir llama  and then  --set model.pretrained=llama",
+    "shown.Task": "--model shown:Task",
+    "shown": "--model shown:Task",
     "train.py": f"{PROGRAM} new-task train_task  and move the model and the data of train.py there",
     "none.py": f"{PROGRAM} new-task none_task  and move the model and the data of none.py there",
     "shown.py": "--model shown:Task",
+    "./my_modle": "--set model.pretrained=my_model",
     "tiny": "--model language:tiny",
     "zero2": "--engine zero2",
     "mine.jsonl": "--data mine.jsonl",
@@ -230,7 +300,7 @@ def test_a_model_that_is_none_gets_one_line(home, name, capsys):
     printed = capsys.readouterr().err
     assert printed.count("error:") == 1
     assert f"  fix           {MODELS[name]}\n" in printed
-    if MODELS[name].startswith("--") and name != "shown.py":
+    if MODELS[name].startswith("--") and not name.startswith("shown"):
         assert starts(f"{PROGRAM} {MODELS[name]}")
 
 
@@ -239,6 +309,25 @@ def test_a_config_json_of_the_working_folder_is_this_folder(home, monkeypatch, c
     assert main(["--model", "config.json"]) == 2
     assert "fix           --set model.pretrained=.\n" in capsys.readouterr().err
     assert starts(f"{PROGRAM} --set model.pretrained=.")
+
+
+VALUES = {
+    "--engine deepspeed": "--engine zero2",
+    "--engine single_gpu": "--engine local",
+    "--precision bf16-mixed": "--precision bf16",
+    "--precision 16": "--precision fp16",
+    "--set device=gpu": "--set device=cuda",
+    "--set optim.name=adamw_torch": "--set optim.name=adamw",
+    "--mode staged --set stages=[txt]": "--set 'stages=[text]'",
+}
+
+
+@pytest.mark.parametrize("typed", VALUES)
+def test_a_value_of_another_tool_gets_the_value_here(home, typed, capsys):
+    assert main(typed.split()) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("error:") == 1
+    assert printed.endswith(f"  fix           {VALUES[typed]}\n")
 
 
 SETTINGS = {

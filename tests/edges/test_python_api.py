@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -224,6 +226,24 @@ def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path)
         ),
         ({"reset": "optimiser", "resume": "run"}, "train(reset='optimiser')", "reset='optimizer'"),
         ({"out": "mine.jsonl"}, "train(out='mine.jsonl')", None),
+        ({"out": "run"}, "train(out='run')", "launcher.open_run('run').resume()"),
+        ({"out": 3}, "train(out=3)", None),
+        ({"console": "no"}, "train(console='no')", None),
+        ({"config": 3}, "train(config=3)", None),
+        ({"resume": [3]}, "train(resume=[3])", None),
+        ({"settings": {1: 2}}, "train(settings={'1': 2})", None),
+        ({"settings": {"seed": {3}}}, "train(settings={'seed': {3}})", None),
+        ({"modle": "abr"}, "train(modle='abr')", "model='abr'"),
+        ({"epochs": 3}, "train(epochs=3)", "settings={'train.epochs': 3}"),
+        ({"batch_size": 3}, "train(batch_size=3)", "settings={'train.micro_batch': 3}"),
+        ({"learning_rate": 0.1}, "train(learning_rate=0.1)", "settings={'optim.lr': 0.1}"),
+        ({"gpus": 2}, "train(gpus=2)", "nproc=2"),
+        ({"frobnicate": True}, "train(frobnicate=True)", None),
+        (
+            {"mode": "staged", "settings": {"stages": ["txt"]}},
+            "train(settings={'stages': ['txt']})",
+            "settings={'stages': '[text]'}",
+        ),
         (
             {"settings": {**TINY, "eval.share": 0.9}, "model": "language:tiny", "out": "no"},
             "eval.share, data.fraction, data.path",
@@ -233,7 +253,7 @@ def test_an_evaluation_gives_and_records_the_metrics_of_the_split(run, tmp_path)
 )
 def test_errors_name_the_arguments_and_a_fix_that_python_reads(run, arguments, where, fix):
     with pytest.raises(launcher.SettingsError) as error:
-        launcher.train(**arguments, console=False)
+        launcher.train(**{"console": False, **arguments})
     diagnostic = error.value.diagnostics[0]
     assert (diagnostic.where, diagnostic.fix) == (where, fix)
     assert "--" not in str(error.value)
@@ -254,6 +274,13 @@ def test_errors_name_the_arguments_and_a_fix_that_python_reads(run, arguments, w
         (lambda run: run.export("onnx"), "Run.export(format='onnx')"),
         (lambda run: run.export("adapter"), "Run.export(format='adapter')"),
         (lambda run: run.resume("zeroo"), "Run.resume(engine='zeroo')"),
+        (lambda run: run.evaluate(3), "Run.evaluate(split=3)"),
+        (lambda run: run.predict(3), "Run.predict(inputs=3)"),
+        (lambda run: run.predict(["a", 3]), "Run.predict(inputs[1]=3)"),
+        (lambda run: run.predict(b"abc"), "Run.predict(inputs[0]=97)"),
+        (lambda run: run.export(3), "Run.export(format=3)"),
+        (lambda run: launcher.open_run(3), "open_run(folder=3)"),
+        (lambda run: launcher.open_run(None), "open_run(folder=None)"),
         (lambda run: replace(run, folder=None).predict("a"), "Run.predict()"),
     ],
 )
@@ -262,6 +289,29 @@ def test_errors_of_methods_name_their_arguments(run, call, where):
         call(run)
     assert error.value.diagnostics[0].where == where
     assert "--" not in str(error.value)
+
+
+def test_paths_and_numbers_of_arrays_are_values_of_settings(run, tmp_path):
+    settings = {
+        **TINY,
+        "data.path": Path("mine.jsonl"),
+        "optim.lr": torch.tensor(1e-3),
+        "optim.betas": numpy.array([0.9, 0.95]),
+        "train.max_steps": numpy.int64(1),
+        "schedule.warmup": 0,
+    }
+    found = launcher.train("language:tiny", settings=settings, out=tmp_path / "new", console=False)
+    assert (found.steps, found.metrics("train")[0]["lr"]) == (1, pytest.approx(1e-3))
+
+
+def test_a_model_of_the_hub_is_fetched_and_then_an_argument(here):
+    with pytest.raises(launcher.SettingsError) as error:
+        launcher.train("gpt2")
+    [diagnostic] = error.value.diagnostics
+    assert diagnostic.did_you_mean == "model.pretrained"
+    assert diagnostic.fix == (
+        "hf download gpt2 --local-dir gpt2  and then  settings={'model.pretrained': 'gpt2'}"
+    )
 
 
 def test_warnings_are_printed_as_on_the_command_line(here, tmp_path, capsys):

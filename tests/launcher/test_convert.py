@@ -200,6 +200,104 @@ def test_a_secret_is_not_copied(here):
     assert "sk-1234" not in written and "api_key: …" in written
 
 
+TRAINER = """{"learning_rate": 2e-5, "num_train_epochs": 3, "bf16": true, "fp16": false,
+"optim": "adamw_torch", "report_to": ["wandb"], "lr_scheduler_type": "cosine", "logging_steps": 5,
+"deepspeed": "ds.json", "eval_strategy": "steps", "save_total_limit": 2, "warmup_ratio": 0.1}
+"""
+LIGHTNING = """\
+seed_everything: 7
+trainer: {accelerator: cpu, devices: 2, strategy: fsdp, max_epochs: 9, precision: bf16-mixed}
+model: {class_path: mine.Model}
+optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-3}}
+"""
+ACCELERATE = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+machine_rank: 0
+mixed_precision: fp16
+num_machines: 1
+num_processes: 2
+use_cpu: false
+"""
+AXOLOTL = """\
+base_model: NousResearch/Llama-2-7b-hf
+sequence_len: 4096
+val_set_size: 0.05
+adapter: lora
+lora_r: 32
+lora_alpha: 16
+micro_batch_size: 2
+lr_scheduler: cosine
+flash_attention: true
+optimizer: adamw_bnb_8bit
+"""
+OF_OTHER_TOOLS = {
+    TRAINER: {
+        "precision": "bf16",
+        "optim.name": "adamw",
+        "schedule.name": "cosine",
+        "schedule.warmup": "10%",
+        "track": ["wandb"],
+        "save.keep_last": 2,
+        "log.every": 5,
+    },
+    LIGHTNING: {
+        "engine.name": "fsdp",
+        "engine.nproc": 2,
+        "device": "cpu",
+        "precision": "bf16",
+        "train.epochs": 9,
+        "train.seed": 7,
+        "optim.lr": 1e-3,
+    },
+    ACCELERATE: {"engine.name": "ddp", "engine.nproc": 2, "precision": "fp16"},
+    AXOLOTL: {
+        "data.seq_len": 4096,
+        "eval.share": 0.05,
+        "model.lora.rank": 32,
+        "train.micro_batch": 2,
+        "schedule.name": "cosine",
+        "optim.name": "adamw",
+    },
+}
+
+
+@pytest.mark.parametrize("text", OF_OTHER_TOOLS, ids=lambda text: text.split()[0])
+def test_a_file_of_another_tool_is_converted_for_the_family_of_text(text, here, capsys):
+    (here / "theirs.yaml").write_text(text)
+    assert main(["--config", "theirs.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1 and "theirs.yaml is a settings file of another tool" in said
+    assert said.endswith("fix           python -m launcher convert theirs.yaml\n")
+    written = convert(here, "theirs.yaml", text)
+    assert "of another tool, for language; --model FAMILY names another" in capsys.readouterr().out
+    found = settings(here / "ours.yaml")
+    assert found["model.family"] == "language"
+    assert {key: found.get(key) for key in OF_OTHER_TOOLS[text]} == OF_OTHER_TOOLS[text]
+    assert "hf download" in written if text == AXOLOTL else "model.pretrained" not in found
+    dry = ["--set", "engine.name=local", "--set", "precision=auto", "--dry-run"]
+    assert main(["--config", "ours.yaml", *dry]) == 0, capsys.readouterr().err
+
+
+AS_IT_IS = {
+    "ds.json": ('{"zero_optimization": {"stage": 3}}', "--engine zero3 --ds-config ds.json"),
+    "config.json": ('{"model_type": "gpt2", "architectures": ["A"]}', "--set model.pretrained=."),
+    "ours.yaml": ("model: {family: abr}\noptim: {lr: 1e-3}\n", "--config ours.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", AS_IT_IS)
+def test_a_file_that_is_read_as_it_is_gets_the_line_that_reads_it(name, here, capsys):
+    text, line = AS_IT_IS[name]
+    (here / name).write_text(text)
+    assert main(["convert", name]) == 2
+    assert capsys.readouterr().err.endswith(f"  fix           python -m launcher {line}\n")
+    if name != "ours.yaml":
+        assert main(["--config", name]) == 2
+        said = capsys.readouterr().err
+        assert said.count("error:") == 1 and said.endswith(f"  fix           {line}\n")
+
+
 def test_a_file_of_the_user_is_not_overwritten(here, capsys):
     (here / "abr-gearshift.yaml").write_text("mine")
     assert main(["convert", "abr.yaml"]) == 2
@@ -217,7 +315,8 @@ TWO = "base_model: x\nmax_ram_percent: 70\nT_0: 5\nT_mult: 2\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ONE_WORD, "is no settings file of an original: its keys are those of none"),
+        (ONE_WORD, "needs no conversion"),
+        ('{"zero_optimization": {"stage": 3}}', "needs no conversion"),
         (SHARED, "is no settings file of an original: its keys are those of none"),
         ("", "is no settings file of an original: its keys are those of none"),
         (TWO, "may be a settings file of the original of abr or of language"),

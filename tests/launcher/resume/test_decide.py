@@ -212,6 +212,13 @@ def test_more_steps_than_the_epochs_of_a_completed_run_are_answered():
     assert "--epochs 1 does not extend it" in decided(epochs="1").nothing_left.line
 
 
+def test_changes_that_do_not_extend_a_completed_run_stay_in_the_line_to_type():
+    ended(trained(X, resolved(), 60), "completed", 60)
+    line = decided(lr="1e-5").nothing_left.line
+    assert "→ 1e-5 does not extend it; to train longer: python -m launcher resume runs/x " in line
+    assert line.endswith(" --lr 1e-5")
+
+
 def test_a_run_that_was_completed_by_another_setting_names_it():
     ended(trained(X, resolved("stop.after=20"), 20), "completed", 20)
     line = decided(max_steps="90", reset=["schedule"]).nothing_left.line
