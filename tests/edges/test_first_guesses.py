@@ -64,7 +64,8 @@ COMMANDS = {
     "finetune --help": f"{PROGRAM} --set model.pretrained=my_bart",
     "rnu --epohcs 3": f"{PROGRAM} run --epochs 3",
     "hlep": f"{PROGRAM} help",
-    "tune": f"{PROGRAM} --tune 20",
+    "tune": f"{PROGRAM} --engine auto  the fastest that fits, by a plan; to measure: compare "
+    "--engines ddp,fsdp --nproc 2 --steps 20",
     "stop": f"{PROGRAM} watch  names the run; Ctrl-C in its terminal saves and stops it, scancel "
     "stops a job",
     "version": f"{PROGRAM} --version",
