@@ -276,6 +276,9 @@ class Eval(Section):
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the data's groups to hold out for validation."""
+    samples: Annotated[int | None, Field(ge=1, json_schema_extra={"unit": "samples"})] = None
+    """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
+    `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
     """Metric of the best checkpoint and its direction: 'accuracy max'. Default: the goal of the
     model family."""
