@@ -134,6 +134,14 @@ def test_a_noise_control_is_evaluated_whole():
         assert (validation.samples, validation.split_samples) == (used, 40)
 
 
+@pytest.mark.parametrize("model", ["language:tiny", "abr:tiny", "event_seg:tiny", "eeg_text:tiny"])
+def test_a_cap_of_the_user_in_a_noise_control_is_a_warning(model):
+    sets = ("eval.samples=5", "data.control=noise")
+    (warning,) = resolved(*sets, model=model).warnings
+    assert "eval.samples" in warning.message and "data.control is noise" in warning.message
+    assert not resolved("data.control=noise", model=model, mode="lite").warnings
+
+
 def test_forgetting_counts_the_samples_of_each_side():
     parts = [HeldOutPart(TinyTask(val=n), batches(n, 10)) for n in (40, 8, 30)]
     forgetting = Forgetting(2, parts[:2], parts[2])
