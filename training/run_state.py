@@ -399,7 +399,10 @@ class Run:
         with self._metrics.paused(EVALUATION), self.updater.averaged(self._engine):
             metrics = measure(self._task, self._module, test, self._interruption)
         seconds = time.perf_counter() - began
-        self._callbacks.evaluated(EvalResult(self.step, TEST, metrics, False, seconds, seconds))
+        counts = (len(test.samples), len(test.samples))
+        self._callbacks.evaluated(
+            EvalResult(self.step, TEST, metrics, False, seconds, seconds, *counts)
+        )
         self._test_result = {"step": weights_step, "metrics": metrics}
 
     def fail(self, error: BaseException) -> None:

@@ -269,6 +269,12 @@ class Schedule(Section):
     """Shorten a longer warm-up to this, with a warning; null: never."""
 
 
+_EVALUATED: dict[str, Any] = {
+    "unit": "samples",
+    "unless": {"data.control": ["noise", "noise-signal", "shuffle"]},
+}
+
+
 class Eval(Section):
     """When the model is evaluated, and on what."""
 
@@ -282,6 +288,9 @@ class Eval(Section):
     """Evaluate the test split at the end, with the weights that `save.load_best` chooses."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the data's groups to hold out for validation."""
+    samples: Annotated[int | None, Field(ge=1, json_schema_extra=_EVALUATED)] = None
+    """Validation samples of an evaluation, spread over the split, always the same ones; null: all.
+    `evaluate`, the test split and a noise control use all."""
     metric: str | None = None
     """Metric of the best checkpoint and its direction: 'accuracy max'. Default: the goal of the
     model family."""

@@ -42,6 +42,8 @@ class EvalResult:
     seconds: float
     """Without the metrics that only the end of a run has."""
     metrics: Mapping[str, float]
+    counts: tuple[int | None, int | None] = (None, None)
+    """Samples of it, and of the split; None: unknown."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,12 @@ def read(folder: Path, goal: Target | None = None) -> Measured | None:
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
     final_s = [item.get("final_s", 0.0) for item in results]
     evaluations = [
-        EvalResult(item["step"], item["seconds"] - final, item["metrics"])
+        EvalResult(
+            item["step"],
+            item["seconds"] - final,
+            item["metrics"],
+            (item.get("samples"), item.get("split_samples")),
+        )
         for item, final in zip(results, final_s, strict=True)
         if item.get("split") != TEST
     ]

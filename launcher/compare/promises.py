@@ -26,7 +26,7 @@ class Figures:
     never_reached: bool = False
     """The run ended without reaching the metric of --until."""
     source: str | None = None
-    """The data; scores on other data cannot be compared."""
+    """The data, and the part that is scored; scores on other data cannot be compared."""
 
     def reason(self, name: str) -> str:
         """Why `name` has no value."""
@@ -93,7 +93,7 @@ def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> Promise
         if base.values.get(name) is not None:
             why = "no ratio is possible"
             if name in _SCORES and row.source != base.source:
-                why = f"mode default is scored on {base.source}"
+                why = f"it is scored on {row.source}, mode default on {base.source}"
         return PromiseResult(name, bounds, None, None, why)
     if name == "time_to_metric" and row.never_reached and base.values.get(name) is not None:
         return PromiseResult(name, bounds, None, False, "never reached, unlike mode default")

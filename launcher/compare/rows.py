@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.compare.measurements import Measured
 from launcher.compare.promises import Figures, PromiseResult
+from training.logging.console_text import render_part
 from training.time_split import PARTS_OF_STEP
 
 _POINTS = 200
@@ -70,6 +71,8 @@ class Row:
     """Device memory; on a CPU the growth of resident memory since before data and model."""
     metric: Mapping[str, Any] | None = None
     """The best evaluation: metric, value, step, direction."""
+    evaluated: tuple[int | None, int | None] = (None, None)
+    """Samples of an evaluation, and of the split; None: no evaluation."""
     time_to_metric_s: float | None = None
     never_reached: bool = False
     time_split_s: Mapping[str, float] = field(default_factory=dict)
@@ -121,6 +124,7 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
             [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
         ),
         metric=_metric(runs),
+        evaluated=first.evaluations[-1].counts if first.evaluations else (None, None),
         time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
         never_reached=first.goal is not None and len(known) < len(runs),
         curve=first.curve(result["best"]["metric"]) if result["best"] else (),
@@ -146,6 +150,7 @@ def staged(row: Row, stages: Sequence[Row]) -> Row:
         host_peak_bytes=_largest([item.host_peak_bytes for item in stages]),
         peak_memory_bytes=_largest([item.peak_memory_bytes for item in stages]),
         metric=last.metric,
+        evaluated=last.evaluated,
     )
 
 
@@ -180,7 +185,9 @@ def figures(row: Row, is_whole: bool, has_goal: bool) -> Figures:
     if row.evaluation_s is None:
         why |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
     less = row.metric is not None and row.metric.get("direction") == "min"
-    return Figures(values, less, why, row.never_reached, row.source)
+    part = render_part(*row.evaluated)
+    source = f"{part} of {row.source}" if part else row.source
+    return Figures(values, less, why, row.never_reached, source)
 
 
 def _times(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.base.diagnostics import counted
+from training.logging.console_text import render_part
 from training.logging.quantities import amount, duration, real, size
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def legend(rows: Sequence[Row], facts: ComparisonFacts) -> Iterator[str]:
         yield "* extrapolated from the steps that were run"
     if all(row.device_peak_bytes is None for row in rows):
         yield "device memory: not measured, no GPU"
+    for row in rows:
+        if part := render_part(*row.evaluated):
+            yield f"best metric of {row.name}: over {part}"
     digests = {row.architecture for row in rows if row.architecture is not None}
     if len(rows) > 1 and len(digests) == 1:
         yield "all rows have the same parameter names and shapes"

@@ -97,6 +97,15 @@ def custom_task() -> FamilyFile:
     return _family_file("custom_task.yaml")
 
 
+@cache
+def task_promises() -> Mapping[str, Node]:
+    """By mode and measure, the settings that the mode must change to promise it of a custom task.
+
+    Without any it promises none; other measures are promised of every task. Reads the disk.
+    """
+    return _blocks(read_settings_file(FOLDER / "custom_task.yaml").value, "promises")
+
+
 def _family_file(path: str) -> FamilyFile:
     place = f"ds_configs/{path}"
     found = read_settings_file(FOLDER / path).value

@@ -28,11 +28,15 @@ from launcher.config.provenance import (
     Resolved,
     Setting,
     file_layer,
+    mode_default_value,
+    overridden,
+    shipped_value,
     with_batch_numbers,
 )
 from launcher.config.resumed_settings import Base, typed_keys
 from launcher.config.schema import config_of, settings_class
 from launcher.config.selection import FIRST_RUN, Choice, choose, file_of
+from launcher.config.settings_file import node_value
 from models.catalog import is_custom
 from training.settings import nested
 
@@ -65,6 +69,8 @@ def resolve(
     if FOLDER in values:  # where a custom task was found, instead of where it was searched
         found = custom_task.task_folder(values["model.family"].value)
         values[FOLDER] = replace(values[FOLDER], value=found)
+    if is_custom(choice.family):
+        values["promise"] = _promised(values, choice.mode)
     paths.keep_recorded(values)
     data_notes = feature_checks.point_data_path(values)
     world = adapt.decide_world(values, machine, world_size, diagnostics, chosen)
@@ -95,6 +101,30 @@ def resolve(
         warnings=_in_order(diagnostics, users),
         chosen=chosen,
     )
+
+
+def _promised(values: Mapping[str, Setting], mode: str | None) -> Setting:
+    """What a mode promises of a custom task: only that for which it changes settings of it."""
+    promise, node = values["promise"], presets.task_promises().get(mode or "")
+    if mode is None or node is None:
+        return promise
+    shipped, left_out = presets.mode(mode).promise, {}
+    for measure, keys in node_value(node).items():
+        lacking = [key for key in keys if not _is_changed(values.get(key))]
+        if promise.value.get(measure) == shipped[measure] and (lacking or not keys):
+            needed = f"needs a change of {' and '.join(lacking)}"
+            left_out[measure] = needed if lacking else "the mode changes nothing for it"
+    if not left_out:
+        return promise
+    kept = {name: bounds for name, bounds in promise.value.items() if name not in left_out}
+    reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+    place, how = f"ds_configs/custom_task.yaml:{node.line}", f"not promised: {reasons}"
+    return overridden(promise, kept, Origin(MODE_LAYER, place, how))
+
+
+def _is_changed(setting: Setting | None) -> bool:
+    """Whether the mode changes a setting of a custom task; None: the task has no such setting."""
+    return setting is not None and shipped_value(setting) != mode_default_value(setting)
 
 
 def in_order_of_layers(layers: Sequence[Layer]) -> list[Layer]:

@@ -69,7 +69,7 @@ def why_ineffective(values: Values, key: str) -> str | None:
             needed = " or ".join(map(plain, wanted))
             return f"has no effect: {other} is {plain(values[other].value)}, not {needed}"
     for other, unwanted in leaf.unless.items():
-        if values[other].value in unwanted:
+        if other in values and values[other].value in unwanted:  # a custom task may lack it
             return f"has no effect: {other} is {plain(values[other].value)}"
     return None
 

@@ -304,6 +304,7 @@ def _seconds(
     if target.gpu is None:
         return UNKNOWN
     accumulation = resolved.batching.accumulation
+    val_samples = len(subject.task.data("val"))
     return time.by_data_sheet(
         target.gpu,
         resolved.settings.precision,
@@ -316,7 +317,7 @@ def _seconds(
             placed.sent_bytes,
         ),
         subject.train_plan,
-        len(subject.task.data("val")),
+        min(val_samples, resolved.settings.eval.samples or val_samples),
     )
 
 

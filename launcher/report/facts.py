@@ -12,6 +12,7 @@ from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
 from launcher.page import texts
 from launcher.report.run_record import Event, RunRecord
 from launcher.run_folder import run_folder
+from training.logging import console_text
 from training.logging.quantities import amount, counted, duration, real, size
 
 Row = tuple[str, ...]
@@ -73,6 +74,7 @@ def outcome(run: RunRecord) -> str:
         text += f"; {result['reason']}"
     if best := result.get("best"):
         text += f"; best {best['metric']} {_number(best['value'])} at step {best['step']}"
+        text += console_text.render_over(best)
     return text
 
 

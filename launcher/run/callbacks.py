@@ -103,9 +103,14 @@ class RankCallbacks:
         return found
 
     def run_info(
-        self, data: ExperienceData, built: Architecture, samples: int, train_plan: TrainPlan
+        self,
+        data: ExperienceData,
+        built: Architecture,
+        samples: int,
+        train_plan: TrainPlan,
+        evaluated: tuple[int, int],
     ) -> RunInfo:
-        """The names and numbers of the run that do not change."""
+        """The names and numbers of the run that do not change; `evaluated` as in RunInfo."""
         settings, chosen = self.job.resolved.settings, self.job.resolved.chosen
         facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
         if self.job.experience is None and (
@@ -126,6 +131,7 @@ class RankCallbacks:
             folder=self.storage.path,
             data=facts,
             notes=notes,
+            evaluated=evaluated,
             loss_changes=isinstance(data.tasks[0], TracksProgress),
             stage=settings.stages[0] if settings.stages else None,
             environment=environment_facts(device_name(self.world.device)),

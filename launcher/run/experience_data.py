@@ -48,6 +48,7 @@ class ExperienceData:
     def evaluation(
         self,
         seed: int,
+        most: int | None,
         train_plan: TrainPlan,
         world: World,
         loader: Any,
@@ -56,7 +57,8 @@ class ExperienceData:
     ) -> tuple[EvaluationBatches, Forgetting | None]:
         """The validation batches, and what measures forgetting; None for the first data.
 
-        `unused`: tensors that loader workers do not need.
+        `most`: samples of each evaluation; the chance of a noise control is that of the whole
+        split. `unused`: tensors that loader workers do not need.
 
         Raises DataError if a split is empty.
         """
@@ -64,8 +66,9 @@ class ExperienceData:
         for task in self.tasks:
             samples = Samples(task, task.data("val"), seed)
             size = train_plan.micro_batch
-            batches = EvaluationBatches(samples, size, world, loader, watch, unused)
-            parts.append(HeldOutPart(task, batches, len(samples)))
+            capped = None if task.facts().get("control") else most
+            batches = EvaluationBatches(samples, size, world, loader, watch, unused, most=capped)
+            parts.append(HeldOutPart(task, batches))
         if not self.number:
             return parts[0].batches, None
         return parts[0].batches, Forgetting(self.number, parts[:-1], parts[-1])

@@ -48,6 +48,7 @@ from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
+from training.evaluation.evaluate import evaluated_samples
 from training.evaluation.split import SplitResult, SplitSamples, evaluate_split, samples_of
 from training.health import clock_skews
 from training.inspection import architecture
@@ -100,9 +101,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     order = _order(resolved, len(samples), seed)
     facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
     resumed = resumption.load_resume_point(job.resume, facts, world)
-    if job.split is not None:
-        _check_labels(task, resumed)
-
+    _check_labels(job, task, resumed)
     seeds.seed_weights(seed)
     model, initial = deferred_init.build(task.build, world)
     built = architecture(model)
@@ -131,10 +130,11 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     if not data.number and _uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
     train_plan = _train_plan(job, settings, task, model, order, resumed)
-    evaluation, forgetting = data.evaluation(seed, train_plan, *loading)
-
+    evaluation, forgetting = data.evaluation(seed, settings.eval.samples, train_plan, *loading)
     factory = RankCallbacks(job, storage, world, clock_skews(world))
-    callbacks = factory.build(settings, factory.run_info(data, built, len(samples), train_plan))
+    counts = evaluated_samples(evaluation, forgetting)
+    info = factory.run_info(data, built, len(samples), train_plan, counts)
+    callbacks = factory.build(settings, info)
     writer = _writer(resolved, settings, train_plan, storage, world)
     run = Run(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
@@ -145,9 +145,10 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     return train(task, engine, module, batches, run)
 
 
-def _check_labels(task: Task, resumed: ResumePoint | None) -> None:
+def _check_labels(job: Job, task: Task, resumed: ResumePoint | None) -> None:
     """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
-    known = {} if resumed is None else resumed.fact("evaluator", {}).get("metrics", {})
+    trained = None if job.split is None else resumed
+    known = {} if trained is None else trained.fact("evaluator", {}).get("metrics", {})
     if known and task.goal.metric not in known:
         raise DataError(
             f"the data has no labels for {', '.join(known)}",

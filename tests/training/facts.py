@@ -65,7 +65,7 @@ def logged(number: int, **changes: Any) -> StepMetrics:
 
 
 def evaluation(number: int, is_best: bool = True, split: str = "val") -> EvalResult:
-    return EvalResult(number, split, {"loss": 2.25}, is_best, 1.5)
+    return EvalResult(number, split, {"loss": 2.25}, is_best, 1.5, 0.0, 64, 640)
 
 
 def outcome(**changes: Any) -> Outcome:

@@ -4,6 +4,8 @@ import pytest
 
 from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
 
+COUNTS = {"samples": 7, "split_samples": 7}
+
 
 def errors(run):
     return {e.step: e.metrics["error"] for e in run.recorder.evaluations}
@@ -35,6 +37,7 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
         "direction": "min",
         "value": min(found.values()),
         "step": min(found, key=found.get),
+        **COUNTS,
     }
 
 
@@ -125,7 +128,7 @@ def test_a_resumed_run_keeps_the_best_score():
     first.shelf.saved[3]["facts"]["evaluator"] |= {"best": best}
     rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
     # No later evaluation is better than the saved one.
-    assert rest.outcome.best == {"metric": "error", "direction": "min", **best}
+    assert rest.outcome.best == {"metric": "error", "direction": "min", **best, **COUNTS}
     assert [e.is_best for e in rest.recorder.evaluations] == [False] * 3
     assert not previews(rest) or previews(rest)[0]["when"] == "after"
 

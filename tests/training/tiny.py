@@ -297,7 +297,8 @@ def run_tiny(
         built.load(before.checkpoint.steps, before.checkpoint.loss_scale)
     batches = Batches(Samples(task, split, made.train.seed), order, train_plan, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
-    validation = EvaluationBatches(samples, micro_batch, world, made.loader)
+    most = made.eval.samples
+    validation = EvaluationBatches(samples, micro_batch, world, made.loader, most=most)
     test = SplitSamples(samples, micro_batch, world, made.loader) if has_test else None
     run = Run(made, train_plan, [callback], validation, shelf, {}, before, test=test)
     outcome = train(task, built, module, batches, run)

@@ -98,7 +98,7 @@ class StepMetrics:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The metrics of one whole split after `step` updates."""
+    """The metrics of one split after `step` updates."""
 
     step: int
     split: str
@@ -107,6 +107,10 @@ class EvalResult:
     seconds: float
     final_s: float = 0.0
     """Seconds of it for the metrics of the end of a run."""
+    samples: int | None = None
+    """Samples that were evaluated; None: a run of another version."""
+    split_samples: int | None = None
+    """Samples of the split."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ class RunInfo:
     """The stage, in mode staged."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """The machine of rank 0, and versions."""
+    evaluated: tuple[int, int] | None = None
+    """Validation samples of an evaluation, and of the split; None: unknown."""
     loss_changes: bool = False
     """The task changes its loss during the run, as a curriculum does."""
     predicted_memory_bytes: Mapping[str, int | None] | None = None

@@ -74,6 +74,8 @@ class Score:
     direction: Literal["min", "max"]
     since: int = 0
     """The step at which the data order began: scores on other data cannot be compared."""
+    samples: int | None = None
+    """Samples that it is of; None: the whole split. Scores on others cannot be compared."""
 
     @property
     def rank(self) -> float:
@@ -239,7 +241,9 @@ def _score(fields: Any) -> Score | None:
     if direction not in ("min", "max"):
         raise ValueError(f"{direction!r} is not min or max")
     since = _count(fields.get("since", 0))
-    return Score(_text(fields["metric"]), float(value), direction, since)
+    samples = fields.get("samples")
+    samples = None if samples is None else _count(samples)
+    return Score(_text(fields["metric"]), float(value), direction, since, samples)
 
 
 def _count(value: Any) -> int:

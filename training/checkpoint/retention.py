@@ -171,8 +171,8 @@ def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
 def _by_score(complete: list[Manifest]) -> list[Manifest]:
     """Those with a score, the best first; of equal ones the earlier first.
 
-    Scores by another metric than the newest one, or on other data, cannot be compared and are
-    omitted.
+    Scores by another metric than the newest one, or on other data or samples, cannot be compared
+    and are omitted.
     """
     scored = [(one.score, one) for one in complete if one.score is not None]
     if not scored:
@@ -181,8 +181,8 @@ def _by_score(complete: list[Manifest]) -> list[Manifest]:
     comparable = [
         (score.rank, one.step, one)
         for score, one in scored
-        if (score.metric, score.direction, score.since)
-        == (newest.metric, newest.direction, newest.since)
+        if (score.metric, score.direction, score.since, score.samples)
+        == (newest.metric, newest.direction, newest.since, newest.samples)
     ]
     return [one for _, _, one in sorted(comparable, key=lambda entry: entry[:2])]
 

@@ -152,16 +152,24 @@ class EvaluationBatches:
         loader: Loader,
         watch: AbstractContextManager[None] | None = None,
         unused: Sequence[Tensor] = (),
+        *,
+        most: int | None = None,
     ):
-        """Raises DataError for an empty split. `watch` and `unused` as in Batches."""
+        """At most `most` samples, as Samples.spread. `watch` and `unused` as in Batches.
+
+        Raises DataError for an empty split.
+        """
         if not len(samples):
             raise DataError(
                 "the validation split is empty", allowed="a larger eval.share, or more data"
             )
-        batches = -(-len(samples) // micro_batch)
+        chosen = samples.spread(most)
+        self.samples, self.split_samples = len(chosen), len(samples)
+        """Samples of an evaluation, and of the whole split."""
+        batches = -(-len(chosen) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
-        self._shares = _Shares(len(samples), micro_batch, world)
+        self._shares = _Shares(chosen, micro_batch, world)
         self._source = RequestLoader(samples, self._shares, world, loader, watch, unused)
 
     @property
@@ -202,15 +210,15 @@ class _Requests:
 class _Shares:
     """The requests of a rank in one evaluation; see EvaluationBatches."""
 
-    def __init__(self, length: int, micro_batch: int, world: World):
-        self._length, self._micro_batch, self._world = length, micro_batch, world
+    def __init__(self, chosen: Sequence[int], micro_batch: int, world: World):
+        self._chosen, self._micro_batch, self._world = chosen, micro_batch, world
 
     def __iter__(self) -> Iterator[Request]:
-        batches = -(-self._length // self._micro_batch)
+        batches = -(-len(self._chosen) // self._micro_batch)
         rounds = -(-batches // self._world.size)
         for number in range(rounds):
             start = (number * self._world.size + self._world.rank) % batches * self._micro_batch
-            yield 0, list(range(start, min(start + self._micro_batch, self._length)))
+            yield 0, list(self._chosen[start : start + self._micro_batch])
 
 
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:

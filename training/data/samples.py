@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,20 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self._split)
+
+    def spread(self, most: int | None) -> Sequence[int]:
+        """At most `most` of the samples, in order: one from each of equal parts; None: all.
+
+        The choice follows from the seed alone: no period in the order of the samples can bias it.
+        """
+        length = len(self)
+        if most is None or most >= length:
+            return range(length)
+        bounds = [part * length // most for part in range(most + 1)]
+        return [
+            begin + derive(self._seed, "evaluated", part) % (end - begin)
+            for part, (begin, end) in enumerate(pairwise(bounds))
+        ]
 
     def __getitem__(self, request: Request) -> MicroBatch | DataError:
         """The micro-batch of `request` on the CPU, or the DataError of one of its samples.

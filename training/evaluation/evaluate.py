@@ -31,7 +31,7 @@ OLD, NEW, ALL = "val_old", "val_new", "val"
 def evaluate(
     task: Task, module: Module, batches: EvaluationBatches, interruption: Interruption
 ) -> dict[str, float]:
-    """The metrics of the whole split that are defined. Collective. Raises Interrupted.
+    """The metrics of `batches` that are defined. Collective. Raises Interrupted.
 
     The same on every rank, where each sample counts once. Leaves `module` in training mode.
     """
@@ -105,7 +105,6 @@ class HeldOutPart:
 
     task: Task
     batches: EvaluationBatches
-    samples: int
 
 
 class Forgetting:
@@ -136,10 +135,19 @@ class Forgetting:
 
     def _measure(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
         *old, new = (
-            (part.samples, evaluate(part.task, module, part.batches, interruption))
+            (
+                part.batches.split_samples,
+                evaluate(part.task, module, part.batches, interruption),
+            )
             for part in (*self._old, self._new)
         )
         return {OLD: mean(old), NEW: mean([new]), ALL: mean([*old, new])}
+
+    def samples(self, split: str) -> tuple[int, int]:
+        """Samples of an evaluation of OLD, NEW or ALL, and of the whole split."""
+        sides = {OLD: self._old, NEW: [self._new], ALL: [*self._old, self._new]}
+        found = [part.batches for part in sides[split]]
+        return sum(one.samples for one in found), sum(one.split_samples for one in found)
 
     def summary(self) -> dict[str, Any] | None:
         """The number of the experience, and the metrics of OLD and NEW before and after it."""
@@ -163,6 +171,15 @@ class Forgetting:
         """End the workers."""
         for part in (*self._old, self._new):
             part.batches.close()
+
+
+def evaluated_samples(
+    batches: EvaluationBatches, forgetting: Forgetting | None, split: str = ALL
+) -> tuple[int, int]:
+    """Samples of an evaluation of `split`, and of the whole split."""
+    if forgetting is not None:
+        return forgetting.samples(split)
+    return batches.samples, batches.split_samples
 
 
 def mean(parts: Sequence[tuple[int, Metrics]]) -> dict[str, float]:

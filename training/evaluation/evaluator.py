@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from models.base import Goal
@@ -19,7 +20,12 @@ from training.evaluation.early_stopping import (
     alternatives,
     parse_target,
 )
-from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
+from training.evaluation.evaluate import (
+    evaluate,
+    evaluate_final,
+    evaluated_samples,
+    metric_names,
+)
 from training.interruption import Interrupted
 from training.settings import SettingError
 
@@ -54,8 +60,15 @@ class Evaluator:
         self._metric = settings.eval.metric
         self._stop_at = settings.stop.at
         self._target: Target | None = None
-        self._early_stopping = EarlyStopping(settings.stop, settings.save.keep_best)
+        self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
+        self._early_stopping = self._new_early_stopping()
         self._batches = batches
+        self._samples = partial(evaluated_samples, batches, forgetting)
+        used, whole = self._samples("val")
+        self._chosen = used if used < whole else None
+        """Samples of an evaluation; None: the whole split."""
+        self._scored = self._chosen
+        """The same of the scores so far."""
         self._goal: Goal | None = None
         self._metrics: Mapping[str, float] = {}
         self.score: Score | None = None
@@ -127,21 +140,27 @@ class Evaluator:
             parts = self._forgetting.evaluate(module, interruption)
             metrics = parts.pop("val")
         self._metrics = metrics
+        if self._scored != self._chosen:  # scores on other samples cannot be compared
+            self._early_stopping, self._scored = self._new_early_stopping(), self._chosen
         # A goal that is undefined decides nothing, but is no success either.
         value = metrics.setdefault(self._goal.metric, math.nan)
         is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
         self.score = None
         if self._early_stopping.is_among_best:
             goal = self._goal
-            self.score = Score(goal.metric, value, goal.direction, self._data_start)
+            self.score = Score(goal.metric, value, goal.direction, self._data_start, self._chosen)
         seconds, final_s = time.perf_counter() - began, 0.0
         # An experience compares metrics before and after it; those of the end have no before.
         if self._forgetting is None and (is_last or self.reason_to_stop is not None):
             final = evaluate_final(task, module, self._batches, interruption)
             metrics = {**metrics, **final}
             final_s = time.perf_counter() - began - seconds
-        results = [EvalResult(step, split, found, False, seconds) for split, found in parts.items()]
-        return [*results, EvalResult(step, "val", metrics, is_best, seconds + final_s, final_s)]
+        results = [
+            EvalResult(step, split, found, False, seconds, 0.0, *self._samples(split))
+            for split, found in parts.items()
+        ]
+        times, counts = (seconds + final_s, final_s), self._samples("val")
+        return [*results, EvalResult(step, "val", metrics, is_best, *times, *counts)]
 
     @property
     def deciding(self) -> dict[str, float]:
@@ -156,11 +175,15 @@ class Evaluator:
         if best is None or self._goal is None:
             return None
         found = {"metric": self._goal.metric, "value": best.value, "step": best.step}
-        return {**found, "direction": self._goal.direction}
+        whole = self._samples("val")[1]
+        counts = {"samples": self._scored or whole, "split_samples": whole}
+        return {**found, "direction": self._goal.direction, **counts}
 
     @property
     def reason_to_stop(self) -> str | None:
         """Why the run must stop now; None: it continues."""
+        if self._scored != self._chosen:  # by scores on other samples
+            return None
         if self._target is not None and self._target.is_reached(self._metrics):
             value = self._metrics[self._target.metric]
             return f"stop.at: {self._target.metric} is {value:.6g} ({self._target.text()})"
@@ -177,11 +200,13 @@ class Evaluator:
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON."""
         forgetting = {} if self._forgetting is None else {"forgetting": self._forgetting.facts()}
-        return {**self._early_stopping.facts(), "metrics": dict(self._metrics), **forgetting}
+        own = {"metrics": dict(self._metrics), "samples": self._scored}
+        return {**self._early_stopping.facts(), **own, **forgetting}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
         """Continue from the facts of an earlier process."""
         self._early_stopping.resume(facts)
+        self._scored = facts.get("samples")
         known = facts.get("metrics", {})
         self._metrics = {name: float(value) for name, value in known.items()}
         if self._forgetting is not None:

@@ -29,6 +29,8 @@ _PARTS = {
 }
 _DOMINANT, _DOMINANT_S = 1 / 3, 10.0
 """Share of a run, and seconds, from which a part of _PARTS stands in its last lines."""
+_EVALUATION = 0.1
+"""Seconds of evaluation for each other second that the last lines propose."""
 
 
 def render_row(label: str, text: str) -> str:
@@ -59,8 +61,23 @@ def render_header(about: RunInfo, train_plan: TrainPlan) -> list[str]:
     ]
     if about.data:
         lines.append(_wrapped("data", _facts(about.data)))
+    if about.evaluated is not None and (part := render_part(*about.evaluated)):
+        lines.append(render_row("eval", f"val: {part}"))
     lines.extend(_wrapped("note", note) for note in about.notes)
     return lines
+
+
+def render_part(samples: int | None, split_samples: int | None) -> str:
+    """`512 of 3,672 samples (eval.samples)`; empty: all were evaluated, or it is unknown."""
+    if samples == split_samples:
+        return ""
+    return f"{samples:,} of {split_samples:,} samples (eval.samples)"
+
+
+def render_over(best: Facts) -> str:
+    """What a best value was measured over, unless that is the whole split; starts with a comma."""
+    part = render_part(best.get("samples"), best.get("split_samples"))
+    return f", over {part}" if part else ""
 
 
 def render_step(line: StepMetrics, position: Position, units: str, usage: str = "") -> str:
@@ -195,7 +212,8 @@ def render_summary(
         best = outcome.best
         value = best["value"]
         text = real(value) if isinstance(value, float) else str(value)
-        lines.append(render_row("best", f"{best['metric']} {text} at step {best['step']}"))
+        at = f"at step {best['step']}{render_over(best)}"
+        lines.append(render_row("best", f"{best['metric']} {text} {at}"))
     if outcome.test is not None:
         metrics = outcome.test["metrics"]
         name = next(iter(metrics)) if outcome.best is None else outcome.best["metric"]
@@ -224,7 +242,13 @@ def _dominant_part(outcome: Outcome, is_starved: bool) -> list[str]:
     if split[part] < _DOMINANT_S or split[part] < _DOMINANT * outcome.wall_s:
         return []
     percent = round(100 * split[part] / outcome.wall_s)
-    return [render_row("time", f"{names[part]} took {percent}% of the time")]
+    text = f"{names[part]} took {percent}% of the time"
+    samples = (outcome.best or {}).get("samples")
+    if part == EVALUATION and isinstance(samples, int):
+        # So many that evaluations take a tenth of the rest of the run.
+        fewer = int(samples * _EVALUATION * (outcome.wall_s - split[part]) / split[part])
+        text += f"; fewer samples:  --set eval.samples={max(fewer, 1)}"
+    return [render_row("time", text)]
 
 
 def _predicted(count: int | None) -> str:

@@ -88,6 +88,8 @@ class MetricsWriter(Callback):
             "kind": "eval",
             "step": evaluation.step,
             "split": evaluation.split,
+            "samples": evaluation.samples,
+            "split_samples": evaluation.split_samples,
             "metrics": evaluation.metrics,
         }
         self._open().write(encode_bytes(line))

@@ -79,7 +79,7 @@ def test_metric_names_are_known_after_one_batch():
 def part(task: TinyTask) -> HeldOutPart:
     samples = Samples(task, task.data("val"), 0)
     batches = EvaluationBatches(samples, 2, one_rank(), make_settings().loader)
-    return HeldOutPart(task, batches, len(samples))
+    return HeldOutPart(task, batches)
 
 
 def test_the_mean_of_parts_is_weighted_by_samples_over_parts_with_the_metric():

@@ -70,6 +70,8 @@ def test_eval_metric_selects_the_best():
         "direction": "max",
         "value": max(errors.values()),
         "step": max(errors, key=errors.get),
+        "samples": 7,
+        "split_samples": 7,
     }
 
 

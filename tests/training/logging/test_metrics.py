@@ -83,7 +83,8 @@ def test_an_eval_line_has_its_keys(tmp_path: Path):
     metrics.end(outcome())
 
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert line == {"kind": "eval", "step": 50, "split": "val", "metrics": {"loss": 2.25}}
+    counts = {"samples": 64, "split_samples": 640}
+    assert line == {"kind": "eval", "step": 50, "split": "val", **counts, "metrics": {"loss": 2.25}}
 
 
 def _steps(folder: Path) -> list[tuple[str, int]]:

@@ -1,0 +1,211 @@
+"""`eval.samples`: the same samples in every evaluation, spread over the split, and said so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from launcher.compare import rows, tables
+from launcher.compare.promises import check
+from launcher.run.experience_data import ExperienceData
+from tests.launcher.given import resolved
+from tests.runs.conftest import Program
+from tests.training import facts
+from tests.training.shelf import Shelf
+from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
+from training.data.loader import EvaluationBatches
+from training.data.samples import Samples
+from training.evaluation.evaluate import ALL, NEW, OLD, Forgetting, HeldOutPart
+from training.logging.console_text import render_header, render_summary
+from training.logging.forecast import Forecast
+
+
+def samples(length: int, seed: int = 0) -> Samples:
+    task = TinyTask(val=length)
+    return Samples(task, task.data("val"), seed)
+
+
+def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
+    loader = make_settings(loader={"workers": workers}).loader
+    return EvaluationBatches(
+        samples(length),
+        micro_batch,
+        SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")),
+        loader,
+        most=most,
+    )
+
+
+@pytest.mark.parametrize(("length", "most"), [(100, 10), (101, 10), (7, 6), (5, 1), (10**12, 4)])
+def test_one_sample_of_each_part_of_the_split_is_chosen(length, most, monkeypatch):
+    given = samples(1)
+    monkeypatch.setattr(type(given), "__len__", lambda self: length)
+    chosen = list(given.spread(most))
+    parts = [range(n * length // most, (n + 1) * length // most) for n in range(most)]
+    assert all(index in part for index, part in zip(chosen, parts, strict=True))
+
+
+def test_the_choice_follows_from_the_seed_and_has_no_period():
+    chosen = list(samples(4000).spread(1000))
+    assert chosen == list(samples(4000).spread(1000)) != list(samples(4000, seed=1).spread(1000))
+    by_class = [sum(index % 4 == rest for index in chosen) for rest in range(4)]
+    assert min(by_class) > 200  # every fourth sample would be of one class
+
+
+@pytest.mark.parametrize("most", [None, 7, 8, 10**9])
+def test_a_split_that_is_not_larger_is_evaluated_whole(most):
+    assert list(samples(7).spread(most)) == list(range(7))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("most", [1, 4, 10])
+def test_uneven_ranks_count_each_chosen_sample_once(size, most):
+    shares = [list(batches(40, most, size=size, rank=rank)) for rank in range(size)]
+    counted = [
+        index
+        for share in shares
+        for micro, counts in share
+        if counts
+        for index in micro.batch["index"].tolist()
+    ]
+    assert sorted(counted) == list(samples(40).spread(most))
+    assert len({len(share) for share in shares}) == 1
+
+
+def test_loader_workers_read_the_same_samples():
+    helped = batches(40, 10, workers=2)
+    found = [i for micro, _ in helped for i in micro.batch["index"].tolist()]
+    assert found == list(samples(40).spread(10))
+    helped.close()
+
+
+def trained(most, *, shelf=None, step=None, **changes):
+    sections = {"train": {"max_steps": 6, "epochs": 9}, "eval": {"every": 2, "samples": most}}
+    before = None if step is None else shelf.before(step)
+    return run_tiny(one_rank(), TinyTask(val=40), shelf=shelf, before=before, **sections, **changes)
+
+
+def test_every_evaluation_has_the_metrics_of_the_chosen_samples():
+    run = trained(10)
+    counts = [(e.samples, e.split_samples, e.metrics["samples"]) for e in run.recorder.evaluations]
+    assert counts == [(10, 40, 10)] * 3
+    assert (run.outcome.best["samples"], run.outcome.best["split_samples"]) == (10, 40)
+
+
+def test_the_test_split_stays_whole():
+    run = run_tiny(one_rank(), TinyTask(val=40), eval={"samples": 10, "test": True}, has_test=True)
+    counts = {e.split: (e.samples, e.split_samples) for e in run.recorder.evaluations}
+    assert counts == {"val": (10, 40), "test": (40, 40)}
+
+
+def test_a_resumed_run_has_the_evaluations_of_an_unbroken_one():
+    shelf = Shelf()
+    whole = trained(10, shelf=shelf, save={"every": 3})
+    resumed = trained(10, shelf=shelf, step=3)
+    assert resumed.recorder.evaluations[-1].metrics == whole.recorder.evaluations[-1].metrics
+    assert resumed.outcome.best == whole.outcome.best
+
+
+@pytest.mark.parametrize(("first", "then"), [(10, None), (None, 10), (10, 20)])
+def test_scores_on_other_samples_are_not_compared_after_a_resume(first, then):
+    shelf = Shelf()
+    trained(first, shelf=shelf, save={"every": 3}, optim={"lr": 0.1})
+    facts_of_checkpoint = shelf.saved[3]["facts"]["evaluator"]
+    facts_of_checkpoint |= {"best": {"value": -1.0, "step": 2}, "reference": -1.0, "waited": 2}
+    resumed = trained(then, shelf=shelf, step=3, stop={"patience": 2}, optim={"lr": 0.1})
+    used = resumed.recorder.evaluations[-1].samples
+    assert resumed.outcome.steps == 6  # two evaluations without improvement before do not count
+    assert resumed.outcome.best["step"] > 3 and resumed.outcome.best["samples"] == used
+    assert shelf.saved[6]["score"].samples == then
+
+
+def test_a_noise_control_is_evaluated_whole():
+    band = {"error": {"max": 1.0, "chance": 0.5}}
+    for control, used in ((band, 40), (None, 10)):
+        task = TinyTask(val=40, control=control)
+        data = ExperienceData(0, task.data("train"), [task])
+        plan = facts.train_plan(micro_batch=3)
+        given = (one_rank(), make_settings().loader, None, ())
+        validation, _ = data.evaluation(0, 10, plan, *given)
+        assert (validation.samples, validation.split_samples) == (used, 40)
+
+
+@pytest.mark.parametrize("model", ["language:tiny", "abr:tiny", "event_seg:tiny", "eeg_text:tiny"])
+def test_a_cap_of_the_user_in_a_noise_control_is_a_warning(model):
+    sets = ("eval.samples=5", "data.control=noise")
+    (warning,) = resolved(*sets, model=model).warnings
+    assert "eval.samples" in warning.message and "data.control is noise" in warning.message
+    assert not resolved("data.control=noise", model=model, mode="lite").warnings
+
+
+def test_forgetting_counts_the_samples_of_each_side():
+    parts = [HeldOutPart(TinyTask(val=n), batches(n, 10)) for n in (40, 8, 30)]
+    forgetting = Forgetting(2, parts[:2], parts[2])
+    counts = {split: forgetting.samples(split) for split in (OLD, NEW, ALL)}
+    assert counts == {OLD: (18, 48), NEW: (10, 30), ALL: (28, 78)}
+
+
+def test_the_start_and_the_last_lines_say_it():
+    said = "eval       val: 512 of 3,672 samples (eval.samples)"
+    for counts, expected in (((512, 3672), [said]), ((64, 64), []), (None, [])):
+        lines = render_header(facts.about(Path("run"), evaluated=counts), facts.train_plan())
+        assert [line for line in lines if line.startswith("eval")] == expected
+    best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 512, "split_samples": 3672}
+    lines = render_summary(facts.outcome(best=best), Forecast())
+    text = "best       loss 2.2500 at step 50, over 512 of 3,672 samples (eval.samples)"
+    assert text in lines
+
+
+def test_a_run_that_evaluates_most_of_its_time_gets_the_line_that_ends_it():
+    split = {"evaluation_s": 80.0, "forward_s": 20.0}
+    best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 4000, "split_samples": 4000}
+    lines = render_summary(facts.outcome(best=best, wall_s=100.0, time_split=split), Forecast())
+    text = "evaluation took 80% of the time; fewer samples:  --set eval.samples=100"
+    assert f"time       {text}" in lines  # 2 of 20 other seconds
+
+
+def row(mode: str, samples: int, split_samples: int, value: float) -> rows.Row:
+    metric = {"metric": "val_loss", "value": value, "step": 9, "direction": "min"}
+    counts = (samples, split_samples)
+    return rows.Row("language:tiny", mode, "local", metric=metric, source="a", evaluated=counts)
+
+
+def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
+    whole, part = row("default", 831, 831, 2.0), row("gentle", 128, 831, 2.0)
+    figures = {name: rows.figures(one, True, False) for name, one in (("w", whole), ("p", part))}
+    promised = {"metric": {"at_least": 1}}
+    (different,) = check(promised, figures["p"], figures["w"])
+    assert different.kept is None
+    source = "128 of 831 samples (eval.samples) of a"
+    assert different.why == f"it is scored on {source}, mode default on a"
+    (same,) = check(promised, figures["p"], figures["p"])
+    assert (same.kept, same.measured) == (True, 1)
+    (said,) = (line for line in tables.legend([whole, part], None) if "best metric" in line)
+    assert said == "best metric of gentle local: over 128 of 831 samples (eval.samples)"
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [("language:small", 128), ("doc_translation:tiny", 32), ("eeg_text:tiny", 32)],
+)
+def test_lite_caps_evaluations_and_other_modes_do_not(model, most):
+    setting = resolved(model=model, mode="lite").values["eval.samples"]
+    assert (setting.value, setting.origin.layer) == (most, "mode")
+    for mode in ("default", "fast", "ultra-fast", "benchmark", "resource-efficient"):
+        assert resolved(model=model, mode=mode).settings.eval.samples is None
+
+
+def test_a_lite_run_reads_so_many_samples_and_evaluate_reads_all(tmp_path):
+    run, program = tmp_path / "run", Program(tmp_path)
+    text = program("run", "--model", "language:tiny", "--lite", "--out", str(run)).stdout
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (line,) = (line for line in lines if line["kind"] == "eval")
+    assert (line["samples"], line["split_samples"]) == (128, 831)
+    assert "eval       val: 128 of 831 samples (eval.samples)" in text
+    assert ", over 128 of 831 samples (eval.samples)" in text
+    whole = json.loads(program("evaluate", str(run), "--split", "val", "--json").stdout)
+    assert whole["samples"] == 831
