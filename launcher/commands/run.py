@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TextIO
 
-from launcher.base import exit_codes
+from launcher.base import ending, exit_codes
 from launcher.base.diagnostics import SettingsError, render
 from launcher.compare.runner import Interrupted
 from launcher.compare.tune import tune
@@ -19,7 +19,7 @@ from launcher.config.options import JSON, TUNE
 from launcher.config.provenance import CliArgs
 from launcher.continual.loop import train_continually
 from launcher.report.report import write_at_end
-from launcher.run import failures, restart, signals
+from launcher.run import failures, restart, startup
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
 from launcher.run.prepare import PreparedRun, first_line, plan_as_json, render_plan
@@ -40,7 +40,7 @@ def main(command_line: CommandLine) -> int:
     try:
         return _train(command_line, generation)
     except BaseException as error:  # the job script needs an outcome for every end
-        signals.finish_startup()
+        startup.finish_startup()
         report = failed(error, generation.rank)
         generation.end(report.kind, report.exit_code, report.text)
         raise
@@ -89,6 +89,7 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
         return _ended(generation, "ended", exit_codes.DONE, left.line)
     if ready.is_rank_0 and not as_json:
         print_line(first_line(ready))
+    ending.leave("")
     finished = execute_run(
         ready,
         console=not as_json,
@@ -133,6 +134,7 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
 
     if ready.resume_line and not as_json:
         print_line(ready.resume_line)
+    ending.leave("")
     ended = execute.execute(
         ready, console=not as_json, show=print_report, announce=announce, report=write_at_end
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, counted
+from launcher.base.ending import temporary_folder
 from launcher.compare import runner
 from launcher.compare.runner import Tell, signals_as_interrupts
 from launcher.config.machine import Machine
@@ -85,8 +85,8 @@ def _speed(args: CliArgs, one: Candidate, steps: int) -> float | None:
     }
     with_sets = args.with_sets([f"{key}={value}" for key, value in changes.items()])
     measured = replace(with_sets, engine=one.engine)
-    with TemporaryDirectory(prefix="gearshift-tune-") as folder:
-        ended = runner.run(measured, Path(folder) / "run", plan=job_spec.NO_PLAN)
+    with temporary_folder("gearshift-tune-") as folder:
+        ended = runner.run(measured, folder / "run", plan=job_spec.NO_PLAN)
         result = None if ended.error is not None else records.read_result(ended.folder)
     return None if result is None else result["samples_per_s"]
 

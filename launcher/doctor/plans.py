@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import torch
 
 from launcher.base.diagnostics import SettingsError
+from launcher.base.ending import temporary_folder
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import config_of
 from launcher.plan import auto, background
@@ -82,10 +82,11 @@ class Plans:
         # It takes longest; where memory is short it may end its process, and then comes last.
         self._jobs = largest | jobs if count > 1 else jobs | largest
         self._modes, self._engines = modes, engines
-        self._claims = TemporaryDirectory(prefix="gearshift-doctor-")
+        self._files = ExitStack()
+        claims = self._files.enter_context(temporary_folder("gearshift-doctor-"))
         self._children: list[Background] = []
         if background.is_possible():
-            work = partial(_work, self._jobs, Path(self._claims.name))
+            work = partial(_work, self._jobs, claims)
             self._children += [Background(work) for _ in range(count)]
 
     def modes(self) -> Iterator[tuple[str, Mapping[str, Cell]]]:
@@ -106,7 +107,7 @@ class Plans:
         """End the child processes."""
         for child in self._children:
             child.close()
-        self._claims.cleanup()
+        self._files.close()
 
     def _result(self, name: str) -> Any:
         if not self._children:

@@ -19,7 +19,7 @@ from engines.device import return_freed
 from engines.environment import read_ranks
 from engines.state import WEIGHT
 from engines.world import open_world
-from launcher.base import environment
+from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.config import validate
 from launcher.config.batching import check_fills
@@ -31,7 +31,7 @@ from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
 from launcher.plan.check import Checked, PlanCheck
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures, job_spec, prepare, signals
+from launcher.run import affinity, failures, job_spec, prepare
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
