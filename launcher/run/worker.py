@@ -17,6 +17,7 @@ from engines.base import Engine, World
 from engines.catalog import build_engine, find
 from engines.device import return_freed
 from engines.environment import read_ranks
+from engines.parameters import check_parameters, with_dense_tensors
 from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment, signals
@@ -107,7 +108,8 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResu
 
     check.before_model(world)
     seeds.seed_weights(seed)
-    model, initial = deferred_init.build(task.build, world)
+    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
     built = architecture(model)
     base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
