@@ -47,7 +47,7 @@ def with_dense_tensors(build: Callable[[], Module]) -> Module:
 
 
 def check_parameters(model: Module, blocks: Sequence[Module], engine: str, processes: int) -> None:
-    """Raise EngineError for the first parameter that `engine` cannot train; it names those that can.
+    """Raise EngineError for a parameter that `engine` does not train; it names those that do.
 
     Weights are float32 in most models; other types, and several of them, need some engines.
     """

@@ -90,14 +90,8 @@ def execute_run(
         with rank.stoppable():
             with startup.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
-            job = Job(
-                start.resolved,
-                folder.path,
-                console,
-                start.resume,
-                generation=start.generation,
-                force=start.force,
-            )
+            given = (start.resolved, folder.path, console, start.resume)
+            job = Job(*given, generation=start.generation, force=start.force)
             explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
             with at_signal(folder.discard):
                 ending = explain(

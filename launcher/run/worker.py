@@ -15,6 +15,7 @@ import torch
 from engines import deferred_init
 from engines.base import Engine, World
 from engines.catalog import build_engine, find
+from engines.deferred_init import DeferredWeights
 from engines.device import return_freed
 from engines.environment import read_ranks
 from engines.parameters import check_parameters, with_dense_tensors
@@ -108,8 +109,7 @@ def _work(job: Job, check: PlanCheck, cleanup: ExitStack) -> Outcome | SplitResu
 
     check.before_model(world)
     seeds.seed_weights(seed)
-    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
-    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
+    model, initial = _build_model(resolved, task, world)
     built = architecture(model)
     base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
@@ -301,6 +301,12 @@ def _check_room(
             allowed="a disk with room for one checkpoint at least",
             fix="free some space, or choose another folder with  --out DIR",
         )
+
+
+def _build_model(resolved: Resolved, task: Task, world: World) -> tuple[Module, DeferredWeights]:
+    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
+    return model, initial
 
 
 def _prepare_engine(
