@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import ending, environment, exit_codes
+from launcher.base import ending, environment, exit_codes, library_warnings
 from launcher.base.signals import Stopped
 from launcher.run import startup
 from slurm.environment import InvalidEnvironment, read_rank_environment
@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return exit_codes.DONE
         with environment.importing(), ending.imports():
             command = importlib.import_module(command_line.command.module)
-        code: int = command.main(command_line)
+        # A command with a log, such as `run`, writes them to it.
+        with library_warnings.logged(lambda text: None):
+            code: int = command.main(command_line)
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt, Stopped) as error:
