@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import environment, exit_codes
-from launcher.run import signals
+from launcher.base import ending, environment, exit_codes, library_warnings
+from launcher.base.signals import Stopped
+from launcher.run import startup
 from slurm.environment import InvalidEnvironment, read_rank_environment
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
-    with signals.exit_on_interrupt():
+    with ending.imports():
         from launcher.cli import parser
         from launcher.config.options import HELP, JSON, VERSION
 
@@ -33,19 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if VERSION.flag in command_line.flags and not command_line.diagnostics:
             print(_versions())
             return exit_codes.DONE
-        with environment.importing(), signals.exit_on_interrupt():
+        with environment.importing(), ending.imports():
             command = importlib.import_module(command_line.command.module)
-        code: int = command.main(command_line)
+        # A command with a log, such as `run`, writes them to it.
+        with library_warnings.logged(lambda text: None):
+            code: int = command.main(command_line)
         sys.stdout.flush()
         return code
-    except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, KeyboardInterrupt) or signals.has_raised_interrupt():
-            print("interrupted", file=sys.stderr)
-            return exit_codes.INTERRUPTED
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        handler = ending.ending_signals() or ending.EndingSignals()
+        if handler.caused(error):
+            handler.clean_up()
+            print(handler.text, file=sys.stderr)
+            return handler.code
         return _report(error, as_json=JSON.flag in command_line.flags)
 
 
-def _report(error: Exception, as_json: bool) -> int:
+def _report(error: BaseException, as_json: bool) -> int:
     """Print an error of a user or of storage; the exit code. Raises any other `error`."""
     from launcher.base.diagnostics import SettingsError
     from training.storage import StorageError
@@ -93,12 +97,12 @@ def _local_rank() -> int:
 
 def program() -> NoReturn:
     """Run the command line of this process and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signals.raise_on_interrupt()
-    signals.handle_startup_signals(sys.argv, environment.variables())
+    handler = ending.EndingSignals()
+    handler.listen()
+    startup.handle_startup_signals(sys.argv, environment.variables())
     environment.Process.is_own = True
     code = main()
-    signals.ignore_until_exit()
+    handler.finish()
     if code == exit_codes.INTERRUPTED:
         # A handled Ctrl-C that interrupted generated code (such as a data class during import)
         # stays pending in the interpreter, which would then exit by SIGINT, not with the code.

@@ -189,7 +189,9 @@ def _outcome(finished: Rerun) -> Mapping[str, Any]:
             signal.SIGINT in finished.signals or report.exit_code == exit_codes.INTERRUPTED
         )
         code = exit_codes.INTERRUPTED if is_interrupt else exit_codes.RUN_AGAIN
-        raise EvaluationFailed("the evaluation was stopped before it finished", code)
+        raise EvaluationFailed(
+            "the evaluation was stopped before it finished; nothing was written", code
+        )
     if report.exit_code == exit_codes.INVALID_INPUT:
         # Its fix is one for a run that trains.
         first = replace(parse(report.text)[0], fix=None)

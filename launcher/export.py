@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import disk, environment
+from launcher.base import disk, ending, environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.resume import saved_model
 from launcher.resume.find import SavedRun
@@ -186,15 +185,15 @@ def write(
     needed = source.least_bytes if format_name != "adapter" else 0
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
-    with storage_errors(folder), disk.new_parents(folder):
-        hidden = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with (
+        storage_errors(folder),
+        disk.new_parents(folder),
+        ending.temporary_folder(f".{folder.name}.", folder.parent) as hidden,
+    ):
         made = hidden / folder.name
-        try:
-            made.mkdir()
-            FORMATS[format_name](source, made)
-            made.replace(folder)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
+        made.mkdir()
+        FORMATS[format_name](source, made)
+        made.replace(folder)
     return {
         "folder": str(folder),
         "format": format_name,

@@ -7,17 +7,18 @@ import math
 import os
 import re
 import shlex
-import shutil
+import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.base import ending
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from launcher.base.signals import handling
 from launcher.config.custom_task import class_location
 from launcher.config.errors import nearest_file
 from launcher.config.options import INPUT
@@ -283,6 +284,13 @@ def converse(
     """Continue or answer what a person types, until Ctrl-D. Ctrl-C stops the text."""
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401  `input` then edits lines
+    with handling([signal.SIGINT], signal.default_int_handler):
+        _converse(task, model, sampling, read)
+
+
+def _converse(
+    task: GeneratesText, model: Module, sampling: Sampling, read: Callable[[str], str]
+) -> None:
     history: tuple[Message, ...] = ()
     while True:
         try:
@@ -329,46 +337,53 @@ class ResultFolder:
                 where="predict() of the task",
                 allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
             )
-        self.names |= set(found)
         for name, content in zip(found, prediction.files.values(), strict=True):
             with storage_errors(self.path / name):
                 (self.staged / name).write_bytes(content)
+        self.names |= set(found)
         return tuple(found)
 
     def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
         """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
         file = f"{name}.jsonl"
-        self.names.add(file)
         messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
         line = encode({"name": result.name, "prompt": messages, "text": result.text})
         with storage_errors(self.path / file), (self.staged / file).open("ab") as lines:
             lines.write(line.encode() + b"\n")
+        self.names.add(file)
         return replace(result, files=(file,))
 
-    def publish(self) -> None:
-        """Move all files to `path`, over files of the same name. Raises StorageError."""
+    def forget_after_error(self, kind: object, error: object, trace: object) -> None:
+        """Publish nothing after an error; a signal and the end of the reader of stdout are none."""
+        if isinstance(error, Exception) and not isinstance(error, BrokenPipeError):
+            self.names.clear()
+
+    def publish(self) -> str | None:
+        """Move all files to `path`, over files of the same name; what is there now.
+
+        Raises StorageError.
+        """
         for name in sorted(self.names):
             with storage_errors(self.path / name):
                 self.path.mkdir(parents=True, exist_ok=True)
                 (self.staged / name).replace(self.path / name)
+        count = len(self.names)
+        self.names.clear()
+        return f"{counted(count, 'complete file')} in {self.path}" if count else None
 
 
 @contextmanager
 def result_folder(path: Path) -> Iterator[ResultFolder]:
     """The folder for predictions: files appear in it at the end, and none after an error.
 
-    Ctrl-C and the end of the reader of stdout are no errors. Touches the disk. Raises StorageError.
+    A signal and the end of the reader of stdout are no errors. Touches the disk.
+    Raises StorageError.
     """
     above = next(parent for parent in path.absolute().parents if parent.exists())
-    with storage_errors(path):
-        staged = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=above))
-    folder = ResultFolder(path, staged)
-    try:
-        try:
-            yield folder
-        except (KeyboardInterrupt, BrokenPipeError):
-            folder.publish()
-            raise
-        folder.publish()
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    with ExitStack() as stack:
+        with storage_errors(path):
+            staged = stack.enter_context(ending.temporary_folder(f".{path.name}-", above))
+        folder = ResultFolder(path, staged)
+        stack.enter_context(ending.with_cleanup(folder.publish))
+        stack.push(folder.forget_after_error)
+        yield folder

@@ -1,7 +1,8 @@
-"""Python warnings of libraries: once to a log, not to the console."""
+"""Warnings and log records of libraries: once to a log, not to the console."""
 
 from __future__ import annotations
 
+import logging
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,11 +15,17 @@ from launcher.base.environment import PACKAGES, ROOT
 
 @contextmanager
 def logged(write: Callable[[str], None]) -> Iterator[None]:
-    """Give each warning of a library to `write`, once.
+    """Give each warning of a library to `write`, once; `write` must not warn.
 
-    Warnings of other code, such as a custom task, are shown as they would be.
+    Those of other code, such as a custom task, are shown as they would be. So are log records; of
+    libraries, which print them with handlers of their own, those below a warning are dropped.
     """
-    shown, seen = warnings.showwarning, set[str]()
+    shown, handled, seen = warnings.showwarning, logging.Logger.callHandlers, set[str]()
+
+    def once(text: str) -> None:
+        if text not in seen:
+            seen.add(text)
+            write(f"warning of a library: {text}")
 
     def show(
         message: Warning | str,
@@ -31,21 +38,30 @@ def logged(write: Callable[[str], None]) -> Iterator[None]:
         if file is not None or not is_library(filename):
             shown(message, category, filename, lineno, file, line)
             return
-        text = f"warning of a library: {filename}:{lineno}: {category.__name__}: {message}"
-        if text not in seen:
-            seen.add(text)
-            write(text)
+        once(f"{filename}:{lineno}: {category.__name__}: {message}")
+
+    def handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if not is_library(record.pathname) or _is_ours(Path(record.pathname)):
+            handled(logger, record)
+        elif record.levelno >= logging.WARNING:
+            once(f"{record.name}: {record.getMessage()}")
 
     warnings.showwarning = show
+    logging.Logger.callHandlers = handle  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         warnings.showwarning = shown
+        logging.Logger.callHandlers = handled  # type: ignore[method-assign]
 
 
 def is_library(filename: str) -> bool:
     """Whether a file belongs to an installed library, to Python or to this program."""
     path = Path(filename).absolute()
-    ours = (ROOT / name for name in (*PACKAGES, "launcher"))
     installed = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
-    return filename.startswith("<") or any(path.is_relative_to(p) for p in (*ours, *installed))
+    is_installed = any(path.is_relative_to(folder) for folder in installed)
+    return filename.startswith("<") or is_installed or _is_ours(path)
+
+
+def _is_ours(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / name) for name in (*PACKAGES, "launcher"))

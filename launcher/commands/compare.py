@@ -45,6 +45,9 @@ def main(command_line: CommandLine) -> int:
         print(printable(line), file=stream, flush=True)
 
     outcome = runner.run_all(comparison, report_line)
+    if outcome.is_empty:
+        print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
+        return outcome.code or exit_codes.INTERRUPTED
     content = report.write(comparison.folder, facts, outcome)
     print(content if for_machines else printable(tables.text(facts, outcome, comparison.folder)))
     if outcome.code is not None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from textwrap import wrap
 
-from launcher.base import exit_codes
+from launcher.base import ending, exit_codes
 from launcher.base.diagnostics import (
     PROGRAM,
     Diagnostic,
@@ -171,6 +171,7 @@ def fetch_files(command_line: CommandLine) -> int:
     resolved = _resolved_for_fetch(command_line)
     is_json = JSON.flag in command_line.flags
     download = resolved.settings.download
+    ending.leave("the same command resumes")
     try:
         found = fetch(download) if is_json else fetch_with_progress(download)
     except FetchError as error:

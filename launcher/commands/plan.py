@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.ending import temporary_folder
 from launcher.compare import runner
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
@@ -93,9 +92,9 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
     if plan.steps > MEASURED_STEPS:
         changes.append(f"stop.after={MEASURED_STEPS}")
     args = part.args.with_sets(changes)
-    with TemporaryDirectory(prefix="gearshift-measure-") as folder:
+    with temporary_folder("gearshift-measure-") as folder:
         began = time.monotonic()
-        ended = runner.run(args, Path(folder) / "run")
+        ended = runner.run(args, folder / "run")
         wall_s = time.monotonic() - began
         if ended.error is not None:
             raise SettingsError.of(f"the measured steps failed: {ended.error}", where=MEASURE.flag)

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, TextIO
 
-from launcher.base import exit_codes
+from launcher.base import ending, exit_codes
 from launcher.base.diagnostics import render
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
 from launcher.report.report import write_at_end
-from launcher.run import failures, restart, signals
+from launcher.run import failures, restart, startup
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
 from launcher.run.prepare import (
@@ -42,7 +42,7 @@ def main(command_line: CommandLine) -> int:
     try:
         return _train(command_line, generation)
     except BaseException as error:  # the job script needs an outcome for every end
-        signals.finish_startup()
+        startup.finish_startup()
         report = failed(error, generation.rank)
         generation.end(report.kind, report.exit_code, report.text)
         raise
@@ -84,6 +84,7 @@ def _run(ready: PreparedRun, flags: Collection[str], generation: JobGeneration |
         return _ended(generation, "ended", exit_codes.DONE, left.line)
     if ready.is_rank_0 and not as_json:
         print_line(first_line(ready))
+    ending.leave("")
     finished = execute_run(
         ready,
         console=not as_json,
@@ -137,6 +138,7 @@ def _stages(ready: Pipeline, flags: Collection[str], generation: JobGeneration |
 
     if ready.resume_line and not as_json:
         print_line(ready.resume_line)
+    ending.leave("")
     ended = execute.execute(
         ready, console=not as_json, show=print_report, announce=announce, report=write_at_end
     )

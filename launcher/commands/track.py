@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment, exit_codes
+from launcher.base import ending, environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.base.redaction import redact_variables
 from launcher.config.command_line import CommandLine
@@ -29,6 +29,7 @@ def main(command_line: CommandLine) -> int:
         raise SettingsError.of(message, value=str(folder), where=where, allowed="a run folder")
     run_folder.check_existing(folder, f"command line: track {folder}")
     records.check(folder)
+    ending.leave("the same command uploads the rest")
     with lock.hold(folder):
         url, failure = _upload(folder)
     if failure is not None:

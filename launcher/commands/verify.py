@@ -90,7 +90,7 @@ def _check(finished: Rerun) -> None:
             signal.SIGINT in finished.signals or report.exit_code == exit_codes.INTERRUPTED
         )
         code = exit_codes.INTERRUPTED if is_interrupt else exit_codes.RUN_AGAIN
-        raise ReplayFailed("the replay was stopped before it finished", code)
+        raise ReplayFailed("the replay was stopped before it finished; nothing was written", code)
     if report.exit_code == exit_codes.DONE:
         return
     if report.exit_code == exit_codes.INVALID_INPUT:

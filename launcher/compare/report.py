@@ -79,7 +79,7 @@ def render(facts: ComparisonFacts, outcome: Outcome) -> bytes:
         warnings=list(outcome.warnings),
         head=head,
         lines=lines,
-        failures=[f"{row.name} failed: {row.error}" for row in rows if row.error is not None],
+        failures=[row.failure for row in rows if row.error is not None],
         legend=list(tables.legend(rows, facts)),
         promises=[_promise(row.name, item) for row in rows for item in row.promises],
         bars=list(_bars(rows)),

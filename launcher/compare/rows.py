@@ -13,6 +13,8 @@ from launcher.compare.promises import Figures, PromiseResult
 from training.logging.console_text import render_part
 from training.time_split import PARTS_OF_STEP
 
+NOT_RUN = "not run"
+"""The error of a row without a run, after an interruption."""
 _POINTS = 200
 """Most points of a curve; a plot shows no more."""
 
@@ -88,6 +90,12 @@ class Row:
     def name(self) -> str:
         """Mode, engine and stage."""
         return f"{self.mode} {self.engine}" + (f" · {self.stage}" if self.stage else "")
+
+    @property
+    def failure(self) -> str:
+        """`fast local failed: REASON`."""
+        is_failed = self.error != NOT_RUN
+        return f"{self.name} failed: {self.error}" if is_failed else f"{self.name}: {NOT_RUN}"
 
 
 def measured(row: Row, runs: Sequence[Measured]) -> Row:
@@ -176,7 +184,8 @@ def figures(row: Row, is_whole: bool, has_goal: bool) -> Figures:
         "metric": quality if quality is not None and isfinite(quality) else None,
     }
     if row.error is not None:
-        return Figures({}, why=dict.fromkeys(values, "the run failed"))
+        why_none = NOT_RUN if row.error == NOT_RUN else "the run failed"
+        return Figures({}, why=dict.fromkeys(values, why_none))
     why = {
         "device_peak": "no GPU",
         "time_to_metric": "never reached" if has_goal else "needs --until",

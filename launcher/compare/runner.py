@@ -21,6 +21,8 @@ import psutil
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
+from launcher.base.ending import kill_children
+from launcher.base.signals import Stopped, handling
 from launcher.compare import measurements, rows
 from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
 from launcher.compare.promises import check
@@ -29,7 +31,6 @@ from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
-from launcher.run.signals import handling
 from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
 
@@ -72,6 +73,11 @@ class Outcome:
         """Whether no run failed and no promise was broken."""
         broken = any(item.kept is False for row in self.rows for item in row.promises)
         return not broken and not any(row.error for row in self.rows)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether an interruption came before the first run was complete."""
+        return self.code is not None and not any(row.folders for row in self.rows)
 
 
 def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
@@ -146,7 +152,7 @@ def _candidate_rows(comparison: Comparison, item: Candidate, progress: Candidate
         folders=tuple(str(folder.relative_to(comparison.folder)) for folder in progress.runs),
     )
     if not progress.runs:
-        return [row if row.error else replace(row, error="not run")]
+        return [row if row.error else replace(row, error=rows.NOT_RUN)]
     try:
         results = [records.read_result(folder) or {} for folder in progress.runs]
     except SettingsError as error:  # a damaged file
@@ -184,7 +190,7 @@ def _with_promises(
     return replace(row, promises=tuple(check(promised, own, others)))
 
 
-_GRACE_S = 60.0
+_GRACE_S = 4.0
 """Seconds that an interrupted run has to end; after that, or at a second Ctrl-C, it is killed."""
 
 
@@ -207,7 +213,10 @@ class Interrupted(Exception):
 
 
 def run(args: CliArgs, folder: Path) -> Ended:
-    """Train with `args` into `folder` and wait for the end. Raises Interrupted.
+    """Train with `args` into `folder` and wait for the end.
+
+    Raises Interrupted, or KeyboardInterrupt or Stopped without `signals_as_interrupts`; nothing of
+    the run is left then.
 
     Deletes its checkpoints afterwards, which would fill the disk.
     """
@@ -231,6 +240,10 @@ def run(args: CliArgs, folder: Path) -> Ended:
     )
     try:
         stdout, stderr = _wait(process)
+    except (Interrupted, KeyboardInterrupt, Stopped):
+        shutil.rmtree(folder, ignore_errors=True)
+        _remove_empty(folder.parent, folder.parent.parent)
+        raise
     finally:
         _forget_state(folder)
     error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
@@ -263,14 +276,20 @@ def signals_as_interrupts() -> Iterator[None]:
 def _wait(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
         return process.communicate()
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt, Stopped):
         process.send_signal(signal.SIGINT)
         try:
             process.communicate(timeout=_GRACE_S)
-        except (Interrupted, subprocess.TimeoutExpired):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads its session, ranks included
+        except (Interrupted, KeyboardInterrupt, Stopped, subprocess.TimeoutExpired):
+            kill_children()
             process.communicate()
         raise
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with suppress(OSError):  # another run is in it, or it was there before
+            folder.rmdir()
 
 
 def _forget_state(folder: Path) -> None:

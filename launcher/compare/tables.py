@@ -157,7 +157,7 @@ def _lines(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> Iterator[s
     yield from _columns([head, *body])
     for row in outcome.rows:
         if row.error is not None:
-            yield f"{row.name} failed: {row.error}"
+            yield row.failure
     yield from legend(outcome.rows, facts)
     promised = [row for row in outcome.rows if row.promises]
     if promised:

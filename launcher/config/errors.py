@@ -6,7 +6,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from launcher.base.diagnostics import (
 )
 from launcher.config import other_tools, settings_file
 from launcher.config.options import OPTIONS, flag_of, typed_line
-from launcher.config.originals import fetched, is_section, original_of
+from launcher.config.originals import fetched, is_section, original_of, words_of
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -34,6 +34,7 @@ from launcher.config.provenance import (
     Origin,
     Resolved,
     Setting,
+    is_set_by_user,
 )
 from launcher.config.schema import SettingInfo, sections, setting_infos
 from launcher.config.settings_file import Node, Unreadable, node_value
@@ -134,6 +135,32 @@ def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | 
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
         near = named or near or nearest_key(entry.key, infos)
     return near, near and _write(entry, near, entry.value)
+
+
+def ignored_variables(
+    family: str | None, values: Mapping[str, Setting], variables: Mapping[str, str]
+) -> Iterator[Diagnostic]:
+    """Warnings for variables of the environment that only the original of `family` reads.
+
+    None: no model is named, and the variables of each original count. Only names in capitals of
+    several words do, which no other program has, with an equivalent that the user has not set.
+    """
+    for owner, word in words_of(family):
+        for name in word.names:
+            typed, is_distinctive = variables.get(name), name.isupper() and "_" in name
+            if not typed or not is_distinctive or word.here is None:
+                continue
+            if word.here in values and is_set_by_user(values[word.here]):
+                continue
+            model = [f"--model {owner}"] if family is None else []
+            stage = [f"--stage {word.stage}"] if word.stage else []
+            yield Diagnostic(
+                f"the environment variable {name} has no effect: only the original reads it",
+                key=word.here,
+                where=f"the environment: {name}={typed}",
+                fix=" ".join([typed_line(word, typed), *model, *stage]),
+                severity="warning",
+            )
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:

@@ -170,6 +170,13 @@ def word_of(name: str, family: str) -> Original | None:
     return next((t[part] for part in _parts(fold(name)) for t in tables if part in t), None)
 
 
+def words_of(family: str | None) -> Iterator[tuple[str, Original]]:
+    """Each word of the family's original, or of those of all families, with its family."""
+    for owner, words in all_words().items():
+        if owner == family or (family is None and owner != SEVERAL):
+            yield from ((owner, word) for word in words.words)
+
+
 def original_of(name: str, family: str | None = None) -> Original | None:
     """As `word_of`; then the entry of another family.
 

@@ -7,8 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from engines.catalog import ENGINES
+from launcher.base import environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import adapt, batching, custom_task, feature_checks, paths, presets, validate
+from launcher.config import (
+    adapt,
+    batching,
+    custom_task,
+    errors,
+    feature_checks,
+    paths,
+    presets,
+    validate,
+)
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import COMMAND_LINE, merge_layers, mode_file_layer, user_layers
 from launcher.config.machine import Machine
@@ -81,10 +91,12 @@ def resolve(
         adapt.use_chosen(adaptation, chosen)
     notes += _size_notes(choice, values, machine)
     diagnostics += validate.check_settings(values)
+    named = choice.family if choice.model_named else None
+    diagnostics += errors.ignored_variables(named, values, environment.variables())
     solved = _solve_batching(values, world.size, diagnostics)
-    errors = [found for found in diagnostics if found.severity == "error"]
-    if errors or solved is None:
-        raise SettingsError(_in_order(errors, users))
+    refused = [found for found in diagnostics if found.severity == "error"]
+    if refused or solved is None:
+        raise SettingsError(_in_order(refused, users))
     notes += adapt.batch_notes(values, solved)
     values = with_batch_numbers(values, solved, str(solved))
     settings = settings_class(choice.family).model_validate(

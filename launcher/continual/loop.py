@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError, counted
+from launcher.base.signals import Stopped
 from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.stop_conditions import Clock, Stop, StopConditions
@@ -21,7 +22,7 @@ from launcher.resume import find
 from launcher.resume.find import ResumeRequest
 from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
-from launcher.run.failures import Report, Stopped
+from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run_folder import experiences, lock, records, run_folder
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger

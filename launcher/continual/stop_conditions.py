@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from launcher.base import exit_codes
+from launcher.base.signals import handling
 from launcher.config.feature_settings import Continual
-from launcher.run.signals import handling
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.base import environment
+from launcher.base import ending, environment
 from launcher.config.custom_task import task_class
 from launcher.config.errors import about_data
 from launcher.config.options import OPTIONS, TRAINING
@@ -43,9 +42,9 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
 
     Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="gearshift-data-") as folder:
+    with ending.temporary_folder("gearshift-data-") as folder:
         try:
-            return _inspect(path, format, resolved, Path(folder))
+            return _inspect(path, format, resolved, folder)
         except DataError as error:
             raise about_data(error, value=path, fix=_with_sets(error.fix) or None) from error
 

@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from launcher.base.ending import temporary_folder
 from launcher.config.batching import check_fills
 from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
@@ -56,11 +55,11 @@ def read_task(resolved: Resolved) -> Iterator[TaskData]:
     Reads the data. Raises SettingsError and DataError.
     """
     settings = resolved.settings
-    with TemporaryDirectory(prefix="gearshift-plan-") as folder:
+    with temporary_folder("gearshift-plan-") as folder:
         context = Context(
             seed=settings.train.seed,
             eval_share=settings.eval.share,
-            folder=Path(folder),
+            folder=folder,
             device=torch.device("cpu"),
             attention="auto",
         )

@@ -22,7 +22,7 @@ from launcher.config import machine
 from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.run import fixes, signals
+from launcher.run import fixes, startup
 from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
 from launcher.run.samples import SamplesWriter
@@ -215,7 +215,7 @@ class _FinishStartup(Callback):
     """Ends the handling of startup signals when the training starts."""
 
     def __init__(self) -> None:
-        self._startup = signals.startup_signals()
+        self._startup = startup.startup_signals()
 
     def start(self, train_plan: TrainPlan) -> None:
         if self._startup is not None:

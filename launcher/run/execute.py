@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from launcher.base import environment, exit_codes
+from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
+from launcher.base.ending import at_signal
+from launcher.base.signals import Stopped
 from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.resume import find
-from launcher.run import affinity, failures, fixes, rank, restart, signals
+from launcher.run import affinity, failures, fixes, rank, restart, startup
 from launcher.run.experience import is_continual
-from launcher.run.failures import Report, Stopped
+from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import experiences, fence, generations, lock, run_folder
@@ -77,15 +79,15 @@ def execute_run(
     folder = None
     try:
         with rank.stoppable():
-            with signals.startup_deferred(), signals.deferred(signals.ENDING):
+            with startup.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
-            job = Job(
-                start.resolved, folder.path, console, start.resume, generation=start.generation
-            )
+            given = (start.resolved, folder.path, console, start.resume)
+            job = Job(*given, generation=start.generation)
             explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
-            ending = explain(
-                _train(start, job, lambda r: show(explain(r)), load_work, forwarded, continual)
-            )
+            with at_signal(folder.discard):
+                ending = explain(
+                    _train(start, job, lambda r: show(explain(r)), load_work, forwarded, continual)
+                )
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
         ending = failures.failed(error, 0)
         show(ending)
@@ -264,9 +266,9 @@ def _train_here(
         report = rank.run(job, start.place.rank if start.place else 0, load_work)
     if report.kind == "peer lost" and start.place is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
-        signals.finish_startup(report.exit_code)
+        startup.finish_startup(report.exit_code)
         time.sleep(LOST_PEER_WAIT_S)
-    signals.finish_startup()
+    startup.finish_startup()
     if report.kind != "ended":
         show(report)
     return report

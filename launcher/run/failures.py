@@ -20,6 +20,7 @@ from engines.base import EngineError, PeersMissing
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import FetchError, SettingsError, counted
 from launcher.base.redaction import redact_variables
+from launcher.base.signals import Stopped
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.fence import FencedOff
@@ -64,14 +65,6 @@ _STATES = {
 _LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
 _BY_KILL: tuple[Kind, ...] = ("killed", "failed", "peer lost")
 """How ranks end if the kernel kills one of them, or a data-loader worker."""
-
-
-class Stopped(BaseException):
-    """A signal arrived before anything was saved."""
-
-    def __init__(self, signal_name: str) -> None:
-        super().__init__(signal_name)
-        self.signal_name = signal_name
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from launcher.base import environment, exit_codes, library_warnings
-from launcher.run import affinity, failures, job_spec, signals
-from launcher.run.failures import Report, Stopped, exit_now
+from launcher.base import environment, exit_codes, library_warnings, signals
+from launcher.base.ending import ending_signals
+from launcher.base.signals import Stopped, handling
+from launcher.run import affinity, failures, job_spec, startup
+from launcher.run.failures import Report, exit_now
 from launcher.run.job_spec import Job
-from launcher.run.signals import handling
 from training.resources import cgroup
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
 
 def can_fork() -> bool:
     """Whether `run_forked` is needed, and possible: a control group limits the memory."""
-    is_free = environment.Process.is_own and signals.startup_signals() is None
+    is_free = environment.Process.is_own and startup.startup_signals() is None
     return is_free and hasattr(os, "fork") and cgroup.memory() is not None
 
 
@@ -110,7 +111,7 @@ def stoppable() -> Iterator[None]:
     """Raise Stopped on a signal that ends the run, unless startup signals are handled already."""
     if (
         threading.current_thread() is not threading.main_thread()
-        or signals.startup_signals() is not None
+        or startup.startup_signals() is not None
     ):
         yield
         return
@@ -127,7 +128,7 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
     """
     if (
         threading.current_thread() is not threading.main_thread()
-        or signals.startup_signals() is not None
+        or startup.startup_signals() is not None
     ):
         yield
         return
@@ -159,6 +160,8 @@ def _end_now(job: Job, rank: int, number: signal.Signals) -> NoReturn:
     is_interrupt = number is signal.SIGINT
     report = failures.failed(KeyboardInterrupt() if is_interrupt else Stopped(number.name), rank)
     if job.reports is None:
+        if (handler := ending_signals()) is not None:
+            handler.clean_up()
         os.write(2, f"{report.text}\n".encode())
         exit_now(report.exit_code)
     _save_and_exit(report, job.reports)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,13 +18,14 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.ending import ending_signals, temporary_folder
+from launcher.base.signals import handling
 from launcher.config import machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.run import affinity, supervisor
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
-from launcher.run.signals import handling
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest
 from training.checkpoint.manifest import Manifest
@@ -58,8 +58,8 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
         tree["unread_settings"] = "warn"
         if args.engine in ENGINES:
             _remove_engine_settings(tree, args.engine)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as home:
-        path = Path(home) / "settings.json"
+    with temporary_folder(_PREFIX) as home:
+        path = home / "settings.json"
         path.write_text(json.dumps(tree), encoding="utf-8")
         options = dict(args.options)
         recorded, typed = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
@@ -115,8 +115,7 @@ def rerun(
     output of the new processes. Uses a folder in TMPDIR, which is removed at the end, also when a
     signal ends this process. Raises SettingsError.
     """
-    with _exit_on_signals(), tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
-        home = Path(name)
+    with _exit_on_signals(), temporary_folder(_PREFIX) as home:
         source = home / "source"
         checkpoints = source / run_folder.CHECKPOINTS
         checkpoints.mkdir(parents=True)
@@ -167,11 +166,11 @@ def _output_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP exit this process after its cleanup, as Ctrl-C does.
+    """Let SIGTERM and SIGHUP exit a program of the user after its cleanup, as Ctrl-C does.
 
     Only the main thread may, unlike one of a notebook.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if ending_signals() or threading.current_thread() is not threading.main_thread():
         yield
         return
 

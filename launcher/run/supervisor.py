@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from launcher.base import environment
+from launcher.base.signals import Stopped, deferred, interrupt_blocked, numbers
 from launcher.run import failures, job_spec
-from launcher.run.failures import Report, Stopped
-from launcher.run.signals import deferred, interrupt_blocked, numbers
+from launcher.run.failures import Report
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore

@@ -15,10 +15,12 @@ import torch
 from engines import deferred_init
 from engines.base import Engine, World
 from engines.catalog import build_engine, find
+from engines.deferred_init import DeferredWeights
 from engines.device import return_freed
+from engines.parameters import check_parameters, with_dense_tensors
 from engines.state import WEIGHT
 from engines.world import open_world
-from launcher.base import environment
+from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.config import validate
 from launcher.config.batching import check_fills
@@ -29,7 +31,7 @@ from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as resumption
-from launcher.run import affinity, failures, signals
+from launcher.run import affinity, failures
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
@@ -103,7 +105,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     resumed = resumption.load_resume_point(job.resume, facts, world)
     _check_labels(job, task, resumed)
     seeds.seed_weights(seed)
-    model, initial = deferred_init.build(task.build, world)
+    model, initial = _build_model(resolved, task, world)
     built = architecture(model)
     base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
@@ -273,6 +275,12 @@ def _check_room(
             allowed="a disk with room for one checkpoint at least",
             fix="free some space, or choose another folder with  --out DIR",
         )
+
+
+def _build_model(resolved: Resolved, task: Task, world: World) -> tuple[Module, DeferredWeights]:
+    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
+    return model, initial
 
 
 def _prepare_engine(

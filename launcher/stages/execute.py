@@ -10,9 +10,10 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
+from launcher.base.signals import Stopped
 from launcher.run import failures, rank
 from launcher.run.execute import WriteReport, execute_run
-from launcher.run.failures import Report, Stopped
+from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder

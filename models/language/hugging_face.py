@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from models.language.tokens.tokenizer import (
 )
 
 CONFIG = "config.json"
+log = logging.getLogger(__name__)
 _GENERATION = "generation_config.json"
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -120,17 +122,25 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
     """Write tokenizer files for transformers that give the same tokens. Disk access.
 
     `is_chat`: with a chat template that renders conversations as training saw them. A tokenizer
-    that would make other tokens of it, such as one that adds spaces, gets none.
+    that would make other tokens of it, such as one that adds spaces, gets none, and a note.
     """
     template = chat_template(tokenizer)
     if isinstance(tokenizer, ExternalTokenizer):
         for name in _TOKENIZER_FILES:
             if (tokenizer.folder / name).is_file():
                 shutil.copyfile(tokenizer.folder / name, folder / name)
-        if is_chat and not tokenizer.inner.chat_template and _is_exact(template, tokenizer):
+        if not is_chat or tokenizer.inner.chat_template:
+            return
+        if _is_exact(template, tokenizer):
             path = folder / _TOKENIZER_CONFIG
             config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             _write(path, {**config, "chat_template": template})
+        else:
+            log.warning(
+                "note: the export has no chat template: the tokenizer of %s makes other tokens of "
+                "a whole conversation than of its turns, as in training; encode each turn alone",
+                tokenizer.folder,
+            )
         return
     inner = _as_library_tokenizer(tokenizer)
     numbers = {

@@ -115,7 +115,7 @@ def test_a_tokenizer_with_a_chat_template_keeps_it(tmp_path):
     assert theirs.chat_template == template
 
 
-def test_a_tokenizer_that_would_make_other_tokens_gets_no_template(tmp_path):
+def test_a_tokenizer_that_would_make_other_tokens_gets_no_template_and_a_note(tmp_path, caplog):
     from tokenizers.normalizers import Prepend
 
     texts = [json.dumps(turns) for turns in CONVERSATIONS] * 3
@@ -125,6 +125,12 @@ def test_a_tokenizer_that_would_make_other_tokens_gets_no_template(tmp_path):
     tokens = {"bos_token": bpe.START, "eos_token": bpe.END}
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **tokens).save_pretrained(folder)
     assert exported(load(folder), tmp_path / "out").chat_template is None
+    [note] = caplog.messages
+    assert note.startswith(
+        f"note: the export has no chat template: the tokenizer of {folder} makes"
+    )
+    assert exported(load(folder), tmp_path / "text", is_chat=False).chat_template is None
+    assert caplog.messages == [note]
 
 
 @pytest.mark.parametrize("kind", ["chat", "text"])

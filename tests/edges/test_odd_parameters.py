@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.base import Engine, OptimizerSpec, Options, Precision, World
-from engines.catalog import build_engine, find
+from engines.base import Engine, EngineError, OptimizerSpec, Options, Precision, World
+from engines.catalog import ENGINES, build_engine, find
+from engines.parameters import check_parameters, with_dense_tensors
 from engines.zero.config_file import shipped
 from tests.engines.parity import Outcome, StepResult, joined, outcome
 from tests.engines.pool import Pool
@@ -59,7 +60,9 @@ class OnlyScalar(Odd):
 SPEC = OptimizerSpec(
     [{"weight_decay": 0.1}, {"weight_decay": 0.0}],
     lambda name, parameter: 0 if parameter.ndim > 1 else 1,
-    lambda groups: torch.optim.AdamW(groups, lr=1e-2, fused=True),
+    lambda groups: torch.optim.AdamW(
+        groups, lr=1e-2, fused=all(p.is_floating_point() for g in groups for p in g["params"])
+    ),
     clip_norm=0.5,
 )
 
@@ -75,7 +78,8 @@ def train(
     """The steps of a run, after those of the ranks `before` that another engine took."""
     world.local_size = world.size
     torch.manual_seed(0 if before is None else 1)
-    model = model_class()
+    model = with_dense_tensors(model_class)
+    check_parameters(model, [model.first, model.second], engine_name, world.size)
     file = find(engine_name).ds_config
     layout = shipped(file) if file else {}
     engine = build_engine(engine_name, world, Options(precision=precision, ds_config=layout))
@@ -173,3 +177,102 @@ def test_odd_parameters_have_a_moving_average(worlds: Worlds, engine: str) -> No
         for name in ("scale", "second.scale"):
             if averages.get(name, np.empty(0)).size:
                 assert averages[name] == pytest.approx(plain[name].reshape(-1), rel=1e-5)
+
+
+class Typed(nn.Module):
+    """Float32 weights, and one parameter of another type at the root or in a block."""
+
+    dtype, is_in_block = torch.float32, False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+        holder = self.second if self.is_in_block else self
+        holder.register_parameter("odd", nn.Parameter(torch.randn(8).to(self.dtype)))
+        self.numbers = nn.Parameter(torch.arange(8), requires_grad=False)
+        self.mask = nn.Parameter(torch.arange(8) > 3, requires_grad=False)
+        self.fixed = nn.Parameter(torch.randn(8).to(torch.complex64), requires_grad=False)
+        self.register_buffer("spectrum", torch.randn(8, dtype=torch.complex64))
+        self.rows = nn.Embedding(4, 1, sparse=True)
+        self.bags = nn.EmbeddingBag(4, 1, mode="sum", sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        odd = (self.second if self.is_in_block else self).odd
+        factors = (odd * self.fixed.detach() * self.spectrum).abs().float()
+        known = self.rows(x[:, 0].abs().long().clamp(0, 3)) + self.bags((x > 0).long())
+        x = self.second(self.first(x).relu()) * factors * (self.numbers * self.mask + 1) * 0.1
+        return x.sum(1, keepdim=True) + known
+
+
+class ComplexTyped(Typed):
+    dtype = torch.complex64
+
+
+class DoubleTyped(Typed):
+    dtype = torch.float64
+
+
+class BlockTyped(Typed):
+    dtype, is_in_block = torch.bfloat16, True
+
+
+class HalfTyped(Typed):
+    dtype = torch.float16
+
+
+TRAINED = {
+    ComplexTyped: ["local"],
+    DoubleTyped: ["local", "ddp", "zero3-offload"],
+    BlockTyped: ["local", "ddp", "zero1", "zero2", "zero2-offload", "zero3-offload"],
+    HalfTyped: ["zero1", "zero2", "zero2-offload", "zero3-offload"],
+}
+"""The engines of two processes, and local, that train each."""
+
+
+@pytest.mark.parametrize("model_class", list(TRAINED))
+def test_other_types_are_refused_with_the_engines_that_train_them(model_class) -> None:
+    model, engines = with_dense_tensors(model_class), TRAINED[model_class]
+    blocks = [model.first, model.second]
+    name = "second.odd" if model.is_in_block else "odd"
+    shown = ", ".join(engines).replace("local", "local with one process")
+    for engine in ENGINES:
+        if engine in engines:
+            check_parameters(model, blocks, engine, 1 if engine == "local" else 2)
+            continue
+        with pytest.raises(EngineError, match=f"parameter '{name}'") as refused:
+            check_parameters(model, blocks, engine, 2)
+        assert str(refused.value).endswith(f"; engines that train it: {shown}")
+
+
+@all_engines
+def test_frozen_types_and_sparse_gradients_train_as_under_local(
+    worlds: Worlds, engine: str
+) -> None:
+    plain = worlds[1].run(train, "local", Typed)
+    assert_equal(worlds[2].run(train, engine, Typed), plain, TOLERANCE)
+
+
+def test_the_types_of_one_model_train_under_the_engine_that_is_named(worlds: Worlds) -> None:
+    plain = worlds[1].run(train, "local", DoubleTyped)
+    assert_equal(worlds[2].run(train, "ddp", DoubleTyped), plain, TOLERANCE)
+    losses = worlds[1].run(train, "local", ComplexTyped)[0].losses
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: nn.Sequential(nn.LazyLinear(3)), "'0.weight' has no shape before the first batch"),
+        (lambda: nn.LazyBatchNorm1d(affine=False), "'running_mean' has no shape"),
+        (lambda: with_buffer(torch.eye(2).to_sparse()), "'shape' is a sparse tensor"),
+    ],
+)
+def test_tensors_that_no_engine_takes_are_refused(build, message) -> None:
+    with pytest.raises(EngineError, match=message):
+        with_dense_tensors(build)
+
+
+def with_buffer(tensor: Tensor) -> nn.Module:
+    model = nn.Linear(2, 1)
+    model.register_buffer("shape", tensor)
+    return model

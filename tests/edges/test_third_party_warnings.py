@@ -1,5 +1,6 @@
 """Warnings of libraries are in log.txt, once; those of a custom task are on the console."""
 
+import logging
 import subprocess
 import sys
 import sysconfig
@@ -42,11 +43,33 @@ def test_a_warning_of_the_users_code_is_shown(tmp_path):
     assert written == []
 
 
+def log(name, path, level, text):
+    logger = logging.getLogger(name)
+    logger.handle(logger.makeRecord(name, level, path, 1, text, (), None))
+
+
+def test_log_records_of_a_library_are_written_once_and_not_printed(capsys, tmp_path):
+    written = []
+    handler = logging.StreamHandler(sys.stderr)  # as transformers and DeepSpeed have
+    logging.getLogger("library").addHandler(handler)
+    try:
+        with library_warnings.logged(written.append):
+            for _ in range(2):
+                log("library", LIBRARY, logging.WARNING, "too long")
+            log("library", LIBRARY, logging.INFO, "loading")
+            log("library", str(tmp_path / "my_task.py"), logging.WARNING, "mine")
+            log("library", f"{HERE}/engines/fsdp.py", logging.WARNING, "ours")
+    finally:
+        logging.getLogger("library").removeHandler(handler)
+    assert written == ["warning of a library: library: too long"]
+    assert capsys.readouterr().err == "mine\nours\n"
+
+
 def test_afterwards_warnings_are_shown_as_before(capsys):
-    before = warnings.showwarning
+    before, handled = warnings.showwarning, logging.Logger.callHandlers
     with pytest.raises(ZeroDivisionError), library_warnings.logged(lambda text: None):
         raise ZeroDivisionError
-    assert warnings.showwarning is before
+    assert warnings.showwarning is before and logging.Logger.callHandlers is handled
 
 
 @pytest.mark.parametrize("name", ["models/x.py", "launcher/x.py", "training/a/b.py"])
@@ -72,6 +95,62 @@ def test_no_warning_of_a_library_reaches_the_console(family, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr and "deprecated" not in done.stderr
     assert done.stdout.count("\n| ") <= 2 * PREVIEW_LINES
+
+
+NOISY = """
+import torch
+from pydantic import BaseModel
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+from transformers.utils.logging import get_logger
+from models.base import Goal
+from models.custom import CustomTask
+
+
+class Data(BaseModel):
+    path: str | None = None
+
+
+class Noisy(CustomTask):
+    goal = Goal("val_loss", "min")
+    defaults = {"train.micro_batch": 4, "train.max_steps": 2}
+    Data = Data
+
+    def samples(self, split):
+        get_logger("transformers.models").warning_once("a record of transformers")
+        nn.Transformer(4, 1, 1, 1, 4, norm_first=True)
+        x = torch.arange(48.0).view(24, 2)
+        return TensorDataset(x, x.sum(1))
+
+    def build(self):
+        return nn.Linear(2, 1)
+
+    def measure(self, model, batch):
+        found = model(batch["input"]).squeeze(1)
+        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nproc", "2", "--engine", "zero1", "--out", "run"),
+        ("plan",),
+        ("data", "check", "noisy.py"),
+    ],
+)
+def test_no_record_of_a_library_reaches_the_console(arguments, tmp_path):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    done = run(tmp_path, *arguments, "--model", "noisy:Noisy")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "record of transformers" not in done.stdout
+    if "run" in arguments:
+        assert (
+            "transformers.models: a record of transformers"
+            in (tmp_path / "run" / "log.txt").read_text()
+        )
 
 
 def test_a_preview_has_at_most_five_lines_without_empty_ones():

@@ -54,7 +54,11 @@ def test_ctrl_c_that_a_library_turns_into_its_own_error_exits_with_130(tmp_path)
         text=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        130,
+        "",
+        "interrupted; nothing was written\n",
+    )
 
 
 def test_ctrl_c_in_generated_code_exits_with_130(tmp_path):

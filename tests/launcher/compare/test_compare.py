@@ -118,7 +118,7 @@ def test_a_failed_run_is_reported_and_the_others_continue(workdir):
 
 def test_ctrl_c_ends_the_run_and_keeps_the_measurements(workdir):
     folder = workdir / "stopped"
-    args = ["--modes", "fast", "--set", "train.epochs=100000", "--set", "train.max_steps=1000000"]
+    args = ["--modes", "fast", "--steps", "20"]
     comparing = subprocess.Popen(
         command("--repeat", "2", *args, "--out", str(folder)),
         cwd=workdir,
@@ -126,12 +126,31 @@ def test_ctrl_c_ends_the_run_and_keeps_the_measurements(workdir):
         stdout=subprocess.PIPE,
         text=True,
     )
-    lines = folder / "runs" / "default-local-1" / "metrics.jsonl"
+    lines = folder / "runs" / "fast-local-1" / "metrics.jsonl"
     while comparing.poll() is None and not (lines.exists() and lines.stat().st_size):
         time.sleep(0.05)
     comparing.send_signal(signal.SIGINT)
     out, _ = comparing.communicate(timeout=90)
     assert comparing.returncode == 130
     assert "note: interrupted: not all runs were made" in out
+    assert "fast local: not run" in out and "failed" not in out
     assert (folder / "compare.html").exists()
-    assert json.loads((folder / "runs/default-local-1/result.json").read_text())["status"]
+    assert [path.name for path in (folder / "runs").iterdir()] == ["default-local-1"]
+
+
+def test_ctrl_c_in_the_first_run_leaves_nothing(workdir):
+    folder = workdir / "first"
+    comparing = subprocess.Popen(
+        command("--modes", "fast", "--out", str(folder)),
+        cwd=workdir,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while comparing.poll() is None and not (folder / "runs" / "default-local-1").exists():
+        time.sleep(0.05)
+    comparing.send_signal(signal.SIGINT)
+    _, err = comparing.communicate(timeout=90)
+    assert comparing.returncode == 130
+    assert "interrupted before the first run was complete; nothing was written" in err
+    assert not folder.exists()

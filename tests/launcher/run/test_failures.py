@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from engines.base import EngineError, PeersMissing
+from launcher.base import signals
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.provenance import Batching
 from launcher.run import failures
@@ -25,7 +26,7 @@ HOST = socket.gethostname()
         (PeersMissing("rank 3 did not come"), "peer lost", 1, "error: rank 3 did not come"),
         (KeyboardInterrupt(), "stopped", 130, "interrupted before anything was saved"),
         (
-            failures.Stopped("SIGTERM"),
+            signals.Stopped("SIGTERM"),
             "stopped",
             75,
             "stopped by SIGTERM before anything was saved; run again",

@@ -1,4 +1,4 @@
-"""Signal handlers of a job, and signals that are deferred for a while."""
+"""Signals while a run of a job starts."""
 
 import json
 import os
@@ -12,29 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run import signals
-from launcher.run.signals import deferred, handling
+from launcher.run import startup
 from tests.launcher import custom_tasks
 from tests.runs.conftest import REQUESTS, environment
-
-
-def test_a_signal_handler_is_restored():
-    before = signal.getsignal(signal.SIGUSR1)
-    seen = []
-    with handling([signal.SIGUSR1], lambda number, frame: seen.append(number)):
-        signal.raise_signal(signal.SIGUSR1)
-    assert seen == [signal.SIGUSR1]
-    assert signal.getsignal(signal.SIGUSR1) is before
-
-
-def test_a_deferred_signal_is_handled_at_the_end():
-    lines = []
-    with pytest.raises(KeyboardInterrupt), deferred(["SIGINT", "SIGTERM"]):
-        os.kill(os.getpid(), signal.SIGINT)
-        lines.append("came to its end")
-    assert lines == ["came to its end"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
 
 TEXT = ["--model", "language:tiny", "--data", "mine.jsonl"]
 ARGS = [
@@ -144,11 +124,11 @@ def test_invalid_arguments_are_reported_to_the_job_script(tmp_path):
 
 def test_without_a_job_signals_keep_their_handlers(tmp_path):
     before = [signal.getsignal(number) for number in BLOCKED]
-    signals.handle_startup_signals(["--out", "mine"], {})
+    startup.handle_startup_signals(["--out", "mine"], {})
     assert [signal.getsignal(number) for number in BLOCKED] == before
-    assert signals.startup_signals() is None
-    with signals.startup_deferred():
-        signals.finish_startup()
+    assert startup.startup_signals() is None
+    with startup.startup_deferred():
+        startup.finish_startup()
 
 
 LOST_PEER = f"""\

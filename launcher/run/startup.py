@@ -1,125 +1,18 @@
-"""Signal handlers: during start-up, deferred, and replaced for a while."""
+"""Signals during the start of a run in a job, before the training handles them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from launcher.base import environment, exit_codes
+from launcher.base import exit_codes
+from launcher.base.signals import forget_pipe
 from launcher.run_folder import generations
 from slurm.environment import JOB_VARIABLE, Generation, InvalidEnvironment, read_generation
-
-ENDING = tuple(name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-"""The signals that end a run."""
-
-
-@contextmanager
-def handling(numbers: Iterable[int], handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Handle the signals `numbers` with `handler`, and restore the earlier handlers at the end.
-
-    For the main thread: only it may set handlers.
-    """
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-def numbers(names: Iterable[str]) -> list[signal.Signals]:
-    """The signals of these names that this system has, without a SIGHUP that nohup ignores."""
-    found = [signal.Signals[name] for name in names if hasattr(signal, name)]
-    ignored = [n for n in found if n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN]
-    return [number for number in found if number not in ignored]
-
-
-@contextmanager
-def deferred(names: Iterable[str]) -> Iterator[None]:
-    """Defer the signals `names` until the end. Does nothing outside of the main thread.
-
-    Code that catches all exceptions, such as imports of large libraries, could swallow the
-    exception of a handler.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    arrived: list[int] = []
-    with handling(
-        (getattr(signal, name) for name in names), lambda number, _: arrived.append(number)
-    ):
-        yield
-    for number in arrived:
-        signal.raise_signal(number)
-
-
-@contextmanager
-def exit_on_interrupt() -> Iterator[None]:
-    """End this process at once on Ctrl-C, if it is our own: an interrupted import fails in any way.
-
-    For imports before anything was begun. Does nothing outside of the main thread.
-    """
-    if not environment.Process.is_own or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with handling([signal.SIGINT], _exit_interrupted):
-        yield
-
-
-def _exit_interrupted(number: int, frame: object) -> None:
-    os.write(2, b"interrupted\n")
-    os._exit(exit_codes.INTERRUPTED)
-
-
-class _Interrupt:
-    """Handles SIGINT as Python does, and knows that it has."""
-
-    def __init__(self) -> None:
-        self.has_raised = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
-        self.has_raised = True
-        signal.default_int_handler(number, frame)
-
-
-def raise_on_interrupt() -> None:
-    """Raise KeyboardInterrupt on Ctrl-C from now on, and know that it was raised."""
-    signal.signal(signal.SIGINT, _Interrupt())
-
-
-def has_raised_interrupt() -> bool:
-    """Whether the handler of `raise_on_interrupt` has raised KeyboardInterrupt.
-
-    A library may turn the exception into one of its own, as pydantic does in a validator.
-    """
-    found = signal.getsignal(signal.SIGINT)
-    return isinstance(found, _Interrupt) and found.has_raised
-
-
-@contextmanager
-def interrupt_blocked() -> Iterator[None]:
-    """Processes started within get a Ctrl-C only when they call `unblock_interrupt`."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def unblock_interrupt() -> None:
-    """Raise KeyboardInterrupt for a Ctrl-C since the start of this process, and for later ones."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
 _OUT = "--out"
@@ -238,13 +131,6 @@ def finish_startup(code: int | None = None) -> None:
         handler.finish(code)
 
 
-def ignore_until_exit() -> None:
-    """Ignore further signals: the process exits, and the interpreter removes handlers first."""
-    if startup_signals() is not None:
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-
-
 def _out(argv: Sequence[str]) -> Path | None:
     """The run folder given by --out, before the arguments are parsed."""
     found = None
@@ -254,9 +140,3 @@ def _out(argv: Sequence[str]) -> Path | None:
         elif argument.startswith(f"{_OUT}="):
             found = argument.partition("=")[2]
     return Path(found) if found else None
-
-
-def forget_pipe() -> None:
-    """In a forked process: its signals are not those of the process that reads the pipe."""
-    if threading.current_thread() is threading.main_thread():
-        signal.set_wakeup_fd(-1)

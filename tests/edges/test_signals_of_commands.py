@@ -1,0 +1,175 @@
+"""A signal ends every command within seconds: one line, its exit code, nothing half written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.runs.conftest import environment
+
+TASK = """
+import hashlib, os, sys, time
+from pathlib import Path
+import torch
+from pydantic import BaseModel
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+from models.base import Goal, Prediction
+from models.custom import CustomTask
+
+
+def reached(place):
+    stop, _, how = os.environ.get("STUCK", "").partition(":")
+    if stop == place:
+        Path("reached").write_text(str(os.getpid()))
+        while how == "python":  # an exception of a signal handler ends it
+            time.sleep(0.01)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a handler of Python never runs
+
+
+class Data(BaseModel):
+    path: str | None = None
+
+
+class Stuck(CustomTask):
+    Data = Data
+    goal = Goal("val_loss", "min")
+    defaults = {"train.micro_batch": 4, "train.max_steps": 2, "report.enabled": False}
+
+    def samples(self, split):
+        reached("samples")
+        x = torch.arange(48.0).view(24, 2) / 48
+        return TensorDataset(x, x.sum(1))
+
+    def build(self):
+        return nn.Linear(2, 1)
+
+    def measure(self, model, batch):
+        if not model.training:
+            reached("evaluation")
+        found = model(batch["input"]).squeeze(1)
+        return {"loss": functional.mse_loss(found, batch["target"], reduction="sum")}
+
+    def setup_without_data(self):
+        reached("setup")
+
+    def predict(self, model, path):
+        yield Prediction("first", "", {".txt": b"complete"})
+        reached("prediction")
+        yield Prediction("second", "", {".txt": b"later"})
+"""
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run of one process, and one of two."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "stuck_task.py").write_text(TASK)
+    for name, nproc in (("one", "1"), ("two", "2")):
+        command = ("--model", "stuck_task:Stuck", "--nproc", nproc, "--out", name)
+        done = subprocess.run(
+            [sys.executable, "-m", "launcher", *command],
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    ignored = ("__pycache__", "torchinductor")
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    return {name for name in names if not any(part in name for part in ignored)}
+
+
+def ended(
+    folder: Path, number: int, arguments: Sequence[str], until: str, **variables: str
+) -> tuple[int, str, set[str]]:
+    """Exit code, output and new files of a command that gets a signal once `until` exists.
+
+    `until` is a pattern of file names. A Ctrl-C reaches the group, as that of a terminal does.
+    """
+    (folder / "tmp").mkdir(exist_ok=True)
+    before = files(folder)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "launcher", *arguments],
+        cwd=folder,
+        env=environment() | variables | {"TMPDIR": str(folder / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    while not any(folder.glob(until)):
+        assert program.poll() is None, program.communicate()[0]
+    started = psutil.Process(program.pid).children(recursive=True)
+    (os.killpg if number == signal.SIGINT else os.kill)(program.pid, number)
+    text, _ = program.communicate(timeout=30)  # what is stuck would take an hour
+    assert not psutil.wait_procs(started, timeout=30)[1], "a process is left"
+    for path in folder.glob(until):
+        path.unlink() if path.is_file() else None
+    return program.returncode, text, files(folder) - before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, place, arguments",
+    [
+        (
+            *(signal.SIGTERM, "samples"),
+            ("data", "check", "stuck_task.py", "--model", "stuck_task:Stuck"),
+        ),
+        (signal.SIGINT, "samples", ("plan", "--model", "stuck_task:Stuck")),
+        (signal.SIGINT, "setup", ("predict", "one", "--input", "stuck_task.py")),
+        (signal.SIGTERM, "samples", ("--model", "stuck_task:Stuck", "--out", "new")),
+    ],
+)
+def test_a_signal_in_a_library_ends_a_command_and_leaves_nothing(runs, number, place, arguments):
+    code, text, new = ended(runs, number, arguments, "reached", STUCK=place)
+    assert (code, new) == (CODES[number], set())
+    assert "Traceback" not in text
+    last = text.splitlines()[-1]
+    assert last.startswith(NAMES[number])
+    assert "nothing was written" in last or "before anything was saved" in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, how",
+    [(signal.SIGINT, "python"), (signal.SIGTERM, "library")],
+)
+def test_predictions_that_are_complete_are_kept(runs, number, how):
+    arguments = ("predict", "one", "--input", "stuck_task.py", "--out", f"out-{number}-{how}")
+    code, text, new = ended(runs, number, arguments, "reached", STUCK=f"prediction:{how}")
+    out = f"out-{number}-{how}"
+    assert (code, new) == (CODES[number], {f"{out}/first.txt"})
+    assert (runs / out / "first.txt").read_bytes() == b"complete"
+    assert text.splitlines() == [f"{NAMES[number]}; 1 complete file in {out}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, place, command, run",
+    [
+        (signal.SIGINT, "evaluation", "evaluate", "two"),
+        (signal.SIGTERM, "samples", "verify", "one"),
+    ],
+)
+def test_a_signal_ends_the_ranks_of_a_command(runs, number, place, command, run):
+    code, text, new = ended(runs, number, (command, run), "reached", STUCK=place)
+    assert (code, new) == (CODES[number], set())
+    assert "was stopped before it finished; nothing was written" in text
+    assert len(text.splitlines()) == 1
