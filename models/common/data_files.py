@@ -131,7 +131,8 @@ def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
             f"'{shown}' is a link to a file that does not exist",
             where="data.path",
             allowed="files, and links to files",
-            fix=f"fetch or remove the files that this lists:  find {quote(str(root))} -xtype l",
+            fix="fetch the file, or remove all such links:  "
+            f"find {quote(str(root))} -xtype l -delete",
         )
     raise DataError(
         f"'{shown}' is not a regular file",
@@ -236,10 +237,12 @@ class BadRecords:
             examples = self.examples()
             if self.count > MAX_EXAMPLES:
                 examples.append(f"and {self.count - MAX_EXAMPLES} more")
+            # Two spaces set a line apart from words.
+            skip = ("  or " if "  " in self.fix else ", or ") + _SKIP
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(examples),
-                fix=self.fix + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
+                fix=self.fix + (skip if num_good else ""),  # else nothing is left
             )
         return self.count
 
