@@ -50,7 +50,6 @@ PRINTED = [
     Case("launcher/commands/convert.py:main", "convert abr.yaml", {"abr.yaml": FILES["abr"], "data.csv": ""}),
     Case("launcher/commands/new_task.py:main", "new-task mine"),
     Case("launcher/commands/data.py:_command", "data check mine.jsonl", DATA),
-    Case("launcher/commands/plan.py:_run_command", "plan --model language:medium --data mine.jsonl --ram 600MiB", DATA, marks=SLOW),
     Case("launcher/commands/compare.py:_plan", "compare --modes fast --steps 2 --dry-run", then="--dry-run"),
     Case("launcher/base/diagnostics.py:listed", "--set optim_lrrr=1 --dry-run"),
 ]  # fmt: skip
@@ -83,6 +82,7 @@ COVERED = {
     "launcher/config/command_line.py:Command.call": "edges/test_lines_of_commands.py",
     "launcher/config/command_line.py:_missing_operand": "edges/test_lines_of_commands.py",
     "launcher/config/python_arguments.py:": "edges/test_python_api.py",
+    "launcher/commands/plan.py:_run_command": "launcher/test_plan.py",
     "launcher/commands/convert.py:main": "launcher/test_convert.py",
     "launcher/commands/doctor.py:_largest_line": "launcher/test_doctor.py",
     "launcher/commands/submit.py:_submitted": "launcher/submit/test_submit.py",
