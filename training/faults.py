@@ -144,7 +144,7 @@ FAULTS: Mapping[str, Fault] = {
         "the tokenizer does not fit the model",
         "the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
         "model.tokenizer belongs to another model",
-        "leave out model.tokenizer: the pretrained folder has its own",
+        "leave out model.tokenizer  the pretrained folder has its own",
     ),
     "resume_refused": Fault(
         "resume is refused",

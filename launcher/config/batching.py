@@ -79,7 +79,8 @@ def batch_line(resolved: Resolved, total: int) -> str:
     if _is_set(values[ACCUMULATION]):
         wanted = values[ACCUMULATION].value
         new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, wanted)
-    return " ".join(f"--set {key}={value}" for key, value in new.items())
+    line = " ".join(f"--set {key}={value}" for key, value in new.items())
+    return errors.as_typed(line, values)
 
 
 def check_fills(resolved: Resolved, samples: int) -> None:
@@ -138,6 +139,7 @@ def _origins(values: Mapping[str, Setting], *keys: str) -> str:
 
 def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
     _, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
+    line = errors.fix_line(GLOBAL, values[GLOBAL].origin, micro * accumulation)
     return errors.about_value(
         values,
         GLOBAL,
@@ -145,7 +147,7 @@ def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
         where=_origins(values, GLOBAL, MICRO, ACCUMULATION),
         allowed="the global batch; or micro-batch and accumulation for one process",
         did_you_mean=str(micro * accumulation),
-        fix="remove one of the three",
+        fix=f"{line}  or remove one of the three",
     )
 
 
@@ -159,7 +161,7 @@ def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int)
         allowed=f"a {key.partition('.')[2]} that divides {total}",
         did_you_mean=str(divisor),
         fix=f"{errors.fix_line(key, values[key].origin, divisor)}  "
-        f"or  {GLOBAL} {nearest_multiple(total, part)}",
+        f"or  --set {GLOBAL}={nearest_multiple(total, part)}",
     )
 
 

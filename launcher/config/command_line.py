@@ -316,7 +316,7 @@ def _unknown_option(
             argument,
             value=argument,
             allowed=f"options of {command.passthrough} at the end, after  -- ",
-            fix=f"{command.call} … -- {argument}",
+            fix=_passed_on(command, argument, argv),
             order=(_ORDER, index),
         )
     typed = value if is_joined else following
@@ -334,6 +334,12 @@ def _unknown_option(
         fix=fix,
         order=(_ORDER, index),
     )
+
+
+def _passed_on(command: Command, argument: str, argv: Sequence[str]) -> str:
+    """The command line with an option of the other program behind its dashes."""
+    ours = [word for word in argv if word not in (argument, "--")]
+    return f"{command.call} {shlex.join([*ours, '--', argument])}"
 
 
 def _error(message: str, where: str, **parts: Any) -> Diagnostic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import re
 import shlex
@@ -29,7 +30,7 @@ from launcher.config.originals import fetched, is_section, original_of, words_of
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
-    RESUMED_LAYER,
+    FILES_LAYER,
     Entry,
     Origin,
     Resolved,
@@ -43,6 +44,10 @@ from models.catalog import is_custom
 from training.settings import SettingError
 
 UNKNOWN = "unknown"
+_OPTION = re.compile(r"""(--[a-z][a-z-]*) (?!-)((?:'[^']*'|"[^"]*"|[^\s'"\\])+)""")
+_KEYS = {option.flag: option.key for option in OPTIONS if option.key}
+_LIKE = 0.4
+"""`rl` and `lr`, `lr` and `lr_scale` are alike; `rank` and `lr` are not."""
 _LINE = re.compile(r":[0-9]+$")
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
@@ -120,7 +125,8 @@ def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | 
     if (other := other_tools.setting_of(entry.key)) in infos:
         assert other is not None
         return other, _write(entry, other, entry.value)
-    near, original = nearest_match(entry.key, here), original_of(entry.key, family)
+    near = _nearest_whole(entry.key, here)
+    original = original_of(entry.key, family)
     if original is not None and fold(near or "") != fold(entry.key):
         typed = plain(entry.value) if entry.value is None else entry.value
         if (removal := original.removal(typed)) is not None:
@@ -134,7 +140,20 @@ def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | 
     if fold(near or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
         near = named or near or nearest_key(entry.key, infos)
-    return near, near and _write(entry, near, entry.value)
+    fits = near is not None and (near not in infos or _may_be(infos[near], entry.value))
+    return near, _write(entry, near, entry.value) if near and fits else None
+
+
+def _may_be(info: SettingInfo, value: Any) -> bool:
+    """Whether a setting may have the value of another one; a line without this says nothing."""
+    if "number" in info.type and isinstance(value, str):
+        value = _as_number(info, value)
+    if value is None or unseen_by_schema(info, value):
+        return value is None and info.nullable
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return not is_number or all(
+        getattr(operator, name)(value, bound) for name, bound in info.bounds.items()
+    )
 
 
 def ignored_variables(
@@ -169,7 +188,17 @@ def nearest_key(name: str, keys: Collection[str]) -> str | None:
     # A short option typed as a setting: --set batch_size=4.
     by_last |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
     last = nearest_match(name.rpartition(".")[2], by_last)
-    return by_last[last] if last else nearest_match(name, keys)
+    return by_last[last] if last else _nearest_whole(name, keys)
+
+
+def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
+    """The nearest of `keys`, if its last part is like that of `name`: a shared section is not."""
+    from difflib import SequenceMatcher  # slow to import, and only needed for errors
+
+    near = nearest_match(name, keys)
+    typed, meant = (fold(key.rpartition(".")[2]) for key in (name, near or ""))
+    is_like = "." not in name or SequenceMatcher(None, typed, meant).ratio() > _LIKE
+    return near if is_like else None
 
 
 def set_twice(entry: Entry, first: Entry) -> Diagnostic:
@@ -386,10 +415,25 @@ def where(key: str, origin: Origin) -> str:
 
 def fix_line(key: str, origin: Origin, value: Any) -> str:
     """The line to type instead of a value."""
-    option = origin.where.split()[0] if origin.layer == CLI_LAYER else None
-    if origin.layer == RESUMED_LAYER:
-        option = "--set"  # the resumed run's own file stays as it is
+    option: str | None = "--set"  # no file of ours and of a resumed run is edited
+    if origin.layer in (CLI_LAYER, FILES_LAYER):
+        option = origin.where.split()[0] if origin.layer == CLI_LAYER else None
     return _line(option, key, value)
+
+
+def as_typed(fix: str, values: Mapping[str, Setting]) -> str:
+    """`fix` with the options that the command line has: --set beside --seq-len is an error."""
+
+    def line(match: re.Match[str]) -> str:
+        flag, value = match[1], shlex.split(match[2])[0]
+        key, _, text = value.partition("=") if flag == "--set" else (_KEYS.get(flag, ""), "", value)
+        origin = values[key].origin if key in values else None
+        typed = origin.where.split()[0] if origin and origin.layer == CLI_LAYER else flag
+        if typed == flag or (typed != "--set" and _KEYS.get(typed) != key):
+            return match[0]
+        return _line(typed, key, text)
+
+    return _OPTION.sub(line, fix)
 
 
 def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]:

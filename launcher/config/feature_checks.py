@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
             _PATH,
             "is not a folder: new files cannot arrive there",
             "a folder; training starts with its files",
-            f"--data {Path(str(path)).parent}" if is_file else "--data FOLDER",
+            _folder_line(Path(str(path))) if is_file else "--data FOLDER",
         )
     if not values["save.last"].value:
         yield _contradiction(
@@ -51,6 +52,15 @@ def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
         key = "stages" if values["stages"].value else "mode"
         why = "trains in stages, which continual learning does not support"
         yield _contradiction(values, key, why, "another mode")
+
+
+def _folder_line(file: Path) -> str:
+    """The line to watch the folder of a file; a new one if runs are written below that folder."""
+    here, parent = Path.cwd(), file.absolute().parent
+    if parent != here and parent not in here.parents:
+        return f"--data {shlex.quote(str(file.parent))}"
+    old, new = shlex.quote(str(file)), shlex.quote(f"{file.stem}_data")
+    return f"mkdir {new} && mv {old} {new}  and then  --data {new}"
 
 
 def _will_be_folder(values: Mapping[str, Setting], path: str) -> bool:
@@ -147,7 +157,7 @@ def check_download(values: Values) -> Iterator[Diagnostic]:
             key="download.files",
             where=_fetch_origin(values),
             allowed=ALLOWED_FILES,
-            fix=f"put into a settings file  {_EXAMPLE}  and name it with  --config",
+            fix=f"put into a settings file  {_EXAMPLE}  and name it with  --config FILE",
         )
     elif not values["download.fetch"].value:
         yield from _not_downloaded(values)

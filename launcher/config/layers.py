@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -112,13 +113,21 @@ def mode_file_layer(args: CliArgs, family: str) -> tuple[list[Layer], list[Diagn
             key=entry.key,
             value=entry.value,
             where=errors.where(entry.key, entry.origin),
-            fix="remove it, and name the model with  --model",
+            fix=f"remove it, and type  {_option(entry, family)}",
             order=entry.order,
         )
         for entry in of_model
     ]
     entries = [entry for entry in layer.entries if entry not in of_model]
     return [replace(layer, entries=entries)], wrong
+
+
+def _option(entry: Entry, family: str) -> str:
+    """The option of a command line for an entry that chooses the model."""
+    if entry.key == FOLDER:
+        return f"--set {shlex.quote(f'{FOLDER}={entry.value}')}"
+    size = f":{entry.value}"
+    return f"--model {family}{size}" if entry.key == "model.size" else f"--model {entry.value}"
 
 
 def _typed_entries(

@@ -210,7 +210,7 @@ def _never(values: Values) -> Iterator[Diagnostic]:
         and provenance.is_set_by_user(values["save.last"])
     ):
         why = "means that no checkpoint is ever saved"
-        fix = "save.last: true"
+        fix = errors.fix_line("save.last", values["save.last"].origin, True)
         yield errors.about_value(values, "save.last", why, fix=fix, severity="warning")
 
 
@@ -242,7 +242,7 @@ def _batch(values: Values) -> Iterator[Diagnostic]:
             f"the global batch is {new} instead of {old}, by {' and '.join(typed)}",
             value=new,
             where="; ".join(errors.where(key, values[key].origin) for key in typed),
-            fix=f"--set {GLOBAL}={old}  to keep it; or ={new} to confirm",
+            fix=f"--set {GLOBAL}={old}  to keep it, or  --set {GLOBAL}={new}  to confirm",
             severity="warning",
         )
 
@@ -284,7 +284,7 @@ def _no_effect(values: Values) -> Iterator[Diagnostic]:
         if provenance.is_set_by_user(value) and (why := why_ineffective(values, key)):
             fix = "remove it"
             if why.endswith(f"{PRETRAINED} is null"):
-                fix = f"--set {PRETRAINED}=FOLDER  of a local model; or remove it"
+                fix = f"--set {PRETRAINED}=FOLDER  of a local model; or  remove it"
             yield errors.about_value(values, key, why, fix=fix, severity=severity)
 
 

@@ -170,7 +170,7 @@ def check_compiler() -> Check:
     name, needs = "compiler", "torch.compile and operators of DeepSpeed cannot be built"
     command = environment.cxx_compiler()
     if command is None:
-        fix = "install g++ or clang++ (package g++ or gcc-c++; on macOS: xcode-select --install)"
+        fix = "install g++ or clang++ (package g++ or gcc-c++; on macOS  xcode-select --install )"
         return warning(name, f"no C++ compiler on PATH: {needs}", fix)
     done = subprocess.run(
         [command, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"],

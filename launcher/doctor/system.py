@@ -97,7 +97,7 @@ def check_disk_speed(folder: Path, measure: Callable[[Path], DiskSpeed] = measur
     if speed.read is not None:
         text += f", reads {size(speed.read)}/s"
     if min(speed.written, speed.read or speed.written) < _SLOW:
-        fix = "work on a local disk; on a slow one save less often: --set save.every=null"
+        fix = "work on a local disk; on a slow one save less often:  --set save.every=null"
         return warning("disk speed", text, fix)
     return ok("disk speed", text)
 
@@ -107,7 +107,7 @@ def check_shared_memory(folder: Path) -> Check:
     name = "/dev/shm"
     if sys.platform != "linux":
         return ok(name, "not used by this system")
-    fix = "docker run --shm-size=8g, or mount -o remount,size=8G /dev/shm; or --num-workers 0"
+    fix = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return failure(name, f"{folder} is no folder that can be written to", fix)
     found = shutil.disk_usage(folder)
@@ -136,7 +136,8 @@ def check_locked_memory(infiniband: Path) -> Check:
     if limit == resource.RLIM_INFINITY:
         return ok(name, "no limit")
     fix = (
-        "ulimit -l unlimited; in jobs: LimitMEMLOCK=infinity of slurmd; docker --ulimit memlock=-1"
+        "ulimit -l unlimited  in jobs LimitMEMLOCK=infinity of slurmd, or  "
+        "docker run --ulimit memlock=-1"
     )
     return warning(name, f"up to {size(limit)}: InfiniBand between nodes fails or is slow", fix)
 
@@ -149,7 +150,7 @@ def check_memory(
     """The free main memory, within the limit of a control group."""
     name, free, total = "memory", psutil.virtual_memory().available, psutil.virtual_memory().total
     share = cgroup.memory(mount, membership)
-    fix = "end other programs; train smaller: --mode resource-efficient"
+    fix = "end other programs; train smaller:  --mode resource-efficient"
     text = f"{size(free)} of {size(total)} free"
     if share is not None and share.limit < total:
         free = min(free, max(share.limit - share.used, 0))
@@ -157,7 +158,10 @@ def check_memory(
             f"{size(free)} free of the {size(share.limit)} that the control group allows "
             f"(machine: {size(total)})"
         )
-        fix = "raise the limit: docker run --memory, sbatch --mem; or --mode resource-efficient"
+        fix = (
+            "raise the limit:  docker run --memory=SIZE  or  sbatch --mem=SIZE  or  "
+            "--mode resource-efficient"
+        )
     if free < _LITTLE_MEMORY:
         return (failure if free < _NO_MEMORY else warning)(name, text, fix)
     return ok(name, f"{text}; {machine.sentence}")

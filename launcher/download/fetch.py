@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -125,7 +126,7 @@ def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
     except (StorageError, OSError) as error:
         cause = error.error if isinstance(error, StorageError) else error
         message = f"cannot write {cause.filename or target.folder}: {cause.strerror or cause}"
-        fix = "free disk space or change the permissions, or set  download.folder: DIR"
+        fix = "free disk space or change the permissions, or set  --set download.folder=DIR"
         raise FetchError(message, str(target.file.url), fix) from error
 
 
@@ -204,10 +205,11 @@ def _find(target: Target) -> Record | None:
 
 
 def _occupied(target: Target, problem: str) -> SettingsError:
+    path = shlex.quote(str(target.path))
     return settings_error(
         f"{target.path} {problem}",
         target.file.url,
-        fix=f"download.folder: DIR  for another folder, or remove {target.path}",
+        fix=f"--set download.folder=DIR  for another folder, or  rm -r {path}",
     )
 
 

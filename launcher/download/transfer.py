@@ -86,7 +86,11 @@ def local_source(url: str) -> Source:
 
     def open_file(start: int, version: str | None) -> Body:
         if not path.is_file():
-            raise settings_error("not a file", url, fix="--data PATH  for a folder")
+            raise settings_error(
+                "not a file",
+                url,
+                fix="leave out --download-data  and type  --data PATH  for a folder",
+            )
         return Body(0, path.stat().st_size, None, pieces())
 
     return open_file
@@ -317,5 +321,5 @@ def _check_size(target: Target, total: int | None, options: Options, part: Part)
             f"{target.name} needs {size(left)} more; the disk of {target.folder} has "
             f"{size(free)} free",
             target.file.url,
-            fix="download.folder: DIR  on another disk",
+            fix="--set download.folder=DIR  on another disk",
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.base.diagnostics import PROGRAM, from_here, plain
-from launcher.config import machine
+from launcher.config import errors, machine
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.resume import find
@@ -25,6 +27,7 @@ _LR_FACTOR = 10
 """A learning rate that fails is rarely wrong by less; the next try shows the direction."""
 _TIMEOUT_FACTOR = 4
 _MOST_PREFETCHED = 8
+_FIX = re.compile(r"(?m)^  fix .*$")
 
 
 def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
@@ -64,12 +67,18 @@ def explained(report: Report, resolved: Resolved, folder: Path) -> Report:
 
     Reads the disk.
     """
+    if report.kind == "invalid input":
+        return replace(report, text=_FIX.sub(partial(_as_typed, resolved), report.text))
     if report.fault is None:
         return report
     fault = FAULTS[report.fault]
     fix = fault.fix.format(**commands(resolved, folder))
     lines = [report.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
     return replace(report, text="\n".join(lines), fault=None)
+
+
+def _as_typed(resolved: Resolved, line: re.Match[str]) -> str:
+    return errors.as_typed(line[0], resolved.values)
 
 
 def findings(folder: Path) -> set[str]:

@@ -182,7 +182,7 @@ def _not_ours(source: str, args: CliArgs) -> Diagnostic:
         f"each stage runs in its own processes, but {source} started this one",
         where=place,
         allowed=f"one stage at a time under {source}",
-        fix=f"{STAGE.flag} NAME (later stages also {FROM.flag} RUN), or resume one stage",
+        fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
     )
 
 
@@ -227,7 +227,7 @@ def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diag
             f"{option} has no effect on the resumed stages of {before.folder}",
             key=option,
             where=place,
-            fix=f"leave out {option}, or resume the folder of one stage: {folders}",
+            fix=f"leave out {option}  or resume the folder of one stage: {folders}",
         )
 
 

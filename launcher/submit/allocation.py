@@ -179,7 +179,8 @@ def _misplaced(passthrough: Sequence[str]) -> list[Diagnostic]:
         name = sbatch.option_of(argument)
         if name in ours:
             message = f"{argument} must precede -- : submit reads it"
-            allowed, fix = "before  -- ", f"--{name}  before  -- "
+            value = argument.partition("=")[2] if argument.startswith("--") else argument[2:]
+            allowed, fix = "before  -- ", f"--{name} {value}".strip() + "  before  -- "
         elif name in _RESERVED:
             message, allowed, fix = f"submit sets {argument} itself", "other sbatch options", None
         else:

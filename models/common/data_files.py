@@ -131,7 +131,8 @@ def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
             f"'{shown}' is a link to a file that does not exist",
             where="data.path",
             allowed="files, and links to files",
-            fix=f"fetch or remove the files that this lists:  find {quote(str(root))} -xtype l",
+            fix="fetch the file, or remove all such links:  "
+            f"find {quote(str(root))} -xtype l -delete",
         )
     raise DataError(
         f"'{shown}' is not a regular file",
@@ -237,10 +238,12 @@ class BadRecords:
                 examples.append(f"and {self.count - MAX_EXAMPLES} more")
             others = " and the others" if self.count > 1 else ""
             fix = self.fix or f"correct {self.rows[0][0]}{others}"
+            # Two spaces set a line apart from words.
+            skip = ("  or " if "  " in fix else ", or ") + _SKIP
             raise DataError(
                 f"{self.count} of {self.count + num_good} {self.noun} cannot be used",
                 where="\n                ".join(examples),
-                fix=fix + (f", or {_SKIP}" if num_good else ""),  # else nothing is left
+                fix=fix + (skip if num_good else ""),  # else nothing is left
             )
         return self.count
 

@@ -121,7 +121,7 @@ def save_split(
             "the data has changed since this run started: its groups split differently",
             where=str(path),
             allowed="the data, eval.share and train.seed of the first start",
-            fix="start a new run with  --out DIR , or accept the new data with  --reset data",
+            fix="start a new run with  --out DIR  or accept the new data with  --reset data",
         )
     counts = {name: len(groups) for name, groups in splits.items()}
     saved = {"digest": digest(splits), "counts": counts} | dict(splits)

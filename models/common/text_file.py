@@ -293,13 +293,11 @@ class _Decoder:
 
 
 def _converting(path: Path, command: str) -> str:
-    """The shell command that writes what `command` makes of a file beside it."""
-    name = path.name[: -len(GZIP)] if path.name.lower().endswith(GZIP) else path.name
-    target = shlex.quote(str(path.with_name(f"{Path(name).stem}-utf8{Path(name).suffix}")))
-    source = shlex.quote(str(path))
-    if name != path.name:
-        return f"gzip -dc {source} | {command} > {target}"
-    return f"{command} < {source} > {target}"
+    """The shell command that replaces a file by what `command` makes of it; NAME.old stays."""
+    name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
+    if path.name.lower().endswith(GZIP):
+        command = f"gzip -dc | {command} | gzip"
+    return f"mv {name} {old} && {command} < {old} > {name}"
 
 
 def _is_western(raw: bytes) -> bool:

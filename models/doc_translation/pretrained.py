@@ -216,5 +216,5 @@ def _too_few_filled(name: str, report: Report, folder: Path) -> DataError:
         where="model.pretrained; "
         + ", ".join(f"{what}: {count}" for what, count in report.counts().items()),
         allowed=f"at least {MIN_FILLED:.0%}",
-        fix=f"--set 'model.partial=[{name}]' to accept this",
+        fix=f"--set 'model.partial=[{name}]'  to accept this",
     )

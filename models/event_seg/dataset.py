@@ -103,7 +103,7 @@ def _check_sensors(found: Sequence[Recording], path: Path) -> None:
             f"recordings have different sensor sizes: {sizes}",
             where=str(path),
             allowed="recordings of one sensor size",
-            fix="use one folder per camera, or --set data.sensor=[HEIGHT,WIDTH] for RAW files",
+            fix="use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for RAW files",
         )
 
 
@@ -148,7 +148,7 @@ def is_labeled(recordings: Sequence[Recording], path: str, objective: str) -> bo
             message + (", ..." if missing[1:] else ""),
             where=f"data.path '{path}'",
             allowed=f"frames (MVSEC), or NAME{SUFFIX} next to NAME.raw: {ALLOWED}",
-            fix="train without labels: --set model.objective=masked-voxels",
+            fix="train without labels:  --set model.objective=masked-voxels",
         )
     return True
 

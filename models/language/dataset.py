@@ -107,7 +107,7 @@ class Dataset:
                 f"of {rules.length}",
                 where="data.path, data.seq_len",
                 allowed="at least one sample",
-                fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}, or add data",
+                fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}  or add data",
             )
 
     def _windows(self, documents: np.ndarray, side: int) -> Windows:

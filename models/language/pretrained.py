@@ -271,7 +271,7 @@ def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
             f"the tokenizer has {tokens} tokens, model.pretrained '{folder}' has {rows} embeddings",
             where="model.tokenizer, model.pretrained",
             allowed="the tokenizer of the pretrained model",
-            fix="leave out model.tokenizer: the pretrained folder has its own",
+            fix="leave out model.tokenizer  the pretrained folder has its own",
         )
 
 

@@ -121,7 +121,7 @@ class LanguageTask:
                 f"data.text '{self.path}' has conversations",
                 where="data.text",
                 allowed="text, which stage text reads without labels",
-                fix="--data PATH for conversations, and --set data.text=PATH for text",
+                fix="--data PATH  for conversations, and  --set data.text=PATH  for text",
             )
         share, seed = self.context.eval_share, self.context.seed
         groups, earlier = corpus.index.groups, self.context.earlier_splits

@@ -351,7 +351,7 @@ def test_a_setting_of_another_tool_gets_the_setting_here(home, typed, capsys):
 
 def test_adapters_without_a_pretrained_model_say_what_is_missing(home, capsys):
     assert main(["--set", "model.lora.rank=8", "--dry-run"]) == 0
-    expected = "fix           --set model.pretrained=FOLDER  of a local model; or remove it"
+    expected = "fix           --set model.pretrained=FOLDER  of a local model; or  remove it"
     assert expected in capsys.readouterr().err
 
 

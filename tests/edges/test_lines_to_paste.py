@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import shlex
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,20 +16,27 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
-from launcher.cli.parser import read
 from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import other_tools
-from launcher.config.command_line import RUN, parse
 from launcher.config.options import HELP
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
-from tests.launcher.given import resolved
-from tests.launcher.runs import trained
+from tests.edges import test_lines_of_commands as commands
+from tests.edges import test_lines_of_data as data
+from tests.edges import test_lines_of_settings as of_settings
+from tests.edges.pasting import (
+    PACKAGES,
+    QUICK,
+    ROOT,
+    a_run,
+    alternatives,
+    fixes,
+    folder_of,
+    text_of,
+    trees,
+)
+from tests.runs.conftest import REQUESTS
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("launcher", "models", "training", "engines")
-UNKNOWN = "§"
-"""Stands for a value that is known only when the line is printed."""
 FLAG = re.compile(r"(?<![\w§-])--[a-z][a-z0-9-]*")
 SETTING = re.compile(r"--set ['\"]?([A-Za-z_][\w.]*)=")
 COMMAND = re.compile(rf"{re.escape(PROGRAM)} ([a-z][a-z-]*)")
@@ -51,57 +60,12 @@ OF_TASKS = {
 """Settings that no family has, and why."""
 
 
-def text_of(node: ast.expr) -> str | None:
-    """The text that an expression gives, with UNKNOWN for what is not written there."""
-    if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
-    if isinstance(node, ast.JoinedStr):
-        return "".join(
-            part.value
-            if isinstance(part, ast.Constant)
-            else PROGRAM
-            if ast.unparse(part).strip("f'\"{}") == "PROGRAM"
-            else UNKNOWN
-            for part in node.values
-        )
-    return None
-
-
-@cache
-def trees() -> dict[str, ast.Module]:
-    """The parsed files of the packages."""
-    return {
-        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-        for package in PACKAGES
-        for path in sorted((ROOT / package).rglob("*.py"))
-    }
-
-
-def fix_values(tree: ast.Module) -> Iterator[ast.expr]:
-    """The expressions that become the fix of an error."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield from (keyword.value for keyword in node.keywords if keyword.arg == "fix")
-        elif isinstance(node, ast.Assign):
-            names = [name for target in node.targets for name in ast.walk(target)]
-            if any(isinstance(name, ast.Name) and name.id == "fix" for name in names):
-                yield node.value
-
-
 def texts() -> Iterator[tuple[str, str]]:
     """Each text of the packages with its place: also the last lines, the advice, the faults."""
     for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.expr) and (text := text_of(node)) is not None:
                 yield f"{path}:{node.lineno}", text
-
-
-def fix_texts() -> Iterator[tuple[str, str]]:
-    for path, tree in trees().items():
-        for value in fix_values(tree):
-            for node in ast.walk(value):
-                if isinstance(node, ast.expr) and (text := text_of(node)) is not None:
-                    yield f"{path}:{node.lineno}", text
 
 
 @cache
@@ -116,15 +80,15 @@ def flags() -> frozenset[str]:
 
 
 def test_the_search_sees_the_fixes_of_every_package():
-    found = {place.partition("/")[0] for place, _ in fix_texts()}
-    assert found == {*PACKAGES}
-    assert len([value for tree in trees().values() for value in fix_values(tree)]) > 200
+    found = {place.partition("/")[0] for place, _ in fixes()}
+    assert found == {*PACKAGES} - {"slurm"}
+    assert len(fixes()) > 200
 
 
 def test_every_option_in_a_fix_is_one_of_a_command():
     unknown = [
         (place, flag)
-        for place, text in fix_texts()
+        for place, text in fixes()
         for flag in FLAG.findall(text)
         if flag not in flags() and flag not in OF_OTHERS
     ]
@@ -172,67 +136,142 @@ def test_every_setting_of_other_tools_has_one_here():
     assert {*other_tools.table()["settings"]} <= settings()
 
 
-WRONG = [
-    "--epohcs 3",
-    "--set optim.lrr=1",
-    "--mode fsat",
-    "--engine zreo2",
-    "--model langauge",
-    "--set train.global_batch=10 --batch-size 4",
-    "--model language:tiny --stage text --lite",
-    "--mode staged --stage txt",
-    "--ds-config ds.json --engine ddp",
-    "--reset data",
-    "--config mien.yaml",
-    "--data mien.jsonl",
-    "--precision bf61",
-    "--set stages=[text]",
-    "resume runs/mien",
-    "resume runs/mine/checkpoints/step-00000011",
-    "resume runs/mine --set schedule.warmup=4",
-    "resume runs/mine --reset dta",
-    "--out runs/mine",
-    "explain optim.lrr",
-    "predict",
-    "list modles",
-    "compare",
-    "compare --modes fast --steps x",
-    "data check mien.jsonl",
-    "data chekc mine.jsonl",
-    "new-task my-task",
-    "watch runs/mien",
-    "evaluate runs/mien",
-    "export runs/mine --format hff",
-    "plan --gpus 2000000",
-]
+UNRUN = "the program that it names needs a network, a GPU, Slurm or another machine"
+WORDS = "a part of a sentence"
+EXPRESSION = "a part of an expression in Python"
+ELSEWHERE = {
+    "launcher/api.py:_no_run": "edges/test_lines_of_commands.py:test_what_a_python_call_prints",
+    "launcher/config/feature_checks.py:check_download": "edges/test_lines_of_commands.py:"
+    "test_the_example_of_a_download",
+    "launcher/commands/predict.py:_generate": "launcher/test_predict.py:test_",
+    "launcher/config/batching.py:batch_line": "edges/test_lines_of_data.py:test_",
+    "launcher/run/fixes.py:_as_typed": "edges/test_lines_of_data.py:test_",
+    "launcher/plan/check.py:PlanCheck._diagnostic": "runs/test_plan_check.py:test_",
+    "launcher/resume/find.py:no_run": "launcher/resume/test_find.py:test_",
+    "launcher/run/rerun.py:_located": "runs/test_verify_and_export.py:test_",
+    "training/faults.py:": "launcher/run/test_fixes.py:test_",
+}
+"""Places whose lines another test runs, or checks."""
+NOT_RUN = {
+    **dict.fromkeys(
+        (
+            *(
+                "launcher/doctor/packages.py:check_package",
+                "launcher/doctor/packages.py:check_python",
+            ),
+            *("launcher/doctor/packages.py:check_others", "launcher/doctor/system.py:check_memory"),
+            "launcher/doctor/system.py:check_locked_memory",
+            *(
+                "launcher/doctor/system.py:check_open_files",
+                "launcher/download/web.py:WebSource._body",
+            ),
+            "launcher/doctor/system.py:check_shared_memory",
+            *(
+                "models/common/recordings/mne_raw.py:_unreadable",
+                "models/event_seg/readers/hdf5.py:_check_filters",
+            ),
+            "models/language/readers/parquet.py:parquet_rows",
+        ),
+        UNRUN,
+    ),
+    "models/custom.py:CustomTask._check_scalars": EXPRESSION,
+    "models/eeg_text/readers/tables.py:sentences": WORDS,
+    "engines/zero/config.py:_unknown": WORDS,
+}
+"""Places without a line that can be run here, and why."""
+PLAIN = f"--model language:tiny --data mine.jsonl {QUICK}"
+STAGED = "--mode staged --model language:tiny --dry-run"
+UNPROVOKED = {
+    "launcher/base/disk.py:check_writable": f"{PLAIN} --out new",
+    "launcher/config/feature_checks.py:check_launcher": "--continuous-learning --data texts --nproc 1 --dry-run",
+    "launcher/config/validate.py:unused_diagnostics": f"{PLAIN} --dry-run",
+    "launcher/config/validate.py:_paths": "resume runs/mine --set model.pretrained=null --dry-run",
+    "launcher/data_check/formats.py:several": "data check mine.jsonl --model language",
+    "launcher/doctor/system.py:check_disk_speed": f"{PLAIN} --set save.every=null --dry-run",
+    "launcher/download/fetch.py:_fetch": f"{PLAIN} --set download.folder=new --dry-run",
+    "launcher/download/transfer.py:_check_size": f"{PLAIN} --set download.folder=new --dry-run",
+    "launcher/download/fetch.py:fetch_for_run": "data fetch --config mine.yaml",
+    "launcher/predict.py:files": "predict runs/mine --input mine.jsonl --max-tokens 1",
+    "launcher/predict.py:check_numbers": "predict runs/mine --input hello",
+    "launcher/resume/find.py:unreadable": "resume runs/mine",
+    "launcher/resume/moved.py:check": "resume runs/mine --set model.pretrained=null --dry-run",
+    "launcher/resume/saved_model.py:_of_export": "export runs/mine --format safetensors",
+    "launcher/run/experience.py:spec_at": "resume runs/mine --set save.every=1 --dry-run",
+    "launcher/run/worker.py:_check_room": f"{PLAIN} --out new",
+    "launcher/run_folder/lock.py:_acquire": f"{PLAIN} --out new",
+    "launcher/run_folder/records.py:_unreadable": "report runs/mine",
+    "launcher/stages/pipeline.py:_misplaced": "resume runs/mine",
+    "launcher/stages/pipeline.py:_not_ours": f"{STAGED} --stage text",
+    "models/common/split.py:save_split": "resume runs/mine --reset data --dry-run",
+    "models/doc_translation/pretrained.py:_too_few_filled": "--model doc_translation --set 'model.partial=[global]' --dry-run",
+    "models/doc_translation/readers/pairs.py:_check_font": "--model doc_translation --set data.font=mine.jsonl --dry-run",
+    "models/doc_translation/readers/pairs.py:PairPage.image": "--model doc_translation --set data.paragraphs=1 --dry-run",
+    "models/eeg_text/splits.py:split_items": "--model eeg_text --set data.split=sentence --dry-run",
+    "models/language/embedded/python.py:read_documents": "--data embedded:commands --dry-run",
+    "models/language/task.py:LanguageTask._row_length": f"{PLAIN} --set data.seq_len=64",
+    "training/checkpoint/base_weights.py:BaseWeights.check": "resume runs/mine --set model.pretrained=null --dry-run",
+    "training/resources/oom.py:OutOfMemory.__init__": f"{PLAIN} --resource-efficient --dry-run",
+}  # fmt: skip
+"""The line of what cannot be provoked in a test of seconds, such as a full disk, as one types it."""
 
 
-@pytest.mark.parametrize("typed", WRONG)
-def test_a_fix_that_is_printed_is_understood_when_it_is_pasted(
-    typed, tmp_path, monkeypatch, capsys
-):
+def test_each_place_that_gives_a_line_has_a_case():
+    """A new line needs one: in CASES of a test of lines, with input that provokes it."""
+    places = Counter(place for place, text in fixes() if alternatives(text))
+    cases = Counter(case.place for case in (*of_settings.CASES, *data.CASES, *commands.CASES))
+    others = {**ELSEWHERE, **NOT_RUN, **UNPROVOKED}
+    missing = {place for place in places - cases if place not in others}
+    assert missing == set(), "lines to paste without a case"
+    assert {*cases, *others} - {place for place, _ in fixes()} == set(), "cases of no place"
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_a_test_that_runs_a_line_exists(place):
+    path, _, name = ELSEWHERE[place].partition(":")
+    assert f"def {name}" in (ROOT / "tests" / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("place", UNPROVOKED)
+def test_a_line_that_cannot_be_provoked_here_starts(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    trained(Path("runs/mine"), resolved(), 10)
-    Path("mine.jsonl").write_text('{"text": "a line"}\n')
-    Path("mine.yaml").write_text("log:\n  every: 3\n")
-    Path("ds.json").write_text("{}")
-    dry = ["--dry-run"] if typed.startswith(("--", "resume")) else []
-    assert main([*shlex.split(typed), *dry]) == 2
-    printed = capsys.readouterr().err
-    command = [] if typed.startswith("--") else typed.split()[:1]
-    pasted = 0
-    for line in re.findall(r"^  fix +(.*)$", printed, re.MULTILINE):
-        first = line.partition("  ")[0]
-        if first.startswith(PROGRAM):
-            found = read(shlex.split(first)[3:])
-        elif first.startswith("--"):
-            found = parse(COMMANDS[command[0]] if command else RUN, ["x", *shlex.split(first)])
-            found = replace(
-                found, diagnostics=[e for e in found.diagnostics if "argument 'x'" not in e.message]
-            )
-        else:
-            continue
-        messages = [error.message for error in found.diagnostics]
-        assert messages == [], line
-        pasted += 1
-    assert pasted or "did you mean" not in printed
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello"))
+    a_run(Path("runs/mine"))
+    folder_of(a_jsonl=REQUESTS)(Path("texts"))
+    Path("mine.jsonl").write_text(REQUESTS)
+    source = Path("mine.jsonl").absolute().as_uri()
+    Path("mine.yaml").write_text(f"download:\n  files: [{source}]\n")
+    assert main(shlex.split(UNPROVOKED[place])) == 0
+
+
+@pytest.mark.parametrize("place", [place for place, why in NOT_RUN.items() if why == UNRUN])
+def test_a_line_of_another_program_is_one_that_a_shell_reads(place):
+    for text in (text for at, text in fixes() if at == place):
+        for line in (line for lines in alternatives(text) for line in lines):
+            if not line.startswith("--"):
+                done = subprocess.run(["bash", "-n", "-c", line], capture_output=True)
+                assert done.returncode == 0, line
+
+
+SHELL_WORDS = re.compile(r"[\[\]<>*?]")
+
+
+def test_the_lines_are_set_apart_and_quoted_for_every_shell():
+    """By two spaces; brackets in quotes: zsh looks for files of that name."""
+    wrong = []
+    for place, text in fixes():
+        lines = [line for found in alternatives(text) for line in found]
+        words = re.sub("|".join(map(re.escape, lines)), "", text) if lines else text
+        wrong += [(place, text) for _ in [0] if FLAG.search(words) or SETTING.search(words)]
+        for line in lines:
+            plain = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+            if line.startswith("--set") and SHELL_WORDS.search(plain):
+                wrong.append((place, line))
+            if line.startswith("--") and re.search(r"[,;:](?: |$)", plain):
+                wrong.append((place, line))
+    assert [(place, text) for place, text in wrong if place not in WORDS_ONLY] == []
+
+
+WORDS_ONLY = {
+    "launcher/doctor/packages.py:check_compiler": "a package that a system may have",
+}
+"""Places whose words name an option of another program."""

@@ -81,7 +81,7 @@ class PairPage:
             raise DataError(
                 f"the text of page '{self.name}' does not fit on one page",
                 where=str(self.path),
-                fix="--set data.paragraphs=1, or shorten the paragraph",
+                fix="--set data.paragraphs=1  or shorten the paragraph",
             )
         return page
 
@@ -307,5 +307,5 @@ def _check_font(characters: Counter[str], layout: Layout) -> None:
             f"the font lacks {share:.0%} of the characters, for example {missing[-1]!r}",
             where=f"data.font {layout.font or 'not set: Pillow has Latin letters only'}",
             allowed=f"a font that lacks at most {MAX_MISSING:.0%} of '{layout.source}'",
-            fix="--set data.font=FILE, for example a NotoSansCJK.ttc of this machine",
+            fix="--set data.font=FILE  for example a NotoSansCJK.ttc of this machine",
         )

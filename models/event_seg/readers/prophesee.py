@@ -198,7 +198,7 @@ class RawRecording:
                 f"events extend to {_size(extent)}, the sensor is {_size(sensor)} ({source})",
                 where=str(self.path),
                 allowed="events within the sensor",
-                fix=f"--set data.sensor=[{extent[0]},{extent[1]}]",
+                fix=f"--set 'data.sensor=[{extent[0]},{extent[1]}]'",
             )
         return sensor, source
 

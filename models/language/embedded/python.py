@@ -35,7 +35,7 @@ def read_documents() -> list[Document]:
             "this Python installation has no documentation topics and source files",
             where=f"data.path embedded:python, {sysconfig.get_path('stdlib')}",
             allowed="an installation with the standard library as .py files",
-            fix="--data PATH with your own text, or --data embedded:commands",
+            fix="--data PATH  with your own text, or  --data embedded:commands",
         )
     return documents
 

@@ -192,7 +192,7 @@ def test_no_url_at_all_is_an_error_with_an_example(here):
         "  allowed       URLs (http, https, file), such as  [https://example.org/data.zip]; or with "
         "more keys, [{url: https://…, sha256: …, name: data.zip, unpack: no, size: 1000}]",
         "  fix           put into a settings file  download: {files: "
-        "[https://example.org/data.zip]}  and name it with  --config",
+        "[https://example.org/data.zip]}  and name it with  --config FILE",
     ]
 
 

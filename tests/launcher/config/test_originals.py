@@ -238,7 +238,7 @@ def test_the_typed_value_is_in_the_line_to_type(typed, meant, fix):
         ("wandb_project=null", "abr", None, "remove it: null is the default"),
         ("wandb_project=mine", "abr", "track", "--set track=wandb:mine"),
         # A setting of the section that was named comes first.
-        ("continual.lr=3", "abr", "continual.lr_scale", "--set continual.lr_scale=3"),
+        ("continual.lr=0.5", "abr", "continual.lr_scale", "--set continual.lr_scale=0.5"),
     ],
 )
 def test_a_setting_of_the_originals_is_an_error_with_the_line_to_type(typed, model, meant, fix):

@@ -57,7 +57,9 @@ def test_with_the_dataset_size_known_lengths_in_epochs_are_checked():
 def test_a_global_batch_changed_by_its_factors_warns_unless_it_is_set():
     [diagnostic] = resolved(model="language", batch_size="8").warnings
     assert diagnostic.message == "the global batch is 32 instead of 64, by train.micro_batch"
-    assert diagnostic.fix == ("--set train.global_batch=64  to keep it; or =32 to confirm")
+    assert diagnostic.fix == (
+        "--set train.global_batch=64  to keep it, or  --set train.global_batch=32  to confirm"
+    )
     assert warned("train.global_batch=32", model="language") == []
     assert warned("train.micro_batch=8", "train.accumulation=8", model="language") == []
     assert warned("train.micro_batch=8", "train.global_batch=32", model="language") == []

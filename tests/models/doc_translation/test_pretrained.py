@@ -97,7 +97,7 @@ def test_a_part_below_95_percent_is_an_error_unless_named(make_task, saved):
         build(make_task, folder)
     assert error.value.message.startswith(f"'{folder / 'global'}' fills 90% of the part 'global'")
     assert "matched: 37, missing: 4, unexpected: 0, wrong_shape: 0" in error.value.where
-    assert error.value.fix == "--set 'model.partial=[global]' to accept this"
+    assert error.value.fix == "--set 'model.partial=[global]'  to accept this"
     task, _ = build(make_task, folder, partial=["global"])
     assert task.facts()["pretrained"]["global"]["missing"] == 4
 

@@ -77,7 +77,7 @@ def test_cameras_of_different_sizes_are_an_error(folder):
         "recordings have different sensor sizes: 48×64 (a.raw), 52×69 (b.hdf5)\n"
         f"  where         {folder}\n"
         "  allowed       recordings of one sensor size\n"
-        "  fix           use one folder per camera, or --set data.sensor=[HEIGHT,WIDTH] for "
+        "  fix           use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for "
         "RAW files"
     )
 

@@ -159,7 +159,7 @@ def test_events_outside_the_sensor_are_an_error(tmp_path):
         "events extend to 48×64, the sensor is 48×60 (data.sensor)\n"
         "  where         a.raw\n"
         "  allowed       events within the sensor\n"
-        "  fix           --set data.sensor=[48,64]"
+        "  fix           --set 'data.sensor=[48,64]'"
     )
 
 

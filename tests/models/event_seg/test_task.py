@@ -126,7 +126,7 @@ def test_missing_labels_are_an_error_if_required(make_task, recording):
         "  allowed       frames (MVSEC), or NAME_masks.h5 next to NAME.raw: `masks` [mask, height, "
         "width] uint8 of 0 background, 1 foreground, 255 ignored, and `t` [mask], microseconds "
         "of the recording, ascending\n"
-        "  fix           train without labels: --set model.objective=masked-voxels"
+        "  fix           train without labels:  --set model.objective=masked-voxels"
     )
     with pytest.raises(DataError, match=r"1 of 1 recordings have no labels: b\.raw"):
         make_task(path=recording.with_name("b.raw"), objective="edges").setup()

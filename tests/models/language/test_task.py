@@ -158,7 +158,7 @@ def test_data_shorter_than_one_sample_is_an_error(tmp_path, make_task):
         "the training split has 56 tokens, less than one sample of 128\n"
         "  where         data.path, data.seq_len\n"
         "  allowed       at least one sample\n"
-        "  fix           --set data.seq_len=8, or add data"
+        "  fix           --set data.seq_len=8  or add data"
     )
 
 
@@ -233,7 +233,7 @@ def test_conversations_in_stage_text_are_an_error(pairs, make_task):
         f"data.text '{pairs}' has conversations\n"
         "  where         data.text\n"
         "  allowed       text, which stage text reads without labels\n"
-        "  fix           --data PATH for conversations, and --set data.text=PATH for text"
+        "  fix           --data PATH  for conversations, and  --set data.text=PATH  for text"
     )
 
 

@@ -1,0 +1,439 @@
+"""Lines to paste: the places that make them, and what the program does once one is pasted."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import PROGRAM
+from tests.runs.conftest import REQUESTS
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("launcher", "models", "training", "engines", "slurm")
+UNKNOWN = "§"
+"""Stands for a value that is known only when the line is printed."""
+SHELL = "mkdir chmod docker find hf iconv mv pip printf python rm sbatch sed timedatectl tr ulimit echo head"
+"""Programs that lines begin with."""
+_YAML = re.compile(r"[a-z_][a-z_0-9.]*: \S")
+_REMOVE = re.compile(r"(?:leave out|remove) (?=--|§|[a-z_]+\.|it\b|one of them)")
+_REPLACED = re.compile(r"error: (?:unknown|unexpected|\S+ must precede|'\S+' is a section)")
+"""Errors after which a line is typed instead of the words that they name."""
+_BLOCK = re.compile(r"^(?:error|warning): .*\n(?:  .*\n?)*", re.MULTILINE)
+_PASSED_ON = re.compile(r"^[\w.]+$|\bfix\b")
+"""A fix that was made elsewhere."""
+_WORD = r"^  where +(?:(?:the )?command line:? |-)"
+_JOIN = re.compile(r"\b(?:and|then|after)\b")
+_EXPORT = re.compile(r"export ([A-Z_§]+)=(\S+)")
+_FIX_NAME = re.compile(r"(?:^|\.)fix$")
+_COMMAND_LINE = re.compile(r"^(?:the )?command line:? (?:-- … )?")
+_FIX = re.compile(r"^  fix +(.+(?:\n(?!  \w|error|warning).+)*)", re.MULTILINE)
+
+
+def alternatives(fix: str) -> list[list[str]]:
+    """The lines of a fix, which two spaces set apart from the words around them.
+
+    `and` and `then` between two lines join them: both are typed, one after the other.
+    """
+    found, words = list[list[str]](), ""
+    for part in map(str.strip, re.split(r"  +|\n", fix)):
+        if not _is_line(part):
+            words = part
+        elif found and _JOIN.search(words):
+            found[-1].append(part)
+        else:
+            found.append([part])
+        if _REMOVE.match(part):
+            words = part
+    return found
+
+
+def _is_line(part: str) -> bool:
+    first = part.partition(" ")[0]
+    return (
+        part.startswith(("--", "{", PROGRAM, "launcher.", UNKNOWN))
+        or first in SHELL.split()
+        or _EXPORT.match(part) is not None
+        or _REMOVE.match(part) is not None
+        or _YAML.match(part) is not None
+    )
+
+
+# ---- the places ----------------------------------------------------------------------------------
+
+
+def text_of(node: ast.expr) -> str | None:
+    """The text that an expression gives, with UNKNOWN for what is not written there."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            part.value
+            if isinstance(part, ast.Constant)
+            else PROGRAM
+            if ast.unparse(part).strip("f'\"{}") == "PROGRAM"
+            else UNKNOWN
+            for part in node.values
+        )
+    return None
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The parsed files of the packages."""
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+@cache
+def nodes(path: str) -> list[tuple[str, ast.AST]]:
+    """What a file defines, calls and assigns, with the name of the function or class around it."""
+    found = list[tuple[str, ast.AST]]()
+    left: list[tuple[str, ast.AST]] = [("", trees()[path])]
+    while left:
+        name, node = left.pop()
+        for child in ast.iter_child_nodes(node):
+            is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
+            inside = f"{name}.{child.name}".lstrip(".") if is_scope else name
+            left.append((inside, child))
+            if is_scope or isinstance(child, ast.Call | ast.Assign | ast.Dict):
+                found.append((inside, child))
+    return found
+
+
+@cache
+def takers() -> dict[str, dict[str, int]]:
+    """Of each file, its functions and records with an argument `fix`, and the place of that."""
+    found: dict[str, dict[str, int]] = {}
+    for path in trees():
+        for _, node in nodes(path):
+            names = list[str]()
+            if isinstance(node, ast.FunctionDef):
+                names = [argument.arg for argument in node.args.args if argument.arg != "self"]
+            elif isinstance(node, ast.ClassDef):
+                fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+                names = [ast.unparse(field.target) for field in fields]
+                init = [e for e in node.body if getattr(e, "name", "") == "__init__"]
+                names = [argument.arg for argument in init[0].args.args[1:]] if init else names
+            if "fix" in names:
+                found.setdefault(path, {})[node.name] = names.index("fix")
+    return found
+
+
+def _of_call(node: ast.Call, path: str) -> Iterator[ast.expr]:
+    """The fix among the arguments of a call."""
+    yield from (keyword.value for keyword in node.keywords if keyword.arg == "fix")
+    name = ast.unparse(node.func).rpartition(".")[2]
+    everywhere = {place[name] for place in takers().values() if name in place}
+    at = takers().get(path, {}).get(name, min(everywhere, default=None))
+    is_ours = name in takers().get(path, {}) or name not in _defined(path)
+    if at is not None and is_ours and at < len(node.args):
+        yield node.args[at]
+
+
+@cache
+def _defined(path: str) -> frozenset[str]:
+    return frozenset(getattr(node, "name", "") for _, node in nodes(path))
+
+
+def _values(node: ast.AST, path: str) -> Iterator[ast.expr]:
+    """The expressions that become the fix of an error, if `node` sets one."""
+    if isinstance(node, ast.Call):
+        yield from _of_call(node, path)
+    if isinstance(node, ast.Dict):
+        keys = [getattr(key, "value", None) for key in node.keys]
+        yield from (value for key, value in zip(keys, node.values, strict=True) if key == "fix")
+    if not isinstance(node, ast.Assign):
+        return
+    for target in node.targets:
+        pairs = [(target, node.value)]
+        if isinstance(target, ast.Tuple):
+            of_each = isinstance(node.value, ast.Tuple)
+            values = node.value.elts if of_each else [node.value] * len(target.elts)
+            pairs = list(zip(target.elts, values, strict=False))
+        yield from (value for name, value in pairs if _FIX_NAME.search(ast.unparse(name)))
+
+
+def _choices(node: ast.expr) -> Iterator[ast.expr]:
+    """What an expression may give: both branches of a condition, the last part of an `and`."""
+    if isinstance(node, ast.IfExp):
+        yield from (*_choices(node.body), *_choices(node.orelse))
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values if isinstance(node.op, ast.Or) else node.values[-1:]:
+            yield from _choices(value)
+    elif isinstance(node, ast.BinOp) or not _PASSED_ON.search(ast.unparse(node)):
+        yield node
+
+
+def _followed(node: ast.expr, assigned: Mapping[str, Sequence[ast.expr]]) -> Iterator[ast.expr]:
+    """As _choices, with what the names in it were assigned in their function."""
+    names = [part for part in _parts(node) if isinstance(part, ast.Name) and part.id != "fix"]
+    yield from _choices(node)
+    for name in names:
+        for value in assigned.get(name.id, ()):
+            yield from _choices(value)
+
+
+def _parts(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.IfExp):
+        yield from (*_parts(node.body), *_parts(node.orelse))
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values if isinstance(node.op, ast.Or) else node.values[-1:]:
+            yield from _parts(value)
+    else:
+        yield node
+
+
+def _assigned(path: str) -> dict[str, dict[str, list[ast.expr]]]:
+    """The values of the variables of each function."""
+    found: dict[str, dict[str, list[ast.expr]]] = {}
+    for function, node in nodes(path):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found.setdefault(function, {}).setdefault(node.targets[0].id, []).append(node.value)
+    return found
+
+
+@cache
+def fixes() -> list[tuple[str, str]]:
+    """The place of each fix, `file:function`, and its text; UNKNOWN for that of a call."""
+    return [
+        (f"{path}:{name}", UNKNOWN if (text := text_of(choice)) is None else text)
+        for path in trees()
+        for assigned in [_assigned(path)]
+        for name, node in nodes(path)
+        for value in _values(node, path)
+        for choice in _followed(value, assigned.get(name, {}))
+        if not (isinstance(choice, ast.Constant) and not choice.value)
+    ]
+
+
+# ---- typing, and pasting -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line that provokes a fix, and what its lines need."""
+
+    place: str
+    """Where the program makes the fix: file:function."""
+    typed: str
+    files: Mapping[str, str | bytes | Callable[[Path], object]] = field(default_factory=dict)
+    """Content, or what makes the file or folder at a path."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What a person writes for each placeholder of the line."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment."""
+    then: str = ""
+    """Options after which the pasted command takes little time."""
+    says: str = ""
+    """Part of the fix, if its function makes several."""
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+
+def parameters(cases: Sequence[Case]) -> list[Any]:
+    """The cases for pytest, named by their place."""
+    return [pytest.param(case, id=case.place, marks=case.marks) for case in cases]
+
+
+QUICK = (
+    "--nproc 1 --max-steps 2 --batch-size 2 --set train.global_batch=2 --set train.preview=false "
+    "--set schedule.warmup=0"
+)
+_temporary = TemporaryDirectory(prefix="gearshift-lines-")
+
+
+def _trained() -> Path:
+    folder = Path(_temporary.name, "run")
+    data = folder.with_suffix(".jsonl")
+    if not folder.exists():
+        data.write_text(REQUESTS)
+        options = f"--model language:tiny --data {data} --out {folder} {QUICK}"
+        assert main(options.split()) == 0
+    return folder
+
+
+def a_run(path: Path) -> None:
+    """A run of two steps that was trained."""
+    shutil.copytree(_trained(), path, symlinks=True)
+
+
+def folder_of(**files: str) -> Callable[[Path], None]:
+    """A folder of text files; the last `_` of a name is a dot."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        for name, text in files.items():
+            (path / ".".join(name.rsplit("_", 1))).write_text(text)
+
+    return make
+
+
+def with_files(files: Mapping[str, str | bytes | Callable[[Path], object]], folder: Path) -> None:
+    """Write the files of a case."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if callable(content):
+            content(path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def provoked(case: Case, folder: Path, printed: Callable[[], str]) -> tuple[str, str]:
+    """The block of the error of a command line, and its fix."""
+    with_files(case.files, folder)
+    printed()
+    main(shlex.split(case.typed))
+    text = printed()
+    texts = [text.partition("\n")[0] for place, text in fixes() if place == case.place]
+    patterns = [re.compile(re.escape(text).replace(UNKNOWN, ".*")) for text in texts]
+    for block in _BLOCK.findall(text):
+        fix = _FIX.search(block)
+        if fix and case.says in fix[1] and any(p.match(fix[1]) for p in patterns):
+            return block, fix[1]
+    raise AssertionError(f"no fix of {case.place} in:\n{''.join(_BLOCK.findall(text))}")
+
+
+def paste(line: str, typed: list[str], block: str) -> list[str]:
+    """The command line after a line was pasted; what else it does is done: files, the shell."""
+    if line.startswith(PROGRAM):
+        argv = shlex.split(line)[3:]
+        return argv if argv and not argv[0].startswith("--") else [*argv, "--dry-run"]
+    if line.startswith("--"):
+        if _REPLACED.match(block) and re.search(_WORD, block, re.MULTILINE):
+            typed = _without(typed, "remove it", block)
+        return with_options(typed, shlex.split(line))
+    if line.startswith("{"):
+        _write_item(line, block)
+        return typed
+    if _REMOVE.match(line):
+        return _without(typed, line, block)
+    if _YAML.match(line):
+        _write_yaml(line, block)
+    else:
+        line = line.replace("python ", f"{sys.executable} ", 1)
+        if line.startswith("hf download"):
+            line = f"mkdir {line.split()[-1]}"  # the download itself needs a network
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return ["--version"] if PROGRAM in line else typed
+
+
+def with_options(typed: list[str], options: list[str]) -> list[str]:
+    """A command line with options instead of those of the same name; at the end of ours."""
+    words, passed = typed, list[str]()
+    if "--" in typed:
+        words, passed = typed[: typed.index("--")], typed[typed.index("--") :]
+    values = list[tuple[str, list[str]]]()
+    for option in options:
+        if option.startswith("--"):
+            values.append((option, []))
+        else:
+            values[-1][1].append(option)
+    for flag, after in values:
+        key = after[0].partition("=")[0] if flag == "--set" else None
+        if flag != "--reset":  # of several parts
+            words = _dropped(words, flag, key)
+        words = [*words, flag, *after]
+    return [*words, *passed]
+
+
+def _dropped(words: list[str], flag: str, key: str | None = None) -> list[str]:
+    rest = list[str]()
+    skip = 0
+    for index, word in enumerate(words):
+        if skip:
+            skip -= 1
+            continue
+        following = words[index + 1] if index + 1 < len(words) else "--"
+        is_key = key is None or following.partition("=")[0] == key
+        if word.partition("=")[0] == flag and is_key:
+            skip = int("=" not in word and not following.startswith("--"))
+        else:
+            rest.append(word)
+    return rest
+
+
+def _without(typed: list[str], line: str, block: str) -> list[str]:
+    named = _REMOVE.sub("", line).split()[0].strip(",:")
+    if named.startswith("--"):
+        return _dropped(typed, named)
+    where = re.search(r"^  where +(.*)$", block, re.MULTILINE)
+    assert where
+    if named in ("it", "one"):
+        if file := re.search(r"([^ :]+\.\w+):(\d+)", where[1]):
+            _replace_line(Path(file[1]), int(file[2]), "")
+            return typed
+        words = shlex.split(_COMMAND_LINE.sub("", where[1].partition(", and ")[0]))
+        is_set = words[0] == "--set" and words[1:]
+        rest = _dropped(typed, words[0], words[1].partition("=")[0] if is_set else None)
+        return [word for word in rest if word != words[0]]
+    return _dropped(typed, "--set", named)
+
+
+def _write_yaml(line: str, block: str) -> None:
+    """Put a line into the settings file, in the line that the error names."""
+    where = re.search(r"^  where +([^ :]+):(\d+)", block, re.MULTILINE)
+    if where:
+        _replace_line(Path(where[1]), int(where[2]), line)
+        return
+    [path] = Path().glob("*.yaml")  # of a file to download: the place is its URL
+    key, text = line.partition(":")[0], path.read_text()
+    text = re.sub(rf"\n +{key}: .*", "", text)
+    path.write_text(re.sub(r"(- )(url: \S+)", rf"\1{line}\n      \2", text))
+
+
+def _write_item(line: str, block: str) -> None:
+    """Put an item of a list into the settings file, instead of that with the same URL."""
+    where = re.search(r"^  where +([^ :]+):", block, re.MULTILINE)
+    assert where
+    path, url = Path(where[1]), line[1:].split()[1].rstrip(",")
+    path.write_text(re.sub(rf"- (.*{re.escape(url)}.*)", f"- {line}", path.read_text()))
+
+
+def _replace_line(path: Path, number: int, line: str) -> None:
+    text = path.read_text().splitlines()
+    before = text[number - 1]
+    indent = re.match(r"[ -]*", before)
+    assert indent
+    text[number - 1] = indent[0] + line if line else ""
+    path.write_text("\n".join(text) + "\n")
+
+
+def check(case: Case, folder: Path, printed: Callable[[], str]) -> int:
+    """Provoke the fix, and run each of its lines from the same start; the number of lines."""
+    block, fix = provoked(case, folder, printed)
+    message, found = block.partition("\n")[0], alternatives(fix)
+    for lines in found:
+        argv = shlex.split(case.typed)
+        for line in lines:
+            for placeholder, value in case.given.items():
+                line = re.sub(rf"\b{placeholder}\b", value, line)
+            if variable := _EXPORT.fullmatch(line):
+                os.environ[variable[1]] = variable[2]
+                continue
+            argv = paste(line, argv, block)
+        argv += shlex.split(case.then)
+        printed()
+        code = main(argv)
+        again = printed()
+        errors = "".join(block for block in _BLOCK.findall(again) if block.startswith("error"))
+        assert message not in again, f"{line}: {shlex.join(argv)}\n{block}"
+        assert code == 0, f"{line}: {shlex.join(argv)}\n{errors}"
+    return len(found)

@@ -1,0 +1,140 @@
+"""Lines to paste of the other commands, and of resumed runs: each does what it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.edges.pasting import QUICK, Case, a_run, folder_of, parameters
+from tests.edges.test_lines_of_settings import TASK
+from tests.launcher.config.original_words import FILES
+from tests.launcher.test_convert import TWO
+from tests.runs.conftest import REQUESTS
+
+SLOW = (pytest.mark.slow,)
+DATA = {"mine.jsonl": REQUESTS}
+RUN = {"runs/mine": a_run}
+TRAIN = f"--model language:tiny --data mine.jsonl {QUICK}"
+
+
+def changed(name: str, change: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A run of which one file or folder is changed."""
+
+    def make(path: Path) -> None:
+        a_run(path)
+        change(path / name)
+
+    return make
+
+
+def a_custom_run(path: Path) -> None:
+    """A run of the custom task beside it."""
+    from launcher.__main__ import main
+
+    assert main(f"--model task:Mine --out {path} {QUICK}".split()) == 0
+
+
+def copied_link(path: Path) -> None:
+    """A folder instead of a link, as a copy by some programs has it."""
+    target = path.resolve()
+    path.unlink()
+    shutil.copytree(target, path)
+
+
+def url(config: str) -> Callable[[Path], None]:
+    """A settings file that downloads the file or folder `src` beside it."""
+
+    def make(path: Path) -> None:
+        path.write_text(config.replace("URL", (path.absolute().parent / "src").as_uri()))
+
+    return make
+
+
+OPTIMIZER = TASK + (
+    "\n    def optimizer(self, parameters):\n        return torch.optim.SGD(parameters, lr=0.1)\n"
+)
+DS = '{"train_micro_batch_size_per_gpu": 3}'
+ONE_FILE = "download:\n  files:\n    - url: URL\n"
+STAGED = "--mode staged --model language:tiny"
+
+CASES = [
+    Case("launcher/commands/convert.py:_write", "convert abr.yaml", {"abr.yaml": FILES["abr"], "abr-gearshift.yaml": ""}),
+    Case("launcher/commands/convert.py:_family", "convert two.yaml", {"two.yaml": TWO}),
+    Case("launcher/commands/explain.py:_section", "explain optim.lrr"),
+    Case("launcher/commands/new_task.py:_error", "new-task my-task"),
+    Case("launcher/commands/plan.py:_not_measurable", "plan --measure --gpu H100 --model language:tiny", DATA, marks=SLOW),
+    Case("launcher/commands/plan.py:_not_measurable", f"plan --measure {STAGED} --set data.path=mine.jsonl", DATA, marks=SLOW),
+    Case("launcher/commands/predict.py:_from_stdin", "predict runs/mine", RUN),
+    Case("launcher/commands/watch.py:_newest_run", "watch", {"other/mine": a_run}, {"RUN": "other/mine"}),
+    Case("launcher/compare/candidates.py:decide", "compare --steps 1 --dry-run"),
+    Case("launcher/compare/candidates.py:_wrong", "compare --modes fast --steps x --dry-run"),
+    Case("launcher/compare/tune.py:tune", f"{TRAIN} --tune 2 --engine ddp", DATA, marks=SLOW),
+    Case("launcher/compare/tune.py:_steps", f"{STAGED} --tune 9", then="--dry-run", marks=SLOW),
+    Case("launcher/config/command_line.py:_unexpected", "--lite zero2 --dry-run"),
+    Case("launcher/config/command_line.py:_unexpected", "--lite mine.jsonl --dry-run", DATA),
+    Case("launcher/config/command_line.py:_unknown_option", "submit --dry-run --exclusive", says="--exclusive"),
+    Case("launcher/config/selection.py:_missing_weights", f"{STAGED} --stage dialogues --dry-run", RUN, {"RUN": "runs/mine"}),
+    Case("launcher/config/validate.py:_mode_keeps_batch", "--mode odd.yaml --dry-run", {"odd.yaml": "promise: {global_batch: {at_least: 1, at_most: 1}}\ntrain: {micro_batch: 3}\n"}),
+    Case("launcher/config/validate.py:_own_optimizer", "--model own_optimizer:Mine --engine zero2 --dry-run", {"own_optimizer.py": OPTIMIZER}),
+    Case("launcher/config/validate.py:_paths", "--set model.pretrained=facebook/opt-125m --dry-run"),
+    Case("launcher/data_check/formats.py:_check_path", "data check mien.jsonl", DATA),
+    Case("launcher/data_check/formats.py:_embedded", "data check embedded:comands"),
+    Case("launcher/download/fetch.py:_move_into_place", "data fetch --config mine.yaml", {"src.zip": "no archive", "mine.yaml": url(ONE_FILE.replace("URL", "URL.zip"))}),
+    Case("launcher/download/fetch.py:_occupied", "data fetch --config mine.yaml", {"src": "text", "data/src": "mine", "mine.yaml": url("download:\n  folder: data\n  files: [URL]\n")}, {"DIR": "other"}),
+    Case("launcher/download/transfer.py:_not_declared", "data fetch --config mine.yaml", {"src": "text", "mine.yaml": url(f"{ONE_FILE}      size: 9\n")}),
+    Case("launcher/download/transfer.py:local_source.open_file", f"--model language:tiny --config mine.yaml --download-data {QUICK}", {"src": folder_of(a_jsonl=REQUESTS), "mine.yaml": url(ONE_FILE)}, {"PATH": "src"}),
+    Case("launcher/export.py:invalid_format", "export runs/mine --format safetensor", RUN),
+    Case("launcher/export.py:_unsupported", "export runs/mine --format hf", {"task.py": TASK, "runs/mine": a_custom_run}, {"RUN": "runs/mine"}),
+    Case("launcher/plan/target.py:_bytes", "plan --model language:tiny --ram 8"),
+    Case("launcher/plan/target.py:_gpu", "plan --model language:tiny --gpu h1000", marks=SLOW),
+    Case("launcher/plan/target.py:_gpu", "plan --model language:tiny --gpu A100", given={"SIZE": "80GiB"}, marks=SLOW),
+    Case("launcher/plan/target.py:Described._too_many", "plan --model language:tiny --engine local --nodes 2", marks=SLOW),
+    Case("launcher/predict.py:prompts", "predict runs/mine --input 'my ntoes.txt'", RUN | {"my notes.txt": "hello"}, marks=SLOW),
+    Case("launcher/resume/compatibility.py:_incompatible", "resume runs/mine --max-steps 4", RUN),
+    Case("launcher/resume/compatibility.py:unknown_parts", "resume runs/mine --reset schedul --max-steps 4", RUN),
+    Case("launcher/resume/decide.py:_lost", "resume runs/mine --max-steps 4 --reset schedule --dry-run", {"runs/mine": changed("checkpoints", shutil.rmtree)}),
+    Case("launcher/resume/find.py:no_run", "resume runs/mien", RUN),
+    Case("launcher/resume/find.py:_checkpoint_at", "resume 7 --dry-run", RUN),
+    Case("launcher/resume/find.py:_error", "resume runs/mine/checkpoints/step-00000007", RUN),
+    Case("launcher/run_folder/records.py:_damaged", "report runs/mine", {"runs/mine": changed("result.json", lambda path: path.write_text("{"))}),
+    Case("launcher/run_folder/records.py:_damaged", "report runs/mine", {"runs/mine": changed("metrics.jsonl", lambda path: path.write_text("{\n" + path.read_text()))}),
+    Case("launcher/run_folder/run_folder.py:_in_use", f"{TRAIN} --out runs/mine", DATA | RUN),
+    Case("launcher/run_folder/run_folder.py:open_existing", "resume runs/mine --max-steps 4 --reset schedule", {"runs/mine": changed("best", copied_link)}, {"ELSEWHERE": "elsewhere"}),
+    Case("launcher/submit/allocation.py:_misplaced", "submit --dry-run -- --time=1:00:00"),
+    Case("launcher/submit/queueing.py:missing_sbatch", "submit --model language:tiny", variables={"PATH": "/nowhere"}),
+    Case("training/checkpoint/resume_point.py:ResumePoint.check_data", "resume runs/mine --data other.jsonl --max-steps 4 --reset schedule", RUN | {"other.jsonl": REQUESTS.replace("what", "who")}),
+    Case("engines/zero/config.py:_differing", "--model language:tiny --engine zero2 --ds-config ds.json --dry-run", {"ds.json": DS}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", parameters(CASES))
+def test_a_pasted_line_does_what_it_says(case, pasted):
+    assert pasted(case)
+
+
+def test_what_a_python_call_prints_is_python(tmp_path, monkeypatch):
+    import launcher
+    from launcher.base.diagnostics import SettingsError
+
+    monkeypatch.chdir(tmp_path)
+    a_run(Path("run"))
+    for name in ("ru", "run/best"):
+        with pytest.raises(SettingsError) as error:
+            launcher.open_run(name)
+        fix = error.value.diagnostics[0].fix
+        assert fix is not None and fix.startswith("launcher.open_run(")
+        assert eval(fix, {"launcher": launcher})
+
+
+def test_the_example_of_a_download_is_a_settings_file(tmp_path, monkeypatch, capfd):
+    from launcher.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["--download-data", "--json", "--dry-run"]) == 2
+    [error] = json.loads(capfd.readouterr().out)["diagnostics"]
+    Path("mine.yaml").write_text(error["fix"].split("  ")[1])
+    assert main(["--config", "mine.yaml", "--download-data", "--dry-run"]) == 0

@@ -1,0 +1,321 @@
+"""Lines to paste against data and pretrained folders: after each, they are read, or trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.edges.edf_files import Signal, write_edf
+from tests.edges.pasting import QUICK, Case, folder_of, parameters
+from tests.models.event_seg.writers import random_events, write_masks, write_mvsec, write_raw
+from tests.runs.conftest import REQUESTS
+
+LANGUAGE = f"--model language:tiny {QUICK}"
+ABR = "--model abr:tiny --set eval.share=0.3"
+EEG = "--model eeg_text:tiny --set eval.share=0.2"
+EVENTS = f"--model event_seg:tiny {QUICK} --set eval.share=0.2"
+SLOW = (pytest.mark.slow,)
+PAGES = "--model doc_translation:tiny --set eval.share=0.2"
+
+# ---- language ------------------------------------------------------------------------------------
+
+
+def rows(count: int = 80, **columns: object) -> str:
+    """JSON lines; {} in a text is the number of the row."""
+
+    def cell(value: object, number: int) -> object:
+        return value.format(number) if isinstance(value, str) else value
+
+    lines = ({name: cell(value, n) for name, value in columns.items()} for n in range(count))
+    return "".join(f"{json.dumps(line)}\n" for line in lines)
+
+
+def llama(layers: int = 3, **changes: object) -> Callable[[Path], None]:
+    """A folder of a pretrained model whose config.json says something else."""
+
+    def make(path: Path) -> None:
+        from tests.models.language.test_pretrained import CONFIGS, edit_config, save
+
+        save(path, CONFIGS["llama"]())
+        edit_config(path, **changes)
+
+    return make
+
+
+def tokenizer(entries: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        from models.language.tokens import bpe
+        from tests.models.language.test_pretrained import TEXT
+
+        path.write_text(bpe.train([TEXT * 2], entries).inner.to_str(), encoding="utf-8")
+
+    return make
+
+
+def dangling(path: Path) -> None:
+    path.mkdir()
+    (path / "a.jsonl").write_text(REQUESTS)
+    (path / "b.jsonl").symlink_to(path / "nowhere")
+
+
+def russian(path: Path) -> None:
+    TEXTS(path)
+    (path / "a.txt").write_bytes(("Привет\n\n" * 20).encode("cp1251"))
+
+
+def many(path: Path) -> None:
+    """Texts whose tokens are too many for the memory."""
+    folder_of(**{f"text{n}_txt": f"Text {n}. " * 90_000 for n in range(12)})(path)
+
+
+def start_weights(path: Path) -> None:
+    """Weights of a run without its tokenizer."""
+    from tests.edges.pasting import a_run
+
+    a_run(path)
+    (path / "tokenizer.json").unlink(missing_ok=True)
+
+
+CHAT = {"prompt": "what is {}", "response": "{}"}
+LONG = rows(3, prompt="a", response="word " * 300) + REQUESTS
+PAIRS = rows(prompt="what is {}", chosen="{}", rejected="no")
+TEXTS = folder_of(
+    **{f"text{n}_txt": f"A short text of number {n}, and more of it.\n" * 9 for n in range(12)}
+)
+R = "models/language/readers/"
+OF_LANGUAGE = [
+    Case("models/language/dataset.py:Dataset.__init__", f"{LANGUAGE} --data texts --set data.seq_len=4096", {"texts": TEXTS}),
+    Case("models/language/pretrained.py:check_vocabulary", f"{LANGUAGE} --data a.jsonl --set model.pretrained=model --set model.tokenizer=big.json", {"a.jsonl": REQUESTS, "model": llama(), "big.json": tokenizer(330)}, marks=SLOW),
+    Case("models/language/pretrained.py:load_inner", f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, marks=SLOW),
+    Case(f"{R}columns.py:_unread", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, label=True)}),
+    Case(f"{R}columns.py:_unread", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, mood="good", odd="x")}),
+    Case(f"{R}columns.py:_preferences", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": PAIRS}),
+    Case(f"{R}columns.py:_preferences", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, chosen="a", rejected="b")}),
+    Case(f"{R}columns.py:_incomplete", f"{LANGUAGE} --data a.csv", {"a.csv": "prompt,reaction\n" + "".join(f"what is {n},{n}\n" for n in range(80))}),
+    Case("models/language/rows.py:Dialogues.__init__", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(80, prompt="a {0}", response="word {0} " * 120)}),
+    Case("models/language/rows.py:Dialogues.__init__", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": LONG}),
+    Case("models/common/data_files.py:BadRecords.finish", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS + '{"prompt": null, "response": "a"}\n'}),
+    Case("models/language/task.py:LanguageTask.setup", f"{LANGUAGE} --mode staged --stage text --set data.text=a.jsonl", {"a.jsonl": REQUESTS, "texts": TEXTS}, {"data.text=PATH": "data.text=texts --set data.seq_len=8", "PATH": "a.jsonl"}),
+    Case("models/language/task.py:LanguageTask._freeze", f"{LANGUAGE} --data a.jsonl --set model.freeze_layers=99", {"a.jsonl": REQUESTS}),
+    Case("models/language/tokens/bpe.py:_of_start", f"{LANGUAGE} --data a.jsonl --set model.start=run --set model.tokenizer=bpe", {"a.jsonl": REQUESTS, "run": start_weights, "tokens.json": tokenizer(272)}, {"PATH": "tokens.json"}),
+    Case("models/language/tokens/encoded.py:_cache_error", f"{LANGUAGE} --data texts --set eval.every=null --set eval.last=false", {"a.jsonl": "", "texts": many, "cache": "a file"}, {"FOLDER": "new"}, variables={"GEARSHIFT_CACHE": "cache"}, marks=SLOW),
+    Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data texts --set data.seq_len=16", {"texts": russian}),
+    Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS.encode() + b"\0\n"}),
+    Case("models/common/split.py:_empty_split", f"{LANGUAGE} --data a.jsonl --set eval.share=0.01", {"a.jsonl": REQUESTS}),
+    Case("models/common/attention_kernels.py:check_kernel", f"{LANGUAGE} --data a.jsonl --set memory.attention=efficient", {"a.jsonl": REQUESTS}),
+    Case("models/common/data_files.py:unknown_embedded", f"{ABR} {QUICK} --data embedded:few-patient", marks=SLOW),
+    Case("models/common/data_files.py:_check_entry", f"{LANGUAGE} --data texts", {"texts": dangling}),
+    Case("launcher/config/batching.py:check_fills", f"{LANGUAGE} --data a.jsonl --set train.global_batch=100 --batch-size 100", {"a.jsonl": REQUESTS}),
+    Case("launcher/config/validate.py:_left_out", f"{LANGUAGE} --data a.jsonl --set train.global_batch=33 --batch-size 33", {"a.jsonl": REQUESTS}),
+    Case("launcher/config/validate.py:_short_profile", f"{LANGUAGE} --data a.jsonl --max-steps 6 --set log.profile=5", {"a.jsonl": REQUESTS}, marks=SLOW),
+]  # fmt: skip
+
+# ---- event_seg -----------------------------------------------------------------------------------
+
+
+def recordings(**sensors: tuple[int, int]) -> Callable[[Path], None]:
+    """A folder of recordings, whose headers name the sensor."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        for number, (name, sensor) in enumerate(sensors.items()):
+            file = write_raw(path / f"{name}.raw", random_events(4000, 900_000, sensor, number))
+            height, width = sensor
+            content = file.read_bytes()
+            geometry = f"geometry {width}x{height}".encode()
+            file.write_bytes(content.replace(b"geometry 64x48", geometry))
+
+    return make
+
+
+def labeled(path: Path) -> None:
+    recordings(a=(48, 64), b=(48, 64))(path)
+    write_masks(path / "a.raw", range(50_000, 900_000, 50_000))
+
+
+def narrow(path: Path) -> None:
+    """Events outside the sensor that the header names."""
+    recordings(a=(48, 64))(path)
+    file = path / "a.raw"
+    file.write_bytes(file.read_bytes().replace(b"geometry 64x48", b"geometry 32x48"))
+
+
+def sequences(path: Path) -> None:
+    path.mkdir()
+    for name in ("indoor_flying1", "indoor_flying2"):
+        write_mvsec(path / f"{name}_data.hdf5", frames=20)
+
+
+UNLABELED = "--set model.objective=masked-voxels"
+OF_EVENTS = [
+    Case("models/event_seg/dataset.py:is_labeled", f"{EVENTS} --data folder --set model.objective=edges", {"folder": labeled}),
+    Case("models/event_seg/dataset.py:_check_sensors", f"{EVENTS} --data folder {UNLABELED}", {"folder": recordings(a=(48, 64), b=(32, 40))}, {"HEIGHT": "48", "WIDTH": "64"}),
+    Case("models/event_seg/readers/prophesee.py:RawRecording._sensor", f"{EVENTS} --data folder {UNLABELED}", {"folder": narrow}),
+    Case("models/event_seg/sequences.py:_find", f"{EVENTS} --data folder --set 'data.sequences=[indoor_flying3, indoor_flying2]'", {"folder": sequences}),
+]  # fmt: skip
+
+# ---- abr -----------------------------------------------------------------------------------------
+
+
+def responses(
+    heads: str = "patient_id,intensity,hear_loss", cells: str = "{0},80,{1}", count: int = 24
+) -> str:
+    """A table of responses; {0} is the number of a patient, {1} that of a class."""
+    noise = np.random.default_rng(0).normal(size=(count, 200))
+    points = ",".join(map(str, range(1, 201)))
+    found = [f"{heads},{points}"]
+    for number, signal in enumerate(noise):
+        found.append(f"{cells.format(number, number % 5)},{','.join(f'{x:.3f}' for x in signal)}")
+    return "\n".join(found) + "\n"
+
+
+def clicks(**rates: int) -> Callable[[Path], None]:
+    """A recording of channels at their rates, with a click every tenth of a second."""
+
+    def make(path: Path) -> None:
+        rng = np.random.default_rng(0)
+        signals = [
+            Signal(name.replace("_", " "), rate, rng.normal(0, 5, rate * 40))
+            for name, rate in rates.items()
+        ]
+        times = [(0.1 * n, 0.0, f"click {20 + 20 * (n % 4)} dB") for n in range(390)]
+        write_edf(path, signals, times)
+
+    return make
+
+
+def series(path: Path) -> None:
+    """Level series of animals."""
+    path.mkdir()
+    head = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
+    for number in range(6):
+        data = np.random.default_rng(number).standard_normal((1000, 3))
+        lines = ["\t".join(f"{value: .6f}" for value in row) for row in data]
+        text = f"{head}:LEVELS:20;40;60;\t\r:DATA\r" + "\r\n".join(lines) + "\r\n\r"
+        (path / f"ABR-{number}-1").write_bytes(text.encode("iso-8859-1"))
+
+
+SWEEPS = "--set data.sweeps=9 --set data.reject_uv=1000"
+OF_ABR = [
+    Case("models/abr/readers/columns.py:_missing", f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
+    Case("models/abr/readers/columns.py:_ambiguous", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
+    Case("models/abr/readers/columns.py:_check_unit", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
+    Case("models/abr/readers/table.py:TableReader.check_declared", f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
+    Case("models/abr/readers/table.py:TableReader._target", f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
+    Case("models/abr/readers/files.py:read_responses", f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
+    Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS} --set data.channel=Czz", {"a.edf": clicks(Cz=10_000, Audio=10_000)}),
+    Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(Status=10_000)}, marks=SLOW),
+    Case("models/abr/readers/recordings.py:_check_rate", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(EEG_Cz=256, EEG_Pz=10_000)}),
+    Case("models/abr/task.py:AbrTask._groups", f"data check a.csv {ABR} --set data.split=level", {"a.csv": responses()}),
+    Case("models/abr/formats.py:_pickled", f"{ABR} {QUICK} --data a.pkl", {"a.pkl": b"\x80\x04N.", "a.csv": responses()}, marks=SLOW),
+]  # fmt: skip
+
+# ---- eeg_text ------------------------------------------------------------------------------------
+
+SENTENCES = "onset_s\tduration_s\ttext\n" + "".join(
+    f"{2 * n}\t1.5\tsentence number {n}\n" for n in range(24)
+)
+
+
+def eeg(table: str = SENTENCES, suffix: str = ".tsv", **rates: int) -> Callable[[Path], None]:
+    """A folder with a minute of EEG, and the table of its sentences."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        rng = np.random.default_rng(0)
+        signals = [
+            Signal(name, rate, rng.normal(0, 5, rate * 60))
+            for name, rate in (rates or {"Cz": 250, "Pz": 250}).items()
+        ]
+        write_edf(path / "a.edf", signals, [(2.0 * n, 1.5, f"s{n}") for n in range(24)])
+        if table:
+            (path / f"a{suffix}").write_text(table)
+
+    return make
+
+
+def cut(path: Path) -> None:
+    """A recording whose last seconds were not copied."""
+    eeg()(path)
+    (path / "a.edf").write_bytes((path / "a.edf").read_bytes()[:-3000])
+
+
+def words(path: Path) -> None:
+    """A tokenizer of more words than a tiny model has."""
+    from models.common import subwords
+
+    specials = ("<s>", "<pad>", "</s>", "<mask>")
+    texts = [f"{n * 7919:x} {n * 104729:x}" for n in range(20_000)]
+    subwords.train_byte_bpe(texts, 9000, specials).save(str(path))
+
+
+def bart(path: Path) -> None:
+    from tests.models.eeg_text.pretrained_folders import save_model
+
+    path.mkdir()
+    save_model(path, "longt5")
+
+
+OF_EEG = [
+    Case("models/eeg_text/readers/files.py:check_text", f"data check folder {EEG}", {"folder": eeg("")}),
+    Case("models/eeg_text/readers/continuous.py:_placed", f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
+    Case("models/eeg_text/readers/continuous.py:_Segments._of_bids", f"data check folder {EEG}", {"folder": eeg("onset\tduration\n" + "".join(f"{2 * n}\t1.5\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json"}),
+    Case("models/eeg_text/readers/raw.py:eeg_channels", f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
+    Case("models/eeg_text/readers/raw.py:_too_slow", f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
+    Case("models/common/recordings/edf.py:_counted", f"data check folder {EEG}", {"folder": cut}),
+    Case("models/eeg_text/tokenizer.py:build_tokenizer", f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
+    Case("models/eeg_text/pretrained.py:PretrainedDecoder._check_kernel", f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
+]  # fmt: skip
+
+# ---- doc_translation -----------------------------------------------------------------------------
+
+
+def dota(change: Callable[[dict[str, list[str]]], object]) -> Callable[[Path], None]:
+    """A folder in the DoTA layout whose split file is changed."""
+
+    def make(path: Path) -> None:
+        from PIL import Image
+
+        for folder in ("imgs", "en_mmd", "zh_mmd"):
+            (path / folder).mkdir(parents=True)
+        names = [f"2101.0{article:04}_{page}" for article in range(10) for page in (1, 2)]
+        for name in names:
+            Image.new("L", (120, 160), 255).save(path / "imgs" / f"{name}.png")
+            (path / "zh_mmd" / f"{name}.mmd").write_text("# 第页\n", encoding="utf-8")
+            (path / "en_mmd" / f"{name}.mmd").write_text(f"# Page {name}\n\nText.")
+        split = {
+            "train_name_list": names[:16],
+            "valid_name_list": names[16:18],
+            "test_name_list": names[18:],
+        }
+        change(split)
+        (path / "split_dataset.json").write_text(json.dumps(split))
+
+    return make
+
+
+def translations(more: str = "") -> str:
+    return "\n".join(
+        json.dumps(
+            {"id": f"ch{n // 4:02}-{n:04}", "en": f"This is text {n}. {more}", "zh": "这是。"}
+        )
+        for n in range(40)
+    )
+
+
+OF_PAGES = [
+    Case("models/doc_translation/readers/dota.py:_check_articles", f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].append(split["train_name_list"].pop()))}),
+    Case("models/doc_translation/task.py:_part", f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].clear())}),
+    Case("models/doc_translation/task.py:DocTranslationTask._read_translation_settings", f"data check a.jsonl {PAGES} --set data.seq_len=5000", {"a.jsonl": translations()}),
+]  # fmt: skip
+
+CASES = [*OF_LANGUAGE, *OF_EVENTS, *OF_ABR, *OF_EEG, *OF_PAGES]
+
+
+@pytest.mark.parametrize("case", parameters(CASES))
+def test_after_a_line_is_pasted_the_data_is_read(case, pasted):
+    assert pasted(case)
