@@ -21,7 +21,6 @@ from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
 from training.evaluation.evaluate import ALL, NEW, OLD, Forgetting, HeldOutPart
 from training.logging.console_text import render_header, render_summary
-from training.logging.forecast import Forecast
 
 
 def samples(length: int, seed: int = 0) -> Samples:
@@ -155,7 +154,7 @@ def test_the_start_and_the_last_lines_say_it():
         lines = render_header(facts.about(Path("run"), evaluated=counts), facts.train_plan())
         assert [line for line in lines if line.startswith("eval")] == expected
     best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 512, "split_samples": 3672}
-    lines = render_summary(facts.outcome(best=best), Forecast())
+    lines = render_summary(facts.outcome(best=best), None)
     text = "best       loss 2.2500 at step 50, over 512 of 3,672 samples (eval.samples)"
     assert text in lines
 
@@ -163,7 +162,7 @@ def test_the_start_and_the_last_lines_say_it():
 def test_a_run_that_evaluates_most_of_its_time_gets_the_line_that_ends_it():
     split = {"evaluation_s": 80.0, "forward_s": 20.0}
     best = {"metric": "loss", "value": 2.25, "step": 50, "samples": 4000, "split_samples": 4000}
-    lines = render_summary(facts.outcome(best=best, wall_s=100.0, time_split=split), Forecast())
+    lines = render_summary(facts.outcome(best=best, wall_s=100.0, time_split=split), None)
     text = "evaluation took 80% of the time; fewer samples:  --set eval.samples=100"
     assert f"time       {text}" in lines  # 2 of 20 other seconds
 

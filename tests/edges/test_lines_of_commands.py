@@ -72,8 +72,6 @@ CASES = [
     Case("launcher/commands/watch.py:_newest_run", "watch", {"other/mine": a_run}, {"RUN": "other/mine"}),
     Case("launcher/compare/candidates.py:decide", "compare --steps 1 --dry-run"),
     Case("launcher/compare/candidates.py:_wrong", "compare --modes fast --steps x --dry-run"),
-    Case("launcher/compare/tune.py:tune", f"{TRAIN} --tune 2 --engine ddp", DATA, marks=SLOW),
-    Case("launcher/compare/tune.py:_steps", f"{STAGED} --tune 9", then="--dry-run", marks=SLOW),
     Case("launcher/config/command_line.py:_unexpected", "--lite zero2 --dry-run"),
     Case("launcher/config/command_line.py:_unexpected", "--lite mine.jsonl --dry-run", DATA),
     Case("launcher/config/command_line.py:_unknown_option", "submit --dry-run --exclusive", says="--exclusive"),

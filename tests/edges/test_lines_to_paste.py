@@ -146,7 +146,7 @@ ELSEWHERE = {
     "launcher/commands/predict.py:_generate": "launcher/test_predict.py:test_",
     "launcher/config/batching.py:batch_line": "edges/test_lines_of_data.py:test_",
     "launcher/run/fixes.py:_as_typed": "edges/test_lines_of_data.py:test_",
-    "launcher/plan/check.py:PlanCheck._diagnostic": "runs/test_plan_check.py:test_",
+    "launcher/run/memory_check.py:check_memory": "launcher/run/test_memory_check.py:test_",
     "launcher/resume/find.py:no_run": "launcher/resume/test_find.py:test_",
     "launcher/run/rerun.py:_located": "runs/test_verify_and_export.py:test_",
     "training/faults.py:": "launcher/run/test_fixes.py:test_",

@@ -214,12 +214,13 @@ def test_gzip_is_found_in_the_content(tmp_path, name, is_packed):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (gzip.compress(table().encode())[:60], "damaged gzip data"),
-        (gzip.compress(table().encode())[:-8] + bytes(8), "damaged gzip data"),
+        (gzip.compress(table().encode(), mtime=0)[:60], "damaged gzip data"),
+        (gzip.compress(table().encode(), mtime=0)[:-8] + bytes(8), "damaged gzip data"),
         (b"PK\x03\x04" + bytes(40), "is a ZIP archive or a workbook, not text"),
         (b"PAR1" + bytes(40), "is Parquet, not text"),
         (b"%PDF-1.7\n", "is PDF, not text"),
     ],
+    ids=["cut gzip", "gzip with a wrong checksum", "ZIP", "Parquet", "PDF"],
 )
 def test_what_is_no_text_is_refused_by_what_it_is(tmp_path, content, problem):
     for name in ("a.csv", "a.tsv", "a.jsonl", "a.txt"):
