@@ -7,7 +7,7 @@ import operator
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from launcher.base.diagnostics import (
 )
 from launcher.config import other_tools, settings_file
 from launcher.config.options import OPTIONS, flag_of, typed_line
-from launcher.config.originals import fetched, is_section, original_of, words_of
+from launcher.config.originals import fetched, is_section, original_of
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     CLI_LAYER,
@@ -35,10 +35,9 @@ from launcher.config.provenance import (
     Origin,
     Resolved,
     Setting,
-    is_set_by_user,
 )
 from launcher.config.schema import SettingInfo, sections, setting_infos
-from launcher.config.settings_file import Node, Unreadable, node_value
+from launcher.config.settings_file import Unreadable, node_value
 from models.base import DataError
 from models.catalog import is_custom
 from training.settings import SettingError
@@ -154,32 +153,6 @@ def _may_be(info: SettingInfo, value: Any) -> bool:
     return not is_number or all(
         getattr(operator, name)(value, bound) for name, bound in info.bounds.items()
     )
-
-
-def ignored_variables(
-    family: str | None, values: Mapping[str, Setting], variables: Mapping[str, str]
-) -> Iterator[Diagnostic]:
-    """Warnings for variables of the environment that only the original of `family` reads.
-
-    None: no model is named, and the variables of each original count. Only names in capitals of
-    several words do, which no other program has, with an equivalent that the user has not set.
-    """
-    for owner, word in words_of(family):
-        for name in word.names:
-            typed, is_distinctive = variables.get(name), name.isupper() and "_" in name
-            if not typed or not is_distinctive or word.here is None:
-                continue
-            if word.here in values and is_set_by_user(values[word.here]):
-                continue
-            model = [f"--model {owner}"] if family is None else []
-            stage = [f"--stage {word.stage}"] if word.stage else []
-            yield Diagnostic(
-                f"the environment variable {name} has no effect: only the original reads it",
-                key=word.here,
-                where=f"the environment: {name}={typed}",
-                fix=" ".join([typed_line(word, typed), *model, *stage]),
-                severity="warning",
-            )
 
 
 def nearest_key(name: str, keys: Collection[str]) -> str | None:
@@ -481,55 +454,3 @@ def _line(option: str | None, key: str, value: Any) -> str:
         return f"--set {shlex.quote(f'{key}={text}')}"
     space = "" if option.endswith(":") else " "  # --model FAMILY:
     return f"{option}{space}{plain(value)}"
-
-
-def item_diagnostic(info: SettingInfo, entry: Entry, detail: Any) -> Diagnostic | None:
-    """The error of one item of a list; `detail` is pydantic's. None: the value is not a list."""
-    place, inner = _inner(detail["loc"])
-    if place is None:
-        return None
-    name = f"{entry.key}[{place}]"
-    at = replace(entry, key=name, value=detail["input"], option=None, text=None)
-    if (line := _item_line(entry, place, inner)) is not None:  # it may have a line of its own
-        file = entry.origin.where.rpartition(":")[0]
-        origin = replace(entry.origin, where=f"{file}:{line}")
-        at = replace(at, origin=origin, order=(entry.order[0], line))
-    if detail["type"] == "extra_forbidden" and inner is not None:
-        near = nearest_match(inner, info.items)
-        fix = near and f"{near}: {plain(at.value)}"
-        unknown = _item_error(at, f"{name} has no key '{inner}'", ", ".join(info.items))
-        return replace(unknown, did_you_mean=near, fix=fix)
-    if inner is not None and detail["type"] == "missing":
-        return _item_error(at, f"{name} has no {inner}", allowed(info.items[inner]))
-    if inner is None or inner not in info.items:
-        return _item_error(at, f"{name} {shown(at.value)} is not understood", allowed(info))
-    known = replace(info.items[inner], key=f"{name}.{inner}")
-    at = replace(at, key=known.key)
-    if reason := detail.get("ctx", {}).get("error"):
-        return _item_error(at, f"{known.key} {shown(at.value)} {reason}", allowed(known))
-    below = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
-    return bad_value(known, at, detail["type"], below)
-
-
-def _inner(loc: Any) -> tuple[int | None, str | None]:
-    """The index of the item, and its key, of a location in the tree."""
-    at = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
-    if at is None:
-        return None, None
-    return loc[at], loc[at + 1] if len(loc) > at + 1 else None
-
-
-def _item_error(at: Entry, what: str, allowed: str) -> Diagnostic:
-    place = where(at.key, at.origin)
-    return Diagnostic(
-        what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
-    )
-
-
-def _item_line(entry: Entry, place: int, inner: str | None) -> int | None:
-    node = entry.node
-    if node is None or not isinstance(node.value, list):
-        return None
-    item: Node = node.value[place]
-    within = item.value.get(inner) if isinstance(item.value, dict) else None
-    return within.line if within is not None else item.line

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from launcher.base.diagnostics import Diagnostic
 from launcher.base.redaction import redact
-from launcher.config import errors, presets, settings_file
+from launcher.config import errors, list_items, presets, settings_file
 from launcher.config.custom_task import FOLDER
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
@@ -233,7 +233,7 @@ def _check_types(
         for detail in error.errors(include_url=False):
             key = _key_of(detail["loc"], by_key)
             info, entry, below = infos[key], by_key[key], values[key]
-            found = errors.item_diagnostic(info, entry, detail) if info.items else None
+            found = list_items.item_diagnostic(info, entry, detail) if info.items else None
             found = found or errors.bad_value(info, entry, detail["type"], below)
             invalid.add(key)
             diagnostics.setdefault(found.key or key, found)

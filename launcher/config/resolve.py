@@ -13,7 +13,6 @@ from launcher.config import (
     adapt,
     batching,
     custom_task,
-    errors,
     feature_checks,
     paths,
     presets,
@@ -22,6 +21,8 @@ from launcher.config import (
 from launcher.config.custom_task import FOLDER
 from launcher.config.layers import COMMAND_LINE, merge_layers, mode_file_layer, user_layers
 from launcher.config.machine import Machine
+from launcher.config.options import typed_line
+from launcher.config.originals import words_of
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     ENGINE_LAYER,
@@ -38,6 +39,7 @@ from launcher.config.provenance import (
     Resolved,
     Setting,
     file_layer,
+    is_set_by_user,
     mode_default_value,
     overridden,
     shipped_value,
@@ -92,7 +94,7 @@ def resolve(
     notes += _size_notes(choice, values, machine)
     diagnostics += validate.check_settings(values)
     named = choice.family if choice.model_named else None
-    diagnostics += errors.ignored_variables(named, values, environment.variables())
+    diagnostics += ignored_variables(named, values, environment.variables())
     solved = _solve_batching(values, world.size, diagnostics)
     refused = [found for found in diagnostics if found.severity == "error"]
     if refused or solved is None:
@@ -243,3 +245,29 @@ def _model_notes(choice: Choice) -> list[str]:
         return []
     changed = f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
     return [f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"]
+
+
+def ignored_variables(
+    family: str | None, values: Mapping[str, Setting], variables: Mapping[str, str]
+) -> Iterator[Diagnostic]:
+    """Warnings for variables of the environment that only the original of `family` reads.
+
+    None: no model is named, and the variables of each original count. Only names in capitals of
+    several words do, which no other program has, with an equivalent that the user has not set.
+    """
+    for owner, word in words_of(family):
+        for name in word.names:
+            typed, is_distinctive = variables.get(name), name.isupper() and "_" in name
+            if not typed or not is_distinctive or word.here is None:
+                continue
+            if word.here in values and is_set_by_user(values[word.here]):
+                continue
+            model = [f"--model {owner}"] if family is None else []
+            stage = [f"--stage {word.stage}"] if word.stage else []
+            yield Diagnostic(
+                f"the environment variable {name} has no effect: only the original reads it",
+                key=word.here,
+                where=f"the environment: {name}={typed}",
+                fix=" ".join([typed_line(word, typed), *model, *stage]),
+                severity="warning",
+            )

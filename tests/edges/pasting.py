@@ -30,7 +30,9 @@ SHELL = "mkdir chmod docker find hf iconv mv pip printf python rm sbatch sed tim
 """Programs that lines begin with."""
 _YAML = re.compile(r"[a-z_][a-z_0-9.]*: \S")
 _REMOVE = re.compile(r"(?:leave out|remove) (?=--|§|[a-z_]+\.|it\b|one of them)")
-_REPLACED = re.compile(r"error: (?:unknown|unexpected|\S+ must precede|'\S+' is a section)")
+_REPLACED = re.compile(
+    r"error: (?:unknown|unexpected|model '\S+' does not exist|\S+ must precede|'\S+' is a section)"
+)
 """Errors after which a line is typed instead of the words that they name."""
 _BLOCK = re.compile(r"^(?:error|warning): .*\n(?:  .*\n?)*", re.MULTILINE)
 _PASSED_ON = re.compile(r"^[\w.]+$|\bfix\b")
@@ -327,10 +329,10 @@ def paste(line: str, typed: list[str], block: str) -> list[str]:
     if _YAML.match(line):
         _write_yaml(line, block)
     else:
-        line = line.replace("python ", f"{sys.executable} ", 1)
+        shell = line.replace("python ", f"{sys.executable} ", 1)
         if line.startswith("hf download"):
-            line = f"mkdir {line.split()[-1]}"  # the download itself needs a network
-        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+            shell = f"mkdir {line.split()[-1]}"  # the download itself needs a network
+        done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     return ["--version"] if PROGRAM in line else typed
 

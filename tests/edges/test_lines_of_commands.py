@@ -64,6 +64,7 @@ STAGED = "--mode staged --model language:tiny"
 CASES = [
     Case("launcher/commands/convert.py:_write", "convert abr.yaml", {"abr.yaml": FILES["abr"], "abr-gearshift.yaml": ""}),
     Case("launcher/commands/convert.py:_family", "convert two.yaml", {"two.yaml": TWO}),
+    Case("launcher/commands/convert.py:_family", "convert mine.yaml", {"mine.yaml": "optim: {lr: 0.001}\n"}, then="--dry-run", says="--config"),
     Case("launcher/commands/explain.py:_section", "explain optim.lrr"),
     Case("launcher/commands/new_task.py:_error", "new-task my-task"),
     Case("launcher/commands/plan.py:_not_measurable", "plan --measure --gpu H100 --model language:tiny", DATA, marks=SLOW),
@@ -74,6 +75,7 @@ CASES = [
     Case("launcher/compare/candidates.py:_wrong", "compare --modes fast --steps x --dry-run"),
     Case("launcher/config/command_line.py:_unexpected", "--lite zero2 --dry-run"),
     Case("launcher/config/command_line.py:_unexpected", "--lite mine.jsonl --dry-run", DATA),
+    Case("launcher/config/command_line.py:_unexpected", "--lite optim.lr=0.1 --dry-run"),
     Case("launcher/config/command_line.py:_unknown_option", "submit --dry-run --exclusive", says="--exclusive"),
     Case("launcher/config/selection.py:_missing_weights", f"{STAGED} --stage dialogues --dry-run", RUN, {"RUN": "runs/mine"}),
     Case("launcher/config/validate.py:_mode_keeps_batch", "--mode odd.yaml --dry-run", {"odd.yaml": "promise: {global_batch: {at_least: 1, at_most: 1}}\ntrain: {micro_batch: 3}\n"}),

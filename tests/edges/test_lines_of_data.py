@@ -102,7 +102,7 @@ OF_LANGUAGE = [
     Case("models/language/task.py:LanguageTask.setup", f"{LANGUAGE} --mode staged --stage text --set data.text=a.jsonl", {"a.jsonl": REQUESTS, "texts": TEXTS}, {"data.text=PATH": "data.text=texts --set data.seq_len=8", "PATH": "a.jsonl"}),
     Case("models/language/task.py:LanguageTask._freeze", f"{LANGUAGE} --data a.jsonl --set model.freeze_layers=99", {"a.jsonl": REQUESTS}),
     Case("models/language/tokens/bpe.py:_of_start", f"{LANGUAGE} --data a.jsonl --set model.start=run --set model.tokenizer=bpe", {"a.jsonl": REQUESTS, "run": start_weights, "tokens.json": tokenizer(272)}, {"PATH": "tokens.json"}),
-    Case("models/language/tokens/encoded.py:_cache_error", f"{LANGUAGE} --data texts --set eval.every=null --set eval.last=false", {"a.jsonl": "", "texts": many, "cache": "a file"}, {"FOLDER": "new"}, variables={"GEARSHIFT_CACHE": "cache"}, marks=SLOW),
+    Case("models/common/cache.py:streamed", f"{LANGUAGE} --data texts --set eval.every=null --set eval.last=false", {"a.jsonl": "", "texts": many, "cache": "a file"}, {"FOLDER": "new"}, variables={"GEARSHIFT_CACHE": "cache"}, marks=SLOW),
     Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data texts --set data.seq_len=16", {"texts": russian}),
     Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS.encode() + b"\0\n"}),
     Case("models/common/split.py:_empty_split", f"{LANGUAGE} --data a.jsonl --set eval.share=0.01", {"a.jsonl": REQUESTS}),
@@ -263,7 +263,7 @@ def bart(path: Path) -> None:
 OF_EEG = [
     Case("models/eeg_text/readers/files.py:check_text", f"data check folder {EEG}", {"folder": eeg("")}),
     Case("models/eeg_text/readers/continuous.py:_placed", f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
-    Case("models/eeg_text/readers/continuous.py:_Segments._of_bids", f"data check folder {EEG}", {"folder": eeg("onset\tduration\n" + "".join(f"{2 * n}\t1.5\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json"}),
+    Case("models/eeg_text/readers/continuous.py:_Segments._of_bids", f"data check folder {EEG}", {"folder": eeg("onset\tduration\tnote\n" + "".join(f"{2 * n}\t1.5\tsentence {n}\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json", "NAME": "note"}),
     Case("models/eeg_text/readers/raw.py:eeg_channels", f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
     Case("models/eeg_text/readers/raw.py:_too_slow", f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
     Case("models/common/recordings/edf.py:_counted", f"data check folder {EEG}", {"folder": cut}),

@@ -81,6 +81,7 @@ COVERED = {
     "launcher/resume/find.py:_line": "edges/test_lines_of_commands.py",
     "launcher/config/command_line.py:Command.call": "edges/test_lines_of_commands.py",
     "launcher/config/command_line.py:_missing_operand": "edges/test_lines_of_commands.py",
+    "launcher/config/command_line.py:_missing_argument": "edges/test_first_guesses.py",
     "launcher/config/python_arguments.py:": "edges/test_python_api.py",
     "launcher/commands/plan.py:_run_command": "launcher/test_plan.py",
     "launcher/commands/convert.py:main": "launcher/test_convert.py",

@@ -72,8 +72,9 @@ CASES = [
     ),
     Case(f"{CONFIG}errors.py:bad_value", "--model my_model --dry-run", MODEL),
     Case(f"{CONFIG}errors.py:custom_task_errors", "--model task:Mien --dry-run", {"task.py": TASK}),
+    Case(f"{CONFIG}errors.py:_no_path", "--model ./my_modle --dry-run", MODEL),
     Case(
-        f"{CONFIG}errors.py:item_diagnostic",
+        f"{CONFIG}list_items.py:item_diagnostic",
         "--config mine.yaml --dry-run --data mine.jsonl",
         DATA
         | {"mine.yaml": "download:\n  files:\n    - url: https://a.b/c.zip\n      nmae: d.zip\n"},

@@ -146,6 +146,16 @@ ELSEWHERE = {
     "launcher/commands/predict.py:_generate": "launcher/test_predict.py:test_",
     "launcher/config/batching.py:batch_line": "edges/test_lines_of_data.py:test_",
     "launcher/run/fixes.py:_as_typed": "edges/test_lines_of_data.py:test_",
+    "launcher/config/python_arguments.py:no_argument": "edges/test_python_api.py:"
+    "test_errors_name_the_arguments_and_a_fix_that_python_reads",
+    "launcher/config/resolve.py:ignored_variables": "launcher/config/test_originals.py:"
+    "test_a_variable_that_only_an_original_reads_is_a_warning",
+    "models/doc_translation/readers/pairs.py:_check_header": "models/doc_translation/test_pairs.py:"
+    "test_",
+    "models/eeg_text/readers/tables.py:pairs": "edges/test_recording_events.py:"
+    "test_columns_of_bids_and_of_texts_have_meanings_too",
+    "models/eeg_text/readers/files.py:read": "models/eeg_text/readers/test_zuco.py:"
+    "test_columns_of_tables_are_not_those_of_a_mat_file",
     "launcher/run/memory_check.py:check_memory": "launcher/run/test_memory_check.py:test_",
     "launcher/resume/find.py:no_run": "launcher/resume/test_find.py:test_",
     "launcher/run/rerun.py:_located": "runs/test_verify_and_export.py:test_",

@@ -50,7 +50,7 @@ def test_answers_above_the_context_name_the_length_that_fits_all_splits(tmp_path
 def test_one_long_answer_may_also_be_skipped(tmp_path):
     path = chats(tmp_path / "a.jsonl", ["short"] * 30 + ["long " * 400])
     length, fix = length_of(path)
-    assert fix.endswith(", or skip them with  --set data.on_bad=skip")
+    assert fix.endswith("  or skip them with  --set data.on_bad=skip")
     for settings in ({"seq_len": length}, {"on_bad": "skip"}):
         task(path, **settings).setup()
 

@@ -246,7 +246,7 @@ class _Segments:
             f"'{path.name}' has no sentences",
             where=str(path),
             allowed=f"a filled column of {', '.join(TEXTS)}",
-            fix="name their column:  --set data.columns=[NAME=text]  , or name events by  "
+            fix="name their column:  --set 'data.columns=[NAME=text]'  or name events by  "
             "--set data.texts=FILE",
         )
 

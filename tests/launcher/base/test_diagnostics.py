@@ -304,7 +304,7 @@ error: train.global_batch 40 is not a multiple of train.micro_batch 16
   where         mine.yaml:1 train.global_batch; mine.yaml:1 train.micro_batch
   allowed       a micro_batch that divides 40
   did you mean  10
-  fix           micro_batch: 10  or  train.global_batch 32
+  fix           micro_batch: 10  or  --set train.global_batch=32
 """,
     ),
     (
@@ -315,7 +315,7 @@ error: train.global_batch 40 is not train.micro_batch 16 × train.accumulation 2
 mine.yaml:1 train.accumulation
   allowed       the global batch; or micro-batch and accumulation for one process
   did you mean  32
-  fix           remove one of the three
+  fix           global_batch: 32  or remove one of the three
 """,
     ),
 ]

@@ -52,7 +52,8 @@ MANY = {
 @pytest.mark.parametrize("name", MANY)
 def test_a_resume_without_arguments_has_the_same_settings(name):
     again = resume_settings(MANY[name])
-    assert again.settings == MANY[name].settings
+    # Python that trains a class forgets the classes of settings: by values.
+    assert again.settings.model_dump() == MANY[name].settings.model_dump()
     assert again.batching == MANY[name].batching
 
 
@@ -62,7 +63,7 @@ def test_settings_stay_over_repeated_resumes(name):
     for _ in range(2):
         again = resume_settings(again)
         run_folder.rewrite_settings(Storage(Path("x")), again)
-    assert again.settings == MANY[name].settings
+    assert again.settings.model_dump() == MANY[name].settings.model_dump()
 
 
 def test_a_setting_of_the_first_start_has_its_line_as_origin():

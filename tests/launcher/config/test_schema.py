@@ -54,10 +54,12 @@ def test_names_are_those_of_the_tables_in_use():
 
 
 def test_conditions_of_a_setting_name_existing_settings_and_values():
+    of_families = [setting_infos(family) for family in FAMILIES]
     for leaf in LEAVES.values():
         for other, values in (leaf.only_if | leaf.unless).items():
-            options = LEAVES[other].allowed
-            assert not isinstance(options, tuple) or set(values) <= set(options)
+            options = [infos[other].allowed for infos in of_families if other in infos]
+            names = {name for each in options if isinstance(each, tuple) for name in each}
+            assert not names or set(values) <= names
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_an_answer_that_does_not_fit_is_reported_with_its_line():
     assert str(error.value) == (
         "1 of 2 rows cannot be used\n"
         "  where         x.csv:2: the answer has 21 tokens; data.seq_len is 16\n"
-        "  fix           fit all:  --seq-len 24, or skip them with  --set data.on_bad=skip"
+        "  fix           fit all:  --seq-len 24  or skip them with  --set data.on_bad=skip"
     )
     left = dialogues(pairs, 16, "skip")
     assert (len(left), left.skipped) == (1, 1)

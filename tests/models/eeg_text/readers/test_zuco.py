@@ -5,8 +5,8 @@ import pytest
 
 from models.base import DataError
 from models.eeg_text.formats import ZUCO, of_file
-from models.eeg_text.readers import zuco
-from models.eeg_text.recordings import normalized
+from models.eeg_text.readers import files, zuco
+from models.eeg_text.recordings import Reading, normalized
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
 
 WRITERS = {"5": write_matlab5, "7.3": write_matlab73}
@@ -131,3 +131,10 @@ def test_a_changed_file_is_indexed_again(path):
     assert len(zuco.read(path, "stop").items) == 3
     write_matlab5(path, {2: eeg(2, 200)})
     assert len(zuco.read(path, "stop").items) == 4
+
+
+def test_columns_of_tables_are_not_those_of_a_mat_file(path):
+    write_matlab5(path)
+    with pytest.raises(DataError, match="has ZuCo files, which need none") as error:
+        files.read(str(path), Reading(columns={"a": "text"}))
+    assert error.value.fix == "remove data.columns"
