@@ -35,7 +35,7 @@ def a_custom_run(path: Path) -> None:
     """A run of the custom task beside it."""
     from launcher.__main__ import main
 
-    assert main(f"--model task:Mine --out {path} {QUICK}".split()) == 0
+    assert main(f"--model exported_task:Mine --out {path} {QUICK}".split()) == 0
 
 
 def copied_link(path: Path) -> None:
@@ -88,7 +88,7 @@ CASES = [
     Case("launcher/download/transfer.py:_not_declared", "data fetch --config mine.yaml", {"src": "text", "mine.yaml": url(f"{ONE_FILE}      size: 9\n")}),
     Case("launcher/download/transfer.py:local_source.open_file", f"--model language:tiny --config mine.yaml --download-data {QUICK}", {"src": folder_of(a_jsonl=REQUESTS), "mine.yaml": url(ONE_FILE)}, {"PATH": "src"}),
     Case("launcher/export.py:invalid_format", "export runs/mine --format safetensor", RUN),
-    Case("launcher/export.py:_unsupported", "export runs/mine --format hf", {"task.py": TASK, "runs/mine": a_custom_run}, {"RUN": "runs/mine"}),
+    Case("launcher/export.py:_unsupported", "export runs/mine --format hf", {"exported_task.py": TASK, "runs/mine": a_custom_run}, {"RUN": "runs/mine"}),
     Case("launcher/plan/target.py:_bytes", "plan --model language:tiny --ram 8"),
     Case("launcher/plan/target.py:_gpu", "plan --model language:tiny --gpu h1000", marks=SLOW),
     Case("launcher/plan/target.py:_gpu", "plan --model language:tiny --gpu A100", given={"SIZE": "80GiB"}, marks=SLOW),

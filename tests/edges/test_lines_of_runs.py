@@ -41,7 +41,7 @@ REPORT = "launcher/report/facts.py:commands"
 PRINTED = [
     Case("launcher/run/execute.py:next_command", f"{LANGUAGE} --data mine.jsonl", DATA, says="use the model"),
     Case("launcher/run/execute.py:next_command", f"--model event_seg:tiny {QUICK} --out run", TEXTS, {"FOLDER": "texts"}, says="your own data"),
-    Case("launcher/run/execute.py:render_last_line", f"--model task:Mine {QUICK} --out run", {"task.py": TASK}, says="run again"),
+    Case("launcher/run/execute.py:render_last_line", f"--model printed_task:Mine {QUICK} --out run", {"printed_task.py": TASK}, says="run again"),
     Case("launcher/run/execute.py:render_last_line", f"{LANGUAGE} --data mine.jsonl --lr 1e30 --set save.every=1 --max-steps 9", DATA, then="--dry-run", says="; resume"),
     Case("launcher/run/prepare.py:render_plan", f"{LANGUAGE} --data mine.jsonl --dry-run", DATA),
     Case("launcher/resume/decide.py:_nothing_left", "resume runs/mine", RUN),

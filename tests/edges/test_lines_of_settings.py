@@ -55,8 +55,8 @@ CASES = [
     Case(f"{CONFIG}command_line.py:_wrong_argument", "list modles"),
     Case(
         f"{CONFIG}custom_task.py:_is_file",
-        "--model ../there/task.py:Mine --dry-run",
-        {"../there/task.py": TASK},
+        "--model ../there/far_task.py:Mine --dry-run",
+        {"../there/far_task.py": TASK},
     ),
     Case(f"{CONFIG}errors.py:_unknown_key", "--set optim.lrr=1e-3 --dry-run"),
     Case(
@@ -71,7 +71,11 @@ CASES = [
         {"mine.yaml": "precision: bf61\n"},
     ),
     Case(f"{CONFIG}errors.py:bad_value", "--model my_model --dry-run", MODEL),
-    Case(f"{CONFIG}errors.py:custom_task_errors", "--model task:Mien --dry-run", {"task.py": TASK}),
+    Case(
+        f"{CONFIG}errors.py:custom_task_errors",
+        "--model near_task:Mien --dry-run",
+        {"near_task.py": TASK},
+    ),
     Case(f"{CONFIG}errors.py:_no_path", "--model ./my_modle --dry-run", MODEL),
     Case(
         f"{CONFIG}list_items.py:item_diagnostic",
@@ -122,8 +126,8 @@ CASES = [
     Case(f"{CONFIG}selection.py:check_stages", "--model abr --set stages=[encoder] --dry-run"),
     Case(
         f"{CONFIG}selection.py:_no_stages",
-        "--model task:Mine --mode staged --dry-run",
-        {"task.py": TASK},
+        "--model whole_task:Mine --mode staged --dry-run",
+        {"whole_task.py": TASK},
     ),
     Case(f"{CONFIG}selection.py:_unknown_stages", "--mode staged --stage txt --dry-run"),
     Case(
