@@ -71,6 +71,7 @@ def sandbox(tmp_path: Path) -> Path:
     (tmp_path / "DoTA_dataset" / "imgs").mkdir(parents=True)
     pair = '{"id": "ch01-0001", "en": "One.", "zh": "\u4e00\u3002"}\n'
     (tmp_path / "paragraphs.jsonl").write_text(pair)
+    (tmp_path / "paragraphs.csv").write_text("English,Chinese\none,eins\n")
     trained(tmp_path / "runs" / "mine", resolved(model=None), 100, 200)
     return tmp_path
 
