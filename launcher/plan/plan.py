@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -54,45 +54,24 @@ MEASURED = "measured on this CPU"
 _CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Tracing:
-    """How a plan is made."""
-
-    measures: bool = True
-    """A step that cannot be traced is measured; otherwise its error is raised."""
-    built: Callable[[int], None] | None = None
-    """Gets the number of parameters as soon as the model is built."""
-    file_bytes: int | None = None
-    """Resident bytes of mapped files, such as libraries, in the process that trains; None: as here.
-    A fork has them only once it touches them."""
-
-
 class Known:
     """What plans of one task share."""
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self) -> None:
         """To be made when the data was read."""
-        self.tracing = tracing
         self.traces: dict[str, Traced] = {}
-        self._before = psutil.Process().memory_info()
-        self.process_bytes = self._resident()
+        self.process_bytes = psutil.Process().memory_info().rss
         """Host memory of a process before the training: programs and data."""
         self._is_built = False
 
-    def note_model(self, model: Module) -> None:
-        """To be called with the model, which was built without values.
+    def note_model(self) -> None:
+        """To be called once the model was built, without values.
 
         What the process has grown by are libraries of the model: the training imports them too.
         """
-        if self.tracing.built is not None:
-            self.tracing.built(sum(p.numel() for p in model.parameters()))
         if not self._is_built:  # later it has grown by traces
             self._is_built = True
-            self.process_bytes = self._resident()
-
-    def _resident(self) -> int:
-        now, files = psutil.Process().memory_info(), self.tracing.file_bytes
-        return now.rss if files is None else now.rss + files - self._before.shared
+            self.process_bytes = psutil.Process().memory_info().rss
 
 
 @dataclass(frozen=True)
@@ -192,30 +171,28 @@ class Plan:
         }
 
 
-def plan_run(resolved: Resolved, described: Described, tracing: Tracing | None = None) -> Plan:
+def plan_run(resolved: Resolved, described: Described) -> Plan:
     """The plan of a run on the described machine. Reads its data. Raises SettingsError."""
-    with open_planner(resolved, described, tracing) as planner:
+    with open_planner(resolved, described) as planner:
         return planner.plan(resolved)
 
 
 @contextmanager
-def open_planner(
-    resolved: Resolved, described: Described, tracing: Tracing | None = None
-) -> Iterator[Planner]:
+def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
     """The planner of `resolved`. Reads its data. Raises SettingsError."""
     with ExitStack() as stack:
         with _settings_errors(resolved):
             data = stack.enter_context(read_task(resolved))
-        yield Planner(data, described, tracing or Tracing())
+        yield Planner(data, described)
 
 
 class Planner:
     """Plans runs of one task, whose data was read once, on one machine."""
 
-    def __init__(self, data: TaskData, described: Described, tracing: Tracing) -> None:
+    def __init__(self, data: TaskData, described: Described) -> None:
         self._data = data
         self._described = described
-        self._known = Known(tracing)
+        self._known = Known()
 
     def plan(self, resolved: Resolved) -> Plan:
         """The plan of a run with the same model and data. Raises SettingsError."""
@@ -374,8 +351,6 @@ def _trace_or_measure(
     except SettingError:
         raise
     except untraced.ERRORS as error:
-        if not known.tracing.measures:
-            raise
         real = replace(subject, is_fake=False)
         return *_trace(resolved, real, target, options, known), untraced.describe(error)
 
@@ -389,7 +364,7 @@ def _trace(
 
     def change(model: Module) -> None:
         if subject.is_fake:
-            known.note_model(model)
+            known.note_model()
         checkpoints.append(room.checkpoint_bytes(model, settings, only_trained=False))
         if _rounds(entry, options):
             norms_in_fp32(model)

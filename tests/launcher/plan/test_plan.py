@@ -15,7 +15,7 @@ from engines.world import ProcessWorld
 from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.plan import advice
-from launcher.plan.plan import HEAP, MARGIN, Known, Tracing, open_planner, plan_run
+from launcher.plan.plan import HEAP, MARGIN, Known, open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
@@ -231,13 +231,13 @@ def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
 
 
 def test_a_process_holds_what_its_model_imports():
-    known = Known(Tracing(file_bytes=0))
+    known = Known()
     before, imported = known.process_bytes, torch.ones(16 * 2**20)
-    known.note_model(torch.nn.Linear(1, 1))
+    known.note_model()
     grown = known.process_bytes - before
     assert imported.nbytes * 0.9 < grown < imported.nbytes * 1.5
     traced = torch.ones(16 * 2**20)
-    known.note_model(torch.nn.Linear(1, 1))
+    known.note_model()
     assert known.process_bytes - before == grown and traced.nbytes
 
 
