@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -31,15 +31,14 @@ from benchmarks.figures import command, machine, rows, save, table
 from benchmarks.ours import train
 from benchmarks.peers import LOG_EVERY
 from benchmarks.workload import Work
-from training.clock import clock_of
-from training.time_split import DATA, OPTIMIZER, TimeSplit
+from training.step_timer import DATA, OPTIMIZER, StepTimer, clock_of
 
 WITHOUT, WITH = "without", "with"
 STEP, MARKS = "a step", "its marks"
 WARMUP = 4 * LOG_EVERY + 1
 """Steps before the first stretch, which begins after a logged line."""
 MARKED_STEPS = 10_000
-_ENTER = TimeSplit.enter
+_ENTER = StepTimer.enter
 
 
 class Stretches:
@@ -61,7 +60,7 @@ class Stretches:
             return
         self._marks.append(self._now())
         kind = self.kinds[done] if done < len(self.kinds) else WITH
-        TimeSplit.enter = _ENTER if kind == WITH else _ignore  # type: ignore[method-assign,assignment]
+        StepTimer.enter = _ENTER if kind == WITH else _ignore  # type: ignore[method-assign,assignment]
 
     def rounds(self, count: int) -> list[dict[str, float]]:
         """Seconds per step of each kind, in `count` rounds of equally many stretches."""
@@ -73,8 +72,8 @@ class Stretches:
         return [{kind: median(s for k, s in part if k == kind) for kind in kinds} for part in parts]
 
 
-def _ignore(split: TimeSplit, part: str) -> None:
-    """In the place of TimeSplit.enter: nothing is measured."""
+def _ignore(split: StepTimer, part: str) -> None:
+    """In the place of StepTimer.enter: nothing is measured."""
 
 
 def measure(
@@ -97,9 +96,9 @@ def measure(
 
 def marks_s(device: str, now: Callable[[], float]) -> float:
     """Seconds for the marks of a step of one micro-batch, reading them included."""
-    split = TimeSplit()
+    split = StepTimer()
     split.start(clock_of(torch.device(device)))
-    passes = split.passes(nullcontext())
+    passes = split.forward
     began = now()
     for step in range(1, MARKED_STEPS + 1):
         with split.within(DATA):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from training.accumulate import accumulate
 from training.callbacks.base import THROTTLING, Action, Outcome
 from training.resources.oom import OomFallback, OutOfMemory, is_out_of_memory
-from training.time_split import DATA, OPTIMIZER
+from training.step_timer import DATA, OPTIMIZER
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -29,9 +29,9 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
     try:
         run.start(task, engine, module, batches)
         oom_fallback = OomFallback(engine, batches, run.throttle.halve_for_oom)
-        split, forward = run.split, run.split.passes(run.stragglers.timer)
+        timer, forward = run.timer, run.timer.forward
         while not run.is_over:
-            with split.within(DATA):
+            with timer.within(DATA):
                 micro_batches = batches.take()
             units, actions = run.agree(micro_batches)
             if actions and _act(actions, run):
@@ -45,7 +45,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
             )
             if accumulated is None:
                 continue  # with smaller micro-batches
-            with split.within(OPTIMIZER):
+            with timer.within(OPTIMIZER):
                 update = run.updater.take(engine, accumulated, run.step + 1)
             run.record(accumulated, update, batches.waited_s)
             if due := run.due():  # follows from the step number: ranks need not agree

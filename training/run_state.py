@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from training import stop_reason
@@ -21,17 +22,17 @@ from training.callbacks.base import (
 )
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
-from training.clock import clock_of
 from training.evaluation.evaluate import check_measures
 from training.evaluation.evaluator import Evaluator
 from training.evaluation.split import measure
 from training.inspection import Preview, shapes, untrained
 from training.interruption import Interrupted, Interruption
 from training.optim.updater import Updater
+from training.resources.memory import synchronize
 from training.resources.throttle import Throttle
-from training.step_metrics import RunMetrics
+from training.step_metrics import RunMetrics, timing
+from training.step_timer import DATA, EVALUATION, SAVING, StepTimer, clock_of
 from training.stragglers import Stragglers
-from training.time_split import DATA, EVALUATION, SAVING
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -95,19 +96,15 @@ class Run:
         self._test_result: Mapping[str, Any] | None = None
         self._evaluated_at: int | None = None
         self._owes_evaluation, self._has_other_weights = False, False
+        self.timer = StepTimer(settings.train.timing)
         self._metrics = RunMetrics(
-            train_plan,
-            settings.log.every,
-            settings.precision,
-            settings.train.timing,
-            peak_memory=peak_memory,
+            train_plan, settings.log.every, settings.precision, self.timer, peak_memory
         )
-        self.split = self._metrics.split
         self._checkpoints = CheckpointController(
             settings.save, writer, self._callbacks, train_plan.first_step
         )
         self._preview = Preview(settings, self._callbacks)
-        self.stragglers = Stragglers(settings.log, self._callbacks)
+        self.stragglers = Stragglers(settings.log, self._callbacks, self.timer)
         if resume_point:
             self._resume(resume_point)
 
@@ -117,9 +114,9 @@ class Run:
         self._interruption = Interruption(
             engine.world, self._callbacks.requested, gathers_weights=engine.gathers_weights
         )
-        self.split.start(clock_of(engine.world.device))
+        self.timer.start(clock_of(engine.world.device))
         self._preview.start(task, module, engine, self.updater, self._interruption)
-        self.throttle = Throttle(engine, self._callbacks, self._metrics, batches, self._validation)
+        self.throttle = Throttle(engine, self._callbacks, self.timer, batches, self._validation)
         module.train()
         if self.step == 0:
             check_measures(task, module, batches.micro_batch, engine.world)
@@ -135,12 +132,12 @@ class Run:
         if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
             self._stop = stop_reason.early_stopping(reason)
         self.stragglers.start(engine, module, self.step)
-        self._metrics.start(engine.world.device)
+        self.timer.begin_steps(partial(synchronize, engine.world.device))
 
     def _evaluate_first(self) -> None:
         """Take the evaluations and the preview that come before the first step."""
         with self._interruptible():
-            with self.split.within(EVALUATION):
+            with self.timer.within(EVALUATION):
                 self._evaluator.evaluate_before(
                     self._module, self._interruption, self.updater.averaged(self._engine)
                 )
@@ -187,7 +184,7 @@ class Run:
             self._fail_nonfinite()
             return units, Action.NOTHING
         if agreed & _SAVED and self._checkpoints.saved_step == self._asked_of:
-            with self.split.within(SAVING):
+            with self.timer.within(SAVING):
                 self._checkpoints.wait()
         actions = Action(agreed & ~_SAVED)
         self._stop = self._stop or stop_reason.requested(actions)
@@ -201,7 +198,7 @@ class Run:
         It joins while this step is computed, and takes the requests up to this step.
         """
         if self._engine.world.size > 1:
-            with self.split.within(DATA):
+            with self.timer.within(DATA):
                 micro_batches = batches.ahead()
             self._start_agreement(micro_batches)
 
@@ -268,7 +265,7 @@ class Run:
         if self._evaluated_at == self.step or self._is_stopped or not self._is_finite():
             return
         self._owes_evaluation = True
-        with self._metrics.paused(EVALUATION), self._interruptible():
+        with self.timer.paused(EVALUATION), self._interruptible():
             with self.updater.averaged(self._engine):
                 results = self._evaluator.evaluate(
                     self._task,
@@ -301,7 +298,7 @@ class Run:
             self._save(None)
 
     def _save(self, score: Score | None) -> None:
-        with self._metrics.paused(SAVING):
+        with self.timer.paused(SAVING):
             state, average = self._engine.state(), self.updater.average
             self._checkpoints.save(
                 self.step,
@@ -316,21 +313,21 @@ class Run:
         return {
             **self._plan.facts(self.step),
             "units": self._metrics.units,
-            "wall_s": self._metrics.wall_s,
+            "wall_s": self.timer.wall_s,
             "best": self._evaluator.best,
             "evaluator": self._evaluator.facts(),
             "evaluated_at": self._evaluated_at,
             "owes_evaluation": self._owes_evaluation,
             "metrics": self._metrics.facts(),
-            "time_split": self.split.facts(),
+            "time_split": self.timer.facts(),
             "nonfinite": self.updater.nonfinite.facts(),
             **self._constant_facts,
         }
 
     def _resume(self, resume_point: ResumePoint) -> None:
         fact = resume_point.fact
-        self._metrics.resume(fact("metrics", {"units": fact("units")}), fact("wall_s", 0.0))
-        self.split.resume(fact("time_split", {}))
+        self._metrics.resume(fact("metrics", {"units": fact("units")}))
+        self.timer.resume(fact("time_split", {}), fact("wall_s", 0.0))
         self._evaluated_at = self._preview.shown_at = fact("evaluated_at")
         self._owes_evaluation = fact("owes_evaluation", False)
         if "data" not in resume_point.reset:  # scores on other data cannot be compared
@@ -363,9 +360,9 @@ class Run:
         if self._is_stopped and self._checkpoints.saves_on_signal and not self._has_other_weights:
             # Not logged: a stopped and resumed run logs the same lines as an unbroken one.
             self.save()
-        with self.split.within(SAVING):
+        with self.timer.within(SAVING):
             self._checkpoints.wait()
-        self.split.read(wait=True)
+        self.timer.read(wait=True)
         reason = self._stop or stop_reason.finished(self.step, self._plan.total_steps)
         return self._end(reason, self._metrics.peak_memory(self._engine.world))
 
@@ -396,7 +393,7 @@ class Run:
     def _evaluate_test(self, test: SplitSamples, weights_step: int) -> None:
         """Evaluate the test split with the final weights, which are those of `weights_step`."""
         began = time.perf_counter()
-        with self._metrics.paused(EVALUATION), self.updater.averaged(self._engine):
+        with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
             metrics = measure(self._task, self._module, test, self._interruption)
         seconds = time.perf_counter() - began
         counts = (len(test.samples), len(test.samples))
@@ -412,7 +409,7 @@ class Run:
         self._end(reason, self._metrics.own_peak_memory(self._engine.world.device))
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
-        wall_s = self._metrics.wall_s
+        wall_s = self.timer.wall_s
         outcome = reason.outcome(
             steps=self.step,
             epochs=self._plan.epoch(self.step),
@@ -420,8 +417,8 @@ class Run:
             best=self._evaluator.best,
             samples_per_s=self._metrics.samples_per_s,
             peak_memory_bytes=peaks,
-            timing=self._metrics.timing,
-            time_split=self.split.summary(wall_s),
+            timing=timing(self.timer.step_seconds, self._plan),
+            time_split=self.timer.summary(wall_s),
             experience=self._evaluator.experience,
             test=self._test_result,
         )

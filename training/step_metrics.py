@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training import throughput
 from training.callbacks.base import StepMetrics
 from training.resources import memory
-from training.time_split import BACKWARD, FORWARD, OPTIMIZER, OTHER, TimeSplit
+from training.step_timer import BACKWARD, EVALUATION, FORWARD, OPTIMIZER, StepTimer
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from training.train_plan import TrainPlan
 
 WARMUP = 10
-"""Steps that StepTiming leaves out: they compile, choose kernels, allocate and fill caches."""
+"""Steps that `timing` leaves out: they compile, choose kernels, allocate and fill caches."""
 _WARMUP_FRACTION = 5
 """In a run shorter than this many times WARMUP, one step in this many is left out."""
 
@@ -38,52 +36,34 @@ class RunMetrics:
         train_plan: TrainPlan,
         log_every: int,
         precision: str,
-        is_timed: bool = False,
-        now: Callable[[], float] = time.perf_counter,
+        timer: StepTimer,
         peak_memory: memory.PeakMemory | None = None,
     ):
-        """`is_timed`: also time each step by itself. `peak_memory` counts from its creation."""
-        self._now = now
-        self._timing = StepTiming(train_plan, now) if is_timed else None
+        """`peak_memory` counts from its creation."""
+        self._timer = timer
         self._peak_memory = peak_memory or memory.PeakMemory()
-        self._started = time.perf_counter()
         self.units = 0
         """Of all steps so far."""
-        self.split = TimeSplit()
         self._plan = train_plan
         self._every = log_every
         self._precision = precision
         self._last: Step | None = None
-        self._is_log_due = False
         self._samples_per_s: float | None = None
         self._measured = (0, 0.0)
         self._begin_line()
-
-    @property
-    def wall_s(self) -> float:
-        """Seconds since the start of the run, over all its processes."""
-        return time.perf_counter() - self._started
 
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON."""
         return {"units": self.units, "is_log_due": self._is_log_due, "skipped": self._skipped}
 
-    def resume(self, facts: Mapping[str, Any], wall_s: float = 0.0) -> None:
-        """Continue from the facts of an earlier process, which took `wall_s`."""
+    def resume(self, facts: Mapping[str, Any]) -> None:
+        """Continue from the facts of an earlier process."""
         self.units, self._is_log_due = facts["units"], facts.get("is_log_due", False)
         self._skipped = facts.get("skipped", 0)
-        self._started -= wall_s
-
-    def start(self, device: torch.device) -> None:
-        """Start the clock of the first step."""
-        self._since = self._now()
-        if self._timing:
-            self._timing.start(device)
 
     def add(self, step: Step) -> bool:
         """Add a step; True if it must be logged. The same on every rank."""
-        if self._timing:
-            self._timing.end_step()
+        self._timer.end_step()
         self.units += step.units
         self._line_units += step.units
         self._steps += 1
@@ -101,17 +81,6 @@ class RunMetrics:
         """Whether there are steps that were not logged."""
         return self._steps > 0 and self._last is not None
 
-    @contextmanager
-    def paused(self, part: str = OTHER) -> Iterator[None]:
-        """Exclude the time spent inside from the times of steps; it belongs to `part`."""
-        began = self._now()
-        with self.split.within(part):
-            yield
-        paused = self._now() - began
-        self._since += paused
-        if self._timing:
-            self._timing.exclude(paused)
-
     def line(self, world: World) -> StepMetrics:
         """The newest step with a loss, and means since the last logged step. Collective."""
         import torch  # not at the top: `compare` reads metrics without it
@@ -119,13 +88,12 @@ class RunMetrics:
         step = self._last
         assert step is not None
         names = sorted(step.parts)
-        own = torch.stack([step.loss, *(step.parts[name].to(step.loss) for name in names)])
-        loss, *parts = world.sum(own).tolist()  # the host waits for the device here
-        seconds = self._now() - self._since
-        steps = self._steps
+        sums = torch.stack([step.loss, *(step.parts[name].to(step.loss) for name in names)])
+        loss, *parts = world.sum(sums).tolist()  # the host waits for the device here
+        seconds, steps = self._timer.end_line(), self._steps
         samples_per_s = steps * self._plan.global_batch / seconds
         self._update_speed(steps, seconds)
-        means = self.split.means()
+        means = self._timer.means()
         metrics = StepMetrics(
             step=step.step,
             epoch=self._plan.epoch(step.step),
@@ -155,6 +123,8 @@ class RunMetrics:
             forward_time_s=means.get(FORWARD),
             backward_time_s=means.get(BACKWARD),
             optimizer_time_s=means.get(OPTIMIZER),
+            eval_s=self._timer.pauses.pop(EVALUATION, 0.0),
+            rest_s=sum(self._timer.pauses.values()),
         )
         self._begin_line()
         return metrics
@@ -163,11 +133,6 @@ class RunMetrics:
     def samples_per_s(self) -> float | None:
         """Over all steps except those of the first line, if there are others; None: none logged."""
         return self._samples_per_s
-
-    @property
-    def timing(self) -> Mapping[str, float] | None:
-        """The summary of StepTiming; None: steps are not timed."""
-        return self._timing.summary() if self._timing else None
 
     def peak_memory(self, world: World) -> dict[str, int | None]:
         """The peak memory of the largest rank. Collective."""
@@ -180,9 +145,9 @@ class RunMetrics:
     def _begin_line(self) -> None:
         self._steps = self._line_units = self._skipped = 0
         self._data_s = 0.0
+        self._timer.pauses.clear()
         self._is_log_due = False
         self._last = None
-        self._since = self._now()
 
     def _update_speed(self, steps: int, seconds: float) -> None:
         if self._samples_per_s is not None:
@@ -192,57 +157,26 @@ class RunMetrics:
         self._samples_per_s = steps * self._plan.global_batch / seconds
 
 
-class StepTiming:
-    """Times each step from the end of the step before, including the wait for batches.
+def timing(seconds: Sequence[float], train_plan: TrainPlan) -> Mapping[str, float] | None:
+    """The "timing" of result.json for steps that took `seconds`; None: there are none.
 
-    Pauses between two steps, such as evaluations, are excluded.
+    Seconds per step: median, 10th and 90th percentile. `batches_per_s` (micro-batches of all
+    ranks) and `samples_per_s` follow from the median.
     """
-
-    def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.perf_counter):
-        self._plan = train_plan
-        self._now = now
-        self._seconds: list[float] = []
-        self._since = 0.0
-        self._device: torch.device | None = None
-
-    def start(self, device: torch.device) -> None:
-        """Start the clock of the first step."""
-        self._device = device
-        self._since = self._now()
-
-    def end_step(self) -> None:
-        """End a step; waits for the device."""
-        assert self._device is not None, "call start first"
-        memory.synchronize(self._device)
-        end = self._now()
-        self._seconds.append(end - self._since)
-        self._since = end
-
-    def exclude(self, seconds: float) -> None:
-        """Exclude `seconds` since the last step from the current one."""
-        self._since += seconds
-
-    def summary(self) -> Mapping[str, float] | None:
-        """The "timing" of result.json; None if no step was taken.
-
-        Seconds per step: median, 10th and 90th percentile. `batches_per_s` (micro-batches of all
-        ranks) and `samples_per_s` follow from the median.
-        """
-        if not self._seconds:
-            return None
-        warmup_steps = warmup(len(self._seconds))
-        seconds = sorted(self._seconds[warmup_steps:])
-        median = percentile(seconds, 50)
-        batches = self._plan.accumulation * self._plan.world_size
-        return {
-            "steps": len(seconds),
-            "warmup_steps": warmup_steps,
-            "median_s": median,
-            "p10_s": percentile(seconds, 10),
-            "p90_s": percentile(seconds, 90),
-            "batches_per_s": batches / median,
-            "samples_per_s": self._plan.global_batch / median,
-        }
+    if not seconds:
+        return None
+    warmup_steps = warmup(len(seconds))
+    ordered = sorted(seconds[warmup_steps:])
+    median = percentile(ordered, 50)
+    return {
+        "steps": len(ordered),
+        "warmup_steps": warmup_steps,
+        "median_s": median,
+        "p10_s": percentile(ordered, 10),
+        "p90_s": percentile(ordered, 90),
+        "batches_per_s": train_plan.accumulation * train_plan.world_size / median,
+        "samples_per_s": train_plan.global_batch / median,
+    }
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from training.resources.forward_timing import ForwardTimer
-
 if TYPE_CHECKING:
     from torch.nn import Module
 
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from training.callbacks.base import StepMetrics
     from training.callbacks.callback_list import CallbackList
     from training.settings import Log
+    from training.step_timer import StepTimer
 
 BLOCK_S = 2.0
 """Least seconds of training that are compared as one block, which averages out hiccups."""
@@ -62,16 +61,19 @@ class Stragglers:
     """Compares the times that each rank spends by itself, at logged steps.
 
     Steps take equally long on all ranks, no matter which rank is slow. So each rank measures its
-    forward passes and the wait for its own batches. The sums travel with the agreement before the
+    forward passes and the wait for its own batches. Backward passes are left out: they exchange
+    gradients, and a rank waits there for the slowest. A slow processor, device or memory is slow in
+    forward passes, too. The sums travel with the agreement before the
     next step; all ranks see all times and reach the same result.
     """
 
-    def __init__(self, log: Log, callbacks: CallbackList, block_s: float = BLOCK_S):
+    def __init__(
+        self, log: Log, callbacks: CallbackList, timer: StepTimer, block_s: float = BLOCK_S
+    ):
         """`log.stragglers`: ratio to the other ranks' times that counts as slow; None: off."""
         self._ratio = log.stragglers
-        self._callbacks = callbacks
+        self._callbacks, self._timer = callbacks, timer
         self._block_s = block_s
-        self.timer = ForwardTimer()
         self._is_on = False
         self._reported: dict[tuple[int, str], Straggler] = {}
         self._times: list[int] = []
@@ -84,7 +86,8 @@ class Stragglers:
         self._world, self._step = engine.world, step
         self._is_on = self._ratio is not None and self._world.size > 1
         if self._is_on:
-            self.timer.start(engine, module)
+            if engine.gathers_weights:
+                self._timer.time_modules(module)
             self._hosts = _hosts(self._world)
         self._begin_block()
         self._is_first = True
@@ -94,7 +97,7 @@ class Stragglers:
         if not self._is_on:
             return
         steps, self._step = metrics.step - self._step, metrics.step
-        computing = self.timer.take() or 0.0
+        computing = self._timer.computing_s or 0.0
         if self._is_first:  # compiles, allocates, waits for the first batch
             self._is_first = False
             return

@@ -15,7 +15,7 @@ from models.base import Goal
 from training.callbacks.base import TEST
 from training.evaluation.early_stopping import Target
 from training.step_metrics import warmup
-from training.time_split import PARTS_OF_STEP
+from training.step_timer import PARTS_OF_STEP
 
 
 @dataclass(frozen=True)

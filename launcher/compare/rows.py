@@ -11,7 +11,7 @@ from typing import Any
 from launcher.compare.measurements import Measured
 from launcher.compare.promises import Figures, PromiseResult
 from training.logging.console_text import render_part
-from training.time_split import PARTS_OF_STEP
+from training.step_timer import PARTS_OF_STEP
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""

@@ -10,7 +10,8 @@ import torch
 from tests.training.facts import train_plan
 from tests.training.tiny import one_rank, run_tiny
 from training.callbacks.base import Step
-from training.step_metrics import RunMetrics, StepTiming, percentile
+from training.step_metrics import RunMetrics, percentile, timing
+from training.step_timer import StepTimer
 from training.train_plan import TrainPlan
 
 BUDGET = TrainPlan(10, 5, 8, 2, 4, 1, "tokens")
@@ -42,7 +43,7 @@ def test_first_last_and_every_nth_step_are_logged(every, expected):
 
 
 def test_step_metrics_have_their_step_and_means_since_the_last():
-    record = RunMetrics(BUDGET, 3, "fp32")
+    record = RunMetrics(BUDGET, 3, "fp32", StepTimer())
     record.resume({"units": 100})
     assert [record.add(step(n)) for n in (1,)] == [True]
     record.line(one_rank())
@@ -60,7 +61,7 @@ def test_step_metrics_have_their_step_and_means_since_the_last():
 
 
 def test_a_skipped_step_is_counted_and_the_next_logged_instead():
-    record = RunMetrics(BUDGET, 2, "fp32")
+    record = RunMetrics(BUDGET, 2, "fp32", StepTimer())
     record.add(step(1))
     record.line(one_rank())
     assert [record.add(step(2, skipped=True)), record.add(step(3))] == [False, True]
@@ -71,7 +72,7 @@ def test_a_skipped_step_is_counted_and_the_next_logged_instead():
 
 
 def test_a_step_that_fp16_skipped_has_a_loss_to_show():
-    record = RunMetrics(BUDGET, 2, "fp16")
+    record = RunMetrics(BUDGET, 2, "fp16", StepTimer())
     assert record.add(step(1, skipped=True, loss_scale=65536.0, norm=torch.inf))
     line = record.line(one_rank())
     assert (line.loss, line.skipped, line.loss_scale) == (2.0, 1, 65536.0)
@@ -87,12 +88,13 @@ class Clock:
 
 def test_pauses_are_not_part_of_a_step():
     clock = Clock()
-    record = RunMetrics(BUDGET, 2, "fp32", now=clock)
+    timer = StepTimer(now=clock)
+    record = RunMetrics(BUDGET, 2, "fp32", timer)
     clock.seconds += 30  # before the first step
-    record.start(torch.device("cpu"))
+    timer.begin_steps(bool)
     clock.seconds += 3
     record.add(step(1))
-    with record.paused():
+    with timer.paused():
         clock.seconds += 100
     clock.seconds += 5
     record.add(step(2))
@@ -102,7 +104,7 @@ def test_pauses_are_not_part_of_a_step():
 
 
 def test_throughput_leaves_the_first_line_out():
-    record = RunMetrics(BUDGET, 1, "fp32")
+    record = RunMetrics(BUDGET, 1, "fp32", StepTimer())
     assert record.samples_per_s is None
     record.add(step(1))
     first = record.line(one_rank())
@@ -116,17 +118,14 @@ def test_throughput_leaves_the_first_line_out():
     assert record.samples_per_s == pytest.approx(2 * 8 / seconds)
 
 
-CPU = torch.device("cpu")
-
-
 def timed(*seconds):
     clock = Clock()
-    timing = StepTiming(train_plan(), clock)
-    timing.start(CPU)
+    timer = StepTimer(True, clock)
+    timer.begin_steps(bool)
     for duration in seconds:
         clock.seconds += duration
-        timing.end_step()
-    return timing.summary()
+        timer.end_step()
+    return timing(timer.step_seconds, train_plan())
 
 
 @pytest.mark.parametrize(("steps", "excluded"), [(1, 0), (2, 1), (4, 1), (20, 4), (300, 10)])
@@ -153,15 +152,16 @@ def test_the_spread_is_that_of_the_standard_library():
 
 def test_a_pause_between_steps_is_not_counted():
     clock = Clock()
-    record = RunMetrics(train_plan(), 100, "fp32", is_timed=True, now=clock)
-    record.start(CPU)
+    timer = StepTimer(True, clock)
+    record = RunMetrics(train_plan(), 100, "fp32", timer)
+    timer.begin_steps(bool)
     for step in run_tiny(one_rank()).recorder.steps:
         clock.seconds += 2
         record.add(step)
-        with record.paused():
+        with timer.paused():
             clock.seconds += 50
-    assert record.timing["median_s"] == 2.0
-    assert record.timing["p90_s"] == 2.0
+    summary = timing(timer.step_seconds, train_plan())
+    assert (summary["median_s"], summary["p90_s"]) == (2.0, 2.0)
 
 
 def test_step_timing_does_not_change_training():

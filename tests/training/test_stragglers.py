@@ -14,6 +14,7 @@ from torch import nn
 from tests.engines.pool import Pool
 from tests.training.uneven import train
 from training.callbacks.callback_list import CallbackList
+from training.step_timer import StepTimer
 from training.stragglers import UNIT_S, Stragglers, median_without
 
 SLOW = {"times": 12, "steps": 2000, "until": 1}
@@ -59,7 +60,7 @@ def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
 def test_times_of_a_step_that_is_logged_during_an_agreement_wait_for_the_next_one():
     world = SimpleNamespace(rank=0, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a")
     engine = SimpleNamespace(world=world, gathers_weights=False)
-    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([]))
+    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([]), StepTimer())
     stragglers.start(engine, nn.Linear(1, 1), 0)
 
     def log(step: int) -> None:

@@ -18,6 +18,7 @@ from training.agreement import agree_later
 from training.callbacks.base import Step
 from training.callbacks.callback_list import CallbackList
 from training.step_metrics import RunMetrics
+from training.step_timer import OPTIMIZER, StepTimer, clock_of
 from training.stragglers import Stragglers
 from training.train_plan import TrainPlan
 
@@ -55,10 +56,14 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     )
     made = build_engine(engine, world, options(Case(engine), world))
     module = made.prepare(net, spec, list(net))
-    record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 1, "fp32")
-    found = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([recorder]), block_s=0.1)
-    found.start(made, module, 0)
-    record.start(world.device)
+    timer = StepTimer()
+    record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 1, "fp32", timer)
+    stragglers = Stragglers(
+        SimpleNamespace(stragglers=1.5), CallbackList([recorder]), timer, block_s=0.1
+    )
+    timer.start(clock_of(world.device))
+    stragglers.start(made, module, 0)
+    timer.begin_steps(bool)
     step = 0
     for phase in phases:
         for layer in net:
@@ -70,16 +75,17 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
             began = time.perf_counter()
             rows = read(phase.get("reads", 1) if world.rank == 1 else 1)
             data_s = time.perf_counter() - began
-            agreement = agree_later(world, {}, 0, found.own_times())
+            agreement = agree_later(world, {}, 0, stragglers.own_times())
             with made.accumulate(last=True):
-                with found.timer:
+                with timer.forward:
                     loss = module(rows).square().mean()
                 made.backward(loss)
-            update = made.step()
+            with timer.within(OPTIMIZER):
+                update = made.step()
             step_result = Step(step, loss.detach(), {}, 1, update.norm, 0.1, False, None, data_s)
             if record.add(step_result):
-                found.note(record.line(world))
-            found.update(agreement()[2])
+                stragglers.note(record.line(world))
+            stragglers.update(agreement()[2])
     made.close()
     assert all(facts["host"] == socket.gethostname() for _, facts in recorder.events), (
         recorder.events

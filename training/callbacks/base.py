@@ -94,6 +94,10 @@ class StepMetrics:
     """With recomputed activations, and with the averaging of gradients over ranks."""
     optimizer_time_s: float | None = None
     """Gradient norm, clipping and update."""
+    eval_s: float = 0.0
+    """Of evaluations since the last logged step."""
+    rest_s: float = 0.0
+    """Of saves and other pauses since the last logged step."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +133,13 @@ class Outcome:
     experience: Mapping[str, Any] | None = None
     """Number of the experience, and the metrics of old and new data before and after it."""
     timing: Mapping[str, float] | None = None
-    """Summary of StepTiming; None: `train.timing` is off."""
+    """As training.step_metrics.timing; None: `train.timing` is off."""
     fault: str | None = None
     """The fault of training.faults that ended the run; None: another one, or none."""
     test: Mapping[str, Any] | None = None
     """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
     time_split: Mapping[str, float] | None = None
-    """Seconds of the run by part, as TimeSplit.summary; None: not measured."""
+    """Seconds of the run by part, as StepTimer.summary; None: not measured."""
 
 
 @dataclass(frozen=True)

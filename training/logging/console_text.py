@@ -12,7 +12,7 @@ from training.callbacks.base import EvalResult, Outcome, RunInfo, StepMetrics
 from training.logging.metrics import NearLimit
 from training.logging.progress import Position
 from training.logging.quantities import amount, counted, duration, real, size
-from training.time_split import DATA, EVALUATION, OPTIMIZER, SAVING
+from training.step_timer import DATA, EVALUATION, OPTIMIZER, SAVING
 from training.train_plan import TrainPlan
 
 Facts = Mapping[str, Any]

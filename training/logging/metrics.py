@@ -10,8 +10,8 @@ from typing import Any
 
 from training.callbacks.base import TEST, Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
+from training.step_timer import PARTS_OF_STEP
 from training.storage import LineFile, Storage, storage_errors
-from training.time_split import PARTS_OF_STEP
 from training.train_plan import TrainPlan
 
 NAME = "metrics.jsonl"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from training.callbacks.base import THROTTLING, Action
@@ -12,6 +11,7 @@ from training.resources.oom import BatchSizes
 if TYPE_CHECKING:
     from engines.base import Engine
     from training.callbacks.callback_list import CallbackList
+    from training.step_timer import StepTimer
 
 
 class TrainingBatches(BatchSizes, Protocol):
@@ -34,12 +34,6 @@ class ValidationBatches(Protocol):
     def use_workers(self, workers: int) -> None: ...
 
 
-class Recorder(Protocol):
-    """The step metrics, whose clock stops while a run is throttled."""
-
-    def paused(self) -> AbstractContextManager[None]: ...
-
-
 class Throttle:
     """Carries out the agreed throttling steps, lets every rank measure, and repeats. Collective.
 
@@ -52,13 +46,13 @@ class Throttle:
         self,
         engine: Engine,
         callbacks: CallbackList,
-        record: Recorder,
+        timer: StepTimer,
         batches: TrainingBatches,
         validation: ValidationBatches,
     ) -> None:
         self._engine = engine
         self._callbacks = callbacks
-        self._record = record
+        self._timer = timer
         self._batches = batches
         self._validation = validation
 
@@ -69,7 +63,7 @@ class Throttle:
         those already taken for the next step must then be taken again.
         """
         restarted = False
-        with self._record.paused():
+        with self._timer.paused():
             while steps := actions & THROTTLING:
                 restarted |= self._carry_out(steps & self._available(), step)
                 memory.release_unused(self._engine.world.device)
@@ -80,7 +74,7 @@ class Throttle:
     def halve_for_oom(self, reason: str, step: int) -> None:
         """Halve the micro-batch: memory ran out in the step after `step` updates."""
         self._callbacks.event("out_of_memory", {"at": step + 1, "text": reason})
-        with self._record.paused():
+        with self._timer.paused():
             memory.release_unused(self._engine.world.device)
             self._halve_micro_batch(step)
 

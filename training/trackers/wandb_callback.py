@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -53,26 +52,19 @@ class Wandb(Callback):
         self._error: str | None = None
         self._is_second = self._is_done = self._is_over = self._has_warned = False
         self._reported: set[str] = set()
-        self._eval_s, self._since, self._step = 0.0, 0.0, 0
 
     def start(self, train_plan: TrainPlan) -> None:
         """Start the process; training begins meanwhile."""
         self._start_message = _start_message(self._run, self._project, train_plan)
-        self._since, self._step = time.perf_counter(), train_plan.first_step
         self._start_process()
 
     def logged(self, line: StepMetrics) -> None:
         """Send the new line of metrics.jsonl, with the time split since the last one."""
-        now = time.perf_counter()
-        steps_s = line.step_time_s * (line.step - self._step)
-        rest_s = max(now - self._since - steps_s - self._eval_s, 0.0)
-        self._send_lines({"eval_s": self._eval_s, "rest_s": rest_s})
-        self._eval_s, self._since, self._step = 0.0, now, line.step
+        self._send_lines({"eval_s": line.eval_s, "rest_s": line.rest_s})
         self._check_process()
 
     def evaluated(self, evaluation: EvalResult) -> Action:
         """Send its line."""
-        self._eval_s += evaluation.seconds
         self._send_lines({})
         return Action.NOTHING
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,15 +15,15 @@ from torch.utils.checkpoint import checkpoint
 from models.base import Loss
 from tests.training.ranks import tiny_run
 from tests.training.tiny import RecordingCallback, TinyNet, TinySplit, TinyTask, one_rank, run_tiny
-from training.time_split import (
+from training.step_timer import (
     BACKWARD,
     DATA,
     EVALUATION,
     FORWARD,
-    MOST_MARKS,
+    MAX_MARKS,
     OPTIMIZER,
     SAVING,
-    TimeSplit,
+    StepTimer,
 )
 
 PARTS = ("forward_time_s", "backward_time_s", "optimizer_time_s")
@@ -59,7 +58,7 @@ def late():
 
 @pytest.fixture
 def split(late):
-    made = TimeSplit()
+    made = StepTimer()
     made.start(late)
     return made
 
@@ -121,17 +120,17 @@ def test_a_step_that_the_device_has_not_ended_counts_in_a_later_line(split, late
 
 
 def test_marks_are_released_without_a_logged_step(split, late):
-    train(split, late, MOST_MARKS)
-    assert len(late.held) <= MOST_MARKS
+    train(split, late, MAX_MARKS)
+    assert len(late.held) <= MAX_MARKS
     late.reached = late.seconds_now  # the device stops: nothing waits for it
-    train(split, late, 2 * MOST_MARKS)
-    assert len(late.held) > 2 * MOST_MARKS
+    train(split, late, 2 * MAX_MARKS)
+    assert len(late.held) > 2 * MAX_MARKS
 
 
 def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
     train(split, late, 2)
-    rest = TimeSplit()
-    rest.resume(split.facts())
+    rest = StepTimer()
+    rest.resume(split.facts(), 0.0)
     rest.start(late)
     train(rest, late, 1, forward=1.0)
     assert rest.means()[FORWARD] == 2.0
@@ -139,9 +138,9 @@ def test_a_resumed_run_continues_the_seconds_and_starts_new_means(split, late):
 
 
 def test_nothing_is_known_of_a_device_without_a_clock():
-    split = TimeSplit()
+    split = StepTimer()
     split.start(None)
-    with split.within(DATA), split.passes(nullcontext()):
+    with split.within(DATA), split.forward:
         pass
     assert (split.means(), split.summary(10.0)) == ({}, None)
 
