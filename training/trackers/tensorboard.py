@@ -6,9 +6,10 @@ import json
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks.base import Action, Callback, EvalResult, Outcome, StepMetrics
@@ -28,7 +29,6 @@ QUEUE_SIZE = 4096
 """Writes that wait; with more, the disk is so slow that new ones are dropped."""
 _STOPPED_WAIT_S = 3.0
 """How long a run that was stopped waits for the rest to be written."""
-_PREFIX = "events.out.tfevents."
 
 
 def tracker(run: TrackedRun, detail: str | None) -> Callback:
@@ -223,9 +223,8 @@ class WriteQueue:
     def __init__(self, name: str, idle: Callable[[], object]) -> None:
         """`idle` runs whenever the queue is empty: a flush."""
         self._idle = idle
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._changed = threading.Condition()
-        self._is_last = False
+        self._waiting: Queue[tuple[Callable[[], object], bool]] = Queue(QUEUE_SIZE)
+        """Writes, and whether each is the last one."""
         self.error: str | None = None
         """Why nothing is written any more."""
         self.dropped = 0
@@ -235,46 +234,31 @@ class WriteQueue:
 
     def add(self, write: Callable[[], object]) -> None:
         """Queue `write` after all others."""
-        with self._changed:
-            if self.error is not None or self._is_last:
-                return
-            if len(self._waiting) >= QUEUE_SIZE:
+        if self.error is None:
+            try:
+                self._waiting.put_nowait((write, False))
+            except Full:
                 self.dropped += 1
-                return
-            self._waiting.append(write)
-            self._changed.notify()
 
     def finish(self, last: Callable[[], object], wait_s: float) -> bool:
         """Run `last` and end the thread; whether all was written within `wait_s`."""
-        with self._changed:
-            self._waiting.append(last)
-            self._is_last = True
-            self._changed.notify()
-        self._thread.join(wait_s)
+        until = time.monotonic() + wait_s
+        if self.error is None:
+            with suppress(Full):
+                self._waiting.put((last, True), timeout=wait_s)
+        self._thread.join(max(until - time.monotonic(), 0.0))
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        error = failure_of(self._run_all)
-        with self._changed:
-            self.error = error
-            self._waiting.clear()
+        self.error = failure_of(self._run_all)
 
     def _run_all(self) -> None:
-        while self._run_next():
-            pass
-
-    def _run_next(self) -> bool:
-        """Run the next write; False after the last."""
-        with self._changed:
-            while not self._waiting:
-                if self._is_last:
-                    return False
-                self._changed.wait()
-            write, is_idle = self._waiting.popleft(), not self._waiting
-        write()
-        if is_idle:
-            self._idle()
-        return True
+        is_last = False
+        while not is_last:
+            write, is_last = self._waiting.get()
+            write()
+            if self._waiting.empty():
+                self._idle()
 
 
 def _metadata(plugin: str, content: bytes) -> SummaryMetadata:

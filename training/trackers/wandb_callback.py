@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WANDB_MODULE = "training.trackers.wandb_process"
 _STOPPED_WAIT_S = 5.0
 """A stopped run waits this long: its grace period may be short, and the rest is sent later."""
-_COMPLETE_WAIT_S = 20.0
+_OFFLINE_WAIT_S = 20.0
 _REQUEUE_EXIT_CODE = 75
 _LABEL = "W&B"
 
@@ -104,13 +104,13 @@ class Wandb(Callback):
         completed = outcome.status == "completed"
         wait_s = self._wait_s if completed else min(self._wait_s, _STOPPED_WAIT_S)
         if not self._finish(message, wait_s) and not self._is_second and self._opened is None:
-            self._start_process(completes=True)  # the server never answered: there are no files yet
+            self._start_process()  # the server never answered: there are no files yet
             if self._process is not None:
-                self._finish(message, _COMPLETE_WAIT_S)
+                self._finish(message, _OFFLINE_WAIT_S)
         self._report_address()
 
-    def _start_process(self, completes: bool = False) -> None:
-        """Start the process: offline after a failure; `completes`: only add what files lack."""
+    def _start_process(self) -> None:
+        """Start the process: offline after a failure."""
         self._is_second, self._is_done = self._error is not None, False
         try:
             self._process = TrackerProcess(WANDB_MODULE)
@@ -119,7 +119,7 @@ class Wandb(Callback):
             self._give_up()
             return
         forced = {"mode": "offline"} if self._is_second else {}
-        self._process.send({**self._start_message, **forced, "completes": completes})
+        self._process.send({**self._start_message, **forced})
         self._send_lines({})
 
     def _finish(self, end: Message, wait_s: float) -> bool:
@@ -227,7 +227,6 @@ def start_message(
         "config": config,
         "pid": os.getpid(),
         "mode": None,
-        "completes": False,
         **more,
     }
 
