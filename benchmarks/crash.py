@@ -28,8 +28,7 @@ import psutil
 
 from benchmarks.figures import command, machine
 from benchmarks.tally import Tally, save, table
-from training.checkpoint import metrics_comparison
-from training.checkpoint.compare import compare
+from training.checkpoint.compare import compare, compare_metrics
 from training.checkpoint.reader import open_checkpoint
 
 PACKAGES = ("torch", "deepspeed", "fairscale")
@@ -199,7 +198,7 @@ def differences(reference: Path, out: Path) -> Iterator[str]:
     ]
     if logged[0] != logged[1]:
         yield f"{out.name}: logged {logged[1]}, not {logged[0]}"
-    lines = metrics_comparison.compare(expected, actual, 0, logged[0][-1][1])
+    lines = compare_metrics(expected, actual, 0, logged[0][-1][1])
     if lines.first is not None:
         yield f"{out.name}: {lines.first.place} is {lines.first.second}, not {lines.first.first}"
 

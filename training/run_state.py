@@ -22,9 +22,8 @@ from training.callbacks.base import (
 )
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
-from training.evaluation.evaluate import check_measures
+from training.evaluation.evaluate import check_measures, measure
 from training.evaluation.evaluator import Evaluator
-from training.evaluation.split import measure
 from training.inspection import Preview, shapes, untrained
 from training.interruption import Interrupted, Interruption
 from training.optim.updater import Updater
@@ -45,8 +44,7 @@ if TYPE_CHECKING:
     from training.checkpoint.writer import CheckpointWriter
     from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
-    from training.evaluation.evaluate import Forgetting
-    from training.evaluation.split import SplitSamples
+    from training.evaluation.evaluate import Forgetting, SplitSamples
     from training.resources.memory import PeakMemory
     from training.settings import Settings
     from training.stop_reason import StopReason

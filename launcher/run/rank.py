@@ -26,7 +26,7 @@ from training.resources import cgroup
 
 if TYPE_CHECKING:
     from training.callbacks.base import Outcome
-    from training.evaluation.split import SplitResult
+    from training.evaluation.evaluate import SplitResult
 
 Work = Callable[[Job], "Outcome | SplitResult"]
 _STOPPERS = ("SIGTERM", "SIGUSR1", "SIGHUP")

@@ -50,8 +50,13 @@ from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
-from training.evaluation.evaluate import evaluated_samples
-from training.evaluation.split import SplitResult, SplitSamples, evaluate_split, samples_of
+from training.evaluation.evaluate import (
+    SplitResult,
+    SplitSamples,
+    evaluate_split,
+    evaluated_samples,
+    samples_of,
+)
 from training.health import clock_skews
 from training.inspection import architecture
 from training.loop import train

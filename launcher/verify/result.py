@@ -16,7 +16,7 @@ from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, 
 
 if TYPE_CHECKING:
     from launcher.config.provenance import Resolved
-    from training.checkpoint import compare, metrics_comparison
+    from training.checkpoint import compare
     from training.checkpoint.compare import Tolerance
     from training.checkpoint.reader import Checkpoint
 
@@ -54,8 +54,8 @@ class VerifyResult:
     tolerance: Tolerance | None
     is_identical: bool
     """Whether every bit is equal."""
-    state: compare.Comparison
-    lines: metrics_comparison.Comparison
+    state: compare.TensorComparison
+    lines: compare.MetricsComparison
     notes: Sequence[str]
     """Possible causes of a difference."""
 
@@ -78,7 +78,7 @@ def compare_replay(
     Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
     tensor or logged line to compare.
     """
-    from training.checkpoint import compare, metrics_comparison, reader
+    from training.checkpoint import compare, reader
 
     interval = conditions.interval
     name = manifest.step_folder(interval.end)
@@ -87,11 +87,11 @@ def compare_replay(
 
     def compared(
         within: Tolerance | None,
-    ) -> tuple[compare.Comparison, metrics_comparison.Comparison]:
+    ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
         ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
         return (
             compare.compare(last, replayed, within),
-            metrics_comparison.compare(ours, theirs, interval.start, interval.end, within),
+            compare.compare_metrics(ours, theirs, interval.start, interval.end, within),
         )
 
     state, lines = compared(None)

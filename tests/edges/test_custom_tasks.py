@@ -17,7 +17,7 @@ from models.custom import CustomTask
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.given import resolved
 from tests.training.tiny import make_settings, one_rank
-from training.evaluation.split import samples_of
+from training.evaluation.evaluate import samples_of
 from training.optim import optimizer as optim
 
 TASK = "copied_task:Line"

@@ -26,7 +26,7 @@ from training.checkpoint.resume_point import ResumePoint
 from training.data.loader import Batches, EvaluationBatches
 from training.data.order import DataOrder
 from training.data.samples import Samples
-from training.evaluation.split import SplitSamples
+from training.evaluation.evaluate import SplitSamples
 from training.loop import train
 from training.optim import optimizer
 from training.run_state import Run

@@ -1,11 +1,13 @@
-"""Compares two checkpoints tensor by tensor, and finds the first difference."""
+"""Compares two checkpoints tensor by tensor, and the metrics of two runs step by step."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +22,14 @@ _CHUNK = 2**21
 """Elements of a tensor that are compared together: 16 MiB as float64."""
 _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})
 """Options of torch optimizers that change how a step is computed, but not its result."""
+_TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
+"""Numbers that do not depend on machine and time."""
+_TRAINING, _EVAL = "0", "1"
+"""Keys that sort the lines of a step."""
+_REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
+"""Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
+
+Line = Mapping[str, Any]
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -64,7 +74,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TensorComparison:
     """The result of comparing two checkpoints."""
 
     tensors: int
@@ -80,7 +90,21 @@ class Comparison:
     """Its tensor: `weight of model.norm.weight`."""
 
 
-def compare(one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None = None) -> Comparison:
+@dataclass(frozen=True)
+class MetricsComparison:
+    """The result of comparing the lines of two runs."""
+
+    lines: int
+    """Lines that both runs have, and that were compared."""
+    first: Difference | None
+    is_missing: bool = False
+    """None of the lines that the other run logged is among those of the first run; the line of
+    the other run's first step does not count."""
+
+
+def compare(
+    one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None = None
+) -> TensorComparison:
     """Compare everything that resuming restores, weights first. Touches disk, in bounded memory.
 
     Without `tolerance`, bit by bit: equal NaNs are equal and -0 is not 0. With one, a tensor may
@@ -107,7 +131,7 @@ def compare(one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None = No
             found.append(_difference(one, other, kind, name, measured.farthest))
     found += _beside_tensors(one, other, tolerance)
     first = found[0] if found else None
-    return Comparison(len(tensors), differing, first, largest, largest_in)
+    return TensorComparison(len(tensors), differing, first, largest, largest_in)
 
 
 def number_differs(one: Any, other: Any, tolerance: float | None) -> bool:
@@ -237,3 +261,73 @@ def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[st
     """Each key of either, with both values; None if one lacks it."""
     for key in {**one, **other}:
         yield key, one.get(key), other.get(key)
+
+
+def compare_metrics(
+    one: Path, other: Path, after: int, upto: int, tolerance: Tolerance | None = None
+) -> MetricsComparison:
+    """Compare the common lines of two metrics.jsonl in the steps (`after`, `upto`]. Reads the disk.
+
+    Without `tolerance` all numbers except times, memory and throughput are compared bit by bit.
+    With one, numbers of training lines may differ by it, relatively, and evaluations are left out:
+    a last bit may change a count of right answers. A run also logs the first step after a start, so
+    each run may have lines that the other lacks. A missing file counts as 0 lines.
+    """
+    ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (one, other))
+    both = [key for key in sorted(ours) if key in theirs]
+    for key in both:
+        for difference in _differences(ours[key], theirs[key], tolerance):
+            return MetricsComparison(len(both), difference)
+    logged = [key for key in theirs if key[0] > after + 1 or key[1] == _EVAL]
+    return MetricsComparison(len(both), None, is_missing=bool(logged) and not both)
+
+
+def _lines(
+    path: Path, after: int, upto: int, with_evaluations: bool
+) -> dict[tuple[int, str, str], Line]:
+    """The lines of those steps; the later of two lines of one step: the run had gone back."""
+    kinds = ("train", "eval") if with_evaluations else ("train",)
+    found: dict[tuple[int, str, str], Line] = {}
+    for line in _read(path):
+        step, kind = line.get("step"), line.get("kind")
+        if kind in kinds and isinstance(step, int) and after < step <= upto:
+            # At one step, training comes before evaluation.
+            found[step, _EVAL if kind == "eval" else _TRAINING, str(line.get("split", ""))] = line
+    return found
+
+
+def _read(path: Path) -> Iterator[Line]:
+    """Each complete line: a killed process may have left half of the last one."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.split("\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _differences(one: Line, other: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
+    kind, step = str(one["kind"]), int(one["step"])
+    for key, ours, theirs in _numbers(one, other, _TRAIN if tolerance is None else _REPRODUCED):
+        within = None
+        if tolerance is not None:
+            within = tolerance.moments if key == "grad_norm" else tolerance.weights
+        if number_differs(ours, theirs, within):
+            yield Difference(kind, key, None, ours, theirs, step)
+
+
+def _numbers(one: Line, other: Line, keys: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
+    if one["kind"] == "eval":
+        keys = ("metrics",)
+    for key in keys:
+        ours, theirs = one.get(key), other.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            for name in {**ours, **theirs}:
+                yield f"{key}.{name}", ours.get(name), theirs.get(name)
+        else:
+            yield key, ours, theirs

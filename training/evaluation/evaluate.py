@@ -1,17 +1,20 @@
-"""Exact evaluation of a split, and of old and new data apart to measure forgetting."""
+"""Exact evaluation of any split of a task, and of old and new data apart to measure forgetting."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
-from models.base import ChecksMeasures, HasFinalMetric
-from training.data.loader import on_device
-from training.data.samples import SampleDraws
+from models.base import ChecksMeasures, DataError, HasFinalMetric, SplitName
+from training.data.loader import EvaluationBatches, on_device
+from training.data.samples import SampleDraws, Samples
+from training.inspection import preview_text
 from training.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
 
     from engines.base import World
     from models.base import Metric, Task
-    from training.data.loader import EvaluationBatches
     from training.data.samples import MicroBatch
+    from training.settings import Loader
 
 Metrics = Mapping[str, float]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 OLD, NEW, ALL = "val_old", "val_new", "val"
 """Splits: held-out data of earlier experiences, of the new experience, and of both."""
 
@@ -51,6 +55,72 @@ def metric_names(
 ) -> list[str]:
     """The names of the metrics, from one micro-batch per rank. As `evaluate`."""
     return sorted(_measure(task.metric(), module, [next(iter(batches))], interruption))
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """The metrics of one split, and how the ranks that measured them ended."""
+
+    split: str
+    samples: int
+    metrics: Mapping[str, float]
+    preview: str | None
+    """Sample outputs as text; None: the task has none."""
+    seconds: float
+    exit_code: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SplitSamples:
+    """The samples of a split, and how they are loaded."""
+
+    samples: Samples
+    micro_batch: int
+    world: World
+    loader: Loader
+    watch: AbstractContextManager[None] | None = None
+    unused: Sequence[Tensor] = ()
+
+    def batches(self) -> EvaluationBatches:
+        """The micro-batches of this rank; starts the workers. Close them after use."""
+        return EvaluationBatches(
+            self.samples, self.micro_batch, self.world, self.loader, self.watch, self.unused
+        )
+
+
+def samples_of(task: Task, split: str, seed: int) -> Samples:
+    """The samples of `split`. Raises DataError that names the splits of `task` if it has none."""
+    known = [name for name in SPLITS if _length(task, name)]
+    if split not in known:
+        raise DataError(
+            f"the task has no split '{split}'",
+            where=f"data('{split}') of the task",
+            allowed=", ".join(known),
+        )
+    return Samples(task, task.data(split), seed)
+
+
+def measure(
+    task: Task, module: Module, chosen: SplitSamples, interruption: Interruption
+) -> dict[str, float]:
+    """All metrics of a split, those of the end of a run included. As `evaluate`. Collective."""
+    batches = chosen.batches()
+    try:
+        metrics = evaluate(task, module, batches, interruption)
+        return {**metrics, **evaluate_final(task, module, batches, interruption)}
+    finally:
+        batches.close()
+
+
+def evaluate_split(task: Task, module: Module, split: str, chosen: SplitSamples) -> SplitResult:
+    """The metrics and the preview of the present weights. Collective."""
+    never = Interruption(chosen.world)  # a signal ends this process at once
+    began = time.perf_counter()
+    metrics = measure(task, module, chosen, never)
+    seconds = time.perf_counter() - began
+    preview = preview_text(task, module, never)
+    return SplitResult(split, len(chosen.samples), metrics, preview, seconds)
 
 
 def check_measures(task: Task, module: Module, micro_batch: int, world: World) -> None:
@@ -205,3 +275,10 @@ def _numbers(splits: Any) -> Mapping[str, Metrics] | None:
         split: {name: float(value) for name, value in metrics.items()}
         for split, metrics in splits.items()
     }
+
+
+def _length(task: Task, split: SplitName) -> int:
+    try:
+        return len(task.data(split))
+    except (LookupError, ValueError):  # of a task that keeps its splits in a mapping
+        return 0

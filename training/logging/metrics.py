@@ -17,6 +17,10 @@ from training.train_plan import TrainPlan
 NAME = "metrics.jsonl"
 _NAMES = {"units": "tokens", "units_per_s": "tokens_per_s"}
 """Fields of StepMetrics whose key differs."""
+_UNWRITTEN = ("eval_s", "rest_s")
+"""Fields for trackers only."""
+_IF_KNOWN = ("loss_scale", "mfu", *(f"{part}_time_s" for part in PARTS_OF_STEP))
+"""Fields without a key unless they have a value."""
 NEAR = 5.0
 """Percent below a limit from which a summary mentions it."""
 
@@ -50,11 +54,10 @@ class ResourceUsage:
 
     def near_limits(self) -> list[NearLimit]:
         """The resources whose highest use came within five units of their limit."""
-        found = [(name, value, self.limits.get(name)) for name, value in self.highest.items()]
         return [
             NearLimit(name, value, limit)
-            for name, value, limit in found
-            if limit is not None and value > limit - NEAR
+            for name, value in self.highest.items()
+            if (limit := self.limits.get(name)) is not None and value > limit - NEAR
         ]
 
 
@@ -134,7 +137,9 @@ def truncate(
 def step_metrics(line: Mapping[str, Any]) -> StepMetrics:
     """The "train" line that `MetricsWriter` wrote. Raises KeyError, TypeError or ValueError."""
     values: dict[str, Any] = {
-        field.name: line.get(_NAMES.get(field.name, field.name)) for field in fields(StepMetrics)
+        field.name: line.get(_NAMES.get(field.name, field.name))
+        for field in fields(StepMetrics)
+        if field.name not in _UNWRITTEN
     }
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
     numbers = {name: float(line[name]) for name in ("loss", "grad_norm")}
@@ -149,41 +154,22 @@ def usage_of(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _train(line: StepMetrics) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "kind": "train",
-        "step": line.step,
-        "epoch": line.epoch,
-        "samples": line.samples,
-        "tokens": line.units,
-        "loss": line.loss,
-        "lr": line.lr,
-        "grad_norm": line.grad_norm,
-        "step_time_s": line.step_time_s,
-        "data_time_s": line.data_time_s,
-        "samples_per_s": line.samples_per_s,
-        "tokens_per_s": line.units_per_s,
-        "device_memory_bytes": line.device_memory_bytes,
-        "host_memory_bytes": line.host_memory_bytes,
-        "skipped": line.skipped,
+    known = {
+        _NAMES.get(name, name): value
+        for name, value in vars(line).items()
+        if name not in _UNWRITTEN and not (value is None and name in _IF_KNOWN)
     }
-    for part in PARTS_OF_STEP:
-        if (seconds := getattr(line, name := f"{part}_time_s")) is not None:
-            fields[name] = seconds
-    if line.parts:
-        fields["parts"] = line.parts
-    if line.loss_scale is not None:
-        fields["loss_scale"] = line.loss_scale
-    if line.mfu is not None:
-        fields["mfu"] = line.mfu
-    return fields
+    if not line.parts:
+        del known["parts"]
+    return {"kind": "train", **known}
 
 
 def _remains(line: bytes, step: int, evaluated_at: int | None, is_end: bool) -> bool:
     if not line.endswith(b"\n"):
         return False
-    found = json.loads(line)
-    if "step" not in found:
+    written = json.loads(line)
+    if "step" not in written:
         return True  # of another program
-    if found["step"] == step and found["kind"] == "eval":
-        return evaluated_at == step and not (is_end and found["split"] == TEST)
-    return bool(found["step"] <= step)
+    if written["step"] == step and written["kind"] == "eval":
+        return evaluated_at == step and not (is_end and written["split"] == TEST)
+    return bool(written["step"] <= step)

@@ -1,4 +1,4 @@
-"""CPU use, in percent of the cores of the affinity mask or of a container's quota."""
+"""CPU use, in percent of the affinity mask or of a container's quota, and its temperature."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from training.resources import cgroup
 
 _LEAST_S = 0.5
 """Shorter intervals are too coarse: the kernel counts in hundredths of a second."""
+_SENSORS = (
+    "coretemp",
+    "k10temp",
+    "zenpower",
+    "cpu_thermal",
+    "cpu-thermal",
+    "soc_thermal",
+    "acpitz",
+)
+"""Names of the sensors of processors in Linux, from the most exact to the least."""
+_PLAUSIBLE = (1.0, 150.0)
+"""Degrees Celsius: a sensor that is not connected gives others."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,24 @@ class CpuUse:
             self._percent = min(100.0, max(0.0, 100 * used))
             self._before = now
         return self._percent
+
+
+def cpu_celsius() -> float | None:
+    """The hottest sensor of the processor in degrees Celsius.
+
+    None where the system reports none: macOS, Windows, most virtual machines and containers.
+    """
+    read = getattr(psutil, "sensors_temperatures", None)
+    try:
+        sensors = read() if read else {}
+    except OSError:
+        return None
+    for name in _SENSORS:
+        values = [sensor.current for sensor in sensors.get(name, ())]
+        plausible = [value for value in values if _PLAUSIBLE[0] < value < _PLAUSIBLE[1]]
+        if plausible:
+            return max(plausible)
+    return None
 
 
 def _of_cores() -> Busy:

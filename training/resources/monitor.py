@@ -12,10 +12,9 @@ import psutil
 
 from training.logging.metrics import ResourceUsage
 from training.resources import cgroup
-from training.resources.cpu import CpuUse
+from training.resources.cpu import CpuUse, cpu_celsius
 from training.resources.memory import driver_memory, host_bytes
 from training.resources.nvml import gpu_state
-from training.resources.temperature import cpu_celsius
 
 if TYPE_CHECKING:
     import torch

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from training.callbacks.base import THROTTLING, Action
 from training.resources import memory
-from training.resources.oom import BatchSizes
 
 if TYPE_CHECKING:
     from engines.base import Engine
     from training.callbacks.callback_list import CallbackList
+    from training.data.loader import Batches, EvaluationBatches
     from training.step_timer import StepTimer
-
-
-class TrainingBatches(BatchSizes, Protocol):
-    """The batches of the training data, which can start again at a step with other numbers."""
-
-    @property
-    def accumulation(self) -> int: ...
-    @property
-    def workers(self) -> int: ...
-    def begin(
-        self, step: int, *, workers: int | None = None, micro_batch: int | None = None
-    ) -> None: ...
-
-
-class ValidationBatches(Protocol):
-    """The batches of evaluations."""
-
-    @property
-    def workers(self) -> int: ...
-    def use_workers(self, workers: int) -> None: ...
 
 
 class Throttle:
@@ -47,8 +27,8 @@ class Throttle:
         engine: Engine,
         callbacks: CallbackList,
         timer: StepTimer,
-        batches: TrainingBatches,
-        validation: ValidationBatches,
+        batches: Batches,
+        validation: EvaluationBatches,
     ) -> None:
         self._engine = engine
         self._callbacks = callbacks

@@ -50,7 +50,7 @@ def changed(kind: str, name: str, index: Any, value: float) -> State:
 
 def test_equal_states_are_identical_with_their_nan(write):
     found = compare(write(state(whole())), write(state(whole())))
-    assert found == comparing.Comparison(TENSORS + len(BUFFERS), 0, None, 0.0, None)
+    assert found == comparing.TensorComparison(TENSORS + len(BUFFERS), 0, None, 0.0, None)
 
 
 @pytest.mark.parametrize("kind", ["weight", "exp_avg", "exp_avg_sq"])

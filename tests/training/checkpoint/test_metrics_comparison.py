@@ -3,7 +3,7 @@ import json
 import pytest
 
 from training.checkpoint.compare import Difference, Tolerance
-from training.checkpoint.metrics_comparison import compare
+from training.checkpoint.compare import compare_metrics as compare
 
 TRAIN = {
     "kind": "train",

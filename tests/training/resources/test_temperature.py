@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from training.resources.temperature import cpu_celsius
+from training.resources.cpu import cpu_celsius
 
 
 def sensors(**values: list[float]) -> dict[str, list[SimpleNamespace]]:
