@@ -197,8 +197,8 @@ def find(name: str) -> Entry:
     """The entry `name`; case, `-` and `_` do not matter. Raises EngineError."""
     wanted = name.lower().replace("_", "-")
     if wanted not in ENGINES:
-        near = get_close_matches(wanted, ENGINES, 1)
-        did_you_mean = f"; did you mean {near[0]}?" if near else ""
+        nearest = get_close_matches(wanted, ENGINES, 1)
+        did_you_mean = f"; did you mean {nearest[0]}?" if nearest else ""
         raise EngineError(f"unknown engine '{name}'; allowed: {', '.join(ENGINES)}{did_you_mean}")
     return ENGINES[wanted]
 

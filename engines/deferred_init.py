@@ -138,8 +138,8 @@ class _Recorder(TorchDispatchMode):
         owners = Counter(addresses.values())
         names = [n for n, a in addresses.items() if a in self._writes and owners[a] == 1]
         deferred = {name: model.get_parameter(name) for name in names}
-        kept = {addresses[name] for name in names}
-        for address in self._writes.keys() - kept:
+        deferred_addresses = {addresses[name] for name in names}
+        for address in self._writes.keys() - deferred_addresses:
             if self._is_used(address):  # by a buffer, or a tensor that is not registered
                 self._finish(address)
             else:

@@ -86,9 +86,9 @@ def hardware_id(device: torch.device) -> str:
     if device.type != "cuda":
         return ""
     entries = environment.variables().get(_VISIBLE["cuda"], "").split(",")
-    own = entries[device.index or 0].strip() if (device.index or 0) < len(entries) else ""
-    if own.startswith("MIG-"):  # several of them are parts of one GPU
-        return own
+    entry = entries[device.index or 0].strip() if (device.index or 0) < len(entries) else ""
+    if entry.startswith("MIG-"):  # several of them are parts of one GPU
+        return entry
     return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 

@@ -17,12 +17,12 @@ NCCL = "NCCL_SOCKET_IFNAME"
 
 def interfaces() -> dict[str, list[str]]:
     """The interfaces of this machine with their addresses, IPv4 first."""
-    found = {}
+    by_name = {}
     for name, addresses in psutil.net_if_addrs().items():
         inet = [a for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
         inet.sort(key=lambda address: address.family != socket.AF_INET)
-        found[name] = [address.address.partition("%")[0] for address in inet]
-    return found
+        by_name[name] = [address.address.partition("%")[0] for address in inet]
+    return by_name
 
 
 def check_interfaces(variables: Mapping[str, str], available: Mapping[str, list[str]]) -> None:
@@ -49,7 +49,7 @@ def select_interface(address: str) -> None:
     if variables.get(GLOO) or _hostname_is_public():
         return
     available = interfaces()
-    public = [name for name, found in available.items() if not all(map(_is_local, found))]
+    public = [name for name, addresses in available.items() if not all(map(_is_local, addresses))]
     source = _source(address)
     leading = [name for name in public if source in available[name]] or public
     if len(leading) != 1:
@@ -62,17 +62,17 @@ def select_interface(address: str) -> None:
 
 def _hostname_is_public() -> bool:
     try:
-        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return not _is_local(str(found[0][4][0]))  # gloo takes the first
+    return not _is_local(str(addresses[0][4][0]))  # gloo takes the first
 
 
 def _source(address: str) -> str | None:
     """The local address of packets to `address`; sends none."""
     try:
-        found = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)
-        family, kind, protocol, _, target = found[0]
+        addresses = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, target = addresses[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(target)
             return str(probe.getsockname()[0])

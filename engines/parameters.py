@@ -74,14 +74,14 @@ def _reason(
                 "and compute with  --precision fp16"
             )
     for group in _joined(named, blocks, engine):
-        most = max(group.values(), key=lambda p: p.dtype is torch.float32, default=None)
+        widest = max(group.values(), key=lambda p: p.dtype is torch.float32, default=None)
         for name, parameter in group.items():
-            assert most is not None
-            kinds = {most.dtype, parameter.dtype}
+            assert widest is not None
+            kinds = {widest.dtype, parameter.dtype}
             if len(kinds) > 1 and not kinds <= _MIXED.get(engine, frozenset()):
                 return (
                     f"engine {engine} does not train parameter '{name}', which is "
-                    f"{_kind(parameter)}, together with others that are {_kind(most)}"
+                    f"{_kind(parameter)}, together with others that are {_kind(widest)}"
                 )
     return None
 

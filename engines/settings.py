@@ -14,13 +14,13 @@ Compile = Literal["auto", "on", "off"]
 _FSDP: dict[str, Any] = {"only_if": {"engine.name": ["fsdp", "fsdp-offload"]}}
 
 
-class Section(BaseModel):
+class EngineSection(BaseModel):
     """A section of settings; the text below a field is its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Engine(Section):
+class EngineSettings(EngineSection):
     """The engine and its processes."""
 
     name: str | None = None
@@ -42,7 +42,7 @@ class Engine(Section):
     """Your own DeepSpeed config (JSON); overrides the config of a zero engine."""
 
 
-class Memory(Section):
+class Memory(EngineSection):
     """Ways to save memory."""
 
     activation_checkpointing: Annotated[

@@ -64,8 +64,8 @@ def accumulate(
             loss = reduce(add, [terms[term] * scale for term, scale in scales.items()])
             engine.backward(loss)
         losses.append(loss.detach())
-        own = {**{t: x * share[t] for t, x in terms.items() if t != LOSS}, **result.parts}
-        for name, part in own.items():
+        step_parts = {**{t: x * share[t] for t, x in terms.items() if t != LOSS}, **result.parts}
+        for name, part in step_parts.items():
             parts[name] = parts[name] + part.detach() if name in parts else part.detach()
     return Accumulated(reduce(add, losses), parts, main_units(units))
 

@@ -33,8 +33,8 @@ def agree_later(
     if world.size == 1:
         return lambda: (units, flags, counts)
     bits = [flags >> bit & 1 for bit in range(FLAG_BITS)]
-    own = torch.tensor([*bits, *counts, *units.values()], dtype=torch.int64)
-    total = world.sum_later(own)
+    addends = torch.tensor([*bits, *counts, *units.values()], dtype=torch.int64)
+    total = world.sum_later(addends)
 
     def result() -> Agreed:
         sums = total().tolist()

@@ -75,15 +75,15 @@ def clock_skews(world: World, now: Callable[[], float] = time.time) -> list[Cloc
     if world.size == 1:
         return []
     world.barrier()
-    own = torch.zeros(world.size, dtype=torch.float64)
-    own[world.rank] = now()
-    times = world.sum_later(own)().tolist()
-    found = {}
+    clocks = torch.zeros(world.size, dtype=torch.float64)
+    clocks[world.rank] = now()
+    times = world.sum_later(clocks)().tolist()
+    skews = {}
     for rank, at in enumerate(times):
         if abs(at - times[0]) >= SKEW_S:
             host = world.broadcast(socket.gethostname().encode(), rank).decode(errors="replace")
-            found[host] = ClockSkew(host, at - times[0])
-    return list(found.values())
+            skews[host] = ClockSkew(host, at - times[0])
+    return list(skews.values())
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class Health(Callback):
             if self._evaluations and result.is_best:
                 self._is_improved = True
             value = math.nan if loss is None else loss
-            found = _Evaluation(result.step, value, result.is_best, len(self._losses))
-            self._evaluations.append(found)
+            evaluation = _Evaluation(result.step, value, result.is_best, len(self._losses))
+            self._evaluations.append(evaluation)
             if not self._expected.has_patience:
                 self._check_overfitting()
         return Action.NOTHING
@@ -169,9 +169,9 @@ class Health(Callback):
         if kind == "nonfinite":
             name = str(facts["fault"])
             fault = faults.FAULTS[name]
-            found = {"fault": name, "seen": facts["text"], "cause": fault.cause}
+            symptom = {"fault": name, "seen": facts["text"], "cause": fault.cause}
             fix = fault.fix.format(**self._fixes)
-            self._emit("advice", {**found, "fix": fix, "is_end": True})
+            self._emit("advice", {**symptom, "fix": fix, "is_end": True})
 
     def _find(self, name: str, /, **seen: object) -> None:
         if name not in self._said:
@@ -179,14 +179,16 @@ class Health(Callback):
             self._emit("advice", faults.finding(name, self._fixes, **seen))
 
     def _check_finite(self, result: EvalResult) -> None:
-        found = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
-        if found and "nonfinite_evaluation" not in self._said:
+        nonfinite = {
+            name: value for name, value in result.metrics.items() if not math.isfinite(value)
+        }
+        if nonfinite and "nonfinite_evaluation" not in self._said:
             self._said.add("nonfinite_evaluation")
-            metrics = ", ".join(f"{name} {value}" for name, value in found.items())
+            metrics = ", ".join(f"{name} {value}" for name, value in nonfinite.items())
             seen = {"metrics": metrics, "split": result.split, "step": result.step}
             facts = faults.finding("nonfinite_evaluation", self._fixes, **seen)
             text = f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
-            self._emit("warning", {"text": text, "names": list(found), **facts})
+            self._emit("warning", {"text": text, "names": list(nonfinite), **facts})
 
     def _check_high(self, metrics: StepMetrics) -> None:
         lines, first = len(self._losses), self._losses.first
@@ -211,9 +213,9 @@ class Health(Callback):
             self._find("not_falling", **numbers)
 
     def _check_overfitting(self) -> None:
-        found = self._evaluations[-RISES - 1 :]
-        losses = [evaluation.loss for evaluation in found]
-        if len(found) <= RISES or any(evaluation.is_best for evaluation in found[1:]):
+        newest = self._evaluations[-RISES - 1 :]
+        losses = [evaluation.loss for evaluation in newest]
+        if len(newest) <= RISES or any(evaluation.is_best for evaluation in newest[1:]):
             return
         rises = all(a < b for a, b in pairwise(losses))
         if not rises or not losses[-1] > WORSE * losses[0] > 0:
@@ -225,7 +227,7 @@ class Health(Callback):
             then, now = (self._losses.mean(*lines) for lines in trained)
             if now < then:
                 numbers = {"best": real(losses[0]), "now": real(losses[-1])}
-                self._find("overfitting", step=found[0].step, **numbers)
+                self._find("overfitting", step=newest[0].step, **numbers)
 
     def _check_times(self, metrics: StepMetrics, steps: int) -> None:
         """The first line is left out: it compiles, allocates and waits for the first batch."""

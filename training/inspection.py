@@ -57,13 +57,13 @@ class Architecture:
 
 def architecture(model: Module) -> Architecture:
     """The architecture of `model`, before an engine has placed it."""
-    found = [
+    named = [
         (name, list(parameter.shape), parameter.numel())
         for name, parameter in model.named_parameters()
     ]
-    shapes = json.dumps([(name, shape) for name, shape, _ in found]).encode()
+    shapes = json.dumps([(name, shape) for name, shape, _ in named]).encode()
     digest = hashlib.sha256(shapes).hexdigest()[:_DIGEST_LETTERS]
-    return Architecture(sum(count for _, _, count in found), digest)
+    return Architecture(sum(count for _, _, count in named), digest)
 
 
 def shapes(batch: Batch) -> dict[str, object]:

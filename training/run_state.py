@@ -208,9 +208,9 @@ class Run:
         flags = int(self._requests) | (_NONFINITE if self._has_nonfinite else 0)
         flags |= _SAVED if self._checkpoints.has_finished_write else 0
         self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
-        own = total_units(micro_batch.num_units for micro_batch in micro_batches)
+        units = total_units(micro_batch.num_units for micro_batch in micro_batches)
         times = self.stragglers.own_times()
-        self._agreement = agree_later(self._engine.world, own, flags, times)
+        self._agreement = agree_later(self._engine.world, units, flags, times)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
         """Count a step, call the callbacks, and log it if it is due."""

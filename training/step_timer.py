@@ -23,7 +23,7 @@ MAX_MARKS = 256
 """Marks that are not read yet, from which those that have passed are read."""
 
 
-class Clock(Protocol):
+class MarkClock(Protocol):
     """Marks moments of what a device computes, and measures later how far apart they were."""
 
     def mark(self) -> Any: ...
@@ -82,7 +82,7 @@ class DeviceClock:
         self._free.append(mark)
 
 
-def clock_of(device: torch.device) -> Clock | None:
+def clock_of(device: torch.device) -> MarkClock | None:
     """The clock of what is computed on `device`; None: there is none for a device of its type."""
     if device.type in ("cuda", "xpu"):
         return DeviceClock(device)
@@ -110,7 +110,7 @@ class StepTimer:
         """Of each step, without pauses, if each is timed."""
         self.computing_s: float | None = None
         """Mean seconds per step that this rank computed in forward passes, as of `means`."""
-        self._clock: Clock | None = None
+        self._clock: MarkClock | None = None
         self._begin: Any = None
         self._part, self._in_pass = OTHER, FORWARD
         self._marks: deque[tuple[str, Any]] = deque()
@@ -160,7 +160,7 @@ class StepTimer:
 
     # Seconds of the device
 
-    def start(self, clock: Clock | None) -> None:
+    def start(self, clock: MarkClock | None) -> None:
         """Measure parts with `clock`; None: the device has none, and they are not measured."""
         self._clock = clock
         if clock is not None:

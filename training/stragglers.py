@@ -161,10 +161,10 @@ class Stragglers:
         """The ranks whose own time is far above that of the others."""
         assert self._ratio is not None
         ordered = sorted(times)
-        for rank, own in enumerate(times):
-            others = median_without(ordered, own)
-            if own > self._ratio * others and own - others > MIN_SHARE * step_s:
-                yield Straggler(rank, self._hosts[rank], what, own, others, at)
+        for rank, seconds in enumerate(times):
+            others = median_without(ordered, seconds)
+            if seconds > self._ratio * others and seconds - others > MIN_SHARE * step_s:
+                yield Straggler(rank, self._hosts[rank], what, seconds, others, at)
 
     def _count(self, key: tuple[int, str]) -> int:
         return sum(key in block for block in self._slow)

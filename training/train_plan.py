@@ -136,9 +136,9 @@ def solve(
     """
     starts = starts or StartSteps()
     steps_per_epoch = samples // global_batch
-    epochs, most = settings.train.epochs, settings.train.max_steps
+    epochs, max_steps = settings.train.epochs, settings.train.max_steps
     ends = [] if epochs is None else [starts.data + max(1, round(epochs * steps_per_epoch))]
-    ends += [] if most is None else [most + (starts.data if experience else 0)]
+    ends += [] if max_steps is None else [max_steps + (starts.data if experience else 0)]
     total = min(ends)
 
     def cadence(every: int | str | None) -> int | None:

@@ -56,21 +56,21 @@ class Conflict:
 class ConfigConflict(ValueError):
     """A DeepSpeed config conflicts with the settings; `conflicts` has every case."""
 
-    def __init__(self, found: Sequence[Conflict]) -> None:
-        self.conflicts = tuple(found)
-        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}: {c.fix}" for c in found))
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
+        self.conflicts = tuple(conflicts)
+        super().__init__("; ".join(f"{c.key} {c.value!r} {c.problem}: {c.fix}" for c in conflicts))
 
 
 def merge(
-    shipped: Mapping[str, Any], own: Mapping[str, Any], settings: SettingValues
+    shipped: Mapping[str, Any], user: Mapping[str, Any], settings: SettingValues
 ) -> dict[str, Any]:
-    """`own` merged over `shipped`, without the keys that settings decide; the engine adds those.
+    """`user` merged over `shipped`, without the keys that settings decide; the engine adds those.
 
     Raises ConfigConflict.
     """
-    if found := conflicts(own, settings):
-        raise ConfigConflict(found)
-    return _merge(shipped, _without_auto({k: v for k, v in own.items() if k in config_keys.FREE}))
+    if problems := conflicts(user, settings):
+        raise ConfigConflict(problems)
+    return _merge(shipped, _without_auto({k: v for k, v in user.items() if k in config_keys.FREE}))
 
 
 def _without_auto(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def conflicts(own: Mapping[str, Any], settings: SettingValues) -> list[Conflict]:
+def conflicts(user: Mapping[str, Any], settings: SettingValues) -> list[Conflict]:
     """All conflicts of a user's DeepSpeed config with the settings, in the order of the file."""
-    return [conflict for key, value in own.items() for conflict in _top(key, value, settings)]
+    return [conflict for key, value in user.items() for conflict in _top(key, value, settings)]
 
 
 def _top(key: str, value: Any, settings: SettingValues) -> Iterator[Conflict]:
@@ -210,15 +210,15 @@ def _unsupported(key: str, value: Any, setting: str | None) -> Iterator[Conflict
 
 
 def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:
-    near = difflib.get_close_matches(key, allowed := sorted(allowed), 1, 0.6)
-    fix = f"{near[0].rpartition('.')[2]}" if near else "leave it out"
+    nearest = difflib.get_close_matches(key, allowed := sorted(allowed), 1, 0.6)
+    fix = f"{nearest[0].rpartition('.')[2]}" if nearest else "leave it out"
     return Conflict(
         key,
         value,
         "is unknown",
         fix,
         allowed=tuple(allowed) if len(allowed) <= MAX_SHOWN else (),
-        did_you_mean=near[0] if near else None,
+        did_you_mean=nearest[0] if nearest else None,
     )
 
 
@@ -265,7 +265,7 @@ ENGINES = {
 """Engines by stage and optimizer offload."""
 
 
-class Batching(Protocol):
+class BatchNumbers(Protocol):
     """The batch numbers of a step."""
 
     @property
@@ -282,7 +282,7 @@ class Batching(Protocol):
 
 
 def setting_values(
-    engine: str, shipped: Mapping[str, Any], batching: Batching, settings: Any
+    engine: str, shipped: Mapping[str, Any], batching: BatchNumbers, settings: Any
 ) -> dict[str, SettingValue]:
     """The setting for each key of a DeepSpeed config that repeats one.
 
@@ -298,7 +298,7 @@ def setting_values(
     }
 
 
-def _batch(batching: Batching) -> dict[str, SettingValue]:
+def _batch(batching: BatchNumbers) -> dict[str, SettingValue]:
     return {
         "train_batch_size": _number("train.global_batch", batching.global_batch),
         "train_micro_batch_size_per_gpu": _number("train.micro_batch", batching.micro_batch),
@@ -348,8 +348,8 @@ def _sharding(engine: str, zero: Mapping[str, Any]) -> dict[str, SettingValue]:
     weights = zero.get("offload_param", {}).get("device", "none")
 
     def other(stage: Any, offload: bool) -> str | None:
-        found = ENGINES.get((stage, offload)) if isinstance(stage, int) else None
-        return f"--engine {found}" if found and found != engine else None
+        name = ENGINES.get((stage, offload)) if isinstance(stage, int) else None
+        return f"--engine {name}" if name and name != engine else None
 
     return {
         "zero_optimization.stage": SettingValue(
@@ -390,8 +390,8 @@ def _named(key: str, value: str, names: Mapping[str, tuple[str, ...]]) -> Settin
     ours = {theirs.casefold(): name for name, all_ in names.items() for theirs in all_}
 
     def follow(to: Any) -> str | None:
-        found = ours.get(str(to).casefold())
-        return f"--set {key}={found}" if found else None
+        name = ours.get(str(to).casefold())
+        return f"--set {key}={name}" if name else None
 
     return SettingValue(key, value, names[value], follow)
 

@@ -90,10 +90,10 @@ def _numbers(version: str) -> list[int]:
 
 
 def _check_accelerator(deepspeed: ModuleType, kind: str) -> None:
-    found = deepspeed.accelerator.get_accelerator().device_name()
-    if found != kind:
+    accelerator = deepspeed.accelerator.get_accelerator().device_name()
+    if accelerator != kind:
         raise EngineError(
-            f"deepspeed was imported for device {found} before this run on {kind}; "
+            f"deepspeed was imported for device {accelerator} before this run on {kind}; "
             f"start a new process, or set DS_ACCELERATOR={ACCELERATORS[kind]} before the import"
         )
 
@@ -230,14 +230,14 @@ def destroy(engine: Module) -> None:
         for name, value in list(vars(parameter).items()):
             if callable(value) or isinstance(value, ProcessGroup):
                 delattr(parameter, name)  # set by DeepSpeed: the group, and methods that hold it
-    kept: Any = import_module("deepspeed.runtime.zero.parameter_offload")
-    kept.FWD_MODULE_STACK.clear()
-    kept = import_module("deepspeed.utils.groups")
-    if kept._WORLD_GROUP is not None:
-        dist.destroy_process_group(kept._WORLD_GROUP)
-        kept._WORLD_GROUP = None
-    kept = import_module("deepspeed.comm.comm")
-    kept.cdb = None
+    module: Any = import_module("deepspeed.runtime.zero.parameter_offload")
+    module.FWD_MODULE_STACK.clear()
+    module = import_module("deepspeed.utils.groups")
+    if module._WORLD_GROUP is not None:
+        dist.destroy_process_group(module._WORLD_GROUP)
+        module._WORLD_GROUP = None
+    module = import_module("deepspeed.comm.comm")
+    module.cdb = None
 
 
 @contextmanager

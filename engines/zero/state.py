@@ -20,7 +20,7 @@ _MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Interval:
+class HeldInterval:
     """The part of a parameter that this rank updates, within a flat tensor of many parts."""
 
     start: int
@@ -128,8 +128,8 @@ class ZeroState:
             self._zero._reassign_or_swap_out_partitioned_parameters(index)
         # Small weights stay gathered between steps: drop the old ones.
         self._zero.parameter_offload.partition_all_parameters()
-        if kept := self._zero.persistent_parameters:
-            kept[0].all_gather(kept)
+        if persistent := self._zero.persistent_parameters:
+            persistent[0].all_gather(persistent)
 
     def check(self) -> None:
         """Check that the working weights equal the fp32 weights found here. Collective.
@@ -148,7 +148,7 @@ class ZeroState:
         if count := int(self._world.sum(differing)):
             raise EngineError(f"the fp32 copies of {count} parameters differ from their weights")
 
-    def _intervals(self) -> Iterator[tuple[str, Interval]]:
+    def _intervals(self) -> Iterator[tuple[str, HeldInterval]]:
         """The non-empty intervals that this rank updates, by parameter name."""
         find = self._interval_stage3 if self._is_sharded else self._interval_stage12
         for name, parameter in self._model.named_parameters():
@@ -160,20 +160,20 @@ class ZeroState:
             if interval is not None and interval.size:
                 yield name, interval
 
-    def _interval_stage12(self, parameter: Parameter) -> Interval | None:
+    def _interval_stage12(self, parameter: Parameter) -> HeldInterval | None:
         mapping = parameter._hp_mapping  # type: ignore[attr-defined]
         if mapping is None:
             return None
         low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
         flat = self._zero.single_partition_of_fp32_groups[mapping.param_group_index]
-        return Interval(low.start, low.numel, flat, high.start)
+        return HeldInterval(low.start, low.numel, flat, high.start)
 
-    def _interval_stage3(self, parameter: Parameter) -> Interval:
+    def _interval_stage3(self, parameter: Parameter) -> HeldInterval:
         zero = self._zero
         group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]
         start, part = self._working(parameter)
         flat = zero.fp32_partitioned_groups_flat[group]
-        return Interval(start, part.numel(), flat, offset)
+        return HeldInterval(start, part.numel(), flat, offset)
 
     def _working(self, parameter: Parameter) -> tuple[int, Tensor]:
         """The start of this rank's working weights in the tensor, and a view of them."""

@@ -31,7 +31,7 @@ AUTO = "auto"
 """The engine that is chosen from a plan."""
 
 
-class Bounds(engines.Section):
+class Bounds(engines.EngineSection):
     """What a mode promises of one measure."""
 
     at_least: Annotated[float | None, Field(ge=0)] = None
@@ -59,7 +59,7 @@ Measure = Literal[
 ]
 
 
-class Root(engines.Section):
+class Root(engines.EngineSection):
     """What belongs to no section."""
 
     mode: str = "default"
@@ -88,7 +88,7 @@ class Root(engines.Section):
 class Settings(Root):
     """All settings of one family; `settings_class` adds its `model` and `data`."""
 
-    engine: engines.Engine = engines.Engine()
+    engine: engines.EngineSettings = engines.EngineSettings()
     memory: engines.Memory = engines.Memory()
     train: training.Train = training.Train()
     optim: training.Optim = training.Optim()

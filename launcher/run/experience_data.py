@@ -67,7 +67,7 @@ class ExperienceData:
             samples = Samples(task, task.data("val"), seed)
             size = train_plan.micro_batch
             capped = None if task.facts().get("control") else most
-            batches = EvaluationBatches(samples, size, world, loader, watch, unused, most=capped)
+            batches = EvaluationBatches(samples, size, world, loader, watch, unused, limit=capped)
             parts.append(HeldOutPart(task, batches))
         if not self.number:
             return parts[0].batches, None

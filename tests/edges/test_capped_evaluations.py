@@ -35,7 +35,7 @@ def batches(length, most, *, size=1, rank=0, micro_batch=3, workers=0):
         micro_batch,
         SimpleNamespace(rank=rank, size=size, device=torch.device("cpu")),
         loader,
-        most=most,
+        limit=most,
     )
 
 

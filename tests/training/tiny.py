@@ -298,7 +298,7 @@ def run_tiny(
     batches = Batches(Samples(task, split, made.train.seed), order, train_plan, world, made.loader)
     samples = Samples(task, task.data("val"), made.train.seed)
     most = made.eval.samples
-    validation = EvaluationBatches(samples, micro_batch, world, made.loader, most=most)
+    validation = EvaluationBatches(samples, micro_batch, world, made.loader, limit=most)
     test = SplitSamples(samples, micro_batch, world, made.loader) if has_test else None
     run = Run(made, train_plan, [callback], validation, shelf, {}, before, test=test)
     outcome = train(task, built, module, batches, run)

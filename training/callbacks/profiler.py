@@ -91,14 +91,14 @@ def _operators(profile: torch.profiler.profile) -> list[dict[str, Any]]:
     """The OPERATORS dearest operators: by their own time on the device, then on the CPU."""
     rows = [
         {
-            "name": found.key,
-            "calls": found.count,
-            "self_cpu_s": found.self_cpu_time_total * _S,
-            "self_device_s": found.self_device_time_total * _S,
-            "self_cpu_memory_bytes": found.self_cpu_memory_usage,
-            "self_device_memory_bytes": found.self_device_memory_usage,
+            "name": operator.key,
+            "calls": operator.count,
+            "self_cpu_s": operator.self_cpu_time_total * _S,
+            "self_device_s": operator.self_device_time_total * _S,
+            "self_cpu_memory_bytes": operator.self_cpu_memory_usage,
+            "self_device_memory_bytes": operator.self_device_memory_usage,
         }
-        for found in profile.key_averages()
+        for operator in profile.key_averages()
     ]
     rows.sort(key=lambda row: (row["self_device_s"], row["self_cpu_s"]), reverse=True)
     return rows[:OPERATORS]

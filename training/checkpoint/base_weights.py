@@ -75,13 +75,13 @@ def has_adapters(task: object) -> bool:
 
 def digest(folder: Path) -> str:
     """SHA-256 of the names and contents of the folder's safetensors files. Disk access."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
-        found.update(path.name.encode())
+        sha256.update(path.name.encode())
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
-                found.update(chunk)
-    return found.hexdigest()
+                sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 class _WithoutBase:

@@ -73,8 +73,8 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
     """
     blocks = [(file, number) for file in files for number in range(len(file.checksums))]
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
-        found = pool.map(lambda block: _is_whole(folder, *block), blocks[part::parts])
-        for (file, number), is_whole in zip(blocks[part::parts], found, strict=True):
+        results = pool.map(lambda block: _is_whole(folder, *block), blocks[part::parts])
+        for (file, number), is_whole in zip(blocks[part::parts], results, strict=True):
             if not is_whole:
                 raise CheckpointError(
                     f"{folder / file.name} is damaged: wrong checksum of the block at byte"

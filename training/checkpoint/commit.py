@@ -65,7 +65,7 @@ class BackgroundWrite:
 
 
 @dataclass(frozen=True)
-class Draft:
+class CheckpointDraft:
     """A checkpoint without its tensors, as of the moment of the save."""
 
     storage: Storage
@@ -89,7 +89,7 @@ def report_shard(folder: Path, file: File) -> None:
         staged.replace(complete)
 
 
-def commit(draft: Draft, signals: Signals) -> None:
+def commit(draft: CheckpointDraft, signals: Signals) -> None:
     """Wait for all shards, write the other files and the manifest last, and publish the folder.
 
     Touches disk. Raises CheckpointError, StorageError, OSError.
@@ -113,7 +113,7 @@ def commit(draft: Draft, signals: Signals) -> None:
         ) from error
 
 
-def _reported_shard(draft: Draft, rank: int, signals: Signals) -> File:
+def _reported_shard(draft: CheckpointDraft, rank: int, signals: Signals) -> File:
     path = draft.folder / f"{manifest.rank_file(rank)}.part"
     deadline = None
     while not path.exists():

@@ -103,7 +103,7 @@ class MetricsComparison:
 
 
 def compare(
-    one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None = None
+    ours: Checkpoint, theirs: Checkpoint, tolerance: Tolerance | None = None
 ) -> TensorComparison:
     """Compare everything that resuming restores, weights first. Touches disk, in bounded memory.
 
@@ -113,32 +113,32 @@ def compare(
     What depends on the engine is then not compared: the loss scale, options that only one side has,
     and the implementation of the optimizer. Integers and steps must be equal.
     """
-    shapes = dict(_shape_differences(one, other))
-    found = list(shapes.values())
+    shapes = dict(_shape_differences(ours, theirs))
+    differences = list(shapes.values())
     differing, largest, largest_in = 0, 0.0, None
-    tensors = [t for t in _tensors(one, other) if t not in shapes]
+    tensors = [t for t in _tensors(ours, theirs) if t not in shapes]
     for kind, name in tensors:
-        place = _first_bit(one, other, kind, name)
-        if place is None:
+        first_bit = _first_bit(ours, theirs, kind, name)
+        if first_bit is None:
             continue
         differing += 1
-        measured = _measure(one, other, kind, name)
+        measured = _measure(ours, theirs, kind, name)
         if largest_in is None or not measured.relative <= largest:
             largest, largest_in = measured.relative, f"{kind} of {name}"
         if tolerance is None:
-            found.append(_difference(one, other, kind, name, place))
+            differences.append(_difference(ours, theirs, kind, name, first_bit))
         elif not measured.relative <= tolerance.of(kind):
-            found.append(_difference(one, other, kind, name, measured.farthest))
-    found += _beside_tensors(one, other, tolerance)
-    first = found[0] if found else None
+            differences.append(_difference(ours, theirs, kind, name, measured.farthest))
+    differences += _beside_tensors(ours, theirs, tolerance)
+    first = differences[0] if differences else None
     return TensorComparison(len(tensors), differing, first, largest, largest_in)
 
 
-def number_differs(one: Any, other: Any, tolerance: float | None) -> bool:
+def number_differs(ours: Any, theirs: Any, tolerance: float | None) -> bool:
     """Whether two values from JSON differ, floats by more than `tolerance`."""
-    if tolerance is None or not (isinstance(one, float) and isinstance(other, float)):
-        return bool(one != other)
-    return abs(one - other) > tolerance * max(abs(one), abs(other))
+    if tolerance is None or not (isinstance(ours, float) and isinstance(theirs, float)):
+        return bool(ours != theirs)
+    return abs(ours - theirs) > tolerance * max(abs(ours), abs(theirs))
 
 
 @dataclass(frozen=True)
@@ -149,70 +149,70 @@ class _Measured:
     """The flat index of the largest difference."""
 
 
-def _tensors(one: Checkpoint, other: Checkpoint) -> list[tuple[str, str]]:
+def _tensors(ours: Checkpoint, theirs: Checkpoint) -> list[tuple[str, str]]:
     """Kind and name of all tensors of either, weights first, in the order of the model."""
-    kinds = sorted({*one.kinds, *other.kinds}, key=lambda kind: (kind != WEIGHT, kind))
-    names = {**one.shapes, **other.shapes}
-    found = []
+    kinds = sorted({*ours.kinds, *theirs.kinds}, key=lambda kind: (kind != WEIGHT, kind))
+    names = {**ours.shapes, **theirs.shapes}
+    tensors = []
     for kind in kinds:
-        there = {*one.names(kind), *other.names(kind)}
-        found += [(kind, name) for name in names if name in there]
-    buffers = {**one.buffer_shapes, **other.buffer_shapes}
-    return [*found, *((BUFFER, name) for name in buffers)]
+        there = {*ours.names(kind), *theirs.names(kind)}
+        tensors += [(kind, name) for name in names if name in there]
+    buffers = {**ours.buffer_shapes, **theirs.buffer_shapes}
+    return [*tensors, *((BUFFER, name) for name in buffers)]
 
 
 def _shape_differences(
-    one: Checkpoint, other: Checkpoint
+    first: Checkpoint, second: Checkpoint
 ) -> Iterator[tuple[tuple[str, str], Difference]]:
     """Tensors that only one has, or with another shape or dtype."""
-    forms = [_forms(checkpoint) for checkpoint in (one, other)]
-    for kind, name in _tensors(one, other):
+    forms = [_forms(checkpoint) for checkpoint in (first, second)]
+    for kind, name in _tensors(first, second):
         ours, theirs = (form.get((kind, name)) for form in forms)
         if ours != theirs:
             yield (kind, name), Difference("shape", f"{kind} {name}", None, ours, theirs)
 
 
 def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
-    found = {}
+    forms = {}
     for kind in (*checkpoint.kinds, BUFFER):
         for name in checkpoint.names(kind):
             dtype = str(checkpoint.dtype(kind, name)).removeprefix("torch.")
-            found[kind, name] = f"{list(checkpoint.shape(kind, name))} {dtype}"
-    return found
+            forms[kind, name] = f"{list(checkpoint.shape(kind, name))} {dtype}"
+    return forms
 
 
 def _chunks(
-    one: Checkpoint, other: Checkpoint, kind: str, name: str
+    first: Checkpoint, second: Checkpoint, kind: str, name: str
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Both tensors flat, in chunks: index of the first element, values, mask of different bits."""
-    count = prod(one.shape(kind, name))
+    count = prod(first.shape(kind, name))
     for start in range(0, count, _CHUNK):
         stop = min(count, start + _CHUNK)
-        ours, theirs = (c.interval(kind, name, start, stop) for c in (one, other))
+        ours, theirs = (c.interval(kind, name, start, stop) for c in (first, second))
         bits = _BITS[ours.dtype.itemsize]
         yield start, ours, theirs, ours.view(bits) != theirs.view(bits)
 
 
-def _first_bit(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> int | None:
-    for start, _, _, differs in _chunks(one, other, kind, name):
+def _first_bit(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> int | None:
+    for start, _, _, differs in _chunks(first, second, kind, name):
         if differs.any():
             return start + int(differs.int().argmax())
     return None
 
 
-def _measure(one: Checkpoint, other: Checkpoint, kind: str, name: str) -> _Measured:
+def _measure(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> _Measured:
     """The distance of two tensors; infinite for different integers."""
     squares = torch.zeros(3, dtype=torch.float64)
-    most, farthest = -1.0, 0
-    for start, ours, theirs, differs in _chunks(one, other, kind, name):
+    largest, farthest = -1.0, 0
+    for start, ours, theirs, differs in _chunks(first, second, kind, name):
         a, b = ours.double(), theirs.double()
         # The same NaN or infinity on both sides has distance 0.
         apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
         if not ours.is_floating_point():
             apart = apart.masked_fill(differs, math.inf)
         squares += torch.stack([apart.square().sum(), *(_finite_square(x) for x in (a, b))])
-        if (value := float(apart.max())) > most:
-            most, farthest = value, start + int(apart.argmax())
+        if (value := float(apart.max())) > largest:
+            largest, farthest = value, start + int(apart.argmax())
     norm, *norms = squares.sqrt().tolist()
     return _Measured(norm / max(norms) if max(norms) else norm, farthest)
 
@@ -221,30 +221,32 @@ def _finite_square(x: Tensor) -> Tensor:
     return x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).square().sum()
 
 
-def _difference(one: Checkpoint, other: Checkpoint, kind: str, name: str, place: int) -> Difference:
-    ours, theirs = (c.interval(kind, name, place, place + 1).item() for c in (one, other))
-    return Difference(kind, name, _unravelled(place, one.shape(kind, name)), ours, theirs)
+def _difference(
+    first: Checkpoint, second: Checkpoint, kind: str, name: str, position: int
+) -> Difference:
+    ours, theirs = (c.interval(kind, name, position, position + 1).item() for c in (first, second))
+    return Difference(kind, name, _unravelled(position, first.shape(kind, name)), ours, theirs)
 
 
-def _unravelled(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _unravelled(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     index: list[int] = []
     for axis in reversed(shape):
-        place, rest = divmod(place, axis)
+        position, rest = divmod(position, axis)
         index.insert(0, rest)
     return tuple(index)
 
 
 def _beside_tensors(
-    one: Checkpoint, other: Checkpoint, tolerance: Tolerance | None
+    first: Checkpoint, second: Checkpoint, tolerance: Tolerance | None
 ) -> Iterator[Difference]:
-    if one.manifest.samples != other.manifest.samples:
-        yield Difference("samples", "", None, one.manifest.samples, other.manifest.samples)
-    for name, ours, theirs in _both(one.steps, other.steps):
+    if first.manifest.samples != second.manifest.samples:
+        yield Difference("samples", "", None, first.manifest.samples, second.manifest.samples)
+    for name, ours, theirs in _both(first.steps, second.steps):
         if ours != theirs:
             yield Difference("steps", name, None, ours, theirs)
-    if len(one.groups) != len(other.groups):
-        yield Difference("groups", "", None, len(one.groups), len(other.groups))
-    for number, groups in enumerate(zip(one.groups, other.groups, strict=False)):
+    if len(first.groups) != len(second.groups):
+        yield Difference("groups", "", None, len(first.groups), len(second.groups))
+    for number, groups in enumerate(zip(first.groups, second.groups, strict=False)):
         for key, ours, theirs in _both(*groups):
             is_own = key in _IMPLEMENTATION or key not in groups[0] or key not in groups[1]
             if is_own and tolerance is not None:
@@ -252,19 +254,19 @@ def _beside_tensors(
             if number_differs(ours, theirs, tolerance.weights if tolerance else None):
                 yield Difference("groups", f"{number}.{key}", None, ours, theirs)
     if tolerance is None:
-        for name, ours, theirs in _both(one.loss_scale, other.loss_scale):
+        for name, ours, theirs in _both(first.loss_scale, second.loss_scale):
             if ours != theirs:
                 yield Difference("loss_scale", name, None, ours, theirs)
 
 
-def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Each key of either, with both values; None if one lacks it."""
-    for key in {**one, **other}:
-        yield key, one.get(key), other.get(key)
+    for key in {**first, **second}:
+        yield key, first.get(key), second.get(key)
 
 
 def compare_metrics(
-    one: Path, other: Path, after: int, upto: int, tolerance: Tolerance | None = None
+    first: Path, second: Path, after: int, upto: int, tolerance: Tolerance | None = None
 ) -> MetricsComparison:
     """Compare the common lines of two metrics.jsonl in the steps (`after`, `upto`]. Reads the disk.
 
@@ -273,7 +275,7 @@ def compare_metrics(
     a last bit may change a count of right answers. A run also logs the first step after a start, so
     each run may have lines that the other lacks. A missing file counts as 0 lines.
     """
-    ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (one, other))
+    ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (first, second))
     both = [key for key in sorted(ours) if key in theirs]
     for key in both:
         for difference in _differences(ours[key], theirs[key], tolerance):
@@ -287,13 +289,13 @@ def _lines(
 ) -> dict[tuple[int, str, str], Line]:
     """The lines of those steps; the later of two lines of one step: the run had gone back."""
     kinds = ("train", "eval") if with_evaluations else ("train",)
-    found: dict[tuple[int, str, str], Line] = {}
+    lines: dict[tuple[int, str, str], Line] = {}
     for line in _read(path):
         step, kind = line.get("step"), line.get("kind")
         if kind in kinds and isinstance(step, int) and after < step <= upto:
             # At one step, training comes before evaluation.
-            found[step, _EVAL if kind == "eval" else _TRAINING, str(line.get("split", ""))] = line
-    return found
+            lines[step, _EVAL if kind == "eval" else _TRAINING, str(line.get("split", ""))] = line
+    return lines
 
 
 def _read(path: Path) -> Iterator[Line]:
@@ -311,9 +313,9 @@ def _read(path: Path) -> Iterator[Line]:
             yield value
 
 
-def _differences(one: Line, other: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
-    kind, step = str(one["kind"]), int(one["step"])
-    for key, ours, theirs in _numbers(one, other, _TRAIN if tolerance is None else _REPRODUCED):
+def _differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
+    kind, step = str(first["kind"]), int(first["step"])
+    for key, ours, theirs in _numbers(first, second, _TRAIN if tolerance is None else _REPRODUCED):
         within = None
         if tolerance is not None:
             within = tolerance.moments if key == "grad_norm" else tolerance.weights
@@ -321,11 +323,11 @@ def _differences(one: Line, other: Line, tolerance: Tolerance | None) -> Iterato
             yield Difference(kind, key, None, ours, theirs, step)
 
 
-def _numbers(one: Line, other: Line, keys: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
-    if one["kind"] == "eval":
+def _numbers(first: Line, second: Line, keys: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
+    if first["kind"] == "eval":
         keys = ("metrics",)
     for key in keys:
-        ours, theirs = one.get(key), other.get(key)
+        ours, theirs = first.get(key), second.get(key)
         if isinstance(ours, dict) and isinstance(theirs, dict):
             for name in {**ours, **theirs}:
                 yield f"{key}.{name}", ours.get(name), theirs.get(name)

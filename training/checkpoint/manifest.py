@@ -259,9 +259,9 @@ def _text(value: Any) -> str:
 
 
 def _check_size(path: Path, expected: int) -> None:
-    found = _regular_size(path)
-    if found != expected:
-        raise CheckpointError(f"{path} is damaged: {found} bytes instead of {expected}")
+    actual = _regular_size(path)
+    if actual != expected:
+        raise CheckpointError(f"{path} is damaged: {actual} bytes instead of {expected}")
 
 
 def _read_small(path: Path) -> bytes:
@@ -276,12 +276,12 @@ def _read_small(path: Path) -> bytes:
 def _regular_size(path: Path) -> int:
     """The size of the regular file `path`; a link could point outside the folder."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError as error:
         raise read_error(path, error) from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path} is not a regular file")
-    return found.st_size
+    return status.st_size
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _Extent:
     """The location of an interval [start, stop) of a flattened tensor."""
 
     start: int
@@ -47,9 +47,9 @@ class Checkpoint:
     optimizer slot.
     """
 
-    def __init__(self, folder: Path, found: Manifest) -> None:
+    def __init__(self, folder: Path, written: Manifest) -> None:
         self.folder = folder
-        self.manifest = found
+        self.manifest = written
         with _read_errors(folder / manifest.STATE):
             state: StateFile = read_state(folder / manifest.STATE)
         self.shapes: Mapping[str, Shape] = state.shapes
@@ -59,8 +59,8 @@ class Checkpoint:
         self.facts: Mapping[str, Any] = state.facts
         self.steps: dict[str, float] = {}
         """Optimizer steps taken, by parameter."""
-        self._stored: dict[tuple[str, str], list[_Stored]] = {}
-        for file in found.files:
+        self._stored: dict[tuple[str, str], list[_Extent]] = {}
+        for file in written.files:
             if manifest.is_rank_file(file.name):
                 with _read_errors(folder / file.name):
                     self._list(file.name)
@@ -116,7 +116,7 @@ class Checkpoint:
             if first < last:
                 self._fill(target[first - start : last - start], interval, first - interval.start)
 
-    def _fill(self, target: Tensor, stored: _Stored, skipped: int) -> None:
+    def _fill(self, target: Tensor, stored: _Extent, skipped: int) -> None:
         path = self.folder / stored.file
         rest = target.detach().view(torch.uint8).numpy().data
         with _read_errors(path), path.open("rb", buffering=0) as stream:
@@ -129,15 +129,15 @@ class Checkpoint:
 
     def _list(self, file: str) -> None:
         """Add the intervals of `file` to the list."""
-        found = tensor_file.read_head(self.folder / file)
-        for key, (entry, offset) in found.entries.items():
+        head = tensor_file.read_head(self.folder / file)
+        for key, (entry, offset) in head.entries.items():
             kind, name, start = parse_key(key)
             (length,) = entry.shape
             if kind != BUFFER and entry.dtype != torch.float32:
                 raise ValueError(f"{key} is {entry.dtype}, not fp32")
-            stored = _Stored(start, start + length, file, offset, entry.dtype)
+            stored = _Extent(start, start + length, file, offset, entry.dtype)
             self._stored.setdefault((kind, name), []).append(stored)
-        for name, count in parse_steps(found.metadata["steps"]).items():
+        for name, count in parse_steps(head.metadata["steps"]).items():
             if name not in self.shapes:
                 raise ValueError(f"steps of {name}, which is not a parameter")
             if self.steps.setdefault(name, count) != count:
@@ -154,9 +154,9 @@ class Checkpoint:
             if name not in shapes:
                 raise CheckpointError(f"{self.folder} has {kind} of {name} without its shape")
             stored.sort(key=lambda interval: (interval.start, interval.stop))
-            ends, size = [0, *(one.stop for one in stored)], prod(self.shape(kind, name))
-            is_whole = [one.start for one in stored] == ends[:-1] and ends[-1] == size
-            if not stored or not is_whole or len({one.dtype for one in stored}) > 1:
+            ends, size = [0, *(part.stop for part in stored)], prod(self.shape(kind, name))
+            is_whole = [part.start for part in stored] == ends[:-1] and ends[-1] == size
+            if not stored or not is_whole or len({part.dtype for part in stored}) > 1:
                 raise CheckpointError(f"{self.folder}: {kind} of {name} is incomplete")
 
 
@@ -166,10 +166,10 @@ def open_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     Raises CheckpointError if it is damaged. `verify` compares every byte with its checksum first;
     unnecessary after `checksums.check`.
     """
-    found = manifest.read(folder)
+    written = manifest.read(folder)
     if verify:
-        checksums.check(folder, found.files)
-    return Checkpoint(folder, found)
+        checksums.check(folder, written.files)
+    return Checkpoint(folder, written)
 
 
 @contextmanager

@@ -63,8 +63,8 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
         *_rounded(checkpoint, state),
     ]
     if slots and not errors:
-        found = [*_other_slots(checkpoint, state), *_other_groups(checkpoint, state)]
-        errors = [f"{error}; fix: --reset optimizer" for error in found]
+        differences = [*_other_slots(checkpoint, state), *_other_groups(checkpoint, state)]
+        errors = [f"{error}; fix: --reset optimizer" for error in differences]
     if errors:
         if (more := len(errors) - _MAX_ERRORS) > 0:
             errors[_MAX_ERRORS:] = [f"and {more} more"]

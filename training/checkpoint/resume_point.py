@@ -53,8 +53,8 @@ class ResumePoint:
 
     def fact(self, name: str, missing: Any = None) -> Any:
         """The fact `name` that the loop saved; `missing` if the checkpoint does not have it."""
-        found = self.checkpoint.facts.get(name)
-        return missing if found is None else found
+        value = self.checkpoint.facts.get(name)
+        return missing if value is None else value
 
     def check_data(self, data: Mapping[str, Any]) -> None:
         """Compare `data` with the data of the checkpoint. Raises DataError if it has changed."""
@@ -90,7 +90,7 @@ class ResumePoint:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenCheckpoint:
     """A checkpoint with all checksums verified; None: there is none."""
 
     checkpoint: Checkpoint | None
@@ -98,7 +98,7 @@ class Choice:
     """Errors of later checkpoints by step, as far as this rank knows them."""
 
 
-def choose(run: Path, world: World, step: int | None) -> Choice:
+def choose(run: Path, world: World, step: int | None) -> ChosenCheckpoint:
     """The newest whole checkpoint of `run`, or the one of `step`. Collective; touches disk.
 
     Each rank verifies a part of the checksums before any byte is used. Raises CheckpointError on
@@ -112,25 +112,25 @@ def choose(run: Path, world: World, step: int | None) -> Choice:
     for candidate in candidates:
         folder = run / retention.CHECKPOINTS / manifest.step_folder(candidate)
         try:
-            return Choice(_verified(folder, world), damaged)
+            return ChosenCheckpoint(_verified(folder, world), damaged)
         except CheckpointError as error:
             if step is not None or isinstance(error, CheckpointUnreadable):
                 raise
             damaged[candidate] = str(error)
-    return Choice(None, damaged)
+    return ChosenCheckpoint(None, damaged)
 
 
 def _steps(run: Path, world: World) -> list[int]:
     """The steps of the checkpoints that rank 0 sees, the newest first. Collective."""
-    found: list[int] = []
+    present: list[int] = []
     folder = run / retention.CHECKPOINTS
     if world.rank == 0 and folder.is_dir():
         try:
             steps = [manifest.step_of(entry.name) for entry in folder.iterdir()]
         except OSError as error:  # the other ranks notice that this one ends
             raise read_error(folder, error) from error
-        found = sorted((step for step in steps if step is not None), reverse=True)
-    text = world.broadcast(",".join(map(str, found)).encode()).decode()
+        present = sorted((step for step in steps if step is not None), reverse=True)
+    text = world.broadcast(",".join(map(str, present)).encode()).decode()
     return [int(step) for step in text.split(",") if step]
 
 
@@ -138,8 +138,8 @@ def _verified(folder: Path, world: World) -> Checkpoint:
     """The checkpoint in `folder`. Raises CheckpointError on every rank."""
     error: Exception | None = None
     try:
-        found = manifest.read(folder)
-        checksums.check(folder, found.files, world.rank, world.size)
+        written = manifest.read(folder)
+        checksums.check(folder, written.files, world.rank, world.size)
         checkpoint = open_checkpoint(folder, verify=False)
     except (OSError, CheckpointError) as raised:
         error = raised

@@ -84,8 +84,9 @@ def settle(storage: Storage, newest: Path, keep: Keep) -> list[str]:
     if best := _by_score(complete):
         _link(storage, BEST, manifest.step_folder(best[0].step))
     # Whatever the links point to stays, also a best one without a score.
-    kept = _kept(complete, keep) | {_target(storage.path, LAST), _target(storage.path, BEST)}
-    doomed = [name for one in complete if (name := manifest.step_folder(one.step)) not in kept]
+    remaining = _kept(complete, keep) | {_target(storage.path, LAST), _target(storage.path, BEST)}
+    names = [manifest.step_folder(checkpoint.step) for checkpoint in complete]
+    doomed = [name for name in names if name not in remaining]
     for name in doomed:
         _delete(storage, storage.path / CHECKPOINTS / name)
     _delete(storage, storage.staging_folder(CHECKPOINTS) / f"{_REPLACED}{newest.name}")
@@ -116,18 +117,18 @@ def _steps(run: Path) -> dict[int, Path]:
 
 def _complete(run: Path) -> list[Manifest]:
     """The checkpoints of `run` whose files have the right sizes, by step."""
-    found = []
+    complete = []
     for _, folder in sorted(_steps(run).items()):
         try:
-            found.append(manifest.read(folder))
+            complete.append(manifest.read(folder))
         except CheckpointError:
             continue
-    return found
+    return complete
 
 
 def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
     run = storage.path
-    left = [one for one in _complete(run) if one.step not in steps]
+    left = [checkpoint for checkpoint in _complete(run) if checkpoint.step not in steps]
     best = _by_score(left)
     # The links first, so that they always point to a checkpoint.
     for link, target in ((LAST, left[-1:]), (BEST, best[:1])):
@@ -158,14 +159,14 @@ def _unused(path: Path) -> Path:
 
 
 def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
-    periodic = [one for one in complete if one.periodic]
-    kept = [
+    periodic = [checkpoint for checkpoint in complete if checkpoint.periodic]
+    checkpoints = [
         *complete[-1:],
         *periodic[-keep.last :],
         *_by_score(complete)[: keep.best],
-        *(one for one in periodic if keep.every and one.step % keep.every == 0),
+        *(written for written in periodic if keep.every and written.step % keep.every == 0),
     ]
-    return {manifest.step_folder(one.step) for one in kept}
+    return {manifest.step_folder(checkpoint.step) for checkpoint in checkpoints}
 
 
 def _by_score(complete: list[Manifest]) -> list[Manifest]:
@@ -174,17 +175,17 @@ def _by_score(complete: list[Manifest]) -> list[Manifest]:
     Scores by another metric than the newest one, or on other data or samples, cannot be compared
     and are omitted.
     """
-    scored = [(one.score, one) for one in complete if one.score is not None]
+    scored = [(written.score, written) for written in complete if written.score is not None]
     if not scored:
         return []
     newest = scored[-1][0]
     comparable = [
-        (score.rank, one.step, one)
-        for score, one in scored
+        (score.rank, checkpoint.step, checkpoint)
+        for score, checkpoint in scored
         if (score.metric, score.direction, score.since, score.samples)
         == (newest.metric, newest.direction, newest.since, newest.samples)
     ]
-    return [one for _, _, one in sorted(comparable, key=lambda entry: entry[:2])]
+    return [checkpoint for _, _, checkpoint in sorted(comparable, key=lambda entry: entry[:2])]
 
 
 def _link(storage: Storage, link: str, name: str) -> None:

@@ -91,7 +91,7 @@ def rank_head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> byte
 
     Raises CheckpointError for a dtype that the format does not support.
     """
-    entries = [Entry(i.key, i.dtype, (i.data.numel(),)) for i in intervals]
+    entries = [TensorEntry(i.key, i.dtype, (i.data.numel(),)) for i in intervals]
     counts = {name: float(count) for name, count in steps.items()}
     return file_head(entries, {"steps": json.dumps(counts)})
 
@@ -138,7 +138,7 @@ _LONGEST = 100_000_000
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor of a file."""
 
     key: str
@@ -152,15 +152,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Head:
+class TensorHead:
     """The head of a file."""
 
-    entries: Mapping[str, tuple[Entry, int]]
+    entries: Mapping[str, tuple[TensorEntry, int]]
     """By key, with the offset of its first byte in the file."""
     metadata: Mapping[str, str]
 
 
-def file_head(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
+def file_head(entries: Iterable[TensorEntry], metadata: Mapping[str, str]) -> bytes:
     """The first bytes of a file whose numbers follow in the order of `entries`, without gaps.
 
     Raises CheckpointError where the format has no name for a dtype. Source: the safetensors
@@ -183,7 +183,7 @@ def file_head(entries: Iterable[Entry], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path) -> TensorHead:
     """Read and validate the head of the untrusted file `path`. Touches disk.
 
     Raises OSError, and ValueError unless the tensors follow one another from the end of the head
@@ -209,15 +209,15 @@ def read_head(path: Path) -> Head:
         end = stop
     if first + end != size:
         raise ValueError(f"{size - first} bytes of tensors, and its head lists {end}")
-    return Head({key: (entry, first + begin) for entry, begin, _, key in placed}, metadata)
+    return TensorHead({key: (entry, first + begin) for entry, begin, _, key in placed}, metadata)
 
 
-def _entry(key: str, fields: Any) -> tuple[Entry, int, int]:
+def _entry(key: str, fields: Any) -> tuple[TensorEntry, int, int]:
     begin, stop = (_count(value) for value in fields["data_offsets"])
     shape = tuple(_count(axis) for axis in fields["shape"])
     if fields["dtype"] not in _BY_NAME:
         raise ValueError(f"{key} has the unknown type {fields['dtype']!r:.100}")
-    return Entry(key, _BY_NAME[fields["dtype"]], shape), begin, stop
+    return TensorEntry(key, _BY_NAME[fields["dtype"]], shape), begin, stop
 
 
 def _count(value: Any) -> int:
@@ -227,10 +227,10 @@ def _count(value: Any) -> int:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError("duplicate name")
-    return found
+    return table
 
 
 def _refuse(constant: str) -> Any:

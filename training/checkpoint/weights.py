@@ -15,7 +15,7 @@ from training.checkpoint import manifest, tensor_file
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import File
 from training.checkpoint.reader import Checkpoint
-from training.checkpoint.tensor_file import BUFFER, WEIGHT, Entry
+from training.checkpoint.tensor_file import BUFFER, WEIGHT, TensorEntry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def write_weights(
     a few MiB at a time. Touches disk. Raises CheckpointError, StorageError.
     """
     stored = [t for t in _stored(source, kind) if names is None or t.name in names]
-    entries = (Entry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)
+    entries = (TensorEntry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)
     first = tensor_file.file_head(entries, _metadata(source, kind))
     with BlockWriter(path) as writer:
         writer.write(first)
@@ -58,9 +58,9 @@ def write_sharded(
     files, where = [], {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        own = {t.name: names[t.name] for t in shard}
-        files.append(write_weights(source, folder / name, kind, own))
-        where.update(dict.fromkeys(own.values(), name))
+        renamed = {t.name: names[t.name] for t in shard}
+        files.append(write_weights(source, folder / name, kind, renamed))
+        where.update(dict.fromkeys(renamed.values(), name))
     total = sum(t.bytes for shard in shards for t in shard)
     index = {"metadata": {"total_size": total}, "weight_map": where}
     with BlockWriter(folder / f"{manifest.MODEL}.index.json") as writer:
@@ -69,7 +69,7 @@ def write_sharded(
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _Selected:
     """One tensor, and the kind to read it from."""
 
     kind: str
@@ -82,21 +82,21 @@ class _Stored:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def _stored(source: Checkpoint, kind: str) -> list[_Stored]:
+def _stored(source: Checkpoint, kind: str) -> list[_Selected]:
     """The tensors to write, the widest first, as readers map the file."""
     special = set(source.names(kind))
-    found = [
-        _Stored(kind if name in special else WEIGHT, name, torch.float32, tuple(shape))
+    tensors = [
+        _Selected(kind if name in special else WEIGHT, name, torch.float32, tuple(shape))
         for name, shape in source.shapes.items()
     ]
     for name, shape in source.buffer_shapes.items():
         dtype = source.interval(BUFFER, name, 0, 0).dtype
-        found.append(_Stored(BUFFER, name, dtype, tuple(shape)))
-    return sorted(found, key=lambda tensor: -tensor.dtype.itemsize)
+        tensors.append(_Selected(BUFFER, name, dtype, tuple(shape)))
+    return sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
 
 
-def _cut(stored: list[_Stored], limit_bytes: int) -> list[list[_Stored]]:
-    shards: list[list[_Stored]] = [[]]
+def _cut(stored: list[_Selected], limit_bytes: int) -> list[list[_Selected]]:
+    shards: list[list[_Selected]] = [[]]
     room = limit_bytes
     for tensor in stored:
         if shards[-1] and tensor.bytes > room:
@@ -112,7 +112,7 @@ def _metadata(source: Checkpoint, kind: str) -> dict[str, str]:
     return {"format": "pt", "kind": kind, "step": str(source.manifest.step)}
 
 
-def _parts(source: Checkpoint, tensor: _Stored) -> Iterator[Tensor]:
+def _parts(source: Checkpoint, tensor: _Selected) -> Iterator[Tensor]:
     count, step = prod(tensor.shape), _PART_BYTES // tensor.dtype.itemsize
     for first in range(0, count, step):
         yield source.interval(tensor.kind, tensor.name, first, min(first + step, count))

@@ -18,7 +18,13 @@ import torch
 from engines.base import State, World
 from training.agreement import first_error
 from training.checkpoint import manifest, resume_point, retention, room, tensor_file
-from training.checkpoint.commit import BackgroundWrite, Draft, Signals, commit, report_shard
+from training.checkpoint.commit import (
+    BackgroundWrite,
+    CheckpointDraft,
+    Signals,
+    commit,
+    report_shard,
+)
 from training.checkpoint.host_copy import HostCopy, available_bytes
 from training.checkpoint.manifest import CheckpointError, Manifest, Score
 from training.checkpoint.reader import Checkpoint
@@ -129,9 +135,9 @@ class CheckpointWriter:
 
         Raises CheckpointError if it is missing or damaged.
         """
-        found = resume_point.choose(self._storage.path, self._world, step).checkpoint
-        assert found is not None, "choose returns a named step or raises"
-        return found
+        checkpoint = resume_point.choose(self._storage.path, self._world, step).checkpoint
+        assert checkpoint is not None, "choose returns a named step or raises"
+        return checkpoint
 
     def abandon(self) -> None:
         """After a failure: let the write of a lone process end. Not collective.
@@ -216,7 +222,7 @@ class CheckpointWriter:
         )
         # Rendered now: changes during the write must not reach the file.
         content = manifest.render_state(state, facts)
-        draft = Draft(
+        draft = CheckpointDraft(
             self._storage,
             self._unfinished,
             draft_manifest,

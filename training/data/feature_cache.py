@@ -18,7 +18,7 @@ import torch
 from models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from training.agreement import first_error
 from training.data import feature_file as files
-from training.data.feature_file import Draft, Form, Rows
+from training.data.feature_file import FeatureDraft, Form, Rows
 from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
@@ -82,11 +82,11 @@ class _Pass:
         starts = {"train": 0, "val": len(self.inputs["train"])}
         error, shown_at = None, self.began
         for turn in range(0, len(requests), world.size):
-            own = turn + world.rank
+            number = turn + world.rank
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
-            split, first = requests[min(own, len(requests) - 1)]
+            split, first = requests[min(number, len(requests) - 1)]
             rows = self.rows(split, first)
-            if own < len(requests) and error is None:
+            if number < len(requests) and error is None:
                 error = _write(folder, starts[split] + first, rows)
             if turn and time.monotonic() - shown_at > _EVERY_S:
                 shown_at = time.monotonic()
@@ -121,8 +121,8 @@ def use(
     if mode == "off":
         return False
     limit, root = settings.limit_gb * 1e9, Path(settings.folder or location.folder).expanduser()
-    if why := task.varying_inputs():
-        return _off(f"{why} changes the inputs of the encoder in each epoch", mode, show)
+    if change := task.varying_inputs():
+        return _off(f"{change} changes the inputs of the encoder in each epoch", mode, show)
     inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
@@ -131,7 +131,7 @@ def use(
         "computed": {**location.computed, "device": world.device.type, "torch": torch.__version__},
     }
     if world.rank == 0:
-        facts["inputs"] = {split: _identity(found) for split, found in inputs.items()}
+        facts["inputs"] = {split: _identity(given) for split, given in inputs.items()}
     folder = root / f"features-{_shared(facts, world)}"
     rows = _on_all_ranks(folder, world)
     if rows is None:
@@ -192,19 +192,19 @@ def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> s
 
 def _start_draft(
     folder: Path, forms: Mapping[str, Form], count: int, needed: int
-) -> tuple[Draft | None, str | None]:
+) -> tuple[FeatureDraft | None, str | None]:
     """A draft of the files in `folder`, or the error."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free
         if free < needed + _SPARE_BYTES:
             return None, f"it needs {size(needed)}, and {folder.parent} has {size(free)} free"
-        return Draft(folder, forms, count), None
+        return FeatureDraft(folder, forms, count), None
     except OSError as error:
         return None, f"{folder.parent} cannot be written: {error.strerror or error}"
 
 
-def _finish(draft: Draft, facts: Mapping[str, Any]) -> str | None:
+def _finish(draft: FeatureDraft, facts: Mapping[str, Any]) -> str | None:
     try:
         draft.finish(facts)
     except OSError as error:
@@ -228,10 +228,12 @@ def _identity(inputs: EncoderInputs) -> dict[str, Any]:
     return {"made_from": inputs.made_from, "count": len(inputs), "probes": digest.hexdigest()}
 
 
-def _off(why: str, mode: str, show: Show) -> bool:
+def _off(reason: str, mode: str, show: Show) -> bool:
     if mode == "on":
-        raise SettingError("feature_cache.mode", mode, f"is impossible: {why}", "auto, off", None)
-    show(f"feature cache: off, the encoder runs in each step: {why}")
+        raise SettingError(
+            "feature_cache.mode", mode, f"is impossible: {reason}", "auto, off", None
+        )
+    show(f"feature cache: off, the encoder runs in each step: {reason}")
     return False
 
 

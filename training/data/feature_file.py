@@ -48,12 +48,12 @@ class Rows:
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         """A copy of row `number` of each array."""
-        found = {}
+        rows = {}
         for name, (path, form, start) in self._arrays.items():
             offset = start + number * form.row_bytes
             # Mapped per row: pages of a permanent mapping would count as memory of this process.
-            found[name] = np.array(np.memmap(path, form.dtype, "r", offset, form.row))
-        return found
+            rows[name] = np.array(np.memmap(path, form.dtype, "r", offset, form.row))
+        return rows
 
 
 def read(folder: Path) -> Rows | None:
@@ -64,7 +64,7 @@ def read(folder: Path) -> Rows | None:
         return None
 
 
-class Draft:
+class FeatureDraft:
     """Arrays being written, in a temporary folder beside the final one; made by one rank.
 
     Deletes drafts of killed processes, whose locks are free.

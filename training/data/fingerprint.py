@@ -38,9 +38,9 @@ def probes(length: int) -> list[int]:
 def _digest(samples: Samples) -> bytes:
     digest = hashlib.sha256(f"{len(samples)}".encode())
     for index in probes(len(samples)):
-        found = samples[0, [index]]
+        sample = samples[0, [index]]
         # An unreadable sample is part of the data too; `data.on_bad` handles it elsewhere.
-        add(digest, str(found) if isinstance(found, DataError) else found.batch)
+        add(digest, str(sample) if isinstance(sample, DataError) else sample.batch)
     return digest.digest()[:16]
 
 
@@ -72,16 +72,16 @@ def weights_digest(state: State, part: str, world: World) -> str:
 
     A sum over elements, each mixed with its position, so that ranks may hold any intervals.
     """
-    own = torch.zeros((), dtype=torch.int64)
+    total = torch.zeros((), dtype=torch.int64)
     for piece in state.pieces:
         if piece.kind != "weight" or not piece.name.startswith(f"{part}."):
             continue
         if piece.replica[0] == 0:
-            own += _of(piece.data, piece.start, piece.name)
-    total = int(world.sum(own.to(world.device)))
-    found = hashlib.sha256(f"{total}".encode())
-    add(found, {n: b.cpu() for n, b in state.buffers.items() if n.startswith(f"{part}.")})
-    return found.hexdigest()[:32]
+            total += _of(piece.data, piece.start, piece.name)
+    over_ranks = int(world.sum(total.to(world.device)))
+    sha256 = hashlib.sha256(f"{over_ranks}".encode())
+    add(sha256, {n: b.cpu() for n, b in state.buffers.items() if n.startswith(f"{part}.")})
+    return sha256.hexdigest()[:32]
 
 
 def _of(data: Tensor, start: int, name: str) -> Tensor:

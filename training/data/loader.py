@@ -153,9 +153,9 @@ class EvaluationBatches:
         watch: AbstractContextManager[None] | None = None,
         unused: Sequence[Tensor] = (),
         *,
-        most: int | None = None,
+        limit: int | None = None,
     ):
-        """At most `most` samples, as Samples.spread. `watch` and `unused` as in Batches.
+        """At most `limit` samples, as Samples.spread. `watch` and `unused` as in Batches.
 
         Raises DataError for an empty split.
         """
@@ -163,7 +163,7 @@ class EvaluationBatches:
             raise DataError(
                 "the validation split is empty", allowed="a larger eval.share, or more data"
             )
-        chosen = samples.spread(most)
+        chosen = samples.spread(limit)
         self.samples, self.split_samples = len(chosen), len(samples)
         """Samples of an evaluation, and of the whole split."""
         batches = -(-len(chosen) // micro_batch)

@@ -66,8 +66,8 @@ class DataOrder:
                 f"{world_size} ranks"
             )
         epoch, indices = self.batch(step)
-        own = indices.reshape(world_size, -1, micro_batch)[rank]
-        return epoch, own.tolist()
+        micro_batches = indices.reshape(world_size, -1, micro_batch)[rank]
+        return epoch, micro_batches.tolist()
 
 
 def permute(positions: NDArray[np.uint64], length: int, keys: Sequence[int]) -> NDArray[np.int64]:

@@ -55,15 +55,15 @@ class Samples:
     def __len__(self) -> int:
         return len(self._split)
 
-    def spread(self, most: int | None) -> Sequence[int]:
-        """At most `most` of the samples, in order: one from each of equal parts; None: all.
+    def spread(self, limit: int | None) -> Sequence[int]:
+        """At most `limit` of the samples, in order: one from each of equal parts; None: all.
 
         The choice follows from the seed alone: no period in the order of the samples can bias it.
         """
         length = len(self)
-        if most is None or most >= length:
+        if limit is None or limit >= length:
             return range(length)
-        bounds = [part * length // most for part in range(most + 1)]
+        bounds = [part * length // limit for part in range(limit + 1)]
         return [
             begin + derive(self._seed, "evaluated", part) % (end - begin)
             for part, (begin, end) in enumerate(pairwise(bounds))

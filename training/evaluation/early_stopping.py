@@ -137,12 +137,12 @@ class Target:
 
 def parse_target(written: str) -> Target:
     """Parse `METRIC <= NUMBER`, `>=` or `=`. Raises ValueError."""
-    found = _TARGET.match(written)
+    match = _TARGET.match(written)
     try:
-        if found is None:
+        if match is None:
             raise ValueError
-        sign: Sign = next(sign for sign in ("<=", ">=", "=") if sign == found[2])
-        return Target(found[1], sign, float(found[3]))
+        sign: Sign = next(sign for sign in ("<=", ">=", "=") if sign == match[2])
+        return Target(match[1], sign, float(match[3]))
     except ValueError:
         raise ValueError(f"invalid target {written!r}; allowed: {TARGET_FORMS}") from None
 

@@ -216,8 +216,8 @@ class Forgetting:
     def samples(self, split: str) -> tuple[int, int]:
         """Samples of an evaluation of OLD, NEW or ALL, and of the whole split."""
         sides = {OLD: self._old, NEW: [self._new], ALL: [*self._old, self._new]}
-        found = [part.batches for part in sides[split]]
-        return sum(one.samples for one in found), sum(one.split_samples for one in found)
+        batches = [part.batches for part in sides[split]]
+        return sum(b.samples for b in batches), sum(b.split_samples for b in batches)
 
     def summary(self) -> dict[str, Any] | None:
         """The number of the experience, and the metrics of OLD and NEW before and after it."""

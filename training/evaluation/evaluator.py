@@ -156,8 +156,8 @@ class Evaluator:
             metrics = {**metrics, **final}
             final_s = time.perf_counter() - began - seconds
         results = [
-            EvalResult(step, split, found, False, seconds, 0.0, *self._samples(split))
-            for split, found in parts.items()
+            EvalResult(step, split, measured, False, seconds, 0.0, *self._samples(split))
+            for split, measured in parts.items()
         ]
         times, counts = (seconds + final_s, final_s), self._samples("val")
         return [*results, EvalResult(step, "val", metrics, is_best, *times, *counts)]
@@ -174,10 +174,10 @@ class Evaluator:
         best = self._early_stopping.best
         if best is None or self._goal is None:
             return None
-        found = {"metric": self._goal.metric, "value": best.value, "step": best.step}
+        score = {"metric": self._goal.metric, "value": best.value, "step": best.step}
         whole = self._samples("val")[1]
         counts = {"samples": self._scored or whole, "split_samples": whole}
-        return {**found, "direction": self._goal.direction, **counts}
+        return {**score, "direction": self._goal.direction, **counts}
 
     @property
     def reason_to_stop(self) -> str | None:
@@ -200,8 +200,8 @@ class Evaluator:
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON."""
         forgetting = {} if self._forgetting is None else {"forgetting": self._forgetting.facts()}
-        own = {"metrics": dict(self._metrics), "samples": self._scored}
-        return {**self._early_stopping.facts(), **own, **forgetting}
+        newest = {"metrics": dict(self._metrics), "samples": self._scored}
+        return {**self._early_stopping.facts(), **newest, **forgetting}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
         """Continue from the facts of an earlier process."""

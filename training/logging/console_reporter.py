@@ -133,11 +133,11 @@ class ConsoleReporter(Callback):
                     self._draw_newest()
                     # Only the supervisor knows which rank failed first, and reports it.
                     kind: Kind = "log" if outcome.status == "failed" else "summary"
-                    near = console_text.render_near_limits(self._usage.near_limits())
+                    limits = console_text.render_near_limits(self._usage.near_limits())
                     summary = console_text.render_summary(
                         outcome, self._about.predicted_memory_bytes, self._is_starved
                     )
-                    self._write(kind, "\n".join(summary + near + self._advice))
+                    self._write(kind, "\n".join(summary + limits + self._advice))
         finally:
             for output in self._outputs:
                 output.close()

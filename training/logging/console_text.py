@@ -126,13 +126,13 @@ def _amount(resource: str, value: float, form: str = ".0f") -> str:
     return f"{value:{form}}{' °C' if resource == 'temperature' else '%'}"
 
 
-def render_near_limits(near: Sequence[NearLimit]) -> list[str]:
+def render_near_limits(limits: Sequence[NearLimit]) -> list[str]:
     """The resources that came near a limit or exceeded it, as lines of a summary."""
     texts = [
-        f"{found.name} at most {_amount(found.name, found.highest)}, "
-        f"{'over' if found.is_over else 'near'} its limit of "
-        + _amount(found.name, found.limit, "g")
-        for found in near
+        f"{limit.name} at most {_amount(limit.name, limit.highest)}, "
+        f"{'over' if limit.is_over else 'near'} its limit of "
+        + _amount(limit.name, limit.limit, "g")
+        for limit in limits
     ]
     return [render_row("machine", "; ".join(texts))] if texts else []
 
@@ -185,10 +185,10 @@ def render_advice(facts: Facts) -> str:
 
 def render_urgent(kind: str, facts: Facts) -> str | None:
     """The warning for an event that needs attention; None: the event is for the log only."""
-    found = _URGENT.get(kind)
-    if found is None:
+    form = _URGENT.get(kind)
+    if form is None:
         return None
-    return found(facts) if callable(found) else found.format_map({**facts, "use": _use(facts)})
+    return form(facts) if callable(form) else form.format_map({**facts, "use": _use(facts)})
 
 
 def render_end(status: str, text: str) -> str:
@@ -300,13 +300,13 @@ def _numbers(line: StepMetrics, units: str) -> list[str]:
     return texts
 
 
-def _timing(found: Mapping[str, float]) -> str:
-    steps, warmup = int(found["steps"]), int(found["warmup_steps"])
-    median, low, high = (1000 * found[key] for key in ("median_s", "p10_s", "p90_s"))
+def _timing(timing: Mapping[str, float]) -> str:
+    steps, warmup = int(timing["steps"]), int(timing["warmup_steps"])
+    median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
     return (
         f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms, over {steps} steps"
-        f" after {warmup}\n{found['batches_per_s']:.4g} batches/s,"
-        f" {found['samples_per_s']:.4g} samples/s"
+        f" after {warmup}\n{timing['batches_per_s']:.4g} batches/s,"
+        f" {timing['samples_per_s']:.4g} samples/s"
     )
 
 
@@ -342,11 +342,11 @@ def _signal(facts: Facts) -> str:
 
 
 def _straggler(facts: Facts) -> str:
-    own, others = _short(facts["seconds"]), _short(facts["median_seconds"])
+    seconds, others = _short(facts["seconds"]), _short(facts["median_seconds"])
     rank = f"rank {facts['rank']} on {facts['host']}"
     if facts["what"] == "step":
-        return f"{rank} computes {own} per step, the others {others}"
-    return f"{rank} waits {own} per step for its data, the others {others}"
+        return f"{rank} computes {seconds} per step, the others {others}"
+    return f"{rank} waits {seconds} per step for its data, the others {others}"
 
 
 def _short(seconds: float) -> str:

@@ -49,7 +49,7 @@ class Curve:
             self._sum, self._count = 0.0, 0
         if len(self._points) == 2 * _POINTS:
             pairs = zip(self._points[::2], self._points[1::2], strict=True)
-            self._points = [(one + other) / 2 for one, other in pairs]
+            self._points = [(first + second) / 2 for first, second in pairs]
             self._each *= 2
 
     @property
@@ -75,7 +75,7 @@ def next_save(train_plan: TrainPlan, step: int, saves_last: bool) -> int | None:
     every, end = train_plan.save_every, train_plan.end_step
     planned = [(step // every + 1) * every] if every else []
     planned += [end] if saves_last else []
-    return min((found for found in planned if step < found <= end), default=None)
+    return min((save for save in planned if step < save <= end), default=None)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ def spec(
     optim = settings.optim
     if isinstance(task, HasOptimizer):
         build = partial(_of_task, task)
-        own = OptimizerSpec([{}], lambda name, parameter: 0, build, optim.clip_norm)
-        return own if settings.train.on_nonfinite == "stop" else guarded(own, world)
+        of_task = OptimizerSpec([{}], lambda name, parameter: 0, build, optim.clip_norm)
+        return of_task if settings.train.on_nonfinite == "stop" else guarded(of_task, world)
     matrices = _matrices(model, blocks) if optim.name == "muon" else set()
 
     def kind(name: str, parameter: Parameter) -> tuple[bool, bool]:
@@ -68,32 +68,34 @@ def spec(
 def _of_task(task: HasOptimizer, groups: list[dict[str, Any]]) -> Optimizer:
     """The optimizer that `task` makes of all parameters. Raises EngineError."""
     (group,) = groups
-    what, found = f"{type(task).__name__}.optimizer", task.optimizer(group["params"])
-    if not isinstance(found, torch.optim.Optimizer):
-        raise EngineError(f"{what} returns a {type(found).__name__}, not a torch.optim.Optimizer")
-    held = [id(parameter) for group in found.param_groups for parameter in group["params"]]
+    what, optimizer = f"{type(task).__name__}.optimizer", task.optimizer(group["params"])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise EngineError(
+            f"{what} returns a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+        )
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     if sorted(held) != sorted(map(id, group["params"])):
         raise EngineError(
             f"{what} has {len(held)} parameters, and the model trains {len(group['params'])}; "
             "freeze the others in build with requires_grad_(False)"
         )
     are_sharded = any(hasattr(parameter, "to_local") for parameter in group["params"])
-    if isinstance(found, torch.optim.Adafactor) and are_sharded:
+    if isinstance(optimizer, torch.optim.Adafactor) and are_sharded:
         raise EngineError(f"{what} is Adafactor, which needs whole rows; use local or ddp")
-    return found
+    return optimizer
 
 
 def _matrices(model: Module, blocks: Sequence[Module]) -> set[str]:
     """The names of the weights with two axes in `blocks`, but embeddings."""
     modules = [m for b in blocks for m in b.modules() if not isinstance(m, torch.nn.Embedding)]
     inside = {id(p) for module in modules for p in module.parameters(recurse=False)}
-    found = {n for n, p in model.named_parameters() if p.ndim == 2 and id(p) in inside}
-    if not found:
+    matrices = {n for n, p in model.named_parameters() if p.ndim == 2 and id(p) in inside}
+    if not matrices:
         raise EngineError(
             "optim.name=muon updates the weights of blocks that are matrices; this model has none; "
             "use adamw"
         )
-    return found
+    return matrices
 
 
 def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:

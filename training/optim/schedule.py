@@ -21,7 +21,7 @@ ONE_CYCLE_START = 1 / 25
 """Share of the peak at the first step. Source: as torch.optim.lr_scheduler.OneCycleLR."""
 
 
-class Schedule:
+class LrSchedule:
     """The factor of the peak learning rate for each step of a run."""
 
     def __init__(self, settings: Settings, train_plan: TrainPlan):
@@ -60,11 +60,11 @@ class Schedule:
             )
             steps = _steps(ONE_CYCLE_RISE, train_plan)
         cap = settings.warmup_cap
-        if cap is not None and steps > (most := _steps(cap, train_plan)):
+        if cap is not None and steps > (limit := _steps(cap, train_plan)):
             self.warnings.append(
-                f"schedule.warmup: {steps} steps cut to {most} by schedule.warmup_cap={cap}"
+                f"schedule.warmup: {steps} steps cut to {limit} by schedule.warmup_cap={cap}"
             )
-            steps = most
+            steps = limit
         return steps
 
 

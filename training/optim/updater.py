@@ -14,7 +14,7 @@ from models.base import TracksProgress
 from training.checkpoint.restore import fill
 from training.checkpoint.tensor_file import EMA
 from training.optim.nonfinite import Nonfinite
-from training.optim.schedule import Schedule
+from training.optim.schedule import LrSchedule
 from training.seeds import seed_step
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Updater:
 
     def __init__(self, settings: Settings, train_plan: TrainPlan):
         """Raises ValueError for a bad duration in the schedule."""
-        self._schedule = Schedule(settings.schedule, train_plan)
+        self._schedule = LrSchedule(settings.schedule, train_plan)
         self._peak_lr = settings.optim.lr
         self._seed = settings.train.seed
         self._plan = train_plan

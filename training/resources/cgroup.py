@@ -92,8 +92,8 @@ def oom_kills(
     groups = folders("memory", mount, membership)
     for file in (*(folder / _LAYOUTS[version].events for folder, version in groups), vmstat):
         with suppress(OSError):
-            if found := _KILLS.search(file.read_text()):
-                return int(found[1])
+            if match := _KILLS.search(file.read_text()):
+                return int(match[1])
     return None
 
 

@@ -52,12 +52,12 @@ def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -
 
     Source: Linux, Documentation/scheduler/sched-bwc.rst and admin-guide/cgroup-v2.rst.
     """
-    found = [
+    quotas = [
         busy
         for folder, version in cgroup.folders("cpu", mount, membership)
         if (busy := (_version_2 if version == 2 else _version_1)(folder)) is not None
     ]
-    tightest = min(found, key=lambda busy: busy.cores, default=None)
+    tightest = min(quotas, key=lambda busy: busy.cores, default=None)
     return tightest if tightest is not None and tightest.cores < len(_allowed()) else None
 
 
@@ -102,11 +102,15 @@ def cpu_celsius() -> float | None:
 def _of_cores() -> Busy:
     cores = _allowed()
     times = psutil.cpu_times(percpu=True)
-    own = [times[core] for core in cores if core < len(times)] or times
+    allowed = [times[core] for core in cores if core < len(times)] or times
     busy = sum(
-        sum(one) - one.idle - getattr(one, "iowait", 0.0) - _counted_twice(one) for one in own
+        sum(core_times)
+        - core_times.idle
+        - getattr(core_times, "iowait", 0.0)
+        - _counted_twice(core_times)
+        for core_times in allowed
     )
-    return Busy(time.monotonic(), busy, len(own))
+    return Busy(time.monotonic(), busy, len(allowed))
 
 
 def _counted_twice(times: object) -> float:

@@ -214,8 +214,9 @@ class _Incident:
 
 
 def _by_resource(limits: Limits | Critical) -> dict[str, float]:
-    found = {name: getattr(limits, name, None) for name in RESOURCES}  # CPU use has no critical one
-    return {name: limit for name, limit in found.items() if limit is not None}
+    # CPU use has no critical limit.
+    values = {name: getattr(limits, name, None) for name in RESOURCES}
+    return {name: limit for name, limit in values.items() if limit is not None}
 
 
 def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -100,8 +100,8 @@ def _host_peak() -> int:
     # Linux hands ru_maxrss on to the program that a process starts: run from one that holds
     # 400 MiB, `python -c pass` "took" 400 MiB. VmHWM starts at zero with each program.
     with suppress(OSError):
-        if found := _VM_HWM.search(_STATUS.read_text(encoding="ascii", errors="replace")):
-            return int(found[1]) * 1024
+        if match := _VM_HWM.search(_STATUS.read_text(encoding="ascii", errors="replace")):
+            return int(match[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES
 
 
@@ -123,9 +123,9 @@ class PeakMemory:
         "device": of tensors, None on a CPU; "host": resident memory; "host_growth": the same above
         the use at creation.
         """
-        found = peaks(device)
-        host = found["host"] or 0
-        return {**found, "host_growth": max(0, host - self._before)}
+        own_peaks = peaks(device)
+        host = own_peaks["host"] or 0
+        return {**own_peaks, "host_growth": max(0, host - self._before)}
 
     def maximum(self, world: World) -> dict[str, int | None]:
         """The maximum of each number over ranks. Collective."""
@@ -183,7 +183,7 @@ class DeviceMemory:
     """Held by our own allocator, in use or not."""
     allocated: int
     """The part of `reserved` that holds tensors."""
-    own: int
+    by_process: int
     """Held by this process, with the driver's and NCCL's buffers for it."""
 
     @property
@@ -194,7 +194,7 @@ class DeviceMemory:
     @property
     def others_percent(self) -> float:
         """Use by other processes in percent."""
-        return 100 * max(0, self.used - self.own) / self.total
+        return 100 * max(0, self.used - self.by_process) / self.total
 
 
 def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory | None:
@@ -206,9 +206,11 @@ def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory 
         return None
     import torch
 
-    used, total, own = (state.used, state.total, state.own) if state else _from_runtime(device)
+    used, total, by_process = (
+        (state.used, state.total, state.by_process) if state else _from_runtime(device)
+    )
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    return DeviceMemory(used, total, reserved, allocated, own or reserved + _CONTEXT_BYTES)
+    return DeviceMemory(used, total, reserved, allocated, by_process or reserved + _CONTEXT_BYTES)
 
 
 def _from_runtime(device: torch.device) -> tuple[int, int, int | None]:

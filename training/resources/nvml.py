@@ -19,7 +19,7 @@ class GpuState:
     used: int
     """Bytes in use by all processes."""
     total: int
-    own: int | None
+    by_process: int | None
     """Bytes of this process; None in a container that has process ids of its own."""
     celsius: float | None
     busy_percent: float | None
@@ -40,11 +40,11 @@ def gpu_state(device: torch.device) -> GpuState | None:
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except nvml.NVMLError:
         return None
-    own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+    ours = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
     celsius = _optional(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
     rates = _optional(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
     busy = None if rates is None else float(rates.gpu)
-    return GpuState(memory.used, memory.total, own[0] if own else None, celsius, busy)
+    return GpuState(memory.used, memory.total, ours[0] if ours else None, celsius, busy)
 
 
 def _optional(nvml: Any, read: Any, *arguments: Any) -> Any:

@@ -47,8 +47,8 @@ class Throttle:
             while steps := actions & THROTTLING:
                 restarted |= self._carry_out(steps & self._available(), step)
                 memory.release_unused(self._engine.world.device)
-                own = self._callbacks.throttled(self._available())
-                actions = actions & ~THROTTLING | Action(self._engine.world.agree(int(own)))
+                requested = self._callbacks.throttled(self._available())
+                actions = actions & ~THROTTLING | Action(self._engine.world.agree(int(requested)))
         return actions, restarted
 
     def halve_for_oom(self, reason: str, step: int) -> None:

@@ -35,12 +35,12 @@ class TrackedRun:
 
 def build_trackers(names: Sequence[str], run: TrackedRun) -> list[Callback]:
     """The callbacks of trackers, for rank 0; a name can have a detail: "wandb:my-project"."""
-    found: list[Callback] = []
+    trackers: list[Callback] = []
     for text in names:
         name, _, detail = text.partition(":")
         module: Any = importlib.import_module(TRACKERS[name].module)
-        found.append(module.tracker(run, detail or None))
-    return found
+        trackers.append(module.tracker(run, detail or None))
+    return trackers
 
 
 def failure_of(action: Callable[[], object]) -> str | None:

@@ -64,19 +64,19 @@ class MetricsReader:
         complete = data[: data.rfind(b"\n") + 1]
         self._read += len(complete)
         self._file.seek(self._read)
-        found = (json.loads(line) for line in complete.splitlines())
-        return [line for line in found if isinstance(line, dict)]
+        values = (json.loads(line) for line in complete.splitlines())
+        return [line for line in values if isinstance(line, dict)]
 
 
 def chart_values(line: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a "train" or "eval" line by chart; unknown ones are left out."""
     if line["kind"] == "eval":
         group = "eval" if line["split"] == "val" else f"eval_{line['split']}"
-        found = {f"{group}/{name}": value for name, value in line["metrics"].items()}
+        values = {f"{group}/{name}": value for name, value in line["metrics"].items()}
     else:
-        found = {name: line.get(key) for key, name in NAMES.items()}
-        found |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
-        found |= {f"machine/{key}": line[key] for key in line if key.endswith(_RESOURCE)}
+        values = {name: line.get(key) for key, name in NAMES.items()}
+        values |= {f"train/{name}": value for name, value in line.get("parts", {}).items()}
+        values |= {f"machine/{key}": line[key] for key in line if key.endswith(_RESOURCE)}
     # NaN and infinities are strings in metrics.jsonl: training/logging/strict_json.py.
-    numbers = {name: float(value) for name, value in found.items() if value is not None}
+    numbers = {name: float(value) for name, value in values.items() if value is not None}
     return {STEP: line["step"], **numbers}

@@ -33,13 +33,13 @@ def predict_on_all_ranks(
     Collective. Raises Interrupted. `module` is in evaluation mode meanwhile, and in training mode
     afterwards.
     """
-    found: Predictions | None = None
+    predictions: Predictions | None = None
     other_failed = True
 
     def predict() -> None:
-        nonlocal found, other_failed
+        nonlocal predictions, other_failed
         with suppress(_OtherRankFailed):
-            found = _plain(task.predictions(_InStep(module, interruption)))
+            predictions = _plain(task.predictions(_InStep(module, interruption)))
             other_failed = False
 
     module.eval()
@@ -49,9 +49,9 @@ def predict_on_all_ranks(
         module.train()
     if other_failed and error is None:
         return None, OTHER_RANK
-    if interruption.world.agree(_FAILED if found is None else 0):
+    if interruption.world.agree(_FAILED if predictions is None else 0):
         return None, error or OTHER_RANK
-    return found, ""
+    return predictions, ""
 
 
 class _OtherRankFailed(Exception):
@@ -79,12 +79,12 @@ class _InStep(Module):
         return self.module(*inputs, **named)
 
 
-def _plain(found: Predictions) -> Predictions:
-    """`found` with cells that are text or a number, and MISSING for None. Raises ValueError."""
-    for row in found.rows:
-        if len(row) != len(found.columns):
-            raise ValueError(f"a row has {len(row)} cells for {len(found.columns)} columns")
-    return replace(found, rows=[tuple(map(_plain_cell, row)) for row in found.rows])
+def _plain(predictions: Predictions) -> Predictions:
+    """With cells that are text or a number, and MISSING for None. Raises ValueError."""
+    for row in predictions.rows:
+        if len(row) != len(predictions.columns):
+            raise ValueError(f"a row has {len(row)} cells for {len(predictions.columns)} columns")
+    return replace(predictions, rows=[tuple(map(_plain_cell, row)) for row in predictions.rows])
 
 
 def _plain_cell(cell: Any) -> str | float:
@@ -99,12 +99,12 @@ def _plain_cell(cell: Any) -> str | float:
     return number if isinstance(number, float) or type(number) is int else str(number)
 
 
-def columns_of_one_type(found: Predictions) -> list[list[str | float | None]]:
+def columns_of_one_type(predictions: Predictions) -> list[list[str | float | None]]:
     """The rows with each column all text, or all numbers with None for MISSING.
 
     A table of W&B takes no other ones.
     """
-    columns = [_column(cells) for cells in zip(*found.rows, strict=True)]
+    columns = [_column(cells) for cells in zip(*predictions.rows, strict=True)]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -114,11 +114,11 @@ def _column(cells: Sequence[str | float | None]) -> Sequence[str | float | None]
     return [None if cell == MISSING else cell for cell in cells]
 
 
-def predictions_table(found: Predictions) -> str:
+def predictions_table(predictions: Predictions) -> str:
     """A row per sample, and below the table the captions of the pictures."""
-    rows = ([_number(cell) for cell in row] for row in found.rows)
-    captions = [f"{picture.name}: {_escape(picture.caption)}" for picture in found.pictures]
-    return "\n\n".join([_table(found.columns, rows), *captions])
+    rows = ([_number(cell) for cell in row] for row in predictions.rows)
+    captions = [f"{picture.name}: {_escape(picture.caption)}" for picture in predictions.pictures]
+    return "\n\n".join([_table(predictions.columns, rows), *captions])
 
 
 def settings_table(values: Mapping[str, Any], origins: Mapping[str, str]) -> str:

@@ -54,12 +54,12 @@ class TrackerProcess:
 
     def received(self) -> list[Message]:
         """The messages of the process since the last call."""
-        found = []
+        messages = []
         while True:
             try:
-                found.append(self._incoming.get_nowait())
+                messages.append(self._incoming.get_nowait())
             except Empty:
-                return found
+                return messages
 
     def end(self, wait_s: float) -> bool:
         """Close its input and wait at most `wait_s`; whether it ended. It is killed otherwise."""

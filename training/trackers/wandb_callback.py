@@ -178,8 +178,8 @@ class Wandb(Callback):
         elif opened["url"] and not self._error:
             self._report("notice", opened["url"])
         else:
-            why = self._error or opened["why"]
-            text = f"recorded offline ({why}); to send it:  {opened['command']}"
+            reason = self._error or opened["why"]
+            text = f"recorded offline ({reason}); to send it:  {opened['command']}"
             first = self._error and not self._has_warned
             self._report("warning" if first else "notice", text, repeat=self._is_over)
 
@@ -259,8 +259,8 @@ def end_message(result: Mapping[str, Any], exit_code: int) -> Message:
 
 def project_of(track: Sequence[str]) -> str | None:
     """The W&B project in the setting `track`; None: no project, or no W&B."""
-    found = (text.partition(":") for text in track)
-    return next((detail for name, _, detail in found if name == "wandb" and detail), None)
+    trackers = (text.partition(":") for text in track)
+    return next((detail for name, _, detail in trackers if name == "wandb" and detail), None)
 
 
 def _start_message(run: TrackedRun, project: str | None, train_plan: TrainPlan) -> Message:

@@ -23,8 +23,8 @@ _SYNC_S = 120.0
 
 def files(folder: Path, run_id: str) -> list[Path]:
     """The .wandb files of the run below `folder`/wandb, oldest first. Touches disk."""
-    found = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
-    return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
+    paths = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
+    return sorted(paths, key=lambda path: path.parent.name.removeprefix("offline-"))
 
 
 def is_offline(path: Path) -> bool:

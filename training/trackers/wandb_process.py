@@ -209,8 +209,8 @@ class RowSender:
             return False
         # A server that accepts metrics may still refuse files.
         elif error := failure_of(lambda: self._handle_optional(kind, message)):
-            why = f"{_OPTIONAL[kind]} could not be sent: {error}"
-            self._send({"kind": "incomplete", "why": why})
+            text = f"{_OPTIONAL[kind]} could not be sent: {error}"
+            self._send({"kind": "incomplete", "why": text})
         return True
 
     def _handle_optional(self, kind: str, message: Mapping[str, Any]) -> None:

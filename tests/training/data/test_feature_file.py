@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.data import feature_file as files
-from training.data.feature_file import Draft, Form, Rows
+from training.data.feature_file import FeatureDraft, Form, Rows
 
 FORMS = {"memory": Form("<f4", (3, 2)), "samples": Form("<i8", ())}
 
@@ -25,7 +25,7 @@ def rows(count: int, first: int = 0) -> dict[str, np.ndarray]:
 
 
 def test_rows_come_back_whatever_the_order_they_were_written_in(location):
-    draft = Draft(location, FORMS, 5)
+    draft = FeatureDraft(location, FORMS, 5)
     files.write(draft.folder, 3, rows(2, 3))
     files.write(draft.folder, 0, rows(3))
     draft.finish({"seed": 0})
@@ -39,7 +39,7 @@ def test_rows_come_back_whatever_the_order_they_were_written_in(location):
 
 
 def test_an_unfinished_draft_is_not_found(location):
-    draft = Draft(location, FORMS, 5)
+    draft = FeatureDraft(location, FORMS, 5)
     files.write(draft.folder, 0, rows(5))
     assert files.read(location) is None
     draft.abandon()
@@ -47,10 +47,10 @@ def test_an_unfinished_draft_is_not_found(location):
 
 
 def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(location):
-    making = Draft(location, FORMS, 5)
-    killed = Draft(location, FORMS, 5)
+    making = FeatureDraft(location, FORMS, 5)
+    killed = FeatureDraft(location, FORMS, 5)
     killed._lock.close()  # as the system does when a process ends
-    again = Draft(location, FORMS, 5)
+    again = FeatureDraft(location, FORMS, 5)
     assert making.folder.is_dir() and not killed.folder.exists()
     for draft in (again, making):  # the first is kept, the other one finds it
         files.write(draft.folder, 0, rows(5))
@@ -60,7 +60,7 @@ def test_drafts_of_killed_processes_are_deleted_and_live_ones_are_not(location):
 
 
 def test_a_truncated_file_is_found(location):
-    draft = Draft(location, FORMS, 5)
+    draft = FeatureDraft(location, FORMS, 5)
     files.write(draft.folder, 0, rows(5))
     draft.finish({})
     path = location / "memory.npy"

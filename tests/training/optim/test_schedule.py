@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from training import settings
-from training.optim.schedule import Schedule, cycle_starts
+from training.optim.schedule import LrSchedule, cycle_starts
 from training.train_plan import TrainPlan
 
 STEPS = 100
@@ -24,7 +24,7 @@ def train_plan(total=STEPS, steps_per_epoch=10):
 
 
 def factors(total=STEPS, **changes):
-    schedule = Schedule(settings.Schedule(**changes), train_plan(total))
+    schedule = LrSchedule(settings.Schedule(**changes), train_plan(total))
     return [schedule.factor(step) for step in range(total)]
 
 
@@ -106,7 +106,7 @@ def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     found = factors(name=name, warmup=warmup, final=0.5)
     assert found[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
     assert found[20] == 1.0
-    rest = Schedule(settings.Schedule(name=name, final=0.5), train_plan(STEPS - 20))
+    rest = LrSchedule(settings.Schedule(name=name, final=0.5), train_plan(STEPS - 20))
     assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
 
 
@@ -123,14 +123,14 @@ def test_the_closed_form_of_cosine():
 
 
 def test_a_warm_up_over_its_cap_is_cut_with_a_warning():
-    schedule = Schedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), train_plan())
+    schedule = LrSchedule(settings.Schedule(warmup="5 epochs", warmup_cap="10%"), train_plan())
     assert schedule.factor(9) < 1.0 == schedule.factor(10)
     assert schedule.warnings == ["schedule.warmup: 50 steps cut to 10 by schedule.warmup_cap=10%"]
-    assert not Schedule(settings.Schedule(warmup=10, warmup_cap="10%"), train_plan()).warnings
+    assert not LrSchedule(settings.Schedule(warmup=10, warmup_cap="10%"), train_plan()).warnings
 
 
 def test_one_cycle_without_warm_up_gets_one_with_a_warning():
-    schedule = Schedule(settings.Schedule(name="one-cycle"), train_plan())
+    schedule = LrSchedule(settings.Schedule(name="one-cycle"), train_plan())
     assert schedule.factor(0) == pytest.approx(1 / 25)
     assert schedule.factor(29) == 1.0
     assert schedule.warnings == [
