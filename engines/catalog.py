@@ -87,10 +87,24 @@ class Entry:
     """Settings by dotted key; they override the mode, and user settings override them."""
 
 
-# ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
-_NO_COMPILE = {"compile": "off"}
 _SHARDED = Placement("sharded", "sharded", "sharded")
 _ON_HOST = Placement("host", "host", "host")
+
+
+def _zero(name: str, sentence: str, placement: Placement) -> Entry:
+    # ZeRO-3 gathers each weight in hooks of its module, which torch.compile cannot trace through.
+    settings = {} if placement.weights == "replicated" else {"compile": "off"}
+    return Entry(
+        name,
+        sentence,
+        "engines.zero.engine",
+        "Zero",
+        ("deepspeed",),
+        f"{name}.json",
+        shards_parameters=True,
+        placement=placement,
+        settings=settings,
+    )
 
 
 ENGINES = {
@@ -137,57 +151,24 @@ ENGINES = {
             ("fairscale",),
             placement=Placement(optimizer="sharded"),
         ),
-        Entry(
+        _zero(
             "zero1",
             "optimizer state sharded over ranks (DeepSpeed)",
-            "engines.zero.engine",
-            "Zero",
-            ("deepspeed",),
-            "zero1.json",
-            shards_parameters=True,
-            placement=Placement(optimizer="sharded"),
+            Placement(optimizer="sharded"),
         ),
-        Entry(
+        _zero(
             "zero2",
             "optimizer state and gradients sharded (DeepSpeed)",
-            "engines.zero.engine",
-            "Zero",
-            ("deepspeed",),
-            "zero2.json",
-            shards_parameters=True,
-            placement=Placement(gradients="sharded", optimizer="sharded"),
+            Placement(gradients="sharded", optimizer="sharded"),
         ),
-        Entry(
-            "zero3",
-            "weights, gradients and optimizer state sharded (DeepSpeed)",
-            "engines.zero.engine",
-            "Zero",
-            ("deepspeed",),
-            "zero3.json",
-            shards_parameters=True,
-            settings=_NO_COMPILE,
-            placement=_SHARDED,
-        ),
-        Entry(
+        _zero("zero3", "weights, gradients and optimizer state sharded (DeepSpeed)", _SHARDED),
+        _zero(
             "zero2-offload",
             "zero2 with the optimizer and its state in host memory",
-            "engines.zero.engine",
-            "Zero",
-            ("deepspeed",),
-            "zero2-offload.json",
-            shards_parameters=True,
-            placement=Placement(gradients="host", optimizer="host"),
+            Placement(gradients="host", optimizer="host"),
         ),
-        Entry(
-            "zero3-offload",
-            "zero3 with weights, optimizer and its state in host memory",
-            "engines.zero.engine",
-            "Zero",
-            ("deepspeed",),
-            "zero3-offload.json",
-            shards_parameters=True,
-            settings=_NO_COMPILE,
-            placement=_ON_HOST,
+        _zero(
+            "zero3-offload", "zero3 with weights, optimizer and its state in host memory", _ON_HOST
         ),
     )
 }

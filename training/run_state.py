@@ -238,7 +238,7 @@ class Run:
             self._callbacks.logged(metrics)
             self.stragglers.note(metrics)
         if is_log_due or self.updater.nonfinite.is_due(self._engine.world.device):
-            self._has_nonfinite = self.updater.nonfinite.found()
+            self._has_nonfinite = self.updater.nonfinite.has_error()
 
     def due(self) -> Action:
         """The actions that the cadences require after this step; `finish` does the last one."""
@@ -335,7 +335,7 @@ class Run:
         """No rank has met a NaN or an infinity: the weights may be evaluated and saved."""
         if self._stop is not None and self._stop.status == "failed":
             return False
-        if self._engine.world.agree(int(self.updater.nonfinite.found())):
+        if self._engine.world.agree(int(self.updater.nonfinite.has_error())):
             self._fail_nonfinite()
             return False
         return True

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File, read_error
@@ -34,12 +33,7 @@ class BlockWriter:
             self._stream = self._path.open("xb", buffering=0)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             if error is None:
                 with storage_errors(self._path):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ class _Pass:
             split, first = requests[min(number, len(requests) - 1)]
             rows = self.rows(split, first)
             if number < len(requests) and error is None:
-                error = _write(folder, starts[split] + first, rows)
+                at = starts[split] + first
+                error = _written(folder, partial(files.write, folder, at, rows))
             if turn and time.monotonic() - shown_at > _EVERY_S:
                 shown_at = time.monotonic()
                 self.show(f"feature cache: {turn / len(requests):.0%}, {self._left(turn)}")
@@ -177,13 +179,13 @@ def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> s
         draft, error = _start_draft(folder, forms, sum(counts), needed)
     if first := first_error(world, error):
         return first
-    partial = (
+    staging = (
         folder.parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
     )
     try:
-        first = first_error(world, run.fill(partial))
+        first = first_error(world, run.fill(staging))
         if first is None and draft is not None:
-            error = _finish(draft, facts)
+            error = _written(draft.folder, partial(draft.finish, facts))
         return first or first_error(world, error)
     finally:
         if draft is not None:
@@ -201,23 +203,20 @@ def _start_draft(
             return None, f"it needs {size(needed)}, and {folder.parent} has {size(free)} free"
         return FeatureDraft(folder, forms, count), None
     except OSError as error:
-        return None, f"{folder.parent} cannot be written: {error.strerror or error}"
+        return None, _disk_error(folder.parent, error)
 
 
-def _finish(draft: FeatureDraft, facts: Mapping[str, Any]) -> str | None:
+def _written(folder: Path, write: Callable[[], None]) -> str | None:
+    """The error of `write`, which writes into `folder`; None: it succeeded."""
     try:
-        draft.finish(facts)
+        write()
     except OSError as error:
-        return f"{draft.folder} cannot be written: {error.strerror or error}"
+        return _disk_error(folder, error)
     return None
 
 
-def _write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> str | None:
-    try:
-        files.write(folder, number, rows)
-    except OSError as error:
-        return f"{folder} cannot be written: {error.strerror or error}"
-    return None
+def _disk_error(folder: Path, error: OSError) -> str:
+    return f"{folder} cannot be written: {error.strerror or error}"
 
 
 def _identity(inputs: EncoderInputs) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -114,53 +114,49 @@ class Evaluator:
         The last evaluation of a run has the final metrics of the task as well; `is_due` as
         EarlyStopping.add. Raises Interrupted: then nothing counts as evaluated.
         """
+        assert self._goal is not None
+        with self._undone_if_interrupted():
+            began = time.perf_counter()
+            parts: dict[str, dict[str, float]] = {}
+            if self._forgetting is None:
+                metrics = evaluate(task, module, self._batches, interruption)
+            else:
+                parts = self._forgetting.evaluate(module, interruption)
+                metrics = parts.pop("val")
+            self._metrics = metrics
+            if self._scored != self._chosen:  # scores on other samples cannot be compared
+                self._early_stopping, self._scored = self._new_early_stopping(), self._chosen
+            # A goal that is undefined decides nothing, but is no success either.
+            value = metrics.setdefault(self._goal.metric, math.nan)
+            is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
+            self.score = None
+            if self._early_stopping.is_among_best:
+                goal = self._goal
+                self.score = Score(
+                    goal.metric, value, goal.direction, self._data_start, self._chosen
+                )
+            seconds, final_s = time.perf_counter() - began, 0.0
+            # An experience compares metrics before and after it; those of the end have no before.
+            if self._forgetting is None and (is_last or self.reason_to_stop is not None):
+                final = evaluate_final(task, module, self._batches, interruption)
+                metrics = {**metrics, **final}
+                final_s = time.perf_counter() - began - seconds
+            results = [
+                EvalResult(step, split, measured, False, seconds, 0.0, *self._samples(split))
+                for split, measured in parts.items()
+            ]
+            times, counts = (seconds + final_s, final_s), self._samples("val")
+            return [*results, EvalResult(step, "val", metrics, is_best, *times, *counts)]
+
+    @contextmanager
+    def _undone_if_interrupted(self) -> Iterator[None]:
         before = self.facts()
         try:
-            return self._evaluate(task, module, interruption, step, is_last, is_due)
+            yield
         except Interrupted:
             self.resume(before)
             self.score = None
             raise
-
-    def _evaluate(
-        self,
-        task: Task,
-        module: Module,
-        interruption: Interruption,
-        step: int,
-        is_last: bool,
-        is_due: bool,
-    ) -> Sequence[EvalResult]:
-        assert self._goal is not None
-        began = time.perf_counter()
-        parts: dict[str, dict[str, float]] = {}
-        if self._forgetting is None:
-            metrics = evaluate(task, module, self._batches, interruption)
-        else:
-            parts = self._forgetting.evaluate(module, interruption)
-            metrics = parts.pop("val")
-        self._metrics = metrics
-        if self._scored != self._chosen:  # scores on other samples cannot be compared
-            self._early_stopping, self._scored = self._new_early_stopping(), self._chosen
-        # A goal that is undefined decides nothing, but is no success either.
-        value = metrics.setdefault(self._goal.metric, math.nan)
-        is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
-        self.score = None
-        if self._early_stopping.is_among_best:
-            goal = self._goal
-            self.score = Score(goal.metric, value, goal.direction, self._data_start, self._chosen)
-        seconds, final_s = time.perf_counter() - began, 0.0
-        # An experience compares metrics before and after it; those of the end have no before.
-        if self._forgetting is None and (is_last or self.reason_to_stop is not None):
-            final = evaluate_final(task, module, self._batches, interruption)
-            metrics = {**metrics, **final}
-            final_s = time.perf_counter() - began - seconds
-        results = [
-            EvalResult(step, split, measured, False, seconds, 0.0, *self._samples(split))
-            for split, measured in parts.items()
-        ]
-        times, counts = (seconds + final_s, final_s), self._samples("val")
-        return [*results, EvalResult(step, "val", metrics, is_best, *times, *counts)]
 
     @property
     def deciding(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FIRST, _LATER = "nonfinite_first", "nonfinite_later"
 _EVALUATION = "nonfinite_evaluation"
-MOST_UNCHECKED = 50
+MAX_UNCHECKED = 50
 """Steps after which the host waits for the device to check them."""
 
 
@@ -34,7 +34,7 @@ class Nonfinite:
 
     def __init__(self, policy: str):
         """`policy` is "stop", or "skip N": skip at most N steps in a row."""
-        self._most = int(policy.removeprefix("skip ")) if policy != "stop" else 0
+        self._limit = int(policy.removeprefix("skip ")) if policy != "stop" else 0
         self._unchecked: list[tuple[int, Tensor, Update]] = []
         self._checked: dict[int, tuple[float, float]] = {}
         """Of the last two checks: ranks agree on an error a step after one of them found it."""
@@ -62,7 +62,7 @@ class Nonfinite:
         """
         bad = {name: value for name, value in deciding.items() if not math.isfinite(value)}
         self._evaluations = self._evaluations + 1 if bad else 0
-        if self._evaluations <= self._most:
+        if self._evaluations <= self._limit:
             return None
         metrics = ", ".join(f"{name} {value}" for name, value in bad.items())
         seen = FAULTS[_EVALUATION].seen.format(metrics=metrics, split="val", step=step)
@@ -70,7 +70,7 @@ class Nonfinite:
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`, or skip it if the policy requires it. Collective."""
-        if self._most:
+        if self._limit:
             return self._take_or_skip(engine, accumulated, step)
         update = engine.step()
         self._unchecked.append((step, accumulated.loss, update))
@@ -78,9 +78,9 @@ class Nonfinite:
 
     def is_due(self, device: torch.device) -> bool:
         """Whether to check now: on a CPU always, else rarely; the same on every rank."""
-        return device.type == "cpu" or len(self._unchecked) >= MOST_UNCHECKED
+        return device.type == "cpu" or len(self._unchecked) >= MAX_UNCHECKED
 
-    def found(self) -> bool:
+    def has_error(self) -> bool:
         """Whether this rank found an error that ends the run; waits for the device."""
         if self._unchecked:
             steps, losses, updates = zip(*self._unchecked, strict=True)
@@ -128,7 +128,7 @@ class Nonfinite:
 
     def _skipped(self, what: str, step: int) -> None:
         self._in_a_row += 1
-        if self._in_a_row > self._most:
+        if self._in_a_row > self._limit:
             self._error = (
                 f"{self._in_a_row} steps in a row had a NaN or an infinity, "
                 f"the last in the {what} of step {step}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.zero.gathered import save_by_reference
+from engines.zero.engine import save_by_reference
 
 
 def release(parameters) -> list[int]:

@@ -9,7 +9,7 @@ from engines.base import Update
 from tests.training.tiny import TinyTask, one_rank, run_tiny
 from training.accumulate import Accumulated
 from training.data.order import DataOrder
-from training.optim.nonfinite import MOST_UNCHECKED, Nonfinite
+from training.optim.nonfinite import MAX_UNCHECKED, Nonfinite
 
 INDEX = 5
 """The sample that spoils a step, at a step that depends on the order."""
@@ -114,29 +114,29 @@ def take_all(losses, engine):
 
 def test_nonfinite_unchecked_steps_are_found_together_and_the_first_is_named():
     nonfinite = take_all([1.0, 2.0, math.nan, math.inf], Norms([1.0, 1.0, math.nan, 1.0]))
-    assert nonfinite.found()
+    assert nonfinite.has_error()
     text = "loss nan and gradient norm nan at step 3"
     assert nonfinite.describe(one_rank()) == (text, "nonfinite_later")
 
 
 def test_a_nonfinite_first_step_has_another_cause_than_a_later_one():
     nonfinite = take_all([math.nan], Norms([math.nan]))
-    assert nonfinite.found()
+    assert nonfinite.has_error()
     text = "loss nan and gradient norm nan at step 1"
     assert nonfinite.describe(one_rank()) == (text, "nonfinite_first")
 
 
 def test_an_update_skipped_by_fp16_is_no_error_but_a_nonfinite_loss_is():
     overflow = Norms([1.0, math.inf], skipped=[2])
-    assert not take_all([1.0, 2.0], overflow).found()
-    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).found()
+    assert not take_all([1.0, 2.0], overflow).has_error()
+    assert take_all([1.0, math.nan], Norms([1.0, math.inf], skipped=[2])).has_error()
 
 
 def test_a_norm_of_minus_one_is_not_finite():
-    assert take_all([1.0], Norms([-1.0])).found()
+    assert take_all([1.0], Norms([-1.0])).has_error()
 
 
 def test_the_check_does_not_synchronize_the_device_at_each_step():
     cuda = torch.device("cuda")
-    assert not take_all([1.0] * (MOST_UNCHECKED - 1), Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)
-    assert take_all([1.0] * MOST_UNCHECKED, Norms([1.0] * MOST_UNCHECKED)).is_due(cuda)
+    assert not take_all([1.0] * (MAX_UNCHECKED - 1), Norms([1.0] * MAX_UNCHECKED)).is_due(cuda)
+    assert take_all([1.0] * MAX_UNCHECKED, Norms([1.0] * MAX_UNCHECKED)).is_due(cuda)
