@@ -44,7 +44,6 @@ def test_nothing_heavy_is_loaded(line, code):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.stderr.splitlines()[-1] == f"HEAVY [] {code}"
 

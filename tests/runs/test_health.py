@@ -175,7 +175,6 @@ HEALTHY = [
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("family", "mode"), HEALTHY)
 def test_a_healthy_run_is_told_nothing(family, mode, train):
     code, out, _, found = train(f"{family}:tiny", "--mode", mode)
