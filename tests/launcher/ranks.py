@@ -19,7 +19,6 @@ import psutil
 
 from launcher.run import failures, rank
 from models.base import DataError
-from tests.launcher.runs import saved
 from tests.waiting import until
 from training.callbacks.base import Outcome, Status
 from training.resources.oom import OutOfMemory
@@ -123,6 +122,8 @@ def record_attempt(job) -> None:
         source = request and f"{request.source.name} {request.step} {tuple(request.reset)}"
         file.write(f"{source}\n")
     if os.environ["SCENE"] != "errors" and request is None:
+        from tests.launcher.runs import saved  # imports torch
+
         saved(job.folder, 5, job.resolved)
     mark.touch()
     if os.environ["SCENE"] == "errors" or request is None:
