@@ -121,6 +121,14 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """The end of a terminal reaches processes, also if nohup started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(autouse=True)
 def no_group_left_open() -> Iterator[None]:
     """A process group left open by a test would break that of the next one."""

@@ -76,7 +76,6 @@ def test_loop_overhead_measures_all_peers():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_engines_overhead_compares_each_engine_with_the_raw_library():
     rows = table_of(
         "benchmarks.engines_overhead", *SMALL, "--micro-batch", "2", "--engines", "ddp", "zero2"
@@ -130,7 +129,6 @@ def test_start_memory_measures_both_ways_to_start(a_control_group):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_step_memory_is_that_of_the_placement_of_each_engine():
     rows = table_of("benchmarks.step_memory", "--ranks", "2")  # fails if one is 5 % away
     assert [row.split("`")[1] for row in rows] == list(PLACEMENTS)
@@ -192,7 +190,6 @@ def test_encoded_measures_steps_with_and_without_the_encoder():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_out_of_memory_is_survived_at_any_moment():
     small = ["--engines", "fsdp", "--ranks", "1", "--cause", "refused"]
     (row,) = table_of("benchmarks.out_of_memory", *small)  # fails if one is not survived
@@ -200,7 +197,6 @@ def test_out_of_memory_is_survived_at_any_moment():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_out_of_memory_that_kills_a_rank_is_survived(a_control_group):
     small = ["--engines", "local", "ddp", "--ranks", "2", "--moments", "optimizer step"]
     rows = table_of("benchmarks.out_of_memory", *small)

@@ -359,7 +359,9 @@ def write_gdf(path, rates, version=b"GDF 2.20", seconds=20):
         for _ in range(seconds)
         for rate in rates
     )
-    path.write_bytes(head + columns + bytes(32 * count) + body + struct.pack("<If", 1, rates[0]))
+    # A table of no events: mode, rate, count; since 2.0 mode, count, rate.
+    events = struct.pack("<If", 1, rates[0]) if version >= b"GDF 2" else struct.pack("<II", 1, 0)
+    path.write_bytes(head + columns + bytes(32 * count) + body + events)
     return path
 
 

@@ -92,7 +92,7 @@ def test_wandb_takes_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_wandb_has_the_table_of_the_family(tmp_path: Path, family: str, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     options = ("--max-steps", "1", "--set", "track=[wandb]", "--out", "run")
-    run = Program(tmp_path)("--model", f"{family}:tiny", *options, timeout=240)
+    run = Program(tmp_path)("--model", f"{family}:tiny", *options)
     assert run.returncode == 0
     assert "could not be sent" not in run.stdout and "disabled" not in run.stdout
     (table, *_) = tables(tmp_path / "run")

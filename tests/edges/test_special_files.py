@@ -20,7 +20,6 @@ from models.common import data_files
 from models.doc_translation.readers import image_files
 from models.event_seg import prediction as event_prediction
 
-pytestmark = pytest.mark.timeout(60)
 KINDS = ("pipe", "socket", "device", "link", "loop")
 NAMES = {
     "doc_translation": "imgs/a_1.png",

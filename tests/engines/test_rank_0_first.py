@@ -60,20 +60,21 @@ def test_a_rank_that_works_is_waited_for_without_a_limit(monkeypatch: pytest.Mon
 def test_a_rank_without_progress_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_0_first, "_work_done", lambda: (0.0, 0))
     turn = Turns(HashStore(), "data", timeout_s=0.5)
-    thread = at_work(turn, "sleep", 2.0)
-    with pytest.raises(
-        TimeoutError, match=r"no rank made progress at the data for 0\.5 s, and 0 of"
+    with (
+        turn.turn(),
+        pytest.raises(
+            TimeoutError, match=r"no rank made progress at the data for 0\.5 s, and 0 of"
+        ),
     ):
         turn.wait(1)
-    thread.join()
 
 
 def test_reading_files_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_0_first, "_BEAT_S", 0.1)
     read = iter(range(1000))
     monkeypatch.setattr(rank_0_first, "_work_done", lambda: (0.0, next(read)))
-    turn = Turns(HashStore(), "data", timeout_s=0.5)
-    thread = at_work(turn, "sleep", 1.5)
+    turn = Turns(HashStore(), "data", timeout_s=1.0)
+    thread = at_work(turn, "sleep", 2.0)
     turn.wait(1)
     thread.join()
 

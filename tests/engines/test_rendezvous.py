@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -114,10 +113,10 @@ def test_two_jobs_with_one_port_on_a_node_stay_apart(port, monkeypatch):
 def test_a_port_of_another_program_is_skipped(port, monkeypatch):
     monkeypatch.setenv(NAME, "7.0.0")
     # One uses the first port, one the last, and neither responds to a connection.
-    with socket.create_server(("", port)), socket.create_server(("", port + PORTS - 1)):
+    with socket.create_server(("", port)) as other, socket.create_server(("", port + PORTS - 1)):
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(open_store, 1, 2, SHORT)
-            time.sleep(1.0)  # it connects before rank 0 has opened the store
+            _silent, _ = other.accept()  # it connects before rank 0 has opened the store
             own = open_store(0, 2, SHORT)
             own.set("of", "7")
             assert found.result().get("of") == b"7"

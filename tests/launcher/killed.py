@@ -31,7 +31,7 @@ def work(job: Job) -> Outcome:
         (FOLDER / "ready").write_text(str(os.getpid()))
         if FITS == -2:
             hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
-        time.sleep(100)
+        time.sleep(1000)
     if size > FITS:
         print(len(b"x" * BYTES))
     return Outcome("completed", "all steps taken", 0, 4, 1.0, 0.1, None, None)

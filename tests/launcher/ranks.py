@@ -11,14 +11,15 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
+
 from launcher.run import failures, rank
 from models.base import DataError
-from tests.launcher.runs import saved
+from tests.waiting import until
 from training.callbacks.base import Outcome, Status
 from training.resources.oom import OutOfMemory
 
@@ -33,7 +34,7 @@ def outcome(code: int = 0, reason: str = "all steps taken") -> Outcome:
 
 def wait_forever() -> None:
     """Waits like a collective that one rank never enters."""
-    time.sleep(100)
+    time.sleep(1000)
 
 
 def work(job) -> Outcome:
@@ -89,7 +90,7 @@ def work(job) -> Outcome:
         (folder / f"ready-{ME}").touch()
         wait_forever()
     elif scene == "stuck":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, lambda *_: (folder / f"interrupted-{ME}").touch())
         (folder / f"ready-{ME}").touch()
         wait_forever()
     elif scene == "cores":
@@ -105,8 +106,8 @@ def work(job) -> Outcome:
 def exit_after_hang(job) -> None:
     """Exits like the data watchdog, once the main thread hangs at a known line."""
     main = threading.main_thread().ident
-    while wait_forever.__name__ not in "".join(traceback.format_stack(sys._current_frames()[main])):
-        time.sleep(0.01)
+    name = wait_forever.__name__
+    until(lambda: name in "".join(traceback.format_stack(sys._current_frames()[main])))
     failures.exit_hung(job, ME, "waited 1 s for its data")
 
 
@@ -115,13 +116,14 @@ def record_attempt(job) -> None:
     request = job.resume
     mark = job.reports / "noted"
     if ME == 1:
-        while not mark.exists():
-            time.sleep(0.01)
+        until(mark.exists)
         return
     with (job.folder / "tries").open("a") as file:
         source = request and f"{request.source.name} {request.step} {tuple(request.reset)}"
         file.write(f"{source}\n")
     if os.environ["SCENE"] != "errors" and request is None:
+        from tests.launcher.runs import saved  # imports torch
+
         saved(job.folder, 5, job.resolved)
     mark.touch()
     if os.environ["SCENE"] == "errors" or request is None:
@@ -134,12 +136,8 @@ def raise_in_handler(number: int, frame: object) -> None:
 
 def wait_until_reaped(file: Path) -> None:
     """Wait until the supervisor has noticed the exit of the process with the id in `file`."""
-    while not (file.exists() and file.read_text()):
-        time.sleep(0.01)
-    with suppress(ProcessLookupError):
-        while True:
-            os.kill(int(file.read_text()), 0)
-            time.sleep(0.01)
+    until(lambda: file.exists() and file.read_text())
+    until(lambda: not psutil.pid_exists(int(file.read_text())))
 
 
 def until_signal(folder: Path) -> Outcome:
@@ -148,8 +146,7 @@ def until_signal(folder: Path) -> Outcome:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: caught.append(number))
     (folder / f"ready-{ME}").touch()
-    while not caught:
-        time.sleep(0.01)
+    until(lambda: caught)
     (folder / f"saved-{ME}").touch()
     code = 130 if caught[0] == signal.SIGINT else 75
     return outcome(code, signal.Signals(caught[0]).name)

@@ -44,7 +44,7 @@ def script(tmp_path):
 
 
 def run_shell(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 LINES = [

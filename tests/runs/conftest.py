@@ -40,7 +40,7 @@ class Program:
 
     folder: Path
 
-    def __call__(self, *args: str, prefix=(), timeout=60, **options):
+    def __call__(self, *args: str, prefix=(), **options):
         """Run a command line; its output and exit code."""
         return subprocess.run(
             [*prefix, sys.executable, "-m", "launcher", *args],
@@ -48,7 +48,6 @@ class Program:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=timeout,
             **options,
         )
 

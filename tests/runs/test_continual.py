@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.runs.conftest import environment
+from tests.waiting import until
 from training.checkpoint import compare, reader
 
 FIRST, EXPERIENCE = 4, 60
@@ -65,14 +65,6 @@ def kill(process: psutil.Popen) -> None:
         member.wait()
 
 
-def until(happened, process: psutil.Popen) -> None:
-    end = time.monotonic() + 60
-    while not happened():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.005)
-
-
 def lines(path: Path) -> list[dict]:
     if not path.exists():
         return []
@@ -111,7 +103,6 @@ def uninterrupted(waiting_run):
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -182,7 +173,7 @@ def test_a_killed_experience_resumes_to_the_same_weights(uninterrupted, waiting_
         == "training"
     )
     again = start(waiting_run, *arguments)
-    assert again.wait(120) == 0, again.communicate()
+    assert again.wait() == 0, again.communicate()
     first, second = (last(waiting_run / name) for name in ("whole", "killed"))
     assert first.manifest.step == second.manifest.step == FIRST + EXPERIENCE
     assert compare.compare(first, second, None).first is None
@@ -201,7 +192,6 @@ def test_verify_replays_an_experience_bit_by_bit(uninterrupted, waiting_run):
         env=environment() | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.stdout.startswith("identical"), done.stdout + done.stderr
 
@@ -218,5 +208,5 @@ def test_a_signal_ends_the_wait(waiting_run, number, code):
     before = kinds(waiting_run / name).count("waiting_for_data")
     until(lambda: kinds(waiting_run / name).count("waiting_for_data") > before, process)
     process.send_signal(number)
-    assert process.wait(20) == code
+    assert process.wait() == code
     assert json.loads((waiting_run / name / "result.json").read_text())["status"] == "stopped"

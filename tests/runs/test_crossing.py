@@ -50,22 +50,12 @@ def cases(*wanted: tuple[str, int, str, int]) -> pytest.MarkDecorator:
     )
 
 
-def everywhere(*engines: str) -> list[tuple[str, int, str, int]]:
-    """All ordered pairs of `engines`, and each engine before and after each change of world size.
-
-    The layout of a checkpoint is that of its engine and world size, whatever reads it: a pair needs
-    one change of the size only.
-    """
-    return [
-        (source, before, target, after)
-        for row, source in enumerate(engines)
-        for column, target in enumerate(engines)
-        for before, after in [SIZES[(row + column) % len(SIZES)]]
-    ]
-
-
 def in_turn(*engines: str) -> list[tuple[str, int, str, int]]:
-    """Each engine once before and once after each change of the world size, with another one."""
+    """Each engine once before and once after each change of the world size, with another one.
+
+    The layout of a checkpoint is that of its engine and world size, whatever reads it, so not every
+    pair of engines is needed.
+    """
     count = len(engines)
     return [
         (name, a, engines[(index + 1 + turn % (count - 1)) % count], b)
@@ -104,8 +94,8 @@ def test_another_engine_resumes_as_if_it_had_taken_all_steps(
 
 
 @pytest.mark.slow
-@cases(*everywhere(*(name for name in ENGINES if name != "fsdp-offload")))  # on a CPU it is fsdp
-def test_every_engine_resumes_from_every_other(
+@cases(*in_turn(*(name for name in ENGINES if name != "fsdp-offload")))  # on a CPU it is fsdp
+def test_every_engine_resumes_from_others_at_every_change_of_the_world_size(
     crossings: Crossings, source: str, before: int, target: str, after: int
 ) -> None:
     resumes_equally(crossings, source, before, target, after)
@@ -120,7 +110,7 @@ def test_the_same_engine_resumes_bit_by_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@cases(*((name, size, name, size) for name in ENGINES for size in (1, 2)))
+@cases(*((name, 2, name, 2) for name in ENGINES))
 def test_the_same_engine_resumes_bit_by_bit_in_half_precision(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:
@@ -175,7 +165,7 @@ def test_half_precision_crosses_with_its_state_to_the_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@cases(*in_turn("local", "fsdp", "oss", "zero1", "zero3", "zero2-offload"))
+@cases(*in_turn("local", "fsdp", "oss", "zero1", "zero3", "zero2-offload")[::2])
 def test_half_precision_crosses_between_all_layouts(
     crossings: Crossings, source: str, before: int, target: str, after: int, precision: str
 ) -> None:

@@ -101,7 +101,7 @@ def test_two_processes_of_the_command_line_find_the_task(here, program):
 @pytest.mark.slow
 def test_a_sharded_engine_gives_the_losses_of_one_process(here, program):
     for args in (("--engine", "zero3", "--nproc", "2", "--out", "two"), ("--out", "one")):
-        done = program("--model", "images:Images", *SMALL, *args, timeout=120)
+        done = program("--model", "images:Images", *SMALL, *args)
         assert done.returncode == 0, done.stderr
     assert losses(here / "two") == pytest.approx(losses(here / "one"), rel=1e-4)
 

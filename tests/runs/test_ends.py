@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,10 @@ import pytest
 
 from launcher.run_folder import run_folder
 from tests.runs.conftest import REQUESTS, environment
+from tests.waiting import LIMIT_S, until
 from training.checkpoint import manifest
+
+pytestmark = pytest.mark.usefixtures("hangups")
 
 ARGS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine", "--epochs", "1000"]
 ARGS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
@@ -32,7 +34,7 @@ def training(folder: Path, *args: str) -> Iterator[subprocess.Popen]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=folder, env=environment(), **pipes) as process:
         # No test waits for its run longer than this.
-        watch = threading.Timer(120, process.kill)
+        watch = threading.Timer(LIMIT_S, process.kill)
         watch.start()
         try:
             for line in process.stdout:
@@ -153,11 +155,10 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
         stopped = ranks(process)
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)  # neither saves
-        while not all(map(is_stopped, stopped)):
-            time.sleep(0.05)
+        until(lambda: all(map(is_stopped, stopped)))
         process.send_signal(signal.SIGINT)
-        while not all(map(has_pending, stopped)):  # delivered: the next is separate from the first
-            time.sleep(0.05)
+        # Delivered: the next is separate from the first.
+        until(lambda: all(map(has_pending, stopped)))
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
     assert process.returncode == 130
@@ -195,7 +196,6 @@ def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(tmp_path):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
         )
     assert done.returncode == 0, done.stderr
     assert checkpoints(tmp_path) == [3]

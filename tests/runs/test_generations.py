@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from tests.launcher.run_folder.paused import content
 from tests.runs.conftest import REQUESTS, environment
+from tests.waiting import LIMIT_S, until
 
 ARGS = ["--model", "language:tiny", "--data", "mine.jsonl", "--out", "mine"]
 ARGS += ["--set", "log.every=1", "--set", "train.preview=false", "--set", "save.every=5"]
@@ -55,7 +55,7 @@ def generation_processes(
                 stderr=subprocess.STDOUT,
             )
         started.append(process)
-    watch = threading.Timer(120, lambda: [process.kill() for process in started])
+    watch = threading.Timer(LIMIT_S, lambda: [process.kill() for process in started])
     watch.start()
     try:
         yield started
@@ -71,9 +71,7 @@ def printed(folder: Path, generation: int, rank: int) -> Path:
 
 
 def wait_for(file: Path, text: str, process: subprocess.Popen) -> None:
-    while not (file.exists() and text in file.read_text()):
-        assert process.poll() is None, file.read_text() if file.exists() else "nothing"
-        time.sleep(0.02)
+    until(lambda: file.exists() and text in file.read_text(), process)
 
 
 def signalled(processes: Sequence[subprocess.Popen], number: int) -> None:

@@ -64,9 +64,8 @@ def test_a_deterministic_run_is_replayed_bit_by_bit(program: Program) -> None:
         *args.split(),
         *ON_GPU,
         *(f"--set={setting}" for setting in settings.split()),
-        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    replayed = program("verify", "mine", timeout=120)
+    replayed = program("verify", "mine")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     assert replayed.stdout.startswith("identical: ")

@@ -254,7 +254,6 @@ def _claiming_page(folder: Path) -> None:
     (folder / "split_dataset.json").write_text(lists)
 
 
-@pytest.mark.timeout(30)  # of which torch takes most to import, once
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("line", LINES.strip().splitlines())
 def test_a_bad_input_is_one_error_and_nothing_is_written(

@@ -29,7 +29,7 @@ def hungry(program: Program) -> Program:
 def run(program: Program, out: str, *args: str, hunger: str = "", prefix: Sequence[str] = ()):
     """One run of the hungry task, to its end."""
     prefix = ("env", f"HUNGER={hunger}", *prefix)
-    return program(*ARGS, *args, "--out", out, prefix=prefix, timeout=120)
+    return program(*ARGS, *args, "--out", out, prefix=prefix)
 
 
 def lines(program: Program, out: str, name: str = "metrics.jsonl") -> list[dict]:
@@ -156,7 +156,7 @@ def test_a_run_that_the_kernel_kills_restarts_with_smaller_micro_batches_until_i
     sets += ["loader.workers=0", "eval.every=null", "eval.last=false"]
     args = [word for each in sets for word in ("--set", each)]
     model = ("--model", "language:tiny", "--max-steps", "1", "--out", "run", "--force")
-    done = program(*model, *args, prefix=within, timeout=200)
+    done = program(*model, *args, prefix=within)
 
     assert done.returncode == 0, done.stderr
     sizes = [each["micro_batch"] for each in events(program, "run", "out_of_memory")]

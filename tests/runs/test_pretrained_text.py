@@ -27,7 +27,7 @@ def staged_run(tmp_path_factory):
     save_bart(home / "bart")
     (home / "t5").mkdir()
     save_model(home / "t5", "t5", untied_output, tie_word_embeddings=False)
-    done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
+    done = Program(home)(*STAGED, *SHORT, "--out", "x")
     assert done.returncode == 0, done.stderr
     assert "has no effect" not in done.stdout + done.stderr
     return home
@@ -59,10 +59,10 @@ def test_a_stopped_stage_resumes_bit_by_bit_and_a_later_stage_starts_from_it(sta
         (text / name).unlink()
     shutil.rmtree(text / "checkpoints/step-00000004")
     (staged_run / "killed/result.json").unlink()
-    done = program("resume", "killed", timeout=300)
+    done = program("resume", "killed")
     assert done.returncode == 0, done.stderr
     assert losses(text) == losses(staged_run / "x/2-text")
-    done = program(*STAGED, "--stage", "top", "--from", "x", *SHORT, "--out", "top", timeout=300)
+    done = program(*STAGED, "--stage", "top", "--from", "x", *SHORT, "--out", "top")
     assert done.returncode == 0, done.stderr
     facts = json.loads((staged_run / "top/result.json").read_text())["data"]
     assert facts["start"].startswith("loaded 337/337") and "pretrained" not in facts
@@ -86,16 +86,16 @@ def check_engine(home, engine, model):
     args = ("--model", "eeg_text:tiny", "--mode", "staged", "--set", f"model.pretrained={model}")
     args += ("--stage", "text", "--from", "x", *SHORT, "--set", "optim.name=adamw")
     if not (home / f"{model}-local").exists():
-        assert program(*args, "--out", f"{model}-local", timeout=300).returncode == 0
+        assert program(*args, "--out", f"{model}-local").returncode == 0
     out = f"{model}-{engine}"
-    done = program(*args, "--nproc", "2", "--engine", engine, "--out", out, timeout=300)
+    done = program(*args, "--nproc", "2", "--engine", engine, "--out", out)
     assert done.returncode == 0, done.stderr
     assert losses(home / out) == pytest.approx(losses(home / f"{model}-local"), rel=1e-4)
 
 
 def test_predictions_need_no_pretrained_folder(staged_run):
     program, text = Program(staged_run), staged_run / "x/2-text"
-    done = program("export", str(text), "--format", "safetensors", "--out", "export", timeout=300)
+    done = program("export", str(text), "--format", "safetensors", "--out", "export")
     assert done.returncode == 0, done.stderr
     names = {file.name for file in (staged_run / "export/tokenizer").iterdir()}
     assert names == {file.name for file in (text / "tokenizer").iterdir()} != set()
@@ -104,7 +104,7 @@ def test_predictions_need_no_pretrained_folder(staged_run):
     try:
         for saved in ("export", str(text)):
             out = f"found-{Path(saved).name}"
-            done = program("predict", saved, "--input", "results.mat", "--out", out, timeout=300)
+            done = program("predict", saved, "--input", "results.mat", "--out", out)
             assert done.returncode == 0, done.stderr
             assert json.loads((staged_run / out / "results.json").read_text())["segments"]
     finally:

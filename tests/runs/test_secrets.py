@@ -38,7 +38,7 @@ def test_a_secret_is_in_no_output_and_no_file(program):
     (program.folder / "mine.yaml").write_text(f"model: language:tiny\n{own}")
     (program.folder / "mine.jsonl").write_text(REQUESTS)
     for command in COMMANDS:
-        done = program(*command, timeout=300)
+        done = program(*command)
         assert "Traceback" not in done.stderr, command
         assert SECRET not in done.stdout + done.stderr, command
     leaks = [path for path in _files(program.folder) if SECRET.encode() in path.read_bytes()]

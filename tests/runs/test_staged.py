@@ -29,7 +29,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def staged_run(home):
     """Both stages in one command."""
-    done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
+    done = Program(home)(*STAGED, *SHORT, "--out", "x")
     assert done.returncode == 0, done.stderr
     return home / "x", done.stdout
 
@@ -63,7 +63,6 @@ def test_the_first_stage_never_imports_the_text_decoder(home):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "models.eeg_text.network.encoder" in done.stdout
@@ -80,7 +79,7 @@ def test_a_killed_second_stage_resumes_under_another_engine(home, staged_run):
     (folder / "result.json").unlink()
     encoder = (folder / "1-encoder" / "metrics.jsonl").read_bytes()
     args = ("resume", "killed", "--engine", "zero2", "--nproc", "2", "--reset", "optimizer")
-    done = Program(home)(*args, timeout=300)
+    done = Program(home)(*args)
     assert done.returncode == 0, done.stderr
     assert "resuming killed/2-text from step 2" in done.stdout
     assert (folder / "1-encoder" / "metrics.jsonl").read_bytes() == encoder
@@ -100,7 +99,7 @@ def test_a_killed_second_stage_resumes_under_another_engine(home, staged_run):
 def test_the_second_stage_resumes_elsewhere_after_the_first(home, staged_run, tmp_path):
     shutil.copytree(staged_run[0] / "1-encoder", tmp_path / "copied", symlinks=True)
     args = ("--stage", "text", "--from", "copied", "--out", "y")
-    done = Program(tmp_path)(*STAGED, *args, *SHORT, timeout=300)
+    done = Program(tmp_path)(*STAGED, *args, *SHORT)
     assert done.returncode == 0, done.stderr
     here, there = weights(tmp_path / "y"), weights(staged_run[0] / "2-text")
     assert all(here[name].equal(there[name]) for name in there)
@@ -112,7 +111,7 @@ def test_segments_of_several_windows_train_equally_with_cached_features(home, st
     sharded = ("--nproc", "2", "--engine", "fsdp", "--set", "feature_cache.mode=off")
     found = []
     for out, more in (("cached", ()), ("sharded", sharded)):
-        done = Program(home)(*args, *more, "--out", out, timeout=300)
+        done = Program(home)(*args, *more, "--out", out)
         assert done.returncode == 0, done.stderr
         facts = result(home / out)["data"]
         assert (facts["windows"], facts["time_kept"]) == ("up to 3 per segment", 1.0)

@@ -20,7 +20,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def staged_run(home):
     """Both stages in one command."""
-    done = Program(home)(*STAGED, *SHORT, "--out", "x", timeout=300)
+    done = Program(home)(*STAGED, *SHORT, "--out", "x")
     assert done.returncode == 0, done.stderr
     assert "no effect" not in done.stderr
     return home / "x"
@@ -40,7 +40,7 @@ def test_the_decoder_is_trained_on_the_frozen_encoders_of_the_first_stage(staged
 @pytest.mark.parametrize("stage", ["1-encoder", "2-whole"])
 def test_a_stage_replays_and_exports(home, staged_run, stage):
     program = Program(home)
-    verified = program("verify", f"x/{stage}", timeout=200)
+    verified = program("verify", f"x/{stage}")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     done = program("export", f"x/{stage}", "--format", "safetensors", "--out", f"exported-{stage}")
     assert done.returncode == 0, done.stderr
@@ -48,17 +48,17 @@ def test_a_stage_replays_and_exports(home, staged_run, stage):
 
 def test_the_first_stage_resumes_under_another_engine(home, staged_run):
     args = (*STAGED, *SHORT, "--stage", "encoder")
-    first = Program(home)(*args, "--set", "stop.after=2", "--out", "half", timeout=200)
+    first = Program(home)(*args, "--set", "stop.after=2", "--out", "half")
     assert first.returncode == 0, first.stderr
     more = ("--engine", "fsdp", "--nproc", "2", "--reset", "optimizer", "--set", "stop.after=null")
-    done = Program(home)("resume", "half", *more, timeout=300)
+    done = Program(home)("resume", "half", *more)
     assert done.returncode == 0, done.stderr
     assert result(home / "half")["steps"] == 4
 
 
 def test_frozen_encoders_train_under_another_engine(home, staged_run):
     args = (*STAGED, *SHORT, "--stage", "whole", "--from", "x", "--out", "sharded")
-    done = Program(home)(*args, "--engine", "zero3", "--nproc", "2", timeout=300)
+    done = Program(home)(*args, "--engine", "zero3", "--nproc", "2")
     assert done.returncode == 0, done.stderr
     first, second = weights(staged_run / "1-encoder"), weights(home / "sharded")
     assert all(second[n].equal(t) for n, t in first.items() if n.startswith(ENCODERS))

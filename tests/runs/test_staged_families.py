@@ -43,7 +43,7 @@ def staged_run(request, tmp_path_factory):
     family, case = request.param, CASES[request.param]
     home = tmp_path_factory.mktemp(family)
     args = ("--model", f"{family}:tiny", "--mode", "staged", "--out", "x")
-    done = Program(home)(*args, *SHORT, *case.settings, timeout=300)
+    done = Program(home)(*args, *SHORT, *case.settings)
     assert done.returncode == 0, done.stderr
     return case, home, done.stdout
 
@@ -70,7 +70,7 @@ def test_each_stage_has_its_own_parameters_and_metric(staged_run):
 def test_a_stage_is_verified_and_exported_as_any_run(staged_run, stage):
     _, home, _ = staged_run
     run = Program(home)
-    done = run("verify", f"x/{stage}", timeout=300)
+    done = run("verify", f"x/{stage}")
     assert done.returncode == 0, done.stdout + done.stderr
     done = run("export", f"x/{stage}", "--format", "safetensors", "--out", f"{stage}-exported")
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def test_the_first_stage_trains_under_another_engine(family, tmp_path):
     engine, _ = CASES[family].engines
     args = ("--model", f"{family}:tiny", "--mode", "staged", "--stage", "encoder", "--out", "x")
     short = (*SHORT, *CASES[family].settings, "--max-steps", "2")
-    done = Program(tmp_path)(*args, *short, "--engine", engine, "--nproc", "2", timeout=300)
+    done = Program(tmp_path)(*args, *short, "--engine", engine, "--nproc", "2")
     assert done.returncode == 0, done.stderr
     assert result(tmp_path / "x")["best"]["metric"] == CASES[family].metrics[0]
 
@@ -99,7 +99,7 @@ def test_a_killed_second_stage_resumes_under_another_engine(staged_run):
     shutil.rmtree(whole / "checkpoints" / "step-00000004")
     (folder / "result.json").unlink()
     args = ("resume", engine, "--engine", engine, "--nproc", "2", "--reset", "optimizer")
-    done = Program(home)(*args, timeout=300)
+    done = Program(home)(*args)
     assert done.returncode == 0, done.stderr
     assert f"resuming {engine}/2-whole from step 2" in done.stdout
     assert [stage["steps"] for stage in result(folder)["stages"]] == [4, 4]

@@ -30,7 +30,7 @@ def staged_run(home):
     """Both stages in one command, with a tokenizer of the text."""
     both = ("--data", "dialogues.jsonl", "--set", "data.text=corpus")
     bpe = ("--set", "model.tokenizer=bpe", "--set", "model.vocabulary=320")
-    done = Program(home)(*STAGED, *SHORT, *both, *bpe, "--out", "x", timeout=300)
+    done = Program(home)(*STAGED, *SHORT, *both, *bpe, "--out", "x")
     assert done.returncode == 0, done.stderr
     assert "no effect" not in done.stderr
     return home / "x"
@@ -58,7 +58,7 @@ def test_lower_layers_are_those_of_the_first_stage_and_upper_ones_are_not(staged
 
 @pytest.mark.parametrize("stage", ["1-text", "2-dialogues"])
 def test_a_stage_replays_and_exports(home, staged_run, stage):
-    verified = Program(home)("verify", f"x/{stage}", timeout=200)
+    verified = Program(home)("verify", f"x/{stage}")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     done = Program(home)("export", f"x/{stage}", "--format", "hf", "--out", f"exported-{stage}")
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_the_second_stage_trains_under_another_engine(home, staged_run):
     bpe = ("--set", "model.tokenizer=bpe", "--set", "model.vocabulary=320")
     args = ("--data", "dialogues.jsonl", "--stage", "dialogues", "--from", "x")
     sharded = ("--engine", "fsdp", "--nproc", "2", "--out", "sharded")
-    done = Program(home)(*STAGED, *SHORT, *bpe, *args, *sharded, timeout=300)
+    done = Program(home)(*STAGED, *SHORT, *bpe, *args, *sharded)
     assert done.returncode == 0, done.stderr
     first, second = weights(staged_run / "1-text"), weights(home / "sharded")
     assert all(second[n].equal(t) for n, t in first.items() if n.startswith(FROZEN))
@@ -76,7 +76,7 @@ def test_the_second_stage_trains_under_another_engine(home, staged_run):
 
 def test_the_command_of_the_next_stage_leaves_out_the_text(home):
     args = (*STAGED, *SHORT, "--stage", "text", "--set", "data.text=corpus", "--out", "alone")
-    done = Program(home)(*args, timeout=200)
+    done = Program(home)(*args)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith(
         "--model language:tiny --mode staged --stage dialogues --from alone"

@@ -24,7 +24,6 @@ def lines(out: Path, *args: str) -> list[dict]:
         env=environ,
         check=True,
         capture_output=True,
-        timeout=240,
     )
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     untimed = [{k: v for k, v in line.items() if k not in _TIMES} for line in found]

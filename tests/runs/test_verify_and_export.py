@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_replay_and_nothing_stays(program, trained):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert list(temporary.glob("gearshift-*")) == []

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 FOLDER = Path(__file__).parents[2] / "slurm"
 RECORD = (
@@ -73,7 +74,7 @@ class Cluster:
     def train(self, ranks: str, **environ: str) -> tuple[int, str]:
         """Exit code and log of a job whose ranks run the shell code `ranks`."""
         job = self.start("--out", "run", RANKS=ranks, **environ)
-        log, _ = job.communicate(timeout=60)
+        log, _ = job.communicate()
         return job.returncode, log
 
     def run(self, text: str, **environ: str) -> str:
@@ -194,7 +195,7 @@ def test_an_input_error_leaves_no_folder_of_the_job(cluster):
     (cluster.folder / "mine").mkdir()
     publish = (PUBLISH % "invalid 2").replace("run/", "mine/deep/run/")
     job = cluster.start("--out", "mine/deep/run", RANKS=publish)
-    job.communicate(timeout=60)
+    job.communicate()
     assert job.returncode == 2
     assert list((cluster.folder / "mine").iterdir()) == []
 
@@ -257,8 +258,7 @@ def test_a_job_that_cannot_be_requeued_continues_in_an_equal_one(cluster):
 
 
 def _wait_until_started(cluster: Cluster) -> None:
-    while not (cluster.folder / "started").exists():
-        time.sleep(0.01)
+    until((cluster.folder / "started").exists)
 
 
 WAITING = """\
@@ -283,7 +283,7 @@ def test_usr1_is_forwarded_to_the_ranks_repeatedly_and_the_shell_waits_for_them(
     job = cluster.start("--out", "run", RANKS=_waiting(cluster, times))
     _wait_until_started(cluster)
     job.send_signal(signal.SIGUSR1)
-    job.communicate(timeout=60)
+    job.communicate()
     assert job.returncode == 0
 
 
@@ -299,16 +299,16 @@ def test_usr1_during_the_start_of_the_ranks_reaches_them(cluster):
 @pytest.mark.slow
 def test_usr1_before_the_ranks_start_is_neither_lost_nor_fatal(cluster):
     (cluster.folder / "site.sh").write_text(
-        'touch started; until [ -e go ]; do one="$(true)"; two=$(true); done\n'
+        'touch started; until [ -e go ]; do one="$(true)"; two=$(true); echo >>turns; done\n'
     )
     site = str(cluster.folder / "site.sh")
     job = cluster.start("--out", "run", RANKS=_waiting(cluster, 1), GEARSHIFT_SITE=site)
     _wait_until_started(cluster)
-    for _ in range(300):
+    turns = cluster.folder / "turns"
+    while not turns.exists() or turns.stat().st_size < 300:
         job.send_signal(signal.SIGUSR1)
-        time.sleep(0.005)
     (cluster.folder / "go").touch()
-    log, _ = job.communicate(timeout=60)
+    log, _ = job.communicate()
     assert job.returncode == 0
     assert "unexpected" not in log
 
@@ -319,7 +319,7 @@ def test_term_before_the_ranks_start_ends_the_job(cluster):
     job = cluster.start("--out", "run", GEARSHIFT_SITE=site)
     _wait_until_started(cluster)
     job.send_signal(signal.SIGTERM)
-    job.wait(timeout=5)
+    job.wait()
     assert job.returncode == 143
     assert not cluster.calls("srun")
 
@@ -331,7 +331,7 @@ def test_a_job_that_slurm_ends_is_not_requeued(cluster):
     _wait_until_started(cluster)
     job.send_signal(signal.SIGTERM)
     (cluster.folder / "stop").touch()
-    log, _ = job.communicate(timeout=60)
+    log, _ = job.communicate()
     assert job.returncode == 143
     assert "ended by Slurm" in log
     assert not cluster.calls("scontrol requeue")

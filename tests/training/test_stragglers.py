@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import statistics
-import subprocess
-import sys
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.engines.pool import Pool
+from tests.training.tiny import RecordingCallback
 from tests.training.uneven import train
 from training.callbacks.callback_list import CallbackList
 from training.step_timer import StepTimer
@@ -40,28 +41,47 @@ def test_a_rank_that_waits_for_its_data_is_named(worlds: dict[int, Pool]):
     assert reported(first) == [("straggler", 1, "data")]
 
 
-def test_a_single_slow_step_is_no_straggler(worlds: dict[int, Pool]):
-    hiccup = {"times": 400, "steps": 1}
-    first, _ = worlds[2].run(train, "ddp", [{"steps": 60}, hiccup, {"steps": 60}])
-    assert reported(first) == []
+def started(rank: int, timer: object, *callbacks: RecordingCallback) -> Stragglers:
+    """What compares two ranks, without their processes."""
+    world = SimpleNamespace(
+        rank=rank, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a"
+    )
+    engine = SimpleNamespace(world=world, gathers_weights=False)
+    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList(callbacks), timer)
+    stragglers.start(engine, nn.Linear(1, 1), 0)
+    return stragglers
 
 
-def test_equal_ranks_are_not_named_on_a_busy_machine(worlds: dict[int, Pool]):
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(1)]
-    try:
-        first, _ = worlds[2].run(train, "ddp", [{"steps": 100}])
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    assert reported(first) == []
+def events_of(computing: Iterable[tuple[float, float]]) -> list[tuple[str, dict]]:
+    """The events of two ranks that compute for so many seconds in each step."""
+    recorder = RecordingCallback()
+    timers = [SimpleNamespace(computing_s=None) for _ in range(2)]
+    ranks = [started(0, timers[0], recorder), started(1, timers[1])]
+    for step, seconds in enumerate(computing, 1):
+        for rank, timer, computing_s in zip(ranks, timers, seconds, strict=True):
+            timer.computing_s = computing_s
+            rank.note(SimpleNamespace(step=step, data_time_s=0.0, step_time_s=2 * max(seconds)))
+        times = [rank.own_times() for rank in ranks]
+        for rank in ranks:
+            rank.update([a + b for a, b in zip(*times, strict=True)])
+    return recorder.events
+
+
+def test_a_single_slow_step_is_no_straggler():
+    steps = [(1.0, 1.0)] * 60
+    assert events_of([*steps, (1.0, 400.0), *steps]) == []
+    assert reported(events_of([*steps, *[(1.0, 2.0)] * 60])) == [("straggler", 1, "step")]
+
+
+def test_equal_ranks_are_not_named_on_a_busy_machine():
+    # A processor that is taken away doubles a step, at either rank and for some steps in a row.
+    draw = random.Random(0)
+    seconds = [draw.choice([(1.0, 1.0), (2.0, 1.0), (1.0, 2.0)]) for _ in range(100)]
+    assert events_of(pair for pair in seconds for _ in range(3)) == []
 
 
 def test_times_of_a_step_that_is_logged_during_an_agreement_wait_for_the_next_one():
-    world = SimpleNamespace(rank=0, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a")
-    engine = SimpleNamespace(world=world, gathers_weights=False)
-    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList([]), StepTimer())
-    stragglers.start(engine, nn.Linear(1, 1), 0)
+    stragglers = started(0, StepTimer())
 
     def log(step: int) -> None:
         stragglers.note(SimpleNamespace(step=step, data_time_s=0.0, step_time_s=float(step)))

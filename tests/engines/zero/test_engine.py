@@ -170,7 +170,7 @@ assert torch.nn.functional.linear is linear and os.environ.get("LOCAL_RANK") == 
 @pytest.mark.slow
 def test_a_process_can_train_repeatedly_without_output(tmp_path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n") == ["zero3-offload 2", "zero2 2", "zero3 2", ""]

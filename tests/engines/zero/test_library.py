@@ -66,7 +66,7 @@ def test_the_catalogue_imports_no_deepspeed() -> None:
     script = "import sys, engines.catalog\n"
     script += "from engines.zero import config, config_file, config_keys\n"
     script += "assert not {'torch', 'deepspeed'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_deepspeed_that_is_too_old_is_refused(monkeypatch):

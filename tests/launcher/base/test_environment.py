@@ -27,7 +27,6 @@ def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 
@@ -64,7 +63,7 @@ def test_a_spawned_process_of_a_script_imports_gearshift_packages(hostile_folder
         "from training.duration import steps\n"
         "if __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
-        "        print(pool.apply_async(steps, ('50%', 1, 8)).get(timeout=30))\n"
+        "        print(pool.apply_async(steps, ('50%', 1, 8)).get())\n"
     )
     done = python(hostile_folder, str(script))
     assert done.stdout.strip() == "4", done.stderr

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from slurm.environment import Generation
 from tests.control_group import limited
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved, trained
+from tests.waiting import until
 from training.storage import Storage
 
 ROOT = Path(__file__).parents[3]
@@ -105,8 +105,7 @@ def test_failures_that_would_recur_are_not_restarted(run, scene):
 
 def test_a_failure_after_a_signal_is_not_restarted(run):
     def send():
-        while not Path("x/ready-1").exists():
-            time.sleep(0.01)
+        until(Path("x/ready-1").exists)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=send, daemon=True).start()
@@ -320,7 +319,6 @@ def killed(tmp_path):
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
-                timeout=60,
             )
         assert done.returncode == 0, done.stderr
         shown = done.stdout.splitlines() + done.stderr.splitlines()

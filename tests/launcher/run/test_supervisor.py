@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from launcher.run import job_spec
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.supervisor import supervise
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -36,15 +36,13 @@ def log_of(folder):
     return (folder / "log.txt").read_text()
 
 
-def send_when_ready(folder, *numbers: int):
-    """Signals this process when both ranks are ready, as a terminal or a scheduler would."""
+def send_when(folder, number: int, *states: str):
+    """Signals this process when both ranks are in a state, as a terminal or a scheduler would."""
 
     def send():
-        while len(list(folder.glob("ready-*"))) < 2:
-            time.sleep(0.01)
-        for number in numbers:
+        for state in states:
+            until(lambda: len(list(folder.glob(f"{state}-*"))) == 2)  # noqa: B023
             os.kill(os.getpid(), number)
-            time.sleep(0.2)
 
     threading.Thread(target=send, daemon=True).start()
 
@@ -149,7 +147,7 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
     rank_environment = {"RANK": "0", "WORLD_SIZE": "2", "SCENE": "signal"}
     rank = [sys.executable, "-m", "tests.launcher.ranks", str(tmp_path)]
     environment = {**os.environ, **rank_environment, job_spec.SUPERVISOR: str(exited.pid)}
-    assert subprocess.run(rank, env=environment, timeout=60).returncode in (-signal.SIGTERM, 0)
+    assert subprocess.run(rank, env=environment).returncode in (-signal.SIGTERM, 0)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +159,10 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
         pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("hangups")
 def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, code):
     before = signal.getsignal(number)
-    send_when_ready(tmp_path, number)
+    send_when(tmp_path, number, "ready")
     ending, reports = run("signal")
     assert (ending.kind, ending.exit_code, reports) == ("ended", code, [])
     assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
@@ -172,7 +171,7 @@ def test_a_signal_reaches_the_ranks_which_save_and_end(run, tmp_path, number, co
 
 @pytest.mark.slow
 def test_a_second_interrupt_kills_unresponsive_ranks(run, tmp_path):
-    send_when_ready(tmp_path, signal.SIGINT, signal.SIGINT)
+    send_when(tmp_path, signal.SIGINT, "ready", "interrupted")
     ending, _ = run("stuck")
     assert ending.exit_code == 130
     assert ending.text == "ended at once; earlier checkpoints are kept"

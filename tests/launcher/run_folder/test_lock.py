@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from io import StringIO
 
 import pytest
 
@@ -15,23 +16,24 @@ from slurm.environment import Generation
 from training.storage import StorageError
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from launcher.run_folder import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
 """
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock of `tmp_path` for some seconds, and the child that it forks."""
+    """A process, or its fork, that holds the lock of `tmp_path` until its stdin is closed."""
     started = []
 
-    def start(seconds: float, program: str = HOLDER):
-        command = [sys.executable, "-c", program, str(tmp_path), str(seconds)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def start(program: str = HOLDER):
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen(command, **pipes, text=True)
         started.append(process)
         assert process.stdout.readline() == "held\n"
         return process
@@ -40,11 +42,12 @@ def holder(tmp_path):
     for process in started:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 
 def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
-    process = holder(100)
+    process = holder()
     with pytest.raises(SettingsError) as refused, lock.hold(tmp_path, wait_s=0.2):
         pass
     assert str(refused.value) == (
@@ -54,22 +57,29 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_holder(holder, tmp_path):
     )
 
 
-def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_path, capsys):
-    process = holder(0.5)
+def test_a_run_that_ends_meanwhile_is_waited_for_and_reported_once(holder, tmp_path, monkeypatch):
+    process = holder()
+
+    class Console(StringIO):
+        def write(self, text: str) -> int:
+            process.stdin.close()  # the run ends once the wait is reported
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", Console())
     with lock.hold(tmp_path):
-        stderr = capsys.readouterr().err
+        stderr = sys.stderr.getvalue()
     assert stderr == (f"{tmp_path} is in use by {process.pid}@{socket.gethostname()}; waiting\n")
 
 
 def test_the_lock_of_a_killed_run_is_free(holder, tmp_path, capsys):
-    holder(100).kill()
+    holder().kill()
     with lock.hold(tmp_path):
         assert (tmp_path / lock.NAME).read_text().startswith(f"{os.getpid()}@")
 
 
 def test_a_child_that_outlives_the_run_does_not_keep_the_lock(holder, tmp_path):
     forking = HOLDER.replace("print(", "child = __import__('os').fork()\n    child and print(")
-    process = holder(3, forking)
+    process = holder(forking)
     process.send_signal(signal.SIGKILL)
     process.wait()
     with lock.hold(tmp_path, wait_s=0.5):
@@ -98,18 +108,12 @@ FIRST, SECOND, OTHER = Generation("12", 0), Generation("12", 1), Generation("13"
 
 
 @pytest.fixture
-def lost_process(tmp_path):
+def lost_process(holder):
     """A process of the first generation of job 12 that holds the lock and cannot be reached."""
     program = HOLDER.replace("hold(Path(sys.argv[1]))", "hold(Path(sys.argv[1]), generation=FIRST)")
-    program = f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path), "100"], stdout=subprocess.PIPE, text=True
+    return holder(
+        f"from slurm.environment import Generation\nFIRST = Generation('12', 0)\n{program}"
     )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
 
 
 def test_an_earlier_generation_of_the_job_is_not_waited_for(lost_process, tmp_path, capsys):

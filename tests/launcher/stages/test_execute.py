@@ -159,7 +159,7 @@ def begin(home, name, out):
 def test_a_signal_in_the_first_stage_saves_it_and_starts_no_other(home, name):
     process = begin(home, name, "stopped")
     process.send_signal(signal.SIGTERM)
-    shown, _ = process.communicate(timeout=60)
+    shown, _ = process.communicate()
     assert process.returncode == 75
     assert shown.splitlines()[-1] == "run folder stopped; resume: python -m launcher resume stopped"
     result = json.loads((home / "stopped" / "result.json").read_text())
@@ -181,7 +181,7 @@ def test_killed_stages_resume_under_another_engine(home, name):
     process.communicate()
     program = Program(home)
     args = ("--engine", "ddp", "--nproc", "2")
-    done = program("resume", "killed", *args, timeout=120)
+    done = program("resume", "killed", *args)
     assert done.returncode == 0, done.stderr
     assert "resuming killed: lower, upper" in done.stdout
     lines = (home / "killed" / "1-lower" / "metrics.jsonl").read_text().splitlines()
@@ -189,7 +189,7 @@ def test_killed_stages_resume_under_another_engine(home, name):
     assert steps == list(range(1, 41))
     result = json.loads((home / "killed" / "result.json").read_text())
     assert (result["status"], result["engine"], result["world_size"]) == ("completed", "ddp", 2)
-    verified = program("verify", "killed/2-upper", timeout=120)
+    verified = program("verify", "killed/2-upper")
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures.process import BrokenProcessPool
 
 import psutil
 import pytest
 
 from models.common.processes import in_order
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems use one process")
 
@@ -22,21 +22,24 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
 
 
-def slow_at_first(tool, number):
-    time.sleep(0.2 if number == 0 else 0)
-    return tool, number, os.getpid()
+def late_at_first(folder, number):
+    """The first batch waits for the second one."""
+    if number == 1:
+        (folder / "second").touch()
+    until(lambda: number != 0 or (folder / "second").exists())
+    return folder, number, os.getpid()
 
 
-def test_results_come_in_order_from_several_processes():
-    found = list(in_order(slow_at_first, "tool", range(20)))
-    assert [(tool, number) for tool, number, _ in found] == [("tool", n) for n in range(20)]
+def test_results_come_in_order_from_several_processes(tmp_path):
+    found = list(in_order(late_at_first, tmp_path, range(20)))
+    assert [(tool, number) for tool, number, _ in found] == [(tmp_path, n) for n in range(20)]
     processes = {process for _, _, process in found}
     assert len(processes) == 2 and os.getpid() not in processes
 
 
-def test_batches_are_not_read_far_ahead():
+def test_batches_are_not_read_far_ahead(tmp_path):
     read = []
-    results = in_order(slow_at_first, None, (read.append(n) or n for n in range(1000)))
+    results = in_order(late_at_first, tmp_path, (read.append(n) or n for n in range(1000)))
     next(results)
     assert len(read) <= 8
     results.close()
@@ -80,7 +83,4 @@ def test_the_processes_end_with_a_parent_that_is_killed():
     assert all(map(psutil.pid_exists, children))
     parent.kill()
     parent.wait()
-    end = time.monotonic() + 30
-    while any(map(psutil.pid_exists, children)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not any(map(psutil.pid_exists, children))
+    until(lambda: not any(map(psutil.pid_exists, children)))

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-BYTES = 400_000_000
+BYTES = 200_000_000
 PARAGRAPH = "some words that stand in every line of a very long text\n" * 60
 
 GROWN = """

@@ -54,7 +54,6 @@ def test_a_job_that_can_never_start_is_refused_and_leaves_nothing(login):
             env=login.cluster.environment | {"PYTHONPATH": str(CLONE)},
             capture_output=True,
             text=True,
-            timeout=60,
         )
         assert done.returncode == 2
         assert "error: Slurm rejected the job: " in done.stderr
@@ -69,7 +68,7 @@ def test_a_submitted_run_is_followed_through_a_requeue_to_its_end(login, unbroke
         job = job_of(login, lines, "followed")
         job.wait_for_step(100)
         job.signal()
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "requeued 1×" in output and "finished   300 steps" in output
     assert re.findall(r"^step +(\d+)/300", output, re.MULTILINE) == [
@@ -85,7 +84,7 @@ def test_ctrl_c_leaves_the_job_and_a_cancelled_job_resumes_with_the_printed_comm
         job = job_of(login, lines, "left")
         job.wait_for_step(30)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate()
     assert process.returncode == 130, output
     assert f"the job continues; cancel: scancel {job.id}" in output
     assert job.state == "RUNNING"
@@ -94,7 +93,7 @@ def test_ctrl_c_leaves_the_job_and_a_cancelled_job_resumes_with_the_printed_comm
     again = lines[-1].split("launcher ")[1].split()
     assert again[0] == "submit"
     with submitted(login, *again[1:], "--nodes", "1") as (process, lines):
-        output, _ = process.communicate(timeout=100)
+        output, _ = process.communicate()
     assert process.returncode == 0, output
     assert job.steps == list(range(1, 301))
 
@@ -103,7 +102,7 @@ def test_ctrl_c_leaves_the_job_and_a_cancelled_job_resumes_with_the_printed_comm
 def test_stages_are_jobs_with_dependencies(login):
     args = ("--model", "eeg_text:tiny", "--mode", "staged", "--max-steps", "4", "--out", "stages")
     with submitted(login, *args, "--set", "device=cpu") as (process, _):
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate()
     assert process.returncode == 0, output
     for name in ("1-encoder", "2-text"):
         result = json.loads((login.folder / "stages" / name / "result.json").read_text())

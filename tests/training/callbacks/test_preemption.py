@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.training.facts import step
+from tests.waiting import LIMIT_S
 from training.callbacks.base import Action
 from training.callbacks.preemption import Deadline
 
+pytestmark = pytest.mark.usefixtures("hangups")
+
 ROOT = Path(__file__).parents[3]
-DEADLINE_S = 30.0
 SAVE_AND_END = {
     signal.SIGTERM: Action.SIGNAL | Action.SAVE,
     signal.SIGUSR1: Action.SIGNAL | Action.SAVE,
@@ -65,7 +67,7 @@ class Program:
 
     def requested_action(self) -> tuple[Action, str]:
         """The requested action and events of a step, once there is one."""
-        end = time.monotonic() + DEADLINE_S
+        end = time.monotonic() + LIMIT_S
         while (reply := self.write("step")) == "0":
             assert time.monotonic() < end, "the signal was not noticed"
         number, _, events = reply.partition(" ")
@@ -121,7 +123,7 @@ def test_signal_handlers_are_restored_afterwards(program: Program):
     assert program.write("end") == "ended"
     program.process.send_signal(signal.SIGTERM)
 
-    assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
+    assert program.process.wait(LIMIT_S) == -signal.SIGTERM
 
 
 def test_a_second_interrupt_ends_a_process_blocked_outside_python(
@@ -130,7 +132,7 @@ def test_a_second_interrupt_ends_a_process_blocked_outside_python(
     # Coverage writes its file before os._exit, and waits for the busy thread with it.
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     busy = start("busy")
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + LIMIT_S
     while busy.process.poll() is None and time.monotonic() < end:
         busy.process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -158,7 +160,7 @@ def test_outside_the_main_thread_nothing_is_installed(start: Callable[[str], Pro
     assert program.write("end") == "ended"
     program.process.send_signal(signal.SIGTERM)
 
-    assert program.process.wait(DEADLINE_S) == -signal.SIGTERM
+    assert program.process.wait(LIMIT_S) == -signal.SIGTERM
 
 
 def test_a_deadline_requests_a_save_and_the_end_and_is_reported_once():

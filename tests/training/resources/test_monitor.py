@@ -34,7 +34,7 @@ def test_readings_come_from_another_thread_and_are_taken_once():
     monitor = ResourceMonitor(read, every_s=0.001)
     assert monitor.take() is None
     monitor.start()
-    assert second.wait(10)
+    assert second.wait()
     monitor.stop()
 
     newest = monitor.take()

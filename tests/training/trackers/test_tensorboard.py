@@ -233,5 +233,5 @@ def test_an_idle_queue_is_flushed():
     flushed = threading.Event()
     queue = WriteQueue("test", flushed.set)
     queue.add(no_op)
-    assert flushed.wait(60)
+    assert flushed.wait()
     queue.finish(no_op, 60)

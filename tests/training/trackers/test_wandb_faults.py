@@ -1,7 +1,6 @@
 """Every failure of a server, service or account is one warning."""
 
 import os
-import time
 
 import psutil
 import pytest
@@ -10,8 +9,7 @@ from tests.training.trackers.test_wandb_offline import rows
 from tests.training.trackers.tracked_run import Generation
 from training.trackers.metrics_reader import STEP
 
-DEADLINE_S = 60
-"""Far above the duration of any end; a server that hangs does so for ten minutes."""
+# A server that hangs does so for longer than a test may take.
 
 
 def recorded_completely(generation, folder):
@@ -34,9 +32,7 @@ def recorded_completely(generation, folder):
 )
 def test_a_server_that_fails_from_the_start(server, tmp_path, how):
     server.fails = how
-    began = time.monotonic()
     generation = Generation(tmp_path, tracking={"wait_s": 2}).begin().log(1, 2, 3).end()
-    assert time.monotonic() - began < DEADLINE_S
     assert "wandb sync" in recorded_completely(generation, tmp_path)
 
 
@@ -55,9 +51,7 @@ def test_a_server_that_fails_in_mid_run(server, tmp_path, how):
         server.close()
     else:
         server.fails, server.fails_streams_only = how, True
-    began = time.monotonic()
     generation.log(2, 3).end()
-    assert time.monotonic() - began < DEADLINE_S
     assert f"send {tmp_path}" in recorded_completely(generation, tmp_path)
 
 
@@ -97,8 +91,6 @@ def test_the_run_never_waits_for_a_suspended_process(server, tmp_path):
     generation = Generation(tmp_path, tracking={"wait_s": 1}).begin()
     (process,) = [callback._process._process for callback in generation.callbacks]
     psutil.Process(process.pid).suspend()
-    began = time.monotonic()
     generation.log(*range(1, 3000))  # more than a pipe holds
-    assert time.monotonic() - began < DEADLINE_S
     generation.end()
     assert len(rows(tmp_path)) == 2999

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.training import facts
+from tests.waiting import until
 from training.logging import metrics
 from training.logging.metrics import MetricsWriter
 from training.settings import Tracking
@@ -68,15 +68,17 @@ class Generation:
             process = callback._process._process
             os.close(os.dup(process.stdin.fileno()))
             callback._process._outgoing.put(None)
-            process.wait(60)
+            process.wait()
 
     def until_open(self) -> Generation:
         """Wait until the tracker has reported its address; logs nothing."""
-        until = time.monotonic() + 60
-        while not self.printed and time.monotonic() < until:
+
+        def is_reported() -> bool:
             for callback in self.callbacks:
                 callback._check_process()
-            time.sleep(0.02)
+            return bool(self.printed)
+
+        until(is_reported)
         return self
 
     @property
