@@ -16,11 +16,10 @@ from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.network.model import Encoder
+from models.abr.network import Encoder
 from models.abr.preview import Trace, draw_series
 from models.abr.readers.files import Unlabeled
-from models.abr.responses import STATIC_NAMES, Origin, Row
-from models.abr.statistics import Statistics
+from models.abr.responses import STATIC_NAMES, Origin, Row, Statistics
 from models.base import DataError, Prediction
 from models.common import features as encoder_features
 from models.common import model_facts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.abr import prediction, statistics
+from models.abr import prediction, responses
 from models.abr.config import SIZES, Data, Model
 from models.abr.dataset import (
     Dataset,
@@ -20,10 +20,10 @@ from models.abr.dataset import (
     collate_masked,
     members,
 )
-from models.abr.embedded.patients import PATIENTS, read_patients
+from models.abr.embedded import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
 from models.abr.metric import MaskedMetric, ResponseMetric
-from models.abr.network.model import (
+from models.abr.network import (
     ENCODER,
     PEAK,
     MaskedTrace,
@@ -41,8 +41,7 @@ from models.abr.preview import (
 )
 from models.abr.readers.files import Names, read_responses, read_unlabeled
 from models.abr.readers.recordings import Averaging
-from models.abr.responses import Responses
-from models.abr.statistics import Statistics, load_or_fit
+from models.abr.responses import Responses, Statistics, load_or_fit
 from models.base import (
     Batch,
     Context,
@@ -73,7 +72,7 @@ class AbrTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files: Sequence[str] = (FACTS_FILE, statistics.FILE)
+    saved_files: Sequence[str] = (FACTS_FILE, responses.FILE)
     """What setup_without_data reads in the run folder."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
@@ -150,7 +149,7 @@ class AbrTask:
         """See models/base.py: WorksWithoutData."""
         self._trained = TrainedOn.load(self.context.folder)
         assert self.context.folder is not None, "TrainedOn was loaded from it"
-        self.statistics = statistics.load(self.context.folder)
+        self.statistics = responses.load(self.context.folder)
         self.terms = self._trained.terms
         self.encoder = None  # its weights are among the trained ones
 

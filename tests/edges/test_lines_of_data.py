@@ -201,9 +201,9 @@ def series(path: Path) -> None:
 
 SWEEPS = "--set data.sweeps=9 --set data.reject_uv=1000"
 OF_ABR = [
-    Case("models/abr/readers/columns.py:_missing", f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
-    Case("models/abr/readers/columns.py:_ambiguous", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
-    Case("models/abr/readers/columns.py:_check_unit", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
+    Case("models/abr/readers/table.py:_missing", f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
+    Case("models/abr/readers/table.py:_ambiguous", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
+    Case("models/abr/readers/table.py:_check_unit", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
     Case("models/abr/readers/table.py:TableReader.check_declared", f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
     Case("models/abr/readers/table.py:TableReader._target", f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
     Case("models/abr/readers/files.py:read_responses", f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.abr.noise_control import chance_macro_f1
+from models.abr.dataset import chance_macro_f1
 from models.common.fixed_samples import FixedDraws
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from models.abr.config import COLUMNS
-from models.abr.readers.columns import NAMES, POINT_NAMES, find_columns
+from models.abr.readers.table import NAMES, POINT_NAMES, find_columns
 from models.base import DataError
 from models.common.columns import IGNORE, declared_columns
 from tests.launcher.given import resolved

@@ -1,4 +1,4 @@
-"""The network of the abr family, its initialization and its FLOPs."""
+"""The network of the abr family, and its encoder with a head for masked responses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from torch.nn import Module
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.abr.config import POINTS, STATIC, Size
-from models.abr.network.attention import Attention, FeedForward
-from models.abr.network.convolution import ConvBlock
-from models.abr.network.film import static_embedding
-from models.abr.network.heads import SIGNAL_LAYERS, ClassHead, PeakHead, SignalHead, ThresholdHead
-from models.abr.network.levels import BOTTLENECK_LAYERS, Bottleneck, DecoderLevel, EncoderLevel
-from models.abr.statistics import Statistics
+from models.abr.layers import Attention, ConvBlock, FeedForward, static_embedding
+from models.abr.levels import (
+    BOTTLENECK_LAYERS,
+    SIGNAL_LAYERS,
+    Bottleneck,
+    ClassHead,
+    DecoderLevel,
+    EncoderLevel,
+    PeakHead,
+    SignalHead,
+    ThresholdHead,
+)
+from models.abr.responses import Statistics
 from models.common.frozen import HasFrozenParts
 
 PEAK = ("exists", "latency", "amplitude")

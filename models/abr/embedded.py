@@ -1,4 +1,4 @@
-"""Simulated patients: hearing-loss classes, thresholds and responses."""
+"""Simulated patients: hearing-loss classes, thresholds, and responses made of waves and noise."""
 
 from __future__ import annotations
 
@@ -8,10 +8,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.abr.config import CLASSES, POINTS
-from models.abr.embedded import waves
 from models.abr.formats import EMBEDDED
 from models.abr.responses import LABELS, Origin, Responses
 from models.common import cache
+
+STEP_MS = 0.05
+TIME_MS = np.arange(POINTS) * STEP_MS
+Array = NDArray[np.float64]
+
+LATENCY_MS = np.array([1.6, 2.7, 3.8, 5.0, 5.6])
+"""Latencies of waves I to V at 80 dB nHL in a young adult. Source: Picton, Human Auditory Evoked
+Potentials, 2011, for I, III and V; II and IV are interpolated."""
+WIDTH_MS = np.array([0.18, 0.18, 0.22, 0.22, 0.35])
+HEIGHT = np.array([0.45, 0.2, 0.5, 0.35, 1.0])
+"""Amplitudes relative to wave V."""
+LATER_BY_DB = np.array([0.032, 0.033, 0.034, 0.035, 0.035])
+"""Added latency in milliseconds per dB below the reference."""
+REFERENCE_DB = 80.0
+
+
+def latencies(level: Array, age: Array, rate: Array) -> Array:
+    """Latency of each wave, [response, 5], in ms: longer at lower levels, with age and rate."""
+    later = (REFERENCE_DB - level)[:, None] * LATER_BY_DB
+    share = np.linspace(0.2, 1.0, 5)  # the effect of age and rate grows towards the brainstem
+    slower = 0.003 * np.maximum(age - 25, 0) + 0.004 * (rate - 11.1)
+    return LATENCY_MS + later + slower[:, None] * share
+
+
+def sum_of_waves(latency: Array, height: Array, widen: Array) -> Array:
+    """The sum of the five waves, [response, 200], in µV.
+
+    Each is the derivative of a Gaussian with its peak `height` at its `latency` [response, 5],
+    followed by a trough of equal depth. `widen` [response] scales the widths.
+    """
+    width = WIDTH_MS * widen[:, None]
+    signal = np.zeros((len(latency), POINTS))
+    for wave in range(5):
+        away = (TIME_MS - (latency + width)[:, wave, None]) / width[:, wave, None]
+        signal -= height[:, wave, None] * away * np.exp(0.5 - away**2 / 2)
+    return signal
+
+
+def cochlear_microphonic(height: Array, phase: Array) -> Array:
+    """The response of the hair cells in the first 4 ms, [response, 200]; `height` in µV."""
+    rising = 1 - np.exp(-(np.maximum(TIME_MS - 0.4, 0) ** 2) / 0.1)
+    envelope = rising * np.exp(-TIME_MS / 1.6)
+    ringing = np.sin(2 * np.pi * 1.1 * TIME_MS + phase[:, None])
+    return 2.0 * height[:, None] * envelope * ringing
+
+
+def pink_noise(rms: Array, rng: np.random.Generator) -> Array:
+    """Noise of equal power per octave from 100 to 3000 Hz, [response, 200], of `rms` µV."""
+    frequency = np.fft.rfftfreq(POINTS, STEP_MS / 1000)
+    shape = np.zeros_like(frequency)
+    inside = (frequency >= 100) & (frequency <= 3000)
+    shape[inside] = frequency[inside] ** -0.5
+    drawn = rng.standard_normal((len(rms), len(frequency), 2)) @ np.array([1, 1j])
+    noise = np.fft.irfft(drawn * shape, POINTS)
+    return noise * (rms / noise.std(axis=1))[:, None]
+
+
+def muscle_artifact(strength: Array, onset: Array, rng: np.random.Generator) -> Array:
+    """Bursts of muscle activity, [response, 200]; `strength` in µV, 0: none."""
+    burst = np.exp(-(((TIME_MS - onset[:, None]) / 1.5) ** 2))
+    return strength[:, None] * burst * pink_noise(np.ones(len(strength)), rng)
+
 
 PATIENTS = dict(zip(EMBEDDED, (600, 160), strict=True))
 SHARES = {
@@ -31,7 +92,6 @@ HEARING_LOSS_DB = 45.0
 EARLY_WITH_LOSS = 0.4
 """Scale of waves I to IV in a sensorineural loss, which affects them before wave V."""
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
-Array = NDArray[np.float64]
 
 
 def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Responses:
@@ -140,17 +200,17 @@ def _signals(
     # In neuropathy, some responses at high levels are smeared, late and small.
     smeared = (kind == NEUROPATHY) & (level >= 70) & (rng.random(count) < 0.25)
     height = np.where(smeared, 0.08, height)
-    latency = waves.latencies(level - gap, age, rate) + rng.normal(0, 0.08, (count, 1))
+    latency = latencies(level - gap, age, rate) + rng.normal(0, 0.08, (count, 1))
     latency[:, 4] += 0.6 * smeared
-    heights = waves.HEIGHT * height[:, None]
+    heights = HEIGHT * height[:, None]
     heights[smeared, :4] = 0
     heights[kind == SENSORINEURAL, :4] *= EARLY_WITH_LOSS
-    signal = waves.sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
+    signal = sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
     left = np.where(kind == NEUROPATHY, 0.15 * np.exp((level - 80) / 25), 0.0)
-    signal += waves.cochlear_microphonic(left, rng.uniform(0, 2 * np.pi, count))
+    signal += cochlear_microphonic(left, rng.uniform(0, 2 * np.pi, count))
     noise = rng.uniform(0.02, 0.06, count)
-    signal += waves.pink_noise(noise, rng)
+    signal += pink_noise(noise, rng)
     tense = np.where(rng.random(count) < 0.04, rng.uniform(0.1, 0.3, count), 0.0)
-    signal += waves.muscle_artifact(tense, rng.uniform(2, 10, count), rng)
+    signal += muscle_artifact(tense, rng.uniform(2, 10, count), rng)
     assert signal.shape == (count, POINTS)
     return signal, latency[:, 4], height, noise
