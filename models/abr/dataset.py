@@ -14,8 +14,8 @@ from models.abr.config import CLASS_NAMES, CLASSES, POINTS
 from models.abr.responses import LABELS, STATIC_NAMES, Responses, Statistics
 from models.base import Batch, DataError, Draws, SplitName
 from models.common.data_files import few
-from models.common.fixed_samples import FixedDraws
 from models.common.masked_series import draw_spans
+from models.common.predictions import FixedDraws
 from models.common.split import SPLITS
 
 Control = Literal["real", "noise", "noise-signal"]

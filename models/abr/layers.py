@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.abr.config import CONDITION, MAX_DISTANCE, STATIC
-from models.common.attention_kernels import attention_kernel
-from models.common.dropout import Dropout
+from models.common.layers import Dropout, attention_kernel
 
 
 class Attention(nn.Module):

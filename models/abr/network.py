@@ -23,7 +23,7 @@ from models.abr.levels import (
     ThresholdHead,
 )
 from models.abr.responses import Statistics
-from models.common.frozen import HasFrozenParts
+from models.common.layers import HasFrozenParts
 
 PEAK = ("exists", "latency", "amplitude")
 

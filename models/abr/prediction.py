@@ -21,10 +21,9 @@ from models.abr.preview import Trace, draw_series
 from models.abr.readers.files import Unlabeled
 from models.abr.responses import STATIC_NAMES, Origin, Row, Statistics
 from models.base import DataError, Prediction
-from models.common import features as encoder_features
 from models.common import model_facts
 from models.common.data_files import few
-from models.common.predict_input import OPTION, DistinctNames
+from models.common.predictions import OPTION, DistinctNames, features_file
 
 BATCH = 64
 """Responses of one forward pass."""
@@ -106,9 +105,7 @@ def features(
         ]
         more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
         items = [row.where for row in rows]
-        yield encoder_features.prediction(
-            names.of(group), group, items, np.concatenate(tokens), more=more
-        )
+        yield features_file(names.of(group), group, items, np.concatenate(tokens), more=more)
     yield from _remarks(found, names)
 
 

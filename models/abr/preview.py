@@ -19,7 +19,7 @@ from models.abr.dataset import MaskedSplit, ResponseSplit, collate, collate_mask
 from models.abr.metric import MaskedMetric
 from models.abr.responses import Responses
 from models.base import Batch, Picture, Predictions
-from models.common.fixed_samples import few_samples, spread_positions
+from models.common.predictions import few_samples, spread_positions
 
 PREVIEW_RESPONSES = 64
 """Responses of the text preview, spread over the validation split."""

@@ -54,10 +54,10 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights
+from models.common import initial_weights, layers
 from models.common.data_files import unknown_embedded
 from models.common.model_facts import FACTS_FILE
-from models.common.predict_input import input_errors
+from models.common.predictions import input_errors
 from models.common.split import SPLITS, save_split, split_groups
 
 PATIENTS_OR_FILES = "patients or files"
@@ -99,7 +99,7 @@ class AbrTask:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
             self.names = Names(data.columns, data.classes)
-        attention_kernels.check_kernel(context.attention, context.device)
+        layers.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: Dataset  # after setup
         self.statistics: Statistics  # after setup or setup_without_data, like the terms

@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.fixed_samples import FixedDraws, few_samples
+from models.common.predictions import FixedDraws, few_samples
 from models.doc_translation import images, masked_pages
 from models.doc_translation.dataset import Pages, Sample, collate
 from models.doc_translation.decoding import greedy, texts
-from models.doc_translation.masked_model import page_of, patches
-from models.doc_translation.masked_pages import MaskedPages
+from models.doc_translation.masked_pages import MaskedPages, page_of, patches
 from models.doc_translation.metric import Bleu, steds
-from models.doc_translation.readers import drawing
+from models.doc_translation.readers.page import Block, Sheet, draw, missing_characters
 
 PICTURES = 3
 _WIDTH, _HEIGHT, _GAP = 480, 640, 4
@@ -54,7 +53,7 @@ def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
         buffer = io.BytesIO()
         page_beside_texts(sample, [sample.reference], font).save(buffer, "png")
         caption = f"{sample.name} of {sample.document}, input of the local encoder"
-        if missing := "".join(drawing.missing_characters(font, sorted(set(sample.reference)))):
+        if missing := "".join(missing_characters(font, sorted(set(sample.reference)))):
             caption += f"; the font lacks {len(missing)} characters of its translation"
         found.append(Picture(f"page-{number}", caption, buffer.getvalue()))
     return found
@@ -70,8 +69,8 @@ def page_beside_texts(sample: Sample, texts: Sequence[str], font: str | None) ->
     whole.paste(page, (0, 0))
     for number, text in enumerate(texts, start=1):
         lines = text[:_LONGEST].split("\n")
-        blocks = [drawing.Block("paragraph", line) for line in lines if line.strip()]
-        rendered = drawing.draw(blocks, drawing.Sheet(_HEIGHT, _WIDTH, margin=16), font)
+        blocks = [Block("paragraph", line) for line in lines if line.strip()]
+        rendered = draw(blocks, Sheet(_HEIGHT, _WIDTH, margin=16), font)
         if rendered is not None:
             whole.paste(rendered.convert("RGB"), (number * width, 0))
     return whole

@@ -24,19 +24,26 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights, model_facts, subwords
-from models.common.columns import declared_columns
+from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few
+from models.common.layers import check_kernel
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import masked_model, masked_pages, prediction, pretrained, preview
+from models.common.table import declared_columns
+from models.doc_translation import masked_pages, prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import Pages, ReadSettings, collate, read
-from models.doc_translation.masked_model import MaskedEncoders
-from models.doc_translation.masked_pages import MaskedMetric, MaskedPages
+from models.doc_translation.dataset import (
+    MAX_GAIN,
+    MAX_R2_GAIN,
+    Pages,
+    ReadSettings,
+    collate,
+    permute_images,
+    read,
+)
+from models.doc_translation.masked_pages import MaskedEncoders, MaskedMetric, MaskedPages
 from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
-from models.doc_translation.noise_control import MAX_GAIN, MAX_R2_GAIN, permute_images
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
@@ -68,7 +75,7 @@ class DocTranslationTask:
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
-        attention_kernels.check_kernel(context.attention, context.device)
+        check_kernel(context.attention, context.device)
         self.context = context
         self.size = SIZES[model.size]
         self.translates = model.stage == "whole"
@@ -201,7 +208,7 @@ class DocTranslationTask:
         parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
         self._fill(model, parts, self.take_layers)
         if self.encoder is not None:
-            place, prefixes = self.encoder, masked_model.ENCODERS
+            place, prefixes = self.encoder, masked_pages.ENCODERS
             self.loaded = initial_weights.load("model.encoder", model, place, _ENCODER, prefixes)
         if self.is_frozen:
             model.freeze_encoders()
@@ -294,7 +301,7 @@ class DocTranslationTask:
     def flops_per_sample(self, model: Module) -> float | None:
         """Operations for one page, with the mean number of tokens if it is translated."""
         if not self.translates:
-            return masked_model.flops_per_sample(self.size)
+            return masked_pages.flops_per_sample(self.size)
         counts = np.minimum(self._token_counts(), self.length)
         return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
 

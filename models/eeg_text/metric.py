@@ -16,8 +16,7 @@ from models.base import Batch
 from models.common.masked_series import interpolated, masked_counts, masked_scores
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.recordings import words
-from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import Tokenizer
+from models.eeg_text.texts import Texts, Tokenizer
 
 INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence."""

@@ -15,10 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.base import DataError
-from models.common.pretrained_weights import Coverage, quiet
-from models.common.stored_tensors import StoredTensor, stored_tensors
-from models.eeg_text.network import pretrained_decoder
-from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
+from models.common.pretrained_weights import Coverage, StoredTensor, quiet, stored_tensors
+from models.eeg_text import pretrained_decoder
+from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 from models.eeg_text.pretrained_tokenizer import PretrainedTokenizer
 
 KEY = "model.pretrained"

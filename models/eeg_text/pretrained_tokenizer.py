@@ -11,8 +11,8 @@ from models.base import DataError
 from models.common.data_files import cause_of
 from models.common.pretrained_weights import quiet
 from models.common.subwords import TOKENIZER_FILE, load_tokenizer
-from models.eeg_text.network.pretrained_decoder import TextModel
-from models.eeg_text.tokenizer import truncate_at
+from models.eeg_text.pretrained_decoder import TextModel
+from models.eeg_text.texts import truncate_at
 
 FOLDER = "tokenizer"
 """Its name in the run folder."""

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.fixed_samples import few_samples, spread_positions
+from models.common.predictions import few_samples, spread_positions
 from models.eeg_text.batches import masked
 from models.eeg_text.dataset import MaskedSamples, TextSamples
 from models.eeg_text.metric import (
@@ -26,8 +26,7 @@ from models.eeg_text.metric import (
 )
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
-from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import Tokenizer
+from models.eeg_text.texts import Texts, Tokenizer
 
 
 @torch.no_grad()

@@ -24,16 +24,16 @@ from models.base import (
     SplitName,
 )
 from models.common import initial_weights
-from models.common.attention_kernels import check_kernel
-from models.common.columns import declared_columns
-from models.common.fixed_samples import few_samples
+from models.common.layers import check_kernel
 from models.common.model_facts import FACTS_FILE
+from models.common.predictions import few_samples
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
+from models.common.table import declared_columns
 from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
-from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
+from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples, retrieval_band
 from models.eeg_text.metric import (
     MaskedMetric,
     TextMetric,
@@ -41,16 +41,13 @@ from models.eeg_text.metric import (
     masked_values,
     seen_inputs,
 )
-from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
-from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
-from models.eeg_text.noise_control import retrieval_band
+from models.eeg_text.network import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.prediction import TrainedOn, recorded_channels
 from models.eeg_text.pretrained import PretrainedDecoder
-from models.eeg_text.readers import channel_map, files
-from models.eeg_text.recordings import Reading, Recordings
-from models.eeg_text.splits import ItemSplit, split_items
-from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import ByteTokenizer, Tokenizer, build_tokenizer
+from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
+from models.eeg_text.readers import files, tables
+from models.eeg_text.recordings import ItemSplit, Reading, Recordings, split_items
+from models.eeg_text.texts import ByteTokenizer, Texts, Tokenizer, build_tokenizer
 
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
@@ -149,7 +146,7 @@ class EegTextTask:
             self.texts.steps if self.writes else 0,
             isinstance(tokenizer, ByteTokenizer),
             recorded_channels(self.recordings),
-            None if path is None else channel_map.load_channel_map(path),
+            None if path is None else tables.load_channel_map(path),
         ).save(self.context.folder, tokenizer)
 
     def setup_without_data(self) -> None:

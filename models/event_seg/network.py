@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.frozen import HasFrozenParts
+from models.common.layers import HasFrozenParts
 from models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100

@@ -14,8 +14,7 @@ from torch.nn import Module
 
 from models.base import DataError, Prediction
 from models.common import data_files, model_facts
-from models.common import features as encoder_features
-from models.common.predict_input import DistinctNames, input_errors
+from models.common.predictions import DistinctNames, features_file, input_errors
 from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, MVSEC, recognize
 from models.event_seg.readers.mvsec import MvsecEvents
@@ -119,9 +118,7 @@ def features(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
             x = layer(x)
         tokens = x.flatten(2).mT.float().cpu().numpy()
         grid = {"grid": np.array(x.shape[2:])}
-        yield encoder_features.prediction(
-            window.name, window.title, [window.title], tokens, more=grid
-        )
+        yield features_file(window.name, window.title, [window.title], tokens, more=grid)
 
 
 def _recordings(

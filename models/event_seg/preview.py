@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Picture, Predictions
-from models.common.fixed_samples import few_samples
+from models.common.predictions import few_samples
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.windows import Sample, Windows, collate
 

@@ -24,15 +24,14 @@ from models.base import (
 from models.common import initial_weights
 from models.common.model_facts import FACTS_FILE
 from models.common.split import save_split
-from models.event_seg import dataset, prediction, sequences, windows
+from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import MaskedEncoder, Network, flops_per_sample
 from models.event_seg.prediction import TrainedOn
 from models.event_seg.preview import draw_sample, predict
-from models.event_seg.readers import labels
-from models.event_seg.readers.recording import Recording
+from models.event_seg.readers.recording import DILATION, HIGH, LOW, Recording
 from models.event_seg.splits import split_recordings
 from models.event_seg.windows import Rules, Windows
 
@@ -122,13 +121,13 @@ class EventSegTask:
 
     def _recordings(self) -> tuple[Sequence[Recording], dict[str, Any]]:
         if dataset.is_embedded(self.path):
-            from models.event_seg.embedded.shapes import recordings
+            from models.event_seg.embedded import recordings
 
             clips = recordings(self.size.sensor)
             if not self._data.sequences:
                 return clips, {}
             by_name = {clip.name: clip for clip in clips}
-            names, facts = sequences.choose(list(by_name), self._data.sequences)
+            names, facts = splits.choose(list(by_name), self._data.sequences)
             return [by_name[name] for name in names], facts
         return dataset.read_files(self.path, self._data, self.on_bad)
 
@@ -140,7 +139,7 @@ class EventSegTask:
         if self.stage == "encoder":
             return MaskedEncoder(self.size)
         weight = 1.0 if self._dataset is None else self.dataset.foreground_weight
-        recipe = (self.downsample, labels.LOW, labels.HIGH, labels.DILATION)
+        recipe = (self.downsample, LOW, HIGH, DILATION)
         model = Network(self.size, weight, recipe)
         if self.encoder is not None:
             self.loaded = initial_weights.load(

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Picture, Predictions, SamplePart
-from models.common.fixed_samples import spread_positions
+from models.common.predictions import spread_positions
 from models.language.dataset import Dataset
 from models.language.head import IGNORE
 from models.language.rows import Row
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.tokenizer import Tokenizer
 
 TEMPERATURE = 0.8
 

@@ -11,10 +11,10 @@ import torch
 
 from models.base import DataError, Draws
 from models.common.data_files import BadRecords, OnBad
+from models.language.encoded import Encoded
 from models.language.head import IGNORE
 from models.language.readers.index import Texts
-from models.language.tokens.encoded import Encoded
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.tokenizer import Tokenizer
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""

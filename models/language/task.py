@@ -24,25 +24,23 @@ from models.base import (
     Sampling,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights, model_facts
-from models.common.columns import declared_columns
+from models.common import initial_weights, layers, model_facts
 from models.common.model_facts import FACTS_FILE
 from models.common.split import save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.language import hugging_face, lora, pretrained
+from models.common.table import declared_columns
+from models.language import bpe, external_tokenizer, hugging_face, pretrained
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
-from models.language.generate import Prompting
+from models.language.generate import JSON, Prompting, read_prompts
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
 from models.language.pretrained import Pretrained
 from models.language.preview import pictures, predict, preview_text, sample_text
-from models.language.prompts import JSON, read_prompts
 from models.language.readers.corpus import Corpus
-from models.language.readers.text_file import SUFFIXES
+from models.language.readers.plain_text import SUFFIXES
 from models.language.rows import Dialogues, Row, Windows, collate
-from models.language.tokens import bpe, external_tokenizer
-from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
+from models.language.tokenizer import ByteTokenizer, Tokenizer
 
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
@@ -95,7 +93,7 @@ class LanguageTask:
         self.answers = None if self.path.startswith("embedded:") else answers
         self.columns = () if self.path.startswith("embedded:") else data.columns
         self.fraction, self.length = data.fraction, data.seq_len
-        attention_kernels.check_kernel(context.attention, context.device)
+        layers.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
         self.coverage = ""
         self._local: Tokenizer | None = None
@@ -226,12 +224,12 @@ class LanguageTask:
         self.coverage = coverage.render()
         model = Pretrained(inner, self.smoothing)
         if self.lora.rank is not None:
-            lora.add_adapters(model.inner, self.lora)
+            pretrained.add_adapters(model.inner, self.lora)
         local = self._local_tokenizer()
         assert local is not None
         pretrained.check_vocabulary(model, local.size, folder)
         self._shape = pretrained.shape(model)
-        attention_kernels.restrict_blocks(self.blocks(model), self.context.attention)
+        layers.restrict_blocks(self.blocks(model), self.context.attention)
         return model
 
     def _freeze(self, model: Pretrained | Transformer) -> None:
@@ -366,7 +364,7 @@ class LanguageTask:
         assert self.pretrained is not None
         inner, _ = pretrained.load_inner(self.pretrained)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
-        lora.write(inner, self.lora, named, folder, merged=merged)
+        pretrained.write(inner, self.lora, named, folder, merged=merged)
         if merged:
             hugging_face.copy_config(self.pretrained, folder)
         tokenizer, length = self._tokenizer_without_data(), self._row_length()

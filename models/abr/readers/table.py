@@ -14,9 +14,8 @@ import numpy as np
 from models.abr.config import CLASS_NAMES, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, Origin, Row
 from models.base import DataError
-from models.common.columns import IGNORE, columns_option, meanings_option
 from models.common.data_files import BadRecords
-from models.common.table import Table, open_table
+from models.common.table import IGNORE, Table, columns_option, meanings_option, open_table
 
 NAMES = {
     "patient_id": ("patient_id", "patient", "id"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.abr.dataset import chance_macro_f1
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 
 
 def trained(task, steps, batch=32, lr=4e-3):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.common.attention_kernels import restrict_blocks
+from models.common.layers import restrict_blocks
 from models.eeg_text.config import Size
 
 SHARPNESS, GAIN = 3.0, 2.0

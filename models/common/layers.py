@@ -1,4 +1,4 @@
-"""The attention kernels for each value of memory.attention."""
+"""Dropout, frozen parts of a model, and the attention kernels of memory.attention."""
 
 from __future__ import annotations
 
@@ -9,10 +9,54 @@ from inspect import signature
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import Module
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.base import DataError
+
+_STEPS = 2**16
+"""Random 16-bit integers decide, so the probability is a multiple of 1 / 65536."""
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, which on a CPU draws one random number for four elements.
+
+    torch draws a 64-bit number for each element there, which took an eighth of a training step of
+    the abr model. The probability is rounded to 16 bits, and kept elements are scaled by exactly
+    its inverse. On other devices, and compiled, it is torch's own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A tensor like `x`, of any shape, with elements set to 0 in training mode."""
+        dropped = round(self.p * _STEPS)
+        is_drawn = self.training and dropped not in (0, _STEPS)
+        if not is_drawn or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _STEPS // 2
+        return x * (_STEPS / (_STEPS - dropped)) * kept
+
+
+class HasFrozenParts(nn.Module):
+    """A model whose parts can be frozen: no training, dropout or running statistics."""
+
+    _frozen: tuple[nn.Module, ...] = ()  # a tuple, so that they are not registered twice
+
+    def freeze(self, *parts: nn.Module) -> None:
+        """Freeze these parts of the model, and no others."""
+        self._frozen = parts
+        for part in parts:
+            part.requires_grad_(False)
+            part.eval()
+
+    def train(self, mode: bool = True) -> HasFrozenParts:
+        """As for any module, except that frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
 
 KERNELS = {
     # On CUDA, flash supports neither masks nor fp32: such calls fall back to the efficient

@@ -15,9 +15,9 @@ import numpy as np
 
 from models.base import DataError
 from models.common.data_files import cause_of
+from models.language import bpe
 from models.language.readers.records import Turn
-from models.language.tokens import bpe
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.tokenizer import Tokenizer
 
 _CONFIG = "tokenizer_config.json"
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")

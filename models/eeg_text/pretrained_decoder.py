@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.common.attention_kernels import restrict_blocks
+from models.common.layers import restrict_blocks
 from models.common.pretrained_weights import without_values
 
 _DROPOUT = ("dropout", "dropout_rate", "hidden_dropout_prob", "resid_pdrop", "embd_pdrop")

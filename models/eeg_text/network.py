@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.frozen import HasFrozenParts
+from models.common.layers import HasFrozenParts
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
-from models.eeg_text.network.attention import SelfAttention
-from models.eeg_text.network.encoder import Encoder
+from models.eeg_text.encoder import Encoder, SelfAttention
 
 if TYPE_CHECKING:
-    from models.eeg_text.network.decoder import TextDecoder
-    from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
+    from models.eeg_text.decoder import TextDecoder
+    from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 
 
 class EegText(HasFrozenParts):
@@ -35,8 +34,8 @@ class EegText(HasFrozenParts):
         The decoder is that of `pretrained`, its values undefined; None: that of `size`.
         """
         # Not imported in stage encoder.
-        from models.eeg_text.network.decoder import TextDecoder
-        from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder
+        from models.eeg_text.decoder import TextDecoder
+        from models.eeg_text.pretrained_decoder import PretrainedTextDecoder
 
         super().__init__()
         self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
