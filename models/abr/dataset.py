@@ -125,7 +125,6 @@ class ResponseSplit:
         return scaled_signal(self.responses.signal[response], self.statistics)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        """One response; reads only its own row."""
         responses, own = self.responses, self.index[index]
         return {
             "signal": self.signal(int(self.signal_of[index])),
@@ -262,7 +261,6 @@ class Dataset:
         return ("signal", *(name for name in order if has[name]))
 
     def facts(self) -> dict[str, Any]:
-        """Facts for the user: counts, splits, unit, what is missing or was left out."""
         responses, origin = self.responses, self.responses.origin
         facts: dict[str, Any] = {
             "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",

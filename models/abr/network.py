@@ -85,7 +85,6 @@ class MaskedTrace(Encoder):
         return self.head(x).flatten(1)[:, None, : signal.shape[-1]]
 
     def blocks(self) -> list[nn.Module]:
-        """The layers in order."""
         return [self.input, *self.encoder, self.bottleneck, self.head]
 
 
@@ -144,7 +143,6 @@ class Network(Encoder):
         return {term: outputs[term] for term in self.terms}
 
     def blocks(self) -> list[nn.Module]:
-        """The layers in order, without untrained heads."""
         heads = [*self._single_heads, *(["peak"] if self._peak.output_names else [])]
         trunk = [*self.encoder, self.bottleneck, *self.decoder, self.output]
         return [self.input, *trunk, *(self.heads[name] for name in heads)]

@@ -21,7 +21,6 @@ from models.abr.preview import Trace, draw_series
 from models.abr.readers.files import Unlabeled
 from models.abr.responses import STATIC_NAMES, Origin, Row, Statistics
 from models.base import DataError, Prediction
-from models.common import model_facts
 from models.common.data_files import few
 from models.common.predictions import OPTION, DistinctNames, features_file
 
@@ -46,15 +45,6 @@ class TrainedOn:
     """The outputs that were trained."""
     species: str
     window_ms: float
-
-    @classmethod
-    def load(cls, folder: Path | None) -> TrainedOn:
-        """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        return model_facts.load(folder, cls)
-
-    def save(self, folder: Path | None) -> None:
-        """Write the facts into the run folder. Writes the disk."""
-        model_facts.save(self, folder)
 
     def check(self, origin: Origin, path: Path) -> None:
         """Raise DataError unless responses of `origin` are of the kind in training."""
@@ -197,7 +187,6 @@ def _cell(value: str | float) -> str:
 
 
 def _line(row: Row, outputs: Outputs) -> str:
-    """The predictions for a response in one line."""
     cells, parts = _values(outputs), []
     if "class" in cells:
         name, share = cells["class"]

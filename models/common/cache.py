@@ -86,7 +86,6 @@ def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
 
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
-    """The folder of a cache entry, and the text of what it was made from."""
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
     return (
         cache_folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}",

@@ -87,7 +87,6 @@ class InitialWeights:
             tensor.copy_(torch.cat(parts).reshape(self.shapes[name]))
 
     def _list(self, folder: Path) -> None:
-        """Find the parts of each tensor in the files of a checkpoint."""
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         state = json.loads((folder / _STATE).read_bytes())
         names = [str(file["name"]) for file in manifest["files"]]

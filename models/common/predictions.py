@@ -6,17 +6,21 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Module
 
-from models.base import DataError, Prediction, Split
+from models.base import Batch, DataError, Prediction, Split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class FixedDraws:
-    """See models/base.py: Draws; the same for every sample."""
-
     def rng(self) -> np.random.Generator:
         return np.random.default_rng(0)
 
@@ -29,6 +33,51 @@ def spread_positions(count: int, most: int) -> list[int]:
 def few_samples(split: Split, most: int) -> list[Any]:
     """At most `most` samples, spread over the split. May read from disk; raises DataError."""
     return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), most)]
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """`batch` with its tensors on `device`."""
+    return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in batch.items()}
+
+
+def scores_of(metric: Any, guess: Any, batch: Batch, row: int) -> dict[str, float]:
+    """What `metric` gives for one sample of a batch alone; `guess`: one prediction or several."""
+    sample = {n: x[row : row + 1] for n, x in batch.items() if isinstance(x, Tensor)}
+    own = [x[row : row + 1] for x in guess] if isinstance(guess, list) else guess[row : row + 1]
+    scores: dict[str, float] = metric.result(metric.counts(own, sample).cpu())
+    return scores
+
+
+def printable(text: str) -> str:
+    """`text` without control characters."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def known_lines(x: np.ndarray, y: np.ndarray) -> list[list[tuple[float, float]]]:
+    """The points of each line through `y`, which NaN interrupts."""
+    known = np.flatnonzero(np.isfinite(y))
+    spans = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    return [list(zip(x[span].tolist(), y[span].tolist(), strict=True)) for span in spans]
+
+
+def png(image: Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 OPTION = "--input"

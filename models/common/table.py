@@ -126,7 +126,6 @@ class TextTable:
         self._numbers = _Numbers(self.delimiter)
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
-        """See Table."""
         width = len(self.header)
         for line, cells in self._data_rows(bad_records):
             is_blank = _is_blank(cells)
@@ -159,12 +158,10 @@ class TextTable:
         return problem
 
     def number(self, cell: Any, name: str) -> float:
-        """See Table."""
         return self._numbers.parse(cell, name)
 
     @property
     def notes(self) -> Sequence[str]:
-        """See Table."""
         decimal = ["decimal comma"] if self._numbers.has_decimal_comma else []
         return [note for note in (self.file.note, *decimal) if note]
 
@@ -286,7 +283,6 @@ class _Numbers:
         self.has_decimal_comma = self._has_decimal_point = False
 
     def parse(self, cell: Any, name: str) -> float:
-        """See Table.number."""
         if isinstance(cell, int | float):
             return float(cell)
         text = "" if cell is None else str(cell).strip()
@@ -353,7 +349,6 @@ class _Sheet:
             ) from None
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
-        """See Table."""
         width = len(self.header)
         for line, cells in self._cells:
             if not _is_blank(cells):
@@ -361,12 +356,10 @@ class _Sheet:
                 yield line, (*cells[:width], *[None] * (width - len(cells)))
 
     def number(self, cell: Any, name: str) -> float:
-        """See Table."""
         return self._numbers.parse(cell, name)
 
     @property
     def notes(self) -> Sequence[str]:
-        """See Table."""
         first, *others = self._sheets
         count = len(others)
         sheets = "sheet is" if count == 1 else "sheets are"
@@ -375,5 +368,4 @@ class _Sheet:
 
 
 def _is_blank(cells: Sequence[Any]) -> bool:
-    """Whether a row has no text."""
     return all(cell is None or not str(cell).strip() for cell in cells)

@@ -88,7 +88,6 @@ class Pages:
         return len(self.pages)
 
     def sample(self, index: int, draws: Draws | None) -> Sample:
-        """Sample `index`; `draws` is unused. May read from disk; raises DataError."""
         page = self.pages[index]
         image = self.pages[index if self.shown is None else int(self.shown[index])].image()
         text = page.target()

@@ -137,7 +137,6 @@ class MaskedPages:
         return len(self.pages)
 
     def sample(self, index: int, draws: Draws) -> MaskedSample:
-        """Sample `index`. May read from disk; raises DataError."""
         page = self.pages[index]
         rng = draws.rng() if self.seed is None else np.random.default_rng([self.seed, index])
         whole = draw_mask(rng, self.size.whole.tokens, self.share)

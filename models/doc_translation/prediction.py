@@ -15,12 +15,11 @@ from models.base import Prediction
 from models.common import data_files
 from models.common.data_files import OnBad, existing_path, unknown_format
 from models.common.pictures import count_pages, open_picture
-from models.common.predictions import DistinctNames, features_file, input_errors
+from models.common.predictions import DistinctNames, features_file, input_errors, printable
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, greedy, texts
 from models.doc_translation.masked_pages import MaskedEncoders
-from models.doc_translation.preview import printable
 from models.doc_translation.readers import pairs
 from models.doc_translation.vocabulary import Vocabulary
 
@@ -38,7 +37,6 @@ class ImagePage:
     """Page within a TIFF file."""
 
     def image(self) -> Image.Image:
-        """See models/common/pictures.py: open_picture."""
         return open_picture(self.path, page=self.number)
 
 

@@ -154,7 +154,6 @@ class DocTranslationTask:
             model_facts.save(_Facts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData. Stage encoder reads nothing."""
         self.pretrained = self.encoder = None  # their weights are among the trained ones
         folder = self.context.folder
         if self.translates:
@@ -215,27 +214,22 @@ class DocTranslationTask:
         return model
 
     def _fill(self, model: Module, parts: Sequence[str], take_layers: Sequence[int] | None) -> None:
-        """Load `parts` of `model` from model.pretrained, if it is set."""
         folder = self.pretrained
         if folder is not None:
             self._reports = pretrained.load(model, folder, parts, self.partial, take_layers)
 
     def data(self, split: SplitName) -> Pages | MaskedPages:
-        """Pages of a split."""
         return self._pages[split] if self.translates else self._masked[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """Collate pages; see dataset.collate and masked_pages.collate."""
         if not self.translates:
             return masked_pages.collate(samples)
         return collate(samples, self.vocabulary.pad)
 
     def num_units(self, batch: Batch) -> int:
-        """Number of labels, or of masked patches, in `batch`."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Cross-entropy in nats, summed over labels; or the errors of masked patches."""
         if not self.translates:
             guesses = masked_pages.predict(model, batch)
             truth = masked_pages.true_patches(batch, self.size)
@@ -246,7 +240,6 @@ class DocTranslationTask:
         return Loss(model(**{name: batch[name] for name in names}), {})
 
     def metric(self) -> TranslationMetric | MaskedMetric:
-        """Scores of generated translations, or of predicted patches."""
         if not self.translates:
             return MaskedMetric(self.size, self.mean_page)
         is_noise = self.control == "noise"
@@ -266,7 +259,6 @@ class DocTranslationTask:
         return self.collection.tokenize
 
     def blocks(self, model: Module) -> list[Module]:
-        """Layers of encoders, query transformers and decoder."""
         return layers(model)
 
     def preview(self, model: Module) -> str | None:
@@ -276,7 +268,6 @@ class DocTranslationTask:
         return preview.preview_text(model, self._pages["val"], self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """A few training pages beside their translations, or beside their masked patches."""
         if not self.translates:
             return preview.masked_pictures(self._masked["train"])
         return preview.pictures(self._pages["train"], self.read_settings.layout.font)
@@ -290,7 +281,6 @@ class DocTranslationTask:
         return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """Translations or features of images, or of paragraphs of a file; see prediction.read."""
         layout = replace(self.read_settings.layout, target=None)
         pages = prediction.read(path, layout, self.read_settings.on_bad)
         if not self.translates:
@@ -299,20 +289,17 @@ class DocTranslationTask:
         return prediction.predict(model, pages, self.size, decoding, self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Operations for one page, with the mean number of tokens if it is translated."""
         if not self.translates:
             return masked_pages.flops_per_sample(self.size)
         counts = np.minimum(self._token_counts(), self.length)
         return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
 
     def _token_counts(self) -> np.ndarray:
-        """Token counts of translations at even distances over the training pages."""
         pages = self._pages["train"]
         probes = sorted({int(i) for i in np.linspace(0, len(pages) - 1, PROBES)})
         return np.array([pages.count_tokens(i) for i in probes])
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits, skipped pages, loaded weights and the BLEU signature."""
         facts: dict[str, Any] = {
             "source": self.collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},

@@ -76,7 +76,6 @@ class SampleRules:
         return self.samples * self.windows
 
     def count(self, samples: int) -> int:
-        """The number of windows of a segment of `samples`."""
         return max(1, -(-min(samples, self.most) // self.samples))
 
 
@@ -260,7 +259,6 @@ class TextSamples(Samples):
         return Features(row["memory"], int(row["samples"]))
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
-        """See models/base.py: Split."""
         item = self.item(index)
         tokens = self.texts.tokens(item.group)
         inputs = tokens[:-1]

@@ -120,7 +120,6 @@ class Readers:
         return self.recipe.subjects * self.recipe.sentences
 
     def label(self, index: int) -> tuple[int, tuple[str, ...]]:
-        """Subject and words of a recording."""
         subject, sentence = divmod(index, self.recipe.sentences)
         return subject, self.sentences[sentence]
 

@@ -150,7 +150,6 @@ class Encoder(nn.Module):
                 layer.recomputes = True
 
     def blocks(self) -> list[nn.Module]:
-        """All transformer layers, in order."""
         own = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]
         return [*own, *self.layers]
 

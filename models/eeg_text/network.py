@@ -75,7 +75,6 @@ class EegText(HasFrozenParts):
         return logits
 
     def blocks(self) -> list[nn.Module]:
-        """All transformer layers, in order."""
         return [*self.encoder.blocks(), *self.decoder.layers]
 
 
@@ -107,7 +106,6 @@ class MaskedEeg(nn.Module):
         return self.head(self.encoder(eeg * visible[:, :, None], valid))
 
     def blocks(self) -> list[nn.Module]:
-        """All transformer layers, in order."""
         return self.encoder.blocks()
 
 

@@ -52,11 +52,6 @@ class TrainedOn:
     channel_map: Mapping[str, str] | None
     """The content of data.channels."""
 
-    @classmethod
-    def load(cls, folder: Path | None) -> TrainedOn:
-        """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        return model_facts.load(folder, cls)
-
     def save(self, folder: Path | None, tokenizer: Tokenizer | None) -> None:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
         if isinstance(tokenizer, BpeTokenizer):

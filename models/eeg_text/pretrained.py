@@ -187,7 +187,6 @@ class PretrainedDecoder:
 
 
 def _buffers(inner: nn.Module) -> dict[str, Tensor]:
-    """The buffers that files have."""
     stored = inner.state_dict()
     return {name: buffer for name, buffer in inner.named_buffers() if name in stored}
 
@@ -255,7 +254,6 @@ def _writes_text(config: Any) -> bool:
 
 
 def _generation(folder: Path, names: Sequence[str]) -> dict[str, int]:
-    """The numbers of tokens in generation_config.json, if it has them."""
     try:
         values = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
         found = {name: values.get(name) for name in names}

@@ -60,7 +60,6 @@ class TextModel:
 
 
 def _parts(config: Any) -> Iterator[Any]:
-    """`config`, and the configurations of its parts if it has any."""
     from transformers import PretrainedConfig
 
     yield config

@@ -195,7 +195,6 @@ class Dataset:
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
     def facts(self) -> dict[str, Any]:
-        """Source, splits, event rate, class balance and skipped data."""
         first = self.recordings[0]
         height, width = self.splits["val"].shape
         facts = self._source | {

@@ -248,16 +248,13 @@ class Clip:
 
     @property
     def count(self) -> int:
-        """Number of events."""
         return len(self.all_events)
 
     def events(self, index: int) -> Events:
-        """Events of a window."""
         found = self.all_events[slice(*np.searchsorted(self.all_events.t, self.windows[index]))]
         return Events(found.t, found.x.astype(np.int32), found.y.astype(np.int32), found.p)
 
     def label(self, index: int, factor: int) -> np.ndarray:
-        """Edges of the frame at the end of a window."""
         return edges(self.frames[index + 1], factor)
 
 

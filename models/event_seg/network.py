@@ -80,7 +80,6 @@ class Network(HasFrozenParts):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Layers in order."""
         return [*self.down, *self.up, self.head]
 
     def forward(
@@ -125,7 +124,6 @@ class MaskedEncoder(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Layers in order."""
         return [*self.down, self.head]
 
     def forward(

@@ -114,7 +114,6 @@ def _classes(category: Any) -> np.ndarray:
 
 
 def _ranges(chosen: np.ndarray) -> str:
-    """The code points as ranges within the brackets of a pattern."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], chosen.astype(np.int8), [0]))))
     pairs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     return "".join(f"{re.escape(chr(a))}-{re.escape(chr(b - 1))}" for a, b in pairs)
@@ -170,7 +169,6 @@ class BpeTokenizer:
         return np.array(numbers, dtype=self._dtype)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of `tokens`."""
         hidden = {self.pad, self.start, self.end}
         kept = [t for t in map(int, tokens) if t not in hidden]
         return self.inner.decode(kept, skip_special_tokens=False)

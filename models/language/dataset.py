@@ -210,7 +210,6 @@ class Dataset:
         return self._encoded.sizes if self.text else self._encoded.sizes[1::2]
 
     def facts(self) -> dict[str, Any]:
-        """Counts, splits, skipped data and, in a noise control, the expected band."""
         truncated = sum(d.truncated for d in self.dialogues.values())
         too_long = sum(d.skipped for d in self.dialogues.values())
         facts: dict[str, Any] = {

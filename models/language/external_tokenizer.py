@@ -59,7 +59,6 @@ class ExternalTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the folder's files except weights. Disk access."""
         digest = hashlib.sha256(version("transformers").encode())
         for file in sorted(self.folder.iterdir()):
             if file.is_file() and file.stat().st_size < _LARGEST:
@@ -73,7 +72,6 @@ class ExternalTokenizer:
         return np.array(numbers, dtype=np.uint16 if self.size <= 2**16 else np.uint32)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of `tokens`."""
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
     def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> tuple[str, str] | None:
@@ -120,7 +118,6 @@ class ExternalTokenizer:
 
 
 def _message(turn: Turn) -> dict[str, Any]:
-    """A turn as templates read it."""
     extra: dict[str, Any] = json.loads(turn.extra) if turn.extra else {}
     return {"role": turn.role, "content": turn.text, **extra}
 

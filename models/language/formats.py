@@ -99,6 +99,5 @@ def _are_columns(row: object) -> bool:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether at least half of the visible characters are letters."""
     visible = "".join(text.split())
     return visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))

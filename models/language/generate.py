@@ -102,7 +102,6 @@ class _Prompts:
 
 
 def _without_answer(turns: Sequence[Turn]) -> Sequence[Turn]:
-    """Turns up to the last request."""
     requests = [number for number, turn in enumerate(turns) if turn.role != "assistant"]
     return turns[: max(requests, default=-1) + 1]
 
@@ -129,7 +128,6 @@ class Prompting:
     """Whether it was trained on conversations, so that a prompt is a request."""
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
-        """How many tokens of `prompt` `generate` leaves out."""
         tokens = self._tokens(prompt)
         return len(tokens) - len(fitting(tokens, self.window, sampling.max_tokens))
 

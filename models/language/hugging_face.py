@@ -197,7 +197,6 @@ _TEXT = (
 
 
 def _quoted(text: str) -> str:
-    """A text within a template."""
     return json.dumps(text)
 
 

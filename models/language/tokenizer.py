@@ -64,7 +64,6 @@ class ByteTokenizer:
     leading_space = False
 
     def encode(self, text: str) -> np.ndarray:
-        """Tokens of `text`, uint16."""
         parts = _TAG.split(text)
         return np.concatenate(
             [

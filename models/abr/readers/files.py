@@ -105,7 +105,6 @@ def read_unlabeled(
 
 
 def _find(path: str) -> tuple[Path, list[Path], str]:
-    """The file or folder `path`, its files with responses, and their format."""
     root = existing_path(
         path, "a file or folder of responses, embedded:patients, embedded:few-patients"
     )

@@ -164,7 +164,6 @@ def _nearest(facts: Sequence[str], free: Sequence[str]) -> dict[str, str]:
 
 
 def _assignment(facts: Sequence[str], near: Mapping[str, str]) -> str:
-    """The option that says what a column means for each of `facts`."""
     known = {meaning: name for name, meaning in near.items()}
     open_facts = [meaning for meaning in facts if meaning not in known]
     placeholder = {

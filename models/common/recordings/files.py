@@ -159,7 +159,6 @@ class _MneSamples:
 
 
 def _raw(path: Path) -> tuple[Any, str]:
-    """What MNE opened, and a note about how."""
     if path.suffix.lower() == ".txt":
         from models.common.recordings.openbci import OpenBciRaw
 
@@ -334,7 +333,6 @@ def open_recording(path: Path) -> Recording:
 
 
 def _identities(recording: Recording) -> list[tuple[int, ...]]:
-    """Those of its files of samples."""
     return [identity(file) for file in recording.files if file.is_file()]
 
 

@@ -187,7 +187,6 @@ def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[
 
 
 def _with_is_last(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
-    """Lines, each with whether it is the last."""
     line = next(lines, None)
     while line is not None:
         following = next(lines, None)
@@ -196,7 +195,6 @@ def _with_is_last(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
 
 
 def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
-    """Table cells at even distances, with a rule below each row."""
     for row in text.split("\n"):
         cells = row.split("|")
         for number, cell in enumerate(cells):

@@ -81,7 +81,6 @@ class PairPage:
     layout: Layout
 
     def image(self) -> Image.Image:
-        """See Page. Disk access."""
         blocks = [Block("paragraph", text) for text in self._texts(SOURCE)]
         page = draw(blocks, Sheet(), self.layout.font)
         if page is None:
@@ -93,7 +92,6 @@ class PairPage:
         return page
 
     def target(self) -> str:
-        """See Page. Disk access."""
         assert self.layout.target is not None, "the pages were read without translations"
         return "\n\n".join(self._texts(TARGET))
 
@@ -173,7 +171,6 @@ def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = Fal
 
 
 def _index(lines: Lines, name: str, layout: Layout, bad_records: BadRecords, rows: _Rows) -> None:
-    """Add the valid rows of a file to `rows`."""
     offset, number = lines.start, 0
     try:
         with lines.path.open("rb") as file:
@@ -275,7 +272,6 @@ def _allowed_keys(layout: Layout) -> str:
 
 
 def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:
-    """Pages of neighboring rows of one document."""
     spans: list[tuple[int, int]] = []
     numbers: Counter[int] = Counter()
     documents = list(rows.documents)

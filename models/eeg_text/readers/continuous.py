@@ -306,7 +306,6 @@ class _Segments:
 
 
 def _bids_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """The meanings of columns by the names that BIDS gives them."""
     return {name: meaning.removesuffix("_s") for name, meaning in columns.items()}
 
 

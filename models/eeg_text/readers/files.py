@@ -59,7 +59,6 @@ class JoinedSource:
 
 
 def _joined(parts: Sequence[Recordings]) -> Recordings:
-    """Recordings of one folder in several formats."""
     return Recordings(
         parts[0].name,
         "; ".join(part.form for part in parts),

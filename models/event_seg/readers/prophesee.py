@@ -281,7 +281,6 @@ class RawRecording:
         return np.stack((times - max(1, int(1e3 * window_ms)), times), axis=1), 0
 
     def events(self, index: int) -> Events:
-        """Events of a window; reads the pieces that contain them."""
         start, stop = map(int, self.windows[index])
         return read_events(self.path, self.header, self.index, start, stop)
 

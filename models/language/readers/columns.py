@@ -335,7 +335,6 @@ def _incomplete(where: str, names: Sequence[str], columns: Columns) -> DataError
 def _preferences(
     where: str, row: Mapping[str, Any], columns: Columns, unread: Sequence[str]
 ) -> DataError:
-    """The error for pairs of a better and a worse answer, as for DPO."""
     meanings = dict.fromkeys(unread, IGNORE)
     chosen = next((name for name in unread if name.lower() == _PREFERENCES[0]), None)
     if chosen is not None and not columns.are_complete:

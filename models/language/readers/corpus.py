@@ -113,7 +113,6 @@ class FileSource:
         return len(self._files) if self._answers is None else 1
 
     def part_name(self, part: int) -> str:
-        """Path of the file below the folder, or its name."""
         file = self._files[part]
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
@@ -146,7 +145,6 @@ class FileSource:
         return self._files[0] != self._path
 
     def _stat_files(self) -> tuple[int, str]:
-        """Bytes of all files, and a digest of their names and identities."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         digest.update(repr(sorted(self._columns.items())).encode())
         for file in self._files:
