@@ -25,7 +25,7 @@ from benchmarks.probe import STEPS, watch
 from benchmarks.raw_engines import RAW
 from benchmarks.workload import Work
 from models.language.config import SIZES
-from models.language.embedded.python import read_documents
+from models.language.embedded import read_documents
 
 ROOT = Path(__file__).parents[1]
 UNPACKED_SHARE = 0.34

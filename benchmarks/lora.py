@@ -24,7 +24,7 @@ import transformers
 
 from benchmarks.figures import command, listed, machine, save_rows
 from models.common import subwords
-from models.language.embedded.commands import read_conversations
+from models.language.embedded import read_conversations
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = 1024

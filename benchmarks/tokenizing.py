@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figures import rows, table
-from models.common import cache_folder
+from models.common.data_files import CACHE_VARIABLE
+from models.language import bpe
 from models.language.dataset import read
+from models.language.encoded import encode
 from models.language.readers.corpus import Corpus
-from models.language.tokens import bpe
-from models.language.tokens.encoded import encode
 
 VOCABULARY = 32_000
 LETTERS = 4000
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "corpus.jsonl")
         write(path, options.mb)
-        os.environ[cache_folder.VARIABLE] = str(Path(folder, "cache"))
+        os.environ[CACHE_VARIABLE] = str(Path(folder, "cache"))
         began = time.perf_counter()
         corpus = read(str(path), None, "stop")
         print(f"{options.mb:g} MB read and indexed in {time.perf_counter() - began:.1f} s")
@@ -54,7 +54,7 @@ def main() -> None:
         contenders = contenders_for(corpus, tokenizer)
         measured = []
         for number in range(options.rounds):
-            os.environ[cache_folder.VARIABLE] = str(Path(folder, f"cache{number}"))
+            os.environ[CACHE_VARIABLE] = str(Path(folder, f"cache{number}"))
             seconds = {name: seconds_of(run) / options.mb for name, run in contenders.items()}
             measured.append(seconds)
     print(table(rows(measured, REFERENCE), "ms/MB"))

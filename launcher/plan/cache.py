@@ -16,8 +16,7 @@ from launcher.config.provenance import Resolved
 from launcher.plan.target import Described
 from models.base import DataError
 from models.catalog import is_custom
-from models.common import cache_folder
-from models.common.data_files import first_files, identity
+from models.common.data_files import cache_folder, first_files, identity
 from training.storage import atomic_write
 
 _KIND = "engines"
@@ -40,7 +39,7 @@ def place(resolved: Resolved, described: Described) -> Path | None:
         _changed(),
     ]
     content = json.dumps(facts, default=str, sort_keys=True)
-    return cache_folder.folder() / _KIND / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
+    return cache_folder() / _KIND / f"{hashlib.sha256(content.encode()).hexdigest()}.json"
 
 
 def read(file: Path | None) -> Mapping[str, Any] | None:

@@ -38,7 +38,7 @@ from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, lock, run_folder
 from models.base import Context, DataError, Task
-from models.common import cache_folder
+from models.common.data_files import cache_folder
 from training import seeds
 from training.callbacks.base import TEST, Outcome
 from training.checkpoint import base_weights, retention, room
@@ -308,7 +308,7 @@ def _uses_feature_cache(
         "compile": settings.compile,
         "attention": settings.memory.attention,
     }
-    place = feature_cache.CacheLocation(cache_folder.folder(), computed)
+    place = feature_cache.CacheLocation(cache_folder(), computed)
     show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
     return feature_cache.use(task, model, module, engine, settings.feature_cache, place, show)
 

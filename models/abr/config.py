@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.columns import IGNORE
 from models.common.config import Fraction, OnBad, Section, StagedModel, column_field
+from models.common.table import IGNORE
 
 
 @dataclass(frozen=True)

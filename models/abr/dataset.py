@@ -1,24 +1,94 @@
-"""Samples and splits of responses, batches, and facts of the data."""
+"""Responses as samples of the splits, in a noise control and in masked pre-training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.abr.config import CLASS_NAMES, CLASSES, POINTS
-from models.abr.noise_control import Control, chance_band, masked_band, permute_responses
-from models.abr.responses import LABELS, STATIC_NAMES, Responses
-from models.abr.statistics import Statistics
-from models.base import Batch, Draws, SplitName
+from models.abr.responses import LABELS, STATIC_NAMES, Responses, Statistics
+from models.base import Batch, DataError, Draws, SplitName
 from models.common.data_files import few
-from models.common.fixed_samples import FixedDraws
 from models.common.masked_series import draw_spans
+from models.common.predictions import FixedDraws
 from models.common.split import SPLITS
+
+Control = Literal["real", "noise", "noise-signal"]
+MARGIN = 0.04
+"""How far above chance macro-F1 may be."""
+R2_MARGIN = 0.02
+"""How far above chance the explained variance of masked points may be."""
+
+
+def permute_responses(patient: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random permutation that gives each response one of another patient.
+
+    Raises DataError if one patient has more than half of the responses.
+    """
+    number = np.unique(patient, return_inverse=True)[1]
+    most = int(np.bincount(number).max())
+    if 2 * most > len(number):
+        raise DataError(
+            f"the noise control cannot permute {len(number)} responses: one patient has {most}",
+            where="data.control",
+            allowed="no patient with more than half of the responses of a split",
+        )
+    order = rng.permutation(len(number))
+    while len(wrong := np.flatnonzero(number[order] == number)):
+        # A swap with a random response never adds a wrong one, so their number falls to 0.
+        for i, j in zip(wrong, rng.integers(len(number), size=len(wrong)), strict=True):
+            if number[order[j]] != number[i] and number[order[i]] != number[j]:
+                order[i], order[j] = order[j], order[i]
+    return order
+
+
+def chance_macro_f1(target: NDArray[np.int64]) -> float:
+    """The macro-F1 of the best guess without any input, from the shares of the classes.
+
+    The better of two: always the most frequent class, or each class equally often.
+    """
+    counts = np.unique(target[target >= 0], return_counts=True)[1]
+    if not len(counts):
+        return 0.0
+    share, classes = counts / counts.sum(), len(counts)
+    constant = 2 * share.max() / (1 + share.max()) / classes
+    uniform = float(np.mean(2 * share / (1 + classes * share)))
+    return max(constant, uniform)
+
+
+def chance_band(target: NDArray[np.int64], control: Control) -> dict[str, dict[str, float]]:
+    """The bounds of macro-F1 in a noise control.
+
+    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
+    information about the hearing loss.
+    """
+    chance = chance_macro_f1(target)
+    bounds = {"max": chance + MARGIN} if control == "noise" else {}
+    return {"val_macro_f1": {"chance": chance, **bounds}}
+
+
+def masked_band(
+    train: NDArray[np.float32],
+    val: NDArray[np.float32],
+    hidden: NDArray[np.bool_],
+    control: Control,
+) -> dict[str, dict[str, float]]:
+    """The bounds of the explained variance of the masked points of `val` in a noise control.
+
+    Chance is the mean of `train`, point by point: responses of other patients give no more. All
+    are [response, 200]. Without the signal alone there is no bound: the level of a response
+    informs about its amplitude.
+    """
+    errors = (val - train.mean(0, dtype=np.float64))[hidden]
+    chance = float(1 - np.square(errors).mean() / val[hidden].var(dtype=np.float64))
+    bounds = {"max": chance + R2_MARGIN} if control == "noise" else {}
+    return {"val_masked_r2": {"chance": chance, **bounds}}
+
 
 Sample = dict[str, Any]
 REPEATS = 16
@@ -55,7 +125,6 @@ class ResponseSplit:
         return scaled_signal(self.responses.signal[response], self.statistics)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        """One response; reads only its own row."""
         responses, own = self.responses, self.index[index]
         return {
             "signal": self.signal(int(self.signal_of[index])),
@@ -192,7 +261,6 @@ class Dataset:
         return ("signal", *(name for name in order if has[name]))
 
     def facts(self) -> dict[str, Any]:
-        """Facts for the user: counts, splits, unit, what is missing or was left out."""
         responses, origin = self.responses, self.responses.origin
         facts: dict[str, Any] = {
             "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.loss import TermSums, units
 from models.base import Batch
-from models.common.masked_series import interpolated, masked_counts, masked_scores
+from models.common.masked_series import MaskedSeries, interpolated
 
 BINS = 512
 """Histogram bins of the probability of a wave V; two responses in one bin are a tie."""
@@ -56,23 +56,11 @@ class ResponseMetric:
         return metrics
 
 
-class MaskedMetric:
-    """Counts over masked points; see masked_counts. Each update takes one forward pass."""
-
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds to the counts."""
-        return self.counts(model(batch["seen"], batch["static"], batch["hidden"]), batch)
-
-    def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        """As `update`, from the prediction [batch, 1, 200]."""
-        hidden = batch["hidden"]
-        lines = interpolated(batch["seen"].mT, ~hidden).mT
-        return masked_counts(batch["signal"], guess, lines, hidden[:, None])
-
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts; see masked_scores."""
-        return masked_scores(counts)
+MASKED = MaskedSeries(
+    predict=lambda model, batch: model(batch["seen"], batch["static"], batch["hidden"]),
+    target=lambda batch: (batch["signal"], batch["hidden"][:, None]),
+    lines=lambda batch: interpolated(batch["seen"].mT, ~batch["hidden"]).mT,
+)
 
 
 def macro_f1(confusion: Tensor) -> Scores:

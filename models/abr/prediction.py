@@ -16,16 +16,13 @@ from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.network.model import Encoder
+from models.abr.network import Encoder
 from models.abr.preview import Trace, draw_series
 from models.abr.readers.files import Unlabeled
-from models.abr.responses import STATIC_NAMES, Origin, Row
-from models.abr.statistics import Statistics
+from models.abr.responses import STATIC_NAMES, Origin, Row, Statistics
 from models.base import DataError, Prediction
-from models.common import features as encoder_features
-from models.common import model_facts
 from models.common.data_files import few
-from models.common.predict_input import OPTION, DistinctNames
+from models.common.predictions import OPTION, DistinctNames, features_file
 
 BATCH = 64
 """Responses of one forward pass."""
@@ -48,15 +45,6 @@ class TrainedOn:
     """The outputs that were trained."""
     species: str
     window_ms: float
-
-    @classmethod
-    def load(cls, folder: Path | None) -> TrainedOn:
-        """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        return model_facts.load(folder, cls)
-
-    def save(self, folder: Path | None) -> None:
-        """Write the facts into the run folder. Writes the disk."""
-        model_facts.save(self, folder)
 
     def check(self, origin: Origin, path: Path) -> None:
         """Raise DataError unless responses of `origin` are of the kind in training."""
@@ -107,9 +95,7 @@ def features(
         ]
         more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
         items = [row.where for row in rows]
-        yield encoder_features.prediction(
-            names.of(group), group, items, np.concatenate(tokens), more=more
-        )
+        yield features_file(names.of(group), group, items, np.concatenate(tokens), more=more)
     yield from _remarks(found, names)
 
 
@@ -201,7 +187,6 @@ def _cell(value: str | float) -> str:
 
 
 def _line(row: Row, outputs: Outputs) -> str:
-    """The predictions for a response in one line."""
     cells, parts = _values(outputs), []
     if "class" in cells:
         name, share = cells["class"]

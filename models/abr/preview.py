@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from math import nan
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +14,18 @@ from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, CLASSES
 from models.abr.dataset import MaskedSplit, ResponseSplit, collate, collate_masked
-from models.abr.metric import MaskedMetric
+from models.abr.metric import MASKED
 from models.abr.responses import Responses
 from models.base import Batch, Picture, Predictions
-from models.common.fixed_samples import few_samples, spread_positions
+from models.common.predictions import (
+    evaluating,
+    few_samples,
+    known_lines,
+    placed,
+    png,
+    scores_of,
+    spread_positions,
+)
 
 PREVIEW_RESPONSES = 64
 """Responses of the text preview, spread over the validation split."""
@@ -47,19 +53,14 @@ WIDTH, ROW, TALL_ROW, LEFT, EDGE = 720, 44, 180, 90, 34
 INK, GREY, MARK = "#1b1f24", "#b8bfc7", "#c2410c"
 
 
-@torch.no_grad()
 def render_preview(model: Module, split: ResponseSplit, device: torch.device) -> str:
     """A response with its reconstruction, and the confusion matrix of the classes.
 
     One forward pass, the same on every rank. Collective.
     """
     batch = collate(few_samples(split, PREVIEW_RESPONSES))
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         outputs = model(batch["signal"].to(device), batch["static"].to(device))
-    finally:
-        model.train(training)
     true, guess = batch["signal"][0, 0], outputs["signal"][0, 0].float().cpu()
     low, high = float(true.min()), float(true.max())
     rows = (("response", true), ("reconstructed", guess))
@@ -69,18 +70,13 @@ def render_preview(model: Module, split: ResponseSplit, device: torch.device) ->
     return "\n".join(texts)
 
 
-@torch.no_grad()
 def render_masked(model: Module, split: MaskedSplit, device: torch.device) -> str:
     """A response, its visible points, and these with the predictions of the masked ones.
 
     One forward pass, the same on every rank. Collective.
     """
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         batch, guess = _masked_guess(model, split, 1, device)
-    finally:
-        model.train(training)
     true, hidden = batch["signal"][0, 0].cpu(), batch["hidden"][0].cpu()
     low, high = float(true.min()), float(true.max())
     filled = torch.where(hidden, guess[0, 0].cpu(), true)
@@ -92,11 +88,8 @@ def _masked_guess(
     model: Module, split: MaskedSplit, most: int, device: torch.device
 ) -> tuple[Batch, Tensor]:
     """A batch of at most `most` responses, and the prediction of all their points."""
-    batch: dict[str, Any] = {
-        name: x.to(device) if isinstance(x, Tensor) else x
-        for name, x in collate_masked(few_samples(split, most)).items()
-    }
-    return batch, model(batch["seen"], batch["static"], batch["hidden"]).float()
+    batch = placed(collate_masked(few_samples(split, most)), device)
+    return batch, MASKED.predict(model, batch).float()
 
 
 def _bars(trace: Tensor, low: float, high: float) -> str:
@@ -138,22 +131,21 @@ MASKED_COLUMNS = ("response", "masked_r2", "interpolation_r2")
 def masked_predictions(model: Module, split: MaskedSplit, device: torch.device) -> Predictions:
     """Predicted masked points of a few responses of a split. One forward pass, collective."""
     batch, guess = _masked_guess(model, split, SHOWN, device)
-    metric, responses = MaskedMetric(), split.responses.responses
+    responses = split.responses.responses
     shown = (
         torch.where(batch["hidden"][:, None], guess, nan) * split.responses.statistics.signal_rms
     )
     rows, pictures = [], []
     for row, place in enumerate(spread_positions(len(split), SHOWN)):
-        own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, Tensor)}
-        found = metric.result(metric.counts(guess[row : row + 1], own).cpu())
+        scores = scores_of(MASKED, guess, batch, row)
         response = int(split.responses.index[place])
         name = f"{responses.patient[response]}, {_level(responses, response)}"
-        rows.append((name, found["val_masked_r2"], found["val_interpolation_r2"]))
+        rows.append((name, scores["val_masked_r2"], scores["val_interpolation_r2"]))
         recorded = np.asarray(responses.signal[response], np.float32)
         predicted, window = shown[row, 0].cpu().numpy(), responses.origin.window_ms
-        png = draw_comparison(recorded, predicted, (nan, nan), window)
+        image = draw_comparison(recorded, predicted, (nan, nan), window)
         caption = f"{name}: recorded (dark), and predicted masked points (red)"
-        pictures.append(Picture(f"response_{row + 1}", caption, png))
+        pictures.append(Picture(f"response_{row + 1}", caption, image))
     return Predictions(MASKED_COLUMNS, rows, pictures)
 
 
@@ -186,8 +178,8 @@ class _Prediction:
         latencies = self._label("latency"), self._latency()
         window = self.responses.origin.window_ms
         caption = f"{self.name}: recorded (dark) and predicted (red), wave V marked"
-        png = draw_comparison(self.recorded, self.signal, latencies, window)
-        return Picture(name, caption, png)
+        image = draw_comparison(self.recorded, self.signal, latencies, window)
+        return Picture(name, caption, image)
 
     def _label(self, name: str) -> float:
         return float(self.responses.labels[name][self.labeled])
@@ -328,10 +320,8 @@ class _Sheet:
         """Draw `values` [point], in µV; a line for each span without NaN."""
         across = LEFT + (np.arange(len(values)) + 0.5) / len(values) * (WIDTH - LEFT - EDGE)
         y = self._middle(row) - self._scale * values
-        known = np.flatnonzero(np.isfinite(y))
-        for span in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
-            points = zip(across[span].tolist(), y[span].tolist(), strict=True)
-            self._pen.line(list(points), fill=color, width=2)
+        for line in known_lines(across, y):
+            self._pen.line(line, fill=color, width=2)
 
     def mark(self, row: int, ms: float, color: str, letter: str) -> None:
         """Draw a vertical mark at `ms`, unless it is NaN."""
@@ -342,6 +332,4 @@ class _Sheet:
             self._pen.text((x + 3, middle - half), letter, fill=color)
 
     def png(self) -> bytes:
-        file = BytesIO()
-        self._image.save(file, "PNG")
-        return file.getvalue()
+        return png(self._image)

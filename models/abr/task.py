@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.abr import prediction, statistics
+from models.abr import prediction, responses
 from models.abr.config import SIZES, Data, Model
 from models.abr.dataset import (
     Dataset,
@@ -20,10 +20,10 @@ from models.abr.dataset import (
     collate_masked,
     members,
 )
-from models.abr.embedded.patients import PATIENTS, read_patients
+from models.abr.embedded import PATIENTS, read_patients
 from models.abr.loss import TERMS, Curriculum, TermSums, units
-from models.abr.metric import MaskedMetric, ResponseMetric
-from models.abr.network.model import (
+from models.abr.metric import MASKED, ResponseMetric
+from models.abr.network import (
     ENCODER,
     PEAK,
     MaskedTrace,
@@ -41,8 +41,7 @@ from models.abr.preview import (
 )
 from models.abr.readers.files import Names, read_responses, read_unlabeled
 from models.abr.readers.recordings import Averaging
-from models.abr.responses import Responses
-from models.abr.statistics import Statistics, load_or_fit
+from models.abr.responses import Responses, Statistics, load_or_fit
 from models.base import (
     Batch,
     Context,
@@ -55,10 +54,10 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights
+from models.common import initial_weights, layers, model_facts
 from models.common.data_files import unknown_embedded
-from models.common.model_facts import FACTS_FILE
-from models.common.predict_input import input_errors
+from models.common.masked_series import MaskedSeries
+from models.common.predictions import input_errors
 from models.common.split import SPLITS, save_split, split_groups
 
 PATIENTS_OR_FILES = "patients or files"
@@ -73,7 +72,7 @@ class AbrTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files: Sequence[str] = (FACTS_FILE, statistics.FILE)
+    saved_files: Sequence[str] = (model_facts.FACTS_FILE, responses.FILE)
     """What setup_without_data reads in the run folder."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
@@ -100,7 +99,7 @@ class AbrTask:
             self.split_by = data.split
             self.averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
             self.names = Names(data.columns, data.classes)
-        attention_kernels.check_kernel(context.attention, context.device)
+        layers.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
         self.dataset: Dataset  # after setup
         self.statistics: Statistics  # after setup or setup_without_data, like the terms
@@ -140,17 +139,16 @@ class AbrTask:
             responses, groups, splits, self.statistics, self.control, seed, self.mask_share
         )
         self.terms, origin = self.dataset.terms, responses.origin
-        TrainedOn(self.terms, origin.species, origin.window_ms).save(folder)
+        model_facts.save(TrainedOn(self.terms, origin.species, origin.window_ms), folder)
         if self.mask_share is not None:
             return
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData."""
-        self._trained = TrainedOn.load(self.context.folder)
+        self._trained = model_facts.load(self.context.folder, TrainedOn)
         assert self.context.folder is not None, "TrainedOn was loaded from it"
-        self.statistics = statistics.load(self.context.folder)
+        self.statistics = responses.load(self.context.folder)
         self.terms = self._trained.terms
         self.encoder = None  # its weights are among the trained ones
 
@@ -205,13 +203,11 @@ class AbrTask:
         return model
 
     def data(self, split: SplitName) -> ResponseSplit | MaskedSplit:
-        """The responses of a split."""
         if self.mask_share is not None:
             return self.dataset.masked(split)
         return self.dataset.samples[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """See dataset.collate and dataset.collate_masked."""
         return collate(samples) if self.mask_share is None else collate_masked(samples)
 
     def num_units(self, batch: Batch) -> NumUnits:
@@ -230,25 +226,21 @@ class AbrTask:
         Or by term, the sum over its units times its weight and its curriculum factor.
         """
         if self.mask_share is not None:
-            guess = model(batch["seen"], batch["static"], batch["hidden"]).float()
-            errors = (guess - batch["signal"]).square() * batch["hidden"][:, None]
-            return Loss(errors.sum(), {})
+            return MASKED.loss(model, batch)
         sums = self._sums(model(batch["signal"], batch["static"]), batch)
         factors = {term: self.weights[term] * self._factors[term] for term in sums}
         return Loss({term: factors[term] * total for term, total in sums.items()}, {})
 
-    def metric(self) -> ResponseMetric | MaskedMetric:
+    def metric(self) -> ResponseMetric | MaskedSeries:
         if self.mask_share is not None:
-            return MaskedMetric()
+            return MASKED
         return ResponseMetric(self._sums, {term: self.weights[term] for term in self.terms})
 
     def blocks(self, model: Module) -> list[Module]:
-        """Encoder levels, bottleneck, decoder levels and the trained heads."""
         assert isinstance(model, Network | MaskedTrace)
         return model.blocks()
 
     def preview(self, model: Module) -> str | None:
-        """See preview.render_preview and preview.render_masked. Collective."""
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, MaskedSplit):
             return render_masked(model, samples, device)
@@ -258,7 +250,6 @@ class AbrTask:
         return level_series(self.dataset.samples["train"])
 
     def predictions(self, model: Module) -> Predictions:
-        """See preview.build_predictions and preview.masked_predictions. Collective."""
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, MaskedSplit):
             return masked_predictions(model, samples, device)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from models.base import DataError
-from models.common import cache_folder
+from models.common.data_files import CACHE_VARIABLE, cache_folder
 
 _FACTS = "made_from.json"
 
@@ -65,9 +65,9 @@ def streamed(
     except OSError as error:
         raise DataError(
             f"cannot write the cache: {error.strerror or error}",
-            where=str(cache_folder.folder()),
+            where=str(cache_folder()),
             allowed=f"a writable folder with about {2 * size / 1e9:.2g} GB of free space",
-            fix=f"export {cache_folder.VARIABLE}=FOLDER",
+            fix=f"export {CACHE_VARIABLE}=FOLDER",
         ) from None
     return cached
 
@@ -86,10 +86,9 @@ def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
 
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
-    """The folder of a cache entry, and the text of what it was made from."""
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
     return (
-        cache_folder.folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}",
+        cache_folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}",
         facts,
     )
 

@@ -3,17 +3,73 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
+from math import ceil, prod
 from pathlib import Path
 from shlex import quote
-from typing import Literal
+from typing import Any, Literal
 
 from models.base import DataError
-from models.common.progress import shown
+
+_LINE_S = 10.0
+
+
+@contextmanager
+def progress(work: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function that takes how much of `total` is done; None: the total is unknown."""
+    # rich takes time to import, and most data is read at once.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), Remaining()
+    is_live, line_at = console.is_terminal, time.monotonic() + _LINE_S
+    with Progress(*columns, console=console, transient=True, disable=not is_live) as bar:
+        task = bar.add_task(work, total=total)
+
+        def update(done: int) -> None:
+            nonlocal line_at
+            bar.update(task, completed=done)
+            if not is_live and time.monotonic() > line_at:
+                line_at = time.monotonic() + _LINE_S
+                rest = "" if total is None else f" of {total:,}"
+                left = bar.tasks[0].time_remaining
+                about = "" if left is None else f", about {left:.0f} s left"
+                print(f"{work}: {done:,}{rest}{about}", file=sys.stderr, flush=True)
+
+        yield update
+
+
+_CHUNK_BYTES = 2**28
+"""A chunk is in memory as a whole when any part of it is read."""
+
+
+def hdf5_problem(dataset: Any) -> str | None:
+    """Why reading an h5py dataset may need much more memory than the file has; None: it does not.
+
+    Data that was never written costs nothing on the disk, and is read as zeros. Reads the disk.
+    """
+    shape = " × ".join(f"{length:,}" for length in dataset.shape) or "1"
+    if dataset.chunks is None:
+        stored = dataset.id.get_storage_size() // dataset.dtype.itemsize
+        if not dataset.external and not dataset.is_virtual and stored < dataset.size:
+            return f"claims {shape} values, but the file stores {stored:,}"
+        return None
+    if prod(dataset.chunks) * dataset.dtype.itemsize > _CHUNK_BYTES:
+        return f"has chunks of {prod(dataset.chunks):,} values, each read at once"
+    whole = prod(ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    stored = dataset.id.get_num_chunks()
+    if stored < whole:
+        return f"claims {shape} values in {whole:,} chunks, but the file stores {stored:,}"
+    return None
+
 
 OnBad = Literal["stop", "skip"]
 MAX_EXAMPLES = 3
@@ -68,7 +124,7 @@ def files(path: Path) -> list[Path]:
         for folder, _, names in walk(path, fail):
             found += [folder / name for name in names]
             if update is None and len(found) > FILES_CHECKED:
-                update = stack.enter_context(shown(f"files in {path}", None))
+                update = stack.enter_context(progress(f"files in {path}", None))
             if update is not None:
                 update(len(found))
             if len(found) > MAX_FILES:
@@ -94,7 +150,7 @@ def walk(
         folder = pending.pop()
         if folder in _SYSTEM_FOLDERS:
             continue
-        shown = path / folder.relative_to(start)
+        progress = path / folder.relative_to(start)
         try:
             with os.scandir(folder) as scanned:
                 entries = sorted(
@@ -103,15 +159,15 @@ def walk(
                 )
             folders = [entry.name for entry in entries if _is_folder(entry)]
         except OSError as error:
-            error.filename = str(shown)
+            error.filename = str(progress)
             if onerror is not None:
                 onerror(error)
             continue
         links = {entry.name for entry in entries if entry.is_symlink()}
         files = [entry for entry in entries if entry.name not in folders]
         for entry in files:
-            _check_entry(entry, shown / entry.name, path)
-        yield shown, folders, [entry.name for entry in files]
+            _check_entry(entry, progress / entry.name, path)
+        yield progress, folders, [entry.name for entry in files]
         pending += [folder / name for name in reversed(folders) if name not in links]
 
 
@@ -128,14 +184,14 @@ def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
             return
     if entry.is_symlink() and not os.path.exists(entry):
         raise DataError(
-            f"'{shown}' is a link to a file that does not exist",
+            f"'{progress}' is a link to a file that does not exist",
             where="data.path",
             allowed="files, and links to files",
             fix="fetch the file, or remove all such links:  "
             f"find {quote(str(root))} -xtype l -delete",
         )
     raise DataError(
-        f"'{shown}' is not a regular file",
+        f"'{progress}' is not a regular file",
         where="data.path",
         allowed="files on disk, no pipes, sockets or devices",
         fix="move it out of the folder",
@@ -250,3 +306,15 @@ class BadRecords:
     def examples(self) -> list[str]:
         """The first few, for the facts of the data."""
         return [f"{where}: {problem}" for where, problem in self.rows]
+
+
+CACHE_VARIABLE = "GEARSHIFT_CACHE"
+
+
+def cache_folder() -> Path:
+    """The cache folder: $GEARSHIFT_CACHE, or the cache folder of the system."""
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own).expanduser()
+    if sys.platform == "darwin":
+        return Path("~/Library/Caches/gearshift").expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gearshift"

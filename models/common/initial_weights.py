@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.stored_tensors import stored_tensors
+from models.common.pretrained_weights import stored_tensors
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
@@ -87,7 +87,6 @@ class InitialWeights:
             tensor.copy_(torch.cat(parts).reshape(self.shapes[name]))
 
     def _list(self, folder: Path) -> None:
-        """Find the parts of each tensor in the files of a checkpoint."""
         manifest = json.loads((folder / _MANIFEST).read_bytes())
         state = json.loads((folder / _STATE).read_bytes())
         names = [str(file["name"]) for file in manifest["files"]]

@@ -1,13 +1,71 @@
-"""Models of transformers without values, and how well the files of a folder cover them."""
+"""Parts of transformers models: structure without values, stored tensors, and their coverage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import Module
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file."""
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+
+    def read_into(self, tensor: Tensor) -> None:
+        """Overwrite `tensor` with the values. Disk access."""
+        with torch.no_grad():
+            torch.ops.gearshift.read_(tensor, self.path, self.name)
+
+
+def stored_tensors(place: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, or of all those in a folder, by name. Disk access."""
+    found = {}
+    for path in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                shape = tuple(file.get_slice(name).get_shape())
+                found[name] = StoredTensor(str(path), name, shape)
+    return found
+
+
+def _read(tensor: Tensor, path: str, name: str) -> None:
+    with safe_open(path, "pt") as file:
+        tensor.copy_(file.get_tensor(name))
+
+
+_library = torch.library.Library("gearshift", "DEF")
+_library.define("read_(Tensor(a!) tensor, str path, str name) -> ()")
+_library.impl("read_", _read, "CPU")
+_library.impl("read_", lambda tensor, path, name: None, "Meta")
+"""Fake tensors have no values to overwrite."""
+
+
+def cache_name(decoder: Module) -> str:
+    """The argument, and the field of the output, that holds the cache: newer versions renamed it.
+
+    The other name works with a warning.
+    """
+    kind: Any = type(decoder)
+    return _name(kind)
+
+
+@lru_cache
+def _name(kind: Any) -> str:
+    return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
+
 
 _NAMED = 3
 

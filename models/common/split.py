@@ -49,7 +49,6 @@ def split_groups(
 
 
 def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
-    """The error for `count` groups of which val, or train, would have none."""
     given = f"{count} {noun}" if count > 1 else f"{count} group ({noun})"
     message = f"{given}: eval.share={share:g} gives {held} for val" + " and 0 for train" * (
         held > 0

@@ -1,10 +1,12 @@
-"""Tables of text and of spreadsheets: delimiter, encoding and decimal comma are found in them."""
+"""Tables of text and of spreadsheets, and the setting data.columns for their columns."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from math import nan
@@ -16,6 +18,38 @@ from typing import Any, Protocol
 from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
 from models.common.text_file import CHUNK, TextFile
+
+IGNORE = "ignore"
+"""The meaning of a column that is not read."""
+_IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
+"""What needs no quotes in a list of YAML."""
+
+
+def declared_columns(columns: Sequence[str]) -> dict[str, str]:
+    """The meaning of each column of the setting, by its name in lower case."""
+    parts = (column.rpartition("=") for column in columns)
+    return {name.strip().lower(): meaning for name, _, meaning in parts}
+
+
+def renamed(header: Sequence[object], declared: Mapping[str, str]) -> list[str]:
+    """The names of the columns of a table, replaced by their meanings; empty if ignored."""
+    names = [str("" if name is None else name).strip() for name in header]
+    meanings = (declared.get(name.lower(), name) for name in names)
+    return ["" if meaning == IGNORE else meaning for meaning in meanings]
+
+
+def columns_option(meanings: Mapping[str, str]) -> str:
+    """The option that sets the meaning of each column, quoted for a shell."""
+    return meanings_option("data.columns", meanings)
+
+
+def meanings_option(key: str, meanings: Mapping[str, str]) -> str:
+    """The option that sets `key` to the meaning of each name, quoted for a shell."""
+    items = (f"{name}={meaning}" for name, meaning in meanings.items())
+    quoted = (i if _IS_PLAIN.fullmatch(i) else json.dumps(i, ensure_ascii=False) for i in items)
+    value = f"{key}=[{', '.join(quoted)}]"
+    return f"--set {shlex.quote(value)}"
+
 
 DELIMITERS = (",", ";", "\t", "|")
 SHEET = ".xlsx"
@@ -92,7 +126,6 @@ class TextTable:
         self._numbers = _Numbers(self.delimiter)
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
-        """See Table."""
         width = len(self.header)
         for line, cells in self._data_rows(bad_records):
             is_blank = _is_blank(cells)
@@ -125,12 +158,10 @@ class TextTable:
         return problem
 
     def number(self, cell: Any, name: str) -> float:
-        """See Table."""
         return self._numbers.parse(cell, name)
 
     @property
     def notes(self) -> Sequence[str]:
-        """See Table."""
         decimal = ["decimal comma"] if self._numbers.has_decimal_comma else []
         return [note for note in (self.file.note, *decimal) if note]
 
@@ -252,7 +283,6 @@ class _Numbers:
         self.has_decimal_comma = self._has_decimal_point = False
 
     def parse(self, cell: Any, name: str) -> float:
-        """See Table.number."""
         if isinstance(cell, int | float):
             return float(cell)
         text = "" if cell is None else str(cell).strip()
@@ -319,7 +349,6 @@ class _Sheet:
             ) from None
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
-        """See Table."""
         width = len(self.header)
         for line, cells in self._cells:
             if not _is_blank(cells):
@@ -327,12 +356,10 @@ class _Sheet:
                 yield line, (*cells[:width], *[None] * (width - len(cells)))
 
     def number(self, cell: Any, name: str) -> float:
-        """See Table."""
         return self._numbers.parse(cell, name)
 
     @property
     def notes(self) -> Sequence[str]:
-        """See Table."""
         first, *others = self._sheets
         count = len(others)
         sheets = "sheet is" if count == 1 else "sheets are"
@@ -341,5 +368,4 @@ class _Sheet:
 
 
 def _is_blank(cells: Sequence[Any]) -> bool:
-    """Whether a row has no text."""
     return all(cell is None or not str(cell).strip() for cell in cells)

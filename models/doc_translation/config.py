@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.columns import IGNORE
 from models.common.config import Control, Fraction, OnBad, Section, StagedModel, column_field
+from models.common.table import IGNORE
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class GlobalEncoder:
 
     @property
     def tokens(self) -> int:
-        """Number of patches of a page."""
         return (self.pixels // self.patch) ** 2
 
 
@@ -58,7 +57,6 @@ class LocalEncoder:
 
     @property
     def tokens(self) -> int:
-        """Number of output tokens."""
         height, width = self.pixels
         return (height // self.patch) * (width // self.patch)
 

@@ -1,4 +1,4 @@
-"""Samples and batches of pages."""
+"""Samples and batches of pages, also in a noise control."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.base import Draws
+from models.base import DataError, Draws
 from models.common.data_files import OnBad, existing_path, unknown_embedded, unknown_format
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
@@ -18,6 +18,37 @@ from models.doc_translation.model import IGNORE
 from models.doc_translation.readers import dota, pairs
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.vocabulary import Vocabulary
+
+MAX_GAIN = 1.0
+"""Maximum BLEU gain of images of other documents over blank pages."""
+
+MAX_R2_GAIN = 0.02
+"""Maximum R² of patches predicted from a page of another document, above that of the mean page."""
+
+
+def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
+    """Random permutation of images that gives each page an image of another document.
+
+    `documents`: document of each page. Raises DataError if one document has more than half of the
+    pages.
+    """
+    _, owner, counts = np.unique(documents, return_inverse=True, return_counts=True)
+    most = int(counts.max())
+    if 2 * most > len(owner):
+        raise DataError(
+            f"the noise control cannot permute the images of {len(owner)} pages: {most} of them "
+            "belong to one document",
+            where="data.control=noise",
+            allowed="at most half of a split's pages per document",
+        )
+    rng = np.random.default_rng(seed)
+    # Sorted by document in random order; a shift by the largest count always changes the document.
+    rank = rng.permutation(len(counts))[owner]
+    order = np.lexsort((rng.random(len(owner)), rank))
+    shown = np.empty(len(owner), dtype=np.int64)
+    shown[order] = np.roll(order, -most)
+    return shown
+
 
 MULTIPLE = 8
 """Rows are padded to a multiple of this, the tile of tensor cores."""
@@ -57,7 +88,6 @@ class Pages:
         return len(self.pages)
 
     def sample(self, index: int, draws: Draws | None) -> Sample:
-        """Sample `index`; `draws` is unused. May read from disk; raises DataError."""
         page = self.pages[index]
         image = self.pages[index if self.shown is None else int(self.shown[index])].image()
         text = page.target()
@@ -117,13 +147,13 @@ class ReadSettings:
 def read(path: str, settings: ReadSettings) -> Collection:
     """Read the pages at `data.path`. Disk access; raises DataError."""
     if path == "embedded:cards":
-        from models.doc_translation.embedded import cards
+        from models.doc_translation import embedded
 
-        return cards.read()
+        return embedded.read_cards()
     if path == "embedded:pages":
-        from models.doc_translation.embedded import pages
+        from models.doc_translation import embedded
 
-        return pages.read()
+        return embedded.read_pages()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
     found = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))

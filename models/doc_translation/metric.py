@@ -166,7 +166,6 @@ class Scores:
         return [similarity, len(references), *bleus]
 
     def result(self, counts: Sequence[float], suffix: str = "") -> dict[str, float]:
-        """Metrics of summed `counts`; `suffix` ends their names."""
         similarity, pages, *rest = counts
         return {
             f"val_bleu{suffix}": self.bleu.score(rest[:SIZE]),
@@ -214,7 +213,6 @@ class TranslationMetric:
         return self.scores.bleu.counts(written, references)
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """Metrics of the summed counts."""
         loss, tokens, *rest = counts.tolist()
         metrics = {**self.scores.result(rest[:SCORES_SIZE]), "val_loss": loss / tokens}
         if self.against_blank:
@@ -243,7 +241,6 @@ class BeamMetric:
         return counts_on(memory.device, self.scores.counts(written, batch["references"]))
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """Metrics of the summed counts."""
         return self.scores.result(counts.tolist(), "_beam")
 
 

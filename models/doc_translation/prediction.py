@@ -8,20 +8,57 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch.nn import Module
 
 from models.base import Prediction
-from models.common import features as encoder_features
+from models.common import data_files
 from models.common.data_files import OnBad, existing_path, unknown_format
-from models.common.predict_input import DistinctNames, input_errors
+from models.common.pictures import count_pages, open_picture
+from models.common.predictions import DistinctNames, features_file, input_errors, printable
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
 from models.doc_translation.decoding import beam_search, greedy, texts
-from models.doc_translation.masked_model import MaskedEncoders
-from models.doc_translation.preview import printable
-from models.doc_translation.readers import image_files, pairs
+from models.doc_translation.masked_pages import MaskedEncoders
+from models.doc_translation.readers import pairs
 from models.doc_translation.vocabulary import Vocabulary
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+IMAGES = f"images ({', '.join(SUFFIXES)})"
+
+
+@dataclass(frozen=True)
+class ImagePage:
+    """A page of an image file; read on access."""
+
+    path: Path
+    name: str
+    number: int = 0
+    """Page within a TIFF file."""
+
+    def image(self) -> Image.Image:
+        return open_picture(self.path, page=self.number)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has the suffix of an image."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def read_images(path: Path) -> list[ImagePage]:
+    """The pages of an image, or of all images of a folder at any depth, by name.
+
+    Reads only heads of images. A TIFF file may have several pages. Raises DataError.
+    """
+    pages: list[ImagePage] = []
+    for file in filter(is_image, data_files.files(path)):
+        name = (file.relative_to(path) if file != path else Path(file.name)).with_suffix("")
+        count = count_pages(file)
+        if count == 1:
+            pages.append(ImagePage(file, name.as_posix()))
+        else:
+            pages += [ImagePage(file, f"{name.as_posix()} page {n + 1}", n) for n in range(count)]
+    return pages
 
 
 class UnlabeledPage(Protocol):
@@ -31,7 +68,7 @@ class UnlabeledPage(Protocol):
     def name(self) -> str:
         """Name of the page."""
 
-    def image(self) -> Image:
+    def image(self) -> Image.Image:
         """Image of the page. Raises DataError."""
 
 
@@ -50,10 +87,10 @@ def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledP
 
     `layout`: rendering of the paragraphs of a file of pairs, whose translations are not read.
     """
-    allowed = (image_files.ALLOWED, formats.PAIRS)
+    allowed = (IMAGES, formats.PAIRS)
     with input_errors():
         found = existing_path(str(path), "; ".join(allowed))
-        pages: Sequence[UnlabeledPage] = image_files.read(found)
+        pages: Sequence[UnlabeledPage] = read_images(found)
         is_known = formats.may_be_pairs(found) or formats.recognize(found) == formats.PAIRS
         if not pages and found.is_file() and is_known:
             collection = pairs.read(found, layout, on_bad, keeps_duplicates=True)
@@ -65,7 +102,7 @@ def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledP
 
 @torch.no_grad()
 def translate(
-    model: Module, image: Image, size: Size, decoding: Decoding, device: torch.device
+    model: Module, image: Image.Image, size: Size, decoding: Decoding, device: torch.device
 ) -> str:
     """The translation of a page as Markdown, by beam search or, for one beam, greedy."""
     vocabulary, count, beams = decoding.vocabulary, decoding.count, decoding.beams
@@ -77,7 +114,9 @@ def translate(
     return texts(tokens, vocabulary)[0]
 
 
-def _views(image: Image, size: Size, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _views(
+    image: Image.Image, size: Size, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     whole = images.global_batch([images.global_view(image, size.whole.pixels)])
     near = images.local_batch([images.local_view(image, *size.local.pixels)])
     return whole.to(device), near.to(device)
@@ -99,7 +138,7 @@ def features(
         whole, near = (x.float().cpu().numpy() for x in model.encode(*_views(image, size, device)))
         more = {"global_features": whole, "global_mean": whole.mean(1)}
         name = names.of(page.name)
-        yield encoder_features.prediction(name, page.name, [page.name], near, more=more)
+        yield features_file(name, page.name, [page.name], near, more=more)
 
 
 def predict(

@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from models.base import DataError
 from models.common.data_files import cause_of
-from models.common.stored_tensors import StoredTensor, stored_tensors
+from models.common.pretrained_weights import StoredTensor, stored_tensors
 
 log = logging.getLogger(__name__)
 

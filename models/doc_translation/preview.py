@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +11,21 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.fixed_samples import FixedDraws, few_samples
+from models.common.predictions import (
+    FixedDraws,
+    evaluating,
+    few_samples,
+    placed,
+    png,
+    printable,
+    scores_of,
+)
 from models.doc_translation import images, masked_pages
 from models.doc_translation.dataset import Pages, Sample, collate
 from models.doc_translation.decoding import greedy, texts
-from models.doc_translation.masked_model import page_of, patches
-from models.doc_translation.masked_pages import MaskedPages
+from models.doc_translation.masked_pages import MaskedPages, page_of, patches
 from models.doc_translation.metric import Bleu, steds
-from models.doc_translation.readers import drawing
+from models.doc_translation.readers.page import Block, Sheet, draw, missing_characters
 
 PICTURES = 3
 _WIDTH, _HEIGHT, _GAP = 480, 640, 4
@@ -30,20 +36,10 @@ _LONGEST = 1200
 def preview_text(model: Module, pages: Pages, count: int, device: torch.device) -> str:
     """Reference translation of the first page, "│" and the generated one. Collective."""
     batch = collate([pages.sample(0, None)], pages.vocabulary.pad)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
         written = texts(greedy(model, memory, count, pages.vocabulary), pages.vocabulary)
-    model.train(was_training)
     return f"{printable(batch['references'][0])}│{printable(written[0])}"
-
-
-def printable(text: str) -> str:
-    """`text` without control characters."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
@@ -51,12 +47,11 @@ def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
     found = []
     for number in range(min(PICTURES, len(pages))):
         sample = pages.sample(number, None)
-        buffer = io.BytesIO()
-        page_beside_texts(sample, [sample.reference], font).save(buffer, "png")
+        image = page_beside_texts(sample, [sample.reference], font)
         caption = f"{sample.name} of {sample.document}, input of the local encoder"
-        if missing := "".join(drawing.missing_characters(font, sorted(set(sample.reference)))):
+        if missing := "".join(missing_characters(font, sorted(set(sample.reference)))):
             caption += f"; the font lacks {len(missing)} characters of its translation"
-        found.append(Picture(f"page-{number}", caption, buffer.getvalue()))
+        found.append(Picture(f"page-{number}", caption, png(image)))
     return found
 
 
@@ -70,8 +65,8 @@ def page_beside_texts(sample: Sample, texts: Sequence[str], font: str | None) ->
     whole.paste(page, (0, 0))
     for number, text in enumerate(texts, start=1):
         lines = text[:_LONGEST].split("\n")
-        blocks = [drawing.Block("paragraph", line) for line in lines if line.strip()]
-        rendered = drawing.draw(blocks, drawing.Sheet(_HEIGHT, _WIDTH, margin=16), font)
+        blocks = [Block("paragraph", line) for line in lines if line.strip()]
+        rendered = draw(blocks, Sheet(_HEIGHT, _WIDTH, margin=16), font)
         if rendered is not None:
             whole.paste(rendered.convert("RGB"), (number * width, 0))
     return whole
@@ -114,10 +109,9 @@ def predict(
 
 
 def _drawn(sample: Sample, shown: Sequence[str], font: str | None) -> bytes:
-    image, buffer = page_beside_texts(sample, shown, font), io.BytesIO()
+    image = page_beside_texts(sample, shown, font)
     height = round(image.height * _PICTURE_WIDTH / image.width)
-    image.resize((_PICTURE_WIDTH, height)).save(buffer, "png")
-    return buffer.getvalue()
+    return png(image.resize((_PICTURE_WIDTH, height)))
 
 
 def masked_pictures(pages: MaskedPages) -> Sequence[Picture]:
@@ -128,8 +122,8 @@ def masked_pictures(pages: MaskedPages) -> Sequence[Picture]:
         batch = masked_pages.collate([sample])
         seen = _without_masked(batch.get("seen_local", batch["page_local"])[0], batch, 0, pages)
         caption = f"{sample.name} of {sample.document}, input of the local encoder, and masked"
-        png = _side_by_side([batch["page_local"][0], seen])
-        found.append(Picture(f"page-{number}", caption, png))
+        image = _side_by_side([batch["page_local"][0], seen])
+        found.append(Picture(f"page-{number}", caption, image))
     return found
 
 
@@ -139,26 +133,23 @@ def predict_masked(
     """Predict masked patches of pages spread over a split. One forward pass, collective."""
     samples = few_samples(pages, SHOWN)
     batch = masked_pages.collate(samples)
-    placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, Tensor)}
-    guesses = [guess.cpu() for guess in masked_pages.predict(model, placed)]
+    guesses = [guess.cpu() for guess in masked_pages.predict(model, placed(batch, device))]
+    metric = masked_pages.MaskedMetric(pages.size, mean_page)
     width, patch = pages.size.local.pixels[1], pages.size.local.patch
     rows: list[tuple[str | float, ...]] = []
     pictures = []
     for row, sample in enumerate(samples):
-        own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, Tensor)}
-        metric = masked_pages.MaskedMetric(pages.size, mean_page)
-        own_guesses = [guess[row : row + 1] for guess in guesses]
-        scores = metric.result(metric.counts(own_guesses, own))
+        scores = scores_of(metric, guesses, batch, row)
         name = f"{sample.name} of {sample.document}"
         rows.append((name, scores["val_masked_r2_global"], scores["val_masked_r2_local"]))
-        page, seen = (own.get(f"{key}_local", own["page_local"])[0] for key in ("page", "seen"))
-        drawn = patches(page[None], patch)
-        mask = own["mask_local"][0]
-        drawn[0, mask] = own_guesses[1][0, mask]
+        page = batch["page_local"][row]
+        seen = batch.get("seen_local", batch["page_local"])[row]
+        drawn, mask = patches(page[None], patch), batch["mask_local"][row]
+        drawn[0, mask] = guesses[1][row, mask]
         guess = page_of(drawn, patch, width)[0]
         caption = f"{name}: page, visible patches, predicted patches"
-        png = _side_by_side([page, _without_masked(seen, own, 0, pages), guess])
-        pictures.append(Picture(f"page_{row + 1}", caption, png))
+        image = _side_by_side([page, _without_masked(seen, batch, row, pages), guess])
+        pictures.append(Picture(f"page_{row + 1}", caption, image))
     return Predictions(("page", "global r2", "local r2"), rows, pictures)
 
 
@@ -178,6 +169,4 @@ def _side_by_side(views: Sequence[Tensor]) -> bytes:
     whole = Image.new("RGB", (len(arrays) * (width + _GAP), height), (128, 128, 128))
     for number, array in enumerate(arrays):
         whole.paste(Image.fromarray(array).resize((width, height)), (number * (width + _GAP), 0))
-    buffer = io.BytesIO()
-    whole.save(buffer, "png")
-    return buffer.getvalue()
+    return png(whole)

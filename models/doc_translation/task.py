@@ -24,19 +24,26 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights, model_facts, subwords
-from models.common.columns import declared_columns
+from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few
+from models.common.layers import check_kernel
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.doc_translation import masked_model, masked_pages, prediction, pretrained, preview
+from models.common.table import declared_columns
+from models.doc_translation import masked_pages, prediction, pretrained, preview
 from models.doc_translation.config import SIZES, Data, Model
-from models.doc_translation.dataset import Pages, ReadSettings, collate, read
-from models.doc_translation.masked_model import MaskedEncoders
-from models.doc_translation.masked_pages import MaskedMetric, MaskedPages
+from models.doc_translation.dataset import (
+    MAX_GAIN,
+    MAX_R2_GAIN,
+    Pages,
+    ReadSettings,
+    collate,
+    permute_images,
+    read,
+)
+from models.doc_translation.masked_pages import MaskedEncoders, MaskedMetric, MaskedPages
 from models.doc_translation.metric import BeamMetric, Bleu, TranslationMetric
 from models.doc_translation.model import DocTranslator, flops_per_sample, layers
-from models.doc_translation.noise_control import MAX_GAIN, MAX_R2_GAIN, permute_images
 from models.doc_translation.readers.page import Collection, Page
 from models.doc_translation.readers.pairs import Layout
 from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
@@ -68,7 +75,7 @@ class DocTranslationTask:
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
-        attention_kernels.check_kernel(context.attention, context.device)
+        check_kernel(context.attention, context.device)
         self.context = context
         self.size = SIZES[model.size]
         self.translates = model.stage == "whole"
@@ -147,7 +154,6 @@ class DocTranslationTask:
             model_facts.save(_Facts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData. Stage encoder reads nothing."""
         self.pretrained = self.encoder = None  # their weights are among the trained ones
         folder = self.context.folder
         if self.translates:
@@ -201,34 +207,29 @@ class DocTranslationTask:
         parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
         self._fill(model, parts, self.take_layers)
         if self.encoder is not None:
-            place, prefixes = self.encoder, masked_model.ENCODERS
+            place, prefixes = self.encoder, masked_pages.ENCODERS
             self.loaded = initial_weights.load("model.encoder", model, place, _ENCODER, prefixes)
         if self.is_frozen:
             model.freeze_encoders()
         return model
 
     def _fill(self, model: Module, parts: Sequence[str], take_layers: Sequence[int] | None) -> None:
-        """Load `parts` of `model` from model.pretrained, if it is set."""
         folder = self.pretrained
         if folder is not None:
             self._reports = pretrained.load(model, folder, parts, self.partial, take_layers)
 
     def data(self, split: SplitName) -> Pages | MaskedPages:
-        """Pages of a split."""
         return self._pages[split] if self.translates else self._masked[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """Collate pages; see dataset.collate and masked_pages.collate."""
         if not self.translates:
             return masked_pages.collate(samples)
         return collate(samples, self.vocabulary.pad)
 
     def num_units(self, batch: Batch) -> int:
-        """Number of labels, or of masked patches, in `batch`."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Cross-entropy in nats, summed over labels; or the errors of masked patches."""
         if not self.translates:
             guesses = masked_pages.predict(model, batch)
             truth = masked_pages.true_patches(batch, self.size)
@@ -239,7 +240,6 @@ class DocTranslationTask:
         return Loss(model(**{name: batch[name] for name in names}), {})
 
     def metric(self) -> TranslationMetric | MaskedMetric:
-        """Scores of generated translations, or of predicted patches."""
         if not self.translates:
             return MaskedMetric(self.size, self.mean_page)
         is_noise = self.control == "noise"
@@ -259,7 +259,6 @@ class DocTranslationTask:
         return self.collection.tokenize
 
     def blocks(self, model: Module) -> list[Module]:
-        """Layers of encoders, query transformers and decoder."""
         return layers(model)
 
     def preview(self, model: Module) -> str | None:
@@ -269,7 +268,6 @@ class DocTranslationTask:
         return preview.preview_text(model, self._pages["val"], self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
-        """A few training pages beside their translations, or beside their masked patches."""
         if not self.translates:
             return preview.masked_pictures(self._masked["train"])
         return preview.pictures(self._pages["train"], self.read_settings.layout.font)
@@ -283,7 +281,6 @@ class DocTranslationTask:
         return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """Translations or features of images, or of paragraphs of a file; see prediction.read."""
         layout = replace(self.read_settings.layout, target=None)
         pages = prediction.read(path, layout, self.read_settings.on_bad)
         if not self.translates:
@@ -292,20 +289,17 @@ class DocTranslationTask:
         return prediction.predict(model, pages, self.size, decoding, self.context.device)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Operations for one page, with the mean number of tokens if it is translated."""
         if not self.translates:
-            return masked_model.flops_per_sample(self.size)
+            return masked_pages.flops_per_sample(self.size)
         counts = np.minimum(self._token_counts(), self.length)
         return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
 
     def _token_counts(self) -> np.ndarray:
-        """Token counts of translations at even distances over the training pages."""
         pages = self._pages["train"]
         probes = sorted({int(i) for i in np.linspace(0, len(pages) - 1, PROBES)})
         return np.array([pages.count_tokens(i) for i in probes])
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits, skipped pages, loaded weights and the BLEU signature."""
         facts: dict[str, Any] = {
             "source": self.collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},

@@ -56,7 +56,6 @@ class Vocabulary:
         return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of `tokens` up to the first end token."""
         kept = list(map(int, tokens))
         if self.end in kept:
             kept = kept[: kept.index(self.end)]

@@ -173,7 +173,6 @@ class TextInputs:
         return self._samples.inputs
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """See `eeg`."""
         return eeg([self._samples.seen(number) for number in numbers], self._samples.rules)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.columns import IGNORE
 from models.common.config import Control, Fraction, OnBad, Section, column_field
+from models.common.table import IGNORE
 from models.eeg_text.montage import REGION_SIZES
 
 KERNEL = 5

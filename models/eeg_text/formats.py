@@ -110,7 +110,6 @@ def recognize(path: Path) -> str | None:
 
 
 def _named(path: Path) -> _Kind | None:
-    """The format that a name belongs to."""
     name = path.name.lower()
     return next((kind for kind in _KINDS if name.endswith(kind.suffixes)), None)
 

@@ -13,11 +13,10 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from models.base import Batch
-from models.common.masked_series import interpolated, masked_counts, masked_scores
+from models.common.masked_series import MaskedSeries, interpolated
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.recordings import words
-from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import Tokenizer
+from models.eeg_text.texts import Texts, Tokenizer
 
 INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence."""
@@ -138,23 +137,17 @@ def seen_inputs(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.get("seen", batch["eeg"]), batch.get("seen_mask", batch["eeg_mask"])
 
 
-class MaskedMetric:
-    """Counts over masked values; see masked_counts. Each update takes one forward pass."""
+def _lines(batch: Batch) -> Tensor:
+    seen, valid = seen_inputs(batch)
+    hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
+    return interpolated(seen, valid & ~hidden)
 
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """What `batch` adds to the counts."""
-        return self.counts(model(*seen_inputs(batch), batch["mask_target"]), batch)
 
-    def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        seen, valid = seen_inputs(batch)
-        hidden = batch["mask_target"].repeat_interleave(TOKEN_SAMPLES, dim=1)
-        lines = interpolated(seen, valid & ~hidden)
-        return masked_counts(batch["eeg"], guess, lines, masked_values(batch))
-
-    def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of the summed counts; see masked_scores."""
-        return masked_scores(counts)
+MASKED = MaskedSeries(
+    predict=lambda model, batch: model(*seen_inputs(batch), batch["mask_target"]),
+    target=lambda batch: (batch["eeg"], masked_values(batch)),
+    lines=_lines,
+)
 
 
 def encode_inputs(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -14,21 +14,21 @@ import torch
 from torch.nn import Module
 
 from models.base import Batch, DataError, Prediction
-from models.common import features, model_facts, subwords
+from models.common import model_facts, subwords
 from models.common.data_files import existing_path, unknown_format
-from models.common.predict_input import OPTION, DistinctNames, input_errors
+from models.common.predictions import OPTION, DistinctNames, features_file, input_errors
 from models.eeg_text import batches, formats
 from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
 from models.eeg_text.dataset import SampleRules, read_segment
 from models.eeg_text.montage import SLOTS
-from models.eeg_text.network.model import MaskedEeg, pooled
-from models.eeg_text.network.pretrained_decoder import TextModel
+from models.eeg_text.network import MaskedEeg, pooled
+from models.eeg_text.pretrained_decoder import TextModel
 from models.eeg_text.pretrained_tokenizer import FOLDER, PretrainedTokenizer
 from models.eeg_text.preview import sentences
 from models.eeg_text.readers import files
 from models.eeg_text.readers.continuous import later_parts
 from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings
-from models.eeg_text.tokenizer import BpeTokenizer, ByteTokenizer, Tokenizer
+from models.eeg_text.texts import BpeTokenizer, ByteTokenizer, Tokenizer
 
 BATCH = 8
 """Segments of one forward pass."""
@@ -51,11 +51,6 @@ class TrainedOn:
     """The channels of the montage that were recorded."""
     channel_map: Mapping[str, str] | None
     """The content of data.channels."""
-
-    @classmethod
-    def load(cls, folder: Path | None) -> TrainedOn:
-        """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        return model_facts.load(folder, cls)
 
     def save(self, folder: Path | None, tokenizer: Tokenizer | None) -> None:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
@@ -155,7 +150,7 @@ class FeatureWriter:
             "start_s": np.array([nan if i.start_s is None else i.start_s for i in items]),
             "duration_s": np.array([item.samples / RATE_HZ for item in items]),
         }
-        return features.prediction(
+        return features_file(
             name,
             title,
             [item.where for item in items],

@@ -15,10 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.base import DataError
-from models.common.pretrained_weights import Coverage, quiet
-from models.common.stored_tensors import StoredTensor, stored_tensors
-from models.eeg_text.network import pretrained_decoder
-from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
+from models.common.pretrained_weights import Coverage, StoredTensor, quiet, stored_tensors
+from models.eeg_text import pretrained_decoder
+from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 from models.eeg_text.pretrained_tokenizer import PretrainedTokenizer
 
 KEY = "model.pretrained"
@@ -188,7 +187,6 @@ class PretrainedDecoder:
 
 
 def _buffers(inner: nn.Module) -> dict[str, Tensor]:
-    """The buffers that files have."""
     stored = inner.state_dict()
     return {name: buffer for name, buffer in inner.named_buffers() if name in stored}
 
@@ -256,7 +254,6 @@ def _writes_text(config: Any) -> bool:
 
 
 def _generation(folder: Path, names: Sequence[str]) -> dict[str, int]:
-    """The numbers of tokens in generation_config.json, if it has them."""
     try:
         values = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
         found = {name: values.get(name) for name in names}

@@ -11,8 +11,8 @@ from models.base import DataError
 from models.common.data_files import cause_of
 from models.common.pretrained_weights import quiet
 from models.common.subwords import TOKENIZER_FILE, load_tokenizer
-from models.eeg_text.network.pretrained_decoder import TextModel
-from models.eeg_text.tokenizer import truncate_at
+from models.eeg_text.pretrained_decoder import TextModel
+from models.eeg_text.texts import truncate_at
 
 FOLDER = "tokenizer"
 """Its name in the run folder."""
@@ -45,7 +45,6 @@ class PretrainedTokenizer:
         return [*self._before, *kept]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of `tokens` up to the first end token."""
         # The decoder may have more embeddings than the tokenizer has tokens.
         kept = [t for t in truncate_at(tokens, self.end) if t < self.size]
         return str(self.inner.decode(kept, skip_special_tokens=True)).strip()
@@ -95,7 +94,6 @@ class PretrainedTokenizer:
         return self._need("bos_token_id") if found is None else found
 
     def _hidden(self) -> int:
-        """The token that replaces a hidden word."""
         vocabulary = self.inner.get_vocab()
         found = [self.inner.mask_token_id, self.inner.unk_token_id]
         found += [vocabulary.get(name) for name in _HIDDEN]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,34 +10,37 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.fixed_samples import few_samples, spread_positions
+from models.common.predictions import (
+    evaluating,
+    few_samples,
+    known_lines,
+    placed,
+    png,
+    scores_of,
+    spread_positions,
+)
 from models.eeg_text.batches import masked
 from models.eeg_text.dataset import MaskedSamples, TextSamples
 from models.eeg_text.metric import (
-    MaskedMetric,
+    MASKED,
     encode_inputs,
     generate,
     masked_values,
     rouge1,
-    seen_inputs,
     word_errors,
 )
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
-from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import Tokenizer
+from models.eeg_text.texts import Texts, Tokenizer
 
 
-@torch.no_grad()
 def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.device) -> str:
     """For each sample, the sentence that was read and the generated one.
 
     Collective if the model is sharded.
     """
-    was_training = model.training
-    model.eval()
-    generated = sentences(model, batch, texts.tokenizer, texts.steps, device)
-    model.train(was_training)
+    with evaluating(model):
+        generated = sentences(model, batch, texts.tokenizer, texts.steps, device)
     lines = []
     for row, read in zip(generated, batch["text"], strict=True):
         lines.append(f"read       {printable(read)}")
@@ -60,8 +61,7 @@ def sentences(
 
     Collective if the model is sharded.
     """
-    placed = {name: x.to(device) for name, x in batch.items() if isinstance(x, torch.Tensor)}
-    memory, valid = encode_inputs(model, placed, inputs)
+    memory, valid = encode_inputs(model, placed(batch, device), inputs)
     tokens = generate(model, memory, valid, steps, tokenizer).cpu().tolist()
     return [printable(tokenizer.decode(row)) for row in tokens]
 
@@ -104,32 +104,22 @@ def masked_predictions(
     model: Module, samples: MaskedSamples, length: int, device: torch.device
 ) -> Predictions:
     """Masked EEG predicted for `SHOWN` of `samples`. One forward pass, collective."""
-    batch: dict[str, Any] = {
-        name: x.to(device) if isinstance(x, torch.Tensor) else x
-        for name, x in masked(few_samples(samples, SHOWN), length).items()
-    }
-    guess = model(*seen_inputs(batch), batch["mask_target"]).float()
+    batch = placed(masked(few_samples(samples, SHOWN), length), device)
+    guess = MASKED.predict(model, batch).float()
     shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows, pictures = [], []
     for row, place in enumerate(spread_positions(len(samples), SHOWN)):
         item = samples.item(place)
-        scores = _scores(guess, batch, row)
-        rows.append((item.where, item.subject, *scores))
+        scores = scores_of(MASKED, guess, batch, row)
+        r2 = scores["val_masked_r2"]
+        rows.append((item.where, item.subject, r2, scores["val_interpolation_r2"]))
         eeg = batch["eeg"][row].cpu().numpy()
         eeg, own = (x[: int(batch["eeg_mask"][row].sum())] for x in (eeg, shown[row]))
-        title = f"{item.where}\npredicted masked EEG: R2 {scores[0]:.3f}"
+        title = f"{item.where}\npredicted masked EEG: R2 {r2:.3f}"
         caption = f"{item.where}, reader {item.subject}: EEG, and predicted masked EEG (red)"
         pictures.append(draw_eeg(f"eeg_{row + 1}", eeg, title, caption, own))
     columns = ("recording", "reader", "masked_r2", "interpolation_r2")
     return Predictions(columns, rows, pictures)
-
-
-def _scores(guess: torch.Tensor, batch: Batch, row: int) -> tuple[float, float]:
-    """R² of the prediction for one sample, and of linear interpolation."""
-    own = {name: x[row : row + 1] for name, x in batch.items() if isinstance(x, torch.Tensor)}
-    metric = MaskedMetric()
-    found = metric.result(metric.counts(guess[row : row + 1], own).cpu())
-    return found["val_masked_r2"], found["val_interpolation_r2"]
 
 
 WIDTH, ROW, LEFT, TOP, BOTTOM = 1000, 26, 150, 40, 30
@@ -163,14 +153,10 @@ def draw_eeg(
         y = middle - eeg[:, channel] * ROW / 6
         pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_TRACE)
         if guess is not None:
-            over = middle - guess[:, channel] * ROW / 6
-            known = np.flatnonzero(np.isfinite(over))
-            for part in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
-                pen.line(list(zip(x[part].tolist(), over[part].tolist(), strict=True)), fill=_GUESS)
+            for line in known_lines(x, middle - guess[:, channel] * ROW / 6):
+                pen.line(line, fill=_GUESS)
     _scale(pen, font, x, image.height - BOTTOM)
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return Picture(name, caption, stream.getvalue())
+    return Picture(name, caption, png(image))
 
 
 def _scale(pen: ImageDraw.ImageDraw, font: object, x: np.ndarray, top: float) -> None:

@@ -23,34 +23,26 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import initial_weights
-from models.common.attention_kernels import check_kernel
-from models.common.columns import declared_columns
-from models.common.fixed_samples import few_samples
+from models.common import initial_weights, model_facts
+from models.common.layers import check_kernel
+from models.common.masked_series import MaskedSeries
 from models.common.model_facts import FACTS_FILE
+from models.common.predictions import few_samples
 from models.common.split import SPLITS
 from models.common.subwords import TOKENIZER_FILE
+from models.common.table import declared_columns
 from models.eeg_text import batches, prediction, pretrained_tokenizer, preview
 from models.eeg_text.batches import TextInputs
 from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
-from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples
-from models.eeg_text.metric import (
-    MaskedMetric,
-    TextMetric,
-    encode_inputs,
-    masked_values,
-    seen_inputs,
-)
-from models.eeg_text.network.model import EegText, MaskedEeg, flops_per_sample
-from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder, TextModel
-from models.eeg_text.noise_control import retrieval_band
+from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples, retrieval_band
+from models.eeg_text.metric import MASKED, TextMetric, encode_inputs
+from models.eeg_text.network import EegText, MaskedEeg, flops_per_sample
 from models.eeg_text.prediction import TrainedOn, recorded_channels
 from models.eeg_text.pretrained import PretrainedDecoder
-from models.eeg_text.readers import channel_map, files
-from models.eeg_text.recordings import Reading, Recordings
-from models.eeg_text.splits import ItemSplit, split_items
-from models.eeg_text.texts import Texts
-from models.eeg_text.tokenizer import ByteTokenizer, Tokenizer, build_tokenizer
+from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
+from models.eeg_text.readers import files, tables
+from models.eeg_text.recordings import ItemSplit, Reading, Recordings, split_items
+from models.eeg_text.texts import ByteTokenizer, Texts, Tokenizer, build_tokenizer
 
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
@@ -60,7 +52,11 @@ class EegTextTask:
     """See models/base.py: Task."""
 
     channels_last = False
-    saved_files: Sequence[str] = (FACTS_FILE, TOKENIZER_FILE, pretrained_tokenizer.FOLDER)
+    saved_files: Sequence[str] = (
+        FACTS_FILE,
+        TOKENIZER_FILE,
+        pretrained_tokenizer.FOLDER,
+    )
     """What setup_without_data reads in the run folder: in stage encoder no tokenizer, else at most
     one: the file, or the folder of a pretrained one."""
 
@@ -149,21 +145,19 @@ class EegTextTask:
             self.texts.steps if self.writes else 0,
             isinstance(tokenizer, ByteTokenizer),
             recorded_channels(self.recordings),
-            None if path is None else channel_map.load_channel_map(path),
+            None if path is None else tables.load_channel_map(path),
         ).save(self.context.folder, tokenizer)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData."""
         # Their weights are among the trained ones.
         self.encoder = self.start = None
         folder = self.context.folder
-        self._trained = TrainedOn.load(folder)
+        self._trained = model_facts.load(folder, TrainedOn)
         assert folder is not None, "the facts were loaded from it"
         if self.writes:
             self._tokenizer = self._trained.tokenizer(folder)
 
     def _sample_rules(self) -> SampleRules:
-        """The rules with as many windows as the longest segment needs."""
         rules = SampleRules(
             self.samples, self.most_windows, self.context.seed, self.control == "noise"
         )
@@ -171,7 +165,6 @@ class EegTextTask:
         return replace(rules, windows=rules.count(used))
 
     def _find_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
-        """That of the pretrained decoder, or one for `texts`."""
         if self.folder is None:
             most, folder = self.size.vocabulary, self.context.folder
             return build_tokenizer(self.tokenizer_word, texts, most, folder)
@@ -242,7 +235,6 @@ class EegTextTask:
         return model
 
     def data(self, split: SplitName) -> TextSamples | MaskedSamples:
-        """The samples of a split."""
         rules, is_training = self.rules, split == "train"
         numbers = self.parts.numbers[split]
         if not self.writes:
@@ -253,7 +245,6 @@ class EegTextTask:
         return samples
 
     def frozen_encoder(self, model: Module) -> str | None:
-        """See models/base.py: HasFrozenEncoder."""
         return "encoder" if self.writes and self.is_frozen and not self.trains_top else None
 
     def varying_inputs(self) -> str | None:
@@ -272,25 +263,20 @@ class EegTextTask:
         return {"memory": memory, "samples": valid.sum(1)}
 
     def use_features(self, features: Mapping[SplitName, CachedFeatures]) -> None:
-        """See models/base.py: HasFrozenEncoder."""
         self._features = features
         self._flops = self._flops_cached
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        """See batches.text and batches.masked."""
         if self.writes:
             return batches.text(samples, self.rules, self.tokenizer.pad)
         return batches.masked(samples, self.samples)
 
     def num_units(self, batch: Batch) -> int:
-        """Tokens to generate, or masked values to predict."""
         return int(batch["units"])
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Cross-entropy in nats, summed over tokens; or squared errors, summed over values."""
         if not self.writes:
-            guess = model(*seen_inputs(batch), batch["mask_target"]).float()
-            return Loss(((guess - batch["eeg"]).square() * masked_values(batch)).sum(), {})
+            return MASKED.loss(model, batch)
         eeg, memory = batch.get("eeg"), batch.get("eeg_memory")
         valid, pool = batch.get("eeg_windows", batch["eeg_mask"]), batch.get("eeg_pool")
         logits = model(eeg, valid, batch["text_ids"], memory=memory, pool=pool).float()
@@ -300,11 +286,10 @@ class EegTextTask:
         )
         return Loss(nats, {})
 
-    def metric(self) -> TextMetric | MaskedMetric:
-        return TextMetric(self.texts) if self.writes else MaskedMetric()
+    def metric(self) -> TextMetric | MaskedSeries:
+        return TextMetric(self.texts) if self.writes else MASKED
 
     def blocks(self, model: Module) -> list[Module]:
-        """The transformer layers of the regions, of the global encoder and of the text decoder."""
         assert isinstance(model, EegText | MaskedEeg)
         return model.blocks()
 
@@ -322,7 +307,6 @@ class EegTextTask:
         return preview.masked_predictions(model, samples, self.samples, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """Sentences or features of recordings without texts; see prediction.predict."""
         trained = self._trained
         assert trained is not None, "setup_without_data comes first"
         rules = SampleRules(self.samples, self.most_windows, self.context.seed, is_noise=False)
@@ -348,7 +332,6 @@ class EegTextTask:
         return self._flops  # computed in build(): an engine may have sharded the weights since
 
     def pictures(self) -> Sequence[Picture]:
-        """A few training samples with their sentence."""
         samples = self.data("train")
         numbers = sorted({0, len(samples) // 2, len(samples) - 1})
         pictures = []
@@ -383,7 +366,6 @@ class DataFacts:
     control: str
 
     def facts(self) -> dict[str, Any]:
-        """Counts, splits, what was left out; in a noise control the bounds of chance."""
         items = self.recordings.items
         times = [item.samples for item in items]
         kept = sum(min(time, self.rules.most) for time in times) / sum(times)

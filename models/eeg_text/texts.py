@@ -1,13 +1,116 @@
-"""The sentences of all splits as tokens, with the candidates each is compared with."""
+"""Tokenizers, and the sentences of all splits as tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from models.base import SplitName
-from models.eeg_text.tokenizer import Tokenizer
+from models.base import DataError, SplitName
+from models.common import subwords
+
+PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
+"""The special tokens of BART."""
+
+
+class Tokenizer(Protocol):
+    """Encodes text as tokens, and decodes it."""
+
+    name: str
+    size: int
+    pad: int
+    start: int
+    end: int
+    suffix: tuple[int, ...]
+    """What follows a sentence: the end token, and in mBART the language."""
+    hidden: int
+    """Replaces inputs that are hidden from the decoder."""
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of `text`, without start and suffix."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens` up to the first end token."""
+
+
+class ByteTokenizer:
+    """Tokens 0-255 are bytes, then padding, start, end, hidden, and twelve reserved ones."""
+
+    name = "bytes"
+    pad, start, end, hidden = 256, 257, 258, 259
+    suffix: tuple[int, ...] = (end,)
+    size = 272
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        kept = truncate_at(tokens, self.end)
+        return bytes(t for t in kept if t < 256).decode("utf-8", errors="replace")
+
+
+class BpeTokenizer:
+    """A tokenizer of the tokenizers library with the special tokens of BART."""
+
+    def __init__(self, inner: Any, name: str) -> None:
+        """Raises DataError if a special token is missing."""
+        inner.encode_special_tokens = True  # otherwise a text that contains </s> would end there
+        self.inner, self.name = inner, name
+        self.size = max(inner.get_vocab().values()) + 1
+        self.pad, self.start, self.end, self.hidden = map(self._find, (PAD, START, END, HIDDEN))
+        self.suffix: tuple[int, ...] = (self.end,)
+        self._specials = {self.pad, self.start, self.end, self.hidden}
+
+    def _find(self, token: str) -> int:
+        number = self.inner.token_to_id(token)
+        if number is None:
+            raise DataError(
+                f"tokenizer '{self.name}' has no token {token}",
+                where="model.tokenizer",
+                allowed=f"bytes, bpe, or one with {PAD} {START} {END} {HIDDEN}, as BART's has",
+            )
+        return int(number)
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.inner.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        kept = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
+        return str(self.inner.decode(kept, skip_special_tokens=False))
+
+
+def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
+    """The `tokens` before the first `end`."""
+    found = list(map(int, tokens))
+    return found[: found.index(end)] if end in found else found
+
+
+def build_tokenizer(name: str, texts: Iterable[str], most: int, folder: Path | None) -> Tokenizer:
+    """The tokenizer that model.tokenizer names, with at most `most` entries.
+
+    A trained tokenizer is saved in the run folder, and loaded from there if it exists. Reads and
+    writes the disk; raises DataError.
+    """
+    if name == "bytes":
+        return ByteTokenizer()
+    if name == "bpe":
+        specials = (START, PAD, END, HIDDEN)
+        inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, most, specials))
+    else:
+        path = Path(name).expanduser()
+        inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
+    found = BpeTokenizer(inner, name)
+    if found.size > most:
+        raise DataError(
+            f"the tokenizer has {found.size} entries; the decoder of this size has {most}",
+            where="model.tokenizer, model.size",
+            allowed=f"a tokenizer of at most {most} entries",
+            fix="--set model.tokenizer=bytes",
+        )
+    return found
+
 
 CANDIDATES = 24
 """Candidates for retrieval, including the true sentence."""

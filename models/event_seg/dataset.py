@@ -12,7 +12,7 @@ from models.base import DataError, SplitName
 from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
-from models.event_seg import sequences
+from models.event_seg import splits
 from models.event_seg.formats import (
     COMPANION_SUFFIXES,
     DSEC,
@@ -79,7 +79,7 @@ def _choose(
     """The names of the recordings to use, of those with `formats`, and facts of the choice."""
     names = list(formats)
     if settings.sequences:
-        return sequences.choose(names, settings.sequences)
+        return splits.choose(names, settings.sequences)
     # Both cameras of DSEC see the same scene: one would be trained on, the other validated.
     right = {n for n in names if formats[n] == DSEC and _left_of(n) in formats and _left_of(n) != n}
     if right:
@@ -87,7 +87,7 @@ def _choose(
         return [name for name in names if name not in right], {"right_cameras": text}
     is_mvsec = set(formats.values()) == {MVSEC}
     if is_mvsec and len(names) > 1 and settings.mvsec_sequence is not None:
-        return sequences.choose_one(names, settings.mvsec_sequence)
+        return splits.choose_one(names, settings.mvsec_sequence)
     return names, {}
 
 
@@ -195,7 +195,6 @@ class Dataset:
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
     def facts(self) -> dict[str, Any]:
-        """Source, splits, event rate, class balance and skipped data."""
         first = self.recordings[0]
         height, width = self.splits["val"].shape
         facts = self._source | {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.frozen import HasFrozenParts
+from models.common.layers import HasFrozenParts
 from models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100
@@ -80,7 +80,6 @@ class Network(HasFrozenParts):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Layers in order."""
         return [*self.down, *self.up, self.head]
 
     def forward(
@@ -125,7 +124,6 @@ class MaskedEncoder(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """Layers in order."""
         return [*self.down, self.head]
 
     def forward(

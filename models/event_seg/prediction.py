@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,8 @@ from PIL import Image
 from torch.nn import Module
 
 from models.base import DataError, Prediction
-from models.common import data_files, model_facts
-from models.common import features as encoder_features
-from models.common.predict_input import DistinctNames, input_errors
+from models.common import data_files
+from models.common.predictions import DistinctNames, features_file, input_errors, png
 from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, MVSEC, recognize
 from models.event_seg.readers.mvsec import MvsecEvents
@@ -43,15 +41,6 @@ class TrainedOn:
         lengths = [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings]
         window_ms = 1e3 * float(np.median(np.concatenate(lengths)))
         return cls(window_ms, recordings[0].sensor, has_labels)
-
-    @classmethod
-    def load(cls, folder: Path | None) -> TrainedOn:
-        """The facts saved in a run folder. Reads the disk. Raises DataError."""
-        return model_facts.load(folder, cls)
-
-    def save(self, folder: Path | None) -> None:
-        """Write the facts into the run folder. Writes the disk."""
-        model_facts.save(self, folder)
 
 
 @dataclass(frozen=True)
@@ -107,7 +96,9 @@ def masks(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
         maps = model(window.events)[0]
         mask = (maps[1] > maps[0]).cpu().numpy()
         text = f"{window.title}, foreground {mask.mean():.1%}"
-        yield Prediction(window.name, text, {".png": _png(mask)})
+        yield Prediction(
+            window.name, text, {".png": png(Image.fromarray(mask.astype(np.uint8) * 255))}
+        )
 
 
 @torch.no_grad()
@@ -119,9 +110,7 @@ def features(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
             x = layer(x)
         tokens = x.flatten(2).mT.float().cpu().numpy()
         grid = {"grid": np.array(x.shape[2:])}
-        yield encoder_features.prediction(
-            window.name, window.title, [window.title], tokens, more=grid
-        )
+        yield features_file(window.name, window.title, [window.title], tokens, more=grid)
 
 
 def _recordings(
@@ -180,9 +169,3 @@ def _voxels(recording: Unlabeled, window: int, factor: int) -> tuple[np.ndarray,
     start, stop = recording.windows[window]
     inside = events.downsampled(factor, *grid)
     return normalize(voxelize(inside, start, stop, (BINS, *grid))), len(events)
-
-
-def _png(mask: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).save(file, format="PNG")
-    return file.getvalue()

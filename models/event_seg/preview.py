@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Picture, Predictions
-from models.common.fixed_samples import few_samples
+from models.common.predictions import few_samples, placed, png
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.windows import Sample, Windows, collate
 
@@ -68,9 +67,7 @@ def _side_by_side(*panels: np.ndarray) -> bytes:
     parts = [part for panel in panels for part in (gap, panel)]
     picture = np.concatenate(parts[1:], axis=1)
     scale = max(1, -(-_LEAST_WIDTH // picture.shape[1]))
-    file = io.BytesIO()
-    Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)).save(file, format="PNG")
-    return file.getvalue()
+    return png(Image.fromarray(picture.repeat(scale, 0).repeat(scale, 1)))
 
 
 def _polarity(mass: np.ndarray) -> np.ndarray:
@@ -93,7 +90,7 @@ INPUTS = ("events", "mask", "mass", "hidden")
 def predict(model: Module, windows: Windows, device: torch.device) -> Predictions:
     """Predictions and scores of windows spread over a split. One forward pass. Collective."""
     samples: list[Sample] = few_samples(windows, SHOWN)
-    batch = {key: x.to(device) for key, x in collate(samples).items() if key in INPUTS}
+    batch = placed({key: x for key, x in collate(samples).items() if key in INPUTS}, device)
     metric = MassMetric() if windows.rules.is_masked else EdgeMetric()
     given = [batch[key] for key in ("events", "mass", "hidden", "mask") if key in batch]
     loss, maps = model(*given, measure=True)

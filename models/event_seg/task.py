@@ -21,18 +21,16 @@ from models.base import (
     Predictions,
     SplitName,
 )
-from models.common import initial_weights
-from models.common.model_facts import FACTS_FILE
+from models.common import initial_weights, model_facts
 from models.common.split import save_split
-from models.event_seg import dataset, prediction, sequences, windows
+from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import SIZES, Data, Model
 from models.event_seg.dataset import Dataset
 from models.event_seg.metric import EdgeMetric, MassMetric
 from models.event_seg.network import MaskedEncoder, Network, flops_per_sample
 from models.event_seg.prediction import TrainedOn
 from models.event_seg.preview import draw_sample, predict
-from models.event_seg.readers import labels
-from models.event_seg.readers.recording import Recording
+from models.event_seg.readers.recording import DILATION, HIGH, LOW, Recording
 from models.event_seg.splits import split_recordings
 from models.event_seg.windows import Rules, Windows
 
@@ -43,7 +41,7 @@ _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file o
 class EventSegTask:
     """Edge segmentation of event windows; implements models.base.Task."""
 
-    saved_files: Sequence[str] = (FACTS_FILE,)
+    saved_files: Sequence[str] = (model_facts.FACTS_FILE,)
     """What setup_without_data reads in the run folder."""
     goal = Goal("val_iou", "max")
     units = "pixels"
@@ -100,11 +98,10 @@ class EventSegTask:
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = Dataset(recordings, split, rules, source)
-        TrainedOn.of(recordings, is_labeled).save(self.context.folder)
+        model_facts.save(TrainedOn.of(recordings, is_labeled), self.context.folder)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData."""
-        self._trained = TrainedOn.load(self.context.folder)
+        self._trained = model_facts.load(self.context.folder, TrainedOn)
         self.encoder = None  # its weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:
@@ -122,13 +119,13 @@ class EventSegTask:
 
     def _recordings(self) -> tuple[Sequence[Recording], dict[str, Any]]:
         if dataset.is_embedded(self.path):
-            from models.event_seg.embedded.shapes import recordings
+            from models.event_seg.embedded import recordings
 
             clips = recordings(self.size.sensor)
             if not self._data.sequences:
                 return clips, {}
             by_name = {clip.name: clip for clip in clips}
-            names, facts = sequences.choose(list(by_name), self._data.sequences)
+            names, facts = splits.choose(list(by_name), self._data.sequences)
             return [by_name[name] for name in names], facts
         return dataset.read_files(self.path, self._data, self.on_bad)
 
@@ -140,7 +137,7 @@ class EventSegTask:
         if self.stage == "encoder":
             return MaskedEncoder(self.size)
         weight = 1.0 if self._dataset is None else self.dataset.foreground_weight
-        recipe = (self.downsample, labels.LOW, labels.HIGH, labels.DILATION)
+        recipe = (self.downsample, LOW, HIGH, DILATION)
         model = Network(self.size, weight, recipe)
         if self.encoder is not None:
             self.loaded = initial_weights.load(
@@ -151,27 +148,22 @@ class EventSegTask:
         return model
 
     def data(self, split: SplitName) -> Windows:
-        """Samples of a split."""
         return self.dataset.splits[split]
 
     collate = staticmethod(windows.collate)
 
     def num_units(self, batch: Batch) -> int:
-        """Number of pixels in the loss."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Loss summed over pixels; see Network.forward and MaskedEncoder.forward."""
         if "hidden" in batch:
             return Loss(model(batch["events"], batch["mass"], batch["hidden"]), {})
         return Loss(model(batch["events"], batch["mask"]), {})
 
     def metric(self) -> EdgeMetric | MassMetric:
-        """EdgeMetric, or MassMetric if pixels are hidden."""
         return MassMetric() if self.dataset.rules.is_masked else EdgeMetric()
 
     def blocks(self, model: Module) -> list[Module]:
-        """Layers in order."""
         assert isinstance(model, Network | MaskedEncoder)
         return model.blocks
 
@@ -184,7 +176,6 @@ class EventSegTask:
         return predict(model, self.data("val"), self.context.device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """A mask for each window of recordings, or features; see prediction.predict."""
         draws_masks = self.stage != "encoder" and self._trained.has_labels
         output = prediction.masks if draws_masks else prediction.features
         sensor, device = self._data.sensor, self.context.device
@@ -192,17 +183,14 @@ class EventSegTask:
         return output(model, windows)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Operations for one sample; see network.flops_per_sample."""
         shape = self.data("train").shape
         return flops_per_sample(self.size, *shape, self.stage, self.is_frozen)
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits, skipped data and loaded weights; see Dataset.facts."""
         loaded = {} if self.loaded is None else {"encoder": self.loaded}
         return self.dataset.facts() | loaded
 
     def pictures(self) -> Sequence[Picture]:
-        """Pictures of training windows. Disk access; raises DataError."""
         samples, rng = self.data("train"), np.random.default_rng(self.context.seed)
         indices = {len(samples) * i // (PICTURES + 1) for i in range(1, PICTURES + 1)}
         shown = (samples.random_sample(index, rng) for index in sorted(indices))

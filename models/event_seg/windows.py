@@ -75,7 +75,6 @@ class Windows:
         return len(self.windows)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        """Sample `index`. Reads its window only; raises DataError."""
         return self.random_sample(index, draws.rng() if self.fixed is None else self._rng(index))
 
     def random_sample(self, index: int, rng: np.random.Generator) -> Sample:
@@ -180,7 +179,6 @@ class Windows:
 def _poisson(
     count: int, start: float, stop: float, grid: tuple[int, int], rng: np.random.Generator
 ) -> Events:
-    """`count` events at random times and pixels of the window."""
     since = np.sort(rng.uniform(0, float(stop - start), count))
     # Keep the dtype of the recording, which may be integer microseconds.
     t = start + since.astype(np.asarray(start).dtype)

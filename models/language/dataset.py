@@ -1,40 +1,99 @@
-"""Dataset of a run: corpus, splits, samples and facts."""
+"""Dataset of a run: corpus, splits, samples and facts, and the noise of a noise control."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import lgamma
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from models.base import DataError, SplitName
-from models.common.columns import declared_columns
 from models.common.data_files import OnBad, unknown_embedded
 from models.common.split import SPLITS
+from models.common.table import declared_columns
+from models.language.encoded import encode
 from models.language.formats import EMBEDDED
-from models.language.noise_control import (
-    dialogue_chance,
-    permute_answers,
-    text_chance,
-    with_true_answers,
-)
 from models.language.readers.corpus import Corpus, from_records, read_corpus
-from models.language.rows import Dialogues, Windows, true_pairing
-from models.language.tokens.encoded import encode
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.rows import Dialogues, Pairing, Windows, true_pairing
+from models.language.tokenizer import Tokenizer
+
+
+def permutation_across_labels(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Random permutation that gives each request the answer of a request with another label.
+
+    Random, not shifted by a constant: a model could learn which label answers which from a
+    constant shift. Raises DataError if more than half of `labels` are equal.
+    """
+    counts = np.bincount(labels)
+    if 2 * counts.max() > len(labels):
+        raise DataError(
+            f"the noise control cannot permute {len(labels)} answers: {counts.max()} of them "
+            "answer one kind of request",
+            where="data.control=noise",
+            allowed="at most half of a split's exchanges per kind of request",
+        )
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    for i in range(len(order)):
+        while labels[order[i]] == labels[i]:
+            # A swap with j fixes i and must not break j. No label has more than half, so such a j
+            # exists and the loop ends with probability one.
+            j = int(rng.integers(len(order)))
+            if labels[order[j]] != labels[i] and labels[order[i]] != labels[j]:
+                order[i], order[j] = order[j], order[i]
+    return order
+
+
+def permute_answers(exchanges: np.ndarray, labels: np.ndarray, seed: int) -> Pairing:
+    """Pair each of `exchanges` with the answer to a request of another label."""
+    answers = exchanges[permutation_across_labels(labels, seed)]
+    return Pairing(exchanges, answers, np.zeros(len(exchanges), dtype=bool))
+
+
+def with_true_answers(permuted: Pairing) -> Pairing:
+    """`permuted` followed by the true pairs, which are marked `matched`."""
+    requests = permuted.requests
+    return Pairing(
+        np.concatenate((requests, requests)),
+        np.concatenate((permuted.answers, requests)),
+        np.repeat([False, True], len(requests)),
+    )
+
+
+def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:
+    """Expected loss on shuffled rows of `val` in nats per token, from token counts alone.
+
+    `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
+    `floor`: under each row's own frequencies, that is the logarithm of the number of its orders.
+    A loss below the floor indicates a leak.
+    """
+    frequencies = train.label_counts(size) + 1
+    logp = np.log(frequencies / frequencies.sum())
+    chance = orders = 0.0
+    for i in range(len(val)):
+        counts = np.bincount(val.row(i).labels, minlength=size)
+        chance -= float(counts @ logp)
+        orders += lgamma(counts.sum() + 1) - sum(lgamma(c + 1) for c in counts[counts > 1])
+    return {"chance": chance / val.tokens, "floor": orders / val.tokens}
+
+
+def dialogue_chance(labels: int) -> float:
+    """Upper bound of exact_match: twice the share of guessing one of `labels`."""
+    return 2 / labels
 
 
 def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] = ()) -> Corpus:
     """Read the corpus at `data.path`; `columns` as "name=meaning". Raises DataError."""
     if path == "embedded:python":
-        from models.language.embedded.python import read_documents
+        from models.language.embedded import read_documents
 
         return from_records(path, read_documents())
     if path == "embedded:commands":
-        from models.language.embedded.commands import read_conversations
+        from models.language.embedded import read_conversations
 
         return from_records(path, read_conversations())
     if path.startswith("embedded:"):
@@ -151,7 +210,6 @@ class Dataset:
         return self._encoded.sizes if self.text else self._encoded.sizes[1::2]
 
     def facts(self) -> dict[str, Any]:
-        """Counts, splits, skipped data and, in a noise control, the expected band."""
         truncated = sum(d.truncated for d in self.dialogues.values())
         too_long = sum(d.skipped for d in self.dialogues.values())
         facts: dict[str, Any] = {

@@ -12,7 +12,7 @@ from models.common.data_files import first_files
 from models.common.table import TextTable
 from models.common.text_file import TextFile
 from models.language.readers.columns import NAMES, columns_in
-from models.language.readers.text_file import (
+from models.language.readers.plain_text import (
     FORMATS,
     SUFFIXES,
     file_kind,
@@ -99,6 +99,5 @@ def _are_columns(row: object) -> bool:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether at least half of the visible characters are letters."""
     visible = "".join(text.split())
     return visible.isprintable() and 0 < len(visible) <= 2 * sum(map(str.isalpha, visible))

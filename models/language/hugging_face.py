@@ -18,13 +18,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from models.base import DataError
 from models.common.split import atomic_write
+from models.language import bpe
+from models.language.bpe import BpeTokenizer
 from models.language.config import Size
+from models.language.external_tokenizer import ExternalTokenizer
 from models.language.model import NORM_EPSILON, ROTARY_BASE
 from models.language.readers.records import Turn
-from models.language.tokens import bpe
-from models.language.tokens.bpe import BpeTokenizer
-from models.language.tokens.external_tokenizer import ExternalTokenizer
-from models.language.tokens.tokenizer import (
+from models.language.tokenizer import (
     ANSWER,
     FORMS,
     TAGS,
@@ -197,7 +197,6 @@ _TEXT = (
 
 
 def _quoted(text: str) -> str:
-    """A text within a template."""
     return json.dumps(text)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common import attention_kernels
-from models.common.frozen import HasFrozenParts
+from models.common import layers
+from models.common.layers import HasFrozenParts
 from models.language.config import Size
 from models.language.head import Head, compute_dtype
 
@@ -74,7 +74,7 @@ def causal_attention(
         return mixed.view_as(q)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     is_causal = documents is None and not is_last
-    with attention_kernels.attention_kernel(kernel):
+    with layers.attention_kernel(kernel):
         mixed = F.scaled_dot_product_attention(q, k, v, documents, is_causal=is_causal)
     return mixed.transpose(1, 2)
 
@@ -213,7 +213,7 @@ class Decoder(nn.Module):
     def _documents(self, boundaries: Tensor, x: Tensor) -> Tensor | None:
         """The form of `boundaries` that causal_attention takes for hidden states `x`."""
         batch, time, _ = x.shape
-        if attention_kernels.takes_boundaries(self.kernel, x.device, compute_dtype(x)):
+        if layers.takes_boundaries(self.kernel, x.device, compute_dtype(x)):
             # The number of documents differs from batch to batch; one graph serves all.
             torch._dynamo.maybe_mark_dynamic(boundaries, 0)
             return boundaries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from itertools import pairwise
 
 import numpy as np
@@ -12,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Picture, Predictions, SamplePart
-from models.common.fixed_samples import spread_positions
+from models.common.predictions import evaluating, png, printable, spread_positions
 from models.language.dataset import Dataset
 from models.language.head import IGNORE
 from models.language.rows import Row
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.tokenizer import Tokenizer
 
 TEMPERATURE = 0.8
 
@@ -44,7 +43,6 @@ def _text(tokens: np.ndarray, tokenizer: Tokenizer) -> str:
     return END.join(pieces)
 
 
-@torch.no_grad()
 def continue_tokens(
     model: Module,
     prompts: Sequence[Sequence[int]],
@@ -66,18 +64,16 @@ def continue_tokens(
         row[: len(prompt)] = torch.tensor(list(prompt))
     rows = torch.arange(len(prompts))
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    was_training = model.training
-    model.eval()
-    for at in range(count):
-        # Causal attention ignores the padding at later positions.
-        logits = model(tokens)[rows, starts + at - 1].float().cpu()
-        if generator is None:
-            chosen = logits.argmax(-1)
-        else:
-            probabilities = (logits / TEMPERATURE).softmax(-1)
-            chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-        tokens[rows, starts + at] = chosen.to(device)
-    model.train(was_training)
+    with evaluating(model):
+        for at in range(count):
+            # Causal attention ignores the padding at later positions.
+            logits = model(tokens)[rows, starts + at - 1].float().cpu()
+            if generator is None:
+                chosen = logits.argmax(-1)
+            else:
+                probabilities = (logits / TEMPERATURE).softmax(-1)
+                chosen = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+            tokens[rows, starts + at] = chosen.to(device)
     ends = zip(tokens.tolist(), starts.tolist(), strict=True)
     return [row[start : start + count] for row, start in ends]
 
@@ -111,13 +107,6 @@ def readable(tokens: list[int], tokenizer: Tokenizer) -> str:
     if tokenizer.end in tokens:
         tokens = tokens[: tokens.index(tokenizer.end)]
     return printable(tokenizer.decode(tokens))
-
-
-def printable(text: str) -> str:
-    """`text` without control characters."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
 
 
 SHOWN = 3
@@ -209,11 +198,10 @@ def _rows(dataset: Dataset, rows: Sequence[Row]) -> bytes:
                 x += font.getlength(text)
         pen.line((MARGIN, y + 1.5 * STEP, WIDTH - MARGIN, y + 1.5 * STEP), RULE_COLOR)
         y += 2 * STEP
-    return _png(image)
+    return png(image)
 
 
 def _lines(pieces: Sequence[ColoredText], font: Font) -> list[list[ColoredText]]:
-    """Break `pieces` at line ends and at the right edge, up to LINES lines."""
     lines: list[list[ColoredText]] = [[]]
     x = 0.0
     for text, color in pieces:
@@ -230,7 +218,6 @@ def _lines(pieces: Sequence[ColoredText], font: Font) -> list[list[ColoredText]]
 
 
 def _lengths(dataset: Dataset, kind: str) -> bytes:
-    """Histogram of text lengths in tokens, with logarithmic bins."""
     height, font, lengths = 320, ImageFont.load_default(LETTER), dataset.lengths
     low, high = max(1, int(lengths.min())), int(lengths.max()) + 1
     edges = np.geomspace(low, high, min(BINS, high - low) + 1)
@@ -250,10 +237,4 @@ def _lengths(dataset: Dataset, kind: str) -> bytes:
         anchor = "la" if share == 0 else "ra" if share == 1 else "ma"
         label = f"{low * (high / low) ** share:,.0f}" + (" tokens" if share == 1 else "")
         pen.text((x, base + 8), label, CONTEXT_COLOR, font, anchor=anchor)
-    return _png(image)
-
-
-def _png(image: Image.Image) -> bytes:
-    file = BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
+    return png(image)

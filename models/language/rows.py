@@ -11,10 +11,10 @@ import torch
 
 from models.base import DataError, Draws
 from models.common.data_files import BadRecords, OnBad
+from models.language.encoded import Encoded
 from models.language.head import IGNORE
 from models.language.readers.index import Texts
-from models.language.tokens.encoded import Encoded
-from models.language.tokens.tokenizer import Tokenizer
+from models.language.tokenizer import Tokenizer
 
 MULTIPLE = 8
 """Rows of unequal length are padded to a multiple of this, the tile of tensor cores."""
@@ -107,7 +107,6 @@ class Windows:
 
     @property
     def tokens(self) -> int:
-        """Number of labels in all rows."""
         return int(self.starts[-1])
 
     def label_counts(self, size: int) -> np.ndarray:
@@ -126,7 +125,6 @@ class Windows:
         return -(-self.tokens // self.length)
 
     def _row_range(self, index: int) -> tuple[int, int]:
-        """First and last (exclusive) stream position of a row."""
         begin, stop, row = 0, self.tokens, index
         if self._rows_before is not None:
             document = np.searchsorted(self._rows_before, index, side="right") - 1
@@ -147,7 +145,6 @@ class Windows:
             yield self._encoded.stream.read(begin + shift, stop + shift)
 
     def sample(self, index: int, draws: Draws) -> Row:
-        """Row `index`; `draws` is unused."""
         return self.row(index)
 
     def row(self, index: int) -> Row:
@@ -273,7 +270,6 @@ class Dialogues:
 
     @property
     def tokens(self) -> int:
-        """Number of labels in all rows."""
         return int(self.answer_sizes.sum())
 
     def __len__(self) -> int:
@@ -290,7 +286,6 @@ class Dialogues:
         return self._encoded.piece(2 * self._answers[index] + 1)
 
     def sample(self, index: int, draws: Draws) -> Row:
-        """Row `index`; `draws` is unused."""
         return self.row(index)
 
     def row(self, index: int) -> Row:

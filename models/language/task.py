@@ -24,25 +24,23 @@ from models.base import (
     Sampling,
     SplitName,
 )
-from models.common import attention_kernels, initial_weights, model_facts
-from models.common.columns import declared_columns
+from models.common import initial_weights, layers, model_facts
 from models.common.model_facts import FACTS_FILE
 from models.common.split import save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
-from models.language import hugging_face, lora, pretrained
+from models.common.table import declared_columns
+from models.language import bpe, external_tokenizer, hugging_face, pretrained
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
-from models.language.generate import Prompting
+from models.language.generate import JSON, Prompting, read_prompts
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
 from models.language.pretrained import Pretrained
 from models.language.preview import pictures, predict, preview_text, sample_text
-from models.language.prompts import JSON, read_prompts
 from models.language.readers.corpus import Corpus
-from models.language.readers.text_file import SUFFIXES
+from models.language.readers.plain_text import SUFFIXES
 from models.language.rows import Dialogues, Row, Windows, collate
-from models.language.tokens import bpe, external_tokenizer
-from models.language.tokens.tokenizer import ByteTokenizer, Tokenizer
+from models.language.tokenizer import ByteTokenizer, Tokenizer
 
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
@@ -95,7 +93,7 @@ class LanguageTask:
         self.answers = None if self.path.startswith("embedded:") else answers
         self.columns = () if self.path.startswith("embedded:") else data.columns
         self.fraction, self.length = data.fraction, data.seq_len
-        attention_kernels.check_kernel(context.attention, context.device)
+        layers.check_kernel(context.attention, context.device)
         self.loaded: str | None = None
         self.coverage = ""
         self._local: Tokenizer | None = None
@@ -139,7 +137,6 @@ class LanguageTask:
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
 
     def setup_without_data(self) -> None:
-        """See models/base.py: WorksWithoutData."""
         facts = model_facts.load(self.context.folder, _Facts)
         window = self._row_length()
         if self.pretrained is not None:
@@ -226,12 +223,12 @@ class LanguageTask:
         self.coverage = coverage.render()
         model = Pretrained(inner, self.smoothing)
         if self.lora.rank is not None:
-            lora.add_adapters(model.inner, self.lora)
+            pretrained.add_adapters(model.inner, self.lora)
         local = self._local_tokenizer()
         assert local is not None
         pretrained.check_vocabulary(model, local.size, folder)
         self._shape = pretrained.shape(model)
-        attention_kernels.restrict_blocks(self.blocks(model), self.context.attention)
+        layers.restrict_blocks(self.blocks(model), self.context.attention)
         return model
 
     def _freeze(self, model: Pretrained | Transformer) -> None:
@@ -256,20 +253,16 @@ class LanguageTask:
             )
 
     def data(self, split: SplitName) -> Windows | Dialogues:
-        """Samples of a split."""
         return self.dataset.split(split)
 
     def collate(self, samples: Sequence[Row]) -> Batch:
-        """Collate rows: text to one length, conversations to that of the longest row."""
         length = self.dataset.rules.length if self.dataset.text else None
         return collate(samples, self.dataset.tokenizer.pad, length)
 
     def num_units(self, batch: Batch) -> int:
-        """Number of labels in `batch`."""
         return batch["units"]
 
     def loss(self, model: Module, batch: Batch) -> Loss:
-        """Cross-entropy in nats, summed over labels."""
         extra = {name: batch[name] for name in self._inputs}
         return Loss(model(batch["input_ids"], labels=batch["labels"], **extra), {})
 
@@ -279,7 +272,6 @@ class LanguageTask:
         return ("boundaries",) if self.pretrained is None else ()
 
     def metric(self) -> LanguageMetric:
-        """Metric of this run's data; see LanguageMetric."""
         return LanguageMetric(
             self._inputs,
             answers=bool(self.dataset.dialogues),
@@ -287,7 +279,6 @@ class LanguageTask:
         )
 
     def blocks(self, model: Module) -> list[Module]:
-        """Decoder layers in order."""
         return pretrained.decoder_layers(model, self._shape.layers if self._shape else None)
 
     def preview(self, model: Module) -> str | None:
@@ -305,7 +296,6 @@ class LanguageTask:
         return self._prompting
 
     def answers_requests(self) -> bool:
-        """Whether the run was trained on conversations."""
         return self.prompting.is_request
 
     def prompts(self, path: Path) -> Sequence[Prompt]:
@@ -313,28 +303,23 @@ class LanguageTask:
         return read_prompts(path, declared_columns(self.columns), self.on_bad)
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
-        """See models/base.py: GeneratesText."""
         return self.prompting.dropped_tokens(prompt, sampling)
 
     def generate(self, model: Module, prompt: Prompt, sampling: Sampling) -> Iterator[str]:
-        """See Prompting.generate."""
         return self.prompting.generate(model, prompt, sampling)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        """Operations for one sample, of the mean length where lengths differ."""
         # Stored by build(), because an engine may have sharded the weights since.
         if self._shape is None:
             return None
         return flops_per_sample(self._shape, self.dataset.mean_length)
 
     def facts(self) -> Mapping[str, Any]:
-        """Counts, splits, skipped data and loaded weights; see Dataset.facts."""
         loaded = {} if self.loaded is None else {"start": self.loaded}
         coverage = {"pretrained": self.coverage} if self.coverage else {}
         return self.dataset.facts() | loaded | coverage
 
     def pictures(self) -> Sequence[Picture]:
-        """Pictures of a few training rows and of text lengths."""
         return pictures(self.dataset)
 
     def sample_text(self) -> Sequence[SamplePart]:
@@ -355,7 +340,6 @@ class LanguageTask:
         hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())
 
     def base_folder(self) -> Path | None:
-        """The folder of the pretrained model."""
         return self.pretrained
 
     def write_adapted(self, weights: Mapping[str, Tensor], folder: Path, *, merged: bool) -> None:
@@ -366,18 +350,16 @@ class LanguageTask:
         assert self.pretrained is not None
         inner, _ = pretrained.load_inner(self.pretrained)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
-        lora.write(inner, self.lora, named, folder, merged=merged)
+        pretrained.write(inner, self.lora, named, folder, merged=merged)
         if merged:
             hugging_face.copy_config(self.pretrained, folder)
         tokenizer, length = self._tokenizer_without_data(), self._row_length()
         hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())
 
     def hugging_face_name(self, name: str) -> str:
-        """Name in transformers; a pretrained model is the submodule `inner`."""
         return name.removeprefix("inner.")
 
     def _is_chat(self) -> bool:
-        """Whether the run folder says that the run was trained on conversations."""
         folder = self.context.folder
         is_known = folder is not None and (folder / FACTS_FILE).is_file()
         return is_known and model_facts.load(folder, _Facts).conversations

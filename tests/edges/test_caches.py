@@ -28,8 +28,8 @@ from models.eeg_text.batches import TextInputs
 from models.eeg_text.readers import zuco
 from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
+from models.language import encoded
 from models.language.readers import corpus
-from models.language.tokens import encoded
 from tests.launcher.given import LAPTOP, resolved
 from tests.models.eeg_text.readers.writers import (
     NAMES,

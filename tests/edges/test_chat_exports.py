@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from launcher.__main__ import main
+from models.language import bpe
+from models.language.external_tokenizer import load
 from models.language.hugging_face import write_tokenizer
-from models.language.readers.messages import tools_of, turns_of
+from models.language.readers.columns import tools_of, turns_of
 from models.language.readers.records import Turn
-from models.language.tokens import bpe
-from models.language.tokens.external_tokenizer import load
-from models.language.tokens.tokenizer import ByteTokenizer, prompt_and_answer
+from models.language.tokenizer import ByteTokenizer, prompt_and_answer
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from models.base import DataError
-from models.common.columns import declared_columns
-from models.language.prompts import read_prompts, tokens
+from models.common.table import declared_columns
+from models.language.generate import read_prompts, tokens
 from models.language.readers.corpus import read_corpus
-from models.language.tokens.tokenizer import ByteTokenizer, prompt_and_answer
+from models.language.tokenizer import ByteTokenizer, prompt_and_answer
 
 USER = {"role": "user", "content": "What is 2 + 2?"}
 FOUR = {"role": "assistant", "content": "four"}

@@ -8,7 +8,7 @@ import pytest
 import launcher
 from launcher.__main__ import main
 from launcher.run.execute import next_command
-from models.abr.embedded.patients import read_patients
+from models.abr.embedded import read_patients
 from tests.docs.pages import ROOT, read
 from tests.models.abr.test_prediction import write_table
 from tests.models.event_seg.writers import random_events, write_raw

@@ -48,7 +48,7 @@ def llama(layers: int = 3, **changes: object) -> Callable[[Path], None]:
 
 def tokenizer(entries: int) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        from models.language.tokens import bpe
+        from models.language import bpe
         from tests.models.language.test_pretrained import TEXT
 
         path.write_text(bpe.train([TEXT * 2], entries).inner.to_str(), encoding="utf-8")
@@ -101,12 +101,12 @@ OF_LANGUAGE = [
     Case("models/common/data_files.py:BadRecords.finish", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS + '{"prompt": null, "response": "a"}\n'}),
     Case("models/language/task.py:LanguageTask.setup", f"{LANGUAGE} --mode staged --stage text --set data.text=a.jsonl", {"a.jsonl": REQUESTS, "texts": TEXTS}, {"data.text=PATH": "data.text=texts --set data.seq_len=8", "PATH": "a.jsonl"}),
     Case("models/language/task.py:LanguageTask._freeze", f"{LANGUAGE} --data a.jsonl --set model.freeze_layers=99", {"a.jsonl": REQUESTS}),
-    Case("models/language/tokens/bpe.py:_of_start", f"{LANGUAGE} --data a.jsonl --set model.start=run --set model.tokenizer=bpe", {"a.jsonl": REQUESTS, "run": start_weights, "tokens.json": tokenizer(272)}, {"PATH": "tokens.json"}),
+    Case("models/language/bpe.py:_of_start", f"{LANGUAGE} --data a.jsonl --set model.start=run --set model.tokenizer=bpe", {"a.jsonl": REQUESTS, "run": start_weights, "tokens.json": tokenizer(272)}, {"PATH": "tokens.json"}),
     Case("models/common/cache.py:streamed", f"{LANGUAGE} --data texts --set eval.every=null --set eval.last=false", {"a.jsonl": "", "texts": many, "cache": "a file"}, {"FOLDER": "new"}, variables={"GEARSHIFT_CACHE": "cache"}, marks=SLOW),
     Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data texts --set data.seq_len=16", {"texts": russian}),
     Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS.encode() + b"\0\n"}),
     Case("models/common/split.py:_empty_split", f"{LANGUAGE} --data a.jsonl --set eval.share=0.01", {"a.jsonl": REQUESTS}),
-    Case("models/common/attention_kernels.py:check_kernel", f"{LANGUAGE} --data a.jsonl --set memory.attention=efficient", {"a.jsonl": REQUESTS}),
+    Case("models/common/layers.py:check_kernel", f"{LANGUAGE} --data a.jsonl --set memory.attention=efficient", {"a.jsonl": REQUESTS}),
     Case("models/common/data_files.py:unknown_embedded", f"{ABR} {QUICK} --data embedded:few-patient", marks=SLOW),
     Case("models/common/data_files.py:_check_entry", f"{LANGUAGE} --data texts", {"texts": dangling}),
     Case("launcher/config/batching.py:check_fills", f"{LANGUAGE} --data a.jsonl --set train.global_batch=100 --batch-size 100", {"a.jsonl": REQUESTS}),
@@ -155,7 +155,7 @@ OF_EVENTS = [
     Case("models/event_seg/dataset.py:is_labeled", f"{EVENTS} --data folder --set model.objective=edges", {"folder": labeled}),
     Case("models/event_seg/dataset.py:_check_sensors", f"{EVENTS} --data folder {UNLABELED}", {"folder": recordings(a=(48, 64), b=(32, 40))}, {"HEIGHT": "48", "WIDTH": "64"}),
     Case("models/event_seg/readers/prophesee.py:RawRecording._sensor", f"{EVENTS} --data folder {UNLABELED}", {"folder": narrow}),
-    Case("models/event_seg/sequences.py:_find", f"{EVENTS} --data folder --set 'data.sequences=[indoor_flying3, indoor_flying2]'", {"folder": sequences}),
+    Case("models/event_seg/splits.py:_find", f"{EVENTS} --data folder --set 'data.sequences=[indoor_flying3, indoor_flying2]'", {"folder": sequences}),
 ]  # fmt: skip
 
 # ---- abr -----------------------------------------------------------------------------------------
@@ -201,9 +201,9 @@ def series(path: Path) -> None:
 
 SWEEPS = "--set data.sweeps=9 --set data.reject_uv=1000"
 OF_ABR = [
-    Case("models/abr/readers/columns.py:_missing", f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
-    Case("models/abr/readers/columns.py:_ambiguous", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
-    Case("models/abr/readers/columns.py:_check_unit", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
+    Case("models/abr/readers/table.py:_missing", f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
+    Case("models/abr/readers/table.py:_ambiguous", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
+    Case("models/abr/readers/table.py:_check_unit", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
     Case("models/abr/readers/table.py:TableReader.check_declared", f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
     Case("models/abr/readers/table.py:TableReader._target", f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
     Case("models/abr/readers/files.py:read_responses", f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
@@ -267,7 +267,7 @@ OF_EEG = [
     Case("models/eeg_text/readers/raw.py:eeg_channels", f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
     Case("models/eeg_text/readers/raw.py:_too_slow", f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
     Case("models/common/recordings/edf.py:_counted", f"data check folder {EEG}", {"folder": cut}),
-    Case("models/eeg_text/tokenizer.py:build_tokenizer", f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
+    Case("models/eeg_text/texts.py:build_tokenizer", f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
     Case("models/eeg_text/pretrained.py:PretrainedDecoder._check_kernel", f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
 ]  # fmt: skip
 

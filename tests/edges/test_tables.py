@@ -20,7 +20,7 @@ from models.common.data_files import BadRecords
 from models.common.table import open_table
 from models.eeg_text.readers import tables as sentence_tables
 from models.language.config import Data, Model
-from models.language.prompts import read_prompts
+from models.language.generate import read_prompts
 from models.language.readers.corpus import read_corpus
 from models.language.task import LanguageTask
 from tests.models.language.reading import pairs

@@ -20,7 +20,7 @@ from models.base import DataError, Message, Prediction, Prompt, Sampling
 from models.language.config import SIZES
 from models.language.generate import generate
 from models.language.model import Transformer
-from models.language.tokens.tokenizer import ByteTokenizer
+from models.language.tokenizer import ByteTokenizer
 from tests.launcher import custom_tasks
 from tests.launcher.custom_tasks import BODY, HEAD, LINE
 from tests.launcher.saved_runs import checkpoint, contents

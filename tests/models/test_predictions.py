@@ -12,7 +12,7 @@ from PIL import Image
 
 from launcher.config.custom_task import task_class
 from models.base import Context, HasPredictions, Predictions, Task
-from models.common.fixed_samples import FixedDraws, few_samples, spread_positions
+from models.common.predictions import FixedDraws, few_samples, spread_positions
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "event_seg": ("event_seg", {}, {}, 4),

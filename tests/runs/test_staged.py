@@ -65,8 +65,8 @@ def test_the_first_stage_never_imports_the_text_decoder(home):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "models.eeg_text.network.encoder" in done.stdout
-    assert "models.eeg_text.network.decoder" not in done.stdout
+    assert "models.eeg_text.encoder" in done.stdout
+    assert "models.eeg_text.decoder" not in done.stdout
 
 
 def test_a_killed_second_stage_resumes_under_another_engine(home, staged_run):

@@ -10,8 +10,8 @@ from models.abr import formats
 from models.abr.readers import epl, recordings, table
 from models.abr.responses import Origin, Responses, Row, collect, impossible
 from models.base import DataError
-from models.common.columns import declared_columns
 from models.common.data_files import BadRecords, OnBad, existing_path, files, unknown_format
+from models.common.table import declared_columns
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
 _ORIGINS = {
@@ -105,7 +105,6 @@ def read_unlabeled(
 
 
 def _find(path: str) -> tuple[Path, list[Path], str]:
-    """The file or folder `path`, its files with responses, and their format."""
     root = existing_path(
         path, "a file or folder of responses, embedded:patients, embedded:few-patients"
     )

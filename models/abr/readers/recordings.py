@@ -136,7 +136,6 @@ class RecordingReader:
 
 
 def _length(rate: float) -> int:
-    """Samples of a sweep."""
     return int(np.ceil(WINDOW_MS * rate / 1000)) + 1
 
 

@@ -8,10 +8,9 @@ from math import isnan
 from pathlib import Path
 
 from models.base import DataError
-from models.common.columns import renamed
 from models.common.data_files import BadRecords
 from models.common.recordings.recording import Event
-from models.common.table import MISSING, open_table
+from models.common.table import MISSING, open_table, renamed
 
 NAMES = ("trial_type", "value")
 """The columns that may name an event; the first of them that is filled does."""

@@ -162,7 +162,6 @@ class _EdfSamples:
         return data.reshape(records, size)
 
     def _decoded(self, signal: _Signal, block: np.ndarray) -> np.ndarray:
-        """Microvolts of a signal in the records of `block`, or in its own bytes."""
         width, size = self._header.width, signal.count * self._header.width
         first = 0 if block.shape[1] == size else signal.offset
         data = np.ascontiguousarray(block[:, first : first + size]).ravel()

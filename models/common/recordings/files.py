@@ -1,12 +1,318 @@
-"""One function opens a recording, in training and in use."""
+"""One function opens a recording, in training and in use; MNE reads all but EDF and BDF."""
 
 from __future__ import annotations
 
+import re
+import struct
+import tempfile
+import warnings
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
+import numpy as np
+
+from models.base import DataError
 from models.common.data_files import identity, unreadable_file
-from models.common.recordings.recording import Recording
+from models.common.recordings.recording import STIM, Channel, Event, Piece, Recording
+from models.common.text_file import wide_without_mark
+
+SUFFIXES = (".vhdr", ".ahdr")
+_NAMED = re.compile(r"^(DataFile|MarkerFile)=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
+_FACTS = re.compile(
+    r"^(DataFormat|BinaryFormat|NumberOfChannels|DataPoints)=(.*?)\s*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_WIDTHS = {"INT_16": 2, "UINT_16": 2, "INT_32": 4, "IEEE_FLOAT_32": 4, "IEEE_FLOAT_64": 8}
+"""Bytes of a value."""
+_CODEPAGE = re.compile(r"^Codepage=(.*?)\s*$", re.MULTILINE | re.IGNORECASE)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[tuple[Path, str]]:
+    """The header that MNE can read, and a note: `path`, or a copy in UTF-8 that names its files.
+
+    Reads the disk; the copy is temporary. Raises OSError, LookupError, DataError.
+    """
+    header = path.read_bytes()
+    names = {key.lower(): name for key, name in _NAMED.findall(_decoded(header)[0])}
+    _check_size(path, _decoded(header)[0], names)
+    markers = path.parent / names.get("markerfile", "").replace("$b", path.stem)
+    if not markers.is_file():
+        yield path, ""
+        return
+    text, encoding = _decoded(markers.read_bytes())
+    if encoding == "utf-8":
+        yield path, ""
+        return
+    with tempfile.TemporaryDirectory(prefix="gearshift-") as folder:
+        copy, copied_markers = Path(folder) / path.name, Path(folder) / markers.name
+        copied_markers.write_text(_as_utf8(text), encoding="utf-8")
+        data = path.parent.resolve() / names.get("datafile", "").replace("$b", path.stem)
+        places = {"datafile": str(data), "markerfile": str(copied_markers)}
+        text = _NAMED.sub(lambda m: f"{m[1]}={places[m[1].lower()]}", _decoded(header)[0])
+        copy.write_text(_as_utf8(text), encoding="utf-8")
+        yield copy, f"its markers are read as {encoding}"
+
+
+def _check_size(path: Path, header: str, names: dict[str, str]) -> None:
+    """Raise DataError if the samples are not all that the header names; MNE drops a cut one."""
+    facts = {key.lower(): value for key, value in _FACTS.findall(header)}
+    data = path.parent / names.get("datafile", "").replace("$b", path.stem)
+    width = _WIDTHS.get(facts.get("binaryformat", "INT_16").upper())
+    channels = facts.get("numberofchannels", "")
+    if facts.get("dataformat", "").upper() != "BINARY" or width is None:
+        return
+    if not channels.isdecimal() or not int(channels) or not data.is_file():
+        return  # MNE says what is wrong with it
+    size, sample = data.stat().st_size, width * int(channels)
+    points = facts.get("datapoints", "")
+    expected = (
+        sample * int(points) if points.isdecimal() and int(points) else size // sample * sample
+    )
+    if size != expected:
+        cut = f", or cut it:  truncate -s {expected} {quote(str(data))}" if size > expected else ""
+        raise DataError(
+            f"'{data.name}' has {size} bytes: {int(channels)} channels of {width} bytes, "
+            f"{points or 'whole'} samples have {expected}",
+            where=str(path),
+            allowed="the samples that the header names",
+            fix=f"copy it again{cut}",
+        )
+
+
+def _decoded(data: bytes) -> tuple[str, str]:
+    """Text and its encoding: that of the line Codepage, or else UTF-8 or Latin-1."""
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return data.decode("utf-16"), "UTF-16"
+    if wide := wide_without_mark(data):
+        return data.decode(wide), wide.upper()
+    named = _CODEPAGE.search(data.decode("ascii", "ignore"))
+    codepage = "utf-8" if named is None else named[1].lower()
+    for encoding in ("cp1252" if codepage == "ansi" else codepage, "utf-8"):
+        try:
+            return data.decode(encoding), "utf-8" if data.isascii() else encoding
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return data.decode("latin-1"), "Latin-1"
+
+
+def _as_utf8(text: str) -> str:
+    return _CODEPAGE.sub("Codepage=UTF-8", text)
+
+
+_MICROVOLTS = 1e6
+_SPLITS = ("boundary", "bad boundary", "edge boundary", "new segment")
+"""Begins of the annotations where a recording was paused or a part was cut out."""
+_SKIP = "bad_acq_skip"
+"""The annotation of MNE for samples that were not recorded."""
+
+
+def open_with_mne(path: Path) -> Recording:
+    """The recording in one of the formats of MNE, or OpenBCI text. Raises DataError."""
+    with caught(path) as notes:
+        raw, note = _raw(path)
+        files = tuple(Path(name) for name in raw.filenames if name is not None)
+        _check_data_file(raw, path)
+        rate = float(raw.info["sfreq"])
+        if not (np.isfinite(rate) and rate > 0 and raw.n_times > 0):
+            raise _error(path, f"{raw.n_times} samples at {rate:g} Hz")
+        rates = _own_rates(path, len(raw.ch_names)) or [rate] * len(raw.ch_names)
+        types, bads = raw.get_channel_types(), set(raw.info["bads"])
+        channels = tuple(
+            Channel(name, kind, own, name in bads, _problem(own, rate))
+            for name, kind, own in zip(raw.ch_names, types, rates, strict=True)
+        )
+        onsets = _onsets(raw)
+        pieces = _pieces(raw, onsets)
+        samples = _MneSamples(raw, path, [c.kind == STIM for c in channels])
+        samples.read([0], 0, 1)  # a missing file of data is an error now
+    annotations = tuple(
+        Event(round(onset * rate) / rate, float(lasts), str(name))
+        for onset, lasts, name in zip(
+            onsets, raw.annotations.duration, raw.annotations.description, strict=True
+        )
+    )
+    said = (*([note] if note else ()), *notes)
+    return Recording(path, channels, pieces, annotations, said, samples, files=files)
+
+
+class _MneSamples:
+    """See recording.Samples."""
+
+    def __init__(self, raw: Any, path: Path, is_stim: Sequence[bool]) -> None:
+        self._raw, self._path = raw, path
+        self._scales = np.where(is_stim, 1.0, _MICROVOLTS)
+
+    def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
+        order = np.argsort(picks)  # MNE reads channels in file order
+        with caught(self._path):
+            found = self._raw[np.asarray(picks)[order], first:last][0]
+        values = np.empty_like(found)
+        values[order] = found
+        return values * self._scales[np.asarray(picks)][:, None]
+
+
+def _raw(path: Path) -> tuple[Any, str]:
+    if path.suffix.lower() == ".txt":
+        from models.common.recordings.openbci import OpenBciRaw
+
+        return OpenBciRaw(path), ""
+    import mne
+
+    if path.suffix.lower() in SUFFIXES:
+        with readable(path) as (header, note):
+            return mne.io.read_raw_brainvision(str(header), verbose="warning"), note
+    if path.suffix.lower() == ".fif":
+        _check_chain(path)
+    return mne.io.read_raw(str(path), preload=False, verbose="warning"), ""
+
+
+def _check_chain(path: Path) -> None:
+    """Raise DataError if the tags of a FIF file name each other in a circle: MNE never ends then.
+
+    Source: the header of a tag in Functional image file format, Elekta Neuromag, 2009.
+    """
+    seen: set[int] = set()
+    with path.open("rb") as file:
+        at = 0
+        while at not in seen:
+            seen.add(at)
+            file.seek(at)
+            head = file.read(16)
+            if len(head) < 16:
+                return
+            _, _, size, following = struct.unpack(">iIii", head)
+            at = at + 16 + size if following == 0 else following
+            if at < 0:
+                return
+    raise _error(path, f"its tag at byte {at:,} follows itself")
+
+
+@contextmanager
+def caught(path: Path) -> Iterator[list[str]]:
+    """Raises any exception of MNE as a DataError about `path`; gives its warnings, each once.
+
+    Nothing reaches the terminal. MNE and the libraries below it raise exceptions of many types for
+    damaged files, also AssertionError and AttributeError, and the types change between versions:
+    so all are caught, and the error names type and text.
+    """
+    from mne.utils import catch_logging
+
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as shown, catch_logging():
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            yield notes
+        except DataError:
+            raise
+        except Exception as error:
+            raise _unreadable(path, error) from None
+    notes += dict.fromkeys(_sentence(str(warning.message)) for warning in shown)
+
+
+def _sentence(text: str) -> str:
+    """The first line of a text, with single blanks."""
+    return " ".join((text.strip().split("\n") or [""])[0].split())
+
+
+def _own_rates(path: Path, channels: int) -> list[float] | None:
+    """The rate of each channel of a GDF file by its header; None: all have that of the recording.
+
+    Source: Schlögl, GDF: a general data format for biosignals, 2006, versions 1 and 2.
+    """
+    if path.suffix.lower() != ".gdf":
+        return None
+    with path.open("rb") as stream:
+        head = stream.read(256)
+        version = float(head[4:8])
+        size = "<H" if version >= 1.9 else "<I"
+        (count,) = struct.unpack_from(size, head, 252)
+        numerator, denominator = struct.unpack_from("<II", head, 244)
+        stream.seek(256 + 216 * count)
+        counts = np.frombuffer(stream.read(4 * count), "<u4")
+    if count != channels or len(set(counts.tolist())) == 1 or not numerator:
+        return None
+    return [float(number) * denominator / numerator for number in counts]
+
+
+def _problem(rate: float, whole: float) -> str:
+    """Why MNE cannot give the samples of a channel of `rate` in a recording of another rate."""
+    if np.isclose(rate, whole):
+        return ""
+    return f"is sampled at {rate:g} Hz, and only those at {whole:g} Hz can be read in this format"
+
+
+def _onsets(raw: Any) -> list[float]:
+    """The onset of each annotation in seconds after the first sample."""
+    notes = raw.annotations
+    begin = 0.0 if notes.orig_time is None else raw.first_samp / float(raw.info["sfreq"])
+    if notes.orig_time is not None and raw.info["meas_date"] is not None:
+        begin += (raw.info["meas_date"] - notes.orig_time).total_seconds()
+    return [float(onset) - begin for onset in notes.onset]
+
+
+def _pieces(raw: Any, onsets: Sequence[float]) -> tuple[Piece, ...]:
+    """The parts between pauses; without samples that were not recorded."""
+    rate, end = float(raw.info["sfreq"]), int(raw.n_times)
+    skipped: list[tuple[int, int]] = []
+    for onset, lasts, name in zip(
+        onsets, raw.annotations.duration, raw.annotations.description, strict=True
+    ):
+        # EEGLAB places a pause between two samples.
+        first = ceil(onset * rate - 1e-6)
+        kind = str(name).lower()
+        if kind == _SKIP:
+            skipped.append((round(onset * rate), round((onset + float(lasts)) * rate)))
+        elif kind.startswith(_SPLITS) and 0 < first < end:
+            skipped.append((first, first))
+    pieces, begin = [], 0
+    for first, last in [*sorted(skipped), (end, end)]:
+        if first > begin:
+            pieces.append(Piece(begin / rate, begin / rate, (first - begin) / rate))
+        begin = max(begin, last)
+    return tuple(pieces) or (Piece(0.0, 0.0, end / rate),)
+
+
+def _check_data_file(raw: Any, path: Path) -> None:
+    """Raise DataError if the .fdt file of a .set file is not that of its header."""
+    for name in map(Path, filter(None, raw.filenames)):
+        expected = 4 * len(raw.ch_names) * raw.n_times
+        if name.suffix.lower() == ".fdt" and (found := name.stat().st_size) != expected:
+            problem = "is truncated" if found < expected else "is another one"
+            raise DataError(
+                f"'{name.name}' {problem}: {found} of {expected} bytes",
+                where=str(path),
+                allowed="a complete recording",
+                fix=f"copy '{name.name}' again, beside '{path.name}'",
+            )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    text, kind = _sentence(str(error)), type(error).__name__
+    package = re.search(r"the (?:module )?(\w+) (?:module )?is needed", text)
+    if package:
+        return _error(path, text, f"pip install {package[1]}")
+    if isinstance(error, FileNotFoundError):
+        missing = Path(error.filename).name if error.filename else "the file of its data"
+        return _error(path, f"{text} ({kind})", f"copy '{missing}' beside it")
+    return _error(path, f"{text} ({kind})" if text else kind)
+
+
+def _error(path: Path, problem: str, fix: str = "") -> DataError:
+    return DataError(
+        f"'{path.name}' cannot be read: {problem}",
+        where=str(path),
+        allowed="a continuous, complete recording",
+        fix=fix or "copy it again, or export it again from the program that recorded it",
+    )
 
 
 def open_recording(path: Path) -> Recording:
@@ -27,7 +333,6 @@ def open_recording(path: Path) -> Recording:
 
 
 def _identities(recording: Recording) -> list[tuple[int, ...]]:
-    """Those of its files of samples."""
     return [identity(file) for file in recording.files if file.is_file()]
 
 
@@ -50,7 +355,6 @@ def _open(path: Path) -> Recording:
                 return edf.open_edf(path)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    from models.common.recordings.mne_raw import open_with_mne
 
     return open_with_mne(path)
 

@@ -55,7 +55,6 @@ class Piece:
         return round(self.stored_s * rate_hz), round((self.stored_s + self.seconds) * rate_hz)
 
     def sample(self, time_s: float, rate_hz: float) -> int:
-        """The sample nearest to a time of the clock."""
         return round((self.stored_s + time_s - self.start_s) * rate_hz)
 
 

@@ -49,12 +49,10 @@ class DotaPage:
         return without_number(self.name)
 
     def image(self) -> Image.Image:
-        """See Page, and models/common/pictures.py: open_picture."""
         path = self.root / IMAGES / f"{self.name}.png"
         return open_picture(path, _FIX)
 
     def target(self) -> str:
-        """See Page. Disk access."""
         assert self.language is not None, "the page was read without its text"
         file = TextFile(self.root / f"{self.language}_mmd" / f"{self.name}.mmd")
         text = "".join(file.chunks()).strip()

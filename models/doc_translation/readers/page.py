@@ -1,4 +1,4 @@
-"""Page protocol: an image and its translation; and collections of pages."""
+"""Pages with their translations, and text blocks rendered as pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 from models.base import SplitName
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL import Image
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFont
 
 
 class Page(Protocol):
@@ -25,7 +30,7 @@ class Page(Protocol):
     def name(self) -> str:
         """Name of the page for messages."""
 
-    def image(self) -> Image:
+    def image(self) -> Image.Image:
         """Image of the page, grey or in color. Raises DataError."""
 
     def target(self) -> str:
@@ -59,3 +64,162 @@ def without_number(name: str) -> str:
     """The document of a page or paragraph: its name without the number at the end."""
     match = re.fullmatch(r"(.+)[_-]\d+", name)
     return match[1] if match else name
+
+
+Kind = Literal["title", "centered", "ruled", "numbered", "paragraph", "bullet", "formula", "table"]
+SIZES = (22, 20, 18, 16, 14, 12, 11, 10, 9, 8)
+"""Letter heights in pixels, tried in turn until the page fits."""
+
+LEADING = 1.35
+"""Line height as a multiple of the letter height."""
+
+_SCALE = {"title": 1.6, "centered": 1.25, "ruled": 1.25, "numbered": 1.25}
+_WORDS = re.compile(
+    r"[\u1100-\uD7FF\uF900-\uFAFF\uFF00-\uFFEF]\s*|[^\s\u1100-\uD7FF\uF900-\uFAFF]+\s*"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a page. A table has one line per row and `|` between cells."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Page dimensions in pixels."""
+
+    height: int = 896
+    width: int = 672
+    margin: int = 48
+    columns: int = 1
+    gap: int = 28
+
+    @property
+    def column_width(self) -> int:
+        """Width of one column."""
+        return (self.width - 2 * self.margin - (self.columns - 1) * self.gap) // self.columns
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Line of text in a column: text, letter height, left offset, height and optional rule."""
+
+    text: str
+    size: int
+    left: float
+    height: float
+    is_ruled: bool = False
+
+
+@lru_cache(maxsize=64)
+def font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
+    """Font of the file `path`, or of Pillow, with letters `size` pixels high. Disk access.
+
+    Raises OSError if the file is not a font.
+    """
+    if path is not None:
+        return ImageFont.truetype(path, size)
+    found = ImageFont.load_default(size)
+    assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return found
+
+
+def missing_characters(path: str | None, characters: Sequence[str]) -> list[str]:
+    """Characters that the font lacks (it draws a box)."""
+    face = font(path, SIZES[0])
+    box = bytes(face.getmask("\U0010ffff"))
+    return [c for c in characters if not c.isspace() and bytes(face.getmask(c)) == box]
+
+
+def draw(blocks: Sequence[Block], sheet: Sheet, path: str | None = None) -> Image.Image | None:
+    """Render a grey page; None if the blocks do not fit even in the smallest letters."""
+    for size in SIZES:
+        lines = (line for block in blocks for line in _lines(block, size, sheet, path))
+        placed = _placed(lines, sheet)
+        if placed is None:
+            continue
+        page = Image.new("L", (sheet.width, sheet.height), 255)
+        pen = ImageDraw.Draw(page)
+        for line, x, y in placed:
+            pen.text((x + line.left, y), line.text, font=font(path, line.size), fill=0)
+            if line.is_ruled:
+                below = y + line.size * 1.2
+                pen.line((x, below, x + sheet.column_width, below), fill=0, width=2)
+        return page
+    return None
+
+
+def _placed(lines: Iterable[_Line], sheet: Sheet) -> list[tuple[_Line, float, float]] | None:
+    """Positions of all lines, column by column; None if they do not fit."""
+    placed: list[tuple[_Line, float, float]] = []
+    column, y = 0, float(sheet.margin)
+    for line in lines:
+        if y + line.height > sheet.height - sheet.margin:
+            column, y = column + 1, float(sheet.margin)
+        if column == sheet.columns:
+            return None
+        placed.append((line, sheet.margin + column * (sheet.column_width + sheet.gap), y))
+        y += line.height
+    return placed
+
+
+def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[_Line]:
+    """Lines of a block; the last one includes the gap to the next block."""
+    size = round(base * _SCALE.get(block.kind, 1.0))
+    indent = base * 1.2 if block.kind == "bullet" else 0.0
+    if block.kind == "table":
+        found = _rows(block.text, size, sheet)
+    else:
+        wrapped = _wrapped(block.text, font(path, size), sheet.column_width - indent)
+        found = (_Line(text, size, indent, size * LEADING) for text in wrapped)
+    for number, (line, is_last) in enumerate(_with_is_last(found)):
+        left = line.left
+        if block.kind in ("title", "centered", "formula"):
+            left = (sheet.column_width - font(path, size).getlength(line.text)) / 2
+        if block.kind == "bullet" and number == 0:
+            yield _Line("-", size, base * 0.3, 0.0)
+        gap = base * 0.6 if is_last else 0.0
+        is_ruled = line.is_ruled or (block.kind == "ruled" and is_last)
+        yield _Line(line.text, size, left, line.height + gap, is_ruled)
+
+
+def _with_is_last(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
+    line = next(lines, None)
+    while line is not None:
+        following = next(lines, None)
+        yield line, following is None
+        line = following
+
+
+def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:
+    for row in text.split("\n"):
+        cells = row.split("|")
+        for number, cell in enumerate(cells):
+            is_last = number == len(cells) - 1
+            left = sheet.column_width / len(cells) * number
+            yield _Line(cell.strip(), size, left, size * LEADING if is_last else 0.0, is_last)
+
+
+def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Wrap `text` to lines of at most `width`; longer words are cut."""
+    line = ""
+    for word in _pieces(text, face, width):
+        if line and face.getlength((line + word).rstrip()) > width:
+            yield line.rstrip()
+            line = ""
+        line += word
+    yield line.rstrip()
+
+
+def _pieces(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
+    """Words with their trailing space; single characters in scripts without spaces."""
+    for found in _WORDS.finditer(text):
+        word = found[0]
+        while face.getlength(word.rstrip()) > width and len(word) > 1:
+            fits = max(1, int(len(word) * width / face.getlength(word)) - 1)
+            yield word[:fits]
+            word = word[fits:]
+        yield word

@@ -16,11 +16,18 @@ from typing import Any
 from PIL import Image
 
 from models.base import DataError
-from models.common.columns import columns_option
 from models.common.data_files import BadRecords, OnBad, unreadable_file
+from models.common.table import columns_option
 from models.doc_translation.config import ID, SOURCE, TARGET
-from models.doc_translation.readers import drawing
-from models.doc_translation.readers.page import Collection, bleu_tokenizer, without_number
+from models.doc_translation.readers.page import (
+    Block,
+    Collection,
+    Sheet,
+    bleu_tokenizer,
+    draw,
+    missing_characters,
+    without_number,
+)
 from models.doc_translation.readers.pair_lines import Lines, lines_of
 
 MAX_PARAGRAPH = 4000
@@ -74,9 +81,8 @@ class PairPage:
     layout: Layout
 
     def image(self) -> Image.Image:
-        """See Page. Disk access."""
-        blocks = [drawing.Block("paragraph", text) for text in self._texts(SOURCE)]
-        page = drawing.draw(blocks, drawing.Sheet(), self.layout.font)
+        blocks = [Block("paragraph", text) for text in self._texts(SOURCE)]
+        page = draw(blocks, Sheet(), self.layout.font)
         if page is None:
             raise DataError(
                 f"the text of page '{self.name}' does not fit on one page",
@@ -86,7 +92,6 @@ class PairPage:
         return page
 
     def target(self) -> str:
-        """See Page. Disk access."""
         assert self.layout.target is not None, "the pages were read without translations"
         return "\n\n".join(self._texts(TARGET))
 
@@ -166,7 +171,6 @@ def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = Fal
 
 
 def _index(lines: Lines, name: str, layout: Layout, bad_records: BadRecords, rows: _Rows) -> None:
-    """Add the valid rows of a file to `rows`."""
     offset, number = lines.start, 0
     try:
         with lines.path.open("rb") as file:
@@ -268,7 +272,6 @@ def _allowed_keys(layout: Layout) -> str:
 
 
 def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:
-    """Pages of neighboring rows of one document."""
     spans: list[tuple[int, int]] = []
     numbers: Counter[int] = Counter()
     documents = list(rows.documents)
@@ -294,7 +297,7 @@ def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:
 def _check_font(characters: Counter[str], layout: Layout) -> None:
     """Raises DataError if the font is not readable or lacks too many characters."""
     try:
-        missing = drawing.missing_characters(layout.font, sorted(characters))
+        missing = missing_characters(layout.font, sorted(characters))
     except OSError as error:
         raise DataError(
             f"data.font '{layout.font}' is not a readable font: {error}",

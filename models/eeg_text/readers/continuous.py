@@ -20,8 +20,8 @@ from models.common.recordings.files import notes_of, open_recording
 from models.common.recordings.recording import Event, Recording
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
-from models.eeg_text.readers import channel_map, raw, tables
-from models.eeg_text.readers.channel_map import ChannelPicks
+from models.eeg_text.readers import raw, tables
+from models.eeg_text.readers.tables import ChannelPicks
 from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings, normalized
 
 BLOCK = 8
@@ -73,7 +73,7 @@ def read(path: Path, reading: Reading) -> Recordings:
     """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
     own = reading.channel_map
     if reading.channels is not None and own is None:
-        own = channel_map.load_channel_map(reading.channels)
+        own = tables.load_channel_map(reading.channels)
     texts = None
     if reading.texts is not None:
         path_of_texts, what = Path(reading.texts).expanduser(), "events to sentences"
@@ -133,7 +133,7 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
     found = recording.names
     picks = raw.eeg_channels(path) if own is None else list(range(len(found)))
     names = [found[pick] for pick in picks]
-    mapped = channel_map.place_channels(names, own)
+    mapped = tables.place_channels(names, own)
     others = [name for pick, name in enumerate(found) if pick not in picks]
     picks = [picks[number] for number in mapped.picks]
     placed = replace(mapped, picks=picks, dropped=[*mapped.dropped, *others])
@@ -144,7 +144,7 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
             f"only {len(placed.picks)} of the {len(names)} channels of '{path.name}' are known; "
             f"unknown: {shown} ...",
             where=str(path) if own is None else "data.channels",
-            allowed=channel_map.ALLOWED,
+            allowed=tables.CHANNELS_ALLOWED,
             fix="map them:  --set data.channels=FILE",
         )
     raw.check_channels(recording, placed.picks)
@@ -306,7 +306,6 @@ class _Segments:
 
 
 def _bids_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """The meanings of columns by the names that BIDS gives them."""
     return {name: meaning.removesuffix("_s") for name, meaning in columns.items()}
 
 

@@ -9,19 +9,18 @@ import numpy as np
 
 from models.base import DataError
 from models.common.data_files import existing_path, unknown_embedded, unknown_format
-from models.eeg_text import formats
-from models.eeg_text.embedded import source
+from models.eeg_text import embedded, formats
 from models.eeg_text.recordings import Reading, Recordings
 
 
 def read(path: str, reading: Reading) -> Recordings:
     """The recordings of `data.path`. Reads the disk; raises DataError."""
-    if path in source.EMBEDDED:
-        return source.read(path)
+    if path in embedded.EMBEDDED:
+        return embedded.read(path)
     if path.startswith("embedded:"):
-        raise unknown_embedded(path, sorted(source.EMBEDDED))
+        raise unknown_embedded(path, sorted(embedded.EMBEDDED))
     found = existing_path(
-        path, f"{'; '.join(formats.FORMATS)}; {', '.join(sorted(source.EMBEDDED))}"
+        path, f"{'; '.join(formats.FORMATS)}; {', '.join(sorted(embedded.EMBEDDED))}"
     )
     names = {name for file in formats.candidates(found) if (name := formats.of_file(file))}
     if not names:
@@ -60,7 +59,6 @@ class JoinedSource:
 
 
 def _joined(parts: Sequence[Recordings]) -> Recordings:
-    """Recordings of one folder in several formats."""
     return Recordings(
         parts[0].name,
         "; ".join(part.form for part in parts),

@@ -135,7 +135,6 @@ def possible_seconds(path: Path, picks: list[int]) -> np.ndarray:
 
 
 def _filtered(eeg: np.ndarray, rate: float, line_hz: int) -> np.ndarray:
-    """Zero-phase band-pass and notch filters."""
     from scipy.signal import butter, filtfilt, iirnotch, sosfiltfilt
 
     band = butter(4, [LOW_HZ, HIGH_HZ], btype="bandpass", fs=rate, output="sos")

@@ -1,4 +1,4 @@
-"""Tables beside recordings: sentences with their times, and maps of names."""
+"""Tables beside recordings: sentences with their times, and maps of names and channels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.columns import IGNORE, columns_option, renamed
 from models.common.data_files import BadRecords, existing_path
 from models.common.recordings.bids import NO_COLUMNS
-from models.common.table import is_table, open_table
+from models.common.table import IGNORE, columns_option, is_table, open_table, renamed
 from models.common.text_file import TextFile
 from models.eeg_text.config import COLUMNS, EVENT, TEXT
+from models.eeg_text.montage import INDICES, NAMES, SLOTS
 
 SUFFIXES = (".tsv", ".csv")
 
@@ -156,3 +156,65 @@ def _unusable(path: Path, key: str, what: str, why: str, fix: str = "") -> DataE
 
 def _maps(what: str) -> str:
     return f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}'
+
+
+CHANNELS_ALLOWED = (
+    f"electrodes of the 10-10 system or EGI's, such as Fz or E11; regions: {', '.join(INDICES)}"
+)
+
+
+@dataclass(frozen=True)
+class ChannelPicks:
+    """The mapped channels of a recording."""
+
+    picks: list[int]
+    """Indices into the channels of the recording."""
+    slots: list[int]
+    """Their indices among the 105 channels."""
+    dropped: list[str]
+    """Names of the unmapped channels."""
+
+
+def electrode(name: str) -> str | None:
+    """The electrode of a channel name, such as `EEG Fp1-REF` or `Fp1.`; None: unknown."""
+    label = name.strip().upper().removeprefix("EEG").strip().split("-")[0].strip(" .")
+    return NAMES.get(label)
+
+
+def load_channel_map(path: str) -> dict[str, str]:
+    """Your map from channel names, in capitals, to electrodes or regions.
+
+    Reads the disk. Raises DataError for an unknown electrode or region.
+    """
+    found = pairs(Path(path).expanduser(), "data.channels", "channels to electrodes or regions")
+    for name, target in found.items():
+        if target not in INDICES and electrode(target) is None:
+            near = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0]
+            raise DataError(
+                f"channel '{name}' is mapped to unknown '{target}'",
+                where=f"data.channels, {path}",
+                allowed=CHANNELS_ALLOWED,
+                did_you_mean=near,
+            )
+    return {name.upper(): target for name, target in found.items()}
+
+
+def place_channels(names: Sequence[str], own: Mapping[str, str] | None) -> ChannelPicks:
+    """The electrode of each channel; of two channels with one electrode, the first is used.
+
+    With a map of your `own`, only that counts. A region stands for its next free electrode.
+    """
+    taken: dict[int, int] = {}
+    dropped = []
+    for pick, name in enumerate(names):
+        target = name if own is None else own.get(name.upper(), "")
+        if own is not None and target in INDICES:
+            free = [slot for slot in INDICES[target] if slot not in taken]
+        else:
+            found = electrode(target)
+            free = [] if found is None else [SLOTS.index(found)]
+        if free and free[0] not in taken:
+            taken[free[0]] = pick
+        else:
+            dropped.append(name)
+    return ChannelPicks(list(taken.values()), list(taken), dropped)

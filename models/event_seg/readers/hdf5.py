@@ -13,8 +13,7 @@ import h5py
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import check_kind
-from models.common.hdf5 import problem_of
+from models.common.data_files import check_kind, hdf5_problem
 from models.event_seg.readers.recording import IGNORED, check_ascending
 
 
@@ -93,7 +92,7 @@ class Hdf5:
                 )
             if name not in self._whole:
                 _check_filters(found, self.path)
-                if (claim := problem_of(found)) is not None:
+                if (claim := hdf5_problem(found)) is not None:
                     raise DataError(
                         f"'{name}' of '{self.path.name}' {claim}",
                         where=str(self.path),

@@ -9,9 +9,15 @@ import h5py
 import numpy as np
 
 from models.base import DataError
-from models.event_seg.readers import labels
 from models.event_seg.readers.hdf5 import Hdf5
-from models.event_seg.readers.recording import Events, check_ascending, check_count, spans
+from models.event_seg.readers.recording import (
+    RECIPE,
+    Events,
+    check_ascending,
+    check_count,
+    edges,
+    spans,
+)
 
 GROUP = "davis/left"
 ALLOWED = (
@@ -35,7 +41,7 @@ class MvsecRecording:
     sensor_source = "frames"
     second = 1.0
     unit = "s, by the format"
-    labels = labels.RECIPE
+    labels = RECIPE
 
     def __init__(self, path: Path, name: str) -> None:
         """Read times and event indices of frames. Raises DataError."""
@@ -100,7 +106,7 @@ class MvsecRecording:
     def label(self, index: int, factor: int) -> np.ndarray:
         """Edges of the frame at the end of a window. Raises DataError."""
         frame = self._hdf5.read(self._array("image_raw", 3), index + 1)
-        return labels.edges(frame, factor)
+        return edges(frame, factor)
 
 
 class MvsecEvents:

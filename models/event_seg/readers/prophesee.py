@@ -15,8 +15,7 @@ from models.base import DataError
 from models.common import cache
 from models.common.data_files import identity
 from models.event_seg.formats import BY_ENCODING
-from models.event_seg.readers import dsec, labels
-from models.event_seg.readers.hdf5 import Masks, mask_path
+from models.event_seg.readers.hdf5 import Hdf5, Masks, mask_path
 from models.event_seg.readers.prophesee_format import (
     ENCODING_BY_NAME,
     MAX_SIDE,
@@ -26,7 +25,65 @@ from models.event_seg.readers.prophesee_format import (
     invalid,
     read_header,
 )
-from models.event_seg.readers.recording import Events, check_ascending, check_count, spans
+from models.event_seg.readers.recording import (
+    Events,
+    check_ascending,
+    check_count,
+    downsample_mask,
+    spans,
+)
+
+NAMES = ("t", "x", "y", "p")
+ALLOWED = (
+    "whole numbers events/t [event] in microseconds, events/x, events/y and events/p [event] of 0 "
+    "and 1, and t_offset in microseconds"
+)
+
+
+def read_words(path: Path, start: int, count: int) -> np.ndarray:
+    """Events `start` to `start` + `count` as words; times with the offset. Raises DataError.
+
+    Source: Gehrig et al., DSEC: A Stereo Event Camera Dataset for Driving Scenarios, 2021.
+    """
+    file = Hdf5(path)
+    arrays = {name: file.dataset(f"events/{name}", ALLOWED, 1) for name in NAMES}
+    if len({len(array) for array in arrays.values()}) > 1:
+        lengths = ", ".join(f"{len(array):,} {name}" for name, array in arrays.items())
+        raise _invalid(path, f"has arrays of several lengths: {lengths}")
+    words = np.empty(max(0, min(count, len(arrays["t"]) - start)), ENCODING_BY_NAME["DSEC"].word)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iub":
+            raise _invalid(path, f"has events/{name} of type {array.dtype}")
+        values = file.read(array, np.s_[start : start + len(words)])
+        _check(path, name, values)
+        words[name] = values
+    if len(words) and file.has("t_offset"):
+        words["t"] += _offset(file, path)
+    return words
+
+
+def _check(path: Path, name: str, values: np.ndarray) -> None:
+    if not len(values):
+        return
+    limits = {"t": (0, 2**62), "p": (-1, 1)}.get(name, (0, MAX_SIDE - 1))
+    low, high = int(values.min()), int(values.max())
+    if low < limits[0] or high > limits[1]:
+        raise _invalid(path, f"has events/{name} from {low} to {high}")
+
+
+def _offset(file: Hdf5, path: Path) -> int:
+    array = file.dataset("t_offset", ALLOWED, 0)
+    if array.dtype.kind not in "iu":
+        raise _invalid(path, f"has a t_offset of type {array.dtype}")
+    offset = int(file.read(array, ()))
+    if not 0 <= offset < 2**62:
+        raise _invalid(path, f"has a t_offset of {offset}")
+    return offset
+
+
+def _invalid(path: Path, problem: str) -> DataError:
+    return DataError(f"'{path.name}' {problem}", where=str(path), allowed=ALLOWED)
+
 
 PIECE = 2**17
 """Words decoded together."""
@@ -114,7 +171,7 @@ def _check_order(path: Path, times: np.ndarray, begin: int, step: int, unit: str
 def read_piece(path: Path, header: Header, number: int) -> np.ndarray:
     """Words of one piece; reads nothing else. Raises DataError."""
     if header.encoding == "DSEC":
-        return dsec.read_words(path, number * PIECE, PIECE)
+        return read_words(path, number * PIECE, PIECE)
     word = ENCODING_BY_NAME[header.encoding].word
     offset = header.begin + number * PIECE * word.itemsize
     return np.fromfile(path, word, PIECE, offset=offset)
@@ -224,14 +281,13 @@ class RawRecording:
         return np.stack((times - max(1, int(1e3 * window_ms)), times), axis=1), 0
 
     def events(self, index: int) -> Events:
-        """Events of a window; reads the pieces that contain them."""
         start, stop = map(int, self.windows[index])
         return read_events(self.path, self.header, self.index, start, stop)
 
     def label(self, index: int, factor: int) -> np.ndarray:
         """Mask at the end of a window. Raises DataError."""
         assert self.masks is not None, "the recording has labels"
-        return labels.downsample_mask(self.masks.read(index + self._first_mask), factor)
+        return downsample_mask(self.masks.read(index + self._first_mask), factor)
 
 
 def _size(sensor: tuple[int, int]) -> str:

@@ -24,17 +24,22 @@ from models.common.text_file import TextFile, has_byte_order_mark, wide_without_
 from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
 from models.language.readers.index import Index, Scan, exchanges_in
-from models.language.readers.json_and_csv import json_line_rows, read_parallel, table_rows
-from models.language.readers.json_array import has_rows, json_rows
-from models.language.readers.parquet import parquet_rows
-from models.language.readers.records import Conversation, Document, Exchange, Record
-from models.language.readers.text_file import (
+from models.language.readers.plain_text import (
     FORMATS,
     SUFFIXES,
     Kind,
     file_kind,
     find_files,
     suffix_of,
+)
+from models.language.readers.records import Conversation, Document, Exchange, Record
+from models.language.readers.tables import (
+    has_rows,
+    json_line_rows,
+    json_rows,
+    parquet_rows,
+    read_parallel,
+    table_rows,
 )
 
 _ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[RawRow]]] = {
@@ -108,7 +113,6 @@ class FileSource:
         return len(self._files) if self._answers is None else 1
 
     def part_name(self, part: int) -> str:
-        """Path of the file below the folder, or its name."""
         file = self._files[part]
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
@@ -141,7 +145,6 @@ class FileSource:
         return self._files[0] != self._path
 
     def _stat_files(self) -> tuple[int, str]:
-        """Bytes of all files, and a digest of their names and identities."""
         digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
         digest.update(repr(sorted(self._columns.items())).encode())
         for file in self._files:

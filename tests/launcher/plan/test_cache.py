@@ -6,13 +6,13 @@ import pytest
 
 from launcher.plan import cache
 from launcher.plan.target import Described
-from models.common import cache_folder
+from models.common.data_files import CACHE_VARIABLE
 from tests.launcher.given import LAPTOP, resolved
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from models.abr.config import Curriculum, Data, LossSettings, Model
 from models.abr.responses import Row
 from models.abr.task import AbrTask
 from models.base import Context
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 
 HEAD = ":RUN-3\tLEVEL SWEEP\t\r:FREQ: 16.00\tREP RATE (/sec): 40\tSAMPLE (µsec): 10\t\r"
 

@@ -3,8 +3,8 @@ import torch
 
 from models.abr.config import SIZES
 from models.abr.loss import TERMS
-from models.abr.network.model import Network
-from models.abr.statistics import Statistics
+from models.abr.network import Network
+from models.abr.responses import Statistics
 
 FULL = {
     "static": 128,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import launcher
-from models.abr.noise_control import chance_macro_f1
-from models.common.fixed_samples import FixedDraws
+from models.abr.dataset import chance_macro_f1
+from models.common.predictions import FixedDraws
 from tests.runs.test_health import advice
 
 

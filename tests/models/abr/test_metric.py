@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.abr.loss import TERMS
-from models.abr.metric import BINS, MaskedMetric, auroc, macro_f1
+from models.abr.metric import BINS, MASKED, auroc, macro_f1
 
 
 def confusion(target, predicted):
@@ -102,7 +102,7 @@ def test_masked_r2_is_over_the_masked_points():
     signal = torch.from_numpy(rng.standard_normal((5, 1, 200))).cumsum(-1)
     hidden = torch.from_numpy(rng.random((5, 200)) < 0.3)
     batch = {"signal": signal, "seen": signal, "static": None, "hidden": hidden}
-    metric = MaskedMetric()
+    metric = MASKED
     found = metric.result(metric.update(lambda *_: 0.5 * signal, batch))
     values = signal[:, 0][hidden].numpy()
     assert found["val_masked_r2"] == pytest.approx(1 - 0.25 * np.mean(values**2) / values.var())

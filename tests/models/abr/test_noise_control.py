@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.abr.noise_control import (
+from models.abr.dataset import (
     R2_MARGIN,
     chance_band,
     chance_macro_f1,

@@ -9,9 +9,8 @@ from PIL import Image
 
 from models.abr.config import CLASS_NAMES
 from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.embedded.patients import read_patients
-from models.abr.readers.columns import POINT_NAMES
-from models.abr.readers.table import TableReader
+from models.abr.embedded import read_patients
+from models.abr.readers.table import POINT_NAMES, TableReader
 from models.base import DataError, PredictsFiles
 from models.common.data_files import BadRecords
 from tests.models.abr.readers.edf import write_edf

@@ -4,7 +4,7 @@ import torch
 
 from models.abr.config import CLASS_NAMES
 from models.abr.preview import MASKED_COLUMNS, UNKNOWN, build_predictions, masked_predictions
-from models.common.fixed_samples import few_samples
+from models.common.predictions import few_samples
 
 CPU = torch.device("cpu")
 

@@ -393,7 +393,7 @@ def saved_encoder(make_task, folder):
 
 
 def test_stage_whole_loads_and_freezes_all_tensors_of_the_encoder(make_task, tmp_path, batch_of):
-    from models.abr.network.model import ENCODER
+    from models.abr.network import ENCODER
 
     trained, folder = saved_encoder(make_task, tmp_path)
     parts = tuple(f"{name}." for name in ENCODER)
@@ -458,7 +458,7 @@ def test_a_masked_preview_shows_the_visible_and_the_predicted_points(make_task):
 
 def test_flops_grow_with_the_model(task):
     from models.abr.config import SIZES
-    from models.abr.network.model import Network, flops_per_sample
+    from models.abr.network import Network, flops_per_sample
 
     flops = task.flops_per_sample(task.build())
     lite = flops_per_sample(Network(SIZES["lite"], task.dataset.statistics, TERMS))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.common.attention_kernels import _has_variable_lengths, takes_boundaries
+from models.common.layers import _has_variable_lengths, takes_boundaries
 
 CUDA, HALF = torch.device("cuda", 0), torch.bfloat16
 

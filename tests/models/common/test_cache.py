@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.common import cache, cache_folder
+from models.common import cache
 from models.common.cache import ArrayFile
+from models.common.data_files import CACHE_VARIABLE, cache_folder
 
 SOURCE_KEY = {"version": 1, "seed": 0}
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 class Maker:
@@ -53,7 +54,7 @@ def test_arrays_with_other_inputs_are_computed_again(other):
 def test_an_incomplete_entry_is_computed_again(damage):
     make = Maker()
     cache.arrays("clips", SOURCE_KEY, make)
-    [entry] = cache_folder.folder().iterdir()
+    [entry] = cache_folder().iterdir()
     if damage == "facts":
         (entry / "made_from.json").write_text("{")
     elif damage == "array":
@@ -61,14 +62,14 @@ def test_an_incomplete_entry_is_computed_again(damage):
     else:
         (entry / "made_from.json").unlink()
     assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["events"], make()["events"])
-    assert [path.name for path in cache_folder.folder().iterdir()] == [entry.name]
+    assert [path.name for path in cache_folder().iterdir()] == [entry.name]
     cache.arrays("clips", SOURCE_KEY, make)
     assert make.calls == 3  # the second one for this test itself
 
 
 def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     make = Maker()
     for _ in range(2):
         assert np.array_equal(cache.arrays("clips", SOURCE_KEY, make)["labels"], np.ones(3, bool))
@@ -77,12 +78,12 @@ def test_arrays_stay_in_memory_if_the_cache_cannot_be_written(tmp_path, monkeypa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the cache folder of Linux")
 def test_the_cache_folder_is_that_of_the_system_unless_a_variable_names_it(tmp_path, monkeypatch):
-    assert cache_folder.folder() == tmp_path / "cache"
-    monkeypatch.delenv(cache_folder.VARIABLE)
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder.folder() == Path("/somewhere/gearshift")
+    assert cache_folder() == Path("/somewhere/gearshift")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder.folder() == Path("~/.cache/gearshift").expanduser()
+    assert cache_folder() == Path("~/.cache/gearshift").expanduser()
 
 
 class Writer:
@@ -117,13 +118,13 @@ def test_streamed_arrays_are_mapped_the_second_time_and_equal_those_in_memory():
 def test_an_interrupted_stream_leaves_nothing(error):
     with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt):
         cache.streamed("rows", SOURCE_KEY, Writer(error), 1)
-    assert list(cache_folder.folder().iterdir()) == []
+    assert list(cache_folder().iterdir()) == []
     assert len(cache.streamed("rows", SOURCE_KEY, Writer(), 1)["counts"]) == 10
 
 
 def test_a_stream_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(DataError, match="cannot write the cache: Not a directory") as error:
         cache.streamed("rows", SOURCE_KEY, Writer(), 10**9)
     assert error.value.allowed == "a writable folder with about 2 GB of free space"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.common.dropout import Dropout
+from models.common.layers import Dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from models.common import features
+from models.common import predictions
 
 
 def test_the_mean_leaves_out_tokens_that_are_not_valid():
@@ -13,7 +13,9 @@ def test_the_mean_leaves_out_tokens_that_are_not_valid():
     )
     valid = np.array([[True, True, False], [False, False, False]])
     more = {"start_s": np.array([0.5, 1.0])}
-    found = features.prediction("a", "A", ["one", "two"], tokens.astype(np.float32), valid, more)
+    found = predictions.features_file(
+        "a", "A", ["one", "two"], tokens.astype(np.float32), valid, more
+    )
     file = np.load(io.BytesIO(found.files[".npz"]))  # needs no pickle
     assert sorted(file) == ["features", "item", "mean", "start_s", "valid"]
     assert file["mean"].tolist() == [[2, 4], [0, 0]] and file["mean"].dtype == np.float32

@@ -10,7 +10,7 @@ from models.base import DataError
 from models.common import initial_weights
 from models.common.initial_weights import InitialWeights, find
 from models.eeg_text.config import SIZES
-from models.eeg_text.network.model import EegText, MaskedEeg
+from models.eeg_text.network import EegText, MaskedEeg
 
 WHOLE = {
     "a": torch.arange(6.0).reshape(2, 3),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.common.means import Means
+from models.custom import Means
 
 
 def measure(model, batch):

@@ -1,7 +1,7 @@
 import pytest
 
 from models.base import DataError
-from models.common.predict_input import DistinctNames, input_errors
+from models.common.predictions import DistinctNames, input_errors
 
 
 def test_errors_of_readers_name_the_option_instead_of_the_setting():

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 import psutil
 import pytest
 
-from models.common.processes import in_order
+from models.language.encoded import in_order
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems use one process")
@@ -65,7 +65,7 @@ def test_a_killed_process_is_an_error():
 
 PARENT = """
 import os, time
-from models.common.processes import in_order
+from models.language.encoded import in_order
 
 def show(tool, number):
     time.sleep(0.1)

@@ -2,13 +2,13 @@
 
 import time
 
-from models.common import progress
+from models.common import data_files
 
 
 def test_lines_have_count_total_and_time_left(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with progress.shown("tokenizing documents", 4000) as show:
+    with data_files.progress("tokenizing documents", 4000) as show:
         for second in range(31):
             now[0] = float(second)
             show(100 * second)
@@ -19,6 +19,6 @@ def test_lines_have_count_total_and_time_left(capsys, monkeypatch):
 
 
 def test_fast_work_prints_nothing(capsys):
-    with progress.shown("reading", None) as show:
+    with data_files.progress("reading", None) as show:
         show(1)
     assert capsys.readouterr().err == ""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.doc_translation.readers.drawing import Block, Sheet, draw, font, missing_characters
+from models.doc_translation.readers.page import Block, Sheet, draw, font, missing_characters
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 6
 

@@ -3,12 +3,12 @@ import re
 import numpy as np
 import pytest
 
-from models.common import cache_folder
-from models.doc_translation.embedded import cards
-from models.doc_translation.embedded import pages as artificial
-from models.doc_translation.embedded.lexicon import SUFFIXES
+from models.common.data_files import CACHE_VARIABLE
+from models.doc_translation import embedded
+from models.doc_translation import embedded as artificial
+from models.doc_translation.embedded import SUFFIXES
 from models.doc_translation.metric import plain_text
-from models.doc_translation.readers.drawing import Sheet, draw
+from models.doc_translation.readers.page import Sheet, draw
 
 
 @pytest.fixture(scope="module")
@@ -19,33 +19,36 @@ def few():
 
 
 def test_cards_are_deterministic_and_read_from_the_cache(monkeypatch, tmp_path):
-    first = cards.read().pages
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path))
-    again = cards.read().pages
-    assert len(first) == len(again) == cards.COUNT
-    for i in (0, 17, cards.COUNT - 1):
+    first = embedded.read_cards().pages
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    again = embedded.read_cards().pages
+    assert len(first) == len(again) == embedded.COUNT
+    for i in (0, 17, embedded.COUNT - 1):
         assert np.array_equal(first[i].pixels, again[i].pixels)
         assert first[i].target() == again[i].target()
 
 
 def test_cards_are_distinct():
-    assert len({card.target() for card in cards.read().pages}) == cards.COUNT
+    assert len({card.target() for card in embedded.read_cards().pages}) == embedded.COUNT
 
 
 def test_a_translation_swaps_the_words_and_has_the_ending_of_its_heading():
-    for card in cards.read().pages[:50]:
+    for card in embedded.read_cards().pages[:50]:
         kind, heading, adjective, noun, *_ = card.words
         first, blank, line, _ = card.target().split("\n")
-        assert first == f"# {cards.NOUNS[heading].written}" and blank == ""
-        ours = (cards.NOUNS[noun].written, cards.ADJECTIVES[adjective].written + SUFFIXES[kind])
+        assert first == f"# {embedded.NOUNS[heading].written}" and blank == ""
+        ours = (
+            embedded.NOUNS[noun].written,
+            embedded.ADJECTIVES[adjective].written + SUFFIXES[kind],
+        )
         assert tuple(line.split()) == ours
 
 
 def test_the_position_of_the_heading_follows_its_kind():
-    for card in cards.read().pages[:20]:
+    for card in embedded.read_cards().pages[:20]:
         ink = np.asarray(card.image())[2:24, 1:-1] < 110
         left = np.flatnonzero(ink.any(0))[0] + 1
-        assert left == pytest.approx(cards.HEADINGS[card.words[0]] + 2, abs=3)
+        assert left == pytest.approx(embedded.CARD_HEADINGS[card.words[0]] + 2, abs=3)
 
 
 def test_the_lexicon_has_two_hundred_distinct_words_in_either_language(few):
@@ -101,7 +104,7 @@ def test_every_page_fits_on_its_sheet_and_scans_differ_in_margins_and_columns(fe
 
 @pytest.mark.slow
 def test_pages_from_the_cache_equal_the_rendered_ones():
-    drawn, cached = artificial.read(), artificial.read()
+    drawn, cached = artificial.read_pages(), artificial.read_pages()
     assert len({page.document for page in drawn.pages}) == artificial.DOCUMENTS
     for i in (0, 400, len(drawn.pages) - 1):
         first, second = drawn.pages[i], cached.pages[i]

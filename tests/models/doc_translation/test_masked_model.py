@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.doc_translation.config import SIZES
-from models.doc_translation.masked_model import (
+from models.doc_translation.masked_pages import (
     MaskedEncoders,
     flops_per_sample,
     page_of,

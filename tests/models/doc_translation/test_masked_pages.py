@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
 from models.doc_translation.masked_pages import MaskedMetric, draw_mask, predict
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.doc_translation.noise_control import permute_images
+from models.doc_translation.dataset import permute_images
 
 
 def test_every_image_is_used_once_and_never_by_its_own_document():

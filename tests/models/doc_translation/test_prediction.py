@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from models.base import DataError, PredictsFiles
+from models.doc_translation import embedded
 from models.doc_translation.decoding import beam_search, texts
-from models.doc_translation.embedded import cards
-from models.doc_translation.readers.image_files import ImagePage
+from models.doc_translation.prediction import ImagePage
 
 COUNT = 16
 
@@ -45,7 +45,7 @@ def card_files(tmp_path):
     """Embedded cards as images in a folder, in the order of their names."""
     folder = tmp_path / "pages"
     (folder / "deep").mkdir(parents=True)
-    pages = cards.read().pages[:3]
+    pages = embedded.read_cards().pages[:3]
     for page, name in zip(pages, ("a.png", "b c.tif", "deep/a.bmp"), strict=True):
         page.image().save(folder / name)
     return folder, pages

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU
 
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.doc_translation.decoding import greedy, texts
 from models.doc_translation.metric import Bleu
 from models.doc_translation.preview import predict, printable

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.base import DataError, Goal, HasPictures
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.doc_translation.config import SIZES
 
 

@@ -55,7 +55,7 @@ def batch_of() -> Callable[..., Any]:
     """The first samples of a split, as a batch."""
 
     def make(task: EegTextTask, split: str, count: int = 3) -> Any:
-        from models.common.fixed_samples import FixedDraws
+        from models.common.predictions import FixedDraws
 
         samples = task.data(split)
         return task.collate([samples.sample(i, FixedDraws()) for i in range(count)])

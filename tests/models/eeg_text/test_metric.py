@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.metric import (
     INPUTS,

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from models.eeg_text.noise_control import phase_randomised, random_others, retrieval_band
+from models.eeg_text.dataset import phase_randomised, random_others, retrieval_band
 
 
 @pytest.mark.parametrize("samples", [480, 481])

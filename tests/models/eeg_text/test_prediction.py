@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.base import DataError, PredictsFiles
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.preview import sentences
 from models.eeg_text.recordings import RATE_HZ

@@ -12,9 +12,9 @@ from engines import deferred_init
 from engines.preparation import checkpoint_blocks
 from models.base import DataError
 from models.eeg_text.metric import generate
-from models.eeg_text.network.model import EegText, flops_per_sample
-from models.eeg_text.network.pretrained_decoder import PretrainedTextDecoder
+from models.eeg_text.network import EegText, flops_per_sample
 from models.eeg_text.pretrained import PretrainedDecoder
+from models.eeg_text.pretrained_decoder import PretrainedTextDecoder
 from tests.engines.test_deferred_init import Rank
 from tests.models.eeg_text.pretrained_folders import (
     KINDS,

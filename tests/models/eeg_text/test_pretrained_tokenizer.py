@@ -6,7 +6,7 @@ import pytest
 
 from models.base import DataError
 from models.common.subwords import train_byte_bpe
-from models.eeg_text.network.pretrained_decoder import TextModel
+from models.eeg_text.pretrained_decoder import TextModel
 from models.eeg_text.pretrained_tokenizer import PretrainedTokenizer
 from models.eeg_text.texts import Texts
 from tests.models.eeg_text.pretrained_folders import (

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.eeg_text.metric import masked_values
 
 CPU = torch.device("cpu")

@@ -4,8 +4,7 @@ import pytest
 
 from models.base import DataError
 from models.common.split import SPLITS
-from models.eeg_text.recordings import Item, normalized
-from models.eeg_text.splits import split_items
+from models.eeg_text.recordings import Item, normalized, split_items
 
 SENTENCES = [f"sentence number {i}" for i in range(30)]
 

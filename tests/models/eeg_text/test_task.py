@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.eeg_text.dataset import prepared
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 

@@ -1,7 +1,7 @@
 import pytest
 
 from models.base import DataError
-from models.eeg_text.tokenizer import ByteTokenizer, build_tokenizer
+from models.eeg_text.texts import ByteTokenizer, build_tokenizer
 
 TEXTS = ["the old man finds a drum", "the old child paints a drum"] * 3
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.eeg_text import batches
 from models.eeg_text.dataset import SampleRules, cut_windows
-from models.eeg_text.network.model import pooled
+from models.eeg_text.network import pooled
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
 

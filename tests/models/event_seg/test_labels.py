@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.event_seg.readers.labels import downsample_mask, edges
+from models.event_seg.readers.recording import downsample_mask, edges
 
 
 def test_an_edge_is_a_band_around_where_brightness_steps():

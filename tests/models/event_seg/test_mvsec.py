@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.event_seg.readers import labels, mvsec
+from models.event_seg.readers import mvsec
 from models.event_seg.readers.mvsec import MvsecRecording
+from models.event_seg.readers.recording import edges
 from tests.models.event_seg.writers import write_mvsec
 
 
@@ -75,7 +76,7 @@ def test_the_label_is_the_edges_of_the_frame_that_ends_the_window(tmp_path):
     with h5py.File(path) as file:
         frames = file["davis/left/image_raw"][:]
     recording = opened(path)
-    assert (recording.label(3, 1) == labels.edges(frames[4], 1)).all()
+    assert (recording.label(3, 1) == edges(frames[4], 1)).all()
     assert recording.label(3, 2).shape == (26, 34)
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from models.base import DataError, PredictsFiles
-from models.event_seg.embedded.shapes import recordings
+from models.event_seg.embedded import recordings
 from models.event_seg.readers.recording import Events
 from models.event_seg.windows import normalize, voxelize
 from tests.models.event_seg.writers import (

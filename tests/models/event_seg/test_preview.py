@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.common.fixed_samples import FixedDraws
+from models.common.predictions import FixedDraws
 from models.event_seg.metric import MassMetric
 from models.event_seg.preview import draw_sample, predict
 from models.event_seg.windows import Sample

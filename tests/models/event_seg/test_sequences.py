@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from models.base import DataError
-from models.event_seg.sequences import choose, choose_one
+from models.event_seg.splits import choose, choose_one
 from tests.launcher.given import resolved
 from tests.models.event_seg.writers import random_events, write_mvsec, write_raw
 

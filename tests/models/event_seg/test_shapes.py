@@ -1,20 +1,19 @@
 import numpy as np
 import pytest
 
+from models.event_seg import embedded
 from models.event_seg.config import SIZES
-from models.event_seg.embedded import shapes
-from models.event_seg.embedded.camera import REFRACTORY_S, Camera
-from models.event_seg.embedded.scene import Scene
+from models.event_seg.embedded import REFRACTORY_S, Camera, Scene
 
 
 @pytest.fixture(scope="module")
 def clips():
-    return shapes.recordings(SIZES["tiny"].sensor)
+    return embedded.recordings(SIZES["tiny"].sensor)
 
 
 def test_clips_are_deterministic(monkeypatch, tmp_path, clips):
     monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path))
-    again = shapes.recordings(SIZES["tiny"].sensor)
+    again = embedded.recordings(SIZES["tiny"].sensor)
     for first, other in zip(clips, again, strict=True):
         assert (first.frames == other.frames).all() and (first.windows == other.windows).all()
         for key in "txyp":

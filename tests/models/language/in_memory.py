@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.language.encoded import encode
 from models.language.readers.corpus import from_records
 from models.language.readers.records import Conversation, Document, Turn
 from models.language.rows import Dialogues, Windows, true_pairing
-from models.language.tokens.encoded import encode
-from models.language.tokens.tokenizer import ByteTokenizer
+from models.language.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
 

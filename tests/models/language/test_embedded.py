@@ -4,14 +4,14 @@ from collections import Counter
 import numpy as np
 
 from models.common.split import split_groups
-from models.language.embedded import commands, python
-from models.language.embedded.commands import SLOTS
+from models.language import embedded
+from models.language.embedded import SLOTS
 from models.language.readers.corpus import from_records
 from models.language.readers.index import normalized
 
 
 def test_python_text_is_deterministic_and_of_bounded_size():
-    first, second = python.read_documents(), python.read_documents()
+    first, second = embedded.read_documents(), embedded.read_documents()
     assert first == second
     assert len({d.group for d in first}) == len(first) > 100
     assert 1_000_000 < sum(len(d.text) for d in first) < 4_000_000
@@ -19,9 +19,9 @@ def test_python_text_is_deterministic_and_of_bounded_size():
 
 
 def test_there_are_forty_intents_with_six_phrasings_that_name_each_slot():
-    assert len(commands.INTENTS) == 40
+    assert len(embedded.INTENTS) == 40
     used = set()
-    for intent, phrasings in commands.INTENTS.items():
+    for intent, phrasings in embedded.INTENTS.items():
         slots = set(re.findall(r"\{(\w+)\}", intent))
         used |= slots
         assert len(set(phrasings)) == 6
@@ -30,15 +30,15 @@ def test_there_are_forty_intents_with_six_phrasings_that_name_each_slot():
 
 
 def test_commands_are_4000_distinct_requests_spread_evenly_over_intents():
-    conversations = commands.read_conversations()
+    conversations = embedded.read_conversations()
     assert len({normalized(c.turns[0].text) for c in conversations}) == 4000
     assert set(Counter(c.label for c in conversations).values()) == {100}
-    assert conversations == commands.read_conversations()
+    assert conversations == embedded.read_conversations()
 
 
 def test_one_request_in_ten_carries_a_command_to_correct():
-    conversations = commands.read_conversations()
-    forms = [re.escape(form).replace(r"\{\}", "(.+)") for form in commands._CORRECT]
+    conversations = embedded.read_conversations()
+    forms = [re.escape(form).replace(r"\{\}", "(.+)") for form in embedded._CORRECT]
     pattern = re.compile("|".join(forms))
     correcting = 0
     for conversation in conversations:
@@ -54,22 +54,22 @@ def test_one_request_in_ten_carries_a_command_to_correct():
 def test_a_correction_never_equals_what_it_corrects():
     rng = np.random.default_rng(0)
     for command in ("ls -l", "tail -n 5 x", "rm -f y", "grep a b") * 200:
-        assert commands.misspelt(command, rng) != command
+        assert embedded.misspelt(command, rng) != command
 
 
 def test_slots_of_validation_never_occur_in_training_and_all_intents_do():
-    corpus = from_records("embedded:commands", commands.read_conversations())
+    corpus = from_records("embedded:commands", embedded.read_conversations())
     splits = split_groups(corpus.index.groups, 1.0, 0.1, seed=0, noun="groups")
     exchanges = [exchange for _, exchange in corpus.exchanges()]
     sides = {name: [e for e in exchanges if e.group in set(g)] for name, g in splits.items()}
     seen = {(e.label, e.answer) for e in sides["train"]}
     assert not any((e.label, e.answer) in seen for e in sides["val"] + sides["test"])
-    assert {e.label for e in sides["train"]} == set(commands.INTENTS)
+    assert {e.label for e in sides["train"]} == set(embedded.INTENTS)
     assert not {e.before[0].text for e in sides["train"]} & {e.before[0].text for e in sides["val"]}
 
 
 def test_some_requests_have_no_single_right_answer():
     spoken = Counter(word for values in SLOTS.values() for word, _ in set(values))
     assert spoken["a few"] == 3
-    few = {c.turns[1].text for c in commands.read_conversations() if "a few" in c.turns[0].text}
+    few = {c.turns[1].text for c in embedded.read_conversations() if "a few" in c.turns[0].text}
     assert len({re.search(r"-[nc] (\d+)", answer)[1] for answer in few}) == 3

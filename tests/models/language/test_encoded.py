@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 
 from models.base import DataError
-from models.common import cache_folder
-from models.common.data_files import identity
+from models.common.data_files import CACHE_VARIABLE, cache_folder, identity
+from models.language.encoded import TokenFile, encode
 from models.language.readers.corpus import SMALL, read_corpus
-from models.language.tokens.encoded import TokenFile, encode
 from tests.models.language.in_memory import TOKENIZER
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def write_blocks(path, word, size):
@@ -41,9 +40,9 @@ def test_a_second_start_reads_the_cache_of_the_first(large):
     encoded, first = tokens_of(large)
     assert isinstance(encoded.stream, TokenFile)
     assert "first and more" in TOKENIZER.decode(first[:300])
-    written = {file: identity(file) for file in cache_folder.folder().rglob("*")}
+    written = {file: identity(file) for file in cache_folder().rglob("*")}
     assert np.array_equal(tokens_of(large)[1], first)
-    assert {file: identity(file) for file in cache_folder.folder().rglob("*")} == written
+    assert {file: identity(file) for file in cache_folder().rglob("*")} == written
     write_blocks(large, "other", SMALL + 100_000)
     assert "other and more" in TOKENIZER.decode(tokens_of(large)[1][:300])
 
@@ -62,12 +61,12 @@ def test_cached_tokens_equal_tokens_encoded_in_memory(large, tmp_path):
 def test_small_files_are_not_cached(tmp_path):
     encoded, found = tokens_of(write_blocks(tmp_path / "a.txt", "first", 5000))
     assert len(found) == encoded.offsets[-1] > 4000
-    assert not cache_folder.folder().exists()
+    assert not cache_folder().exists()
 
 
 def test_a_cache_that_is_not_writable_is_reported_with_a_fix(large, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache_folder.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     with pytest.raises(DataError) as error:
         tokens_of(large)
     assert str(error.value).replace(str(tmp_path), "FOLDER") == (
@@ -85,7 +84,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, size):
     write_blocks(path, "other", size + 1000)
     with pytest.raises(DataError, match="changed while it was read"):
         encode(corpus, TOKENIZER)
-    assert not list(cache_folder.folder().glob("language-tokens*"))
+    assert not list(cache_folder().glob("language-tokens*"))
 
 
 def test_another_process_reads_the_same_tokens_from_disk(large):
@@ -99,7 +98,7 @@ def test_another_process_reads_the_same_tokens_from_disk(large):
 
 def test_a_truncated_cache_file_is_an_error(large):
     encoded, _ = tokens_of(large)
-    [file] = cache_folder.folder().glob("language-tokens*/tokens.npy")
+    [file] = cache_folder().glob("language-tokens*/tokens.npy")
     os.truncate(file, 1000)
     with pytest.raises(DataError, match="cached tokens are truncated") as error:
         encoded.stream.read(600, 700)

@@ -10,7 +10,7 @@ from models.language.config import SIZES
 from models.language.generate import choose, fitting, generate
 from models.language.model import Transformer
 from models.language.preview import continue_tokens
-from models.language.tokens.tokenizer import ByteTokenizer
+from models.language.tokenizer import ByteTokenizer
 from tests.models.language.in_memory import TOKENIZER
 from tests.models.language.test_pretrained import CONFIGS, save
 
@@ -43,7 +43,7 @@ def test_cached_keys_and_values_give_the_tokens_of_whole_passes(model):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_pretrained_model_gives_the_tokens_of_whole_passes(name, tmp_path, make_task):
-    from models.language.tokens import external_tokenizer
+    from models.language import external_tokenizer
 
     folder = save(tmp_path / "model", CONFIGS[name]())
     model = make_task(pretrained=str(folder)).build().eval()

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from models.base import DataError, HasHuggingFaceFormat
+from models.language import bpe
 from models.language.hugging_face import write_tokenizer
-from models.language.tokens import bpe
-from models.language.tokens.tokenizer import TAGS, ByteTokenizer
+from models.language.tokenizer import TAGS, ByteTokenizer
 
 transformers = pytest.importorskip("transformers")
 

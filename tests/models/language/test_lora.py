@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from models.base import DataError
 from models.language.config import Lora
-from models.language.lora import add_adapters
+from models.language.pretrained import add_adapters
 from tests.models.language.test_pretrained import CONFIGS, TEXT, batch_of, save
 
 

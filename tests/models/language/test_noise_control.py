@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.base import DataError
-from models.language.noise_control import (
+from models.language.dataset import (
     permutation_across_labels,
     permute_answers,
     text_chance,

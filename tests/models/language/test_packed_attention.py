@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from models.common.attention_kernels import _has_variable_lengths
+from models.common.layers import _has_variable_lengths
 from models.language.config import SIZES
 from models.language.model import Block, Transformer, causal_attention, document_mask, rotary
 

@@ -11,9 +11,8 @@ from engines import deferred_init
 from engines.deferred_init import is_deferred
 from engines.preparation import checkpoint_blocks
 from models.base import DataError
-from models.language import pretrained
+from models.language import bpe, pretrained
 from models.language.pretrained import decoder_layers
-from models.language.tokens import bpe
 from tests.engines.test_deferred_init import Rank
 
 transformers = pytest.importorskip("transformers")

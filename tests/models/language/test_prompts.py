@@ -5,7 +5,7 @@ import json
 import pytest
 
 from models.base import DataError
-from models.language.prompts import read_prompts
+from models.language.generate import read_prompts
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from models.language.config import SIZES
 from models.language.model import Transformer
 from models.language.readers.records import Turn
 from models.language.rows import collate
-from models.language.tokens.tokenizer import prompt_and_answer
+from models.language.tokenizer import prompt_and_answer
 from tests.models.language.in_memory import TOKENIZER, conversation, dialogues, windows
 
 TEXTS = ["one and two", "", "three is a longer text of its own", "four", "fünf"]

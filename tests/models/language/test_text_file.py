@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from models.language.readers import text_file
+from models.language import bpe
+from models.language.readers import plain_text
 from models.language.readers.index import Scan
 from models.language.readers.records import Document
-from models.language.tokens import bpe
-from models.language.tokens.tokenizer import ByteTokenizer
+from models.language.tokenizer import ByteTokenizer
 
 WORDS = [
     *("alpha", "Beta,", "ünï", "ΑΣ", "日本", "<file>", "it's", "42", "<|end|>", "tab\tbed"),
@@ -38,32 +38,32 @@ def fingerprint(pieces):
 
 
 def test_parts_are_the_text_and_of_bounded_size(long_text):
-    found = list(text_file.split_text(long_text))
+    found = list(plain_text.split_text(long_text))
     assert "".join(found) == long_text
     assert len(found) >= 3
-    assert all(len(part) < text_file.PART + 1000 for part in found)
+    assert all(len(part) < plain_text.PART + 1000 for part in found)
 
 
 @pytest.mark.parametrize("short", ["", "one", "one\n", "\n\ntwo\n", " \n"])
 def test_a_short_text_is_one_part(short):
-    assert list(text_file.split_text(short)) == [short]
-    assert list(text_file.split_pieces(text_file.with_line_ends(short.split("\n")))) == [short]
+    assert list(plain_text.split_text(short)) == [short]
+    assert list(plain_text.split_pieces(plain_text.with_line_ends(short.split("\n")))) == [short]
 
 
 def test_a_text_without_a_good_cut_is_cut_at_a_line():
     long = "\n".join([" indented"] * 300_000)
-    found = list(text_file.split_text(long))
-    assert "".join(found) == long and max(map(len, found)) < text_file.LONGEST + 100
+    found = list(plain_text.split_text(long))
+    assert "".join(found) == long and max(map(len, found)) < plain_text.LONGEST + 100
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_parts_give_the_tokens_of_the_whole(long_text, kind):
     tokenizer = ByteTokenizer() if kind == "bytes" else bpe.train([long_text[:100_000]], 700)
-    pieces = [tokenizer.encode(part).tolist() for part in text_file.split_text(long_text)]
+    pieces = [tokenizer.encode(part).tolist() for part in plain_text.split_text(long_text)]
     assert [token for piece in pieces for token in piece] == tokenizer.encode(long_text).tolist()
 
 
 def test_parts_give_the_fingerprint_of_the_whole(long_text):
-    assert fingerprint(text_file.split_text(long_text)) == fingerprint([long_text])
+    assert fingerprint(plain_text.split_text(long_text)) == fingerprint([long_text])
     assert fingerprint(["a ΑΣ", "\nΣb"]) == fingerprint(["a ΑΣ\nΣb"]) != fingerprint(["a ΑΣΣb"])
     assert fingerprint([" ", "\nA"]) == fingerprint(["a"])

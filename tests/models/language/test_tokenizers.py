@@ -4,11 +4,11 @@ import pickle
 import pytest
 
 from models.base import DataError
+from models.language import bpe
+from models.language.encoded import encode
+from models.language.external_tokenizer import ExternalTokenizer, load
 from models.language.readers.records import Turn
-from models.language.tokens import bpe
-from models.language.tokens.encoded import encode
-from models.language.tokens.external_tokenizer import ExternalTokenizer, load
-from models.language.tokens.tokenizer import TAGS, ByteTokenizer, prompt_and_answer
+from models.language.tokenizer import TAGS, ByteTokenizer, prompt_and_answer
 from tests.models.language.reading import read, write
 
 TEXTS = [

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import normalizers, pre_tokenizers
 
-from models.language.tokens import bpe, words
-from models.language.tokens.words import Words, can_cut
+from models.language import bpe
+from models.language.bpe import Words, can_cut
 
 CORPUS = ["the quick brown fox's jumps over the lazy dog " * 5, "def main(): return main  # 12"] * 3
 
@@ -61,7 +61,7 @@ def test_characters_of_uncertain_class_are_left_to_the_library(trained, text):
 
 
 def test_a_full_table_of_words_starts_again(trained, monkeypatch):
-    monkeypatch.setattr(words, "_MAX_WORDS", 4)
+    monkeypatch.setattr(bpe, "_MAX_WORDS", 4)
     found = Words(trained.inner, np.uint16)
     for text in ("a b c", "d e f", "a b c", "one two three four five six"):
         assert found.encode(text).tolist() == library(trained, text)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from models.abr import embedded
 from models.abr.config import CLASS_NAMES
-from models.abr.embedded import patients
-from models.abr.embedded.patients import SHARES, read_patients, simulate
+from models.abr.embedded import SHARES, read_patients, simulate
 
 NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(5)
 
@@ -95,4 +95,4 @@ def test_a_cached_set_is_mapped_and_equal(tmp_path, monkeypatch):
     again = read_patients("embedded:few-patients", "clinical")
     assert path.name.startswith("abr-") and isinstance(again.signal, np.memmap)
     np.testing.assert_array_equal(first.signal, again.signal)
-    assert set(patients.PATIENTS) == {"embedded:patients", "embedded:few-patients"}
+    assert set(embedded.PATIENTS) == {"embedded:patients", "embedded:few-patients"}

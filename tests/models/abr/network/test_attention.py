@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.abr.network.attention import Attention, plain_attention
+from models.abr.layers import Attention, plain_attention
 
 
 def tensors():

@@ -3,19 +3,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.abr.config import SIZES, STATIC
+from models.abr.layers import Attention, FiLM, StateSpace, sinusoids, upsample
 from models.abr.loss import TERMS
-from models.abr.network.attention import Attention
-from models.abr.network.convolution import sinusoids, upsample
-from models.abr.network.film import FiLM
-from models.abr.network.model import (
+from models.abr.network import (
     ENCODER,
     MaskedTrace,
     Network,
     attention_counts,
     flops_per_sample,
 )
-from models.abr.network.state_space import StateSpace
-from models.abr.statistics import Statistics
+from models.abr.responses import Statistics
 
 
 def build_network(terms=TERMS, size="tiny"):

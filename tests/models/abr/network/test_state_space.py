@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.abr.network.state_space import StateSpace
+from models.abr.layers import StateSpace
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from models.abr.config import COLUMNS
-from models.abr.readers.columns import NAMES, POINT_NAMES, find_columns
+from models.abr.readers.table import NAMES, POINT_NAMES, find_columns
 from models.base import DataError
-from models.common.columns import IGNORE, declared_columns
+from models.common.table import IGNORE, declared_columns
 from tests.launcher.given import resolved
 
 PATH = Path("a.csv")

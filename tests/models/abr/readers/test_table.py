@@ -6,8 +6,8 @@ import pytest
 from models.abr.readers.table import TableReader
 from models.abr.responses import UNKNOWN_CLASS
 from models.base import DataError
-from models.common.columns import declared_columns
 from models.common.data_files import BadRecords
+from models.common.table import declared_columns
 
 HEADS = ["Patient ID", "Age", "Intensity", "Rate", "Fmp", "Hear_Loss", "V Latancy", "V Amplitude"]
 POINTS = [str(point) for point in range(1, 201)]

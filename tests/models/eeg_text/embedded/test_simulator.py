@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from models.common.split import split_groups
-from models.eeg_text.embedded import source
-from models.eeg_text.embedded.simulator import CODES, NOISE_UV, READING, SMALL, Readers
+from models.eeg_text import embedded
+from models.eeg_text.embedded import CODES, NOISE_UV, READING, SMALL, Readers
 from models.eeg_text.montage import INDICES
 
 
@@ -22,9 +22,9 @@ def test_the_large_set_matches_its_specification(readers):
     assert readers.recording(0).shape == (800, 105)
 
 
-@pytest.mark.parametrize("name", source.EMBEDDED)
+@pytest.mark.parametrize("name", embedded.EMBEDDED)
 def test_all_words_of_the_evaluated_sentences_occur_in_training(name):
-    sentences = [" ".join(words) for words in Readers(source.EMBEDDED[name]).sentences]
+    sentences = [" ".join(words) for words in Readers(embedded.EMBEDDED[name]).sentences]
     for seed in range(5):
         splits = split_groups(sentences, 1.0, 0.15, seed, "{}")
         words = {part: {w for s in splits[part] for w in s.split()} for part in splits}
@@ -59,18 +59,18 @@ def test_the_words_can_be_decoded_from_all_regions_together(readers):
 
 
 def test_the_length_of_a_recording_does_not_reveal_the_number_of_words(readers):
-    items = source.read("embedded:reading").items
+    items = embedded.read("embedded:reading").items
     assert {item.samples for item in items} == {800}
 
 
 def test_the_small_set_is_cached_and_read_back(text_task):
     simulated = Readers(SMALL).recording(3)
-    cached = source.EmbeddedSource("embedded:reading-small").eeg(3)
+    cached = embedded.EmbeddedSource("embedded:reading-small").eeg(3)
     np.testing.assert_allclose(cached, simulated, rtol=2e-3, atol=2e-3)
-    assert isinstance(source.EmbeddedSource("embedded:reading-small")._cached, np.memmap)
+    assert isinstance(embedded.EmbeddedSource("embedded:reading-small")._cached, np.memmap)
 
 
 def test_the_large_set_is_simulated_sample_by_sample(readers):
-    large = source.EmbeddedSource("embedded:reading")
+    large = embedded.EmbeddedSource("embedded:reading")
     assert large._cached is None
     np.testing.assert_array_equal(large.eeg(7), readers.recording(7))

@@ -4,9 +4,9 @@ from torch import nn
 
 from engines.preparation import checkpoint_blocks
 from models.eeg_text.config import SIZES
-from models.eeg_text.network.decoder import TextDecoder
-from models.eeg_text.network.encoder import Encoder, MaskedBatchNorm, sinusoids
-from models.eeg_text.network.model import EegText, MaskedEeg, MaskedHead
+from models.eeg_text.decoder import TextDecoder
+from models.eeg_text.encoder import Encoder, MaskedBatchNorm, sinusoids
+from models.eeg_text.network import EegText, MaskedEeg, MaskedHead
 
 TINY = SIZES["tiny"]
 ENCODERS = {"tiny": 243_288, "lite": 63_615_424, "full": 270_002_048}

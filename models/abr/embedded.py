@@ -1,0 +1,216 @@
+"""Simulated patients: hearing-loss classes, thresholds, and responses made of waves and noise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.abr.config import CLASSES, POINTS
+from models.abr.formats import EMBEDDED
+from models.abr.responses import LABELS, Origin, Responses
+from models.common import cache
+
+STEP_MS = 0.05
+TIME_MS = np.arange(POINTS) * STEP_MS
+Array = NDArray[np.float64]
+
+LATENCY_MS = np.array([1.6, 2.7, 3.8, 5.0, 5.6])
+"""Latencies of waves I to V at 80 dB nHL in a young adult. Source: Picton, Human Auditory Evoked
+Potentials, 2011, for I, III and V; II and IV are interpolated."""
+WIDTH_MS = np.array([0.18, 0.18, 0.22, 0.22, 0.35])
+HEIGHT = np.array([0.45, 0.2, 0.5, 0.35, 1.0])
+"""Amplitudes relative to wave V."""
+LATER_BY_DB = np.array([0.032, 0.033, 0.034, 0.035, 0.035])
+"""Added latency in milliseconds per dB below the reference."""
+REFERENCE_DB = 80.0
+
+
+def latencies(level: Array, age: Array, rate: Array) -> Array:
+    """Latency of each wave, [response, 5], in ms: longer at lower levels, with age and rate."""
+    later = (REFERENCE_DB - level)[:, None] * LATER_BY_DB
+    share = np.linspace(0.2, 1.0, 5)  # the effect of age and rate grows towards the brainstem
+    slower = 0.003 * np.maximum(age - 25, 0) + 0.004 * (rate - 11.1)
+    return LATENCY_MS + later + slower[:, None] * share
+
+
+def sum_of_waves(latency: Array, height: Array, widen: Array) -> Array:
+    """The sum of the five waves, [response, 200], in µV.
+
+    Each is the derivative of a Gaussian with its peak `height` at its `latency` [response, 5],
+    followed by a trough of equal depth. `widen` [response] scales the widths.
+    """
+    width = WIDTH_MS * widen[:, None]
+    signal = np.zeros((len(latency), POINTS))
+    for wave in range(5):
+        away = (TIME_MS - (latency + width)[:, wave, None]) / width[:, wave, None]
+        signal -= height[:, wave, None] * away * np.exp(0.5 - away**2 / 2)
+    return signal
+
+
+def cochlear_microphonic(height: Array, phase: Array) -> Array:
+    """The response of the hair cells in the first 4 ms, [response, 200]; `height` in µV."""
+    rising = 1 - np.exp(-(np.maximum(TIME_MS - 0.4, 0) ** 2) / 0.1)
+    envelope = rising * np.exp(-TIME_MS / 1.6)
+    ringing = np.sin(2 * np.pi * 1.1 * TIME_MS + phase[:, None])
+    return 2.0 * height[:, None] * envelope * ringing
+
+
+def pink_noise(rms: Array, rng: np.random.Generator) -> Array:
+    """Noise of equal power per octave from 100 to 3000 Hz, [response, 200], of `rms` µV."""
+    frequency = np.fft.rfftfreq(POINTS, STEP_MS / 1000)
+    shape = np.zeros_like(frequency)
+    inside = (frequency >= 100) & (frequency <= 3000)
+    shape[inside] = frequency[inside] ** -0.5
+    drawn = rng.standard_normal((len(rms), len(frequency), 2)) @ np.array([1, 1j])
+    noise = np.fft.irfft(drawn * shape, POINTS)
+    return noise * (rms / noise.std(axis=1))[:, None]
+
+
+def muscle_artifact(strength: Array, onset: Array, rng: np.random.Generator) -> Array:
+    """Bursts of muscle activity, [response, 200]; `strength` in µV, 0: none."""
+    burst = np.exp(-(((TIME_MS - onset[:, None]) / 1.5) ** 2))
+    return strength[:, None] * burst * pink_noise(np.ones(len(strength)), rng)
+
+
+PATIENTS = dict(zip(EMBEDDED, (600, 160), strict=True))
+SHARES = {
+    "balanced": (0.40, 0.15, 0.15, 0.15, 0.15),
+    "clinical": (0.797, 0.008, 0.106, 0.033, 0.056),
+}
+"""Shares of the classes, in the order of CLASS_NAMES."""
+ORIGIN = Origin("simulated", "human", 10.0, "µV, as simulated")
+VERSION = 3
+SEED = 20
+LEVELS = np.arange(90, 5, -10)
+RATES = np.array([11.1, 21.1, 33.1])
+HEIGHT_UV = 0.5
+"""Amplitude of wave V far above threshold."""
+HEARING_LOSS_DB = 45.0
+"""From this threshold on, an examination starts at the highest level."""
+EARLY_WITH_LOSS = 0.4
+"""Scale of waves I to IV in a sensorineural loss, which affects them before wave V."""
+NORMAL, NEUROPATHY, SENSORINEURAL, TOTAL, CONDUCTIVE = range(CLASSES)
+
+
+def read_patients(path: str, shares: Literal["balanced", "clinical"]) -> Responses:
+    """The responses of `path`, one of PATIENTS; simulated once, then mapped from the cache."""
+    count = PATIENTS[path]
+    made_from = {"version": VERSION, "patients": count, "shares": shares, "seed": SEED}
+    columns = cache.arrays("abr", made_from, lambda: simulate(count, SHARES[shares], SEED))
+    return Responses(
+        ORIGIN,
+        np.array([f"patient {number}" for number in columns["patient"]]),
+        columns["signal"],
+        columns["static"],
+        {name: columns[name] for name in LABELS},
+        columns["target"],
+        {"skipped": 0, "duplicates": 0},
+    )
+
+
+def simulate(patients: int, shares: tuple[float, ...], seed: int) -> dict[str, NDArray]:
+    """The columns of Responses, with `patient` as a number; deterministic for its arguments.
+
+    Each patient has two ears, each ear five to eight levels, each level one or two rates.
+    """
+    rng = np.random.default_rng(seed)
+    kind = rng.permutation(_kinds(patients, shares))
+    age = rng.uniform(18, 80, patients)
+    patient = np.repeat(np.arange(patients), 2)  # by ear
+    threshold, gap, growth = _hearing(kind[patient], rng)
+    ear, level, rate = _examinations(threshold, rng)
+    patient, ears = patient[ear], (threshold[ear], gap[ear], growth[ear])
+    signal, latency, height, noise = _signals(kind[patient], age[patient], level, rate, ears, rng)
+    exists = height > 0
+    ratio = np.square(signal, dtype=np.float64).mean(1) / noise**2
+    # Without a response: the ratio of two noise variances, about 1.
+    fmp = ratio * rng.f(5, 250, len(ratio))
+    static = np.stack((age[patient], level, rate, fmp), axis=1)
+    responds = np.isfinite(threshold[ear])
+    return {
+        "patient": patient,
+        "signal": signal.astype(np.float32),
+        "static": static.astype(np.float32),
+        "exists": exists.astype(np.float32),
+        "latency": np.where(exists, latency, np.nan).astype(np.float32),
+        "amplitude": np.where(exists, height, np.nan).astype(np.float32),
+        "threshold": np.where(responds, threshold[ear], np.nan).astype(np.float32),
+        "target": kind[patient].astype(np.int64),
+    }
+
+
+def _kinds(patients: int, shares: tuple[float, ...]) -> NDArray[np.int64]:
+    """The class of each patient: counts by share, the remainder normal."""
+    counts = [int(share * patients + 0.5) for share in shares]
+    counts[NORMAL] = patients - sum(counts[1:])
+    return np.repeat(np.arange(CLASSES), counts)
+
+
+def _hearing(kind: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """By ear: threshold in dB nHL, air-bone gap in dB, and growth of the response in dB.
+
+    The threshold is NaN for an ear without a response at any level.
+    """
+    ears = len(kind)
+    normal = rng.uniform(5, 22, ears)
+    gap = np.where(kind == CONDUCTIVE, rng.uniform(25, 45, ears), 0.0)
+    threshold = np.where(kind == SENSORINEURAL, rng.uniform(40, 70, ears), normal + gap)
+    threshold[(kind == TOTAL) | (kind == NEUROPATHY)] = np.nan
+    # Recruitment: steep above a high threshold.
+    return threshold, gap, np.where(kind == SENSORINEURAL, 8.0, 25.0)
+
+
+def _examinations(
+    threshold: Array, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], Array, Array]:
+    """Ear, level and rate of each response, in descending steps of 10 dB.
+
+    An ear with a high threshold is examined from 90 dB, any other from 80 or 70 dB: as in a
+    clinic, the level alone carries information about the hearing loss.
+    """
+    ears = len(threshold)
+    levels = rng.integers(5, 9, ears)
+    is_impaired = ~(threshold < HEARING_LOSS_DB)
+    first = np.where(is_impaired, 0, rng.integers(1, 3, ears)).clip(max=len(LEVELS) - levels)
+    rates = rng.integers(1, 3, ears)
+    rate = RATES[rng.permuted(np.tile(np.arange(len(RATES)), (ears, 1)), axis=1)[:, :2]]
+    ear = np.repeat(np.arange(ears), levels * rates)
+    number = np.arange(len(ear)) - np.repeat(
+        np.cumsum(levels * rates) - levels * rates, levels * rates
+    )
+    down, which = np.divmod(number, rates[ear])
+    return ear, LEVELS[first[ear] + down].astype(np.float64), rate[ear, which]
+
+
+def _signals(
+    kind: NDArray[np.int64],
+    age: Array,
+    level: Array,
+    rate: Array,
+    ears: tuple[Array, Array, Array],
+    rng: np.random.Generator,
+) -> tuple[Array, Array, Array, Array]:
+    """Signal [response, 200]; latency and amplitude of wave V (0: none); RMS of the noise."""
+    threshold, gap, growth = ears
+    count = len(kind)
+    above = np.nan_to_num(level - threshold, nan=-1.0)
+    height = HEIGHT_UV * rng.normal(1, 0.12, count).clip(0.6) * -np.expm1(-above.clip(0) / growth)
+    # In neuropathy, some responses at high levels are smeared, late and small.
+    smeared = (kind == NEUROPATHY) & (level >= 70) & (rng.random(count) < 0.25)
+    height = np.where(smeared, 0.08, height)
+    latency = latencies(level - gap, age, rate) + rng.normal(0, 0.08, (count, 1))
+    latency[:, 4] += 0.6 * smeared
+    heights = HEIGHT * height[:, None]
+    heights[smeared, :4] = 0
+    heights[kind == SENSORINEURAL, :4] *= EARLY_WITH_LOSS
+    signal = sum_of_waves(latency, heights, np.where(smeared, 1.8, 1.0))
+    left = np.where(kind == NEUROPATHY, 0.15 * np.exp((level - 80) / 25), 0.0)
+    signal += cochlear_microphonic(left, rng.uniform(0, 2 * np.pi, count))
+    noise = rng.uniform(0.02, 0.06, count)
+    signal += pink_noise(noise, rng)
+    tense = np.where(rng.random(count) < 0.04, rng.uniform(0.1, 0.3, count), 0.0)
+    signal += muscle_artifact(tense, rng.uniform(2, 10, count), rng)
+    assert signal.shape == (count, POINTS)
+    return signal, latency[:, 4], height, noise

@@ -1,1 +1,0 @@
-"""The network: encoder, bottleneck and decoder over the trace, and four heads."""

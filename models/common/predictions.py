@@ -1,0 +1,158 @@
+"""Predictions: the samples they show, files to predict, and features of an encoder."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Module
+
+from models.base import Batch, DataError, Prediction, Split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class FixedDraws:
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(0)
+
+
+def spread_positions(count: int, most: int) -> list[int]:
+    """At most `most` evenly spaced positions below `count`, including the first and the last."""
+    return sorted(set(np.linspace(0, count - 1, most).astype(int).tolist()))
+
+
+def few_samples(split: Split, most: int) -> list[Any]:
+    """At most `most` samples, spread over the split. May read from disk; raises DataError."""
+    return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), most)]
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Evaluation mode without gradients; then the mode from before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
+    """`batch` with its tensors on `device`."""
+    return {n: x.to(device) if isinstance(x, Tensor) else x for n, x in batch.items()}
+
+
+def scores_of(metric: Any, guess: Any, batch: Batch, row: int) -> dict[str, float]:
+    """What `metric` gives for one sample of a batch alone; `guess`: one prediction or several."""
+    sample = {n: x[row : row + 1] for n, x in batch.items() if isinstance(x, Tensor)}
+    own = [x[row : row + 1] for x in guess] if isinstance(guess, list) else guess[row : row + 1]
+    scores: dict[str, float] = metric.result(metric.counts(own, sample).cpu())
+    return scores
+
+
+def printable(text: str) -> str:
+    """`text` without control characters."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def known_lines(x: np.ndarray, y: np.ndarray) -> list[list[tuple[float, float]]]:
+    """The points of each line through `y`, which NaN interrupts."""
+    known = np.flatnonzero(np.isfinite(y))
+    spans = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    return [list(zip(x[span].tolist(), y[span].tolist(), strict=True)) for span in spans]
+
+
+def png(image: Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+OPTION = "--input"
+_SETTING = "data.path"
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Raises errors of readers for an input, not for data.path."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(
+            error.message.replace(_SETTING, OPTION),
+            where=error.where.replace(_SETTING, OPTION),
+            allowed=error.allowed,
+            did_you_mean=error.did_you_mean,
+            fix=_without_settings(error.fix),
+        ) from None
+
+
+def _without_settings(fix: str) -> str:
+    """A fix without settings of data, which are those of the run."""
+    start, _, others = fix.partition(", or skip them with  --set ")
+    if "data.columns" in start:
+        return "name the columns as in the data of the run, or remove them from the file"
+    return fix if not others and "--set data." not in fix else start.partition("  --set data.")[0]
+
+
+class DistinctNames:
+    """Names of predictions: letters, digits, "-", "_" and "." only, and none twice."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, text: str) -> str:
+        """The name for `text`, such as a path; with a number if another text has that name."""
+        start = re.sub(r"[^\w.-]+", "-", text).strip(".-") or "input"
+        name, number = start, 1
+        while name.casefold() in self._taken:  # some file systems ignore case
+            number += 1
+            name = f"{start}-{number}"
+        self._taken.add(name.casefold())
+        return name
+
+
+Array = NDArray[np.float32]
+
+
+def features_file(
+    name: str,
+    title: str,
+    items: Sequence[str],
+    features: Array,
+    valid: NDArray[np.bool_] | None = None,
+    more: Mapping[str, NDArray[np.generic]] | None = None,
+) -> Prediction:
+    """The file of one input; numpy.load reads it.
+
+    `items`: the names of its parts. `features` [item, token, width], of which those count that
+    are `valid` [item, token]; None: all. `mean` [item, width] in the file is their mean. `more`
+    are further arrays of the file.
+    """
+    if valid is None:
+        valid = np.ones(features.shape[:2], dtype=bool)
+    count = np.maximum(valid.sum(1, keepdims=True), 1)
+    arrays = {
+        "item": np.array(items, dtype=np.str_),
+        "features": features.astype(np.float32),
+        "valid": valid,
+        "mean": ((features * valid[..., None]).sum(1) / count).astype(np.float32),
+        **(more or {}),
+    }
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    size = " × ".join(map(str, features.shape))
+    text = f"{title}: features, {size} [item × token × width]"
+    return Prediction(name, text, {".npz": file.getvalue()})

@@ -1,0 +1,370 @@
+"""Built-in data: cards and documents in an artificial language, rendered as pages."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from models.common import cache
+from models.common.pictures import open_picture
+from models.doc_translation.readers.page import Block, Collection, Kind, Sheet, draw, font
+
+SUFFIXES = ("a", "o", "e")
+"""Endings of adjectives in the target language, by kind of heading."""
+
+_SOURCE = ("bcdfghjklmnprstvwz", "aeiou", "bdfgklmnprstvxz")
+_TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and its translation; that of an adjective lacks its ending."""
+
+    read: str
+    written: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Source text, and its translation under each kind of heading."""
+
+    read: str
+    written: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """All words by kind."""
+
+    nouns: tuple[Word, ...]
+    adjectives: tuple[Word, ...]
+    verbs: tuple[Word, ...]
+    joints: tuple[Word, ...]
+
+
+def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexicon:
+    """Generate distinct nouns, adjectives, verbs and joints in these `counts`."""
+    total = sum(counts)
+    read = _distinct(rng, total, _SOURCE, (1, 2))
+    written = _distinct(rng, total, _TARGET, (2, 3))
+    words = [Word(a, b) for a, b in zip(read, written, strict=True)]
+    edges = np.cumsum((0, *counts))
+    kinds = [tuple(words[a:b]) for a, b in pairwise(edges)]
+    return Lexicon(*kinds)
+
+
+def _distinct(
+    rng: np.random.Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]
+) -> list[str]:
+    found: dict[str, None] = {}
+    first, vowel, last = letters
+    while len(found) < count:
+        parts = int(rng.integers(syllables[0], syllables[1] + 1))
+        word = "".join(_pick(rng, first) + _pick(rng, vowel) for _ in range(parts))
+        found[word + _pick(rng, last)] = None
+    return list(found)
+
+
+def _pick(rng: np.random.Generator, letters: str) -> str:
+    return letters[int(rng.integers(len(letters)))]
+
+
+def phrase(noun: Word, adjective: Word) -> Sentence:
+    """Adjective and noun; the translation has noun first and an agreeing ending."""
+    written = tuple(f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
+    return Sentence(f"{adjective.read} {noun.read}", written)
+
+
+def joined(parts: Sequence[Sentence | Word], end: str) -> Sentence:
+    """Join `parts` into a sentence that starts with a capital letter in both languages."""
+    read = " ".join(part.read for part in parts)
+    written = [
+        " ".join(part.written if isinstance(part, Word) else part.written[kind] for part in parts)
+        for kind in range(len(SUFFIXES))
+    ]
+    return Sentence(_capitalized(read) + end, tuple(_capitalized(text) + end for text in written))
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+CARDS = "embedded:cards"
+SEED = 2024
+"""FixedDraws: the seed of a run changes the split and the order only."""
+
+CARDS_VERSION = 2
+"""Cache version; increase it when the rendering changes."""
+
+COUNT = 4400
+HEIGHT, WIDTH = 96, 64
+ROWS = (1, 25, 49)
+"""Top of the heading and of the two lines; each lies in one patch row of the global encoder."""
+
+CARD_HEADINGS = (1, 16, 32)
+"""Position of the heading (left, middle, right), which determines the ending of adjectives."""
+
+_NOUNS = ("bak", "dol", "fim", "gus", "hen", "jor")
+_WRITTEN_NOUNS = ("amari", "beso", "cildo", "duna", "efri", "golu")
+_ADJECTIVES = ("mev", "nax", "pir", "rot", "sul", "tez")
+_WRITTEN_ADJECTIVES = ("jast", "korm", "lind", "merk", "nols", "pund")
+NOUNS = tuple(map(Word, _NOUNS, _WRITTEN_NOUNS))
+ADJECTIVES = tuple(map(Word, _ADJECTIVES, _WRITTEN_ADJECTIVES))
+_LETTERS, _CELL = 14, (24, 32)
+
+
+@dataclass(frozen=True)
+class Card:
+    """Kind of heading, heading, and two pairs of adjective and noun, rendered as `pixels`."""
+
+    pixels: np.ndarray
+    words: tuple[int, ...]
+    document: str
+    name: str
+
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.pixels)
+
+    def target(self) -> str:
+        kind, heading, *pairs = self.words
+        lines = [
+            phrase(NOUNS[noun], ADJECTIVES[adjective]).written[kind]
+            for adjective, noun in zip(pairs[::2], pairs[1::2], strict=True)
+        ]
+        return f"# {NOUNS[heading].written}\n\n" + "\n".join(lines)
+
+
+def read_cards() -> Collection:
+    """COUNT distinct cards, two per document; rendered once, then read from the cache."""
+    rng = np.random.default_rng(SEED)
+    shape = (len(SUFFIXES), len(NOUNS), *((len(ADJECTIVES), len(NOUNS)) * 2))
+    # Without replacement: no card is in two splits.
+    chosen = rng.choice(int(np.prod(shape)), size=COUNT, replace=False)
+    words = np.stack(np.unravel_index(chosen, shape), axis=1)
+    read_words = [word.read for word in (*NOUNS, *ADJECTIVES)]
+    made_from = {"version": CARDS_VERSION, "seed": SEED, "count": COUNT, "words": read_words}
+    drawn = cache.arrays("doc-translation-cards", made_from, partial(_draw, words, rng))
+    cards = [
+        Card(pixels, tuple(map(int, row)), f"cards {i // 2:04}", f"card {i:04}")
+        for i, (pixels, row) in enumerate(zip(drawn["cards"], words, strict=True))
+    ]
+    return Collection(CARDS, cards, "13a", None, (), Counter())
+
+
+def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Render all cards, uint8 [card, height, width].
+
+    A frame prevents the cropping of margins.
+    """
+    nouns, adjectives = (np.stack([_word(w.read) for w in kind]) for kind in (NOUNS, ADJECTIVES))
+    kind, heading, *pairs = words.T
+    cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
+    for number, left in enumerate(CARD_HEADINGS):
+        of_kind = np.flatnonzero(kind == number)
+        _put(cards, of_kind, nouns[heading[of_kind]], ROWS[0], left)
+    every = np.arange(len(words))
+    for top, adjective, noun in zip(ROWS[1:], pairs[::2], pairs[1::2], strict=True):
+        _put(cards, every, adjectives[adjective], top, 1)
+        _put(cards, every, nouns[noun], top, WIDTH - _CELL[1])
+    faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
+    for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
+        speckle = rng.integers(0, 12, card.shape)
+        card[:] = np.clip(card.astype(np.int16) + (card < 128) * paler - speckle, 0, 255)
+    cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
+    return {"cards": cards}
+
+
+def _put(
+    cards: np.ndarray, which: np.ndarray, word_images: np.ndarray, top: int, left: int
+) -> None:
+    height, width = _CELL
+    cards[which, top : top + height, left : left + width] = word_images
+
+
+def _word(text: str) -> np.ndarray:
+    """Rendered word, uint8 [cell height, cell width]."""
+    cell = Image.new("L", (_CELL[1], _CELL[0]), 255)
+    ImageDraw.Draw(cell).text((1, 2), text, font=font(None, _LETTERS), fill=0)
+    return np.asarray(cell)
+
+
+COUNTS = (90, 60, 40, 10)
+"""Numbers of nouns, adjectives, verbs and joints."""
+
+SHARED = 1500
+"""Sentences shared by all documents."""
+
+OWN = 0.1
+"""Share of sentences that occur in one document only."""
+
+HEADINGS: tuple[Kind, ...] = ("centered", "ruled", "numbered")
+"""Styles of headings, in the order of lexicon.SUFFIXES, which they select."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A page as blocks, and its translation."""
+
+    document: int
+    blocks: tuple[Block, ...]
+    target: str
+
+
+class Author:
+    """Generates documents; equal generators give equal documents."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.words: Lexicon = lexicon(rng, COUNTS)
+        self.used: set[str] = set()
+        self.shared = [self._new() for _ in range(SHARED)]
+
+    def document(self, number: int) -> list[Text]:
+        """Two to four pages with one kind of heading."""
+        kind = int(self.rng.integers(len(HEADINGS)))
+        pages = int(self.rng.integers(2, 5))
+        return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
+
+    def _page(self, number: int, kind: int, is_first: bool) -> Text:
+        parts: list[tuple[Block, str]] = []
+        if is_first:
+            title = self._phrase()
+            parts.append((Block("title", title.read.title()), f"# {title.written[kind]}"))
+        for section in range(int(self.rng.integers(2, 4))):
+            parts.append(self._heading(kind, section))
+            parts.append(self._paragraph(kind))
+            parts += self._extra(kind)
+        blocks, texts = zip(*parts, strict=True)
+        return Text(number, tuple(blocks), "\n\n".join(filter(None, texts)))
+
+    def _heading(self, kind: int, section: int) -> tuple[Block, str]:
+        name = self._phrase()
+        read = f"{section + 1} {name.read}" if HEADINGS[kind] == "numbered" else name.read
+        return Block(HEADINGS[kind], read), f"## {name.written[kind]}"
+
+    def _paragraph(self, kind: int) -> tuple[Block, str]:
+        sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
+        read = " ".join(sentence.read for sentence in sentences)
+        return Block("paragraph", read), " ".join(sentence.written[kind] for sentence in sentences)
+
+    def _extra(self, kind: int) -> list[tuple[Block, str]]:
+        """A list, a table, a formula, or nothing."""
+        choice = int(self.rng.integers(5))
+        if choice == 0:
+            items = [self._phrase() for _ in range(3)]
+            listed = "\n".join(f"* {item.written[kind]}" for item in items)
+            blocks = [Block("bullet", item.read) for item in items]
+            return [(blocks[0], listed), *((block, "") for block in blocks[1:])]
+        if choice == 1:
+            return [self._table(kind)]
+        if choice == 2:
+            a, b = (int(n) for n in self.rng.integers(2, 50, 2))
+            return [(Block("formula", f"{a} x + {b} = {a * b}"), rf"\[{a}x+{b}={a * b}\]")]
+        return []
+
+    def _table(self, kind: int) -> tuple[Block, str]:
+        rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
+        read = "\n".join("|".join(cell.read for cell in row) for row in rows)
+        written = r" \\ ".join(" & ".join(cell.written[kind] for cell in row) for row in rows)
+        return Block("table", read), rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
+
+    def _sentence(self) -> Sentence:
+        if self.rng.random() < OWN:
+            return self._new()
+        return self.shared[int(self.rng.integers(len(self.shared)))]
+
+    def _new(self) -> Sentence:
+        """New sentence: phrase, verb, phrase and sometimes a third phrase."""
+        while True:
+            verb = self.words.verbs[int(self.rng.integers(len(self.words.verbs)))]
+            parts: list[Sentence | Word] = [self._phrase(), verb, self._phrase()]
+            if self.rng.random() < 0.3:
+                joint = self.words.joints[int(self.rng.integers(len(self.words.joints)))]
+                parts += [joint, self._phrase()]
+            sentence = joined(parts, ".")
+            if sentence.read not in self.used:
+                self.used.add(sentence.read)
+                return sentence
+
+    def _phrase(self) -> Sentence:
+        noun = self.words.nouns[int(self.rng.integers(len(self.words.nouns)))]
+        adjective = self.words.adjectives[int(self.rng.integers(len(self.words.adjectives)))]
+        return phrase(noun, adjective)
+
+
+PAGES = "embedded:pages"
+
+PAGES_VERSION = 1
+"""Cache version; increase it when the rendering changes."""
+
+DOCUMENTS = 300
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scanned page as PNG."""
+
+    png: np.ndarray
+    text: Text
+    name: str
+
+    @property
+    def document(self) -> str:
+        return f"document {self.text.document:03}"
+
+    def image(self) -> Image.Image:
+        return open_picture(io.BytesIO(self.png.tobytes()))
+
+    def target(self) -> str:
+        return self.text.target
+
+
+def read_pages() -> Collection:
+    """DOCUMENTS documents of two to four pages; rendered once, then read from the cache."""
+    author = Author(np.random.default_rng(SEED))
+    texts = [page for number in range(DOCUMENTS) for page in author.document(number)]
+    made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
+    kept = cache.arrays("doc-translation-pages", made_from, lambda: _scans(texts))
+    ends = kept["ends"]
+    starts = np.concatenate(([0], ends[:-1]))
+    scans = [
+        Scan(kept["png"][start:end], text, f"page {i:03}")
+        for i, (start, end, text) in enumerate(zip(starts, ends, texts, strict=True))
+    ]
+    return Collection(PAGES, scans, "13a", None, (), Counter())
+
+
+def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
+    """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
+    rng = np.random.default_rng(SEED)
+    found = [np.frombuffer(_png(scan(text, rng)), dtype=np.uint8) for text in texts]
+    return {"png": np.concatenate(found), "ends": np.cumsum([len(png) for png in found])}
+
+
+def scan(text: Text, rng: np.random.Generator) -> Image.Image:
+    """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
+    columns = int(rng.integers(1, 3))
+    sheet = Sheet(margin=int(rng.integers(32, 72)), columns=columns)
+    page = draw(text.blocks, sheet)
+    assert page is not None, "an artificial page fits on its sheet"
+    rotated = page.rotate(
+        float(rng.uniform(-1, 1)), resample=Image.Resampling.BILINEAR, fillcolor=255
+    )
+    dots = np.asarray(rotated.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))).copy()
+    # Sparse and grey, so that cropping does not take speckle for ink.
+    at = rng.integers(0, dots.size, dots.size // 500)
+    dots.ravel()[at] = np.minimum(dots.ravel()[at], rng.integers(205, 250, len(at)))
+    return Image.fromarray(dots)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png", compress_level=3)
+    return buffer.getvalue()

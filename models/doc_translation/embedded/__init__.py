@@ -1,1 +1,0 @@
-"""Built-in data: rendered pages in an artificial language with their translations."""

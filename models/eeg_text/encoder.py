@@ -1,0 +1,220 @@
+"""The encoder: convolutions and a transformer per region, then a global transformer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from models.common.layers import Dropout, attention_kernel
+from models.eeg_text.config import KERNEL, TOKEN_SAMPLES, Size
+from models.eeg_text.montage import INDICES
+
+
+class SelfAttention(nn.Module):
+    """Attention of every token to every valid one."""
+
+    def __init__(self, width: int, heads: int, dropout: float, kernel: str) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.kernel = heads, dropout, kernel
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """`x` [batch, token, width]; `valid` [batch, token], bool, at least one True per row."""
+        batch, tokens, width = x.shape
+        heads = self.in_proj(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        with attention_kernel(self.kernel):
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, valid[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
+            )
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Layer(nn.Module):
+    """A post-norm transformer layer, as in the original transformer.
+
+    Not torch's layer: its fast path in evaluation reads the weights of submodules without calling
+    their forward, where an engine gathers shards.
+    """
+
+    recomputes = False
+    """Whether activations are recomputed in the backward pass."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, kernel: str) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads, dropout, kernel)
+        self.attention_norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, hidden)
+        self.narrow = nn.Linear(hidden, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """As SelfAttention.forward."""
+        if self.recomputes and x.requires_grad:
+            # Inside forward, so that the hooks of an engine around the layer stay outside.
+            return checkpoint(self._forward, x, valid, use_reentrant=False)
+        return self._forward(x, valid)
+
+    def _forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, valid)))
+        hidden = self.dropout(F.gelu(self.widen(x)))
+        return self.norm(x + self.dropout(self.narrow(hidden)))
+
+
+def sinusoids(tokens: int, width: int) -> Tensor:
+    """Fixed positions [token, width]. Source: Vaswani et al., Attention Is All You Need, 2017."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angles = torch.arange(tokens)[:, None] * rates
+    return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)
+
+
+class Region(nn.Module):
+    """One region of the head: convolutions, positions and a transformer.
+
+    Source: Liu et al., EEG2TEXT: Open Vocabulary EEG-to-Text Decoding with EEG Pre-Training and
+    Multi-View Transformer, 2024.
+    """
+
+    channels: Tensor
+    positions: Tensor
+
+    def __init__(
+        self, channels: tuple[int, ...], size: Size, tokens: int, dropout: float, kernel: str
+    ) -> None:
+        """`channels`: the indices of its channels among the 105."""
+        super().__init__()
+        self.register_buffer("channels", torch.tensor(channels), persistent=False)
+        self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
+        self.cnn = RegionCnn(len(channels), size.width, dropout)
+        self.layers = nn.ModuleList(
+            Layer(size.width, size.heads, size.hidden, dropout, kernel) for _ in range(size.layers)
+        )
+        self.norm = nn.LayerNorm(size.width)
+
+    def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
+        """Tokens [batch, time / 4, width] of `eeg` [batch, 105, time]; `valid` [batch, time]."""
+        x = self.cnn(eeg.index_select(1, self.channels), valid)
+        x = x + self.positions[: x.shape[1]]
+        valid = valid[:, ::TOKEN_SAMPLES]
+        for layer in self.layers:
+            x = layer(x, valid)
+        return self.norm(x)
+
+
+class Encoder(nn.Module):
+    """Ten regional encoders, joined by a global transformer."""
+
+    def __init__(self, size: Size, tokens: int, dropout: float, kernel: str = "auto") -> None:
+        """`tokens`: the most tokens of a sample."""
+        super().__init__()
+        self.regions = nn.ModuleDict(
+            {
+                name: Region(channels, size, tokens, dropout, kernel)
+                for name, channels in INDICES.items()
+            }
+        )
+        wide = len(INDICES) * size.width
+        self.layers = nn.ModuleList(
+            Layer(wide, size.heads, len(INDICES) * size.hidden, dropout, kernel)
+            for _ in range(size.global_layers)
+        )
+        self.norm = nn.LayerNorm(wide)
+        self.project = nn.Linear(wide, size.width)
+        self.project_norm = nn.LayerNorm(size.width)
+
+    def forward(self, eeg: Tensor, valid: Tensor) -> Tensor:
+        """Hidden states [batch, time / 4, width].
+
+        `eeg` [batch, time, 105] is ignored where `valid` [batch, time], bool, is False.
+        """
+        eeg = (eeg * valid[:, :, None]).transpose(1, 2)
+        x = torch.cat([region(eeg, valid) for region in self.regions.values()], dim=2)
+        tokens = valid[:, ::TOKEN_SAMPLES]
+        for layer in self.layers:
+            x = layer(x, tokens)
+        return self.project_norm(self.project(self.norm(x)))
+
+    def recompute_regions(self) -> None:
+        """From now on, recompute the activations of the regions in the backward pass.
+
+        The regions have a tenth of the weights, but most of the activations.
+        """
+        for region in self.regions.values():
+            for layer in region.layers:  # type: ignore[union-attr]
+                layer.recomputes = True
+
+    def blocks(self) -> list[nn.Module]:
+        own = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]
+        return [*own, *self.layers]
+
+
+MOMENTUM = 0.1
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalization over the valid time steps of a batch, without padding.
+
+    Running statistics are those of torch's BatchNorm1d, with the unbiased variance.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """`x` [batch, channel, time]; `valid` [batch, time], bool. The result is 0 at padding."""
+        keep = valid[:, None]
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.float()
+            if self.training:
+                mean, var = self._statistics(wide, keep)
+            else:
+                mean, var = self.running_mean, self.running_var
+            scale = self.weight.float() * torch.rsqrt(var.float() + self.eps)
+            shift = self.bias.float() - mean.float() * scale
+            y = torch.addcmul(shift[:, None], wide, scale[:, None])
+        return (y * keep).to(x.dtype)
+
+    def _statistics(self, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        count = keep.sum().clamp(min=1).to(x.dtype)
+        mean = (x * keep).sum((0, 2)) / count
+        var = ((x - mean[:, None]).square() * keep).sum((0, 2)) / count
+        with torch.no_grad():
+            unbiased = var * count / (count - 1).clamp(min=1)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), MOMENTUM)
+        return mean, var
+
+
+class RegionCnn(nn.Module):
+    """Two convolutions of stride 2: four samples become one token."""
+
+    def __init__(self, channels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(channels, width // 2, KERNEL, stride=2, padding=KERNEL // 2)
+        self.first_norm = MaskedBatchNorm(width // 2)
+        self.second = nn.Conv1d(width // 2, width, KERNEL, stride=2, padding=KERNEL // 2)
+        self.second_norm = MaskedBatchNorm(width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Tokens [batch, time / 4, width] of `x` [batch, channel, time].
+
+        `valid` [batch, time], bool; where it is False, `x` and the tokens are 0.
+        """
+        x = self.dropout(F.relu(self.first_norm(self.first(x), valid[:, ::2])))
+        x = self.second_norm(self.second(x), valid[:, ::4])
+        return self.dropout(F.relu(x)).transpose(1, 2)

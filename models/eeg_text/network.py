@@ -1,0 +1,178 @@
+"""The two models of the family, EEG to text and masked EEG, and their FLOPs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.common.layers import HasFrozenParts
+from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES, Size
+from models.eeg_text.encoder import Encoder, SelfAttention
+
+if TYPE_CHECKING:
+    from models.eeg_text.decoder import TextDecoder
+    from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
+
+
+class EegText(HasFrozenParts):
+    """Encoder and text decoder."""
+
+    def __init__(
+        self,
+        size: Size,
+        samples: int,
+        pad: int,
+        dropout: float,
+        kernel: str = "auto",
+        pretrained: TextModel | None = None,
+    ) -> None:
+        """`samples`: the most EEG samples; `pad`: the padding token.
+
+        The decoder is that of `pretrained`, its values undefined; None: that of `size`.
+        """
+        # Not imported in stage encoder.
+        from models.eeg_text.decoder import TextDecoder
+        from models.eeg_text.pretrained_decoder import PretrainedTextDecoder
+
+        super().__init__()
+        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
+        self.decoder: TextDecoder | PretrainedTextDecoder
+        if pretrained is None:
+            self.decoder = TextDecoder(size, pad, dropout, kernel)
+        else:
+            self.decoder = PretrainedTextDecoder(size.width, pretrained, dropout, kernel)
+
+    def freeze_encoder(self, trains_top: bool = False) -> None:
+        """Freeze the encoder; with `trains_top`, its ten regions, not its global transformer."""
+        self.freeze(self.encoder.regions if trains_top else self.encoder)
+
+    def forward(
+        self,
+        eeg: Tensor | None,
+        valid: Tensor,
+        ids: Tensor | None = None,
+        memory: Tensor | None = None,
+        pool: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [batch, text, vocabulary] of the token after each of `ids` [batch, text].
+
+        `eeg` [batch, time, 105] counts where `valid` [batch, time] is True. Without `ids`, returns
+        the encoder output [batch, time / 4, width]; given as `memory`, it replaces `eeg`. With
+        `pool`, `eeg` and `valid` are windows, and the output is pooled; see `pooled`.
+        """
+        tokens = valid[:, ::TOKEN_SAMPLES]
+        if memory is None:
+            assert eeg is not None, "eeg or memory"
+            memory = self.encoder(eeg, valid)
+            if pool is not None:
+                memory, tokens = pooled(memory, pool), (pool >= 0).any(2)
+        if ids is None:
+            return memory
+        logits: Tensor = self.decoder(memory, tokens, ids)
+        return logits
+
+    def blocks(self) -> list[nn.Module]:
+        return [*self.encoder.blocks(), *self.decoder.layers]
+
+
+def pooled(states: Tensor, pool: Tensor) -> Tensor:
+    """Means [batch, token, width] of `states` [window, token, width]; 0 for an empty mean.
+
+    `pool` [batch, token, windows]: the numbers of their tokens, counted over all windows, or -1.
+    """
+    present = pool >= 0
+    chosen = states.flatten(0, 1)[pool.clamp(min=0)] * present[..., None]
+    return chosen.sum(2) / present.sum(2, keepdim=True).clamp(min=1).to(states.dtype)
+
+
+class MaskedEeg(nn.Module):
+    """Encoder and masked head, for pre-training without text."""
+
+    def __init__(self, size: Size, samples: int, dropout: float, kernel: str = "auto") -> None:
+        """As EegText."""
+        super().__init__()
+        self.encoder = Encoder(size, samples // TOKEN_SAMPLES, dropout, kernel)
+        self.head = MaskedHead(size)
+
+    def forward(self, eeg: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
+        """Predictions of all samples [batch, time, 105] from the visible ones.
+
+        `hidden` [batch, time / 4], bool: tokens whose samples are 0 for the encoder.
+        """
+        visible = ~hidden.repeat_interleave(TOKEN_SAMPLES, dim=1)
+        return self.head(self.encoder(eeg * visible[:, :, None], valid))
+
+    def blocks(self) -> list[nn.Module]:
+        return self.encoder.blocks()
+
+
+_BRIDGE = r"\.(bridge|enc_to_dec_proj)$"
+_CROSS = r"(encoder_attn|EncDecAttention|cross_?attn|cross_?attention)(\.self)?"
+_READS_EEG = re.compile(rf"{_BRIDGE}|\.{_CROSS}\.(k|v|key|value)(_proj)?$")
+"""Layers of the decoder that process EEG tokens, by their names in transformers."""
+
+
+def flops_per_sample(
+    model: nn.Module, tokens: int, text: float, is_cached: bool = False, windows: float = 1
+) -> float | None:
+    """Operations of forward and backward over `tokens` of EEG and `text` tokens of a sentence.
+
+    The encoder processes `windows` of `tokens` each.
+
+    Six per weight and token, and 12·d·T² for attention over T tokens of EEG; attention over the
+    few text tokens is left out. A third of that for frozen weights; nothing for the encoder if
+    its features are cached (`is_cached`). None for a text decoder with other layers than linear
+    ones, or whose cross-attention is not found. Source: Chowdhery et al., PaLM, 2022, appendix B.
+    """
+    if isinstance(model, EegText) and not _is_countable(model.decoder):
+        return None
+    total = 0.0
+    for name, module in model.named_modules():
+        in_encoder = name.startswith("encoder.")
+        if is_cached and in_encoder:
+            continue
+        times = windows if in_encoder else 1
+        if isinstance(module, SelfAttention):
+            each = 12.0 if module.out_proj.weight.requires_grad else 4.0
+            total += times * each * module.out_proj.in_features * tokens**2
+        if not isinstance(module, nn.Linear | nn.Conv1d):
+            continue
+        positions = float(tokens)
+        if name.endswith("cnn.first"):
+            positions = 2.0 * tokens
+        elif name.startswith("decoder.") and not _READS_EEG.search(name):
+            positions = text
+        each = 6.0 if module.weight.requires_grad else 2.0
+        total += times * each * module.weight.numel() * positions
+    return total
+
+
+def _is_countable(decoder: nn.Module) -> bool:
+    """Whether all matrices of `decoder` are those of linear layers, cross-attention among them."""
+    linear = {name for name, part in decoder.named_modules() if isinstance(part, nn.Linear)}
+    matrices = {
+        name
+        for name, part in decoder.named_modules()
+        if not isinstance(part, nn.Embedding)
+        and any(p.dim() > 1 for p in part.parameters(recurse=False))
+    }
+    return matrices <= linear and any(re.search(rf"\.{_CROSS}\.", name) for name in linear)
+
+
+class MaskedHead(nn.Module):
+    """The head of masked pre-training: each token predicts its four samples."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(size.width)
+        self.widen = nn.Linear(size.width, size.head_hidden)
+        self.out = nn.Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples [batch, time, 105] from `x` [batch, token, width]."""
+        y = self.out(F.gelu(self.widen(self.norm(x))))
+        # A copy: with a view, an in-place change would lose the backward hook of FSDP.
+        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()

@@ -1,1 +1,0 @@
-"""The networks: ten regional encoders, a global one, the masked head and the text decoder."""

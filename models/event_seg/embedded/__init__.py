@@ -1,1 +1,0 @@
-"""Built-in recordings: moving shapes seen by a simulated event camera."""

@@ -1,0 +1,258 @@
+"""Tokens of a corpus: encoded once in several processes, then read from the cache."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+import numpy as np
+
+from models.base import DataError
+from models.common import cache
+from models.common.cache import ArrayFile
+from models.common.data_files import progress
+from models.language.readers.corpus import SMALL, VERSION, Corpus
+from models.language.readers.records import Document, Exchange
+from models.language.tokenizer import Tokenizer, prompt_and_answer
+
+_Batch = TypeVar("_Batch")
+_Result = TypeVar("_Result")
+_AHEAD = 4
+"""Batches for each process that are read before they are worked on."""
+_tool: Any = None
+"""In a process: what it works with."""
+
+
+def in_order(
+    work: Callable[[Any, _Batch], _Result], tool: Any, batches: Iterable[_Batch]
+) -> Iterator[_Result]:
+    """`work(tool, batch)` of each batch, in order, on all cores of this process.
+
+    `batches` are read in this process, and not far ahead. Raises what `work` raises, and
+    BrokenProcessPool if a process was killed.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    if cores == 1:  # elsewhere a fork is not safe, and a script would need a `__main__` guard
+        yield from (work(tool, batch) for batch in batches)
+        return
+    # The threads of the tokenizers library do not exist in a forked process.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    context, start = get_context("fork"), (tool, os.getpid())
+    pool = ProcessPoolExecutor(cores, context, initializer=_start, initargs=start)
+    pending: deque[Future[_Result]] = deque()
+    try:
+        for batch in batches:
+            pending.append(pool.submit(_work, work, batch))
+            if len(pending) == _AHEAD * cores:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(tool: Any, parent: int) -> None:
+    global _tool
+    _tool = tool
+    # A signal for all processes ends the parent, which ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _work(work: Callable[[Any, _Batch], _Result], batch: _Batch) -> _Result:
+    return work(_tool, batch)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+Piece = tuple[int, np.ndarray, int]
+"""Number, tokens, and bytes of text in UTF-8."""
+Numbered = tuple[int, Document | Exchange]
+_BATCH, _BATCH_LETTERS = 256, 2**19
+"""At most so many documents or exchanges, and letters of them, are encoded at once."""
+
+
+class TokenStream(Protocol):
+    """Long vector of tokens, read in short pieces."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens from `start` to `stop` (exclusive)."""
+
+
+class TokenArray:
+    """Tokens in memory."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._tokens[start:stop]
+
+
+class TokenFile:
+    """Tokens on disk. Read, not mapped: mapped pages count as memory of the process."""
+
+    def __init__(self, mapped: np.memmap) -> None:
+        """`mapped`: a whole .npy file, mapped by numpy."""
+        assert mapped.filename is not None
+        self._path, self._offset = os.fspath(mapped.filename), mapped.offset
+        self._dtype, self._length = mapped.dtype, len(mapped)
+        self._file = self._open()
+
+    def _open(self) -> BinaryIO:
+        return open(self._path, "rb", buffering=0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """See TokenStream.read. Raises DataError if the file was truncated."""
+        size = self._dtype.itemsize
+        # pread: processes that share the file after a fork also share its position.
+        raw = os.pread(self._file.fileno(), (stop - start) * size, self._offset + start * size)
+        if len(raw) != (stop - start) * size:
+            raise DataError(
+                "the cached tokens are truncated",
+                where=self._path,
+                fix="delete this folder; the next start creates it again",
+            )
+        return np.frombuffer(raw, self._dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State without the open file; another process opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_file"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._file = self._open()
+
+
+def stream_of(tokens: np.ndarray) -> TokenStream:
+    """Token stream of `tokens`; on disk if they are mapped from a file."""
+    if isinstance(tokens, np.memmap) and len(tokens) > 0:
+        return TokenFile(tokens)
+    return TokenArray(tokens)
+
+
+class Encoded:
+    """Numbered pieces of tokens.
+
+    Text: piece i is the start token and document i. Conversations: piece 2i is exchange i up to its
+    answer, piece 2i + 1 the answer with the end token.
+    """
+
+    def __init__(self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray) -> None:
+        """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
+        self.stream = stream_of(tokens)
+        self.offsets = np.concatenate(([0], ends)).astype(np.int64)
+        self.text_bytes = np.array(text_bytes)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of tokens of each piece."""
+        return np.diff(self.offsets)
+
+    def piece(self, number: int) -> np.ndarray:
+        """Tokens of a piece."""
+        return self.stream.read(int(self.offsets[number]), int(self.offsets[number + 1]))
+
+
+def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
+    """Encode all of `corpus`.
+
+    Reads the files once, or their cached tokens; writes the cache. Raises DataError if the files
+    changed since they were indexed, or if the cache is not writable.
+    """
+    write = partial(_write, corpus, tokenizer)
+    source = corpus.source
+    if source.size <= SMALL:
+        return Encoded(**cache.in_memory(write))
+    made_from = {"version": VERSION, "files": source.stamp, "tokenizer": tokenizer.digest}
+    return Encoded(**cache.streamed("language-tokens", made_from, write, source.size))
+
+
+def _write(corpus: Corpus, tokenizer: Tokenizer, new: cache.Open) -> None:
+    """Write the arrays of Encoded. Raises DataError if the files changed."""
+    kind = np.uint16 if tokenizer.size <= 2**16 else np.uint32
+    tokens, ends, text_bytes = ArrayFile(new("tokens"), kind), array("q"), array("q")
+    start = np.array([tokenizer.end if tokenizer.start is None else tokenizer.start], kind)
+    for number, vector, size in _pieces(corpus, tokenizer):
+        if number == len(ends):
+            ends.append(0)
+            text_bytes.append(0)
+            if corpus.is_text:
+                tokens.append(start)
+        tokens.append(vector)
+        ends[number] = tokens.length
+        text_bytes[number] += size
+    tokens.finish()
+    for name, column in (("ends", ends), ("text_bytes", text_bytes)):
+        file = ArrayFile(new(name), np.int64)
+        file.append(np.frombuffer(column, np.int64))
+        file.finish()
+    corpus.check_unchanged()
+
+
+def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
+    """The pieces in order; a long document comes in parts with one number."""
+    records: Iterator[Numbered] = corpus.documents() if corpus.is_text else corpus.exchanges()
+    batches = _batches(records)
+    if corpus.source.size <= SMALL:
+        yield from chain.from_iterable(_encode_batch(tokenizer, batch) for batch in batches)
+        return
+    kind, per_record = ("documents", 1) if corpus.is_text else ("exchanges", 2)
+    with progress(f"tokenizing {kind}", len(corpus)) as show:
+        for found in in_order(_encode_batch, tokenizer, batches):
+            show(found[-1][0] // per_record + 1)
+            yield from found
+
+
+def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
+    batch, letters = [], 0
+    for number, record in records:
+        batch.append((number, record))
+        letters += len(record.text if isinstance(record, Document) else record.answer)
+        if letters >= _BATCH_LETTERS or len(batch) == _BATCH:
+            yield batch
+            batch, letters = [], 0
+    if batch:
+        yield batch
+
+
+def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
+    found: list[Piece] = []
+    for number, record in batch:
+        if isinstance(record, Document):
+            found.append((number, tokenizer.encode(record.text), len(record.text.encode())))
+        else:
+            try:
+                prompt, answer = prompt_and_answer(
+                    record.before, record.reply, tokenizer, record.tools
+                )
+            except DataError as error:
+                error.where += f" ({record.where})"
+                raise
+            found.append((2 * number, prompt, 0))
+            found.append((2 * number + 1, answer, len(record.answer.encode())))
+    return found

@@ -1,0 +1,133 @@
+"""Tokenizer of a local Hugging Face folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.base import DataError
+from models.common.data_files import cause_of
+from models.language import bpe
+from models.language.readers.records import Turn
+from models.language.tokenizer import Tokenizer
+
+_CONFIG = "tokenizer_config.json"
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+"""Files of a chat template; without them it is in the configuration."""
+_LARGEST = 64 * 2**20
+"""Maximum bytes of a tokenizer file; larger files hold weights."""
+
+
+class ExternalTokenizer:
+    """Tokenizer loaded by transformers; no download, no code of the folder is run."""
+
+    leading_space = True
+
+    def __init__(self, folder: Path) -> None:
+        """Disk access; raises DataError if the folder has no usable tokenizer."""
+        from transformers import AutoTokenizer
+
+        try:
+            inner: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
+            raise DataError(
+                f"transformers cannot load a tokenizer from '{folder}': {cause_of(error)}",
+                where="model.pretrained or model.tokenizer",
+                allowed="a folder with tokenizer.json or tokenizer_config.json",
+            ) from None
+        if inner.eos_token_id is None:
+            raise DataError(
+                f"the tokenizer in '{folder}' has no end-of-text token",
+                where=str(folder / _CONFIG),
+                allowed="an eos_token",
+            )
+        self.inner, self.name, self.folder = inner, folder.name, folder
+        self.size = len(inner)
+        self.start: int | None = inner.bos_token_id
+        self.end: int = inner.eos_token_id
+        self.pad: int = self.end if inner.pad_token_id is None else inner.pad_token_id
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256(version("transformers").encode())
+        for file in sorted(self.folder.iterdir()):
+            if file.is_file() and file.stat().st_size < _LARGEST:
+                digest.update(f"{file.name}\0".encode())
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def encode(self, text: str) -> np.ndarray:
+        """Tokens of `text`; special tokens written in it count as such."""
+        numbers = self.inner(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return np.array(numbers, dtype=np.uint16 if self.size <= 2**16 else np.uint32)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
+
+    def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> tuple[str, str] | None:
+        """The conversation in the folder's chat template; None if it has no template.
+
+        Raises DataError if the template fails, or leaves out tools or their calls.
+        """
+        if not self.inner.chat_template:
+            return None
+        turns, listed = [_message(turn) for turn in before], json.loads(tools) if tools else None
+        render = partial(self.inner.apply_chat_template, tokenize=False, tools=listed)
+        try:
+            prompt = render(turns, add_generation_prompt=True)
+            whole = render([*turns, _message(replace(answer, text=answer.text.strip()))])
+        except Exception as error:  # TemplateError, TypeError and others: a template is a program
+            raise self._template_error(error, before) from None
+        is_cut = whole.startswith(prompt)
+        text = whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
+        names = [tool.get("function", tool).get("name", "") for tool in listed or ()]
+        self._check_names("tools", names, prompt, before)
+        for turn, place in (*((turn, prompt) for turn in before), (answer, text)):
+            names = [call["function"]["name"] for call in turn.calls]
+            self._check_names("tool_calls", names, place, before)
+        return prompt, text
+
+    def _check_names(
+        self, what: str, names: Sequence[str], text: str, before: Sequence[Turn]
+    ) -> None:
+        """Raise DataError if a template left out a name: it would train on other conversations."""
+        missing = [name for name in names if name not in text]
+        if missing:
+            raise self._template_error(ValueError(f"it leaves out {what}: {missing[0]}"), before)
+
+    def _template_error(self, error: Exception, before: Sequence[Turn]) -> DataError:
+        stored = [name for name in _TEMPLATES if (self.folder / name).is_file()]
+        line = f"line {error.lineno}: " if hasattr(error, "lineno") else ""
+        problem = str(error).strip().splitlines() or [type(error).__name__]
+        roles = ", ".join(turn.role for turn in before)
+        return DataError(
+            f"the chat template fails: {line}{problem[0]}",
+            where=f"{self.folder / (stored or [_CONFIG])[0]}, for a conversation of {roles}",
+            allowed="a template that renders the conversations of data.path",
+        )
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    extra: dict[str, Any] = json.loads(turn.extra) if turn.extra else {}
+    return {"role": turn.role, "content": turn.text, **extra}
+
+
+def load(path: Path) -> Tokenizer:
+    """Load the tokenizer of a Hugging Face folder or tokenizer.json. Raises DataError."""
+    if not path.exists():
+        raise DataError(
+            f"model.tokenizer '{path}' does not exist",
+            where=str(path.absolute()),
+            allowed="bytes, bpe, a Hugging Face folder or a tokenizer.json",
+        )
+    return ExternalTokenizer(path) if path.is_dir() else bpe.load(path, path.stem)
