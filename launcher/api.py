@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import evaluate, export, predict
 from launcher.base import exit_codes
 from launcher.base.diagnostics import (
     SettingsError,
@@ -24,13 +23,13 @@ from launcher.config.provenance import CliArgs
 from launcher.config.python_arguments import check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
 from launcher.continual.loop import train_continually
-from launcher.evaluate import EvaluationFailed
 from launcher.report.report import refresh, write_at_end
-from launcher.resume import find, saved_model
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun, first_line
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import checkpoint_search, records, run_folder
+from launcher.saved_runs import evaluate, export, predict, saved_model, saved_run
+from launcher.saved_runs.evaluate import EvaluationFailed
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
 from launcher.watch.watched_run import Snapshot, WatchedRun
@@ -233,8 +232,8 @@ class Run:
             if invalid := export.invalid_format(format):
                 raise SettingsError(invalid)
             folder = self._last_stage("export")
-            run = find.find_saved(str(folder), "export")
-            path = saved_model.chosen(run, _name(checkpoint))
+            run = saved_run.find_saved(str(folder), "export")
+            path = saved_run.chosen(run, _name(checkpoint))
             made = folder / f"{run_folder.EXPORT}{format}" if out is None else Path(out)
             run_folder.check_free(made, None if out is None else made)
             where = "the default of out" if out is None else f"--out {out}"
@@ -324,7 +323,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     """The implementation of `launcher.open_run`."""
     check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
-    stages = find.stage_folders(path)
+    stages = checkpoint_search.stage_folders(path)
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
             raise _no_run(path)
@@ -365,7 +364,7 @@ def _no_run(path: Path) -> SettingsError:
             allowed="a run folder",
             fix=f"launcher.open_run({str(run)!r}).model({step})",
         )
-    error = find.no_run(path, "open_run()", "resume").diagnostics[0]
+    error = checkpoint_search.no_run(path, "open_run()", "resume").diagnostics[0]
     inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
     newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
     near = error.did_you_mean if newest is None else str(newest)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from launcher import evaluate
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON, SPLIT
-from launcher.evaluate import EvaluationFailed
+from launcher.saved_runs import evaluate
+from launcher.saved_runs.evaluate import EvaluationFailed
 from training.checkpoint.manifest import CheckpointError
 from training.logging.printable import printable
 from training.logging.strict_json import encode

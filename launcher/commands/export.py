@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from launcher import export
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_data
 from launcher.config.options import JSON
-from launcher.resume import find, saved_model
 from launcher.run_folder import run_folder
+from launcher.saved_runs import export, saved_run
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
 from training.logging.quantities import real, size
@@ -26,8 +25,8 @@ def main(command_line: CommandLine) -> int:
     if diagnostics := [*command_line.diagnostics, *export.invalid_format(format_name)]:
         raise SettingsError(diagnostics)
     assert format_name is not None and command_line.argument is not None
-    run = find.find_saved(command_line.argument, "export", command_line.args.sets)
-    path = saved_model.chosen(run, command_line.values.get("--checkpoint"))
+    run = saved_run.find_saved(command_line.argument, "export", command_line.args.sets)
+    path = saved_run.chosen(run, command_line.values.get("--checkpoint"))
     folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
     run_folder.check_free(folder, command_line.out)
     try:

@@ -10,17 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import predict
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_data
 from launcher.config.options import INPUT, JSON
-from launcher.predict import Result
-from launcher.resume import saved_model
-from launcher.resume.saved_model import AVERAGE, SavedModel
 from launcher.run import affinity
 from launcher.run_folder import run_folder
+from launcher.saved_runs import predict, saved_model
+from launcher.saved_runs.predict import Result
+from launcher.saved_runs.saved_model import AVERAGE, SavedModel
 from models.base import DataError, GeneratesText, PredictsFiles, Prompt, Sampling, Task
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode

@@ -10,13 +10,12 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
-from launcher.resume import find
-from launcher.resume.find import SavedRun
 from launcher.run import affinity
-from launcher.run.rerun import Rerun, resolved_as
-from launcher.verify import result
-from launcher.verify.replay import replay
-from launcher.verify.result import Conditions, VerifyResult, choose
+from launcher.saved_runs import saved_run, verify
+from launcher.saved_runs.replay import replay
+from launcher.saved_runs.rerun import Rerun, resolved_as
+from launcher.saved_runs.saved_run import SavedRun
+from launcher.saved_runs.verify import Conditions, VerifyResult, choose
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
 
@@ -38,11 +37,11 @@ def main(command_line: CommandLine) -> int:
         found = _verify(command_line, quiet=as_json)
     except (ReplayFailed, CheckpointError) as error:
         if as_json:
-            print(encode(result.failure_json(str(error)), indent=2))
+            print(encode(verify.failure_json(str(error)), indent=2))
         else:
             print(f"error: {error}", file=sys.stderr)
         return error.code if isinstance(error, ReplayFailed) else exit_codes.FAILURE
-    print(encode(result.as_json(found), indent=2) if as_json else result.render(found).rstrip())
+    print(encode(verify.as_json(found), indent=2) if as_json else verify.render(found).rstrip())
     return exit_codes.DONE if found.agrees else exit_codes.FAILURE
 
 
@@ -62,16 +61,16 @@ def _verify(command_line: CommandLine, quiet: bool) -> VerifyResult:
         resolved.batching.world_size,
         resolved.settings.precision,
     )
-    notes = [*notes, *result.nondeterminism(resolved)]
+    notes = [*notes, *verify.nondeterminism(resolved)]
     if not quiet and sys.stderr.isatty():
-        print(result.render_start(conditions), file=sys.stderr, flush=True)
+        print(verify.render_start(conditions), file=sys.stderr, flush=True)
     with replay(interval, run.folder, resolved) as finished:
         _check(finished)
-        return result.compare_replay(conditions, run.folder, last, finished.folder, notes)
+        return verify.compare_replay(conditions, run.folder, last, finished.folder, notes)
 
 
 def _run(argument: str, sets: Sequence[str]) -> SavedRun:
-    run = find.find_saved(argument, "verify", sets)
+    run = saved_run.find_saved(argument, "verify", sets)
     if run.folder is None or not run.checkpoints:
         message = f"'{argument}' is a checkpoint outside of its run folder"
         where = f"command line: verify {argument}"

@@ -11,8 +11,8 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON, ONCE
-from launcher.resume.find import newest
 from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import newest
 from training.logging.strict_json import encode
 
 if TYPE_CHECKING:

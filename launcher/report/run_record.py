@@ -12,8 +12,7 @@ from typing import Any
 from launcher.base import environment
 from launcher.base.redaction import redact_variables
 from launcher.page.plots import Point, Thinned, number
-from launcher.resume import find
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import checkpoint_search, records, run_folder
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
@@ -96,7 +95,7 @@ def runs_of(folder: Path) -> list[Path]:
 
     Empty: there is no run.
     """
-    stages = find.stage_folders(folder)
+    stages = checkpoint_search.stage_folders(folder)
     return [path for path in stages.values() or [folder] if run_folder.is_run_folder(path)]
 
 
@@ -110,7 +109,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
 
     Raises InvalidRecord.
     """
-    if not find.stage_folders(folder):
+    if not checkpoint_search.stage_folders(folder):
         return None
     result = read_object(folder / run_folder.RESULT) or {"steps": sum(run.steps for run in stages)}
     return RunRecord(folder, {}, result, {}, {}, [], [])

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.resume import find
-from launcher.run_folder import lock, records, run_folder
+from launcher.run_folder import checkpoint_search, lock, records, run_folder
 from launcher.run_folder.growing import INVALID_LINE, RunLines, known_fields
 from slurm.environment import SLURM_FOLDER
 from training.callbacks.base import StepMetrics
@@ -156,12 +155,14 @@ def folders_of(argument: str) -> list[Path]:
     SettingsError if it is none of these, nor the folder of a job to come.
     """
     path = Path(argument)
-    if stages := find.stage_folders(path):
+    if stages := checkpoint_search.stage_folders(path):
         return list(stages.values())
     if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
         return [path]
-    runs = find.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)[::-1]
-    folders = [folder for run in runs for folder in find.stage_folders(run).values() or [run]]
+    runs = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)[::-1]
+    folders = [
+        folder for run in runs for folder in checkpoint_search.stage_folders(run).values() or [run]
+    ]
     if folders := [folder for folder in folders if run_folder.is_run_folder(folder)]:
         return folders
-    raise find.no_run(path, f"the command line: watch {argument}", "watch")
+    raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")

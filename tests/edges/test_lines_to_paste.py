@@ -157,8 +157,8 @@ ELSEWHERE = {
     "models/eeg_text/readers/files.py:read": "models/eeg_text/readers/test_zuco.py:"
     "test_columns_of_tables_are_not_those_of_a_mat_file",
     "launcher/run/memory_check.py:check_memory": "launcher/run/test_memory_check.py:test_",
-    "launcher/resume/find.py:no_run": "launcher/resume/test_find.py:test_",
-    "launcher/run/rerun.py:_located": "runs/test_verify_and_export.py:test_",
+    "launcher/run_folder/checkpoint_search.py:no_run": "launcher/run_folder/test_checkpoint_search.py:test_",
+    "launcher/saved_runs/rerun.py:_located": "runs/test_verify_and_export.py:test_",
     "training/faults.py:": "launcher/run/test_fixes.py:test_",
 }
 """Places whose lines another test runs, or checks."""
@@ -201,11 +201,11 @@ UNPROVOKED = {
     "launcher/download/fetch.py:_fetch": f"{PLAIN} --set download.folder=new --dry-run",
     "launcher/download/transfer.py:_check_size": f"{PLAIN} --set download.folder=new --dry-run",
     "launcher/download/fetch.py:fetch_for_run": "data fetch --config mine.yaml",
-    "launcher/predict.py:files": "predict runs/mine --input mine.jsonl --max-tokens 1",
-    "launcher/predict.py:check_numbers": "predict runs/mine --input hello",
-    "launcher/resume/find.py:unreadable": "resume runs/mine",
-    "launcher/resume/moved.py:check": "resume runs/mine --set model.pretrained=null --dry-run",
-    "launcher/resume/saved_model.py:_of_export": "export runs/mine --format safetensors",
+    "launcher/saved_runs/predict.py:files": "predict runs/mine --input mine.jsonl --max-tokens 1",
+    "launcher/saved_runs/predict.py:check_numbers": "predict runs/mine --input hello",
+    "launcher/run_folder/checkpoint_search.py:unreadable": "resume runs/mine",
+    "launcher/saved_runs/saved_run.py:_check_moved": "resume runs/mine --set model.pretrained=null --dry-run",
+    "launcher/saved_runs/saved_model.py:_of_export": "export runs/mine --format safetensors",
     "launcher/run/experience.py:spec_at": "resume runs/mine --set save.every=1 --dry-run",
     "launcher/run/worker.py:_check_room": f"{PLAIN} --out new",
     "launcher/run_folder/lock.py:_acquire": f"{PLAIN} --out new",

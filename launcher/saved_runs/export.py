@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import disk, ending, environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
-from launcher.resume import saved_model
-from launcher.resume.find import SavedRun
 from launcher.run import affinity
 from launcher.run_folder import records
+from launcher.saved_runs import saved_model
+from launcher.saved_runs.saved_run import SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat
 from models.catalog import is_custom
 from training.checkpoint.base_weights import has_adapters

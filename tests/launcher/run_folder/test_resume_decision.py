@@ -9,8 +9,8 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.config.render import render_settings
-from launcher.resume.decide import decide
-from launcher.resume.find import ResumeRequest
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume_decision import decide
 from tests.launcher.given import LAPTOP, SHORT, resolved
 from tests.launcher.runs import begun, ended, trained
 

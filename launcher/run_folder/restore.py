@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from launcher.base.diagnostics import SettingsError
 from launcher.config import paths
 from launcher.config.provenance import Resolved
-from launcher.resume import find
-from launcher.resume.find import ResumeRequest
-from launcher.run_folder import generations, run_folder
+from launcher.run_folder import checkpoint_search, generations, run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from slurm.environment import Generation
 from training.checkpoint import resume_point, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable
@@ -58,7 +57,7 @@ def load_resume_point(
     try:
         found = resume_point.choose(resume.source, world, resume.step)
     except CheckpointUnreadable as error:
-        raise find.unreadable(error, f"--resume {resume.source}") from error
+        raise checkpoint_search.unreadable(error, f"--resume {resume.source}") from error
     except CheckpointError as error:
         allowed = "another step, or auto for the newest intact checkpoint"
         where = f"--resume {resume.step}"

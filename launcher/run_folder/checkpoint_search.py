@@ -6,27 +6,23 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config import copied_task
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
 from launcher.config.settings_file import Node, node_value, read_settings_file
-from launcher.resume import moved
 from launcher.run_folder import records, run_folder
 from launcher.run_folder.records import InvalidRecord
-from launcher.run_folder.run_folder import json_lines
 from models.catalog import FAMILIES
-from training.checkpoint import base_weights, checksums, manifest, retention
+from training.checkpoint import base_weights, checksums, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
-from training.settings import nested
 
 if TYPE_CHECKING:
-    from training.checkpoint.reader import Checkpoint
+    pass
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
@@ -161,7 +157,7 @@ def newest_saved() -> str | None:
     """The newest run in runs/ with a checkpoint. Reads the disk."""
     for folder in newest(run_folder.SETTINGS):
         with suppress(PermissionError):
-            if _checkpoints(folder):
+            if checkpoints(folder):
                 return str(folder)
     return None
 
@@ -258,7 +254,7 @@ def _intact_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
 
 def _steps(folder: Path) -> Sequence[int]:
     """The steps that have a folder, newest first."""
-    return list(_checkpoints(folder))[::-1]
+    return list(checkpoints(folder))[::-1]
 
 
 def _read(folder: Path, step: int) -> SavedCheckpoint:
@@ -317,134 +313,7 @@ class ResumeRequest:
         return {**asdict(self), "source": str(self.source)}
 
 
-_ALLOWED_SAVED = "a run folder, or one of its checkpoints"
-
-
-@dataclass(frozen=True)
-class SavedRun:
-    """A run folder, or one checkpoint, given to a command."""
-
-    folder: Path | None
-    """The run folder; None: a checkpoint outside of a run folder."""
-    named: Path | None
-    """The checkpoint, if the user gave one."""
-    checkpoints: Mapping[int, Path]
-    """All checkpoints by step, the earliest first; some may be damaged."""
-    pretrained: str | None = None
-    """The new folder of the pretrained model; None: it has not moved."""
-
-    @property
-    def best(self) -> Path | None:
-        """The checkpoint of the best evaluation; None: there is none. Reads the disk."""
-        link = None if self.folder is None else self.folder / retention.BEST
-        return link if link is not None and link.is_dir() else None
-
-    def settings(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
-        """The settings of `checkpoint` as a tree; None: unknown.
-
-        Older checkpoints have none: then those of the run folder. Reads the disk.
-        Raises SettingsError.
-        """
-        settings = checkpoint.facts.get("settings")
-        if isinstance(settings, dict):
-            tree = nested(settings)
-        elif self.folder is None:
-            return None
-        else:
-            tree = dict(node_value(read_settings_file(self.folder / run_folder.SETTINGS)))
-        model = tree["model"]
-        if self.pretrained is not None:
-            model = {**model, "pretrained": self.pretrained}
-        if self.folder is not None and "folder" in model:
-            place = copied_task.folder_for(model["family"], model["folder"], self.folder)
-            model = {**model, "folder": place}
-        return {**tree, "model": model}
-
-    def check_pretrained(self, checkpoint: Checkpoint) -> None:
-        """Check that the folder of the pretrained model exists; of a new one also its weights.
-
-        Reads the disk. Raises SettingsError.
-        """
-        settings = self.settings(checkpoint) or {}
-        folder = settings.get("model", {}).get("pretrained")
-        if folder is not None:
-            moved.check(folder, checkpoint, is_new=self.pretrained is not None)
-
-    def restarts(self, after: int, upto: int) -> list[Restart]:
-        """The resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
-
-        Of several at one step the last counts: the results of the others were replaced.
-        """
-        events = json_lines(self.folder / run_folder.EVENTS) if self.folder is not None else ()
-        found = {}
-        for event in events:
-            with suppress(KeyError, TypeError):  # of another version
-                if event["kind"] == "resumed" and after <= event["step"] < upto:
-                    found[event["step"]] = _restart(event["step"], event["facts"])
-        return [found[step] for step in sorted(found)]
-
-
-@dataclass(frozen=True)
-class Restart:
-    """A resume from a checkpoint by another process."""
-
-    step: int
-    writer: tuple[str, int]
-    """Engine and world size of the process that wrote the checkpoint."""
-    reset: tuple[ResetPart, ...]
-    """State that was reinitialized."""
-    changes: tuple[str, ...]
-
-
-def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
-    writer = facts["written_by"]
-    return Restart(
-        step=step,
-        writer=(writer["engine"], writer["world_size"]),
-        reset=tuple(facts["reset"]),
-        changes=tuple(facts["changes"]),
-    )
-
-
-def find_saved(word: str, command: str, sets: Sequence[str] = ()) -> SavedRun:
-    """What `word`, typed after `command`, names; `sets` are the arguments of moved.MOVED.
-
-    Reads the disk. Raises SettingsError where there is no run or checkpoint, none was saved, or a
-    file of the run is damaged.
-    """
-    pretrained = moved.moved_to(sets)
-    where = f"the command line: {command} {word}"
-    try:
-        return replace(_find_saved(Path(word), word, command, where), pretrained=pretrained)
-    except PermissionError as error:
-        raise unreadable(error, where) from error
-
-
-def _find_saved(path: Path, word: str, command: str, where: str) -> SavedRun:
-    named = path if (path / manifest.NAME).is_file() else None
-    folder: Path | None = path if named is None else _run_of(path)
-    if folder is not None and not run_folder.is_run_folder(folder):
-        folder = None
-    if folder is None and named is None:
-        raise no_run(path, where, command)
-    if folder is not None:
-        records.check(folder)
-    checkpoints = _checkpoints(folder) if folder is not None else {}
-    if not checkpoints and named is None:
-        message = f"{path} has no checkpoint"
-        allowed = "a run with a checkpoint; see save.every and save.last"
-        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
-    return SavedRun(folder, named, checkpoints)
-
-
-def _run_of(checkpoint: Path) -> Path:
-    """The run folder of a checkpoint, also of the links last and best."""
-    if checkpoint.is_symlink():
-        return checkpoint.parent
-    return checkpoint.absolute().parent.parent
-
-
-def _checkpoints(folder: Path) -> dict[int, Path]:
+def checkpoints(folder: Path) -> dict[int, Path]:
     """The checkpoint folders; incomplete and superseded ones have other names.
 
     Raises PermissionError.
@@ -465,8 +334,9 @@ def no_run(path: Path, where: str, command: str) -> SettingsError:
     if stages := stage_folders(path):
         message = f"'{path}' contains several runs, one per stage"
         nearest, fix = None, _line(list(stages.values())[-1], command)
+    allowed = "a run folder, or one of its checkpoints"
     return SettingsError.of(
-        message, value=str(path), where=where, allowed=_ALLOWED_SAVED, did_you_mean=nearest, fix=fix
+        message, value=str(path), where=where, allowed=allowed, did_you_mean=nearest, fix=fix
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from launcher.base import diagnostics
 from launcher.config import custom_task
 from launcher.config.schema import setting_infos
-from launcher.resume import compatibility
-from launcher.resume.compatibility import PARTS, RULES, rule_of
+from launcher.run_folder import resume_rules
+from launcher.run_folder.resume_rules import PARTS, RULES, rule_of
 from models.catalog import FAMILIES
 from tests.launcher.given import resolved
 
@@ -86,7 +86,7 @@ def before(*sets: str, **options: str):
 def test_differences_are_lines_in_the_order_of_declaration():
     now = resolved("optim.betas=[0.8, 0.9]", engine="zero2", nproc="2", lr="3e-4")
     lines = [
-        difference.line for difference in compatibility.differences(before("loader.workers=1"), now)
+        difference.line for difference in resume_rules.differences(before("loader.workers=1"), now)
     ]
     assert lines == [
         "engine.name local → zero2",
@@ -99,21 +99,21 @@ def test_differences_are_lines_in_the_order_of_declaration():
 
 
 def test_equal_settings_differ_in_nothing():
-    assert compatibility.differences(before(), resolved()) == []
+    assert resume_rules.differences(before(), resolved()) == []
 
 
 def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
     old = before()
     del old["stop.patience"], old["eval.share"]
     now = resolved("stop.patience=3")
-    assert [difference.line for difference in compatibility.differences(old, now)] == [
+    assert [difference.line for difference in resume_rules.differences(old, now)] == [
         "stop.patience null → 3"
     ]
 
 
 def errors_of(now, reset=(), old=None) -> list[str]:
-    found = compatibility.differences(before() if old is None else old, now)
-    errors = compatibility.diagnostics(found, reset, now, "runs/x until step 10")
+    found = resume_rules.differences(before() if old is None else old, now)
+    errors = resume_rules.diagnostics(found, reset, now, "runs/x until step 10")
     return [line for error in errors for line in diagnostics.render([error]).splitlines()]
 
 
@@ -160,9 +160,9 @@ CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=
 def test_a_run_may_become_longer_if_the_learning_rate_does_not_depend_on_its_length():
     now = resolved(*CONSTANT, max_steps="500")
     assert errors_of(now, old=before(*CONSTANT)) == []
-    assert [
-        difference.rule for difference in compatibility.differences(before(*CONSTANT), now)
-    ] == ["free"]
+    assert [difference.rule for difference in resume_rules.differences(before(*CONSTANT), now)] == [
+        "free"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_run_may_not_become_longer_if_the_learning_rate_depends_on_its_length(
 
 
 def test_an_unknown_reset_is_reported_with_the_nearest():
-    (error,) = compatibility.unknown_parts(["schedule", "optimiser"])
+    (error,) = resume_rules.unknown_parts(["schedule", "optimiser"])
     assert diagnostics.render([error]).splitlines() == [
         "error: unknown --reset 'optimiser'",
         "  where         --reset optimiser",

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
+from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import copied_task, custom_task
 from launcher.config.custom_task import task_class
 from launcher.config.schema import config_of
-from launcher.resume import find, moved
-from launcher.resume.find import SavedRun
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.saved_runs import saved_run
+from launcher.saved_runs.saved_run import SavedRun, chosen
 from models.base import Context, DataError, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
-from training.checkpoint import manifest, retention
+from training.checkpoint import manifest
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -68,38 +68,12 @@ def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def chosen(run: SavedRun, name: str | None) -> Path:
-    """The checkpoint `name`: best, last or a step; None: the best one, or else the last.
-
-    Raises SettingsError if there is none of that name.
-    """
-    if name is None:
-        name = retention.BEST if run.best is not None else retention.LAST
-        if run.named is not None:
-            return run.named
-    if name == retention.BEST and run.best is not None:
-        return run.best
-    if name == retention.LAST and run.checkpoints:
-        return run.checkpoints[max(run.checkpoints)]
-    if name.isdigit() and int(name) in run.checkpoints:
-        return run.checkpoints[int(name)]
-    steps = [str(step) for step in run.checkpoints]
-    names = ([retention.BEST] * (run.best is not None)) + [retention.LAST, *steps]
-    raise SettingsError.of(
-        f"no checkpoint '{name}' in {run.folder or run.named}",
-        value=name,
-        where=f"command line: --checkpoint {name}",
-        allowed=", ".join(names),
-        did_you_mean=nearest_match(name, names),
-    )
-
-
 def find_model(
     argument: str, checkpoint: str | None, command: str, sets: Sequence[str] = ()
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `checkpoint`: see chosen; `sets`: the arguments of moved.MOVED. Reads the disk and verifies
+    `checkpoint`: see chosen; `sets`: the arguments of saved_run.MOVED. Reads the disk and verifies
     checksums. Raises SettingsError, CheckpointError.
     """
     path = Path(argument)
@@ -109,9 +83,9 @@ def find_model(
             where = f"command line: --checkpoint {checkpoint}"
             message = f"'{path}' is an export, which has the weights of one checkpoint"
             raise SettingsError.of(message, value=checkpoint, where=where)
-        return _of_export(path, command, moved.moved_to(sets))
-    stages = list(find.stage_folders(path).values())
-    run = find.find_saved(str(stages[-1]) if stages else argument, command, sets)
+        return _of_export(path, command, saved_run.moved_to(sets))
+    stages = list(checkpoint_search.stage_folders(path).values())
+    run = saved_run.find_saved(str(stages[-1]) if stages else argument, command, sets)
     return of_checkpoint(run, chosen(run, checkpoint))
 
 

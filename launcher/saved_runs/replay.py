@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.config.provenance import Resolved
-from launcher.resume.find import ResumeRequest
 from launcher.run import experience
 from launcher.run.job_spec import Job
-from launcher.run.rerun import Rerun, rerun
-from launcher.verify.result import Interval
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.saved_runs.rerun import Rerun, rerun
+from launcher.saved_runs.verify import Interval
 
 
 @contextmanager

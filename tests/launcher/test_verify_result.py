@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launcher.verify import result
-from launcher.verify.result import Conditions, Interval, compare_replay
+from launcher.saved_runs import verify
+from launcher.saved_runs.verify import Conditions, Interval, compare_replay
 from tests.launcher.given import SERVER, resolved
 from tests.launcher.runs import saved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
@@ -43,7 +43,7 @@ def compare(run):
 
     def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
         conditions = Conditions(Interval(None, 4, 6), engine, world_size, precision)
-        return result.compare_replay(
+        return verify.compare_replay(
             conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes
         )
 
@@ -63,7 +63,7 @@ def change_loss(folder, by):
 def test_an_equal_replay_is_identical(compare, again):
     found = compare(again, notes=["a note"])
     assert found.is_identical and found.agrees
-    assert result.render(found) == (
+    assert verify.render(found) == (
         "identical: 80 tensors, 2 steps\n"
         "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
         "  note     a note\n"
@@ -75,12 +75,12 @@ def test_a_different_tensor_comes_before_a_metrics_line(compare, again):
     change_loss(again, 1.0)
     found = compare(again)
     assert not found.is_identical and not found.agrees
-    first, state, line, _ = result.render(found).splitlines()
+    first, state, line, _ = verify.render(found).splitlines()
     assert first.startswith(f"different: weight of {NORM}[5] is ")
     assert first.endswith(" in the run and 2.0 in the replay")
     assert state.startswith(f"  state    1 of 80 tensors differ, most weight of {NORM}: by 0.1")
     assert line.startswith("  metrics  loss of step 6 is ")
-    facts = json.loads(encode(result.as_json(found)))
+    facts = json.loads(encode(verify.as_json(found)))
     assert facts["first_difference"]["index"] == [5]
     assert facts["largest_difference"]["of"] == f"weight of {NORM}"
 
@@ -89,8 +89,8 @@ def test_a_metrics_line_alone_is_a_difference(compare, again):
     change_loss(again, 1e-12)
     found = compare(again)
     assert not found.agrees
-    assert result.render(found).startswith("different: loss of step 6 is ")
-    assert result.as_json(found)["first_difference"]["step"] == 6
+    assert verify.render(found).startswith("different: loss of step 6 is ")
+    assert verify.as_json(found)["first_difference"]["step"] == 6
 
 
 @pytest.mark.parametrize("other", [{"engine": "ddp"}, {"world_size": 2}])
@@ -100,7 +100,7 @@ def test_another_engine_or_world_size_is_compared_with_a_tolerance(compare, agai
     found = compare(again, **other)
     assert (found.is_identical, found.agrees) == (False, True)
     assert found.tolerance == Tolerance(1e-4, 1e-2)
-    first, state, _ = result.render(found).splitlines()
+    first, state, _ = verify.render(found).splitlines()
     assert first == "equal within 0.0001 (moments 0.01): 80 tensors, 2 steps"
     assert (
         state == f"  state    1 of 80 tensors differ, most weight of {NORM}: by 5e-05 of its norm"
@@ -124,13 +124,13 @@ def test_moments_have_a_larger_tolerance_than_weights(compare, again):
 def test_an_equal_replay_under_another_engine_is_identical(compare, again):
     found = compare(again, engine="ddp")
     assert found.is_identical
-    assert result.render(found).startswith("identical: 80 tensors, 2 steps\n")
+    assert verify.render(found).startswith("identical: 80 tensors, 2 steps\n")
 
 
 def test_other_versions_of_libraries_are_noted(run, again):
     last = open_checkpoint(checkpoint(run, 6))
     last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
-    found = result.compare_replay(
+    found = verify.compare_replay(
         Conditions(Interval(None, 4, 6), "local", 1, "fp32"), run, last, again, []
     )
     version = torch.__version__
@@ -139,14 +139,14 @@ def test_other_versions_of_libraries_are_noted(run, again):
 
 def test_a_nondeterministic_gpu_is_noted():
     for machine, sets, count in ((SERVER, (), 1), (SERVER, ("train.deterministic=true",), 0)):
-        assert len(list(result.nondeterminism(resolved(*sets, machine=machine)))) == count
-    assert list(result.nondeterminism(resolved())) == []
+        assert len(list(verify.nondeterminism(resolved(*sets, machine=machine)))) == count
+    assert list(verify.nondeterminism(resolved())) == []
     note = "train.deterministic is off: cuda may add numbers in any order"
-    assert list(result.nondeterminism(resolved(machine=SERVER))) == [note]
+    assert list(verify.nondeterminism(resolved(machine=SERVER))) == [note]
 
 
 def test_the_start_of_a_replay_is_announced():
-    line = result.render_start(Conditions(Interval(None, 4, 6), "ddp", 2, "fp32"))
+    line = verify.render_start(Conditions(Interval(None, 4, 6), "ddp", 2, "fp32"))
     assert line == "replaying steps 4 to 6, ddp on 2 processes; the run folder is not changed"
 
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.resume import compatibility, moved
-from launcher.resume.find import SavedRun
+from launcher.run_folder import resume_rules
+from launcher.saved_runs import saved_run
+from launcher.saved_runs.saved_run import SavedRun
 from tests.launcher.given import resolved
 from training.checkpoint import base_weights
 
@@ -44,7 +45,7 @@ def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint)
     run.check_pretrained(checkpoint)
     folder = folder.rename(folder.parent / "moved")
     assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
-    run = replace(run, pretrained=moved.moved_to([f"model.pretrained={folder}"]))
+    run = replace(run, pretrained=saved_run.moved_to([f"model.pretrained={folder}"]))
     run.check_pretrained(checkpoint)
     assert run.settings(checkpoint) == {"model": {"pretrained": str(folder), "size": "full"}}
 
@@ -59,9 +60,9 @@ def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoi
 
 
 def test_only_the_folder_can_be_set():
-    assert moved.moved_to([]) is None
+    assert saved_run.moved_to([]) is None
     with pytest.raises(SettingsError) as error:
-        moved.moved_to(["optim.lr=1", "model.pretrained=a"])
+        saved_run.moved_to(["optim.lr=1", "model.pretrained=a"])
     (found,) = error.value.diagnostics
     assert found.message == "'optim.lr' cannot be set here"
     assert found.allowed == "--set model.pretrained=DIR"
@@ -74,5 +75,5 @@ def test_a_resumed_run_may_change_the_folder_if_the_ranks_compare_its_weights(
     now = resolved(f"model.pretrained={folder}", model="language")
     before = {key: value.value for key, value in now.values.items()}
     before["model.pretrained"] = "elsewhere"
-    (found,) = compatibility.differences(before, now, checked)
+    (found,) = resume_rules.differences(before, now, checked)
     assert (found.key, found.rule) == ("model.pretrained", rule)

@@ -18,11 +18,9 @@ from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Chosen, CliArgs, 
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name
-from launcher.resume import compatibility
-from launcher.resume import find as resume
-from launcher.resume.compatibility import Difference
-from launcher.resume.find import Found, ResumeRequest
-from launcher.run_folder import experiences, run_folder
+from launcher.run_folder import checkpoint_search, experiences, resume_rules, run_folder
+from launcher.run_folder.checkpoint_search import Found, ResumeRequest
+from launcher.run_folder.resume_rules import Difference
 from training.callbacks.base import Outcome
 
 
@@ -66,7 +64,7 @@ def decide(
     found, base = None, None
     if args.resume is not None:
         try:
-            found = resume.find(args, out)
+            found = checkpoint_search.find(args, out)
             base = None if found is None else _base(found, args)
         except SettingsError as error:
             diagnostics += error.diagnostics
@@ -82,7 +80,7 @@ def decide(
 
 
 def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
-    yield from compatibility.unknown_parts(args.reset)
+    yield from resume_rules.unknown_parts(args.reset)
     if args.reset and args.resume is None:
         yield Diagnostic(
             "--reset requires --resume",
@@ -135,21 +133,21 @@ def _resumed(
     if found.checkpoint is not None and found.checkpoint.settings is not None:
         before = dict(found.checkpoint.settings)
     checked = () if found.checkpoint is None else found.checkpoint.checked
-    changed = compatibility.differences(before, resolved, checked)
+    changed = resume_rules.differences(before, resolved, checked)
     end = _end_of_completed(found, resolved, args.reset)
     if end is not None:  # the new length changes nothing: it needs no --reset
-        changed = [one for one in changed if one.key not in compatibility.LENGTH]
+        changed = [one for one in changed if one.key not in resume_rules.LENGTH]
     if found.checkpoint is not None:
-        run = compatibility.describe_run(found.folder, found.checkpoint.step)
-        diagnostics += compatibility.diagnostics(changed, args.reset, resolved, run)
+        run = resume_rules.describe_run(found.folder, found.checkpoint.step)
+        diagnostics += resume_rules.diagnostics(changed, args.reset, resolved, run)
     elif found.is_completed and (args.reset or _gives_more(changed)):
         diagnostics.append(_lost(found, args))
     elif not found.is_completed:
         changed = []
     if diagnostics:
         raise SettingsError(diagnostics)
-    parts = [part for part in compatibility.PARTS if part in args.reset]
-    notes = compatibility.rounding_notes(changed, resolved)
+    parts = [part for part in resume_rules.PARTS if part in args.reset]
+    notes = resume_rules.rounding_notes(changed, resolved)
     changes = [*(difference.line for difference in changed), *notes]
     request = ResumeRequest(found.folder, found.requested_step, parts, changes)
     nothing_left = _nothing_left(found, changed, resolved, args.reset, end)
@@ -161,9 +159,9 @@ def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
     if found.checkpoint is None:
         return f"{found.folder} has no checkpoint yet; restarting from the beginning"
     line = f"resuming {found.folder} from step {found.checkpoint.step}"
-    if out is not None and not resume.is_same(out, found.folder):
+    if out is not None and not checkpoint_search.is_same(out, found.folder):
         line = f"forking {found.folder} at step {found.checkpoint.step} into {out}"
-    return line + "".join(f"; {compatibility.RESET_EFFECTS[part]}" for part in request.reset)
+    return line + "".join(f"; {resume_rules.RESET_EFFECTS[part]}" for part in request.reset)
 
 
 def _branch(changed: Sequence[Difference], reset: Sequence[str]) -> str:
@@ -206,7 +204,7 @@ def _nothing_left(
 
 def _is_earlier(found: Found) -> bool:
     """Whether an earlier checkpoint than the newest is requested."""
-    return found.requested_step not in (None, resume.newest_step(found.folder))
+    return found.requested_step not in (None, checkpoint_search.newest_step(found.folder))
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ def _end_of_completed(found: Found, resolved: Resolved, reset: Sequence[str]) ->
     """The length that does not extend the completed run; None: it does, or none is set."""
     typed = [
         errors.where(key, setting.origin)
-        for key in compatibility.LENGTH
+        for key in resume_rules.LENGTH
         if (setting := resolved.values[key]).origin.layer in (FILES_LAYER, CLI_LAYER)
         and setting.value is not None
     ]
@@ -248,7 +246,7 @@ def _end_of_completed(found: Found, resolved: Resolved, reset: Sequence[str]) ->
         passes = 2 * ceil(epochs) if most is None else ceil(most / per_epoch)
         longer = f"--epochs {passes}" + ("" if most is None else f" --max-steps {most}")
     values = {key: value.value for key, value in resolved.values.items()}
-    suffix = "" if compatibility.length_is_free(values) else " --reset schedule"
+    suffix = "" if resume_rules.length_is_free(values) else " --reset schedule"
     return End(" ".join(typed), longer + suffix)
 
 
@@ -262,7 +260,7 @@ def _steps_of_epochs(resolved: Resolved, steps: int, epochs: float, per_epoch: i
 def _gives_more(changed: Sequence[Difference]) -> bool:
     """Whether the new settings may extend a completed run."""
     keys = [difference.key for difference in changed]
-    return any(key in compatibility.LENGTH or key.startswith("stop.") for key in keys)
+    return any(key in resume_rules.LENGTH or key.startswith("stop.") for key in keys)
 
 
 def _lost(found: Found, args: CliArgs) -> Diagnostic:
@@ -290,4 +288,4 @@ def _longer(resolved: Resolved, steps: object) -> str:
         option = f"--epochs {2 * epochs:g}"
     if most is not None and (most == steps or epochs is None):
         option = f"--max-steps {2 * most}"
-    return option if compatibility.length_is_free(values) else f"{option} --reset schedule"
+    return option if resume_rules.length_is_free(values) else f"{option} --reset schedule"

@@ -14,12 +14,13 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import SettingsError, counted, nearest_match, parse
 from launcher.config.options import DEFAULT_SPLIT, SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
-from launcher.resume import find, saved_model
-from launcher.resume.find import ResumeRequest, SavedRun
 from launcher.run import affinity
 from launcher.run.job_spec import Job
-from launcher.run.rerun import Rerun, rerun, resolved_as
 from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.saved_runs import saved_model, saved_run
+from launcher.saved_runs.rerun import Rerun, rerun, resolved_as
+from launcher.saved_runs.saved_run import SavedRun
 from training.logging.console_text import render_row
 from training.logging.quantities import duration, real
 from training.logging.strict_json import encode_bytes
@@ -84,11 +85,11 @@ def parse_split(typed: str | None) -> str:
 
 
 def prepare_saved(argument: str, name: str | None, split: str, args: CliArgs) -> Evaluation:
-    """The evaluation of the checkpoint `name`, see saved_model.chosen, of the run `argument`.
+    """The evaluation of the checkpoint `name`, see saved_run.chosen, of the run `argument`.
 
     Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
     """
-    run = find.find_saved(argument, "evaluate", args.sets)
+    run = saved_run.find_saved(argument, "evaluate", args.sets)
     if run.folder is None:
         raise SettingsError.of(
             f"'{argument}' is a checkpoint outside of its run folder",
@@ -96,7 +97,7 @@ def prepare_saved(argument: str, name: str | None, split: str, args: CliArgs) ->
             where=f"command line: evaluate {argument}",
             allowed="a run folder, or a checkpoint in one",
         )
-    path = saved_model.chosen(run, name)
+    path = saved_run.chosen(run, name)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from training.checkpoint.reader import open_checkpoint
 

@@ -6,7 +6,8 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
-from launcher.resume import find as resume
+from launcher.run_folder import checkpoint_search
+from launcher.saved_runs import saved_run
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, saved, trained
 from tests.privileges import reachable_folder, unreadable
@@ -22,7 +23,7 @@ def here(tmp_path, monkeypatch):
 
 def find(run: str, out: str | None = None, **options):
     cli_args = CliArgs(model="language:tiny", resume=run, **options)
-    return resume.find(cli_args, None if out is None else Path(out))
+    return checkpoint_search.find(cli_args, None if out is None else Path(out))
 
 
 def refused(run: str, out: str | None = None) -> list[str]:
@@ -136,7 +137,7 @@ def test_a_folder_without_a_state_is_no_checkpoint(state):
 
 def test_a_checkpoint_of_an_older_version_has_no_settings():
     saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
-    assert find("runs/a").checkpoint == resume.SavedCheckpoint(10, None)
+    assert find("runs/a").checkpoint == checkpoint_search.SavedCheckpoint(10, None)
 
 
 def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():
@@ -164,11 +165,11 @@ def test_auto_resumes_in_the_given_folder_if_it_has_a_checkpoint():
 
 
 def test_the_newest_step_is_that_of_a_readable_checkpoint():
-    assert resume.newest_step(Path("nothing")) is None
+    assert checkpoint_search.newest_step(Path("nothing")) is None
     trained(Path("runs/a"), TINY, 10, 20)
-    assert resume.newest_step(Path("runs/a")) == 20
+    assert checkpoint_search.newest_step(Path("runs/a")) == 20
     (Path("runs/a/last") / "manifest.sha256").unlink()
-    assert resume.newest_step(Path("runs/a")) == 10
+    assert checkpoint_search.newest_step(Path("runs/a")) == 10
 
 
 def test_settings_of_the_user_are_not_a_run():
@@ -204,5 +205,5 @@ def test_a_saved_run_without_permission_is_named(monkeypatch, name):
         monkeypatch.chdir(folder)
         trained(Path("a"), TINY, 10)
         with unreadable(Path("a") / name), pytest.raises(SettingsError) as error:
-            resume.find_saved("a", "verify")
+            saved_run.find_saved("a", "verify")
     assert "cannot be read: Permission denied" in str(error.value)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import counted
 from launcher.config.provenance import ResetPart
-from launcher.resume.find import Restart, SavedRun
 from launcher.run_folder import run_folder
+from launcher.saved_runs.saved_run import Restart, SavedRun
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
