@@ -28,8 +28,9 @@ from launcher.run.execute import execute_run
 from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun, first_line
 from launcher.run_folder import checkpoint_search, records, run_folder
-from launcher.saved_runs import evaluate, export, predict, saved_model, saved_run
-from launcher.saved_runs.evaluate import EvaluationFailed
+from launcher.saved_runs import evaluate, export, predict, saved_model
+from launcher.saved_runs.rerun import RerunFailed
+from launcher.saved_runs.saved_run import find_saved
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
 from launcher.watch.watched_run import Snapshot, WatchedRun
@@ -113,8 +114,9 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.find_model(self._own("model"), _name(checkpoint), "model")
-            return saved_model.load(saved, _built(saved, "cpu"))
+            saved = saved_model.open_model(self._own("model"), _name(checkpoint), "model")
+            forget_tasks()
+            return saved.load(saved.task("cpu"))
 
     def resume(
         self,
@@ -165,13 +167,13 @@ class Run:
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(python_arguments.EVALUATE):
             name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
-            found = evaluate.prepare_saved(folder, name, evaluate.parse_split(split), args)
+            found = evaluate.prepare(folder, name, evaluate.parse_split(split), args)
             task = found.resolved.settings.model.family
             custom_task.check_importable(task, "Run.evaluate()")
             facts = evaluate.evaluate(found)
         if evaluate.record(found.folder, facts) is not None:
             refresh(found.folder)
-        return {**facts, "checkpoint": str(found.checkpoint.folder)}
+        return {**facts, "checkpoint": str(found.model.path)}
 
     def predict(
         self,
@@ -204,15 +206,14 @@ class Run:
             if invalid:
                 raise SettingsError(invalid)
             folder = self._own("predict")
-            saved = saved_model.find_model(folder, _name(checkpoint), "predict")
+            saved = saved_model.open_model(folder, _name(checkpoint), "predict")
             device = saved_model.best_device()
-            task = _built(saved, device)
-            assert saved.settings is not None, "the task was built from them"
-            family = str(saved.settings["model"]["family"])
-            predict.check_task(task, family)
+            forget_tasks()
+            task = saved.task(device)
+            predict.check_task(task, saved.family)
             texts = [str(one) for one in given]
-            prepared = predict.prepare(texts, task, family, folder, numbers)
-            model = saved_model.load(saved, task).to(device)
+            prepared = predict.prepare(texts, task, saved.family, folder, numbers)
+            model = saved.load(task).to(device)
             return list(predict.of_prepared(prepared, task, model, sampling))
 
     def export(
@@ -231,14 +232,10 @@ class Run:
         with _errors("Run.export"):
             if invalid := export.invalid_format(format):
                 raise SettingsError(invalid)
-            folder = self._last_stage("export")
-            run = saved_run.find_saved(str(folder), "export")
-            path = saved_run.chosen(run, _name(checkpoint))
-            made = folder / f"{run_folder.EXPORT}{format}" if out is None else Path(out)
-            run_folder.check_free(made, None if out is None else made)
+            run = find_saved(str(self._last_stage("export")), "export")
             where = "the default of out" if out is None else f"--out {out}"
-            export.write(run, path, format, made, where)
-        return made
+            made = None if out is None else Path(out)
+            return Path(export.write(run, _name(checkpoint), format, made, where)["folder"])
 
     def _own(self, method: str) -> str:
         """The run folder. Raises SettingsError on ranks that have none."""
@@ -393,15 +390,10 @@ def _errors(call: str) -> Iterator[None]:
         raise python_arguments.as_arguments(about_data(error), call) from error
     except (CheckpointError, StorageError) as error:
         raise RunError(str(error)) from error
-    except EvaluationFailed as error:
+    except RerunFailed as error:
         if error.code == exit_codes.INTERRUPTED:
             raise KeyboardInterrupt from error
         raise RunError(str(error)) from error
-
-
-def _built(saved: saved_model.SavedModel, device: str) -> Any:
-    forget_tasks()
-    return saved_model.build_task(saved.settings, saved.folder, device)
 
 
 def _model_name(model: str | type | None) -> str | None:

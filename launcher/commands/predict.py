@@ -19,7 +19,7 @@ from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.saved_runs import predict, saved_model
 from launcher.saved_runs.predict import Result
-from launcher.saved_runs.saved_model import AVERAGE, SavedModel
+from launcher.saved_runs.saved_model import SavedModel
 from models.base import DataError, GeneratesText, PredictsFiles, Prompt, Sampling, Task
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
@@ -52,11 +52,11 @@ def _main(command_line: CommandLine, sampling: Sampling) -> int:
     try:
         sets = command_line.args.sets
         checkpoint = values.get("--checkpoint")
-        saved = saved_model.find_model(run, checkpoint, "predict", sets)
+        saved = saved_model.open_model(run, checkpoint, "predict", sets)
         device = saved_model.best_device()
-        task = saved_model.build_task(saved.settings, saved.folder, device)
+        task = saved.task(device)
         trained = _Trained(saved, device, task)
-        predict.check_task(task, trained.family)
+        predict.check_task(task, saved.family)
         if isinstance(task, GeneratesText):
             done = _generate(command_line, trained, task, sampling)
         else:
@@ -81,25 +81,13 @@ class _Trained:
     task: Task
 
     @property
-    def family(self) -> str:
-        """The family, or the name of the custom task."""
-        assert self.saved.settings is not None, "the task was built from them"
-        return str(self.saved.settings["model"]["family"])
-
-    @property
     def default_folder(self) -> Path:
         """The folder of predictions without --out."""
         return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
 
     def load(self) -> Module:
         """The model on its device. Raises DataError."""
-        return saved_model.load(self.saved, self.task).to(self.device)
-
-    def describe(self) -> str:
-        """`step 200 of runs/x, EMA, on cpu`."""
-        weights = ["EMA"] if self.saved.kind == AVERAGE else []
-        place = self.saved.folder or self.saved.path
-        return ", ".join([f"step {self.saved.step} of {place}", *weights, f"on {self.device}"])
+        return self.saved.load(self.task).to(self.device)
 
     def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
         """The facts to print."""
@@ -117,8 +105,10 @@ def _predict_files(
     command_line: CommandLine, trained: _Trained, task: PredictsFiles
 ) -> dict[str, Any]:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
-    predict.check_numbers(command_line.values, trained.family)
-    path = predict.files(command_line.values.get(INPUT), trained.family, str(command_line.argument))
+    predict.check_numbers(command_line.values, trained.saved.family)
+    path = predict.files(
+        command_line.values.get(INPUT), trained.saved.family, str(command_line.argument)
+    )
     out = command_line.out or trained.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)
@@ -147,7 +137,8 @@ def _generate(
             where = f"command line: {flag}"
             raise SettingsError.of(message, key=flag, where=where, fix=f'{INPUT} "TEXT"')
         model = trained.load()
-        print(f"{trained.describe()}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
+        name = trained.saved.describe(f"on {trained.device}")
+        print(f"{name}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
         predict.converse(task, model, sampling)
         return {}
     run = str(command_line.argument)

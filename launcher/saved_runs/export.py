@@ -10,11 +10,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.base import disk, ending, environment
+from launcher.base import disk, ending
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
-from launcher.run import affinity
-from launcher.run_folder import records
+from launcher.run_folder import records, run_folder
 from launcher.saved_runs import saved_model
+from launcher.saved_runs.saved_model import SavedModel
 from launcher.saved_runs.saved_run import SavedRun
 from models.base import HasBaseWeights, HasHuggingFaceFormat
 from models.catalog import is_custom
@@ -28,70 +28,55 @@ if TYPE_CHECKING:
 _SHARD_BYTES = 5 * 10**9
 """The default shard size of Hugging Face's tools."""
 _FP32_BYTES = 4
-_WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
-class Source:
-    """A run and the checkpoint to export."""
+class ExportSource:
+    """The model to export, and the checkpoint with its tensors."""
 
-    run: SavedRun
+    model: SavedModel
     checkpoint: Checkpoint
-
-    @property
-    def kind(self) -> str:
-        """Which weights: "weight", or "ema"; see saved_model.kind_of."""
-        return saved_model.kind_of(self.checkpoint)
-
-    @property
-    def least_bytes(self) -> int:
-        """The bytes of all weights in fp32, without adapters merged into a base."""
-        return _FP32_BYTES * sum(prod(shape) for shape in self.checkpoint.shapes.values())
-
-    @property
-    def metrics(self) -> Mapping[str, Any] | None:
-        """The metrics of the evaluation at the checkpoint's step; None: there is none.
-
-        Reads the disk. Raises SettingsError if metrics.jsonl is damaged.
-        """
-        if self.run.folder is None:
-            return None
-        step, found = self.checkpoint.manifest.step, None
-        for line in records.metrics_lines(self.run.folder):
-            if (line["kind"], line["step"], line.get("split")) == ("eval", step, "val"):
-                found = line["metrics"]
-        return found
+    metrics: Mapping[str, Any] | None
+    """The metrics of the evaluation at the checkpoint's step; None: there is none."""
 
 
-def check(format_name: str, source: Source) -> None:
-    """Check that `source` can be exported, before writing. Raises SettingsError."""
+def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
+    """Reads the disk. Raises SettingsError if metrics.jsonl is damaged."""
+    metrics = None
+    for line in records.metrics_lines(model.folder) if model.folder is not None else ():
+        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+            metrics = line["metrics"]
+    return metrics
+
+
+def _check(format_name: str, model: SavedModel) -> None:
+    """Check that `model` can be exported, before writing. Raises SettingsError."""
     if format_name == "safetensors":
         return
-    if not has_adapters(_task(source, format_name)) and format_name == "adapter":
+    if not has_adapters(_task(model, format_name)) and format_name == "adapter":
         reason = "the run trained all weights, without model.lora"
         raise _unsupported(reason, format_name, ("hf", "safetensors"))
 
 
-def plain(source: Source, folder: Path) -> None:
+def plain(source: ExportSource, folder: Path) -> None:
     """Write model.safetensors by parameter name, config.json, and the files that `predict` needs.
 
     Disk access.
     """
-    from training.checkpoint import base_weights
     from training.checkpoint.manifest import MODEL
     from training.checkpoint.weights import write_weights
 
-    write_weights(source.checkpoint, folder / MODEL, source.kind)
-    manifest = source.checkpoint.manifest
-    settings = source.run.settings(source.checkpoint)
-    model = {} if settings is None else settings["model"]
+    model, checkpoint = source.model, source.checkpoint
+    write_weights(checkpoint, folder / MODEL, model.kind)
+    manifest, settings = checkpoint.manifest, model.settings
+    of_model = {} if settings is None else settings["model"]
     config = {
-        "family": model.get("family"),
-        "size": model.get("size"),
+        "family": of_model.get("family"),
+        "size": of_model.get("size"),
         **({} if settings is None else saved_model.task_settings(settings)),
-        "base": source.checkpoint.facts.get(base_weights.FACT),
-        "parameters": sum(prod(shape) for shape in source.checkpoint.shapes.values()),
-        "weights": source.kind,
+        "base": model.base,
+        "parameters": sum(prod(shape) for shape in checkpoint.shapes.values()),
+        "weights": model.kind,
         "step": manifest.step,
         "samples": manifest.samples,
         "metrics": source.metrics,
@@ -102,16 +87,16 @@ def plain(source: Source, folder: Path) -> None:
     path = folder / saved_model.EXPORT_CONFIG
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
-        for file in _saved_files(settings, source.run.folder):
+        for file in _saved_files(model):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
 
 
-def hugging_face(source: Source, folder: Path) -> None:
+def hugging_face(source: ExportSource, folder: Path) -> None:
     """Write a folder that transformers loads. Disk access. Raises DataError, SettingsError."""
     from training.checkpoint.weights import write_sharded
 
-    task = _task(source)
+    task = _task(source.model)
     if has_adapters(task):
         _write_adapted(task, source, folder, merged=True)
         return
@@ -119,26 +104,27 @@ def hugging_face(source: Source, folder: Path) -> None:
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}
-    write_sharded(source.checkpoint, folder, source.kind, names, _SHARD_BYTES)
+    write_sharded(source.checkpoint, folder, source.model.kind, names, _SHARD_BYTES)
 
 
-def adapter(source: Source, folder: Path) -> None:
+def adapter(source: ExportSource, folder: Path) -> None:
     """Write a folder that peft loads. Disk access. Raises DataError, SettingsError."""
-    _write_adapted(_task(source, "adapter"), source, folder, merged=False)
+    _write_adapted(_task(source.model, "adapter"), source, folder, merged=False)
 
 
-def _write_adapted(task: object, source: Source, folder: Path, *, merged: bool) -> None:
+def _write_adapted(task: object, source: ExportSource, folder: Path, *, merged: bool) -> None:
     assert isinstance(task, HasBaseWeights)
-    found, stored = source.checkpoint, set(source.checkpoint.names(source.kind))
+    checkpoint, kind = source.checkpoint, source.model.kind
+    stored = set(checkpoint.names(kind))
     weights = {
-        name: found.tensor(source.kind if name in stored else _WEIGHT, name)
-        for name in found.shapes
+        name: checkpoint.tensor(kind if name in stored else saved_model.WEIGHT, name)
+        for name in checkpoint.shapes
     }
     with storage_errors(folder):
         task.write_adapted(weights, folder, merged=merged)
 
 
-FORMATS: dict[str, Callable[[Source, Path], None]] = {
+FORMATS: dict[str, Callable[[ExportSource, Path], None]] = {
     "hf": hugging_face,
     "safetensors": plain,
     "adapter": adapter,
@@ -150,7 +136,7 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     """The error of --format; empty: it is valid."""
     if format_name in FORMATS:
         return []
-    near = nearest_match(format_name, FORMATS) if format_name else None
+    nearest = nearest_match(format_name, FORMATS) if format_name else None
     message, where = "export requires --format", "export"
     if format_name:
         message, where = f"unknown --format '{format_name}'", f"--format {format_name}"
@@ -161,28 +147,31 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
             value=format_name,
             where=f"command line: {where}",
             allowed=", ".join(FORMATS),
-            did_you_mean=near,
-            fix=f"--format {near or next(iter(FORMATS))}",
+            did_you_mean=nearest,
+            fix=f"--format {nearest or next(iter(FORMATS))}",
         )
     ]
 
 
 def write(
-    run: SavedRun, path: Path, format_name: str, folder: Path, where: str
-) -> dict[str, object]:
-    """Write `folder`, completely or not at all; the facts to print. Disk access.
+    run: SavedRun, name: str | None, format_name: str, out: Path | None, where: str
+) -> dict[str, Any]:
+    """Write the checkpoint `name` of `run`, completely or not at all; the facts to print.
 
-    `where` sets the folder. Raises SettingsError, CheckpointError, StorageError, DataError.
+    `out`: the folder, set at `where`; None: export-FORMAT in the run folder, or beside a checkpoint
+    outside of one. Disk access. Raises SettingsError, CheckpointError, StorageError, DataError.
     """
-    affinity.limit_spinning(environment.variables())  # before torch is imported
-    from training.checkpoint.reader import open_checkpoint
-
-    source = Source(run, open_checkpoint(path))
+    path = run.chosen(name)
+    folder = out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
+    run_folder.check_free(folder, out)
+    model, checkpoint = saved_model.open_checkpoint(run, path)
     if format_name != "safetensors":
-        run.check_pretrained(source.checkpoint)
-    check(format_name, source)
-    metrics = source.metrics
-    needed = source.least_bytes if format_name != "adapter" else 0
+        model.check_pretrained()
+    _check(format_name, model)
+    source = ExportSource(model, checkpoint, _metrics(model))
+    # Adapters need less; merged into their base, weights need more.
+    parameters = sum(prod(shape) for shape in checkpoint.shapes.values())
+    needed = _FP32_BYTES * parameters if format_name != "adapter" else 0
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
     with (
@@ -198,9 +187,9 @@ def write(
         "folder": str(folder),
         "format": format_name,
         "checkpoint": str(path),
-        "step": source.checkpoint.manifest.step,
-        "weights": source.kind,
-        "metrics": metrics,
+        "step": model.step,
+        "weights": model.kind,
+        "metrics": source.metrics,
         "files": {
             str(file.relative_to(folder)): file.stat().st_size
             for file in sorted(folder.rglob("*"))
@@ -209,26 +198,22 @@ def write(
     }
 
 
-def _saved_files(settings: Mapping[str, Any] | None, run: Path | None) -> list[Path]:
+def _saved_files(model: SavedModel) -> list[Path]:
     """The files and folders of the run that its task needs to be built without its data."""
     names: Sequence[str] = ()
-    if settings is not None and run is not None:
-        with suppress(
-            SettingsError
-        ):  # without the class of a custom task, its weights are exported
-            names = getattr(saved_model.task_class_of(settings), "saved_files", ())
-    return [file for name in names if run and (file := run / name).exists()]
+    if model.settings is not None:
+        with suppress(SettingsError):  # weights are exported without the class of a custom task
+            names = getattr(saved_model.task_class_of(model.settings), "saved_files", ())
+    return [file for name in names if model.folder and (file := model.folder / name).exists()]
 
 
-def _task(source: Source, format_name: str = "hf") -> HasHuggingFaceFormat:
+def _task(model: SavedModel, format_name: str = "hf") -> HasHuggingFaceFormat:
     """The task of the run, built without its data. Raises SettingsError."""
-    settings = source.run.settings(source.checkpoint)
-    task = saved_model.build_task(settings, source.run.folder, "cpu")
+    task = model.task("cpu")
     if not isinstance(task, HasHuggingFaceFormat):
-        assert settings is not None
-        family = settings["model"]["family"]
-        kind = "task" if is_custom(family) else "family"
-        raise _unsupported(f"transformers has no model for the {kind} '{family}'", format_name)
+        kind = "task" if is_custom(model.family) else "family"
+        reason = f"transformers has no model for the {kind} '{model.family}'"
+        raise _unsupported(reason, format_name)
     return task
 
 

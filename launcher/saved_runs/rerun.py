@@ -17,7 +17,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import Diagnostic, SettingsError
+from launcher.base.diagnostics import Diagnostic, SettingsError, parse
 from launcher.base.ending import ending_signals, temporary_folder
 from launcher.base.signals import handling
 from launcher.config import machine
@@ -32,6 +32,15 @@ from training.checkpoint.manifest import Manifest
 
 _PREFIX = "gearshift-saved-"
 _ORIGIN = "the settings of the run"
+_DATA = "the data that the run was trained on; if it moved, --data PATH"
+
+
+class RerunFailed(Exception):
+    """Nothing could be compared or measured; `code` is the exit code."""
+
+    def __init__(self, reason: str, code: int = exit_codes.FAILURE) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,23 @@ class Rerun:
     folder: Path
     signals: frozenset[int]
     """The signals that they received."""
+
+    def check(self, noun: str) -> None:
+        """Raise RerunFailed if it did not finish, and SettingsError for invalid data."""
+        report, code = self.report, self.report.exit_code
+        # A signal can interrupt a rank during an import, which then fails with an error of its own.
+        if self.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+            is_key = signal.SIGINT in self.signals or code == exit_codes.INTERRUPTED
+            reason = f"the {noun} was stopped before it finished; nothing was written"
+            raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+        if code == exit_codes.INVALID_INPUT:
+            # Its fix is one for a run that trains.
+            first = replace(parse(report.text)[0], fix=None)
+            is_other = "has changed" in first.message
+            raise SettingsError([replace(first, allowed=_DATA) if is_other else first])
+        if code != exit_codes.DONE:
+            text = "\n".join(filter(None, (report.text, report.trace)))
+            raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
 
 
 def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:

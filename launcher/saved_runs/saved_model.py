@@ -1,4 +1,4 @@
-"""The model of a run, a checkpoint or an export, built without the data of the run."""
+"""A checkpoint or an export, opened: its settings, its task, and its model without the data."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import copied_task, custom_task
-from launcher.config.custom_task import task_class
-from launcher.config.schema import config_of
+from launcher.config.schema import PRETRAINED, config_of
+from launcher.config.settings_file import node_value, read_settings_file
+from launcher.run import affinity
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.saved_runs import saved_run
-from launcher.saved_runs.saved_run import SavedRun, chosen
-from models.base import Context, DataError, HasBaseWeights, Task, WorksWithoutData
+from launcher.saved_runs.saved_run import MOVED_FORM, SavedRun, find_saved, moved_to
+from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
-from training.checkpoint import manifest
+from training.checkpoint import base_weights, manifest
+from training.settings import nested
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -27,13 +29,9 @@ if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
 
 EXPORT_CONFIG = "config.json"
-AVERAGE, _WEIGHT = "ema", "weight"
+AVERAGE, WEIGHT = "ema", "weight"
 _WEIGHTS = "the checkpoint"
 """How errors name the weights."""
-_SECTIONS = ("model", "data", "train", "eval")
-_FEW = {"train": "seed", "eval": "share"}
-"""Of these sections, all that a task reads."""
-_ALLOWED = "a run folder, one of its checkpoints, or an export as safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,115 +48,107 @@ class SavedModel:
     kind: str
     """Which weights: "weight", or "ema"."""
     base: Mapping[str, str] | None
-    """Folder and checksum of the base weights of adapters; None: unknown."""
+    """Folder and checksum of the pretrained weights; None: unknown."""
+    has_moved: bool = False
+    """Whether the user named another folder of the pretrained weights."""
 
+    @property
+    def family(self) -> str:
+        """The family, or the name of the custom task; the settings are known."""
+        assert self.settings is not None
+        return str(self.settings["model"]["family"])
 
-def kind_of(checkpoint: Checkpoint) -> str:
-    """The weights to use: the EMA if the run has one, since evaluation uses it."""
-    return AVERAGE if AVERAGE in checkpoint.kinds else _WEIGHT
+    def describe(self, *more: str) -> str:
+        """`step 200 of runs/x, EMA`, followed by `more`."""
+        average = ["EMA"] if self.kind == AVERAGE else []
+        return ", ".join([f"step {self.step} of {self.folder or self.path}", *average, *more])
 
+    def check_pretrained(self) -> None:
+        """Check that the folder of the pretrained model exists; of a new one also its weights.
 
-def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `settings` that a task is built from, as a tree."""
-    return {
-        section: {_FEW[section]: settings[section][_FEW[section]]}
-        if section in _FEW
-        else settings.get(section, {})
-        for section in _SECTIONS
-    }
+        Reads the disk. Raises SettingsError.
+        """
+        folder = (self.settings or {}).get("model", {}).get("pretrained")
+        if folder is None:
+            return
+        where = str(self.path)
+        if self.has_moved:
+            where = f"the command line: --set {PRETRAINED}={folder}"
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
+            parts = {
+                "allowed": "its folder, also a new one",
+                "fix": f"{MOVED_FORM}  if it has moved",
+            }
+            raise SettingsError.of(message, value=folder, where=where, **parts)
+        if self.has_moved:
+            if self.base is None:
+                message = f"the checkpoint of step {self.step} has no checksum of {PRETRAINED}"
+                raise SettingsError.of(message, value=folder, where=where, allowed="the same path")
+            self.check_base(path, where)
 
+    def check_base(self, folder: Path, where: str) -> None:
+        """Raise SettingsError if the model was trained on other weights than those in `folder`.
 
-def find_model(
-    argument: str, checkpoint: str | None, command: str, sets: Sequence[str] = ()
-) -> SavedModel:
-    """The model that `argument`, typed after `command`, names; of a staged run that of the last.
+        Reads each byte of those.
+        """
+        if self.base is not None and base_weights.digest(folder) != self.base["sha256"]:
+            raise SettingsError.of(
+                f"the weights in '{folder}' are not those that the checkpoint of step {self.step} "
+                "was trained on",
+                value=str(folder),
+                where=where,
+                allowed=f"the weights with sha256 {self.base['sha256']}, once in "
+                f"{self.base['folder']}",
+            )
 
-    `checkpoint`: see chosen; `sets`: the arguments of saved_run.MOVED. Reads the disk and verifies
-    checksums. Raises SettingsError, CheckpointError.
-    """
-    path = Path(argument)
-    is_run = run_folder.is_run_folder(path) or (path / manifest.NAME).is_file()
-    if not is_run and (path / EXPORT_CONFIG).is_file():
-        if checkpoint is not None:
-            where = f"command line: --checkpoint {checkpoint}"
-            message = f"'{path}' is an export, which has the weights of one checkpoint"
-            raise SettingsError.of(message, value=checkpoint, where=where)
-        return _of_export(path, command, saved_run.moved_to(sets))
-    stages = list(checkpoint_search.stage_folders(path).values())
-    run = saved_run.find_saved(str(stages[-1]) if stages else argument, command, sets)
-    return of_checkpoint(run, chosen(run, checkpoint))
+    def task(self, device: str) -> Task:
+        """The task, without its data. Imports torch. Raises SettingsError, DataError."""
+        import torch
 
+        settings = self.settings
+        if settings is None:
+            message = "the checkpoint is outside of its run folder and has no settings"
+            raise SettingsError.of(message, allowed="a checkpoint in its run folder")
+        build, config = task_class_of(settings), config_of(self.family)
+        try:
+            model = config.Model.model_validate(settings["model"])
+            data = config.Data.model_validate(settings.get("data", {}))
+        except ValidationError as error:
+            key, reason = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+            message = "the settings of the checkpoint are not those of this version"
+            allowed = "a checkpoint of the same version"
+            raise SettingsError.of(f"{message}: {key}: {reason}", allowed=allowed) from None
+        seed, share = settings["train"]["seed"], settings["eval"]["share"]
+        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
 
-def of_checkpoint(run: SavedRun, path: Path) -> SavedModel:
-    """The model of the checkpoint at `path`. Raises SettingsError, CheckpointError."""
-    from training.checkpoint import base_weights
-    from training.checkpoint.reader import open_checkpoint
+    def load(self, task: Task) -> Module:
+        """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
 
-    found = open_checkpoint(path)
-    base = found.facts.get(base_weights.FACT)
-    if base is not None or run.pretrained is not None:  # other tasks do not read it again
-        run.check_pretrained(found)
-    return SavedModel(
-        path=path,
-        folder=run.folder,
-        settings=run.settings(found),
-        step=found.manifest.step,
-        kind=kind_of(found),
-        base=base,
-    )
+        A task that does not work without its data reads it. Raises DataError, SettingsError.
+        """
+        import torch
 
+        from models.common.initial_weights import InitialWeights
+        from models.common.initial_weights import load as load_weights
 
-def _of_export(path: Path, command: str, pretrained: str | None) -> SavedModel:
-    where = f"command line: {command} {path}"
-    try:
-        config = json.loads((path / EXPORT_CONFIG).read_bytes())
-        settings = task_settings(config)
-        model = settings["model"]
-        if pretrained is not None:
-            model = {**model, "pretrained": pretrained}
-        if "folder" in model:
-            place = copied_task.folder_for(model["family"], model["folder"], path)
-            model = {**model, "folder": place}
-        settings["model"] = model
-        return SavedModel(
-            path=path,
-            folder=path,
-            settings=settings,
-            step=config["step"],
-            kind=config["weights"],
-            base=config["base"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        message = f"'{path / EXPORT_CONFIG}' does not describe a model of this version"
-        fix = f"{PROGRAM} export RUN --format safetensors"
-        raise SettingsError.of(message, where=where, allowed=_ALLOWED, fix=fix) from None
-
-
-def build_task(settings: Mapping[str, Any] | None, folder: Path | None, device: str) -> Task:
-    """The task of `settings`, without its data; `folder` has its saved files. Imports torch.
-
-    Raises SettingsError, DataError.
-    """
-    import torch
-
-    if settings is None:
-        message = "the checkpoint is outside of its run folder and has no settings"
-        raise SettingsError.of(message, allowed="a checkpoint in its run folder")
-    build, config = task_class_of(settings), config_of(settings["model"]["family"])
-    try:
-        model = config.Model.model_validate(settings["model"])
-        data = config.Data.model_validate(settings.get("data", {}))
-    except ValidationError as error:
-        key, reason = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
-        message = f"the settings of the checkpoint are not those of this version: {key}: {reason}"
-        raise SettingsError.of(message, allowed="a checkpoint of the same version") from None
-    context = Context(
-        seed=settings["train"]["seed"],
-        eval_share=settings["eval"]["share"],
-        folder=folder,
-        device=torch.device(device),
-    )
-    return build(model, data, context)
+        if isinstance(task, WorksWithoutData):
+            task.setup_without_data()
+        else:
+            task.setup()
+        with torch.random.fork_rng(devices=[]):  # the random weights are replaced
+            model = task.build()
+        names: tuple[str, ...] = ("",)
+        base = task.base_folder() if isinstance(task, HasBaseWeights) else None
+        if base is not None:
+            stored = set(InitialWeights(self.path, _WEIGHTS).shapes)
+            frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+            if frozen and not frozen & stored:  # a checkpoint of adapters
+                self.check_base(base, str(self.path))
+                names = tuple(stored)
+        load_weights(_WEIGHTS, model, self.path, "weights of this model", names)
+        return model.eval()
 
 
 def task_class_of(settings: Mapping[str, Any]) -> Callable[[Any, Any, Context], Task]:
@@ -169,7 +159,102 @@ def task_class_of(settings: Mapping[str, Any]) -> Callable[[Any, Any, Context], 
     elif family not in FAMILIES:
         allowed = f"{', '.join(FAMILIES)}; or a custom task"
         raise SettingsError.of(f"unknown model family '{family}'", value=family, allowed=allowed)
-    return task_class(family)
+    return custom_task.task_class(family)
+
+
+def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `settings` that a task is built from, as a tree."""
+    return {
+        "model": settings.get("model", {}),
+        "data": settings.get("data", {}),
+        "train": {"seed": settings["train"]["seed"]},
+        "eval": {"share": settings["eval"]["share"]},
+    }
+
+
+def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
+    """The model of the checkpoint at `path` of `run`, whose checksums are verified.
+
+    Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
+    """
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    from training.checkpoint import reader
+
+    checkpoint = reader.open_checkpoint(path)
+    return model_of(run, checkpoint), checkpoint
+
+
+def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
+    """The model of an open checkpoint of `run`; with the EMA, if the run has one, as evaluation.
+
+    Older checkpoints have no settings: then those of the run folder. Reads the disk. Raises
+    SettingsError.
+    """
+    known, settings = checkpoint.facts.get("settings"), None
+    if isinstance(known, dict):
+        settings = nested(known)
+    elif run.folder is not None:
+        settings = dict(node_value(read_settings_file(run.folder / run_folder.SETTINGS)))
+    return SavedModel(
+        checkpoint.folder,
+        run.folder,
+        settings and _relocated(settings, run.pretrained, run.folder),
+        checkpoint.manifest.step,
+        AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
+        checkpoint.facts.get(base_weights.FACT),
+        has_moved=run.pretrained is not None,
+    )
+
+
+def _relocated(
+    settings: Mapping[str, Any], pretrained: str | None, folder: Path | None
+) -> dict[str, Any]:
+    """`settings` with the folders of the pretrained model and of a custom task as they are now."""
+    model = dict(settings["model"])
+    if pretrained is not None:
+        model["pretrained"] = pretrained
+    if folder is not None and "folder" in model:
+        model["folder"] = copied_task.folder_for(model["family"], model["folder"], folder)
+    return {**settings, "model": model}
+
+
+def open_model(
+    argument: str, name: str | None, command: str, sets: Sequence[str] = ()
+) -> SavedModel:
+    """The model that `argument`, typed after `command`, names; of a staged run that of the last.
+
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: the arguments of saved_run.MOVED. An export
+    is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
+    CheckpointError.
+    """
+    path = Path(argument)
+    is_run = run_folder.is_run_folder(path) or (path / manifest.NAME).is_file()
+    if not is_run and (path / EXPORT_CONFIG).is_file():
+        if name is not None:
+            where = f"command line: --checkpoint {name}"
+            message = f"'{path}' is an export, which has the weights of one checkpoint"
+            raise SettingsError.of(message, value=name, where=where)
+        return _open_export(path, command, moved_to(sets))
+    stages = list(checkpoint_search.stage_folders(path).values())
+    run = find_saved(str(stages[-1]) if stages else argument, command, sets)
+    model, _ = open_checkpoint(run, run.chosen(name))
+    if model.base is not None or model.has_moved:  # other tasks do not read it again
+        model.check_pretrained()
+    return model
+
+
+def _open_export(path: Path, command: str, pretrained: str | None) -> SavedModel:
+    try:
+        config = json.loads((path / EXPORT_CONFIG).read_bytes())
+        settings = _relocated(task_settings(config), pretrained, path)
+        return SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise SettingsError.of(
+            f"'{path / EXPORT_CONFIG}' does not describe a model of this version",
+            where=f"command line: {command} {path}",
+            allowed="a run folder, one of its checkpoints, or an export as safetensors",
+            fix=f"{PROGRAM} export RUN --format safetensors",
+        ) from None
 
 
 def best_device() -> str:
@@ -177,45 +262,3 @@ def best_device() -> str:
     from engines.device import pick_device
 
     return pick_device("auto").type
-
-
-def load(saved: SavedModel, task: Task) -> Module:
-    """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
-
-    A task that does not work without its data reads it. Raises DataError, SettingsError.
-    """
-    import torch
-
-    from models.common.initial_weights import InitialWeights
-    from models.common.initial_weights import load as load_weights
-
-    if isinstance(task, WorksWithoutData):
-        task.setup_without_data()
-    else:
-        task.setup()
-    with torch.random.fork_rng(devices=[]):  # the random weights are replaced
-        model = task.build()
-    names: tuple[str, ...] = ("",)
-    base = task.base_folder() if isinstance(task, HasBaseWeights) else None
-    if base is not None:
-        stored = set(InitialWeights(saved.path, _WEIGHTS).shapes)
-        frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
-        if frozen and not frozen & stored:  # a checkpoint of adapters
-            _check_base(saved, base)
-            names = tuple(stored)
-    load_weights(_WEIGHTS, model, saved.path, "weights of this model", names)
-    return model.eval()
-
-
-def _check_base(saved: SavedModel, folder: Path) -> None:
-    """Raise DataError if the adapters were trained on other weights. Reads each byte of those."""
-    from training.checkpoint import base_weights
-
-    if saved.base is not None and base_weights.digest(folder) != saved.base["sha256"]:
-        raise DataError(
-            f"the weights in '{folder}' are not those that the checkpoint of step {saved.step} "
-            "was trained on",
-            where=str(saved.path),
-            allowed=f"the weights with sha256 {saved.base['sha256']}, once in "
-            f"{saved.base['folder']}",
-        )

@@ -1,21 +1,26 @@
-"""The replayed interval, and the result of comparing it: identical, or the first difference."""
+"""The replay of a run's last interval, and its result: identical, or the first difference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.base import environment
 from launcher.base.diagnostics import counted
-from launcher.config.provenance import ResetPart
+from launcher.config.provenance import CliArgs, ResetPart, Resolved
+from launcher.run import affinity, experience
+from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.saved_runs.saved_run import Restart, SavedRun
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.saved_runs import saved_model
+from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs.saved_run import Restart, SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
 if TYPE_CHECKING:
-    from launcher.config.provenance import Resolved
     from training.checkpoint import compare, metrics_comparison
     from training.checkpoint.compare import Tolerance
     from training.checkpoint.reader import Checkpoint
@@ -26,6 +31,19 @@ _LOW_PRECISION = (2e-2, 0.5)
 
 
 @dataclass(frozen=True)
+class Interval:
+    """The steps between two checkpoints of a run."""
+
+    source: Path | None
+    """The checkpoint to start from; None: the start of the run."""
+    start: int
+    """The step of `source`."""
+    end: int
+    reset: tuple[ResetPart, ...] = ()
+    """What the run reinitialized when it was resumed from `source`."""
+
+
+@dataclass(frozen=True)
 class Conditions:
     """The interval, engine, world size and precision of the replay."""
 
@@ -33,6 +51,11 @@ class Conditions:
     engine: str
     world_size: int
     precision: str
+
+    def describe(self) -> str:
+        """`steps 4 to 6, ddp on 2 processes`."""
+        processes = counted(self.world_size, "process")
+        return f"steps {self.interval.start} to {self.interval.end}, {self.engine} on {processes}"
 
     def tolerance(self, written: Manifest) -> Tolerance | None:
         """The largest allowed difference; None: every bit must be equal.
@@ -68,6 +91,87 @@ class VerifyResult:
     def steps(self) -> int:
         """The number of replayed steps."""
         return self.conditions.interval.end - self.conditions.interval.start
+
+
+def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
+    """Replay the last interval of the run `argument` in new processes, and compare.
+
+    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
+    folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
+    CheckpointError, SettingsError.
+    """
+    run = find_saved(argument, "verify", args.sets, needs_folder=True)
+    assert run.folder is not None
+    folder = run.folder
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    last, interval, notes = choose(run)
+    model = saved_model.model_of(run, last)
+    model.check_pretrained()
+    assert model.settings is not None, "a run folder has settings"
+    resolved = resolved_as(model.settings, last.manifest, args)
+    settings, world_size = resolved.settings, resolved.batching.world_size
+    conditions = Conditions(interval, settings.engine.name, world_size, settings.precision)
+    announce(f"replaying {conditions.describe()}; the run folder is not changed")
+
+    def job(source: Path, copy: Path) -> Job:
+        step = None if interval.source is None else interval.start
+        resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
+        spec = experience.spec_at(folder, interval.start, interval.end)
+        return Job(resolved, copy, console=False, resume=resume, experience=spec)
+
+    with rerun(resolved, folder, interval.source, interval.start, job) as replay:
+        replay.check("replay")
+        notes = [*notes, *nondeterminism(resolved)]
+        return compare_replay(conditions, folder, last, replay.folder, notes)
+
+
+def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
+    """The last or the named checkpoint, the interval that ends there, and notes about it.
+
+    The interval starts at the last intact checkpoint before it, or at the start of the run. The
+    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged, or one
+    cannot be read for lack of permission.
+    """
+    from training.checkpoint.reader import open_checkpoint
+
+    steps = list(run.checkpoints)
+    end = steps[-1]
+    if (named := run.named) is not None:
+        end = next(step for step in steps if run.checkpoints[step].samefile(named))
+    last = open_checkpoint(run.checkpoints[end])
+    notes = []
+    for step in reversed(steps[: steps.index(end)]):
+        try:
+            open_checkpoint(run.checkpoints[step])
+        except CheckpointUnreadable:
+            raise
+        except CheckpointError as error:
+            notes.append(f"skipped: {error}")
+            continue
+        resumed = (restart for restart in run.restarts(step, end) if restart.step == step)
+        reset = next((restart.reset for restart in resumed), ())
+        interval = Interval(run.checkpoints[step], step, end, reset)
+        return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+    notes.append("no earlier checkpoint: replayed from the start of the run")
+    interval = Interval(None, 0, end)
+    return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+
+
+def _restarts(run: SavedRun, interval: Interval, last: Manifest) -> Iterator[str]:
+    """Notes on restarts within the interval that changed the run; a replay has none."""
+    for restart in run.restarts(interval.start, interval.end):
+        if restart.step > interval.start and (changes := _changes(restart, last)):
+            yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
+
+
+def _changes(restart: Restart, last: Manifest) -> Sequence[str]:
+    engine, world_size = restart.writer
+    has_changed = restart.writer != (last.engine, last.world_size)
+    return [
+        *[f"from engine {engine}, world size {world_size}"] * has_changed,
+        *(f"--reset {part}" for part in restart.reset),
+        *restart.changes,
+    ]
 
 
 def compare_replay(
@@ -140,26 +244,15 @@ def _lines(result: VerifyResult) -> Iterator[str]:
     if result.lines.first not in (None, first):
         yield f"  metrics  {_describe(result.lines.first)}"
     lines = counted(result.lines.lines, "logged line")
-    yield f"  replay   {_run_of(result.conditions)}, {_within(result.tolerance)}; {lines}"
+    yield f"  replay   {result.conditions.describe()}, {_within(result.tolerance)}; {lines}"
     for note in result.notes:
         yield f"  note     {note}"
-
-
-def render_start(conditions: Conditions) -> str:
-    """The line printed before the replay."""
-    return f"replaying {_run_of(conditions)}; the run folder is not changed"
 
 
 def nondeterminism(resolved: Resolved) -> Iterator[str]:
     """Notes on settings that allow equal steps to differ."""
     if resolved.device != "cpu" and not resolved.settings.train.deterministic:
         yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
-
-
-def _run_of(conditions: Conditions) -> str:
-    interval = conditions.interval
-    processes = counted(conditions.world_size, "process")
-    return f"steps {interval.start} to {interval.end}, {conditions.engine} on {processes}"
 
 
 def _within(tolerance: Tolerance | None) -> str:
@@ -221,64 +314,3 @@ def failure_json(reason: str) -> dict[str, Any]:
         "first_difference": None,
         "error": reason,
     }
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The steps between two checkpoints of a run."""
-
-    source: Path | None
-    """The checkpoint to start from; None: the start of the run."""
-    start: int
-    """The step of `source`."""
-    end: int
-    reset: tuple[ResetPart, ...] = ()
-    """What the run reinitialized when it was resumed from `source`."""
-
-
-def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
-    """The last or the named checkpoint, the interval that ends there, and notes about it.
-
-    The interval starts at the last intact checkpoint before it, or at the start of the run. The
-    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged, or one
-    cannot be read for lack of permission.
-    """
-    from training.checkpoint.reader import open_checkpoint
-
-    steps = list(run.checkpoints)
-    end = steps[-1]
-    if (named := run.named) is not None:
-        end = next(step for step in steps if run.checkpoints[step].samefile(named))
-    last = open_checkpoint(run.checkpoints[end])
-    notes = []
-    for step in reversed(steps[: steps.index(end)]):
-        try:
-            open_checkpoint(run.checkpoints[step])
-        except CheckpointUnreadable:
-            raise
-        except CheckpointError as error:
-            notes.append(f"skipped: {error}")
-            continue
-        reset = next((one.reset for one in run.restarts(step, end) if one.step == step), ())
-        interval = Interval(run.checkpoints[step], step, end, reset)
-        return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
-    notes.append("no earlier checkpoint: replayed from the start of the run")
-    interval = Interval(None, 0, end)
-    return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
-
-
-def _restarts(run: SavedRun, interval: Interval, last: Manifest) -> Iterator[str]:
-    """Notes on restarts within the interval that changed the run; a replay has none."""
-    for restart in run.restarts(interval.start, interval.end):
-        if restart.step > interval.start and (changes := _changes(restart, last)):
-            yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
-
-
-def _changes(restart: Restart, last: Manifest) -> Sequence[str]:
-    engine, world_size = restart.writer
-    has_changed = restart.writer != (last.engine, last.world_size)
-    return [
-        *[f"from engine {engine}, world size {world_size}"] * has_changed,
-        *(f"--reset {part}" for part in restart.reset),
-        *restart.changes,
-    ]

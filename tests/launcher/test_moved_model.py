@@ -8,6 +8,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.run_folder import resume_rules
 from launcher.saved_runs import saved_run
+from launcher.saved_runs.saved_model import model_of
 from launcher.saved_runs.saved_run import SavedRun
 from tests.launcher.given import resolved
 from training.checkpoint import base_weights
@@ -29,25 +30,28 @@ def checkpoint(folder):
     return SimpleNamespace(
         folder=folder.parent / "step-1",
         manifest=SimpleNamespace(step=1),
+        kinds=("weight",),
         facts={"settings": settings, base_weights.FACT: fact},
     )
 
 
 def error_of(run, checkpoint):
     with pytest.raises(SettingsError) as error:
-        run.check_pretrained(checkpoint)
+        model_of(run, checkpoint).check_pretrained()
     (found,) = error.value.diagnostics
     return found
 
 
 def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint):
     run = SavedRun(None, None, {})
-    run.check_pretrained(checkpoint)
+    model_of(run, checkpoint).check_pretrained()
     folder = folder.rename(folder.parent / "moved")
     assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
     run = replace(run, pretrained=saved_run.moved_to([f"model.pretrained={folder}"]))
-    run.check_pretrained(checkpoint)
-    assert run.settings(checkpoint) == {"model": {"pretrained": str(folder), "size": "full"}}
+    model_of(run, checkpoint).check_pretrained()
+    assert model_of(run, checkpoint).settings == {
+        "model": {"pretrained": str(folder), "size": "full"}
+    }
 
 
 def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):

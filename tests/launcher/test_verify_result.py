@@ -145,9 +145,9 @@ def test_a_nondeterministic_gpu_is_noted():
     assert list(verify.nondeterminism(resolved(machine=SERVER))) == [note]
 
 
-def test_the_start_of_a_replay_is_announced():
-    line = verify.render_start(Conditions(Interval(None, 4, 6), "ddp", 2, "fp32"))
-    assert line == "replaying steps 4 to 6, ddp on 2 processes; the run folder is not changed"
+def test_a_replay_is_described_by_steps_engine_and_processes():
+    conditions = Conditions(Interval(None, 4, 6), "ddp", 2, "fp32")
+    assert conditions.describe() == "steps 4 to 6, ddp on 2 processes"
 
 
 def test_checkpoints_without_tensors_are_not_identical(tmp_path):
