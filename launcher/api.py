@@ -24,6 +24,7 @@ from launcher.config.python_arguments import check_types, flat, no_argument, tex
 from launcher.config.schema import forget_tasks
 from launcher.continual.loop import train_continually
 from launcher.report.report import refresh, write_at_end
+from launcher.report.watched_run import Snapshot, WatchedRun
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun, first_line
@@ -33,7 +34,6 @@ from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_run import find_saved
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
-from launcher.watch.watched_run import Snapshot, WatchedRun
 from models.base import DataError, Prediction
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError

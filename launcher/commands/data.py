@@ -28,11 +28,9 @@ from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
 from launcher.config.validate import why_ineffective
-from launcher.data_check import findings, page
-from launcher.data_check.findings import Findings
-from launcher.data_check.formats import Match, find_families, several
 from launcher.download.fetch import fetch, fetch_with_progress
-from launcher.page import texts
+from launcher.report import data_check, data_page, page
+from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
 from training.logging.printable import printable
 from training.logging.strict_json import encode
@@ -46,19 +44,19 @@ def main(command_line: CommandLine) -> int:
         return fetch_files(command_line)
     if command_line.diagnostics or command_line.operand is None:
         raise SettingsError(command_line.diagnostics)
-    path, out = command_line.operand, command_line.out or page.DEFAULT_FOLDER
+    path, out = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER
     origin = f"command line: data check {path}"
-    page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
+    data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
     family, resolved = None, None
     if command_line.args.model is not None:
         resolved = _resolved(command_line.args, path)
         family = resolved.settings.model.family
     matches = find_families(path, family, origin)
     if resolved is not None and split_model_name(command_line.args.model or "")[1]:
-        found = findings.inspect(path, matches[0].format, resolved)
+        found = data_check.inspect(path, matches[0].format, resolved)
     else:
         found = inspect_matches(path, origin, matches, command_line.args)
-    written = page.write(found, out)
+    written = data_page.write(found, out)
     if JSON.flag in command_line.flags:
         print(encode(_as_json(found, written), indent=2))
     else:
@@ -76,7 +74,7 @@ def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliA
     candidates = _candidates(path, matches, args)
     for match, resolved in candidates:
         try:
-            usable.append((match, findings.inspect(path, match.format, resolved)))
+            usable.append((match, data_check.inspect(path, match.format, resolved)))
         except SettingsError as error:
             prefix = f"as {match.family}: " if candidates[1:] else ""
             diagnostics += [
@@ -121,9 +119,13 @@ def _lines(found: Findings, written: Sequence[Path], args: CliArgs) -> Iterator[
     is_file = not found.path.startswith(EMBEDDED)
     kind = found.format or ("format known only to the model" if is_file else "embedded data")
     yield f"{found.path}: {kind}"
-    shapes = [(f"a batch, {name}", text) for name, text in texts.rows(found.sample)]
-    facts = [("read by", found.model), *texts.rows(found.facts), ("overlap", page.overlap(found))]
-    parts = [(f"a sample, {name}", text) for name, text in page.sample_rows(found)]
+    shapes = [(f"a batch, {name}", text) for name, text in page.fact_rows(found.sample)]
+    facts = [
+        ("read by", found.model),
+        *page.fact_rows(found.facts),
+        ("overlap", data_page.overlap(found)),
+    ]
+    parts = [(f"a sample, {name}", text) for name, text in data_page.sample_rows(found)]
     for name, text in (*facts, *parts, *shapes):
         first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]
         yield f"  {name:<{_LABEL}} {first}"

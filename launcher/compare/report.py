@@ -14,8 +14,8 @@ from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import Row, thinned
 from launcher.compare.runner import ComparisonFacts, Outcome
 from launcher.compare.tables import MARKS, bounds, measured
-from launcher.page import page
-from launcher.page.plots import Axis, Line, Plot, Plots
+from launcher.report import page
+from launcher.report.plots import Axis, Line, Plot, Plots
 from training.logging.quantities import duration, size
 from training.logging.strict_json import encode
 from training.storage import atomic_write, storage_errors

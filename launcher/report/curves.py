@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from launcher.page.plots import Axis, Line, Plot, Plots, Point, Unit
 from launcher.report import events
+from launcher.report.plots import Axis, Line, Plot, Plots, Point, Unit
 from launcher.report.run_record import Columns, RunRecord
 
 _STEP = "step_time_s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from launcher.page.plots import Mark
+from launcher.report.plots import Mark
 from launcher.report.run_record import Event, RunRecord
 from training.logging import console_text
 from training.logging.quantities import duration, real

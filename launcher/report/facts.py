@@ -9,7 +9,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
-from launcher.page import texts
+from launcher.report import page
 from launcher.report.run_record import Event, RunRecord
 from launcher.run_folder import run_folder
 from training.logging import console_text
@@ -25,6 +25,10 @@ _LONGEST = 20_000
 """Characters of a text of the data."""
 _UNFINISHED = "not finished"
 _NOT_STARTED = "not started"
+EVALUATION_HEAD = ("when", "checkpoint", "split", "data", "metrics")
+_OWN_DATA = "of the run"
+_INVALID = (KeyError, TypeError, ValueError, AttributeError)
+"""Raised for a line of another version."""
 _KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
 _COUNTED = (
     ("resume", ("resumed",)),
@@ -205,7 +209,7 @@ def machine(run: RunRecord) -> list[Row]:
 def data(run: RunRecord) -> list[Row]:
     """The facts of the family about its data."""
     facts = run.result.get("data") or {}
-    return [(name, _cut(text)) for name, text in texts.rows(facts)]
+    return [(name, _cut(text)) for name, text in page.fact_rows(facts)]
 
 
 def previews(run: RunRecord) -> list[Row]:
@@ -351,3 +355,44 @@ def _milliseconds(seconds: float) -> str:
 
 def _number(value: Any) -> str:
     return real(value) if isinstance(value, float) else str(value)
+
+
+def evaluations(run: RunRecord) -> list[Row]:
+    """The test split at the end of the run, then each result of `evaluate`. Reads the disk."""
+    return [*_at_end(run), *_evaluated(run)]
+
+
+def controls(run: RunRecord) -> list[tuple[str, str]]:
+    """Each metric of a noise control beside chance, and the style of the text."""
+    return [
+        (str(event.facts.get("text", "")), "good" if event.facts.get("at_chance") else "bad")
+        for event in run.events
+        if event.kind == "control"
+    ]
+
+
+def _at_end(run: RunRecord) -> Iterator[Row]:
+    try:
+        if test := run.result.get("test"):
+            yield "end of the run", f"step {test['step']:,}", "test", _OWN_DATA, _metrics(test)
+    except _INVALID:
+        pass
+
+
+def _evaluated(run: RunRecord) -> Iterator[Row]:
+    for line in run_folder.json_lines(run.folder / run_folder.EVALUATIONS):
+        try:
+            when = str(line["time"]).removesuffix("Z").replace("T", " ")
+            average = ", EMA" if line["weights"] == "ema" else ""
+            processes = counted(line["world_size"], "process")
+            engine = f"{line['engine']} on {processes}"
+            checkpoint = f"step {line['step']:,}{average}, {engine}"
+            data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
+            yield f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)
+        except _INVALID:
+            continue
+
+
+def _metrics(facts: Mapping[str, Any]) -> str:
+    values: Sequence[tuple[str, Any]] = list(facts["metrics"].items())
+    return ", ".join(f"{name} {real(float(value))}" for name, value in values)

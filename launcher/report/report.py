@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher.page import page
-from launcher.report import curves, evaluations, events, facts, findings, run_record, samples
+from launcher.report import curves, events, facts, findings, page, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
 from launcher.run_folder.records import InvalidRecord
@@ -33,7 +32,7 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
         title=one.name if one else f"{len(runs)} runs",
         head=_head(one) if one else None,
         comparison=facts.comparison(runs),
-        evaluation_head=evaluations.HEAD,
+        evaluation_head=facts.EVALUATION_HEAD,
         differing=facts.differing_settings(runs),
         runs=[_shown(run, room) for run in runs],
         few=_FEW,
@@ -132,8 +131,8 @@ def _shown(run: RunRecord, room: int) -> dict[str, Any]:
         "data": facts.data(run),
         "samples": samples.read(run, room),
         "previews": facts.previews(run),
-        "evaluations": evaluations.rows(run),
-        "controls": evaluations.controls(run),
+        "evaluations": facts.evaluations(run),
+        "controls": facts.controls(run),
         "promises": facts.promises(run),
         "promise_command": facts.promise_command(run),
         "checkpoints": facts.checkpoints(run),

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.base import environment
 from launcher.base.redaction import redact_variables
-from launcher.page.plots import Point, Thinned, number
+from launcher.report.plots import Point, Thinned, number
 from launcher.run_folder import checkpoint_search, records, run_folder
 
 Columns = Mapping[str, list[Point]]

@@ -196,7 +196,7 @@ UNPROVOKED = {
     "launcher/config/feature_checks.py:check_launcher": "--continuous-learning --data texts --nproc 1 --dry-run",
     "launcher/config/validate.py:unused_diagnostics": f"{PLAIN} --dry-run",
     "launcher/config/validate.py:_paths": "resume runs/mine --set model.pretrained=null --dry-run",
-    "launcher/data_check/formats.py:several": "data check mine.jsonl --model language",
+    "launcher/report/data_check.py:several": "data check mine.jsonl --model language",
     "launcher/doctor/system.py:check_disk_speed": f"{PLAIN} --set save.every=null --dry-run",
     "launcher/download/fetch.py:_fetch": f"{PLAIN} --set download.folder=new --dry-run",
     "launcher/download/transfer.py:_check_size": f"{PLAIN} --set download.folder=new --dry-run",

@@ -9,10 +9,10 @@ import tracemalloc
 
 import pytest
 
-from launcher.page.plots import BUCKETS, Thinned, decimated
 from launcher.report import report, run_record
-from launcher.run_folder.growing import RunLines
-from launcher.watch.watched_run import WatchedRun
+from launcher.report.plots import BUCKETS, Thinned, decimated
+from launcher.report.watched_run import WatchedRun
+from launcher.run_folder.records import RunLines
 from tests.launcher.browser import browser, open_page
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended

@@ -9,9 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from launcher.report.watch_view import Screen, as_json, plain
+from launcher.report.watched_run import WatchedRun
 from launcher.run_folder import lock, run_folder
-from launcher.watch.render import Screen, as_json, plain
-from launcher.watch.watched_run import WatchedRun
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
 from tests.training.facts import evaluation, logged, train_plan

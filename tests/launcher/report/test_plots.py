@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from launcher.page.plots import BUCKETS, Axis, Line, Plot, Plots, decimated, number
+from launcher.report.plots import BUCKETS, Axis, Line, Plot, Plots, decimated, number
 
 
 def test_a_spike_and_a_gap_of_one_point_stay():

@@ -10,8 +10,8 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError, render
 from launcher.config.schema import setting_infos
-from launcher.data_check import formats
-from launcher.data_check.formats import Match, find_families, several
+from launcher.report import data_check
+from launcher.report.data_check import Match, find_families, several
 from models.catalog import FAMILIES
 from models.language.formats import FORMATS
 
@@ -106,5 +106,5 @@ def test_an_unreadable_file_is_an_error(table, monkeypatch):
     def fail(path: Path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(formats, "_formats", lambda family: SimpleNamespace(recognize=fail))
+    monkeypatch.setattr(data_check, "_formats", lambda family: SimpleNamespace(recognize=fail))
     assert error_lines(table)[0] == f"error: '{table}' cannot be read: Permission denied"

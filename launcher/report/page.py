@@ -1,18 +1,19 @@
-"""Rendering of a page from its template: every value that a template shows is escaped as text."""
+"""Rendering of a page from its template, which escapes every value, and of facts as texts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.page import plots
+from launcher.report import plots
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from launcher.page.plots import Plots
+    from launcher.report.plots import Plots
 
 _HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="gearshift">'
@@ -68,3 +69,25 @@ def _environment(folder: Path) -> Environment:
     )
     found.globals["colors"] = plots.COLORS
     return found
+
+
+def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each fact."""
+    return [(str(name).replace("_", " "), fact_text(value)) for name, value in facts.items()]
+
+
+def fact_text(value: Any) -> str:
+    """A fact as text: numbers in groups of three digits, mappings in a row."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_within(inner)}" for name, inner in value.items()) or "none"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "; ".join(fact_text(inner) for inner in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _within(value: Any) -> str:
+    return f"({fact_text(value)})" if isinstance(value, Mapping) and value else fact_text(value)

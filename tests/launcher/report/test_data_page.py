@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from launcher.data_check import page
-from launcher.data_check.findings import Findings
+from launcher.report import data_page
+from launcher.report.data_check import Findings
 from models.base import Picture, SamplePart
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
@@ -42,7 +42,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html():
-    return page.render(FOUND).decode()
+    return data_page.render(FOUND).decode()
 
 
 def test_the_page_is_well_formed_and_loads_nothing(html):
@@ -56,7 +56,7 @@ def test_the_page_is_well_formed_and_loads_nothing(html):
 
 def test_a_sample_shows_what_counts_in_the_loss(html):
     assert '<tr><th scope="row">given</th><td>User: &lt;a&gt;\nAssistant: </td></tr>' in html
-    assert f'<tr><th scope="row">learned</th><td>{"b" * page.SHOWN}…</td></tr>' in html
+    assert f'<tr><th scope="row">learned</th><td>{"b" * data_page.SHOWN}…</td></tr>' in html
 
 
 def test_names_of_the_user_are_escaped(html):
@@ -86,10 +86,10 @@ def test_the_page_is_accessible_and_has_a_dark_mode(html):
 )
 def test_overlap_is_reported(groups, line, heading):
     found = Findings("x", "y", None, {}, groups, {}, [], [])
-    assert page.overlap(found) == line
-    assert f'<p class="{heading}"><strong>Overlap:</strong> {line}' in page.render(found).decode()
+    assert data_page.overlap(found) == line
+    assert f'<p class="{heading}"><strong>Overlap:</strong> {line}' in data_page.render(found).decode()
 
 
 def test_files_of_a_page_are_its_pictures(html):
-    assert page.files_of(html) == ["page-one"]
-    assert page.files_of('<figure id="mine">') == []  # not a page of Gearshift
+    assert data_page.files_of(html) == ["page-one"]
+    assert data_page.files_of('<figure id="mine">') == []  # not a page of Gearshift

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from launcher.watch.watched_run import Snapshot
+from launcher.report.watched_run import Snapshot
 from training.logging import console_text
 from training.logging.console_text import render_row
 from training.logging.live_view import MEMORY, sparkline, unwrapped

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run_folder import checkpoint_search, lock, records, run_folder
-from launcher.run_folder.growing import INVALID_LINE, RunLines, known_fields
+from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
 from slurm.environment import SLURM_FOLDER
 from training.callbacks.base import StepMetrics
 from training.logging.console_text import describe_event

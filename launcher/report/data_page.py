@@ -8,8 +8,8 @@ from pathlib import Path
 
 from launcher.base import disk
 from launcher.base.diagnostics import SettingsError
-from launcher.data_check.findings import Findings
-from launcher.page import page, texts
+from launcher.report import page
+from launcher.report.data_check import Findings
 from models.base import Picture
 from training.storage import atomic_write
 
@@ -33,9 +33,9 @@ def render(found: Findings) -> bytes:
         title=f"Data: {found.path}",
         path=found.path,
         line=f"{found.format}; {read}" if found.format else read,
-        facts=texts.rows(found.facts),
+        facts=page.fact_rows(found.facts),
         parts_of_sample=sample_rows(found),
-        sample=texts.rows(found.sample),
+        sample=page.fact_rows(found.sample),
         state=state,
         overlap=overlap(found),
         pictures=[
@@ -63,7 +63,7 @@ def overlap(found: Findings) -> str:
         return "none: no group is in two splits"
     count = len(found.overlapping_groups)
     groups = "1 group is" if count == 1 else f"{count} groups are"
-    return f"{groups} in two splits: {texts.text(found.overlapping_groups[:10])}"
+    return f"{groups} in two splits: {page.fact_text(found.overlapping_groups[:10])}"
 
 
 def sample_rows(found: Findings) -> list[tuple[str, str]]:

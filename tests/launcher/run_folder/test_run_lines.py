@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from launcher.run_folder.growing import GrowingFile
+from launcher.run_folder.records import GrowingFile
 
 
 def append(path, *numbers, end="\n"):
