@@ -206,15 +206,12 @@ class Run:
             if invalid:
                 raise SettingsError(invalid)
             folder = self._own("predict")
-            saved = saved_model.open_model(folder, _name(checkpoint), "predict")
-            device = saved_model.best_device()
             forget_tasks()
-            task = saved.task(device)
-            predict.check_task(task, saved.family)
+            predictor = predict.open_predictor(folder, _name(checkpoint))
+            task, family = predictor.task, predictor.saved.family
             texts = [str(one) for one in given]
-            prepared = predict.prepare(texts, task, saved.family, folder, numbers)
-            model = saved.load(task).to(device)
-            return list(predict.of_prepared(prepared, task, model, sampling))
+            prepared = predict.prepare(texts, task, family, folder, numbers)
+            return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
         self,

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
 from launcher.base.redaction import redact
-from launcher.compare import candidates, report, runner, tables
+from launcher.compare import candidates, report, runner
 from launcher.compare.candidates import Comparison
 from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
@@ -49,7 +49,7 @@ def main(command_line: CommandLine) -> int:
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code or exit_codes.INTERRUPTED
     content = report.write(comparison.folder, facts, outcome)
-    print(content if for_machines else printable(tables.text(facts, outcome, comparison.folder)))
+    print(content if for_machines else printable(report.text(facts, outcome, comparison.folder)))
     if outcome.code is not None:
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE

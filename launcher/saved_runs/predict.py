@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from launcher.base.signals import handling
 from launcher.config.custom_task import class_location
 from launcher.config.errors import nearest_file
 from launcher.config.options import INPUT
+from launcher.run_folder import run_folder
+from launcher.saved_runs.saved_model import SavedModel, best_device, open_model
 from models.base import (
     DataError,
     GeneratesText,
@@ -93,15 +95,49 @@ def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
     return Sampling(**fields), diagnostics
 
 
-def check_task(task: Task, family: str) -> None:
-    """Check that a model of the task can be used. Raises SettingsError, with what it lacks."""
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model that is not loaded yet, and the task that predicts with it."""
+
+    saved: SavedModel
+    device: str
+    task: Task
+
+    @property
+    def default_folder(self) -> Path:
+        """The folder of predictions without --out."""
+        return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
+
+    def load(self) -> Module:
+        """The model on its device. Raises DataError."""
+        return self.saved.load(self.task).to(self.device)
+
+    def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
+        """The facts to print."""
+        return {
+            "checkpoint": str(self.saved.path),
+            "step": self.saved.step,
+            "weights": self.saved.kind,
+            "device": self.device,
+            "folder": None if folder is None else str(folder),
+            "predictions": [asdict(result) for result in results],
+        }
+
+
+def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) -> Predictor:
+    """The model that `argument` names, see saved_model.open_model. Imports torch.
+
+    Raises SettingsError, also for a task that cannot predict, with what it lacks; CheckpointError.
+    """
+    saved, device = open_model(argument, name, "predict", sets), best_device()
+    task = saved.task(device)
     if isinstance(task, PredictsFiles | GeneratesText):
-        return
-    missing = [name for name in _METHODS if not hasattr(task, name)]
+        return Predictor(saved, device, task)
+    missing = [method for method in _METHODS if not hasattr(task, method)]
     raise SettingsError.of(
-        f"a model of '{family}' cannot be used for predictions: its task lacks "
+        f"a model of '{saved.family}' cannot be used for predictions: its task lacks "
         f"{', '.join(missing) or 'saved_files'}",
-        value=family,
+        value=saved.family,
         where=class_location(type(task)),
         allowed="saved_files, setup_without_data() and predict(model, path), which yields "
         "models.base.Prediction",
@@ -228,9 +264,9 @@ def prepare(
     Reads the disk. Raises SettingsError, DataError.
     """
     if isinstance(task, GeneratesText):
-        return [prompt for one in given for prompt in prompts(one, task, run)]
+        return [prompt for text in given for prompt in prompts(text, task, run)]
     check_numbers(values, family)
-    return [files(one, family, run) for one in given]
+    return [files(path, family, run) for path in given]
 
 
 def of_prepared(
@@ -239,29 +275,17 @@ def of_prepared(
     """The predictions for what `prepare` gave. Raises DataError."""
     import torch
 
-    for one in prepared:
-        if isinstance(one, Prompt):
+    for source in prepared:
+        if isinstance(source, Prompt):
             assert isinstance(task, GeneratesText)
-            if dropped := task.dropped_tokens(one, sampling):
-                text = f"left out the oldest {counted(dropped, 'token')} of {one.name}"
+            if dropped := task.dropped_tokens(source, sampling):
+                text = f"left out the oldest {counted(dropped, 'token')} of {source.name}"
                 warnings.warn(f"{text}: the context of the model is full", stacklevel=3)
-            yield Prediction(one.name, "".join(task.generate(model, one, sampling)))
+            yield Prediction(source.name, "".join(task.generate(model, source, sampling)))
         else:
             assert isinstance(task, PredictsFiles)
             with torch.no_grad():
-                yield from task.predict(model, one)
-
-
-def of_files(
-    task: PredictsFiles, model: Module, path: Path, folder: ResultFolder
-) -> Iterator[Result]:
-    """Predict a file or folder and write the files of each prediction. Raises DataError."""
-    import torch
-
-    with torch.no_grad():
-        for prediction in task.predict(model, path):
-            names = folder.write(prediction)
-            yield Result(prediction.name, prediction.text, names)
+                yield from task.predict(model, source)
 
 
 def shown(parts: Iterator[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.compare import report, tables
+from launcher.compare import report
 from launcher.compare.candidates import Limits
 from launcher.compare.promises import PromiseResult
 from launcher.compare.rows import Extrapolated, Row
@@ -59,7 +59,7 @@ OUTCOME = Outcome(ROWS, ["the machine was busy"])
 
 
 def test_the_table_shows_every_row_and_then_the_promises():
-    lines = tables.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
+    lines = report.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
     assert lines[1] == "on 2 cores; each run for 6 steps, 2 times in turns"
     default = next(line for line in lines if line.startswith("default"))
     assert re.split(r"\s{2,}", default) == [
@@ -85,12 +85,12 @@ def test_the_table_shows_every_row_and_then_the_promises():
     ],
 )
 def test_until_adds_a_column_for_the_time_to_the_metric(row, content):
-    head, line = tables.table([row], parse_target("val_loss <= 2"))
+    head, line = report.table([row], parse_target("val_loss <= 2"))
     assert (head[-1], line[-1]) == ("to val_loss <= 2", content)
 
 
 def test_long_steps_are_shown_in_seconds():
-    assert tables.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
+    assert report.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
 
 
 class Balanced(HTMLParser):
@@ -177,7 +177,7 @@ def test_a_browser_draws_the_page_without_an_error(tmp_path):
 )
 def test_columns_have_different_names_and_say_their_units(units):
     rows = [full(f"mode {n}", units=unit) for n, unit in enumerate(units)]
-    head, *lines = tables.table(rows, parse_target("val_loss<=1"))
+    head, *lines = report.table(rows, parse_target("val_loss<=1"))
     assert len(set(head)) == len(head) == len(lines[0])
     speeds = [line[head.index(name)] for name in head if name.endswith("/s") for line in lines]
     if units == ("tokens", "values"):
