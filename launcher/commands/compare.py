@@ -11,7 +11,7 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
 from launcher.base.redaction import redact
 from launcher.compare import candidates, report, runner
-from launcher.compare.candidates import Comparison
+from launcher.compare.candidates import PlannedComparison
 from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
@@ -55,7 +55,7 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
 
 
-def _plan(comparison: Comparison, for_machines: bool) -> str:
+def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
     """The runs that would start, for --dry-run."""
     runs = [
         {

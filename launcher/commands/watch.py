@@ -55,15 +55,15 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
     """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
     from rich.console import Console
 
-    from launcher.report.watch_view import Screen
+    from launcher.report.watch_view import WatchScreen
     from training.logging.terminal import TerminalOutput
 
     output, ended = TerminalOutput(sys.stdout), 0
-    screen = Screen([])
+    screen = WatchScreen([])
     try:
         while ended < _ENDED_AFTER:
             snapshots = [run.snapshot() for run in runs]
-            screen = Screen(snapshots)
+            screen = WatchScreen(snapshots)
             output.draw_renderable(screen)
             ended = ended + 1 if all(found.has_ended for found in snapshots) else 0
             time.sleep(_REFRESH_S)

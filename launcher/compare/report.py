@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher.compare.promises import PromiseResult
-from launcher.compare.rows import Row, thinned
-from launcher.compare.runner import ComparisonFacts, Outcome
+from launcher.compare.rows import ComparisonRow, thinned
+from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
 from launcher.report import page
-from launcher.report.plots import Axis, Line, Plot, Plots
+from launcher.report.plots import Axis, Plot, PlotLine, Plots
 from training.evaluation.early_stopping import Target
 from training.logging.console_text import render_part
 from training.logging.quantities import amount, counted, duration, real, size
@@ -30,7 +30,7 @@ MARKS = {True: "✓", False: "✗", None: ""}
 _EXTRAPOLATED = " *"
 
 
-def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
+def write(folder: Path, facts: ComparisonFacts, outcome: ComparisonOutcome) -> str:
     """Write both files into `folder`; gives the text of compare.json. Touches the disk.
 
     Raises StorageError.
@@ -43,7 +43,7 @@ def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
     return content
 
 
-def _content(facts: ComparisonFacts, outcome: Outcome) -> dict[str, Any]:
+def _content(facts: ComparisonFacts, outcome: ComparisonOutcome) -> dict[str, Any]:
     until = facts.limits.until
     return {
         "command": facts.command,
@@ -59,7 +59,7 @@ def _content(facts: ComparisonFacts, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ComparisonRow) -> dict[str, Any]:
     content = asdict(row)
     for name in ("curve", "losses"):
         content[name] = thinned(content[name])
@@ -80,7 +80,7 @@ def title(facts: ComparisonFacts) -> str:
     return f"on {facts.machine}; each run {far}{often}"
 
 
-def table(rows: Sequence[Row], until: Target | None) -> list[tuple[str, ...]]:
+def table(rows: Sequence[ComparisonRow], until: Target | None) -> list[tuple[str, ...]]:
     """The header and one line per row."""
     units = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
     per_s = [f"{units[0] if len(units) == 1 else 'units'}/s"] if units else []
@@ -92,7 +92,7 @@ def table(rows: Sequence[Row], until: Target | None) -> list[tuple[str, ...]]:
     return [head, *(_line(row, per_s, until is not None) for row in rows)]
 
 
-def _line(row: Row, per_s: Sequence[str], has_goal: bool) -> tuple[str, ...]:
+def _line(row: ComparisonRow, per_s: Sequence[str], has_goal: bool) -> tuple[str, ...]:
     """The cells of a row; `per_s`: the column of units per second, if there is one."""
     mode = row.mode if row.stage is None else f"{row.mode} · {row.stage}"
     units = _of(amount, row.units_per_s)
@@ -116,7 +116,7 @@ def _line(row: Row, per_s: Sequence[str], has_goal: bool) -> tuple[str, ...]:
     return (*cells, to_metric(row)) if has_goal else cells
 
 
-def step(row: Row) -> str:
+def step(row: ComparisonRow) -> str:
     """Median and half the interquartile range: `38.2 ms ± 0.4`."""
     if row.step_s is None or row.step_spread_s is None:
         return NOTHING
@@ -126,21 +126,21 @@ def step(row: Row) -> str:
     return f"{row.step_s:.2f} s ± {spread:.2f}"
 
 
-def metric(row: Row) -> str:
+def metric(row: ComparisonRow) -> str:
     """The best evaluation."""
     if row.metric is None:
         return NOTHING
     return f"{row.metric['metric']} {real(float(row.metric['value']))}"
 
 
-def to_metric(row: Row) -> str:
+def to_metric(row: ComparisonRow) -> str:
     """The time to the metric, or `never reached`."""
     if row.time_to_metric_s is not None:
         return duration(row.time_to_metric_s)
     return "never reached" if row.never_reached else NOTHING
 
 
-def legend(rows: Sequence[Row], facts: ComparisonFacts) -> Iterator[str]:
+def legend(rows: Sequence[ComparisonRow], facts: ComparisonFacts) -> Iterator[str]:
     """Explanations of the marks in the table."""
     if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
         yield "* extrapolated from the steps that were run"
@@ -187,12 +187,12 @@ def _mark(value: float | None, extrapolated: bool) -> str:
     return _EXTRAPOLATED if extrapolated and value is not None else ""
 
 
-def text(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> str:
+def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
     return "\n".join(_lines(facts, outcome, folder))
 
 
-def _lines(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> Iterator[str]:
+def _lines(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> Iterator[str]:
     yield ""
     yield title(facts)
     yield ""
@@ -212,7 +212,7 @@ def _lines(facts: ComparisonFacts, outcome: Outcome, folder: Path) -> Iterator[s
     yield f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"
 
 
-def _promises(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+def _promises(outcome: ComparisonOutcome) -> Iterator[tuple[str, ...]]:
     for row in outcome.rows:
         if row.promises:
             yield (row.name, "", "", "")
@@ -227,7 +227,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def render(facts: ComparisonFacts, outcome: Outcome) -> bytes:
+def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
     head, *lines = table(rows, facts.limits.until)
@@ -276,7 +276,7 @@ class BarPlot:
     """The names of stacked parts."""
 
 
-def _bars(rows: Sequence[Row]) -> Iterator[BarPlot]:
+def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
     spreads = [row.step_spread_s for row in rows]
     yield from _plain("A step: median, and its quartiles", rows, "step_s", _seconds, spreads)
     for title, name in (
@@ -302,7 +302,7 @@ def _bars(rows: Sequence[Row]) -> Iterator[BarPlot]:
 
 def _plain(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[ComparisonRow],
     name: str,
     text: Callable[[float], str],
     whiskers: Sequence[tuple[float, float] | None] = (),
@@ -325,13 +325,13 @@ def _plain(
         yield BarPlot(title, found)
 
 
-def _curves(rows: Sequence[Row]) -> Plots:
+def _curves(rows: Sequence[ComparisonRow]) -> Plots:
     """Metric and loss over the seconds of training."""
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
     plots = []
     for title, name in ((metric, "curve"), ("Training loss", "losses")):
         lines = [
-            Line(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
+            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
             for color, row in enumerate(rows)
             if (points := getattr(row, name))
         ]

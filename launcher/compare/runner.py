@@ -24,9 +24,9 @@ from launcher.base.diagnostics import SettingsError
 from launcher.base.ending import kill_children
 from launcher.base.signals import Stopped, handling
 from launcher.compare import measurements, rows
-from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
+from launcher.compare.candidates import BASELINE, ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.promises import check
-from launcher.compare.rows import Row
+from launcher.compare.rows import ComparisonRow
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
@@ -35,7 +35,7 @@ from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
 
 RUNS = "runs"
-Tell = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ComparisonFacts:
     command: str
     machine: str
     device: str
-    limits: Limits
+    limits: ComparisonLimits
     repeats: int
     at: datetime
 
@@ -59,10 +59,10 @@ class CandidateRuns:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ComparisonOutcome:
     """The result of a comparison."""
 
-    rows: Sequence[Row]
+    rows: Sequence[ComparisonRow]
     warnings: Sequence[str]
     """Reasons why its numbers may be unreliable."""
     code: int | None = None
@@ -80,7 +80,7 @@ class Outcome:
         return self.code is not None and not any(row.folders for row in self.rows)
 
 
-def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
+def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
     `report_line` gets a line before each run. Touches the disk.
@@ -92,15 +92,18 @@ def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
     try:
         with signals_as_interrupts():
             _run_in_turns(comparison, found, loads, report_line)
-    except Interrupted as end:
+    except ComparisonInterrupted as end:
         code = end.code
         interrupted.append("interrupted: not all runs were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
-    return Outcome(_rows(comparison, found), [*interrupted, *busy], code)
+    return ComparisonOutcome(_rows(comparison, found), [*interrupted, *busy], code)
 
 
 def _run_in_turns(
-    comparison: Comparison, found: Sequence[CandidateRuns], loads: list[Load], report_line: Tell
+    comparison: PlannedComparison,
+    found: Sequence[CandidateRuns],
+    loads: list[Load],
+    report_line: PrintLine,
 ) -> None:
     count = len(comparison.candidates)
     for repeat in range(1, comparison.repeats + 1):
@@ -123,7 +126,7 @@ def _run_in_turns(
             loads.append(finished.load)
 
 
-def _rows(comparison: Comparison, found: Sequence[CandidateRuns]) -> list[Row]:
+def _rows(comparison: PlannedComparison, found: Sequence[CandidateRuns]) -> list[ComparisonRow]:
     groups = [
         _candidate_rows(comparison, item, progress)
         for item, progress in zip(comparison.candidates, found, strict=True)
@@ -140,10 +143,12 @@ def _rows(comparison: Comparison, found: Sequence[CandidateRuns]) -> list[Row]:
     return results
 
 
-def _candidate_rows(comparison: Comparison, item: Candidate, progress: CandidateRuns) -> list[Row]:
+def _candidate_rows(
+    comparison: PlannedComparison, item: ModeCandidate, progress: CandidateRuns
+) -> list[ComparisonRow]:
     """The row of a candidate, followed by one per stage in staged training."""
     settings = item.resolved.settings
-    row = Row(
+    row = ComparisonRow(
         model=model_name(settings.model),
         mode=item.mode,
         engine=item.engine,
@@ -170,7 +175,9 @@ def _candidate_rows(comparison: Comparison, item: Candidate, progress: Candidate
     return [rows.staged(row, stages), *stages]
 
 
-def _measured(comparison: Comparison, row: Row, folders: Sequence[Path]) -> Row:
+def _measured(
+    comparison: PlannedComparison, row: ComparisonRow, folders: Sequence[Path]
+) -> ComparisonRow:
     try:
         runs = [measurements.read(folder, comparison.limits.until) for folder in folders]
     except SettingsError as error:  # a damaged file
@@ -182,8 +189,11 @@ def _measured(comparison: Comparison, row: Row, folders: Sequence[Path]) -> Row:
 
 
 def _with_promises(
-    comparison: Comparison, row: Row, base: Row | None, promised: Mapping[str, Any]
-) -> Row:
+    comparison: PlannedComparison,
+    row: ComparisonRow,
+    base: ComparisonRow | None,
+    promised: Mapping[str, Any],
+) -> ComparisonRow:
     is_whole, has_goal = not comparison.limits.is_cut, comparison.limits.until is not None
     own = rows.figures(row, is_whole and not has_goal, has_goal)
     others = None if base is None else rows.figures(base, is_whole and not has_goal, has_goal)
@@ -195,7 +205,7 @@ _GRACE_S = 4.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedRun:
     """How a run ended."""
 
     folder: Path
@@ -204,7 +214,7 @@ class Ended:
     load: Load
 
 
-class Interrupted(Exception):
+class ComparisonInterrupted(Exception):
     """Ctrl-C or a signal ends the comparison; `code` is the exit code."""
 
     def __init__(self, code: int) -> None:
@@ -212,7 +222,7 @@ class Interrupted(Exception):
         self.code = code
 
 
-def run(args: CliArgs, folder: Path) -> Ended:
+def run(args: CliArgs, folder: Path) -> FinishedRun:
     """Train with `args` into `folder` and wait for the end.
 
     Raises Interrupted, or KeyboardInterrupt or Stopped without `signals_as_interrupts`; nothing of
@@ -240,14 +250,14 @@ def run(args: CliArgs, folder: Path) -> Ended:
     )
     try:
         stdout, stderr = _wait(process)
-    except (Interrupted, KeyboardInterrupt, Stopped):
+    except (ComparisonInterrupted, KeyboardInterrupt, Stopped):
         shutil.rmtree(folder, ignore_errors=True)
         _remove_empty(folder.parent, folder.parent.parent)
         raise
     finally:
         _forget_state(folder)
     error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
-    return Ended(folder, error, watch.load())
+    return FinishedRun(folder, error, watch.load())
 
 
 def arguments(args: CliArgs) -> list[str]:
@@ -267,7 +277,7 @@ def signals_as_interrupts() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
-        raise Interrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+        raise ComparisonInterrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
 
     with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), end):
         yield
@@ -276,11 +286,11 @@ def signals_as_interrupts() -> Iterator[None]:
 def _wait(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
         return process.communicate()
-    except (Interrupted, KeyboardInterrupt, Stopped):
+    except (ComparisonInterrupted, KeyboardInterrupt, Stopped):
         process.send_signal(signal.SIGINT)
         try:
             process.communicate(timeout=_GRACE_S)
-        except (Interrupted, KeyboardInterrupt, Stopped, subprocess.TimeoutExpired):
+        except (ComparisonInterrupted, KeyboardInterrupt, Stopped, subprocess.TimeoutExpired):
             kill_children()
             process.communicate()
         raise

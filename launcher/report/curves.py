@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from launcher.report import events
-from launcher.report.plots import Axis, Line, Plot, Plots, Point, Unit
+from launcher.report.plots import Axis, Plot, PlotLine, Plots, Point, Unit
 from launcher.report.run_record import Columns, RunRecord
 
 _STEP = "step_time_s"
@@ -74,7 +74,7 @@ def _plot(runs: Sequence[RunRecord], title: str, unit: Unit, key: str) -> Plot:
     return Plot(title, unit, _of(runs, [(title.lower(), key)]))
 
 
-def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[Line]:
+def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[PlotLine]:
     """A line for each run and each of the keys that are `named`; colors tell the runs apart."""
     found = []
     for at, run in enumerate(runs):
@@ -83,11 +83,11 @@ def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[Lin
                 is_one = len(runs) == 1
                 color = number if is_one else at
                 text = name if is_one else run.name
-                found.append(Line(text, points, color, dashed=not is_one and number > 0))
+                found.append(PlotLine(text, points, color, dashed=not is_one and number > 0))
     return found
 
 
-def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) -> list[Line]:
+def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) -> list[PlotLine]:
     """Lines of metrics, `after` so many lines of training in the same plot, or alone."""
     found = []
     is_mixed = after > 0 or len(names) > 1
@@ -97,7 +97,7 @@ def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) 
                 is_one = len(runs) == 1
                 text = name if is_one else f"{run.name}, {name}" if is_mixed else run.name
                 color = after + number if is_one else at
-                found.append(Line(text, points, color, dashed=not is_one and after > 0))
+                found.append(PlotLine(text, points, color, dashed=not is_one and after > 0))
     return found
 
 
@@ -125,7 +125,7 @@ def _names(
     return list(dict.fromkeys(name for run in runs for name in columns(run) if fits(name)))
 
 
-def _predicted(runs: Sequence[RunRecord], side: str) -> list[Line]:
+def _predicted(runs: Sequence[RunRecord], side: str) -> list[PlotLine]:
     """The predicted peak of a single run, beside its memory."""
     if len(runs) > 1 or not runs[0].train.get(f"{side}_memory_bytes"):
         return []
@@ -133,21 +133,21 @@ def _predicted(runs: Sequence[RunRecord], side: str) -> list[Line]:
     measured = (runs[0].result.get("peak_memory_bytes") or {}).get(side)
     found = []
     if (peak := peaks.get(side)) is not None:
-        found.append(Line("predicted peak", _level(runs[0], peak), 1, dashed=True))
+        found.append(PlotLine("predicted peak", _level(runs[0], peak), 1, dashed=True))
     if measured is not None:
-        found.append(Line("measured peak", _level(runs[0], measured), 3, dashed=True))
+        found.append(PlotLine("measured peak", _level(runs[0], measured), 3, dashed=True))
     return found
 
 
-def _use(run: RunRecord, names: Sequence[str]) -> list[Line]:
+def _use(run: RunRecord, names: Sequence[str]) -> list[PlotLine]:
     """The use of each resource, with its limit in the same color."""
     found = []
     for color, name in enumerate(names):
-        found.append(Line(label(name), run.train[name], color))
+        found.append(PlotLine(label(name), run.train[name], color))
         limit = run.value(f"limits.{label(name)}")
         if isinstance(limit, int | float):
             level = _level(run, limit)
-            found.append(Line(f"limit of {label(name)}", level, color, dashed=True))
+            found.append(PlotLine(f"limit of {label(name)}", level, color, dashed=True))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from launcher.report.plots import Mark
-from launcher.report.run_record import Event, RunRecord
+from launcher.report.run_record import RunEvent, RunRecord
 from training.logging import console_text
 from training.logging.quantities import duration, real
 
@@ -67,12 +67,12 @@ def thinned(found: Sequence[_Any]) -> Sequence[_Any]:
     return [found[at * (len(found) - 1) // (MOST_EVENTS - 1)] for at in range(MOST_EVENTS)]
 
 
-def shown(run: RunRecord) -> list[Event]:
+def shown(run: RunRecord) -> list[RunEvent]:
     """The events that a report lists."""
     return [event for event in run.events if event.kind not in _ELSEWHERE]
 
 
-def text_of(event: Event) -> str:
+def text_of(event: RunEvent) -> str:
     """One event in a line, in the words of the console."""
     facts, kind = event.facts, event.kind
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
 from launcher.report import page
-from launcher.report.run_record import Event, RunRecord
+from launcher.report.run_record import RunEvent, RunRecord
 from launcher.run_folder import run_folder
 from training.logging import console_text
 from training.logging.quantities import amount, counted, duration, real, size
@@ -45,7 +45,7 @@ _WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressur
 
 
 @dataclass(frozen=True)
-class Part:
+class TimeShare:
     """A part of the time of a run."""
 
     name: str
@@ -154,12 +154,12 @@ def other_settings(run: RunRecord) -> list[Row]:
     ]
 
 
-def time_split(run: RunRecord) -> list[Part]:
+def time_split(run: RunRecord) -> list[TimeShare]:
     """Where the time of the run went; empty if it is not known."""
     split = run.result.get("time_split") or {}
     whole = sum(split.values())
     return [
-        Part(name.removesuffix("_s"), seconds, seconds / whole)
+        TimeShare(name.removesuffix("_s"), seconds, seconds / whole)
         for name, seconds in split.items()
         if seconds > 0
     ]
@@ -220,7 +220,7 @@ def previews(run: RunRecord) -> list[Row]:
     ]
 
 
-def warnings(run: RunRecord) -> list[Event]:
+def warnings(run: RunRecord) -> list[RunEvent]:
     """The events that a reader should not miss, each text once."""
     found = [event for event in run.events if event.kind in _WARNINGS]
     by_text = {str(event.facts.get("text", event.facts)): event for event in found}
@@ -306,7 +306,7 @@ def _steps(steps: Sequence[int]) -> str:
     return f"step{'s' * (len(different) > 1)} {named}" + (f" and {more} later" if more > 0 else "")
 
 
-def _of(run: RunRecord, kind: str) -> Iterator[Event]:
+def _of(run: RunRecord, kind: str) -> Iterator[RunEvent]:
     return (event for event in run.events if event.kind == kind)
 
 

@@ -26,7 +26,7 @@ _SCRIPTS = ("bokeh.min.js", "bokeh-api.min.js")
 
 
 @dataclass(frozen=True)
-class Line:
+class PlotLine:
     """One line of a plot."""
 
     name: str
@@ -43,7 +43,7 @@ class Plot:
 
     title: str
     unit: Unit
-    lines: Sequence[Line]
+    lines: Sequence[PlotLine]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def decimated(points: Sequence[Point], buckets: int) -> Sequence[Point]:
     return [points[at] for at in sorted(kept)]
 
 
-class Thinned:
+class ThinnedLine:
     """The points of a line while they are read: all of a few, and of many what a plot can show.
 
     Each of equal parts keeps its lowest and highest value and its first gap, so that memory stays

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.base import environment
 from launcher.base.redaction import redact_variables
-from launcher.report.plots import Point, Thinned, number
+from launcher.report.plots import Point, ThinnedLine, number
 from launcher.run_folder import checkpoint_search, records, run_folder
 
 Columns = Mapping[str, list[Point]]
@@ -21,7 +21,7 @@ _NOT_PLOTTED = frozenset(("kind", "step", "epoch", "samples", "tokens"))
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """A line of events.jsonl, or of events-rankN.jsonl."""
 
     time: str
@@ -31,7 +31,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointFacts:
     """A complete checkpoint."""
 
     step: int
@@ -57,8 +57,8 @@ class RunRecord:
     """The logged values by key; those of `parts` as `parts.NAME`."""
     evaluations: Columns
     """The values of each metric."""
-    events: list[Event]
-    checkpoints: list[Checkpoint]
+    events: list[RunEvent]
+    checkpoints: list[CheckpointFacts]
     profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     parents: int = 0
@@ -120,7 +120,8 @@ def read(folder: Path) -> RunRecord:
 
     Files that do not exist are empty. Raises InvalidRecord for damaged ones.
     """
-    train, evaluations = defaultdict[str, Thinned](Thinned), defaultdict[str, Thinned](Thinned)
+    train = defaultdict[str, ThinnedLine](ThinnedLine)
+    evaluations = defaultdict[str, ThinnedLine](ThinnedLine)
     for line in records.metrics_lines(folder):
         is_train, step = line["kind"] == "train", line["step"]
         columns = train if is_train else evaluations
@@ -142,7 +143,7 @@ def read(folder: Path) -> RunRecord:
     )
 
 
-def _points(columns: Mapping[str, Thinned]) -> Columns:
+def _points(columns: Mapping[str, ThinnedLine]) -> Columns:
     return {key: column.points for key, column in columns.items()}
 
 
@@ -173,7 +174,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return records.parse_object(path, redact_variables(text, environment.variables()))
 
 
-def _events(folder: Path) -> Iterator[Event]:
+def _events(folder: Path) -> Iterator[RunEvent]:
     for path in sorted(folder.glob("events*.jsonl")):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
         for line in run_folder.json_lines(path):
@@ -183,10 +184,10 @@ def _events(folder: Path) -> Iterator[Event]:
             if isinstance(kind, str) and type(step) is int:
                 facts = dict(facts) if isinstance(facts, dict) else {}
                 of_rank = {"rank": rank} if rank else {}
-                yield Event(str(line.get("time", "")), kind, step, of_rank | facts)
+                yield RunEvent(str(line.get("time", "")), kind, step, of_rank | facts)
 
 
-def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
+def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
     links = {
         link: (folder / link).resolve().name
         for link in run_folder.LINKS
@@ -196,7 +197,7 @@ def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
         try:
             manifest = json.loads(path.read_bytes())
             score = manifest.get("score")
-            yield Checkpoint(
+            yield CheckpointFacts(
                 int(manifest["step"]),
                 sum(int(file["bytes"]) for file in manifest["files"]),
                 f"{score['metric']} {score['value']:.6g}" if score else "",

@@ -20,7 +20,7 @@ Content = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Shown:
+class SamplePicture:
     """A picture."""
 
     when: str
@@ -30,27 +30,27 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Card:
+class SampleCard:
     """A sample."""
 
     name: str
-    pictures: Sequence[Shown]
+    pictures: Sequence[SamplePicture]
     texts: Sequence[tuple[str, str]]
     """The name of a column and its value, with its value before training if that was another."""
 
 
 @dataclass(frozen=True)
-class Samples:
+class ShownSamples:
     """All samples of a run."""
 
     when: str
     """The times, with the steps of the weights."""
-    cards: Sequence[Card]
+    cards: Sequence[SampleCard]
     left_out: int = 0
     """Pictures beyond the room for them."""
 
 
-def read(run: RunRecord, room: int) -> Samples | None:
+def read(run: RunRecord, room: int) -> ShownSamples | None:
     """The samples of `run` with pictures of at most `room` bytes; None: it has none.
 
     Reads the disk. Raises InvalidRecord for a damaged file.
@@ -65,7 +65,7 @@ def read(run: RunRecord, room: int) -> Samples | None:
         return None
 
 
-def _samples(folder: Path, found: Mapping[str, Content], room: int) -> Samples:
+def _samples(folder: Path, found: Mapping[str, Content], room: int) -> ShownSamples:
     newest = found.get(AFTER) or found[BEFORE]
     if not _is_comparable(found):
         found = {when: content for when, content in found.items() if content is newest}
@@ -74,10 +74,10 @@ def _samples(folder: Path, found: Mapping[str, Content], room: int) -> Samples:
     names = [str(row[0]) for row in newest["rows"]]
     cards = []
     if len(pictures) != len(texts):  # a custom task may draw other things than its samples
-        cards = [Card("", shown, ()) for shown in pictures]
+        cards = [SampleCard("", shown, ()) for shown in pictures]
         pictures = [[] for _ in texts]
-    cards += [Card(*parts) for parts in zip(names, pictures, texts, strict=True)]
-    return Samples(_when(found), cards, left_out)
+    cards += [SampleCard(*parts) for parts in zip(names, pictures, texts, strict=True)]
+    return ShownSamples(_when(found), cards, left_out)
 
 
 def _when(found: Mapping[str, Content]) -> str:
@@ -123,9 +123,9 @@ def _text(cell: Any) -> str:
 
 def _pictures(
     folder: Path, found: Mapping[str, Content], room: int
-) -> tuple[list[list[Shown]], int]:
+) -> tuple[list[list[SamplePicture]], int]:
     """The pictures of each sample by time, and how many have no room: those before go first."""
-    shown: dict[int, dict[str, Shown]] = {}
+    shown: dict[int, dict[str, SamplePicture]] = {}
     left_out = 0
     for when in reversed(list(found)):
         for number, picture in enumerate(found[when]["pictures"]):
@@ -135,7 +135,7 @@ def _pictures(
                 left_out += 1
             else:
                 room -= len(png)
-                own[when] = Shown(f"{when} training", png, str(picture["caption"]))
+                own[when] = SamplePicture(f"{when} training", png, str(picture["caption"]))
     return [[own[when] for when in found if when in own] for own in shown.values()], left_out
 
 

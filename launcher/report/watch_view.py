@@ -24,7 +24,7 @@ _NARROW, _WIDE = 60, 90
 """Columns from which a table also has speed and curve, and memory."""
 
 
-class Screen:
+class WatchScreen:
     """The runs as a renderable of rich: one as its live view, several as a table."""
 
     def __init__(self, snapshots: Sequence[Snapshot]) -> None:

@@ -41,7 +41,7 @@ class SavedCheckpoint:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResumableRun:
     """A run to resume."""
 
     folder: Path
@@ -73,7 +73,7 @@ def unreadable(error: CheckpointError | PermissionError, where: str) -> Unreadab
     return UnreadableRun([Diagnostic(message, where=where, allowed=allowed, fix=fix)])
 
 
-def find(args: CliArgs, out: Path | None) -> Found | None:
+def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     """The run to resume; None: `auto` found none, and a new run starts.
 
     Reads JSON and settings files only. Raises SettingsError.
@@ -86,7 +86,7 @@ def find(args: CliArgs, out: Path | None) -> Found | None:
         raise unreadable(error, where) from error
 
 
-def _find(args: CliArgs, out: Path | None, argument: str, where: str) -> Found | None:
+def _find(args: CliArgs, out: Path | None, argument: str, where: str) -> ResumableRun | None:
     if argument == AUTO:
         return _latest(args) if out is None else _unfinished(out, where)
     if argument.isdigit():
@@ -108,7 +108,7 @@ def newest_step(folder: Path) -> int | None:
     return None
 
 
-def _unfinished(out: Path, where: str) -> Found | None:
+def _unfinished(out: Path, where: str) -> ResumableRun | None:
     """The run in `out`, if it has a checkpoint or was completed."""
     if not run_folder.is_run_folder(out):
         return None
@@ -116,7 +116,7 @@ def _unfinished(out: Path, where: str) -> Found | None:
     return found if found.checkpoint is not None or found.is_completed else None
 
 
-def _latest(args: CliArgs) -> Found | None:
+def _latest(args: CliArgs) -> ResumableRun | None:
     """The newest incomplete run of the same model and mode with a checkpoint."""
     choice = choose(args)
     if choice.diagnostics:
@@ -202,7 +202,7 @@ def _runs_beside(path: Path) -> list[str]:
     return [entry.name for entry in _entries(path.parent) if run_folder.is_run_folder(entry)]
 
 
-def _found(folder: Path, step: int | None, where: str) -> Found:
+def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
     try:
         checkpoint = (
             next(_intact_checkpoints(folder), None)
@@ -213,7 +213,7 @@ def _found(folder: Path, step: int | None, where: str) -> Found:
         raise unreadable(error, where) from error
     if checkpoint is None and (steps := _steps(folder)):
         _checkpoint_at(folder, steps[0], where)  # raises with the reason
-    return Found(folder, step, checkpoint, records.check(folder))
+    return ResumableRun(folder, step, checkpoint, records.check(folder))
 
 
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:

@@ -19,8 +19,8 @@ from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name
 from launcher.run_folder import checkpoint_search, experiences, resume_rules, run_folder
-from launcher.run_folder.checkpoint_search import Found, ResumeRequest
-from launcher.run_folder.resume_rules import Difference
+from launcher.run_folder.checkpoint_search import ResumableRun, ResumeRequest
+from launcher.run_folder.resume_rules import SettingChange
 from training.callbacks.base import Outcome
 
 
@@ -41,7 +41,7 @@ class Decision:
     resolved: Resolved
     resume: ResumeRequest | None = None
     """What the ranks resume from."""
-    found: Found | None = None
+    found: ResumableRun | None = None
     """The run to resume; None: a new run."""
     line: str | None = None
     """The message about the resumed run; None: without --resume."""
@@ -90,7 +90,7 @@ def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
         )
 
 
-def _base(found: Found, args: CliArgs) -> Base:
+def _base(found: ResumableRun, args: CliArgs) -> Base:
     choices = chosen_entries(args)  # as given now, not those of the run
     moved = choices.get(FOLDER)
     base = resumed_settings.read(found.folder, moved and moved.value)
@@ -125,7 +125,7 @@ def _resumed(
     args: CliArgs,
     out: Path | None,
     resolved: Resolved,
-    found: Found,
+    found: ResumableRun,
     base: Base,
     diagnostics: list[Diagnostic],
 ) -> Decision:
@@ -155,7 +155,7 @@ def _resumed(
     return Decision(resolved, request, found, line, nothing_left)
 
 
-def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
+def _line(found: ResumableRun, out: Path | None, request: ResumeRequest) -> str:
     if found.checkpoint is None:
         return f"{found.folder} has no checkpoint yet; restarting from the beginning"
     line = f"resuming {found.folder} from step {found.checkpoint.step}"
@@ -164,7 +164,7 @@ def _line(found: Found, out: Path | None, request: ResumeRequest) -> str:
     return line + "".join(f"; {resume_rules.RESET_EFFECTS[part]}" for part in request.reset)
 
 
-def _branch(changed: Sequence[Difference], reset: Sequence[str]) -> str:
+def _branch(changed: Sequence[SettingChange], reset: Sequence[str]) -> str:
     """What another learning rate changes; empty: there is none, or its schedule restarts."""
     peaks = [difference for difference in changed if difference.key == "optim.lr"]
     if not peaks or "schedule" in reset:
@@ -173,8 +173,8 @@ def _branch(changed: Sequence[Difference], reset: Sequence[str]) -> str:
 
 
 def _nothing_left(
-    found: Found,
-    changed: Sequence[Difference],
+    found: ResumableRun,
+    changed: Sequence[SettingChange],
     resolved: Resolved,
     reset: Sequence[str],
     end: End | None,
@@ -202,7 +202,7 @@ def _nothing_left(
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
 
 
-def _is_earlier(found: Found) -> bool:
+def _is_earlier(found: ResumableRun) -> bool:
     """Whether an earlier checkpoint than the newest is requested."""
     return found.requested_step not in (None, checkpoint_search.newest_step(found.folder))
 
@@ -217,7 +217,7 @@ class End:
     """The options that train longer."""
 
 
-def _end_of_completed(found: Found, resolved: Resolved, reset: Sequence[str]) -> End | None:
+def _end_of_completed(found: ResumableRun, resolved: Resolved, reset: Sequence[str]) -> End | None:
     """The length that does not extend the completed run; None: it does, or none is set."""
     typed = [
         errors.where(key, setting.origin)
@@ -257,13 +257,13 @@ def _steps_of_epochs(resolved: Resolved, steps: int, epochs: float, per_epoch: i
     return start + max(1, round(resolved.settings.train.epochs * per_epoch))
 
 
-def _gives_more(changed: Sequence[Difference]) -> bool:
+def _gives_more(changed: Sequence[SettingChange]) -> bool:
     """Whether the new settings may extend a completed run."""
     keys = [difference.key for difference in changed]
     return any(key in resume_rules.LENGTH or key.startswith("stop.") for key in keys)
 
 
-def _lost(found: Found, args: CliArgs) -> Diagnostic:
+def _lost(found: ResumableRun, args: CliArgs) -> Diagnostic:
     """The error of extending a completed run whose checkpoints were deleted."""
     return Diagnostic(
         f"{found.folder} was completed, and has no checkpoint left to train on from",

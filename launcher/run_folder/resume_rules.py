@@ -32,7 +32,7 @@ LENGTH = ("train.epochs", "train.max_steps")
 
 
 @dataclass(frozen=True)
-class Difference:
+class SettingChange:
     """A setting that differs from that of the checkpoint."""
 
     key: str
@@ -61,7 +61,7 @@ def rule_of(key: str) -> Rule:
 
 def differences(
     before: Mapping[str, Any], resolved: Resolved, checked: Collection[str] = ()
-) -> list[Difference]:
+) -> list[SettingChange]:
     """The settings that differ from `before`, in the order of declaration.
 
     A setting missing in `before` counts only if the user set it; another path of the same file or
@@ -78,11 +78,11 @@ def differences(
         old = before.get(key, leaf.default)
         if value.value != old and not paths.is_same(key, old, value.value, resolved.values):
             rule = "free" if key in checked else _rule(key, before, resolved)
-            found.append(Difference(key, old, value.value, rule))
+            found.append(SettingChange(key, old, value.value, rule))
     return found
 
 
-def rounding_notes(found: Sequence[Difference], resolved: Resolved) -> list[str]:
+def rounding_notes(found: Sequence[SettingChange], resolved: Resolved) -> list[str]:
     """A note if weights of 16 bits replace autocast over fp32 weights, or the reverse."""
     for difference in found:
         before, after = (ENGINES.get(name) for name in (difference.old, difference.new))
@@ -97,7 +97,7 @@ def rounding_notes(found: Sequence[Difference], resolved: Resolved) -> list[str]
 
 
 def diagnostics(
-    found: Sequence[Difference], reset: Collection[str], resolved: Resolved, run: str
+    found: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
 ) -> list[Diagnostic]:
     """Errors for changes without their --reset; `run` is the text of `describe_run`."""
     return [
@@ -156,7 +156,7 @@ def _first_weights(resolved: Resolved) -> set[str | None]:
     return {stage.loads for stage in selection.declared_stages(resolved.settings.model.family)}
 
 
-def _incompatible(difference: Difference, resolved: Resolved, run: str) -> Diagnostic:
+def _incompatible(difference: SettingChange, resolved: Resolved, run: str) -> Diagnostic:
     allowed = plain(difference.old)
     fix = None
     if difference.rule != "never":

@@ -31,7 +31,7 @@ _LOW_PRECISION = (2e-2, 0.5)
 
 
 @dataclass(frozen=True)
-class Interval:
+class ReplayInterval:
     """The steps between two checkpoints of a run."""
 
     source: Path | None
@@ -47,7 +47,7 @@ class Interval:
 class Conditions:
     """The interval, engine, world size and precision of the replay."""
 
-    interval: Interval
+    interval: ReplayInterval
     engine: str
     world_size: int
     precision: str
@@ -125,7 +125,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
         return compare_replay(conditions, folder, last, replay.folder, notes)
 
 
-def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
+def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
     """The last or the named checkpoint, the interval that ends there, and notes about it.
 
     The interval starts at the last intact checkpoint before it, or at the start of the run. The
@@ -150,14 +150,14 @@ def choose(run: SavedRun) -> tuple[Checkpoint, Interval, list[str]]:
             continue
         resumed = (restart for restart in run.restarts(step, end) if restart.step == step)
         reset = next((restart.reset for restart in resumed), ())
-        interval = Interval(run.checkpoints[step], step, end, reset)
+        interval = ReplayInterval(run.checkpoints[step], step, end, reset)
         return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
     notes.append("no earlier checkpoint: replayed from the start of the run")
-    interval = Interval(None, 0, end)
+    interval = ReplayInterval(None, 0, end)
     return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
 
 
-def _restarts(run: SavedRun, interval: Interval, last: Manifest) -> Iterator[str]:
+def _restarts(run: SavedRun, interval: ReplayInterval, last: Manifest) -> Iterator[str]:
     """Notes on restarts within the interval that changed the run; a replay has none."""
     for restart in run.restarts(interval.start, interval.end):
         if restart.step > interval.start and (changes := _changes(restart, last)):

@@ -167,10 +167,12 @@ def test_a_run_that_evaluates_most_of_its_time_gets_the_line_that_ends_it():
     assert f"time       {text}" in lines  # 2 of 20 other seconds
 
 
-def row(mode: str, samples: int, split_samples: int, value: float) -> rows.Row:
+def row(mode: str, samples: int, split_samples: int, value: float) -> rows.ComparisonRow:
     metric = {"metric": "val_loss", "value": value, "step": 9, "direction": "min"}
     counts = (samples, split_samples)
-    return rows.Row("language:tiny", mode, "local", metric=metric, source="a", evaluated=counts)
+    return rows.ComparisonRow(
+        "language:tiny", mode, "local", metric=metric, source="a", evaluated=counts
+    )
 
 
 def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():

@@ -16,7 +16,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import resolved_as
-from launcher.saved_runs.verify import Interval, choose
+from launcher.saved_runs.verify import ReplayInterval, choose
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from training.checkpoint import manifest
 
@@ -143,7 +143,7 @@ def test_a_damaged_earlier_checkpoint_is_skipped(run):
     path.write_bytes(path.read_bytes()[:-1])
     last, interval, notes = choose(saved_run.find_saved(str(run), "verify"))
     assert last.manifest.step == 6
-    assert interval == Interval(checkpoint(run, 2), 2, 6)
+    assert interval == ReplayInterval(checkpoint(run, 2), 2, 6)
     assert notes == [f"skipped: {path} is damaged: {path.stat().st_size} bytes instead of "
                      f"{path.stat().st_size + 1}"]  # fmt: skip
 

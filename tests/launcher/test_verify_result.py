@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from launcher.saved_runs import verify
-from launcher.saved_runs.verify import Conditions, Interval, compare_replay
+from launcher.saved_runs.verify import Conditions, ReplayInterval, compare_replay
 from tests.launcher.given import SERVER, resolved
 from tests.launcher.runs import saved
 from tests.launcher.saved_runs import change_tensor, checkpoint, train
@@ -42,7 +42,7 @@ def compare(run):
     """Compares the run with a replay of its last two steps."""
 
     def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
-        conditions = Conditions(Interval(None, 4, 6), engine, world_size, precision)
+        conditions = Conditions(ReplayInterval(None, 4, 6), engine, world_size, precision)
         return verify.compare_replay(
             conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes
         )
@@ -131,7 +131,7 @@ def test_other_versions_of_libraries_are_noted(run, again):
     last = open_checkpoint(checkpoint(run, 6))
     last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
     found = verify.compare_replay(
-        Conditions(Interval(None, 4, 6), "local", 1, "fp32"), run, last, again, []
+        Conditions(ReplayInterval(None, 4, 6), "local", 1, "fp32"), run, last, again, []
     )
     version = torch.__version__
     assert found.notes == [f"torch 1.0 wrote the checkpoint; the replay used torch {version}"]
@@ -146,7 +146,7 @@ def test_a_nondeterministic_gpu_is_noted():
 
 
 def test_a_replay_is_described_by_steps_engine_and_processes():
-    conditions = Conditions(Interval(None, 4, 6), "ddp", 2, "fp32")
+    conditions = Conditions(ReplayInterval(None, 4, 6), "ddp", 2, "fp32")
     assert conditions.describe() == "steps 4 to 6, ddp on 2 processes"
 
 
@@ -154,6 +154,6 @@ def test_checkpoints_without_tensors_are_not_identical(tmp_path):
     for name in ("run", "replay"):
         saved(tmp_path / name, 10, resolved())
     last = open_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000010")
-    conditions = Conditions(Interval(None, 0, 10), "local", 1, "fp32")
+    conditions = Conditions(ReplayInterval(None, 0, 10), "local", 1, "fp32")
     with pytest.raises(CheckpointError, match=r"nothing was compared: .*step-00000010 has no"):
         compare_replay(conditions, tmp_path / "run", last, tmp_path / "replay", [])

@@ -87,7 +87,9 @@ def test_the_page_is_accessible_and_has_a_dark_mode(html):
 def test_overlap_is_reported(groups, line, heading):
     found = Findings("x", "y", None, {}, groups, {}, [], [])
     assert data_page.overlap(found) == line
-    assert f'<p class="{heading}"><strong>Overlap:</strong> {line}' in data_page.render(found).decode()
+    assert (
+        f'<p class="{heading}"><strong>Overlap:</strong> {line}' in data_page.render(found).decode()
+    )
 
 
 def test_files_of_a_page_are_its_pictures(html):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from launcher.report.plots import BUCKETS, Axis, Line, Plot, Plots, decimated, number
+from launcher.report.plots import BUCKETS, Axis, Plot, PlotLine, Plots, decimated, number
 
 
 def test_a_spike_and_a_gap_of_one_point_stay():
@@ -29,7 +29,7 @@ def test_a_short_line_is_left_alone():
 
 def test_the_lines_of_a_plot_share_the_buckets():
     line = [(step, float(step % 7)) for step in range(20_000)]
-    plot = Plot("loss", "number", [Line(str(number), line) for number in range(5)])
+    plot = Plot("loss", "number", [PlotLine(str(number), line) for number in range(5)])
     content = Plots(Axis("step", 0, 20_000), [plot]).as_json()
     counts = [len(one["x"]) for one in content["plots"][0]["lines"]]
     assert max(counts) <= 2 * BUCKETS // 5 + 2

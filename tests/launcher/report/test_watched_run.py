@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from launcher.report.watch_view import Screen, as_json, plain
+from launcher.report.watch_view import WatchScreen, as_json, plain
 from launcher.report.watched_run import WatchedRun
 from launcher.run_folder import lock, run_folder
 from tests.launcher.given import resolved
@@ -137,7 +137,7 @@ def test_several_runs_are_a_table_that_does_not_wrap(run, width, headings):
     run.train(1, 10)
     found = run.snapshot()
     stream = io.StringIO()
-    Console(file=stream, width=width).print(Screen([found, found]))
+    Console(file=stream, width=width).print(WatchScreen([found, found]))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3 and max(map(cell_len, lines)) <= width
     assert len(lines[0].split()) == headings
@@ -147,7 +147,7 @@ def test_the_end_of_a_run_is_said_on_forty_columns(run):
     run.call("start", train_plan())
     run.train(1, 10)
     stream = io.StringIO()
-    Console(file=stream, width=40).print(Screen([run.snapshot()]))
+    Console(file=stream, width=40).print(WatchScreen([run.snapshot()]))
     lines = stream.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= 40
     assert lines[0].startswith("killed  ")
