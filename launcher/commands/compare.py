@@ -70,7 +70,7 @@ def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
         return json.dumps(content, indent=2)
     count = counted(len(runs) * comparison.repeats, "run")
     lines = [
-        redact(shlex.join([*PROGRAM.split(), *runner.arguments(one.args)]))
-        for one in comparison.candidates
+        redact(shlex.join([*PROGRAM.split(), *runner.arguments(candidate.args)]))
+        for candidate in comparison.candidates
     ]
     return "\n".join([f"{count} in turns, into {comparison.folder}:", *lines])

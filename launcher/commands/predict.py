@@ -118,8 +118,8 @@ def _generate(
         return predictor.as_json(None, list(texts))
     name = prompts[0].name if len(prompts) == 1 else predict.stem(str(given))
     with predict.result_folder(out) as folder:
-        found = zip(prompts, texts, strict=True)
-        results = [folder.add_text(name, prompt, result) for prompt, result in found]
+        pairs = zip(prompts, texts, strict=True)
+        results = [folder.add_text(name, prompt, result) for prompt, result in pairs]
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")
     return predictor.as_json(out, results)

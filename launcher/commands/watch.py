@@ -65,7 +65,7 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
             snapshots = [run.snapshot() for run in runs]
             screen = WatchScreen(snapshots)
             output.draw_renderable(screen)
-            ended = ended + 1 if all(found.has_ended for found in snapshots) else 0
+            ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
             time.sleep(_REFRESH_S)
     except KeyboardInterrupt:
         pass
@@ -78,5 +78,5 @@ def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
     from launcher.report import watch_view
 
     for run in runs:
-        found = run.snapshot()
-        print(encode(watch_view.as_json(found)) if as_json else watch_view.plain(found))
+        snapshot = run.snapshot()
+        print(encode(watch_view.as_json(snapshot)) if as_json else watch_view.plain(snapshot))

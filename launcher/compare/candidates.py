@@ -67,9 +67,9 @@ class ModeCandidate:
     @property
     def promises(self) -> dict[str, Any]:
         """The promises of the mode; of staged training those that all stages share."""
-        own = dict(self.resolved.promises)
+        last = dict(self.resolved.promises)
         others = [stage.promises for stage in self.stages.values()]
-        return {k: v for k, v in own.items() if all(item.get(k) == v for item in others)}
+        return {k: v for k, v in last.items() if all(item.get(k) == v for item in others)}
 
     def promises_of(self, stage: str) -> dict[str, Any]:
         """The promises of one stage alone."""
@@ -115,23 +115,23 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     ]
     known: list[str] = [render([diagnostic]) for diagnostic in diagnostics]
     warnings: list[Diagnostic] = []
-    found: list[ModeCandidate] = []
+    ready: list[ModeCandidate] = []
     for mode, engine in pairs:
-        if engine is None and found and found[0].resolved.chosen is not None:
-            engine = found[0].engine  # engine auto may choose another one for each mode
+        if engine is None and ready and ready[0].resolved.chosen is not None:
+            engine = ready[0].engine  # engine auto may choose another one for each mode
         try:
-            found.append(_candidate(command_line.args, mode, engine, limits))
+            ready.append(_candidate(command_line.args, mode, engine, limits))
         except SettingsError as error:
             diagnostics += _unseen(error.diagnostics, known)
         else:
-            warnings += _unseen(found[-1].warnings, known)
-    folder = _folder(command_line, found[0].resolved if found else None, diagnostics)
+            warnings += _unseen(ready[-1].warnings, known)
+    folder = _folder(command_line, ready[0].resolved if ready else None, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
-    needed = max(least_room_bytes(candidate.resolved) for candidate in found)
+    needed = max(least_room_bytes(candidate.resolved) for candidate in ready)
     where = f"--out {folder}" if command_line.out else "no --out was given"
     disk.check_writable(folder, where, needed_bytes=needed)
-    return PlannedComparison(found, limits, repeats or 1, folder, warnings)
+    return PlannedComparison(ready, limits, repeats or 1, folder, warnings)
 
 
 def _candidate(
@@ -139,8 +139,8 @@ def _candidate(
 ) -> ModeCandidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     sets = [*args.sets, *limits.sets]
-    own = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)
-    ready = pipeline.prepare(own, None, [])
+    arguments = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)
+    ready = pipeline.prepare(arguments, None, [])
     stages = {}
     if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
@@ -155,10 +155,10 @@ def _candidate(
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
     is_auto = engine == AUTO or resolved.chosen is not None
-    content = replace(own, sets=sets, engine=name if is_auto else engine)
+    content = replace(arguments, sets=sets, engine=name if is_auto else engine)
     label = mode
-    if own.mode_file is not None and own.mode_file.stem not in presets.modes():
-        label = own.mode_file.stem
+    if arguments.mode_file is not None and arguments.mode_file.stem not in presets.modes():
+        label = arguments.mode_file.stem
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
 
 

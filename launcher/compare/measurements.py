@@ -181,8 +181,8 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
     for line in lines:
         window = line["step"] - before
         loss = line["loss"] if isinstance(line["loss"], float | int) else None
-        found = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
-        parts = {part: seconds for part, seconds in found.items() if seconds is not None}
+        seconds_by_part = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
+        parts = {part: seconds for part, seconds in seconds_by_part.items() if seconds is not None}
         each = (line["tokens"] - units) / max(window, 1)
         for position in range(window):
             shown = loss if position == window - 1 else None

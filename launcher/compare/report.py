@@ -156,13 +156,17 @@ def legend(rows: Sequence[ComparisonRow], facts: ComparisonFacts) -> Iterator[st
 
 def bounds(item: PromiseResult) -> str:
     """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
-    least, most = item.promised.get("at_least"), item.promised.get("at_most")
-    if least is not None and most is not None:
-        same = least == most
-        return _number(item, least) if same else f"{_number(item, least)} to {_number(item, most)}"
-    if least is not None:
-        return f"at least {_number(item, least)}"
-    return NOTHING if most is None else f"at most {_number(item, most)}"
+    lowest, highest = item.promised.get("at_least"), item.promised.get("at_most")
+    if lowest is not None and highest is not None:
+        same = lowest == highest
+        return (
+            _number(item, lowest)
+            if same
+            else f"{_number(item, lowest)} to {_number(item, highest)}"
+        )
+    if lowest is not None:
+        return f"at least {_number(item, lowest)}"
+    return NOTHING if highest is None else f"at most {_number(item, highest)}"
 
 
 def measured(item: PromiseResult) -> str:
@@ -289,7 +293,7 @@ def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
     if split:
         parts = list(dict.fromkeys(part for row in split for part in row.time_split_s))
         scale = 100 / (max(sum(row.time_split_s.values()) for row in split) or 1)
-        found = [
+        bars = [
             Bar(
                 row.name,
                 [(row.time_split_s.get(part, 0.0) * scale, at) for at, part in enumerate(parts)],
@@ -297,7 +301,7 @@ def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
             )
             for row in split
         ]
-        yield BarPlot("Where the time of an epoch goes", found, parts)
+        yield BarPlot("Where the time of an epoch goes", bars, parts)
 
 
 def _plain(
@@ -313,7 +317,7 @@ def _plain(
     known = [(at, value) for at, value in enumerate(values) if value is not None]
     scale = 100 / (max((max(value, ends[at][1]) for at, value in known), default=0) or 1)
     if known:
-        found = [
+        bars = [
             Bar(
                 rows[at].name,
                 [(value * scale, at)],
@@ -322,7 +326,7 @@ def _plain(
             )
             for at, value in known
         ]
-        yield BarPlot(title, found)
+        yield BarPlot(title, bars)
 
 
 def _curves(rows: Sequence[ComparisonRow]) -> Plots:

@@ -229,11 +229,11 @@ def _parts(runs: Sequence[RunMeasurements], mean: float, data_s: float) -> dict[
     """Seconds of a step by part."""
     steps = [step for run in runs for step in run.counted]
     known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in steps)]
-    found = {part: fmean(step.parts[part] for step in steps) for part in known}
-    rest = max(mean - sum(found.values()), 0.0)
+    seconds = {part: fmean(step.parts[part] for step in steps) for part in known}
+    rest = max(mean - sum(seconds.values()), 0.0)
     waiting = min(data_s, rest)  # a GPU computes while the host waits
-    name = "rest of a step" if found else "computing"
-    return {**found, name: rest - waiting, "waiting for data": waiting}
+    name = "rest of a step" if seconds else "computing"
+    return {**seconds, name: rest - waiting, "waiting for data": waiting}
 
 
 def _units_per_s(run: RunMeasurements) -> float:
@@ -249,8 +249,12 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 def _metric(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
     """The best evaluation of the median repeat."""
-    found = [run.result["best"] for run in runs if run.result["best"] is not None]
-    return sorted(found, key=lambda best: float(best["value"]))[len(found) // 2] if found else None
+    evaluations = [run.result["best"] for run in runs if run.result["best"] is not None]
+    return (
+        sorted(evaluations, key=lambda best: float(best["value"]))[len(evaluations) // 2]
+        if evaluations
+        else None
+    )
 
 
 def _largest(values: Sequence[int | None]) -> int | None:

@@ -85,23 +85,23 @@ def run_all(comparison: PlannedComparison, report_line: PrintLine) -> Comparison
 
     `report_line` gets a line before each run. Touches the disk.
     """
-    found = [CandidateRuns() for _ in comparison.candidates]
+    candidates = [CandidateRuns() for _ in comparison.candidates]
     before, loads = average(), list[Load]()
     interrupted: list[str] = []
     code = None
     try:
         with signals_as_interrupts():
-            _run_in_turns(comparison, found, loads, report_line)
+            _run_in_turns(comparison, candidates, loads, report_line)
     except ComparisonInterrupted as end:
         code = end.code
         interrupted.append("interrupted: not all runs were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
-    return ComparisonOutcome(_rows(comparison, found), [*interrupted, *busy], code)
+    return ComparisonOutcome(_rows(comparison, candidates), [*interrupted, *busy], code)
 
 
 def _run_in_turns(
     comparison: PlannedComparison,
-    found: Sequence[CandidateRuns],
+    candidates: Sequence[CandidateRuns],
     loads: list[Load],
     report_line: PrintLine,
 ) -> None:
@@ -110,7 +110,7 @@ def _run_in_turns(
         for position in range(count):
             # Each round starts with another candidate, so that warm-up and drift affect each.
             number = (position + repeat - 1) % count
-            item, progress = comparison.candidates[number], found[number]
+            item, progress = comparison.candidates[number], candidates[number]
             if progress.error is not None:
                 continue
             name = f"{item.mode} {item.engine}"
@@ -126,10 +126,12 @@ def _run_in_turns(
             loads.append(finished.load)
 
 
-def _rows(comparison: PlannedComparison, found: Sequence[CandidateRuns]) -> list[ComparisonRow]:
+def _rows(
+    comparison: PlannedComparison, candidates: Sequence[CandidateRuns]
+) -> list[ComparisonRow]:
     groups = [
         _candidate_rows(comparison, item, progress)
-        for item, progress in zip(comparison.candidates, found, strict=True)
+        for item, progress in zip(comparison.candidates, candidates, strict=True)
     ]
     baselines = {row.engine: row for group in groups for row in group if row.mode == BASELINE}
     results = []
@@ -195,9 +197,9 @@ def _with_promises(
     promised: Mapping[str, Any],
 ) -> ComparisonRow:
     is_whole, has_goal = not comparison.limits.is_cut, comparison.limits.until is not None
-    own = rows.figures(row, is_whole and not has_goal, has_goal)
+    figures = rows.figures(row, is_whole and not has_goal, has_goal)
     others = None if base is None else rows.figures(base, is_whole and not has_goal, has_goal)
-    return replace(row, promises=tuple(check(promised, own, others)))
+    return replace(row, promises=tuple(check(promised, figures, others)))
 
 
 _GRACE_S = 4.0
@@ -262,13 +264,13 @@ def run(args: CliArgs, folder: Path) -> FinishedRun:
 
 def arguments(args: CliArgs) -> list[str]:
     """The command-line arguments of `run` for `args`."""
-    typed = [f"--model={args.model}"] if args.model is not None else []
-    typed += [f"--mode={args.mode}"] if args.mode is not None else []
-    typed += [f"--engine={args.engine}"] if args.engine is not None else []
-    typed += [f"--config={path}" for path in args.configs]
+    words = [f"--model={args.model}"] if args.model is not None else []
+    words += [f"--mode={args.mode}"] if args.mode is not None else []
+    words += [f"--engine={args.engine}"] if args.engine is not None else []
+    words += [f"--config={path}" for path in args.configs]
     for flag, text in args.options.values():
-        typed.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
-    return [*typed, *(f"--set={text}" for text in args.sets)]
+        words.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
+    return [*words, *(f"--set={text}" for text in args.sets)]
 
 
 @contextmanager

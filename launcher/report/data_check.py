@@ -115,15 +115,15 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
         return [Match(family, None)]
     if family is not None:  # its own error is more precise
         return [Match(family, _format(family, path, origin))]
-    found = [Match(one, form) for one in families if (form := _format(one, path, origin))]
-    if not found:
+    matches = [Match(name, form) for name in families if (form := _format(name, path, origin))]
+    if not matches:
         _check_refusals(path, families, origin)
         known = "\n           ".join(
-            f"{one}: {'; '.join(_formats(one).FORMATS)}" for one in families
+            f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families
         )
         message = f"unknown data format: '{path}'"
         raise SettingsError.of(message, value=path, where=origin, allowed=known)
-    return found
+    return matches
 
 
 def _check_refusals(path: str, families: Collection[str], origin: str) -> None:
@@ -140,27 +140,27 @@ def _about(error: DataError, path: str, origin: str) -> SettingsError:
     )
 
 
-def several(path: str, origin: str, found: Sequence[Match]) -> Diagnostic:
+def several(path: str, origin: str, matches: Sequence[Match]) -> Diagnostic:
     """The error if several families can use the data."""
-    known = [f"{one.family}: {one.format}" for one in found]
+    known = [f"{match.family}: {match.format}" for match in matches]
     return Diagnostic(
         f"'{path}' can be read by several families",
         value=path,
         where=origin,
         allowed="\n           ".join(known),
-        fix=f"{PROGRAM} data check {shlex.quote(path)} --model {found[0].family}",
+        fix=f"{PROGRAM} data check {shlex.quote(path)} --model {matches[0].family}",
     )
 
 
 def _format(family: str, path: str, origin: str) -> str | None:
     try:
-        found: str | None = _formats(family).recognize(Path(path).expanduser())
+        format_name: str | None = _formats(family).recognize(Path(path).expanduser())
     except OSError as error:
         message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error
     except DataError as error:
         raise _about(error, path, origin) from error
-    return found
+    return format_name
 
 
 def _formats(family: str) -> Any:
@@ -171,32 +171,32 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
     sets = {name: family for family in families for name in _sets(family)}
     if path in sets:
         return sets[path]
-    near = nearest_match(path, sets)
+    nearest = nearest_match(path, sets)
     raise SettingsError.of(
         f"unknown embedded data '{path}'",
         value=path,
         where=origin,
         allowed=", ".join(sets) or "a file or a folder",
-        did_you_mean=near,
-        fix=near and f"{PROGRAM} data check {shlex.quote(near)}",
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} data check {shlex.quote(nearest)}",
     )
 
 
 def _sets(family: str) -> Collection[str]:
     """The embedded data sets of a family; of a custom task, only its default."""
     default = getattr(config_of(family).Data(), "path", None)
-    own = [default] if isinstance(default, str) and default.startswith(EMBEDDED) else []
+    default_set = [default] if isinstance(default, str) and default.startswith(EMBEDDED) else []
     if is_custom(family):
-        return own
-    return dict.fromkeys((*own, *_formats(family).EMBEDDED))
+        return default_set
+    return dict.fromkeys((*default_set, *_formats(family).EMBEDDED))
 
 
 def _check_path(path: str, origin: str) -> None:
     """Raise SettingsError unless there is a file or a folder."""
-    place = Path(path).expanduser()
+    location = Path(path).expanduser()
     try:
-        if place.exists():
-            check_kind(place)
+        if location.exists():
+            check_kind(location)
             return
     except DataError as error:
         raise SettingsError.of(
@@ -205,11 +205,11 @@ def _check_path(path: str, origin: str) -> None:
     except OSError as error:
         message = f"'{path}' cannot be accessed: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error
-    near = nearest_file(path)
+    nearest = nearest_file(path)
     raise SettingsError.of(
         f"file or folder '{path}' does not exist",
         value=path,
         where=origin,
-        did_you_mean=near,
-        fix=near and f"{PROGRAM} data check {shlex.quote(near)}",
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} data check {shlex.quote(nearest)}",
     )

@@ -22,25 +22,25 @@ _FIGURE = re.compile(r'<figure id="([A-Za-z0-9_-]+)">')
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
-def render(found: Findings) -> bytes:
+def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
     state = "quiet"
-    if found.overlapping_groups is not None:
-        state = "bad" if found.overlapping_groups else "good"
-    read = f"read by {found.model}"
+    if findings.overlapping_groups is not None:
+        state = "bad" if findings.overlapping_groups else "good"
+    read = f"read by {findings.model}"
     return page.render(
         _TEMPLATE,
-        title=f"Data: {found.path}",
-        path=found.path,
-        line=f"{found.format}; {read}" if found.format else read,
-        facts=page.fact_rows(found.facts),
-        parts_of_sample=sample_rows(found),
-        sample=page.fact_rows(found.sample),
+        title=f"Data: {findings.path}",
+        path=findings.path,
+        line=f"{findings.format}; {read}" if findings.format else read,
+        facts=page.fact_rows(findings.facts),
+        parts_of_sample=sample_rows(findings),
+        sample=page.fact_rows(findings.sample),
         state=state,
-        overlap=overlap(found),
+        overlap=overlap(findings),
         pictures=[
             (file_name(picture), b64encode(picture.png).decode(), picture.caption)
-            for picture in found.pictures
+            for picture in findings.pictures
         ],
     )
 
@@ -55,25 +55,25 @@ def files_of(html: str) -> list[str]:
     return _FIGURE.findall(html) if page.MARK in html else []
 
 
-def overlap(found: Findings) -> str:
+def overlap(findings: Findings) -> str:
     """The line about groups in two splits."""
-    if found.overlapping_groups is None:
+    if findings.overlapping_groups is None:
         return "unknown: the task has no groups"
-    if not found.overlapping_groups:
+    if not findings.overlapping_groups:
         return "none: no group is in two splits"
-    count = len(found.overlapping_groups)
+    count = len(findings.overlapping_groups)
     groups = "1 group is" if count == 1 else f"{count} groups are"
-    return f"{groups} in two splits: {page.fact_text(found.overlapping_groups[:10])}"
+    return f"{groups} in two splits: {page.fact_text(findings.overlapping_groups[:10])}"
 
 
-def sample_rows(found: Findings) -> list[tuple[str, str]]:
+def sample_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and text of each part of the sample, up to SHOWN characters of each."""
     return [
         (
             "learned" if part.in_loss else "given",
             part.text[:SHOWN] + ("…" * (len(part.text) > SHOWN)),
         )
-        for part in found.text
+        for part in findings.text
     ]
 
 
@@ -99,17 +99,17 @@ def check_folder(folder: Path, origin: str) -> None:
     raise SettingsError.of(message, value=str(folder), where=origin, allowed=allowed)
 
 
-def write(found: Findings, folder: Path) -> list[Path]:
+def write(findings: Findings, folder: Path) -> list[Path]:
     """Write the page and a file for each picture, and remove those of an earlier check.
 
     Touches the disk. Raises SettingsError.
     """
-    pictures = {f"{file_name(picture)}.png": picture.png for picture in found.pictures}
+    pictures = {f"{file_name(picture)}.png": picture.png for picture in findings.pictures}
     try:
         with disk.new_parents(folder / PAGE):
             for name in files_of(_old_page(folder)):
                 (folder / f"{name}.png").unlink(missing_ok=True)
-            atomic_write(folder / PAGE, render(found))
+            atomic_write(folder / PAGE, render(findings))
             for name, png in pictures.items():
                 atomic_write(folder / name, png)
     except OSError as error:

@@ -37,8 +37,8 @@ def rows(run: RunRecord) -> list[Row]:
     """The faults that the run found, the limits it exceeded, and its end if it is not complete."""
     kinds = ("advice", "warning")
     advice = [_advice(e) for e in run.events if e.kind in kinds and "fault" in e.facts]
-    found = [*advice, *_limits(run)]
-    return list(dict.fromkeys([*found, *_end(run, bool(advice))]))
+    faults = [*advice, *_limits(run)]
+    return list(dict.fromkeys([*faults, *_end(run, bool(advice))]))
 
 
 def healthy(run: RunRecord) -> Row:

@@ -60,15 +60,15 @@ def _embedded(value: Any) -> str:
 def _environment(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    found = Environment(
+    environment = Environment(
         loader=FileSystemLoader([folder, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["colors"] = plots.COLORS
-    return found
+    environment.globals["colors"] = plots.COLORS
+    return environment
 
 
 def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

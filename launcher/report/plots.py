@@ -108,16 +108,16 @@ def decimated(points: Sequence[Point], buckets: int) -> Sequence[Point]:
     """
     if len(points) <= 2 * buckets:
         return points
-    kept = {0, len(points) - 1}
+    places = {0, len(points) - 1}
     for number in range(buckets):
         start = number * len(points) // buckets
         part = range(start, (number + 1) * len(points) // buckets)
         values = [(y, at) for at in part if (y := points[at][1]) is not None]
         if values:
-            kept.update((min(values)[1], max(values)[1]))
+            places.update((min(values)[1], max(values)[1]))
         if len(values) < len(part):
-            kept.add(next(at for at in part if points[at][1] is None))
-    return [points[at] for at in sorted(kept)]
+            places.add(next(at for at in part if points[at][1] is None))
+    return [points[at] for at in sorted(places)]
 
 
 class ThinnedLine:
@@ -150,17 +150,17 @@ class ThinnedLine:
     @property
     def points(self) -> list[Point]:
         """By x."""
-        found = list(chain(*self._parts, self._open))
-        if self._first is not None and found[0] != self._first:
-            found.insert(0, self._first)
-        return found
+        points = list(chain(*self._parts, self._open))
+        if self._first is not None and points[0] != self._first:
+            points.insert(0, self._first)
+        return points
 
     def _close(self) -> None:
         self._parts.append(_extremes(self._open))
         self._open = []
         if len(self._parts) == 4 * BUCKETS:
             halves = zip(self._parts[::2], self._parts[1::2], strict=True)
-            self._parts = [_extremes([*one, *other]) for one, other in halves]
+            self._parts = [_extremes([*first, *other]) for first, other in halves]
             self._each *= 2
 
 
@@ -169,12 +169,12 @@ def _extremes(points: Sequence[Point]) -> Sequence[Point]:
     if len(points) <= 2:
         return points
     values = [(y, x) for x, y in points if y is not None]
-    kept: dict[float, float | None] = (
+    extremes: dict[float, float | None] = (
         {x: y for y, x in (min(values), max(values))} if values else {}
     )
     if len(values) < len(points):
-        kept[next(x for x, y in points if y is None)] = None
-    return sorted(kept.items())
+        extremes[next(x for x, y in points if y is None)] = None
+    return sorted(extremes.items())
 
 
 def number(value: object) -> float | None:
@@ -196,7 +196,7 @@ def scripts() -> str:
     if spec is None or spec.submodule_search_locations is None:
         raise FileNotFoundError("the package bokeh is not installed")
     folder = Path(next(iter(spec.submodule_search_locations))) / "server/static/js"
-    own = Path(__file__).with_name("plots.js")
+    drawing = Path(__file__).with_name("plots.js")
     return "\n".join(
-        path.read_text("utf-8") for path in (*(folder / name for name in _SCRIPTS), own)
+        path.read_text("utf-8") for path in (*(folder / name for name in _SCRIPTS), drawing)
     )

@@ -83,11 +83,11 @@ class RunRecord:
 
 def named_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The `runs`; those of equal names have as many folders in their name as it takes."""
-    found = list(runs)
+    named = list(runs)
     for parents in range(1, max((len(run.folder.absolute().parts) for run in runs), default=0)):
-        names = Counter(run.name for run in found)
-        found = [replace(r, parents=parents) if names[r.name] > 1 else r for r in found]
-    return found
+        names = Counter(run.name for run in named)
+        named = [replace(r, parents=parents) if names[r.name] > 1 else r for r in named]
+    return named
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -138,7 +138,7 @@ def read(folder: Path) -> RunRecord:
         _points(train),
         _points(evaluations),
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
-        sorted(_checkpoints(folder), key=lambda found: found.step),
+        sorted(_checkpoints(folder), key=lambda checkpoint: checkpoint.step),
         read_object(folder / run_folder.PROFILE),
     )
 

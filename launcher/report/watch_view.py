@@ -35,16 +35,16 @@ class WatchScreen:
         if len(self._snapshots) > 1:
             yield _table(self._snapshots, options)
             return
-        for found in self._snapshots:
-            state = Text(found.state, style=_STYLES.get(found.state, "bold"))
-            state.append(f"  {printable(found.name)}", style="default")
+        for snapshot in self._snapshots:
+            state = Text(snapshot.state, style=_STYLES.get(snapshot.state, "bold"))
+            state.append(f"  {printable(snapshot.name)}", style="default")
             yield unwrapped(state)
-            if found.state == "killed" or found.reason:
-                yield unwrapped(Text(printable(found.reason or _KILLED)))
-            if found.view is not None:
-                yield found.view
-            if found.best is not None:
-                yield unwrapped(Text(f"best  {_best(found.best)}"))
+            if snapshot.state == "killed" or snapshot.reason:
+                yield unwrapped(Text(printable(snapshot.reason or _KILLED)))
+            if snapshot.view is not None:
+                yield snapshot.view
+            if snapshot.best is not None:
+                yield unwrapped(Text(f"best  {_best(snapshot.best)}"))
 
 
 def plain(snapshot: Snapshot) -> str:
@@ -69,8 +69,8 @@ def plain(snapshot: Snapshot) -> str:
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
     """A run for programs."""
-    view, found = snapshot.view, {"folder": snapshot.name, "state": snapshot.state}
-    facts: dict[str, Any] = {**found, "reason": snapshot.reason, "best": snapshot.best}
+    view, identity = snapshot.view, {"folder": snapshot.name, "state": snapshot.state}
+    facts: dict[str, Any] = {**identity, "reason": snapshot.reason, "best": snapshot.best}
     if view is None:
         return {**facts, "step": None, "total_steps": None}
     position = view.position
@@ -116,8 +116,8 @@ def _table(snapshots: Sequence[Snapshot], options: ConsoleOptions) -> Table:
     headings += ["curve", "memory"] if width >= _WIDE else []
     for heading in headings:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    for found in snapshots:
-        cells = _cells(found, has_curve=not options.ascii_only)
+    for snapshot in snapshots:
+        cells = _cells(snapshot, has_curve=not options.ascii_only)
         table.add_row(*(cells[heading] for heading in headings))
     return table
 

@@ -112,8 +112,8 @@ def _unfinished(out: Path, where: str) -> ResumableRun | None:
     """The run in `out`, if it has a checkpoint or was completed."""
     if not run_folder.is_run_folder(out):
         return None
-    found = _found(out, None, where)
-    return found if found.checkpoint is not None or found.is_completed else None
+    run = _found(out, None, where)
+    return run if run.checkpoint is not None or run.is_completed else None
 
 
 def _latest(args: CliArgs) -> ResumableRun | None:
@@ -128,13 +128,13 @@ def _latest(args: CliArgs) -> ResumableRun | None:
             mode = find_node(root, "mode")
             if (*model_of(root), mode and mode.value) != wanted:
                 continue
-            found = _found(folder, None, f"{args.resume_option} {AUTO}")
+            run = _found(folder, None, f"{args.resume_option} {AUTO}")
         except (UnreadableRun, InvalidRecord):
             raise
         except SettingsError:
             continue
-        if found.checkpoint is not None and not found.is_completed:
-            return found
+        if run.checkpoint is not None and not run.is_completed:
+            return run
     return None
 
 
@@ -148,8 +148,8 @@ def model_of(root: Node) -> tuple[object, object]:
 
 def newest(*files: str, parent: Path = run_folder.PARENT) -> list[Path]:
     """The folders in runs/ that contain one of `files`, the last started or resumed first."""
-    found = (path for file in files for path in parent.glob(f"*/{file}"))
-    times = sorted(((path.stat().st_mtime_ns, path.parent) for path in found), reverse=True)
+    files_found = (path for file in files for path in parent.glob(f"*/{file}"))
+    times = sorted(((path.stat().st_mtime_ns, path.parent) for path in files_found), reverse=True)
     return [folder for _, folder in times]
 
 
@@ -318,13 +318,13 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
     Raises PermissionError.
     """
-    found = {}
+    by_step = {}
     home = folder / run_folder.CHECKPOINTS
     for entry in sorted(home.iterdir()) if home.is_dir() else ():
         step = manifest.step_of(entry.name)
         if step is not None and entry.is_dir():
-            found[step] = entry
-    return dict(sorted(found.items()))
+            by_step[step] = entry
+    return dict(sorted(by_step.items()))
 
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:

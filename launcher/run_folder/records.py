@@ -42,12 +42,12 @@ def read_result(folder: Path) -> Mapping[str, Any] | None:
 def parse_object(path: Path, content: str | bytes) -> dict[str, Any]:
     """The JSON object in `content`, read from `path`. Raises InvalidRecord."""
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise _damaged(path, "not a JSON object")
-    return found
+    return parsed
 
 
 def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
@@ -64,8 +64,8 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
         raise _unreadable(path, error) from error
     with file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and (found := _metrics_line(path, number, line)) is not None:
-                yield found
+            if line.endswith(b"\n") and (metrics := _metrics_line(path, number, line)) is not None:
+                yield metrics
 
 
 def check(folder: Path) -> Mapping[str, Any] | None:
@@ -136,7 +136,7 @@ class GrowingFile:
 
     def new_lines(self) -> Iterator[dict[str, Any]]:
         """The complete lines since the last call. Reads the disk."""
-        return (found for line, _ in self.read() if (found := _object(line)) is not None)
+        return (content for line, _ in self.read() if (content := _object(line)) is not None)
 
     def read(self) -> Iterator[tuple[bytes, int]]:
         """Each complete line since the last call, and the bytes after it. Reads the disk."""
@@ -190,9 +190,9 @@ class RunLines:
             skipped += 1
             if skipped < every and left > _NEWEST_BYTES:
                 continue  # parsing takes 6 µs, all else 1 µs
-            if (found := _object(line)) is not None and found.get("kind") == "train":
+            if (content := _object(line)) is not None and content.get("kind") == "train":
                 skipped = 0
-                yield found
+                yield content
 
 
 def known_fields(kind: Any, facts: Mapping[str, Any]) -> dict[str, Any]:

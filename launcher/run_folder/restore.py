@@ -55,27 +55,27 @@ def load_resume_point(
     if resume is None:
         return None
     try:
-        found = resume_point.choose(resume.source, world, resume.step)
+        choice = resume_point.choose(resume.source, world, resume.step)
     except CheckpointUnreadable as error:
         raise checkpoint_search.unreadable(error, f"--resume {resume.source}") from error
     except CheckpointError as error:
         allowed = "another step, or auto for the newest intact checkpoint"
         where = f"--resume {resume.step}"
         raise SettingsError.of(str(error), where=where, allowed=allowed) from error
-    if found.checkpoint is None:
-        if found.damaged:
+    if choice.checkpoint is None:
+        if choice.damaged:
             raise SettingsError.of(
                 f"all checkpoints of {resume.source} are damaged: "
-                f"{'; '.join(found.damaged.values())}",
+                f"{'; '.join(choice.damaged.values())}",
                 value=str(resume.source),
                 where=f"--resume {resume.source}",
                 allowed="a run folder with an intact checkpoint; or a new run, with another --out",
             )
         return None
     reset = frozenset(resume.reset)
-    if found.checkpoint.facts.get("experience", 0) != facts["experience"]:
+    if choice.checkpoint.facts.get("experience", 0) != facts["experience"]:
         reset |= {"data", "schedule"}  # the checkpoint was saved before this experience
-    point = ResumePoint(found.checkpoint, reset, resume.changes, found.damaged)
+    point = ResumePoint(choice.checkpoint, reset, resume.changes, choice.damaged)
     point.check_data(facts["data"])
     return point
 

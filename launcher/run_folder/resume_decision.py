@@ -61,22 +61,22 @@ def decide(
     `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
     """
     diagnostics = list(_misplaced(args))
-    found, base = None, None
+    run, base = None, None
     if args.resume is not None:
         try:
-            found = checkpoint_search.find(args, out)
-            base = None if found is None else _base(found, args)
+            run = checkpoint_search.find(args, out)
+            base = None if run is None else _base(run, args)
         except SettingsError as error:
             diagnostics += error.diagnostics
     try:
         resolved = resolve(args, machine, world_size, base, chosen)
     except SettingsError as error:
         raise SettingsError([*diagnostics, *error.diagnostics]) from None
-    if found is None or base is None:
+    if run is None or base is None:
         if diagnostics:
             raise SettingsError(diagnostics)
         return _new(args, out, resolved)
-    return _resumed(args, out, resolved, found, base, diagnostics)
+    return _resumed(args, out, resolved, run, base, diagnostics)
 
 
 def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
@@ -90,18 +90,18 @@ def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
         )
 
 
-def _base(found: ResumableRun, args: CliArgs) -> Base:
+def _base(run: ResumableRun, args: CliArgs) -> Base:
     choices = chosen_entries(args)  # as given now, not those of the run
     moved = choices.get(FOLDER)
-    base = resumed_settings.read(found.folder, moved and moved.value)
+    base = resumed_settings.read(run.folder, moved and moved.value)
     family = base.entries["model.family"].value
-    typed = choices.get("model.family")
-    if typed is not None and typed.value != family:
+    given_family = choices.get("model.family")
+    if given_family is not None and given_family.value != family:
         raise SettingsError.of(
-            f"model {typed.value} differs from {family}, used by {found.folder}",
+            f"model {given_family.value} differs from {family}, used by {run.folder}",
             key="model.family",
-            value=typed.value,
-            where=typed.origin.where,
+            value=given_family.value,
+            where=given_family.origin.where,
             allowed=f"{family}; or a new run, without --resume",
         )
     return base
@@ -155,12 +155,12 @@ def _resumed(
     return Decision(resolved, request, found, line, nothing_left)
 
 
-def _line(found: ResumableRun, out: Path | None, request: ResumeRequest) -> str:
-    if found.checkpoint is None:
-        return f"{found.folder} has no checkpoint yet; restarting from the beginning"
-    line = f"resuming {found.folder} from step {found.checkpoint.step}"
-    if out is not None and not checkpoint_search.is_same(out, found.folder):
-        line = f"forking {found.folder} at step {found.checkpoint.step} into {out}"
+def _line(run: ResumableRun, out: Path | None, request: ResumeRequest) -> str:
+    if run.checkpoint is None:
+        return f"{run.folder} has no checkpoint yet; restarting from the beginning"
+    line = f"resuming {run.folder} from step {run.checkpoint.step}"
+    if out is not None and not checkpoint_search.is_same(out, run.folder):
+        line = f"forking {run.folder} at step {run.checkpoint.step} into {out}"
     return line + "".join(f"; {resume_rules.RESET_EFFECTS[part]}" for part in request.reset)
 
 
@@ -173,38 +173,38 @@ def _branch(changed: Sequence[SettingChange], reset: Sequence[str]) -> str:
 
 
 def _nothing_left(
-    found: ResumableRun,
+    run: ResumableRun,
     changed: Sequence[SettingChange],
     resolved: Resolved,
     reset: Sequence[str],
     end: End | None,
 ) -> NothingLeft | None:
     """The message about a completed run that the new settings do not extend."""
-    result = found.result
-    if result is None or not found.is_completed:
+    result = run.result
+    if result is None or not run.is_completed:
         return None
-    if _is_earlier(found) or "data" in reset or _gives_more(changed):
+    if _is_earlier(run) or "data" in reset or _gives_more(changed):
         return None
     steps = result.get("steps")
-    typed = ", ".join(difference.line for difference in changed) if end is None else end.typed
-    which = f", and {typed} does not extend it" if typed else ""
+    extension = ", ".join(difference.line for difference in changed) if end is None else end.typed
+    which = f", and {extension} does not extend it" if extension else ""
     longer = _longer(resolved, steps) if end is None else end.longer
     for key in (difference.key for difference in changed if end is None):
         longer += (
             f" {errors.fix_line(key, resolved.values[key].origin, resolved.values[key].value)}"
         )
-    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(found.folder))} {longer}"
-    if found.checkpoint is None:
-        more = f"it has no checkpoint left; to train again: {_again(found.folder)}"
-    line = f"nothing to do: {found.folder} was completed at step {steps}{which}; {more}"
+    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(run.folder))} {longer}"
+    if run.checkpoint is None:
+        more = f"it has no checkpoint left; to train again: {_again(run.folder)}"
+    line = f"nothing to do: {run.folder} was completed at step {steps}{which}; {more}"
     outcome = {field.name: result.get(field.name) for field in fields(Outcome)}
     del outcome["exit_code"], outcome["fault"]  # of a completed run
     return NothingLeft(line, {**outcome, "reason": "nothing to do"})
 
 
-def _is_earlier(found: ResumableRun) -> bool:
+def _is_earlier(run: ResumableRun) -> bool:
     """Whether an earlier checkpoint than the newest is requested."""
-    return found.requested_step not in (None, checkpoint_search.newest_step(found.folder))
+    return run.requested_step not in (None, checkpoint_search.newest_step(run.folder))
 
 
 @dataclass(frozen=True)
@@ -217,37 +217,37 @@ class End:
     """The options that train longer."""
 
 
-def _end_of_completed(found: ResumableRun, resolved: Resolved, reset: Sequence[str]) -> End | None:
+def _end_of_completed(run: ResumableRun, resolved: Resolved, reset: Sequence[str]) -> End | None:
     """The length that does not extend the completed run; None: it does, or none is set."""
-    typed = [
+    lengths = [
         errors.where(key, setting.origin)
         for key in resume_rules.LENGTH
         if (setting := resolved.values[key]).origin.layer in (FILES_LAYER, CLI_LAYER)
         and setting.value is not None
     ]
-    result = found.result or {}
+    result = run.result or {}
     steps, epochs, samples = (result.get(key) for key in ("steps", "epochs", "samples"))
-    is_other = not found.is_completed or _is_earlier(found) or "data" in reset
-    if not typed or is_other or (found.folder / experiences.NAME).exists():
+    is_other = not run.is_completed or _is_earlier(run) or "data" in reset
+    if not lengths or is_other or (run.folder / experiences.NAME).exists():
         return None
     if type(steps) is not int or not isinstance(epochs, int | float):
         return None
-    most, stop = resolved.settings.train.max_steps, resolved.settings.stop.after
+    max_steps, stop = resolved.settings.train.max_steps, resolved.settings.stop.after
     longer = f"--max-steps {2 * steps}"
     if isinstance(stop, int) and stop <= steps:
-        longer = f"--set stop.after=null {' '.join(typed)}"
+        longer = f"--set stop.after=null {' '.join(lengths)}"
     elif resolved.settings.train.epochs is None:
-        if most is None or most > steps:
+        if max_steps is None or max_steps > steps:
             return None
-    elif most is None or most > steps:
+    elif max_steps is None or max_steps > steps:
         per_epoch = samples // resolved.batching.global_batch if type(samples) is int else 0
         if not per_epoch or steps < _steps_of_epochs(resolved, steps, epochs, per_epoch):
             return None
-        passes = 2 * ceil(epochs) if most is None else ceil(most / per_epoch)
-        longer = f"--epochs {passes}" + ("" if most is None else f" --max-steps {most}")
+        passes = 2 * ceil(epochs) if max_steps is None else ceil(max_steps / per_epoch)
+        longer = f"--epochs {passes}" + ("" if max_steps is None else f" --max-steps {max_steps}")
     values = {key: value.value for key, value in resolved.values.items()}
     suffix = "" if resume_rules.length_is_free(values) else " --reset schedule"
-    return End(" ".join(typed), longer + suffix)
+    return End(" ".join(lengths), longer + suffix)
 
 
 def _steps_of_epochs(resolved: Resolved, steps: int, epochs: float, per_epoch: int) -> int:
@@ -263,14 +263,14 @@ def _gives_more(changed: Sequence[SettingChange]) -> bool:
     return any(key in resume_rules.LENGTH or key.startswith("stop.") for key in keys)
 
 
-def _lost(found: ResumableRun, args: CliArgs) -> Diagnostic:
+def _lost(run: ResumableRun, args: CliArgs) -> Diagnostic:
     """The error of extending a completed run whose checkpoints were deleted."""
     return Diagnostic(
-        f"{found.folder} was completed, and has no checkpoint left to train on from",
-        value=str(found.folder),
+        f"{run.folder} was completed, and has no checkpoint left to train on from",
+        value=str(run.folder),
         where=f"{args.resume_option} {args.resume}",
         allowed="a run with a checkpoint",
-        fix=_again(found.folder),
+        fix=_again(run.folder),
     )
 
 
@@ -283,9 +283,9 @@ def _longer(resolved: Resolved, steps: object) -> str:
     for key in ("stop.after", "stop.at"):
         if values[key] is not None:
             return f"--set {key}=null"
-    most, epochs = values["train.max_steps"], values["train.epochs"]
+    max_steps, epochs = values["train.max_steps"], values["train.epochs"]
     if epochs is not None:
         option = f"--epochs {2 * epochs:g}"
-    if most is not None and (most == steps or epochs is None):
-        option = f"--max-steps {2 * most}"
+    if max_steps is not None and (max_steps == steps or epochs is None):
+        option = f"--max-steps {2 * max_steps}"
     return option if resume_rules.length_is_free(values) else f"{option} --reset schedule"

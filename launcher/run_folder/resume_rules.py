@@ -68,7 +68,7 @@ def differences(
     folder is no difference. Those in `checked` may change: the ranks compare their new values with
     the checkpoint. Reads the disk.
     """
-    found = []
+    changes = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
         value = resolved.values[key]
         if key == "train.epochs" and value.value is None and resolved.values[key].replaced:
@@ -78,15 +78,15 @@ def differences(
         old = before.get(key, leaf.default)
         if value.value != old and not paths.is_same(key, old, value.value, resolved.values):
             rule = "free" if key in checked else _rule(key, before, resolved)
-            found.append(SettingChange(key, old, value.value, rule))
-    return found
+            changes.append(SettingChange(key, old, value.value, rule))
+    return changes
 
 
-def rounding_notes(found: Sequence[SettingChange], resolved: Resolved) -> list[str]:
+def rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> list[str]:
     """A note if weights of 16 bits replace autocast over fp32 weights, or the reverse."""
-    for difference in found:
-        before, after = (ENGINES.get(name) for name in (difference.old, difference.new))
-        if difference.key == "engine.name" and before and after:
+    for change in changes:
+        before, after = (ENGINES.get(name) for name in (change.old, change.new))
+        if change.key == "engine.name" and before and after:
             is_16_bit = resolved.settings.precision in ("bf16", "fp16", "fp8")
             if is_16_bit and before.shards_parameters != after.shards_parameters:
                 precision = resolved.settings.precision
@@ -97,13 +97,13 @@ def rounding_notes(found: Sequence[SettingChange], resolved: Resolved) -> list[s
 
 
 def diagnostics(
-    found: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
+    changes: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
 ) -> list[Diagnostic]:
     """Errors for changes without their --reset; `run` is the text of `describe_run`."""
     return [
-        _incompatible(difference, resolved, run)
-        for difference in found
-        if difference.rule != "free" and difference.rule not in reset
+        _incompatible(change, resolved, run)
+        for change in changes
+        if change.rule != "free" and change.rule not in reset
     ]
 
 
@@ -111,14 +111,14 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
     """An error for each unknown argument of --reset."""
     for part in reset:
         if part not in PARTS:
-            near = nearest_match(part, PARTS)
+            nearest = nearest_match(part, PARTS)
             yield Diagnostic(
                 f"unknown --reset '{part}'",
                 value=part,
                 where=f"--reset {part}",
                 allowed=", ".join(PARTS),
-                did_you_mean=near,
-                fix=near and f"--reset {near}",
+                did_you_mean=nearest,
+                fix=nearest and f"--reset {nearest}",
             )
 
 

@@ -47,17 +47,17 @@ class Evaluation:
         return self.model.describe(f"{self.resolved.settings.engine.name} on {processes}")
 
 
-def parse_split(typed: str | None) -> str:
+def parse_split(split: str | None) -> str:
     """The split of --split. Raises SettingsError."""
-    if typed is None or typed in SPLITS:
-        return typed or DEFAULT_SPLIT
+    if split is None or split in SPLITS:
+        return split or DEFAULT_SPLIT
     raise SettingsError.of(
-        f"unknown split '{typed}'",
+        f"unknown split '{split}'",
         key=SPLIT.flag,
-        value=typed,
-        where=f"command line: {SPLIT.flag} {typed}",
+        value=split,
+        where=f"command line: {SPLIT.flag} {split}",
         allowed=", ".join(SPLITS),
-        did_you_mean=nearest_match(typed, SPLITS),
+        did_you_mean=nearest_match(split, SPLITS),
     )
 
 

@@ -318,16 +318,16 @@ def _converse(
     history: tuple[Message, ...] = ()
     while True:
         try:
-            typed = read("> ")
+            text = read("> ")
         except EOFError:
             print()
             return
         except KeyboardInterrupt:
             print()
             continue
-        if not typed.strip():
+        if not text.strip():
             continue
-        prompt = text_prompt(typed, history)
+        prompt = text_prompt(text, history)
         parts: list[str] = []
         with suppress(KeyboardInterrupt):
             for part in shown(task.generate(model, prompt, sampling)):
@@ -350,22 +350,22 @@ class ResultFolder:
 
         Raises StorageError, and DataError for a name that is invalid or was given before.
         """
-        found = [f"{prediction.name}{suffix}" for suffix in prediction.files]
+        names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
         is_valid = _NAME.fullmatch(prediction.name) and all(
             _SUFFIX.fullmatch(suffix) for suffix in prediction.files
         )
-        if not is_valid or self.names & set(found):
+        if not is_valid or self.names & set(names):
             problem = "is written twice" if is_valid else "is not valid"
             raise DataError(
-                f"the file name {', '.join(found) or prediction.name!r} of a prediction {problem}",
+                f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}",
                 where="predict() of the task",
                 allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
             )
-        for name, content in zip(found, prediction.files.values(), strict=True):
+        for name, content in zip(names, prediction.files.values(), strict=True):
             with storage_errors(self.path / name):
                 (self.staged / name).write_bytes(content)
-        self.names |= set(found)
-        return tuple(found)
+        self.names |= set(names)
+        return tuple(names)
 
     def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
         """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""

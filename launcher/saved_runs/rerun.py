@@ -91,9 +91,9 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
         recorded, typed = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
         if recorded and typed and os.path.realpath(typed) == os.path.realpath(recorded):
             del options["data.path"]  # names of samples contain that of the recorded file
-        found = CliArgs(engine=args.engine, options=options, configs=[path])
+        arguments = CliArgs(engine=args.engine, options=options, configs=[path])
         try:
-            return resolve(found, machine.detect_machine())
+            return resolve(arguments, machine.detect_machine())
         except SettingsError as error:
             raise SettingsError(
                 [_located(diagnostic, f"{path}:1") for diagnostic in error.diagnostics]
@@ -103,11 +103,11 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
 def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
     """The diagnostic with the origin that the user knows, not that of our temporary file."""
     if diagnostic.where is not None and diagnostic.where.startswith(written):
-        near, fix = diagnostic.did_you_mean, None
-        if diagnostic.key == "engine.nproc" and near is not None:
-            fix = f"--nproc {near}"
+        nearest, fix = diagnostic.did_you_mean, None
+        if diagnostic.key == "engine.nproc" and nearest is not None:
+            fix = f"--nproc {nearest}"
         elif diagnostic.key == "data.path":
-            fix = f"--data {near or 'PATH'}"
+            fix = f"--data {nearest or 'PATH'}"
         return replace(diagnostic, where=diagnostic.where.replace(written, _ORIGIN), fix=fix)
     if diagnostic.overrides is not None and diagnostic.overrides[1].startswith(written):
         return replace(diagnostic, overrides=(diagnostic.overrides[0], _ORIGIN))
@@ -176,7 +176,7 @@ def _output_to(path: Path) -> Iterator[None]:
     """Redirect the output of this process and its children to the file `path`."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [os.dup(number) for number in (1, 2)]
+    originals = [os.dup(number) for number in (1, 2)]
     with path.open("wb") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
@@ -185,7 +185,7 @@ def _output_to(path: Path) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, before in zip((1, 2), kept, strict=True):
+        for number, before in zip((1, 2), originals, strict=True):
             os.dup2(before, number)
             os.close(before)
 

@@ -290,16 +290,16 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
     }
 
 
-def _difference(found: compare.Difference | None) -> dict[str, Any] | None:
-    if found is None:
+def _difference(difference: compare.Difference | None) -> dict[str, Any] | None:
+    if difference is None:
         return None
     return {
-        "kind": found.kind,
-        "name": found.name,
-        "index": found.index,
-        "step": found.step,
-        "run": found.first,
-        "replay": found.second,
+        "kind": difference.kind,
+        "name": difference.name,
+        "index": difference.index,
+        "step": difference.step,
+        "run": difference.first,
+        "replay": difference.second,
     }
 
 
