@@ -207,7 +207,7 @@ _GRACE_S = 4.0
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class MeasuredRun:
     """How a run ended."""
 
     folder: Path
@@ -224,7 +224,7 @@ class ComparisonInterrupted(Exception):
         self.code = code
 
 
-def run(args: CliArgs, folder: Path) -> FinishedRun:
+def run(args: CliArgs, folder: Path) -> MeasuredRun:
     """Train with `args` into `folder` and wait for the end.
 
     Raises Interrupted, or KeyboardInterrupt or Stopped without `signals_as_interrupts`; nothing of
@@ -259,7 +259,7 @@ def run(args: CliArgs, folder: Path) -> FinishedRun:
     finally:
         _forget_state(folder)
     error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
-    return FinishedRun(folder, error, watch.load())
+    return MeasuredRun(folder, error, watch.load())
 
 
 def arguments(args: CliArgs) -> list[str]:
