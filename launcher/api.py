@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import evaluate, export, predict
 from launcher.base import exit_codes
 from launcher.base.diagnostics import (
     SettingsError,
@@ -24,16 +23,17 @@ from launcher.config.provenance import CliArgs
 from launcher.config.python_arguments import check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
 from launcher.continual.loop import train_continually
-from launcher.evaluate import EvaluationFailed
 from launcher.report.report import refresh, write_at_end
-from launcher.resume import find, saved_model
+from launcher.report.watched_run import Snapshot, WatchedRun
 from launcher.run.execute import execute_run
 from launcher.run.failures import Report
 from launcher.run.prepare import PreparedRun, first_line
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import checkpoint_search, records, run_folder
+from launcher.saved_runs import evaluate, export, predict, saved_model
+from launcher.saved_runs.rerun import RerunFailed
+from launcher.saved_runs.saved_run import find_saved
 from launcher.stages import execute, pipeline, record, summary
 from launcher.stages.pipeline import Pipeline, PipelineStage
-from launcher.watch.watched_run import Snapshot, WatchedRun
 from models.base import DataError, Prediction
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError
@@ -114,8 +114,9 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.find_model(self._own("model"), _name(checkpoint), "model")
-            return saved_model.load(saved, _built(saved, "cpu"))
+            saved = saved_model.open_model(self._own("model"), _name(checkpoint), "model")
+            forget_tasks()
+            return saved.load(saved.task("cpu"))
 
     def resume(
         self,
@@ -166,13 +167,13 @@ class Run:
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(python_arguments.EVALUATE):
             name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
-            found = evaluate.prepare_saved(folder, name, evaluate.parse_split(split), args)
+            found = evaluate.prepare(folder, name, evaluate.parse_split(split), args)
             task = found.resolved.settings.model.family
             custom_task.check_importable(task, "Run.evaluate()")
             facts = evaluate.evaluate(found)
         if evaluate.record(found.folder, facts) is not None:
             refresh(found.folder)
-        return {**facts, "checkpoint": str(found.checkpoint.folder)}
+        return {**facts, "checkpoint": str(found.model.path)}
 
     def predict(
         self,
@@ -205,16 +206,12 @@ class Run:
             if invalid:
                 raise SettingsError(invalid)
             folder = self._own("predict")
-            saved = saved_model.find_model(folder, _name(checkpoint), "predict")
-            device = saved_model.best_device()
-            task = _built(saved, device)
-            assert saved.settings is not None, "the task was built from them"
-            family = str(saved.settings["model"]["family"])
-            predict.check_task(task, family)
+            forget_tasks()
+            predictor = predict.open_predictor(folder, _name(checkpoint))
+            task, family = predictor.task, predictor.saved.family
             texts = [str(one) for one in given]
             prepared = predict.prepare(texts, task, family, folder, numbers)
-            model = saved_model.load(saved, task).to(device)
-            return list(predict.of_prepared(prepared, task, model, sampling))
+            return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
     def export(
         self,
@@ -232,14 +229,10 @@ class Run:
         with _errors("Run.export"):
             if invalid := export.invalid_format(format):
                 raise SettingsError(invalid)
-            folder = self._last_stage("export")
-            run = find.find_saved(str(folder), "export")
-            path = saved_model.chosen(run, _name(checkpoint))
-            made = folder / f"{run_folder.EXPORT}{format}" if out is None else Path(out)
-            run_folder.check_free(made, None if out is None else made)
+            run = find_saved(str(self._last_stage("export")), "export")
             where = "the default of out" if out is None else f"--out {out}"
-            export.write(run, path, format, made, where)
-        return made
+            made = None if out is None else Path(out)
+            return Path(export.write(run, _name(checkpoint), format, made, where)["folder"])
 
     def _own(self, method: str) -> str:
         """The run folder. Raises SettingsError on ranks that have none."""
@@ -324,7 +317,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
     """The implementation of `launcher.open_run`."""
     check_types({"folder": (folder, (str, PathLike))}, "open_run", none=False)
     path = Path(folder)
-    stages = find.stage_folders(path)
+    stages = checkpoint_search.stage_folders(path)
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
             raise _no_run(path)
@@ -365,7 +358,7 @@ def _no_run(path: Path) -> SettingsError:
             allowed="a run folder",
             fix=f"launcher.open_run({str(run)!r}).model({step})",
         )
-    error = find.no_run(path, "open_run()", "resume").diagnostics[0]
+    error = checkpoint_search.no_run(path, "open_run()", "resume").diagnostics[0]
     inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
     newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
     near = error.did_you_mean if newest is None else str(newest)
@@ -394,15 +387,10 @@ def _errors(call: str) -> Iterator[None]:
         raise python_arguments.as_arguments(about_data(error), call) from error
     except (CheckpointError, StorageError) as error:
         raise RunError(str(error)) from error
-    except EvaluationFailed as error:
+    except RerunFailed as error:
         if error.code == exit_codes.INTERRUPTED:
             raise KeyboardInterrupt from error
         raise RunError(str(error)) from error
-
-
-def _built(saved: saved_model.SavedModel, device: str) -> Any:
-    forget_tasks()
-    return saved_model.build_task(saved.settings, saved.folder, device)
 
 
 def _model_name(model: str | type | None) -> str | None:

@@ -14,14 +14,11 @@ from pathlib import Path
 from scripts.source import PACKAGES, Module, Tree, read
 
 ROOMS = (
-    *("base", "config", "run_folder", "page", "download", "resume", "plan", "run"),
-    *("stages", "features", "commands", "cli"),
+    *("base", "config", "run_folder", "download", "plan", "run"),
+    *("saved_runs", "report", "stages", "features", "commands", "cli"),
 )
 """The rooms of launcher/ in import order: each may import those before it."""
-FEATURES = (
-    *("continual", "compare", "submit", "verify", "export", "data_check"),
-    *("predict", "evaluate", "watch", "report", "doctor"),
-)
+FEATURES = ("continual", "compare", "submit", "doctor")
 """The rooms at one level, `features`: none imports another."""
 LONGEST_FUNCTION = 60
 SHORTEST_FILE = 60

@@ -49,7 +49,7 @@ from launcher.base import exit_codes
 from launcher.config import presets, provenance
 from launcher.config.options import typed_line
 from launcher.config.originals import Original, all_words
-from launcher.resume import compatibility
+from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import fault_table, mode_tables, setting_tables, structure, try_versions
 from scripts.source import PACKAGES, Module, Tree, read
@@ -156,12 +156,12 @@ def rules() -> list[str]:
         "never": "cannot change: start a new run",
         **{
             part: f"with `--reset {part}`: {what}"
-            for part, what in compatibility.RESET_EFFECTS.items()
+            for part, what in resume_rules.RESET_EFFECTS.items()
         },
     }
     return head + [
         f"| {', '.join(f'`{start}`' for start in starts)} | {meaning[rule]} |"
-        for rule, starts in compatibility.RULES.items()
+        for rule, starts in resume_rules.RULES.items()
     ]
 
 

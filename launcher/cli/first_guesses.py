@@ -20,8 +20,8 @@ from launcher.config.meant_options import assignment_line
 from launcher.config.options import HELP, INPUT
 from launcher.config.provenance import find_node
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.resume.find import model_of, newest_saved
 from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import model_of, newest_saved
 from models.catalog import FAMILIES
 
 _RUN = "RUN"

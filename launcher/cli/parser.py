@@ -50,9 +50,9 @@ def read(argv: Sequence[str]) -> CommandLine:
 
 def newest_saved_run() -> str | None:
     """The newest run in runs/ with a checkpoint. Reads the disk."""
-    from launcher.resume import find  # takes time, and only errors need it
+    from launcher.run_folder import checkpoint_search  # takes time, and only errors need it
 
-    return find.newest_saved()
+    return checkpoint_search.newest_saved()
 
 
 def build() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

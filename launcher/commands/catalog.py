@@ -22,7 +22,7 @@ from launcher.config.options import (
     Option,
     out_option,
 )
-from launcher.resume.moved import MOVED
+from launcher.saved_runs.saved_run import MOVED
 from launcher.submit.options import SUBMIT
 
 COMMANDS = {

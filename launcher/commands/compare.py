@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, counted, render
 from launcher.base.redaction import redact
-from launcher.compare import candidates, report, runner, tables
-from launcher.compare.candidates import Comparison
+from launcher.compare import candidates, report, runner
+from launcher.compare.candidates import PlannedComparison
 from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
@@ -49,13 +49,13 @@ def main(command_line: CommandLine) -> int:
         print("interrupted before the first run was complete; nothing was written", file=sys.stderr)
         return outcome.code or exit_codes.INTERRUPTED
     content = report.write(comparison.folder, facts, outcome)
-    print(content if for_machines else printable(tables.text(facts, outcome, comparison.folder)))
+    print(content if for_machines else printable(report.text(facts, outcome, comparison.folder)))
     if outcome.code is not None:
         return outcome.code
     return exit_codes.DONE if outcome.is_sound else exit_codes.FAILURE
 
 
-def _plan(comparison: Comparison, for_machines: bool) -> str:
+def _plan(comparison: PlannedComparison, for_machines: bool) -> str:
     """The runs that would start, for --dry-run."""
     runs = [
         {
@@ -70,7 +70,7 @@ def _plan(comparison: Comparison, for_machines: bool) -> str:
         return json.dumps(content, indent=2)
     count = counted(len(runs) * comparison.repeats, "run")
     lines = [
-        redact(shlex.join([*PROGRAM.split(), *runner.arguments(one.args)]))
-        for one in comparison.candidates
+        redact(shlex.join([*PROGRAM.split(), *runner.arguments(candidate.args)]))
+        for candidate in comparison.candidates
     ]
     return "\n".join([f"{count} in turns, into {comparison.folder}:", *lines])

@@ -28,11 +28,9 @@ from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
 from launcher.config.validate import why_ineffective
-from launcher.data_check import findings, page
-from launcher.data_check.findings import Findings
-from launcher.data_check.formats import Match, find_families, several
 from launcher.download.fetch import fetch, fetch_with_progress
-from launcher.page import texts
+from launcher.report import data_check, data_page, page
+from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
 from training.logging.printable import printable
 from training.logging.strict_json import encode
@@ -46,24 +44,24 @@ def main(command_line: CommandLine) -> int:
         return fetch_files(command_line)
     if command_line.diagnostics or command_line.operand is None:
         raise SettingsError(command_line.diagnostics)
-    path, out = command_line.operand, command_line.out or page.DEFAULT_FOLDER
+    path, out = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER
     origin = f"command line: data check {path}"
-    page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
+    data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
     family, resolved = None, None
     if command_line.args.model is not None:
         resolved = _resolved(command_line.args, path)
         family = resolved.settings.model.family
     matches = find_families(path, family, origin)
     if resolved is not None and split_model_name(command_line.args.model or "")[1]:
-        found = findings.inspect(path, matches[0].format, resolved)
+        findings = data_check.inspect(path, matches[0].format, resolved)
     else:
-        found = inspect_matches(path, origin, matches, command_line.args)
-    written = page.write(found, out)
+        findings = inspect_matches(path, origin, matches, command_line.args)
+    written = data_page.write(findings, out)
     if JSON.flag in command_line.flags:
-        print(encode(_as_json(found, written), indent=2))
+        print(encode(_as_json(findings, written), indent=2))
     else:
-        print(printable("\n".join(_lines(found, written, command_line.args))))
-    return exit_codes.FAILURE if found.overlapping_groups else exit_codes.DONE
+        print(printable("\n".join(_lines(findings, written, command_line.args))))
+    return exit_codes.FAILURE if findings.overlapping_groups else exit_codes.DONE
 
 
 def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliArgs) -> Findings:
@@ -76,7 +74,7 @@ def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliA
     candidates = _candidates(path, matches, args)
     for match, resolved in candidates:
         try:
-            usable.append((match, findings.inspect(path, match.format, resolved)))
+            usable.append((match, data_check.inspect(path, match.format, resolved)))
         except SettingsError as error:
             prefix = f"as {match.family}: " if candidates[1:] else ""
             diagnostics += [
@@ -111,32 +109,36 @@ def _candidates(path: str, matches: Sequence[Match], args: CliArgs) -> list[tupl
 def _resolved(args: CliArgs, path: str) -> Resolved:
     """The settings that read `path`. Raises SettingsError, also if they read other data."""
     options = {**args.options, "data.path": ("data check", path)}
-    found = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
-    if "data.path" in found.values and (why := why_ineffective(found.values, "data.path")):
-        raise SettingsError([errors.about_value(found.values, "data.path", why)])
-    return found
+    resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
+    if "data.path" in resolved.values and (reason := why_ineffective(resolved.values, "data.path")):
+        raise SettingsError([errors.about_value(resolved.values, "data.path", reason)])
+    return resolved
 
 
-def _lines(found: Findings, written: Sequence[Path], args: CliArgs) -> Iterator[str]:
-    is_file = not found.path.startswith(EMBEDDED)
-    kind = found.format or ("format known only to the model" if is_file else "embedded data")
-    yield f"{found.path}: {kind}"
-    shapes = [(f"a batch, {name}", text) for name, text in texts.rows(found.sample)]
-    facts = [("read by", found.model), *texts.rows(found.facts), ("overlap", page.overlap(found))]
-    parts = [(f"a sample, {name}", text) for name, text in page.sample_rows(found)]
+def _lines(findings: Findings, written: Sequence[Path], args: CliArgs) -> Iterator[str]:
+    is_file = not findings.path.startswith(EMBEDDED)
+    kind = findings.format or ("format known only to the model" if is_file else "embedded data")
+    yield f"{findings.path}: {kind}"
+    shapes = [(f"a batch, {name}", text) for name, text in page.fact_rows(findings.sample)]
+    facts = [
+        ("read by", findings.model),
+        *page.fact_rows(findings.facts),
+        ("overlap", data_page.overlap(findings)),
+    ]
+    parts = [(f"a sample, {name}", text) for name, text in data_page.sample_rows(findings)]
     for name, text in (*facts, *parts, *shapes):
         first, *more = [line for part in text.splitlines() for line in wrap(part, _WIDTH)] or [""]
         yield f"  {name:<{_LABEL}} {first}"
         yield from (f"  {'':<{_LABEL}} {line}" for line in more)
     pictures = f" and {counted(len(written) - 1, 'picture')}" if written[1:] else ""
     yield f"wrote {written[0]}{pictures}"
-    family, size = split_model_name(found.model)
+    family, size = split_model_name(findings.model)
     sizes = list(config_of(family).SIZES)
-    model = found.model if size in sizes else family  # a pretrained model has its own size
-    yield f"train on it:  {_command(args, model, found.path)}"
+    model = findings.model if size in sizes else family  # a pretrained model has its own size
+    yield f"train on it:  {_command(args, model, findings.path)}"
     is_typed = bool(split_model_name(args.model or "")[1])
     if size in sizes[1:] and not is_typed and machine.detect_machine().device == "cpu":
-        yield f"a quick size: {_command(args, f'{family}:{sizes[0]}', found.path)}"
+        yield f"a quick size: {_command(args, f'{family}:{sizes[0]}', findings.path)}"
 
 
 def _command(args: CliArgs, model: str | None, path: str | None) -> str:
@@ -150,17 +152,17 @@ def _command(args: CliArgs, model: str | None, path: str | None) -> str:
     return redact(f"{PROGRAM} {shlex.join(options)}")
 
 
-def _as_json(found: Findings, written: Sequence[Path]) -> dict[str, object]:
+def _as_json(findings: Findings, written: Sequence[Path]) -> dict[str, object]:
     return {
-        "path": found.path,
-        "model": found.model,
-        "format": found.format,
-        "facts": found.facts,
-        "overlapping_groups": found.overlapping_groups,
-        "sample": found.sample,
-        "text": [asdict(part) for part in found.text],
+        "path": findings.path,
+        "model": findings.model,
+        "format": findings.format,
+        "facts": findings.facts,
+        "overlapping_groups": findings.overlapping_groups,
+        "sample": findings.sample,
+        "text": [asdict(part) for part in findings.text],
         "pictures": [
-            {"name": picture.name, "caption": picture.caption} for picture in found.pictures
+            {"name": picture.name, "caption": picture.caption} for picture in findings.pictures
         ],
         "files": [str(file) for file in written],
     }
@@ -173,7 +175,7 @@ def fetch_files(command_line: CommandLine) -> int:
     download = resolved.settings.download
     ending.leave("the same command resumes")
     try:
-        found = fetch(download) if is_json else fetch_with_progress(download)
+        files_fetched = fetch(download) if is_json else fetch_with_progress(download)
     except FetchError as error:
         if is_json:
             print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))
@@ -182,7 +184,8 @@ def fetch_files(command_line: CommandLine) -> int:
         return exit_codes.FAILURE
     if is_json:
         files = [
-            {"path": str(one.path), "is_new": one.is_new, **asdict(one.record)} for one in found
+            {"path": str(file.path), "is_new": file.is_new, **asdict(file.record)}
+            for file in files_fetched
         ]
         print(encode(files, indent=2))
     else:

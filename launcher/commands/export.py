@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Any
 
-from launcher import export
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_data
 from launcher.config.options import JSON
-from launcher.resume import find, saved_model
-from launcher.run_folder import run_folder
+from launcher.saved_runs import export
+from launcher.saved_runs.saved_run import find_saved
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
 from training.logging.quantities import real, size
@@ -26,12 +25,11 @@ def main(command_line: CommandLine) -> int:
     if diagnostics := [*command_line.diagnostics, *export.invalid_format(format_name)]:
         raise SettingsError(diagnostics)
     assert format_name is not None and command_line.argument is not None
-    run = find.find_saved(command_line.argument, "export", command_line.args.sets)
-    path = saved_model.chosen(run, command_line.values.get("--checkpoint"))
-    folder = command_line.out or (run.folder or path.parent) / f"{run_folder.EXPORT}{format_name}"
-    run_folder.check_free(folder, command_line.out)
+    run = find_saved(command_line.argument, "export", command_line.args.sets)
+    name, out = command_line.values.get("--checkpoint"), command_line.out
+    where = "the default of --out" if out is None else f"command line: --out {out}"
     try:
-        done = export.write(run, path, format_name, folder, _where(command_line.out))
+        done = export.write(run, name, format_name, out, where)
     except (CheckpointError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
@@ -42,18 +40,14 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE
 
 
-def _text(done: dict[str, object]) -> str:
-    metrics, files = done["metrics"], done["files"]
-    assert isinstance(files, dict)
+def _text(done: dict[str, Any]) -> str:
     lines = [f"exported step {done['step']} to {done['folder']}"]
     if done["weights"] == "ema":
         lines.append("  weights  EMA (train.ema), as in evaluation")
-    if isinstance(metrics, dict):
-        numbers = (f"{k} {real(v)}" for k, v in metrics.items() if isinstance(v, float))
+    if done["metrics"] is not None:
+        values = done["metrics"].items()
+        numbers = (f"{name} {real(value)}" for name, value in values if isinstance(value, float))
         lines.append(f"  metrics  {', '.join(numbers)}")
-    lines.append("  files    " + ", ".join(f"{name} ({size(n)})" for name, n in files.items()))
+    files = (f"{name} ({size(count)})" for name, count in done["files"].items())
+    lines.append(f"  files    {', '.join(files)}")
     return "\n".join(lines)
-
-
-def _where(out: Path | None) -> str:
-    return f"command line: --out {out}" if out else "the default of --out"

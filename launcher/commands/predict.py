@@ -5,23 +5,20 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import predict
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.base.diagnostics import PROGRAM, SettingsError, counted
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_data
 from launcher.config.options import INPUT, JSON
-from launcher.predict import Result
-from launcher.resume import saved_model
-from launcher.resume.saved_model import AVERAGE, SavedModel
 from launcher.run import affinity
 from launcher.run_folder import run_folder
-from models.base import DataError, GeneratesText, PredictsFiles, Prompt, Sampling, Task
+from launcher.saved_runs import predict
+from launcher.saved_runs.predict import Predictor, Result
+from models.base import DataError, GeneratesText, Prompt, Sampling
 from training.checkpoint.manifest import CheckpointError
 from training.logging.strict_json import encode
 from training.storage import StorageError
@@ -52,91 +49,48 @@ def _main(command_line: CommandLine, sampling: Sampling) -> int:
     values, run = command_line.values, str(command_line.argument)
     try:
         sets = command_line.args.sets
-        checkpoint = values.get("--checkpoint")
-        saved = saved_model.find_model(run, checkpoint, "predict", sets)
-        device = saved_model.best_device()
-        task = saved_model.build_task(saved.settings, saved.folder, device)
-        trained = _Trained(saved, device, task)
-        predict.check_task(task, trained.family)
-        if isinstance(task, GeneratesText):
-            done = _generate(command_line, trained, task, sampling)
+        predictor = predict.open_predictor(run, values.get("--checkpoint"), sets)
+        if isinstance(predictor.task, GeneratesText):
+            facts = _generate(command_line, predictor, predictor.task, sampling)
         else:
-            assert isinstance(task, PredictsFiles)
-            done = _predict_files(command_line, trained, task)
+            facts = _predict_files(command_line, predictor, sampling)
     except (CheckpointError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
     except DataError as error:
         raise _invalid(error) from error
     if JSON.flag in command_line.flags:
-        print(encode(done, indent=2))
+        print(encode(facts, indent=2))
     return exit_codes.DONE
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """A trained model that is not loaded yet."""
-
-    saved: SavedModel
-    device: str
-    task: Task
-
-    @property
-    def family(self) -> str:
-        """The family, or the name of the custom task."""
-        assert self.saved.settings is not None, "the task was built from them"
-        return str(self.saved.settings["model"]["family"])
-
-    @property
-    def default_folder(self) -> Path:
-        """The folder of predictions without --out."""
-        return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
-
-    def load(self) -> Module:
-        """The model on its device. Raises DataError."""
-        return saved_model.load(self.saved, self.task).to(self.device)
-
-    def describe(self) -> str:
-        """`step 200 of runs/x, EMA, on cpu`."""
-        weights = ["EMA"] if self.saved.kind == AVERAGE else []
-        place = self.saved.folder or self.saved.path
-        return ", ".join([f"step {self.saved.step} of {place}", *weights, f"on {self.device}"])
-
-    def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
-        """The facts to print."""
-        return {
-            "checkpoint": str(self.saved.path),
-            "step": self.saved.step,
-            "weights": self.saved.kind,
-            "device": self.device,
-            "folder": None if folder is None else str(folder),
-            "predictions": [asdict(result) for result in results],
-        }
-
-
 def _predict_files(
-    command_line: CommandLine, trained: _Trained, task: PredictsFiles
+    command_line: CommandLine, predictor: Predictor, sampling: Sampling
 ) -> dict[str, Any]:
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
-    predict.check_numbers(command_line.values, trained.family)
-    path = predict.files(command_line.values.get(INPUT), trained.family, str(command_line.argument))
-    out = command_line.out or trained.default_folder
+    predict.check_numbers(command_line.values, predictor.saved.family)
+    path = predict.files(
+        command_line.values.get(INPUT), predictor.saved.family, str(command_line.argument)
+    )
+    out = command_line.out or predictor.default_folder
     if command_line.out is not None:
         run_folder.check_free(out, command_line.out)
     results = []
     with predict.result_folder(out) as folder:
-        for result in predict.of_files(task, trained.load(), path, folder):
-            results.append(result)
-            if JSON.flag not in command_line.flags and result.text:
-                predict.print_text(result.text)
+        model = predictor.load()
+        for prediction in predict.of_prepared([path], predictor.task, model, sampling):
+            names = folder.write(prediction)
+            results.append(Result(prediction.name, prediction.text, names))
+            if JSON.flag not in command_line.flags and prediction.text:
+                predict.print_text(prediction.text)
     count = sum(len(result.files) for result in results)
     if JSON.flag not in command_line.flags:
         print(f"wrote {counted(count, 'file')} to {out}" if count else "no file was written")
-    return trained.as_json(out if count else None, results)
+    return predictor.as_json(out if count else None, results)
 
 
 def _generate(
-    command_line: CommandLine, trained: _Trained, task: GeneratesText, sampling: Sampling
+    command_line: CommandLine, predictor: Predictor, task: GeneratesText, sampling: Sampling
 ) -> dict[str, Any]:
     """Generate text; the facts to print. Raises DataError, SettingsError."""
     as_json, given = JSON.flag in command_line.flags, command_line.values.get(INPUT)
@@ -147,8 +101,9 @@ def _generate(
             message = f"{flag} requires {INPUT}, or a prompt on stdin"
             where = f"command line: {flag}"
             raise SettingsError.of(message, key=flag, where=where, fix=f'{INPUT} "TEXT"')
-        model = trained.load()
-        print(f"{trained.describe()}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
+        model = predictor.load()
+        name = predictor.saved.describe(f"on {predictor.device}")
+        print(f"{name}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
         predict.converse(task, model, sampling)
         return {}
     run = str(command_line.argument)
@@ -156,18 +111,18 @@ def _generate(
     if out is not None:
         run_folder.check_free(out, out)
     elif given is not None and predict.exists(given):
-        out = trained.default_folder
-    model = trained.load()
+        out = predictor.default_folder
+    model = predictor.load()
     texts = _texts(task, model, prompts, sampling, shown=not as_json)
     if out is None:
-        return trained.as_json(None, list(texts))
+        return predictor.as_json(None, list(texts))
     name = prompts[0].name if len(prompts) == 1 else predict.stem(str(given))
     with predict.result_folder(out) as folder:
-        found = zip(prompts, texts, strict=True)
-        results = [folder.add_text(name, prompt, result) for prompt, result in found]
+        pairs = zip(prompts, texts, strict=True)
+        results = [folder.add_text(name, prompt, result) for prompt, result in pairs]
     if not as_json:
         print(f"wrote {out / results[0].files[0]}")
-    return trained.as_json(out, results)
+    return predictor.as_json(out, results)
 
 
 def _texts(

@@ -41,7 +41,7 @@ def _out(out: Path | None, named: Sequence[str]) -> Path:
 
     No file of another program is replaced.
     """
-    from launcher.page.page import is_page
+    from launcher.report.page import is_page
 
     where = "the default of --out" if out is None else f"--out {out}"
     if out is None:

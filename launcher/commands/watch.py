@@ -11,12 +11,12 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON, ONCE
-from launcher.resume.find import newest
 from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import newest
 from training.logging.strict_json import encode
 
 if TYPE_CHECKING:
-    from launcher.watch.watched_run import WatchedRun
+    from launcher.report.watched_run import WatchedRun
 
 _REFRESH_S = 1.0
 _ENDED_AFTER = 3
@@ -27,7 +27,7 @@ def main(command_line: CommandLine) -> int:
     """Show the runs until they have ended or Ctrl-C; the exit code. Raises SettingsError."""
     if command_line.diagnostics:
         raise SettingsError(command_line.diagnostics)
-    from launcher.watch.watched_run import WatchedRun, folders_of
+    from launcher.report.watched_run import WatchedRun, folders_of
     from training.logging.terminal import can_redraw
 
     arguments = [command_line.argument or _newest_run(), *command_line.more]
@@ -55,17 +55,17 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
     """Redraw the runs until all have ended or Ctrl-C; their last state stays."""
     from rich.console import Console
 
-    from launcher.watch.render import Screen
+    from launcher.report.watch_view import WatchScreen
     from training.logging.terminal import TerminalOutput
 
     output, ended = TerminalOutput(sys.stdout), 0
-    screen = Screen([])
+    screen = WatchScreen([])
     try:
         while ended < _ENDED_AFTER:
             snapshots = [run.snapshot() for run in runs]
-            screen = Screen(snapshots)
+            screen = WatchScreen(snapshots)
             output.draw_renderable(screen)
-            ended = ended + 1 if all(found.has_ended for found in snapshots) else 0
+            ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
             time.sleep(_REFRESH_S)
     except KeyboardInterrupt:
         pass
@@ -75,8 +75,8 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
 
 
 def _print(runs: Sequence[WatchedRun], as_json: bool) -> None:
-    from launcher.watch import render
+    from launcher.report import watch_view
 
     for run in runs:
-        found = run.snapshot()
-        print(encode(render.as_json(found)) if as_json else render.plain(found))
+        snapshot = run.snapshot()
+        print(encode(watch_view.as_json(snapshot)) if as_json else watch_view.plain(snapshot))

@@ -29,7 +29,7 @@ _GPU_LINES = 10
 
 
 @dataclass(frozen=True)
-class Limits:
+class ComparisonLimits:
     """How far each run goes; all None: to its end."""
 
     steps: int | None = None
@@ -52,7 +52,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ModeCandidate:
     """One mode under one engine: a run that is ready to start."""
 
     mode: str
@@ -67,9 +67,9 @@ class Candidate:
     @property
     def promises(self) -> dict[str, Any]:
         """The promises of the mode; of staged training those that all stages share."""
-        own = dict(self.resolved.promises)
+        last = dict(self.resolved.promises)
         others = [stage.promises for stage in self.stages.values()]
-        return {k: v for k, v in own.items() if all(item.get(k) == v for item in others)}
+        return {k: v for k, v in last.items() if all(item.get(k) == v for item in others)}
 
     def promises_of(self, stage: str) -> dict[str, Any]:
         """The promises of one stage alone."""
@@ -82,17 +82,17 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PlannedComparison:
     """A comparison that is ready to start."""
 
-    candidates: Sequence[Candidate]
-    limits: Limits
+    candidates: Sequence[ModeCandidate]
+    limits: ComparisonLimits
     repeats: int
     folder: Path
     warnings: Sequence[Diagnostic]
 
 
-def decide(command_line: CommandLine) -> Comparison:
+def decide(command_line: CommandLine) -> PlannedComparison:
     """Resolve every candidate without starting a run. Raises SettingsError with all errors."""
     diagnostics = list(command_line.diagnostics)
     limits = _limits(command_line.values, diagnostics)
@@ -115,30 +115,32 @@ def decide(command_line: CommandLine) -> Comparison:
     ]
     known: list[str] = [render([diagnostic]) for diagnostic in diagnostics]
     warnings: list[Diagnostic] = []
-    found: list[Candidate] = []
+    ready: list[ModeCandidate] = []
     for mode, engine in pairs:
-        if engine is None and found and found[0].resolved.chosen is not None:
-            engine = found[0].engine  # engine auto may choose another one for each mode
+        if engine is None and ready and ready[0].resolved.chosen is not None:
+            engine = ready[0].engine  # engine auto may choose another one for each mode
         try:
-            found.append(_candidate(command_line.args, mode, engine, limits))
+            ready.append(_candidate(command_line.args, mode, engine, limits))
         except SettingsError as error:
             diagnostics += _unseen(error.diagnostics, known)
         else:
-            warnings += _unseen(found[-1].warnings, known)
-    folder = _folder(command_line, found[0].resolved if found else None, diagnostics)
+            warnings += _unseen(ready[-1].warnings, known)
+    folder = _folder(command_line, ready[0].resolved if ready else None, diagnostics)
     if diagnostics:
         raise SettingsError(diagnostics)
-    needed = max(least_room_bytes(candidate.resolved) for candidate in found)
+    needed = max(least_room_bytes(candidate.resolved) for candidate in ready)
     where = f"--out {folder}" if command_line.out else "no --out was given"
     disk.check_writable(folder, where, needed_bytes=needed)
-    return Comparison(found, limits, repeats or 1, folder, warnings)
+    return PlannedComparison(ready, limits, repeats or 1, folder, warnings)
 
 
-def _candidate(args: CliArgs, mode: str, engine: str | None, limits: Limits) -> Candidate:
+def _candidate(
+    args: CliArgs, mode: str, engine: str | None, limits: ComparisonLimits
+) -> ModeCandidate:
     """One mode under one engine. Raises SettingsError where that run is invalid."""
     sets = [*args.sets, *limits.sets]
-    own = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)
-    ready = pipeline.prepare(own, None, [])
+    arguments = replace(args, mode=mode, mode_option="--mode", engine=engine, sets=sets)
+    ready = pipeline.prepare(arguments, None, [])
     stages = {}
     if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
@@ -153,14 +155,14 @@ def _candidate(args: CliArgs, mode: str, engine: str | None, limits: Limits) -> 
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
     is_auto = engine == AUTO or resolved.chosen is not None
-    content = replace(own, sets=sets, engine=name if is_auto else engine)
+    content = replace(arguments, sets=sets, engine=name if is_auto else engine)
     label = mode
-    if own.mode_file is not None and own.mode_file.stem not in presets.modes():
-        label = own.mode_file.stem
-    return Candidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
+    if arguments.mode_file is not None and arguments.mode_file.stem not in presets.modes():
+        label = arguments.mode_file.stem
+    return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
 
 
-def _to_be_measured(resolved: Resolved, limits: Limits) -> list[tuple[str, Any]]:
+def _to_be_measured(resolved: Resolved, limits: ComparisonLimits) -> list[tuple[str, Any]]:
     """Settings for measuring that no mode sets; the user's own values stay."""
     lines = 1
     if resolved.device != "cpu":
@@ -182,7 +184,7 @@ def _names(values: Mapping[str, str], flag: str) -> list[str]:
     return [name for part in values.get(flag, "").split(",") if (name := part.strip())]
 
 
-def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Limits:
+def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> ComparisonLimits:
     given = [flag for flag in ("--steps", "--epochs", "--until") if flag in values]
     if len(given) > 1:
         what = f"{' and '.join(given)} exclude each other: each limits how far the runs go"
@@ -196,7 +198,7 @@ def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Limits:
             until = parse_target(text)
         except ValueError:
             diagnostics.append(_wrong("--until", text, TARGET_FORMS, "val_loss=1.9"))
-    return Limits(
+    return ComparisonLimits(
         _count(values, "--steps", diagnostics), _positive(values, "--epochs", diagnostics), until
     )
 

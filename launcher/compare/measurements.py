@@ -35,7 +35,7 @@ class MeasuredStep:
 
 
 @dataclass(frozen=True)
-class EvalResult:
+class MeasuredEvaluation:
     """One evaluation of the validation split."""
 
     step: int
@@ -47,7 +47,7 @@ class EvalResult:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunMeasurements:
     """One run that took at least a step."""
 
     result: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Measured:
     plan: Mapping[str, Any]
     """The fields of its TrainPlan."""
     steps: Sequence[MeasuredStep]
-    evaluations: Sequence[EvalResult]
+    evaluations: Sequence[MeasuredEvaluation]
     goal: Target | None = None
     """The metric to reach (--until); None: none."""
     final_s: float = 0.0
@@ -147,7 +147,7 @@ class Measured:
         return [(t, s.loss) for t, s in zip(times, self.steps, strict=True) if s.loss is not None]
 
 
-def read(folder: Path, goal: Target | None = None) -> Measured | None:
+def read(folder: Path, goal: Target | None = None) -> RunMeasurements | None:
     """The measurements of the run in `folder`; None: it took no step. Reads the disk.
 
     `goal`: what it was to reach. Raises SettingsError if one of its files is damaged.
@@ -162,7 +162,7 @@ def read(folder: Path, goal: Target | None = None) -> Measured | None:
     results = [line["facts"] for line in events if line["kind"] == "evaluated"]
     final_s = [item.get("final_s", 0.0) for item in results]
     evaluations = [
-        EvalResult(
+        MeasuredEvaluation(
             item["step"],
             item["seconds"] - final,
             item["metrics"],
@@ -173,7 +173,7 @@ def read(folder: Path, goal: Target | None = None) -> Measured | None:
     ]
     if goal is not None and (best := result["best"]) is not None:
         goal = goal.directed(Goal(best["metric"], best["direction"]))
-    return Measured(result, plan, steps, evaluations, goal, sum(final_s))
+    return RunMeasurements(result, plan, steps, evaluations, goal, sum(final_s))
 
 
 def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
@@ -181,8 +181,8 @@ def _steps(lines: Sequence[Mapping[str, Any]]) -> Iterator[MeasuredStep]:
     for line in lines:
         window = line["step"] - before
         loss = line["loss"] if isinstance(line["loss"], float | int) else None
-        found = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
-        parts = {part: seconds for part, seconds in found.items() if seconds is not None}
+        seconds_by_part = {part: line.get(f"{part}_time_s") for part in PARTS_OF_STEP}
+        parts = {part: seconds for part, seconds in seconds_by_part.items() if seconds is not None}
         each = (line["tokens"] - units) / max(window, 1)
         for position in range(window):
             shown = loss if position == window - 1 else None

@@ -55,13 +55,13 @@ def check(
     `base` holds the figures of mode default; None for mode default itself, whose only promises are
     absolute ones, in bytes.
     """
-    found = []
+    results = []
     for name, bounds in promised.items():
         if name in _ABSOLUTE:
-            found.append(_absolute(name, bounds, row))
+            results.append(_absolute(name, bounds, row))
         elif base is not None:
-            found.append(_relative(name, bounds, row, base))
-    return found
+            results.append(_relative(name, bounds, row, base))
+    return results
 
 
 def ratio(name: str, row: Figures, base: Figures) -> float | None:
@@ -89,17 +89,17 @@ def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> Promise
     if measured is not None:
         return PromiseResult(name, bounds, measured, _within(measured, bounds))
     if row.values.get(name) is not None:
-        why = f"mode default: {base.reason(name)}"
+        reason = f"mode default: {base.reason(name)}"
         if base.values.get(name) is not None:
-            why = "no ratio is possible"
+            reason = "no ratio is possible"
             if name in _SCORES and row.source != base.source:
-                why = f"it is scored on {row.source}, mode default on {base.source}"
-        return PromiseResult(name, bounds, None, None, why)
+                reason = f"it is scored on {row.source}, mode default on {base.source}"
+        return PromiseResult(name, bounds, None, None, reason)
     if name == "time_to_metric" and row.never_reached and base.values.get(name) is not None:
         return PromiseResult(name, bounds, None, False, "never reached, unlike mode default")
     return PromiseResult(name, bounds, None, None, row.reason(name))
 
 
 def _within(value: float | int, bounds: Bounds) -> bool:
-    least, most = bounds.get("at_least"), bounds.get("at_most")
-    return (least is None or value >= least) and (most is None or value <= most)
+    lowest, highest = bounds.get("at_least"), bounds.get("at_most")
+    return (lowest is None or value >= lowest) and (highest is None or value <= highest)

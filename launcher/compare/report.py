@@ -1,4 +1,4 @@
-"""The files of a comparison: compare.json for programs, compare.html for people."""
+"""The result of a comparison: compare.json for programs, compare.html and a table for people."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from launcher.compare import tables
 from launcher.compare.promises import PromiseResult
-from launcher.compare.rows import Row, thinned
-from launcher.compare.runner import ComparisonFacts, Outcome
-from launcher.compare.tables import MARKS, bounds, measured
-from launcher.page import page
-from launcher.page.plots import Axis, Line, Plot, Plots
-from training.logging.quantities import duration, size
+from launcher.compare.rows import ComparisonRow, thinned
+from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
+from launcher.report import page
+from launcher.report.plots import Axis, Plot, PlotLine, Plots
+from training.evaluation.early_stopping import Target
+from training.logging.console_text import render_part
+from training.logging.quantities import amount, counted, duration, real, size
 from training.logging.strict_json import encode
 from training.storage import atomic_write, storage_errors
 
 JSON_FILE = "compare.json"
 PAGE = "compare.html"
+_TEMPLATE = Path(__file__).with_suffix(".html")
+_KIND = {True: "good", False: "bad", None: "quiet"}
+_MODEL_PEAK = "peak_memory_bytes"
+NOTHING = "–"
+MARKS = {True: "✓", False: "✗", None: ""}
+_EXTRAPOLATED = " *"
 
 
-def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
+def write(folder: Path, facts: ComparisonFacts, outcome: ComparisonOutcome) -> str:
     """Write both files into `folder`; gives the text of compare.json. Touches the disk.
 
     Raises StorageError.
@@ -37,7 +43,7 @@ def write(folder: Path, facts: ComparisonFacts, outcome: Outcome) -> str:
     return content
 
 
-def _content(facts: ComparisonFacts, outcome: Outcome) -> dict[str, Any]:
+def _content(facts: ComparisonFacts, outcome: ComparisonOutcome) -> dict[str, Any]:
     until = facts.limits.until
     return {
         "command": facts.command,
@@ -53,34 +59,193 @@ def _content(facts: ComparisonFacts, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ComparisonRow) -> dict[str, Any]:
     content = asdict(row)
     for name in ("curve", "losses"):
         content[name] = thinned(content[name])
     return content
 
 
-_TEMPLATE = Path(__file__).with_suffix(".html")
-_KIND = {True: "good", False: "bad", None: "quiet"}
-_MODEL_PEAK = "peak_memory_bytes"
-Format = Callable[[float], str]
+def title(facts: ComparisonFacts) -> str:
+    """The title: machine, device, repeats and limits."""
+    limits = facts.limits
+    far = "to completion"
+    if limits.steps is not None:
+        far = f"for {counted(limits.steps, 'step')}"
+    elif limits.epochs is not None:
+        far = f"for {counted(limits.epochs, 'epoch')}"
+    elif limits.until is not None:
+        far = f"until {limits.until.text()}"
+    often = "" if facts.repeats == 1 else f", {facts.repeats} times in turns"
+    return f"on {facts.machine}; each run {far}{often}"
 
 
-def render(facts: ComparisonFacts, outcome: Outcome) -> bytes:
+def table(rows: Sequence[ComparisonRow], until: Target | None) -> list[tuple[str, ...]]:
+    """The header and one line per row."""
+    units = sorted({row.units for row in rows if row.units_per_s is not None} - {"samples"})
+    per_s = [f"{units[0] if len(units) == 1 else 'units'}/s"] if units else []
+    to_metric = () if until is None else (f"to {until.text()}",)
+    head = (
+        *("mode", "engine", "samples", "parameters", "step", "epoch", "whole run", "samples/s"),
+        *(*per_s, "device", "host", "growth", "best metric", *to_metric),
+    )
+    return [head, *(_line(row, per_s, until is not None) for row in rows)]
+
+
+def _line(row: ComparisonRow, per_s: Sequence[str], has_goal: bool) -> tuple[str, ...]:
+    """The cells of a row; `per_s`: the column of units per second, if there is one."""
+    mode = row.mode if row.stage is None else f"{row.mode} · {row.stage}"
+    units = _of(amount, row.units_per_s)
+    if row.units_per_s is not None and f"{row.units}/s" not in per_s:
+        units += f" {row.units}"
+    cells = (
+        mode,
+        row.engine,
+        _of("{:,}".format, row.samples),
+        _of(amount, row.parameters),
+        step(row),
+        _of(duration, row.epoch_s) + _mark(row.epoch_s, row.extrapolated.epoch),
+        _of(duration, row.total_s) + _mark(row.total_s, row.extrapolated.total),
+        _of(amount, row.samples_per_s),
+        *([units] if per_s else []),
+        _of(size, row.device_peak_bytes),
+        _of(size, row.host_peak_bytes),
+        _of(size, row.peak_memory_bytes),
+        metric(row),
+    )
+    return (*cells, to_metric(row)) if has_goal else cells
+
+
+def step(row: ComparisonRow) -> str:
+    """Median and half the interquartile range: `38.2 ms ± 0.4`."""
+    if row.step_s is None or row.step_spread_s is None:
+        return NOTHING
+    spread = (row.step_spread_s[1] - row.step_spread_s[0]) / 2
+    if row.step_s < 1:
+        return f"{row.step_s * 1e3:.1f} ms ± {spread * 1e3:.1f}"
+    return f"{row.step_s:.2f} s ± {spread:.2f}"
+
+
+def metric(row: ComparisonRow) -> str:
+    """The best evaluation."""
+    if row.metric is None:
+        return NOTHING
+    return f"{row.metric['metric']} {real(float(row.metric['value']))}"
+
+
+def to_metric(row: ComparisonRow) -> str:
+    """The time to the metric, or `never reached`."""
+    if row.time_to_metric_s is not None:
+        return duration(row.time_to_metric_s)
+    return "never reached" if row.never_reached else NOTHING
+
+
+def legend(rows: Sequence[ComparisonRow], facts: ComparisonFacts) -> Iterator[str]:
+    """Explanations of the marks in the table."""
+    if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
+        yield "* extrapolated from the steps that were run"
+    if all(row.device_peak_bytes is None for row in rows):
+        yield "device memory: not measured, no GPU"
+    for row in rows:
+        if part := render_part(*row.evaluated):
+            yield f"best metric of {row.name}: over {part}"
+    digests = {row.architecture for row in rows if row.architecture is not None}
+    if len(rows) > 1 and len(digests) == 1:
+        yield "all rows have the same parameter names and shapes"
+
+
+def bounds(item: PromiseResult) -> str:
+    """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
+    lowest, highest = item.promised.get("at_least"), item.promised.get("at_most")
+    if lowest is not None and highest is not None:
+        same = lowest == highest
+        return (
+            _number(item, lowest)
+            if same
+            else f"{_number(item, lowest)} to {_number(item, highest)}"
+        )
+    if lowest is not None:
+        return f"at least {_number(item, lowest)}"
+    return NOTHING if highest is None else f"at most {_number(item, highest)}"
+
+
+def measured(item: PromiseResult) -> str:
+    """The measured ratio, or why there is none."""
+    if item.measured is not None:
+        return _number(item, item.measured)
+    if item.kept is False:
+        return item.why or NOTHING
+    known = item.why if item.why != "not measured" else None
+    return "not measured" + (f" ({known})" if known else "")
+
+
+def _number(item: PromiseResult, value: float) -> str:
+    return size(value) if item.name.endswith("_bytes") else f"{value:.3g}"
+
+
+def _of(render: Callable[[Any], str], value: float | None) -> str:
+    return NOTHING if value is None else render(value)
+
+
+def _mark(value: float | None, extrapolated: bool) -> str:
+    return _EXTRAPOLATED if extrapolated and value is not None else ""
+
+
+def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> str:
+    """The whole comparison for a terminal; the paths of the files last."""
+    return "\n".join(_lines(facts, outcome, folder))
+
+
+def _lines(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> Iterator[str]:
+    yield ""
+    yield title(facts)
+    yield ""
+    head, *body = table(outcome.rows, facts.limits.until)
+    yield from _columns([head, *body])
+    for row in outcome.rows:
+        if row.error is not None:
+            yield row.failure
+    yield from legend(outcome.rows, facts)
+    promised = [row for row in outcome.rows if row.promises]
+    if promised:
+        yield ""
+        yield from _columns([("promise", "promised", "measured", ""), *_promises(outcome)])
+    for warning in outcome.warnings:
+        yield f"note: {warning}"
+    yield ""
+    yield f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"
+
+
+def _promises(outcome: ComparisonOutcome) -> Iterator[tuple[str, ...]]:
+    for row in outcome.rows:
+        if row.promises:
+            yield (row.name, "", "", "")
+        for item in row.promises:
+            yield f"  {item.name}", bounds(item), measured(item), MARKS[item.kept]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[position]) for row in rows) for position in range(len(rows[0]))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
     """The HTML page: tables and plots, without network access. Reads the disk."""
     rows = outcome.rows
-    head, *lines = tables.table(rows, facts.limits.until)
+    head, *lines = table(rows, facts.limits.until)
     return page.render(
         _TEMPLATE,
         _curves(rows),
         title=f"Compared: {', '.join(dict.fromkeys(row.model for row in rows))}",
-        line=f"{tables.title(facts)}; {facts.at:%Y-%m-%d %H:%M} UTC",
+        line=f"{title(facts)}; {facts.at:%Y-%m-%d %H:%M} UTC",
         command=facts.command,
         warnings=list(outcome.warnings),
         head=head,
         lines=lines,
         failures=[row.failure for row in rows if row.error is not None],
-        legend=list(tables.legend(rows, facts)),
+        legend=list(legend(rows, facts)),
         promises=[_promise(row.name, item) for row in rows for item in row.promises],
         bars=list(_bars(rows)),
         notes=[f"{row.name}: {note}" for row in rows for note in row.notes],
@@ -115,7 +280,7 @@ class BarPlot:
     """The names of stacked parts."""
 
 
-def _bars(rows: Sequence[Row]) -> Iterator[BarPlot]:
+def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
     spreads = [row.step_spread_s for row in rows]
     yield from _plain("A step: median, and its quartiles", rows, "step_s", _seconds, spreads)
     for title, name in (
@@ -128,7 +293,7 @@ def _bars(rows: Sequence[Row]) -> Iterator[BarPlot]:
     if split:
         parts = list(dict.fromkeys(part for row in split for part in row.time_split_s))
         scale = 100 / (max(sum(row.time_split_s.values()) for row in split) or 1)
-        found = [
+        bars = [
             Bar(
                 row.name,
                 [(row.time_split_s.get(part, 0.0) * scale, at) for at, part in enumerate(parts)],
@@ -136,14 +301,14 @@ def _bars(rows: Sequence[Row]) -> Iterator[BarPlot]:
             )
             for row in split
         ]
-        yield BarPlot("Where the time of an epoch goes", found, parts)
+        yield BarPlot("Where the time of an epoch goes", bars, parts)
 
 
 def _plain(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[ComparisonRow],
     name: str,
-    text: Format,
+    text: Callable[[float], str],
     whiskers: Sequence[tuple[float, float] | None] = (),
 ) -> Iterator[BarPlot]:
     """The bars of one measure, as far as it was measured."""
@@ -152,7 +317,7 @@ def _plain(
     known = [(at, value) for at, value in enumerate(values) if value is not None]
     scale = 100 / (max((max(value, ends[at][1]) for at, value in known), default=0) or 1)
     if known:
-        found = [
+        bars = [
             Bar(
                 rows[at].name,
                 [(value * scale, at)],
@@ -161,16 +326,16 @@ def _plain(
             )
             for at, value in known
         ]
-        yield BarPlot(title, found)
+        yield BarPlot(title, bars)
 
 
-def _curves(rows: Sequence[Row]) -> Plots:
+def _curves(rows: Sequence[ComparisonRow]) -> Plots:
     """Metric and loss over the seconds of training."""
     metric = next((row.metric["metric"] for row in rows if row.metric is not None), "metric")
     plots = []
     for title, name in ((metric, "curve"), ("Training loss", "losses")):
         lines = [
-            Line(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
+            PlotLine(row.name, [(x, y if math.isfinite(y) else None) for x, y in points], color)
             for color, row in enumerate(rows)
             if (points := getattr(row, name))
         ]

@@ -8,7 +8,7 @@ from math import isfinite
 from statistics import fmean, median, quantiles
 from typing import Any
 
-from launcher.compare.measurements import Measured
+from launcher.compare.measurements import RunMeasurements
 from launcher.compare.promises import Figures, PromiseResult
 from training.logging.console_text import render_part
 from training.step_timer import PARTS_OF_STEP
@@ -28,7 +28,7 @@ class Extrapolated:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """The figures of one mode under one engine; None: not measured."""
 
     model: str
@@ -98,7 +98,7 @@ class Row:
         return f"{self.name} failed: {self.error}" if is_failed else f"{self.name}: {NOT_RUN}"
 
 
-def measured(row: Row, runs: Sequence[Measured]) -> Row:
+def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonRow:
     """`row` with the figures of its `runs`, one per repeat."""
     first = runs[0]
     result, plan = first.result, first.plan
@@ -141,7 +141,7 @@ def measured(row: Row, runs: Sequence[Measured]) -> Row:
     )
 
 
-def staged(row: Row, stages: Sequence[Row]) -> Row:
+def staged(row: ComparisonRow, stages: Sequence[ComparisonRow]) -> ComparisonRow:
     """The `row` of staged training: total time of all stages, memory of the largest."""
     last = stages[-1]
     whole = [item for item in stages if item.total_s is not None]
@@ -162,7 +162,7 @@ def staged(row: Row, stages: Sequence[Row]) -> Row:
     )
 
 
-def figures(row: Row, is_whole: bool, has_goal: bool) -> Figures:
+def figures(row: ComparisonRow, is_whole: bool, has_goal: bool) -> Figures:
     """The figures that promises are checked against.
 
     `is_whole`: no run was cut short; `has_goal`: --until was given.
@@ -200,7 +200,7 @@ def figures(row: Row, is_whole: bool, has_goal: bool) -> Figures:
 
 
 def _times(
-    first: Measured, runs: Sequence[Measured], mean: float, evaluation_s: float | None
+    first: RunMeasurements, runs: Sequence[RunMeasurements], mean: float, evaluation_s: float | None
 ) -> dict[str, Any]:
     """Times of an epoch and of the training plan; empty where no evaluation was timed."""
     steps = median(run.planned_steps for run in runs)
@@ -225,18 +225,18 @@ def _times(
     }
 
 
-def _parts(runs: Sequence[Measured], mean: float, data_s: float) -> dict[str, float]:
+def _parts(runs: Sequence[RunMeasurements], mean: float, data_s: float) -> dict[str, float]:
     """Seconds of a step by part."""
     steps = [step for run in runs for step in run.counted]
     known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in steps)]
-    found = {part: fmean(step.parts[part] for step in steps) for part in known}
-    rest = max(mean - sum(found.values()), 0.0)
+    seconds = {part: fmean(step.parts[part] for step in steps) for part in known}
+    rest = max(mean - sum(seconds.values()), 0.0)
     waiting = min(data_s, rest)  # a GPU computes while the host waits
-    name = "rest of a step" if found else "computing"
-    return {**found, name: rest - waiting, "waiting for data": waiting}
+    name = "rest of a step" if seconds else "computing"
+    return {**seconds, name: rest - waiting, "waiting for data": waiting}
 
 
-def _units_per_s(run: Measured) -> float:
+def _units_per_s(run: RunMeasurements) -> float:
     return sum(step.units for step in run.counted) / sum(step.seconds for step in run.counted)
 
 
@@ -247,10 +247,14 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _metric(runs: Sequence[Measured]) -> Mapping[str, Any] | None:
+def _metric(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
     """The best evaluation of the median repeat."""
-    found = [run.result["best"] for run in runs if run.result["best"] is not None]
-    return sorted(found, key=lambda best: float(best["value"]))[len(found) // 2] if found else None
+    evaluations = [run.result["best"] for run in runs if run.result["best"] is not None]
+    return (
+        sorted(evaluations, key=lambda best: float(best["value"]))[len(evaluations) // 2]
+        if evaluations
+        else None
+    )
 
 
 def _largest(values: Sequence[int | None]) -> int | None:

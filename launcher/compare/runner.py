@@ -24,9 +24,9 @@ from launcher.base.diagnostics import SettingsError
 from launcher.base.ending import kill_children
 from launcher.base.signals import Stopped, handling
 from launcher.compare import measurements, rows
-from launcher.compare.candidates import BASELINE, Candidate, Comparison, Limits
+from launcher.compare.candidates import BASELINE, ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.promises import check
-from launcher.compare.rows import Row
+from launcher.compare.rows import ComparisonRow
 from launcher.config import machine
 from launcher.config.options import BY_FLAG
 from launcher.config.provenance import CliArgs
@@ -35,7 +35,7 @@ from launcher.run_folder import records, run_folder
 from slurm.environment import JOB_VARIABLES
 
 RUNS = "runs"
-Tell = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ComparisonFacts:
     command: str
     machine: str
     device: str
-    limits: Limits
+    limits: ComparisonLimits
     repeats: int
     at: datetime
 
@@ -59,10 +59,10 @@ class CandidateRuns:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ComparisonOutcome:
     """The result of a comparison."""
 
-    rows: Sequence[Row]
+    rows: Sequence[ComparisonRow]
     warnings: Sequence[str]
     """Reasons why its numbers may be unreliable."""
     code: int | None = None
@@ -80,34 +80,37 @@ class Outcome:
         return self.code is not None and not any(row.folders for row in self.rows)
 
 
-def run_all(comparison: Comparison, report_line: Tell) -> Outcome:
+def run_all(comparison: PlannedComparison, report_line: PrintLine) -> ComparisonOutcome:
     """Run all candidates in turns; an interruption keeps what was measured so far.
 
     `report_line` gets a line before each run. Touches the disk.
     """
-    found = [CandidateRuns() for _ in comparison.candidates]
+    candidates = [CandidateRuns() for _ in comparison.candidates]
     before, loads = average(), list[Load]()
     interrupted: list[str] = []
     code = None
     try:
         with signals_as_interrupts():
-            _run_in_turns(comparison, found, loads, report_line)
-    except Interrupted as end:
+            _run_in_turns(comparison, candidates, loads, report_line)
+    except ComparisonInterrupted as end:
         code = end.code
         interrupted.append("interrupted: not all runs were made")
     busy = load_warnings(before, loads, machine.detect_machine().cores)
-    return Outcome(_rows(comparison, found), [*interrupted, *busy], code)
+    return ComparisonOutcome(_rows(comparison, candidates), [*interrupted, *busy], code)
 
 
 def _run_in_turns(
-    comparison: Comparison, found: Sequence[CandidateRuns], loads: list[Load], report_line: Tell
+    comparison: PlannedComparison,
+    candidates: Sequence[CandidateRuns],
+    loads: list[Load],
+    report_line: PrintLine,
 ) -> None:
     count = len(comparison.candidates)
     for repeat in range(1, comparison.repeats + 1):
         for position in range(count):
             # Each round starts with another candidate, so that warm-up and drift affect each.
             number = (position + repeat - 1) % count
-            item, progress = comparison.candidates[number], found[number]
+            item, progress = comparison.candidates[number], candidates[number]
             if progress.error is not None:
                 continue
             name = f"{item.mode} {item.engine}"
@@ -123,10 +126,12 @@ def _run_in_turns(
             loads.append(finished.load)
 
 
-def _rows(comparison: Comparison, found: Sequence[CandidateRuns]) -> list[Row]:
+def _rows(
+    comparison: PlannedComparison, candidates: Sequence[CandidateRuns]
+) -> list[ComparisonRow]:
     groups = [
         _candidate_rows(comparison, item, progress)
-        for item, progress in zip(comparison.candidates, found, strict=True)
+        for item, progress in zip(comparison.candidates, candidates, strict=True)
     ]
     baselines = {row.engine: row for group in groups for row in group if row.mode == BASELINE}
     results = []
@@ -140,10 +145,12 @@ def _rows(comparison: Comparison, found: Sequence[CandidateRuns]) -> list[Row]:
     return results
 
 
-def _candidate_rows(comparison: Comparison, item: Candidate, progress: CandidateRuns) -> list[Row]:
+def _candidate_rows(
+    comparison: PlannedComparison, item: ModeCandidate, progress: CandidateRuns
+) -> list[ComparisonRow]:
     """The row of a candidate, followed by one per stage in staged training."""
     settings = item.resolved.settings
-    row = Row(
+    row = ComparisonRow(
         model=model_name(settings.model),
         mode=item.mode,
         engine=item.engine,
@@ -170,7 +177,9 @@ def _candidate_rows(comparison: Comparison, item: Candidate, progress: Candidate
     return [rows.staged(row, stages), *stages]
 
 
-def _measured(comparison: Comparison, row: Row, folders: Sequence[Path]) -> Row:
+def _measured(
+    comparison: PlannedComparison, row: ComparisonRow, folders: Sequence[Path]
+) -> ComparisonRow:
     try:
         runs = [measurements.read(folder, comparison.limits.until) for folder in folders]
     except SettingsError as error:  # a damaged file
@@ -182,12 +191,15 @@ def _measured(comparison: Comparison, row: Row, folders: Sequence[Path]) -> Row:
 
 
 def _with_promises(
-    comparison: Comparison, row: Row, base: Row | None, promised: Mapping[str, Any]
-) -> Row:
+    comparison: PlannedComparison,
+    row: ComparisonRow,
+    base: ComparisonRow | None,
+    promised: Mapping[str, Any],
+) -> ComparisonRow:
     is_whole, has_goal = not comparison.limits.is_cut, comparison.limits.until is not None
-    own = rows.figures(row, is_whole and not has_goal, has_goal)
+    figures = rows.figures(row, is_whole and not has_goal, has_goal)
     others = None if base is None else rows.figures(base, is_whole and not has_goal, has_goal)
-    return replace(row, promises=tuple(check(promised, own, others)))
+    return replace(row, promises=tuple(check(promised, figures, others)))
 
 
 _GRACE_S = 4.0
@@ -195,7 +207,7 @@ _GRACE_S = 4.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class MeasuredRun:
     """How a run ended."""
 
     folder: Path
@@ -204,7 +216,7 @@ class Ended:
     load: Load
 
 
-class Interrupted(Exception):
+class ComparisonInterrupted(Exception):
     """Ctrl-C or a signal ends the comparison; `code` is the exit code."""
 
     def __init__(self, code: int) -> None:
@@ -212,7 +224,7 @@ class Interrupted(Exception):
         self.code = code
 
 
-def run(args: CliArgs, folder: Path) -> Ended:
+def run(args: CliArgs, folder: Path) -> MeasuredRun:
     """Train with `args` into `folder` and wait for the end.
 
     Raises Interrupted, or KeyboardInterrupt or Stopped without `signals_as_interrupts`; nothing of
@@ -240,25 +252,25 @@ def run(args: CliArgs, folder: Path) -> Ended:
     )
     try:
         stdout, stderr = _wait(process)
-    except (Interrupted, KeyboardInterrupt, Stopped):
+    except (ComparisonInterrupted, KeyboardInterrupt, Stopped):
         shutil.rmtree(folder, ignore_errors=True)
         _remove_empty(folder.parent, folder.parent.parent)
         raise
     finally:
         _forget_state(folder)
     error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
-    return Ended(folder, error, watch.load())
+    return MeasuredRun(folder, error, watch.load())
 
 
 def arguments(args: CliArgs) -> list[str]:
     """The command-line arguments of `run` for `args`."""
-    typed = [f"--model={args.model}"] if args.model is not None else []
-    typed += [f"--mode={args.mode}"] if args.mode is not None else []
-    typed += [f"--engine={args.engine}"] if args.engine is not None else []
-    typed += [f"--config={path}" for path in args.configs]
+    words = [f"--model={args.model}"] if args.model is not None else []
+    words += [f"--mode={args.mode}"] if args.mode is not None else []
+    words += [f"--engine={args.engine}"] if args.engine is not None else []
+    words += [f"--config={path}" for path in args.configs]
     for flag, text in args.options.values():
-        typed.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
-    return [*typed, *(f"--set={text}" for text in args.sets)]
+        words.append(flag if BY_FLAG[flag].metavar is None else f"{flag}={text}")
+    return [*words, *(f"--set={text}" for text in args.sets)]
 
 
 @contextmanager
@@ -267,7 +279,7 @@ def signals_as_interrupts() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         is_key = number == signal.SIGINT
-        raise Interrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+        raise ComparisonInterrupted(exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
 
     with handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), end):
         yield
@@ -276,11 +288,11 @@ def signals_as_interrupts() -> Iterator[None]:
 def _wait(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
         return process.communicate()
-    except (Interrupted, KeyboardInterrupt, Stopped):
+    except (ComparisonInterrupted, KeyboardInterrupt, Stopped):
         process.send_signal(signal.SIGINT)
         try:
             process.communicate(timeout=_GRACE_S)
-        except (Interrupted, KeyboardInterrupt, Stopped, subprocess.TimeoutExpired):
+        except (ComparisonInterrupted, KeyboardInterrupt, Stopped, subprocess.TimeoutExpired):
             kill_children()
             process.communicate()
         raise

@@ -18,13 +18,12 @@ from launcher.base.signals import Stopped
 from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.continual.stop_conditions import Clock, Stop, StopConditions
-from launcher.resume import find
-from launcher.resume.find import ResumeRequest
 from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
-from launcher.run_folder import experiences, lock, records, run_folder
+from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
@@ -269,9 +268,9 @@ class ContinualLoop:
         """The step to resume from: the newest saved, or the requested one; None at the start."""
         if self._resume is not None and self._resume.step is not None:
             return self._resume.step
-        newest = find.newest_step(self._folder)
+        newest = checkpoint_search.newest_step(self._folder)
         if newest is None and self._resume is not None:
-            return find.newest_step(self._resume.source)
+            return checkpoint_search.newest_step(self._resume.source)
         return newest
 
     def _save(self, ledger: Ledger) -> None:

@@ -1,1 +1,1 @@
-"""The report of runs: what was asked, what happened, and what came of it."""
+"""Pages and tables for people: the report of runs, the data check, the view of running runs."""

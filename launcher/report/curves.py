@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from launcher.page.plots import Axis, Line, Plot, Plots, Point, Unit
 from launcher.report import events
+from launcher.report.plots import Axis, Plot, PlotLine, Plots, Point, Unit
 from launcher.report.run_record import Columns, RunRecord
 
 _STEP = "step_time_s"
@@ -16,13 +16,13 @@ _PERCENT = "_percent"
 
 def plots(runs: Sequence[RunRecord]) -> Plots:
     """All curves of `runs`, over steps; events are those of all runs."""
-    found = [plot for plot in _all(runs) if any(len(line.points) > 0 for line in plot.lines)]
+    drawn = [plot for plot in _all(runs) if any(len(line.points) > 0 for line in plot.lines)]
     is_one = len(runs) == 1
     marks = list(chain.from_iterable(events.marks(run, "" if is_one else run.name) for run in runs))
-    places = [point[0] for plot in found for line in plot.lines for point in line.points]
+    places = [point[0] for plot in drawn for line in plot.lines for point in line.points]
     places += [mark.x for mark in marks]
     low, high = min(places, default=0), max(places, default=1)
-    return Plots(Axis("step", low, max(high, low + 1)), found, marks)
+    return Plots(Axis("step", low, max(high, low + 1)), drawn, marks)
 
 
 def _all(runs: Sequence[RunRecord]) -> Iterator[Plot]:
@@ -61,35 +61,35 @@ def label(key: str) -> str:
 
 def _units(runs: Sequence[RunRecord]) -> str:
     """What the losses sum over: `tokens`; of different runs, `units`."""
-    found = {
+    units = {
         str(event.facts.get("units", "units"))
         for run in runs
         for event in run.events
         if event.kind == "started"
     }
-    return found.pop() if len(found) == 1 else "units"
+    return units.pop() if len(units) == 1 else "units"
 
 
 def _plot(runs: Sequence[RunRecord], title: str, unit: Unit, key: str) -> Plot:
     return Plot(title, unit, _of(runs, [(title.lower(), key)]))
 
 
-def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[Line]:
+def _of(runs: Sequence[RunRecord], named: Sequence[tuple[str, str]]) -> list[PlotLine]:
     """A line for each run and each of the keys that are `named`; colors tell the runs apart."""
-    found = []
+    lines = []
     for at, run in enumerate(runs):
         for number, (name, key) in enumerate(named):
             if points := run.train.get(key):
                 is_one = len(runs) == 1
                 color = number if is_one else at
                 text = name if is_one else run.name
-                found.append(Line(text, points, color, dashed=not is_one and number > 0))
-    return found
+                lines.append(PlotLine(text, points, color, dashed=not is_one and number > 0))
+    return lines
 
 
-def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) -> list[Line]:
+def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) -> list[PlotLine]:
     """Lines of metrics, `after` so many lines of training in the same plot, or alone."""
-    found = []
+    lines = []
     is_mixed = after > 0 or len(names) > 1
     for at, run in enumerate(runs):
         for number, name in enumerate(names):
@@ -97,8 +97,8 @@ def _evaluated(runs: Sequence[RunRecord], names: Sequence[str], after: int = 0) 
                 is_one = len(runs) == 1
                 text = name if is_one else f"{run.name}, {name}" if is_mixed else run.name
                 color = after + number if is_one else at
-                found.append(Line(text, points, color, dashed=not is_one and after > 0))
-    return found
+                lines.append(PlotLine(text, points, color, dashed=not is_one and after > 0))
+    return lines
 
 
 def _parts(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
@@ -111,8 +111,8 @@ def _parts(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
 def _metrics(runs: Sequence[RunRecord], losses: Sequence[str]) -> list[str]:
     """The metrics that are no loss; the one that decides which checkpoint is best comes first."""
     best = [(run.result.get("best") or {}).get("metric") for run in runs]
-    found = _names(runs, lambda run: run.evaluations, lambda name: name not in losses)
-    return sorted(found, key=lambda name: name not in best)
+    names = _names(runs, lambda run: run.evaluations, lambda name: name not in losses)
+    return sorted(names, key=lambda name: name not in best)
 
 
 def _trained(run: RunRecord) -> Columns:
@@ -125,30 +125,30 @@ def _names(
     return list(dict.fromkeys(name for run in runs for name in columns(run) if fits(name)))
 
 
-def _predicted(runs: Sequence[RunRecord], side: str) -> list[Line]:
+def _predicted(runs: Sequence[RunRecord], side: str) -> list[PlotLine]:
     """The predicted peak of a single run, beside its memory."""
     if len(runs) > 1 or not runs[0].train.get(f"{side}_memory_bytes"):
         return []
     peaks: Mapping[str, float | None] = runs[0].result.get("predicted_memory_bytes") or {}
     measured = (runs[0].result.get("peak_memory_bytes") or {}).get(side)
-    found = []
+    lines = []
     if (peak := peaks.get(side)) is not None:
-        found.append(Line("predicted peak", _level(runs[0], peak), 1, dashed=True))
+        lines.append(PlotLine("predicted peak", _level(runs[0], peak), 1, dashed=True))
     if measured is not None:
-        found.append(Line("measured peak", _level(runs[0], measured), 3, dashed=True))
-    return found
+        lines.append(PlotLine("measured peak", _level(runs[0], measured), 3, dashed=True))
+    return lines
 
 
-def _use(run: RunRecord, names: Sequence[str]) -> list[Line]:
+def _use(run: RunRecord, names: Sequence[str]) -> list[PlotLine]:
     """The use of each resource, with its limit in the same color."""
-    found = []
+    lines = []
     for color, name in enumerate(names):
-        found.append(Line(label(name), run.train[name], color))
+        lines.append(PlotLine(label(name), run.train[name], color))
         limit = run.value(f"limits.{label(name)}")
         if isinstance(limit, int | float):
             level = _level(run, limit)
-            found.append(Line(f"limit of {label(name)}", level, color, dashed=True))
-    return found
+            lines.append(PlotLine(f"limit of {label(name)}", level, color, dashed=True))
+    return lines
 
 
 def _level(run: RunRecord, value: float) -> list[Point]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from launcher.page.plots import Mark
-from launcher.report.run_record import Event, RunRecord
+from launcher.report.plots import Mark
+from launcher.report.run_record import RunEvent, RunRecord
 from training.logging import console_text
 from training.logging.quantities import duration, real
 
@@ -51,28 +51,28 @@ def lane(kind: str) -> tuple[str, int]:
 def marks(run: RunRecord, name: str = "") -> list[Mark]:
     """The events on the step axis, by row; `name` of the run stands before each text."""
     order = [*_LANES, _OTHER]
-    found = []
+    every_mark = []
     for event in shown(run):
         row, color = lane(event.kind)
         text = f"{name}: {text_of(event)}" if name else text_of(event)
-        found.append(Mark(event.step, row, text[:_LONGEST], color))
-    rows = {row: [mark for mark in found if mark.lane == row] for row in order}
+        every_mark.append(Mark(event.step, row, text[:_LONGEST], color))
+    rows = {row: [mark for mark in every_mark if mark.lane == row] for row in order}
     return [mark for row in rows.values() for mark in thinned(row)]
 
 
-def thinned(found: Sequence[_Any]) -> Sequence[_Any]:
+def thinned(items: Sequence[_Any]) -> Sequence[_Any]:
     """At most MOST_EVENTS of many, evenly, with the first and the last."""
-    if len(found) <= MOST_EVENTS:
-        return found
-    return [found[at * (len(found) - 1) // (MOST_EVENTS - 1)] for at in range(MOST_EVENTS)]
+    if len(items) <= MOST_EVENTS:
+        return items
+    return [items[at * (len(items) - 1) // (MOST_EVENTS - 1)] for at in range(MOST_EVENTS)]
 
 
-def shown(run: RunRecord) -> list[Event]:
+def shown(run: RunRecord) -> list[RunEvent]:
     """The events that a report lists."""
     return [event for event in run.events if event.kind not in _ELSEWHERE]
 
 
-def text_of(event: Event) -> str:
+def text_of(event: RunEvent) -> str:
     """One event in a line, in the words of the console."""
     facts, kind = event.facts, event.kind
     try:

@@ -9,8 +9,8 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config.provenance import BUILT_IN_LAYER, FAMILY_LAYER, LAYERS
-from launcher.page import texts
-from launcher.report.run_record import Event, RunRecord
+from launcher.report import page
+from launcher.report.run_record import RunEvent, RunRecord
 from launcher.run_folder import run_folder
 from training.logging import console_text
 from training.logging.quantities import amount, counted, duration, real, size
@@ -25,6 +25,10 @@ _LONGEST = 20_000
 """Characters of a text of the data."""
 _UNFINISHED = "not finished"
 _NOT_STARTED = "not started"
+EVALUATION_HEAD = ("when", "checkpoint", "split", "data", "metrics")
+_OWN_DATA = "of the run"
+_INVALID = (KeyError, TypeError, ValueError, AttributeError)
+"""Raised for a line of another version."""
 _KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
 _COUNTED = (
     ("resume", ("resumed",)),
@@ -41,7 +45,7 @@ _WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressur
 
 
 @dataclass(frozen=True)
-class Part:
+class TimeShare:
     """A part of the time of a run."""
 
     name: str
@@ -58,8 +62,8 @@ class Part:
 def status(run: RunRecord) -> tuple[str, str]:
     """How the run ended, and the style of that word."""
     unfinished = _UNFINISHED if run.events or run.steps else _NOT_STARTED
-    found = str(run.result.get("status", unfinished))
-    return found, _KINDS.get(found, "warn")
+    word = str(run.result.get("status", unfinished))
+    return word, _KINDS.get(word, "warn")
 
 
 def outcome(run: RunRecord) -> str:
@@ -81,50 +85,50 @@ def outcome(run: RunRecord) -> str:
 def title(run: RunRecord) -> str:
     """Model, mode and engine."""
     names = ("model", "mode", "engine")
-    found = [str(run.result.get(name) or _setting(run, name)) for name in names]
+    parts = [str(run.result.get(name) or _setting(run, name)) for name in names]
     stage = run.result.get("stage")
-    return ", ".join(filter(None, [found[0], f"stage {stage}" if stage else "", *found[1:]]))
+    return ", ".join(filter(None, [parts[0], f"stage {stage}" if stage else "", *parts[1:]]))
 
 
 def counts(run: RunRecord) -> str:
     """What happened on the way, such as `1 resume (step 30), 2 throttling steps (step 8)`."""
-    found = []
+    texts = []
     for noun, kinds in _COUNTED:
         steps = [event.step for event in run.events if event.kind in kinds]
         if steps:
-            found.append(f"{counted(len(steps), noun)} ({_steps(steps)})")
-    return ", ".join(found)
+            texts.append(f"{counted(len(steps), noun)} ({_steps(steps)})")
+    return ", ".join(texts)
 
 
 def tiles(run: RunRecord) -> list[Row]:
     """The numbers that are looked for first."""
     result = run.result
-    found: list[Row] = [("steps", f"{run.steps:,}")]
+    rows: list[Row] = [("steps", f"{run.steps:,}")]
     if best := result.get("best"):
-        found.append((f"best {best['metric']}", _number(best["value"])))
+        rows.append((f"best {best['metric']}", _number(best["value"])))
     for name, key, render in (
         ("time", "wall_s", duration),
         ("samples per second", "samples_per_s", amount),
         ("parameters", "parameters", amount),
     ):
         if result.get(key) is not None:
-            found.append((name, render(result[key])))
+            rows.append((name, render(result[key])))
     peaks = result.get("peak_memory_bytes") or {}
     for side in ("device", "host"):
         if peaks.get(side) is not None:
-            found.append((f"peak memory, {side}", size(peaks[side])))
-    return found
+            rows.append((f"peak memory, {side}", size(peaks[side])))
+    return rows
 
 
 def chosen_settings(run: RunRecord) -> list[Row]:
     """Settings that differ from their defaults: key, value, default, origin; the user's first."""
-    found = []
+    ranked = []
     for key, setting in run.settings.items():
         default = _default(setting)
         if key != "promise" and default != [setting.get("value")]:
             shown = "–" if default in ([], [None]) else plain(default[0])
-            found.append((_rank(setting), (key, _value(setting), shown, _origin(setting))))
-    return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+            ranked.append((_rank(setting), (key, _value(setting), shown, _origin(setting))))
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def differing_settings(runs: Sequence[RunRecord]) -> list[Row]:
@@ -150,12 +154,12 @@ def other_settings(run: RunRecord) -> list[Row]:
     ]
 
 
-def time_split(run: RunRecord) -> list[Part]:
+def time_split(run: RunRecord) -> list[TimeShare]:
     """Where the time of the run went; empty if it is not known."""
     split = run.result.get("time_split") or {}
     whole = sum(split.values())
     return [
-        Part(name.removesuffix("_s"), seconds, seconds / whole)
+        TimeShare(name.removesuffix("_s"), seconds, seconds / whole)
         for name, seconds in split.items()
         if seconds > 0
     ]
@@ -163,15 +167,21 @@ def time_split(run: RunRecord) -> list[Part]:
 
 def operators(run: RunRecord) -> list[Row]:
     """The operators that took most time of their own in the profile, below a head."""
-    found = run.profile.get("operators") or []
-    sides = [side for side in ("device", "cpu") if any(one[f"self_{side}_s"] for one in found)]
+    operations = run.profile.get("operators") or []
+    sides = [
+        side
+        for side in ("device", "cpu")
+        if any(operation[f"self_{side}_s"] for operation in operations)
+    ]
     if not sides:
         return []
     names = {"device": "own time on the device", "cpu": "own time on the CPU"}
     rows: list[Row] = [("operator", "calls", *(names[side] for side in sides))]
-    for one in found:
-        times = [one[f"self_{side}_s"] for side in sides]
-        rows.append((str(one["name"]), f"{one['calls']:,}", *(_milliseconds(s) for s in times)))
+    for operation in operations:
+        times = [operation[f"self_{side}_s"] for side in sides]
+        rows.append(
+            (str(operation["name"]), f"{operation['calls']:,}", *(_milliseconds(s) for s in times))
+        )
     return rows
 
 
@@ -185,27 +195,27 @@ def profiled(run: RunRecord) -> str:
 
 def machine(run: RunRecord) -> list[Row]:
     """The machine, and its highest readings beside their limits."""
-    found: list[Row] = []
+    rows: list[Row] = []
     facts = run.result.get("environment") or {}
     for key in ("host", "system", "cores", "memory_bytes", "gpus", "device"):
         if facts.get(key) is not None:
             value = size(facts[key]) if key == "memory_bytes" else str(facts[key])
-            found.append((key.removesuffix("_bytes"), value))
+            rows.append((key.removesuffix("_bytes"), value))
     if "world_size" in run.result:
-        found.append(("processes", str(run.result["world_size"])))
+        rows.append(("processes", str(run.result["world_size"])))
     for key, value in (run.result.get("machine") or {}).items():
         name, _, unit = str(key).rpartition("_")
         limit = run.value(f"limits.{name}")
         letter = "%" if unit == "percent" else " °C"
         beside = "" if limit is None else f" (limit {plain(limit)}{letter})"
-        found.append((f"highest {name.replace('_', ' ')}", f"{plain(value)}{letter}{beside}"))
-    return found
+        rows.append((f"highest {name.replace('_', ' ')}", f"{plain(value)}{letter}{beside}"))
+    return rows
 
 
 def data(run: RunRecord) -> list[Row]:
     """The facts of the family about its data."""
     facts = run.result.get("data") or {}
-    return [(name, _cut(text)) for name, text in texts.rows(facts)]
+    return [(name, _cut(text)) for name, text in page.fact_rows(facts)]
 
 
 def previews(run: RunRecord) -> list[Row]:
@@ -216,21 +226,21 @@ def previews(run: RunRecord) -> list[Row]:
     ]
 
 
-def warnings(run: RunRecord) -> list[Event]:
+def warnings(run: RunRecord) -> list[RunEvent]:
     """The events that a reader should not miss, each text once."""
-    found = [event for event in run.events if event.kind in _WARNINGS]
-    by_text = {str(event.facts.get("text", event.facts)): event for event in found}
+    events = [event for event in run.events if event.kind in _WARNINGS]
+    by_text = {str(event.facts.get("text", event.facts)): event for event in events}
     return list(by_text.values())[:_MOST_WARNINGS]
 
 
 def promises(run: RunRecord) -> list[Row]:
     """What the mode promises: measure and bounds."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for name, bounds in (run.value("promise") or {}).items():
         known = {side: bounds.get(side) for side in ("at_least", "at_most")}
         texts = [f"{side.replace('_', ' ')} {_bound(name, b)}" for side, b in known.items() if b]
-        found.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
-    return found
+        rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
+    return rows
 
 
 def promise_command(run: RunRecord) -> str:
@@ -242,8 +252,13 @@ def promise_command(run: RunRecord) -> str:
 def checkpoints(run: RunRecord) -> list[Row]:
     """Step, size, score and links of each checkpoint."""
     return [
-        (f"{one.step:,}", size(one.bytes), one.score or "–", ", ".join(one.links))
-        for one in run.checkpoints
+        (
+            f"{checkpoint.step:,}",
+            size(checkpoint.bytes),
+            checkpoint.score or "–",
+            ", ".join(checkpoint.links),
+        )
+        for checkpoint in run.checkpoints
     ]
 
 
@@ -261,11 +276,11 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
         shlex.quote(from_here(path.absolute()))
         for path in (run.folder, run.folder / run_folder.SETTINGS)
     )
-    found = [("repeat", f"{PROGRAM} --config {settings}")]
+    lines = [("repeat", f"{PROGRAM} --config {settings}")]
     if run.checkpoints:
-        found.append(("resume", f"{PROGRAM} resume {folder}"))
-        found.append(("verify", f"{PROGRAM} verify {folder}"))
-    return [*found, ("write this report again", f"{PROGRAM} report {folder}")]
+        lines.append(("resume", f"{PROGRAM} resume {folder}"))
+        lines.append(("verify", f"{PROGRAM} verify {folder}"))
+    return [*lines, ("write this report again", f"{PROGRAM} report {folder}")]
 
 
 def comparison(runs: Sequence[RunRecord]) -> list[Row]:
@@ -302,14 +317,18 @@ def _steps(steps: Sequence[int]) -> str:
     return f"step{'s' * (len(different) > 1)} {named}" + (f" and {more} later" if more > 0 else "")
 
 
-def _of(run: RunRecord, kind: str) -> Iterator[Event]:
+def _of(run: RunRecord, kind: str) -> Iterator[RunEvent]:
     return (event for event in run.events if event.kind == kind)
 
 
 def _default(setting: Mapping[str, Any]) -> list[Any]:
     """The value that the layers of defaults give, in a list; empty: they give none."""
     layers = [setting, *setting.get("replaced", ())]
-    return [one.get("value") for one in layers if one.get("layer") in _DEFAULTS][:1]
+    return [
+        setting_of_layer.get("value")
+        for setting_of_layer in layers
+        if setting_of_layer.get("layer") in _DEFAULTS
+    ][:1]
 
 
 def _rank(setting: Mapping[str, Any]) -> int:
@@ -351,3 +370,44 @@ def _milliseconds(seconds: float) -> str:
 
 def _number(value: Any) -> str:
     return real(value) if isinstance(value, float) else str(value)
+
+
+def evaluations(run: RunRecord) -> list[Row]:
+    """The test split at the end of the run, then each result of `evaluate`. Reads the disk."""
+    return [*_at_end(run), *_evaluated(run)]
+
+
+def controls(run: RunRecord) -> list[tuple[str, str]]:
+    """Each metric of a noise control beside chance, and the style of the text."""
+    return [
+        (str(event.facts.get("text", "")), "good" if event.facts.get("at_chance") else "bad")
+        for event in run.events
+        if event.kind == "control"
+    ]
+
+
+def _at_end(run: RunRecord) -> Iterator[Row]:
+    try:
+        if test := run.result.get("test"):
+            yield "end of the run", f"step {test['step']:,}", "test", _OWN_DATA, _metrics(test)
+    except _INVALID:
+        pass
+
+
+def _evaluated(run: RunRecord) -> Iterator[Row]:
+    for line in run_folder.json_lines(run.folder / run_folder.EVALUATIONS):
+        try:
+            when = str(line["time"]).removesuffix("Z").replace("T", " ")
+            average = ", EMA" if line["weights"] == "ema" else ""
+            processes = counted(line["world_size"], "process")
+            engine = f"{line['engine']} on {processes}"
+            checkpoint = f"step {line['step']:,}{average}, {engine}"
+            data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
+            yield f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)
+        except _INVALID:
+            continue
+
+
+def _metrics(facts: Mapping[str, Any]) -> str:
+    values: Sequence[tuple[str, Any]] = list(facts["metrics"].items())
+    return ", ".join(f"{name} {real(float(value))}" for name, value in values)

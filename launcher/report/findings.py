@@ -10,7 +10,7 @@ from pathlib import Path
 from launcher.base.diagnostics import from_here
 from launcher.report import facts
 from launcher.report.events import text_of
-from launcher.report.run_record import Event, RunRecord
+from launcher.report.run_record import RunEvent, RunRecord
 from launcher.run.execute import next_command
 from launcher.run_folder import run_folder
 from training.logging.quantities import real
@@ -37,8 +37,8 @@ def rows(run: RunRecord) -> list[Row]:
     """The faults that the run found, the limits it exceeded, and its end if it is not complete."""
     kinds = ("advice", "warning")
     advice = [_advice(e) for e in run.events if e.kind in kinds and "fault" in e.facts]
-    found = [*advice, *_limits(run)]
-    return list(dict.fromkeys([*found, *_end(run, bool(advice))]))
+    faults = [*advice, *_limits(run)]
+    return list(dict.fromkeys([*faults, *_end(run, bool(advice))]))
 
 
 def healthy(run: RunRecord) -> Row:
@@ -55,7 +55,7 @@ def healthy(run: RunRecord) -> Row:
     return "completed, and no fault was found", gain, following
 
 
-def _advice(event: Event) -> Row:
+def _advice(event: RunEvent) -> Row:
     return tuple(str(event.facts.get(name, "")) for name in ("seen", "cause", "fix"))
 
 

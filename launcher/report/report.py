@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher.page import page
-from launcher.report import curves, evaluations, events, facts, findings, run_record, samples
+from launcher.report import curves, events, facts, findings, page, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
 from launcher.run_folder.records import InvalidRecord
@@ -25,15 +24,15 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
 
     Reads the disk. Raises OSError, and InvalidRecord for damaged samples.
     """
-    one = whole or (runs[0] if len(runs) == 1 else None)
+    single = whole or (runs[0] if len(runs) == 1 else None)
     room = samples.PICTURE_BYTES // len(runs)
     return page.render(
         _TEMPLATE,
         curves.plots(runs),
-        title=one.name if one else f"{len(runs)} runs",
-        head=_head(one) if one else None,
+        title=single.name if single else f"{len(runs)} runs",
+        head=_head(single) if single else None,
         comparison=facts.comparison(runs),
-        evaluation_head=evaluations.HEAD,
+        evaluation_head=facts.EVALUATION_HEAD,
         differing=facts.differing_settings(runs),
         runs=[_shown(run, room) for run in runs],
         few=_FEW,
@@ -78,10 +77,10 @@ def refresh(folder: Path) -> None:
     Touches the disk.
     """
     above = [folder.absolute().parent] if run_record.is_stage(folder) else []
-    for one in (folder, *above):
-        path = one / run_folder.REPORT
+    for reported_folder in (folder, *above):
+        path = reported_folder / run_folder.REPORT
         if path.is_file() and page.is_page(path):
-            write_at_end(one)
+            write_at_end(reported_folder)
 
 
 def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
@@ -132,8 +131,8 @@ def _shown(run: RunRecord, room: int) -> dict[str, Any]:
         "data": facts.data(run),
         "samples": samples.read(run, room),
         "previews": facts.previews(run),
-        "evaluations": evaluations.rows(run),
-        "controls": evaluations.controls(run),
+        "evaluations": facts.evaluations(run),
+        "controls": facts.controls(run),
         "promises": facts.promises(run),
         "promise_command": facts.promise_command(run),
         "checkpoints": facts.checkpoints(run),
@@ -145,10 +144,10 @@ def _shown(run: RunRecord, room: int) -> dict[str, Any]:
 def _what_to_do(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """The section "What to do"; of several runs, those without faults have no row."""
     head: tuple[str, ...] = ("seen", "likely cause", "next")
-    found = [(run, row) for run in runs for row in findings.rows(run)]
+    pairs = [(run, row) for run in runs for row in findings.rows(run)]
     if len(runs) > 1:
-        return {"findings_head": ("run", *head), "findings": [(r.name, *row) for r, row in found]}
-    rows = [row for _, row in found]
+        return {"findings_head": ("run", *head), "findings": [(r.name, *row) for r, row in pairs]}
+    rows = [row for _, row in pairs]
     if not rows and runs[0].result.get("status") == "completed":
         head, rows = ("seen", "gain", "next"), [findings.healthy(runs[0])]
     return {"findings_head": head, "findings": rows}

@@ -11,9 +11,8 @@ from typing import Any
 
 from launcher.base import environment
 from launcher.base.redaction import redact_variables
-from launcher.page.plots import Point, Thinned, number
-from launcher.resume import find
-from launcher.run_folder import records, run_folder
+from launcher.report.plots import Point, ThinnedLine, number
+from launcher.run_folder import checkpoint_search, records, run_folder
 
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
@@ -22,7 +21,7 @@ _NOT_PLOTTED = frozenset(("kind", "step", "epoch", "samples", "tokens"))
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """A line of events.jsonl, or of events-rankN.jsonl."""
 
     time: str
@@ -32,7 +31,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointFacts:
     """A complete checkpoint."""
 
     step: int
@@ -58,8 +57,8 @@ class RunRecord:
     """The logged values by key; those of `parts` as `parts.NAME`."""
     evaluations: Columns
     """The values of each metric."""
-    events: list[Event]
-    checkpoints: list[Checkpoint]
+    events: list[RunEvent]
+    checkpoints: list[CheckpointFacts]
     profile: Mapping[str, Any] = field(default_factory=dict)
     """profile/summary.json; empty: the run was not profiled."""
     parents: int = 0
@@ -84,11 +83,11 @@ class RunRecord:
 
 def named_apart(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """The `runs`; those of equal names have as many folders in their name as it takes."""
-    found = list(runs)
+    named = list(runs)
     for parents in range(1, max((len(run.folder.absolute().parts) for run in runs), default=0)):
-        names = Counter(run.name for run in found)
-        found = [replace(r, parents=parents) if names[r.name] > 1 else r for r in found]
-    return found
+        names = Counter(run.name for run in named)
+        named = [replace(r, parents=parents) if names[r.name] > 1 else r for r in named]
+    return named
 
 
 def runs_of(folder: Path) -> list[Path]:
@@ -96,7 +95,7 @@ def runs_of(folder: Path) -> list[Path]:
 
     Empty: there is no run.
     """
-    stages = find.stage_folders(folder)
+    stages = checkpoint_search.stage_folders(folder)
     return [path for path in stages.values() or [folder] if run_folder.is_run_folder(path)]
 
 
@@ -110,7 +109,7 @@ def whole(folder: Path, stages: Sequence[RunRecord]) -> RunRecord | None:
 
     Raises InvalidRecord.
     """
-    if not find.stage_folders(folder):
+    if not checkpoint_search.stage_folders(folder):
         return None
     result = read_object(folder / run_folder.RESULT) or {"steps": sum(run.steps for run in stages)}
     return RunRecord(folder, {}, result, {}, {}, [], [])
@@ -121,7 +120,8 @@ def read(folder: Path) -> RunRecord:
 
     Files that do not exist are empty. Raises InvalidRecord for damaged ones.
     """
-    train, evaluations = defaultdict[str, Thinned](Thinned), defaultdict[str, Thinned](Thinned)
+    train = defaultdict[str, ThinnedLine](ThinnedLine)
+    evaluations = defaultdict[str, ThinnedLine](ThinnedLine)
     for line in records.metrics_lines(folder):
         is_train, step = line["kind"] == "train", line["step"]
         columns = train if is_train else evaluations
@@ -138,12 +138,12 @@ def read(folder: Path) -> RunRecord:
         _points(train),
         _points(evaluations),
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
-        sorted(_checkpoints(folder), key=lambda found: found.step),
+        sorted(_checkpoints(folder), key=lambda checkpoint: checkpoint.step),
         read_object(folder / run_folder.PROFILE),
     )
 
 
-def _points(columns: Mapping[str, Thinned]) -> Columns:
+def _points(columns: Mapping[str, ThinnedLine]) -> Columns:
     return {key: column.points for key, column in columns.items()}
 
 
@@ -174,7 +174,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return records.parse_object(path, redact_variables(text, environment.variables()))
 
 
-def _events(folder: Path) -> Iterator[Event]:
+def _events(folder: Path) -> Iterator[RunEvent]:
     for path in sorted(folder.glob("events*.jsonl")):
         rank = path.stem.removeprefix("events").removeprefix("-rank")
         for line in run_folder.json_lines(path):
@@ -184,10 +184,10 @@ def _events(folder: Path) -> Iterator[Event]:
             if isinstance(kind, str) and type(step) is int:
                 facts = dict(facts) if isinstance(facts, dict) else {}
                 of_rank = {"rank": rank} if rank else {}
-                yield Event(str(line.get("time", "")), kind, step, of_rank | facts)
+                yield RunEvent(str(line.get("time", "")), kind, step, of_rank | facts)
 
 
-def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
+def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
     links = {
         link: (folder / link).resolve().name
         for link in run_folder.LINKS
@@ -197,7 +197,7 @@ def _checkpoints(folder: Path) -> Iterator[Checkpoint]:
         try:
             manifest = json.loads(path.read_bytes())
             score = manifest.get("score")
-            yield Checkpoint(
+            yield CheckpointFacts(
                 int(manifest["step"]),
                 sum(int(file["bytes"]) for file in manifest["files"]),
                 f"{score['metric']} {score['value']:.6g}" if score else "",

@@ -18,13 +18,12 @@ from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.resume import find
 from launcher.run import affinity, failures, fixes, rank, restart, startup
 from launcher.run.experience import is_continual
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder import experiences, fence, generations, lock, run_folder
+from launcher.run_folder import checkpoint_search, experiences, fence, generations, lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from models.catalog import FAMILIES
 from slurm.environment import SLURM_FOLDER
@@ -129,7 +128,7 @@ def render_last_line(exit_code: int, folder: Path) -> str:
     failed = exit_code == exit_codes.FAILURE
     if failed:
         where += f"; details: {folder / run_folder.LOG}"
-    if exit_code != exit_codes.DONE and find.newest_step(folder) is not None:
+    if exit_code != exit_codes.DONE and checkpoint_search.newest_step(folder) is not None:
         return f"{where}; resume: {PROGRAM} resume {_quoted(folder)}"
     if failed:
         return where
@@ -155,7 +154,7 @@ def next_command(folder: Path, shown: Path | None = None) -> str | None:
         return None
     if path in family.prompts or not path.startswith(EMBEDDED):
         without = [stage.name for stage in family.stages if not stage.predicts]
-        if model.get("stage") in without or find.newest_step(folder) is None:
+        if model.get("stage") in without or checkpoint_search.newest_step(folder) is None:
             return None
         words = ["predict", str(shown or folder)]
         if path in family.prompts:
@@ -209,7 +208,7 @@ def _create_folder(start: PreparedRun) -> RunFolder:
     """The run folder: that of the resumed run, a new one, or a fork."""
     if start.resume is None or not run_folder.is_run_folder(start.resume.source):
         return run_folder.create(start.resolved, start.out, start.name)
-    if find.is_same(start.resume.source, start.folder):
+    if checkpoint_search.is_same(start.resume.source, start.folder):
         return run_folder.open_existing(start.folder)
     fill = partial(copy_run, start.resume.source)
     return run_folder.create(start.resolved, start.out, start.name, fill)

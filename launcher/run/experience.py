@@ -13,8 +13,8 @@ from launcher.config import provenance
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class
-from launcher.resume.find import ResumeRequest
 from launcher.run_folder import experiences
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
 from training.settings import nested
 from training.storage import StorageError

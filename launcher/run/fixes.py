@@ -16,8 +16,7 @@ from launcher.base.diagnostics import PROGRAM, from_here, plain
 from launcher.config import errors, machine
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
-from launcher.resume import find
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
 from training.faults import FAULTS
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     settings = resolved.settings
     shown = shlex.quote(from_here(folder))
     again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
-    is_saved = find.newest_step(folder) is not None
+    is_saved = checkpoint_search.newest_step(folder) is not None
     lr, data = settings.optim.lr, shlex.quote(str(getattr(settings.data, "path", "")))
     return {
         "again": again,

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 
 from launcher.config import custom_task, schema
 from launcher.config.provenance import Resolved
-from launcher.resume.find import ResumeRequest
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from slurm.environment import Generation
 from training.settings import nested
 

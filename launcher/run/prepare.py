@@ -15,13 +15,12 @@ from launcher.config.feature_checks import Target, targets
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
-from launcher.resume import find
-from launcher.resume.decide import Decision, NothingLeft, decide
-from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
 from launcher.run.experience import is_continual
 from launcher.run.memory_check import check_memory
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume_decision import Decision, NothingLeft, decide
 from models.catalog import is_custom
 from slurm.address import reachable
 from slurm.environment import (
@@ -200,7 +199,11 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
         if decision is None:
             return []
         source = decision.resume.source if decision.resume else None
-        if source is not None and run_folder.is_run_folder(source) and find.is_same(source, out):
+        if (
+            source is not None
+            and run_folder.is_run_folder(source)
+            and checkpoint_search.is_same(source, out)
+        ):
             return []
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from launcher.base import environment, exit_codes, library_warnings
 from launcher.config import batching
 from launcher.config.provenance import Batching, CliArgs, Resolved
-from launcher.resume.find import AUTO, ResumeRequest, newest_step
 from launcher.run import failures, supervisor
 from launcher.run.failures import Kind, Report
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, generations, lock, run_folder
+from launcher.run_folder.checkpoint_search import AUTO, ResumeRequest, newest_step
 from slurm.environment import (
     SLURM_FOLDER,
     Generation,

@@ -30,13 +30,13 @@ from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
-from launcher.resume import restore as resumption
 from launcher.run import affinity, failures
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.experience import resolve_experience
 from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, lock, run_folder
+from launcher.run_folder import restore as resumption
 from models.base import Context, DataError, Task
 from models.common.data_files import cache_folder
 from training import seeds

@@ -1,1 +1,1 @@
-"""The run folder: layout, atomic writes, lock, fencing and result."""
+"""The run folder: layout, atomic writes, lock, fencing, result, and which checkpoint is resumed."""

@@ -91,12 +91,14 @@ class Ledger:
     def unfinished(self) -> Experience | None:
         """The experience to train next."""
         states = ("planned", "training")
-        return next((found for found in self.experiences if found.state in states), None)
+        return next(
+            (experience for experience in self.experiences if experience.state in states), None
+        )
 
     @property
     def trained(self) -> list[Experience]:
         """The experiences that are trained, including the first data."""
-        return [found for found in self.experiences if found.state == "trained"]
+        return [experience for experience in self.experiences if experience.state == "trained"]
 
     @property
     def postponed(self) -> Experience | None:
@@ -108,26 +110,30 @@ class Ledger:
         """The files of all experiences that are not postponed."""
         return {
             name: file
-            for found in self.experiences
-            if found.state != "postponed"
-            for name, file in found.files.items()
+            for experience in self.experiences
+            if experience.state != "postponed"
+            for name, file in experience.files.items()
         }
 
     def updated(self, experience: Experience) -> Ledger:
         """The ledger with `experience` added, or replaced if its number exists."""
-        others = [found for found in self.experiences if found.number != experience.number]
-        return Ledger(sorted([*others, experience], key=lambda found: found.number))
+        others = [other for other in self.experiences if other.number != experience.number]
+        return Ledger(sorted([*others, experience], key=lambda other: other.number))
 
     def rewound_to(self, step: int) -> Ledger:
         """The ledger as it was at `step`: experiences that started later are dropped."""
-        kept: list[Experience] = []
-        for found in self.experiences:
-            if found.number and found.start_step >= step:
+        experiences: list[Experience] = []
+        for experience in self.experiences:
+            if experience.number and experience.start_step >= step:
                 break
-            if found.state == "trained" and found.end_step is not None and found.end_step > step:
-                found = replace(found, state="training", end_step=None, forgetting=None)
-            kept.append(found)
-        return Ledger(kept)
+            if (
+                experience.state == "trained"
+                and experience.end_step is not None
+                and experience.end_step > step
+            ):
+                experience = replace(experience, state="training", end_step=None, forgetting=None)
+            experiences.append(experience)
+        return Ledger(experiences)
 
     @property
     def next_number(self) -> int:
@@ -137,7 +143,10 @@ class Ledger:
     def save(self, run: Path) -> None:
         """Write the ledger into the run folder, atomically. Raises StorageError."""
         path = run / NAME
-        content = {"format": _FORMAT, "experiences": [asdict(one) for one in self.experiences]}
+        content = {
+            "format": _FORMAT,
+            "experiences": [asdict(experience) for experience in self.experiences],
+        }
         with storage_errors(path):
             atomic_write(path, encode_bytes(content, indent=1) + b"\n")
 
@@ -180,15 +189,15 @@ def stamp_of(path: Path) -> FileStamp | None:
 
 def record_files(folder: Path, stamps: Mapping[str, FileStamp]) -> dict[str, FileRecord]:
     """Records of the files in `stamps`, without those that changed meanwhile. Reads the disk."""
-    found = {}
+    records = {}
     for name, stamp in stamps.items():
         try:
             digest = digest_of(folder / name, stamp.size)
         except OSError:
             continue
         if stamp_of(folder / name) == stamp:
-            found[name] = FileRecord(digest=digest, **asdict(stamp))
-    return found
+            records[name] = FileRecord(digest=digest, **asdict(stamp))
+    return records
 
 
 def digest_of(path: Path, size: int) -> str:

@@ -91,11 +91,11 @@ def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
     # A process delayed here may itself be fenced off by now: later claims keep their fences.
     later = {claim for claim in known if claim.follows(generation)}
     later.update(known[known.index(generation) + 1 :])
-    found = False
+    has_earlier = False
     for fence in [*run.glob(f"{FENCE}*"), *run.glob(f"{_CLOSED}*")]:
         if fence == storage.fence or _generation_of(fence) in later:
             continue
-        found = True
+        has_earlier = True
         closed = fence
         if fence.name.startswith(FENCE):
             closed = fence.with_name(f"{_CLOSED}{fence.name.removeprefix(FENCE)}")
@@ -103,7 +103,7 @@ def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
                 fence.rename(closed)
         retention.recover(Storage(run, closed))
         _clear(closed)
-    return found
+    return has_earlier
 
 
 def _generation_of(fence: Path) -> Generation | None:

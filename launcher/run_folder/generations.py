@@ -111,12 +111,12 @@ def lines(run: Path) -> Sequence[Mapping[str, Any]]:
     """All complete lines of generations.jsonl, the earliest first. Reads the disk."""
     from launcher.run_folder.run_folder import json_lines  # slow: signal handlers come first
 
-    found = []
+    valid = []
     for line in json_lines(run / SLURM_FOLDER / NAME):
         with suppress(ValueError, TypeError, KeyError):
             _generation(line)
-            found.append(line)
-    return found
+            valid.append(line)
+    return valid
 
 
 def outcome_path(run: Path, generation: Generation) -> Path:

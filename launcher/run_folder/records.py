@@ -1,15 +1,20 @@
-"""Reading of result.json and metrics.jsonl; an error names the damaged file and line."""
+"""Reading of result.json, metrics.jsonl and events.jsonl, also while a run writes them."""
 
 from __future__ import annotations
 
+import heapq
 import json
+import os
 import shlex
+from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.run_folder.run_folder import METRICS, RESULT
+from launcher.run_folder.run_folder import EVENTS, METRICS, RESULT
 
 
 class InvalidRecord(SettingsError):
@@ -37,12 +42,12 @@ def read_result(folder: Path) -> Mapping[str, Any] | None:
 def parse_object(path: Path, content: str | bytes) -> dict[str, Any]:
     """The JSON object in `content`, read from `path`. Raises InvalidRecord."""
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise _damaged(path, "not a JSON object")
-    return found
+    return parsed
 
 
 def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
@@ -59,8 +64,8 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
         raise _unreadable(path, error) from error
     with file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and (found := _metrics_line(path, number, line)) is not None:
-                yield found
+            if line.endswith(b"\n") and (metrics := _metrics_line(path, number, line)) is not None:
+                yield metrics
 
 
 def check(folder: Path) -> Mapping[str, Any] | None:
@@ -108,3 +113,101 @@ def _unreadable(path: Path, error: OSError) -> InvalidRecord:
     fix = f"chmod a+r {shlex.quote(str(path))}  as its owner"
     fix_line = fix if isinstance(error, PermissionError) else None
     return InvalidRecord([Diagnostic(message, value=str(path), where=str(path), fix=fix_line)])
+
+
+INVALID_LINE = (KeyError, TypeError, ValueError, AttributeError)
+"""Raised for a line of another version, or of a damaged disk."""
+_PARSED_BYTES, _NEWEST_BYTES = 8_000_000, 1_000_000
+"""About how much of many lines is parsed if they are thinned; the newest are parsed each."""
+
+
+class GrowingFile:
+    """A JSON Lines file that others append to: each line once, in order.
+
+    A resumed generation replaces the file by a copy without the lines that it will write again;
+    those lines are returned again. Of lines that were returned, only the hashes stay in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hashes = array("q")
+        self._file, self._end, self._last = 0, 0, b""
+        """Inode, the end of the lines that were returned, and the last of them."""
+
+    def new_lines(self) -> Iterator[dict[str, Any]]:
+        """The complete lines since the last call. Reads the disk."""
+        return (content for line, _ in self.read() if (content := _object(line)) is not None)
+
+    def read(self) -> Iterator[tuple[bytes, int]]:
+        """Each complete line since the last call, and the bytes after it. Reads the disk."""
+        with suppress(OSError), self._path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            file.seek(self._end - len(self._last))
+            if stat.st_ino != self._file or file.read(len(self._last)) != self._last:
+                self._go_back(file)
+                self._file = stat.st_ino
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._hashes.append(hash(line))
+                self._end, self._last = self._end + len(line), line
+                yield line, stat.st_size - self._end
+
+    def _go_back(self, file: BinaryIO) -> None:
+        """Go to the first line of a file, replaced or cut, that was not returned before."""
+        same, self._end, self._last = 0, 0, b""
+        file.seek(0)
+        for before, line in zip(self._hashes, file, strict=False):
+            if not line.endswith(b"\n") or hash(line) != before:
+                break
+            same, self._end, self._last = same + 1, self._end + len(line), line
+        del self._hashes[same:]
+        file.seek(self._end)
+
+
+class RunLines:
+    """The new "train" lines and events of a run, as it wrote them."""
+
+    def __init__(self, folder: Path, *, is_thinned: bool = False) -> None:
+        """`is_thinned`: of many new "train" lines, only some of the older ones."""
+        self._metrics = GrowingFile(folder / METRICS)
+        self._events = GrowingFile(folder / EVENTS)
+        self._is_thinned = is_thinned
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """The lines since the last call. Reads the disk."""
+        events = list(self._events.new_lines())
+        # The metrics of a step precede its events; two generations are not mixed.
+        start = max((n for n, e in enumerate(events) if e.get("kind") == "started"), default=-1)
+        earlier, later = events[: start + 1], events[start + 1 :]
+        yield from earlier
+        yield from heapq.merge(self._train_lines(), sorted(later, key=_step), key=_step)
+
+    def _train_lines(self) -> Iterator[dict[str, Any]]:
+        every, skipped = 0, 0
+        for line, left in self._metrics.read():
+            every = every or (left // _PARSED_BYTES if self._is_thinned else 0) + 1
+            skipped += 1
+            if skipped < every and left > _NEWEST_BYTES:
+                continue  # parsing takes 6 µs, all else 1 µs
+            if (content := _object(line)) is not None and content.get("kind") == "train":
+                skipped = 0
+                yield content
+
+
+def known_fields(kind: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `facts` that are fields of the class: a newer version may write more."""
+    return {field.name: facts[field.name] for field in fields(kind) if field.name in facts}
+
+
+def _step(line: Mapping[str, Any]) -> int:
+    step = line.get("step")
+    return step if isinstance(step, int) else 0
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -208,10 +208,10 @@ def check_free(folder: Path, out: Path | None) -> None:
     raise SettingsError.of(message, value=str(folder), where=where, allowed=allowed)
 
 
-def clear_except(folder: Path, kept: Collection[str]) -> None:
+def clear_except(folder: Path, names: Collection[str]) -> None:
     """Remove everything in `folder` except the names in `kept`. Touches the disk."""
     for entry in folder.iterdir():
-        if entry.name in kept:
+        if entry.name in names:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)

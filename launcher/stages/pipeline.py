@@ -15,10 +15,9 @@ from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_settings_file
 from launcher.config.validate import why_ineffective
-from launcher.resume import find as resume
-from launcher.resume.find import ResumeRequest
 from launcher.run.prepare import PreparedRun, prepare_run
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.stages import record, selection
 from launcher.stages.record import Record
 from models.catalog import Stage
@@ -96,7 +95,7 @@ def prepare_pipeline(
     before = find(args, out)
     if before is not None:
         return _resumed(before, args, out, diagnostics, one)
-    stages = selection.stages(args) if args.resume in (None, resume.AUTO) else ()
+    stages = selection.stages(args) if args.resume in (None, checkpoint_search.AUTO) else ()
     return _new(stages, args, out, diagnostics, one) if stages else None
 
 
@@ -202,7 +201,7 @@ def _resumed(
         if not record.is_completed(folder):
             filled = _weights(stage, entries)
             content = replace(args, resume=str(folder), weights=None, filled=filled)
-            has_begun = resume.newest_step(folder) is not None
+            has_begun = checkpoint_search.newest_step(folder) is not None
             made = _prepared(content if has_begun else replace(content, reset=()), found, one)
             if made is not None:
                 resume_line = made.line if (folder / run_folder.METRICS).exists() else None
@@ -219,7 +218,7 @@ def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diag
     arguments: list[tuple[str, Any]] = [(one.option, one.where) for one in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
-    if out is not None and not resume.is_same(out, before.folder):
+    if out is not None and not checkpoint_search.is_same(out, before.folder):
         arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
     for option, place in arguments:
@@ -247,7 +246,7 @@ def find(args: CliArgs, out: Path | None) -> Record | None:
     """
     if args.resume is None:
         return None
-    if args.resume != resume.AUTO:
+    if args.resume != checkpoint_search.AUTO:
         return record.load(Path(args.resume))
     if out is not None:
         return record.load(out)
@@ -271,7 +270,7 @@ def _first(pipeline: Record) -> Path:
 
 def _latest(args: CliArgs, names: list[str]) -> Record | None:
     choice = choose(args)
-    for folder in resume.newest(run_folder.STAGES):
+    for folder in checkpoint_search.newest(run_folder.STAGES):
         pipeline = record.load(folder)
         if pipeline is None or list(pipeline.stages) != names:
             continue
@@ -284,6 +283,6 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
 
 def _model(pipeline: Record) -> tuple[object, ...]:
     try:
-        return resume.model_of(read_settings_file(_first(pipeline)))
+        return checkpoint_search.model_of(read_settings_file(_first(pipeline)))
     except SettingsError:
         return ()

@@ -13,8 +13,8 @@ from launcher.config.provenance import CliArgs, ImpliedSetting, Resolved
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
-from launcher.resume.decide import decide
 from launcher.run.prepare import PreparedRun
+from launcher.run_folder.resume_decision import decide
 from launcher.stages import pipeline, summary
 from launcher.stages.selection import with_weights
 

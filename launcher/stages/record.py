@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from launcher.base import exit_codes
-from launcher.resume import find
-from launcher.run_folder import records, run_folder
+from launcher.run_folder import checkpoint_search, records, run_folder
 from training.logging.strict_json import encode, encode_bytes
 from training.storage import atomic_write, storage_errors
 
@@ -49,7 +48,7 @@ def save(folder: Path, stages: Sequence[str]) -> None:
 
 def load(folder: Path) -> Record | None:
     """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
-    stages = find.stage_folders(folder)
+    stages = checkpoint_search.stage_folders(folder)
     return Record(folder, stages) if stages else None
 
 

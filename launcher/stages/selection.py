@@ -10,7 +10,7 @@ from launcher.config import selection
 from launcher.config.options import FROM
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
 from launcher.config.selection import choose
-from launcher.resume.find import AUTO
+from launcher.run_folder.checkpoint_search import AUTO
 from launcher.stages import record
 from models.catalog import Stage
 from training.checkpoint import retention

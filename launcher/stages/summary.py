@@ -15,10 +15,9 @@ from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.config.validate import why_ineffective
-from launcher.resume import find
 from launcher.run.execute import next_command
 from launcher.run.prepare import plan_as_json, render_plan
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
 from launcher.stages import record
 from launcher.stages.execute import PipelineResult
 from launcher.stages.pipeline import Pipeline, PipelineStage
@@ -83,7 +82,7 @@ def next_stage(resolved: Resolved, folder: Path) -> str | None:
     [name] = settings.stages
     declared = selection.declared_stages(settings.model.family)
     following = [one for one in declared if name in one.of and not one.optional]
-    if not following or find.newest_step(folder) is None:
+    if not following or checkpoint_search.newest_step(folder) is None:
         return None
     model = settings.model
     is_replaced = replaces_size(model.family, getattr(model, "pretrained", None))
@@ -140,7 +139,7 @@ def _last_line(outcome: PipelineResult, folder: Path) -> str:
     stages = outcome.result["stages"]
     if outcome.report.exit_code == exit_codes.DONE:
         last = folder / stages[-1]["folder"]
-        if find.newest_step(last) is None:
+        if checkpoint_search.newest_step(last) is None:
             return where
         if following := next_command(last, folder):
             return f"{where}; {following}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from launcher.base import exit_codes
-from launcher.run_folder.growing import INVALID_LINE, RunLines, known_fields
+from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
 from launcher.submit.jobs import SLURM, Job, Run, Submission
 from slurm import queue
 from slurm.queue import QueueError, State

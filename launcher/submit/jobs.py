@@ -11,9 +11,8 @@ from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
 from launcher.config.provenance import STAGED_MODE, CliArgs
-from launcher.resume import find
 from launcher.run.prepare import PreparedRun, prepare_run_at
-from launcher.run_folder import run_folder
+from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
@@ -127,7 +126,7 @@ def _folder(begun: PreparedRun) -> Path:
 
 def _resuming(command_line: CommandLine, begun: PreparedRun) -> list[str]:
     """The arguments of the job; `--resume auto` becomes the run that is the newest now."""
-    if command_line.args.resume != find.AUTO or command_line.out is not None:
+    if command_line.args.resume != checkpoint_search.AUTO or command_line.out is not None:
         return run_arguments(command_line.argv)
     arguments = run_arguments(command_line.argv, ("--resume",))
     return [*arguments, f"--resume={begun.folder.absolute()}"] if begun.resume else arguments

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from launcher.compare import rows, tables
+from launcher.compare import report, rows
 from launcher.compare.promises import check
 from launcher.run.experience_data import ExperienceData
 from tests.launcher.given import resolved
@@ -167,10 +167,12 @@ def test_a_run_that_evaluates_most_of_its_time_gets_the_line_that_ends_it():
     assert f"time       {text}" in lines  # 2 of 20 other seconds
 
 
-def row(mode: str, samples: int, split_samples: int, value: float) -> rows.Row:
+def row(mode: str, samples: int, split_samples: int, value: float) -> rows.ComparisonRow:
     metric = {"metric": "val_loss", "value": value, "step": 9, "direction": "min"}
     counts = (samples, split_samples)
-    return rows.Row("language:tiny", mode, "local", metric=metric, source="a", evaluated=counts)
+    return rows.ComparisonRow(
+        "language:tiny", mode, "local", metric=metric, source="a", evaluated=counts
+    )
 
 
 def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
@@ -183,7 +185,7 @@ def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
     assert different.why == f"it is scored on {source}, mode default on a"
     (same,) = check(promised, figures["p"], figures["p"])
     assert (same.kept, same.measured) == (True, 1)
-    (said,) = (line for line in tables.legend([whole, part], None) if "best metric" in line)
+    (said,) = (line for line in report.legend([whole, part], None) if "best metric" in line)
     assert said == "best metric of gentle local: over 128 of 831 samples (eval.samples)"
 
 

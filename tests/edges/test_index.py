@@ -65,15 +65,15 @@ EDGES = {
     # Paths and folders
     "paths are kept absolute": "launcher/config/test_paths.py::"
     "test_the_settings_of_a_run_name_the_same_data_from_every_folder",
-    "the same file by another path needs no --reset": "launcher/resume/test_decide.py::"
+    "the same file by another path needs no --reset": "launcher/run_folder/test_resume_decision.py::"
     "test_the_same_data_by_another_path_needs_no_reset",
     "verify --data": "launcher/test_verify.py::test_data_that_moved_is_named_by_an_option",
     "empty values": "launcher/cli/test_parser.py::test_an_empty_value_is_an_error",
     "--out replaces no file of the user": "launcher/run_folder/test_run_folder.py::"
     "test_a_folder_with_a_file_of_the_user_is_refused_and_stays_as_it_was",
-    "--max-steps on a completed run": "launcher/resume/test_decide.py::"
+    "--max-steps on a completed run": "launcher/run_folder/test_resume_decision.py::"
     "test_a_length_that_a_completed_run_has_reached_is_answered",
-    "a completed run without checkpoints": "launcher/resume/test_decide.py::"
+    "a completed run without checkpoints": "launcher/run_folder/test_resume_decision.py::"
     "test_a_completed_run_without_checkpoints_says_so",
     "a pickle gets the lines that export it": "models/abr/readers/test_files.py::"
     "test_a_pickle_is_refused_with_the_lines_that_export_it_to_a_table",
@@ -89,7 +89,7 @@ EDGES = {
     "test_a_pipe_is_refused_without_being_opened",
     "files that claim a terabyte": "models/common/test_hdf5.py::"
     "test_a_claim_of_a_terabyte_is_found",
-    "a checkpoint without permission": "launcher/resume/test_find.py::"
+    "a checkpoint without permission": "launcher/run_folder/test_checkpoint_search.py::"
     "test_a_checkpoint_without_permission_is_named_and_no_older_one_found",
     "folders that cannot be written to": "launcher/base/test_disk.py::"
     "test_an_unwritable_folder_is_an_error_before_anything_starts",
@@ -103,7 +103,7 @@ EDGES = {
     "test_a_damaged_split_is_one_error_that_says_what_to_do",
     "damaged result.json and metrics.jsonl": "launcher/run_folder/test_records.py::"
     "test_every_command_names_the_damaged_file_once_and_writes_nothing",
-    "verify with nothing compared": "launcher/verify/test_result.py::"
+    "verify with nothing compared": "launcher/test_verify_result.py::"
     "test_checkpoints_without_tensors_are_not_identical",
     "a goal that no metric gives": "models/test_custom.py::"
     "test_a_goal_that_measure_does_not_return_is_found",

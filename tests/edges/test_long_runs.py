@@ -9,10 +9,10 @@ import tracemalloc
 
 import pytest
 
-from launcher.page.plots import BUCKETS, Thinned, decimated
 from launcher.report import report, run_record
-from launcher.run_folder.growing import RunLines
-from launcher.watch.watched_run import WatchedRun
+from launcher.report.plots import BUCKETS, ThinnedLine, decimated
+from launcher.report.watched_run import WatchedRun
+from launcher.run_folder.records import RunLines
 from tests.launcher.browser import browser, open_page
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended
@@ -101,7 +101,7 @@ def test_a_report_keeps_the_ends_the_spike_and_the_gap_of_many_lines(long_run):
 @pytest.mark.parametrize("count", [1, 2, 4 * BUCKETS, 4 * BUCKETS + 1, 50_001])
 def test_thinning_while_reading_loses_no_extreme_of_any_part(count):
     points = [(x, float((x * 7919) % 10_007)) for x in range(count)]
-    line = Thinned()
+    line = ThinnedLine()
     for point in points:
         line.add(point)
     found = line.points
@@ -116,7 +116,7 @@ def test_thinning_while_reading_loses_no_extreme_of_any_part(count):
 
 
 def test_a_point_at_the_same_place_replaces_the_one_before():
-    line = Thinned()
+    line = ThinnedLine()
     for point in ((1, 5.0), (1, 4.0), (2, 3.0), (2, None), (3, 1.0)):
         line.add(point)
     assert line.points == [(1, 4.0), (2, None), (3, 1.0)]

@@ -11,7 +11,7 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.commands import data
 from launcher.config.provenance import CliArgs
-from launcher.data_check.formats import Match
+from launcher.report.data_check import Match
 from models.language.formats import FORMATS
 from tests.launcher.custom_tasks import HEAD, write
 from tests.runs.conftest import REQUESTS

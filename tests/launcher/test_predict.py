@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import launcher
-from launcher import predict
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.predict import result_folder
+from launcher.saved_runs import predict
+from launcher.saved_runs.predict import result_folder
 from models.base import DataError, Message, Prediction, Prompt, Sampling
 from models.language.config import SIZES
 from models.language.generate import generate

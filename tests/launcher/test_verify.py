@@ -14,9 +14,9 @@ import torch
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
-from launcher.resume import find
-from launcher.run.rerun import resolved_as
-from launcher.verify.result import Interval, choose
+from launcher.saved_runs import saved_run
+from launcher.saved_runs.rerun import resolved_as
+from launcher.saved_runs.verify import ReplayInterval, choose
 from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
 from training.checkpoint import manifest
 
@@ -141,9 +141,9 @@ def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, tempora
 def test_a_damaged_earlier_checkpoint_is_skipped(run):
     path = checkpoint(run, 4) / "rank-00000.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    last, interval, notes = choose(find.find_saved(str(run), "verify"))
+    last, interval, notes = choose(saved_run.find_saved(str(run), "verify"))
     assert last.manifest.step == 6
-    assert interval == Interval(checkpoint(run, 2), 2, 6)
+    assert interval == ReplayInterval(checkpoint(run, 2), 2, 6)
     assert notes == [f"skipped: {path} is damaged: {path.stat().st_size} bytes instead of "
                      f"{path.stat().st_size + 1}"]  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_a_damaged_earlier_checkpoint_is_skipped(run):
 def test_a_checkpoint_may_be_named_itself(run, name):
     if name == "best":
         (run / "best").symlink_to("checkpoints/step-00000002")
-    _, interval, _ = choose(find.find_saved(str(run / name), "verify"))
+    _, interval, _ = choose(saved_run.find_saved(str(run / name), "verify"))
     steps = {"best": (0, 2), "last": (4, 6)}.get(name, (2, 4))
     assert (interval.start, interval.end) == steps
 
@@ -170,7 +170,7 @@ def resumed(step, **facts):
 def test_a_reset_at_the_first_checkpoint_is_replayed(run):
     with (run / "events.jsonl").open("a") as file:
         file.write(resumed(4, reset=["data"]) + resumed(4, reset=["optimizer"]) + '{"half')
-    _, interval, notes = choose(find.find_saved(str(run), "verify"))
+    _, interval, notes = choose(saved_run.find_saved(str(run), "verify"))
     assert (interval.reset, notes) == (("optimizer",), [])
 
 
@@ -179,7 +179,7 @@ def test_a_changed_restart_within_the_interval_is_noted(run):
     with (run / "events.jsonl").open("a") as file:
         file.write(resumed(3) + resumed(4, written_by={"engine": "ddp", "world_size": 2}))
         file.write(resumed(5, reset=["schedule"], changes=["optim.lr 2 → 1"]))
-    _, _, notes = choose(find.find_saved(str(run), "verify"))
+    _, _, notes = choose(saved_run.find_saved(str(run), "verify"))
     assert notes == [
         "the run was resumed with changes at step 4: from engine ddp, world size 2",
         "the run was resumed with changes at step 5: --reset schedule; optim.lr 2 → 1",

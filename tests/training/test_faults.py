@@ -41,7 +41,7 @@ PROVOKED = {
     "one_class": "runs/test_health.py::test_labels_of_one_class",
     "tokenizer": "models/language/test_pretrained.py::"
     "test_a_tokenizer_with_more_tokens_than_embeddings_is_refused",
-    "resume_refused": "launcher/resume/test_compatibility.py::"
+    "resume_refused": "launcher/run_folder/test_resume_rules.py::"
     "test_a_change_that_needs_a_reset_is_refused_with_the_option",
     "tracker": "training/trackers/test_wandb_faults.py::test_an_unreachable_server",
     "clock_skew": "training/test_health.py::test_a_clock_that_differs_is_named_on_every_rank",

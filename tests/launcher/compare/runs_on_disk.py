@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from launcher.compare.measurements import Measured, read
+from launcher.compare.measurements import RunMeasurements, read
 from launcher.run_folder import run_folder
 from training.evaluation.early_stopping import Target
 from training.logging.strict_json import encode
@@ -33,7 +33,7 @@ def run(
     peak: dict[str, int | None] | None = None,
     parts: Mapping[str, float] = MappingProxyType({}),
     **result: Any,
-) -> Measured:
+) -> RunMeasurements:
     """A run with one step for each of `seconds`; `evaluations`: step -> (val_loss, seconds).
 
     The last evaluation takes `final_s` more, for metrics of the end. `parts`: shares of each step.

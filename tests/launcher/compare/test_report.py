@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from launcher.compare import report, tables
-from launcher.compare.candidates import Limits
+from launcher.compare import report
+from launcher.compare.candidates import ComparisonLimits
 from launcher.compare.promises import PromiseResult
-from launcher.compare.rows import Extrapolated, Row
-from launcher.compare.runner import ComparisonFacts, Outcome
+from launcher.compare.rows import ComparisonRow, Extrapolated
+from launcher.compare.runner import ComparisonFacts, ComparisonOutcome
 from tests.launcher.browser import browser, open_page
 from training.evaluation.early_stopping import parse_target
 
-FACTS = ComparisonFacts("cmd <b>", "2 cores", "cpu", Limits(steps=6), 2, datetime(2026, 1, 2, 3, 4))
+FACTS = ComparisonFacts(
+    "cmd <b>", "2 cores", "cpu", ComparisonLimits(steps=6), 2, datetime(2026, 1, 2, 3, 4)
+)
 PROMISES = (
     PromiseResult("total_time", {"at_most": 0.34}, 0.2, True),
     PromiseResult("step_time", {"at_least": None, "at_most": 0.5}, 0.75, False),
@@ -47,19 +49,19 @@ def full(mode, **changes):
         "curve": [(1.0, 3.0), (2.0, 2.5)],
         "losses": [(1.0, 3.0), (2.0, 2.5), (3.0, float("nan"))],
     }
-    return Row("language:tiny", mode, "local", **known | changes)
+    return ComparisonRow("language:tiny", mode, "local", **known | changes)
 
 
 ROWS = [
     full("default"),
     full("fast", promises=PROMISES),
-    Row("language:tiny", "lite", "local", error="it <broke>"),
+    ComparisonRow("language:tiny", "lite", "local", error="it <broke>"),
 ]
-OUTCOME = Outcome(ROWS, ["the machine was busy"])
+OUTCOME = ComparisonOutcome(ROWS, ["the machine was busy"])
 
 
 def test_the_table_shows_every_row_and_then_the_promises():
-    lines = tables.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
+    lines = report.text(FACTS, OUTCOME, Path("runs/x")).splitlines()
     assert lines[1] == "on 2 cores; each run for 6 steps, 2 times in turns"
     default = next(line for line in lines if line.startswith("default"))
     assert re.split(r"\s{2,}", default) == [
@@ -85,12 +87,12 @@ def test_the_table_shows_every_row_and_then_the_promises():
     ],
 )
 def test_until_adds_a_column_for_the_time_to_the_metric(row, content):
-    head, line = tables.table([row], parse_target("val_loss <= 2"))
+    head, line = report.table([row], parse_target("val_loss <= 2"))
     assert (head[-1], line[-1]) == ("to val_loss <= 2", content)
 
 
 def test_long_steps_are_shown_in_seconds():
-    assert tables.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
+    assert report.step(full("x", step_s=2.0, step_spread_s=(1.5, 2.5))) == "2.00 s ± 0.50"
 
 
 class Balanced(HTMLParser):
@@ -143,20 +145,20 @@ def test_every_plot_has_every_measured_row():
 
 def test_a_bar_is_a_share_of_the_longest_with_its_quartiles():
     rows = [full("default", step_s=0.5, step_spread_s=(0.4, 1.0)), full("fast", step_s=0.25)]
-    step = page(Outcome(rows, [])).partition("A step:")[2]
+    step = page(ComparisonOutcome(rows, [])).partition("A step:")[2]
     assert '<i class="c0" style="width: 50.00%"></i>' in step
     assert '<em style="left: 40.00%; width: 60.00%"></em>' in step
     assert '<i class="c1" style="width: 25.00%"></i>' in step
 
 
 def test_no_plots_where_all_runs_failed():
-    html = page(Outcome([ROWS[2]], []))
+    html = page(ComparisonOutcome([ROWS[2]], []))
     assert "<figure" not in html and "<script" not in html
 
 
 def test_a_row_has_the_same_color_in_every_plot():
     rows = [full("default"), full("fast", step_s=None), full("lite")]
-    html = page(Outcome(rows, []))
+    html = page(ComparisonOutcome(rows, []))
     figures = re.findall(r'<figure class="bars">.*?</figure>', html, re.DOTALL)
     steps, memory, *_ = (re.findall(r'<i class="(c\d)" style', figure) for figure in figures)
     assert steps == ["c0", "c2"]
@@ -177,7 +179,7 @@ def test_a_browser_draws_the_page_without_an_error(tmp_path):
 )
 def test_columns_have_different_names_and_say_their_units(units):
     rows = [full(f"mode {n}", units=unit) for n, unit in enumerate(units)]
-    head, *lines = tables.table(rows, parse_target("val_loss<=1"))
+    head, *lines = report.table(rows, parse_target("val_loss<=1"))
     assert len(set(head)) == len(head) == len(lines[0])
     speeds = [line[head.index(name)] for name in head if name.endswith("/s") for line in lines]
     if units == ("tokens", "values"):
@@ -187,5 +189,7 @@ def test_columns_have_different_names_and_say_their_units(units):
 
 
 def test_a_curve_of_one_point_is_on_the_page():
-    metric, _ = drawn(page(Outcome([full("default", curve=[(2.0, 2.5)]), full("fast")], [])))
+    metric, _ = drawn(
+        page(ComparisonOutcome([full("default", curve=[(2.0, 2.5)]), full("fast")], []))
+    )
     assert [line["x"] for line in metric] == [[2.0], [1.0, 2.0]]

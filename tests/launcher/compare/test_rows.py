@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.compare.rows import Row, figures, measured, staged, thinned
+from launcher.compare.rows import ComparisonRow, figures, measured, staged, thinned
 from tests.launcher.compare.runs_on_disk import run
 from training.evaluation.early_stopping import parse_target
 
-ROW = Row("language:tiny", "fast", "local")
+ROW = ComparisonRow("language:tiny", "fast", "local")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_promises_are_checked_against_known_figures(cut):
     assert shortened.reason("metric") == "the runs were cut short"
     assert full_plan.reason("time_to_metric") == "needs --until"
     assert full_plan.reason("device_peak") == "no GPU"
-    assert figures(Row("m", "fast", "local", error="broken"), True, False).values == {}
+    assert figures(ComparisonRow("m", "fast", "local", error="broken"), True, False).values == {}
 
 
 def test_a_thinned_curve_keeps_its_last_point():

@@ -10,7 +10,7 @@ import pytest
 
 from launcher.cli.parser import read
 from launcher.compare import runner
-from launcher.compare.candidates import Candidate, Comparison, Limits
+from launcher.compare.candidates import ComparisonLimits, ModeCandidate, PlannedComparison
 from launcher.compare.runner import CandidateRuns
 from launcher.config.provenance import CliArgs
 from tests.launcher.compare.runs_on_disk import run
@@ -24,16 +24,18 @@ def candidate(mode, engine="local", promises=None, **stages):
     stages_resolved = {
         name: replace(settings, promises=promised) for name, promised in stages.items()
     }
-    return Candidate(mode, engine, CliArgs(), settings, stages_resolved)
+    return ModeCandidate(mode, engine, CliArgs(), settings, stages_resolved)
 
 
 @pytest.fixture
 def rows(tmp_path):
     """Rows of candidates, each with the folders of its repeats."""
 
-    def make(*pairs: tuple[Candidate, CandidateRuns], limits: Limits | None = None):
+    def make(*pairs: tuple[ModeCandidate, CandidateRuns], limits: ComparisonLimits | None = None):
         candidates = [candidate for candidate, _ in pairs]
-        stages_resolved = Comparison(candidates, limits or Limits(steps=3), 1, tmp_path, [])
+        stages_resolved = PlannedComparison(
+            candidates, limits or ComparisonLimits(steps=3), 1, tmp_path, []
+        )
         return runner._rows(stages_resolved, [found for _, found in pairs])
 
     return make
@@ -64,7 +66,7 @@ def test_a_failed_run_has_a_row_with_its_error(rows, tmp_path):
     assert default.error is None
     assert fast.error == "no memory"
     assert [(promise.kept, promise.why) for promise in fast.promises] == [(None, "the run failed")]
-    assert not runner.Outcome([default, fast], []).is_sound
+    assert not runner.ComparisonOutcome([default, fast], []).is_sound
 
 
 def test_a_run_that_did_not_start_has_a_row(rows, tmp_path):
@@ -77,7 +79,7 @@ def test_a_run_that_did_not_start_has_a_row(rows, tmp_path):
 
 def test_a_broken_promise_is_not_sound_but_an_unmeasured_one_is(rows, tmp_path):
     def outcome(bounds):
-        return runner.Outcome(
+        return runner.ComparisonOutcome(
             rows(
                 (candidate("default"), CandidateRuns([folder(tmp_path / "a", 1.0)])),
                 (candidate("fast", promises=bounds), CandidateRuns([folder(tmp_path / "b", 0.9)])),

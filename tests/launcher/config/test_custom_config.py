@@ -10,8 +10,8 @@ from launcher.config import custom_task, editor_schema, presets, render
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import setting_infos
 from launcher.config.validate import TrackedSettings, unused_diagnostics
-from launcher.resume import find as resume
-from launcher.resume.decide import decide
+from launcher.run_folder import checkpoint_search
+from launcher.run_folder.resume_decision import decide
 from tests.launcher.custom_tasks import BODY, EXAMPLES, HEAD, LINE, write
 from tests.launcher.given import LAPTOP, SERVER, resolved
 from tests.launcher.runs import trained
@@ -206,9 +206,9 @@ def test_the_schema_has_the_settings_of_the_named_task(line):
 def test_resume_auto_finds_the_newest_run_of_a_custom_task(line, here):
     name = line.partition(":")[0]
     folder = trained(here / "runs" / "mine", resolved(model=line), 2)
-    found = resume.find(CliArgs(model=line, resume="auto"), None)
+    found = checkpoint_search.find(CliArgs(model=line, resume="auto"), None)
     assert found is not None and found.folder.samefile(folder)
-    assert resume.find(CliArgs(model=f"{name}:Other", resume="auto"), None) is None
+    assert checkpoint_search.find(CliArgs(model=f"{name}:Other", resume="auto"), None) is None
 
 
 def test_a_resumed_run_keeps_its_custom_task_and_settings(line, here):

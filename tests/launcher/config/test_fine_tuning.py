@@ -10,7 +10,7 @@ from launcher.config.provenance import CliArgs
 from launcher.config.schema import model_name
 from launcher.config.selection import choose
 from launcher.config.settings_file import read_settings_file
-from launcher.resume.find import model_of
+from launcher.run_folder.checkpoint_search import model_of
 from tests.launcher.given import SERVER, resolved
 
 

@@ -14,10 +14,10 @@ import yaml
 from launcher.__main__ import main
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.continual.loop import ContinualLoop, Reporter
-from launcher.resume.find import ResumeRequest
 from launcher.run import failures
 from launcher.run.job_spec import Job
 from launcher.run_folder import experiences
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved
 from training.checkpoint import retention

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.page.plots import COLORS
 from launcher.report import curves
+from launcher.report.plots import COLORS
 from launcher.report.run_record import RunRecord
 
 POINTS = [(1, 2.0), (2, 1.0)]

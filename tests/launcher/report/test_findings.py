@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from launcher.report import findings
-from launcher.report.run_record import Checkpoint, Event, RunRecord
+from launcher.report.run_record import CheckpointFacts, RunEvent, RunRecord
 
 FOLDER = Path("/runs/mine")
 READING = {"ram": 35.2, "swap": 0.0, "cpu": 12.0, "disk": 40.0, "temperature": None}
-SAVED = [Checkpoint(4, 100, "", ("last",), {})]
+SAVED = [CheckpointFacts(4, 100, "", ("last",), {})]
 
 
 def record(*events, checkpoints=SAVED, **result):
-    found = [Event("12:00", kind, 4, facts) for kind, facts in events]
+    found = [RunEvent("12:00", kind, 4, facts) for kind, facts in events]
     return RunRecord(FOLDER, {}, {"steps": 6, **result}, {}, {}, found, checkpoints)
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin
-from launcher.resume.find import ResumeRequest
 from launcher.run import experience, job_spec
 from launcher.run.experience import ExperienceSpec, resolve_experience
 from launcher.run.experience_data import data_settings
 from launcher.run.job_spec import Job
 from launcher.run_folder import experiences
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
 from slurm.environment import Generation
 from tests.launcher.given import resolved

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from launcher.resume.find import ResumeRequest
 from launcher.run import job_spec
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from tests.launcher.given import resolved
 
 

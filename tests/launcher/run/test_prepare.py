@@ -10,10 +10,10 @@ import pytest
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
-from launcher.resume.find import ResumeRequest
 from launcher.run.execute import execute_run, render_last_line
 from launcher.run.failures import Report
 from launcher.run.prepare import prepare_run
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
 from tests.launcher.runs import begun, trained

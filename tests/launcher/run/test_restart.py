@@ -14,13 +14,12 @@ import pytest
 
 from launcher.base import exit_codes
 from launcher.config.provenance import CliArgs
-from launcher.resume import find
-from launcher.resume.find import ResumeRequest
 from launcher.run import restart
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.restart import JobGeneration
-from launcher.run_folder import generations, run_folder
+from launcher.run_folder import checkpoint_search, generations, run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
 from slurm.environment import Generation
 from tests.control_group import limited
 from tests.launcher.given import resolved
@@ -173,7 +172,7 @@ def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, 
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
     assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
-    assert find.newest_step(Path("x")) == 20
+    assert checkpoint_search.newest_step(Path("x")) == 20
 
 
 FIRST, SECOND = Generation("12", 0), Generation("12", 1)

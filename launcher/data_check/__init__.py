@@ -1,1 +1,0 @@
-"""Inspection of data: format, counts, splits, overlap, pictures."""

@@ -1,1 +1,0 @@
-"""One HTML page that opens without a network: its template, style and plots."""

@@ -1,0 +1,215 @@
+"""Inspection of data: the families that read it, its format, facts, splits, and a sample."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.base import ending, environment
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
+from launcher.config.custom_task import task_class
+from launcher.config.errors import about_data, nearest_file
+from launcher.config.options import OPTIONS, TRAINING
+from launcher.config.paths import EMBEDDED
+from launcher.config.provenance import Resolved
+from launcher.config.schema import config_of, model_name
+from launcher.run import affinity
+from models.base import DataError, Picture, SamplePart
+from models.catalog import FAMILIES, is_custom
+from models.common.data_files import check_kind
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The result of an inspection."""
+
+    path: str
+    model: str
+    """The family and size, or the custom task, that read the data."""
+    format: str | None
+    facts: Mapping[str, Any]
+    """Facts that the task reports about its data."""
+    overlapping_groups: Sequence[str] | None
+    """Groups in two splits: an error. None: the task has no groups to compare."""
+    sample: Mapping[str, Any]
+    """Axes and type of each tensor in a batch of one sample."""
+    text: Sequence[SamplePart]
+    """That sample as text; empty: it is not text."""
+    pictures: Sequence[Picture]
+
+
+def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
+    """Set up the task and inspect its data; imports torch, and reads the data.
+
+    Files of the task go into a temporary folder. Raises SettingsError if the data cannot be used.
+    """
+    with ending.temporary_folder("gearshift-data-") as folder:
+        try:
+            return _inspect(path, format, resolved, folder)
+        except DataError as error:
+            raise about_data(error, value=path, fix=_with_sets(error.fix) or None) from error
+
+
+def _with_sets(fix: str) -> str:
+    """A fix for this command, which takes --set, not the options of a run: --seq-len 64."""
+    for option in OPTIONS:
+        if option.group == TRAINING and option.key:
+            fix = re.sub(rf"{option.flag} (\S+)", rf"--set {option.key}=\1", fix)
+    return fix
+
+
+def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    import torch
+
+    from models.base import Context, HasPictures, HasSampleText
+    from models.common.split import overlapping_groups
+    from training.data.samples import Samples
+    from training.inspection import shapes
+
+    settings = resolved.settings
+    seed = settings.train.seed
+    context = Context(seed, settings.eval.share, folder, torch.device("cpu"))
+    task = task_class(settings.model.family)(settings.model, settings.data, context)
+    task.setup()
+    first = Samples(task, task.data("train"), seed)[0, [0]]
+    if isinstance(first, DataError):
+        raise first
+    return Findings(
+        path=path,
+        model=model_name(settings.model),
+        format=format,
+        facts=task.facts(),
+        overlapping_groups=overlapping_groups(folder),
+        sample={name: text for name, text in shapes(first.batch).items() if "[" in str(text)},
+        text=task.sample_text() if isinstance(task, HasSampleText) else (),
+        pictures=task.pictures() if isinstance(task, HasPictures) else (),
+    )
+
+
+@dataclass(frozen=True)
+class Match:
+    """A family that reads the data."""
+
+    family: str
+    format: str | None
+    """One of the family's FORMATS; None: embedded data, or the user named the family."""
+
+
+def find_families(path: str, family: str | None, origin: str) -> list[Match]:
+    """The families that may read the data at `path`; only `family`, if it is given. Reads the disk.
+
+    A format is recognized by names or a few bytes, so several families may match. Raises
+    SettingsError if none does; `origin` is the command that names the path.
+    """
+    families = [*FAMILIES] if family is None else [family]
+    if path.startswith(EMBEDDED):
+        return [Match(_embedded(path, families, origin), None)]
+    _check_path(path, origin)
+    if family is not None and is_custom(family):
+        return [Match(family, None)]
+    if family is not None:  # its own error is more precise
+        return [Match(family, _format(family, path, origin))]
+    matches = [Match(name, form) for name in families if (form := _format(name, path, origin))]
+    if not matches:
+        _check_refusals(path, families, origin)
+        known = "\n           ".join(
+            f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families
+        )
+        message = f"unknown data format: '{path}'"
+        raise SettingsError.of(message, value=path, where=origin, allowed=known)
+    return matches
+
+
+def _check_refusals(path: str, families: Collection[str], origin: str) -> None:
+    """Raise SettingsError for data that a family knows but does not read, such as a pickle."""
+    for family in families:
+        refusal = getattr(_formats(family), "refusal", None)
+        if refusal is not None and (error := refusal(Path(path).expanduser())) is not None:
+            raise _about(error, path, origin)
+
+
+def _about(error: DataError, path: str, origin: str) -> SettingsError:
+    return SettingsError.of(
+        error.message, value=path, where=origin, allowed=error.allowed, fix=error.fix
+    )
+
+
+def several(path: str, origin: str, matches: Sequence[Match]) -> Diagnostic:
+    """The error if several families can use the data."""
+    known = [f"{match.family}: {match.format}" for match in matches]
+    return Diagnostic(
+        f"'{path}' can be read by several families",
+        value=path,
+        where=origin,
+        allowed="\n           ".join(known),
+        fix=f"{PROGRAM} data check {shlex.quote(path)} --model {matches[0].family}",
+    )
+
+
+def _format(family: str, path: str, origin: str) -> str | None:
+    try:
+        format_name: str | None = _formats(family).recognize(Path(path).expanduser())
+    except OSError as error:
+        message = f"'{error.filename or path}' cannot be read: {error.strerror or error}"
+        raise SettingsError.of(message, value=path, where=origin) from error
+    except DataError as error:
+        raise _about(error, path, origin) from error
+    return format_name
+
+
+def _formats(family: str) -> Any:
+    return importlib.import_module(FAMILIES[family].formats)
+
+
+def _embedded(path: str, families: Collection[str], origin: str) -> str:
+    sets = {name: family for family in families for name in _sets(family)}
+    if path in sets:
+        return sets[path]
+    nearest = nearest_match(path, sets)
+    raise SettingsError.of(
+        f"unknown embedded data '{path}'",
+        value=path,
+        where=origin,
+        allowed=", ".join(sets) or "a file or a folder",
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} data check {shlex.quote(nearest)}",
+    )
+
+
+def _sets(family: str) -> Collection[str]:
+    """The embedded data sets of a family; of a custom task, only its default."""
+    default = getattr(config_of(family).Data(), "path", None)
+    default_set = [default] if isinstance(default, str) and default.startswith(EMBEDDED) else []
+    if is_custom(family):
+        return default_set
+    return dict.fromkeys((*default_set, *_formats(family).EMBEDDED))
+
+
+def _check_path(path: str, origin: str) -> None:
+    """Raise SettingsError unless there is a file or a folder."""
+    location = Path(path).expanduser()
+    try:
+        if location.exists():
+            check_kind(location)
+            return
+    except DataError as error:
+        raise SettingsError.of(
+            error.message, value=path, where=origin, allowed=error.allowed
+        ) from error
+    except OSError as error:
+        message = f"'{path}' cannot be accessed: {error.strerror or error}"
+        raise SettingsError.of(message, value=path, where=origin) from error
+    nearest = nearest_file(path)
+    raise SettingsError.of(
+        f"file or folder '{path}' does not exist",
+        value=path,
+        where=origin,
+        did_you_mean=nearest,
+        fix=nearest and f"{PROGRAM} data check {shlex.quote(nearest)}",
+    )

@@ -1,0 +1,93 @@
+"""Rendering of a page from its template, which escapes every value, and of facts as texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.report import plots
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from launcher.report.plots import Plots
+
+_HERE = Path(__file__).parent
+MARK = '<meta name="generator" content="gearshift">'
+"""Marks a page as written by this program."""
+_HEAD = 1000
+"""Characters within which the mark stands."""
+
+
+def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
+    """The page of `template`, which extends base.html, in UTF-8. Reads the disk.
+
+    Lone surrogates, as of file names that are not UTF-8, become their escapes. Raises OSError.
+    """
+    count, has_marks = (len(drawn.plots), bool(drawn.marks)) if drawn else (0, False)
+    text = (
+        _environment(template.parent)
+        .get_template(template.name)
+        .render(
+            mark=MARK,
+            style=(_HERE / "page.css").read_text("utf-8"),
+            scripts=plots.scripts() if count or has_marks else "",
+            plots=_embedded(drawn.as_json()) if drawn else "",
+            count=count,
+            has_marks=has_marks,
+            **values,
+        )
+    )
+    return text.encode("utf-8", "backslashreplace")
+
+
+def is_page(path: Path) -> bool:
+    """Whether the file at `path` was written by `render`. Reads the disk. Raises OSError."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return MARK in file.read(_HEAD)
+
+
+def _embedded(value: Any) -> str:
+    """JSON for a script element: `<` is escaped, so that no text in it can end the element."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+@cache
+def _environment(folder: Path) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([folder, _HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["colors"] = plots.COLORS
+    return environment
+
+
+def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each fact."""
+    return [(str(name).replace("_", " "), fact_text(value)) for name, value in facts.items()]
+
+
+def fact_text(value: Any) -> str:
+    """A fact as text: numbers in groups of three digits, mappings in a row."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_within(inner)}" for name, inner in value.items()) or "none"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "; ".join(fact_text(inner) for inner in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _within(value: Any) -> str:
+    return f"({fact_text(value)})" if isinstance(value, Mapping) and value else fact_text(value)

@@ -1,0 +1,168 @@
+"""A run seen through its folder: its state, and what its live view shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.settings_file import node_value, read_settings_file
+from launcher.run_folder import checkpoint_search, lock, records, run_folder
+from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
+from slurm.environment import SLURM_FOLDER
+from training.callbacks.base import StepMetrics
+from training.logging.console_text import describe_event
+from training.logging.live_view import Curve, LiveView, next_save
+from training.logging.metrics import step_metrics, usage_of
+from training.logging.progress import Progress
+from training.train_plan import TrainPlan
+
+State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]
+ENDED: tuple[State, ...] = ("completed", "stopped", "failed", "killed")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a run at one moment."""
+
+    name: str
+    state: State
+    reason: str
+    """Why it ended; empty: for no other reason than its last step."""
+    view: LiveView | None
+    """None: no step is planned yet."""
+    best: Mapping[str, Any] | None
+    """Of a run that has ended: metric, value and step of its best evaluation."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come, unless somebody resumes the run."""
+        return self.state in ENDED
+
+
+class WatchedRun:
+    """Follows the files of one run. Reads the disk; changes nothing."""
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        self._folder, self._now = folder, now
+        self._lines = RunLines(folder, is_thinned=True)
+        self._clock = 0.0
+        """Of the last event, or now while the run goes on; seconds since the epoch."""
+        self._last_kind = ""
+        self._train_plan: TrainPlan | None = None
+        self._progress: Progress | None = None
+        self._newest: StepMetrics | None = None
+        self._losses = Curve()
+        self._usage: Mapping[str, float] = {}
+        self._event: str | None = None
+        self._settings: Mapping[str, Any] | None = None
+
+    def snapshot(self) -> Snapshot:
+        """The run now. Raises SettingsError if a file of it is damaged."""
+        is_held = lock.is_held(self._folder)  # first: a run releases it after its last line
+        for line in self._lines.new():
+            with suppress(*INVALID_LINE):
+                self._add(line)
+        result = records.read_result(self._folder) or {}
+        state = self._state(is_held, result)
+        has_result = state in ENDED and state != "killed"
+        return Snapshot(
+            name=str(self._folder),
+            state=state,
+            reason=str(result.get("reason") or "") if has_result else "",
+            view=self._view(state),
+            best=result.get("best") if has_result else None,
+        )
+
+    def _state(self, is_held: bool | None, result: Mapping[str, Any]) -> State:
+        has_started = self._progress is not None
+        # Without locks only the files tell, and they say nothing of a process that was killed.
+        if is_held or (is_held is None and has_started and self._last_kind != "stopped"):
+            return "running" if has_started and self._last_kind != "stopped" else "starting"
+        found = result.get("status")
+        if found in ENDED and self._last_kind in ("", "stopped"):
+            return next(state for state in ENDED if state == found)
+        return "killed" if has_started else "not started"
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        if line["kind"] == "train":
+            self._add_step(step_metrics(line), line)
+            return
+        kind, step, facts = line["kind"], int(line["step"]), line["facts"]
+        self._clock = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
+        self._last_kind = kind
+        if kind == "started":
+            self._start(TrainPlan(**known_fields(TrainPlan, facts)))
+        elif kind == "evaluated" and self._progress is not None:
+            self._progress.evaluated(float(facts["seconds"]))
+        elif kind == "saved" and self._progress is not None:
+            self._progress.saved(int(facts["step"]), float(facts.get("seconds", 0.0)))
+        self._event = describe_event(kind, step, facts) or self._event
+
+    def _start(self, train_plan: TrainPlan) -> None:
+        if not train_plan.first_step:
+            self._losses = Curve()
+        self._train_plan, self._newest = train_plan, None
+        self._progress = Progress(train_plan, lambda: self._clock)
+
+    def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
+        self._usage = usage_of(line)
+        plan, progress = self._train_plan, self._progress
+        if plan is None or progress is None or metrics.step <= plan.first_step:
+            return
+        progress.stepped(metrics.step, metrics.step_time_s)
+        progress.last = self._newest = metrics
+        self._losses.add(metrics.loss)
+
+    def _view(self, state: State) -> LiveView | None:
+        if self._progress is None or self._train_plan is None:
+            return None
+        if state == "running":
+            self._clock = max(self._clock, self._now())
+        position, save = self._progress.position(), self._read_settings().get("save", {})
+        if state in ENDED:
+            position = replace(position, remaining_s=None)
+        limits = self._read_settings().get("limits", {})
+        planned = next_save(self._train_plan, position.step, bool(save.get("last", True)))
+        return LiveView(
+            position,
+            self._train_plan.units,
+            self._usage,
+            {name: limits.get(name) for name in self._usage},
+            self._losses.points,
+            self._event,
+            None if state in ENDED else planned,
+        )
+
+    def _read_settings(self) -> Mapping[str, Any]:
+        if self._settings is None:
+            try:
+                self._settings = node_value(read_settings_file(self._folder / run_folder.SETTINGS))
+            except SettingsError:  # being written, or removed
+                return {}
+        return self._settings
+
+
+def folders_of(argument: str) -> list[Path]:
+    """The run folder that `argument` names; of a staged run, those of its stages.
+
+    Of a folder of runs, those of all of them, the first started first. Reads the disk. Raises
+    SettingsError if it is none of these, nor the folder of a job to come.
+    """
+    path = Path(argument)
+    if stages := checkpoint_search.stage_folders(path):
+        return list(stages.values())
+    if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
+        return [path]
+    runs = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)[::-1]
+    folders = [
+        folder for run in runs for folder in checkpoint_search.stage_folders(run).values() or [run]
+    ]
+    if folders := [folder for folder in folders if run_folder.is_run_folder(folder)]:
+        return folders
+    raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")

@@ -1,1 +1,0 @@
-"""Saved runs: find one, check compatibility, restore it, build its model."""

@@ -1,0 +1,1 @@
+"""Finished runs: open one, and replay, evaluate, use or export its model."""

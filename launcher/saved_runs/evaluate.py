@@ -1,0 +1,141 @@
+"""The evaluation of a checkpoint on a split of its data, in new processes; its record and text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from launcher.base.diagnostics import SettingsError, counted, nearest_match
+from launcher.config.options import DEFAULT_SPLIT, SPLIT, SPLITS
+from launcher.config.provenance import CliArgs, ResetPart, Resolved
+from launcher.run.job_spec import Job
+from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.saved_runs import saved_model
+from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs.saved_model import SavedModel
+from launcher.saved_runs.saved_run import find_saved
+from training.logging.console_text import render_row
+from training.logging.quantities import duration, real
+from training.logging.strict_json import encode_bytes
+from training.storage import Storage, StorageError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint of a run, and what it is evaluated on."""
+
+    model: SavedModel
+    split: str
+    resolved: Resolved
+    other_data: str | None
+    """The data of --data; None: that of the run."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        assert self.model.folder is not None
+        return self.model.folder
+
+    def describe(self) -> str:
+        """`step 200 of runs/x, EMA, local on 1 process`."""
+        processes = counted(self.resolved.batching.world_size, "process")
+        return self.model.describe(f"{self.resolved.settings.engine.name} on {processes}")
+
+
+def parse_split(split: str | None) -> str:
+    """The split of --split. Raises SettingsError."""
+    if split is None or split in SPLITS:
+        return split or DEFAULT_SPLIT
+    raise SettingsError.of(
+        f"unknown split '{split}'",
+        key=SPLIT.flag,
+        value=split,
+        where=f"command line: {SPLIT.flag} {split}",
+        allowed=", ".join(SPLITS),
+        did_you_mean=nearest_match(split, SPLITS),
+    )
+
+
+def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evaluation:
+    """The evaluation of the checkpoint `name`, see SavedRun.chosen, of the run `argument`.
+
+    `args`: engine, processes and data; by default those of the checkpoint. Imports torch. Reads the
+    disk. Raises SettingsError, CheckpointError.
+    """
+    run = find_saved(argument, "evaluate", args.sets, needs_folder=True)
+    model, checkpoint = saved_model.open_checkpoint(run, run.chosen(name))
+    model.check_pretrained()
+    assert model.settings is not None, "a run folder has settings"
+    if model.settings.get("continual", {}).get("enabled"):
+        raise SettingsError.of(
+            "a run of continual learning has no test split of its own: each experience has one",
+            where=str(run.folder),
+            allowed="a run without --continuous-learning",
+        )
+    resolved = resolved_as(model.settings, checkpoint.manifest, args)
+    data = args.options.get("data.path")
+    return Evaluation(model, split, resolved, None if data is None else str(data[1]))
+
+
+def evaluate(evaluation: Evaluation) -> dict[str, Any]:
+    """The facts of the finished evaluation. Starts new processes; the run folder is only read.
+
+    Raises RerunFailed, and SettingsError for data that cannot be evaluated.
+    """
+    model, resolved = evaluation.model, evaluation.resolved
+    reset: tuple[ResetPart, ...] = () if evaluation.other_data is None else ("data",)
+
+    def job(source: Path, copy: Path) -> Job:
+        resume = ResumeRequest(source, step=model.step, reset=reset)
+        return Job(resolved, copy, console=False, resume=resume, split=evaluation.split)
+
+    with rerun(resolved, evaluation.folder, model.path, model.step, job) as finished:
+        finished.check("evaluation")
+        measured = finished.report.outcome
+    assert measured is not None, "ranks that are done have measured"
+    return {
+        "kind": "eval",
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "step": model.step,
+        "split": measured["split"],
+        "metrics": measured["metrics"],
+        "samples": measured["samples"],
+        "weights": model.kind,
+        "engine": resolved.settings.engine.name,
+        "world_size": resolved.batching.world_size,
+        "data": evaluation.other_data,
+        "seconds": measured["seconds"],
+        "preview": measured["preview"],
+    }
+
+
+def record(folder: Path, facts: Mapping[str, Any]) -> Path | None:
+    """Add a line to evaluations.jsonl of the run; its path. None: the folder is read-only.
+
+    Touches the disk; a failure is a warning on stderr.
+    """
+    line = {key: value for key, value in facts.items() if key != "preview"}
+    try:
+        Storage(folder).append_line(run_folder.EVALUATIONS, encode_bytes(line))
+    except StorageError as error:
+        print(f"warning: the result was not saved: {error}", file=sys.stderr)
+        return None
+    return folder / run_folder.EVALUATIONS
+
+
+def render(evaluation: Evaluation, facts: Mapping[str, Any], saved: Path | None) -> str:
+    """The result as text."""
+    metrics = "  ".join(f"{name} {real(value)}" for name, value in facts["metrics"].items())
+    samples = counted(facts["samples"], "sample")
+    lines = [evaluation.describe(), render_row(facts["split"], metrics)]
+    lines.append(render_row("samples", f"{samples} in {duration(facts['seconds'])}"))
+    if saved is not None:
+        lines.append(render_row("saved", str(saved)))
+    if facts["preview"] is not None:
+        lines += ["preview", *(f"| {line}" for line in facts["preview"].splitlines())]
+    return "\n".join(lines)

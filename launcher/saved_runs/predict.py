@@ -1,0 +1,413 @@
+"""Predictions of a trained model: for files in a format of its family, or text after prompts."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.base import ending
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from launcher.base.signals import handling
+from launcher.config.custom_task import class_location
+from launcher.config.errors import nearest_file
+from launcher.config.options import INPUT
+from launcher.run_folder import run_folder
+from launcher.saved_runs.saved_model import SavedModel, best_device, open_model
+from models.base import (
+    DataError,
+    GeneratesText,
+    Message,
+    Prediction,
+    PredictsFiles,
+    Prompt,
+    Sampling,
+    Task,
+)
+from models.catalog import FAMILIES
+from training.logging.printable import printable
+from training.logging.strict_json import encode
+from training.storage import storage_errors
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+_PROMPT = "prompt"
+_NAME = re.compile(r"\w[\w.-]*")
+_SUFFIX = re.compile(r"\.[\w.-]*\w")
+_METHODS = ("setup_without_data", "predict")
+
+
+@dataclass(frozen=True)
+class _Number:
+    """An option that sets a field of Sampling."""
+
+    field: str
+    parse: Callable[[str], float]
+    is_valid: Callable[[float], bool]
+    allowed: str
+
+
+SAMPLING = {
+    "--max-tokens": _Number("max_tokens", int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--temperature": _Number(
+        "temperature", float, lambda x: 0 <= x < math.inf, "a number, at least 0"
+    ),
+    "--top-p": _Number("top_p", float, lambda x: 0 < x <= 1, "a number above 0, at most 1"),
+    "--top-k": _Number("top_k", int, lambda n: n >= 1, "a whole number, at least 1"),
+    "--seed": _Number("seed", int, lambda n: 0 <= n < 2**63, "a whole number, at least 0"),
+}
+"""The options of Sampling."""
+
+
+def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
+    """The values of the sampling options, and an error for each invalid one."""
+    fields, diagnostics = dict[str, Any](), list[Diagnostic]()
+    for flag, option in SAMPLING.items():
+        if (text := values.get(flag)) is None:
+            continue
+        try:
+            number = option.parse(text)
+            if option.is_valid(number):
+                fields[option.field] = number
+                continue
+        except ValueError:
+            pass
+        diagnostics.append(
+            Diagnostic(
+                f"{flag} '{text}' is not valid",
+                key=flag,
+                value=text,
+                where=f"command line: {flag} {text}",
+                allowed=option.allowed,
+            )
+        )
+    return Sampling(**fields), diagnostics
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model that is not loaded yet, and the task that predicts with it."""
+
+    saved: SavedModel
+    device: str
+    task: Task
+
+    @property
+    def default_folder(self) -> Path:
+        """The folder of predictions without --out."""
+        return (self.saved.folder or self.saved.path.parent) / run_folder.PREDICTIONS
+
+    def load(self) -> Module:
+        """The model on its device. Raises DataError."""
+        return self.saved.load(self.task).to(self.device)
+
+    def as_json(self, folder: Path | None, results: Sequence[Result]) -> dict[str, Any]:
+        """The facts to print."""
+        return {
+            "checkpoint": str(self.saved.path),
+            "step": self.saved.step,
+            "weights": self.saved.kind,
+            "device": self.device,
+            "folder": None if folder is None else str(folder),
+            "predictions": [asdict(result) for result in results],
+        }
+
+
+def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) -> Predictor:
+    """The model that `argument` names, see saved_model.open_model. Imports torch.
+
+    Raises SettingsError, also for a task that cannot predict, with what it lacks; CheckpointError.
+    """
+    saved, device = open_model(argument, name, "predict", sets), best_device()
+    task = saved.task(device)
+    if isinstance(task, PredictsFiles | GeneratesText):
+        return Predictor(saved, device, task)
+    missing = [method for method in _METHODS if not hasattr(task, method)]
+    raise SettingsError.of(
+        f"a model of '{saved.family}' cannot be used for predictions: its task lacks "
+        f"{', '.join(missing) or 'saved_files'}",
+        value=saved.family,
+        where=class_location(type(task)),
+        allowed="saved_files, setup_without_data() and predict(model, path), which yields "
+        "models.base.Prediction",
+    )
+
+
+def formats(family: str) -> str:
+    """The formats that a family reads, in one line; empty for a custom task."""
+    if family not in FAMILIES:
+        return ""
+    return "; ".join(importlib.import_module(FAMILIES[family].formats).FORMATS)
+
+
+def files(given: str | None, family: str, run: str) -> Path:
+    """The existing file or folder of --input; `run` as typed. Reads the disk.
+
+    Raises SettingsError.
+    """
+    known = formats(family)
+    allowed = f"a file or folder: {known}" if known else "a file or folder"
+    if given is None:
+        raise SettingsError.of(
+            f"predict requires {INPUT} for a model of '{family}'",
+            key=INPUT,
+            where="command line: predict",
+            allowed=allowed,
+            fix=f"{PROGRAM} predict {shlex.quote(run)} {INPUT} FILE",
+        )
+    if not exists(given):
+        raise _missing(given, allowed)
+    return _path(given)
+
+
+def prompts(given: str, task: GeneratesText, run: str) -> list[Prompt]:
+    """The prompts of --input: those of a file, or the text itself; `run` as typed. Reads the disk.
+
+    Raises SettingsError for a text that looks like a path that does not exist, DataError.
+    """
+    if exists(given):
+        return list(task.prompts(_path(given)))
+    is_word = not re.search(r"\s", given)
+    if _looks_like_path(given, is_word, task.prompt_suffixes):
+        piped = f"echo {shlex.quote(given)} | {PROGRAM} predict {shlex.quote(run)}"
+        fix = None if is_word else piped
+        raise _missing(given, "a file with prompts; a text that is no path", fix)
+    return [text_prompt(given)]
+
+
+def _looks_like_path(given: str, is_word: bool, suffixes: Collection[str]) -> bool:
+    """Whether a text is most likely the path of a file that does not exist. Reads the disk."""
+    folder, has_suffix = os.path.dirname(given), _path(given).suffix.lower() in suffixes
+    if given.startswith(("/", "./", "../", "~/")) or (folder and exists(folder)):
+        return True
+    # A sentence may name paths, and end in a file name.
+    return "/" in given or has_suffix if is_word else has_suffix and _nearest(given) is not None
+
+
+def stem(given: str) -> str:
+    """The name of the results of a file, without a suffix."""
+    return re.sub(r"[^\w.-]+", "-", Path(given).stem)
+
+
+def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
+    """The prompt of a text that a person typed, after the messages `before`."""
+    return Prompt(_PROMPT, (*before, Message("user", text)))
+
+
+def _missing(given: str, allowed: str, fix: str | None = None) -> SettingsError:
+    return SettingsError.of(
+        f"{INPUT} '{given}' does not exist ({_path(given).absolute()})",
+        key=INPUT,
+        value=given,
+        where=f"command line: {INPUT} {given}",
+        allowed=allowed,
+        did_you_mean=_nearest(given),
+        fix=fix,
+    )
+
+
+def _nearest(given: str) -> str | None:
+    try:
+        return nearest_file(given)
+    except (OSError, RuntimeError):  # a name too long, or a user that does not exist
+        return None
+
+
+def exists(given: str) -> bool:
+    """Whether there is a file or folder of this name. Reads the disk."""
+    try:
+        return _path(given).exists()
+    except OSError:  # a text longer than any name of a file
+        return False
+
+
+def _path(given: str) -> Path:
+    return Path(os.path.expanduser(given))  # unlike Path.expanduser, for any text
+
+
+@dataclass(frozen=True)
+class Result:
+    """One prediction, as it is reported."""
+
+    name: str
+    text: str
+    files: tuple[str, ...] = ()
+    dropped_tokens: int = 0
+    """Tokens of the prompt that did not fit into the context of the model."""
+
+
+def check_numbers(values: Mapping[str, str], family: str) -> None:
+    """Raise SettingsError for options of Sampling: the family generates no text."""
+    given = [flag for flag in SAMPLING if flag in values]
+    if given:
+        message = f"{given[0]} is an option of generated text; '{family}' generates none"
+        where = f"command line: {given[0]} {values[given[0]]}"
+        raise SettingsError.of(message, key=given[0], where=where, fix=f"remove {given[0]}")
+
+
+def prepare(
+    given: Sequence[str], task: Task, family: str, run: str, values: Mapping[str, str]
+) -> list[Prompt] | list[Path]:
+    """The prompts, or the files, of several inputs; `values`: the options of Sampling.
+
+    Reads the disk. Raises SettingsError, DataError.
+    """
+    if isinstance(task, GeneratesText):
+        return [prompt for text in given for prompt in prompts(text, task, run)]
+    check_numbers(values, family)
+    return [files(path, family, run) for path in given]
+
+
+def of_prepared(
+    prepared: Sequence[Prompt | Path], task: Task, model: Module, sampling: Sampling
+) -> Iterator[Prediction]:
+    """The predictions for what `prepare` gave. Raises DataError."""
+    import torch
+
+    for source in prepared:
+        if isinstance(source, Prompt):
+            assert isinstance(task, GeneratesText)
+            if dropped := task.dropped_tokens(source, sampling):
+                text = f"left out the oldest {counted(dropped, 'token')} of {source.name}"
+                warnings.warn(f"{text}: the context of the model is full", stacklevel=3)
+            yield Prediction(source.name, "".join(task.generate(model, source, sampling)))
+        else:
+            assert isinstance(task, PredictsFiles)
+            with torch.no_grad():
+                yield from task.predict(model, source)
+
+
+def shown(parts: Iterator[str]) -> Iterator[str]:
+    """The parts of a text, each printed as it comes."""
+    for part in parts:
+        print_text(part, end="")
+        yield part
+
+
+def print_text(text: str, end: str = "\n") -> None:
+    """Print `text` without terminal control codes."""
+    encoding = sys.stdout.encoding or "utf-8"
+    # A file may have an encoding without the characters of the model.
+    print(printable(text).encode(encoding, "replace").decode(encoding), end=end, flush=True)
+
+
+def converse(
+    task: GeneratesText, model: Module, sampling: Sampling, read: Callable[[str], str] = input
+) -> None:
+    """Continue or answer what a person types, until Ctrl-D. Ctrl-C stops the text."""
+    with suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401  `input` then edits lines
+    with handling([signal.SIGINT], signal.default_int_handler):
+        _converse(task, model, sampling, read)
+
+
+def _converse(
+    task: GeneratesText, model: Module, sampling: Sampling, read: Callable[[str], str]
+) -> None:
+    history: tuple[Message, ...] = ()
+    while True:
+        try:
+            text = read("> ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            continue
+        if not text.strip():
+            continue
+        prompt = text_prompt(text, history)
+        parts: list[str] = []
+        with suppress(KeyboardInterrupt):
+            for part in shown(task.generate(model, prompt, sampling)):
+                parts.append(part)
+        print()
+        if task.answers_requests():
+            history = (*prompt.messages, Message("assistant", "".join(parts)))
+
+
+@dataclass
+class ResultFolder:
+    """The files of predictions, which get their names in `path` when all are written."""
+
+    path: Path
+    staged: Path
+    names: set[str] = field(default_factory=set)
+
+    def write(self, prediction: Prediction) -> tuple[str, ...]:
+        """Write the files of one prediction; their names.
+
+        Raises StorageError, and DataError for a name that is invalid or was given before.
+        """
+        names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
+        is_valid = _NAME.fullmatch(prediction.name) and all(
+            _SUFFIX.fullmatch(suffix) for suffix in prediction.files
+        )
+        if not is_valid or self.names & set(names):
+            problem = "is written twice" if is_valid else "is not valid"
+            raise DataError(
+                f"the file name {', '.join(names) or prediction.name!r} of a prediction {problem}",
+                where="predict() of the task",
+                allowed="a name of its own of letters, digits, '-', '_' and '.' for each",
+            )
+        for name, content in zip(names, prediction.files.values(), strict=True):
+            with storage_errors(self.path / name):
+                (self.staged / name).write_bytes(content)
+        self.names |= set(names)
+        return tuple(names)
+
+    def add_text(self, name: str, prompt: Prompt, result: Result) -> Result:
+        """Add a text to the file `name`.jsonl; the result with that file. Raises StorageError."""
+        file = f"{name}.jsonl"
+        messages = [{"role": m.role, "content": m.text} for m in prompt.messages]
+        line = encode({"name": result.name, "prompt": messages, "text": result.text})
+        with storage_errors(self.path / file), (self.staged / file).open("ab") as lines:
+            lines.write(line.encode() + b"\n")
+        self.names.add(file)
+        return replace(result, files=(file,))
+
+    def forget_after_error(self, kind: object, error: object, trace: object) -> None:
+        """Publish nothing after an error; a signal and the end of the reader of stdout are none."""
+        if isinstance(error, Exception) and not isinstance(error, BrokenPipeError):
+            self.names.clear()
+
+    def publish(self) -> str | None:
+        """Move all files to `path`, over files of the same name; what is there now.
+
+        Raises StorageError.
+        """
+        for name in sorted(self.names):
+            with storage_errors(self.path / name):
+                self.path.mkdir(parents=True, exist_ok=True)
+                (self.staged / name).replace(self.path / name)
+        count = len(self.names)
+        self.names.clear()
+        return f"{counted(count, 'complete file')} in {self.path}" if count else None
+
+
+@contextmanager
+def result_folder(path: Path) -> Iterator[ResultFolder]:
+    """The folder for predictions: files appear in it at the end, and none after an error.
+
+    A signal and the end of the reader of stdout are no errors. Touches the disk.
+    Raises StorageError.
+    """
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    with ExitStack() as stack:
+        with storage_errors(path):
+            staged = stack.enter_context(ending.temporary_folder(f".{path.name}-", above))
+        folder = ResultFolder(path, staged)
+        stack.enter_context(ending.with_cleanup(folder.publish))
+        stack.push(folder.forget_after_error)
+        yield folder

@@ -1,0 +1,207 @@
+"""A saved run in new processes and a temporary folder, to replay its steps or to evaluate it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engines.catalog import ENGINES
+from launcher.base import environment, exit_codes
+from launcher.base.diagnostics import Diagnostic, SettingsError, parse
+from launcher.base.ending import ending_signals, temporary_folder
+from launcher.base.signals import handling
+from launcher.config import machine
+from launcher.config.provenance import CliArgs, Resolved
+from launcher.config.resolve import resolve
+from launcher.run import affinity, supervisor
+from launcher.run.failures import Report
+from launcher.run.job_spec import Job
+from launcher.run_folder import run_folder
+from training.checkpoint import manifest
+from training.checkpoint.manifest import Manifest
+
+_PREFIX = "gearshift-saved-"
+_ORIGIN = "the settings of the run"
+_DATA = "the data that the run was trained on; if it moved, --data PATH"
+
+
+class RerunFailed(Exception):
+    """Nothing could be compared or measured; `code` is the exit code."""
+
+    def __init__(self, reason: str, code: int = exit_codes.FAILURE) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """Ranks that have ended; their folder is removed when the `with` block ends."""
+
+    report: Report
+    folder: Path
+    signals: frozenset[int]
+    """The signals that they received."""
+
+    def check(self, noun: str) -> None:
+        """Raise RerunFailed if it did not finish, and SettingsError for invalid data."""
+        report, code = self.report, self.report.exit_code
+        # A signal can interrupt a rank during an import, which then fails with an error of its own.
+        if self.signals or code in (exit_codes.INTERRUPTED, exit_codes.RUN_AGAIN):
+            is_key = signal.SIGINT in self.signals or code == exit_codes.INTERRUPTED
+            reason = f"the {noun} was stopped before it finished; nothing was written"
+            raise RerunFailed(reason, exit_codes.INTERRUPTED if is_key else exit_codes.RUN_AGAIN)
+        if code == exit_codes.INVALID_INPUT:
+            # Its fix is one for a run that trains.
+            first = replace(parse(report.text)[0], fix=None)
+            is_other = "has changed" in first.message
+            raise SettingsError([replace(first, allowed=_DATA) if is_other else first])
+        if code != exit_codes.DONE:
+            text = "\n".join(filter(None, (report.text, report.trace)))
+            raise RerunFailed(f"the {noun} failed: {text.removeprefix('error: ')}")
+
+
+def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -> Resolved:
+    """The run's `settings` (a tree), with the engine and number of processes of `args`.
+
+    By default, those that wrote the checkpoint. Raises SettingsError.
+    """
+    tree = deepcopy(dict(settings))
+    tree.get("train", {}).pop("accumulation", None)  # computed from batch and world size
+    engine = tree.setdefault("engine", {})
+    engine.update(name=written.engine, nproc=written.world_size)
+    if args.engine is not None and args.engine != written.engine:
+        engine.pop("ds_config", None)
+        tree["unread_settings"] = "warn"
+        if args.engine in ENGINES:
+            _remove_engine_settings(tree, args.engine)
+    with temporary_folder(_PREFIX) as home:
+        path = home / "settings.json"
+        path.write_text(json.dumps(tree), encoding="utf-8")
+        options = dict(args.options)
+        recorded, typed = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
+        if recorded and typed and os.path.realpath(typed) == os.path.realpath(recorded):
+            del options["data.path"]  # names of samples contain that of the recorded file
+        arguments = CliArgs(engine=args.engine, options=options, configs=[path])
+        try:
+            return resolve(arguments, machine.detect_machine())
+        except SettingsError as error:
+            raise SettingsError(
+                [_located(diagnostic, f"{path}:1") for diagnostic in error.diagnostics]
+            ) from (error)
+
+
+def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
+    """The diagnostic with the origin that the user knows, not that of our temporary file."""
+    if diagnostic.where is not None and diagnostic.where.startswith(written):
+        nearest, fix = diagnostic.did_you_mean, None
+        if diagnostic.key == "engine.nproc" and nearest is not None:
+            fix = f"--nproc {nearest}"
+        elif diagnostic.key == "data.path":
+            fix = f"--data {nearest or 'PATH'}"
+        return replace(diagnostic, where=diagnostic.where.replace(written, _ORIGIN), fix=fix)
+    if diagnostic.overrides is not None and diagnostic.overrides[1].startswith(written):
+        return replace(diagnostic, overrides=(diagnostic.overrides[0], _ORIGIN))
+    return diagnostic
+
+
+def _remove_engine_settings(tree: dict[str, Any], name: str) -> None:
+    """Remove the settings that the engine `name` sets itself."""
+    entry = ENGINES[name]
+    if entry.processes is not None:
+        tree["engine"].pop("nproc")
+    for key in entry.settings:
+        *above, last = key.split(".")
+        branch = tree
+        for part in above:
+            branch = branch.get(part, {})
+        branch.pop(last, None)
+
+
+@contextmanager
+def rerun(
+    resolved: Resolved,
+    run: Path,
+    checkpoint: Path | None,
+    step: int,
+    job: Callable[[Path, Path], Job],
+) -> Iterator[Rerun]:
+    """Start the ranks of `job(source, folder)`; the run folder `run` is only read.
+
+    `source` has the `checkpoint` of `step` alone, `folder` the files of the task. Discards the
+    output of the new processes. Uses a folder in TMPDIR, which is removed at the end, also when a
+    signal ends this process. Raises SettingsError.
+    """
+    with _exit_on_signals(), temporary_folder(_PREFIX) as home:
+        source = home / "source"
+        checkpoints = source / run_folder.CHECKPOINTS
+        checkpoints.mkdir(parents=True)
+        if checkpoint is not None:
+            # Ranks repair the folder around a checkpoint; here they find only this link.
+            link = checkpoints / manifest.step_folder(step)
+            link.symlink_to(checkpoint.resolve(), target_is_directory=True)
+        folder = run_folder.create(resolved, home / "rerun", "").path
+        for file in run_folder.task_files(run):
+            shutil.copyfile(file, folder / file.name)
+        signals: set[int] = set()
+        with _output_to(home / "printed.txt"):
+            threads = _threads(resolved)
+            report = supervisor.supervise(
+                job(source, folder), threads, lambda report: None, forwarded=signals
+            )
+        yield Rerun(report, folder, frozenset(signals))
+
+
+def _threads(resolved: Resolved) -> int:
+    """Threads per process as in the run: the order of sums depends on them."""
+    if affinity.uses_torch_default(resolved.settings, resolved.nproc):
+        return affinity.torch_default()
+    asked = resolved.settings.engine.threads
+    return affinity.threads(
+        asked, machine.detect_machine().cores, resolved.nproc, environment.variables()
+    )
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Redirect the output of this process and its children to the file `path`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    originals = [os.dup(number) for number in (1, 2)]
+    with path.open("wb") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, before in zip((1, 2), originals, strict=True):
+            os.dup2(before, number)
+            os.close(before)
+
+
+@contextmanager
+def _exit_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP exit a program of the user after its cleanup, as Ctrl-C does.
+
+    Only the main thread may, unlike one of a notebook.
+    """
+    if ending_signals() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(exit_codes.RUN_AGAIN)
+
+    with handling((signal.SIGTERM, signal.SIGHUP), end):
+        yield

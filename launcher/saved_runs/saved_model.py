@@ -1,0 +1,264 @@
+"""A checkpoint or an export, opened: its settings, its task, and its model without the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from launcher.base import environment
+from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.config import copied_task, custom_task
+from launcher.config.schema import PRETRAINED, config_of
+from launcher.config.settings_file import node_value, read_settings_file
+from launcher.run import affinity
+from launcher.run_folder import checkpoint_search, run_folder
+from launcher.saved_runs.saved_run import MOVED_FORM, SavedRun, find_saved, moved_to
+from models.base import Context, HasBaseWeights, Task, WorksWithoutData
+from models.catalog import FAMILIES, is_custom
+from training.checkpoint import base_weights, manifest
+from training.settings import nested
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from training.checkpoint.reader import Checkpoint
+
+EXPORT_CONFIG = "config.json"
+AVERAGE, WEIGHT = "ema", "weight"
+_WEIGHTS = "the checkpoint"
+"""How errors name the weights."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The weights of a model on disk, and what it is built from."""
+
+    path: Path
+    """The checkpoint, or the export."""
+    folder: Path | None
+    """The folder with the saved files of the task; None: a checkpoint outside of its run."""
+    settings: Mapping[str, Any] | None
+    """The settings of the run as a tree; of an export, those that a task reads. None: unknown."""
+    step: int
+    kind: str
+    """Which weights: "weight", or "ema"."""
+    base: Mapping[str, str] | None
+    """Folder and checksum of the pretrained weights; None: unknown."""
+    has_moved: bool = False
+    """Whether the user named another folder of the pretrained weights."""
+
+    @property
+    def family(self) -> str:
+        """The family, or the name of the custom task; the settings are known."""
+        assert self.settings is not None
+        return str(self.settings["model"]["family"])
+
+    def describe(self, *more: str) -> str:
+        """`step 200 of runs/x, EMA`, followed by `more`."""
+        average = ["EMA"] if self.kind == AVERAGE else []
+        return ", ".join([f"step {self.step} of {self.folder or self.path}", *average, *more])
+
+    def check_pretrained(self) -> None:
+        """Check that the folder of the pretrained model exists; of a new one also its weights.
+
+        Reads the disk. Raises SettingsError.
+        """
+        folder = (self.settings or {}).get("model", {}).get("pretrained")
+        if folder is None:
+            return
+        where = str(self.path)
+        if self.has_moved:
+            where = f"the command line: --set {PRETRAINED}={folder}"
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            message = f"{PRETRAINED} '{folder}' is not a folder ({path.absolute()})"
+            parts = {
+                "allowed": "its folder, also a new one",
+                "fix": f"{MOVED_FORM}  if it has moved",
+            }
+            raise SettingsError.of(message, value=folder, where=where, **parts)
+        if self.has_moved:
+            if self.base is None:
+                message = f"the checkpoint of step {self.step} has no checksum of {PRETRAINED}"
+                raise SettingsError.of(message, value=folder, where=where, allowed="the same path")
+            self.check_base(path, where)
+
+    def check_base(self, folder: Path, where: str) -> None:
+        """Raise SettingsError if the model was trained on other weights than those in `folder`.
+
+        Reads each byte of those.
+        """
+        if self.base is not None and base_weights.digest(folder) != self.base["sha256"]:
+            raise SettingsError.of(
+                f"the weights in '{folder}' are not those that the checkpoint of step {self.step} "
+                "was trained on",
+                value=str(folder),
+                where=where,
+                allowed=f"the weights with sha256 {self.base['sha256']}, once in "
+                f"{self.base['folder']}",
+            )
+
+    def task(self, device: str) -> Task:
+        """The task, without its data. Imports torch. Raises SettingsError, DataError."""
+        import torch
+
+        settings = self.settings
+        if settings is None:
+            message = "the checkpoint is outside of its run folder and has no settings"
+            raise SettingsError.of(message, allowed="a checkpoint in its run folder")
+        build, config = task_class_of(settings), config_of(self.family)
+        try:
+            model = config.Model.model_validate(settings["model"])
+            data = config.Data.model_validate(settings.get("data", {}))
+        except ValidationError as error:
+            key, reason = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+            message = "the settings of the checkpoint are not those of this version"
+            allowed = "a checkpoint of the same version"
+            raise SettingsError.of(f"{message}: {key}: {reason}", allowed=allowed) from None
+        seed, share = settings["train"]["seed"], settings["eval"]["share"]
+        return build(model, data, Context(seed, share, self.folder, torch.device(device)))
+
+    def load(self, task: Task) -> Module:
+        """The trained model of `task` on its CPU, in evaluation mode; prepares the task for it.
+
+        A task that does not work without its data reads it. Raises DataError, SettingsError.
+        """
+        import torch
+
+        from models.common.initial_weights import InitialWeights
+        from models.common.initial_weights import load as load_weights
+
+        if isinstance(task, WorksWithoutData):
+            task.setup_without_data()
+        else:
+            task.setup()
+        with torch.random.fork_rng(devices=[]):  # the random weights are replaced
+            model = task.build()
+        names: tuple[str, ...] = ("",)
+        base = task.base_folder() if isinstance(task, HasBaseWeights) else None
+        if base is not None:
+            stored = set(InitialWeights(self.path, _WEIGHTS).shapes)
+            frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+            if frozen and not frozen & stored:  # a checkpoint of adapters
+                self.check_base(base, str(self.path))
+                names = tuple(stored)
+        load_weights(_WEIGHTS, model, self.path, "weights of this model", names)
+        return model.eval()
+
+
+def task_class_of(settings: Mapping[str, Any]) -> Callable[[Any, Any, Context], Task]:
+    """What builds the task of `settings`. Imports torch. Raises SettingsError."""
+    family = settings["model"]["family"]
+    if is_custom(family):
+        custom_task.add_search_folder(settings["model"].get("folder"))
+    elif family not in FAMILIES:
+        allowed = f"{', '.join(FAMILIES)}; or a custom task"
+        raise SettingsError.of(f"unknown model family '{family}'", value=family, allowed=allowed)
+    return custom_task.task_class(family)
+
+
+def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `settings` that a task is built from, as a tree."""
+    return {
+        "model": settings.get("model", {}),
+        "data": settings.get("data", {}),
+        "train": {"seed": settings["train"]["seed"]},
+        "eval": {"share": settings["eval"]["share"]},
+    }
+
+
+def open_checkpoint(run: SavedRun, path: Path) -> tuple[SavedModel, Checkpoint]:
+    """The model of the checkpoint at `path` of `run`, whose checksums are verified.
+
+    Imports torch. Reads the disk. Raises SettingsError, CheckpointError.
+    """
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    from training.checkpoint import reader
+
+    checkpoint = reader.open_checkpoint(path)
+    return model_of(run, checkpoint), checkpoint
+
+
+def model_of(run: SavedRun, checkpoint: Checkpoint) -> SavedModel:
+    """The model of an open checkpoint of `run`; with the EMA, if the run has one, as evaluation.
+
+    Older checkpoints have no settings: then those of the run folder. Reads the disk. Raises
+    SettingsError.
+    """
+    known, settings = checkpoint.facts.get("settings"), None
+    if isinstance(known, dict):
+        settings = nested(known)
+    elif run.folder is not None:
+        settings = dict(node_value(read_settings_file(run.folder / run_folder.SETTINGS)))
+    return SavedModel(
+        checkpoint.folder,
+        run.folder,
+        settings and _relocated(settings, run.pretrained, run.folder),
+        checkpoint.manifest.step,
+        AVERAGE if AVERAGE in checkpoint.kinds else WEIGHT,
+        checkpoint.facts.get(base_weights.FACT),
+        has_moved=run.pretrained is not None,
+    )
+
+
+def _relocated(
+    settings: Mapping[str, Any], pretrained: str | None, folder: Path | None
+) -> dict[str, Any]:
+    """`settings` with the folders of the pretrained model and of a custom task as they are now."""
+    model = dict(settings["model"])
+    if pretrained is not None:
+        model["pretrained"] = pretrained
+    if folder is not None and "folder" in model:
+        model["folder"] = copied_task.folder_for(model["family"], model["folder"], folder)
+    return {**settings, "model": model}
+
+
+def open_model(
+    argument: str, name: str | None, command: str, sets: Sequence[str] = ()
+) -> SavedModel:
+    """The model that `argument`, typed after `command`, names; of a staged run that of the last.
+
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: the arguments of saved_run.MOVED. An export
+    is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
+    CheckpointError.
+    """
+    path = Path(argument)
+    is_run = run_folder.is_run_folder(path) or (path / manifest.NAME).is_file()
+    if not is_run and (path / EXPORT_CONFIG).is_file():
+        if name is not None:
+            where = f"command line: --checkpoint {name}"
+            message = f"'{path}' is an export, which has the weights of one checkpoint"
+            raise SettingsError.of(message, value=name, where=where)
+        return _open_export(path, command, moved_to(sets))
+    stages = list(checkpoint_search.stage_folders(path).values())
+    run = find_saved(str(stages[-1]) if stages else argument, command, sets)
+    model, _ = open_checkpoint(run, run.chosen(name))
+    if model.base is not None or model.has_moved:  # other tasks do not read it again
+        model.check_pretrained()
+    return model
+
+
+def _open_export(path: Path, command: str, pretrained: str | None) -> SavedModel:
+    try:
+        config = json.loads((path / EXPORT_CONFIG).read_bytes())
+        settings = _relocated(task_settings(config), pretrained, path)
+        return SavedModel(path, path, settings, config["step"], config["weights"], config["base"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise SettingsError.of(
+            f"'{path / EXPORT_CONFIG}' does not describe a model of this version",
+            where=f"command line: {command} {path}",
+            allowed="a run folder, one of its checkpoints, or an export as safetensors",
+            fix=f"{PROGRAM} export RUN --format safetensors",
+        ) from None
+
+
+def best_device() -> str:
+    """The best kind of device of this machine, such as "cuda". Imports torch."""
+    from engines.device import pick_device
+
+    return pick_device("auto").type

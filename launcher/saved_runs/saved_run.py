@@ -1,0 +1,156 @@
+"""A finished run that a command names: its folder and its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
+from launcher.config.options import OUTPUT, Option
+from launcher.config.provenance import ResetPart
+from launcher.config.schema import PRETRAINED
+from launcher.run_folder import checkpoint_search, records, run_folder
+from training.checkpoint import manifest, retention
+
+MOVED = Option(
+    "--set",
+    OUTPUT,
+    f"{PRETRAINED}=DIR",
+    sentence="New folder of the pretrained model of the run, if it has moved; its weights must be "
+    "the same.",
+    repeats=True,
+)
+MOVED_FORM = f"--set {PRETRAINED}=DIR"
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A resume from a checkpoint by another process."""
+
+    step: int
+    writer: tuple[str, int]
+    """Engine and world size of the process that wrote the checkpoint."""
+    reset: tuple[ResetPart, ...]
+    """State that was reinitialized."""
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run folder, or one checkpoint, given to a command."""
+
+    folder: Path | None
+    """The run folder; None: a checkpoint outside of a run folder."""
+    named: Path | None
+    """The checkpoint, if the user gave one."""
+    checkpoints: Mapping[int, Path]
+    """All checkpoints by step, the earliest first; some may be damaged."""
+    pretrained: str | None = None
+    """The new folder of the pretrained model; None: it has not moved."""
+
+    def chosen(self, name: str | None) -> Path:
+        """The checkpoint `name`: best, last or a step; None: the best one, or else the last.
+
+        Reads the disk. Raises SettingsError if there is none of that name.
+        """
+        link = None if self.folder is None else self.folder / retention.BEST
+        best = link if link is not None and link.is_dir() else None
+        if name is None and self.named is not None:
+            return self.named
+        if name in (None, retention.BEST) and best is not None:
+            return best
+        if name in (None, retention.LAST) and self.checkpoints:
+            return self.checkpoints[max(self.checkpoints)]
+        if name is not None and name.isdigit() and int(name) in self.checkpoints:
+            return self.checkpoints[int(name)]
+        name = name or retention.LAST
+        steps = [str(step) for step in self.checkpoints]
+        names = ([retention.BEST] if best is not None else []) + [retention.LAST, *steps]
+        raise SettingsError.of(
+            f"no checkpoint '{name}' in {self.folder or self.named}",
+            value=name,
+            where=f"command line: --checkpoint {name}",
+            allowed=", ".join(names),
+            did_you_mean=nearest_match(name, names),
+        )
+
+    def restarts(self, after: int, upto: int) -> list[Restart]:
+        """The resumes from checkpoints of the steps [`after`, `upto`). Reads the disk.
+
+        Of several at one step the last counts: the results of the others were replaced.
+        """
+        path = self.folder and self.folder / run_folder.EVENTS
+        by_step = {}
+        for event in run_folder.json_lines(path) if path is not None else ():
+            with suppress(KeyError, TypeError):  # of another version
+                if event["kind"] == "resumed" and after <= event["step"] < upto:
+                    by_step[event["step"]] = _restart(event["step"], event["facts"])
+        return [by_step[step] for step in sorted(by_step)]
+
+
+def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
+    writer = (facts["written_by"]["engine"], facts["written_by"]["world_size"])
+    return Restart(step, writer, tuple(facts["reset"]), tuple(facts["changes"]))
+
+
+def moved_to(sets: Sequence[str]) -> str | None:
+    """The folder in the arguments of `--set`; None: there is none. Raises SettingsError."""
+    if wrong := list(_misplaced(sets)):
+        raise SettingsError(wrong)
+    return sets[-1].partition("=")[2] if sets else None
+
+
+def _misplaced(sets: Sequence[str]) -> Iterator[Diagnostic]:
+    for text in sets:
+        key, _, value = text.partition("=")
+        if key.strip() != PRETRAINED or not value:
+            message, where = f"'{key}' cannot be set here", f"the command line: --set {text}"
+            yield Diagnostic(message, key=key, value=text, where=where, allowed=MOVED_FORM)
+
+
+def find_saved(
+    word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
+) -> SavedRun:
+    """What `word`, typed after `command`, names; `sets` are the arguments of MOVED.
+
+    `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
+    SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
+    damaged.
+    """
+    pretrained = moved_to(sets)
+    where = f"the command line: {command} {word}"
+    try:
+        run = _find_saved(word, command, where, pretrained)
+    except PermissionError as error:
+        raise checkpoint_search.unreadable(error, where) from error
+    if needs_folder and (run.folder is None or not run.checkpoints):
+        raise SettingsError.of(
+            f"'{word}' is a checkpoint outside of its run folder",
+            value=word,
+            where=f"command line: {command} {word}",
+            allowed="a run folder, or a checkpoint in one",
+        )
+    return run
+
+
+def _find_saved(word: str, command: str, where: str, pretrained: str | None) -> SavedRun:
+    path = Path(word)
+    named = path if (path / manifest.NAME).is_file() else None
+    folder: Path | None = path
+    if named is not None:  # the links last and best are in the run folder itself
+        folder = path.parent if path.is_symlink() else path.absolute().parent.parent
+    if folder is not None and not run_folder.is_run_folder(folder):
+        folder = None
+    if folder is None and named is None:
+        raise checkpoint_search.no_run(path, where, command)
+    if folder is not None:
+        records.check(folder)
+    checkpoints = checkpoint_search.checkpoints(folder) if folder is not None else {}
+    if not checkpoints and named is None:
+        message = f"{path} has no checkpoint"
+        allowed = "a run with a checkpoint; see save.every and save.last"
+        raise SettingsError.of(message, value=word, where=where, allowed=allowed)
+    return SavedRun(folder, named, checkpoints, pretrained)

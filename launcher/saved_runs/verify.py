@@ -1,0 +1,316 @@
+"""The replay of a run's last interval, and its result: identical, or the first difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.base import environment
+from launcher.base.diagnostics import counted
+from launcher.config.provenance import CliArgs, ResetPart, Resolved
+from launcher.run import affinity, experience
+from launcher.run.job_spec import Job
+from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.saved_runs import saved_model
+from launcher.saved_runs.rerun import rerun, resolved_as
+from launcher.saved_runs.saved_run import Restart, SavedRun, find_saved
+from training.checkpoint import manifest, retention
+from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
+
+if TYPE_CHECKING:
+    from training.checkpoint import compare
+    from training.checkpoint.compare import Tolerance
+    from training.checkpoint.reader import Checkpoint
+
+_TOLERANCES = {"fp32": (1e-4, 1e-2)}
+_LOW_PRECISION = (2e-2, 0.5)
+"""Relative tolerances of weights and of moments; measured: docs/resume.md."""
+
+
+@dataclass(frozen=True)
+class ReplayInterval:
+    """The steps between two checkpoints of a run."""
+
+    source: Path | None
+    """The checkpoint to start from; None: the start of the run."""
+    start: int
+    """The step of `source`."""
+    end: int
+    reset: tuple[ResetPart, ...] = ()
+    """What the run reinitialized when it was resumed from `source`."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The interval, engine, world size and precision of the replay."""
+
+    interval: ReplayInterval
+    engine: str
+    world_size: int
+    precision: str
+
+    def describe(self) -> str:
+        """`steps 4 to 6, ddp on 2 processes`."""
+        processes = counted(self.world_size, "process")
+        return f"steps {self.interval.start} to {self.interval.end}, {self.engine} on {processes}"
+
+    def tolerance(self, written: Manifest) -> Tolerance | None:
+        """The largest allowed difference; None: every bit must be equal.
+
+        Another engine or world size adds the same numbers in another order.
+        """
+        from training.checkpoint.compare import Tolerance
+
+        if (self.engine, self.world_size) == (written.engine, written.world_size):
+            return None
+        return Tolerance(*_TOLERANCES.get(self.precision, _LOW_PRECISION))
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """The comparison of an interval with its replay."""
+
+    conditions: Conditions
+    tolerance: Tolerance | None
+    is_identical: bool
+    """Whether every bit is equal."""
+    state: compare.TensorComparison
+    lines: compare.MetricsComparison
+    notes: Sequence[str]
+    """Possible causes of a difference."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all differences are within the tolerance; without one, whether none exists."""
+        return self.state.first is None and self.lines.first is None
+
+    @property
+    def steps(self) -> int:
+        """The number of replayed steps."""
+        return self.conditions.interval.end - self.conditions.interval.start
+
+
+def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> VerifyResult:
+    """Replay the last interval of the run `argument` in new processes, and compare.
+
+    `args`: engine, processes and data of the replay; by default those of the checkpoint. The run
+    folder is only read; `announce` gets a line before the replay. Raises RerunFailed,
+    CheckpointError, SettingsError.
+    """
+    run = find_saved(argument, "verify", args.sets, needs_folder=True)
+    assert run.folder is not None
+    folder = run.folder
+    affinity.limit_spinning(environment.variables())  # before torch is imported
+    last, interval, notes = choose(run)
+    model = saved_model.model_of(run, last)
+    model.check_pretrained()
+    assert model.settings is not None, "a run folder has settings"
+    resolved = resolved_as(model.settings, last.manifest, args)
+    settings, world_size = resolved.settings, resolved.batching.world_size
+    conditions = Conditions(interval, settings.engine.name, world_size, settings.precision)
+    announce(f"replaying {conditions.describe()}; the run folder is not changed")
+
+    def job(source: Path, copy: Path) -> Job:
+        step = None if interval.source is None else interval.start
+        resume = ResumeRequest(source, step=step, reset=interval.reset, until=interval.end)
+        spec = experience.spec_at(folder, interval.start, interval.end)
+        return Job(resolved, copy, console=False, resume=resume, experience=spec)
+
+    with rerun(resolved, folder, interval.source, interval.start, job) as replay:
+        replay.check("replay")
+        notes = [*notes, *nondeterminism(resolved)]
+        return compare_replay(conditions, folder, last, replay.folder, notes)
+
+
+def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
+    """The last or the named checkpoint, the interval that ends there, and notes about it.
+
+    The interval starts at the last intact checkpoint before it, or at the start of the run. The
+    checksums of both are verified. Raises CheckpointError if the last checkpoint is damaged, or one
+    cannot be read for lack of permission.
+    """
+    from training.checkpoint.reader import open_checkpoint
+
+    steps = list(run.checkpoints)
+    end = steps[-1]
+    if (named := run.named) is not None:
+        end = next(step for step in steps if run.checkpoints[step].samefile(named))
+    last = open_checkpoint(run.checkpoints[end])
+    notes = []
+    for step in reversed(steps[: steps.index(end)]):
+        try:
+            open_checkpoint(run.checkpoints[step])
+        except CheckpointUnreadable:
+            raise
+        except CheckpointError as error:
+            notes.append(f"skipped: {error}")
+            continue
+        resumed = (restart for restart in run.restarts(step, end) if restart.step == step)
+        reset = next((restart.reset for restart in resumed), ())
+        interval = ReplayInterval(run.checkpoints[step], step, end, reset)
+        return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+    notes.append("no earlier checkpoint: replayed from the start of the run")
+    interval = ReplayInterval(None, 0, end)
+    return last, interval, [*notes, *_restarts(run, interval, last.manifest)]
+
+
+def _restarts(run: SavedRun, interval: ReplayInterval, last: Manifest) -> Iterator[str]:
+    """Notes on restarts within the interval that changed the run; a replay has none."""
+    for restart in run.restarts(interval.start, interval.end):
+        if restart.step > interval.start and (changes := _changes(restart, last)):
+            yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
+
+
+def _changes(restart: Restart, last: Manifest) -> Sequence[str]:
+    engine, world_size = restart.writer
+    has_changed = restart.writer != (last.engine, last.world_size)
+    return [
+        *[f"from engine {engine}, world size {world_size}"] * has_changed,
+        *(f"--reset {part}" for part in restart.reset),
+        *restart.changes,
+    ]
+
+
+def compare_replay(
+    conditions: Conditions, run: Path | None, last: Checkpoint, replay: Path, notes: Sequence[str]
+) -> VerifyResult:
+    """Compare the checkpoint and metrics in the folder `replay` with those of `run`.
+
+    Reads the disk. Raises CheckpointError if the replay wrote no checkpoint, or the run has no
+    tensor or logged line to compare.
+    """
+    from training.checkpoint import compare, reader
+
+    interval = conditions.interval
+    name = manifest.step_folder(interval.end)
+    replayed = reader.open_checkpoint(replay / retention.CHECKPOINTS / name, verify=False)
+    tolerance = conditions.tolerance(last.manifest)
+
+    def compared(
+        within: Tolerance | None,
+    ) -> tuple[compare.TensorComparison, compare.MetricsComparison]:
+        ours, theirs = (f / run_folder.METRICS if f else Path() for f in (run, replay))
+        return (
+            compare.compare(last, replayed, within),
+            compare.compare_metrics(ours, theirs, interval.start, interval.end, within),
+        )
+
+    state, lines = compared(None)
+    if state.tensors == 0:
+        raise CheckpointError(f"nothing was compared: {last.folder} has no tensor")
+    if lines.is_missing and run is not None:
+        steps = f"{interval.start + 1} to {interval.end}"
+        raise CheckpointError(
+            f"nothing was compared: {run / run_folder.METRICS} has no line of the steps {steps}, "
+            "which the replay logged"
+        )
+    is_identical = state.first is None and lines.first is None
+    if tolerance is not None and not is_identical:
+        state, lines = compared(tolerance)
+    all_notes = [*notes, *_libraries(last.manifest, replayed.manifest)]
+    return VerifyResult(conditions, tolerance, is_identical, state, lines, all_notes)
+
+
+def _libraries(written: Manifest, replayed: Manifest) -> Iterator[str]:
+    """Notes on libraries with other versions, which may round differently."""
+    for name in ("torch", "deepspeed", "fairscale"):
+        before, now = written.libraries.get(name), replayed.libraries.get(name)
+        if before and now and before != now:
+            yield f"{name} {before} wrote the checkpoint; the replay used {name} {now}"
+
+
+def render(result: VerifyResult) -> str:
+    """The result as text."""
+    return "".join(f"{line}\n" for line in _lines(result))
+
+
+def _lines(result: VerifyResult) -> Iterator[str]:
+    count = f"{result.state.tensors} tensors, {counted(result.steps, 'step')}"
+    first = result.state.first or result.lines.first
+    if result.is_identical:
+        yield f"identical: {count}"
+    elif first is None:
+        yield f"equal {_within(result.tolerance)}: {count}"
+    else:
+        yield f"different: {_describe(first)}"
+    if result.state.differing:
+        yield (
+            f"  state    {result.state.differing} of {result.state.tensors} tensors differ, most "
+            f"{result.state.largest_in}: by {result.state.largest:.2g} of its norm"
+        )
+    if result.lines.first not in (None, first):
+        yield f"  metrics  {_describe(result.lines.first)}"
+    lines = counted(result.lines.lines, "logged line")
+    yield f"  replay   {result.conditions.describe()}, {_within(result.tolerance)}; {lines}"
+    for note in result.notes:
+        yield f"  note     {note}"
+
+
+def nondeterminism(resolved: Resolved) -> Iterator[str]:
+    """Notes on settings that allow equal steps to differ."""
+    if resolved.device != "cpu" and not resolved.settings.train.deterministic:
+        yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
+
+
+def _within(tolerance: Tolerance | None) -> str:
+    if tolerance is None:
+        return "bit by bit"
+    return f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
+
+
+def _describe(difference: compare.Difference) -> str:
+    return (
+        f"{difference.place} is {difference.first} in the run and {difference.second} in the replay"
+    )
+
+
+def as_json(result: VerifyResult) -> dict[str, Any]:
+    """The result for programs."""
+    conditions, state = result.conditions, result.state
+    largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
+    return {
+        "identical": result.is_identical,
+        "agrees": result.agrees,
+        "tolerance": result.tolerance and asdict(result.tolerance),
+        "steps": result.steps,
+        "tensors": state.tensors,
+        "first_difference": _difference(state.first or result.lines.first),
+        "from_step": conditions.interval.start,
+        "to_step": conditions.interval.end,
+        "engine": conditions.engine,
+        "world_size": conditions.world_size,
+        "lines": result.lines.lines,
+        "differing_tensors": state.differing,
+        "largest_difference": largest,
+        "notes": list(result.notes),
+        "error": None,
+    }
+
+
+def _difference(difference: compare.Difference | None) -> dict[str, Any] | None:
+    if difference is None:
+        return None
+    return {
+        "kind": difference.kind,
+        "name": difference.name,
+        "index": difference.index,
+        "step": difference.step,
+        "run": difference.first,
+        "replay": difference.second,
+    }
+
+
+def failure_json(reason: str) -> dict[str, Any]:
+    """The result for programs if nothing could be compared."""
+    return {
+        "identical": False,
+        "agrees": False,
+        "tolerance": None,
+        "steps": 0,
+        "tensors": 0,
+        "first_difference": None,
+        "error": reason,
+    }

@@ -1,1 +1,0 @@
-"""Replays the last checkpoint interval of a run and compares the results."""

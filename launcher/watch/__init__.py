@@ -1,1 +1,0 @@
-"""Shows runs from another process: state, progress, memory, from their files alone."""

@@ -1,0 +1,110 @@
+"""Data is matched to the families that read it."""
+
+import importlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError, render
+from launcher.config.schema import setting_infos
+from launcher.report import data_check
+from launcher.report.data_check import Match, find_families, several
+from models.catalog import FAMILIES
+from models.language.formats import FORMATS
+
+CSV = FORMATS[0]
+ORIGIN = "the command line: data check mine"
+
+
+def error_lines(path, family=None):
+    with pytest.raises(SettingsError) as wrong:
+        find_families(str(path), family, ORIGIN)
+    return str(wrong.value).splitlines()
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("input,output\na,b\n")
+    return path
+
+
+def test_the_family_and_the_format_of_a_file_are_found(table):
+    assert Match("language", CSV) in find_families(str(table), None, ORIGIN)
+
+
+def test_an_embedded_dataset_belongs_to_its_family():
+    assert find_families("embedded:commands", None, ORIGIN) == [Match("language", None)]
+    found = error_lines("embedded:comands")
+    assert found[0] == "error: unknown embedded data 'embedded:comands'"
+    assert found[-1].endswith("python -m launcher data check embedded:commands")
+
+
+def test_a_missing_path_is_an_error_with_the_nearest_match(table):
+    assert error_lines(table.with_name("pair.csv")) == [
+        f"error: file or folder '{table.with_name('pair.csv')}' does not exist",
+        f"  where         {ORIGIN}",
+        f"  did you mean  {table}",
+        f"  fix           python -m launcher data check {table}",
+    ]
+
+
+def test_an_unknown_format_lists_the_formats_of_every_family(tmp_path):
+    (tmp_path / "a.xyz").touch()
+    found = "\n".join(error_lines(tmp_path / "a.xyz"))
+    assert f"error: unknown data format: '{tmp_path / 'a.xyz'}'" in found
+    assert f"  where         {ORIGIN}\n  allowed       {next(iter(FAMILIES))}: " in found
+    for family in FAMILIES:
+        assert f" {family}: " in found
+    named = find_families(str(tmp_path / "a.xyz"), "language", ORIGIN)
+    assert named == [Match("language", None)]
+
+
+def test_a_pickle_is_refused_with_the_lines_that_export_it_without_a_family_too(tmp_path):
+    (tmp_path / "x.pkl").touch()
+    for path in (tmp_path / "x.pkl", tmp_path):
+        found = "\n".join(error_lines(path))
+        assert f"'{tmp_path / 'x.pkl'}' is a pickle" in found
+        assert f"  where         {ORIGIN}" in found
+        assert "joblib.load" in found
+    (tmp_path / "lines.jsonl").write_text('{"text": "a line"}\n')
+    assert find_families(str(tmp_path), None, ORIGIN)[0].family == "language"
+
+
+def test_all_families_that_match_are_found(table, monkeypatch):
+    twin = replace(FAMILIES["language"], name="twin")
+    monkeypatch.setitem(FAMILIES, "twin", twin)
+    found = find_families(str(table), None, ORIGIN)
+    assert {Match("language", CSV), Match("twin", CSV)} <= set(found)
+    assert find_families(str(table), "twin", ORIGIN) == [Match("twin", CSV)]
+    twins = [Match("language", CSV), Match("twin", CSV)]
+    assert render([several("mine.csv", ORIGIN, twins)]) == (
+        "error: 'mine.csv' can be read by several families\n"
+        f"  where         {ORIGIN}\n"
+        f"  allowed       language: {CSV}\n"
+        f"           twin: {CSV}\n"
+        "  fix           python -m launcher data check mine.csv --model language"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embedded_data_in_a_description_exists(family):
+    description = setting_infos(family)["data.path"].description
+    named = set(importlib.import_module(FAMILIES[family].formats).EMBEDDED)
+    assert named
+    assert set(re.findall(r"embedded:[a-z0-9-]+", description)) <= named
+
+
+def test_a_custom_task_matches_any_data(table):
+    assert find_families(str(table), "mine:Line", ORIGIN) == [Match("mine:Line", None)]
+
+
+def test_an_unreadable_file_is_an_error(table, monkeypatch):
+    def fail(path: Path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(data_check, "_formats", lambda family: SimpleNamespace(recognize=fail))
+    assert error_lines(table)[0] == f"error: '{table}' cannot be read: Permission denied"

@@ -1,0 +1,162 @@
+"""A watched run is what its files and its lock say."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from launcher.report.watch_view import WatchScreen, as_json, plain
+from launcher.report.watched_run import WatchedRun
+from launcher.run_folder import lock, run_folder
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, ended
+from tests.training.facts import evaluation, logged, train_plan
+from training.callbacks.base import Outcome
+from training.logging.events import EventsWriter
+from training.logging.metrics import MetricsWriter, ResourceUsage
+from training.storage import Storage
+
+
+class Run:
+    """A run that writes its files as the real one, a second after each other."""
+
+    def __init__(self, folder):
+        self.folder, self.seconds = folder, 1e9
+        begun(folder, resolved("limits.ram=90"))
+        self.usage = ResourceUsage()
+        storage = Storage(folder)
+        self.writers = [MetricsWriter(storage, self.usage), EventsWriter(storage, now=self.now)]
+        self.watched = WatchedRun(folder, now=lambda: self.seconds)
+
+    def now(self):
+        from datetime import datetime, timezone
+
+        self.seconds += 1.0
+        return datetime.fromtimestamp(self.seconds, timezone.utc)
+
+    def call(self, name, *args):
+        for writer in self.writers:
+            getattr(writer, name)(*args)
+
+    def train(self, *steps):
+        for number in steps:
+            self.call("logged", logged(number, step_time_s=0.5))
+
+    def snapshot(self):
+        return self.watched.snapshot()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "mine")
+
+
+def test_a_running_run_has_its_progress_and_its_memory(run):
+    assert run.snapshot().state == "not started"
+    with lock.hold(run.folder):
+        assert run.snapshot().state == "starting"
+        run.call("start", train_plan(save_every=40))
+        run.usage.add({"ram": 63.0})
+        run.train(1, 10)
+        found = run.snapshot()
+        assert (found.state, found.view.position.step, found.view.next_save) == ("running", 10, 40)
+        # 90 steps of half a second; no evaluation or save was measured yet
+        assert found.view.position.remaining_s == pytest.approx(45.0)
+        assert found.view.position.remaining_is_least
+        run.train(20)
+        run.call("evaluated", evaluation(20))
+        found = run.snapshot()
+    assert found.view.event == "evaluated val at step 20: loss 2.2500, the best so far"
+    assert found.view.position.remaining_s == pytest.approx(40.0 + 1.5)  # one more at the end
+    assert list(found.view.losses) == [2.5, 2.5, 2.5]
+    assert plain(found).splitlines()[1:] == [
+        "step        20/100  loss   2.5000  lr 1.00e-03  norm   0.7500  41.0k tokens/s  300.0 MiB"
+        "  ram 63%  ETA ≥ 42 s",
+        "memory     ram 63% of 90%",
+        "last       evaluated val at step 20: loss 2.2500, the best so far",
+        "next       save at step 40, in 10 s",
+    ]
+
+
+def test_a_save_costs_what_its_event_says(run):
+    with lock.hold(run.folder):
+        run.call("start", train_plan(save_every=40))
+        run.train(1, 40)
+        for writer in run.writers:
+            writer.saved(run.folder / "checkpoints" / "step-00000040", 40, 7.0)
+        # 60 steps, an evaluation that was never measured, and the save at 80
+        assert run.snapshot().view.position.remaining_s == pytest.approx(30.0 + 7.0)
+
+
+def test_a_run_without_lock_and_result_was_killed(run):
+    run.call("start", train_plan())
+    run.train(1)
+    found = run.snapshot()
+    assert (found.state, found.view.next_save) == ("killed", None)
+    assert "killed: no process holds its lock, and it wrote no result" in plain(found)
+
+
+def test_a_run_that_has_ended_shows_its_result(run):
+    run.call("start", train_plan())
+    run.train(1, 100)
+    run.call("end", Outcome("completed", "all", 0, 100, 2.0, 9.0, None, None))
+    best = {"metric": "val_loss", "value": 2.25, "step": 50}
+    ended(run.folder, "completed", 100, best=best, reason="all steps taken")
+    found = run.snapshot()
+    assert (found.state, found.has_ended) == ("completed", True)
+    assert plain(found).startswith(f"run        {run.folder}, completed; all steps taken\n")
+    assert plain(found).endswith("\nbest       val_loss 2.2500 at step 50")
+    assert as_json(found)["best"] == best
+
+
+def test_a_resumed_run_is_shown_from_its_resume_point(run):
+    run.call("start", train_plan())
+    run.train(1, 10, 20)
+    run.call("end", Outcome("stopped", "SIGTERM", 75, 20, 2.0, 9.0, None, None))
+    ended(run.folder, "stopped", 20)
+    assert run.snapshot().state == "stopped"
+    with lock.hold(run.folder):
+        assert run.snapshot().state == "starting"
+        run.call("start", train_plan(first_step=20))
+        assert run.snapshot().view.position.step == 20
+        run.train(21, 30)
+        found = run.snapshot()
+    assert (found.state, found.view.position.step) == ("running", 30)
+    assert found.view.position.remaining_s == pytest.approx(35.0)
+    (run.folder / run_folder.RESULT).unlink()
+    assert run.snapshot().state == "killed"
+
+
+@pytest.mark.parametrize(("width", "headings"), [(40, 4), (60, 6), (100, 8)])
+def test_several_runs_are_a_table_that_does_not_wrap(run, width, headings):
+    run.call("start", train_plan())
+    run.train(1, 10)
+    found = run.snapshot()
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(WatchScreen([found, found]))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3 and max(map(cell_len, lines)) <= width
+    assert len(lines[0].split()) == headings
+
+
+def test_the_end_of_a_run_is_said_on_forty_columns(run):
+    run.call("start", train_plan())
+    run.train(1, 10)
+    stream = io.StringIO()
+    Console(file=stream, width=40).print(WatchScreen([run.snapshot()]))
+    lines = stream.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= 40
+    assert lines[0].startswith("killed  ")
+    assert lines[1] == "no process holds its lock, and it wrote…"
+    assert "ETA –" in lines[2]
+
+
+def test_json_is_json(run):
+    run.call("start", train_plan())
+    run.train(1)
+    found = json.loads(json.dumps(as_json(run.snapshot())))
+    assert (found["step"], found["total_steps"], found["last_step"]["loss"]) == (1, 100, 2.5)

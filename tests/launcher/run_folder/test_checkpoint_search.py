@@ -1,0 +1,209 @@
+"""The run to resume is found by its folder, its checkpoint, a step, or as the newest."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.config.provenance import CliArgs
+from launcher.run_folder import checkpoint_search
+from launcher.saved_runs import saved_run
+from tests.launcher.given import resolved
+from tests.launcher.runs import begun, ended, saved, trained
+from tests.privileges import reachable_folder, unreadable
+
+TINY = resolved()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def find(run: str, out: str | None = None, **options):
+    cli_args = CliArgs(model="language:tiny", resume=run, **options)
+    return checkpoint_search.find(cli_args, None if out is None else Path(out))
+
+
+def refused(run: str, out: str | None = None) -> list[str]:
+    with pytest.raises(SettingsError) as wrong:
+        find(run, out)
+    return str(wrong.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("named", "step"),
+    [
+        ("runs/a", None),
+        ("runs/a/", None),
+        ("runs/a/last", 20),
+        ("runs/a/best", 20),
+        ("runs/a/checkpoints/step-00000010", 10),
+    ],
+)
+def test_a_folder_is_a_run_or_one_of_its_checkpoints(named, step):
+    trained(Path("runs/a"), TINY, 10, 20)
+    found = find(named)
+    assert (found.folder, found.requested_step) == (Path("runs/a"), step)
+    assert found.checkpoint.step == step or (step is None and found.checkpoint.step == 20)
+    assert found.checkpoint.settings["model.size"] == "tiny"
+
+
+@pytest.mark.parametrize("inside", ["runs/a", "runs/a/checkpoints/step-00000010"])
+def test_the_working_directory_is_a_folder_too(monkeypatch, here, inside):
+    trained(Path("runs/a"), TINY, 10)
+    monkeypatch.chdir(inside)
+    assert find(".").folder.resolve() == here / "runs/a"
+
+
+def test_a_step_belongs_to_the_run_started_or_resumed_last():
+    trained(Path("runs/old"), TINY, 10, at=1)
+    trained(Path("runs/new"), TINY, 10, at=3)
+    trained(Path("runs/middle"), TINY, 10, at=2)
+    assert (find("10").folder, find("10").requested_step) == (Path("runs/new"), 10)
+    assert find("10", out="runs/old").folder == Path("runs/old")
+
+
+def test_a_missing_step_is_reported_with_the_existing_ones():
+    trained(Path("runs/a"), TINY, 10, 20)
+    assert refused("12") == [
+        "error: runs/a has no checkpoint of step 12",
+        "  where         --resume 12",
+        "  allowed       10, 20",
+        "  did you mean  10",
+        "  fix           python -m launcher resume runs/a/checkpoints/step-00000010",
+    ]
+
+
+def test_a_step_needs_a_run():
+    assert refused("12") == [
+        "error: there is no run in runs/ to take the checkpoint from",
+        "  where         --resume 12",
+        "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
+    ]
+    assert refused("12", out="here")[:2] == [
+        "error: here is not a run folder",
+        "  where         --resume 12, --out here",
+    ]
+
+
+def test_a_folder_without_a_run_is_reported_with_the_nearest_run():
+    begun(Path("runs/tiny-1"), TINY)
+    assert refused("runs/tiny_1") == [
+        f"error: run folder 'runs/tiny_1' does not exist ({Path('runs/tiny_1').absolute()})",
+        "  where         --resume runs/tiny_1",
+        "  allowed       auto, a run folder, one of its checkpoints, or the number of a step",
+        "  did you mean  runs/tiny-1",
+        "  fix           python -m launcher resume runs/tiny-1",
+    ]
+    Path("notes").mkdir()
+    assert refused("notes")[0] == ("error: 'notes' is not a run folder: it has no settings.yaml")
+
+
+def test_a_run_that_never_saved_restarts():
+    begun(Path("runs/a"), TINY)
+    assert find("runs/a").checkpoint is None
+
+
+def test_a_checkpoint_whose_json_is_damaged_is_passed_over():
+    trained(Path("runs/a"), TINY, 10, 20)
+    (Path("runs/a/last") / "state.json").write_text('{"facts": {}}')
+    assert find("runs/a").checkpoint.step == 10
+    errors = refused("20")
+    assert errors[0].startswith("error: cannot use the checkpoint of step 20: runs/a/checkpoints")
+
+
+def test_settings_of_a_damaged_checkpoint_are_not_used():
+    trained(Path("runs/a"), TINY, 10)
+    state = Path("runs/a/last/state.json")
+    state.write_bytes(state.read_bytes().replace(b'"tiny"', b'"tinx"'))
+    assert "state.json is damaged" in refused("runs/a")[0]
+
+
+@pytest.mark.parametrize("value", ["runs/a", "auto"])
+def test_a_run_with_only_damaged_checkpoints_does_not_restart(value):
+    trained(Path("runs/a"), TINY, 10)
+    (Path("runs/a/last") / "manifest.json").write_text("{}")
+    out = "runs/a" if value == "auto" else None
+    assert refused(value, out)[0].startswith("error: cannot use the checkpoint of step 10: ")
+
+
+@pytest.mark.parametrize("state", [b"[1]", b'{"facts": {"settings": 3}}', b"{", b"{}", b"\xff"])
+def test_a_folder_without_a_state_is_no_checkpoint(state):
+    saved(begun(Path("runs/a"), TINY), 10, TINY, state)
+    assert refused("runs/a")[0].startswith("error: cannot use the checkpoint of step 10: ")
+
+
+def test_a_checkpoint_of_an_older_version_has_no_settings():
+    saved(begun(Path("runs/a"), TINY), 10, TINY, b'{"facts": {"step": 10}}')
+    assert find("runs/a").checkpoint == checkpoint_search.SavedCheckpoint(10, None)
+
+
+def test_auto_takes_the_newest_run_of_the_same_model_and_mode_that_is_not_completed():
+    trained(Path("runs/mine"), TINY, 10, at=1)
+    trained(Path("runs/older"), TINY, 10, at=0)
+    ended(trained(Path("runs/done"), TINY, 10, at=2), "completed", 10)
+    trained(Path("runs/larger"), resolved(model="language:small"), 10, at=3)
+    trained(Path("runs/fast"), resolved(mode="fast"), 10, at=4)
+    begun(Path("runs/unsaved"), TINY, at=5)
+    ended(trained(Path("runs/stopped"), TINY, 10, at=0), "stopped", 10)
+    assert find("auto").folder == Path("runs/mine")
+    assert find("auto", mode="fast").folder == Path("runs/fast")
+    assert find("auto", sets=["model.size=small"], mode=None).folder == Path("runs/larger")
+    assert find("auto", mode="lite") is None
+
+
+def test_auto_resumes_in_the_given_folder_if_it_has_a_checkpoint():
+    assert find("auto", out="mine") is None
+    begun(Path("mine"), TINY)
+    assert find("auto", out="mine") is None
+    saved(Path("mine"), 10, TINY)
+    assert find("auto", out="mine").checkpoint.step == 10
+    ended(begun(Path("done"), TINY), "completed", 10)
+    assert find("auto", out="done").is_completed
+
+
+def test_the_newest_step_is_that_of_a_readable_checkpoint():
+    assert checkpoint_search.newest_step(Path("nothing")) is None
+    trained(Path("runs/a"), TINY, 10, 20)
+    assert checkpoint_search.newest_step(Path("runs/a")) == 20
+    (Path("runs/a/last") / "manifest.sha256").unlink()
+    assert checkpoint_search.newest_step(Path("runs/a")) == 10
+
+
+def test_settings_of_the_user_are_not_a_run():
+    Path("mine").mkdir()
+    Path("mine/settings.yaml").write_text("model: {family: language}\n")
+    assert find("auto", out="mine") is None
+    assert refused("mine")[0] == (
+        "error: 'mine' is not a run folder: it has no origins.json beside settings.yaml"
+    )
+
+
+@pytest.mark.parametrize("run", ["runs/a", "runs/a/last", "20", "auto"])
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoints", "checkpoints/step-00000020", "checkpoints/step-00000020/manifest.json",
+     "checkpoints/step-00000020/state.json"],
+)  # fmt: skip
+def test_a_checkpoint_without_permission_is_named_and_no_older_one_found(monkeypatch, run, name):
+    with reachable_folder() as folder:
+        monkeypatch.chdir(folder)
+        trained(Path("runs/b"), TINY, 10, at=1)
+        trained(Path("runs/a"), TINY, 10, 20, at=2)
+        with unreadable(Path("runs/a") / name):
+            lines = refused(run)
+        assert lines[0].startswith(f"error: runs/a/{name}")
+        assert lines[0].endswith(" cannot be read: Permission denied")
+        assert lines[-1].startswith(f"  fix           chmod -R a+rX runs/a/{name}")
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints"])
+def test_a_saved_run_without_permission_is_named(monkeypatch, name):
+    with reachable_folder() as folder:
+        monkeypatch.chdir(folder)
+        trained(Path("a"), TINY, 10)
+        with unreadable(Path("a") / name), pytest.raises(SettingsError) as error:
+            saved_run.find_saved("a", "verify")
+    assert "cannot be read: Permission denied" in str(error.value)

@@ -1,0 +1,370 @@
+"""A resume is announced before anything is written, and invalid ones are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.__main__ import main
+from launcher.base.diagnostics import SettingsError
+from launcher.config.provenance import CliArgs
+from launcher.config.render import render_settings
+from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume_decision import decide
+from tests.launcher.given import LAPTOP, SHORT, resolved
+from tests.launcher.runs import begun, ended, trained
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+X = Path("runs/x")
+
+
+def cli_args(resume="runs/x", *sets: str, reset=(), model=None, mode=None, engine=None, **options):
+    option_values = {
+        SHORT[name]: (f"--{name.replace('_', '-')}", text) for name, text in options.items()
+    }
+    return CliArgs(model, mode, "--mode", engine, (), sets, option_values, resume, "resume", reset)
+
+
+def decided(*args, out=None, **options):
+    return decide(cli_args(*args, **options), None if out is None else Path(out), LAPTOP)
+
+
+def refused(*args, out=None, **options) -> list[str]:
+    with pytest.raises(SettingsError) as wrong:
+        decided(*args, out=out, **options)
+    return str(wrong.value).splitlines()
+
+
+def test_a_run_resumes_with_changed_settings():
+    trained(X, resolved(), 10, 20)
+    decision = decided(engine="zero2", nproc="2", reset=["schedule"])
+    assert decision.resume == ResumeRequest(
+        X,
+        None,
+        ["schedule"],
+        ["engine.name local → zero2", "engine.nproc 1 → 2", "train.micro_batch 8 → 4"],
+    )
+    assert decision.line == ("resuming runs/x from step 20; the learning-rate schedule restarts")
+    assert decision.nothing_left is None
+
+
+def test_a_named_checkpoint_sets_the_resume_step():
+    trained(X, resolved(), 10, 20)
+    decision = decided("runs/x/checkpoints/step-00000010")
+    assert (decision.resume, decision.line) == (
+        ResumeRequest(X, 10, [], []),
+        "resuming runs/x from step 10",
+    )
+
+
+def test_a_fork_is_announced():
+    trained(X, resolved(), 10)
+    assert decided(out="y").line == "forking runs/x at step 10 into y"
+    assert decided(out="runs/x").line == "resuming runs/x from step 10"
+
+
+def test_a_run_without_a_checkpoint_restarts_with_any_arguments():
+    begun(X, resolved())
+    decision = decided(lr="1e-4", mode="fast")
+    assert decision.resume == ResumeRequest(X, None, [], [])
+    assert decision.line == "runs/x has no checkpoint yet; restarting from the beginning"
+
+
+def test_auto_starts_a_new_run_if_there_is_none():
+    decision = decided("auto")
+    assert (decision.resume, decision.found) == (None, None)
+    assert decision.line == (
+        "resume auto: no run of language:small, mode default, to resume; starting a new run"
+    )
+    decision = decided("auto", out="y")
+    assert decision.resume == ResumeRequest(Path("y"))
+    assert decision.line == "resume auto: y has no checkpoint yet; starting a new run there"
+
+
+def test_all_errors_are_reported_at_once():
+    trained(X, resolved(), 10)
+    lines = refused("runs/x", "schedule.warmup=4", reset=["optimiser"], mode="fast")
+    assert [line for line in lines if line.startswith("error")] == [
+        "error: unknown --reset 'optimiser'",
+        "error: mode fast differs from default, used by runs/x until step 10",
+        "error: schedule.warmup 4 differs from 5, used by runs/x until step 10",
+    ]
+
+
+def test_a_missing_run_and_invalid_arguments_are_reported_together():
+    lines = refused(engine="zreo2")
+    assert [line for line in lines if line.startswith("error")] == [
+        f"error: run folder 'runs/x' does not exist ({X.absolute()})",
+        "error: unknown engine 'zreo2'",
+    ]
+
+
+def test_another_family_is_refused_before_its_settings_are_compared():
+    trained(X, resolved(), 10)
+    path = X / "settings.yaml"
+    path.write_text(path.read_text().replace("family: language", "family: no_family"))
+    assert "does not hold the settings of a run" in refused()[0]
+
+
+def test_settings_are_compared_with_those_of_the_checkpoint_and_not_of_a_later_start():
+    trained(X, resolved(), 10)
+    path = X / "settings.yaml"
+    path.write_text(path.read_text().replace("warmup: 5\n", "warmup: 4\n"))
+    lines = refused()
+    assert lines[0] == "error: schedule.warmup 4 differs from 5, used by runs/x until step 10"
+    assert lines[1].startswith("  where         runs/x/settings.yaml:")
+
+
+def test_settings_of_an_older_version_are_those_of_its_folder():
+    trained(X, resolved("schedule.warmup=3"))
+    from tests.launcher.runs import saved
+
+    saved(X, 10, resolved(), b'{"facts": {}}')
+    assert (
+        refused("runs/x", "schedule.warmup=4")[0]
+        == "error: schedule.warmup 4 differs from 3, used by runs/x until step 10"
+    )
+
+
+def test_a_reset_without_a_run_is_refused():
+    assert refused(None, reset=["data"]) == [
+        "error: --reset requires --resume",
+        "  where         --reset data",
+        "  allowed       with --resume auto|DIR|STEP",
+    ]
+
+
+def test_a_reset_with_nothing_to_reset_is_fine():
+    trained(X, resolved(), 10)
+    assert decided(reset=["data", "optimizer"]).resume.reset == ["optimizer", "data"]
+
+
+DONE = "nothing to do: runs/x was completed at step 60; to train longer: "
+
+
+@pytest.mark.parametrize(
+    ("first", "steps", "hint"),
+    [
+        (resolved(), 60, "--max-steps 120 --reset schedule"),
+        (resolved(epochs="2"), 60, "--epochs 4 --reset schedule"),
+        (resolved(epochs="2", max_steps="90"), 60, "--epochs 4 --reset schedule"),
+        (
+            resolved("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null"),
+            60,
+            "--max-steps 120",
+        ),
+    ],
+)
+def test_a_completed_run_has_nothing_left_to_do(first, steps, hint):
+    ended(trained(X, first, steps), "completed", steps)
+    left = decided().nothing_left
+    assert left.line == f"{DONE}python -m launcher resume runs/x {hint}"
+    assert (left.outcome["status"], left.outcome["steps"]) == ("completed", steps)
+    assert "exit_code" not in left.outcome
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_steps": "120", "reset": ["schedule"]},
+        {"reset": ["data"]},
+    ],
+)
+def test_a_completed_run_resumes_if_it_is_extended(more):
+    ended(trained(X, resolved(), 40, 60), "completed", 60)
+    assert decided(**more).nothing_left is None
+    assert decided("runs/x", "stop.patience=3").nothing_left is None
+    assert decided("runs/x/checkpoints/step-00000040").nothing_left is None
+
+
+FREE = ("schedule.name=constant", "schedule.warmup=0", "schedule.warmup_cap=null")
+
+
+@pytest.mark.parametrize("reset", [(), ("schedule",)])
+@pytest.mark.parametrize("most", ["60", "10"])
+@pytest.mark.parametrize(("first", "suffix"), [((), " --reset schedule"), (FREE, "")])
+def test_a_length_that_a_completed_run_has_reached_is_answered(first, suffix, most, reset):
+    ended(trained(X, resolved(*first), 60), "completed", 60)
+    assert decided(max_steps=most, reset=reset).nothing_left.line == (
+        f"nothing to do: runs/x was completed at step 60, and --max-steps {most} does not extend "
+        f"it; to train longer: python -m launcher resume runs/x --max-steps 120{suffix}"
+    )
+
+
+def test_more_steps_than_the_epochs_of_a_completed_run_are_answered():
+    """Two epochs of 240 samples in batches of 8 end after 60 steps."""
+    first = resolved("train.max_steps=null", epochs="2")
+    ended(trained(X, first, 60), "completed", 60, epochs=2.0, samples=240)
+    for reset in ((), ("schedule",)):
+        assert decided(max_steps="90", reset=reset).nothing_left.line == (
+            "nothing to do: runs/x was completed at step 60, and --max-steps 90 does not extend "
+            "it; to train longer: python -m launcher resume runs/x --epochs 3 --max-steps 90 "
+            "--reset schedule"
+        )
+    more = decided(max_steps="90", epochs="3", reset=["schedule"])
+    assert more.nothing_left is None
+    assert "--epochs 1 does not extend it" in decided(epochs="1").nothing_left.line
+
+
+def test_changes_that_do_not_extend_a_completed_run_stay_in_the_line_to_type():
+    ended(trained(X, resolved(), 60), "completed", 60)
+    line = decided(lr="1e-5").nothing_left.line
+    assert "→ 1e-5 does not extend it; to train longer: python -m launcher resume runs/x " in line
+    assert line.endswith(" --lr 1e-5")
+
+
+def test_a_run_that_was_completed_by_another_setting_names_it():
+    ended(trained(X, resolved("stop.after=20"), 20), "completed", 20)
+    line = decided(max_steps="90", reset=["schedule"]).nothing_left.line
+    assert line.endswith("resume runs/x --set stop.after=null --max-steps 90 --reset schedule")
+
+
+def test_more_steps_train_a_completed_run_longer_or_name_the_option():
+    ended(trained(X, resolved(*FREE), 60), "completed", 60)
+    assert decided(max_steps="61").nothing_left is None
+    ended(trained(Path("runs/y"), resolved(), 60), "completed", 60)
+    assert "  fix           --reset schedule  (the learning-rate schedule restarts)" in refused(
+        "runs/y", max_steps="61"
+    )
+
+
+def test_a_completed_run_without_checkpoints_says_so():
+    ended(trained(X, resolved()), "completed", 60)
+    assert decided().nothing_left.line == (
+        "nothing to do: runs/x was completed at step 60; it has no checkpoint left; to train "
+        "again: python -m launcher --config runs/x/settings.yaml"
+    )
+
+
+@pytest.mark.parametrize("more", [{"max_steps": "120"}, {"reset": ["data"]}])
+def test_a_completed_run_without_checkpoints_cannot_be_extended(more):
+    ended(trained(X, resolved()), "completed", 60)
+    assert refused(**more) == [
+        "error: runs/x was completed, and has no checkpoint left to train on from",
+        "  where         resume runs/x",
+        "  allowed       a run with a checkpoint",
+        "  fix           python -m launcher --config runs/x/settings.yaml",
+    ]
+
+
+def test_a_stopped_run_resumes():
+    ended(trained(X, resolved(), 40), "stopped", 40)
+    assert decided().nothing_left is None
+
+
+def test_a_completed_run_is_reported_and_nothing_is_written(capsys, here):
+    ended(trained(X, resolved(), 60), "completed", 60)
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
+    assert main(["resume", "runs/x"]) == 0
+    assert capsys.readouterr().out.startswith(DONE)
+    assert main(["--resume", "runs/x", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["exit_code"], content["status"], content["folder"]) == (
+        0,
+        "completed",
+        "runs/x",
+    )
+    assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+def test_a_dry_run_shows_the_resumed_run_and_its_changes(capsys, here):
+    trained(X, resolved(), 10)
+    assert main(["resume", "runs/x", "--num-workers", "1", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "folder   runs/x" in lines
+    assert "resume   resuming runs/x from step 10" in lines
+    assert "changed  loader.workers 0 → 1" in lines
+    assert main(["resume", "runs/x/last", "--reset", "data", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["resume"] == {
+        "source": "runs/x",
+        "step": 10,
+        "reset": ["data"],
+        "changes": [],
+        "until": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "precision", "notes"),
+    [
+        ("ddp", "zero2", "bf16", ["zero2 rounds to bf16 at other operations than ddp"]),
+        ("ddp", "zero2", "fp32", []),
+        ("ddp", "oss", "bf16", []),
+        ("fsdp", "zero3", "bf16", []),
+    ],
+)
+def test_an_engine_that_rounds_at_other_operations_is_announced(old, new, precision, notes):
+    trained(X, resolved(f"engine.name={old}", f"precision={precision}", "device=cpu"), 10)
+    request = decided("runs/x", f"engine.name={new}").resume
+    assert [line for line in request.changes if "rounds" in line] == notes
+
+
+def test_explain_shows_the_line_of_the_resumed_run(capsys):
+    trained(X, resolved(lr="3e-4"), 10)
+    assert main(["explain", "optim.lr", "--resume", "runs/x"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "optim.lr = 3e-4"
+    assert lines[2].startswith("  where      runs/x/settings.yaml:")
+    changed = ["--resume", "runs/x", "--set", "schedule.warmup=4"]
+    assert main(["explain", "schedule.warmup", *changed]) == 2
+    assert "error: schedule.warmup 4 differs from 5" in capsys.readouterr().err
+
+
+def test_repeated_and_invalid_resets_are_parsed(capsys):
+    trained(X, resolved(), 10)
+    assert main(["resume", "runs/x", "--reset", "data", "--reset", "schedul", "--dry-run"]) == 2
+    assert "  did you mean  schedule\n  fix           --reset schedule" in capsys.readouterr().err
+
+
+def test_new_batch_factors_do_not_conflict_with_the_saved_global_batch():
+    trained(X, resolved(), 10)
+    lines = refused("runs/x", "train.micro_batch=4", "train.accumulation=4")
+    assert lines[0] == "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
+    assert [line for line in lines if line.startswith("error")] == lines[:1]
+
+
+@pytest.mark.parametrize("options", [[], ["--resume", "auto"]])
+def test_a_start_reads_a_settings_file_once(options, here, monkeypatch):
+    Path("mine.yaml").write_text("model: {family: language, size: tiny}\n")
+    reads, read_bytes = [], Path.read_bytes
+
+    def counted(path):
+        reads.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert main(["--config", "mine.yaml", "--dry-run", "--nproc", "1", *options]) == 0
+    assert reads.count("mine.yaml") == 1
+
+
+@pytest.mark.parametrize("typed", ["notes.txt", "./notes.txt", "link"])
+def test_the_same_data_by_another_path_needs_no_reset(tmp_path, monkeypatch, typed):
+    Path("notes.txt").write_text("a\n")
+    Path("link").symlink_to("notes.txt")
+    trained(X, resolved(data="notes.txt"), 10)
+    decision = decided(data=typed)
+    assert decision.resume.changes == []
+    assert decision.resolved.settings.data.path == f"{Path.cwd()}/notes.txt"
+    home = Path.cwd()
+    (home / "other").mkdir()
+    monkeypatch.chdir(home / "other")
+    for run, out in ((home / X, None), (home / X, home / "fork")):
+        resumed = decided(str(run), out=out).resolved
+        assert resumed.settings.data.path == f"{home}/notes.txt"
+        assert f'path: {home}/notes.txt  # typed: "notes.txt"\n' in render_settings(resumed)
+
+
+def test_data_that_moved_is_compared_by_its_content_later():
+    Path("notes.txt").write_text("a\n")
+    trained(X, resolved(data="notes.txt"), 10)
+    Path("notes.txt").rename("moved.txt")
+    changes = decided(data="moved.txt").resume.changes
+    assert changes == [f"data.path {Path.cwd()}/notes.txt → moved.txt"]
+    Path("notes.txt").write_text("b\n")
+    assert "error: data.path moved.txt differs from" in "\n".join(refused(data="moved.txt"))

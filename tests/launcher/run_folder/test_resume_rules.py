@@ -1,0 +1,190 @@
+"""Each setting may change freely, with --reset, or never; errors say which."""
+
+import pytest
+
+from launcher.base import diagnostics
+from launcher.config import custom_task
+from launcher.config.schema import setting_infos
+from launcher.run_folder import resume_rules
+from launcher.run_folder.resume_rules import PARTS, RULES, rule_of
+from models.catalog import FAMILIES
+from tests.launcher.given import resolved
+
+EXPECTED = {
+    "device": "free",
+    "precision": "free",
+    "compile": "free",
+    "promise": "free",
+    "engine.name": "free",
+    "engine.max_restarts": "free",
+    "memory.attention": "free",
+    "loader.workers": "free",
+    "log.every": "free",
+    "limits.critical.gpu": "free",
+    "limits.profile": "never",
+    "save.async": "free",
+    "stop.patience": "free",
+    "eval.every": "free",
+    "train.micro_batch": "free",
+    "train.accumulation": "free",
+    "train.on_nonfinite": "free",
+    "optim.name": "optimizer",
+    "optim.betas": "optimizer",
+    "train.ema": "optimizer",
+    "optim.lr": "free",
+    "schedule.warmup": "schedule",
+    "train.epochs": "schedule",
+    "train.max_steps": "schedule",
+    "data.path": "data",
+    "train.seed": "data",
+    "train.global_batch": "data",
+    "eval.share": "data",
+    "model.size": "never",
+    "model.tokenizer": "never",
+    "mode": "never",
+    "stages": "never",
+    "eval.metric": "never",
+}
+
+
+@pytest.mark.parametrize("key", EXPECTED)
+def test_a_changed_setting_is_free_needs_a_reset_or_is_refused(key):
+    assert rule_of(key) == EXPECTED[key]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_setting_of_every_family_has_one_rule(family):
+    for key in setting_infos(family):
+        fitting = [
+            start
+            for starts in RULES.values()
+            for start in starts
+            if key == start or key.startswith(f"{start}.")
+        ]
+        assert fitting, key
+        assert len({len(start) for start in fitting}) == len(fitting), key
+        assert rule_of(key) in RULES
+
+
+def test_every_rule_is_about_a_setting_or_a_section():
+    keys = [key for family in FAMILIES for key in setting_infos(family)]
+    keys.append(custom_task.FOLDER)
+    for starts in RULES.values():
+        for start in starts:
+            assert any(key == start or key.startswith(f"{start}.") for key in keys), start
+
+
+def test_a_setting_without_a_rule_is_found():
+    with pytest.raises(KeyError, match=r"dream\.depth"):
+        rule_of("dream.depth")
+
+
+def before(*sets: str, **options: str):
+    return {key: value.value for key, value in resolved(*sets, **options).values.items()}
+
+
+def test_differences_are_lines_in_the_order_of_declaration():
+    now = resolved("optim.betas=[0.8, 0.9]", engine="zero2", nproc="2", lr="3e-4")
+    lines = [
+        difference.line for difference in resume_rules.differences(before("loader.workers=1"), now)
+    ]
+    assert lines == [
+        "engine.name local → zero2",
+        "engine.nproc 1 → 2",
+        "train.micro_batch 8 → 4",
+        "optim.lr 0.002 → 3e-4",
+        "optim.betas [0.9, 0.95] → [0.8, 0.9]",
+        "loader.workers 1 → 0",
+    ]
+
+
+def test_equal_settings_differ_in_nothing():
+    assert resume_rules.differences(before(), resolved()) == []
+
+
+def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
+    old = before()
+    del old["stop.patience"], old["eval.share"]
+    now = resolved("stop.patience=3")
+    assert [difference.line for difference in resume_rules.differences(old, now)] == [
+        "stop.patience null → 3"
+    ]
+
+
+def errors_of(now, reset=(), old=None) -> list[str]:
+    found = resume_rules.differences(before() if old is None else old, now)
+    errors = resume_rules.diagnostics(found, reset, now, "runs/x until step 10")
+    return [line for error in errors for line in diagnostics.render([error]).splitlines()]
+
+
+def test_a_change_that_needs_a_reset_is_refused_with_the_option():
+    now = resolved("schedule.warmup=4")
+    assert errors_of(now) == [
+        "error: schedule.warmup 4 differs from 5, used by runs/x until step 10",
+        "  where         --set schedule.warmup=4",
+        "  allowed       5; or another value with  --reset schedule; or a new run, without --resume",
+        "  fix           --reset schedule  (the learning-rate schedule restarts)",
+    ]
+    assert errors_of(now, reset=["schedule"]) == []
+    assert errors_of(now, reset=["optimizer", "data"]) != []
+
+
+def test_a_setting_that_never_changes_is_refused_with_every_reset():
+    assert errors_of(resolved("model.label_smoothing=0.1"), reset=PARTS) == [
+        "error: model.label_smoothing 0.1 differs from 0, used by runs/x until step 10",
+        "  where         --set model.label_smoothing=0.1",
+        "  allowed       0; or a new run, without --resume",
+    ]
+
+
+def test_all_differences_are_reported_at_once():
+    typed = ("train.seed=3", "optim.weight_decay=0", "schedule.final=0.1")
+    lines = errors_of(resolved(*typed, lr="3e-4", mode="fast"))
+    wrong = [line.split()[1] for line in lines if line.startswith("error")]
+    assert {"mode", "train.seed", "schedule.final", "optim.weight_decay"} <= set(wrong)
+    assert "optim.lr" not in wrong
+
+
+def test_another_global_batch_is_reported_with_its_factors():
+    now = resolved("train.accumulation=2", batch_size="8")
+    lines = errors_of(now)
+    assert lines[0] == "error: train.global_batch 16 differs from 8, used by runs/x until step 10"
+    assert lines[1] == "  where         --batch-size 8; --set train.accumulation=2"
+    assert "--reset data" in lines[2]
+    assert errors_of(now, reset=["data"]) == []
+
+
+CONSTANT = ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=null")
+
+
+def test_a_run_may_become_longer_if_the_learning_rate_does_not_depend_on_its_length():
+    now = resolved(*CONSTANT, max_steps="500")
+    assert errors_of(now, old=before(*CONSTANT)) == []
+    assert [difference.rule for difference in resume_rules.differences(before(*CONSTANT), now)] == [
+        "free"
+    ]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ("schedule.name=cosine", "schedule.warmup=5", "schedule.warmup_cap=null"),
+        ("schedule.name=constant", "schedule.warmup=5%", "schedule.warmup_cap=null"),
+        ("schedule.name=constant", "schedule.warmup=5", "schedule.warmup_cap=10%"),
+    ],
+)
+def test_a_run_may_not_become_longer_if_the_learning_rate_depends_on_its_length(schedule):
+    lines = errors_of(resolved(*schedule, max_steps="500"), old=before(*schedule))
+    assert lines[0].startswith("error: train.max_steps 500 differs from ")
+    assert "--reset schedule" in lines[2]
+
+
+def test_an_unknown_reset_is_reported_with_the_nearest():
+    (error,) = resume_rules.unknown_parts(["schedule", "optimiser"])
+    assert diagnostics.render([error]).splitlines() == [
+        "error: unknown --reset 'optimiser'",
+        "  where         --reset optimiser",
+        "  allowed       optimizer, schedule, data",
+        "  did you mean  optimizer",
+        "  fix           --reset optimizer",
+    ]

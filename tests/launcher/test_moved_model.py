@@ -1,0 +1,83 @@
+"""The folder of a pretrained model may move; its weights must stay the same."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from launcher.base.diagnostics import SettingsError
+from launcher.run_folder import resume_rules
+from launcher.saved_runs import saved_run
+from launcher.saved_runs.saved_model import model_of
+from launcher.saved_runs.saved_run import SavedRun
+from tests.launcher.given import resolved
+from training.checkpoint import base_weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "base"
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def checkpoint(folder):
+    """A checkpoint of a run that started from the folder."""
+    settings = {"model.pretrained": str(folder), "model.size": "full"}
+    fact = {"folder": str(folder), "sha256": base_weights.digest(folder)}
+    return SimpleNamespace(
+        folder=folder.parent / "step-1",
+        manifest=SimpleNamespace(step=1),
+        kinds=("weight",),
+        facts={"settings": settings, base_weights.FACT: fact},
+    )
+
+
+def error_of(run, checkpoint):
+    with pytest.raises(SettingsError) as error:
+        model_of(run, checkpoint).check_pretrained()
+    (found,) = error.value.diagnostics
+    return found
+
+
+def test_the_new_folder_replaces_the_old_one_in_the_settings(folder, checkpoint):
+    run = SavedRun(None, None, {})
+    model_of(run, checkpoint).check_pretrained()
+    folder = folder.rename(folder.parent / "moved")
+    assert error_of(run, checkpoint).fix == "--set model.pretrained=DIR  if it has moved"
+    run = replace(run, pretrained=saved_run.moved_to([f"model.pretrained={folder}"]))
+    model_of(run, checkpoint).check_pretrained()
+    assert model_of(run, checkpoint).settings == {
+        "model": {"pretrained": str(folder), "size": "full"}
+    }
+
+
+def test_other_weights_and_a_run_without_a_checksum_are_refused(folder, checkpoint):
+    run = SavedRun(None, None, {}, str(folder))
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    known = checkpoint.facts[base_weights.FACT]["sha256"]
+    assert known in error_of(run, checkpoint).allowed
+    del checkpoint.facts[base_weights.FACT]
+    assert "has no checksum of model.pretrained" in error_of(run, checkpoint).message
+
+
+def test_only_the_folder_can_be_set():
+    assert saved_run.moved_to([]) is None
+    with pytest.raises(SettingsError) as error:
+        saved_run.moved_to(["optim.lr=1", "model.pretrained=a"])
+    (found,) = error.value.diagnostics
+    assert found.message == "'optim.lr' cannot be set here"
+    assert found.allowed == "--set model.pretrained=DIR"
+
+
+@pytest.mark.parametrize(("checked", "rule"), [((), "never"), (("model.pretrained",), "free")])
+def test_a_resumed_run_may_change_the_folder_if_the_ranks_compare_its_weights(
+    folder, checked, rule
+):
+    now = resolved(f"model.pretrained={folder}", model="language")
+    before = {key: value.value for key, value in now.values.items()}
+    before["model.pretrained"] = "elsewhere"
+    (found,) = resume_rules.differences(before, now, checked)
+    assert (found.key, found.rule) == ("model.pretrained", rule)
