@@ -18,21 +18,19 @@ from launcher.base.diagnostics import (
     parse,
     render,
 )
+from launcher.commands import run as run_command
 from launcher.config import custom_task, python_arguments
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
 from launcher.config.python_arguments import check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
-from launcher.continual.loop import train_continually
 from launcher.evaluate import EvaluationFailed
-from launcher.report.report import refresh, write_at_end
+from launcher.report.report import refresh
 from launcher.resume import find, saved_model
-from launcher.run.execute import execute_run
 from launcher.run.failures import Report
-from launcher.run.prepare import PreparedRun, first_line
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import records, run_folder
-from launcher.stages import execute, pipeline, record, summary
-from launcher.stages.pipeline import Pipeline, PipelineStage
+from launcher.stages import record
 from launcher.watch.watched_run import Snapshot, WatchedRun
 from models.base import DataError, Prediction
 from training.checkpoint import manifest
@@ -42,8 +40,6 @@ from training.storage import StorageError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_NOT_RETURNED = ("exit_code", "fault")
-"""Fields of an outcome that only a failed run has: it raises RunError."""
 _KINDS = ("train", "eval")
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -301,23 +297,19 @@ def train(
             resume=None if resume is None else str(resume),
             reset=[reset] if isinstance(reset, str) else list(reset),
         )
-        ready = pipeline.prepare(args, None if out is None else Path(out), [])
-        if isinstance(ready, Pipeline):
-            return _stages(ready, console)
+        ready = run_command.prepare(args, None if out is None else Path(out), [])
+        stages = {} if isinstance(ready, PreparedRun) else ready.record.stages
         if ready.nothing_left is not None:
             folder = ready.folder if ready.is_rank_0 else None
-            return Run(**ready.nothing_left.outcome, folder=folder)
-        if ready.starts_processes:
+            return _run_of(ready.nothing_left.outcome, folder, stages)
+        if isinstance(ready, PreparedRun) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
-        _announce(ready, console)
-        finished = execute_run(
-            ready,
-            console,
-            show=lambda report: None,
-            continual=train_continually,
-            report=write_at_end,
-        )
-        return _result(finished.report, finished.folder)
+        if console and ready.is_rank_0:
+            warnings = python_arguments.warnings_of(ready.warnings, "train")
+            print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
+        finished = run_command.train(ready, console, show=lambda report: None)
+        outcome = _outcome(finished.report)
+        return _run_of({**outcome, **finished.result}, finished.folder, stages)
 
 
 def open_run(folder: str | PathLike[str]) -> Run:
@@ -335,9 +327,9 @@ def open_run(folder: str | PathLike[str]) -> Run:
             result = record.summarize(record.Record(path, stages))
     if not newest[-1].has_ended or newest[-1].state == "killed":
         result = {**result, **_unfinished(newest[-1])}
-    values: dict[str, Any] = {name: result.get(name) for name in _values()}
-    values["peak_memory_bytes"] = values["peak_memory_bytes"] or {"device": None, "host": None}
-    return Run(**{**values, "reason": newest[-1].reason}, folder=path, stages=stages)
+    peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
+    result = {**result, "peak_memory_bytes": peaks, "reason": newest[-1].reason}
+    return _run_of(result, path, stages)
 
 
 def _unfinished(snapshot: Snapshot) -> dict[str, Any]:
@@ -379,8 +371,10 @@ def _no_run(path: Path) -> SettingsError:
     )
 
 
-def _values() -> set[str]:
-    return {one.name for one in fields(Run)} - {"reason", "folder", "stages"}
+def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:
+    names = {item.name for item in fields(Run)} - {"folder", "stages"}
+    values: dict[str, Any] = {name: result.get(name) for name in names}
+    return Run(**values, folder=folder, stages=stages)
 
 
 @contextmanager
@@ -422,36 +416,8 @@ def _name(checkpoint: str | int | None) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
-def _announce(ready: PreparedRun, console: bool) -> None:
-    """Print the warnings of a run and its first line, as the command line does."""
-    if console and ready.is_rank_0:
-        warnings = python_arguments.warnings_of(ready.resolved.warnings, "train")
-        print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
-        print(first_line(ready), flush=True)
-
-
-def _stages(ready: Pipeline, console: bool) -> Run:
-    if not ready.left:
-        return _whole(record.summarize(ready.record), "nothing is left to do", ready)
-
-    def announce(stage: PipelineStage, begun: PreparedRun) -> None:
-        if console:
-            print(summary.title(ready, stage), flush=True)
-        _announce(begun, console)
-
-    ended = execute.execute(
-        ready, console, show=lambda report: None, announce=announce, report=write_at_end
-    )
-    last = _result(ended.report, ended.folder)
-    return _whole(ended.result, last.reason, ready)
-
-
-def _whole(result: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
-    values: dict[str, Any] = {name: result.get(name) for name in _values()}
-    return Run(**values, reason=reason, folder=ready.folder, stages=ready.record.stages)
-
-
-def _result(report: Report, folder: Path | None) -> Run:
+def _outcome(report: Report) -> Mapping[str, Any]:
+    """What a run that did not fail ended with. Raises what ended any other."""
     if isinstance(report.cause, SettingsError):
         raise report.cause
     if report.kind == "invalid input":
@@ -460,8 +426,7 @@ def _result(report: Report, folder: Path | None) -> Run:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:
         raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause
-    outcome: dict[str, Any] = {k: v for k, v in report.outcome.items() if k not in _NOT_RETURNED}
-    return Run(**outcome, folder=folder)
+    return report.outcome
 
 
 def _paths(config: Paths) -> list[Path]:

@@ -15,12 +15,12 @@ from scripts.source import PACKAGES, Module, Tree, read
 
 ROOMS = (
     *("base", "config", "run_folder", "page", "download", "resume", "plan", "run"),
-    *("stages", "features", "commands", "cli"),
+    *("report", "stages", "features", "commands", "cli"),
 )
 """The rooms of launcher/ in import order: each may import those before it."""
 FEATURES = (
     *("continual", "compare", "submit", "verify", "export", "data_check"),
-    *("predict", "evaluate", "watch", "report", "doctor"),
+    *("predict", "evaluate", "watch", "doctor"),
 )
 """The rooms at one level, `features`: none imports another."""
 LONGEST_FUNCTION = 60

@@ -24,6 +24,7 @@ from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import experiences, lock, records, run_folder
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger
 from training.callbacks.base import Outcome
@@ -36,36 +37,28 @@ Train = Callable[[Job, set[int]], Report]
 """Run the ranks of a job to their end, and collect the signals that were passed on to them."""
 
 
-def train_continually(
-    job: Job,
-    threads: int,
-    is_trained: bool,
-    report: Callable[[Report], None],
-    signals: set[int] | None,
-) -> Report:
+def train_continually(start: PreparedRun, job: Job, show: Callable[[Report], None]) -> Report:
     """Train on the data of `job`, then on new files; gives the report of the end.
 
     Ranks run only while there is something to train on. An experience that cannot be trained on is
-    postponed with a message. `is_trained`: the first data is trained on. Touches the disk.
+    postponed with a message. Touches the disk.
     """
     assert job.folder is not None, "the run folder exists"
-    reported: list[Report] = []
+    shown: list[Report] = []
 
-    def train(job: Job, passed_on: set[int]) -> Report:
-        def show(ending: Report) -> None:
+    def train(job: Job, forwarded: set[int]) -> Report:
+        def show_once(ending: Report) -> None:
             is_first = job.experience is None or not job.experience.number
             if is_first or ending.kind != "invalid input":
-                reported.append(ending)
-                report(ending)
+                shown.append(ending)
+                show(ending)
 
-        ending = restart.supervise(job, threads, show, forwarded=passed_on)
-        if signals is not None:
-            signals.update(passed_on)
-        return ending
+        return restart.supervise(job, start.threads or 1, show_once, forwarded=forwarded)
 
-    ending = ContinualLoop(job, train, Reporter(job.folder, job.console), Clock(), is_trained).run()
-    if ending.kind != "ended" and ending not in reported:
-        report(ending)
+    reporter = Reporter(job.folder, job.console)
+    ending = ContinualLoop(job, train, reporter, Clock(), start.is_trained).run()
+    if ending.kind != "ended" and ending not in shown:
+        show(ending)
     return ending
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,6 +55,8 @@ class PreparedRun:
     """Message about the resumed run; None: without --resume."""
     nothing_left: NothingLeft | None = None
     """The run was completed before; None: there is something to do."""
+    is_continual: bool = False
+    """Ranks are started again as data arrives, or for an unfinished experience."""
     is_trained: bool = False
     """The first data is trained on; what is left is continual learning."""
     separate: bool = False
@@ -68,6 +70,11 @@ class PreparedRun:
         if self.out is not None:
             return self.out
         return self.resume.source if self.resume else run_folder.PARENT / self.name
+
+    @property
+    def warnings(self) -> Sequence[Diagnostic]:
+        """Warnings about the settings."""
+        return self.resolved.warnings
 
     @property
     def starts_processes(self) -> bool:
@@ -145,6 +152,7 @@ def prepare_run_at(
         None if keeps_torch_default else threads,
         *(decision.resume, decision.line),
         None if trains_continually else decision.nothing_left,
+        trains_continually,
         trains_continually and decision.nothing_left is not None,
         generation=generation,
     )

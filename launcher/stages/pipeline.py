@@ -16,6 +16,7 @@ from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_settings_file
 from launcher.config.validate import why_ineffective
 from launcher.resume import find as resume
+from launcher.resume.decide import NothingLeft
 from launcher.resume.find import ResumeRequest
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import run_folder
@@ -45,6 +46,22 @@ class Pipeline:
     """Its folder exists: it started earlier."""
     resume_line: str | None = None
     """The line about resuming; None: --resume was not given."""
+
+    is_rank_0 = True
+    """Each stage runs in its own processes: this one reports to the user."""
+
+    @property
+    def nothing_left(self) -> NothingLeft | None:
+        """All stages were completed before; None: there is something to do. Reads the disk."""
+        if self.left:
+            return None
+        result = {**record.summarize(self.record), "reason": "nothing is left to do"}
+        return NothingLeft(self.resume_line or "", result)
+
+    def title(self, stage: PipelineStage) -> str:
+        """`stage 1 of 2: encoder, what is trained there`."""
+        place = f"stage {self.entries.index(stage) + 1} of {len(self.entries)}"
+        return f"{place}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
 
     @property
     def record(self) -> Record:

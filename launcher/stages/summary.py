@@ -16,12 +16,10 @@ from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Settin
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.config.validate import why_ineffective
 from launcher.resume import find
-from launcher.run.execute import next_command
+from launcher.run.execute import FinishedRun, next_command
 from launcher.run.prepare import plan_as_json, render_plan
 from launcher.run_folder import run_folder
-from launcher.stages import record
-from launcher.stages.execute import PipelineResult
-from launcher.stages.pipeline import Pipeline, PipelineStage
+from launcher.stages.pipeline import Pipeline
 from training.logging.quantities import duration, real, size
 
 _REPEATED = ("data.", "model.", "eval.share", "train.seed")
@@ -30,22 +28,16 @@ _NAMED = ("model.family", "model.size", "model.folder")
 """Settings that --model gives."""
 
 
-def title(pipeline: Pipeline, entry: PipelineStage) -> str:
-    """`stage 1 of 2: encoder, what is trained there`."""
-    place = f"stage {pipeline.entries.index(entry) + 1} of {len(pipeline.entries)}"
-    return f"{place}: {entry.name}" + (f", {entry.sentence}" if entry.sentence else "")
-
-
 def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
     """The plan of each stage that is left, for --dry-run."""
     if for_machines:
         stages = [{"name": entry.name, **plan_as_json(ready)} for entry, ready in pipeline.left]
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
-    parts = [f"{title(pipeline, entry)}\n\n{render_plan(ready)}" for entry, ready in pipeline.left]
+    parts = [f"{pipeline.title(stage)}\n\n{render_plan(ready)}" for stage, ready in pipeline.left]
     return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
 
 
-def summary(outcome: PipelineResult) -> str:
+def summary(outcome: FinishedRun) -> str:
     """One line per stage, then the run folder and the next command."""
     if outcome.folder is None:
         return ""
@@ -55,30 +47,14 @@ def summary(outcome: PipelineResult) -> str:
     return "\n".join([*lines, _last_line(outcome, outcome.folder)])
 
 
-def as_json(outcome: PipelineResult) -> dict[str, Any]:
-    """The same for machines."""
-    return {
-        "exit_code": outcome.report.exit_code,
-        "folder": None if outcome.folder is None else str(outcome.folder),
-        "error": outcome.report.text or None,
-        **outcome.result,
-    }
-
-
-def nothing_left(pipeline: Pipeline) -> dict[str, Any]:
-    """The JSON of a pipeline that is already completed. Reads the disk."""
-    content = {"exit_code": exit_codes.DONE, "folder": str(pipeline.folder), "error": None}
-    return {**content, **record.summarize(pipeline.record)}
-
-
-def next_stage(resolved: Resolved, folder: Path) -> str | None:
+def next_stage(resolved: Resolved, folder: Path | None) -> str | None:
     """The last line of a stage that was trained alone: the command of the next stage.
 
     It repeats what the user set of data and model. None: it is no such stage, no other one needs
     its weights, or the run saved none. Reads the disk.
     """
     settings = resolved.settings
-    if settings.mode != STAGED_MODE or len(settings.stages) != 1:
+    if folder is None or settings.mode != STAGED_MODE or len(settings.stages) != 1:
         return None
     [name] = settings.stages
     declared = selection.declared_stages(settings.model.family)
@@ -135,7 +111,7 @@ def _stage(one: Mapping[str, Any]) -> str:
     return ", ".join(content)
 
 
-def _last_line(outcome: PipelineResult, folder: Path) -> str:
+def _last_line(outcome: FinishedRun, folder: Path) -> str:
     where = f"run folder {folder}"
     stages = outcome.result["stages"]
     if outcome.report.exit_code == exit_codes.DONE:
