@@ -23,8 +23,8 @@ from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
 from launcher.run import fixes, startup
-from launcher.run.experience_data import ExperienceData
 from launcher.run.job_spec import Job
+from launcher.run.rank_data import RankData
 from launcher.run.samples import SamplesWriter
 from launcher.run_folder import generations
 from models.base import TracksProgress
@@ -104,7 +104,7 @@ class RankCallbacks:
 
     def run_info(
         self,
-        data: ExperienceData,
+        data: RankData,
         built: Architecture,
         samples: int,
         train_plan: TrainPlan,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,15 @@ from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class
 from launcher.resume.find import ResumeRequest
+from launcher.run.job_spec import ExperienceSpec
 from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from launcher.run_folder.experiences import Experience, Ledger
 from training.settings import nested
 from training.storage import StorageError
 
 _SCHEDULES = ("constant", "linear")
 """Schedules that an experience keeps; instead of any other it uses a cosine."""
 _RECORDED = ("replay", "epochs", "max_steps", "lr_scale", "warmup", "min_samples")
-
-
-@dataclass(frozen=True)
-class ExperienceSpec:
-    """The data and settings of one start of the ranks of a continual run."""
-
-    number: int
-    """0: the data that the run began with."""
-    folders: Sequence[ExperienceFolder]
-    """The first data, then the experiences to replay, then the one to train on."""
-    settings: Mapping[str, Any]
-    """See `recorded_settings`; empty for the first data."""
-    deadline: float | None = None
-    """When to save and stop, in seconds since the epoch; None: at its end."""
 
 
 def recorded_settings(continual: Continual) -> dict[str, Any]:
@@ -71,15 +58,13 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     return spec_of(run, begun[-1])
 
 
-def resolve_experience(resolved: Resolved, spec: ExperienceSpec | None) -> Resolved:
+def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     """The settings of a run as an experience uses them: its data, length and learning rate.
 
     The learning rate warms up to a share of `optim.lr` and decays by the schedule of the run if
     that is constant or linear, else by a cosine. Each changed value names the setting it follows
     from, and keeps the value that it overrides.
     """
-    if spec is None:
-        return resolved
     changes: dict[str, tuple[Any, Origin]] = {
         "data.path": (str(spec.folders[0].data), _origin("continual.enabled"))
     }
@@ -99,30 +84,23 @@ def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Reso
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
-    ledger = _ledger_of(resume)
+    ledger = None if resume is None else _ledger_of(resume)
     experience = None if ledger is None else ledger.unfinished
     if resume is None or experience is None or not experience.number:
         return resolved
     return resolve_experience(resolved, spec_of(resume.source, experience))
 
 
-def is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
-    """Whether more than the first data may be trained on: a folder is watched, or an experience
-    is unfinished.
+def is_left(resume: ResumeRequest) -> bool:
+    """Whether the resumed run has an experience to finish, or is resumed at an earlier step.
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
-    if resolved.settings.continual.enabled:
-        return True
     ledger = _ledger_of(resume)
-    if resume is None or ledger is None:
-        return False
-    return ledger.unfinished is not None or resume.step is not None
+    return ledger is not None and (ledger.unfinished is not None or resume.step is not None)
 
 
-def _ledger_of(resume: ResumeRequest | None) -> Ledger | None:
-    if resume is None:
-        return None
+def _ledger_of(resume: ResumeRequest) -> Ledger | None:
     try:
         return experiences.load(resume.source)
     except StorageError as error:

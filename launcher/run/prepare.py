@@ -19,7 +19,6 @@ from launcher.resume import find
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
-from launcher.run.experience import is_continual
 from launcher.run.memory_check import check_memory
 from launcher.run_folder import run_folder
 from models.catalog import is_custom
@@ -140,7 +139,7 @@ def prepare_run_at(
     resolved, settings = decision.resolved, decision.resolved.settings
     ranks = place.local_size if place else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
-    trains_continually = place is None and is_continual(resolved, decision.resume)
+    trains_continually = place is None and _is_continual(resolved, decision.resume)
     keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not trains_continually
     model, engine = model_name(settings.model), settings.engine.name
     name = run_folder.default_name(model, settings.mode, engine, datetime.now())
@@ -178,6 +177,15 @@ def _decide(
 
     nodes = place.world_size // place.local_size if place else 1
     return auto.decide_engine(args, out, Described(here, nodes), world_size)
+
+
+def _is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
+    """Whether a folder is watched, or an experience is left. Raises SettingsError."""
+    if resolved.settings.continual.enabled or resume is None:
+        return bool(resolved.settings.continual.enabled)
+    from launcher.run import experience
+
+    return experience.is_left(resume)
 
 
 def _is_rank_0(place: RankEnvironment | None) -> bool:

@@ -33,9 +33,8 @@ from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as resumption
 from launcher.run import affinity, failures
 from launcher.run.callbacks import RankCallbacks
-from launcher.run.experience import resolve_experience
-from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
+from launcher.run.rank_data import RankData
 from launcher.run_folder import fence, lock, run_folder
 from models.base import Context, DataError, Task
 from models.common import cache_folder
@@ -89,7 +88,7 @@ def _order(resolved: Resolved, samples: int, seed: int) -> DataOrder:
 
 def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     resolved = job.resolved
-    tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
+    tracked = TrackedSettings(_settings(job))
     settings = cast(Settings, tracked)
     world = _open_world(resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
@@ -145,6 +144,15 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
+
+
+def _settings(job: Job) -> Settings:
+    """The settings of the ranks: those of the run, or of its experience."""
+    if job.experience is None:
+        return job.resolved.settings
+    from launcher.run.experience import resolve_experience
+
+    return resolve_experience(job.resolved, job.experience).settings
 
 
 def _check_labels(job: Job, task: Task, resumed: ResumePoint | None) -> None:
@@ -312,7 +320,7 @@ def _discard(_text: str) -> None:
     """Show nothing: only rank 0 does."""
 
 
-def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> ExperienceData:
+def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankData:
     """The data of the run, or of an experience and its replay; the first task is the run's."""
     context = Context(
         seed=settings.train.seed,
@@ -328,6 +336,10 @@ def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> Expe
     task = build_task(model, data, context)
     world.rank_0_first(task.setup)
     validate.check_splits(task, folder)
+    if job.experience is None or not job.experience.number:
+        return RankData(0, task.data("train"), [task])
+    from launcher.run.experience_data import load_experience
+
     return load_experience(job.experience, task, context, job.resolved.settings, world)
 
 
