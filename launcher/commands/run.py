@@ -7,23 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from launcher.base import ending, exit_codes
+from launcher.base import ending, environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, render
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
 from launcher.report.report import write_at_end
-from launcher.run import failures, restart, startup
+from launcher.run import failures, startup
 from launcher.run.execute import FinishedRun, execute_run
 from launcher.run.failures import Kind, Report, failed
-from launcher.run.prepare import PreparedRun, first_line, plan_as_json, prepare_run, render_plan
-from launcher.run.restart import JobGeneration
+from launcher.run.prepare import PreparedRun, first_line, prepare_run
+from slurm.environment import JOB_VARIABLE
 from training.logging.outputs import discard
 from training.logging.printable import printable
 from training.logging.strict_json import encode
 
 if TYPE_CHECKING:
+    from launcher.run.job_generation import JobGeneration
     from launcher.stages.pipeline import Pipeline
 
 
@@ -31,7 +32,7 @@ def main(command_line: CommandLine) -> int:
     """Train, or show the plan; the exit code. Raises SettingsError."""
     if "--dry-run" in command_line.flags:
         return _dry_run(command_line)
-    generation = restart.read_job_generation(command_line.out)
+    generation = _job_generation(command_line.out)
     if generation is None:
         return _main(command_line, None)
     try:
@@ -87,6 +88,8 @@ def _dry_run(command_line: CommandLine) -> int:
 
         text = summary.dry_run(ready, as_json)
     else:
+        from launcher.run.dry_run import plan_as_json, render_plan
+
         text = f"{encode(plan_as_json(ready), indent=2)}\n" if as_json else render_plan(ready)
     print(printable(text), end="")
     return exit_codes.DONE
@@ -119,9 +122,21 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
 
 def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -> int:
     """Publish the outcome for the job script; the exit code of the process."""
-    if generation is not None:
-        generation.end(kind, code, text)
-    return restart.process_exit_code(generation, kind, code)
+    if generation is None:
+        return code
+    from launcher.run.job_generation import process_exit_code
+
+    generation.end(kind, code, text)
+    return process_exit_code(kind, code)
+
+
+def _job_generation(out: Path | None) -> JobGeneration | None:
+    """The generation of a Slurm job that this process belongs to; None: no job."""
+    if JOB_VARIABLE not in environment.variables():
+        return None
+    from launcher.run.job_generation import read_job_generation
+
+    return read_job_generation(out)
 
 
 def _print_warnings(ready: PreparedRun | Pipeline) -> None:

@@ -1,25 +1,25 @@
-"""Preparation of a run: resolved settings, resume point, rank environment; and its dry run."""
+"""Preparation of a run: resolved settings, resume point, rank environment, memory check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from engines.catalog import ENGINES, Entry, StateBytes, missing
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, as_json, counted
-from launcher.config import deepspeed_config, errors, feature_checks, machine, render
-from launcher.config.feature_checks import Target, targets
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from launcher.config import deepspeed_config, errors, feature_checks, machine
 from launcher.config.machine import Machine
+from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.resume import find
 from launcher.resume.decide import Decision, NothingLeft, decide
 from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
-from launcher.run.memory_check import check_memory
 from launcher.run_folder import run_folder
 from models.catalog import is_custom
 from slurm.address import reachable
@@ -31,9 +31,12 @@ from slurm.environment import (
     read_rank_environment,
 )
 from training.checkpoint import room
-from training.settings import nested
+from training.logging.quantities import size
 
 T = TypeVar("T")
+FREE = 0.03
+"""The share of a memory that a run leaves free, or it is refused."""
+_ENGINE = "engine.name"
 
 
 @dataclass(frozen=True)
@@ -273,77 +276,12 @@ def first_line(ready: PreparedRun) -> str:
     before = [line for line in (ready.line, chosen and chosen.line) if line]
     return "".join(f"{line}\n" for line in before) + (
         f"{model_name(settings.model)}, mode {settings.mode}, "
-        f"engine {settings.engine.name} on {_where(ready)}; run folder {ready.folder}"
+        f"engine {settings.engine.name} on {processes_of(ready)}; run folder {ready.folder}"
     )
 
 
-def render_plan(ready: PreparedRun) -> str:
-    """The text of --dry-run."""
-    changed = {
-        key: value
-        for key, value in ready.resolved.values.items()
-        if value.replaced and value.value != value.replaced[-1][0]
-    }
-    settings = render.render_tree(changed, history=False)
-    title = f"settings that differ from the defaults; all settings: {PROGRAM} explain"
-    return "\n".join([*_head(ready), "", title, settings])
-
-
-def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
-    """The JSON of --dry-run."""
-    resolved = ready.resolved
-    return {
-        "settings": nested({key: value.value for key, value in resolved.values.items()}),
-        "batching": asdict(resolved.batching),
-        "device": resolved.device,
-        "parameters": parameters(resolved),
-        "folder": str(ready.folder),
-        "resume": None if ready.resume is None else ready.resume.as_json(),
-        "processes": _processes(ready),
-        "fetch": [
-            {
-                "url": str(target.file.url),
-                "path": str(target.path),
-                "is_there": target.path.exists(),
-            }
-            for target in _to_fetch(resolved.settings)
-        ],
-        "notes": list(resolved.notes),
-        "warnings": as_json(resolved.warnings),
-    }
-
-
-def _head(ready: PreparedRun) -> Iterator[str]:
-    settings, solved = ready.resolved.settings, ready.resolved.batching
-    count = parameters(ready.resolved)
-    size = f", {count:,} parameters" if count is not None else ""
-    yield f"model    {model_name(settings.model)}{size}"
-    yield f"mode     {settings.mode}"
-    yield f"engine   {settings.engine.name} on {_where(ready)}"
-    if (path := getattr(settings.data, "path", None)) is not None:
-        yield f"data     {path}"
-    for target in _to_fetch(settings):
-        exists = " (exists)" if target.path.exists() else ""
-        yield f"fetch    {target.file.url} as {target.path}{exists}"
-    yield (
-        f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
-        f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
-    )
-    yield f"length   {_length(settings)}"
-    yield f"folder   {ready.folder}"
-    if ready.line:
-        yield f"resume   {ready.line}"
-    for change in ready.resume.changes if ready.resume else ():
-        yield f"changed  {change}"
-    for note in ready.resolved.notes:
-        yield f"note     {note}"
-
-
-def _to_fetch(settings: Any) -> list[Target]:
-    return targets(settings.download) if settings.download.fetch else []
-
-
-def _where(ready: PreparedRun) -> str:
+def processes_of(ready: PreparedRun) -> str:
+    """`cuda, 2 processes, 4 threads each`."""
     resolved = ready.resolved
     threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
     if ready.place is not None:
@@ -354,17 +292,60 @@ def _where(ready: PreparedRun) -> str:
     return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
 
 
-def _length(settings: Any) -> str:
-    epochs, most = settings.train.epochs, settings.train.max_steps
-    passes = "" if epochs is None else f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
-    if most is None:
-        return passes
-    return counted(most, "step") + (f", at most {passes}" if passes else "")
+def check_memory(
+    resolved: Resolved, here: Machine, parameters: int | None, ranks_per_node: int
+) -> Iterator[Diagnostic]:
+    """An error if the state of training alone does not fit this machine, whatever the batch.
+
+    Arithmetic from the number of `parameters` (None: unknown, and nothing is checked) and the
+    placement of the engine. What activations need is found by `plan`, `--dry-run` and engine auto.
+    """
+    if parameters is None:
+        return
+    engine = ENGINES[resolved.settings.engine.name]
+    needed = _state(resolved, engine, parameters)
+    lacks = list(_lacks(needed, resolved, here, ranks_per_node))
+    if not lacks:
+        return
+    others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
+    fitting = next(
+        (
+            other.name
+            for other in others
+            if not any(_lacks(_state(resolved, other, parameters), resolved, here, ranks_per_node))
+        ),
+        None,
+    )
+    yield Diagnostic(
+        f"{model_name(resolved.settings.model)} does not fit under engine {engine.name}: weights, "
+        f"gradients and optimizer state take {'; '.join(lacks)}",
+        key=_ENGINE,
+        value=engine.name,
+        where=resolved.values[_ENGINE].origin.where,
+        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
+        f"to start anyway: {FORCE.flag}",
+        fix=None if fitting is None else f"--engine {fitting}",
+    )
 
 
-def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
-    """The ranks this program would start; none under torchrun or srun."""
-    if ready.place is not None:
-        return []
-    facts = {"started": ready.starts_processes, "threads": ready.threads}
-    return [{"rank": rank, **facts} for rank in range(ready.resolved.nproc)]
+def _state(resolved: Resolved, engine: Entry, parameters: int) -> StateBytes:
+    """What one rank of `resolved` would hold under `engine`, at least."""
+    settings = resolved.settings
+    is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
+    return engine.placement.state_bytes(
+        parameters, resolved.world_size, 2 if is_half else 4, settings.optim.least_slots
+    )
+
+
+def _lacks(
+    needed: StateBytes, resolved: Resolved, here: Machine, ranks_per_node: int
+) -> Iterator[str]:
+    """Each kind of memory of which there is too little: what is needed, and what there is."""
+    is_cpu = resolved.device == "cpu"
+    host = ranks_per_node * (needed.host + (needed.device if is_cpu else 0))
+    gpu_bytes = here.gpu_bytes if resolved.device == "cuda" else None
+    if gpu_bytes is not None and needed.device > gpu_bytes * (1 - FREE):
+        yield f"{size(needed.device)} of {size(gpu_bytes)} on a GPU"
+    if here.ram_bytes is not None and host > here.ram_bytes * (1 - FREE):
+        ranks = counted(ranks_per_node, "process")
+        yield f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})"

@@ -16,8 +16,8 @@ from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Settin
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.config.validate import why_ineffective
 from launcher.resume import find
+from launcher.run.dry_run import plan_as_json, render_plan
 from launcher.run.execute import FinishedRun, next_command
-from launcher.run.prepare import plan_as_json, render_plan
 from launcher.run_folder import run_folder
 from launcher.stages.pipeline import Pipeline
 from training.logging.quantities import duration, real, size

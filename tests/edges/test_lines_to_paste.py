@@ -156,7 +156,7 @@ ELSEWHERE = {
     "test_columns_of_bids_and_of_texts_have_meanings_too",
     "models/eeg_text/readers/files.py:read": "models/eeg_text/readers/test_zuco.py:"
     "test_columns_of_tables_are_not_those_of_a_mat_file",
-    "launcher/run/memory_check.py:check_memory": "launcher/run/test_memory_check.py:test_",
+    "launcher/run/prepare.py:check_memory": "launcher/run/test_memory_check.py:test_",
     "launcher/resume/find.py:no_run": "launcher/resume/test_find.py:test_",
     "launcher/run/rerun.py:_located": "runs/test_verify_and_export.py:test_",
     "training/faults.py:": "launcher/run/test_fixes.py:test_",

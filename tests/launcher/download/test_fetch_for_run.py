@@ -12,8 +12,9 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.download.fetch import fetch_for_run
+from launcher.run.dry_run import plan_as_json, render_plan
 from launcher.run.execute import execute_run, train_ranks
-from launcher.run.prepare import plan_as_json, prepare_run, render_plan
+from launcher.run.prepare import prepare_run
 from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Response
 

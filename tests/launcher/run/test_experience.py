@@ -8,8 +8,7 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin
 from launcher.resume.find import ResumeRequest
 from launcher.run import experience, job_spec
-from launcher.run.experience import resolve_experience
-from launcher.run.experience_data import data_settings
+from launcher.run.experience import data_settings, resolve_experience
 from launcher.run.job_spec import ExperienceSpec, Job
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger

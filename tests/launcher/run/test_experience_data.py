@@ -15,8 +15,7 @@ import torch
 from launcher.config.custom_task import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
-from launcher.run.experience import resolve_experience
-from launcher.run.experience_data import load_experience
+from launcher.run.experience import load_experience, resolve_experience
 from launcher.run.job_spec import ExperienceSpec
 from launcher.run.rank_data import RankData
 from launcher.run_folder.experiences import folder_of
@@ -74,7 +73,10 @@ class ContinualRun:
         context = Context(0, self.share, self.folder, torch.device("cpu"))
         first = task_class(view.model.family)(view.model, view.data, context)
         first.setup()
-        return load_experience(spec, first, context, run.settings, one_rank())
+        if not spec.number:
+            return RankData(0, first.data("train"), [first])
+        train, tasks = load_experience(spec, first, context, run.settings, one_rank())
+        return RankData(spec.number, train, tasks)
 
 
 @pytest.fixture

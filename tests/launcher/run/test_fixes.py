@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.run import failures, fixes
+from launcher.run import failures, fixes, supervisor
 from models.base import DataError
 from tests.launcher import runs
 from tests.launcher.given import resolved
@@ -119,7 +119,7 @@ def full(number: int) -> StorageError:
         (failures.failed(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
         (failures.killed(1, "killed by SIGKILL", "its last output"), "dead_rank"),
         (failures.killed(1, "killed by SIGABRT", NCCL), "timeout"),
-        (failures.frozen(1, 77, "stopped", Path("nowhere")), "timeout"),
+        (supervisor.frozen_report(1, 77, "stopped", Path("nowhere")), "timeout"),
         (failures.ended({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), None),
     ],
 )

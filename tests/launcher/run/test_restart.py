@@ -19,8 +19,8 @@ from launcher.resume import find
 from launcher.resume.find import ResumeRequest
 from launcher.run import restart
 from launcher.run.failures import Report
+from launcher.run.job_generation import JobGeneration
 from launcher.run.job_spec import Job
-from launcher.run.restart import JobGeneration
 from launcher.run_folder import generations, run_folder
 from slurm.environment import Generation
 from tests.control_group import limited
