@@ -22,7 +22,7 @@ from launcher.config import machine
 from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.run import fixes, startup
+from launcher.run import faults, startup
 from launcher.run.job_spec import Job
 from launcher.run.rank_data import RankData
 from launcher.run.samples import SamplesWriter
@@ -154,8 +154,13 @@ class RankCallbacks:
             has_patience=settings.stop.patience is not None,
             classes=classes.get("train", {}) if isinstance(classes, Mapping) else {},
         )
-        said = fixes.findings(folder)
-        return Health(expected, fixes.commands(resolved, folder), emit, said, self.skews)
+        commands = faults.commands(resolved, folder)
+
+        def state(fault: str, values: Mapping[str, object]) -> None:
+            """Emit a symptom with its likely cause and the next command."""
+            emit(*faults.advice(fault, values, commands))
+
+        return Health(expected, state, faults.reported(folder), self.skews)
 
     def _chosen_limits(self) -> list[str]:
         """The resources whose limits the user set."""

@@ -20,7 +20,7 @@ from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.resume import find
-from launcher.run import affinity, failures, fixes, rank, restart, startup
+from launcher.run import affinity, failures, rank, restart, startup
 from launcher.run.failures import Report
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
@@ -78,7 +78,7 @@ def execute_run(
                 folder = _create_folder(start)
             given = (start.resolved, folder.path, console, start.resume)
             job = Job(*given, generation=start.generation)
-            explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
+            explain = partial(failures.explained, resolved=start.resolved, folder=folder.path)
             with at_signal(folder.discard):
                 ending = explain(train(start, job, lambda report: show(explain(report))))
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -21,12 +22,15 @@ from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import FetchError, SettingsError, counted
 from launcher.base.redaction import redact_variables
 from launcher.base.signals import Stopped
+from launcher.config import errors
+from launcher.config.provenance import Resolved
+from launcher.run import faults
+from launcher.run.faults import FAULTS, recognized
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.fence import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
-from training.faults import FAULTS, recognized
 from training.resources.oom import BatchSizes, OutOfMemory
 from training.storage import StorageError, atomic_write
 
@@ -43,6 +47,7 @@ _LOST_PEER = re.compile(
     r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
     re.IGNORECASE,
 )
+_FIX = re.compile(r"(?m)^  fix .*$")
 _LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
 _BY_KILL: tuple[Kind, ...] = ("killed", "failed", "peer lost")
 """How ranks end if the kernel kills one of them, or a data-loader worker."""
@@ -66,7 +71,7 @@ class Report:
     micro_batch: int | None = None
     """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
     fault: str | None = None
-    """Its name in training.faults; None: unknown, or the text has its fix."""
+    """Its name in launcher.run.faults; None: unknown, or the text has its fix."""
     cause: BaseException | None = field(default=None, compare=False)
     """The exception that ended a rank of this process; not saved."""
 
@@ -147,6 +152,25 @@ def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
     cause = f"the kernel killed {counted(kills, 'process')}"
     text = f"error: rank {report.rank} on {report.host} {OutOfMemory(MemoryError(cause), batches)}"
     return replace(report, kind="out of memory", text=text, fault=None)
+
+
+def explained(report: Report, resolved: Resolved, folder: Path) -> Report:
+    """`report` with the likely cause and the next command, if its fault is known.
+
+    Reads the disk.
+    """
+    if report.kind == "invalid input":
+        return replace(report, text=_FIX.sub(partial(_as_typed, resolved), report.text))
+    if report.fault is None:
+        return report
+    fault = FAULTS[report.fault]
+    fix = fault.fix.format(**faults.commands(resolved, folder))
+    lines = [report.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
+    return replace(report, text="\n".join(lines), fault=None)
+
+
+def _as_typed(resolved: Resolved, line: re.Match[str]) -> str:
+    return errors.as_typed(line[0], resolved.values)
 
 
 def stacks_file(folder: Path, rank: int) -> Path:

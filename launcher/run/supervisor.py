@@ -24,8 +24,8 @@ from launcher.base import environment, exit_codes
 from launcher.base.signals import Stopped, deferred, interrupt_blocked, numbers
 from launcher.run import failures, job_spec
 from launcher.run.failures import Report
+from launcher.run.faults import FAULTS
 from launcher.run_folder import run_folder
-from training.faults import FAULTS
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore

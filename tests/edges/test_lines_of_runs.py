@@ -72,7 +72,7 @@ COVERED = {
         "launcher/cli/test_parser.py",
     ),
     **dict.fromkeys(
-        ("launcher/run/fixes.py:commands", "launcher/run/fixes.py:_despite_nonfinite"),
+        ("launcher/run/faults.py:commands", "launcher/run/faults.py:_despite_nonfinite"),
         "launcher/run/test_fixes.py",
     ),
     "launcher/report/facts.py:commands": "edges/test_lines_of_runs.py",

@@ -145,7 +145,7 @@ ELSEWHERE = {
     "test_the_example_of_a_download",
     "launcher/commands/predict.py:_generate": "launcher/test_predict.py:test_",
     "launcher/config/batching.py:batch_line": "edges/test_lines_of_data.py:test_",
-    "launcher/run/fixes.py:_as_typed": "edges/test_lines_of_data.py:test_",
+    "launcher/run/failures.py:_as_typed": "edges/test_lines_of_data.py:test_",
     "launcher/config/python_arguments.py:no_argument": "edges/test_python_api.py:"
     "test_errors_name_the_arguments_and_a_fix_that_python_reads",
     "launcher/config/resolve.py:ignored_variables": "launcher/config/test_originals.py:"
@@ -159,7 +159,7 @@ ELSEWHERE = {
     "launcher/run/prepare.py:check_memory": "launcher/run/test_memory_check.py:test_",
     "launcher/resume/find.py:no_run": "launcher/resume/test_find.py:test_",
     "launcher/run/rerun.py:_located": "runs/test_verify_and_export.py:test_",
-    "training/faults.py:": "launcher/run/test_fixes.py:test_",
+    "launcher/run/faults.py:": "launcher/run/test_fixes.py:test_",
 }
 """Places whose lines another test runs, or checks."""
 NOT_RUN = {
