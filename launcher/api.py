@@ -27,7 +27,7 @@ from launcher.config.schema import forget_tasks
 from launcher.evaluate import EvaluationFailed
 from launcher.report.report import refresh
 from launcher.resume import find, saved_model
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import records, run_folder
 from launcher.stages import record
@@ -324,7 +324,7 @@ def open_run(folder: str | PathLike[str]) -> Run:
         newest = [one for one in snapshots if one.state != "not started"] or snapshots[:1]
         result = records.read_result(path) or {}
         if stages:
-            result = record.summarize(record.Record(path, stages))
+            result = record.summarize(record.PipelineRecord(path, stages))
     if not newest[-1].has_ended or newest[-1].state == "killed":
         result = {**result, **_unfinished(newest[-1])}
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
@@ -416,7 +416,7 @@ def _name(checkpoint: str | int | None) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
-def _outcome(report: Report) -> Mapping[str, Any]:
+def _outcome(report: RankReport) -> Mapping[str, Any]:
     """What a run that did not fail ended with. Raises what ended any other."""
     if isinstance(report.cause, SettingsError):
         raise report.cause

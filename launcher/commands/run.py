@@ -16,7 +16,7 @@ from launcher.config.selection import choose
 from launcher.report.report import write_at_end
 from launcher.run import failures, startup
 from launcher.run.execute import FinishedRun, execute_run
-from launcher.run.failures import Kind, Report, failed
+from launcher.run.failures import Kind, RankReport, failed
 from launcher.run.prepare import PreparedRun, first_line, prepare_run
 from slurm.environment import JOB_VARIABLE
 from training.logging.outputs import discard
@@ -56,7 +56,7 @@ def prepare(
 
 
 def train(
-    ready: PreparedRun | Pipeline, console: bool, show: Callable[[Report], None]
+    ready: PreparedRun | Pipeline, console: bool, show: Callable[[RankReport], None]
 ) -> FinishedRun:
     """Train one run, its stages, or on data as it arrives; and write the report of the run.
 
@@ -144,7 +144,7 @@ def _print_warnings(ready: PreparedRun | Pipeline) -> None:
         print_line(render(ready.warnings), sys.stderr)
 
 
-def print_report(report: Report) -> None:
+def print_report(report: RankReport) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
     lines = [report.text, *([report.trace.rstrip()] if report.trace else [])]
     print_line("\n".join(lines), sys.stderr)

@@ -17,12 +17,12 @@ from launcher.base.diagnostics import SettingsError, counted
 from launcher.base.signals import Stopped
 from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
-from launcher.continual.stop_conditions import Clock, Stop, StopConditions
+from launcher.continual.stop_conditions import Clock, EndOfWait, StopConditions
 from launcher.resume import find
 from launcher.resume.find import ResumeRequest
 from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import experiences, lock, records, run_folder
@@ -33,21 +33,23 @@ from training.logging.printable import printable
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 
-Train = Callable[[Job, set[int]], Report]
+Train = Callable[[Job, set[int]], RankReport]
 """Run the ranks of a job to their end, and collect the signals that were passed on to them."""
 
 
-def train_continually(start: PreparedRun, job: Job, show: Callable[[Report], None]) -> Report:
+def train_continually(
+    start: PreparedRun, job: Job, show: Callable[[RankReport], None]
+) -> RankReport:
     """Train on the data of `job`, then on new files; gives the report of the end.
 
     Ranks run only while there is something to train on. An experience that cannot be trained on is
     postponed with a message. Touches the disk.
     """
     assert job.folder is not None, "the run folder exists"
-    shown: list[Report] = []
+    shown: list[RankReport] = []
 
-    def train(job: Job, forwarded: set[int]) -> Report:
-        def show_once(ending: Report) -> None:
+    def train(job: Job, forwarded: set[int]) -> RankReport:
+        def show_once(ending: RankReport) -> None:
             is_first = job.experience is None or not job.experience.number
             if is_first or ending.kind != "invalid input":
                 shown.append(ending)
@@ -80,7 +82,7 @@ class ContinualLoop:
         self._arrivals = Arrivals(self._source, self._settings.settle_s, self._settings.min_files)
         self._is_trained, self._ledger = is_trained, Ledger()
 
-    def run(self) -> Report:
+    def run(self) -> RankReport:
         """Train on all experiences until a stop condition; gives the report of the end."""
         with self._clock.catching_signals():
             try:
@@ -88,7 +90,7 @@ class ContinualLoop:
             except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
                 return failures.failed(error, 0)
 
-    def _run(self) -> Report:
+    def _run(self) -> RankReport:
         self._ledger = self._first_ledger()
         if self._ledger.experiences:
             self._save(self._ledger)
@@ -99,7 +101,7 @@ class ContinualLoop:
                 if (ending := self._train_experience(experience)) is not None:
                     return ending
             self._reporter.update_result(self._ledger, {})
-            stop = Stop("finished") if not self._settings.enabled else self._wait()
+            stop = EndOfWait("finished") if not self._settings.enabled else self._wait()
             if stop is not None:
                 return self._stopped(stop)
 
@@ -147,7 +149,7 @@ class ContinualLoop:
             )
         self._save(Ledger([Experience(0, files)]))
 
-    def _train_experience(self, experience: Experience) -> Report | None:
+    def _train_experience(self, experience: Experience) -> RankReport | None:
         """Train on an experience; a report if that ends the run."""
         if experience.state == "planned":
             experience = self._prepared(experience)
@@ -226,7 +228,7 @@ class ContinualLoop:
         facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
         self._reporter.event("experience_postponed", facts, self._step or 0)
 
-    def _wait(self) -> Stop | None:
+    def _wait(self) -> EndOfWait | None:
         """Wait for new files and plan the next experience; or until a stop condition."""
         clock = self._clock
         with lock.hold(self._folder):
@@ -271,7 +273,7 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _stopped(self, stop: Stop) -> Report:
+    def _stopped(self, stop: EndOfWait) -> RankReport:
         """The report of an end outside of the ranks; also in result.json and the events."""
         unfinished = self._ledger.unfinished is not None
         status = "stopped" if stop.exit_code or unfinished else "completed"

@@ -21,7 +21,7 @@ from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.resume import find
 from launcher.run import affinity, failures, rank, restart, startup
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import experiences, fence, generations, lock, run_folder
@@ -31,8 +31,8 @@ from slurm.environment import SLURM_FOLDER
 
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
-Show = Callable[[Report], None]
-Train = Callable[[PreparedRun, Job, Show], Report]
+Show = Callable[[RankReport], None]
+Train = Callable[[PreparedRun, Job, Show], RankReport]
 """Trains the ranks of a job to the end of the run, and shows a failure at once."""
 
 
@@ -40,7 +40,7 @@ Train = Callable[[PreparedRun, Job, Show], Report]
 class FinishedRun:
     """How a run ended, and its folder; None: the folder was removed."""
 
-    report: Report
+    report: RankReport
     folder: Path | None
     result: Mapping[str, Any] = field(default_factory=dict)
     """What the end is as JSON; empty: nothing was trained."""
@@ -101,7 +101,7 @@ def train_ranks(
     show: Show,
     load_work: Callable[[], rank.Work] = rank.worker,
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Train the ranks of `job` to their end, in this process or in supervised ones.
 
     `load_work` returns the function that a rank of this process runs; `forwarded` collects signals
@@ -166,7 +166,7 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _finish(start: PreparedRun, folder: RunFolder, ending: Report) -> FinishedRun:
+def _finish(start: PreparedRun, folder: RunFolder, ending: RankReport) -> FinishedRun:
     """Remove the folder of a run that did nothing, or log its last message."""
     if start.generation is not None and not generations.is_latest(folder.path, start.generation):
         return _finished(ending, None)  # a later generation of the job writes to it now
@@ -182,11 +182,11 @@ def _finish(start: PreparedRun, folder: RunFolder, ending: Report) -> FinishedRu
     return _finished(ending, folder.path, start.resolved.settings.report.enabled)
 
 
-def _finished(ending: Report, folder: Path | None, wants_report: bool = False) -> FinishedRun:
+def _finished(ending: RankReport, folder: Path | None, wants_report: bool = False) -> FinishedRun:
     return FinishedRun(ending, folder, ending.outcome or {}, wants_report)
 
 
-def _fetch(start: PreparedRun, console: bool) -> Report | None:
+def _fetch(start: PreparedRun, console: bool) -> RankReport | None:
     if not start.resolved.settings.download.fetch:
         return None
     from launcher.download.fetch import fetch_for_run
@@ -247,7 +247,7 @@ def _train_here(
     job: Job,
     show: Show,
     forwarded: set[int],
-) -> Report:
+) -> RankReport:
     """Train one rank in this process, or in a fork of it."""
     variables = environment.variables()
     if start.place is not None:

@@ -54,7 +54,7 @@ _BY_KILL: tuple[Kind, ...] = ("killed", "failed", "peer lost")
 
 
 @dataclass(frozen=True)
-class Report:
+class RankReport:
     """How one rank ended."""
 
     kind: Kind
@@ -82,15 +82,15 @@ class Report:
         atomic_write(_path(folder, self.rank), json.dumps(content).encode())
 
 
-def load(folder: Path, rank: int) -> Report | None:
+def load(folder: Path, rank: int) -> RankReport | None:
     """The report that `rank` saved in `folder`; None: it has not, or died before."""
     try:
-        return Report(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
+        return RankReport(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 
 
-def ended(outcome: Mapping[str, Any], rank: int) -> Report:
+def ended(outcome: Mapping[str, Any], rank: int) -> RankReport:
     """The report of a rank that ended as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
     text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
@@ -98,12 +98,12 @@ def ended(outcome: Mapping[str, Any], rank: int) -> Report:
     return replace(report, fault=outcome.get("fault"))
 
 
-def failed(error: BaseException, rank: int) -> Report:
+def failed(error: BaseException, rank: int) -> RankReport:
     """The report of a rank that `error` ended, without secrets of the environment."""
     return replace(_failed(error, rank), cause=error)
 
 
-def _failed(error: BaseException, rank: int) -> Report:
+def _failed(error: BaseException, rank: int) -> RankReport:
     where = f"rank {rank} on {socket.gethostname()}"
     if isinstance(error, SettingsError):
         return build_report("invalid input", exit_codes.INVALID_INPUT, rank, str(error))
@@ -135,14 +135,14 @@ def _failed(error: BaseException, rank: int) -> Report:
     return replace(report, fault=recognized(message))
 
 
-def killed(rank: int, status: str, output: str) -> Report:
+def killed(rank: int, status: str, output: str) -> RankReport:
     """The report for a rank that wrote none; `output` is what it printed last."""
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
     report = build_report("killed", exit_codes.FAILURE, rank, f"error: {text}", output)
     return replace(report, fault=recognized(output) or "dead_rank")
 
 
-def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
+def out_of_memory(report: RankReport, kills: int, batches: BatchSizes) -> RankReport:
     """`report` as one of memory that ran out, if the kernel killed processes during the run.
 
     `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
@@ -154,7 +154,7 @@ def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
     return replace(report, kind="out of memory", text=text, fault=None)
 
 
-def explained(report: Report, resolved: Resolved, folder: Path) -> Report:
+def explained(report: RankReport, resolved: Resolved, folder: Path) -> RankReport:
     """`report` with the likely cause and the next command, if its fault is known.
 
     Reads the disk.
@@ -178,7 +178,7 @@ def stacks_file(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.stacks"
 
 
-def interrupted_twice() -> Report:
+def interrupted_twice() -> RankReport:
     """The report of a run that a second Ctrl-C ended at once."""
     text = "ended at once; earlier checkpoints are kept"
     return build_report("stopped", exit_codes.INTERRUPTED, 0, text)
@@ -214,7 +214,7 @@ def exit_hung(job: Job, rank: int, reason: str) -> NoReturn:
     exit_now(exit_codes.FAILURE)
 
 
-def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Report:
+def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RankReport:
     """The report of a rank that ended with exit code `code` without one; see `first_failure`."""
     if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
         stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
@@ -236,9 +236,9 @@ def build_report(
     text: str,
     trace: str = "",
     outcome: Mapping[str, Any] | None = None,
-) -> Report:
+) -> RankReport:
     """The report of `rank` on this host, now, without secrets of the environment."""
-    return Report(
+    return RankReport(
         kind=kind,
         exit_code=exit_code,
         rank=rank,

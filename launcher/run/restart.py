@@ -13,7 +13,7 @@ from launcher.config import batching
 from launcher.config.provenance import Batching, Resolved
 from launcher.resume.find import ResumeRequest, newest_step
 from launcher.run import failures
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from training.logging.events import append_event
@@ -23,8 +23,8 @@ from training.storage import Storage
 
 _RESTARTED = ("failed", "killed", "peer lost")
 """Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
-Show = Callable[[Report], None]
-Attempt = Callable[[Job, Show, set[int]], Report]
+Show = Callable[[RankReport], None]
+Attempt = Callable[[Job, Show, set[int]], RankReport]
 """Runs a job once: shows a failure at once, and collects the signals sent to its ranks."""
 REDUCED = "reduced after out of memory"
 """Origin of the new batch numbers."""
@@ -42,11 +42,11 @@ def supervise(
     show: Show,
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
     from launcher.run import supervisor
 
-    def attempt(job: Job, show: Show, forwarded: set[int]) -> Report:
+    def attempt(job: Job, show: Show, forwarded: set[int]) -> RankReport:
         with library_warnings.logged(job.log):
             return supervisor.supervise(job, threads, show, module, forwarded)
 
@@ -58,7 +58,7 @@ def repeat(
     attempt: Attempt,
     show: Show,
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Run `job` to its end, with up to engine.max_restarts restarts after failures.
 
     After out of memory it restarts with half the micro-batch and the same global batch, three
@@ -96,7 +96,7 @@ def repeat(
         gc.collect()
 
 
-def _out_of_memory(resolved: Resolved, report: Report) -> Batching | None:
+def _out_of_memory(resolved: Resolved, report: RankReport) -> Batching | None:
     """The numbers that ran out of memory and can be smaller; None: they cannot, or it did not.
 
     A run may have reduced the micro-batch of its settings itself.
@@ -128,16 +128,16 @@ class _Classifier:
         self._show = show
         self._before = cgroup.oom_kills() or 0
 
-    def show(self, report: Report) -> None:
+    def show(self, report: RankReport) -> None:
         self._show(self.classify(report))
 
-    def classify(self, report: Report) -> Report:
+    def classify(self, report: RankReport) -> RankReport:
         kills = (cgroup.oom_kills() or 0) - self._before
         return failures.out_of_memory(report, kills, self._batching)
 
 
 def _record_out_of_memory(
-    folder: Path, report: Report, resolved: Resolved, step: int | None
+    folder: Path, report: RankReport, resolved: Resolved, step: int | None
 ) -> None:
     facts = {
         "rank": report.rank,

@@ -23,7 +23,7 @@ import psutil
 from launcher.base import environment, exit_codes
 from launcher.base.signals import Stopped, deferred, interrupt_blocked, numbers
 from launcher.run import failures, job_spec
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.faults import FAULTS
 from launcher.run_folder import run_folder
 
@@ -57,7 +57,7 @@ _FORWARDED = {"SIGINT": "SIGINT", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "S
 
 
 @dataclass
-class Ranks:
+class RankProcesses:
     """The processes of one job, their store and folder, and the forwarded signals."""
 
     context: SubprocessContext
@@ -90,10 +90,10 @@ class Ranks:
 def supervise(
     job: job_spec.Job,
     threads: int,
-    show: Callable[[Report], None],
+    show: Callable[[RankReport], None],
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Run `job` as `job.resolved.nproc` processes of `module`; returns the deciding report.
 
     Each rank computes with `threads` CPU threads. `show` gets the report of a failing rank at once,
@@ -122,7 +122,7 @@ def supervise(
         cleanup.close()
 
 
-def _watch(ranks: Ranks) -> Report:
+def _watch(ranks: RankProcesses) -> RankReport:
     """Wait for the first failure, or for the agreed end of all ranks."""
     lost_since: float | None = None
     while ranks.interrupts < 2:
@@ -144,7 +144,7 @@ def _watch(ranks: Ranks) -> Report:
     return failures.interrupted_twice()
 
 
-def _frozen(ranks: Ranks, codes: Mapping[int, int | None]) -> Report | None:
+def _frozen(ranks: RankProcesses, codes: Mapping[int, int | None]) -> RankReport | None:
     """The report for a rank that others have lost, but whose process goes on; None: there is none.
 
     The rank is asked for its stacks with SIGABRT, which ends it.
@@ -162,7 +162,7 @@ def _frozen(ranks: Ranks, codes: Mapping[int, int | None]) -> Report | None:
 
 
 @contextmanager
-def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Ranks]:
+def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[RankProcesses]:
     with deferred(_FORWARDED):  # an interrupted import may fail in other ways
         from torch.distributed.elastic.multiprocessing import (
             DefaultLogsSpecs,
@@ -191,7 +191,7 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
                     str(folder / "logs"), redirects={rank: Std.ALL for rank in range(1, nproc)}
                 ),
             )
-        ranks = Ranks(context, store, folder)
+        ranks = RankProcesses(context, store, folder)
         try:
             _forward_signals(ranks, handled)
             yield ranks
@@ -230,7 +230,7 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
     }
 
 
-def _forward_signals(ranks: Ranks, handled: Sequence[int]) -> None:
+def _forward_signals(ranks: RankProcesses, handled: Sequence[int]) -> None:
     """Forward the `handled` signals to the ranks, which save and end; ignore the others."""
     if threading.current_thread() is not threading.main_thread():
         return
@@ -267,7 +267,7 @@ def _wait_until(happened: Callable[[], bool], limit_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def frozen_report(rank: int, process: int, state: str, folder: Path) -> Report:
+def frozen_report(rank: int, process: int, state: str, folder: Path) -> RankReport:
     """The report for a rank that no longer answers the others, with its stacks if it wrote them.
 
     `state` is that of psutil.
@@ -286,7 +286,7 @@ def first_failure(
     context: SubprocessContext,
     folder: Path,
     forwarded: set[int],
-) -> Report | None:
+) -> RankReport | None:
     """The report of the rank that failed first; None: none has. `codes` are their exit codes.
 
     A killed rank, which has no report, comes first, since its peers only notice later; then the
@@ -307,7 +307,7 @@ def first_failure(
 
 
 def log_other_ranks(
-    context: SubprocessContext, folder: Path, shown: Report, run: Path | None
+    context: SubprocessContext, folder: Path, shown: RankReport, run: Path | None
 ) -> None:
     """Append the output and tracebacks of ranks other than 0 to the log of the run.
 

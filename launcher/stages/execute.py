@@ -13,7 +13,7 @@ from launcher.base.signals import Stopped
 from launcher.report.report import write_at_end
 from launcher.run import failures, rank
 from launcher.run.execute import FinishedRun, execute_run, train_ranks
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.prepare import PreparedRun, first_line
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
@@ -24,7 +24,7 @@ from launcher.stages.pipeline import Pipeline
 def train_stages(
     pipeline: Pipeline,
     console: bool,
-    show: Callable[[Report], None],
+    show: Callable[[RankReport], None],
     announce: Callable[[str], None],
 ) -> FinishedRun:
     """Create the folders and train the stages that are left; each gives its weights to the next.
@@ -35,7 +35,7 @@ def train_stages(
     """
     new_folder = None if pipeline.is_resumed else make(pipeline)
     codes: dict[str, int] = {}
-    ending: Report | None = None
+    ending: RankReport | None = None
     if pipeline.resume_line:
         announce(pipeline.resume_line)
     try:
@@ -65,7 +65,7 @@ def train_stages(
     return finished
 
 
-def _train(ready: PreparedRun, console: bool, show: Callable[[Report], None]) -> Report:
+def _train(ready: PreparedRun, console: bool, show: Callable[[RankReport], None]) -> RankReport:
     """Train one stage.
 
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.

@@ -21,7 +21,7 @@ from launcher.resume.find import ResumeRequest
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import run_folder
 from launcher.stages import record, selection
-from launcher.stages.record import Record
+from launcher.stages.record import PipelineRecord
 from models.catalog import Stage
 
 
@@ -64,9 +64,9 @@ class Pipeline:
         return f"{place}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
 
     @property
-    def record(self) -> Record:
+    def record(self) -> PipelineRecord:
         """The stages and their folders."""
-        return Record(self.folder, {entry.name: entry.folder for entry in self.entries})
+        return PipelineRecord(self.folder, {entry.name: entry.folder for entry in self.entries})
 
     @property
     def left(self) -> list[tuple[PipelineStage, PreparedRun]]:
@@ -204,7 +204,7 @@ def _not_ours(source: str, args: CliArgs) -> Diagnostic:
 
 
 def _resumed(
-    before: Record,
+    before: PipelineRecord,
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
@@ -232,7 +232,7 @@ def _resumed(
     return Pipeline(before.folder, entries, True, resume_line)
 
 
-def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
+def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
     arguments: list[tuple[str, Any]] = [(one.option, one.where) for one in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
@@ -248,7 +248,7 @@ def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diag
         )
 
 
-def _nothing_left(before: Record) -> str:
+def _nothing_left(before: PipelineRecord) -> str:
     last = shlex.quote(str(list(before.stages.values())[-1]))
     return (
         f"nothing to do: all stages of {before.folder} are completed; "
@@ -256,7 +256,7 @@ def _nothing_left(before: Record) -> str:
     )
 
 
-def find(args: CliArgs, out: Path | None) -> Record | None:
+def find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
     """The pipeline to resume; None: there is none, or a single run is resumed.
 
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
@@ -272,7 +272,7 @@ def find(args: CliArgs, out: Path | None) -> Record | None:
     return _latest(args, names) if names else None
 
 
-def stages(pipeline: Record) -> dict[str, Stage]:
+def stages(pipeline: PipelineRecord) -> dict[str, Stage]:
     """The stages that the family of a pipeline declares, by name. Reads the disk."""
     try:
         family = find_node(read_settings_file(_first(pipeline)), "model.family")
@@ -282,11 +282,11 @@ def stages(pipeline: Record) -> dict[str, Stage]:
     return {one.name: one for one in declared}
 
 
-def _first(pipeline: Record) -> Path:
+def _first(pipeline: PipelineRecord) -> Path:
     return next(iter(pipeline.stages.values())) / run_folder.SETTINGS
 
 
-def _latest(args: CliArgs, names: list[str]) -> Record | None:
+def _latest(args: CliArgs, names: list[str]) -> PipelineRecord | None:
     choice = choose(args)
     for folder in resume.newest(run_folder.STAGES):
         pipeline = record.load(folder)
@@ -299,7 +299,7 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
     return None
 
 
-def _model(pipeline: Record) -> tuple[object, ...]:
+def _model(pipeline: PipelineRecord) -> tuple[object, ...]:
     try:
         return resume.model_of(read_settings_file(_first(pipeline)))
     except SettingsError:

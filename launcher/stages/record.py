@@ -29,7 +29,7 @@ _KEPT = (
 
 
 @dataclass(frozen=True)
-class Record:
+class PipelineRecord:
     """The stages of a pipeline: their names and run folders."""
 
     folder: Path
@@ -47,10 +47,10 @@ def save(folder: Path, stages: Sequence[str]) -> None:
     run_folder.write_new(folder / run_folder.STAGES, encode({"stages": content}, indent=2) + "\n")
 
 
-def load(folder: Path) -> Record | None:
+def load(folder: Path) -> PipelineRecord | None:
     """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
     stages = find.stage_folders(folder)
-    return Record(folder, stages) if stages else None
+    return PipelineRecord(folder, stages) if stages else None
 
 
 def is_completed(folder: Path) -> bool:
@@ -59,7 +59,7 @@ def is_completed(folder: Path) -> bool:
     return result is not None and result.get("status") == "completed"
 
 
-def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
+def write(record: PipelineRecord, codes: Mapping[str, int]) -> dict[str, Any]:
     """Write and give the result of the pipeline; `codes` holds the exit codes of this start.
 
     Touches the disk. Raises StorageError.
@@ -71,7 +71,9 @@ def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
     return result
 
 
-def summarize(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
+def summarize(
+    record: PipelineRecord, codes: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
     results = [one for f in record.stages.values() if (one := records.read_result(f)) is not None]

@@ -104,7 +104,7 @@ def _has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (MODEL, NAME))
 
 
-def _newest(pipeline: record.Record, stage: Stage, place: str) -> Path:
+def _newest(pipeline: record.PipelineRecord, stage: Stage, place: str) -> Path:
     """The run of the latest stage of a pipeline whose weights `stage` takes."""
     found = [folder for name, folder in pipeline.stages.items() if name in stage.of]
     if found:

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from launcher.base import exit_codes
 from launcher.run_folder.growing import INVALID_LINE, RunLines, known_fields
-from launcher.submit.jobs import SLURM, Job, Run, Submission
+from launcher.submit.jobs import SLURM, SlurmJob, Submission, SubmittedRun
 from slurm import queue
-from slurm.queue import QueueError, State
+from slurm.queue import JobState, QueueError
 from training.callbacks.base import EvalResult
 from training.logging import console_text
 from training.logging.console_text import render_row
@@ -95,15 +95,15 @@ class _RunOutput:
 class Followed:
     """One run that is followed."""
 
-    job: Job
-    run: Run
+    job: SlurmJob
+    run: SubmittedRun
     first_job: str
     """The id of its first Slurm job, which names its outcomes."""
     slurm_job: str = ""
     """The id of its current Slurm job."""
     code: int | None = None
     """Its exit code; None: it has not ended."""
-    state: State | None = None
+    state: JobState | None = None
     queried_at: float = -math.inf
     printed: str = ""
     """The last printed line about the state of its job."""
@@ -192,7 +192,7 @@ def _query(followed: Followed, at: float) -> str | None:
     return render_row("job", _describe(followed.slurm_job, state))
 
 
-def _describe(job: str, state: State) -> str:
+def _describe(job: str, state: JobState) -> str:
     parts = [f"{job} {state.name.lower()}"]
     if state.nodes and not state.is_ended:
         parts.append(f"on {state.nodes}")

@@ -36,7 +36,7 @@ Select = Callable[[sweep.Element], tuple[CliArgs, list[Diagnostic]]]
 
 
 @dataclass(frozen=True)
-class Run:
+class SubmittedRun:
     """One run of a job."""
 
     folder: Path
@@ -48,14 +48,14 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """One Slurm job."""
 
     folder: Path
     """Its subfolder slurm/ holds script and logs; for a single run the run folder."""
     text: str
     """The job script."""
-    runs: Sequence[Run]
+    runs: Sequence[SubmittedRun]
     lines: str | None = None
     """Of an array: the text of lines.txt, with the arguments of one element per line."""
 
@@ -69,7 +69,7 @@ class Job:
         """The folder of its logs."""
         return self.folder / SLURM / LOGS
 
-    def log(self, job_id: str, run: Run) -> Path:
+    def log(self, job_id: str, run: SubmittedRun) -> Path:
         """The log of a run; requeues append to it."""
         element = "" if run.index is None else f"_{run.index}"
         return self.logs / f"{job_id}{element}.out"
@@ -80,7 +80,7 @@ class Submission:
     """All jobs of one `submit`; each depends on the one before."""
 
     folder: Path
-    jobs: Sequence[Job]
+    jobs: Sequence[SlurmJob]
     warnings: Sequence[Diagnostic] = ()
     lines: Sequence[str] = ()
     """Lines to print about runs that are resumed."""
@@ -98,7 +98,7 @@ def single(
     begun = prepare(args, command_line.out, diagnostics, requested)
     folder = _folder(begun).absolute()
     arguments = _resuming(command_line, begun)
-    job = _job(command_line.args, arguments, requested, Run(folder, begun))
+    job = _job(command_line.args, arguments, requested, SubmittedRun(folder, begun))
     return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
 
 
@@ -106,7 +106,7 @@ def staged(
     command_line: CommandLine,
     requested: Allocation,
     folder: Path,
-    stages: Sequence[Run],
+    stages: Sequence[SubmittedRun],
     is_resumed: bool,
 ) -> Submission:
     """A job for each remaining stage, which reads its settings from the folder of the stage."""
@@ -133,14 +133,16 @@ def _resuming(command_line: CommandLine, begun: PreparedRun) -> list[str]:
     return [*arguments, f"--resume={begun.folder.absolute()}"] if begun.resume else arguments
 
 
-def _job(args: CliArgs, arguments: Sequence[str], requested: Allocation, run: Run) -> Job:
+def _job(
+    args: CliArgs, arguments: Sequence[str], requested: Allocation, run: SubmittedRun
+) -> SlurmJob:
     name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
     if name is not None:
         arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode
         arguments = [*([f"--mode={name}"] if name == "default" else []), *arguments]
     logs = _pattern(run.folder / SLURM / LOGS, "%j.out")
     text = _render(name or "default", requested, logs, [*arguments, f"--out={run.folder}"])
-    return Job(run.folder, text, [run])
+    return SlurmJob(run.folder, text, [run])
 
 
 def array(
@@ -155,7 +157,7 @@ def array(
     """
     elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
     folder = None if command_line.out is None else command_line.out.absolute()
-    runs: list[Run] = []
+    runs: list[SubmittedRun] = []
     found = [*diagnostics, *_folder_errors(command_line.out)]
     warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
     texts: dict[int, str] = {}
@@ -170,7 +172,7 @@ def array(
         out = chosen.absolute() if chosen else folder / str(element.index)
         if not run_folder.is_run_folder(out):
             found += run_folder.writing_errors(out, f"--out {out}")
-        runs.append(Run(out, begun, str(element.index), element.index))
+        runs.append(SubmittedRun(out, begun, str(element.index), element.index))
         texts[element.index] = sweep.line([*run_arguments(element.arguments), f"--out={out}"])
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
     if found or folder is None:
@@ -182,7 +184,7 @@ def array(
     arguments = [str(folder / SLURM / run_folder.LINES), *run_arguments(command_line.argv)]
     text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
-    return Submission(folder, [Job(folder, text, runs, lines)], warnings)
+    return Submission(folder, [SlurmJob(folder, text, runs, lines)], warnings)
 
 
 def _folder_errors(out: Path | None) -> list[Diagnostic]:

@@ -12,7 +12,7 @@ from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import NEXT, Job, Submission
+from launcher.submit.jobs import NEXT, SlurmJob, Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 
@@ -118,7 +118,7 @@ class _Files:
             self.remove()
             raise
 
-    def write_next(self, job: Job, following: str) -> None:
+    def write_next(self, job: SlurmJob, following: str) -> None:
         """Write the id of the job that depends on `job`; slurm/next.sh updates its dependency.
 
         Raises SettingsError. Disk access.

@@ -13,7 +13,7 @@ from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
 from launcher.resume.find import ResumeRequest
 from launcher.run.execute import execute_run, render_last_line, train_ranks
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.prepare import prepare_run
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
@@ -38,7 +38,7 @@ def run():
     """Runs the tiny run with the given work: the result, and the reported texts."""
 
     def carry_out(work, out: Path | None = None):
-        reports: list[Report] = []
+        reports: list[RankReport] = []
         ready = prepare_run(TINY, out, [])
         finished = execute_run(
             ready, True, reports.append, partial(train_ranks, load_work=lambda: work)

@@ -2,7 +2,7 @@
 
 from launcher.base import exit_codes
 from launcher.run.execute import FinishedRun
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.stages import record, summary
 from tests.launcher.stages.test_record import pipeline, result
 
@@ -11,7 +11,7 @@ ESTIMATE = {"total_s": 7200.0, "is_least": False, "planned_steps": 5000, "measur
 
 def lines(folder, **stages):
     loaded = pipeline(folder, **stages)
-    report = Report("ended", exit_codes.DONE, 0, "here", 0.0)
+    report = RankReport("ended", exit_codes.DONE, 0, "here", 0.0)
     return summary.summary(FinishedRun(report, folder, record.summarize(loaded))).splitlines()
 
 
