@@ -162,13 +162,13 @@ class Run:
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(python_arguments.EVALUATE):
             name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
-            found = evaluate.prepare_saved(folder, name, evaluate.parse_split(split), args)
-            task = found.resolved.settings.model.family
+            prepared = evaluate.prepare_saved(folder, name, evaluate.parse_split(split), args)
+            task = prepared.resolved.settings.model.family
             custom_task.check_importable(task, "Run.evaluate()")
-            facts = evaluate.evaluate(found)
-        if evaluate.record(found.folder, facts) is not None:
-            refresh(found.folder)
-        return {**facts, "checkpoint": str(found.checkpoint.folder)}
+            facts = evaluate.evaluate(prepared)
+        if evaluate.record(prepared.folder, facts) is not None:
+            refresh(prepared.folder)
+        return {**facts, "checkpoint": str(prepared.checkpoint.folder)}
 
     def predict(
         self,
@@ -194,8 +194,8 @@ class Run:
         given = [inputs] if isinstance(inputs, str | PathLike) else inputs
         check_types({"inputs": (given, (Iterable,))}, "Run.predict", none=False)
         given = list(given)
-        for number, one in enumerate(given):
-            check_types({f"inputs[{number}]": (one, (str, PathLike))}, "Run.predict", none=False)
+        for number, text in enumerate(given):
+            check_types({f"inputs[{number}]": (text, (str, PathLike))}, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(numbers)
             if invalid:
@@ -207,7 +207,7 @@ class Run:
             assert saved.settings is not None, "the task was built from them"
             family = str(saved.settings["model"]["family"])
             predict.check_task(task, family)
-            texts = [str(one) for one in given]
+            texts = [str(text) for text in given]
             prepared = predict.prepare(texts, task, family, folder, numbers)
             model = saved_model.load(saved, task).to(device)
             return list(predict.of_prepared(prepared, task, model, sampling))
@@ -320,8 +320,10 @@ def open_run(folder: str | PathLike[str]) -> Run:
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
             raise _no_run(path)
-        snapshots = [WatchedRun(one).snapshot() for one in stages.values() or (path,)]
-        newest = [one for one in snapshots if one.state != "not started"] or snapshots[:1]
+        snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
+        newest = [
+            snapshot for snapshot in snapshots if snapshot.state != "not started"
+        ] or snapshots[:1]
         result = records.read_result(path) or {}
         if stages:
             result = record.summarize(record.PipelineRecord(path, stages))
@@ -360,14 +362,14 @@ def _no_run(path: Path) -> SettingsError:
     error = find.no_run(path, "open_run()", "resume").diagnostics[0]
     inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
     newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
-    near = error.did_you_mean if newest is None else str(newest)
+    nearest = error.did_you_mean if newest is None else str(newest)
     return SettingsError.of(
         error.message,
         value=str(path),
         where="open_run()",
         allowed="a run folder, also of a staged run",
-        did_you_mean=near,
-        fix=near and f"launcher.open_run({near!r})",
+        did_you_mean=nearest,
+        fix=nearest and f"launcher.open_run({nearest!r})",
     )
 
 

@@ -115,7 +115,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     elif line := _last_line(ready, finished):
         print_line(line)
     code = _ended(generation, report.kind, report.exit_code, report.text)
-    if isinstance(ready, PreparedRun) and ready.place is not None and report.kind != "ended":
+    if isinstance(ready, PreparedRun) and ready.launched is not None and report.kind != "ended":
         failures.exit_now(code)
     return code
 

@@ -97,9 +97,11 @@ def _decide(
     if requested.array is not None or sweep.file_of(command_line) is not None:
         return jobs.array(command_line, requested, diagnostics, _select)
 
-    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> PreparedRun:
+    def prepare_stage(
+        args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]
+    ) -> PreparedRun:
         # Each stage is a job of its own: this process is none of its ranks.
-        return replace(jobs.prepare(args, out, found, requested), place=None)
+        return replace(jobs.prepare(args, out, diagnostics, requested), launched=None)
 
     stages = pipeline.prepare_pipeline(
         command_line.args, command_line.out, list(diagnostics), prepare_stage
@@ -132,7 +134,7 @@ def _nothing_left(submission: Submission) -> str | None:
     if not submission.jobs:
         return "\n".join(submission.lines)
     completed = [run.begun.nothing_left for job in submission.jobs for run in job.runs]
-    lines = [one.line for one in completed if one is not None]
+    lines = [left.line for left in completed if left is not None]
     return "\n".join(lines) if len(lines) == len(completed) else None
 
 

@@ -44,13 +44,13 @@ class FolderWatch:
 
     def scan(self, now: float) -> FolderScan:
         """The files at `now`, in seconds of a monotonic clock. Reads the disk."""
-        found = list_files(self.folder)
-        known = {name: (stamp, self._since(name, stamp, now)) for name, stamp in found.items()}
+        stamps = list_files(self.folder)
+        known = {name: (stamp, self._since(name, stamp, now)) for name, stamp in stamps.items()}
         self._known = known
         complete = {
             name: stamp for name, (stamp, since) in known.items() if now - since >= self.settle_s
         }
-        return FolderScan(complete, {name: found[name] for name in found if name not in complete})
+        return FolderScan(complete, {name: stamps[name] for name in stamps if name not in complete})
 
     def mark_complete(self, names: Iterable[str]) -> None:
         """Take files as complete that were unchanged long before the first scan."""
@@ -116,8 +116,8 @@ class Arrivals:
         fresh = {n: s for n, s in complete.items() if n not in tried or tried[n].stamp != s}
         if not self._is_ready(FolderScan(complete, growing), fresh, now, self.min_files):
             return {}
-        found = self._without_copies(record_files(self.folder, complete), known)
-        return found if any(name in fresh for name in found) else {}
+        files = self._without_copies(record_files(self.folder, complete), known)
+        return files if any(name in fresh for name in files) else {}
 
     def _is_ready(
         self, scan: FolderScan, fresh: Mapping[str, FileStamp], now: float, least: int
@@ -143,35 +143,35 @@ class Arrivals:
         self, complete: Mapping[str, FileStamp], known: Mapping[str, FileRecord]
     ) -> dict[str, FileStamp]:
         """Without the files that were trained on; one that changed since is noted once."""
-        kept = {}
+        unknown = {}
         for name, stamp in complete.items():
             if name not in known:
-                kept[name] = stamp
+                unknown[name] = stamp
                 continue
             self._ignored[name] = stamp
             if any(changed_files(self.folder, {name: known[name]})):
                 self.notes.append(f"{name} changed after it was trained on: ignored")
-        return kept
+        return unknown
 
     def _without_copies(
-        self, found: Mapping[str, FileRecord], known: Mapping[str, FileRecord]
+        self, files: Mapping[str, FileRecord], known: Mapping[str, FileRecord]
     ) -> dict[str, FileRecord]:
         """Without the files whose content was trained on under another name."""
         names = {file.digest: name for name, file in known.items()}
-        kept = {}
-        for name, file in found.items():
+        distinct = {}
+        for name, file in files.items():
             other = names.setdefault(file.digest, name)
             if other == name:
-                kept[name] = file
+                distinct[name] = file
             else:
                 self._ignored[name] = file.stamp
                 self.notes.append(f"{name} has the same content as {other}: ignored")
-        return kept
+        return distinct
 
 
 def list_files(folder: Path) -> dict[str, FileStamp]:
     """The files below `folder` that may be complete, by their path, in order. Reads the disk."""
-    found = {}
+    stamps = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -179,8 +179,8 @@ def list_files(folder: Path) -> dict[str, FileStamp]:
                 continue
             path = Path(root, name)
             if (stamp := stamp_of(path)) is not None:
-                found[path.relative_to(folder).as_posix()] = stamp
-    return found
+                stamps[path.relative_to(folder).as_posix()] = stamp
+    return stamps
 
 
 def _is_known(name: str, stamp: FileStamp, known: Mapping[str, FileRecord]) -> bool:

@@ -109,10 +109,10 @@ class ContinualLoop:
         """The ledger at the resume point; empty if the run starts."""
         resume = self._job.resume
         restarts_data = resume is not None and "data" in resume.reset
-        found = None if restarts_data else experiences.load(self._folder)
-        if found is not None:
+        ledger = None if restarts_data else experiences.load(self._folder)
+        if ledger is not None:
             step = None if resume is None else resume.step
-            return found if step is None else found.rewound_to(step)
+            return ledger if step is None else ledger.rewound_to(step)
         if restarts_data or resume is None or self._step is None:
             return Ledger()
         return self._ledger_of_plain_run()
@@ -335,8 +335,8 @@ class Reporter:
 
     def update_result(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
-        found = records.read_result(self.folder)
-        if found is None:
+        result = records.read_result(self.folder)
+        if result is None:
             return
         experiences = [
             {
@@ -351,14 +351,14 @@ class Reporter:
             for experience in ledger.experiences
             if experience.number
         ]
-        path, content = self.folder / run_folder.RESULT, {**found, **changes}
+        path, content = self.folder / run_folder.RESULT, {**result, **changes}
         with storage_errors(path):
             atomic_write(path, encode_bytes({**content, "experiences": experiences}, indent=2))
 
     def outcome(self) -> dict[str, Any]:
         """The last result: the fields of training.callbacks.base.Outcome."""
-        found = records.read_result(self.folder) or {}
-        return {field.name: found.get(field.name) for field in fields(Outcome)}
+        result = records.read_result(self.folder) or {}
+        return {field.name: result.get(field.name) for field in fields(Outcome)}
 
     def started_at(self) -> float | None:
         """When the run started, in seconds since the epoch; None if it is not known."""

@@ -97,11 +97,11 @@ def fetch_for_run(
 def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[Fetched]:
     """`fetch` with progress on stdout, and a line for each existing file."""
     with console(sys.stdout) as (print, draw):
-        found = fetch(settings, print, draw)
-        for fetched in found:
+        files = fetch(settings, print, draw)
+        for fetched in files:
             if show_existing and not fetched.is_new:
                 print(f"{fetched.path} exists already, as declared")
-    return found
+    return files
 
 
 def _fetch(target: Target, timeout_s: float, options: TransferOptions) -> Fetched:
@@ -238,9 +238,9 @@ def _move_into_place(target: Target, part: PartialFile, options: TransferOptions
         else:
             unpack(part.path, target.kind, folder, options.max_bytes, progress)
         if new.is_dir():
-            found = [path for path in new.iterdir() if path.name != "__MACOSX"]
-            if len(found) == 1 and found[0].is_dir() and not found[0].is_symlink():
-                [new] = found
+            members = [path for path in new.iterdir() if path.name != "__MACOSX"]
+            if len(members) == 1 and members[0].is_dir() and not members[0].is_symlink():
+                [new] = members
         url = str(target.file.url)
         content = sha256_of(new).hexdigest() if target.kind and new.is_file() else ""
         record = DownloadRecord(url, part.version, part.sha256, part.size, content).of(new)

@@ -300,12 +300,12 @@ def _check_content(target: Target, part: PartialFile) -> None:
     raise _not_declared(target, *wrong[0])
 
 
-def _not_declared(target: Target, key: str, found: object, declared: object) -> SettingsError:
+def _not_declared(target: Target, key: str, value: object, declared: object) -> SettingsError:
     return settings_error(
-        f"{target.name} has {key} {found}: not the declared one",
+        f"{target.name} has {key} {value}: not the declared one",
         target.file.url,
         allowed=str(declared),
-        fix=f"check the URL; if the file changed, set  {key}: {found}",
+        fix=f"check the URL; if the file changed, set  {key}: {value}",
     )
 
 

@@ -90,7 +90,7 @@ def _length(settings: Any) -> str:
 
 def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
     """The ranks this program would start; none under torchrun or srun."""
-    if ready.place is not None:
+    if ready.launched is not None:
         return []
     facts = {"started": ready.starts_processes, "threads": ready.threads}
     return [{"rank": rank, **facts} for rank in range(ready.resolved.nproc)]

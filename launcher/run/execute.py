@@ -107,7 +107,7 @@ def train_ranks(
     `load_work` returns the function that a rank of this process runs; `forwarded` collects signals
     sent to other processes.
     """
-    if start.place is not None:
+    if start.launched is not None:
         return _train_here(start, load_work, job, show, set())
     if start.starts_processes:
         threads = start.threads or affinity.torch_default()
@@ -193,9 +193,9 @@ def _fetch(start: PreparedRun, console: bool) -> RankReport | None:
 
     try:
         with rank.stoppable():
-            fetch_for_run(start.resolved.settings, start.place, console, start.is_rank_0)
+            fetch_for_run(start.resolved.settings, start.launched, console, start.is_rank_0)
     except (FetchError, Stopped, KeyboardInterrupt) as error:
-        return failures.failed(error, start.place.rank if start.place else 0)
+        return failures.failed(error, start.launched.rank if start.launched else 0)
     return None
 
 
@@ -250,15 +250,15 @@ def _train_here(
 ) -> RankReport:
     """Train one rank in this process, or in a fork of it."""
     variables = environment.variables()
-    if start.place is not None:
-        variables.update(start.place.variables())
+    if start.launched is not None:
+        variables.update(start.launched.variables())
     if start.threads is not None:
         variables[affinity.VARIABLE] = str(start.threads)
-    if start.place is None and rank.can_fork():
+    if start.launched is None and rank.can_fork():
         report = rank.run_forked(job, load_work, forwarded)
     else:
-        report = rank.run(job, start.place.rank if start.place else 0, load_work)
-    if report.kind == "peer lost" and start.place is not None:
+        report = rank.run(job, start.launched.rank if start.launched else 0, load_work)
+    if report.kind == "peer lost" and start.launched is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
         startup.finish_startup(report.exit_code)
         time.sleep(LOST_PEER_WAIT_S)

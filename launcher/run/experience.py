@@ -52,9 +52,9 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     """
     ledger = experiences.load(run) or Ledger()
     begun = [
-        found
-        for found in ledger.experiences
-        if found.start_step < upto and found.state != "postponed"
+        experience
+        for experience in ledger.experiences
+        if experience.start_step < upto and experience.state != "postponed"
     ]
     if not begun:
         return None
@@ -155,8 +155,8 @@ def load_experience(
     assert context.folder is not None, "a continual run has a folder"
     tasks, known = [first], load_sides(context.folder)
     for folder in spec.folders[1:]:
-        own = replace(context, folder=folder.task_files, earlier_splits=dict(known))
-        task = _task(folder, settings, own)
+        task_context = replace(context, folder=folder.task_files, earlier_splits=dict(known))
+        task = _task(folder, settings, task_context)
         _join(task, first, world, is_new=folder is spec.folders[-1])
         tasks.append(task)
         known |= load_sides(folder.task_files)

@@ -242,13 +242,13 @@ def _despite_nonfinite(resolved: Resolved, shown: str, again: str) -> str:
 
 def reported(folder: Path) -> set[str]:
     """The faults that the run in `folder` has reported so far. Reads the disk."""
-    found = set()
+    names = set()
     with suppress(OSError, ValueError):  # damage is reported by those who need the file
         for line in (folder / run_folder.EVENTS).read_text(encoding="utf-8").splitlines():
             if '"fault"' in line:
                 event: Mapping[str, Mapping[str, str]] = json.loads(line)
-                found.add(event["facts"]["fault"])
-    return found
+                names.add(event["facts"]["fault"])
+    return names
 
 
 def _loader(workers: int, cores: int) -> str:

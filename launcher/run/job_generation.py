@@ -85,8 +85,8 @@ class JobGeneration:
         """Whether --resume names the run in the folder of this job."""
         if resumed == AUTO or resumed.isdigit():
             return True
-        own, other = self.run.resolve(), Path(resumed).resolve()
-        return own == other or own in other.parents
+        here, other = self.run.resolve(), Path(resumed).resolve()
+        return here == other or here in other.parents
 
     def _is_published(self, wait_s: float) -> bool:
         """Whether a rank has published an outcome; waits up to `wait_s` seconds."""

@@ -44,7 +44,7 @@ class PreparedRun:
     """A run that can start: its settings and resume point, and where its ranks run."""
 
     resolved: Resolved
-    place: RankEnvironment | None
+    launched: RankEnvironment | None
     """Set by torchrun or srun: this process is one of their ranks."""
     out: Path | None
     name: str
@@ -86,7 +86,7 @@ class PreparedRun:
     @property
     def is_rank_0(self) -> bool:
         """Whether this process reports to the user."""
-        return _is_rank_0(self.place)
+        return _is_rank_0(self.launched)
 
 
 def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
@@ -95,14 +95,14 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     Raises SettingsError with `diagnostics` and all further errors.
     """
     diagnostics = list(diagnostics)
-    place = _read_or_diagnose(_read_ranks, diagnostics)
+    launched = _read_or_diagnose(_read_ranks, diagnostics)
     generation = _read_or_diagnose(read_generation, diagnostics)
     here = machine.detect_machine()
-    if place is not None:
-        here = here.for_ranks(place.local_size, place.cpus)
-    ready = prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
+    if launched is not None:
+        here = here.for_ranks(launched.local_size, launched.cpus)
+    ready = prepare_run_at(args, out, diagnostics, here, launched, generation, chooses_engine=True)
     if ready.nothing_left is None and not args.force:
-        ranks = place.local_size if place else ready.resolved.nproc
+        ranks = launched.local_size if launched else ready.resolved.nproc
         count = parameters(ready.resolved)
         if lacking := list(check_memory(ready.resolved, here, count, ranks)):
             raise SettingsError(lacking)
@@ -114,7 +114,7 @@ def prepare_run_at(
     out: Path | None,
     diagnostics: list[Diagnostic],
     here: Machine,
-    place: RankEnvironment | None,
+    launched: RankEnvironment | None,
     generation: Generation | None = None,
     *,
     chooses_engine: bool = False,
@@ -124,31 +124,31 @@ def prepare_run_at(
     `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
     diagnostics = list(diagnostics)
-    if place is not None:
-        diagnostics += _check_nproc(args, place)
+    if launched is not None:
+        diagnostics += _check_nproc(args, launched)
     decision = None
     try:
-        decision = _decide(args, out, here, place, chooses_engine)
+        decision = _decide(args, out, here, launched, chooses_engine)
         deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
     except SettingsError as error:
         diagnostics += error.diagnostics
-    if out is not None and _is_rank_0(place):
+    if out is not None and _is_rank_0(launched):
         diagnostics += _check_out(out, args, decision)
-    if place is not None and decision is not None:
-        diagnostics += _check_restarts(decision.resolved, place)
-        diagnostics += feature_checks.check_launcher(place.source, decision.resolved.values)
+    if launched is not None and decision is not None:
+        diagnostics += _check_restarts(decision.resolved, launched)
+        diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
-    ranks = place.local_size if place else resolved.nproc
+    ranks = launched.local_size if launched else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
-    trains_continually = place is None and _is_continual(resolved, decision.resume)
+    trains_continually = launched is None and _is_continual(resolved, decision.resume)
     keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not trains_continually
     model, engine = model_name(settings.model), settings.engine.name
     name = run_folder.default_name(model, settings.mode, engine, datetime.now())
     ready = PreparedRun(
         resolved,
-        place,
+        launched,
         out,
         name,
         None if keeps_torch_default else threads,
@@ -167,10 +167,10 @@ def _decide(
     args: CliArgs,
     out: Path | None,
     here: Machine,
-    place: RankEnvironment | None,
+    launched: RankEnvironment | None,
     chooses_engine: bool,
 ) -> Decision:
-    world_size = place.world_size if place else None
+    world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
     name = decision.resolved.values["engine.name"]
     if not chooses_engine or all(value != AUTO for value, _ in name.replaced):
@@ -178,7 +178,7 @@ def _decide(
     from launcher.plan import auto
     from launcher.plan.target import Described
 
-    nodes = place.world_size // place.local_size if place else 1
+    nodes = launched.world_size // launched.local_size if launched else 1
     return auto.decide_engine(args, out, Described(here, nodes), world_size)
 
 
@@ -191,13 +191,13 @@ def _is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
     return experience.is_left(resume)
 
 
-def _is_rank_0(place: RankEnvironment | None) -> bool:
-    return place is None or place.rank == 0
+def _is_rank_0(launched: RankEnvironment | None) -> bool:
+    return launched is None or launched.rank == 0
 
 
 def _read_ranks(environ: Mapping[str, str]) -> RankEnvironment | None:
-    place = read_rank_environment(environ)
-    return reachable(place, environ) if place else None
+    launched = read_rank_environment(environ)
+    return reachable(launched, environ) if launched else None
 
 
 def _read_or_diagnose(
@@ -224,28 +224,30 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 
 
-def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
-    option, text = args.options.get("engine.nproc", ("", str(place.local_size)))
-    if text == str(place.local_size):
+def _check_nproc(args: CliArgs, launched: RankEnvironment) -> list[Diagnostic]:
+    option, text = args.options.get("engine.nproc", ("", str(launched.local_size)))
+    if text == str(launched.local_size):
         return []
     return [
         Diagnostic(
-            f"{option} {text}, but {place.source} started {place.local_size} on this machine",
+            f"{option} {text}, but {launched.source} started {launched.local_size} on this machine",
             key="engine.nproc",
             value=text,
             where=f"{option} {text}",
-            allowed=f"no {option} under {place.source}",
+            allowed=f"no {option} under {launched.source}",
         )
     ]
 
 
-def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
+def _check_restarts(resolved: Resolved, launched: RankEnvironment) -> list[Diagnostic]:
     key = "engine.max_restarts"
     if not (value := resolved.values[key].value):
         return []
-    why = f"{key} {value}, but only {place.source}, which started the processes, can restart them"
-    allowed = f"0 under {place.source}; a second start with  --resume auto  resumes"
-    return [errors.about(resolved.values, key, why, allowed=allowed)]
+    message = (
+        f"{key} {value}, but only {launched.source}, which started the processes, can restart them"
+    )
+    allowed = f"0 under {launched.source}; a second start with  --resume auto  resumes"
+    return [errors.about(resolved.values, key, message, allowed=allowed)]
 
 
 def parameters(resolved: Resolved) -> int | None:
@@ -284,9 +286,9 @@ def processes_of(ready: PreparedRun) -> str:
     """`cuda, 2 processes, 4 threads each`."""
     resolved = ready.resolved
     threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
-    if ready.place is not None:
+    if ready.launched is not None:
         count = counted(resolved.batching.world_size, "process")
-        return f"{resolved.device}, one of {count} started by {ready.place.source}{threads}"
+        return f"{resolved.device}, one of {count} started by {ready.launched.source}{threads}"
     if not ready.starts_processes:
         return f"{resolved.device}, in this process"
     return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"

@@ -125,9 +125,9 @@ def uses_feature_cache(
         "compile": settings.compile,
         "attention": settings.memory.attention,
     }
-    place = feature_cache.CacheLocation(cache_folder.folder(), computed)
+    location = feature_cache.CacheLocation(cache_folder.folder(), computed)
     show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
-    return feature_cache.use(task, model, module, engine, settings.feature_cache, place, show)
+    return feature_cache.use(task, model, module, engine, settings.feature_cache, location, show)
 
 
 def _discard(_text: str) -> None:

@@ -69,7 +69,9 @@ class RankProcesses:
 
     def codes(self) -> dict[int, int | None]:
         """Exit codes by rank; negative: killed by that signal; None: running."""
-        return {rank: one.proc.poll() for rank, one in self.context.subprocess_handlers.items()}
+        return {
+            rank: handler.proc.poll() for rank, handler in self.context.subprocess_handlers.items()
+        }
 
     def signal(self, number: int) -> None:
         """Send a signal to each running rank, not to its data-loader workers."""
@@ -276,8 +278,8 @@ def frozen_report(rank: int, process: int, state: str, folder: Path) -> RankRepo
         rank=rank, host=socket.gethostname(), process=process, state=_STATES.get(state, state)
     )
     written = failures.stacks_file(folder, rank)
-    found = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
-    report = failures.build_report("failed", exit_codes.FAILURE, rank, f"error: {text}", found)
+    stacks = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
+    report = failures.build_report("failed", exit_codes.FAILURE, rank, f"error: {text}", stacks)
     return replace(report, fault="timeout")
 
 
@@ -293,17 +295,17 @@ def first_failure(
     earliest failure, then stops, then ranks that lost a peer. `forwarded` holds the signals that
     the supervisor sent: a rank that died of one during its start-up was stopped.
     """
-    found = []
+    failed = []
     for rank, code in codes.items():
         report = failures.load(folder, rank)
         if report is not None and report.kind != "ended":
-            found.append((_PRIORITY[report.kind], report.at, report))
+            failed.append((_PRIORITY[report.kind], report.at, report))
         elif report is None and code is not None:
             ending = failures.without_report(rank, code, _output(context, rank), forwarded)
             # Communication libraries abort when another rank is gone.
             is_abort = ending.kind == "killed" and code == -signal.SIGABRT
-            found.append((_PRIORITY["peer lost" if is_abort else ending.kind], 0.0, ending))
-    return min(found, key=lambda entry: entry[:2])[2] if found else None
+            failed.append((_PRIORITY["peer lost" if is_abort else ending.kind], 0.0, ending))
+    return min(failed, key=lambda entry: entry[:2])[2] if failed else None
 
 
 def log_other_ranks(

@@ -60,8 +60,8 @@ class Pipeline:
 
     def title(self, stage: PipelineStage) -> str:
         """`stage 1 of 2: encoder, what is trained there`."""
-        place = f"stage {self.entries.index(stage) + 1} of {len(self.entries)}"
-        return f"{place}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
+        position = f"stage {self.entries.index(stage) + 1} of {len(self.entries)}"
+        return f"{position}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
 
     @property
     def record(self) -> PipelineRecord:
@@ -77,12 +77,12 @@ class Pipeline:
     def warnings(self) -> list[Diagnostic]:
         """Warnings of all stages, each once, without settings that another stage uses."""
         runs = [ready.resolved for _, ready in self.left]
-        found: list[Diagnostic] = []
+        distinct: list[Diagnostic] = []
         for run in runs:
             for diagnostic in run.warnings:
                 if not _counts_elsewhere(diagnostic.key, run, runs):
-                    _add(found, diagnostic)
-        return found
+                    _add(distinct, diagnostic)
+        return distinct
 
 
 Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], PreparedRun]
@@ -125,7 +125,7 @@ def _new(
     one: Prepare,
 ) -> Pipeline:
     args, wrong = selection.from_of(args, stages[0])
-    found = [*diagnostics, *wrong]
+    invalid = [*diagnostics, *wrong]
     resume_line = None
     if args.resume is not None:
         resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
@@ -134,7 +134,7 @@ def _new(
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         content = _args_of(stage, number, args, entries, len(stages))
-        made = _prepared(content, found, one)
+        made = _prepared(content, invalid, one)
         if out is None and number == 1 and made is not None:
             folder = run_folder.unused_path(made.name)
         inner = folder / record.child(number, stage.name)
@@ -142,9 +142,9 @@ def _new(
             made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     where = f"--out {folder}" if out else "no --out was given"
-    found += run_folder.writing_errors(folder, where, replaces_starts=True)
-    if found:
-        raise SettingsError(found)
+    invalid += run_folder.writing_errors(folder, where, replaces_starts=True)
+    if invalid:
+        raise SettingsError(invalid)
     return Pipeline(folder, entries, resume_line=resume_line)
 
 
@@ -163,20 +163,20 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[ImpliedSett
     before = [entry for entry in entries if entry.name in stage.of]
     if stage.loads is None or not before:
         return []
-    place = f"stage {before[-1].name} of this run"
-    return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, place)]
+    where = f"stage {before[-1].name} of this run"
+    return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, where)]
 
 
-def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> PreparedRun | None:
-    """One stage; None: it has errors, which are added to `found` once."""
+def _prepared(args: CliArgs, diagnostics: list[Diagnostic], one: Prepare) -> PreparedRun | None:
+    """One stage; None: it has errors, which are added to `diagnostics` once."""
     try:
         made = one(args, None, [])
     except SettingsError as error:
         for diagnostic in error.diagnostics:
-            _add(found, diagnostic)
+            _add(diagnostics, diagnostic)
         return None
-    if made.place is not None:
-        _add(found, _not_ours(made.place.source, args))
+    if made.launched is not None:
+        _add(diagnostics, _not_ours(made.launched.source, args))
     return made
 
 
@@ -187,17 +187,19 @@ def _counts_elsewhere(key: str | None, run: Resolved, runs: Sequence[Resolved]) 
     return any(why_ineffective(other.values, key) is None for other in runs)
 
 
-def _add(found: list[Diagnostic], diagnostic: Diagnostic) -> None:
-    if (diagnostic.message, diagnostic.where) not in [(one.message, one.where) for one in found]:
-        found.append(diagnostic)
+def _add(diagnostics: list[Diagnostic], diagnostic: Diagnostic) -> None:
+    if (diagnostic.message, diagnostic.where) not in [
+        (known.message, known.where) for known in diagnostics
+    ]:
+        diagnostics.append(diagnostic)
 
 
 def _not_ours(source: str, args: CliArgs) -> Diagnostic:
     """The error for ranks of torchrun or srun, which cannot end between stages."""
-    place = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
+    where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
     return Diagnostic(
         f"each stage runs in its own processes, but {source} started this one",
-        where=place,
+        where=where,
         allowed=f"one stage at a time under {source}",
         fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
     )
@@ -210,7 +212,7 @@ def _resumed(
     diagnostics: Sequence[Diagnostic],
     one: Prepare,
 ) -> Pipeline:
-    found = [*diagnostics, *_misplaced(before, args, out)]
+    invalid = [*diagnostics, *_misplaced(before, args, out)]
     declared = stages(before)
     entries: list[PipelineStage] = []
     for name, folder in before.stages.items():
@@ -220,13 +222,13 @@ def _resumed(
             filled = _weights(stage, entries)
             content = replace(args, resume=str(folder), weights=None, filled=filled)
             has_begun = resume.newest_step(folder) is not None
-            made = _prepared(content if has_begun else replace(content, reset=()), found, one)
+            made = _prepared(content if has_begun else replace(content, reset=()), invalid, one)
             if made is not None:
                 resume_line = made.line if (folder / run_folder.METRICS).exists() else None
                 made = replace(made, separate=True, line=resume_line)
         entries.append(PipelineStage(name, stage.sentence, folder, made))
-    if found:
-        raise SettingsError(found)
+    if invalid:
+        raise SettingsError(invalid)
     left = [entry.name for entry in entries if entry.start is not None]
     resume_line = f"resuming {before.folder}: {', '.join(left)}" if left else _nothing_left(before)
     return Pipeline(before.folder, entries, True, resume_line)
@@ -239,11 +241,11 @@ def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Itera
     if out is not None and not resume.is_same(out, before.folder):
         arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
-    for option, place in arguments:
+    for option, where in arguments:
         yield Diagnostic(
             f"{option} has no effect on the resumed stages of {before.folder}",
             key=option,
-            where=place,
+            where=where,
             fix=f"leave out {option}  or resume the folder of one stage: {folders}",
         )
 

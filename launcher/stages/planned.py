@@ -51,8 +51,8 @@ def planned_runs(
         part = PlannedRun(args, resolve_with(described, args, ()))
     except SettingsError as error:
         raise SettingsError([*diagnostics, *errors, *error.diagnostics]) from None
-    if found := [*diagnostics, *errors]:
-        raise SettingsError(found)
+    if wrong := [*diagnostics, *errors]:
+        raise SettingsError(wrong)
     return [part]
 
 

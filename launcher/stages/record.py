@@ -76,9 +76,11 @@ def summarize(
 ) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
-    results = [one for f in record.stages.values() if (one := records.read_result(f)) is not None]
+    results = [
+        result for f in record.stages.values() if (result := records.read_result(f)) is not None
+    ]
     last: Mapping[str, Any] = results[-1] if results else {}
-    statuses = [one["status"] for one in stages]
+    statuses = [stage["status"] for stage in stages]
     status = "failed" if "failed" in statuses else "stopped"
     return {
         "status": "completed" if set(statuses) == {"completed"} else status,
@@ -94,12 +96,12 @@ def summarize(
 
 def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
     """The entry of one stage in the result."""
-    found = records.read_result(folder)
+    result = records.read_result(folder)
     code = codes.get(name)
-    content: dict[str, Any] = {key: (found or {}).get(key) for key in _KEPT}
+    content: dict[str, Any] = {key: (result or {}).get(key) for key in _KEPT}
     if code is not None:
         content["status"] = _STATUSES.get(code, "stopped")
-    elif found is None:
+    elif result is None:
         content["status"] = WAITING
     elif content["status"] == "completed":
         code = exit_codes.DONE
@@ -107,11 +109,11 @@ def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
-    return [one[key] for one in results if one.get(key) is not None]
+    return [result[key] for result in results if result.get(key) is not None]
 
 
 def _peaks(results: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """The largest peak of each kind of memory over stages; None: not measured."""
     peaks = _known(results, "peak_memory_bytes")
-    kinds = dict.fromkeys(kind for one in peaks for kind in one)
+    kinds = dict.fromkeys(kind for kinds_of in peaks for kind in kinds_of)
     return {kind: max(_known(peaks, kind), default=None) for kind in kinds}

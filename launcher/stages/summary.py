@@ -42,8 +42,8 @@ def summary(outcome: FinishedRun) -> str:
     if outcome.folder is None:
         return ""
     stages = outcome.result["stages"]
-    width = max(len(one["name"]) for one in stages)
-    lines = [f"  {one['name']:<{width}}  {_stage(one)}" for one in stages]
+    width = max(len(stage["name"]) for stage in stages)
+    lines = [f"  {stage['name']:<{width}}  {_stage(stage)}" for stage in stages]
     return "\n".join([*lines, _last_line(outcome, outcome.folder)])
 
 
@@ -58,14 +58,14 @@ def next_stage(resolved: Resolved, folder: Path | None) -> str | None:
         return None
     [name] = settings.stages
     declared = selection.declared_stages(settings.model.family)
-    following = [one for one in declared if name in one.of and not one.optional]
+    following = [stage for stage in declared if name in stage.of and not stage.optional]
     if not following or find.newest_step(folder) is None:
         return None
     model = settings.model
     is_replaced = replaces_size(model.family, getattr(model, "pretrained", None))
     named = model.family if is_replaced else model_name(model)
     words = ["--model", named, "--mode", STAGED_MODE]
-    words += _repeated(resolved, {one.loads for one in declared})
+    words += _repeated(resolved, {stage.loads for stage in declared})
     words += [STAGE.flag, following[0].name, FROM.flag, str(folder)]
     return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {shlex.join(words)}"
 
@@ -90,18 +90,18 @@ def _is_of_stage(setting: Setting) -> bool:
     return setting.origin.layer == MODE_LAYER
 
 
-def _stage(one: Mapping[str, Any]) -> str:
-    if one["parameters"] is None:
-        return str(one["status"])
-    content = [f"{one['status']}, {one['parameters']:,} parameters"]
-    peak = one["peak_memory_bytes"]
+def _stage(stage: Mapping[str, Any]) -> str:
+    if stage["parameters"] is None:
+        return str(stage["status"])
+    content = [f"{stage['status']}, {stage['parameters']:,} parameters"]
+    peak = stage["peak_memory_bytes"]
     kind = "device" if peak.get("device") is not None else "host"
     if peak.get(kind) is not None:
         content.append(f"peak {size(peak[kind])} on the {kind}")
-    if (best := one["best"]) is not None:
+    if (best := stage["best"]) is not None:
         content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
-    content.append(duration(one["wall_s"]))
-    if (estimate := one["estimate"]) is not None:
+    content.append(duration(stage["wall_s"]))
+    if (estimate := stage["estimate"]) is not None:
         bound = "at least" if estimate["is_least"] else "about"
         content.append(
             f"all {estimate['planned_steps']:,} steps would take {bound} "
@@ -122,7 +122,7 @@ def _last_line(outcome: FinishedRun, folder: Path) -> str:
             return f"{where}; {following}"
         command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
         return f"{where}; export the model: {command}"
-    failed = [one["folder"] for one in stages if one["status"] == "failed"]
+    failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
     if failed:
         where += f"; log: {folder / failed[0] / run_folder.LOG}"
     return f"{where}; resume: {PROGRAM} resume {shlex.quote(str(folder))}"

@@ -206,8 +206,8 @@ def _describe(job: str, state: JobState) -> str:
 def _end(followed: Followed, at: float) -> Iterator[str]:
     """Decide what the end of a Slurm job means: a successor, the end of the run, or wait."""
     log = followed.job.logs / f"{followed.slurm_job}.out"
-    if found := _SUCCESSOR.findall(_text(log)):
-        followed.slurm_job, followed.state, followed.ended_at = found[-1], None, None
+    if successors := _SUCCESSOR.findall(_text(log)):
+        followed.slurm_job, followed.state, followed.ended_at = successors[-1], None, None
         followed.pause_s = POLL_S
         yield render_row("job", f"continues as job {followed.slurm_job}")
         return

@@ -158,12 +158,12 @@ def array(
     elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
     folder = None if command_line.out is None else command_line.out.absolute()
     runs: list[SubmittedRun] = []
-    found = [*diagnostics, *_folder_errors(command_line.out)]
+    errors = [*diagnostics, *_folder_errors(command_line.out)]
     warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
     for element in elements:
-        begun = _element(element, requested, select, found)
+        begun = _element(element, requested, select, errors)
         if begun is None:
             continue
         if folder is None:
@@ -171,12 +171,12 @@ def array(
         chosen = element.command_line.out
         out = chosen.absolute() if chosen else folder / str(element.index)
         if not run_folder.is_run_folder(out):
-            found += run_folder.writing_errors(out, f"--out {out}")
+            errors += run_folder.writing_errors(out, f"--out {out}")
         runs.append(SubmittedRun(out, begun, str(element.index), element.index))
         texts[element.index] = sweep.line([*run_arguments(element.arguments), f"--out={out}"])
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
-    if found or folder is None:
-        raise SettingsError(found)
+    if errors or folder is None:
+        raise SettingsError(errors)
     header = {**requested.header, "array": sweep.indices(list(texts), throttle)}
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
@@ -197,16 +197,16 @@ def _folder_errors(out: Path | None) -> list[Diagnostic]:
 
 
 def _element(
-    element: sweep.Element, requested: Allocation, select: Select, found: list[Diagnostic]
+    element: sweep.Element, requested: Allocation, select: Select, errors: list[Diagnostic]
 ) -> PreparedRun | None:
-    """The run of an element; None: it has errors, which are added to `found`."""
-    args, errors = select(element)
-    diagnostics = [*element.command_line.diagnostics, *errors]
+    """The run of an element; None: it has errors, which are added to `errors`."""
+    args, invalid = select(element)
+    diagnostics = [*element.command_line.diagnostics, *invalid]
     try:
         return prepare(args, element.command_line.out, diagnostics, requested)
     except SettingsError as error:
         located = [sweep.located(diagnostic, element) for diagnostic in error.diagnostics]
-        found += [diagnostic for diagnostic in located if diagnostic not in found]
+        errors += [diagnostic for diagnostic in located if diagnostic not in errors]
         return None
 
 
@@ -239,16 +239,16 @@ def prepare(
     and all further errors.
     """
     node = requested.machine(machine.detect_machine())
-    found = list(diagnostics)
+    errors = list(diagnostics)
     begun: PreparedRun | None = None
     for ranks in _some(requested.rank_environments()):
         try:
             begun = prepare_run_at(args, out, [], node, ranks)
         except SettingsError as error:
-            known = {diagnostic.message for diagnostic in found}
-            found += [new for new in error.diagnostics if new.message not in known]
-    if found or begun is None:
-        raise SettingsError(found)
+            known = {diagnostic.message for diagnostic in errors}
+            errors += [new for new in error.diagnostics if new.message not in known]
+    if errors or begun is None:
+        raise SettingsError(errors)
     return begun
 
 
