@@ -22,7 +22,6 @@ from launcher.resume.find import ResumeRequest
 from launcher.run import affinity, restart
 from launcher.run_folder import run_folder
 from models.catalog import is_custom
-from slurm.address import reachable
 from slurm.environment import (
     Generation,
     InvalidEnvironment,
@@ -197,7 +196,11 @@ def _is_rank_0(launched: RankEnvironment | None) -> bool:
 
 def _read_ranks(environ: Mapping[str, str]) -> RankEnvironment | None:
     launched = read_rank_environment(environ)
-    return reachable(launched, environ) if launched else None
+    if launched is None:
+        return None
+    from slurm.address import reachable
+
+    return reachable(launched, environ)
 
 
 def _read_or_diagnose(

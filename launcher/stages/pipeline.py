@@ -107,14 +107,14 @@ def prepare_pipeline(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare = prepare_run,
+    prepare_stage: Prepare = prepare_run,
 ) -> Pipeline | None:
-    """The pipeline, or None for a single run, which is not resolved. `one` prepares a stage."""
+    """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
     before = find(args, out)
     if before is not None:
-        return _resumed(before, args, out, diagnostics, one)
+        return _resumed(before, args, out, diagnostics, prepare_stage)
     stages = selection.stages(args) if args.resume in (None, resume.AUTO) else ()
-    return _new(stages, args, out, diagnostics, one) if stages else None
+    return _new(stages, args, out, diagnostics, prepare_stage) if stages else None
 
 
 def _new(
@@ -122,7 +122,7 @@ def _new(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare,
+    prepare_stage: Prepare,
 ) -> Pipeline:
     args, wrong = selection.from_of(args, stages[0])
     invalid = [*diagnostics, *wrong]
@@ -134,7 +134,7 @@ def _new(
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         content = _args_of(stage, number, args, entries, len(stages))
-        made = _prepared(content, invalid, one)
+        made = _prepared(content, invalid, prepare_stage)
         if out is None and number == 1 and made is not None:
             folder = run_folder.unused_path(made.name)
         inner = folder / record.child(number, stage.name)
@@ -167,10 +167,12 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[ImpliedSett
     return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, where)]
 
 
-def _prepared(args: CliArgs, diagnostics: list[Diagnostic], one: Prepare) -> PreparedRun | None:
+def _prepared(
+    args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare
+) -> PreparedRun | None:
     """One stage; None: it has errors, which are added to `diagnostics` once."""
     try:
-        made = one(args, None, [])
+        made = prepare_stage(args, None, [])
     except SettingsError as error:
         for diagnostic in error.diagnostics:
             _add(diagnostics, diagnostic)
@@ -210,7 +212,7 @@ def _resumed(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare,
+    prepare_stage: Prepare,
 ) -> Pipeline:
     invalid = [*diagnostics, *_misplaced(before, args, out)]
     declared = stages(before)
@@ -222,7 +224,9 @@ def _resumed(
             filled = _weights(stage, entries)
             content = replace(args, resume=str(folder), weights=None, filled=filled)
             has_begun = resume.newest_step(folder) is not None
-            made = _prepared(content if has_begun else replace(content, reset=()), invalid, one)
+            made = _prepared(
+                content if has_begun else replace(content, reset=()), invalid, prepare_stage
+            )
             if made is not None:
                 resume_line = made.line if (folder / run_folder.METRICS).exists() else None
                 made = replace(made, separate=True, line=resume_line)
@@ -235,7 +239,7 @@ def _resumed(
 
 
 def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
-    arguments: list[tuple[str, Any]] = [(one.option, one.where) for one in args.filled]
+    arguments: list[tuple[str, Any]] = [(item.option, item.where) for item in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
     if out is not None and not resume.is_same(out, before.folder):
@@ -270,7 +274,7 @@ def find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
         return record.load(Path(args.resume))
     if out is not None:
         return record.load(out)
-    names = [one.name for one in selection.stages(args)]
+    names = [stage.name for stage in selection.stages(args)]
     return _latest(args, names) if names else None
 
 
@@ -281,7 +285,7 @@ def stages(pipeline: PipelineRecord) -> dict[str, Stage]:
         declared = declared_stages(family.value) if family is not None else ()
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         return {}
-    return {one.name: one for one in declared}
+    return {stage.name: stage for stage in declared}
 
 
 def _first(pipeline: PipelineRecord) -> Path:

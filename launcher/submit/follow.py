@@ -119,8 +119,8 @@ class Followed:
     def outcome(self) -> tuple[str, int] | None:
         """The outcome of its last generation that wrote one; None: none did. Reads the disk."""
         prefix = f"outcome.{self.first_job}."
-        found = (self.run.folder / SLURM).glob(f"{prefix}*")
-        generations = [path.name[len(prefix) :] for path in found]
+        outcomes = (self.run.folder / SLURM).glob(f"{prefix}*")
+        generations = [path.name[len(prefix) :] for path in outcomes]
         newest = max((int(number) for number in generations if number.isdigit()), default=None)
         if newest is None:
             return None
