@@ -122,12 +122,7 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
 
 def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -> int:
     """Publish the outcome for the job script; the exit code of the process."""
-    if generation is None:
-        return code
-    from launcher.run.job_generation import process_exit_code
-
-    generation.end(kind, code, text)
-    return process_exit_code(kind, code)
+    return code if generation is None else generation.end(kind, code, text)
 
 
 def _job_generation(out: Path | None) -> JobGeneration | None:

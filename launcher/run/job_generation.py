@@ -60,12 +60,22 @@ class JobGeneration:
         if self.rank == 0 and run_folder.foreign_name(self.run) is None:
             generations.claim(self.run, self.generation)
 
-    def end(self, kind: Kind, code: int, text: str) -> None:
+    def end(self, kind: Kind, code: int, text: str) -> int:
+        """Publish how this rank ended; the exit code of this process.
+
+        That is 0 for every end that all ranks agreed on: srun and torchrun treat any other code as
+        a failed rank, and the job script reads the outcome file. Touches the disk.
+        """
+        self._publish(kind, code, text)
+        is_agreed = kind == "ended" and code != exit_codes.FAILURE
+        return exit_codes.DONE if is_agreed else code
+
+    def _publish(self, kind: Kind, code: int, text: str) -> None:
         """Publish how this rank ended, if that is the outcome of the generation.
 
         Rank 0 publishes for all, except after a lost peer, a killed rank or a closed fence: without
         an outcome the job script assumes a crash. Another rank publishes its own failure, if no
-        rank has published yet. Touches the disk.
+        rank has published yet.
         """
         if kind in ("peer lost", "killed", "fenced"):
             return
@@ -113,12 +123,3 @@ def read_job_generation(out: Path | None) -> JobGeneration | None:
     if generation is None or out is None:
         return None
     return JobGeneration(generation, out, rank.rank if rank else 0)
-
-
-def process_exit_code(kind: Kind, code: int) -> int:
-    """The exit code of a process of a job: 0 for every end that all its ranks agreed on.
-
-    srun and torchrun treat any other code as a failed rank; the job script reads the outcome file.
-    """
-    is_agreed = kind == "ended" and code != exit_codes.FAILURE
-    return exit_codes.DONE if is_agreed else code
