@@ -189,9 +189,8 @@ def _find(target: Target) -> DownloadRecord | None:
     if not path.exists():
         return None
     declared = target.file.sha256 or ""
-    record = read_record(_record_path(target)) or DownloadRecord(
-        url, None, declared
-    )  # copied by the user
+    copied_by_user = DownloadRecord(url, None, declared)
+    record = read_record(_record_path(target)) or copied_by_user
     now = record.of(path)
     if now.stamp != record.stamp:
         content = record.content_sha256 if target.kind else record.sha256

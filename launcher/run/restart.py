@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launcher.base import library_warnings
 from launcher.config import batching
-from launcher.config.provenance import Batching, Resolved
+from launcher.config.provenance import Resolved
 from launcher.resume.find import ResumeRequest, newest_step
 from launcher.run import failures
 from launcher.run.failures import RankReport
@@ -64,21 +64,21 @@ def repeat(
     After out of memory it restarts with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
     if the kernel killed it. Each restart resumes from the newest checkpoint and is printed and
-    logged. Returns the report of the last attempt. `forwarded`
-    collects the signals sent to the ranks. Touches the disk.
+    logged. Returns the report of the last attempt. `forwarded` collects the signals sent to the
+    ranks. Touches the disk.
     """
     forwarded = set() if forwarded is None else forwarded
     max_restarts = job.resolved.settings.engine.max_restarts
     first = FirstAttempt(job)
     resolved, again, restarts, reductions = job.resolved, job, 0, 0
     while True:
-        classifier = _Classifier(resolved, show)
-        report = classifier.classify(attempt(again, classifier.show, forwarded))
+        report = _run_once(attempt, again, show, forwarded)
         if forwarded or not first.folder.is_dir():
             return report
-        failed = _out_of_memory(resolved, report) if reductions < MAX_HALVINGS else None
-        if failed is not None:
-            reductions, resolved = reductions + 1, reduced(resolved, failed)
+        is_reducible = report.kind == "out of memory" and reductions < MAX_HALVINGS
+        smaller = reduced(resolved, report.micro_batch) if is_reducible else None
+        if smaller is not None:
+            reductions, resolved = reductions + 1, smaller
             line = f"restart with micro-batches of {resolved.batching.micro_batch}"
             again, step = first.again(resolved)
             _record_out_of_memory(first.folder, report, resolved, step)
@@ -96,44 +96,30 @@ def repeat(
         gc.collect()
 
 
-def _out_of_memory(resolved: Resolved, report: RankReport) -> Batching | None:
-    """The numbers that ran out of memory and can be smaller; None: they cannot, or it did not.
+def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | None:
+    """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
 
-    A run may have reduced the micro-batch of its settings itself.
+    `micro_batch` is the one that ran out of memory; None: that of the settings, which a run may
+    have reduced itself. settings.yaml and origins.json of the restarted run show the new numbers
+    and their origin.
     """
-    if report.kind != "out of memory":
-        return None
     numbers = resolved.batching
-    share = numbers.micro_batch * numbers.accumulation
-    used = report.micro_batch or numbers.micro_batch
-    failed = replace(numbers, micro_batch=used, accumulation=share // used)
-    return None if failed.smaller is None else failed
-
-
-def reduced(resolved: Resolved, failed: Batching) -> Resolved:
-    """The settings with half the micro-batch of `failed`, and the same global batch.
-
-    settings.yaml and origins.json of the restarted run show the new numbers and their origin.
-    """
+    used = micro_batch or numbers.micro_batch
+    accumulation = numbers.micro_batch * numbers.accumulation // used
+    failed = replace(numbers, micro_batch=used, accumulation=accumulation)
     smaller = batching.halved(failed)
-    assert smaller is not None, "1 is not reduced"
-    return resolved.with_batching(smaller, REDUCED)
+    return None if smaller is None else resolved.with_batching(smaller, REDUCED)
 
 
-class _Classifier:
-    """Tells failures of an attempt that begins now from kills by the kernel: out of memory."""
+def _run_once(attempt: Attempt, job: Job, show: Show, forwarded: set[int]) -> RankReport:
+    """Run `job` once, and tell failures from kills by the kernel: out of memory."""
+    before = cgroup.oom_kills() or 0
 
-    def __init__(self, resolved: Resolved, show: Show) -> None:
-        self._batching = resolved.batching
-        self._show = show
-        self._before = cgroup.oom_kills() or 0
+    def classify(report: RankReport) -> RankReport:
+        kills = (cgroup.oom_kills() or 0) - before
+        return failures.out_of_memory(report, kills, job.resolved.batching)
 
-    def show(self, report: RankReport) -> None:
-        self._show(self.classify(report))
-
-    def classify(self, report: RankReport) -> RankReport:
-        kills = (cgroup.oom_kills() or 0) - self._before
-        return failures.out_of_memory(report, kills, self._batching)
+    return classify(attempt(job, lambda report: show(classify(report)), forwarded))
 
 
 def _record_out_of_memory(

@@ -276,7 +276,7 @@ def reported(attempts: list[RankReport]):
 
 def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):
     first = resolved(batch_size="8")
-    smaller = restart.reduced(first, first.batching)
+    smaller = restart.reduced(first)
     numbers = (smaller.batching.micro_batch, smaller.batching.accumulation)
     assert numbers == (4, 2 * first.batching.accumulation)
     assert (smaller.settings.train.micro_batch, smaller.settings.train.accumulation) == numbers
