@@ -17,23 +17,21 @@ from launcher.base.diagnostics import (
     parse,
     render,
 )
+from launcher.commands import run as run_command
 from launcher.config import custom_task, python_arguments
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
 from launcher.config.python_arguments import check_types, flat, no_argument, text_of
 from launcher.config.schema import forget_tasks
-from launcher.continual.loop import train_continually
-from launcher.report.report import refresh, write_at_end
+from launcher.report.report import refresh
 from launcher.report.watched_run import Snapshot, WatchedRun
-from launcher.run.execute import execute_run
-from launcher.run.failures import Report
-from launcher.run.prepare import PreparedRun, first_line
+from launcher.run.failures import RankReport
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, records, run_folder
 from launcher.saved_runs import evaluate, export, predict, saved_model
 from launcher.saved_runs.rerun import RerunFailed
 from launcher.saved_runs.saved_run import find_saved
-from launcher.stages import execute, pipeline, record, summary
-from launcher.stages.pipeline import Pipeline, PipelineStage
+from launcher.stages import record
 from models.base import DataError, Prediction
 from training.checkpoint import manifest
 from training.checkpoint.manifest import CheckpointError
@@ -42,8 +40,6 @@ from training.storage import StorageError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_NOT_RETURNED = ("exit_code", "fault")
-"""Fields of an outcome that only a failed run has: it raises RunError."""
 _KINDS = ("train", "eval")
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -167,13 +163,13 @@ class Run:
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
         with _errors(python_arguments.EVALUATE):
             name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
-            found = evaluate.prepare(folder, name, evaluate.parse_split(split), args)
-            task = found.resolved.settings.model.family
+            prepared = evaluate.prepare(folder, name, evaluate.parse_split(split), args)
+            task = prepared.resolved.settings.model.family
             custom_task.check_importable(task, "Run.evaluate()")
-            facts = evaluate.evaluate(found)
-        if evaluate.record(found.folder, facts) is not None:
-            refresh(found.folder)
-        return {**facts, "checkpoint": str(found.model.path)}
+            facts = evaluate.evaluate(prepared)
+        if evaluate.record(prepared.folder, facts) is not None:
+            refresh(prepared.folder)
+        return {**facts, "checkpoint": str(prepared.model.path)}
 
     def predict(
         self,
@@ -199,8 +195,8 @@ class Run:
         given = [inputs] if isinstance(inputs, str | PathLike) else inputs
         check_types({"inputs": (given, (Iterable,))}, "Run.predict", none=False)
         given = list(given)
-        for number, one in enumerate(given):
-            check_types({f"inputs[{number}]": (one, (str, PathLike))}, "Run.predict", none=False)
+        for number, text in enumerate(given):
+            check_types({f"inputs[{number}]": (text, (str, PathLike))}, "Run.predict", none=False)
         with _errors("Run.predict"):
             sampling, invalid = predict.sampling(numbers)
             if invalid:
@@ -209,7 +205,7 @@ class Run:
             forget_tasks()
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task, family = predictor.task, predictor.saved.family
-            texts = [str(one) for one in given]
+            texts = [str(text) for text in given]
             prepared = predict.prepare(texts, task, family, folder, numbers)
             return list(predict.of_prepared(prepared, task, predictor.load(), sampling))
 
@@ -294,23 +290,19 @@ def train(
             resume=None if resume is None else str(resume),
             reset=[reset] if isinstance(reset, str) else list(reset),
         )
-        ready = pipeline.prepare(args, None if out is None else Path(out), [])
-        if isinstance(ready, Pipeline):
-            return _stages(ready, console)
+        ready = run_command.prepare(args, None if out is None else Path(out), [])
+        stages = {} if isinstance(ready, PreparedRun) else ready.record.stages
         if ready.nothing_left is not None:
             folder = ready.folder if ready.is_rank_0 else None
-            return Run(**ready.nothing_left.outcome, folder=folder)
-        if ready.starts_processes:
+            return _run_of(ready.nothing_left.outcome, folder, stages)
+        if isinstance(ready, PreparedRun) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
-        _announce(ready, console)
-        finished = execute_run(
-            ready,
-            console,
-            show=lambda report: None,
-            continual=train_continually,
-            report=write_at_end,
-        )
-        return _result(finished.report, finished.folder)
+        if console and ready.is_rank_0:
+            warnings = python_arguments.warnings_of(ready.warnings, "train")
+            print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
+        finished = run_command.train(ready, console, show=lambda report: None)
+        outcome = _outcome(finished.report)
+        return _run_of({**outcome, **finished.result}, finished.folder, stages)
 
 
 def open_run(folder: str | PathLike[str]) -> Run:
@@ -321,16 +313,18 @@ def open_run(folder: str | PathLike[str]) -> Run:
     with _errors("open_run"):
         if not stages and not run_folder.is_run_folder(path):
             raise _no_run(path)
-        snapshots = [WatchedRun(one).snapshot() for one in stages.values() or (path,)]
-        newest = [one for one in snapshots if one.state != "not started"] or snapshots[:1]
+        snapshots = [WatchedRun(stage).snapshot() for stage in stages.values() or (path,)]
+        newest = [
+            snapshot for snapshot in snapshots if snapshot.state != "not started"
+        ] or snapshots[:1]
         result = records.read_result(path) or {}
         if stages:
-            result = record.summarize(record.Record(path, stages))
+            result = record.summarize(record.PipelineRecord(path, stages))
     if not newest[-1].has_ended or newest[-1].state == "killed":
         result = {**result, **_unfinished(newest[-1])}
-    values: dict[str, Any] = {name: result.get(name) for name in _values()}
-    values["peak_memory_bytes"] = values["peak_memory_bytes"] or {"device": None, "host": None}
-    return Run(**{**values, "reason": newest[-1].reason}, folder=path, stages=stages)
+    peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
+    result = {**result, "peak_memory_bytes": peaks, "reason": newest[-1].reason}
+    return _run_of(result, path, stages)
 
 
 def _unfinished(snapshot: Snapshot) -> dict[str, Any]:
@@ -361,19 +355,21 @@ def _no_run(path: Path) -> SettingsError:
     error = checkpoint_search.no_run(path, "open_run()", "resume").diagnostics[0]
     inside = filter(run_folder.is_run_folder, path.iterdir() if path.is_dir() else ())
     newest = max(inside, key=lambda run: run.stat().st_mtime_ns, default=None)
-    near = error.did_you_mean if newest is None else str(newest)
+    nearest = error.did_you_mean if newest is None else str(newest)
     return SettingsError.of(
         error.message,
         value=str(path),
         where="open_run()",
         allowed="a run folder, also of a staged run",
-        did_you_mean=near,
-        fix=near and f"launcher.open_run({near!r})",
+        did_you_mean=nearest,
+        fix=nearest and f"launcher.open_run({nearest!r})",
     )
 
 
-def _values() -> set[str]:
-    return {one.name for one in fields(Run)} - {"reason", "folder", "stages"}
+def _run_of(result: Mapping[str, Any], folder: Path | None, stages: Mapping[str, Path]) -> Run:
+    names = {item.name for item in fields(Run)} - {"folder", "stages"}
+    values: dict[str, Any] = {name: result.get(name) for name in names}
+    return Run(**values, folder=folder, stages=stages)
 
 
 @contextmanager
@@ -410,36 +406,8 @@ def _name(checkpoint: str | int | None) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
-def _announce(ready: PreparedRun, console: bool) -> None:
-    """Print the warnings of a run and its first line, as the command line does."""
-    if console and ready.is_rank_0:
-        warnings = python_arguments.warnings_of(ready.resolved.warnings, "train")
-        print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
-        print(first_line(ready), flush=True)
-
-
-def _stages(ready: Pipeline, console: bool) -> Run:
-    if not ready.left:
-        return _whole(record.summarize(ready.record), "nothing is left to do", ready)
-
-    def announce(stage: PipelineStage, begun: PreparedRun) -> None:
-        if console:
-            print(summary.title(ready, stage), flush=True)
-        _announce(begun, console)
-
-    ended = execute.execute(
-        ready, console, show=lambda report: None, announce=announce, report=write_at_end
-    )
-    last = _result(ended.report, ended.folder)
-    return _whole(ended.result, last.reason, ready)
-
-
-def _whole(result: Mapping[str, Any], reason: str, ready: Pipeline) -> Run:
-    values: dict[str, Any] = {name: result.get(name) for name in _values()}
-    return Run(**values, reason=reason, folder=ready.folder, stages=ready.record.stages)
-
-
-def _result(report: Report, folder: Path | None) -> Run:
+def _outcome(report: RankReport) -> Mapping[str, Any]:
+    """What a run that did not fail ended with. Raises what ended any other."""
     if isinstance(report.cause, SettingsError):
         raise report.cause
     if report.kind == "invalid input":
@@ -448,8 +416,7 @@ def _result(report: Report, folder: Path | None) -> Run:
         raise KeyboardInterrupt
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:
         raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause
-    outcome: dict[str, Any] = {k: v for k, v in report.outcome.items() if k not in _NOT_RETURNED}
-    return Run(**outcome, folder=folder)
+    return report.outcome
 
 
 def _paths(config: Paths) -> list[Path]:

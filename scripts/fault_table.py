@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from training.faults import FAULTS
+from launcher.run.faults import FAULTS
 
 FIXES = {
     "again": "python -m launcher --config runs/mine/settings.yaml",

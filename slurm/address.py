@@ -22,10 +22,10 @@ Resolve = Callable[[str], list[str]]
 def resolve(name: str) -> list[str]:
     """The addresses of `name` on this machine. May query a name server."""
     try:
-        found = socket.getaddrinfo(name, None)
+        entries = socket.getaddrinfo(name, None)
     except OSError:
         return []
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def node_address(name: str) -> str | None:
@@ -37,8 +37,8 @@ def node_address(name: str) -> str | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SCONTROL_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"\bNodeAddr=(\S+)", done.stdout)
-    return found[1] if found else None
+    match = re.search(r"\bNodeAddr=(\S+)", done.stdout)
+    return match[1] if match else None
 
 
 def reachable(
@@ -56,15 +56,15 @@ def reachable(
     if not ranks.spans_nodes:
         is_default = ranks.source == "srun" and not environ.get("MASTER_ADDR")
         return replace(ranks, master_addr=_LOOPBACK) if is_default else ranks
-    found = resolve(given)
-    if any(not _is_loopback(address) for address in found):
+    addresses = resolve(given)
+    if any(not _is_loopback(address) for address in addresses):
         return ranks
-    if found and ranks.node == 0 and given not in found and given != "localhost":
+    if addresses and ranks.node == 0 and given not in addresses and given != "localhost":
         return ranks  # on its own node a name may resolve to a loopback address
     for address in _slurm_addresses(environ, node_address) if ranks.source == "srun" else []:
         if not all(_is_loopback(resolved) for resolved in resolve(address)):
             return replace(ranks, master_addr=address)
-    raise _unreachable(ranks, environ, found)
+    raise _unreachable(ranks, environ, addresses)
 
 
 def _slurm_addresses(
@@ -73,12 +73,12 @@ def _slurm_addresses(
     """Slurm's addresses of the first node of the step."""
     of_step = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     first = first_host(of_step)
-    found = [node_address(first)] if first else []
+    addresses = [node_address(first)] if first else []
     # A batch script, and the srun in it, runs on the first node of its job.
     is_batch = environ.get("ENVIRONMENT") == "BATCH"
     if is_batch and first == first_host(environ.get("SLURM_JOB_NODELIST", "")):
-        found.append(environ.get("SLURM_LAUNCH_NODE_IPADDR"))
-    return [address for address in found if address]
+        addresses.append(environ.get("SLURM_LAUNCH_NODE_IPADDR"))
+    return [address for address in addresses if address]
 
 
 def _is_loopback(address: str) -> bool:
@@ -86,13 +86,13 @@ def _is_loopback(address: str) -> bool:
 
 
 def _unreachable(
-    ranks: RankEnvironment, environ: Mapping[str, str], found: list[str]
+    ranks: RankEnvironment, environ: Mapping[str, str], addresses: list[str]
 ) -> InvalidEnvironment:
     given = ranks.master_addr
-    if given in found or given == "localhost":
+    if given in addresses or given == "localhost":
         reason = "a loopback address, which other nodes cannot reach"
-    elif found:
-        reason = f"which resolves to the loopback address {found[0]} on {socket.gethostname()}"
+    elif addresses:
+        reason = f"which resolves to the loopback address {addresses[0]} on {socket.gethostname()}"
     else:
         reason = f"which {socket.gethostname()} cannot resolve"
     name = "MASTER_ADDR" if environ.get("MASTER_ADDR") else "the host of rank 0"

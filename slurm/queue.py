@@ -24,7 +24,7 @@ class QueueError(Exception):
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """The state of a job."""
 
     name: str
@@ -41,7 +41,7 @@ class State:
         return self.name in _ENDED
 
 
-def look_up(job: str) -> State | None:
+def look_up(job: str) -> JobState | None:
     """The state of a job, ID or ARRAY_INDEX; None: Slurm has no record of it. Raises QueueError."""
     done = _run("scontrol", "show", "job", "-o", job)
     if done.returncode == 0 and (state := parse(done.stdout)) is not None:
@@ -54,10 +54,10 @@ def look_up(job: str) -> State | None:
     except QueueError:
         return None
     name, _, nodes = (record.stdout.splitlines() or [""])[-1].partition("|")
-    return State(name.split()[0], nodes=nodes) if record.returncode == 0 and name else None
+    return JobState(name.split()[0], nodes=nodes) if record.returncode == 0 and name else None
 
 
-def parse(text: str) -> State | None:
+def parse(text: str) -> JobState | None:
     """The state of the last job in the output of `scontrol show job -o`; None: no job."""
     lines = [line for line in text.splitlines() if line.startswith("JobId=")]
     if not lines:
@@ -65,7 +65,7 @@ def parse(text: str) -> State | None:
     values: Mapping[str, str] = dict(reversed(_FIELD.findall(lines[-1])))
     reason = values.get("Reason", "")
     nodes = values.get("NodeList", "")
-    return State(
+    return JobState(
         values.get("JobState", ""),
         "" if reason == "None" else reason,
         "" if nodes == "(null)" else nodes,

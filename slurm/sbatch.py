@@ -99,17 +99,17 @@ def header(environ: Mapping[str, str]) -> dict[str, str | None]:
 
     The value None means an option without a value. Unknown variables are ignored.
     """
-    found: dict[str, str | None] = {}
+    options: dict[str, str | None] = {}
     for variable, value in sorted(environ.items()):
         if not variable.startswith(_VARIABLE):
             continue
         name = variable[len(_VARIABLE) :]
         option = _RENAMED.get(name, name.lower().replace("_", "-"))
         if option in SWITCHES and value.lower() in _TRUE:
-            found[option] = None
+            options[option] = None
         elif option in OPTIONS and value:
-            found[option] = value
-    return found
+            options[option] = value
+    return options
 
 
 def option_of(argument: str) -> str | None:
@@ -191,5 +191,5 @@ def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     if mark is None or mark[1] != "0":
         reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
         raise SiteError("\n".join(filter(None, (reason, done.stderr.strip()))))
-    found = (pair.partition("=") for pair in pairs if "=" in pair)
-    return {name: value for name, _, value in found}
+    variables = (pair.partition("=") for pair in pairs if "=" in pair)
+    return {name: value for name, _, value in variables}

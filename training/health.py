@@ -1,4 +1,4 @@
-"""Health checks over logged steps and evaluations: each finding is one event "advice"."""
+"""Health checks over logged steps and evaluations, which state the symptoms of faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training import faults
 from training.callbacks.base import Action, Callback, EvalResult, StepMetrics
 from training.logging.quantities import real
 
@@ -56,7 +55,8 @@ COMPILING_S, COMPILING_SHARE = 10.0, 0.25
 SKEW_S = 5.0
 """Clocks that are synchronized differ by milliseconds; ranks leave a barrier within a second."""
 
-Emit = Callable[[str, Mapping[str, object]], None]
+State = Callable[[str, Mapping[str, object]], None]
+"""Gets the name of a fault, and the values of its symptom."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,12 @@ class Health(Callback):
     def __init__(
         self,
         expected: Expected,
-        fixes: Mapping[str, str],
-        emit: Emit,
+        state: State,
         said: Collection[str] = (),
         skews: Sequence[ClockSkew] = (),
     ) -> None:
-        """`fixes` fill the commands of faults.FAULTS; `said` are the findings of earlier processes
-        of the run."""
-        self._expected, self._fixes, self._emit, self._skews = expected, fixes, emit, skews
+        """`said` are the faults that earlier processes of the run have stated."""
+        self._expected, self._state, self._skews = expected, state, skews
         self._said = set(said)
         self._judges_loss = expected.learns
         self._losses = _Sums()
@@ -165,30 +163,23 @@ class Health(Callback):
         return Action.NOTHING
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
-        """Record a loss that is not finite: it ends the run, whose error has cause and fix."""
+        """State a loss that is not finite: it ends the run."""
         if kind == "nonfinite":
-            name = str(facts["fault"])
-            fault = faults.FAULTS[name]
-            symptom = {"fault": name, "seen": facts["text"], "cause": fault.cause}
-            fix = fault.fix.format(**self._fixes)
-            self._emit("advice", {**symptom, "fix": fix, "is_end": True})
+            self._state(str(facts["fault"]), {"seen": facts["text"], "is_end": True})
 
     def _find(self, name: str, /, **seen: object) -> None:
         if name not in self._said:
             self._said.add(name)
-            self._emit("advice", faults.finding(name, self._fixes, **seen))
+            self._state(name, seen)
 
     def _check_finite(self, result: EvalResult) -> None:
         nonfinite = {
             name: value for name, value in result.metrics.items() if not math.isfinite(value)
         }
-        if nonfinite and "nonfinite_evaluation" not in self._said:
-            self._said.add("nonfinite_evaluation")
+        if nonfinite:
             metrics = ", ".join(f"{name} {value}" for name, value in nonfinite.items())
-            seen = {"metrics": metrics, "split": result.split, "step": result.step}
-            facts = faults.finding("nonfinite_evaluation", self._fixes, **seen)
-            text = f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
-            self._emit("warning", {"text": text, "names": list(nonfinite), **facts})
+            where = {"split": result.split, "step": result.step}
+            self._find("nonfinite_evaluation", metrics=metrics, names=list(nonfinite), **where)
 
     def _check_high(self, metrics: StepMetrics) -> None:
         lines, first = len(self._losses), self._losses.first

@@ -21,7 +21,7 @@ from launcher.config.schema import SettingInfo, setting_infos
 from launcher.plan import auto
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
-from launcher.stages import pipeline, selection, summary
+from launcher.stages import pipeline, selection
 from launcher.stages.pipeline import Pipeline
 from training.logging.printable import printable
 
@@ -52,7 +52,7 @@ def _print_stages(stages: Pipeline, command_line: CommandLine) -> int:
         print(json.dumps(found, indent=2))
     else:
         for number, (stage, resolved) in enumerate(runs):
-            print("\n" * bool(number) + summary.title(stages, stage), end="\n\n")
+            print("\n" * bool(number) + stages.title(stage), end="\n\n")
             _print(resolved, command_line.argument)
     return 0
 

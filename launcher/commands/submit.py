@@ -25,7 +25,7 @@ from launcher.stages import execute, pipeline, selection
 from launcher.submit import allocation, jobs, queueing, sweep
 from launcher.submit.allocation import Allocation
 from launcher.submit.follow import follow
-from launcher.submit.jobs import Job, Run, Submission
+from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
 from launcher.submit.options import WAIT
 from launcher.submit.sweep import Element
 from slurm import sbatch
@@ -97,9 +97,11 @@ def _decide(
     if requested.array is not None or sweep.file_of(command_line) is not None:
         return jobs.array(command_line, requested, diagnostics, _select)
 
-    def prepare_stage(args: CliArgs, out: Path | None, found: list[Diagnostic]) -> PreparedRun:
+    def prepare_stage(
+        args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]
+    ) -> PreparedRun:
         # Each stage is a job of its own: this process is none of its ranks.
-        return replace(jobs.prepare(args, out, found, requested), place=None)
+        return replace(jobs.prepare(args, out, diagnostics, requested), launched=None)
 
     stages = pipeline.prepare_pipeline(
         command_line.args, command_line.out, list(diagnostics), prepare_stage
@@ -108,7 +110,9 @@ def _decide(
         args, errors = selection.with_weights(command_line.args)
         return jobs.single(command_line, requested, args, [*diagnostics, *errors])
     folder = stages.folder.absolute()
-    runs = [Run(folder / stage.folder.name, begun, stage.name) for stage, begun in stages.left]
+    runs = [
+        SubmittedRun(folder / stage.folder.name, begun, stage.name) for stage, begun in stages.left
+    ]
     return replace(
         jobs.staged(command_line, requested, folder, runs, stages.is_resumed),
         warnings=stages.warnings,
@@ -130,7 +134,7 @@ def _nothing_left(submission: Submission) -> str | None:
     if not submission.jobs:
         return "\n".join(submission.lines)
     completed = [run.begun.nothing_left for job in submission.jobs for run in job.runs]
-    lines = [one.line for one in completed if one is not None]
+    lines = [left.line for left in completed if left is not None]
     return "\n".join(lines) if len(lines) == len(completed) else None
 
 
@@ -175,7 +179,9 @@ def _as_json(
     }
 
 
-def _job_json(job: Job, requested: Allocation, number: int, job_id: str | None) -> dict[str, Any]:
+def _job_json(
+    job: SlurmJob, requested: Allocation, number: int, job_id: str | None
+) -> dict[str, Any]:
     return {
         "id": job_id,
         "script": str(job.script),
@@ -194,7 +200,7 @@ def _job_json(job: Job, requested: Allocation, number: int, job_id: str | None) 
     }
 
 
-def _commands(job: Job, requested: Allocation, number: int) -> Iterator[str]:
+def _commands(job: SlurmJob, requested: Allocation, number: int) -> Iterator[str]:
     if number == 0:
         test = shlex.join(sbatch.test_command(requested.passthrough))
         yield f"  {test} < {shlex.quote(str(job.script))}"
@@ -205,7 +211,7 @@ def _options(requested: Allocation, number: int) -> list[str]:
     return [*requested.passthrough, *(queueing.dependency("ID") if number else [])]
 
 
-def _title(job: Job, requested: Allocation) -> str:
+def _title(job: SlurmJob, requested: Allocation) -> str:
     """`language:small, mode fast, engine ddp on 2 nodes × 4 processes`."""
     settings = job.runs[0].begun.resolved.settings
     nodes = requested.nodes
@@ -222,7 +228,7 @@ def _title(job: Job, requested: Allocation) -> str:
     )
 
 
-def _named(run: Run) -> str:
+def _named(run: SubmittedRun) -> str:
     return f"{run.name}: " if run.name else ""
 
 

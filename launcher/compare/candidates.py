@@ -145,8 +145,8 @@ def _candidate(
     if isinstance(ready, Pipeline):
         stages = {link.name: begun.resolved for link, begun in ready.left}
         warnings, resolved = ready.warnings, list(stages.values())[-1]
-    elif ready.place is not None:
-        what = f"compare starts its own processes, but {ready.place.source} started this one"
+    elif ready.launched is not None:
+        what = f"compare starts its own processes, but {ready.launched.source} started this one"
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved

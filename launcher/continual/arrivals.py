@@ -23,7 +23,7 @@ _MAX_SETTLE_TIMES = 10
 
 
 @dataclass(frozen=True)
-class Scan:
+class FolderScan:
     """The files of the folder at one moment, by their path below it."""
 
     complete: Mapping[str, FileStamp]
@@ -42,15 +42,15 @@ class FolderWatch:
     settle_s: float
     _known: dict[str, tuple[FileStamp, float]] = field(default_factory=dict)
 
-    def scan(self, now: float) -> Scan:
+    def scan(self, now: float) -> FolderScan:
         """The files at `now`, in seconds of a monotonic clock. Reads the disk."""
-        found = list_files(self.folder)
-        known = {name: (stamp, self._since(name, stamp, now)) for name, stamp in found.items()}
+        stamps = list_files(self.folder)
+        known = {name: (stamp, self._since(name, stamp, now)) for name, stamp in stamps.items()}
         self._known = known
         complete = {
             name: stamp for name, (stamp, since) in known.items() if now - since >= self.settle_s
         }
-        return Scan(complete, {name: found[name] for name in found if name not in complete})
+        return FolderScan(complete, {name: stamps[name] for name in stamps if name not in complete})
 
     def mark_complete(self, names: Iterable[str]) -> None:
         """Take files as complete that were unchanged long before the first scan."""
@@ -110,16 +110,18 @@ class Arrivals:
             for name, stamp in scan.complete.items()
             if not _is_known(name, stamp, known) and self._ignored.get(name) != stamp
         }
-        self._note_changes(Scan(complete, growing), known, now)
+        self._note_changes(FolderScan(complete, growing), known, now)
         complete = self._without_known(complete, known)
         tried = postponed.files if postponed is not None else {}
         fresh = {n: s for n, s in complete.items() if n not in tried or tried[n].stamp != s}
-        if not self._is_ready(Scan(complete, growing), fresh, now, self.min_files):
+        if not self._is_ready(FolderScan(complete, growing), fresh, now, self.min_files):
             return {}
-        found = self._without_copies(record_files(self.folder, complete), known)
-        return found if any(name in fresh for name in found) else {}
+        files = self._without_copies(record_files(self.folder, complete), known)
+        return files if any(name in fresh for name in files) else {}
 
-    def _is_ready(self, scan: Scan, fresh: Mapping[str, FileStamp], now: float, least: int) -> bool:
+    def _is_ready(
+        self, scan: FolderScan, fresh: Mapping[str, FileStamp], now: float, least: int
+    ) -> bool:
         """Whether enough files are complete, and no other file is expected soon."""
         if len(fresh) < least:
             self._ready_since = None
@@ -131,7 +133,7 @@ class Arrivals:
         self._ready_since = None
         return True
 
-    def _note_changes(self, scan: Scan, known: Mapping[str, FileRecord], now: float) -> None:
+    def _note_changes(self, scan: FolderScan, known: Mapping[str, FileRecord], now: float) -> None:
         there = {n: s for n, s in {**scan.growing, **scan.complete}.items() if n not in known}
         if set(there.items()) - set(self._last_scan.items()):
             self.changed_at = now
@@ -141,35 +143,35 @@ class Arrivals:
         self, complete: Mapping[str, FileStamp], known: Mapping[str, FileRecord]
     ) -> dict[str, FileStamp]:
         """Without the files that were trained on; one that changed since is noted once."""
-        kept = {}
+        unknown = {}
         for name, stamp in complete.items():
             if name not in known:
-                kept[name] = stamp
+                unknown[name] = stamp
                 continue
             self._ignored[name] = stamp
             if any(changed_files(self.folder, {name: known[name]})):
                 self.notes.append(f"{name} changed after it was trained on: ignored")
-        return kept
+        return unknown
 
     def _without_copies(
-        self, found: Mapping[str, FileRecord], known: Mapping[str, FileRecord]
+        self, files: Mapping[str, FileRecord], known: Mapping[str, FileRecord]
     ) -> dict[str, FileRecord]:
         """Without the files whose content was trained on under another name."""
         names = {file.digest: name for name, file in known.items()}
-        kept = {}
-        for name, file in found.items():
+        distinct = {}
+        for name, file in files.items():
             other = names.setdefault(file.digest, name)
             if other == name:
-                kept[name] = file
+                distinct[name] = file
             else:
                 self._ignored[name] = file.stamp
                 self.notes.append(f"{name} has the same content as {other}: ignored")
-        return kept
+        return distinct
 
 
 def list_files(folder: Path) -> dict[str, FileStamp]:
     """The files below `folder` that may be complete, by their path, in order. Reads the disk."""
-    found = {}
+    stamps = {}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -177,8 +179,8 @@ def list_files(folder: Path) -> dict[str, FileStamp]:
                 continue
             path = Path(root, name)
             if (stamp := stamp_of(path)) is not None:
-                found[path.relative_to(folder).as_posix()] = stamp
-    return found
+                stamps[path.relative_to(folder).as_posix()] = stamp
+    return stamps
 
 
 def _is_known(name: str, stamp: FileStamp, known: Mapping[str, FileRecord]) -> bool:

@@ -17,11 +17,12 @@ from launcher.base.diagnostics import SettingsError, counted
 from launcher.base.signals import Stopped
 from launcher.config import render
 from launcher.continual.arrivals import Arrivals, list_files
-from launcher.continual.stop_conditions import Clock, Stop, StopConditions
+from launcher.continual.stop_conditions import Clock, EndOfWait, StopConditions
 from launcher.run import failures, restart
 from launcher.run.experience import recorded_settings, resolve_experience, spec_of
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
+from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger
@@ -31,40 +32,34 @@ from training.logging.printable import printable
 from training.logging.strict_json import encode_bytes
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 
-Train = Callable[[Job, set[int]], Report]
+Train = Callable[[Job, set[int]], RankReport]
 """Run the ranks of a job to their end, and collect the signals that were passed on to them."""
 
 
 def train_continually(
-    job: Job,
-    threads: int,
-    is_trained: bool,
-    report: Callable[[Report], None],
-    signals: set[int] | None,
-) -> Report:
+    start: PreparedRun, job: Job, show: Callable[[RankReport], None]
+) -> RankReport:
     """Train on the data of `job`, then on new files; gives the report of the end.
 
     Ranks run only while there is something to train on. An experience that cannot be trained on is
-    postponed with a message. `is_trained`: the first data is trained on. Touches the disk.
+    postponed with a message. Touches the disk.
     """
     assert job.folder is not None, "the run folder exists"
-    reported: list[Report] = []
+    shown: list[RankReport] = []
 
-    def train(job: Job, passed_on: set[int]) -> Report:
-        def show(ending: Report) -> None:
+    def train(job: Job, forwarded: set[int]) -> RankReport:
+        def show_once(ending: RankReport) -> None:
             is_first = job.experience is None or not job.experience.number
             if is_first or ending.kind != "invalid input":
-                reported.append(ending)
-                report(ending)
+                shown.append(ending)
+                show(ending)
 
-        ending = restart.supervise(job, threads, show, forwarded=passed_on)
-        if signals is not None:
-            signals.update(passed_on)
-        return ending
+        return restart.supervise(job, start.threads or 1, show_once, forwarded=forwarded)
 
-    ending = ContinualLoop(job, train, Reporter(job.folder, job.console), Clock(), is_trained).run()
-    if ending.kind != "ended" and ending not in reported:
-        report(ending)
+    reporter = Reporter(job.folder, job.console)
+    ending = ContinualLoop(job, train, reporter, Clock(), start.is_trained).run()
+    if ending.kind != "ended" and ending not in shown:
+        show(ending)
     return ending
 
 
@@ -86,7 +81,7 @@ class ContinualLoop:
         self._arrivals = Arrivals(self._source, self._settings.settle_s, self._settings.min_files)
         self._is_trained, self._ledger = is_trained, Ledger()
 
-    def run(self) -> Report:
+    def run(self) -> RankReport:
         """Train on all experiences until a stop condition; gives the report of the end."""
         with self._clock.catching_signals():
             try:
@@ -94,7 +89,7 @@ class ContinualLoop:
             except (SettingsError, StorageError, KeyboardInterrupt, Stopped) as error:
                 return failures.failed(error, 0)
 
-    def _run(self) -> Report:
+    def _run(self) -> RankReport:
         self._ledger = self._first_ledger()
         if self._ledger.experiences:
             self._save(self._ledger)
@@ -105,7 +100,7 @@ class ContinualLoop:
                 if (ending := self._train_experience(experience)) is not None:
                     return ending
             self._reporter.update_result(self._ledger, {})
-            stop = Stop("finished") if not self._settings.enabled else self._wait()
+            stop = EndOfWait("finished") if not self._settings.enabled else self._wait()
             if stop is not None:
                 return self._stopped(stop)
 
@@ -113,10 +108,10 @@ class ContinualLoop:
         """The ledger at the resume point; empty if the run starts."""
         resume = self._job.resume
         restarts_data = resume is not None and "data" in resume.reset
-        found = None if restarts_data else experiences.load(self._folder)
-        if found is not None:
+        ledger = None if restarts_data else experiences.load(self._folder)
+        if ledger is not None:
             step = None if resume is None else resume.step
-            return found if step is None else found.rewound_to(step)
+            return ledger if step is None else ledger.rewound_to(step)
         if restarts_data or resume is None or self._step is None:
             return Ledger()
         return self._ledger_of_plain_run()
@@ -153,7 +148,7 @@ class ContinualLoop:
             )
         self._save(Ledger([Experience(0, files)]))
 
-    def _train_experience(self, experience: Experience) -> Report | None:
+    def _train_experience(self, experience: Experience) -> RankReport | None:
         """Train on an experience; a report if that ends the run."""
         if experience.state == "planned":
             experience = self._prepared(experience)
@@ -232,7 +227,7 @@ class ContinualLoop:
         facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
         self._reporter.event("experience_postponed", facts, self._step or 0)
 
-    def _wait(self) -> Stop | None:
+    def _wait(self) -> EndOfWait | None:
         """Wait for new files and plan the next experience; or until a stop condition."""
         clock = self._clock
         with lock.hold(self._folder):
@@ -277,7 +272,7 @@ class ContinualLoop:
         ledger.save(self._folder)
         self._ledger = ledger
 
-    def _stopped(self, stop: Stop) -> Report:
+    def _stopped(self, stop: EndOfWait) -> RankReport:
         """The report of an end outside of the ranks; also in result.json and the events."""
         unfinished = self._ledger.unfinished is not None
         status = "stopped" if stop.exit_code or unfinished else "completed"
@@ -339,8 +334,8 @@ class Reporter:
 
     def update_result(self, ledger: Ledger, changes: Mapping[str, Any]) -> None:
         """Put the experiences and `changes` into result.json. Raises StorageError."""
-        found = records.read_result(self.folder)
-        if found is None:
+        result = records.read_result(self.folder)
+        if result is None:
             return
         experiences = [
             {
@@ -355,14 +350,14 @@ class Reporter:
             for experience in ledger.experiences
             if experience.number
         ]
-        path, content = self.folder / run_folder.RESULT, {**found, **changes}
+        path, content = self.folder / run_folder.RESULT, {**result, **changes}
         with storage_errors(path):
             atomic_write(path, encode_bytes({**content, "experiences": experiences}, indent=2))
 
     def outcome(self) -> dict[str, Any]:
         """The last result: the fields of training.callbacks.base.Outcome."""
-        found = records.read_result(self.folder) or {}
-        return {field.name: found.get(field.name) for field in fields(Outcome)}
+        result = records.read_result(self.folder) or {}
+        return {field.name: result.get(field.name) for field in fields(Outcome)}
 
     def started_at(self) -> float | None:
         """When the run started, in seconds since the epoch; None if it is not known."""

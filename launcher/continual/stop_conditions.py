@@ -52,7 +52,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Stop:
+class EndOfWait:
     """Why a run waits for no further files."""
 
     reason: str
@@ -71,17 +71,17 @@ class StopConditions:
             self._deadline = clock.now() + 3600 * self._max_hours
             self.wall_deadline = clock.wall() + 3600 * self._max_hours
 
-    def check(self, last_change: float) -> Stop | None:
+    def check(self, last_change: float) -> EndOfWait | None:
         """Why to stop, if the last new file was seen at `last_change`; None: wait on."""
         if signal.SIGINT in self._clock.signals:
-            return Stop("Ctrl-C", exit_codes.INTERRUPTED)
+            return EndOfWait("Ctrl-C", exit_codes.INTERRUPTED)
         if self._clock.signals:
             names = ", ".join(signal.Signals(n).name for n in sorted(self._clock.signals))
-            return Stop(f"received {names}", exit_codes.RUN_AGAIN)
+            return EndOfWait(f"received {names}", exit_codes.RUN_AGAIN)
         if self.deadline_passed:
             return self.time_limit
         if self._quiet_s is not None and self._clock.now() - last_change >= self._quiet_s:
-            return Stop(f"no new files for {self._quiet_s:g} s")
+            return EndOfWait(f"no new files for {self._quiet_s:g} s")
         return None
 
     def wait_s(self, longest: float, last_change: float) -> float:
@@ -99,6 +99,6 @@ class StopConditions:
         return self._deadline is not None and self._clock.now() >= self._deadline
 
     @property
-    def time_limit(self) -> Stop:
+    def time_limit(self) -> EndOfWait:
         """The stop at the end of `max_hours`."""
-        return Stop(f"reached the time limit of {self._max_hours:g} h: --max-hours")
+        return EndOfWait(f"reached the time limit of {self._max_hours:g} h: --max-hours")

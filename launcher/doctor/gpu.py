@@ -74,10 +74,10 @@ def read_gpus() -> Gpus:
 def read_driver(file: Path) -> str | None:
     """The version of NVIDIA's driver in its `file`; None: there is none."""
     try:
-        found = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)", file.read_text())
+        match = re.search(r"Kernel Module\b.*?\s(\d+(?:\.\d+)+)", file.read_text())
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def check_gpu(gpus: Gpus) -> Check:

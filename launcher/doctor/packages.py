@@ -59,41 +59,47 @@ class Packages:
     @cached_property
     def required(self) -> Mapping[str, Requirement]:
         """What this program requires here, by name; empty: it is not installed."""
-        own = self.find(OWN)
-        lines = [] if own is None else own.requires or []
-        found = map(Requirement, lines)
-        here = [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
-        return {one.name: one for one in here}
+        distribution = self.find(OWN)
+        lines = [] if distribution is None else distribution.requires or []
+        requirements = map(Requirement, lines)
+        here = [
+            requirement
+            for requirement in requirements
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        ]
+        return {requirement.name: requirement for requirement in here}
 
     def lacks(self, name: str) -> str | None:
         """`not installed`, or the version out of range; None: neither."""
-        found, wanted = self.find(name), self.required.get(name)
-        if found is None:
+        distribution, wanted = self.find(name), self.required.get(name)
+        if distribution is None:
             return "not installed"
-        if wanted is not None and not wanted.specifier.contains(found.version, prereleases=True):
-            return f"{found.version} is installed, {wanted.specifier} is required"
+        if wanted is not None and not wanted.specifier.contains(
+            distribution.version, prereleases=True
+        ):
+            return f"{distribution.version} is installed, {wanted.specifier} is required"
         return None
 
     def install(self, *names: str) -> str:
         """The command that installs packages in a valid version."""
         wanted = [self.required.get(name) for name in names]
         words = [
-            name if one is None else f"{name}{one.specifier}"
-            for name, one in zip(names, wanted, strict=True)
+            name if requirement is None else f"{name}{requirement.specifier}"
+            for name, requirement in zip(names, wanted, strict=True)
         ]
         return shlex.join(["pip", "install", *words])
 
 
 def check_python(version: str, packages: Packages) -> Check:
     """Whether this version of Python is supported."""
-    own = packages.find(OWN)
-    if own is None:
+    distribution = packages.find(OWN)
+    if distribution is None:
         return warning(
             "python",
             f"{version}; {OWN} is not installed: the versions that it requires are unknown",
             f"pip install -e {shlex.quote(str(environment.ROOT))}",
         )
-    allowed = own.metadata["Requires-Python"]
+    allowed = distribution.metadata["Requires-Python"]
     if not SpecifierSet(allowed).contains(version, prereleases=True):
         fix = f"create a virtual environment with a Python {allowed}"
         return failure("python", f"{version}; {allowed} is required", fix)
@@ -103,10 +109,10 @@ def check_python(version: str, packages: Packages) -> Check:
 def check_others(packages: Packages) -> Check:
     """The required packages without a check of their own."""
     names = [name for name in packages.required if name not in SHOWN]
-    lacks = {name: why for name in names if (why := packages.lacks(name)) is not None}
+    lacks = {name: reason for name in names if (reason := packages.lacks(name)) is not None}
     if lacks:
-        found = "; ".join(f"{name}: {why}" for name, why in lacks.items())
-        return failure("packages", found, packages.install(*lacks))
+        text = "; ".join(f"{name}: {reason}" for name, reason in lacks.items())
+        return failure("packages", text, packages.install(*lacks))
     return ok("packages", f"{len(names)} required packages in valid versions")
 
 
@@ -118,14 +124,14 @@ def check_package(
     `import_error` imports it: the last line of the error, or None.
     """
     report = failure if name == "torch" else warning
-    if (why := packages.lacks(name)) is not None:
-        return report(name, f"{why}: {SHOWN[name]}", packages.install(name))
-    if (why := import_error()) is not None:
+    if (reason := packages.lacks(name)) is not None:
+        return report(name, f"{reason}: {SHOWN[name]}", packages.install(name))
+    if (reason := import_error()) is not None:
         fix = f"{packages.install(name)} --force-reinstall"
-        return report(name, f"cannot be imported: {why}: {SHOWN[name]}", fix)
-    found = packages.find(name)
-    assert found is not None, "it is installed"
-    return ok(name, found.version)
+        return report(name, f"cannot be imported: {reason}: {SHOWN[name]}", fix)
+    distribution = packages.find(name)
+    assert distribution is not None, "it is installed"
+    return ok(name, distribution.version)
 
 
 class Imports:
@@ -180,7 +186,7 @@ def check_compiler() -> Check:
         timeout=_COMPILE_S,
     )
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
         fix = f"reinstall {command} with its C++ headers, or set CXX to another compiler"
-        return warning(name, f"{command} compiles nothing: {why}: {needs}", fix)
+        return warning(name, f"{command} compiles nothing: {reason}: {needs}", fix)
     return ok(name, shutil.which(command) or command)

@@ -21,10 +21,10 @@ _KEY_LENGTH = 40
 
 def check_slurm() -> Check:
     """Whether Slurm's commands are on PATH, and its controller answers."""
-    found = [name for name in queue.COMMANDS if shutil.which(name)]
-    if not found:
+    commands = [name for name in queue.COMMANDS if shutil.which(name)]
+    if not commands:
         return ok("slurm", "not on this machine")
-    missing = [name for name in queue.COMMANDS if name not in found]
+    missing = [name for name in queue.COMMANDS if name not in commands]
     if missing:
         fix = "add the folder of Slurm's commands to PATH, or install its client package"
         return warning("slurm", f"{', '.join(missing)} not on PATH", fix)
@@ -38,20 +38,20 @@ def check_slurm() -> Check:
 
 def check_wandb(packages: Packages, environ: Mapping[str, str], home: Path) -> Check:
     """Whether W&B is installed, and logged in or offline. Shows no key, uses no network."""
-    found = check_package("wandb", packages)
-    if found.status != "ok":
-        return found
+    installed = check_package("wandb", packages)
+    if installed.status != "ok":
+        return installed
     mode = environ.get("WANDB_MODE", "")
     if mode in _OFFLINE:
-        return ok("wandb", f"{found.found}, {mode} (WANDB_MODE)")
+        return ok("wandb", f"{installed.found}, {mode} (WANDB_MODE)")
     login = "wandb login; or without a network: export WANDB_MODE=offline"
     key = environ.get(_KEY)
     if key is not None:
         if len(key.strip()) < _KEY_LENGTH:
-            return warning("wandb", f"{found.found}, {_KEY} is no key: it is too short", login)
-        return ok("wandb", f"{found.found}, logged in ({_KEY})")
+            return warning("wandb", f"{installed.found}, {_KEY} is no key: it is too short", login)
+        return ok("wandb", f"{installed.found}, logged in ({_KEY})")
     if environ.get(_TOKEN):
-        return ok("wandb", f"{found.found}, logged in ({_TOKEN})")
+        return ok("wandb", f"{installed.found}, logged in ({_TOKEN})")
     file = Path(environ.get("NETRC") or home / ".netrc")
     host = urlsplit(environ.get("WANDB_BASE_URL") or _HOST).hostname or ""
     try:
@@ -59,8 +59,8 @@ def check_wandb(packages: Packages, environ: Mapping[str, str], home: Path) -> C
     except FileNotFoundError:
         is_known = False
     except (OSError, netrc.NetrcParseError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"line {error.lineno}"
-        return warning("wandb", f"{found.found}, cannot read {file}: {why}", login)
+        reason = error.strerror if isinstance(error, OSError) else f"line {error.lineno}"
+        return warning("wandb", f"{installed.found}, cannot read {file}: {reason}", login)
     if is_known:
-        return ok("wandb", f"{found.found}, logged in to {host} ({file})")
-    return warning("wandb", f"{found.found}, not logged in: --track wandb stays offline", login)
+        return ok("wandb", f"{installed.found}, logged in to {host} ({file})")
+    return warning("wandb", f"{installed.found}, not logged in: --track wandb stays offline", login)

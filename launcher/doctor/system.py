@@ -46,14 +46,14 @@ def check_disk_space(folder: Path) -> Check:
         disk.check_writable(folder, "working directory", noun="folder")
     except SettingsError as error:
         return failure(name, error.diagnostics[0].message, "change to a folder of yours")
-    found, files = shutil.disk_usage(folder), os.statvfs(folder)
-    text = f"{size(found.free)} of {size(found.total)} free for {folder}"
+    usage, files = shutil.disk_usage(folder), os.statvfs(folder)
+    text = f"{size(usage.free)} of {size(usage.total)} free for {folder}"
     fix = "delete what you do not need, or change to a folder on another disk"
     if files.f_files and not files.f_favail:
         return failure(name, f"{text}, but no file can be created: no inode is free", fix)
-    if found.free < _NO_BYTES:
+    if usage.free < _NO_BYTES:
         return failure(name, text, fix)
-    return warning(name, text, fix) if found.free < _FEW_BYTES else ok(name, text)
+    return warning(name, text, fix) if usage.free < _FEW_BYTES else ok(name, text)
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def measure_disk(folder: Path) -> DiskSpeed:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         file.seek(0)
         began, read = time.monotonic(), 0
-        while time.monotonic() - began < _MOST_S and (found := file.read(_PIECE)):
-            read += len(found)
+        while time.monotonic() - began < _MOST_S and (piece_read := file.read(_PIECE)):
+            read += len(piece_read)
         return DiskSpeed(speed, read / (time.monotonic() - began))
 
 
@@ -91,8 +91,8 @@ def check_disk_speed(folder: Path, measure: Callable[[Path], DiskSpeed] = measur
     try:
         speed = measure(folder)
     except OSError as error:
-        why = f"cannot be measured: {error.strerror or error}"
-        return failure("disk speed", why, "change to a folder that you may write to")
+        reason = f"cannot be measured: {error.strerror or error}"
+        return failure("disk speed", reason, "change to a folder that you may write to")
     text = f"writes {size(speed.written)}/s"
     if speed.read is not None:
         text += f", reads {size(speed.read)}/s"
@@ -110,9 +110,9 @@ def check_shared_memory(folder: Path) -> Check:
     fix = "docker run --shm-size=8g  or  mount -o remount,size=8G /dev/shm  or  --num-workers 0"
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return failure(name, f"{folder} is no folder that can be written to", fix)
-    found = shutil.disk_usage(folder)
-    text = f"{size(found.free)} of {size(found.total)} free"
-    return warning(name, text, fix) if found.free < _SHARED else ok(name, text)
+    usage = shutil.disk_usage(folder)
+    text = f"{size(usage.free)} of {size(usage.total)} free"
+    return warning(name, text, fix) if usage.free < _SHARED else ok(name, text)
 
 
 def check_open_files() -> Check:
@@ -169,8 +169,8 @@ def check_memory(
 
 def check_swap(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -> Check:
     """Swap in use slows training down."""
-    found, share = psutil.swap_memory(), cgroup.swap(mount, membership)
-    total, used = found.total, found.used
+    memory, share = psutil.swap_memory(), cgroup.swap(mount, membership)
+    total, used = memory.total, memory.used
     if share is not None:
         total, used = min(total, share.limit) if total else share.limit, share.used
     if not total:
@@ -186,9 +186,9 @@ def check_clock(now: float, files: Iterable[Path]) -> Check:
     newest = max((file.stat().st_mtime for file in files), default=0.0)
     text = _date(now)
     if now < newest - _CLOCK_S:
-        found = f"{text} is before the newest file of this installation, {_date(newest)}"
+        problem = f"{text} is before the newest file of this installation, {_date(newest)}"
         fix = "set the clock: timedatectl set-ntp true; certificates and names of runs need it"
-        return failure("clock", found, fix)
+        return failure("clock", problem, fix)
     return ok("clock", text)
 
 

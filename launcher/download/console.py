@@ -19,7 +19,7 @@ _LINE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class DownloadProgress:
     """The progress of one file."""
 
     name: str
@@ -30,7 +30,7 @@ class Progress:
 
 
 Print = Callable[[str], None]
-Draw = Callable[[Progress], None]
+Draw = Callable[[DownloadProgress], None]
 
 
 def describe(task: Task) -> str:
@@ -70,7 +70,7 @@ def console(
     def print(text: str) -> None:
         output.write("notice", text)
 
-    def draw(progress: Progress) -> None:
+    def draw(progress: DownloadProgress) -> None:
         nonlocal drawn_at
         name, done = progress.name, progress.done_bytes
         if progress.is_unpacking:

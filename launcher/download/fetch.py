@@ -19,12 +19,12 @@ from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
 from launcher.config.feature_checks import Target, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
-from launcher.download.console import Draw, Print, Progress, console
+from launcher.download.console import DownloadProgress, Draw, Print, console
 from launcher.download.transfer import (
-    Options,
-    Part,
-    Record,
+    DownloadRecord,
+    PartialFile,
     Source,
+    TransferOptions,
     local_source,
     read_record,
     settings_error,
@@ -43,7 +43,7 @@ class Fetched:
 
     path: Path
     """The file, or the folder that its archive was unpacked to."""
-    record: Record
+    record: DownloadRecord
     is_new: bool
     """Whether this call downloaded it."""
 
@@ -63,7 +63,7 @@ def fetch(
     Raises SettingsError if the user can fix it (a URL, a checksum, an unsafe archive), FetchError
     if network, server or disk fail. Touches the network and the disk.
     """
-    options = Options(settings.retries, int(settings.max_gb * 10**9), print, draw, sleep)
+    options = TransferOptions(settings.retries, int(settings.max_gb * 10**9), print, draw, sleep)
     return [_fetch(target, settings.timeout_s, options) for target in targets(settings)]
 
 
@@ -97,14 +97,14 @@ def fetch_for_run(
 def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[Fetched]:
     """`fetch` with progress on stdout, and a line for each existing file."""
     with console(sys.stdout) as (print, draw):
-        found = fetch(settings, print, draw)
-        for fetched in found:
+        files = fetch(settings, print, draw)
+        for fetched in files:
             if show_existing and not fetched.is_new:
                 print(f"{fetched.path} exists already, as declared")
-    return found
+    return files
 
 
-def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
+def _fetch(target: Target, timeout_s: float, options: TransferOptions) -> Fetched:
     try:
         if (record := _find(target)) is not None:  # also in a read-only folder
             return Fetched(target.path, record, is_new=False)
@@ -130,15 +130,17 @@ def _fetch(target: Target, timeout_s: float, options: Options) -> Fetched:
         raise FetchError(message, str(target.file.url), fix) from error
 
 
-def _fetch_locked(target: Target, timeout_s: float, options: Options) -> Fetched:
+def _fetch_locked(target: Target, timeout_s: float, options: TransferOptions) -> Fetched:
     if (record := _find(target)) is not None:  # another process was first
         return Fetched(target.path, record, is_new=False)
-    with _source(target, timeout_s) as source, Part(target) as part:
+    with _source(target, timeout_s) as source, PartialFile(target) as part:
         record = _download(target, source, options, part)
         return Fetched(target.path, record, is_new=True)
 
 
-def _download(target: Target, source: Source, options: Options, part: Part) -> Record:
+def _download(
+    target: Target, source: Source, options: TransferOptions, part: PartialFile
+) -> DownloadRecord:
     resumed = f", resuming after {size(part.size)}" if part.size else ""
     options.print(f"{target.path}: downloading {target.file.url}{resumed}")
     try:
@@ -177,7 +179,7 @@ def _source(target: Target, timeout_s: float) -> AbstractContextManager[Source]:
     return WebSource(url, str(shown), timeout_s)
 
 
-def _find(target: Target) -> Record | None:
+def _find(target: Target) -> DownloadRecord | None:
     """The record of the file at the target's path; None if it has to be downloaded.
 
     Raises SettingsError if another file is there: files of the user are never replaced. Reads the
@@ -187,7 +189,8 @@ def _find(target: Target) -> Record | None:
     if not path.exists():
         return None
     declared = target.file.sha256 or ""
-    record = read_record(_record_path(target)) or Record(url, None, declared)  # copied by the user
+    copied_by_user = DownloadRecord(url, None, declared)
+    record = read_record(_record_path(target)) or copied_by_user
     now = record.of(path)
     if now.stamp != record.stamp:
         content = record.content_sha256 if target.kind else record.sha256
@@ -217,7 +220,7 @@ def _record_path(target: Target) -> Path:
     return target.state / f"{target.path.name}.record.json"
 
 
-def _move_into_place(target: Target, part: Part, options: Options) -> Record:
+def _move_into_place(target: Target, part: PartialFile, options: TransferOptions) -> DownloadRecord:
     """Move or unpack `part` to `target.path`, completely or not at all. Touches the disk.
 
     Raises SettingsError if the archive is broken or unsafe; nothing of it stays.
@@ -226,7 +229,7 @@ def _move_into_place(target: Target, part: Part, options: Options) -> Record:
     _remove(folder)  # of a start that was killed
 
     def progress(count: int) -> None:
-        options.draw(Progress(target.name, count, None, is_unpacking=True))
+        options.draw(DownloadProgress(target.name, count, None, is_unpacking=True))
 
     try:
         if target.kind is None:
@@ -234,12 +237,12 @@ def _move_into_place(target: Target, part: Part, options: Options) -> Record:
         else:
             unpack(part.path, target.kind, folder, options.max_bytes, progress)
         if new.is_dir():
-            found = [path for path in new.iterdir() if path.name != "__MACOSX"]
-            if len(found) == 1 and found[0].is_dir() and not found[0].is_symlink():
-                [new] = found
+            members = [path for path in new.iterdir() if path.name != "__MACOSX"]
+            if len(members) == 1 and members[0].is_dir() and not members[0].is_symlink():
+                [new] = members
         url = str(target.file.url)
         content = sha256_of(new).hexdigest() if target.kind and new.is_file() else ""
-        record = Record(url, part.version, part.sha256, part.size, content).of(new)
+        record = DownloadRecord(url, part.version, part.sha256, part.size, content).of(new)
         # First: after a kill between the two lines the next start downloads again.
         record.write(_record_path(target))
         new.replace(target.path)

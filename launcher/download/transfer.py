@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from launcher.base.diagnostics import FetchError, SettingsError
 from launcher.config.feature_checks import Target
-from launcher.download.console import Draw, Print, Progress
+from launcher.download.console import DownloadProgress, Draw, Print
 from models.common.data_files import identity
 from training.logging.quantities import duration, size
 from training.storage import atomic_write
@@ -97,7 +97,7 @@ def local_source(url: str) -> Source:
 
 
 @dataclass(frozen=True)
-class Options:
+class TransferOptions:
     """The options of all transfers of one call."""
 
     retries: int
@@ -110,7 +110,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Record:
+class DownloadRecord:
     """What is stored about a download: of a part URL and version, of a complete file all."""
 
     url: str
@@ -132,25 +132,25 @@ class Record:
         """What differs for another file at the same path."""
         return self.mtime_ns, self.ctime_ns, self.inode
 
-    def of(self, path: Path) -> Record:
+    def of(self, path: Path) -> DownloadRecord:
         """This record for the file at `path` as it is now. Reads the disk."""
         _, *times, inode = identity(path) if path.is_file() else (0, 0, 0, 0)
         return replace(self, mtime_ns=times[0], ctime_ns=times[1], inode=inode)
 
     def write(self, path: Path) -> None:
         """Write JSON, atomically. Touches the disk. Raises OSError."""
-        atomic_write(path, TypeAdapter(Record).dump_json(self, indent=1))
+        atomic_write(path, TypeAdapter(DownloadRecord).dump_json(self, indent=1))
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> DownloadRecord | None:
     """A record that was written; None if it is missing or invalid. Reads the disk."""
     try:
-        return TypeAdapter(Record).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(DownloadRecord).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValueError):
         return None
 
 
-class Part:
+class PartialFile:
     """The unfinished file of a target, with its checksum and version. Touches the disk.
 
     A part of another URL is discarded.
@@ -173,7 +173,7 @@ class Part:
         self._hash = sha256_of(self.path)
         self.size = self.path.stat().st_size
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> PartialFile:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -196,7 +196,7 @@ class Part:
     def set_version(self, version: str | None) -> None:
         """Record the version of the file that this is a part of."""
         self.version = version
-        Record(self._url, version).write(self._record)
+        DownloadRecord(self._url, version).write(self._record)
 
     def write(self, piece: bytes) -> None:
         """Append `piece`."""
@@ -225,7 +225,7 @@ def sha256_of(path: Path) -> hashlib._Hash:
     return digest
 
 
-def transfer(target: Target, source: Source, options: Options, part: Part) -> None:
+def transfer(target: Target, source: Source, options: TransferOptions, part: PartialFile) -> None:
     """Transfer all of a file into `part`, and check its size and checksum.
 
     Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
@@ -245,7 +245,9 @@ def transfer(target: Target, source: Source, options: Options, part: Part) -> No
     part.sync()
 
 
-def _wait(target: Target, error: Transient, failures: int, options: Options, part: Part) -> None:
+def _wait(
+    target: Target, error: Transient, failures: int, options: TransferOptions, part: PartialFile
+) -> None:
     """Wait before the next attempt. Raises FetchError after too many failures in a row."""
     too_long = error.wait_s > _MAX_RETRY_AFTER_S
     if failures > options.retries or too_long:
@@ -261,7 +263,7 @@ def _wait(target: Target, error: Transient, failures: int, options: Options, par
     options.sleep(wait_s)
 
 
-def _attempt(target: Target, source: Source, options: Options, part: Part) -> None:
+def _attempt(target: Target, source: Source, options: TransferOptions, part: PartialFile) -> None:
     if part.size and part.version is None and target.file.sha256 is None:
         part.clear()  # nothing can tell whether the rest belongs to it
     body = source(part.size, part.version)
@@ -277,13 +279,13 @@ def _attempt(target: Target, source: Source, options: Options, part: Part) -> No
             what = "download.max_gb allows" if body.total is None else "the server announced"
             raise settings_error(f"{target.name} has more bytes than {what}", target.file.url)
         part.write(piece)
-        options.draw(Progress(target.name, part.size, body.total))
+        options.draw(DownloadProgress(target.name, part.size, body.total))
     if body.total is not None and part.size < body.total:
         raise Transient(f"only {part.size} of {body.total} bytes arrived")
     _check_content(target, part)
 
 
-def _check_content(target: Target, part: Part) -> None:
+def _check_content(target: Target, part: PartialFile) -> None:
     """Check the declared size and checksum.
 
     Raises Mismatch if the part is from several attempts; else SettingsError, and discards it.
@@ -298,16 +300,18 @@ def _check_content(target: Target, part: Part) -> None:
     raise _not_declared(target, *wrong[0])
 
 
-def _not_declared(target: Target, key: str, found: object, declared: object) -> SettingsError:
+def _not_declared(target: Target, key: str, value: object, declared: object) -> SettingsError:
     return settings_error(
-        f"{target.name} has {key} {found}: not the declared one",
+        f"{target.name} has {key} {value}: not the declared one",
         target.file.url,
         allowed=str(declared),
-        fix=f"check the URL; if the file changed, set  {key}: {found}",
+        fix=f"check the URL; if the file changed, set  {key}: {value}",
     )
 
 
-def _check_size(target: Target, total: int | None, options: Options, part: Part) -> None:
+def _check_size(
+    target: Target, total: int | None, options: TransferOptions, part: PartialFile
+) -> None:
     if total is None:
         return
     declared, left = target.file.size, total - part.size

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from launcher.base import signals
 from launcher.report import curves, events, facts, findings, page, run_record, samples
 from launcher.report.run_record import RunRecord
 from launcher.run_folder import run_folder
@@ -60,7 +61,8 @@ def write_at_end(folder: Path) -> None:
     A report that cannot be written never fails a run: it is a warning event.
     """
     try:
-        write([folder], folder / run_folder.REPORT)
+        with signals.deferred(signals.ENDING):
+            write([folder], folder / run_folder.REPORT)
     # The border of the run: whatever is wrong with a report, its training is done.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

@@ -87,14 +87,14 @@ def pin_to_cores(settings: Settings, environ: Mapping[str, str]) -> None:
     if ranks > 1 and len(available) <= (os.cpu_count() or 1) // ranks:
         return  # Slurm has pinned it already
     siblings = [_processors(_SYS / _SIBLINGS.format(n)) for n in available]
-    known = {frozenset(one & available) for one in siblings if one}
+    known = {frozenset(threads & available) for threads in siblings if threads}
     cores = sorted(known or [frozenset({n}) for n in available], key=min)
-    near = _near_gpus(environ) if settings.device in ("auto", "cuda") else []
-    os.sched_setaffinity(0, share(cores, near, int(environ.get("LOCAL_RANK", 0)), ranks))
+    gpu_cores = _near_gpus(environ) if settings.device in ("auto", "cuda") else []
+    os.sched_setaffinity(0, share(cores, gpu_cores, int(environ.get("LOCAL_RANK", 0)), ranks))
 
 
 def share(
-    cores: Sequence[Set[int]], near: Sequence[Set[int]], rank: int, ranks: int
+    cores: Sequence[Set[int]], gpu_cores: Sequence[Set[int]], rank: int, ranks: int
 ) -> frozenset[int]:
     """The processors of local rank `rank` of `ranks`: whole cores, near its GPU if possible.
 
@@ -102,9 +102,9 @@ def share(
     ranks whose GPUs are beside the same ones share these evenly.
     """
     # A scheduler may show each rank its own GPU only: then the others' are unknown.
-    nodes = [frozenset(near[one] if len(near) >= ranks else ()) for one in range(ranks)]
+    nodes = [frozenset(gpu_cores[peer] if len(gpu_cores) >= ranks else ()) for peer in range(ranks)]
     mine = [core for core in cores if core & nodes[rank]]
-    peers = [one for one in range(ranks) if nodes[one] == nodes[rank]]
+    peers = [peer for peer in range(ranks) if nodes[peer] == nodes[rank]]
     if not mine:
         mine, peers = list(cores), list(range(ranks))
     count = max(1, len(mine) // len(peers))
@@ -125,9 +125,9 @@ def _near_gpus(environ: Mapping[str, str]) -> list[Set[int]]:
 
 def _processors(path: Path) -> set[int]:
     """The numbers in a list of Linux, such as 0-3,8; none if there is no such file."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     with suppress(OSError):
         for part in filter(None, path.read_text().strip().split(",")):
             first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
-    return found
+            numbers.update(range(int(first), int(last or first) + 1))
+    return numbers

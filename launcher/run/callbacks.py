@@ -22,9 +22,9 @@ from launcher.config import machine
 from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.run import fixes, startup
-from launcher.run.experience_data import ExperienceData
+from launcher.run import faults, startup
 from launcher.run.job_spec import Job
+from launcher.run.rank_data import RankData
 from launcher.run.samples import SamplesWriter
 from launcher.run_folder import generations
 from models.base import TracksProgress
@@ -64,18 +64,18 @@ class RankCallbacks:
         usage = ResourceUsage({name: getattr(limits, name) for name in RESOURCES})
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
-        found: list[Callback] = [events]
+        callbacks: list[Callback] = [events]
 
         def emit(kind: str, facts: Mapping[str, object]) -> None:
             """Record an event of this rank; on rank 0 also in the console and the log."""
             if self.world.rank != 0:
                 events.rank_event(kind, facts)
                 return
-            for callback in found:
+            for callback in callbacks:
                 callback.event(kind, facts)
 
         if self.world.rank == 0:
-            found += [
+            callbacks += [
                 MetricsWriter(self.storage, usage),
                 ConsoleReporter(
                     info,
@@ -87,24 +87,24 @@ class RankCallbacks:
                 self._health(settings, info, emit),
             ]
         if self.world.rank == 0 and not self._is_replay:
-            found.append(SamplesWriter(self.storage, emit))
-        found += self._trackers(settings, info, emit)
+            callbacks.append(SamplesWriter(self.storage, emit))
+        callbacks += self._trackers(settings, info, emit)
         if settings.log.profile is not None and self.world.rank == 0 and not self._is_replay:
             steps, device = settings.log.profile, self.world.device
-            found.append(Profiler(steps, self.storage, device, emit))
-        found += [
+            callbacks.append(Profiler(steps, self.storage, device, emit))
+        callbacks += [
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
             LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
             CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
         if self.job.experience is not None and self.job.experience.deadline is not None:
-            found.append(Deadline(self.job.experience.deadline, emit))
-        return found
+            callbacks.append(Deadline(self.job.experience.deadline, emit))
+        return callbacks
 
     def run_info(
         self,
-        data: ExperienceData,
+        data: RankData,
         built: Architecture,
         samples: int,
         train_plan: TrainPlan,
@@ -154,8 +154,13 @@ class RankCallbacks:
             has_patience=settings.stop.patience is not None,
             classes=classes.get("train", {}) if isinstance(classes, Mapping) else {},
         )
-        said = fixes.findings(folder)
-        return Health(expected, fixes.commands(resolved, folder), emit, said, self.skews)
+        commands = faults.commands(resolved, folder)
+
+        def state(fault: str, values: Mapping[str, object]) -> None:
+            """Emit a symptom with its likely cause and the next command."""
+            emit(*faults.advice(fault, values, commands))
+
+        return Health(expected, state, faults.reported(folder), self.skews)
 
     def _chosen_limits(self) -> list[str]:
         """The resources whose limits the user set."""
@@ -172,12 +177,12 @@ class RankCallbacks:
         names, tracking, resume = settings.track, settings.tracking, self.job.resume
         if self.world.rank != 0 or self._is_replay:
             return []
-        found = self.job.resolved.values.items()
-        origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in found}
+        values = self.job.resolved.values.items()
+        origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}
         folder = self.storage.path
         tracked = TrackedRun(
             folder=folder,
-            settings=_without_secrets({key: item.value for key, item in found}),
+            settings=_without_secrets({key: item.value for key, item in values}),
             origins=_without_secrets(origins),
             about=info,
             tracking=tracking,
@@ -231,13 +236,13 @@ def _without_secrets(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment_facts(device: str) -> dict[str, Any]:
     """The machine of this process, its `device` by name, and the versions that train."""
-    found = machine.detect_machine()
+    here = machine.detect_machine()
     return {
         "host": platform.node(),
         "system": platform.platform(terse=True),
-        "cores": found.cores,
-        "memory_bytes": found.ram_bytes,
-        "gpus": found.gpus,
+        "cores": here.cores,
+        "memory_bytes": here.ram_bytes,
+        "gpus": here.gpus,
         "device": device,
         "libraries": environment.versions(),
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from launcher.base import environment, exit_codes, signals
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError, from_here
@@ -18,9 +19,8 @@ from launcher.config.options import INPUT
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import DEFAULT_MODE
 from launcher.config.settings_file import node_value, read_settings_file
-from launcher.run import affinity, failures, fixes, rank, restart, startup
-from launcher.run.experience import is_continual
-from launcher.run.failures import Report
+from launcher.run import affinity, failures, rank, restart, startup
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, experiences, fence, generations, lock, run_folder
@@ -30,18 +30,21 @@ from slurm.environment import SLURM_FOLDER
 
 LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
-ContinualTraining = Callable[[Job, int, bool, Callable[[Report], None], set[int] | None], Report]
-"""launcher.continual.loop.train_continually."""
-WriteReport = Callable[[Path], None]
-"""launcher.report.report.write_at_end, given the run folder."""
+Show = Callable[[RankReport], None]
+Train = Callable[[PreparedRun, Job, Show], RankReport]
+"""Trains the ranks of a job to the end of the run, and shows a failure at once."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
     """How a run ended, and its folder; None: the folder was removed."""
 
-    report: Report
+    report: RankReport
     folder: Path | None
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """What the end is as JSON; empty: nothing was trained."""
+    wants_report: bool = False
+    """Whether the page about the run is to be written into its folder."""
 
     @property
     def last_line(self) -> str:
@@ -52,29 +55,21 @@ class FinishedRun:
 
 
 def execute_run(
-    start: PreparedRun,
-    console: bool,
-    show: Callable[[Report], None],
-    load_work: Callable[[], rank.Work] = rank.worker,
-    forwarded: set[int] | None = None,
-    continual: ContinualTraining | None = None,
-    report: WriteReport | None = None,
+    start: PreparedRun, console: bool, show: Show, train: Train | None = None
 ) -> FinishedRun:
-    """Create the run folder and train to the end, in this process or in supervised ranks.
+    """Create the run folder and train to the end with `train`, by default `train_ranks`.
 
-    `show` gets the report of a failure at once; `load_work` returns the function that a rank of
-    this process runs; `forwarded` collects signals sent to other processes; `continual` trains on
-    data as it arrives; `report` writes the report of the run into its folder, unless the settings
-    turn it off. The folder of a run that did not train, because of invalid data, is removed; that
-    of a resumed run stays as it was. Raises SettingsError.
+    `show` gets the report of a failure at once. The folder of a run that did not train, because of
+    invalid data, is removed; that of a resumed run stays as it was. Raises SettingsError.
     """
+    train = train or train_ranks
     if (failure := _fetch(start, console)) is not None:
         show(failure)
         return FinishedRun(failure, None)
     affinity.limit_spinning(environment.variables())
     if not start.is_rank_0:
         job = Job(start.resolved, None, False, start.resume, generation=start.generation)
-        return FinishedRun(_train_here(start, load_work, job, show, set()), None)
+        return _finished(train(start, job, show), None)
     folder = None
     try:
         with rank.stoppable():
@@ -82,39 +77,38 @@ def execute_run(
                 folder = _create_folder(start)
             given = (start.resolved, folder.path, console, start.resume)
             job = Job(*given, generation=start.generation)
-            explain = partial(fixes.explained, resolved=start.resolved, folder=folder.path)
+            explain = partial(failures.explained, resolved=start.resolved, folder=folder.path)
             with at_signal(folder.discard):
-                ending = explain(
-                    _train(start, job, lambda r: show(explain(r)), load_work, forwarded, continual)
-                )
+                ending = explain(train(start, job, lambda report: show(explain(report))))
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
         ending = failures.failed(error, 0)
         show(ending)
     if folder is None:
-        return FinishedRun(ending, None)
+        return _finished(ending, None)
     if ending.kind == "ended" and ending.text:
         show(ending)
     with signals.deferred(signals.ENDING):
-        finished = _finish(start, folder, ending, report)
+        finished = _finish(start, folder, ending)
     if folder.start_lock is not None:  # the traceback of a failure may keep it
         folder.start_lock.release()
     return finished
 
 
-def _train(
+def train_ranks(
     start: PreparedRun,
     job: Job,
-    show: Callable[[Report], None],
-    load_work: Callable[[], rank.Work],
-    forwarded: set[int] | None,
-    continual: ContinualTraining | None,
-) -> Report:
-    is_watched = start.place is None and is_continual(start.resolved, start.resume)
-    if continual is not None and is_watched:
-        return continual(job, start.threads or 1, start.is_trained, show, forwarded)
-    if start.place is not None:
+    show: Show,
+    load_work: Callable[[], rank.Work] = rank.worker,
+    forwarded: set[int] | None = None,
+) -> RankReport:
+    """Train the ranks of `job` to their end, in this process or in supervised ones.
+
+    `load_work` returns the function that a rank of this process runs; `forwarded` collects signals
+    sent to other processes.
+    """
+    if start.launched is not None:
         return _train_here(start, load_work, job, show, set())
-    if start.separate or restart.is_supervised(start.resolved):
+    if start.starts_processes:
         threads = start.threads or affinity.torch_default()
         return restart.supervise(job, threads, show, forwarded=forwarded)
     return restart.repeat(job, partial(_train_here, start, load_work), show, forwarded)
@@ -171,36 +165,36 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _finish(
-    start: PreparedRun, folder: RunFolder, ending: Report, report: WriteReport | None
-) -> FinishedRun:
-    """Remove the folder of a run that did nothing, or log its last message and write its report."""
+def _finish(start: PreparedRun, folder: RunFolder, ending: RankReport) -> FinishedRun:
+    """Remove the folder of a run that did nothing, or log its last message."""
     if start.generation is not None and not generations.is_latest(folder.path, start.generation):
-        return FinishedRun(ending, None)  # a later generation of the job writes to it now
+        return _finished(ending, None)  # a later generation of the job writes to it now
     did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if ending.outcome is not None and ending.outcome["status"] == "stopped":
         did_nothing |= not ending.outcome["steps"]  # a signal before the first step
     if did_nothing and folder.discard():
-        return FinishedRun(ending, None)
+        return _finished(ending, None)
     if folder.is_resumed and did_nothing:  # do not write to the log either
-        return FinishedRun(ending, folder.path if ending.kind == "stopped" else None)
+        return _finished(ending, folder.path if ending.kind == "stopped" else None)
     if ending.text:
         run_folder.append_log(folder.path, f"{ending.text}\n{ending.trace}")
-    if report is not None and start.resolved.settings.report.enabled:
-        report(folder.path)
-    return FinishedRun(ending, folder.path)
+    return _finished(ending, folder.path, start.resolved.settings.report.enabled)
 
 
-def _fetch(start: PreparedRun, console: bool) -> Report | None:
+def _finished(ending: RankReport, folder: Path | None, wants_report: bool = False) -> FinishedRun:
+    return FinishedRun(ending, folder, ending.outcome or {}, wants_report)
+
+
+def _fetch(start: PreparedRun, console: bool) -> RankReport | None:
     if not start.resolved.settings.download.fetch:
         return None
     from launcher.download.fetch import fetch_for_run
 
     try:
         with rank.stoppable():
-            fetch_for_run(start.resolved.settings, start.place, console, start.is_rank_0)
+            fetch_for_run(start.resolved.settings, start.launched, console, start.is_rank_0)
     except (FetchError, Stopped, KeyboardInterrupt) as error:
-        return failures.failed(error, start.place.rank if start.place else 0)
+        return failures.failed(error, start.launched.rank if start.launched else 0)
     return None
 
 
@@ -250,20 +244,20 @@ def _train_here(
     start: PreparedRun,
     load_work: Callable[[], rank.Work],
     job: Job,
-    show: Callable[[Report], None],
+    show: Show,
     forwarded: set[int],
-) -> Report:
+) -> RankReport:
     """Train one rank in this process, or in a fork of it."""
     variables = environment.variables()
-    if start.place is not None:
-        variables.update(start.place.variables())
+    if start.launched is not None:
+        variables.update(start.launched.variables())
     if start.threads is not None:
         variables[affinity.VARIABLE] = str(start.threads)
-    if start.place is None and rank.can_fork():
+    if start.launched is None and rank.can_fork():
         report = rank.run_forked(job, load_work, forwarded)
     else:
-        report = rank.run(job, start.place.rank if start.place else 0, load_work)
-    if report.kind == "peer lost" and start.place is not None:
+        report = rank.run(job, start.launched.rank if start.launched else 0, load_work)
+    if report.kind == "peer lost" and start.launched is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
         startup.finish_startup(report.exit_code)
         time.sleep(LOST_PEER_WAIT_S)

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import provenance
+from launcher.config.custom_task import task_class
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class
+from launcher.config.validate import TrackedSettings
+from launcher.run.job_spec import ExperienceSpec
 from launcher.run_folder import experiences
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from models.base import Context, ContinualTask, DataError, Task
 from training.settings import nested
 from training.storage import StorageError
+
+if TYPE_CHECKING:
+    from engines.base import World
+    from training.data.samples import ReplayMixture
 
 _SCHEDULES = ("constant", "linear")
 """Schedules that an experience keeps; instead of any other it uses a cosine."""
 _RECORDED = ("replay", "epochs", "max_steps", "lr_scale", "warmup", "min_samples")
-
-
-@dataclass(frozen=True)
-class ExperienceSpec:
-    """The data and settings of one start of the ranks of a continual run."""
-
-    number: int
-    """0: the data that the run began with."""
-    folders: Sequence[ExperienceFolder]
-    """The first data, then the experiences to replay, then the one to train on."""
-    settings: Mapping[str, Any]
-    """See `recorded_settings`; empty for the first data."""
-    deadline: float | None = None
-    """When to save and stop, in seconds since the epoch; None: at its end."""
 
 
 def recorded_settings(continual: Continual) -> dict[str, Any]:
@@ -57,9 +52,9 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     """
     ledger = experiences.load(run) or Ledger()
     begun = [
-        found
-        for found in ledger.experiences
-        if found.start_step < upto and found.state != "postponed"
+        experience
+        for experience in ledger.experiences
+        if experience.start_step < upto and experience.state != "postponed"
     ]
     if not begun:
         return None
@@ -71,15 +66,13 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     return spec_of(run, begun[-1])
 
 
-def resolve_experience(resolved: Resolved, spec: ExperienceSpec | None) -> Resolved:
+def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     """The settings of a run as an experience uses them: its data, length and learning rate.
 
     The learning rate warms up to a share of `optim.lr` and decays by the schedule of the run if
     that is constant or linear, else by a cosine. Each changed value names the setting it follows
     from, and keeps the value that it overrides.
     """
-    if spec is None:
-        return resolved
     changes: dict[str, tuple[Any, Origin]] = {
         "data.path": (str(spec.folders[0].data), _origin("continual.enabled"))
     }
@@ -99,30 +92,23 @@ def resolve_next_start(resolved: Resolved, resume: ResumeRequest | None) -> Reso
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
-    ledger = _ledger_of(resume)
+    ledger = None if resume is None else _ledger_of(resume)
     experience = None if ledger is None else ledger.unfinished
     if resume is None or experience is None or not experience.number:
         return resolved
     return resolve_experience(resolved, spec_of(resume.source, experience))
 
 
-def is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
-    """Whether more than the first data may be trained on: a folder is watched, or an experience
-    is unfinished.
+def is_left(resume: ResumeRequest) -> bool:
+    """Whether the resumed run has an experience to finish, or is resumed at an earlier step.
 
     Reads the disk. Raises SettingsError if the list of experiences cannot be read.
     """
-    if resolved.settings.continual.enabled:
-        return True
     ledger = _ledger_of(resume)
-    if resume is None or ledger is None:
-        return False
-    return ledger.unfinished is not None or resume.step is not None
+    return ledger is not None and (ledger.unfinished is not None or resume.step is not None)
 
 
-def _ledger_of(resume: ResumeRequest | None) -> Ledger | None:
-    if resume is None:
-        return None
+def _ledger_of(resume: ResumeRequest) -> Ledger | None:
     try:
         return experiences.load(resume.source)
     except StorageError as error:
@@ -151,3 +137,75 @@ def _training_changes(
 
 def _origin(key: str, formula: str = "") -> Origin:
     return Origin(MACHINE_LAYER, key, formula)
+
+
+def load_experience(
+    spec: ExperienceSpec, first: Task, context: Context, settings: Any, world: World
+) -> tuple[ReplayMixture, list[Task]]:
+    """The training data of an experience, and a task for each one that it replays, then its own.
+
+    Collective. `first` is the task of the first data, set up.
+
+    Raises DataError if there is too little new data, or it cannot be read.
+    """
+    # Those who only ask for settings import neither numpy nor torch.
+    from models.common.split import load_sides
+    from training.data.samples import ReplayMixture
+
+    assert context.folder is not None, "a continual run has a folder"
+    tasks, known = [first], load_sides(context.folder)
+    for folder in spec.folders[1:]:
+        task_context = replace(context, folder=folder.task_files, earlier_splits=dict(known))
+        task = _task(folder, settings, task_context)
+        _join(task, first, world, is_new=folder is spec.folders[-1])
+        tasks.append(task)
+        known |= load_sides(folder.task_files)
+    new, least = tasks[-1].data("train"), spec.settings["min_samples"]
+    if len(new) < least:
+        raise DataError(
+            f"{len(new)} new training samples: continual.min_samples is {least}",
+            where="data.path",
+            allowed=f"at least {least}",
+        )
+    old = [task.data("train") for task in tasks[:-1]]
+    return ReplayMixture(new, old, spec.settings["replay"]), tasks
+
+
+def data_settings(settings: Any, folder: ExperienceFolder) -> Any:
+    """`settings` with the data of an experience; unreadable files are skipped, if they can be."""
+    changes: dict[str, Any] = {"path": str(folder.data)}
+    if hasattr(settings.data, "on_bad"):
+        changes["on_bad"] = "skip"  # the run is unattended
+    return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
+
+
+def _task(folder: ExperienceFolder, settings: Any, context: Context) -> Task:
+    view: Any = TrackedSettings(data_settings(settings, folder))
+    task: Task = task_class(settings.model.family)(view.model, view.data, context)
+    return task
+
+
+def _join(task: Task, first: Task, world: World, is_new: bool) -> None:
+    def setup() -> None:
+        with _reading(is_new):
+            task.setup()
+
+    world.rank_0_first(setup)  # its own errors, such as a lost rank, are not those of files
+    if isinstance(task, ContinualTask):
+        with _reading(is_new):
+            task.continue_from(first)
+
+
+@contextmanager
+def _reading(is_new: bool) -> Iterator[None]:
+    """New files are unchecked: whatever a reader raises on them postpones the experience only."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if not is_new:
+            raise
+        raise DataError(
+            f"the new files cannot be read: {type(error).__name__}: {error}", where="data.path"
+        ) from error

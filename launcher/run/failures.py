@@ -1,4 +1,4 @@
-"""Reports of how ranks ended, and the first failure among them."""
+"""Reports of how ranks ended."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from engines.base import EngineError, PeersMissing
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import FetchError, SettingsError, counted
 from launcher.base.redaction import redact_variables
 from launcher.base.signals import Stopped
+from launcher.config import errors
+from launcher.config.provenance import Resolved
+from launcher.run import faults
+from launcher.run.faults import FAULTS, recognized
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from launcher.run_folder.fence import FencedOff
 from models.base import DataError
 from training.checkpoint.manifest import CheckpointError
-from training.faults import FAULTS, recognized
 from training.resources.oom import BatchSizes, OutOfMemory
 from training.storage import StorageError, atomic_write
-
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing import SubprocessContext
 
 Kind = Literal[
     "ended", "stopped", "invalid input", "failed", "out of memory", "killed", "fenced", "peer lost"
@@ -46,29 +47,14 @@ _LOST_PEER = re.compile(
     r"|nccl.*(abort|remote error)|store.*(closed|timed? ?out)",
     re.IGNORECASE,
 )
-_OUTPUT_BYTES = 4000
-_PRIORITY = {
-    "killed": 0,
-    "invalid input": 1,
-    "failed": 1,
-    "out of memory": 1,
-    "stopped": 2,
-    "fenced": 2,
-    "peer lost": 3,
-}
-_STATES = {
-    "stopped": "stopped (by SIGSTOP, Ctrl-Z or a debugger)",
-    "disk-sleep": "waiting for a disk or a network file system",
-    "running": "still computing",
-    "sleeping": "waiting",
-}
+_FIX = re.compile(r"(?m)^  fix .*$")
 _LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
 _BY_KILL: tuple[Kind, ...] = ("killed", "failed", "peer lost")
 """How ranks end if the kernel kills one of them, or a data-loader worker."""
 
 
 @dataclass(frozen=True)
-class Report:
+class RankReport:
     """How one rank ended."""
 
     kind: Kind
@@ -85,7 +71,7 @@ class Report:
     micro_batch: int | None = None
     """The micro-batch that ran out of memory; None: that of the settings, or it did not."""
     fault: str | None = None
-    """Its name in training.faults; None: unknown, or the text has its fix."""
+    """Its name in launcher.run.faults; None: unknown, or the text has its fix."""
     cause: BaseException | None = field(default=None, compare=False)
     """The exception that ended a rank of this process; not saved."""
 
@@ -96,67 +82,67 @@ class Report:
         atomic_write(_path(folder, self.rank), json.dumps(content).encode())
 
 
-def load(folder: Path, rank: int) -> Report | None:
+def load(folder: Path, rank: int) -> RankReport | None:
     """The report that `rank` saved in `folder`; None: it has not, or died before."""
     try:
-        return Report(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
+        return RankReport(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 
 
-def ended(outcome: Mapping[str, Any], rank: int) -> Report:
+def ended(outcome: Mapping[str, Any], rank: int) -> RankReport:
     """The report of a rank that ended as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
     text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
-    report = _report("ended", code, rank, text, outcome=outcome)
+    report = build_report("ended", code, rank, text, outcome=outcome)
     return replace(report, fault=outcome.get("fault"))
 
 
-def failed(error: BaseException, rank: int) -> Report:
+def failed(error: BaseException, rank: int) -> RankReport:
     """The report of a rank that `error` ended, without secrets of the environment."""
     return replace(_failed(error, rank), cause=error)
 
 
-def _failed(error: BaseException, rank: int) -> Report:
+def _failed(error: BaseException, rank: int) -> RankReport:
     where = f"rank {rank} on {socket.gethostname()}"
     if isinstance(error, SettingsError):
-        return _report("invalid input", exit_codes.INVALID_INPUT, rank, str(error))
+        return build_report("invalid input", exit_codes.INVALID_INPUT, rank, str(error))
     if isinstance(error, DataError | EngineError):
-        return _report("invalid input", exit_codes.INVALID_INPUT, rank, f"error: {error}")
+        return build_report("invalid input", exit_codes.INVALID_INPUT, rank, f"error: {error}")
     if isinstance(error, StorageError | CheckpointError | FetchError):
-        report = _report("failed", exit_codes.FAILURE, rank, f"error: {error}")
+        report = build_report("failed", exit_codes.FAILURE, rank, f"error: {error}")
         return replace(report, fault=recognized(report.text))
     if isinstance(error, FencedOff):
-        return _report("fenced", exit_codes.FAILURE, rank, f"error: {error}")
+        return build_report("fenced", exit_codes.FAILURE, rank, f"error: {error}")
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted before anything was saved"
-        return _report("stopped", exit_codes.INTERRUPTED, rank, text)
+        return build_report("stopped", exit_codes.INTERRUPTED, rank, text)
     if isinstance(error, Stopped):
         text = f"stopped by {error.signal_name} before anything was saved; run again"
-        return _report("stopped", exit_codes.RUN_AGAIN, rank, text)
+        return build_report("stopped", exit_codes.RUN_AGAIN, rank, text)
     if isinstance(error, OutOfMemory):
-        report = _report("out of memory", exit_codes.FAILURE, rank, f"error: {where} {error}")
+        report = build_report("out of memory", exit_codes.FAILURE, rank, f"error: {where} {error}")
         return replace(report, micro_batch=error.micro_batch)
     trace = "".join(traceback.format_exception(error))
     message = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, PeersMissing):
-        return _report("peer lost", exit_codes.FAILURE, rank, f"error: {error}", trace)
+        return build_report("peer lost", exit_codes.FAILURE, rank, f"error: {error}", trace)
     if isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
         text = f"error: {where} lost another rank"
-        return _report("peer lost", exit_codes.FAILURE, rank, text, trace)
+        return build_report("peer lost", exit_codes.FAILURE, rank, text, trace)
     text = f"error: {where} failed: {message}"
-    report = _report("failed", exit_codes.FAILURE, rank, text, trace)
+    report = build_report("failed", exit_codes.FAILURE, rank, text, trace)
     return replace(report, fault=recognized(message))
 
 
-def killed(rank: int, status: str, output: str) -> Report:
+def killed(rank: int, status: str, output: str) -> RankReport:
     """The report for a rank that wrote none; `output` is what it printed last."""
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    report = _report("killed", exit_codes.FAILURE, rank, f"error: {text}", output)
+    report = build_report("killed", exit_codes.FAILURE, rank, f"error: {text}", output)
     return replace(report, fault=recognized(output) or "dead_rank")
 
 
-def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
+def out_of_memory(report: RankReport, kills: int, batches: BatchSizes) -> RankReport:
     """`report` as one of memory that ran out, if the kernel killed processes during the run.
 
     `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
@@ -168,18 +154,23 @@ def out_of_memory(report: Report, kills: int, batches: BatchSizes) -> Report:
     return replace(report, kind="out of memory", text=text, fault=None)
 
 
-def frozen(rank: int, process: int, state: str, folder: Path) -> Report:
-    """The report for a rank that no longer answers the others, with its stacks if it wrote them.
+def explained(report: RankReport, resolved: Resolved, folder: Path) -> RankReport:
+    """`report` with the likely cause and the next command, if its fault is known.
 
-    `state` is that of psutil.
+    Reads the disk.
     """
-    text = FAULTS["timeout"].seen.format(
-        rank=rank, host=socket.gethostname(), process=process, state=_STATES.get(state, state)
-    )
-    written = stacks_file(folder, rank)
-    found = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
-    report = _report("failed", exit_codes.FAILURE, rank, f"error: {text}", found)
-    return replace(report, fault="timeout")
+    if report.kind == "invalid input":
+        return replace(report, text=_FIX.sub(partial(_as_typed, resolved), report.text))
+    if report.fault is None:
+        return report
+    fault = FAULTS[report.fault]
+    fix = fault.fix.format(**faults.commands(resolved, folder))
+    lines = [report.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
+    return replace(report, text="\n".join(lines), fault=None)
+
+
+def _as_typed(resolved: Resolved, line: re.Match[str]) -> str:
+    return errors.as_typed(line[0], resolved.values)
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
@@ -187,10 +178,10 @@ def stacks_file(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.stacks"
 
 
-def interrupted_twice() -> Report:
+def interrupted_twice() -> RankReport:
     """The report of a run that a second Ctrl-C ended at once."""
     text = "ended at once; earlier checkpoints are kept"
-    return _report("stopped", exit_codes.INTERRUPTED, 0, text)
+    return build_report("stopped", exit_codes.INTERRUPTED, 0, text)
 
 
 def exit_now(code: int) -> NoReturn:
@@ -210,7 +201,7 @@ def exit_hung(job: Job, rank: int, reason: str) -> NoReturn:
     frame = None if main is None else sys._current_frames().get(main)
     stack = "" if frame is None else "".join(traceback.format_stack(frame))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
-    report = _report(
+    report = build_report(
         "failed", exit_codes.FAILURE, rank, text, f"stack of the main thread:\n{stack}"
     )
     report = replace(report, fault=recognized(text))
@@ -223,55 +214,12 @@ def exit_hung(job: Job, rank: int, reason: str) -> NoReturn:
     exit_now(exit_codes.FAILURE)
 
 
-def first_failure(
-    codes: Mapping[int, int | None],
-    context: SubprocessContext,
-    folder: Path,
-    forwarded: set[int],
-) -> Report | None:
-    """The report of the rank that failed first; None: none has. `codes` are their exit codes.
-
-    A killed rank, which has no report, comes first, since its peers only notice later; then the
-    earliest failure, then stops, then ranks that lost a peer. `forwarded` holds the signals that
-    the supervisor sent: a rank that died of one during its start-up was stopped.
-    """
-    found = []
-    for rank, code in codes.items():
-        report = load(folder, rank)
-        if report is not None and report.kind != "ended":
-            found.append((_PRIORITY[report.kind], report.at, report))
-        elif report is None and code is not None:
-            ending = without_report(rank, code, _output(context, rank), forwarded)
-            # Communication libraries abort when another rank is gone.
-            is_abort = ending.kind == "killed" and code == -signal.SIGABRT
-            found.append((_PRIORITY["peer lost" if is_abort else ending.kind], 0.0, ending))
-    return min(found, key=lambda entry: entry[:2])[2] if found else None
-
-
-def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> Report:
+def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RankReport:
     """The report of a rank that ended with exit code `code` without one; see `first_failure`."""
     if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
         stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
         return failed(stop, rank)
     return killed(rank, _status(code), output)
-
-
-def log_other_ranks(
-    context: SubprocessContext, folder: Path, shown: Report, run: Path | None
-) -> None:
-    """Append the output and tracebacks of ranks other than 0 to the log of the run.
-
-    Except for invalid input: then nothing is written, least of all to a resumed run.
-    """
-    if run is None or not run.is_dir() or shown.kind == "invalid input":
-        return
-    for rank in context.pids():
-        report = load(folder, rank)
-        texts = [_output(context, rank)]
-        if report is not None and report.rank != shown.rank:
-            texts += [report.text, report.trace]
-        for text in filter(None, (text.strip() for text in texts)):
-            run_folder.append_log(run, f"[rank {rank}]\n{text}")
 
 
 def _status(code: int) -> str:
@@ -281,24 +229,16 @@ def _status(code: int) -> str:
     return f"killed by {name}" + (f" ({_LIKELY_CAUSES[name]})" if name in _LIKELY_CAUSES else "")
 
 
-def _output(context: SubprocessContext, rank: int) -> str:
-    """The last output of a rank other than 0; rank 0 prints to the terminal."""
-    texts = []
-    for path in (context.stdouts[rank], context.stderrs[rank]):
-        if path:
-            texts.append(Path(path).read_bytes()[-_OUTPUT_BYTES:].decode(errors="replace"))
-    return "\n".join(texts).strip()
-
-
-def _report(
+def build_report(
     kind: Kind,
     exit_code: int,
     rank: int,
     text: str,
     trace: str = "",
     outcome: Mapping[str, Any] | None = None,
-) -> Report:
-    return Report(
+) -> RankReport:
+    """The report of `rank` on this host, now, without secrets of the environment."""
+    return RankReport(
         kind=kind,
         exit_code=exit_code,
         rank=rank,

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from launcher.config import custom_task, schema
 from launcher.config.provenance import Resolved
-from launcher.run.experience import ExperienceSpec
 from launcher.run_folder import run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.experiences import ExperienceFolder
 from slurm.environment import Generation
 from training.settings import nested
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """Environment variable with the process id of the supervisor."""
 _FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class ExperienceSpec:
+    """The data and settings of one start of the ranks of a continual run."""
+
+    number: int
+    """0: the data that the run began with."""
+    folders: Sequence[ExperienceFolder]
+    """The first data, then the experiences to replay, then the one to train on."""
+    settings: Mapping[str, Any]
+    """See `experience.recorded_settings`; empty for the first data."""
+    deadline: float | None = None
+    """When to save and stop, in seconds since the epoch; None: at its end."""
 
 
 @dataclass(frozen=True)

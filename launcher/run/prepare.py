@@ -1,28 +1,26 @@
-"""Preparation of a run: resolved settings, resume point, rank environment; and its dry run."""
+"""Preparation of a run: resolved settings, resume point, rank environment, memory check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from engines.catalog import ENGINES, Entry, StateBytes, missing
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, as_json, counted
-from launcher.config import deepspeed_config, errors, feature_checks, machine, render
-from launcher.config.feature_checks import Target, targets
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
+from launcher.config import deepspeed_config, errors, feature_checks, machine
 from launcher.config.machine import Machine
+from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity, restart
-from launcher.run.experience import is_continual
-from launcher.run.memory_check import check_memory
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.resume_decision import Decision, NothingLeft, decide
 from models.catalog import is_custom
-from slurm.address import reachable
 from slurm.environment import (
     Generation,
     InvalidEnvironment,
@@ -31,9 +29,12 @@ from slurm.environment import (
     read_rank_environment,
 )
 from training.checkpoint import room
-from training.settings import nested
+from training.logging.quantities import size
 
 T = TypeVar("T")
+FREE = 0.03
+"""The share of a memory that a run leaves free, or it is refused."""
+_ENGINE = "engine.name"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class PreparedRun:
     """A run that can start: its settings and resume point, and where its ranks run."""
 
     resolved: Resolved
-    place: RankEnvironment | None
+    launched: RankEnvironment | None
     """Set by torchrun or srun: this process is one of their ranks."""
     out: Path | None
     name: str
@@ -54,6 +55,8 @@ class PreparedRun:
     """Message about the resumed run; None: without --resume."""
     nothing_left: NothingLeft | None = None
     """The run was completed before; None: there is something to do."""
+    is_continual: bool = False
+    """Ranks are started again as data arrives, or for an unfinished experience."""
     is_trained: bool = False
     """The first data is trained on; what is left is continual learning."""
     separate: bool = False
@@ -69,6 +72,11 @@ class PreparedRun:
         return self.resume.source if self.resume else run_folder.PARENT / self.name
 
     @property
+    def warnings(self) -> Sequence[Diagnostic]:
+        """Warnings about the settings."""
+        return self.resolved.warnings
+
+    @property
     def starts_processes(self) -> bool:
         """Whether ranks run in processes started for them."""
         return self.separate or restart.is_supervised(self.resolved)
@@ -76,7 +84,7 @@ class PreparedRun:
     @property
     def is_rank_0(self) -> bool:
         """Whether this process reports to the user."""
-        return _is_rank_0(self.place)
+        return _is_rank_0(self.launched)
 
 
 def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
@@ -85,14 +93,14 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
     Raises SettingsError with `diagnostics` and all further errors.
     """
     diagnostics = list(diagnostics)
-    place = _read_or_diagnose(_read_ranks, diagnostics)
+    launched = _read_or_diagnose(_read_ranks, diagnostics)
     generation = _read_or_diagnose(read_generation, diagnostics)
     here = machine.detect_machine()
-    if place is not None:
-        here = here.for_ranks(place.local_size, place.cpus)
-    ready = prepare_run_at(args, out, diagnostics, here, place, generation, chooses_engine=True)
+    if launched is not None:
+        here = here.for_ranks(launched.local_size, launched.cpus)
+    ready = prepare_run_at(args, out, diagnostics, here, launched, generation, chooses_engine=True)
     if ready.nothing_left is None and not args.force:
-        ranks = place.local_size if place else ready.resolved.nproc
+        ranks = launched.local_size if launched else ready.resolved.nproc
         count = parameters(ready.resolved)
         if lacking := list(check_memory(ready.resolved, here, count, ranks)):
             raise SettingsError(lacking)
@@ -104,7 +112,7 @@ def prepare_run_at(
     out: Path | None,
     diagnostics: list[Diagnostic],
     here: Machine,
-    place: RankEnvironment | None,
+    launched: RankEnvironment | None,
     generation: Generation | None = None,
     *,
     chooses_engine: bool = False,
@@ -114,36 +122,37 @@ def prepare_run_at(
     `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
     diagnostics = list(diagnostics)
-    if place is not None:
-        diagnostics += _check_nproc(args, place)
+    if launched is not None:
+        diagnostics += _check_nproc(args, launched)
     decision = None
     try:
-        decision = _decide(args, out, here, place, chooses_engine)
+        decision = _decide(args, out, here, launched, chooses_engine)
         deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
     except SettingsError as error:
         diagnostics += error.diagnostics
-    if out is not None and _is_rank_0(place):
+    if out is not None and _is_rank_0(launched):
         diagnostics += _check_out(out, args, decision)
-    if place is not None and decision is not None:
-        diagnostics += _check_restarts(decision.resolved, place)
-        diagnostics += feature_checks.check_launcher(place.source, decision.resolved.values)
+    if launched is not None and decision is not None:
+        diagnostics += _check_restarts(decision.resolved, launched)
+        diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
-    ranks = place.local_size if place else resolved.nproc
+    ranks = launched.local_size if launched else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
-    trains_continually = place is None and is_continual(resolved, decision.resume)
+    trains_continually = launched is None and _is_continual(resolved, decision.resume)
     keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not trains_continually
     model, engine = model_name(settings.model), settings.engine.name
     name = run_folder.default_name(model, settings.mode, engine, datetime.now())
     ready = PreparedRun(
         resolved,
-        place,
+        launched,
         out,
         name,
         None if keeps_torch_default else threads,
         *(decision.resume, decision.line),
         None if trains_continually else decision.nothing_left,
+        trains_continually,
         trains_continually and decision.nothing_left is not None,
         generation=generation,
     )
@@ -156,10 +165,10 @@ def _decide(
     args: CliArgs,
     out: Path | None,
     here: Machine,
-    place: RankEnvironment | None,
+    launched: RankEnvironment | None,
     chooses_engine: bool,
 ) -> Decision:
-    world_size = place.world_size if place else None
+    world_size = launched.world_size if launched else None
     decision = decide(args, out, here, world_size)
     name = decision.resolved.values["engine.name"]
     if not chooses_engine or all(value != AUTO for value, _ in name.replaced):
@@ -167,17 +176,30 @@ def _decide(
     from launcher.plan import auto
     from launcher.plan.target import Described
 
-    nodes = place.world_size // place.local_size if place else 1
+    nodes = launched.world_size // launched.local_size if launched else 1
     return auto.decide_engine(args, out, Described(here, nodes), world_size)
 
 
-def _is_rank_0(place: RankEnvironment | None) -> bool:
-    return place is None or place.rank == 0
+def _is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
+    """Whether a folder is watched, or an experience is left. Raises SettingsError."""
+    if resolved.settings.continual.enabled or resume is None:
+        return bool(resolved.settings.continual.enabled)
+    from launcher.run import experience
+
+    return experience.is_left(resume)
+
+
+def _is_rank_0(launched: RankEnvironment | None) -> bool:
+    return launched is None or launched.rank == 0
 
 
 def _read_ranks(environ: Mapping[str, str]) -> RankEnvironment | None:
-    place = read_rank_environment(environ)
-    return reachable(place, environ) if place else None
+    launched = read_rank_environment(environ)
+    if launched is None:
+        return None
+    from slurm.address import reachable
+
+    return reachable(launched, environ)
 
 
 def _read_or_diagnose(
@@ -208,28 +230,30 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 
 
-def _check_nproc(args: CliArgs, place: RankEnvironment) -> list[Diagnostic]:
-    option, text = args.options.get("engine.nproc", ("", str(place.local_size)))
-    if text == str(place.local_size):
+def _check_nproc(args: CliArgs, launched: RankEnvironment) -> list[Diagnostic]:
+    option, text = args.options.get("engine.nproc", ("", str(launched.local_size)))
+    if text == str(launched.local_size):
         return []
     return [
         Diagnostic(
-            f"{option} {text}, but {place.source} started {place.local_size} on this machine",
+            f"{option} {text}, but {launched.source} started {launched.local_size} on this machine",
             key="engine.nproc",
             value=text,
             where=f"{option} {text}",
-            allowed=f"no {option} under {place.source}",
+            allowed=f"no {option} under {launched.source}",
         )
     ]
 
 
-def _check_restarts(resolved: Resolved, place: RankEnvironment) -> list[Diagnostic]:
+def _check_restarts(resolved: Resolved, launched: RankEnvironment) -> list[Diagnostic]:
     key = "engine.max_restarts"
     if not (value := resolved.values[key].value):
         return []
-    why = f"{key} {value}, but only {place.source}, which started the processes, can restart them"
-    allowed = f"0 under {place.source}; a second start with  --resume auto  resumes"
-    return [errors.about(resolved.values, key, why, allowed=allowed)]
+    message = (
+        f"{key} {value}, but only {launched.source}, which started the processes, can restart them"
+    )
+    allowed = f"0 under {launched.source}; a second start with  --resume auto  resumes"
+    return [errors.about(resolved.values, key, message, allowed=allowed)]
 
 
 def parameters(resolved: Resolved) -> int | None:
@@ -260,98 +284,76 @@ def first_line(ready: PreparedRun) -> str:
     before = [line for line in (ready.line, chosen and chosen.line) if line]
     return "".join(f"{line}\n" for line in before) + (
         f"{model_name(settings.model)}, mode {settings.mode}, "
-        f"engine {settings.engine.name} on {_where(ready)}; run folder {ready.folder}"
+        f"engine {settings.engine.name} on {processes_of(ready)}; run folder {ready.folder}"
     )
 
 
-def render_plan(ready: PreparedRun) -> str:
-    """The text of --dry-run."""
-    changed = {
-        key: value
-        for key, value in ready.resolved.values.items()
-        if value.replaced and value.value != value.replaced[-1][0]
-    }
-    settings = render.render_tree(changed, history=False)
-    title = f"settings that differ from the defaults; all settings: {PROGRAM} explain"
-    return "\n".join([*_head(ready), "", title, settings])
-
-
-def plan_as_json(ready: PreparedRun) -> dict[str, Any]:
-    """The JSON of --dry-run."""
-    resolved = ready.resolved
-    return {
-        "settings": nested({key: value.value for key, value in resolved.values.items()}),
-        "batching": asdict(resolved.batching),
-        "device": resolved.device,
-        "parameters": parameters(resolved),
-        "folder": str(ready.folder),
-        "resume": None if ready.resume is None else ready.resume.as_json(),
-        "processes": _processes(ready),
-        "fetch": [
-            {
-                "url": str(target.file.url),
-                "path": str(target.path),
-                "is_there": target.path.exists(),
-            }
-            for target in _to_fetch(resolved.settings)
-        ],
-        "notes": list(resolved.notes),
-        "warnings": as_json(resolved.warnings),
-    }
-
-
-def _head(ready: PreparedRun) -> Iterator[str]:
-    settings, solved = ready.resolved.settings, ready.resolved.batching
-    count = parameters(ready.resolved)
-    size = f", {count:,} parameters" if count is not None else ""
-    yield f"model    {model_name(settings.model)}{size}"
-    yield f"mode     {settings.mode}"
-    yield f"engine   {settings.engine.name} on {_where(ready)}"
-    if (path := getattr(settings.data, "path", None)) is not None:
-        yield f"data     {path}"
-    for target in _to_fetch(settings):
-        exists = " (exists)" if target.path.exists() else ""
-        yield f"fetch    {target.file.url} as {target.path}{exists}"
-    yield (
-        f"step     {solved.global_batch} samples = micro-batch {solved.micro_batch} × "
-        f"accumulation {solved.accumulation} × {counted(solved.world_size, 'process')}"
-    )
-    yield f"length   {_length(settings)}"
-    yield f"folder   {ready.folder}"
-    if ready.line:
-        yield f"resume   {ready.line}"
-    for change in ready.resume.changes if ready.resume else ():
-        yield f"changed  {change}"
-    for note in ready.resolved.notes:
-        yield f"note     {note}"
-
-
-def _to_fetch(settings: Any) -> list[Target]:
-    return targets(settings.download) if settings.download.fetch else []
-
-
-def _where(ready: PreparedRun) -> str:
+def processes_of(ready: PreparedRun) -> str:
+    """`cuda, 2 processes, 4 threads each`."""
     resolved = ready.resolved
     threads = f", {counted(ready.threads, 'thread')} each" if ready.threads else ""
-    if ready.place is not None:
+    if ready.launched is not None:
         count = counted(resolved.batching.world_size, "process")
-        return f"{resolved.device}, one of {count} started by {ready.place.source}{threads}"
+        return f"{resolved.device}, one of {count} started by {ready.launched.source}{threads}"
     if not ready.starts_processes:
         return f"{resolved.device}, in this process"
     return f"{resolved.device}, {counted(resolved.nproc, 'process')}{threads}"
 
 
-def _length(settings: Any) -> str:
-    epochs, most = settings.train.epochs, settings.train.max_steps
-    passes = "" if epochs is None else f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
-    if most is None:
-        return passes
-    return counted(most, "step") + (f", at most {passes}" if passes else "")
+def check_memory(
+    resolved: Resolved, here: Machine, parameters: int | None, ranks_per_node: int
+) -> Iterator[Diagnostic]:
+    """An error if the state of training alone does not fit this machine, whatever the batch.
+
+    Arithmetic from the number of `parameters` (None: unknown, and nothing is checked) and the
+    placement of the engine. What activations need is found by `plan`, `--dry-run` and engine auto.
+    """
+    if parameters is None:
+        return
+    engine = ENGINES[resolved.settings.engine.name]
+    needed = _state(resolved, engine, parameters)
+    lacks = list(_lacks(needed, resolved, here, ranks_per_node))
+    if not lacks:
+        return
+    others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
+    fitting = next(
+        (
+            other.name
+            for other in others
+            if not any(_lacks(_state(resolved, other, parameters), resolved, here, ranks_per_node))
+        ),
+        None,
+    )
+    yield Diagnostic(
+        f"{model_name(resolved.settings.model)} does not fit under engine {engine.name}: weights, "
+        f"gradients and optimizer state take {'; '.join(lacks)}",
+        key=_ENGINE,
+        value=engine.name,
+        where=resolved.values[_ENGINE].origin.where,
+        allowed=f"an engine and a size that fit, see  {PROGRAM} plan; "
+        f"to start anyway: {FORCE.flag}",
+        fix=None if fitting is None else f"--engine {fitting}",
+    )
 
 
-def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:
-    """The ranks this program would start; none under torchrun or srun."""
-    if ready.place is not None:
-        return []
-    facts = {"started": ready.starts_processes, "threads": ready.threads}
-    return [{"rank": rank, **facts} for rank in range(ready.resolved.nproc)]
+def _state(resolved: Resolved, engine: Entry, parameters: int) -> StateBytes:
+    """What one rank of `resolved` would hold under `engine`, at least."""
+    settings = resolved.settings
+    is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
+    return engine.placement.state_bytes(
+        parameters, resolved.world_size, 2 if is_half else 4, settings.optim.least_slots
+    )
+
+
+def _lacks(
+    needed: StateBytes, resolved: Resolved, here: Machine, ranks_per_node: int
+) -> Iterator[str]:
+    """Each kind of memory of which there is too little: what is needed, and what there is."""
+    is_cpu = resolved.device == "cpu"
+    host = ranks_per_node * (needed.host + (needed.device if is_cpu else 0))
+    gpu_bytes = here.gpu_bytes if resolved.device == "cuda" else None
+    if gpu_bytes is not None and needed.device > gpu_bytes * (1 - FREE):
+        yield f"{size(needed.device)} of {size(gpu_bytes)} on a GPU"
+    if here.ram_bytes is not None and host > here.ram_bytes * (1 - FREE):
+        ranks = counted(ranks_per_node, "process")
+        yield f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})"

@@ -20,7 +20,7 @@ from launcher.base import environment, exit_codes, library_warnings, signals
 from launcher.base.ending import ending_signals
 from launcher.base.signals import Stopped, handling
 from launcher.run import affinity, failures, job_spec, startup
-from launcher.run.failures import Report, exit_now
+from launcher.run.failures import RankReport, exit_now
 from launcher.run.job_spec import Job
 from training.resources import cgroup
 
@@ -47,7 +47,7 @@ def worker() -> Work:
     return work
 
 
-def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> Report:
+def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> RankReport:
     """Run the work of a rank in this process, and report however it ends."""
     try:
         with stoppable(), _ended_in_time(job, rank), library_warnings.logged(job.log):
@@ -64,7 +64,7 @@ def can_fork() -> bool:
     return is_free and hasattr(os, "fork") and cgroup.memory() is not None
 
 
-def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> Report:
+def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> RankReport:
     """As `run`, for rank 0 in a fork of this process, which the kernel may kill instead of this.
 
     A fork costs milliseconds, as this process has not imported torch. Signals are forwarded to it,
@@ -197,7 +197,7 @@ def _serve(folder: Path, rank: int, load_work: Callable[[], Work]) -> NoReturn:
     _save_and_exit(report, folder)
 
 
-def _save_and_exit(report: Report, folder: Path) -> NoReturn:
+def _save_and_exit(report: RankReport, folder: Path) -> NoReturn:
     with suppress(FileNotFoundError):  # as in `serve`
         report.save(folder)
     # Also after a normal end: gloo threads sometimes abort the interpreter at shutdown.

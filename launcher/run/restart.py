@@ -1,42 +1,30 @@
-"""Restart of ranks after a failure or out of memory, and of a job as its next generation."""
+"""Restart of ranks after a failure or out of memory."""
 
 from __future__ import annotations
 
 import gc
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from launcher.base import environment, exit_codes, library_warnings
+from launcher.base import library_warnings
 from launcher.config import batching
-from launcher.config.provenance import Batching, CliArgs, Resolved
+from launcher.config.provenance import Resolved
 from launcher.run import failures, supervisor
-from launcher.run.failures import Kind, Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
-from launcher.run_folder import fence, generations, lock, run_folder
-from launcher.run_folder.checkpoint_search import AUTO, ResumeRequest, newest_step
-from slurm.environment import (
-    SLURM_FOLDER,
-    Generation,
-    InvalidEnvironment,
-    read_generation,
-    read_rank_environment,
-)
+from launcher.run_folder import run_folder
+from launcher.run_folder.checkpoint_search import ResumeRequest, newest_step
 from training.logging.events import append_event
 from training.resources import cgroup
 from training.resources.oom import MAX_HALVINGS
 from training.storage import Storage
 
-RANK_0_WAIT_S = 10.0
-"""How long a rank with invalid input waits for rank 0, which has the same, to report it."""
 _RESTARTED = ("failed", "killed", "peer lost")
 """Ends that a restart may avoid. Invalid input and a loss that is not finite would come again."""
-_PUBLISHED_BY_ANY = ("invalid input", "failed", "out of memory")
-_POLL_S = 0.05
-Show = Callable[[Report], None]
-Attempt = Callable[[Job, Show, set[int]], Report]
+Show = Callable[[RankReport], None]
+Attempt = Callable[[Job, Show, set[int]], RankReport]
 """Runs a job once: shows a failure at once, and collects the signals sent to its ranks."""
 REDUCED = "reduced after out of memory"
 """Origin of the new batch numbers."""
@@ -54,10 +42,10 @@ def supervise(
     show: Show,
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
 
-    def attempt(job: Job, show: Show, forwarded: set[int]) -> Report:
+    def attempt(job: Job, show: Show, forwarded: set[int]) -> RankReport:
         with library_warnings.logged(job.log):
             return supervisor.supervise(job, threads, show, module, forwarded)
 
@@ -69,27 +57,27 @@ def repeat(
     attempt: Attempt,
     show: Show,
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Run `job` to its end, with up to engine.max_restarts restarts after failures.
 
     After out of memory it restarts with half the micro-batch and the same global batch, three
     times at most: a rank cannot retry a step while its peers wait in a collective, and not at all
     if the kernel killed it. Each restart resumes from the newest checkpoint and is printed and
-    logged. Returns the report of the last attempt. `forwarded`
-    collects the signals sent to the ranks. Touches the disk.
+    logged. Returns the report of the last attempt. `forwarded` collects the signals sent to the
+    ranks. Touches the disk.
     """
     forwarded = set() if forwarded is None else forwarded
     max_restarts = job.resolved.settings.engine.max_restarts
     first = FirstAttempt(job)
     resolved, again, restarts, reductions = job.resolved, job, 0, 0
     while True:
-        classifier = _Classifier(resolved, show)
-        report = classifier.classify(attempt(again, classifier.show, forwarded))
+        report = _run_once(attempt, again, show, forwarded)
         if forwarded or not first.folder.is_dir():
             return report
-        failed = _out_of_memory(resolved, report) if reductions < MAX_HALVINGS else None
-        if failed is not None:
-            reductions, resolved = reductions + 1, reduced(resolved, failed)
+        is_reducible = report.kind == "out of memory" and reductions < MAX_HALVINGS
+        smaller = reduced(resolved, report.micro_batch) if is_reducible else None
+        if smaller is not None:
+            reductions, resolved = reductions + 1, smaller
             line = f"restart with micro-batches of {resolved.batching.micro_batch}"
             again, step = first.again(resolved)
             _record_out_of_memory(first.folder, report, resolved, step)
@@ -107,48 +95,34 @@ def repeat(
         gc.collect()
 
 
-def _out_of_memory(resolved: Resolved, report: Report) -> Batching | None:
-    """The numbers that ran out of memory and can be smaller; None: they cannot, or it did not.
+def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | None:
+    """The settings with half the micro-batch and the same global batch; None: it cannot be smaller.
 
-    A run may have reduced the micro-batch of its settings itself.
+    `micro_batch` is the one that ran out of memory; None: that of the settings, which a run may
+    have reduced itself. settings.yaml and origins.json of the restarted run show the new numbers
+    and their origin.
     """
-    if report.kind != "out of memory":
-        return None
     numbers = resolved.batching
-    share = numbers.micro_batch * numbers.accumulation
-    used = report.micro_batch or numbers.micro_batch
-    failed = replace(numbers, micro_batch=used, accumulation=share // used)
-    return None if failed.smaller is None else failed
-
-
-def reduced(resolved: Resolved, failed: Batching) -> Resolved:
-    """The settings with half the micro-batch of `failed`, and the same global batch.
-
-    settings.yaml and origins.json of the restarted run show the new numbers and their origin.
-    """
+    used = micro_batch or numbers.micro_batch
+    accumulation = numbers.micro_batch * numbers.accumulation // used
+    failed = replace(numbers, micro_batch=used, accumulation=accumulation)
     smaller = batching.halved(failed)
-    assert smaller is not None, "1 is not reduced"
-    return resolved.with_batching(smaller, REDUCED)
+    return None if smaller is None else resolved.with_batching(smaller, REDUCED)
 
 
-class _Classifier:
-    """Tells failures of an attempt that begins now from kills by the kernel: out of memory."""
+def _run_once(attempt: Attempt, job: Job, show: Show, forwarded: set[int]) -> RankReport:
+    """Run `job` once, and tell failures from kills by the kernel: out of memory."""
+    before = cgroup.oom_kills() or 0
 
-    def __init__(self, resolved: Resolved, show: Show) -> None:
-        self._batching = resolved.batching
-        self._show = show
-        self._before = cgroup.oom_kills() or 0
+    def classify(report: RankReport) -> RankReport:
+        kills = (cgroup.oom_kills() or 0) - before
+        return failures.out_of_memory(report, kills, job.resolved.batching)
 
-    def show(self, report: Report) -> None:
-        self._show(self.classify(report))
-
-    def classify(self, report: Report) -> Report:
-        kills = (cgroup.oom_kills() or 0) - self._before
-        return failures.out_of_memory(report, kills, self._batching)
+    return classify(attempt(job, lambda report: show(classify(report)), forwarded))
 
 
 def _record_out_of_memory(
-    folder: Path, report: Report, resolved: Resolved, step: int | None
+    folder: Path, report: RankReport, resolved: Resolved, step: int | None
 ) -> None:
     facts = {
         "rank": report.rank,
@@ -184,102 +158,3 @@ class FirstAttempt:
         if is_new or self._job.resume is None:
             return replace(job, resume=ResumeRequest(self.folder)), saved
         return job, self._step
-
-
-@dataclass(frozen=True)
-class JobGeneration:
-    """A generation of a Slurm job in its run folder, seen from one of its ranks."""
-
-    generation: Generation
-    run: Path
-    rank: int
-
-    def begin(self, args: CliArgs) -> CliArgs:
-        """The arguments of this generation; all generations of a job have the same command line.
-
-        Once a generation has saved a checkpoint, the next one resumes from it, without --reset.
-        Before that the arguments apply unchanged, and files copied from a forked run are removed,
-        to be copied again. Touches the disk.
-        """
-        if not generations.has_predecessor(self.run, self.generation):
-            return args
-        if args.resume is None or self._has_saved():
-            return replace(
-                args, resume=AUTO, resume_option="the next generation", reset=(), force=True
-            )
-        if self.rank == 0 and not self._is_own(args.resume):
-            names = [entry.name for entry in self.run.iterdir()]
-            fences = {name for name in names if name.startswith(fence.HIDDEN)}
-            run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME, *fences})
-        return args
-
-    def claim(self) -> None:
-        """Claim an unused run folder for this job, before rank 0 writes to it.
-
-        Touches the disk. Raises StorageError.
-        """
-        if self.rank == 0 and run_folder.foreign_name(self.run) is None:
-            generations.claim(self.run, self.generation)
-
-    def end(self, kind: Kind, code: int, text: str) -> None:
-        """Publish how this rank ended, if that is the outcome of the generation.
-
-        Rank 0 publishes for all, except after a lost peer, a killed rank or a closed fence: without
-        an outcome the job script assumes a crash. Another rank publishes its own failure, if no
-        rank has published yet. Touches the disk.
-        """
-        if kind in ("peer lost", "killed", "fenced"):
-            return
-        if self.rank != 0:
-            if kind not in _PUBLISHED_BY_ANY:
-                return
-            if kind == "invalid input" and self._is_published(RANK_0_WAIT_S):
-                return
-        generations.publish_outcome(self.run, self.generation, code, text)
-
-    def _has_saved(self) -> bool:
-        started = generations.starts(self.run, self.generation)
-        newest = newest_step(self.run)
-        return bool(started) and newest is not None and newest > started[0]["from_step"]
-
-    def _is_own(self, resumed: str) -> bool:
-        """Whether --resume names the run in the folder of this job."""
-        if resumed == AUTO or resumed.isdigit():
-            return True
-        own, other = self.run.resolve(), Path(resumed).resolve()
-        return own == other or own in other.parents
-
-    def _is_published(self, wait_s: float) -> bool:
-        """Whether a rank has published an outcome; waits up to `wait_s` seconds."""
-        path = generations.outcome_path(self.run, self.generation)
-        end = time.monotonic() + wait_s
-        while not path.exists():
-            if time.monotonic() > end:
-                return False
-            time.sleep(_POLL_S)
-        return True
-
-
-def read_job_generation(out: Path | None) -> JobGeneration | None:
-    """The generation of a Slurm job that this process belongs to; None: no job, or no --out.
-
-    An invalid environment is reported when all arguments are checked.
-    """
-    variables = environment.variables()
-    try:
-        generation = read_generation(variables)
-        rank = read_rank_environment(variables)
-    except InvalidEnvironment:
-        return None
-    if generation is None or out is None:
-        return None
-    return JobGeneration(generation, out, rank.rank if rank else 0)
-
-
-def process_exit_code(generation: JobGeneration | None, kind: Kind, code: int) -> int:
-    """The exit code of the process: 0 for every end that all ranks of a job agreed on.
-
-    srun and torchrun treat any other code as a failed rank; the job script reads the outcome file.
-    """
-    is_agreed = generation is not None and kind == "ended" and code != exit_codes.FAILURE
-    return exit_codes.DONE if is_agreed else code

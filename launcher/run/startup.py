@@ -113,8 +113,8 @@ def handle_startup_signals(argv: Sequence[str], environ: Mapping[str, str]) -> N
 
 def startup_signals() -> StartupSignals | None:
     """The StartupSignals that handles signals now."""
-    found = signal.getsignal(signal.SIGTERM)
-    return found if isinstance(found, StartupSignals) else None
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler if isinstance(handler, StartupSignals) else None
 
 
 @contextmanager
@@ -133,10 +133,10 @@ def finish_startup(code: int | None = None) -> None:
 
 def _out(argv: Sequence[str]) -> Path | None:
     """The run folder given by --out, before the arguments are parsed."""
-    found = None
+    value = None
     for position, argument in enumerate(argv):
         if argument == _OUT and position + 1 < len(argv):
-            found = argv[position + 1]
+            value = argv[position + 1]
         elif argument.startswith(f"{_OUT}="):
-            found = argument.partition("=")[2]
-    return Path(found) if found else None
+            value = argument.partition("=")[2]
+    return Path(value) if value else None

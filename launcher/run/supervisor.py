@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,16 +14,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from launcher.base import environment
+from launcher.base import environment, exit_codes
 from launcher.base.signals import Stopped, deferred, interrupt_blocked, numbers
 from launcher.run import failures, job_spec
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
+from launcher.run.faults import FAULTS
+from launcher.run_folder import run_folder
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -34,11 +37,27 @@ GRACE_S = 2.0
 _KILL_S = 5
 _STACK_S = 1.0
 _HOST = "127.0.0.1"
+_OUTPUT_BYTES = 4000
+_PRIORITY = {
+    "killed": 0,
+    "invalid input": 1,
+    "failed": 1,
+    "out of memory": 1,
+    "stopped": 2,
+    "fenced": 2,
+    "peer lost": 3,
+}
+_STATES = {
+    "stopped": "stopped (by SIGSTOP, Ctrl-Z or a debugger)",
+    "disk-sleep": "waiting for a disk or a network file system",
+    "running": "still computing",
+    "sleeping": "waiting",
+}
 _FORWARDED = {"SIGINT": "SIGINT", "SIGTERM": "SIGTERM", "SIGUSR1": "SIGUSR1", "SIGHUP": "SIGTERM"}
 
 
 @dataclass
-class Ranks:
+class RankProcesses:
     """The processes of one job, their store and folder, and the forwarded signals."""
 
     context: SubprocessContext
@@ -50,7 +69,9 @@ class Ranks:
 
     def codes(self) -> dict[int, int | None]:
         """Exit codes by rank; negative: killed by that signal; None: running."""
-        return {rank: one.proc.poll() for rank, one in self.context.subprocess_handlers.items()}
+        return {
+            rank: handler.proc.poll() for rank, handler in self.context.subprocess_handlers.items()
+        }
 
     def signal(self, number: int) -> None:
         """Send a signal to each running rank, not to its data-loader workers."""
@@ -71,10 +92,10 @@ class Ranks:
 def supervise(
     job: job_spec.Job,
     threads: int,
-    show: Callable[[Report], None],
+    show: Callable[[RankReport], None],
     module: str = "launcher.run.rank",
     forwarded: set[int] | None = None,
-) -> Report:
+) -> RankReport:
     """Run `job` as `job.resolved.nproc` processes of `module`; returns the deciding report.
 
     Each rank computes with `threads` CPU threads. `show` gets the report of a failing rank at once,
@@ -95,7 +116,7 @@ def supervise(
             if report.kind != "ended":
                 show(report)
                 _wait_until(lambda: None not in ranks.codes().values(), GRACE_S)
-        failures.log_other_ranks(ranks.context, folder, report, job.folder)
+        log_other_ranks(ranks.context, folder, report, job.folder)
         return report
     except (KeyboardInterrupt, Stopped) as error:
         return failures.failed(error, 0)
@@ -103,12 +124,12 @@ def supervise(
         cleanup.close()
 
 
-def _watch(ranks: Ranks) -> Report:
+def _watch(ranks: RankProcesses) -> RankReport:
     """Wait for the first failure, or for the agreed end of all ranks."""
     lost_since: float | None = None
     while ranks.interrupts < 2:
         codes = ranks.codes()
-        failure = failures.first_failure(codes, ranks.context, ranks.job_folder, ranks.forwarded)
+        failure = first_failure(codes, ranks.context, ranks.job_folder, ranks.forwarded)
         all_gone = None not in codes.values()
         if failure is not None and (all_gone or failure.kind != "peer lost"):
             return failure
@@ -125,7 +146,7 @@ def _watch(ranks: Ranks) -> Report:
     return failures.interrupted_twice()
 
 
-def _frozen(ranks: Ranks, codes: Mapping[int, int | None]) -> Report | None:
+def _frozen(ranks: RankProcesses, codes: Mapping[int, int | None]) -> RankReport | None:
     """The report for a rank that others have lost, but whose process goes on; None: there is none.
 
     The rank is asked for its stacks with SIGABRT, which ends it.
@@ -138,12 +159,12 @@ def _frozen(ranks: Ranks, codes: Mapping[int, int | None]) -> Report | None:
                 os.kill(process, signal.SIGABRT)
             with suppress(subprocess.TimeoutExpired):
                 ranks.context.subprocess_handlers[rank].proc.wait(_STACK_S)
-            return failures.frozen(rank, process, state, ranks.job_folder)
+            return frozen_report(rank, process, state, ranks.job_folder)
     return None
 
 
 @contextmanager
-def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Ranks]:
+def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[RankProcesses]:
     with deferred(_FORWARDED):  # an interrupted import may fail in other ways
         from torch.distributed.elastic.multiprocessing import (
             DefaultLogsSpecs,
@@ -172,7 +193,7 @@ def _start(folder: Path, nproc: int, threads: int, module: str) -> Iterator[Rank
                     str(folder / "logs"), redirects={rank: Std.ALL for rank in range(1, nproc)}
                 ),
             )
-        ranks = Ranks(context, store, folder)
+        ranks = RankProcesses(context, store, folder)
         try:
             _forward_signals(ranks, handled)
             yield ranks
@@ -211,7 +232,7 @@ def _environment(rank: int, nproc: int, port: int, threads: int) -> dict[str, st
     }
 
 
-def _forward_signals(ranks: Ranks, handled: Sequence[int]) -> None:
+def _forward_signals(ranks: RankProcesses, handled: Sequence[int]) -> None:
     """Forward the `handled` signals to the ranks, which save and end; ignore the others."""
     if threading.current_thread() is not threading.main_thread():
         return
@@ -246,3 +267,69 @@ def _wait_until(happened: Callable[[], bool], limit_s: float) -> None:
     end = time.monotonic() + limit_s
     while not happened() and time.monotonic() < end:
         time.sleep(POLL_S)
+
+
+def frozen_report(rank: int, process: int, state: str, folder: Path) -> RankReport:
+    """The report for a rank that no longer answers the others, with its stacks if it wrote them.
+
+    `state` is that of psutil.
+    """
+    text = FAULTS["timeout"].seen.format(
+        rank=rank, host=socket.gethostname(), process=process, state=_STATES.get(state, state)
+    )
+    written = failures.stacks_file(folder, rank)
+    stacks = written.read_text(encoding="utf-8", errors="replace") if written.exists() else ""
+    report = failures.build_report("failed", exit_codes.FAILURE, rank, f"error: {text}", stacks)
+    return replace(report, fault="timeout")
+
+
+def first_failure(
+    codes: Mapping[int, int | None],
+    context: SubprocessContext,
+    folder: Path,
+    forwarded: set[int],
+) -> RankReport | None:
+    """The report of the rank that failed first; None: none has. `codes` are their exit codes.
+
+    A killed rank, which has no report, comes first, since its peers only notice later; then the
+    earliest failure, then stops, then ranks that lost a peer. `forwarded` holds the signals that
+    the supervisor sent: a rank that died of one during its start-up was stopped.
+    """
+    failed = []
+    for rank, code in codes.items():
+        report = failures.load(folder, rank)
+        if report is not None and report.kind != "ended":
+            failed.append((_PRIORITY[report.kind], report.at, report))
+        elif report is None and code is not None:
+            ending = failures.without_report(rank, code, _output(context, rank), forwarded)
+            # Communication libraries abort when another rank is gone.
+            is_abort = ending.kind == "killed" and code == -signal.SIGABRT
+            failed.append((_PRIORITY["peer lost" if is_abort else ending.kind], 0.0, ending))
+    return min(failed, key=lambda entry: entry[:2])[2] if failed else None
+
+
+def log_other_ranks(
+    context: SubprocessContext, folder: Path, shown: RankReport, run: Path | None
+) -> None:
+    """Append the output and tracebacks of ranks other than 0 to the log of the run.
+
+    Except for invalid input: then nothing is written, least of all to a resumed run.
+    """
+    if run is None or not run.is_dir() or shown.kind == "invalid input":
+        return
+    for rank in context.pids():
+        report = failures.load(folder, rank)
+        texts = [_output(context, rank)]
+        if report is not None and report.rank != shown.rank:
+            texts += [report.text, report.trace]
+        for text in filter(None, (text.strip() for text in texts)):
+            run_folder.append_log(run, f"[rank {rank}]\n{text}")
+
+
+def _output(context: SubprocessContext, rank: int) -> str:
+    """The last output of a rank other than 0; rank 0 prints to the terminal."""
+    texts = []
+    for path in (context.stdouts[rank], context.stderrs[rank]):
+        if path:
+            texts.append(Path(path).read_bytes()[-_OUTPUT_BYTES:].decode(errors="replace"))
+    return "\n".join(texts).strip()

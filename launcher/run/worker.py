@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -24,28 +23,23 @@ from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.config import validate
 from launcher.config.batching import check_fills
-from launcher.config.custom_task import task_class
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
-from launcher.run import affinity, failures
+from launcher.run import affinity, failures, rank_data
 from launcher.run.callbacks import RankCallbacks
-from launcher.run.experience import resolve_experience
-from launcher.run.experience_data import ExperienceData, load_experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, lock, run_folder
 from launcher.run_folder import restore as resumption
-from models.base import Context, DataError, Task
-from models.common.data_files import cache_folder
+from models.base import Task
 from training import seeds
 from training.callbacks.base import TEST, Outcome
 from training.checkpoint import base_weights, retention, room
 from training.checkpoint.restore import restore, restore_average
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
-from training.data import feature_cache
 from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
@@ -94,21 +88,21 @@ def _order(resolved: Resolved, samples: int, seed: int) -> DataOrder:
 
 def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     resolved = job.resolved
-    tracked = TrackedSettings(resolve_experience(resolved, job.experience).settings)
+    tracked = TrackedSettings(_settings(job))
     settings = cast(Settings, tracked)
     world = _open_world(resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
     watchdog = _watch_data(job, settings, world, cleanup)
     seed = settings.train.seed
     peaks = PeakMemory()  # before the data and the model, so that they count
-    data = _load_data(job, settings, storage.path, world)
+    data = rank_data.load_data(job, settings, storage.path, world)
     task, samples = data.tasks[0], Samples(data.tasks[0], data.train, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
     order = _order(resolved, len(samples), seed)
     facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
     resumed = resumption.load_resume_point(job.resume, facts, world)
-    _check_labels(job, task, resumed)
+    rank_data.check_labels(job, task, resumed)
     seeds.seed_weights(seed)
     model, initial = _build_model(resolved, task, world)
     built = architecture(model)
@@ -134,7 +128,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
         assert resumed is not None and test is not None
         restore_average(resumed.checkpoint, engine)
         return evaluate_split(task, module, job.split, test)
-    if not data.number and _uses_feature_cache(settings, task, model, module, engine):
+    if not data.number and rank_data.uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
     train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, train_plan, *loading)
@@ -152,16 +146,13 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     return train(task, engine, module, batches, run)
 
 
-def _check_labels(job: Job, task: Task, resumed: ResumePoint | None) -> None:
-    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
-    trained = None if job.split is None else resumed
-    known = {} if trained is None else trained.fact("evaluator", {}).get("metrics", {})
-    if known and task.goal.metric not in known:
-        raise DataError(
-            f"the data has no labels for {', '.join(known)}",
-            where="data.path",
-            allowed="data with the labels of the run",
-        )
+def _settings(job: Job) -> Settings:
+    """The settings of the ranks: those of the run, or of its experience."""
+    if job.experience is None:
+        return job.resolved.settings
+    from launcher.run.experience import resolve_experience
+
+    return resolve_experience(job.resolved, job.experience).settings
 
 
 def _train_plan(
@@ -297,43 +288,6 @@ def _prepare_engine(
     with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
         engine = build_engine(resolved.settings.engine.name, world, options)
     return engine, engine.prepare(model, spec, blocks)
-
-
-def _uses_feature_cache(
-    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
-) -> bool:
-    """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
-    computed = {
-        "precision": settings.precision,
-        "compile": settings.compile,
-        "attention": settings.memory.attention,
-    }
-    place = feature_cache.CacheLocation(cache_folder(), computed)
-    show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
-    return feature_cache.use(task, model, module, engine, settings.feature_cache, place, show)
-
-
-def _discard(_text: str) -> None:
-    """Show nothing: only rank 0 does."""
-
-
-def _load_data(job: Job, settings: Settings, folder: Path, world: World) -> ExperienceData:
-    """The data of the run, or of an experience and its replay; the first task is the run's."""
-    context = Context(
-        seed=settings.train.seed,
-        eval_share=settings.eval.share,
-        folder=folder,
-        device=world.device,
-        attention=settings.memory.attention,
-        reset_data=job.resume is not None and "data" in job.resume.reset,
-    )
-    model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
-    with signals.deferred(signals.ENDING):
-        build_task = task_class(model.family)
-    task = build_task(model, data, context)
-    world.rank_0_first(task.setup)
-    validate.check_splits(task, folder)
-    return load_experience(job.experience, task, context, job.resolved.settings, world)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from launcher.config import machine
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.run import affinity, supervisor
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest
@@ -47,7 +47,7 @@ class RerunFailed(Exception):
 class Rerun:
     """Ranks that have ended; their folder is removed when the `with` block ends."""
 
-    report: Report
+    report: RankReport
     folder: Path
     signals: frozenset[int]
     """The signals that they received."""

@@ -3,96 +3,82 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.base.signals import Stopped
+from launcher.report.report import write_at_end
 from launcher.run import failures, rank
-from launcher.run.execute import WriteReport, execute_run
-from launcher.run.failures import Report
-from launcher.run.prepare import PreparedRun
+from launcher.run.execute import FinishedRun, execute_run, train_ranks
+from launcher.run.failures import RankReport
+from launcher.run.prepare import PreparedRun, first_line
 from launcher.run_folder import run_folder
 from launcher.run_folder.run_folder import RunFolder
 from launcher.stages import record
-from launcher.stages.pipeline import Pipeline, PipelineStage
+from launcher.stages.pipeline import Pipeline
 
 
-@dataclass(frozen=True)
-class PipelineResult:
-    """The end of a pipeline."""
-
-    report: Report
-    """Report of the stage that ran last."""
-    folder: Path | None
-    """None: the folder was removed, since nothing was trained."""
-    result: Mapping[str, Any]
-    """result.json of the pipeline."""
-
-
-def execute(
+def train_stages(
     pipeline: Pipeline,
     console: bool,
-    show: Callable[[Report], None],
-    announce: Callable[[PipelineStage, PreparedRun], None],
-    report: WriteReport | None = None,
-) -> PipelineResult:
+    show: Callable[[RankReport], None],
+    announce: Callable[[str], None],
+) -> FinishedRun:
     """Create the folders and train the stages that are left; each gives its weights to the next.
 
-    `show` and `report` as for `execute_run`; `announce` is called before each stage. Where not even
-    the first stage of a new chain trained anything, its folder is removed. Raises SettingsError.
+    `show` as for `execute_run`; `announce` gets the title of each stage before it. The report is
+    that of the stage that ran last. Where not even the first stage of a new pipeline trained
+    anything, its folder is removed. Raises SettingsError.
     """
-    made = None if pipeline.is_resumed else make(pipeline)
+    new_folder = None if pipeline.is_resumed else make(pipeline)
     codes: dict[str, int] = {}
-    ending: Report | None = None
+    ending: RankReport | None = None
+    if pipeline.resume_line:
+        announce(pipeline.resume_line)
     try:
         with rank.stoppable():
-            for entry, ready in pipeline.left:
-                announce(entry, ready)
-                ending = _train(ready, console, show, report)
-                codes[entry.name] = ending.exit_code
+            for stage, ready in pipeline.left:
+                announce(f"{pipeline.title(stage)}\n{first_line(ready)}")
+                ending = _train(ready, console, show)
+                codes[stage.name] = ending.exit_code
                 record.write(pipeline.record, codes)
                 if ending.exit_code != exit_codes.DONE:
                     break
-    except (KeyboardInterrupt, Stopped) as diagnostic:
-        ending = replace(failures.failed(diagnostic, 0), text="stopped between two stages")
+    except (KeyboardInterrupt, Stopped) as error:
+        ending = replace(failures.failed(error, 0), text="stopped between two stages")
         show(ending)
-    assert ending is not None, "a chain with nothing left is not carried out"
-    writes_report = all(ready.resolved.settings.report.enabled for _, ready in pipeline.left)
-    nothing_done = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
+    assert ending is not None, "a pipeline with nothing left is not trained"
+    did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
     if (
-        made is not None
-        and nothing_done
-        and not any(run_folder.has_trained(entry.folder) for entry in pipeline.entries)
+        new_folder is not None
+        and did_nothing
+        and not any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)
     ):
-        made.discard()
-        return PipelineResult(ending, None, {})
-    result = record.write(pipeline.record, codes)
-    if report is not None and writes_report:
-        report(pipeline.folder)
-    return PipelineResult(ending, pipeline.folder, result)
+        new_folder.discard()
+        return FinishedRun(ending, None)
+    finished = FinishedRun(ending, pipeline.folder, record.write(pipeline.record, codes))
+    if all(ready.resolved.settings.report.enabled for _, ready in pipeline.left):
+        write_at_end(pipeline.folder)
+    return finished
 
 
-def _train(
-    ready: PreparedRun,
-    console: bool,
-    show: Callable[[Report], None],
-    report: WriteReport | None,
-) -> Report:
+def _train(ready: PreparedRun, console: bool, show: Callable[[RankReport], None]) -> RankReport:
     """Train one stage.
 
     Raises Stopped, or KeyboardInterrupt, where a signal came too late for this stage to stop.
     """
     signals: set[int] = set()
-    ending = execute_run(ready, console, show, forwarded=signals, report=report).report
-    if ending.exit_code == exit_codes.DONE and signals:
+    finished = execute_run(ready, console, show, partial(train_ranks, forwarded=signals))
+    if finished.wants_report and finished.folder is not None:
+        write_at_end(finished.folder)
+    if finished.report.exit_code == exit_codes.DONE and signals:
         if signal.SIGINT in signals:
             raise KeyboardInterrupt
         raise Stopped(signal.Signals(min(signals)).name)
-    return ending
+    return finished.report
 
 
 def make(pipeline: Pipeline) -> RunFolder:

@@ -18,8 +18,9 @@ from launcher.config.validate import why_ineffective
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume_decision import NothingLeft
 from launcher.stages import record, selection
-from launcher.stages.record import Record
+from launcher.stages.record import PipelineRecord
 from models.catalog import Stage
 
 
@@ -45,10 +46,26 @@ class Pipeline:
     resume_line: str | None = None
     """The line about resuming; None: --resume was not given."""
 
+    is_rank_0 = True
+    """Each stage runs in its own processes: this one reports to the user."""
+
     @property
-    def record(self) -> Record:
+    def nothing_left(self) -> NothingLeft | None:
+        """All stages were completed before; None: there is something to do. Reads the disk."""
+        if self.left:
+            return None
+        result = {**record.summarize(self.record), "reason": "nothing is left to do"}
+        return NothingLeft(self.resume_line or "", result)
+
+    def title(self, stage: PipelineStage) -> str:
+        """`stage 1 of 2: encoder, what is trained there`."""
+        position = f"stage {self.entries.index(stage) + 1} of {len(self.entries)}"
+        return f"{position}: {stage.name}" + (f", {stage.sentence}" if stage.sentence else "")
+
+    @property
+    def record(self) -> PipelineRecord:
         """The stages and their folders."""
-        return Record(self.folder, {entry.name: entry.folder for entry in self.entries})
+        return PipelineRecord(self.folder, {entry.name: entry.folder for entry in self.entries})
 
     @property
     def left(self) -> list[tuple[PipelineStage, PreparedRun]]:
@@ -59,12 +76,12 @@ class Pipeline:
     def warnings(self) -> list[Diagnostic]:
         """Warnings of all stages, each once, without settings that another stage uses."""
         runs = [ready.resolved for _, ready in self.left]
-        found: list[Diagnostic] = []
+        distinct: list[Diagnostic] = []
         for run in runs:
             for diagnostic in run.warnings:
                 if not _counts_elsewhere(diagnostic.key, run, runs):
-                    _add(found, diagnostic)
-        return found
+                    _add(distinct, diagnostic)
+        return distinct
 
 
 Prepare = Callable[[CliArgs, Path | None, list[Diagnostic]], PreparedRun]
@@ -89,14 +106,14 @@ def prepare_pipeline(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare = prepare_run,
+    prepare_stage: Prepare = prepare_run,
 ) -> Pipeline | None:
-    """The pipeline, or None for a single run, which is not resolved. `one` prepares a stage."""
+    """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
     before = find(args, out)
     if before is not None:
-        return _resumed(before, args, out, diagnostics, one)
+        return _resumed(before, args, out, diagnostics, prepare_stage)
     stages = selection.stages(args) if args.resume in (None, checkpoint_search.AUTO) else ()
-    return _new(stages, args, out, diagnostics, one) if stages else None
+    return _new(stages, args, out, diagnostics, prepare_stage) if stages else None
 
 
 def _new(
@@ -104,10 +121,10 @@ def _new(
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare,
+    prepare_stage: Prepare,
 ) -> Pipeline:
     args, wrong = selection.from_of(args, stages[0])
-    found = [*diagnostics, *wrong]
+    invalid = [*diagnostics, *wrong]
     resume_line = None
     if args.resume is not None:
         resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
@@ -116,7 +133,7 @@ def _new(
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
         content = _args_of(stage, number, args, entries, len(stages))
-        made = _prepared(content, found, one)
+        made = _prepared(content, invalid, prepare_stage)
         if out is None and number == 1 and made is not None:
             folder = run_folder.unused_path(made.name)
         inner = folder / record.child(number, stage.name)
@@ -124,9 +141,9 @@ def _new(
             made = replace(made, out=inner, resume=ResumeRequest(inner), separate=True)
         entries.append(PipelineStage(stage.name, stage.sentence, inner, made))
     where = f"--out {folder}" if out else "no --out was given"
-    found += run_folder.writing_errors(folder, where, replaces_starts=True)
-    if found:
-        raise SettingsError(found)
+    invalid += run_folder.writing_errors(folder, where, replaces_starts=True)
+    if invalid:
+        raise SettingsError(invalid)
     return Pipeline(folder, entries, resume_line=resume_line)
 
 
@@ -145,20 +162,22 @@ def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[ImpliedSett
     before = [entry for entry in entries if entry.name in stage.of]
     if stage.loads is None or not before:
         return []
-    place = f"stage {before[-1].name} of this run"
-    return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, place)]
+    where = f"stage {before[-1].name} of this run"
+    return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, where)]
 
 
-def _prepared(args: CliArgs, found: list[Diagnostic], one: Prepare) -> PreparedRun | None:
-    """One stage; None: it has errors, which are added to `found` once."""
+def _prepared(
+    args: CliArgs, diagnostics: list[Diagnostic], prepare_stage: Prepare
+) -> PreparedRun | None:
+    """One stage; None: it has errors, which are added to `diagnostics` once."""
     try:
-        made = one(args, None, [])
+        made = prepare_stage(args, None, [])
     except SettingsError as error:
         for diagnostic in error.diagnostics:
-            _add(found, diagnostic)
+            _add(diagnostics, diagnostic)
         return None
-    if made.place is not None:
-        _add(found, _not_ours(made.place.source, args))
+    if made.launched is not None:
+        _add(diagnostics, _not_ours(made.launched.source, args))
     return made
 
 
@@ -169,30 +188,32 @@ def _counts_elsewhere(key: str | None, run: Resolved, runs: Sequence[Resolved]) 
     return any(why_ineffective(other.values, key) is None for other in runs)
 
 
-def _add(found: list[Diagnostic], diagnostic: Diagnostic) -> None:
-    if (diagnostic.message, diagnostic.where) not in [(one.message, one.where) for one in found]:
-        found.append(diagnostic)
+def _add(diagnostics: list[Diagnostic], diagnostic: Diagnostic) -> None:
+    if (diagnostic.message, diagnostic.where) not in [
+        (known.message, known.where) for known in diagnostics
+    ]:
+        diagnostics.append(diagnostic)
 
 
 def _not_ours(source: str, args: CliArgs) -> Diagnostic:
     """The error for ranks of torchrun or srun, which cannot end between stages."""
-    place = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
+    where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
     return Diagnostic(
         f"each stage runs in its own processes, but {source} started this one",
-        where=place,
+        where=where,
         allowed=f"one stage at a time under {source}",
         fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
     )
 
 
 def _resumed(
-    before: Record,
+    before: PipelineRecord,
     args: CliArgs,
     out: Path | None,
     diagnostics: Sequence[Diagnostic],
-    one: Prepare,
+    prepare_stage: Prepare,
 ) -> Pipeline:
-    found = [*diagnostics, *_misplaced(before, args, out)]
+    invalid = [*diagnostics, *_misplaced(before, args, out)]
     declared = stages(before)
     entries: list[PipelineStage] = []
     for name, folder in before.stages.items():
@@ -202,35 +223,37 @@ def _resumed(
             filled = _weights(stage, entries)
             content = replace(args, resume=str(folder), weights=None, filled=filled)
             has_begun = checkpoint_search.newest_step(folder) is not None
-            made = _prepared(content if has_begun else replace(content, reset=()), found, one)
+            made = _prepared(
+                content if has_begun else replace(content, reset=()), invalid, prepare_stage
+            )
             if made is not None:
                 resume_line = made.line if (folder / run_folder.METRICS).exists() else None
                 made = replace(made, separate=True, line=resume_line)
         entries.append(PipelineStage(name, stage.sentence, folder, made))
-    if found:
-        raise SettingsError(found)
+    if invalid:
+        raise SettingsError(invalid)
     left = [entry.name for entry in entries if entry.start is not None]
     resume_line = f"resuming {before.folder}: {', '.join(left)}" if left else _nothing_left(before)
     return Pipeline(before.folder, entries, True, resume_line)
 
 
-def _misplaced(before: Record, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
-    arguments: list[tuple[str, Any]] = [(one.option, one.where) for one in args.filled]
+def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
+    arguments: list[tuple[str, Any]] = [(item.option, item.where) for item in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
     if out is not None and not checkpoint_search.is_same(out, before.folder):
         arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
-    for option, place in arguments:
+    for option, where in arguments:
         yield Diagnostic(
             f"{option} has no effect on the resumed stages of {before.folder}",
             key=option,
-            where=place,
+            where=where,
             fix=f"leave out {option}  or resume the folder of one stage: {folders}",
         )
 
 
-def _nothing_left(before: Record) -> str:
+def _nothing_left(before: PipelineRecord) -> str:
     last = shlex.quote(str(list(before.stages.values())[-1]))
     return (
         f"nothing to do: all stages of {before.folder} are completed; "
@@ -238,7 +261,7 @@ def _nothing_left(before: Record) -> str:
     )
 
 
-def find(args: CliArgs, out: Path | None) -> Record | None:
+def find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
     """The pipeline to resume; None: there is none, or a single run is resumed.
 
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
@@ -250,25 +273,25 @@ def find(args: CliArgs, out: Path | None) -> Record | None:
         return record.load(Path(args.resume))
     if out is not None:
         return record.load(out)
-    names = [one.name for one in selection.stages(args)]
+    names = [stage.name for stage in selection.stages(args)]
     return _latest(args, names) if names else None
 
 
-def stages(pipeline: Record) -> dict[str, Stage]:
+def stages(pipeline: PipelineRecord) -> dict[str, Stage]:
     """The stages that the family of a pipeline declares, by name. Reads the disk."""
     try:
         family = find_node(read_settings_file(_first(pipeline)), "model.family")
         declared = declared_stages(family.value) if family is not None else ()
     except SettingsError:  # such as a custom task that was moved; preparing its run reports that
         return {}
-    return {one.name: one for one in declared}
+    return {stage.name: stage for stage in declared}
 
 
-def _first(pipeline: Record) -> Path:
+def _first(pipeline: PipelineRecord) -> Path:
     return next(iter(pipeline.stages.values())) / run_folder.SETTINGS
 
 
-def _latest(args: CliArgs, names: list[str]) -> Record | None:
+def _latest(args: CliArgs, names: list[str]) -> PipelineRecord | None:
     choice = choose(args)
     for folder in checkpoint_search.newest(run_folder.STAGES):
         pipeline = record.load(folder)
@@ -281,7 +304,7 @@ def _latest(args: CliArgs, names: list[str]) -> Record | None:
     return None
 
 
-def _model(pipeline: Record) -> tuple[object, ...]:
+def _model(pipeline: PipelineRecord) -> tuple[object, ...]:
     try:
         return checkpoint_search.model_of(read_settings_file(_first(pipeline)))
     except SettingsError:

@@ -15,7 +15,7 @@ from launcher.plan import auto
 from launcher.plan.target import Described
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder.resume_decision import decide
-from launcher.stages import pipeline, summary
+from launcher.stages import pipeline
 from launcher.stages.selection import with_weights
 
 
@@ -42,7 +42,7 @@ def planned_runs(
     stages = pipeline.prepare_pipeline(args, None, diagnostics, prepare)
     if stages is not None:
         return [
-            PlannedRun(args, ready.resolved, entry.name, summary.title(stages, entry))
+            PlannedRun(args, ready.resolved, entry.name, stages.title(entry))
             for args, (entry, ready) in zip(given, stages.left, strict=True)
         ]
     args, errors = with_weights(args)
@@ -51,8 +51,8 @@ def planned_runs(
         part = PlannedRun(args, resolve_with(described, args, ()))
     except SettingsError as error:
         raise SettingsError([*diagnostics, *errors, *error.diagnostics]) from None
-    if found := [*diagnostics, *errors]:
-        raise SettingsError(found)
+    if wrong := [*diagnostics, *errors]:
+        raise SettingsError(wrong)
     return [part]
 
 

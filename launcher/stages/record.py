@@ -28,7 +28,7 @@ _KEPT = (
 
 
 @dataclass(frozen=True)
-class Record:
+class PipelineRecord:
     """The stages of a pipeline: their names and run folders."""
 
     folder: Path
@@ -46,10 +46,10 @@ def save(folder: Path, stages: Sequence[str]) -> None:
     run_folder.write_new(folder / run_folder.STAGES, encode({"stages": content}, indent=2) + "\n")
 
 
-def load(folder: Path) -> Record | None:
+def load(folder: Path) -> PipelineRecord | None:
     """The record that `save` wrote; None: `folder` holds no pipeline. Reads the disk."""
     stages = checkpoint_search.stage_folders(folder)
-    return Record(folder, stages) if stages else None
+    return PipelineRecord(folder, stages) if stages else None
 
 
 def is_completed(folder: Path) -> bool:
@@ -58,7 +58,7 @@ def is_completed(folder: Path) -> bool:
     return result is not None and result.get("status") == "completed"
 
 
-def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
+def write(record: PipelineRecord, codes: Mapping[str, int]) -> dict[str, Any]:
     """Write and give the result of the pipeline; `codes` holds the exit codes of this start.
 
     Touches the disk. Raises StorageError.
@@ -70,12 +70,16 @@ def write(record: Record, codes: Mapping[str, int]) -> dict[str, Any]:
     return result
 
 
-def summarize(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -> dict[str, Any]:
+def summarize(
+    record: PipelineRecord, codes: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
-    results = [one for f in record.stages.values() if (one := records.read_result(f)) is not None]
+    results = [
+        result for f in record.stages.values() if (result := records.read_result(f)) is not None
+    ]
     last: Mapping[str, Any] = results[-1] if results else {}
-    statuses = [one["status"] for one in stages]
+    statuses = [stage["status"] for stage in stages]
     status = "failed" if "failed" in statuses else "stopped"
     return {
         "status": "completed" if set(statuses) == {"completed"} else status,
@@ -91,12 +95,12 @@ def summarize(record: Record, codes: Mapping[str, int] = MappingProxyType({})) -
 
 def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
     """The entry of one stage in the result."""
-    found = records.read_result(folder)
+    result = records.read_result(folder)
     code = codes.get(name)
-    content: dict[str, Any] = {key: (found or {}).get(key) for key in _KEPT}
+    content: dict[str, Any] = {key: (result or {}).get(key) for key in _KEPT}
     if code is not None:
         content["status"] = _STATUSES.get(code, "stopped")
-    elif found is None:
+    elif result is None:
         content["status"] = WAITING
     elif content["status"] == "completed":
         code = exit_codes.DONE
@@ -104,11 +108,11 @@ def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
-    return [one[key] for one in results if one.get(key) is not None]
+    return [result[key] for result in results if result.get(key) is not None]
 
 
 def _peaks(results: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
     """The largest peak of each kind of memory over stages; None: not measured."""
     peaks = _known(results, "peak_memory_bytes")
-    kinds = dict.fromkeys(kind for one in peaks for kind in one)
+    kinds = dict.fromkeys(kind for kinds_of in peaks for kind in kinds_of)
     return {kind: max(_known(peaks, kind), default=None) for kind in kinds}

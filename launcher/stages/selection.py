@@ -25,9 +25,9 @@ def stages(args: CliArgs) -> tuple[Stage, ...]:
     choice = choose(args)
     if choice.mode != STAGED_MODE or choice.diagnostics:
         return ()
-    found = selection.select_stages(choice.stages, selection.declared_stages(choice.family))
-    is_legal = not choice.stages or [one.name for one in found] == list(choice.stages)
-    return found if is_legal and len(found) > 1 else ()
+    chosen = selection.select_stages(choice.stages, selection.declared_stages(choice.family))
+    is_legal = not choice.stages or [stage.name for stage in chosen] == list(choice.stages)
+    return chosen if is_legal and len(chosen) > 1 else ()
 
 
 def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
@@ -38,38 +38,38 @@ def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
     if args.weights is None:
         return args, []
     choice = choose(args)
-    found = {one.name: one for one in selection.declared_stages(choice.family)}.get(
+    stage = {declared.name: declared for declared in selection.declared_stages(choice.family)}.get(
         choice.stage or ""
     )
-    return from_of(args, found)
+    return from_of(args, stage)
 
 
 def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnostic]]:
     """The arguments with --from as a setting of `stage`, and its errors."""
     if args.weights is None:
         return args, []
-    place = f"{FROM.flag} {args.weights}"
+    option = f"{FROM.flag} {args.weights}"
     rest = replace(args, weights=None)
     if args.resume not in (None, AUTO):
-        what = f"{place}: a resumed run loads weights from its own checkpoint"
-        return rest, [_fault(what, place, f"{FROM.flag}  with a new run", "leave it out")]
+        what = f"{option}: a resumed run loads weights from its own checkpoint"
+        return rest, [_fault(what, option, f"{FROM.flag}  with a new run", "leave it out")]
     if stage is None:
-        what = f"{place} needs a stage, but none is selected"
-        return rest, [_fault(what, place, "with  --mode staged --stage NAME")]
+        what = f"{option} needs a stage, but none is selected"
+        return rest, [_fault(what, option, "with  --mode staged --stage NAME")]
     if stage.loads is None:
-        what = f"{place}: stage {stage.name} starts from random weights"
-        return rest, [_fault(what, place, "with a later stage", "leave it out")]
+        what = f"{option}: stage {stage.name} starts from random weights"
+        return rest, [_fault(what, option, "with a later stage", "leave it out")]
     value, diagnostics = args.weights, []
     try:
         value = str(find(args.weights, stage))
     except SettingsError as error:
         diagnostics = list(error.diagnostics)
-    filled = ImpliedSetting(stage.loads, value, FROM.flag, place)
+    filled = ImpliedSetting(stage.loads, value, FROM.flag, option)
     return replace(rest, filled=[*args.filled, filled]), diagnostics
 
 
-def _fault(what: str, place: str, allowed: str, fix: str | None = None) -> Diagnostic:
-    return Diagnostic(what, key=FROM.flag, where=place, allowed=allowed, fix=fix)
+def _fault(what: str, where: str, allowed: str, fix: str | None = None) -> Diagnostic:
+    return Diagnostic(what, key=FROM.flag, where=where, allowed=allowed, fix=fix)
 
 
 _LEGAL = "a run folder, one of its checkpoints, an export or a safetensors file"
@@ -81,14 +81,14 @@ def find(word: str, stage: Stage) -> Path:
     Of a run the best checkpoint, or else the last, or else the newest one.
     """
     path = Path(word)
-    place = f"--from {word}"
+    where = f"--from {word}"
     if path.is_file():
         return path
     if not path.is_dir():
-        raise _refusal(f"'{word}' does not exist", word, place)
+        raise _refusal(f"'{word}' does not exist", word, where)
     pipeline = record.load(path)
     if pipeline is not None:
-        path = _newest(pipeline, stage, place)
+        path = _newest(pipeline, stage, where)
     steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
     for folder in (path, path / retention.BEST):
         if _has_weights(folder):
@@ -96,7 +96,7 @@ def find(word: str, stage: Stage) -> Path:
     for folder in (path / retention.LAST, *steps):
         if _has_weights(folder):
             return folder
-    raise _refusal(f"'{path}' holds no weights for stage {stage.name}", word, place)
+    raise _refusal(f"'{path}' holds no weights for stage {stage.name}", word, where)
 
 
 def _has_weights(folder: Path) -> bool:
@@ -104,15 +104,15 @@ def _has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (MODEL, NAME))
 
 
-def _newest(pipeline: record.Record, stage: Stage, place: str) -> Path:
+def _newest(pipeline: record.PipelineRecord, stage: Stage, where: str) -> Path:
     """The run of the latest stage of a pipeline whose weights `stage` takes."""
-    found = [folder for name, folder in pipeline.stages.items() if name in stage.of]
-    if found:
-        return found[-1]
+    matching = [folder for name, folder in pipeline.stages.items() if name in stage.of]
+    if matching:
+        return matching[-1]
     whose, there = " or ".join(stage.of), ", ".join(pipeline.stages)
     what = f"{pipeline.folder} has no stage {whose}, whose weights stage {stage.name} takes"
-    raise SettingsError.of(what, value=str(pipeline.folder), where=place, allowed=f"it has {there}")
+    raise SettingsError.of(what, value=str(pipeline.folder), where=where, allowed=f"it has {there}")
 
 
-def _refusal(what: str, word: str, place: str) -> SettingsError:
-    return SettingsError.of(what, key="--from", value=word, where=place, allowed=_LEGAL)
+def _refusal(what: str, word: str, where: str) -> SettingsError:
+    return SettingsError.of(what, key="--from", value=word, where=where, allowed=_LEGAL)

@@ -15,12 +15,10 @@ from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.config.validate import why_ineffective
-from launcher.run.execute import next_command
-from launcher.run.prepare import plan_as_json, render_plan
+from launcher.run.dry_run import plan_as_json, render_plan
+from launcher.run.execute import FinishedRun, next_command
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.stages import record
-from launcher.stages.execute import PipelineResult
-from launcher.stages.pipeline import Pipeline, PipelineStage
+from launcher.stages.pipeline import Pipeline
 from training.logging.quantities import duration, real, size
 
 _REPEATED = ("data.", "model.", "eval.share", "train.seed")
@@ -29,66 +27,44 @@ _NAMED = ("model.family", "model.size", "model.folder")
 """Settings that --model gives."""
 
 
-def title(pipeline: Pipeline, entry: PipelineStage) -> str:
-    """`stage 1 of 2: encoder, what is trained there`."""
-    place = f"stage {pipeline.entries.index(entry) + 1} of {len(pipeline.entries)}"
-    return f"{place}: {entry.name}" + (f", {entry.sentence}" if entry.sentence else "")
-
-
 def dry_run(pipeline: Pipeline, for_machines: bool) -> str:
     """The plan of each stage that is left, for --dry-run."""
     if for_machines:
         stages = [{"name": entry.name, **plan_as_json(ready)} for entry, ready in pipeline.left]
         return json.dumps({"folder": str(pipeline.folder), "stages": stages}, indent=2) + "\n"
-    parts = [f"{title(pipeline, entry)}\n\n{render_plan(ready)}" for entry, ready in pipeline.left]
+    parts = [f"{pipeline.title(stage)}\n\n{render_plan(ready)}" for stage, ready in pipeline.left]
     return "\n".join([f"{pipeline.resume_line}\n", *parts] if pipeline.resume_line else parts)
 
 
-def summary(outcome: PipelineResult) -> str:
+def summary(outcome: FinishedRun) -> str:
     """One line per stage, then the run folder and the next command."""
     if outcome.folder is None:
         return ""
     stages = outcome.result["stages"]
-    width = max(len(one["name"]) for one in stages)
-    lines = [f"  {one['name']:<{width}}  {_stage(one)}" for one in stages]
+    width = max(len(stage["name"]) for stage in stages)
+    lines = [f"  {stage['name']:<{width}}  {_stage(stage)}" for stage in stages]
     return "\n".join([*lines, _last_line(outcome, outcome.folder)])
 
 
-def as_json(outcome: PipelineResult) -> dict[str, Any]:
-    """The same for machines."""
-    return {
-        "exit_code": outcome.report.exit_code,
-        "folder": None if outcome.folder is None else str(outcome.folder),
-        "error": outcome.report.text or None,
-        **outcome.result,
-    }
-
-
-def nothing_left(pipeline: Pipeline) -> dict[str, Any]:
-    """The JSON of a pipeline that is already completed. Reads the disk."""
-    content = {"exit_code": exit_codes.DONE, "folder": str(pipeline.folder), "error": None}
-    return {**content, **record.summarize(pipeline.record)}
-
-
-def next_stage(resolved: Resolved, folder: Path) -> str | None:
+def next_stage(resolved: Resolved, folder: Path | None) -> str | None:
     """The last line of a stage that was trained alone: the command of the next stage.
 
     It repeats what the user set of data and model. None: it is no such stage, no other one needs
     its weights, or the run saved none. Reads the disk.
     """
     settings = resolved.settings
-    if settings.mode != STAGED_MODE or len(settings.stages) != 1:
+    if folder is None or settings.mode != STAGED_MODE or len(settings.stages) != 1:
         return None
     [name] = settings.stages
     declared = selection.declared_stages(settings.model.family)
-    following = [one for one in declared if name in one.of and not one.optional]
+    following = [stage for stage in declared if name in stage.of and not stage.optional]
     if not following or checkpoint_search.newest_step(folder) is None:
         return None
     model = settings.model
     is_replaced = replaces_size(model.family, getattr(model, "pretrained", None))
     named = model.family if is_replaced else model_name(model)
     words = ["--model", named, "--mode", STAGED_MODE]
-    words += _repeated(resolved, {one.loads for one in declared})
+    words += _repeated(resolved, {stage.loads for stage in declared})
     words += [STAGE.flag, following[0].name, FROM.flag, str(folder)]
     return f"run folder {folder}; next stage, here or elsewhere: {PROGRAM} {shlex.join(words)}"
 
@@ -113,18 +89,18 @@ def _is_of_stage(setting: Setting) -> bool:
     return setting.origin.layer == MODE_LAYER
 
 
-def _stage(one: Mapping[str, Any]) -> str:
-    if one["parameters"] is None:
-        return str(one["status"])
-    content = [f"{one['status']}, {one['parameters']:,} parameters"]
-    peak = one["peak_memory_bytes"]
+def _stage(stage: Mapping[str, Any]) -> str:
+    if stage["parameters"] is None:
+        return str(stage["status"])
+    content = [f"{stage['status']}, {stage['parameters']:,} parameters"]
+    peak = stage["peak_memory_bytes"]
     kind = "device" if peak.get("device") is not None else "host"
     if peak.get(kind) is not None:
         content.append(f"peak {size(peak[kind])} on the {kind}")
-    if (best := one["best"]) is not None:
+    if (best := stage["best"]) is not None:
         content.append(f"{best['metric']} {real(best['value'])} at step {best['step']}")
-    content.append(duration(one["wall_s"]))
-    if (estimate := one["estimate"]) is not None:
+    content.append(duration(stage["wall_s"]))
+    if (estimate := stage["estimate"]) is not None:
         bound = "at least" if estimate["is_least"] else "about"
         content.append(
             f"all {estimate['planned_steps']:,} steps would take {bound} "
@@ -134,7 +110,7 @@ def _stage(one: Mapping[str, Any]) -> str:
     return ", ".join(content)
 
 
-def _last_line(outcome: PipelineResult, folder: Path) -> str:
+def _last_line(outcome: FinishedRun, folder: Path) -> str:
     where = f"run folder {folder}"
     stages = outcome.result["stages"]
     if outcome.report.exit_code == exit_codes.DONE:
@@ -145,7 +121,7 @@ def _last_line(outcome: PipelineResult, folder: Path) -> str:
             return f"{where}; {following}"
         command = f"{PROGRAM} export {shlex.quote(str(last))} --format safetensors"
         return f"{where}; export the model: {command}"
-    failed = [one["folder"] for one in stages if one["status"] == "failed"]
+    failed = [stage["folder"] for stage in stages if stage["status"] == "failed"]
     if failed:
         where += f"; log: {folder / failed[0] / run_folder.LOG}"
     return f"{where}; resume: {PROGRAM} resume {shlex.quote(str(folder))}"

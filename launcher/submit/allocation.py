@@ -199,20 +199,20 @@ def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
     # `--gres gpu:2` may be two arguments.
     joined = [*passthrough, *(f"{name}={value}" for name, value in pairwise(passthrough))]
     pairs = [o.partition("=") for o in [f"--gres={header.get('gres') or ''}", *joined]]
-    found = [_GPUS_OF_GRES.search(value) for name, _, value in pairs if name == "--gres"]
-    return max((int(match[1] or 1) for match in found if match), default=0)
+    matches = [_GPUS_OF_GRES.search(value) for name, _, value in pairs if name == "--gres"]
+    return max((int(match[1] or 1) for match in matches if match), default=0)
 
 
 def _exported(
     values: Mapping[str, str], is_torchrun: bool, environ: Mapping[str, str]
 ) -> list[str]:
     """Environment variables of the job, `NAME=VALUE`."""
-    found = {}
+    variables = {}
     if options.RANKS.flag in values:
-        found[RANKS] = values[options.RANKS.flag]
+        variables[RANKS] = values[options.RANKS.flag]
     if is_torchrun:
-        found[_LAUNCH] = "torchrun"
+        variables[_LAUNCH] = "torchrun"
     # Unless the site selects one, the job uses this Python.
     if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
-        found[_PYTHON[0]] = str(Path(sys.executable).absolute())
-    return [f"{name}={value}" for name, value in found.items()]
+        variables[_PYTHON[0]] = str(Path(sys.executable).absolute())
+    return [f"{name}={value}" for name, value in variables.items()]

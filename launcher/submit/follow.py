@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from launcher.base import exit_codes
 from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
-from launcher.submit.jobs import SLURM, Job, Run, Submission
+from launcher.submit.jobs import SLURM, SlurmJob, Submission, SubmittedRun
 from slurm import queue
-from slurm.queue import QueueError, State
+from slurm.queue import JobState, QueueError
 from training.callbacks.base import EvalResult
 from training.logging import console_text
 from training.logging.console_text import render_row
@@ -95,15 +95,15 @@ class _RunOutput:
 class Followed:
     """One run that is followed."""
 
-    job: Job
-    run: Run
+    job: SlurmJob
+    run: SubmittedRun
     first_job: str
     """The id of its first Slurm job, which names its outcomes."""
     slurm_job: str = ""
     """The id of its current Slurm job."""
     code: int | None = None
     """Its exit code; None: it has not ended."""
-    state: State | None = None
+    state: JobState | None = None
     queried_at: float = -math.inf
     printed: str = ""
     """The last printed line about the state of its job."""
@@ -119,8 +119,8 @@ class Followed:
     def outcome(self) -> tuple[str, int] | None:
         """The outcome of its last generation that wrote one; None: none did. Reads the disk."""
         prefix = f"outcome.{self.first_job}."
-        found = (self.run.folder / SLURM).glob(f"{prefix}*")
-        generations = [path.name[len(prefix) :] for path in found]
+        outcomes = (self.run.folder / SLURM).glob(f"{prefix}*")
+        generations = [path.name[len(prefix) :] for path in outcomes]
         newest = max((int(number) for number in generations if number.isdigit()), default=None)
         if newest is None:
             return None
@@ -192,7 +192,7 @@ def _query(followed: Followed, at: float) -> str | None:
     return render_row("job", _describe(followed.slurm_job, state))
 
 
-def _describe(job: str, state: State) -> str:
+def _describe(job: str, state: JobState) -> str:
     parts = [f"{job} {state.name.lower()}"]
     if state.nodes and not state.is_ended:
         parts.append(f"on {state.nodes}")
@@ -206,8 +206,8 @@ def _describe(job: str, state: State) -> str:
 def _end(followed: Followed, at: float) -> Iterator[str]:
     """Decide what the end of a Slurm job means: a successor, the end of the run, or wait."""
     log = followed.job.logs / f"{followed.slurm_job}.out"
-    if found := _SUCCESSOR.findall(_text(log)):
-        followed.slurm_job, followed.state, followed.ended_at = found[-1], None, None
+    if successors := _SUCCESSOR.findall(_text(log)):
+        followed.slurm_job, followed.state, followed.ended_at = successors[-1], None, None
         followed.pause_s = POLL_S
         yield render_row("job", f"continues as job {followed.slurm_job}")
         return

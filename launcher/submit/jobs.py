@@ -35,7 +35,7 @@ Select = Callable[[sweep.Element], tuple[CliArgs, list[Diagnostic]]]
 
 
 @dataclass(frozen=True)
-class Run:
+class SubmittedRun:
     """One run of a job."""
 
     folder: Path
@@ -47,14 +47,14 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """One Slurm job."""
 
     folder: Path
     """Its subfolder slurm/ holds script and logs; for a single run the run folder."""
     text: str
     """The job script."""
-    runs: Sequence[Run]
+    runs: Sequence[SubmittedRun]
     lines: str | None = None
     """Of an array: the text of lines.txt, with the arguments of one element per line."""
 
@@ -68,7 +68,7 @@ class Job:
         """The folder of its logs."""
         return self.folder / SLURM / LOGS
 
-    def log(self, job_id: str, run: Run) -> Path:
+    def log(self, job_id: str, run: SubmittedRun) -> Path:
         """The log of a run; requeues append to it."""
         element = "" if run.index is None else f"_{run.index}"
         return self.logs / f"{job_id}{element}.out"
@@ -79,7 +79,7 @@ class Submission:
     """All jobs of one `submit`; each depends on the one before."""
 
     folder: Path
-    jobs: Sequence[Job]
+    jobs: Sequence[SlurmJob]
     warnings: Sequence[Diagnostic] = ()
     lines: Sequence[str] = ()
     """Lines to print about runs that are resumed."""
@@ -97,7 +97,7 @@ def single(
     begun = prepare(args, command_line.out, diagnostics, requested)
     folder = _folder(begun).absolute()
     arguments = _resuming(command_line, begun)
-    job = _job(command_line.args, arguments, requested, Run(folder, begun))
+    job = _job(command_line.args, arguments, requested, SubmittedRun(folder, begun))
     return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
 
 
@@ -105,7 +105,7 @@ def staged(
     command_line: CommandLine,
     requested: Allocation,
     folder: Path,
-    stages: Sequence[Run],
+    stages: Sequence[SubmittedRun],
     is_resumed: bool,
 ) -> Submission:
     """A job for each remaining stage, which reads its settings from the folder of the stage."""
@@ -132,14 +132,16 @@ def _resuming(command_line: CommandLine, begun: PreparedRun) -> list[str]:
     return [*arguments, f"--resume={begun.folder.absolute()}"] if begun.resume else arguments
 
 
-def _job(args: CliArgs, arguments: Sequence[str], requested: Allocation, run: Run) -> Job:
+def _job(
+    args: CliArgs, arguments: Sequence[str], requested: Allocation, run: SubmittedRun
+) -> SlurmJob:
     name = args.mode if args.mode in script.SHIPPED and args.mode != STAGED_MODE else None
     if name is not None:
         arguments = run_arguments(arguments, MODE_FLAGS)  # the job file selects the mode
         arguments = [*([f"--mode={name}"] if name == "default" else []), *arguments]
     logs = _pattern(run.folder / SLURM / LOGS, "%j.out")
     text = _render(name or "default", requested, logs, [*arguments, f"--out={run.folder}"])
-    return Job(run.folder, text, [run])
+    return SlurmJob(run.folder, text, [run])
 
 
 def array(
@@ -154,13 +156,13 @@ def array(
     """
     elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
     folder = None if command_line.out is None else command_line.out.absolute()
-    runs: list[Run] = []
-    found = [*diagnostics, *_folder_errors(command_line.out)]
+    runs: list[SubmittedRun] = []
+    errors = [*diagnostics, *_folder_errors(command_line.out)]
     warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
     for element in elements:
-        begun = _element(element, requested, select, found)
+        begun = _element(element, requested, select, errors)
         if begun is None:
             continue
         if folder is None:
@@ -168,12 +170,12 @@ def array(
         chosen = element.command_line.out
         out = chosen.absolute() if chosen else folder / str(element.index)
         if not run_folder.is_run_folder(out):
-            found += run_folder.writing_errors(out, f"--out {out}")
-        runs.append(Run(out, begun, str(element.index), element.index))
+            errors += run_folder.writing_errors(out, f"--out {out}")
+        runs.append(SubmittedRun(out, begun, str(element.index), element.index))
         texts[element.index] = sweep.line([*run_arguments(element.arguments), f"--out={out}"])
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
-    if found or folder is None:
-        raise SettingsError(found)
+    if errors or folder is None:
+        raise SettingsError(errors)
     header = {**requested.header, "array": sweep.indices(list(texts), throttle)}
     if first == 0:
         header["export"] = f"{header.get('export') or 'ALL'},{_FIRST}=0"
@@ -181,7 +183,7 @@ def array(
     arguments = [str(folder / SLURM / run_folder.LINES), *run_arguments(command_line.argv)]
     text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
-    return Submission(folder, [Job(folder, text, runs, lines)], warnings)
+    return Submission(folder, [SlurmJob(folder, text, runs, lines)], warnings)
 
 
 def _folder_errors(out: Path | None) -> list[Diagnostic]:
@@ -194,16 +196,16 @@ def _folder_errors(out: Path | None) -> list[Diagnostic]:
 
 
 def _element(
-    element: sweep.Element, requested: Allocation, select: Select, found: list[Diagnostic]
+    element: sweep.Element, requested: Allocation, select: Select, errors: list[Diagnostic]
 ) -> PreparedRun | None:
-    """The run of an element; None: it has errors, which are added to `found`."""
-    args, errors = select(element)
-    diagnostics = [*element.command_line.diagnostics, *errors]
+    """The run of an element; None: it has errors, which are added to `errors`."""
+    args, invalid = select(element)
+    diagnostics = [*element.command_line.diagnostics, *invalid]
     try:
         return prepare(args, element.command_line.out, diagnostics, requested)
     except SettingsError as error:
         located = [sweep.located(diagnostic, element) for diagnostic in error.diagnostics]
-        found += [diagnostic for diagnostic in located if diagnostic not in found]
+        errors += [diagnostic for diagnostic in located if diagnostic not in errors]
         return None
 
 
@@ -236,16 +238,16 @@ def prepare(
     and all further errors.
     """
     node = requested.machine(machine.detect_machine())
-    found = list(diagnostics)
+    errors = list(diagnostics)
     begun: PreparedRun | None = None
     for ranks in _some(requested.rank_environments()):
         try:
             begun = prepare_run_at(args, out, [], node, ranks)
         except SettingsError as error:
-            known = {diagnostic.message for diagnostic in found}
-            found += [new for new in error.diagnostics if new.message not in known]
-    if found or begun is None:
-        raise SettingsError(found)
+            known = {diagnostic.message for diagnostic in errors}
+            errors += [new for new in error.diagnostics if new.message not in known]
+    if errors or begun is None:
+        raise SettingsError(errors)
     return begun
 
 

@@ -82,7 +82,7 @@ MODE_FLAGS = ("--mode", *(flag for flag, option in BY_FLAG.items() if option.mod
 
 def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[str]:
     """The options of a run in the arguments of `submit`, with their values, except `without`."""
-    kept: list[str] = []
+    arguments_of_run: list[str] = []
     arguments = list(argv)
     while arguments:
         argument = arguments.pop(0)
@@ -96,5 +96,5 @@ def run_arguments(argv: Sequence[str], without: Collection[str] = ()) -> list[st
         if option.metavar is not None and "=" not in argument and arguments:
             taken.append(arguments.pop(0))
         if flag in BY_FLAG and flag not in (*_REPLACED, *without):
-            kept += taken
-    return kept
+            arguments_of_run += taken
+    return arguments_of_run

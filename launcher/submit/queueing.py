@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from launcher.base import disk, environment
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run.prepare import least_room_bytes
 from launcher.run_folder import run_folder
-from launcher.run_folder.run_folder import RunFolder
 from launcher.submit.allocation import Allocation
-from launcher.submit.jobs import NEXT, Job, Submission
+from launcher.submit.jobs import NEXT, SlurmJob, Submission
 from slurm import queue, sbatch
 from slurm.sbatch import SbatchError
 
@@ -54,24 +53,21 @@ def test(submission: Submission, requested: Allocation) -> None:
 def submit_all(submission: Submission, requested: Allocation) -> list[str]:
     """Make the folders and submit the jobs, each after the one before; their ids.
 
-    Raises SettingsError; no file and no job is left behind then.
+    Raises SettingsError; no file and no job is left behind then, nor after Ctrl-C.
     """
-    files = _Files()
-    files.make(submission)
     ids: list[str] = []
-    try:
+    with ExitStack() as undo:
+        _make_files(submission, undo)
         for job in submission.jobs:
             options = [*requested.passthrough, *(dependency(ids[-1]) if ids else [])]
-            ids.append(sbatch.submit(job.script, options, environment.variables()))
+            try:
+                ids.append(sbatch.submit(job.script, options, environment.variables()))
+            except SbatchError as error:
+                raise _rejected(error) from error
+            undo.callback(queue.cancel, ids[-1])
         for job, following in zip(submission.jobs, ids[1:], strict=False):
-            files.write_next(job, following)
-    except BaseException as error:  # including Ctrl-C, which would leave some jobs submitted
-        for job_id in reversed(ids):
-            queue.cancel(job_id)
-        files.remove()
-        if isinstance(error, SbatchError):
-            raise _rejected(error) from error
-        raise
+            _write_next(job, following, undo)
+        undo.pop_all()
     return ids
 
 
@@ -86,70 +82,55 @@ def _rejected(error: SbatchError) -> SettingsError:
     return SettingsError.of(text, where="sbatch")
 
 
-class _Files:
-    """The folders and files of a submission, which can be removed again."""
+def _make_files(submission: Submission, undo: ExitStack) -> None:
+    """Make all folders and write all scripts, which `undo` removes. Raises SettingsError."""
+    try:
+        if submission.make_folder is not None:
+            undo.callback(submission.make_folder().discard)
+        for job in submission.jobs:
+            _make_folder(job.logs, undo)
+            _write(job.script, job.text, undo)
+            if job.lines is not None:
+                _write(job.script.with_name(run_folder.LINES), job.lines, undo)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"cannot write {error.filename or submission.folder}: {reason}"
+        allowed = "a writable run folder that all nodes share"
+        raise SettingsError.of(message, value=str(submission.folder), allowed=allowed) from error
 
-    def __init__(self) -> None:
-        self._made: list[Path] = []
-        self._folder_of_stages: RunFolder | None = None
 
-    def make(self, submission: Submission) -> None:
-        """Make all folders and write all scripts.
+def _write_next(job: SlurmJob, following: str, undo: ExitStack) -> None:
+    """Write the id of the job that depends on `job`; slurm/next.sh updates its dependency.
 
-        Raises SettingsError; no file is left behind then. Disk access.
-        """
-        try:
-            if submission.make_folder is not None:
-                self._folder_of_stages = submission.make_folder()
-            for job in submission.jobs:
-                self._folder(job.logs)
-                self._write(job.script, job.text)
-                if job.lines is not None:
-                    self._write(job.script.with_name(run_folder.LINES), job.lines)
-        except OSError as error:
-            self.remove()
-            reason = error.strerror or str(error)
-            message = f"cannot write {error.filename or submission.folder}: {reason}"
-            allowed = "a writable run folder that all nodes share"
-            raise SettingsError.of(
-                message, value=str(submission.folder), allowed=allowed
-            ) from error
-        except SettingsError:
-            self.remove()
-            raise
+    Raises SettingsError. Disk access.
+    """
+    path = job.script.with_name(NEXT)
+    try:
+        _write(path, f"{following}\n", undo)
+    except OSError as error:
+        raise SettingsError.of(f"cannot write {path}: {error.strerror}") from error
 
-    def write_next(self, job: Job, following: str) -> None:
-        """Write the id of the job that depends on `job`; slurm/next.sh updates its dependency.
 
-        Raises SettingsError. Disk access.
-        """
-        path = job.script.with_name(NEXT)
-        try:
-            self._write(path, f"{following}\n")
-        except OSError as error:
-            raise SettingsError.of(f"cannot write {path}: {error.strerror}") from error
+def _make_folder(path: Path, undo: ExitStack) -> None:
+    for folder in [*reversed(path.parents), path]:
+        if not folder.exists():
+            folder.mkdir()
+            undo.callback(_remove, folder)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(13, "permission denied", str(path))
 
-    def remove(self) -> None:
-        """Remove what was made, and keep folders that others have written to. Disk access."""
-        for path in reversed(self._made):
-            with suppress(OSError):
-                path.rmdir() if path.is_dir() else path.unlink()
-        if self._folder_of_stages is not None:
-            self._folder_of_stages.discard()
 
-    def _folder(self, path: Path) -> None:
-        for folder in [*reversed(path.parents), path]:
-            if not folder.exists():
-                folder.mkdir()
-                self._made.append(folder)
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError(13, "permission denied", str(path))
+def _write(path: Path, text: str, undo: ExitStack) -> None:
+    if not path.exists():
+        undo.callback(_remove, path)
+    # Atomic: a running job of this run may still read the earlier script.
+    unfinished = path.with_name(f".{path.name}.new")
+    undo.callback(_remove, unfinished)
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
-    def _write(self, path: Path, text: str) -> None:
-        if not path.exists():
-            self._made.append(path)
-        # Atomic: a running job of this run may still read the earlier script.
-        unfinished = path.with_name(f".{path.name}.new")
-        self._made.append(unfinished)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder that others have not written to. Disk access."""
+    with suppress(OSError):
+        path.rmdir() if path.is_dir() else path.unlink()

@@ -138,20 +138,20 @@ def _lines(path: Path) -> dict[int, str]:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         message = f"cannot read {path}: {reason}"
         raise SettingsError.of(message, value=str(path), where=where) from error
-    found = {
+    lines = {
         number: content
         for number, content in enumerate(text.splitlines(), start=1)
         if content.strip() and not content.lstrip().startswith("#")
     }
-    if not found:
+    if not lines:
         allowed = "one line of options per run, such as  --lr 1e-3 --seed 1"
         raise SettingsError.of(f"{path} is empty", value=str(path), where=where, allowed=allowed)
-    return found
+    return lines
 
 
 def _indices(numbers: str, where: str) -> list[int]:
     """The indices of a range such as `0-6:2,9`."""
-    found: set[int] = set()
+    selected: set[int] = set()
     for part in numbers.split(","):
         match = _PART.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
@@ -159,8 +159,8 @@ def _indices(numbers: str, where: str) -> list[int]:
             message = f"invalid {options.ARRAY.flag} {numbers!r}"
             allowed = f"a range: 1-8, 0-30:10, 1,4,7 or 1-8%2, up to {_MOST}"
             raise SettingsError.of(message, value=numbers, where=where, allowed=allowed)
-        found.update(range(first, last + 1, int(match[3] or 1)))
-    return sorted(found)
+        selected.update(range(first, last + 1, int(match[3] or 1)))
+    return sorted(selected)
 
 
 def _not_in_a_line(argument: str, where: str) -> SettingsError:

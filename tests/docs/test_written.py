@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.config.schema import config_of, setting_infos
-from launcher.run import fixes
+from launcher.run import faults
 from models.catalog import FAMILIES
 from scripts.fault_table import FIXES
 from scripts.write_docs import CONSOLE, ROOT, TABLE, TABLES, written
@@ -73,7 +73,7 @@ def test_the_page_of_a_family_has_the_exact_parameters_of_each_size(family):
 def test_the_fixes_of_the_table_of_faults_have_the_values_of_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = runs.trained(tmp_path / "runs" / "mine", resolved("optim.lr=1e-3"), 100)
-    real = fixes.commands(resolved("optim.lr=1e-3"), run)
+    real = faults.commands(resolved("optim.lr=1e-3"), run)
     same = {
         "again",
         "retry",

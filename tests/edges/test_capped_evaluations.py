@@ -11,7 +11,7 @@ import torch
 
 from launcher.compare import report, rows
 from launcher.compare.promises import check
-from launcher.run.experience_data import ExperienceData
+from launcher.run.rank_data import RankData
 from tests.launcher.given import resolved
 from tests.runs.conftest import Program
 from tests.training import facts
@@ -126,7 +126,7 @@ def test_a_noise_control_is_evaluated_whole():
     band = {"error": {"max": 1.0, "chance": 0.5}}
     for control, used in ((band, 40), (None, 10)):
         task = TinyTask(val=40, control=control)
-        data = ExperienceData(0, task.data("train"), [task])
+        data = RankData(0, task.data("train"), [task])
         plan = facts.train_plan(micro_batch=3)
         given = (one_rank(), make_settings().loader, None, ())
         validation, _ = data.evaluation(0, 10, plan, *given)

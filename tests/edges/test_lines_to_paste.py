@@ -145,7 +145,7 @@ ELSEWHERE = {
     "test_the_example_of_a_download",
     "launcher/commands/predict.py:_generate": "launcher/test_predict.py:test_",
     "launcher/config/batching.py:batch_line": "edges/test_lines_of_data.py:test_",
-    "launcher/run/fixes.py:_as_typed": "edges/test_lines_of_data.py:test_",
+    "launcher/run/failures.py:_as_typed": "edges/test_lines_of_data.py:test_",
     "launcher/config/python_arguments.py:no_argument": "edges/test_python_api.py:"
     "test_errors_name_the_arguments_and_a_fix_that_python_reads",
     "launcher/config/resolve.py:ignored_variables": "launcher/config/test_originals.py:"
@@ -156,10 +156,10 @@ ELSEWHERE = {
     "test_columns_of_bids_and_of_texts_have_meanings_too",
     "models/eeg_text/readers/files.py:read": "models/eeg_text/readers/test_zuco.py:"
     "test_columns_of_tables_are_not_those_of_a_mat_file",
-    "launcher/run/memory_check.py:check_memory": "launcher/run/test_memory_check.py:test_",
+    "launcher/run/prepare.py:check_memory": "launcher/run/test_memory_check.py:test_",
     "launcher/run_folder/checkpoint_search.py:no_run": "launcher/run_folder/test_checkpoint_search.py:test_",
     "launcher/saved_runs/rerun.py:_located": "runs/test_verify_and_export.py:test_",
-    "training/faults.py:": "launcher/run/test_fixes.py:test_",
+    "launcher/run/faults.py:": "launcher/run/test_fixes.py:test_",
 }
 """Places whose lines another test runs, or checks."""
 NOT_RUN = {

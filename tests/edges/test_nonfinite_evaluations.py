@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.run.faults import advice
 from tests.runs.conftest import Program, result
 from tests.training.tiny import RecordingCallback, TinyMetric, TinyTask, one_rank, run_tiny
 from training.callbacks.base import EvalResult
@@ -134,8 +135,11 @@ def test_an_undefined_metric_is_no_leak_of_a_noise_control():
 
 def test_a_run_warns_of_it_once_with_the_metrics():
     events = []
-    fixes = {"nonfinite": "<fix>"}
-    health = Health(Expected(), fixes, lambda kind, facts: events.append((kind, facts)))
+
+    def state(fault, values):
+        events.append(advice(fault, values, {"nonfinite": "<fix>"}))
+
+    health = Health(Expected(), state)
     for step in (1, 2):
         health.evaluated(EvalResult(step, "val", {"a": math.inf, "b": 1.0}, False, 0.1))
     ((kind, facts),) = events
@@ -154,6 +158,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
+from launcher.run.faults import advice
 from models.base import Goal
 from models.custom import CustomTask
 

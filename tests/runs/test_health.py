@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
+from launcher.run.faults import FAULTS
 from models.catalog import FAMILIES
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
-from training.faults import FAULTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from slurm import queue
-from slurm.queue import QueueError, State
+from slurm.queue import JobState, QueueError
 from tests.slurm.programs import programs_in_path
 
 RUNNING = (
@@ -21,15 +21,15 @@ def programs(tmp_path, monkeypatch):
 
 def test_scontrol_is_queried_first(programs):
     programs.add("scontrol", (0, RUNNING, ""), (0, PENDING, ""))
-    assert queue.look_up("7") == State("RUNNING", "", "node[1-2]", 2)
-    assert queue.look_up("7") == State("PENDING", "BeginTime", "", 1)
+    assert queue.look_up("7") == JobState("RUNNING", "", "node[1-2]", 2)
+    assert queue.look_up("7") == JobState("PENDING", "BeginTime", "", 1)
     assert programs.calls("scontrol")[0]["args"] == ["show", "job", "-o", "7"]
 
 
 @pytest.mark.parametrize(
     ("response", "state"),
     [
-        ((0, "CANCELLED by 0|node1\n", ""), State("CANCELLED", nodes="node1")),
+        ((0, "CANCELLED by 0|node1\n", ""), JobState("CANCELLED", nodes="node1")),
         ((1, "", "Slurm accounting storage is disabled\n"), None),
         ((0, "", ""), None),
     ],
@@ -48,5 +48,5 @@ def test_an_unreachable_controller_does_not_mean_a_finished_job(programs):
 
 def test_requeueable_states_are_not_final():
     ended = [name for name in ("PENDING", "RUNNING", "COMPLETING", "PREEMPTED", "REQUEUED")]
-    assert not any(State(name).is_ended for name in ended)
-    assert State("COMPLETED").is_ended and State("NODE_FAIL").is_ended
+    assert not any(JobState(name).is_ended for name in ended)
+    assert JobState("COMPLETED").is_ended and JobState("NODE_FAIL").is_ended

@@ -12,10 +12,10 @@ import time
 import pytest
 
 from engines.base import World
+from launcher.run.faults import FAULTS, advice
 from tests.training.facts import logged, train_plan
 from tests.training.tiny import one_rank
 from training.callbacks.base import EvalResult
-from training.faults import FAULTS
 from training.health import SKEW_S, STARVED_S, ClockSkew, Expected, Health, clock_skews
 
 PLAN = train_plan(total_steps=600)
@@ -27,7 +27,11 @@ class Checked:
     def __init__(self, expected=Expected(), plan=PLAN, **more):  # noqa: B008 - it is frozen
         self.events: list[tuple[str, dict]] = []
         values = {name: f"<{name}>" for name in _values()}
-        self.health = Health(expected, values, lambda k, f: self.events.append((k, f)), **more)
+
+        def state(fault, seen):
+            self.events.append(advice(fault, seen, values))
+
+        self.health = Health(expected, state, **more)
         self.health.start(plan)
 
     @property

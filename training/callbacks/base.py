@@ -135,7 +135,7 @@ class Outcome:
     timing: Mapping[str, float] | None = None
     """As training.step_metrics.timing; None: `train.timing` is off."""
     fault: str | None = None
-    """The fault of training.faults that ended the run; None: another one, or none."""
+    """The name of the fault that ended the run; None: another one, or none."""
     test: Mapping[str, Any] | None = None
     """Metrics of the test split, and the step of the weights; None: `eval.test` is off."""
     time_split: Mapping[str, float] | None = None
@@ -217,7 +217,7 @@ class Callback:
         """Called for each line of events.jsonl.
 
         A "preview" has facts "when" and "text", a "warning" has "text" and its subject, an "advice"
-        those of training.faults.finding.
+        what was "seen", the likely "cause" and the "fix".
         """
 
     def end(self, outcome: Outcome) -> None:

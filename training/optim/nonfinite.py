@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.base import Update
-from training.faults import FAULTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,8 +64,7 @@ class Nonfinite:
         if self._evaluations <= self._limit:
             return None
         metrics = ", ".join(f"{name} {value}" for name, value in bad.items())
-        seen = FAULTS[_EVALUATION].seen.format(metrics=metrics, split="val", step=step)
-        return seen, _EVALUATION
+        return f"{metrics} in the evaluation of val at step {step}", _EVALUATION
 
     def take(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:
         """Take update number `step`, or skip it if the policy requires it. Collective."""
@@ -108,7 +106,7 @@ class Nonfinite:
         loss, norm = self._checked.get(step, (0.0, 0.0))
         mean = world.sum(torch.tensor([loss, norm], dtype=torch.float64)) / world.size
         loss, norm = mean.tolist()
-        text = FAULTS[_LATER].seen.format(loss=f"{loss:g}", grad_norm=f"{norm:g}", step=step)
+        text = f"loss {loss:g} and gradient norm {norm:g} at step {step}"
         return text, _FIRST if step == 1 else _LATER
 
     def _take_or_skip(self, engine: Engine, accumulated: Accumulated, step: int) -> Update:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from launcher.download.console import Progress, console
+from launcher.download.console import DownloadProgress, console
 
 MIB = 1 << 20
 
@@ -23,7 +23,7 @@ def clock():
 
 
 def at(done, total=100 * MIB, **more):
-    return Progress("set.zip", done, total, **more)
+    return DownloadProgress("set.zip", done, total, **more)
 
 
 def lines(clock, *drawn):

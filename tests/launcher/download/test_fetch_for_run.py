@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import CliArgs
 from launcher.download.fetch import fetch_for_run
-from launcher.run.execute import execute_run
-from launcher.run.prepare import plan_as_json, prepare_run, render_plan
+from launcher.run.dry_run import plan_as_json, render_plan
+from launcher.run.execute import execute_run, train_ranks
+from launcher.run.prepare import prepare_run
 from slurm.environment import RankEnvironment
 from tests.launcher.download.server import BODY, Response
 
@@ -30,7 +32,9 @@ def begun(*files):
         raise SettingsError([])
 
     ready = prepare_run(arguments(*files), None, [])
-    finished = execute_run(ready, False, reports.append, load_work=lambda: work)
+    finished = execute_run(
+        ready, False, reports.append, partial(train_ranks, load_work=lambda: work)
+    )
     return finished.report, reports
 
 

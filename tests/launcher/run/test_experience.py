@@ -7,9 +7,8 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.provenance import Origin
 from launcher.run import experience, job_spec
-from launcher.run.experience import ExperienceSpec, resolve_experience
-from launcher.run.experience_data import data_settings
-from launcher.run.job_spec import Job
+from launcher.run.experience import data_settings, resolve_experience
+from launcher.run.job_spec import ExperienceSpec, Job
 from launcher.run_folder import experiences
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
@@ -30,11 +29,6 @@ def test_a_spec_arrives_unchanged_at_the_ranks(tmp_path):
     job_spec.save(job, tmp_path)
     read = job_spec.load(tmp_path)
     assert (read.experience, read.generation) == (spec, generation)
-
-
-def test_without_an_experience_the_settings_are_unchanged():
-    run = resolved()
-    assert resolve_experience(run, None) is run
 
 
 def test_the_first_data_changes_only_the_path():

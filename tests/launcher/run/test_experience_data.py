@@ -15,8 +15,9 @@ import torch
 from launcher.config.custom_task import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
-from launcher.run.experience import ExperienceSpec, resolve_experience
-from launcher.run.experience_data import ExperienceData, load_experience
+from launcher.run.experience import load_experience, resolve_experience
+from launcher.run.job_spec import ExperienceSpec
+from launcher.run.rank_data import RankData
 from launcher.run_folder.experiences import folder_of
 from models.base import Context, DataError
 from models.common.split import load_sides
@@ -61,7 +62,7 @@ class ContinualRun:
         self.numbers += 1
         return self.numbers - 1
 
-    def load(self, replay: float = 0.5, least: int = 1) -> ExperienceData:
+    def load(self, replay: float = 0.5, least: int = 1) -> RankData:
         """The data of a rank that trains on the newest experience."""
         folders = [folder_of(self.folder, number) for number in range(self.numbers)]
         recorded = {"replay": replay, "min_samples": least, "epochs": 1.0, "max_steps": None}
@@ -72,7 +73,10 @@ class ContinualRun:
         context = Context(0, self.share, self.folder, torch.device("cpu"))
         first = task_class(view.model.family)(view.model, view.data, context)
         first.setup()
-        return load_experience(spec, first, context, run.settings, one_rank())
+        if not spec.number:
+            return RankData(0, first.data("train"), [first])
+        train, tasks = load_experience(spec, first, context, run.settings, one_rank())
+        return RankData(spec.number, train, tasks)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.run import failures, fixes
+from launcher.run import failures, faults, supervisor
+from launcher.run.faults import FAULTS
 from models.base import DataError
 from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
-from training.faults import FAULTS
 from training.storage import StorageError
 
 PROGRAM = "python -m launcher "
@@ -49,7 +49,7 @@ def command_of(fix: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in SYSTEM])
 def test_the_program_accepts_the_command(name, run, capsys):
-    values = fixes.commands(resolved(), run) | OTHERS.get(name, {})
+    values = faults.commands(resolved(), run) | OTHERS.get(name, {})
     command = command_of(FAULTS[name].fix.format(**values))
     if command[:2] == ["data", "check"]:
         assert main(command) == 0
@@ -69,12 +69,12 @@ def test_the_other_fixes_have_all_their_values(name):
 
 def test_a_run_without_a_checkpoint_starts_again(here):
     begun = runs.begun(here / "new", resolved())
-    found = fixes.commands(resolved(), begun)
+    found = faults.commands(resolved(), begun)
     assert found["retry"] == found["again"] == f"{PROGRAM}--config new/settings.yaml"
 
 
 def test_a_learning_rate_is_ten_times_lower_or_higher(run):
-    found = fixes.commands(resolved("optim.lr=0.003"), run)
+    found = faults.commands(resolved("optim.lr=0.003"), run)
     assert (found["lower_lr"], found["higher_lr"]) == ("3e-4", "0.03")
 
 
@@ -89,7 +89,7 @@ def test_a_learning_rate_is_ten_times_lower_or_higher(run):
     ],
 )
 def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
-    assert fixes._loader(workers, cores) == option
+    assert faults._loader(workers, cores) == option
 
 
 BUS_ERROR = (
@@ -119,18 +119,18 @@ def full(number: int) -> StorageError:
         (failures.failed(CheckpointError(f"step 4: {full(errno.ENOSPC)}"), 0), "disk_full"),
         (failures.killed(1, "killed by SIGKILL", "its last output"), "dead_rank"),
         (failures.killed(1, "killed by SIGABRT", NCCL), "timeout"),
-        (failures.frozen(1, 77, "stopped", Path("nowhere")), "timeout"),
+        (supervisor.frozen_report(1, 77, "stopped", Path("nowhere")), "timeout"),
         (failures.ended({"exit_code": 1, "reason": "x", "fault": "nonfinite_later"}, 0), None),
     ],
 )
 def test_a_failure_ends_with_its_cause_and_the_next_command(report, name, run):
     fault = FAULTS[name or report.fault]
-    shown = fixes.explained(report, resolved(), run)
+    shown = failures.explained(report, resolved(), run)
     first, *_, cause, fix = shown.text.splitlines()
     assert report.text.startswith(first)
     assert cause == f"  cause         {fault.cause}"
-    assert fix == f"  fix           {fault.fix.format(**fixes.commands(resolved(), run))}"
-    assert fixes.explained(shown, resolved(), run) == shown  # once
+    assert fix == f"  fix           {fault.fix.format(**faults.commands(resolved(), run))}"
+    assert failures.explained(shown, resolved(), run) == shown  # once
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_a_failure_ends_with_its_cause_and_the_next_command(report, name, run):
 )
 def test_a_failure_of_unknown_cause_stays_as_it_is(error, run):
     report = failures.failed(error, 0)
-    assert fixes.explained(report, resolved(), run) == report
+    assert failures.explained(report, resolved(), run) == report
 
 
 def test_the_findings_of_a_run_are_read_from_its_events(here):
-    assert fixes.findings(here) == set()
+    assert faults.reported(here) == set()
     (here / "events.jsonl").write_text(
         '{"kind": "started", "facts": {}}\n{"kind": "advice", "facts": {"fault": "starved"}}\n{"ki'
     )
-    assert fixes.findings(here) == {"starved"}
+    assert faults.reported(here) == {"starved"}

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.config import machine
-from launcher.run.memory_check import check_memory
+from launcher.run.prepare import check_memory
 from tests.launcher.given import LAPTOP, SERVER, resolved
 
 GIB = 2**30

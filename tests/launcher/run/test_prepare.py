@@ -3,6 +3,7 @@
 import os
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.cli.parser import read
 from launcher.config.provenance import CliArgs
-from launcher.run.execute import execute_run, render_last_line
-from launcher.run.failures import Report
+from launcher.run.execute import execute_run, render_last_line, train_ranks
+from launcher.run.failures import RankReport
 from launcher.run.prepare import prepare_run
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from models.base import DataError
@@ -37,9 +38,11 @@ def run():
     """Runs the tiny run with the given work: the result, and the reported texts."""
 
     def carry_out(work, out: Path | None = None):
-        reports: list[Report] = []
+        reports: list[RankReport] = []
         ready = prepare_run(TINY, out, [])
-        finished = execute_run(ready, True, reports.append, load_work=lambda: work)
+        finished = execute_run(
+            ready, True, reports.append, partial(train_ranks, load_work=lambda: work)
+        )
         return finished, [report.text for report in reports]
 
     return carry_out
@@ -162,7 +165,7 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
     (here / "mine.yaml").write_text("engine: {nproc: 2, name: ddp}\n")
     cli_args = CliArgs(model="language:tiny", configs=[here / "mine.yaml"])
     ready = prepare_run(cli_args, None, [])
-    finished = execute_run(ready, True, seen.append, load_work=lambda: work)
+    finished = execute_run(ready, True, seen.append, partial(train_ranks, load_work=lambda: work))
     first = number == 0
     assert seen == [(os.getpid(), finished.folder, first, 2)]
     assert (finished.folder is not None) == first
@@ -189,7 +192,7 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
         return Outcome("completed", "", 0, 1, 1.0, 0.1, None, None)
 
     ready = prepare_run(CliArgs(model="language:tiny"), None, [])
-    execute_run(ready, True, print, load_work=lambda: work)
+    execute_run(ready, True, print, partial(train_ranks, load_work=lambda: work))
     assert (seen["RANK"], seen["WORLD_SIZE"], seen["LOCAL_RANK"]) == ("1", "2", "1")
     # On one node no host name is needed.
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
@@ -222,7 +225,9 @@ def resume_run(here):
             return work(job)
 
         ready = prepare_run(CliArgs(resume=source, **options), out and Path(out), [])
-        finished = execute_run(ready, True, lambda report: None, load_work=lambda: noted)
+        finished = execute_run(
+            ready, True, lambda report: None, partial(train_ranks, load_work=lambda: noted)
+        )
         return seen[0], finished
 
     return carry_out

@@ -15,9 +15,9 @@ import pytest
 from launcher.base import exit_codes
 from launcher.config.provenance import CliArgs
 from launcher.run import restart
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
+from launcher.run.job_generation import JobGeneration
 from launcher.run.job_spec import Job
-from launcher.run.restart import JobGeneration
 from launcher.run_folder import checkpoint_search, generations, run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from slurm.environment import Generation
@@ -257,11 +257,11 @@ def test_lost_steps_and_the_share_of_time_are_counted_over_all_generations(tmp_p
     assert '"requeued"' in events and '"lost_steps": 2' in events
 
 
-def out_of_memory(micro_batch: int | None = None) -> Report:
-    return Report("out of memory", 1, 0, "here", 0.0, micro_batch=micro_batch)
+def out_of_memory(micro_batch: int | None = None) -> RankReport:
+    return RankReport("out of memory", 1, 0, "here", 0.0, micro_batch=micro_batch)
 
 
-def reported(attempts: list[Report]):
+def reported(attempts: list[RankReport]):
     """An attempt of a job that ends as the next of `attempts`, and the micro-batches it had."""
     tried = []
 
@@ -274,7 +274,7 @@ def reported(attempts: list[Report]):
 
 def test_after_out_of_memory_settings_and_origins_show_the_new_micro_batch(tmp_path):
     first = resolved(batch_size="8")
-    smaller = restart.reduced(first, first.batching)
+    smaller = restart.reduced(first)
     numbers = (smaller.batching.micro_batch, smaller.batching.accumulation)
     assert numbers == (4, 2 * first.batching.accumulation)
     assert (smaller.settings.train.micro_batch, smaller.settings.train.accumulation) == numbers
@@ -297,7 +297,7 @@ def test_a_micro_batch_of_1_is_not_reduced(tmp_path):
 def test_what_is_halved_is_the_micro_batch_that_a_run_has_reduced_itself(tmp_path):
     settings = resolved("train.global_batch=32", batch_size="16")
     folder = begun(tmp_path / "x", settings)
-    attempt, tried = reported([out_of_memory(4), Report("ended", 0, 0, "here", 0.0)])
+    attempt, tried = reported([out_of_memory(4), RankReport("ended", 0, 0, "here", 0.0)])
     restart.repeat(Job(settings, folder, False), attempt, lambda report: None)
     assert tried == [(16, 2), (2, 16)]
 

@@ -12,7 +12,7 @@ import pytest
 
 from launcher.config.provenance import Origin, Setting
 from launcher.run import job_spec
-from launcher.run.failures import Report
+from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.supervisor import supervise
 from tests.waiting import until
@@ -24,7 +24,7 @@ def run(two_ranks, tmp_path, monkeypatch):
 
     def run_scene(scene: str, threads: int = 1, resolved=two_ranks):
         monkeypatch.setenv("SCENE", scene)
-        reports: list[Report] = []
+        reports: list[RankReport] = []
         job = Job(resolved, tmp_path, console=True)
         ending = supervise(job, threads, reports.append, "tests.launcher.ranks")
         return ending, reports

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.run.restart import JobGeneration
+from launcher.run.job_generation import JobGeneration
 from launcher.run_folder import generations
 from slurm.environment import Generation
 

@@ -126,11 +126,11 @@ def test_a_signal_between_two_stages_ends_it_before_the_next(home, name, monkeyp
     ready = chain_of.prepare(args, Path("between"), [])
     content = []
 
-    def announce(entry, ready):
-        if entry.name == "upper":
+    def announce(title):
+        if title.startswith("stage 2 of 2: upper"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    ended = execute.execute(ready, False, lambda report: content.append(report.text), announce)
+    ended = execute.train_stages(ready, False, lambda report: content.append(report.text), announce)
     assert (ended.report.exit_code, content) == (75, ["stopped between two stages"])
     assert [stage["status"] for stage in ended.result["stages"]] == ["completed", "waiting"]
     assert json.loads((home / "between" / "result.json").read_text())["status"] == "stopped"

@@ -1,9 +1,9 @@
 """The lines that a pipeline ends with."""
 
 from launcher.base import exit_codes
-from launcher.run.failures import Report
+from launcher.run.execute import FinishedRun
+from launcher.run.failures import RankReport
 from launcher.stages import record, summary
-from launcher.stages.execute import PipelineResult
 from tests.launcher.stages.test_record import pipeline, result
 
 ESTIMATE = {"total_s": 7200.0, "is_least": False, "planned_steps": 5000, "measured_steps": 19}
@@ -11,8 +11,8 @@ ESTIMATE = {"total_s": 7200.0, "is_least": False, "planned_steps": 5000, "measur
 
 def lines(folder, **stages):
     loaded = pipeline(folder, **stages)
-    report = Report("ended", exit_codes.DONE, 0, "here", 0.0)
-    return summary.summary(PipelineResult(report, folder, record.summarize(loaded))).splitlines()
+    report = RankReport("ended", exit_codes.DONE, 0, "here", 0.0)
+    return summary.summary(FinishedRun(report, folder, record.summarize(loaded))).splitlines()
 
 
 def test_a_stage_that_was_cut_short_names_the_estimate_and_its_basis(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from launcher.submit.follow import follow
-from launcher.submit.jobs import Job, Run, Submission
+from launcher.submit.jobs import SlurmJob, Submission, SubmittedRun
 from tests.slurm.programs import programs_in_path
 from training.callbacks.base import EvalResult
 from training.train_plan import TrainPlan
@@ -68,8 +68,10 @@ class Cluster:
             next(left, lambda: None)()
 
         names = [None] if runs == 1 else range(runs)
-        followed_runs = [Run(self.folder, None, "" if n is None else str(n), n) for n in names]
-        submission = Submission(self.folder, [Job(self.folder, "", followed_runs)])
+        followed_runs = [
+            SubmittedRun(self.folder, None, "" if n is None else str(n), n) for n in names
+        ]
+        submission = Submission(self.folder, [SlurmJob(self.folder, "", followed_runs)])
         stream = io.StringIO()
         code = follow(submission, ["41"], stream, sleep, lambda: self.seconds)
         return code, stream.getvalue()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.run.faults import advice
 from tests.training.facts import about, evaluation, logged, outcome, step, train_plan
 from tests.training.logging.clock import Clock
-from training.faults import finding
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.live_view import LiveView
 from training.logging.metrics import ResourceUsage
@@ -79,7 +79,7 @@ def test_waiting_for_data_is_said_once(tmp_path: Path):
     reporter = ConsoleReporter(about(tmp_path), [output], Clock())
     reporter.start(train_plan())
     fix = {"again": "run", "loader": "--num-workers 4"}
-    reporter.event("advice", finding("starved", fix, share=60))
+    reporter.event(*advice("starved", {"share": 60}, fix))
     reporter.end(outcome(wall_s=100.0, time_split={"data_s": 60.0, "other_s": 40.0}))
     kind, text = output.written[-1]
     assert kind == "summary" and text.count("waiting for data") == 1

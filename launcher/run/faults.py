@@ -1,11 +1,25 @@
-"""The commonest faults of runs: what is seen, the likely cause, and the next command."""
+"""The commonest faults of runs: the symptom, the likely cause, and the next command."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+from launcher.base.diagnostics import PROGRAM, from_here, plain
+from launcher.config import machine
+from launcher.config.provenance import Resolved
+from launcher.config.schema import model_name
+from launcher.run_folder import checkpoint_search, run_folder
+
+_LR_FACTOR = 10
+"""A learning rate that fails is rarely wrong by less; the next try shows the direction."""
+_TIMEOUT_FACTOR = 4
+_MOST_PREFETCHED = 8
 UNKNOWN = "…"
 """In the place of a value that differs from run to run."""
 _FIELD = re.compile(r"{\w+}")
@@ -20,7 +34,9 @@ class Fault:
     """The message, or what a check of the metrics found."""
     cause: str
     fix: str
-    """The next command; its values are those of launcher.run.fixes."""
+    """The next command; its values are those of `commands`."""
+    warns: bool = False
+    """Its event is a warning, not only advice."""
     message: str | None = None
     """A regular expression for the texts of libraries and of the system about it."""
 
@@ -49,6 +65,7 @@ FAULTS: Mapping[str, Fault] = {
         "a validation sample is not finite, a metric has no samples to count, or the model "
         "overflows; it is never the best",
         "{nonfinite}",
+        warns=True,
     ),
     "not_falling": Fault(
         "the loss does not fall",
@@ -86,7 +103,7 @@ FAULTS: Mapping[str, Fault] = {
         "batches of loader workers do not fit in /dev/shm; a container has 64 MB unless started "
         "with --shm-size or --ipc=host",
         "{retry} --num-workers 0",
-        r"killed by signal: Bus error|died by signal 7\b|\(shm\)|</torch_",
+        message=r"killed by signal: Bus error|died by signal 7\b|\(shm\)|</torch_",
     ),
     "dead_rank": Fault(
         "a rank died",
@@ -99,7 +116,8 @@ FAULTS: Mapping[str, Fault] = {
         "rank {rank} on {host} does not answer the other ranks: its process {process} is {state}",
         "a rank hangs in its data, a disk or the network, or needs longer than engine.timeout_s",
         "{retry} --set engine.timeout_s={timeout_s}",
-        r"collective operation timeout|DistBackendError.*[Tt]ime|for training data; see engine",
+        message=r"collective operation timeout|DistBackendError.*[Tt]ime"
+        r"|for training data; see engine",
     ),
     "port_in_use": Fault(
         "the port is in use",
@@ -112,21 +130,21 @@ FAULTS: Mapping[str, Fault] = {
         "cannot write {path}: Permission denied",
         "the folder belongs to another user, or is mounted read-only",
         "{again} --out {other_folder}",
-        r"Permission denied|Read-only file system|Operation not permitted",
+        message=r"Permission denied|Read-only file system|Operation not permitted",
     ),
     "disk_full": Fault(
         "the disk is full",
         "cannot write {path}: No space left on device",
         "checkpoints, caches or other files fill it",
         "free some space, then  {retry}",
-        r"No space left on device",
+        message=r"No space left on device",
     ),
     "quota": Fault(
         "the quota is used up",
         "cannot write {path}: Disk quota exceeded",
         "your files exceed your share of the disk, which may have room for other users",
         "delete some of your files (quota -s shows the limit), then  {retry}",
-        r"Disk quota exceeded",
+        message=r"Disk quota exceeded",
     ),
     "compiling": Fault(
         "the first step is slow",
@@ -167,17 +185,78 @@ FAULTS: Mapping[str, Fault] = {
 }
 
 
-def finding(name: str, values: Mapping[str, object], /, **seen: object) -> dict[str, str]:
-    """The facts of an event "advice": `values` fill the fix, `seen` fills what was seen."""
+def advice(
+    name: str, values: Mapping[str, object], commands: Mapping[str, str]
+) -> tuple[str, dict[str, object]]:
+    """The event about a symptom, by its kind and facts, with the likely cause and the fix.
+
+    `values` fill what was seen; or they have the text `seen`, and `is_end` where it ends the run.
+    """
     fault = FAULTS[name]
-    return {
-        "fault": name,
-        "seen": fault.seen.format(**seen),
-        "cause": fault.cause,
-        "fix": fault.fix.format(**values),
-    }
+    seen = str(values.get("seen") or fault.seen.format(**values))
+    fix = fault.fix.format(**{**values, **commands})
+    facts = {"fault": name, "seen": seen, "cause": fault.cause, "fix": fix}
+    if fault.warns:
+        text = f"{seen}: {fault.cause}; fix:  {fix}"
+        return "warning", {"text": text, "names": values["names"], **facts}
+    return "advice", facts | ({"is_end": True} if values.get("is_end") else {})
 
 
 def recognized(message: str) -> str | None:
     """The name of the fault that `message` of a library or the system is about."""
     return next((n for n, f in FAULTS.items() if f.message and re.search(f.message, message)), None)
+
+
+def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
+    """The values of the fixes for the run in `folder`. Reads the disk."""
+    settings = resolved.settings
+    shown = shlex.quote(from_here(folder))
+    again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
+    is_saved = checkpoint_search.newest_step(folder) is not None
+    lr, data = settings.optim.lr, shlex.quote(str(getattr(settings.data, "path", "")))
+    return {
+        "again": again,
+        "retry": f"{PROGRAM} resume {shown}" if is_saved else again,
+        "nonfinite": _despite_nonfinite(resolved, shown, again),
+        "track": f"{PROGRAM} track {shown}",
+        "data_check": f"{PROGRAM} data check {data} --model {model_name(settings.model)}",
+        "other_folder": "runs/other",
+        "lower_lr": _number(lr / _LR_FACTOR),
+        "higher_lr": _number(lr * _LR_FACTOR),
+        "loader": _loader(settings.loader.workers, machine.detect_machine().cores),
+        "timeout_s": plain(_TIMEOUT_FACTOR * settings.engine.timeout_s),
+    }
+
+
+def _despite_nonfinite(resolved: Resolved, shown: str, again: str) -> str:
+    """The command against evaluations that are not finite: take more of them, or avoid them."""
+    settings = resolved.settings
+    if settings.train.on_nonfinite == "stop":
+        first = f"{PROGRAM} resume {shown}" if settings.save.last else again
+        return f'{first} --set "train.on_nonfinite=skip 9"'
+    if settings.precision != "fp32":
+        return f"{again} --precision fp32"
+    return f"{again} --lr {_number(settings.optim.lr / _LR_FACTOR)}"
+
+
+def reported(folder: Path) -> set[str]:
+    """The faults that the run in `folder` has reported so far. Reads the disk."""
+    names = set()
+    with suppress(OSError, ValueError):  # damage is reported by those who need the file
+        for line in (folder / run_folder.EVENTS).read_text(encoding="utf-8").splitlines():
+            if '"fault"' in line:
+                event: Mapping[str, Mapping[str, str]] = json.loads(line)
+                names.add(event["facts"]["fault"])
+    return names
+
+
+def _loader(workers: int, cores: int) -> str:
+    """The option for faster loading: more workers while there are cores, else more ahead."""
+    more = min(max(2 * workers, 2), max(cores - 1, 1))
+    if more > workers:
+        return f"--num-workers {more}"
+    return f"--set loader.prefetch={_MOST_PREFETCHED}"
+
+
+def _number(value: float) -> str:
+    return plain(float(f"{value:.3g}"))

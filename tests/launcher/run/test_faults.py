@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from training.faults import FAULTS, UNKNOWN, finding, recognized
+from launcher.run.faults import FAULTS, UNKNOWN, advice, recognized
 from training.resources.oom import OutOfMemory
 from training.storage import StorageError
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 PROVOKED = {
     "nonfinite_first": "runs/test_health.py::test_nan_from_the_first_step",
     "nonfinite_later": "runs/test_health.py::test_nan_after_some_steps",
@@ -92,9 +92,10 @@ def test_the_message_is_that_of_the_table(name):
 
 
 def test_a_finding_has_all_its_values():
-    found = finding("clock_skew", {"host": "node7"}, host="node7", seconds="42")
-    assert not re.search(r"[{}]", "".join(found.values()))
-    assert has_seen("clock_skew", found["seen"])
+    _, facts = advice("clock_skew", {"host": "node7", "seconds": "42"}, {"again": "run"})
+    assert not re.search(r"[{}]", "".join(facts.values()))
+    assert has_seen("clock_skew", facts["seen"])
+    assert facts["fix"] == "timedatectl set-ntp true  on node7"
 
 
 def test_a_full_shared_memory_is_not_taken_for_a_full_disk():

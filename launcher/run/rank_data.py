@@ -1,0 +1,134 @@
+"""The data that a rank trains and evaluates on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.base import signals
+from launcher.config import validate
+from launcher.config.custom_task import task_class
+from launcher.config.schema import Settings
+from launcher.run.job_spec import Job
+from models.base import Context, DataError, Task
+from models.common.data_files import cache_folder
+from training.data import feature_cache
+from training.data.loader import EvaluationBatches
+from training.data.samples import ReplayMixture, Samples
+from training.evaluation.evaluate import Forgetting, HeldOutPart
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from engines.base import Engine, World
+    from models.base import Split
+    from training.checkpoint.resume_point import ResumePoint
+    from training.data.workers import DataWatchdog
+    from training.train_plan import TrainPlan
+
+
+@dataclass(frozen=True)
+class RankData:
+    """The data that a rank trains and evaluates on."""
+
+    number: int
+    """Of the experience; 0: the data that the run began with."""
+    train: Split
+    tasks: Sequence[Task]
+    """One for each experience, the newest last; the model is built by the first."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines about the data for the user."""
+        if not isinstance(self.train, ReplayMixture):
+            return []
+        old = self.train.replayed
+        new = len(self.train) - old
+        return [f"experience {self.number}: {new} new and {old} replayed samples per epoch"]
+
+    def evaluation(
+        self,
+        seed: int,
+        most: int | None,
+        train_plan: TrainPlan,
+        world: World,
+        loader: Any,
+        watch: DataWatchdog,
+        unused: Sequence[Tensor],
+    ) -> tuple[EvaluationBatches, Forgetting | None]:
+        """The validation batches, and what measures forgetting; None for the first data.
+
+        `most`: samples of each evaluation; the chance of a noise control is that of the whole
+        split. `unused`: tensors that loader workers do not need.
+
+        Raises DataError if a split is empty.
+        """
+        parts = []
+        for task in self.tasks:
+            samples = Samples(task, task.data("val"), seed)
+            size = train_plan.micro_batch
+            capped = None if task.facts().get("control") else most
+            batches = EvaluationBatches(samples, size, world, loader, watch, unused, limit=capped)
+            parts.append(HeldOutPart(task, batches))
+        if not self.number:
+            return parts[0].batches, None
+        return parts[0].batches, Forgetting(self.number, parts[:-1], parts[-1])
+
+
+def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankData:
+    """The data of the run, or of an experience and its replay; the first task is the run's."""
+    context = Context(
+        seed=settings.train.seed,
+        eval_share=settings.eval.share,
+        folder=folder,
+        device=world.device,
+        attention=settings.memory.attention,
+        reset_data=job.resume is not None and "data" in job.resume.reset,
+    )
+    model, data = (getattr(settings, name) for name in ("model", "data"))  # of the family
+    with signals.deferred(signals.ENDING):
+        build_task = task_class(model.family)
+    task = build_task(model, data, context)
+    world.rank_0_first(task.setup)
+    validate.check_splits(task, folder)
+    if job.experience is None or not job.experience.number:
+        return RankData(0, task.data("train"), [task])
+    from launcher.run.experience import load_experience
+
+    train, tasks = load_experience(job.experience, task, context, job.resolved.settings, world)
+    return RankData(job.experience.number, train, tasks)
+
+
+def check_labels(job: Job, task: Task, resumed: ResumePoint | None) -> None:
+    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
+    trained = None if job.split is None else resumed
+    known = {} if trained is None else trained.fact("evaluator", {}).get("metrics", {})
+    if known and task.goal.metric not in known:
+        raise DataError(
+            f"the data has no labels for {', '.join(known)}",
+            where="data.path",
+            allowed="data with the labels of the run",
+        )
+
+
+def uses_feature_cache(
+    settings: Settings, task: Task, model: Module, module: Module, engine: Engine
+) -> bool:
+    """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
+    computed = {
+        "precision": settings.precision,
+        "compile": settings.compile,
+        "attention": settings.memory.attention,
+    }
+    location = feature_cache.CacheLocation(cache_folder(), computed)
+    show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
+    return feature_cache.use(task, model, module, engine, settings.feature_cache, location, show)
+
+
+def _discard(_text: str) -> None:
+    """Show nothing: only rank 0 does."""
