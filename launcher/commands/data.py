@@ -21,13 +21,13 @@ from launcher.base.diagnostics import (
 )
 from launcher.base.redaction import redact
 from launcher.config import errors, machine
+from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
-from launcher.config.validate import why_ineffective
 from launcher.data_check import findings, page
 from launcher.data_check.findings import Findings
 from launcher.data_check.formats import Match, find_families, several

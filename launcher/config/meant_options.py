@@ -12,13 +12,10 @@ from launcher.config.options import (
     BY_FLAG,
     HELP,
     Option,
-    flag_of,
     is_switch,
     names,
-    typed_line,
-    typed_option,
 )
-from launcher.config.originals import original_of
+from launcher.config.originals import flag_of, original_of, typed_line, typed_option
 from launcher.config.other_tools import (
     REMOVE,
     meant,

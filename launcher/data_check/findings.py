@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import ending, environment
-from launcher.config.custom_task import task_class
 from launcher.config.errors import about_data
 from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.provenance import Resolved
-from launcher.config.schema import model_name
+from launcher.config.schema import model_name, task_class
 from launcher.run import affinity
 from models.base import DataError, Picture, SamplePart
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config import copied_task
+from launcher.config import custom_task
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
@@ -356,7 +356,7 @@ class SavedRun:
         if self.pretrained is not None:
             model = {**model, "pretrained": self.pretrained}
         if self.folder is not None and "folder" in model:
-            place = copied_task.folder_for(model["family"], model["folder"], self.folder)
+            place = custom_task.folder_for(model["family"], model["folder"], self.folder)
             model = {**model, "folder": place}
         return {**tree, "model": model}
 

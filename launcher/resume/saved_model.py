@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from launcher.base.diagnostics import PROGRAM, SettingsError, nearest_match
-from launcher.config import copied_task, custom_task
-from launcher.config.custom_task import task_class
-from launcher.config.schema import config_of
+from launcher.config import custom_task
+from launcher.config.schema import config_of, task_class
 from launcher.resume import find, moved
 from launcher.resume.find import SavedRun
 from launcher.run_folder import run_folder
@@ -143,7 +142,7 @@ def _of_export(path: Path, command: str, pretrained: str | None) -> SavedModel:
         if pretrained is not None:
             model = {**model, "pretrained": pretrained}
         if "folder" in model:
-            place = copied_task.folder_for(model["family"], model["folder"], path)
+            place = custom_task.folder_for(model["family"], model["folder"], path)
             model = {**model, "folder": place}
         settings["model"] = model
         return SavedModel(

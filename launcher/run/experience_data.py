@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.custom_task import task_class
+from launcher.config.schema import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.run.experience import ExperienceSpec
 from launcher.run_folder.experiences import ExperienceFolder

@@ -24,11 +24,10 @@ from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
 from launcher.config import validate
 from launcher.config.batching import check_fills
-from launcher.config.custom_task import task_class
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
-from launcher.config.schema import Settings
+from launcher.config.schema import Settings, task_class
 from launcher.config.validate import TrackedSettings
 from launcher.resume import restore as resumption
 from launcher.run import affinity, failures
