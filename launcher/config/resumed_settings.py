@@ -10,7 +10,7 @@ from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
-from launcher.config import custom_task, errors
+from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
@@ -139,7 +139,9 @@ def read(folder: Path, task_folder: object = None) -> Base:
     if family is not None and is_custom(family.value):
         written = find_node(root, TASK_FOLDER)
         if written is not None:
-            place = custom_task.folder_for(family.value, written.value, folder)
+            from launcher.config.custom_task import folder_for  # for the runs that train one
+
+            place = folder_for(family.value, written.value, folder)
         _check_custom_task(path, family, task_folder or place)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
@@ -156,7 +158,9 @@ def read(folder: Path, task_folder: object = None) -> Base:
 
 def _check_custom_task(path: Path, family: Node, folder: object) -> None:
     """Check that the run's custom task can be found in `folder`. Raises SettingsError."""
-    custom_task.add_search_folder(folder)
+    from launcher.config.custom_task import add_search_folder
+
+    add_search_folder(folder)
     try:
         config_of(family.value)
     except SettingsError as error:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config import custom_task
 from launcher.config.provenance import CliArgs, ResetPart, find_node
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
@@ -356,6 +355,8 @@ class SavedRun:
         if self.pretrained is not None:
             model = {**model, "pretrained": self.pretrained}
         if self.folder is not None and "folder" in model:
+            from launcher.config import custom_task  # for the runs that train one
+
             place = custom_task.folder_for(model["family"], model["folder"], self.folder)
             model = {**model, "folder": place}
         return {**tree, "model": model}

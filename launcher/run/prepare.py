@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, as_json, counted
-from launcher.config import deepspeed_config, errors, feature_checks, machine, render
+from launcher.config import engine_options, errors, feature_checks, machine, render
 from launcher.config.feature_checks import Target, targets
 from launcher.config.machine import Machine
 from launcher.config.provenance import CliArgs, Resolved
@@ -120,7 +120,9 @@ def prepare_run_at(
     decision = None
     try:
         decision = _decide(args, out, here, place, chooses_engine)
-        deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
+        engine_options.deepspeed_layout(
+            decision.resolved, decision.resolved.settings.engine.ds_config
+        )
     except SettingsError as error:
         diagnostics += error.diagnostics
     if out is not None and _is_rank_0(place):

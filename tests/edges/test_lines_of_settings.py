@@ -44,15 +44,15 @@ CASES = [
         f"{CONFIG}batching.py:_no_multiple", "--set train.global_batch=10 --batch-size 4 --dry-run"
     ),
     Case(f"{CONFIG}batching.py:_no_share", "--set train.global_batch=7 --nproc 2 --dry-run"),
-    Case(f"{CONFIG}command_line.py:_unknown_option", "--epohcs 3 --dry-run"),
+    Case(f"{CONFIG}argument_errors.py:unknown_option", "--epohcs 3 --dry-run"),
     Case(
-        f"{CONFIG}command_line.py:_unknown_option",
+        f"{CONFIG}argument_errors.py:unknown_option",
         "submit --dry-run --partition-x debug",
         says="--partition",
     ),
-    Case(f"{CONFIG}command_line.py:_second_mode", "--mode fast --lite --dry-run"),
-    Case(f"{CONFIG}command_line.py:_missing_argument", "new-task"),
-    Case(f"{CONFIG}command_line.py:_wrong_argument", "list modles"),
+    Case(f"{CONFIG}argument_errors.py:second_mode", "--mode fast --lite --dry-run"),
+    Case(f"{CONFIG}argument_errors.py:missing_argument", "new-task"),
+    Case(f"{CONFIG}argument_errors.py:wrong_argument", "list modles"),
     Case(
         f"{CONFIG}custom_task.py:_is_file",
         "--model ../there/far_task.py:Mine --dry-run",
