@@ -180,7 +180,7 @@ class TrackedSettings:
         return TrackedSettings, (self._settings, self._prefix, self._seen)
 
     def __repr__(self) -> str:
-        return f"Taken({self._settings!r})"
+        return f"TrackedSettings({self._settings!r})"
 
 
 def settings_read(view: TrackedSettings) -> frozenset[str]:
@@ -188,7 +188,7 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
     return frozenset(object.__getattribute__(view, "_seen"))
 
 
-def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[str]:
+def unused_keys(values: Mapping[str, Setting], read: Collection[str]) -> list[str]:
     """The settings that a layer above built-in set, that have an effect, and that nothing read.
 
     `only_if` and `unless` in the declaration of a setting tell when it has no effect.
@@ -196,18 +196,18 @@ def unused_keys(values: Mapping[str, Setting], taken: Collection[str]) -> list[s
     return [
         key
         for key, value in values.items()
-        if key not in taken
+        if key not in read
         and key not in BY_THE_LAUNCHER
         and first_origin(value).layer != "built-in"
         and why_ineffective(values, key) is None
     ]
 
 
-def unused_diagnostics(resolved: Resolved, taken: Collection[str]) -> list[Diagnostic]:
+def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagnostic]:
     """Diagnostics for the user's settings that nothing read."""
     found = []
     severity = "error" if resolved.settings.unread_settings == "error" else "warning"
-    for key in unused_keys(resolved.values, taken):
+    for key in unused_keys(resolved.values, read):
         if first_origin(resolved.values[key]).layer in USER_LAYERS:
             why = "is unused: nothing in this run reads it"
             parts = {"fix": "remove it", "severity": severity}

@@ -54,7 +54,9 @@ import sys
 from launcher.__main__ import main
 code = main(sys.argv[1:])
 rooms = ("stages", "continual", "compare", "plan", "download", "doctor", "verify")
-unused = {f"launcher.{room}" for room in rooms} | {"engines.zero", "launcher.config.original_files"}
+unused = {f"launcher.{room}" for room in rooms} | {"engines.zero"}
+words = ("argument_errors", "value_errors", "originals", "original_files", "other_tools")
+unused |= {f"launcher.config.{name}" for name in (*words, "custom_task", "task_settings")}
 print("UNUSED", sorted(unused & set(sys.modules)), code, file=sys.stderr)
 """
 
