@@ -23,10 +23,10 @@ import torch
 
 from benchmarks import recordings
 from benchmarks.figures import command, machine, save_rows
-from launcher.config.custom_task import task_class
 from launcher.config.machine import detect_machine
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
+from launcher.config.schema import task_class
 from models.base import Context, Task, TracksProgress
 from training.accumulate import by_term
 from training.data.order import DataOrder

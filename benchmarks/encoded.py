@@ -26,10 +26,10 @@ from benchmarks.figures import command, machine, rows, save, table
 from engines.base import Engine, Options
 from engines.catalog import build_engine
 from engines.world import open_world
-from launcher.config.custom_task import task_class
 from launcher.config.machine import detect_machine
 from launcher.config.provenance import CliArgs
 from launcher.config.resolve import resolve
+from launcher.config.schema import task_class
 from models.base import Context, HasFrozenEncoder, Task
 from training.accumulate import accumulate, total_units
 from training.data import feature_cache

@@ -47,8 +47,7 @@ from benchmarks.figures import listed, load, load_memory, load_rows, memory_tabl
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
-from launcher.config.options import typed_line
-from launcher.config.originals import Original, all_words
+from launcher.config.originals import Original, all_words, typed_line
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import fault_table, mode_tables, setting_tables, structure, try_versions

@@ -10,7 +10,8 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import build
 from launcher.commands.catalog import COMMANDS
-from launcher.config.command_line import DEFAULT, Command, CommandLine
+from launcher.config.command import DEFAULT, Command
+from launcher.config.command_line import CommandLine
 from launcher.config.options import Option, choices, names
 
 _TOOL = "gearshift"

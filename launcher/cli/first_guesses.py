@@ -10,13 +10,9 @@ from pathlib import Path
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
 from launcher.config import other_tools
-from launcher.config.command_line import (
-    DEFAULT,
-    Command,
-    CommandLine,
-    parse,
-)
-from launcher.config.meant_options import assignment_line
+from launcher.config.argument_errors import assignment_line, corrected
+from launcher.config.command import DEFAULT, Command
+from launcher.config.command_line import CommandLine, parse
 from launcher.config.options import HELP, INPUT
 from launcher.config.provenance import find_node
 from launcher.config.settings_file import node_value, read_settings_file
@@ -55,7 +51,7 @@ def unknown_command(argv: Sequence[str], commands: Mapping[str, Command]) -> Com
     ignored = re.compile(f"-h|{HELP.flag}|{entry.get('without', '')}")
     name, rest = argv[0], [word for word in argv[1:] if not ignored.fullmatch(word)]
     guess = _guess(name, rest, commands)
-    rest = list(parse(_command_of(guess, commands), rest).corrected)
+    rest = corrected(_command_of(guess, commands), rest)
     guess = _guess(name, rest, commands)
     words = rest if guess is None else list(guess.argv)
     is_command = bool(words) and words[0] in (*commands, _HELP)

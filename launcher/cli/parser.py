@@ -10,11 +10,11 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
 from launcher.commands.catalog import ALIASES, COMMANDS
 from launcher.config import presets
-from launcher.config.command_line import DEFAULT, Command, CommandLine, add_arguments, parse
+from launcher.config.command import DEFAULT, Command
+from launcher.config.command_line import CommandLine, add_arguments, parse
 from launcher.config.options import HELP, Option, choices, names
 from launcher.config.provenance import LAYERS
-from launcher.config.schema import setting_infos
-from launcher.config.selection import FIRST_RUN
+from launcher.config.schema import FIRST_RUN, setting_infos
 
 _WIDTH = 100
 _COLUMN = 26

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from launcher.config.command_line import RUN, Command
+from launcher.config.command import Command
+from launcher.config.command_line import RUN
 from launcher.config.options import (
     BY_FLAG,
     CHECKPOINT,

@@ -15,13 +15,12 @@ from launcher.base.diagnostics import OFF, PROGRAM, SettingsError, counted, fold
 from launcher.config import machine
 from launcher.config.command_line import RUN, CommandLine, parse
 from launcher.config.layers import merge_layers
-from launcher.config.options import JSON, names, typed_line
+from launcher.config.options import JSON, names
 from launcher.config.original_files import Line, OriginalFile, converted_name, read
-from launcher.config.originals import SEVERAL, Original, all_words, hub_folder, word_of
+from launcher.config.originals import SEVERAL, Original, all_words, hub_folder, typed_line, word_of
 from launcher.config.other_tools import REMOVE, entry_of, option_line, setting_of, value_of
 from launcher.config.provenance import FILES_LAYER, CliArgs, Entry, Layer, Origin
-from launcher.config.schema import PRETRAINED, SettingInfo, replaces_size, setting_infos
-from launcher.config.selection import FIRST_RUN
+from launcher.config.schema import FIRST_RUN, PRETRAINED, SettingInfo, replaces_size, setting_infos
 from launcher.config.settings_file import Unreadable, parse_yaml_value
 from launcher.run_folder import run_folder
 from models.catalog import split_model_name

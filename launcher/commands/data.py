@@ -21,13 +21,13 @@ from launcher.base.diagnostics import (
 )
 from launcher.base.redaction import redact
 from launcher.config import errors, machine
+from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
-from launcher.config.validate import why_ineffective
 from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several

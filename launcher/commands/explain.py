@@ -13,9 +13,8 @@ from launcher.base.diagnostics import (
 )
 from launcher.config import editor_schema, machine, render
 from launcher.config.command_line import CommandLine
-from launcher.config.errors import allowed, nearest_key
+from launcher.config.errors import allowed
 from launcher.config.options import JSON, SCHEMA
-from launcher.config.originals import original_of
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import SettingInfo, setting_infos
 from launcher.plan import auto
@@ -96,6 +95,9 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
         return dict(resolved.values)
     found = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
     if not found:
+        from launcher.config.originals import original_of  # for a word that is not ours
+        from launcher.config.value_errors import nearest_key
+
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
         original = original_of(key, resolved.settings.model.family)
         meant = key if original is None else original.here or key

@@ -13,8 +13,8 @@ from string import Template
 from launcher.base import disk, environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
-from launcher.config.custom_task import FOLDER
 from launcher.config.options import JSON
+from launcher.config.presets import TASK_FOLDER
 from launcher.run_folder import run_folder
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -38,7 +38,7 @@ def main(command_line: CommandLine) -> int:
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
-        command += f" --set {shlex.quote(f'{FOLDER}={folder}')}"
+        command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
     if JSON.flag in command_line.flags:
         print(json.dumps({"file": str(path), "model": model, "command": command}, indent=2))
     else:

@@ -96,7 +96,32 @@ def impossible(
     )
 
 
-def decide_world(
+def adapt(
+    values: dict[str, Setting],
+    machine: Machine,
+    world_size: int | None = None,
+    chosen: Chosen | None = None,
+) -> Adaptation:
+    """Adapt `values` to the machine and to data that is downloaded.
+
+    `world_size` and `chosen` as in resolve.resolve.
+    """
+    notes = list[str]()
+    if values["download.fetch"].value:
+        from launcher.config import feature_checks  # for the runs that download their data
+
+        notes += feature_checks.point_data_path(values)
+    diagnostics = list[Diagnostic]()
+    world = _decide_world(values, machine, world_size, diagnostics, chosen)
+    adaptation = Adaptation(values, machine, world, notes, diagnostics)
+    for rule in RULES:
+        rule(adaptation)
+    if chosen is not None:
+        _use_chosen(adaptation, chosen)
+    return adaptation
+
+
+def _decide_world(
     values: dict[str, Setting],
     machine: Machine,
     world_size: int | None,
@@ -128,13 +153,7 @@ def decide_world(
     return RunWorld(size, nproc, device)
 
 
-def adapt_settings(adaptation: Adaptation) -> None:
-    """Apply every rule."""
-    for rule in RULES:
-        rule(adaptation)
-
-
-def use_chosen(adaptation: Adaptation, chosen: Chosen) -> None:
+def _use_chosen(adaptation: Adaptation, chosen: Chosen) -> None:
     """Set what engine auto chose, after the rules: it was planned with what they set."""
     for key, value in chosen.settings.items():
         if adaptation.get(key) != value:

@@ -1,11 +1,22 @@
-"""The options of an engine, from the settings of a run."""
+"""The options of an engine, from the settings of a run, and DeepSpeed's config."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from engines.base import Options
-from launcher.config import deepspeed_config
+from engines.catalog import ENGINES
+from launcher.base.diagnostics import Diagnostic, SettingsError, plain, shown
+from launcher.config import errors
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
+
+if TYPE_CHECKING:
+    from engines.zero.config import Conflict
+    from engines.zero.config_file import DeepSpeedFile
+
+_DS_CONFIG = "engine.ds_config"
 
 
 def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) -> Options:
@@ -22,7 +33,7 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
         channels_last=channels_last,
         hybrid_shard=settings.engine.hybrid_shard,
         reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
-        ds_config=deepspeed_config.layout(resolved, settings.engine.ds_config),
+        ds_config=deepspeed_layout(resolved, settings.engine.ds_config),
         micro_batch=resolved.batching.micro_batch,
         accumulation=resolved.batching.accumulation,
         offload_threads=settings.engine.threads,
@@ -33,3 +44,62 @@ def _checkpoint_every(setting: str) -> int:
     """`none`, `full`, `selective` or `every N` as a number: 0, 1, 1 or N."""
     named = {"none": 0, "full": 1, "selective": 1}
     return named[setting] if setting in named else int(setting.removeprefix("every "))
+
+
+def deepspeed_layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
+    """The DeepSpeed config of partitioning and offload; empty for other engines.
+
+    `own_path` is the user's file, engine.ds_config. Reads the disk. Raises SettingsError for each
+    key of that file that contradicts the settings.
+    """
+    settings = resolved.settings
+    name = ENGINES[settings.engine.name].ds_config
+    if name is None:
+        return {}
+    from engines.zero import config_file
+    from engines.zero.config import ConfigConflict, merge, setting_values
+
+    shipped = config_file.shipped(name)
+    if own_path is None:
+        return shipped
+    own = _read(Path(own_path).expanduser(), resolved)
+    says = setting_values(settings.engine.name, shipped, resolved.batching, settings)
+    try:
+        return merge(shipped, own.values, says)
+    except ConfigConflict as found:
+        raise SettingsError(
+            [_diagnostic(conflict, own, resolved) for conflict in found.conflicts]
+        ) from None
+
+
+def _read(path: Path, resolved: Resolved) -> DeepSpeedFile:
+    from engines.zero import config_file
+
+    try:
+        return config_file.read(path)
+    except config_file.FileError as error:
+        line = f":{error.line}" if error.line else ""
+        what = f"{path}{line} {error}"
+    except OSError as error:
+        what = f"{path} cannot be read: {error.strerror or error}"
+    raise SettingsError.of(what, key=_DS_CONFIG, where=resolved.values[_DS_CONFIG].origin.where)
+
+
+def _diagnostic(conflict: Conflict, own: DeepSpeedFile, resolved: Resolved) -> Diagnostic:
+    line = own.lines.get(conflict.key)
+    where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
+    what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
+    if conflict.setting is not None and conflict.setting_value is not None:
+        what += f" {plain(conflict.setting_value)}"
+        value = resolved.values.get(conflict.setting)
+        against = errors.where(conflict.setting, value.origin) if value else "the settings"
+        where += f", against {against}"
+    return Diagnostic(
+        what,
+        key=conflict.key,
+        value=conflict.value,
+        where=where,
+        allowed=", ".join(conflict.allowed) or None,
+        did_you_mean=conflict.did_you_mean,
+        fix=conflict.fix,
+    )

@@ -117,12 +117,12 @@ _EXAMPLE = "download: {files: [https://example.org/data.zip]}"
 
 
 def point_data_path(values: dict[str, Setting]) -> list[str]:
-    """Set `data.path` to the downloaded files, unless the user set it; gives lines to announce.
+    """Set `data.path` to the files to download, unless the user set it; gives lines to announce.
 
     Continual learning watches a folder: a single file is downloaded into one of its own, and files
     beside the user's `data.path` are downloaded into it.
     """
-    found = _targets(values)
+    found = declared_targets(values)
     if not found or _PATH not in values or not all(target.name for target in found):
         return []  # a missing name is reported as an error
     users = values[_PATH].value if values[_PATH].origin.layer in USER_LAYERS else None
@@ -144,8 +144,10 @@ def point_data_path(values: dict[str, Setting]) -> list[str]:
 
 def will_download(values: Values, path: str) -> bool:
     """Whether `path` is in the download folder, so that it need not exist yet."""
+    if not values["download.fetch"].value:
+        return False
     wanted = Path(path)
-    return any(target.folder in (wanted, *wanted.parents) for target in _targets(values))
+    return any(target.folder in (wanted, *wanted.parents) for target in declared_targets(values))
 
 
 def check_download(values: Values) -> Iterator[Diagnostic]:
@@ -183,7 +185,7 @@ def _not_downloaded(values: Values) -> Iterator[Diagnostic]:
 def _name_clashes(values: Values) -> Iterator[Diagnostic]:
     """Files without a name, and files with the same local path."""
     seen: set[str] = set()
-    for index, target in enumerate(_targets(values, even_if_not_fetched=True)):
+    for index, target in enumerate(declared_targets(values)):
         problem, path = None, target.path.name.casefold()
         if not target.name:
             problem = "does not end with a file name"
@@ -200,9 +202,8 @@ def _name_clashes(values: Values) -> Iterator[Diagnostic]:
         seen.add(path)
 
 
-def _targets(values: Values, even_if_not_fetched: bool = False) -> list[Target]:
-    if not (even_if_not_fetched or values["download.fetch"].value):
-        return []
+def declared_targets(values: Values) -> list[Target]:
+    """Every file of `download.files` with its paths, whether it is to be fetched or not."""
     section = {name: values[f"download.{name}"].value for name in Download.model_fields}
     return targets(Download.model_validate(section))
 

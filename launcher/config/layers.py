@@ -1,44 +1,153 @@
-"""The layers of settings: the user's files and arguments, and merging all layers."""
+"""The layers of settings: those that come with Gearshift, the user's, and stacking them."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic
-from launcher.base.redaction import redact
-from launcher.config import errors, list_items, presets, settings_file
-from launcher.config.custom_task import FOLDER
+from launcher.config import presets
+from launcher.config.parse import UserSettings
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
-    CLI_LAYER,
-    FILES_LAYER,
+    ENGINE_LAYER,
+    FAMILY_LAYER,
     MODE_LAYER,
     PROFILE_LAYER,
-    CliArgs,
     Entry,
     Layer,
     Origin,
     Setting,
     file_layer,
-    find_node,
+    mode_default_value,
     overridden,
-    typed_list,
+    shipped_value,
 )
-from launcher.config.schema import SettingInfo, config_of, get, setting_infos, settings_class
-from launcher.config.settings_file import Unreadable, node_value
-from models.catalog import split_model_name
+from launcher.config.schema import (
+    FIRST_RUN,
+    config_of,
+    get,
+    setting_infos,
+    settings_class,
+    unseen_by_schema,
+)
+from launcher.config.selection import Choice
+from launcher.config.settings_file import node_value
+from models.catalog import is_custom
 from training.settings import nested
 
-MODEL_CHOICES = ("model.family", "model.size", FOLDER)
-CHOICES = (*MODEL_CHOICES, "mode", "stages", "limits.profile", "engine.name")
-"""Settings that decide which shipped files are read, and where a custom task is searched."""
-COMMAND_LINE = 1000
-"""Position of the command line in the order of diagnostics: after all files."""
+if TYPE_CHECKING:
+    from launcher.config.resumed_settings import Base
+
+
+def stack_layers(
+    choice: Choice, user: UserSettings, base: Base | None = None, is_placed: bool = False
+) -> tuple[dict[str, Setting], list[Layer], list[Diagnostic]]:
+    """Every setting after all layers, the layers of the user, and the errors in both.
+
+    `base`: the settings of the resumed run; `is_placed`: torchrun or srun started the processes.
+    """
+    family = choice.family
+    users, diagnostics = user.layers(family)
+    of_mode_file, wrong = user.mode_layer(family)
+    shipped = _shipped_layers(choice, of_mode_file)
+    if base is not None:
+        below, _ = merge_layers(family, shipped)
+        keys = {entry.key for layer in users for entry in layer.entries}
+        users = [base.over(below, keys, choice.engine, is_placed), *users]
+    values, invalid = merge_layers(family, [*shipped, *users])
+    if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
+        folder = setting_infos(family)[TASK_FOLDER].default
+        values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
+    if is_custom(family):
+        values["promise"] = _promised(values, choice.mode)
+    of_values = _value_diagnostics(choice, invalid)
+    return values, users, [*user.diagnostics, *diagnostics, *wrong, *of_values]
+
+
+def _value_diagnostics(choice: Choice, invalid: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Errors of single values; for a custom task that cannot be used, only that error."""
+    known = {diagnostic.key for diagnostic in choice.diagnostics}
+    unknown = ("model.", "data.") if "model.family" in known else ()
+    others = [e for e in invalid if e.key not in known and not (e.key or "").startswith(unknown)]
+    return [*choice.diagnostics, *others]
+
+
+def _shipped_layers(choice: Choice, of_mode_file: Sequence[Layer]) -> list[Layer]:
+    """The layers that come with Gearshift, lowest first; the built-in one is the schema's own."""
+    file, size, mode, stage = choice.file, choice.size or "", choice.mode, choice.stage
+    first = [
+        _block_layer(FAMILY_LAYER, file.default, choice),
+        _with_length(_block_layer(FAMILY_LAYER, file.declared, choice)),
+    ]
+    if not choice.model_named:
+        origin = Origin(FAMILY_LAYER, "no model named")
+        first.append(Layer(FAMILY_LAYER, [Entry("model.size", FIRST_RUN[1], origin)]))
+    blocks: list[tuple[str, presets.Block | None]] = [(FAMILY_LAYER, file.sizes.get(size))]
+    blocks += [(FAMILY_LAYER, file.given[key]) for key in choice.given]
+    if mode is not None:
+        blocks.append((MODE_LAYER, presets.mode(mode).block))
+        blocks.append((MODE_LAYER, file.modes.get(mode)))
+        blocks.append((MODE_LAYER, file.size_modes.get((size, mode))))
+    if stage is not None:
+        blocks.append((MODE_LAYER, file.stages.get(stage)))
+        blocks.append((MODE_LAYER, file.size_stages.get((size, stage))))
+    layers = [*first, *(_block_layer(name, block, choice) for name, block in blocks), *of_mode_file]
+    if choice.profile is not None:
+        layers.append(_block_layer(PROFILE_LAYER, presets.profile(choice.profile), choice))
+    if choice.engine is not None:
+        origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
+        needed: Mapping[str, Any] = ENGINES[choice.engine].settings
+        layers.append(Layer(ENGINE_LAYER, [Entry(key, needed[key], origin) for key in needed]))
+    return layers
+
+
+def _block_layer(name: str, block: presets.Block | None, choice: Choice) -> Layer:
+    if block is None:
+        return Layer(name, [])
+    layer = file_layer(name, block.settings, block.place, choice.family, -1)
+    return replace(layer, is_partial=block.is_shared)
+
+
+def _with_length(declared: Layer) -> Layer:
+    """The defaults of a custom task; its limit of steps overrides the epochs of all such tasks."""
+    entries = {entry.key: entry for entry in declared.entries}
+    most = entries.get("train.max_steps")
+    if most is None or most.value is None or "train.epochs" in entries:
+        return declared
+    return replace(
+        declared, entries=[*declared.entries, replace(most, key="train.epochs", value=None)]
+    )
+
+
+def _promised(values: Mapping[str, Setting], mode: str | None) -> Setting:
+    """What a mode promises of a custom task: only that for which it changes settings of it."""
+    promise, node = values["promise"], presets.task_promises().get(mode or "")
+    if mode is None or node is None:
+        return promise
+    shipped, left_out = presets.mode(mode).promise, {}
+    for measure, keys in node_value(node).items():
+        lacking = [key for key in keys if not _is_changed(values.get(key))]
+        if promise.value.get(measure) == shipped[measure] and (lacking or not keys):
+            needed = f"needs a change of {' and '.join(lacking)}"
+            left_out[measure] = needed if lacking else "the mode changes nothing for it"
+    if not left_out:
+        return promise
+    kept = {name: bounds for name, bounds in promise.value.items() if name not in left_out}
+    reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+    place, how = f"ds_configs/custom_task.yaml:{node.line}", f"not promised: {reasons}"
+    return overridden(promise, kept, Origin(MODE_LAYER, place, how))
+
+
+def _is_changed(setting: Setting | None) -> bool:
+    """Whether the mode changes a setting of a custom task; None: the task has no such setting."""
+    return setting is not None and shipped_value(setting) != mode_default_value(setting)
 
 
 def merge_layers(
@@ -72,117 +181,6 @@ def merge_layers(
     return values, diagnostics
 
 
-def chosen_entries(args: CliArgs, keys: Collection[str] = CHOICES) -> dict[str, Entry]:
-    """The user's entries for `keys`, each from the highest layer."""
-    mode, _ = args.mode_settings
-    files = [(COMMAND_LINE, args.mode_file, mode)] if mode is not None else []
-    entries = [
-        Entry(
-            key,
-            node_value(node),
-            Origin(FILES_LAYER, f"{path}:{node.line}"),
-            order=(position, node.line),
-        )
-        for position, path, root in [*files, *args.files.roots]
-        for key in keys
-        if (node := find_node(root, key)) is not None
-    ]
-    entries += [entry for entry in _typed_entries(args, {}, []) if entry.key in keys]
-    return {entry.key: entry for entry in entries}
-
-
-def user_layers(args: CliArgs, family: str) -> tuple[list[Layer], list[Diagnostic]]:
-    """The layers of files and command line, lowest first, and arguments that set nothing."""
-    diagnostics: list[Diagnostic] = []
-    typed = Layer(CLI_LAYER, _typed_entries(args, setting_infos(family), diagnostics))
-    files = args.files.roots
-    found = [file_layer(FILES_LAYER, root, str(path), family, at) for at, path, root in files]
-    return [*found, typed], diagnostics
-
-
-def mode_file_layer(args: CliArgs, family: str) -> tuple[list[Layer], list[Diagnostic]]:
-    """The layer of a mode file, above the mode it names, and the errors of the file."""
-    root, diagnostics = args.mode_settings
-    if root is None:
-        return [], list(diagnostics)
-    layer = file_layer(MODE_LAYER, root, str(args.mode_file), family, COMMAND_LINE)
-    of_model = [entry for entry in layer.entries if entry.key in MODEL_CHOICES]
-    wrong = [
-        Diagnostic(
-            f"a mode file cannot set {entry.key}",
-            key=entry.key,
-            value=entry.value,
-            where=errors.where(entry.key, entry.origin),
-            fix=f"remove it, and type  {_option(entry, family)}",
-            order=entry.order,
-        )
-        for entry in of_model
-    ]
-    entries = [entry for entry in layer.entries if entry not in of_model]
-    return [replace(layer, entries=entries)], wrong
-
-
-def _option(entry: Entry, family: str) -> str:
-    """The option of a command line for an entry that chooses the model."""
-    if entry.key == FOLDER:
-        return f"--set {shlex.quote(f'{FOLDER}={entry.value}')}"
-    size = f":{entry.value}"
-    return f"--model {family}{size}" if entry.key == "model.size" else f"--model {entry.value}"
-
-
-def _typed_entries(
-    args: CliArgs, known: dict[str, SettingInfo], diagnostics: list[Diagnostic]
-) -> list[Entry]:
-    """The settings on the command line; for one key the later entry counts."""
-    entries: list[Entry] = []
-
-    def add(key: str, text: str, option: str, typed: str) -> None:
-        order, typed = (COMMAND_LINE, len(entries)), redact(typed)
-        try:
-            value = _parse(known.get(key), text)
-        except Unreadable as error:
-            diagnostics.append(errors.unreadable(typed, error, order))
-            return
-        entries.append(Entry(key, value, Origin(CLI_LAYER, typed), option, order, text))
-
-    if args.model is not None:
-        family, size = split_model_name(args.model)
-        add("model.family", family, "--model", f"--model {args.model}")
-        if size or args.model.endswith(":"):
-            add("model.size", size, f"--model {family}:", f"--model {args.model}")
-    if args.mode is not None and args.mode_file is None:
-        option = args.mode_option
-        add("mode", args.mode, "--mode", f"--mode {args.mode}" if option == "--mode" else option)
-    if args.engine is not None:
-        add("engine.name", args.engine, "--engine", f"--engine {args.engine}")
-    for key, (option, text) in args.options.items():
-        is_switch = text == "true" and key in known and known[key].type == "true or false"
-        add(key, text, option, option if is_switch else f"{option} {text}")
-    for text in args.sets:
-        key, equals, value = text.partition("=")
-        if equals and key.strip():
-            add(key.strip(), value, "--set", f"--set {text}")
-        else:
-            diagnostics.append(errors.no_assignment(text, (COMMAND_LINE, len(entries))))
-    for implied in args.filled:
-        origin, order = Origin(CLI_LAYER, implied.where), (COMMAND_LINE, len(entries))
-        entries.append(Entry(implied.key, implied.value, origin, implied.option, order))
-    return entries
-
-
-def _parse(info: SettingInfo | None, text: str) -> object:
-    """A value of the command line: as typed if the setting is a text, else parsed as YAML.
-
-    The brackets of a list of texts may be left out.
-    """
-    if info is None or info.type in ("text", "one of"):
-        is_null = info is not None and info.nullable and text in ("null", "~")
-        return None if is_null else text
-    if info.type == "list of texts" and not text.startswith("["):
-        return typed_list(text)
-    return settings_file.parse_yaml_value(text)
-
-
 def _known_entries(
     family: str, layer: Layer, values: Mapping[str, Setting], diagnostics: list[Diagnostic]
 ) -> list[Entry]:
@@ -191,9 +189,9 @@ def _known_entries(
     for entry in layer.entries:
         if entry.key not in values:
             if not (layer.is_partial and entry.key.split(".")[0] in ("model", "data")):
-                diagnostics.extend(errors.unknown_keys(family, entry))
+                diagnostics.extend(_value_errors().unknown_keys(family, entry))
         elif _is_conflict(seen.get(entry.key), entry):
-            diagnostics.append(errors.set_twice(entry, seen[entry.key]))
+            diagnostics.append(_value_errors().set_twice(entry, seen[entry.key]))
         else:
             seen[entry.key] = entry
     return list(seen.values())
@@ -233,16 +231,15 @@ def _check_types(
         for detail in error.errors(include_url=False):
             key = _key_of(detail["loc"], by_key)
             info, entry, below = infos[key], by_key[key], values[key]
-            found = list_items.item_diagnostic(info, entry, detail) if info.items else None
-            found = found or errors.bad_value(info, entry, detail["type"], below)
+            found = _value_errors().rejected(info, entry, detail, below)
             invalid.add(key)
             diagnostics.setdefault(found.key or key, found)
         tree = nested({key: e.value for key, e in by_key.items() if key not in invalid})
         settings = schema.model_validate(tree, strict=True)
     for key, entry in by_key.items():
-        if kind := errors.unseen_by_schema(infos[key], entry.value):
+        if kind := unseen_by_schema(infos[key], entry.value):
             invalid.add(key)
-            found = errors.bad_value(infos[key], entry, kind, values[key])
+            found = _value_errors().bad_value(infos[key], entry, kind, values[key])
             diagnostics.setdefault(key, found)
     kept = [(key, entry) for key, entry in by_key.items() if key not in invalid]
     valid = [(entry, _plain(get(settings, key))) for key, entry in kept]
@@ -268,3 +265,10 @@ def _plain(value: Any) -> Any:
             for key, item in value.items()
         }
     return value
+
+
+def _value_errors() -> ModuleType:
+    """The module of these errors: it knows the words of other tools, and takes time."""
+    from launcher.config import value_errors
+
+    return value_errors

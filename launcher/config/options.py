@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import plain
 from launcher.config import presets
-from launcher.config.originals import Original, fetched
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import AUTO, config_of, setting_infos
 from models.base import Sampling, SplitName
@@ -307,34 +304,6 @@ ONCE = Option("--once", OUTPUT, sentence="Print the state once, as plain lines, 
 SCHEMA = Option("--schema", OUTPUT, sentence="Print the JSON schema of the settings and exit.")
 VERSION = Option("--version", OUTPUT, sentence="Print the versions of the libraries and exit.")
 HELP = Option("--help", OUTPUT, sentence="Print this help and exit.")
-
-
-_FLAGS = {option.key: option.flag for option in OPTIONS if option.key is not None}
-
-
-def flag_of(here: str | None) -> str | None:
-    """The option to type for the equivalent of an original's word: its own if any, else --set."""
-    return here if here is None or here.startswith("--") else _FLAGS.get(here, "--set")
-
-
-def typed_option(original: Original) -> str | None:
-    """What to type instead of an original's word, without a value."""
-    flag = flag_of(original.here)
-    return f"--set {original.here}" if flag == "--set" else flag
-
-
-def typed_line(original: Original, typed: object = None) -> str:
-    """The option to type instead of an original's word, with its value; `…` for an unknown one."""
-    value, option = original.value(typed), typed_option(original)
-    space = "=" if str(option).startswith("--set ") else " "
-    if value is None:
-        return f"{option}{space}…"
-    if isinstance(value, list):
-        value = ",".join(value)
-    line = f"{option}{space}"
-    if original.form != "hub":
-        return f"{line}{shlex.quote(plain(value))}"
-    return fetched(value, lambda value: f"{line}{shlex.quote(plain(value))}")
 
 
 def names(kind: str) -> list[str]:

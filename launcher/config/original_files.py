@@ -15,14 +15,12 @@ import yaml
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import other_tools, settings_file
 from launcher.config.originals import SEVERAL, families_of, word_of
-from launcher.config.schema import setting_infos
+from launcher.config.schema import FIRST_RUN, setting_infos
 from launcher.config.settings_file import Unreadable, compose_yaml, parse_yaml_scalar
 
 _MAX_VALUES = 10_000
 _FEW = 3
 """Words of an original in a file of ours: each has an error with the line to write."""
-_USUAL = "language"
-"""The family whose settings a file of another tool is compared with."""
 _KNOWN = 2
 """Words of another tool that make a file one of its files."""
 _OF_DEEPSPEED = {
@@ -122,7 +120,7 @@ def as_config(path: Path, text: str) -> Diagnostic | None:
         return None  # of no other program, or broken: the reader of settings files says how
     families = file.families
     keys = {line.key for line in file.settings}
-    others = keys - {*setting_infos(families[0] if len(families) == 1 else _USUAL)}
+    others = keys - {*setting_infos(families[0] if len(families) == 1 else FIRST_RUN[0])}
     whose = f"the original of {families[0]}" if len(families) == 1 else "another tool"
     if (line := file.line_instead(path)) is not None:
         allowed, fix = "a settings file of this program", line

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from launcher.base.diagnostics import OFF, ON, counted, fold, plain
+from launcher.base.diagnostics import OFF, ON, Diagnostic, counted, fold, plain
+from launcher.config.options import OPTIONS
 from launcher.config.presets import FOLDER
+from launcher.config.provenance import Setting, is_set_by_user
 from launcher.config.settings_file import node_value, read_settings_file
 
 SEVERAL = "several"
@@ -216,3 +219,57 @@ def _parts(name: str) -> Iterator[str]:
     parts = name.split(".")
     yield from (".".join(parts[at:]) for at in range(len(parts)))
     yield from parts[:-1]
+
+
+_FLAGS = {option.key: option.flag for option in OPTIONS if option.key is not None}
+
+
+def flag_of(here: str | None) -> str | None:
+    """The option to type for the equivalent of an original's word: its own if any, else --set."""
+    return here if here is None or here.startswith("--") else _FLAGS.get(here, "--set")
+
+
+def typed_option(original: Original) -> str | None:
+    """What to type instead of an original's word, without a value."""
+    flag = flag_of(original.here)
+    return f"--set {original.here}" if flag == "--set" else flag
+
+
+def typed_line(original: Original, typed: object = None) -> str:
+    """The option to type instead of an original's word, with its value; `…` for an unknown one."""
+    value, option = original.value(typed), typed_option(original)
+    space = "=" if str(option).startswith("--set ") else " "
+    if value is None:
+        return f"{option}{space}…"
+    if isinstance(value, list):
+        value = ",".join(value)
+    line = f"{option}{space}"
+    if original.form != "hub":
+        return f"{line}{shlex.quote(plain(value))}"
+    return fetched(value, lambda value: f"{line}{shlex.quote(plain(value))}")
+
+
+def ignored_variables(
+    family: str | None, values: Mapping[str, Setting], variables: Mapping[str, str]
+) -> Iterator[Diagnostic]:
+    """Warnings for variables of the environment that only the original of `family` reads.
+
+    None: no model is named, and the variables of each original count. Only names in capitals of
+    several words do, which no other program has, with an equivalent that the user has not set.
+    """
+    for owner, word in words_of(family):
+        for name in word.names:
+            typed, is_distinctive = variables.get(name), name.isupper() and "_" in name
+            if not typed or not is_distinctive or word.here is None:
+                continue
+            if word.here in values and is_set_by_user(values[word.here]):
+                continue
+            model = [f"--model {owner}"] if family is None else []
+            stage = [f"--stage {word.stage}"] if word.stage else []
+            yield Diagnostic(
+                f"the environment variable {name} has no effect: only the original reads it",
+                key=word.here,
+                where=f"the environment: {name}={typed}",
+                fix=" ".join([typed_line(word, typed), *model, *stage]),
+                severity="warning",
+            )

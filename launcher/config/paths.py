@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.config import custom_task, feature_checks
-from launcher.config.custom_task import FOLDER
-from launcher.config.feature_settings import Download
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import RESUMED_LAYER, Setting
 from models.catalog import is_custom
 
@@ -19,7 +17,7 @@ PATHS: Mapping[str, Collection[str]] = {
     "engine.ds_config": (),
     "feature_cache.folder": (),
     _DOWNLOADS: (),
-    FOLDER: (),
+    TASK_FOLDER: (),
     "model.encoder": (),
     "model.pretrained": (),
     "model.start": (),
@@ -88,8 +86,9 @@ def is_special(key: str, values: Mapping[str, Setting]) -> bool:
 def _kept(key: str, values: Mapping[str, Setting]) -> Any:
     value = values[key].value
     if key == _DOWNLOADS and value is None and values["download.files"].value:
-        section = {name: values[f"download.{name}"].value for name in Download.model_fields}
-        value = str(feature_checks.targets(Download.model_validate(section))[0].folder)
+        from launcher.config import feature_checks  # for the runs that declare files
+
+        value = str(feature_checks.declared_targets(values)[0].folder)
     return _absolute(value) if _is_path(key, value, values) else value
 
 
@@ -99,8 +98,10 @@ def _is_path(key: str, value: object, values: Mapping[str, Setting]) -> bool:
     family = values["model.family"].value
     if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):
         return key in PATHS and value not in PATHS[key]
+    from launcher.config.task_settings import task_stages  # for the runs that train one
+
     # Only these are known of a custom task, and its data may have a name that is no path.
-    known = (FOLDER, "data.path", *(stage.loads for stage in custom_task.task_stages(family)))
+    known = (TASK_FOLDER, "data.path", *(stage.loads for stage in task_stages(family)))
     return key in known and os.path.exists(_absolute(value))
 
 

@@ -15,6 +15,9 @@ from launcher.base.diagnostics import plain
 from launcher.config.settings_file import Node, node_value, read_settings_file
 
 FOLDER = Path(ds_configs.__file__).parent
+_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+TASK_FOLDER = "model.folder"
+"""The setting with the folder of a custom task's module."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Block:
 
     settings: Node
     place: str
+    is_shared: bool = False
+    """Of all families: settings of `model` and `data` that a family does not have are ignored."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def mode(name: str) -> Mode:
     found = dict(read_settings_file(FOLDER / "modes" / f"{name}.yaml").value)
     sentence = node_value(found.pop("sentence"))
     promise = found.get("promise", Node({}, 1))
-    return Mode(name, sentence, node_value(promise), Block(Node(found, 1), place))
+    return Mode(name, sentence, node_value(promise), Block(Node(found, 1), place, True))
 
 
 @cache
@@ -82,7 +87,7 @@ def profile(name: str) -> Block:
     """What `limits.profile: name` says. Reads the disk."""
     found = dict(read_settings_file(FOLDER / "profiles" / f"{name}.yaml").value)
     del found["sentence"]
-    return Block(Node(found, 1), f"ds_configs/profiles/{name}.yaml")
+    return Block(Node(found, 1), f"ds_configs/profiles/{name}.yaml", True)
 
 
 @cache
@@ -104,6 +109,13 @@ def task_promises() -> Mapping[str, Node]:
     Without any it promises none; other measures are promised of every task. Reads the disk.
     """
     return _blocks(read_settings_file(FOLDER / "custom_task.yaml").value, "promises")
+
+
+@cache
+def original_variables() -> frozenset[str]:
+    """Names in capitals of several words in the files of the originals. Reads the disk."""
+    texts = (path.read_text("utf-8") for path in (FOLDER / "originals").glob("*.yaml"))
+    return frozenset(name for text in texts for name in _VARIABLE.findall(text))
 
 
 def _family_file(path: str) -> FamilyFile:

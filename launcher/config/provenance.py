@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, counted, plain
+from launcher.base.diagnostics import Diagnostic, counted, plain
 from launcher.config.schema import AUTO, sections
-from launcher.config.settings_file import (
-    Node,
-    node_value,
-    parse_settings,
-    read_settings_file,
-    read_text,
-)
+from launcher.config.settings_file import Node, node_value
 
 BUILT_IN_LAYER = "built-in"
 FAMILY_LAYER = "family"
@@ -128,24 +121,15 @@ def is_auto(layer: str | None, where: object) -> bool:
     return layer == MACHINE_LAYER and str(where).startswith(_BY_AUTO)
 
 
-@dataclass(frozen=True)
-class ConfigFiles:
-    """The parsed files of --config, each with its position on the command line."""
-
-    roots: Sequence[tuple[int, Path, Node]]
-    diagnostics: Sequence[Diagnostic]
-    """Errors of the files that cannot be read."""
-
-
 def keys_of(sets: Sequence[str]) -> set[str]:
     """The settings of KEY=VALUE texts; all batch numbers with one, since they are tied."""
     keys = {text.partition("=")[0].strip() for text in sets}
     return keys if keys.isdisjoint(BATCH_SETTINGS) else {*keys, *BATCH_SETTINGS}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CliArgs:
-    """The arguments of a run, as typed."""
+    """The arguments of a run, as typed. Compared by identity: `parse.read` reads each once."""
 
     model: str | None = None
     """FAMILY[:SIZE]"""
@@ -177,18 +161,6 @@ class CliArgs:
         path = Path(self.mode or "")
         return path if path.suffix in (".yaml", ".yml") else None
 
-    @cached_property
-    def mode_settings(self) -> tuple[Node | None, Sequence[Diagnostic]]:
-        """The settings of the mode file, read once, or its errors. Reads the disk."""
-        if self.mode_file is None:
-            return None, ()
-        try:
-            root = read_settings_file(self.mode_file)
-        except SettingsError as error:
-            return None, [_of_mode_option(found) for found in error.diagnostics]
-        settings = {key: node for key, node in root.value.items() if key != "sentence"}
-        return replace(root, value=settings), ()
-
     def with_sets(self, sets: Sequence[str]) -> CliArgs:
         """With `sets` instead of what was typed for the same settings."""
         keys = keys_of(sets)
@@ -198,35 +170,6 @@ class CliArgs:
             options={key: typed for key, typed in self.options.items() if key not in keys},
             engine=None if "engine.name" in keys else self.engine,
         )
-
-    @cached_property
-    def files(self) -> ConfigFiles:
-        """The files of --config, read once. Reads the disk."""
-        if not self.configs:
-            return ConfigFiles([], [])
-        from launcher.config import original_files
-
-        roots: list[tuple[int, Path, Node]] = []
-        diagnostics: list[Diagnostic] = []
-        for position, path in enumerate(self.configs):
-            try:
-                text = read_text(path)
-                if (of_original := original_files.as_config(path, text)) is not None:
-                    diagnostics.append(replace(of_original, order=(position, 0)))
-                    continue
-                roots.append((position, path, parse_settings(path, text)))
-            except SettingsError as error:
-                diagnostics += [
-                    replace(found, order=(position, found.order[1] if found.order else 0))
-                    for found in error.diagnostics
-                ]
-        return ConfigFiles(roots, diagnostics)
-
-
-def _of_mode_option(found: Diagnostic) -> Diagnostic:
-    """An error of a settings file as that of --mode."""
-    where, fix = (text and text.replace("--config", "--mode") for text in (found.where, found.fix))
-    return replace(found, where=where, fix=fix)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config.meant_options import nearest_option
+from launcher.config.argument_errors import nearest_option
 from launcher.config.options import BY_FLAG, OPTIONS
 
 _NAMES = (

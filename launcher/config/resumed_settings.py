@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import SettingsError
-from launcher.config import copied_task, custom_task, errors
+from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     FITTED_LAYERS,
     MACHINE_LAYER,
@@ -136,9 +137,11 @@ def read(folder: Path, task_folder: object = None) -> Base:
     root = read_settings_file(path)
     family, place = find_node(root, "model.family"), None
     if family is not None and is_custom(family.value):
-        written = find_node(root, custom_task.FOLDER)
+        written = find_node(root, TASK_FOLDER)
         if written is not None:
-            place = copied_task.folder_for(family.value, written.value, folder)
+            from launcher.config.custom_task import folder_for  # for the runs that train one
+
+            place = folder_for(family.value, written.value, folder)
         _check_custom_task(path, family, task_folder or place)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
@@ -148,14 +151,16 @@ def read(folder: Path, task_folder: object = None) -> Base:
     for entry in layer.entries:
         entries[entry.key] = replace(entry, option="--set")
     if place is not None:
-        entry = entries[custom_task.FOLDER]
-        entries[custom_task.FOLDER] = replace(entry, value=place, text=place)
+        entry = entries[TASK_FOLDER]
+        entries[TASK_FOLDER] = replace(entry, value=place, text=place)
     return Base(entries, _origins(folder / ORIGINS))
 
 
 def _check_custom_task(path: Path, family: Node, folder: object) -> None:
     """Check that the run's custom task can be found in `folder`. Raises SettingsError."""
-    custom_task.add_search_folder(folder)
+    from launcher.config.custom_task import add_search_folder
+
+    add_search_folder(folder)
     try:
         config_of(family.value)
     except SettingsError as error:
@@ -172,8 +177,3 @@ def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(found, dict):
         return {}
     return {key: value for key, value in found.items() if isinstance(value, dict)}
-
-
-def typed_keys(users: Sequence[Layer]) -> set[str]:
-    """The keys that the user sets now."""
-    return {entry.key for layer in users for entry in layer.entries}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from keyword import iskeyword
@@ -19,14 +20,17 @@ from pydantic.fields import FieldInfo
 from engines import settings as engines
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import plain
-from launcher.config import custom_task, presets
+from launcher.config import presets
 from launcher.config.feature_settings import Continual, Download, Report
+from models.base import Context, Task
 from models.catalog import FAMILIES, is_custom
 from training import duration
 from training import settings as training
 from training.settings import TRACKER_FORMS as TRACKERS
 from training.settings import FeatureCache, Limits, Loader, Save, Track, Tracking
 
+FIRST_RUN = ("language", "small")
+"""The family and size of a run without --model."""
 AUTO = "auto"
 """The engine that is chosen from a plan."""
 
@@ -112,8 +116,24 @@ def config_of(family: str) -> Any:
     Raises SettingsError for such a task that cannot be used.
     """
     if is_custom(family):
-        return custom_task.task_config(family)
+        from launcher.config import task_settings  # for the runs that train one
+
+        return task_settings.task_config(family)
     return importlib.import_module(FAMILIES[family].config)
+
+
+def task_class(family: str) -> Callable[[Any, Any, Context], Task]:
+    """What builds the task from the sections `model` and `data`, and a context. Imports torch.
+
+    Raises SettingsError if a custom task cannot be used.
+    """
+    if is_custom(family):
+        from launcher.config import custom_task  # for the runs that train one
+
+        return custom_task.load_task_class(family)
+    module, _, name = FAMILIES[family].task.partition(":")
+    built: Callable[[Any, Any, Context], Task] = getattr(importlib.import_module(module), name)
+    return built
 
 
 PRETRAINED = "model.pretrained"
@@ -189,6 +209,16 @@ class SettingInfo:
     """Each key of its mappings, if it is a list of them."""
 
 
+def unseen_by_schema(info: SettingInfo, value: Any) -> str | None:
+    """The error type of what the types accept: a name in no table, a number that is not finite."""
+    if isinstance(value, str) and isinstance(info.allowed, tuple) and value not in info.allowed:
+        return "not_known"
+    numbers = value if isinstance(value, list) else [value]
+    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+        return "finite_number"
+    return None
+
+
 @cache
 def setting_infos(family: str) -> dict[str, SettingInfo]:
     """Every setting of a family by its dotted key, in the order of declaration."""
@@ -216,9 +246,11 @@ def sections(family: str) -> frozenset[str]:
 
 def forget_tasks() -> None:
     """Read custom tasks again: a notebook defines a class again, and a module is reloaded."""
+    from launcher.config import custom_task, task_settings
+
     for cached in (
-        *(custom_task.load_task_class, custom_task.task_config, custom_task.task_family_file),
-        *(custom_task.task_stages, settings_class, setting_infos, sections),
+        *(custom_task.load_task_class, task_settings.task_config, task_settings.task_family_file),
+        *(task_settings.task_stages, settings_class, setting_infos, sections),
     ):
         cached.cache_clear()
 

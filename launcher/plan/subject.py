@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from launcher.base.ending import temporary_folder
 from launcher.config.batching import check_fills
-from launcher.config.custom_task import task_class
 from launcher.config.provenance import Resolved
+from launcher.config.schema import task_class
 from launcher.plan.step_trace import Subject
 from models.base import Context, DataError, Task
 from training.data.order import DataOrder

@@ -12,12 +12,11 @@ from typing import Any
 
 from launcher.base import ending, environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match
-from launcher.config.custom_task import task_class
 from launcher.config.errors import about_data, nearest_file
 from launcher.config.options import OPTIONS, TRAINING
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import Resolved
-from launcher.config.schema import config_of, model_name
+from launcher.config.schema import config_of, model_name, task_class
 from launcher.run import affinity
 from models.base import DataError, Picture, SamplePart
 from models.catalog import FAMILIES, is_custom

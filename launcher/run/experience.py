@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import provenance
-from launcher.config.custom_task import task_class
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
-from launcher.config.schema import settings_class
+from launcher.config.schema import settings_class, task_class
 from launcher.config.validate import TrackedSettings
 from launcher.run.job_spec import ExperienceSpec
 from launcher.run_folder import experiences

@@ -10,11 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from launcher.config import custom_task, schema
+from launcher.config import schema
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import ExperienceFolder
+from models.catalog import is_custom
 from slurm.environment import Generation
 from training.settings import nested
 
@@ -78,6 +80,9 @@ def load(folder: Path) -> Job:
     """Read the job that `save` wrote; reports go to the same folder. Touches the disk."""
     job = TypeAdapter(Job).validate_python(json.loads((folder / _FILE).read_bytes()))
     plain = {key: value.value for key, value in job.resolved.values.items()}
-    custom_task.add_search_folder(plain.get(custom_task.FOLDER))
+    if is_custom(plain["model.family"]):
+        from launcher.config import custom_task  # for the runs that train one
+
+        custom_task.add_search_folder(plain.get(TASK_FOLDER))
     settings = schema.settings_class(plain["model.family"]).model_validate(nested(plain))
     return replace(job, resolved=replace(job.resolved, settings=settings), reports=folder)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from engines.catalog import ENGINES, Entry, StateBytes, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.config import deepspeed_config, errors, feature_checks, machine
+from launcher.config import engine_options, errors, feature_checks, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
@@ -127,7 +127,9 @@ def prepare_run_at(
     decision = None
     try:
         decision = _decide(args, out, here, launched, chooses_engine)
-        deepspeed_config.layout(decision.resolved, decision.resolved.settings.engine.ds_config)
+        engine_options.deepspeed_layout(
+            decision.resolved, decision.resolved.settings.engine.ds_config
+        )
     except SettingsError as error:
         diagnostics += error.diagnostics
     if out is not None and _is_rank_0(launched):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.base import signals
 from launcher.config import validate
-from launcher.config.custom_task import task_class
-from launcher.config.schema import Settings
+from launcher.config.schema import Settings, task_class
 from launcher.run.job_spec import Job
 from models.base import Context, DataError, Task
 from models.common.data_files import cache_folder

@@ -11,9 +11,9 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config import errors, resumed_settings
-from launcher.config.custom_task import FOLDER
-from launcher.config.layers import chosen_entries
 from launcher.config.machine import Machine
+from launcher.config.parse import read
+from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Chosen, CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.resumed_settings import Base
@@ -91,8 +91,8 @@ def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
-    choices = chosen_entries(args)  # as given now, not those of the run
-    moved = choices.get(FOLDER)
+    choices = read(args).entries()  # as given now, not those of the run
+    moved = choices.get(TASK_FOLDER)
     base = resumed_settings.read(run.folder, moved and moved.value)
     family = base.entries["model.family"].value
     given_family = choices.get("model.family")

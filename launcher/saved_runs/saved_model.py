@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import copied_task, custom_task
-from launcher.config.schema import PRETRAINED, config_of
+from launcher.config import custom_task
+from launcher.config.schema import PRETRAINED, config_of, task_class
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run import affinity
 from launcher.run_folder import checkpoint_search, run_folder
@@ -159,7 +159,7 @@ def task_class_of(settings: Mapping[str, Any]) -> Callable[[Any, Any, Context], 
     elif family not in FAMILIES:
         allowed = f"{', '.join(FAMILIES)}; or a custom task"
         raise SettingsError.of(f"unknown model family '{family}'", value=family, allowed=allowed)
-    return custom_task.task_class(family)
+    return task_class(family)
 
 
 def task_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _relocated(
     if pretrained is not None:
         model["pretrained"] = pretrained
     if folder is not None and "folder" in model:
-        model["folder"] = copied_task.folder_for(model["family"], model["folder"], folder)
+        model["folder"] = custom_task.folder_for(model["family"], model["folder"], folder)
     return {**settings, "model": model}
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved, find_node
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_settings_file
-from launcher.config.validate import why_ineffective
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.checkpoint_search import ResumeRequest

@@ -11,10 +11,10 @@ from typing import Any
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
 from launcher.config import provenance, selection
+from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
 from launcher.config.schema import model_name, replaces_size, setting_infos
-from launcher.config.validate import why_ineffective
 from launcher.run.dry_run import plan_as_json, render_plan
 from launcher.run.execute import FinishedRun, next_command
 from launcher.run_folder import checkpoint_search, run_folder

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launcher.__main__ import main
-from launcher.config.custom_task import task_class
+from launcher.config.schema import task_class
 from models.base import Context
 from tests.launcher.given import resolved
 

@@ -11,7 +11,7 @@ from torch import nn
 from engines.base import EngineError
 from engines.state import fill_slots
 from launcher.base.diagnostics import SettingsError
-from launcher.config.copied_task import folder_for
+from launcher.config.custom_task import folder_for
 from models.base import DataError
 from models.custom import CustomTask
 from tests.launcher.custom_tasks import BODY, HEAD, LINE

@@ -167,7 +167,8 @@ def test_the_prompt_of_files_is_the_data_of_the_run(home):
 
 
 def test_train_is_run(home, capsys):
-    assert read(["train", "--lite"]) == read(["run", "--lite"])
+    assert vars(read(["train", "--lite"]).args) == vars(read(["run", "--lite"]).args)
+    assert read(["train", "--lite"]).command == read(["run", "--lite"]).command
     assert main(["train", "--dry-run"]) == 0
     assert main(["help", "train"]) == 0
 

@@ -148,7 +148,7 @@ ELSEWHERE = {
     "launcher/run/failures.py:_as_typed": "edges/test_lines_of_data.py:test_",
     "launcher/config/python_arguments.py:no_argument": "edges/test_python_api.py:"
     "test_errors_name_the_arguments_and_a_fix_that_python_reads",
-    "launcher/config/resolve.py:ignored_variables": "launcher/config/test_originals.py:"
+    "launcher/config/originals.py:ignored_variables": "launcher/config/test_originals.py:"
     "test_a_variable_that_only_an_original_reads_is_a_warning",
     "models/doc_translation/readers/pairs.py:_check_header": "models/doc_translation/test_pairs.py:"
     "test_",
@@ -195,7 +195,7 @@ UNPROVOKED = {
     "launcher/base/disk.py:check_writable": f"{PLAIN} --out new",
     "launcher/config/feature_checks.py:check_launcher": "--continuous-learning --data texts --nproc 1 --dry-run",
     "launcher/config/validate.py:unused_diagnostics": f"{PLAIN} --dry-run",
-    "launcher/config/validate.py:_paths": "resume runs/mine --set model.pretrained=null --dry-run",
+    "launcher/config/check.py:_paths": "resume runs/mine --set model.pretrained=null --dry-run",
     "launcher/report/data_check.py:several": "data check mine.jsonl --model language",
     "launcher/doctor/system.py:check_disk_speed": f"{PLAIN} --set save.every=null --dry-run",
     "launcher/download/fetch.py:_fetch": f"{PLAIN} --set download.folder=new --dry-run",

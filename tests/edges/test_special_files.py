@@ -12,7 +12,7 @@ import torch
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.custom_task import task_class
+from launcher.config.schema import task_class
 from launcher.report.data_check import find_families
 from models.base import Context, DataError
 from models.catalog import FAMILIES

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from launcher.config.custom_task import task_class
+from launcher.config.schema import task_class
 from models.base import Context, HasPredictions, Predictions, Task
 from models.common.predictions import FixedDraws, few_samples, spread_positions
 

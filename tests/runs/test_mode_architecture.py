@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from launcher.config.custom_task import task_class
+from launcher.config.schema import task_class
 from models.base import Context
 from models.catalog import FAMILIES
 from tests.launcher.given import SERVER, resolved

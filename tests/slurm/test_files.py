@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config.selection import FIRST_RUN
+from launcher.config.schema import FIRST_RUN
 from models.catalog import FAMILIES, stages_of
 from slurm.script import SHIPPED, render
 

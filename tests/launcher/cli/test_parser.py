@@ -24,7 +24,8 @@ def diagnostics(line: str) -> str:
 
 def test_run_is_the_default_command():
     assert read([]).command.name == "run"
-    assert read(["--lite"]) == read(["run", "--lite"])
+    assert read(["--lite"]).command == read(["run", "--lite"]).command
+    assert vars(read(["--lite"]).args) == vars(read(["run", "--lite"]).args)
 
 
 def test_short_options_are_settings_with_their_text_unchanged():

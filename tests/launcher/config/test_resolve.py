@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import LAYERS, CliArgs, Entry, Layer, Origin
-from launcher.config.resolve import in_order_of_layers, resolve
+from launcher.config.provenance import LAYERS, CliArgs
+from launcher.config.resolve import resolve
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, SERVER, resolved
 
@@ -55,19 +55,6 @@ def test_every_history_follows_the_precedence(write):
                 layers = layers[1:]  # the batch numbers are solved last
             order = [LAYERS.index(layer) for layer in layers]
             assert order == sorted(order, reverse=True)
-
-
-def test_layers_of_one_name_keep_their_order_and_others_follow_the_precedence():
-    names = ["command line", "--config files", "mode", "--config files", "family"]
-    layers = [Layer(name, [Entry(str(n), n, Origin("", ""))]) for n, name in enumerate(names)]
-    ordered = [(layer.name, layer.entries[0].value) for layer in in_order_of_layers(layers)]
-    assert ordered == [
-        ("family", 4),
-        ("mode", 2),
-        ("--config files", 1),
-        ("--config files", 3),
-        ("command line", 0),
-    ]
 
 
 def test_origins_name_file_and_line_or_the_argument_as_given(write):

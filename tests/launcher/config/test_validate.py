@@ -3,8 +3,9 @@
 import pytest
 
 from launcher.base.diagnostics import SettingsError
+from launcher.config.check import check_settings
 from launcher.config.provenance import Origin, Setting
-from launcher.config.validate import check_settings, check_train_plan
+from launcher.config.validate import check_train_plan
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import resolved
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from launcher.config.custom_task import task_class
+from launcher.config.schema import task_class
 from launcher.config.validate import TrackedSettings
 from launcher.continual.loop import make_folder
 from launcher.run.experience import load_experience, resolve_experience

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.base import diagnostics
-from launcher.config import custom_task
+from launcher.config import presets
 from launcher.config.schema import setting_infos
 from launcher.run_folder import resume_rules
 from launcher.run_folder.resume_rules import PARTS, RULES, rule_of
@@ -68,7 +68,7 @@ def test_every_setting_of_every_family_has_one_rule(family):
 
 def test_every_rule_is_about_a_setting_or_a_section():
     keys = [key for family in FAMILIES for key in setting_infos(family)]
-    keys.append(custom_task.FOLDER)
+    keys.append(presets.TASK_FOLDER)
     for starts in RULES.values():
         for start in starts:
             assert any(key == start or key.startswith(f"{start}.") for key in keys), start

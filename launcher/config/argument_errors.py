@@ -1,0 +1,261 @@
+"""Errors of arguments, and the option that was probably meant by an unknown one."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
+from launcher.config.command import DEFAULT, EMPTY, Command, split_options
+from launcher.config.options import BY_FLAG, HELP, Option, is_switch, names
+from launcher.config.originals import flag_of, original_of, typed_line, typed_option
+from launcher.config.other_tools import (
+    REMOVE,
+    meant,
+    model_line,
+    model_typed,
+    option_line,
+    pretrained_line,
+    setting_of,
+    similar,
+)
+from launcher.config.schema import PRETRAINED
+from models.catalog import split_model_name
+from slurm.sbatch import option_of
+
+_ORDER = 999
+"""Sorts these errors after those of files and before those of single settings."""
+_EXAMPLES = {"NAME": "my_task"}
+"""Example values of positional arguments."""
+_ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)")
+"""A bare KEY=VALUE, as a shell takes variables or another tool its settings."""
+
+
+def unknown_option(
+    command: Command, words: Sequence[str], position: int, argv: Sequence[str]
+) -> Diagnostic:
+    """The error of an unknown option; the second of its `words` is most likely its value."""
+    argument, following = words[0], words[1] if len(words) > 1 else None
+    flag, is_joined, value = argument.partition("=")
+    flags = [option.flag for option in command.options] + [HELP.flag]
+    theirs = option_of(argument) if command.passthrough is not None else None
+    if theirs is not None and f"--{theirs}" not in flags:
+        return _error(
+            f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
+            argument,
+            value=argument,
+            allowed=f"options of {command.passthrough} at the end, after  -- ",
+            fix=_passed_on(command, argument, argv),
+            order=(_ORDER, position),
+        )
+    typed = value if is_joined else following
+    word = flag
+    if theirs is not None and not argument.startswith("--"):
+        # sbatch's letter for one of our options: `-o here`, `-ohere`
+        word, typed = f"--{theirs}", argument[2:] or following
+    near, fix = nearest_option(command.options, word, typed, argv)
+    return _error(
+        f"unknown option '{flag}'",
+        argument,
+        value=flag,
+        allowed=f"{len(flags)} options; see  {command.call} --help",
+        did_you_mean=near,
+        fix=fix,
+        order=(_ORDER, position),
+    )
+
+
+def _passed_on(command: Command, argument: str, argv: Sequence[str]) -> str:
+    """The command line with an option of the other program behind its dashes."""
+    ours = [word for word in argv if word not in (argument, "--")]
+    return f"{command.call} {shlex.join([*ours, '--', argument])}"
+
+
+def _error(message: str, where: str, **parts: Any) -> Diagnostic:
+    """The error of `where`, a part of the command line."""
+    known = {"where": f"command line: {where}", "order": (_ORDER, 0)}
+    return Diagnostic(message, **(known | parts))
+
+
+def unreadable(command: Command, error: argparse.ArgumentError) -> Diagnostic:
+    """The error of an option without its value, or with a value that it does not take."""
+    flag = error.argument_name or ""
+    option = next((option for option in command.options if option.flag == flag), None)
+    takes_value = option is not None and option.metavar is not None
+    message = f"option '{flag}' needs a value" if takes_value else f"option '{flag}' takes no value"
+    form = f"{flag} {option.metavar}" if option and takes_value else flag
+    return _error(message, flag, allowed=form)
+
+
+def unexpected(command: Command, argument: str) -> Diagnostic:
+    kinds = [o for o in command.options if o.values in ("models", "modes", "engines")]
+    named = [option for option in kinds if argument in names(str(option.values))]
+    flags = [option.flag for option in command.options]
+    line = f"{named[0].flag} {argument}" if named else model_line(argument)
+    line = line or assignment_line(command.options, argument, [])
+    line = line if line is not None and fits(line, flags) else None
+    return _error(
+        f"unexpected argument '{argument}'",
+        argument,
+        value=argument,
+        allowed=f"options; see  {command.call} --help",
+        did_you_mean=line and meant(line),
+        fix=line,
+    )
+
+
+def empty_values(argv: Sequence[str]) -> Iterator[Diagnostic]:
+    """The errors of empty values: most likely a variable of the shell that is not set."""
+    for before, argument in zip(["", *argv], argv, strict=False):
+        if argument == "":
+            after = f" after '{before}'" if before else ""
+            yield _error(f"an empty value{after}", f'{before} ""'.strip(), value="")
+        elif EMPTY.fullmatch(argument):
+            yield _error(f"an empty value after '{argument}'", argument, value="")
+
+
+def second_mode(modes: Mapping[str, str]) -> Diagnostic:
+    """The error of options that select different modes."""
+    first, second = dict.fromkeys(modes.values())
+    message = f"mode is set twice, to {first} and to {second}"
+    where = ", and ".join(f"--mode {m}" if o == "--mode" else o for o, m in modes.items())
+    return _error(message, where, key="mode", value=second, fix="remove one of them")
+
+
+def missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
+    name = command.argument or ""
+    example = command.choices[0] if command.choices else _EXAMPLES.get(name, name)
+    run = example_run() if name == "RUN" else None
+    more = f" {command.operand}" if command.operand else ""
+    allowed = ", ".join(command.choices) or command.allowed
+    message = f"{command.name} requires {name}"
+    fix = f"{command.call} {shlex.quote(run) if run else example}{more}"
+    if name == "RUN" and run is None:
+        fix = f"{PROGRAM}  trains a model; then  {fix}"
+    return _error(message, command.name, allowed=allowed, fix=fix)
+
+
+def missing_operand(command: Command) -> Diagnostic:
+    call = f"{command.name} {command.choices[0]}"
+    allowed = f"{PROGRAM} {call} {command.operand}"
+    return _error(f"{call} requires {command.operand}", call, allowed=allowed)
+
+
+def wrong_argument(command: Command, argument: str, operand: str | None) -> Diagnostic:
+    near = nearest_match(argument, command.choices)
+    meant = near or (command.choices[0] if command.requires_argument else "")
+    if command.takes_operand(meant):
+        meant += f" {shlex.quote(operand or command.operand or '')}"
+    return _error(
+        f"unknown {command.argument} {argument!r}",
+        f"{command.name} {argument}",
+        value=argument,
+        allowed=", ".join(command.choices),
+        did_you_mean=near,
+        fix=f"{command.call} {meant}".rstrip(),
+    )
+
+
+def corrected(command: Command, argv: Sequence[str]) -> list[str]:
+    """`argv` with the options of this program instead of those of another tool."""
+    line: str | None
+    words: list[str] = []
+    for position, typed, is_known in split_options(command, argv):
+        if not is_known:
+            line = unknown_option(command, typed, position, argv).fix
+            line = line and line.partition("  ")[0]
+        else:
+            is_run = command.name == DEFAULT
+            line = assignment_line(command.options, typed[0], argv) if is_run else None
+        words += shlex.split(line) if line and line.startswith("--") else typed
+    return words
+
+
+def nearest_option(
+    options: Sequence[Option], flag: str, typed: str | None, argv: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """The option that was probably meant by `flag`, and the line to type with its value."""
+    flags = [option.flag for option in options] + [HELP.flag]
+    ours = BY_FLAG.get(flag)
+    if ours is not None and ours.key is not None and flag not in flags and fits("--set", flags):
+        return f"--set {ours.key}", f"--set {ours.key}={shlex.quote(typed or 'true')}"
+    near, family = nearest_match(flag, flags), _family(argv)
+    is_ours = near is not None and fold(near) == fold(flag)
+    line = None if is_ours else option_line(flag, typed, family, argv)
+    if line is not None and "--modes" in flags:  # compare takes several
+        line = re.sub("^--(mode|engine) ", r"--\1s ", line)
+    if line is not None and fits(line, flags):
+        return None if line.startswith(REMOVE) else _option_in(line, typed), line
+    original = original_of(flag.lstrip("-"), family)
+    is_key = not is_ours and (original is None or "." in flag) and fits("--set", flags)
+    if is_key and (key := _key_of(flag.lstrip("-"))) is not None:
+        value = ("true" if is_switch(key) else "VALUE") if typed is None else shlex.quote(typed)
+        return f"--set {key}", f"--set {key}={value}"
+    if original is None and near is None and (word := similar(flag)) is not None:
+        return nearest_option(options, f"--{word}", typed, argv)
+    if original is None or (is_ours and flag_of(original.here) == near):
+        return near, near and _with_value(options, near, typed)
+    if fits("", flags) and (removal := original.removal(typed)) is not None:
+        return None, removal
+    if flag_of(original.here) not in flags:
+        return near, near and _with_value(options, near, typed)
+    if original.here == PRETRAINED and family is None and typed is not None:
+        return typed_option(original), pretrained_line(typed)  # of the family that takes it
+    return typed_option(original), typed_line(original, typed)
+
+
+def assignment_line(options: Sequence[Option], text: str, argv: Sequence[str]) -> str | None:
+    """The option for a bare `KEY=VALUE`, a setting's or one of another tool; None: unknown."""
+    match = _ASSIGNMENT.fullmatch(text)
+    if match is None or Path(text).exists():
+        return None
+    key, value = match.groups()
+    if key in names("keys"):
+        return f"--set {shlex.quote(f'{key}={value}')}"
+    return nearest_option(options, f"--{key}", value, argv)[1]
+
+
+def _key_of(name: str) -> str | None:
+    """The setting for a dotted key, or for the last part of a single one.
+
+    Another key of a section stays as it is: the error of the setting has the nearest one.
+    """
+    keys = names("keys")
+    if (key := setting_of(name) or next((k for k in keys if fold(k) == fold(name)), None)) in keys:
+        return key
+    last = [key for key in keys if fold(key.rpartition(".")[2]) == fold(name)]
+    if len(last) == 1:
+        return last[0]
+    section = name.partition(".")[0]
+    return name if any(key.startswith(f"{section}.") for key in keys) and "." in name else None
+
+
+def fits(line: str, flags: Sequence[str]) -> bool:
+    """Whether the options of `line` are among `flags`; other lines are for those of a run."""
+    if not line.startswith("--"):
+        return "--epochs" in flags
+    options = [word for word in line.partition("  ")[0].split() if word.startswith("--")]
+    return set(options) <= {*flags}
+
+
+def _option_in(line: str, typed: str | None) -> str:
+    """The first option of `line`; a setting, or what repeats `typed`, without the value."""
+    repeats = shlex.quote("VALUE" if typed is None else typed) in line
+    return line.split()[0] if repeats and re.match("--(?!set )", line) else meant(line)
+
+
+def _with_value(options: Sequence[Option], flag: str, typed: str | None) -> str:
+    option = next((option for option in options if option.flag == flag), None)
+    if typed is None or option is None or option.metavar is None:
+        return flag
+    return f"{flag} {shlex.quote(typed)}"
+
+
+def _family(argv: Sequence[str]) -> str | None:
+    """The family that --model names in `argv`."""
+    model = model_typed(argv)
+    return model and split_model_name(model)[0]

@@ -1,0 +1,73 @@
+"""The record of a command, and its arguments one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from launcher.base.diagnostics import PROGRAM
+from launcher.config.options import Option
+
+DEFAULT = "run"
+"""The command of a command line that names none."""
+_NUMBER = re.compile(r"-[0-9.]")
+EMPTY = re.compile(r"(--[^=]*=)?")
+"""An argument without a value that it needs."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the command line; its module is imported only when it runs."""
+
+    name: str
+    sentence: str
+    module: str
+    """Has `main(command_line) -> int`, the exit code."""
+    options: tuple[Option, ...]
+    argument: str | None = None
+    """The positional argument, as help shows it."""
+    choices: tuple[str, ...] = ()
+    """The valid values of the argument; empty: any value."""
+    allowed: str = ""
+    """Describes the valid values if `choices` is empty."""
+    requires_argument: bool = True
+    repeats_argument: bool = False
+    """Whether there may be several."""
+    operand: str | None = None
+    """The second positional argument, as help shows it; required."""
+    without_operand: tuple[str, ...] = ()
+    """The `choices` that take no operand."""
+    passthrough: str | None = None
+    """The program that receives the options after `--`; None: `--` is not accepted."""
+
+    @property
+    def call(self) -> str:
+        """The command as a user types it."""
+        return PROGRAM if self.name == DEFAULT else f"{PROGRAM} {self.name}"
+
+    def takes_operand(self, argument: str | None) -> bool:
+        """Whether an operand must follow `argument`."""
+        return self.operand is not None and argument not in self.without_operand
+
+
+def split_options(command: Command, argv: Sequence[str]) -> Iterator[tuple[int, list[str], bool]]:
+    """Each argument with its position, and whether the command takes it.
+
+    With an unknown option comes what is most likely its value, and with each option a negative
+    number, which argparse takes for an option.
+    """
+    flags = {option.flag for option in command.options}
+    index = 0
+    while index < len(argv):
+        argument, following = argv[index], "".join(argv[index + 1 : index + 2])
+        is_option = argument.startswith("-") and argument != "-"
+        is_known = not is_option or argument.partition("=")[0] in flags
+        has_value = bool(_NUMBER.match(following))
+        if not is_known and index + 1 < len(argv):
+            has_value = has_value or not following.startswith("-")
+        words = (
+            [argument, following] if is_option and "=" not in argument and has_value else [argument]
+        )
+        yield index + 1, words, is_known
+        index += len(words)

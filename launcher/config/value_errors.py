@@ -1,0 +1,344 @@
+"""Diagnostics of single values: unknown settings, wrong types, values out of range."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from launcher.base.diagnostics import (
+    OFF,
+    ON,
+    Diagnostic,
+    fold,
+    listed,
+    nearest_match,
+    plain,
+    shown,
+)
+from launcher.config import errors, other_tools, settings_file
+from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
+from launcher.config.options import OPTIONS
+from launcher.config.originals import fetched, flag_of, is_section, original_of, typed_line
+from launcher.config.provenance import BUILT_IN_LAYER, Entry, Origin, Setting
+from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
+from launcher.config.settings_file import Node, node_value
+from models.catalog import is_custom
+
+UNKNOWN = "unknown"
+_LIKE = 0.4
+"""`rl` and `lr`, `lr` and `lr_scale` are alike; `rank` and `lr` are not."""
+_OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+_WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
+
+
+def unknown_keys(family: str, entry: Entry) -> list[Diagnostic]:
+    """A key that does not exist; for a section of an original, each key in it."""
+    if not is_section(entry.key) or entry.node is None or not isinstance(entry.node.value, dict):
+        return [_unknown_key(family, entry)]
+    file = entry.origin.where.rpartition(":")[0]
+    return [
+        found
+        for name, node in entry.node.value.items()
+        for found in unknown_keys(
+            family,
+            replace(
+                entry,
+                key=f"{entry.key}.{name}",
+                value=node_value(node),
+                origin=replace(entry.origin, where=f"{file}:{node.line}"),
+                order=(entry.order[0], node.line),
+                text=node.text,
+                node=node,
+            ),
+        )
+    ]
+
+
+def _unknown_key(family: str, entry: Entry) -> Diagnostic:
+    """A key that does not exist, or a section that is given a value."""
+    if entry.key in sections(family):
+        return _no_section(family, entry)
+    section = entry.key.rpartition(".")[0]
+    section = section if section in sections(family) else ""
+    here = [
+        key
+        for key in (*setting_infos(family), *sections(family))
+        if key.rpartition(".")[0] == section
+    ]
+    names = sorted(key.rpartition(".")[2] for key in here)
+    near, fix = _nearest_key(family, entry, here)
+    if entry.key == "data.path" and is_custom(family):
+        near, fix = (
+            None,
+            (
+                f"in {family.partition(':')[2]}:  class Data(BaseModel): path: str | None = None  "
+                "(samples reads self.data_settings.path)"
+            ),
+        )
+    return Diagnostic(
+        f"unknown setting '{entry.key}'",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        allowed=listed(names, "explain"),
+        did_you_mean=near,
+        fix=fix,
+        order=entry.order,
+    )
+
+
+def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | None, str | None]:
+    """The key that was probably meant, and the line to type; `here`: the keys of its section."""
+    infos = setting_infos(family)
+    if (other := other_tools.setting_of(entry.key)) in infos:
+        assert other is not None
+        return other, _write(entry, other, entry.value)
+    near = _nearest_whole(entry.key, here)
+    original = original_of(entry.key, family)
+    if original is not None and fold(near or "") != fold(entry.key):
+        typed = plain(entry.value) if entry.value is None else entry.value
+        if (removal := original.removal(typed)) is not None:
+            return None, removal
+        if original.here in infos:
+            value = original.value(typed)
+            line = partial(_write, entry, original.here)
+            return original.here, fetched(value, line) if original.form == "hub" else line(value)
+        if original.here == flag_of(original.here):
+            return original.here, typed_line(original, typed)
+    if fold(near or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
+        named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
+        near = named or near or nearest_key(entry.key, infos)
+    fits = near is not None and (near not in infos or _may_be(infos[near], entry.value))
+    return near, _write(entry, near, entry.value) if near and fits else None
+
+
+def _may_be(info: SettingInfo, value: Any) -> bool:
+    """Whether a setting may have the value of another one; a line without this says nothing."""
+    if "number" in info.type and isinstance(value, str):
+        value = _as_number(info, value)
+    if value is None or unseen_by_schema(info, value):
+        return value is None and info.nullable
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return not is_number or all(
+        getattr(operator, name)(value, bound) for name, bound in info.bounds.items()
+    )
+
+
+def nearest_key(name: str, keys: Collection[str]) -> str | None:
+    """The setting among `keys` that was probably meant: by its last part, or by all of it."""
+    by_last = {key.rpartition(".")[2]: key for key in keys}
+    # A short option typed as a setting: --set batch_size=4.
+    by_last |= {option.flag[2:]: key for option in OPTIONS if (key := option.key) in keys and key}
+    last = nearest_match(name.rpartition(".")[2], by_last)
+    return by_last[last] if last else _nearest_whole(name, keys)
+
+
+def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
+    """The nearest of `keys`, if its last part is like that of `name`: a shared section is not."""
+    from difflib import SequenceMatcher  # slow to import, and only needed for errors
+
+    near = nearest_match(name, keys)
+    typed, meant = (fold(key.rpartition(".")[2]) for key in (name, near or ""))
+    is_like = "." not in name or SequenceMatcher(None, typed, meant).ratio() > _LIKE
+    return near if is_like else None
+
+
+def set_twice(entry: Entry, first: Entry) -> Diagnostic:
+    """A setting that one source sets twice, so that neither value is the later."""
+    return Diagnostic(
+        f"{entry.key} is set twice, to {_as_typed(first)} and to {_as_typed(entry)}",
+        key=entry.key,
+        value=entry.value,
+        where=f"{first.origin.where}, and {entry.origin.where}",
+        fix="remove one of them",
+        order=entry.order,
+    )
+
+
+def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Diagnostic:
+    """A value that the schema rejects; `kind` is pydantic's error type."""
+    near = _nearest(info, entry, kind)
+    fix = None if near is None else _write(entry, entry.key, near)
+    if entry.key == "model.family" and near is None and isinstance(entry.value, str):
+        fix = other_tools.model_line(entry.value)
+        near = fix and other_tools.meant(fix)
+        if fix is None and entry.value.startswith((".", "/", "~")):
+            return _no_path(entry)
+    name, reason = display_name(entry.key), _reason(info, entry.value, kind)
+    is_unknown = reason == UNKNOWN
+    return Diagnostic(
+        f"unknown {name} {_as_typed(entry)}"
+        if is_unknown
+        else f"{name} {_as_typed(entry)} {reason}",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        overrides=overrides(below),
+        allowed=allowed(info),
+        did_you_mean=None if near is None else plain(near),
+        fix=fix,
+        order=entry.order,
+    )
+
+
+def _no_path(entry: Entry) -> Diagnostic:
+    """A path as the name of a model that does not exist."""
+    near = nearest_file(entry.value)
+    return Diagnostic(
+        f"model {entry.value!r} does not exist ({Path(entry.value).expanduser().absolute()})",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        allowed="a folder of a model of transformers, a script with a custom task, or a run",
+        did_you_mean=near,
+        fix=near and other_tools.path_line(Path(near).expanduser()),
+        order=entry.order,
+    )
+
+
+def _no_section(family: str, entry: Entry) -> Diagnostic:
+    keys = [key for key in setting_infos(family) if key.startswith(f"{entry.key}.")]
+    name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
+    write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
+    return Diagnostic(
+        f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
+        key=entry.key,
+        value=entry.value,
+        where=where(entry.key, entry.origin),
+        allowed=listed([key.rpartition(".")[2] for key in keys], "explain"),
+        fix=write,
+        order=entry.order,
+    )
+
+
+def _as_typed(entry: Entry) -> str:
+    return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
+
+
+def _reason(info: SettingInfo, value: Any, kind: str) -> str:
+    if kind in _OUT_OF_RANGE or (info.type == "length" and type(value) is int):
+        return "is out of range"
+    if kind == "finite_number":
+        return "is not a finite number"
+    if kind in ("too_short", "too_long"):
+        return "has the wrong length"
+    if kind in _WRONG_FORM and isinstance(value, list):
+        return "is not understood"
+    if kind in _WRONG_FORM and isinstance(value, str):
+        return UNKNOWN if isinstance(info.allowed, tuple) else "is not understood"
+    if isinstance(value, str) and "number" in info.type:
+        return f"is text, not a {info.type}"
+    if info.type == "text" and value is not None:
+        return "is not text"
+    if info.type in ("one of", "length", "text", "mapping"):
+        return "is not understood"
+    return f"is not {'' if info.type == 'true or false' else 'a '}{info.type}"
+
+
+def _nearest(info: SettingInfo, entry: Entry, kind: str) -> Any:
+    value = entry.value
+    if info.nullable and str(value).lower() == "none":
+        return "null"
+    if info.type == "true or false" or isinstance(value, bool):
+        return _as_switch(info, value)
+    if isinstance(info.allowed, tuple) and isinstance(value, str):
+        near = _as_switch(info, value) or other_tools.value_of(info.key, value)
+        return near or nearest_match(value, info.allowed)
+    if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
+        return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
+    if "number" in info.type and isinstance(value, str):
+        return _as_number(info, value)
+    if info.type == "whole number" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    is_plain = not isinstance(value, str | list | dict) and value is not None
+    return f'"{plain(value)}"' if info.type == "text" and is_plain else None
+
+
+def _as_switch(info: SettingInfo, value: Any) -> str | None:
+    """The switch that was meant by one of the many words for on and off."""
+    word = str(value).lower()
+    for words, switched in ((ON, ("true", "on")), (OFF, ("false", "off"))):
+        if word in words:
+            allowed = ("true", "false") if info.type == "true or false" else info.allowed or ()
+            return next((option for option in switched if option in allowed), None)
+    return None
+
+
+def _as_number(info: SettingInfo, text: str) -> int | float | None:
+    """The number that was meant by a quoted text, or by YAML 1.1."""
+    try:
+        value = settings_file.parse_yaml_scalar(re.sub(r"(?<=[0-9])_(?=[0-9])", "", text.strip()))
+    except ValueError:
+        return None
+    kinds = (int,) if info.type == "whole number" else (int, float)
+    return value if isinstance(value, kinds) and not isinstance(value, bool) else None
+
+
+def _write(entry: Entry, key: str, value: Any) -> str:
+    """The line to type instead of the entry, for the same or another key."""
+    if entry.option is None and key.rpartition(".")[0] != entry.key.rpartition(".")[0]:
+        return f"{key}: {plain(value)}"
+    return errors.line(entry.option, key, value)
+
+
+def rejected(info: SettingInfo, entry: Entry, detail: Any, below: Setting) -> Diagnostic:
+    """The error of a value, or of a list's item, that the schema rejects with `detail`."""
+    of_item = _item_diagnostic(info, entry, detail) if info.items else None
+    return of_item or bad_value(info, entry, detail["type"], below)
+
+
+def _item_diagnostic(info: SettingInfo, entry: Entry, detail: Any) -> Diagnostic | None:
+    """The error of one item of a list; `detail` is pydantic's. None: the value is not a list."""
+    place, inner = _item_of(detail["loc"])
+    if place is None:
+        return None
+    name = f"{entry.key}[{place}]"
+    at = replace(entry, key=name, value=detail["input"], option=None, text=None)
+    if (line := _item_line(entry, place, inner)) is not None:  # it may have a line of its own
+        file = entry.origin.where.rpartition(":")[0]
+        origin = replace(entry.origin, where=f"{file}:{line}")
+        at = replace(at, origin=origin, order=(entry.order[0], line))
+    if detail["type"] == "extra_forbidden" and inner is not None:
+        near = nearest_match(inner, info.items)
+        fix = near and f"{near}: {plain(at.value)}"
+        unknown = _item_error(at, f"{name} has no key '{inner}'", ", ".join(info.items))
+        return replace(unknown, did_you_mean=near, fix=fix)
+    if inner is not None and detail["type"] == "missing":
+        return _item_error(at, f"{name} has no {inner}", allowed(info.items[inner]))
+    if inner is None or inner not in info.items:
+        return _item_error(at, f"{name} {shown(at.value)} is not understood", allowed(info))
+    known = replace(info.items[inner], key=f"{name}.{inner}")
+    at = replace(at, key=known.key)
+    if reason := detail.get("ctx", {}).get("error"):
+        return _item_error(at, f"{known.key} {shown(at.value)} {reason}", allowed(known))
+    below = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
+    return bad_value(known, at, detail["type"], below)
+
+
+def _item_of(loc: Any) -> tuple[int | None, str | None]:
+    """The index of the item, and its key, of a location in the tree."""
+    at = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
+    if at is None:
+        return None, None
+    return loc[at], loc[at + 1] if len(loc) > at + 1 else None
+
+
+def _item_error(at: Entry, what: str, allowed: str) -> Diagnostic:
+    place = where(at.key, at.origin)
+    return Diagnostic(
+        what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
+    )
+
+
+def _item_line(entry: Entry, place: int, inner: str | None) -> int | None:
+    node = entry.node
+    if node is None or not isinstance(node.value, list):
+        return None
+    item: Node = node.value[place]
+    within = item.value.get(inner) if isinstance(item.value, dict) else None
+    return within.line if within is not None else item.line
