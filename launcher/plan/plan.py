@@ -337,7 +337,12 @@ def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
         kind = engine.name if resolved.batching.accumulation > 1 else engine.module
     if _rounds(engine, options):
         kind = "rounded"
-    content = settings.model_dump(mode="json", exclude={"engine": {"name", "ds_config", "nproc"}})
+    outside_of_steps: Any = {
+        "engine": {"name", "ds_config", "nproc"},
+        "loader": True,
+        "memory": {"return_freed"},
+    }
+    content = settings.model_dump(mode="json", exclude=outside_of_steps)
     ranks = (target.nodes, target.ranks_per_node)
     return json.dumps([kind, ranks, content], default=str, sort_keys=True)
 
