@@ -61,16 +61,6 @@ def medians(name: str, unit: str, parts: Sequence[str | None] = (None,)) -> list
     return _table(heads, rows, numbers=2)
 
 
-def agreement() -> list[str]:
-    """A row for each moment of the agreement: measured on 8 ranks, and simulated."""
-    medians_ms: dict[str, list[str]] = {}
-    for row in load(_path("agreement"))[2]:
-        moment = row.name.partition(", ")[0]
-        medians_ms.setdefault(moment, []).append(f"{row.median_ms:,.1f}")
-    heads = ["agreement", "8 ranks, ms/step", "8 simulated", "256 simulated"]
-    return _table(heads, [[moment, *times] for moment, times in medians_ms.items()], numbers=3)
-
-
 def saving() -> list[str]:
     """A row for each way to save: times to save and load, and memory for it."""
     path = _path("checkpoint")
@@ -214,7 +204,6 @@ def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:
 _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "loop": (partial(times, "loop", "ms/step"), ("loop",)),
     "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
-    "agreement": (agreement, ("agreement",)),
     "startup": (partial(medians, "startup", "ms to the first step"), ("startup",)),
     "voxels": (partial(medians, "voxels", "ms for 1,000,000 events"), ("voxels",)),
     "encoded": (partial(medians, "encoded", "ms/step", ("one by one", "together")), ("encoded",)),
@@ -228,10 +217,6 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "plan host": (partial(errors, plan_host), ("plan_host",)),
     "plan time": (partial(errors, plan_time, plan_time.WITHIN), ("plan_time",)),
     "plan error": (partial(errors, plan_error), ("plan_error",)),
-    "largest plan errors": (
-        lambda: plan_error.largest(_rows(plan_error)).splitlines(),
-        ("plan_error",),
-    ),
     "plan peers": (partial(whole, plan_peers), ("plan_peers",)),
     "auto engine": (partial(whole, auto_engine), ("auto_engine",)),
     "readers": (partial(whole, data), ("data",)),

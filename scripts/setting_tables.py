@@ -66,20 +66,6 @@ def _families_of_rows() -> dict[str, list[str]]:
     return families
 
 
-def defaults() -> list[str]:
-    """A row for each shared setting that a family's file sets, a column for each family."""
-    files = {family: _defaults(family) for family in FAMILIES}
-    shared = [key for key in setting_infos(next(iter(FAMILIES))) if _section(key) not in OF_FAMILY]
-    head = f"| setting | {' | '.join(f'`{family}`' for family in files)} |"
-    return [head, "|---|" + "---|" * len(files)] + [
-        f"| `{key}` | "
-        + " | ".join(plain(file[key]) if key in file else "–" for file in files.values())
-        + " |"
-        for key in shared
-        if any(key in file for file in files.values())
-    ]
-
-
 def _table(rows: Iterable[str]) -> list[str]:
     return ["| setting | values | default | meaning |", "|---|---|---|---|", *rows]
 
@@ -118,5 +104,4 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **{f"settings {group}": partial(common, group) for group in GROUPS},
     "settings several": of_several,
     **{f"settings {family}": partial(of_family, family) for family in FAMILIES},
-    "settings defaults": defaults,
 }
