@@ -130,6 +130,13 @@ def errors(module: Any, within: float | None = None) -> list[str]:
     return [*lines[:-1], f"| within {within:.0%} | | | | | | {hits} of {len(rows)} |"]
 
 
+def slowest_readers() -> list[str]:
+    """The reader of each family that is slowest beside the training."""
+    groups = groupby(_rows(data), lambda row: row.family)
+    slowest = [min(group, key=lambda row: float(row.ratio)) for _, group in groups]
+    return str(data.table(slowest)).splitlines()
+
+
 def promises() -> list[str]:
     """A row for each mode of a comparison: its promises by what was measured."""
     rows = []
@@ -219,7 +226,7 @@ _FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
     "plan error": (partial(errors, plan_error), ("plan_error",)),
     "plan peers": (partial(whole, plan_peers), ("plan_peers",)),
     "auto engine": (partial(whole, auto_engine), ("auto_engine",)),
-    "readers": (partial(whole, data), ("data",)),
+    "readers": (slowest_readers, ("data",)),
     "lora": (partial(whole, lora), ("lora",)),
     "step memory": (partial(whole, step_memory), ("step_memory",)),
     "startup signals": (partial(whole, startup_signals), ("startup_signals",)),
