@@ -148,11 +148,6 @@ def _bounds(bounds: Mapping[str, float | None]) -> str:
     return " and ".join([*shown, *([f"at most {most:g}"] if most is not None else [])])
 
 
-def commands(rows: Sequence[Row]) -> str:
-    """The commands that made the rows, a Markdown list."""
-    return "\n".join(f"- `{line}`" for line in dict.fromkeys(row.command for row in rows))
-
-
 def with_others(
     path: Path, rows: Sequence[Row], family: str, facts: Mapping[str, str]
 ) -> list[Row]:

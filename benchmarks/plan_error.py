@@ -74,7 +74,7 @@ _COLLECTIVES = ("gloo:", "c10d::")
 KINDS = ("modes", "crossed", "bf16", "compiled", "ranks", "buckets")
 """Modes under local and two ranks under other engines; these in other modes; bf16; compiled; four
 ranks; small buckets of DeepSpeed."""
-SHOWN = 30
+SHOWN = 10
 """Rows of the table with the largest errors."""
 _COMPILED = ("language", "event_seg", "eeg_text")
 """The others compile for minutes on two cores."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from benchmarks import modes as measured
-from benchmarks.figures import listed, load_rows
+from benchmarks.figures import load_rows
 from launcher.base.diagnostics import plain
 from launcher.config import presets
 from launcher.config.machine import Machine
@@ -33,17 +33,16 @@ HOME = {
 }
 """The modes made for a family; staged for those that declare stages."""
 GENERAL = ("lite", "resource-efficient", "fast", "ultra-fast", "conservative", "benchmark")
-BATCH = ("train.micro_batch", "train.accumulation", "train.global_batch")
 ONE = {"at_least": 1, "at_most": 1}
 
 
 def promises() -> list[str]:
-    """A row for each promise: of a mode in general, and of a family with its own."""
+    """A row for each promise of a mode: in general, and of the families with an own one."""
     head = ["| mode | of | promises, beside mode default |", "|---|---|---|"]
-    rows = []
+    owners: dict[tuple[str, str], list[str]] = {}
     for name in presets.modes():
         if promise := presets.mode(name).promise:
-            rows.append(f"| `{name}` | any family | {_bounds(promise)} |")
+            owners[name, _bounds(promise)] = ["any family"]
         for family in FAMILIES:
             file = presets.family(family)
             blocks = [(family, file.modes.get(name))]
@@ -54,12 +53,11 @@ def promises() -> list[str]:
             ]
             if name == "staged":
                 blocks += [(f"{family}, stage {s}", block) for s, block in file.stages.items()]
-            rows += [_row(name, whose, block) for whose, block in blocks if _promise(block)]
+            for owner, block in blocks:
+                if promise := _promise(block):
+                    owners.setdefault((name, _bounds(promise)), []).append(f"`{owner}`")
+    rows = [f"| `{mode}` | {', '.join(of)} | {text} |" for (mode, text), of in owners.items()]
     return head + rows
-
-
-def _row(mode: str, whose: str, block: presets.Block | None) -> str:
-    return f"| `{mode}` | `{whose}` | {_bounds(_promise(block))} |"
 
 
 def _promise(block: presets.Block | None) -> Mapping[str, Any]:
@@ -80,19 +78,31 @@ def _bound(bounds: Mapping[str, float]) -> str:
 
 
 def stated() -> list[str]:
-    """A row for each number that an original states: what is promised of it, what was measured."""
-    head = ["| mode | of | stated by the original | promised here | measured |"]
-    return [*head, "|---|---|---|---|---|", *(line for one in STATED for line in _stated(one))]
+    """The numbers that originals state, with their promises and measurements.
+
+    Statements about a mode that are not measured for one reason share a row.
+    """
+    rows = [
+        "| mode | of | stated by the original | promised here | measured |",
+        "|---|---|---|---|---|",
+    ]
+    for (mode, model, why), group in groupby(STATED, lambda one: (one.mode, one.model, one.why)):
+        start = f"| `{mode}` | `{model}` |"
+        if why:
+            rows.append(
+                f"{start} {'; '.join(one.text for one in group)} | – | not measured: {why} |"
+            )
+        else:
+            rows += [f"{start} {one.text} | {_promised_text(one)} |" for one in group]
+    return rows
 
 
-def _stated(one: Stated) -> Iterator[str]:
-    start = f"| `{one.mode}` | `{one.model}` | {one.text} |"
+def _promised_text(one: Stated) -> str:
+    """The cells with the promises that hold a statement, and with their measurements."""
     promised = promises_of(one)
-    if not one.promises:
-        yield f"{start} – | not measured: {one.why} |"
-    for name in one.promises:
-        if name in promised:
-            yield f"{start} {name} {_bound(promised[name])} | {measured_text(one, name)} |"
+    names = [name for name in one.promises if name in promised]
+    bounds = ", ".join(f"{name} {_bound(promised[name])}" for name in names)
+    return f"{bounds} | {', '.join(measured_text(one, name) for name in names)}"
 
 
 def promises_of(one: Stated) -> Mapping[str, Any]:
@@ -114,35 +124,6 @@ def measured_text(one: Stated, promise: str) -> str:
             mark = measured.MARKS[row.kept] + (f": {row.why}" if row.why else "")
             return mark if row.measured is None else f"{row.measured:.3g} {mark}"
     return "not measured: promised since the last measurement"
-
-
-def promised(family: str) -> list[str]:
-    """A row for each setting of a family that its own modes change, a column for each of them.
-
-    Of mode staged there is a column for each stage that it trains unasked.
-    """
-    file = presets.family(family)
-    runs = {"default": _resolved(family, "default")}
-    blocks = []
-    for mode in HOME[family]:
-        runs[mode] = _resolved(family, mode)
-        blocks.append(file.modes[mode])
-    for stage in stages_of(family):
-        if not stage.optional:
-            weights = [f"{stage.loads}=earlier"] if stage.loads else []
-            sets = [f"stages=[{stage.name}]", *weights]
-            runs[f"staged: {stage.name}"] = _resolved(family, "staged", sets)
-            blocks.append(file.stages[stage.name])
-    own = {key for block in blocks for key, _ in flatten(block.settings, sections(family))}
-    keys = [key for key in setting_infos(family) if key in {*own, *BATCH} and key != "promise"]
-    return [
-        f"| setting | {' | '.join(f'`{name}`' for name in runs)} |",
-        "|---|" + "---|" * len(runs),
-        *(
-            f"| `{key}` | {' | '.join(plain(run.values[key].value) for run in runs.values())} |"
-            for key in keys
-        ),
-    ]
 
 
 def _resolved(family: str, mode: str, sets: Sequence[str] = ()) -> Resolved:
@@ -183,41 +164,6 @@ def _change(column: Mapping[str, Any], key: str) -> str:
     return change_text(value) if presets.is_change(value) else plain(value)
 
 
-def kept() -> list[str]:
-    """A row for each measured promise, from the results of the benchmark."""
-    return measured.table(_rows()[2]).splitlines()
-
-
-def commands_kept() -> list[str]:
-    """The commands of the measurement."""
-    return measured.commands(_rows()[2]).splitlines()
-
-
-def measured_kept() -> list[str]:
-    """The command that ran all of them, and its machine."""
-    command, where, _ = _rows()
-    return [f"`{command}`, on: {listed(where)}."]
-
-
-def staged(family: str) -> list[str]:
-    """A row for each measured promise of a family's stages."""
-    return measured.table(_staged(family)).splitlines()
-
-
-def measured_staged(family: str) -> list[str]:
-    """The commands that measured them, and their machine."""
-    lines = dict.fromkeys(f"`{row.command}`" for row in _staged(family))
-    return [f"{', '.join(lines)}, on: {listed(_rows()[1])}."]
-
-
-def _staged(family: str) -> list[measured.Row]:
-    return [
-        row
-        for row in _rows()[2]
-        if row.model.partition(":")[0] == family and row.mode.partition(" · ")[0] == "staged"
-    ]
-
-
 def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
     return load_rows(RESULTS, measured.Row)
 
@@ -225,12 +171,6 @@ def _rows() -> tuple[str, dict[str, str], list[measured.Row]]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "promises": promises,
     "stated": stated,
-    "promises kept": kept,
-    "commands promises": commands_kept,
-    "measured promises": measured_kept,
     "general": general,
-    **{f"promised {family}": partial(promised, family) for family in HOME},
-    **{f"staged {family}": partial(staged, family) for family in HOME},
-    **{f"measured staged {family}": partial(measured_staged, family) for family in HOME},
 }
 """By the name in the page."""

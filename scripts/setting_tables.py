@@ -15,48 +15,64 @@ from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES
 
 GENERAL = "general"
-"""The table of settings without a section."""
+"""The section of settings without one."""
+GROUPS = {
+    "run": (GENERAL, "engine", "memory"),
+    "training": ("train", "optim", "schedule"),
+    "evaluation": ("eval", "stop", "save"),
+    "reading": ("loader", "feature_cache", "download"),
+    "watching": ("log", "limits", "track", "tracking", "report"),
+    "continual": ("continual",),
+}
+"""Sections that share a table, by its name."""
 OF_FAMILY = ("model", "data")
 """The sections that differ between families."""
+SHARED_BY = 3
+"""As many families have a setting of these sections alike before it is told once."""
 
 
-def common(section: str) -> list[str]:
-    """A row for each setting of a `section` that all families share; GENERAL: of none."""
+def common(group: str) -> list[str]:
+    """A row for each setting of a group of sections that all families share."""
     infos = setting_infos(next(iter(FAMILIES))).values()
-    return _table((leaf, plain(leaf.default)) for leaf in infos if _section(leaf.key) == section)
+    sections_of = GROUPS[group]
+    return _table(_row(i, i.default) for i in infos if _section(i.key) in sections_of)
 
 
-def of_family(family: str) -> list[str]:
-    """A row for each setting of the sections `model` and `data` of a family."""
-    file = _defaults(family)
+def of_several() -> list[str]:
+    """A row for each setting of `model` and `data` that several families have alike."""
     return _table(
-        (leaf, plain(file.get(leaf.key, leaf.default)))
-        for leaf in setting_infos(family).values()
-        if _section(leaf.key) in OF_FAMILY
+        row if len(families) == len(FAMILIES) else f"{row[:-1]}({', '.join(families)}) |"
+        for row, families in _families_of_rows().items()
+        if len(families) >= SHARED_BY
     )
 
 
-def defaults() -> list[str]:
-    """A row for each shared setting that a family's file sets, a column for each family."""
-    files = {family: _defaults(family) for family in FAMILIES}
-    shared = [key for key in setting_infos(next(iter(FAMILIES))) if _section(key) not in OF_FAMILY]
-    head = f"| setting | {' | '.join(f'`{family}`' for family in files)} |"
-    return [head, "|---|" + "---|" * len(files)] + [
-        f"| `{key}` | "
-        + " | ".join(plain(file[key]) if key in file else "–" for file in files.values())
-        + " |"
-        for key in shared
-        if any(key in file for file in files.values())
-    ]
+def of_family(family: str) -> list[str]:
+    """A row for each other setting of the sections `model` and `data` of a family."""
+    rows = _families_of_rows().items()
+    return _table(row for row, families in rows if family in families and len(families) < SHARED_BY)
 
 
-def _table(rows: Iterable[tuple[SettingInfo, str]]) -> list[str]:
-    head = ["| setting | values | default | meaning |", "|---|---|---|---|"]
-    return head + [
-        f"| `{leaf.key}` | {_cell(_values(leaf))}{f', in {leaf.unit}' if leaf.unit else ''} "
-        f"| {_cell(default)} | {_cell(leaf.description)} |"
-        for leaf, default in rows
-    ]
+def _families_of_rows() -> dict[str, list[str]]:
+    """The families that have a row of `model` or `data`, in the order of the first one."""
+    families: dict[str, list[str]] = {}
+    for family in FAMILIES:
+        file = _defaults(family)
+        for info in setting_infos(family).values():
+            if _section(info.key) in OF_FAMILY:
+                default = "by `--model`" if info.key == "model.family" else info.default
+                row = _row(info, file.get(info.key, default))
+                families.setdefault(row, []).append(family)
+    return families
+
+
+def _table(rows: Iterable[str]) -> list[str]:
+    return ["| setting | values | default | meaning |", "|---|---|---|---|", *rows]
+
+
+def _row(info: SettingInfo, default: Any) -> str:
+    values = _cell(_values(info)) + (f", in {info.unit}" if info.unit else "")
+    return f"| `{info.key}` | {values} | {_cell(plain(default))} | {_cell(info.description)} |"
 
 
 def _values(leaf: SettingInfo) -> str:
@@ -84,23 +100,8 @@ def _defaults(family: str) -> dict[str, Any]:
     return {key: node_value(node) for key, node in flatten(block.settings, sections(family))}
 
 
-def given(family: str) -> list[str]:
-    """A row for each value that follows from a setting that the user gives."""
-    head = ["| given | setting | default |", "|---|---|---|"]
-    return head + [
-        f"| `{name}` | `{key}` | {plain(node_value(node))} |"
-        for name, block in presets.family(family).given.items()
-        for key, node in flatten(block.settings, sections(family))
-    ]
-
-
 TABLES: dict[str, Callable[[], list[str]]] = {
-    **{
-        f"settings {section}": partial(common, section)
-        for section in dict.fromkeys(map(_section, setting_infos(next(iter(FAMILIES)))))
-        if section not in OF_FAMILY
-    },
+    **{f"settings {group}": partial(common, group) for group in GROUPS},
+    "settings several": of_several,
     **{f"settings {family}": partial(of_family, family) for family in FAMILIES},
-    "settings defaults": defaults,
-    "given language": partial(given, "language"),
 }

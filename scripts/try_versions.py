@@ -142,20 +142,11 @@ def tried_with_system(python: str, wheel: Path) -> Iterator[Row]:
 def table(rows: Sequence[Row]) -> str:
     """A row for each version of Python and torch, as Markdown."""
     lines = ["| Python | torch | install | command line | training |", "|---|---|---|---|---|"]
-    all_rows = [*rows, *_not_tried(rows)]
-    for row in sorted(all_rows, key=lambda row: [_numbers(row.python), _numbers(row.torch)]):
+    for row in sorted(rows, key=lambda row: [_numbers(row.python), _numbers(row.torch)]):
         first = [_shown(row.steps, name) for name in ("install", "command line")]
         torch = f"{row.torch}, {row.source}" if row.source else row.torch
         lines.append(f"| {row.python} | {torch} | {' | '.join(first)} | {_trained(row)} |")
     return "\n".join(lines)
-
-
-def _not_tried(rows: Sequence[Row]) -> Iterator[Row]:
-    tried = {(row.python.rpartition(".")[0], row.torch.partition("+")[0]) for row in rows}
-    for python in PYTHONS:
-        for torch in TORCHES:
-            if (python, torch) not in tried:
-                yield Row(python, torch, "", {})
 
 
 def _trained(row: Row) -> str:

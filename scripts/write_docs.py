@@ -3,16 +3,15 @@
     python -m scripts.write_docs
     python -m scripts.write_docs results
 
-A table or list follows a line `<!-- table: NAME -->` and is replaced up to the next blank
-line. A block of the language `console` has a command after `$` in its first line; the other lines
-are the output of that command.
+A table or list follows a line `<!-- table: NAME -->` and is replaced up to the next blank line,
+with the line below it that says how it was measured. A block of the language `console` has a
+command after `$` in its first line; the other lines are the output of that command.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import json
 import os
 import re
 import shlex
@@ -25,37 +24,27 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    auto_engine,
-    data,
-    gpu_tables,
-    lora,
-    monitor,
-    out_of_memory,
-    outcomes,
-    plan_error,
-    plan_host,
-    plan_peers,
-    plan_time,
-    start_memory,
-    startup_signals,
-    step_memory,
-    tally,
-)
-from benchmarks.families import SHOWN
-from benchmarks.figures import listed, load, load_memory, load_rows, memory_table, table
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
-from launcher.config.originals import Original, all_words, typed_line
+from launcher.config.originals import SEVERAL, Original, all_words, typed_line
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
-from scripts import fault_table, mode_tables, setting_tables, structure, try_versions
+from scripts import (
+    fault_table,
+    mode_tables,
+    result_tables,
+    setting_tables,
+    structure,
+)
 from scripts.source import PACKAGES, Module, Tree, read
 
 ROOT = Path(__file__).parents[1]
 _read = cache(read)
-TABLE = re.compile(r"(?<=<!-- table: )(?P<name>[a-z_ ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*)")
+TABLE = re.compile(
+    r"(?<=<!-- table: )(?P<name>[a-z_ ]+)(?P<mark> -->\n)(?P<rows>(?:.+\n)*"
+    rf"(?:\n{result_tables.MEASURED_BY}.+\n)?)"
+)
 CONSOLE = re.compile(r"(?<=^```console\n)\$ (?P<command>.+)\n(?:.*\n)*?(?=^```$)", re.MULTILINE)
 
 
@@ -125,17 +114,6 @@ def _number(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
 
 
-def outcome() -> list[str]:
-    """The results of each family, from the benchmark."""
-    return outcomes.table(load_rows(_results("families"), outcomes.Row)[2], SHOWN).splitlines()
-
-
-def measured_runs(name: str) -> list[str]:
-    """The command that started all runs of a benchmark, and its machine."""
-    found = json.loads(_results(name).read_text(encoding="utf-8"))
-    return [f"`{found['command']}`, on: {listed(found['machine'])}."]
-
-
 def codes() -> list[str]:
     """A row for each exit code."""
     head = ["| code | meaning |", "|---:|---|"]
@@ -201,101 +179,12 @@ def _sentence(module: Module) -> str:
     return (ast.get_docstring(module.tree) or "").replace("\n", " ").replace("|", "\\|")
 
 
-def figures(name: str, unit: str, part: str | None = None) -> list[str]:
-    """A table of measured figures, from a benchmark; `part` selects one of several tables."""
-    return table(load(_results(name), part)[2], unit).splitlines()
-
-
-def memory(name: str) -> list[str]:
-    """A table of the measured memory."""
-    return memory_table(load_memory(_results(name))).splitlines()
-
-
-def measured(name: str, part: str | None = None) -> list[str]:
-    """The command that made the figures, and its machine."""
-    command, where, rows = load(_results(name), part)
-    return [f"`{command}`, {rows[0].rounds} rounds, on: {listed(where)}."]
-
-
-def measured_on_gpu(table: Callable[[list[gpu_tables.Row]], list[str]]) -> list[str]:
-    """A table of the benchmark on a GPU, if it was run."""
-    path = _results("gpu")
-    return table(load_rows(path, gpu_tables.Row)[2]) if path.exists() else gpu_tables.NOT_MEASURED
-
-
-def versions() -> list[str]:
-    """A row for each version of Python and torch that was tried."""
-    return try_versions.table(load_rows(_results("versions"), try_versions.Row)[2]).splitlines()
-
-
-def killed() -> list[str]:
-    """The counts of killed runs."""
-    return tally.table(tally.load(_results("crash"))[2]).splitlines()
-
-
-def costs(module: Any) -> list[str]:
-    """The table of a benchmark with rows of its own."""
-    return str(module.table(load_rows(_results_of(module), module.Row)[2])).splitlines()
-
-
-def measured_costs(module: Any, repeated: str) -> list[str]:
-    """The measuring command, its number of repeats, and its machine."""
-    command, where, rows = load_rows(_results_of(module), module.Row)
-    return [f"`{command}`, {getattr(rows[0], repeated):,} {repeated}, on: {listed(where)}."]
-
-
-def _results_of(module: Any) -> Path:
-    return _results(module.__name__.rpartition(".")[2])
-
-
-def _results(name: str) -> Path:
-    return ROOT / "benchmarks" / "results" / f"{name}.json"
-
-
 TABLES: dict[str, Callable[[], list[str]]] = {
     "engines": engines,
     "modes": modes,
-    **mode_tables.TABLES,
-    **setting_tables.TABLES,
     "models": models,
     "sizes language": partial(sizes, "language"),
-    "outcomes": outcome,
-    "measured outcomes": partial(measured_runs, "families"),
-    **{f"originals {family}": partial(originals, family) for family in all_words()},
-    "readers": partial(costs, data),
-    "measured readers": partial(measured_costs, data, "rounds"),
-    "figures voxels": partial(figures, "voxels", "ms for 1,000,000 events"),
-    **{
-        f"figures encoded {part}": partial(figures, "encoded", "ms/step", part)
-        for part in ("one by one", "together")
-    },
-    "measured encoded": partial(measured, "encoded", "together"),
-    "lora": partial(costs, lora),
-    "measured lora": partial(measured_costs, lora, "steps"),
-    "plan time": lambda: (
-        costs(plan_time) if _results_of(plan_time).exists() else plan_time.NOT_MEASURED
-    ),
-    "plan host": lambda: (
-        costs(plan_host) if _results_of(plan_host).exists() else plan_host.NOT_MEASURED
-    ),
-    "auto engine": lambda: (
-        costs(auto_engine) if _results_of(auto_engine).exists() else auto_engine.NOT_MEASURED
-    ),
-    "start memory": partial(costs, start_memory),
-    "measured start memory": partial(measured_costs, start_memory, "ranks"),
-    "out of memory": partial(costs, out_of_memory),
-    "measured out of memory": partial(measured_runs, "out_of_memory"),
-    "step memory": partial(costs, step_memory),
-    "measured step memory": partial(measured_costs, step_memory, "steps"),
-    "plan error": partial(costs, plan_error),
-    "largest plan errors": lambda: plan_error.largest(
-        load_rows(_results_of(plan_error), plan_error.Row)[2]
-    ).splitlines(),
-    "measured plan error": partial(measured_costs, plan_error, "steps"),
-    "plan peers": partial(costs, plan_peers),
-    "measured plan peers": partial(measured_costs, plan_peers, "steps"),
-    "watching": partial(costs, monitor),
-    "measured watching": partial(measured_costs, monitor, "readings"),
+    "originals several": partial(originals, SEVERAL),
     "exit codes": codes,
     "faults": fault_table.table,
     "layers": layers,
@@ -303,37 +192,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "imports": imports,
     "structure": lambda: structure.table(_read(ROOT)),
     "rooms": rooms,
-    "figures loop": partial(figures, "loop", "ms/step"),
-    "figures engines": partial(figures, "engines", "ms/step"),
-    "figures stragglers": partial(figures, "stragglers", "ms/step"),
-    "time split": partial(figures, "time_split_cost", "ms/step", "marks"),
-    "measured time split": partial(measured, "time_split_cost", "marks"),
-    "figures agreement": partial(figures, "agreement", "ms/step"),
-    "figures tracking start": partial(figures, "tracking", "ms to the first step", "first step"),
-    "figures tracking step": partial(figures, "tracking", "ms a logged step", "logged step"),
-    "measured tracking": partial(measured, "tracking", "first step"),
-    "figures startup": partial(figures, "startup", "ms to the first step"),
-    "figures first save": partial(figures, "checkpoint", "ms blocked", "first"),
-    "figures later save": partial(figures, "checkpoint", "ms blocked", "later"),
-    "figures load": partial(figures, "checkpoint", "ms", "load"),
-    "memory checkpoint": partial(memory, "checkpoint"),
-    **{
-        f"gpu {table.__name__}": partial(measured_on_gpu, table)
-        for table in (gpu_tables.speed, gpu_tables.kernels, gpu_tables.tests)
-    },
-    "measured gpu": lambda: (
-        measured_runs("gpu") if _results("gpu").exists() else gpu_tables.NOT_MEASURED
-    ),
-    "startup signals": partial(costs, startup_signals),
-    "measured startup signals": partial(measured_runs, "startup_signals"),
-    "killed": killed,
-    "versions": versions,
-    "measured killed": partial(measured_runs, "crash"),
-    "measured checkpoint": partial(measured, "checkpoint", "later"),
-    **{
-        f"measured {name}": partial(measured, name)
-        for name in ("loop", "engines", "stragglers", "agreement", "startup", "voxels")
-    },
+    **mode_tables.TABLES,
+    **setting_tables.TABLES,
+    **result_tables.TABLES,
 }
 
 

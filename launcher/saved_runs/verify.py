@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _TOLERANCES = {"fp32": (1e-4, 1e-2)}
 _LOW_PRECISION = (2e-2, 0.5)
-"""Relative tolerances of weights and of moments; measured: docs/resume.md."""
+"""Relative tolerances of weights and of moments; measured: docs/results.md."""
 
 
 @dataclass(frozen=True)

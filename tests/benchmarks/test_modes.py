@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import modes
 from benchmarks.figures import load_rows, save_rows
-from benchmarks.modes import Row, commands, run, table, with_others
+from benchmarks.modes import Row, run, table, with_others
 from launcher.cli.parser import read
 from launcher.compare.candidates import decide
 from launcher.config.provenance import Resolved
@@ -29,10 +29,6 @@ def test_each_promise_has_its_measurement_and_an_unknown_one_is_not_kept():
         "| `abr:tiny` | `fast` | parameters | 1 | 2 | ✗ |",
         "| `abr:tiny` | `fast` | device_peak | at most 0.6 | – | not measured: no GPU |",
     ]
-
-
-def test_each_command_is_listed_once():
-    assert commands(ROWS) == "- `a`\n- `b`"
 
 
 def test_rows_are_loaded_as_saved(tmp_path):

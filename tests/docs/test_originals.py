@@ -1,11 +1,11 @@
-"""Every row of the page about the originals is typed, and has the effect that it states."""
+"""The rows of the page about the originals, and all their words, have the stated effect."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -18,8 +18,9 @@ from launcher.__main__ import main
 from launcher.base.diagnostics import fold
 from launcher.cli.parser import read as read_arguments
 from launcher.config.options import OPTIONS as OPTIONS_HERE
-from launcher.config.originals import SEVERAL
+from launcher.config.originals import SEVERAL, all_words
 from launcher.config.resolve import resolve
+from scripts.write_docs import originals
 from tests.docs.pages import ROOT, read
 from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
 from tests.launcher.given import ONE_GPU, resolved
@@ -27,7 +28,9 @@ from tests.launcher.runs import trained
 from tests.models.event_seg.writers import write_mvsec
 
 PAGE = read(ROOT / "docs" / "originals.md")
-_TABLE = re.compile(r"(?:<!-- table: originals (?P<family>\w+) -->\n)?(?P<rows>(?:^\|.*\n)+)", re.M)
+_TABLE = re.compile(
+    r"(?P<is_words><!-- table: originals several -->\n)?(?P<rows>(?:^\|.*\n)+)", re.M
+)
 _CODE = re.compile(r"`([^`]+)`")
 NOTHING = "–: "
 NAME = "indoor_flying1"
@@ -41,7 +44,7 @@ class Row:
     original: str
     here: str
     family: str | None = None
-    """Of a table of words; None: a table of commands."""
+    """Of a word; None: a command of the page."""
 
     @property
     def command(self) -> str:
@@ -49,16 +52,20 @@ class Row:
         return _CODE.findall(self.here)[0]
 
 
-def rows() -> Iterator[Row]:
-    """The rows of all tables of the page."""
-    for table in _TABLE.finditer(PAGE.text):
-        for line in table["rows"].splitlines()[2:]:
-            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-            yield Row(cells[0], cells[-1], table["family"])
+def rows(lines: Iterable[str], family: str | None = None) -> Iterator[Row]:
+    """The rows of a table, without its head."""
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        yield Row(cells[0], cells[-1], family)
 
 
-COMMANDS = [row for row in rows() if row.family is None]
-WORDS = [row for row in rows() if row.family is not None]
+COMMANDS = [
+    row
+    for table in _TABLE.finditer(PAGE.text)
+    if not table["is_words"]
+    for row in rows(table["rows"].splitlines()[2:])
+]
+WORDS = [row for family in all_words() for row in rows(originals(family)[2:], family)]
 EFFECTS: dict[str, dict[str, object]] = {
     "--model event_seg": {"mode": "default", "model.size": "full", "train.global_batch": 8},
     "--model event_seg --data mvsec/": {"data.path": "mvsec/"},
@@ -166,7 +173,7 @@ def setting(tree: dict[str, Any], key: str) -> Any:
 
 
 @pytest.mark.parametrize("row", WORDS, ids=lambda row: f"{row.family}: {row.original}")
-def test_a_word_of_the_page_is_an_error_with_the_line_to_type(row, here, capsys):
+def test_a_word_of_an_original_is_an_error_with_the_line_to_type(row, here, capsys):
     for name in _CODE.findall(row.original):
         for family, value in values(name, row.family):
             assert main(["--model", family, "--set", f"{name}={value}", "--dry-run"]) == 2
@@ -225,6 +232,6 @@ def option(command: str) -> str:
 def test_a_row_that_is_wrong_is_found(here, capsys):
     wrong = Row("`learning_rate`", "`--epochs …`", "abr")
     with pytest.raises(AssertionError):
-        test_a_word_of_the_page_is_an_error_with_the_line_to_type(wrong, here, capsys)
+        test_a_word_of_an_original_is_an_error_with_the_line_to_type(wrong, here, capsys)
     with pytest.raises(KeyError):
         test_a_command_of_the_page_has_its_effect(Row("x", "`--model abr --lite`"), here, capsys)

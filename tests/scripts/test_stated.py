@@ -31,7 +31,11 @@ def test_a_row_shows_the_promise_and_its_measurement():
     bound = mode_tables.promises_of(STATED[0])["epoch_time"]["at_most"]
     assert f"| epoch_time at most {bound} |" in epoch
     assert epoch.endswith("✓ |")
-    assert len(lines) >= 2 + len(STATED)
+
+
+def test_every_statement_is_in_the_table():
+    text = "\n".join(mode_tables.stated())
+    assert [one.text for one in STATED if one.text not in text] == []
 
 
 def test_a_promise_without_a_measurement_says_so():

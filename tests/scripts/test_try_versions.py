@@ -17,10 +17,7 @@ ROWS = [
 
 
 def test_the_table_tells_what_works_what_fails_and_what_was_not_run():
-    lines = table(ROWS).splitlines()[2:]
-    assert "| 3.12 | 2.13.0 | not run | not run | not run |" in lines
-    tried = [line for line in lines if line.count(".") > 3]
-    assert tried == [
+    assert table(ROWS).splitlines()[2:] == [
         "| 3.9.1 | 2.6.0 | works | works | not run: no build for CPUs was to be had |",
         "| 3.12.0 | 2.6.0, built for CPUs | fails: ERROR: no match | not run | not run |",
         "| 3.13.0 | 2.6.0, of the system | works | works | "

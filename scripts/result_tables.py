@@ -1,0 +1,244 @@
+"""The tables of docs/results.md, from the files in benchmarks/results/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks import (
+    auto_engine,
+    data,
+    gpu_tables,
+    lora,
+    modes,
+    monitor,
+    out_of_memory,
+    outcomes,
+    plan_error,
+    plan_host,
+    plan_peers,
+    plan_time,
+    start_memory,
+    startup_signals,
+    step_memory,
+    tally,
+)
+from benchmarks.families import SHOWN
+from benchmarks.figures import listed, load, load_memory, load_rows, table
+from scripts import try_versions
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+MEASURED_BY = "Measured by "
+"""Begins the line below a table."""
+LARGEST = 10
+"""Rows of a table of errors: the largest ones."""
+FEATURES = {
+    "time split: a step, and its marks alone": ("time_split_cost", "marks"),
+    "report of stragglers: a step on 2 ranks": ("stragglers", None),
+    "W&B: start up to the first step": ("tracking", "first step"),
+    "W&B: a logged step, on the host": ("tracking", "logged step"),
+}
+"""File and table with the times without a feature and with it."""
+
+
+def times(name: str, unit: str) -> list[str]:
+    """Times and ratios with quartiles, where these decide."""
+    return table(load(_path(name))[2], unit).splitlines()
+
+
+def medians(name: str, unit: str, parts: Sequence[str | None] = (None,)) -> list[str]:
+    """Median times and ratios of the tables `parts` of a file."""
+    rows = [
+        [row.name, *([part] if part else []), f"{row.median_ms:,.1f}", f"{row.ratio:.2f}"]
+        for part in parts
+        for row in load(_path(name), part)[2]
+    ]
+    heads = ["contender", *(["part"] if parts != (None,) else []), unit, "ratio"]
+    return _table(heads, rows, numbers=2)
+
+
+def saving() -> list[str]:
+    """A row for each way to save: times to save and load, and memory for it."""
+    path = _path("checkpoint")
+    first, later, loading = (
+        {row.name: f"{row.median_ms:,.0f}" for row in load(path, part)[2]}
+        for part in ("first", "later", "load")
+    )
+    rows = []
+    for entry in load_memory(path):
+        name = entry.name
+        to_load = "–" if entry.load_bytes is None else f"{entry.load_bytes / 2**30:.2f}"
+        to_save = f"{entry.save_bytes / 2**30:.2f}"
+        rows.append([name, first[name], later[name], loading.get(name, "–"), to_save, to_load])
+    heads = ["contender", "first save, ms", "later save, ms", "load, ms"]
+    return _table([*heads, "GiB to save", "GiB to load"], rows, numbers=5)
+
+
+def features() -> list[str]:
+    """A row for each feature whose cost was measured: times without and with it."""
+    rows = []
+    for title, (name, part) in FEATURES.items():
+        without, using = load(_path(name), part)[2]
+        shown = (f"{using.median_ms:,.3f}", f"{using.ratio:.3f}")
+        quartiles = f"{using.ratio_low:.3f} - {using.ratio_high:.3f}"
+        rows.append([title, f"{without.median_ms:,.3f}", *shown, quartiles])
+    return _table(["feature", "ms without", "ms with", "ratio", "quartiles"], rows, numbers=4)
+
+
+def watching() -> list[str]:
+    """The cost of the resource monitor at the shortest and the longest interval."""
+    rows = _rows(monitor)
+    shares = (f"{100 * row.share:.4f} % every {row.interval_s} s" for row in (rows[0], rows[-1]))
+    return [f"- A reading takes {rows[0].reading_ms:.2f} ms of a core: {', '.join(shares)}."]
+
+
+def started() -> list[str]:
+    """A row for each engine: memory of a start with the whole model, and of a deferred one."""
+    rows = []
+    for engine, pair in groupby(_rows(start_memory), lambda row: row.engine):
+        whole, deferred = pair
+        works = {True: "yes", False: "no"}[deferred.works]
+        numbers = (whole.kept, whole.above, deferred.kept, deferred.above)
+        rows.append([f"`{engine}`", *(f"{number:.2f}" for number in numbers), works])
+    heads = ["engine", "whole: kept", "peak above", "deferred: kept", "peak above"]
+    return _table([*heads, "works with 0.2 above"], rows, numbers=5)
+
+
+def survived() -> list[str]:
+    """A row for each engine: in how many cases it survived that memory ran out."""
+    rows = []
+    for engine, group in groupby(_rows(out_of_memory), lambda row: row.engine):
+        cases = list(group)
+        ranks = ", ".join(str(number) for number in sorted({row.ranks for row in cases}))
+        survivors = sum(not row.problem for row in cases)
+        largest = max(row.difference or 0.0 for row in cases)
+        rows.append([f"`{engine}`", ranks, f"{survivors} of {len(cases)}", f"{largest:.0e}"])
+    return _table(["engine", "ranks", "survived", "largest difference of a loss"], rows, numbers=2)
+
+
+def errors(module: Any, within: float | None = None) -> list[str]:
+    """The rows with the largest errors, as the benchmark shows them."""
+    rows = sorted(_rows(module), key=lambda row: abs(row.error), reverse=True)
+    lines = str(module.table(rows[:LARGEST])).splitlines()
+    if within is None:
+        return lines
+    hits = sum(abs(row.error) <= within for row in rows)
+    return [*lines[:-1], f"| within {within:.0%} | | | | | | {hits} of {len(rows)} |"]
+
+
+def slowest_readers() -> list[str]:
+    """The reader of each family that is slowest beside the training."""
+    groups = groupby(_rows(data), lambda row: row.family)
+    slowest = [min(group, key=lambda row: float(row.ratio)) for _, group in groups]
+    return str(data.table(slowest)).splitlines()
+
+
+def promises() -> list[str]:
+    """A row for each mode of a comparison: its promises by what was measured."""
+    rows = []
+    for (model, mode, _), group in groupby(
+        _rows(modes), lambda row: (row.model, row.mode, row.command)
+    ):
+        cells: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+        for row in group:
+            cells[row.kept].append(_promise(row))
+        texts = (", ".join(promised) or "–" for promised in cells.values())
+        rows.append([f"`{model}`", f"`{mode}`", *texts])
+    return _table(["model", "mode", "kept ✓", "broken ✗", "not measured"], rows, numbers=0)
+
+
+def _promise(row: modes.Row) -> str:
+    """A promise with its measurement and its bound, or why it was not measured."""
+    if row.measured is None:
+        return f"{row.promise}: {row.why}"
+    least, most = row.bounds.get("at_least"), row.bounds.get("at_most")
+    name = row.promise.removesuffix("_bytes")
+    unit, scale = ("", 1.0) if name == row.promise else (" GiB", 2**30)
+    signs = {"=": least} if least == most else {"≥": least, "≤": most}
+    bounds = [f"{sign} {bound / scale:.3g}" for sign, bound in signs.items() if bound is not None]
+    return f"{name} {row.measured / scale:.3g}{unit} ({', '.join(bounds)})"
+
+
+def outcome() -> list[str]:
+    """The results of each family."""
+    return outcomes.table(_rows(outcomes, "families"), SHOWN).splitlines()
+
+
+def killed() -> list[str]:
+    """The counts of killed runs."""
+    return tally.table(tally.load(_path("crash"))[2]).splitlines()
+
+
+def on_gpu(table_of: Callable[[list[gpu_tables.Row]], list[str]]) -> list[str]:
+    """A table of the benchmark on a GPU, if it was run."""
+    if not _path("gpu").exists():
+        return gpu_tables.NOT_MEASURED
+    return _measured(lambda: table_of(_rows(gpu_tables, "gpu")), ("gpu",))
+
+
+def whole(module: Any, name: str | None = None) -> list[str]:
+    """The table of a benchmark, as it prints it."""
+    return str(module.table(_rows(module, name))).splitlines()
+
+
+def _rows(module: Any, name: str | None = None) -> list[Any]:
+    path = _path(name or module.__name__.rpartition(".")[2])
+    return list(load_rows(path, module.Row)[2])
+
+
+def _path(name: str) -> Path:
+    return RESULTS / f"{name}.json"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> list[str]:
+    """Lines of Markdown; the first of the last `numbers` columns follows the texts."""
+    aligned = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [f"| {' | '.join(heads)} |", f"|{'|'.join(aligned)}|", *lines]
+
+
+def _measured(rows: Callable[[], list[str]], names: Sequence[str]) -> list[str]:
+    """A table, and below it the command of each of its files, with its machine."""
+    files = [json.loads(_path(name).read_text(encoding="utf-8")) for name in names]
+    lines = [f"`{file['command']}`, on: {listed(file['machine'])}" for file in files]
+    return [*rows(), "", f"{MEASURED_BY}{'; '.join(lines)}."]
+
+
+_FILES: dict[str, tuple[Callable[[], list[str]], Sequence[str]]] = {
+    "loop": (partial(times, "loop", "ms/step"), ("loop",)),
+    "engine steps": (partial(times, "engines", "ms/step"), ("engines",)),
+    "startup": (partial(medians, "startup", "ms to the first step"), ("startup",)),
+    "voxels": (partial(medians, "voxels", "ms for 1,000,000 events"), ("voxels",)),
+    "encoded": (partial(medians, "encoded", "ms/step", ("one by one", "together")), ("encoded",)),
+    "saving": (saving, ("checkpoint",)),
+    "features": (features, tuple(dict.fromkeys(name for name, _ in FEATURES.values()))),
+    "start memory": (started, ("start_memory",)),
+    "out of memory": (survived, ("out_of_memory",)),
+    "promises kept": (promises, ("modes",)),
+    "outcomes": (outcome, ("families",)),
+    "killed": (killed, ("crash",)),
+    "plan host": (partial(errors, plan_host), ("plan_host",)),
+    "plan time": (partial(errors, plan_time, plan_time.WITHIN), ("plan_time",)),
+    "plan error": (partial(errors, plan_error), ("plan_error",)),
+    "plan peers": (partial(whole, plan_peers), ("plan_peers",)),
+    "auto engine": (partial(whole, auto_engine), ("auto_engine",)),
+    "readers": (slowest_readers, ("data",)),
+    "lora": (partial(whole, lora), ("lora",)),
+    "step memory": (partial(whole, step_memory), ("step_memory",)),
+    "startup signals": (partial(whole, startup_signals), ("startup_signals",)),
+    "watching": (watching, ("monitor",)),
+    "versions": (partial(whole, try_versions, "versions"), ("versions",)),
+}
+"""Each table, and the files that it shows, by the name in the page."""
+TABLES: dict[str, Callable[[], list[str]]] = {
+    **{name: partial(_measured, rows, files) for name, (rows, files) in _FILES.items()},
+    **{
+        f"gpu {table_of.__name__}": partial(on_gpu, table_of)
+        for table_of in (gpu_tables.speed, gpu_tables.kernels, gpu_tables.tests)
+    },
+}
+"""By the name in the page."""
