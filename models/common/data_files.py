@@ -150,7 +150,7 @@ def walk(
         folder = pending.pop()
         if folder in _SYSTEM_FOLDERS:
             continue
-        progress = path / folder.relative_to(start)
+        shown = path / folder.relative_to(start)
         try:
             with os.scandir(folder) as scanned:
                 entries = sorted(
@@ -159,15 +159,15 @@ def walk(
                 )
             folders = [entry.name for entry in entries if _is_folder(entry)]
         except OSError as error:
-            error.filename = str(progress)
+            error.filename = str(shown)
             if onerror is not None:
                 onerror(error)
             continue
         links = {entry.name for entry in entries if entry.is_symlink()}
         files = [entry for entry in entries if entry.name not in folders]
         for entry in files:
-            _check_entry(entry, progress / entry.name, path)
-        yield progress, folders, [entry.name for entry in files]
+            _check_entry(entry, shown / entry.name, path)
+        yield shown, folders, [entry.name for entry in files]
         pending += [folder / name for name in reversed(folders) if name not in links]
 
 
@@ -184,14 +184,14 @@ def _check_entry(entry: os.DirEntry[str], shown: Path, root: Path) -> None:
             return
     if entry.is_symlink() and not os.path.exists(entry):
         raise DataError(
-            f"'{progress}' is a link to a file that does not exist",
+            f"'{shown}' is a link to a file that does not exist",
             where="data.path",
             allowed="files, and links to files",
             fix="fetch the file, or remove all such links:  "
             f"find {quote(str(root))} -xtype l -delete",
         )
     raise DataError(
-        f"'{progress}' is not a regular file",
+        f"'{shown}' is not a regular file",
         where="data.path",
         allowed="files on disk, no pipes, sockets or devices",
         fix="move it out of the folder",
