@@ -17,7 +17,7 @@ from models.custom import CustomTask
 from models.language.config import SIZES
 from models.language.model import Transformer
 from training.checkpoint import tensor_file
-from training.checkpoint.manifest import File
+from training.checkpoint.manifest import CheckpointFile
 from training.checkpoint.tensor_file import Interval
 
 MOMENTS = ("forward", "backward", "optimizer step", "evaluation", "save")
@@ -83,7 +83,7 @@ def _hook(task: Ballast) -> None:
     register_optimizer_step_pre_hook(lambda *_: _tasks[-1].allocate("optimizer step"))
     write = tensor_file.write_rank_file
 
-    def written(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
+    def written(path: Path, first: bytes, intervals: Sequence[Interval]) -> CheckpointFile:
         file = write(path, first, intervals)
         _tasks[-1].allocate("save")  # the shard is on disk, the checkpoint is not complete
         return file

@@ -60,7 +60,7 @@ def promises() -> list[str]:
     return head + rows
 
 
-def _promise(block: presets.Block | None) -> Mapping[str, Any]:
+def _promise(block: presets.SettingsBlock | None) -> Mapping[str, Any]:
     """The promises of a block itself."""
     own: Mapping[str, Any] = node_value(block.settings).get("promise", {}) if block else {}
     return own

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.callbacks.callback_list import CallbackList
     from training.interruption import Interruption
     from training.optim.updater import Updater
-    from training.settings import Settings
+    from training.settings import TrainingSettings
 
 _MAX_NAMES = 8
 _DIGEST_LETTERS = 16
@@ -105,7 +105,7 @@ class Preview:
     All methods but `start` raise Interrupted, and have shown nothing then.
     """
 
-    def __init__(self, settings: Settings, callbacks: CallbackList) -> None:
+    def __init__(self, settings: TrainingSettings, callbacks: CallbackList) -> None:
         self._is_on = settings.train.preview
         self._is_tracked = bool(settings.track) and settings.tracking.samples
         self._callbacks = callbacks

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from engines.base import Engine
     from models.base import Task
     from training.data.loader import Batches
-    from training.run_state import Run
+    from training.run_state import TrainingRun
 
 
-def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run) -> Outcome:
+def train(
+    task: Task, engine: Engine, module: Module, batches: Batches, run: TrainingRun
+) -> Outcome:
     """Take optimizer steps until `run` is over or some rank requests a stop. Collective.
 
     Losses are sums over units (tokens, pixels, samples), divided by the units of the whole global
@@ -61,7 +63,7 @@ def train(task: Task, engine: Engine, module: Module, batches: Batches, run: Run
         batches.close()
 
 
-def _act(actions: Action, run: Run) -> bool:
+def _act(actions: Action, run: TrainingRun) -> bool:
     """Carry out `actions`; True: the batches of the next step must be taken again."""
     retakes_batches = run.throttle_down(actions) if actions & THROTTLING else False
     if Action.EVALUATE in actions:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from training.data.samples import MicroBatch
     from training.evaluation.evaluate import Forgetting, SplitSamples
     from training.resources.memory import PeakMemory
-    from training.settings import Settings
+    from training.settings import TrainingSettings
     from training.stop_reason import StopReason
     from training.train_plan import TrainPlan
 
@@ -55,12 +55,12 @@ _SAVED = 1 << 10
 """Flags of the loop, above those of Action."""
 
 
-class Run:
+class TrainingRun:
     """What the loop does between steps. Collective: all methods except `fail`."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TrainingSettings,
         train_plan: TrainPlan,
         callbacks: Sequence[Callback],
         validation: EvaluationBatches,

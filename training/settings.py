@@ -325,7 +325,7 @@ class Log(Section):
     """Write a profiler trace of N steps, after two warm-up steps; null: none."""
 
 
-class Settings(Protocol):
+class TrainingSettings(Protocol):
     """The settings of a run that training reads."""
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from training import duration
 
 if TYPE_CHECKING:
-    from training.settings import Settings
+    from training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class TrainPlan:
 
 
 def solve(
-    settings: Settings,
+    settings: TrainingSettings,
     *,
     samples: int,
     global_batch: int,

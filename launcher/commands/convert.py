@@ -19,7 +19,7 @@ from launcher.config.options import JSON, names
 from launcher.config.original_files import Line, OriginalFile, converted_name, read
 from launcher.config.originals import SEVERAL, Original, all_words, hub_folder, typed_line, word_of
 from launcher.config.other_tools import REMOVE, entry_of, option_line, setting_of, value_of
-from launcher.config.provenance import FILES_LAYER, CliArgs, Entry, Layer, Origin
+from launcher.config.provenance import FILES_LAYER, CliArgs, Layer, Origin, TypedEntry
 from launcher.config.schema import FIRST_RUN, PRETRAINED, SettingInfo, replaces_size, setting_infos
 from launcher.config.settings_file import Unreadable, parse_yaml_value
 from launcher.run_folder import run_folder
@@ -31,7 +31,7 @@ _SECRET = re.compile(r"(api_?key|token|secret|password)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Row:
+class ConvertedSetting:
     """A setting of the original, and the one here."""
 
     line: Line
@@ -44,7 +44,7 @@ class Row:
     """Whether the user may want to do something about a dropped line."""
     word: Original | None = None
 
-    def dropped(self, reason: str, is_open: bool = False) -> Row:
+    def dropped(self, reason: str, is_open: bool = False) -> ConvertedSetting:
         """The same line without a setting here."""
         return replace(self, key=None, reason=reason, is_open=is_open)
 
@@ -85,7 +85,7 @@ def main(command_line: CommandLine) -> int:
     return exit_codes.DONE
 
 
-def _as_json(rows: Sequence[Row]) -> dict[str, Any]:
+def _as_json(rows: Sequence[ConvertedSetting]) -> dict[str, Any]:
     return {
         "settings": {row.key: row.value for row in rows if row.key is not None},
         "dropped": [
@@ -135,7 +135,7 @@ def _family(file: OriginalFile, path: Path, model: str | None) -> tuple[str, str
     )
 
 
-def translate(lines: Sequence[Line], family: str, has_gpu: bool) -> list[Row]:
+def translate(lines: Sequence[Line], family: str, has_gpu: bool) -> list[ConvertedSetting]:
     """A row for each line of an original's file: a setting here, or why there is none."""
     infos = setting_infos(family)
     off = {fold(line.name) for line in lines if plain(line.value).lower() in OFF}
@@ -151,7 +151,7 @@ def translate(lines: Sequence[Line], family: str, has_gpu: bool) -> list[Row]:
     return _with_end(_with_tracks(_without_conflicts(rows)))
 
 
-def _with_end(rows: Sequence[Row]) -> list[Row]:
+def _with_end(rows: Sequence[ConvertedSetting]) -> list[ConvertedSetting]:
     """Without the rows that leave a run without an end: neither epochs nor steps."""
     lengths = [row for row in rows if row.key in _LENGTHS]
     if any(row.value is not None for row in lengths):
@@ -161,9 +161,9 @@ def _with_end(rows: Sequence[Row]) -> list[Row]:
 
 def _translated(
     line: Line, family: str, infos: Mapping[str, SettingInfo], off: Iterable[str]
-) -> Row:
+) -> ConvertedSetting:
     """The row of one line, without regard to the others except switches that are `off`."""
-    row = Row(line)
+    row = ConvertedSetting(line)
     if line.unused:
         return row.dropped(line.unused)
     if line.key in infos:
@@ -199,7 +199,9 @@ def _translated(
     return _unless_null(row, infos) if is_null else row
 
 
-def _of_other_tool(row: Row, family: str, infos: Mapping[str, SettingInfo]) -> Row | None:
+def _of_other_tool(
+    row: ConvertedSetting, family: str, infos: Mapping[str, SettingInfo]
+) -> ConvertedSetting | None:
     """The row of a word of another tool; None: it is unknown there, too."""
     line = row.line
     if (key := setting_of(line.key)) in infos:
@@ -227,14 +229,14 @@ def _of_other_tool(row: Row, family: str, infos: Mapping[str, SettingInfo]) -> R
     return replace(row, key=key, value=value, word=Original([line.name], key, decides=is_on))
 
 
-def _unless_null(row: Row, infos: Mapping[str, SettingInfo]) -> Row:
+def _unless_null(row: ConvertedSetting, infos: Mapping[str, SettingInfo]) -> ConvertedSetting:
     """`row`, unless it has no value and its setting needs one."""
     if row.line.value is not None or infos[str(row.key)].nullable:
         return row
     return row.dropped("it has no value")
 
 
-def _without_invalid(rows: Sequence[Row], family: str) -> list[Row]:
+def _without_invalid(rows: Sequence[ConvertedSetting], family: str) -> list[ConvertedSetting]:
     """Rows whose value the setting does not take are dropped, with its valid values."""
     found = []
     for row in rows:
@@ -242,7 +244,7 @@ def _without_invalid(rows: Sequence[Row], family: str) -> list[Row]:
             row = replace(row, value=value_of(row.key, row.value) or row.value)
             assert row.key is not None
             origin = Origin(FILES_LAYER, f"line {row.line.number}")
-            layer = Layer(FILES_LAYER, [Entry(row.key, row.value, origin)])
+            layer = Layer(FILES_LAYER, [TypedEntry(row.key, row.value, origin)])
             for invalid in merge_layers(family, [layer])[1]:
                 why = f"{invalid.message}; allowed: {invalid.allowed}"
                 row = row.dropped(why, is_open=True)
@@ -250,22 +252,24 @@ def _without_invalid(rows: Sequence[Row], family: str) -> list[Row]:
     return found
 
 
-def _without_conflicts(rows: Sequence[Row]) -> list[Row]:
+def _without_conflicts(rows: Sequence[ConvertedSetting]) -> list[ConvertedSetting]:
     """Of rows with the same setting the last one counts, unless a word decides.
 
     Of those with its value the first one is left.
     """
-    counting: dict[str, Row] = {}
+    counting: dict[str, ConvertedSetting] = {}
     for row in rows:
         if row.key is not None and row.key != _TRACK:
             before = counting.get(row.key)
             decides = before is not None and before.word is not None and before.word.decides
             counting[row.key] = before if before is not None and decides else row
-    found: dict[str, Row] = {}
+    found: dict[str, ConvertedSetting] = {}
     return [_beside(row, counting[row.key], found) if row.key in counting else row for row in rows]
 
 
-def _beside(row: Row, counting: Row, found: dict[str, Row]) -> Row:
+def _beside(
+    row: ConvertedSetting, counting: ConvertedSetting, found: dict[str, ConvertedSetting]
+) -> ConvertedSetting:
     """`row`, dropped if another one sets its setting; `found` are those that are left."""
     key = str(row.key)
     if row.value != counting.value:
@@ -276,7 +280,7 @@ def _beside(row: Row, counting: Row, found: dict[str, Row]) -> Row:
     return row
 
 
-def _with_tracks(rows: Sequence[Row]) -> list[Row]:
+def _with_tracks(rows: Sequence[ConvertedSetting]) -> list[ConvertedSetting]:
     """The first row of trackers has them all."""
     names = [name for row in rows if row.key == _TRACK for name in row.value]
     projects = {name.partition(":")[0] for name in names if ":" in name}
@@ -292,12 +296,14 @@ def _with_tracks(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def render(file: OriginalFile, rows: Sequence[Row], family: str, path: Path, whose: str) -> str:
+def render(
+    file: OriginalFile, rows: Sequence[ConvertedSetting], family: str, path: Path, whose: str
+) -> str:
     """The text of our file: a line for each line of the original's."""
     return "\n".join([*_head(rows, family, path, whose), "", *_body(file, rows)]) + "\n"
 
 
-def _head(rows: Sequence[Row], family: str, path: Path, whose: str) -> Iterator[str]:
+def _head(rows: Sequence[ConvertedSetting], family: str, path: Path, whose: str) -> Iterator[str]:
     yield f"# Settings of {path}, a file of {whose.partition(',')[0]}."
     yield "# A comment behind a setting is its line there. A commented line has no setting here."
     yield f"model.family: {family}"
@@ -314,8 +320,8 @@ def _head(rows: Sequence[Row], family: str, path: Path, whose: str) -> Iterator[
             yield f"{key}: {plain(value)}"
 
 
-def _body(file: OriginalFile, rows: Sequence[Row]) -> Iterator[str]:
-    starts: dict[int, list[Row]] = {}
+def _body(file: OriginalFile, rows: Sequence[ConvertedSetting]) -> Iterator[str]:
+    starts: dict[int, list[ConvertedSetting]] = {}
     for row in rows:
         starts.setdefault(row.line.number, []).append(row)
     inside = {n for row in rows for n in range(row.line.number + 1, row.line.last + 1)}
@@ -329,7 +335,7 @@ def _body(file: OriginalFile, rows: Sequence[Row]) -> Iterator[str]:
             yield f"# {text}"
 
 
-def _rendered(row: Row) -> str:
+def _rendered(row: ConvertedSetting) -> str:
     behind = f"  {row.line.comment}" if row.line.comment else ""
     if row.key is None:
         return f"# {row.there}  (dropped: {row.reason}){behind}"

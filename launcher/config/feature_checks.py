@@ -202,7 +202,7 @@ def _name_clashes(values: Values) -> Iterator[Diagnostic]:
         seen.add(path)
 
 
-def declared_targets(values: Values) -> list[Target]:
+def declared_targets(values: Values) -> list[DownloadTarget]:
     """Every file of `download.files` with its paths, whether it is to be fetched or not."""
     section = {name: values[f"download.{name}"].value for name in Download.model_fields}
     return targets(Download.model_validate(section))
@@ -228,7 +228,7 @@ _SUFFIXES: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Target:
+class DownloadTarget:
     """A declared file and its local paths."""
 
     file: File
@@ -252,7 +252,7 @@ class Target:
         return self.folder / _STATE
 
 
-def targets(download: Download) -> list[Target]:
+def targets(download: Download) -> list[DownloadTarget]:
     """Every declared file with its paths, without access to the disk."""
     names = [file.name or safe_name(redaction.file_name(file.url)) for file in download.files]
     if download.folder:
@@ -262,10 +262,12 @@ def targets(download: Download) -> list[Target]:
     else:
         first = Path(_split_suffix(names[0])[0]).stem
         folder = Path(FOLDER, f"{first}-and-{len(names) - 1}-more")
-    return [Target(file, name, folder) for file, name in zip(download.files, names, strict=True)]
+    return [
+        DownloadTarget(file, name, folder) for file, name in zip(download.files, names, strict=True)
+    ]
 
 
-def data_path(found: list[Target]) -> str:
+def data_path(found: list[DownloadTarget]) -> str:
     """`data.path` of the targets: the only file, or the folder of several."""
     return str(found[0].path if len(found) == 1 else found[0].folder)
 

@@ -20,10 +20,10 @@ from launcher.config.provenance import (
     FAMILY_LAYER,
     MODE_LAYER,
     PROFILE_LAYER,
-    Entry,
     Layer,
     Origin,
     Setting,
+    TypedEntry,
     file_layer,
     mode_default_value,
     overridden,
@@ -88,8 +88,8 @@ def _shipped_layers(choice: Choice, of_mode_file: Sequence[Layer]) -> list[Layer
     ]
     if not choice.model_named:
         origin = Origin(FAMILY_LAYER, "no model named")
-        first.append(Layer(FAMILY_LAYER, [Entry("model.size", FIRST_RUN[1], origin)]))
-    blocks: list[tuple[str, presets.Block | None]] = [(FAMILY_LAYER, file.sizes.get(size))]
+        first.append(Layer(FAMILY_LAYER, [TypedEntry("model.size", FIRST_RUN[1], origin)]))
+    blocks: list[tuple[str, presets.SettingsBlock | None]] = [(FAMILY_LAYER, file.sizes.get(size))]
     blocks += [(FAMILY_LAYER, file.given[key]) for key in choice.given]
     if mode is not None:
         blocks.append((MODE_LAYER, presets.mode(mode).block))
@@ -104,11 +104,11 @@ def _shipped_layers(choice: Choice, of_mode_file: Sequence[Layer]) -> list[Layer
     if choice.engine is not None:
         origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
         needed: Mapping[str, Any] = ENGINES[choice.engine].settings
-        layers.append(Layer(ENGINE_LAYER, [Entry(key, needed[key], origin) for key in needed]))
+        layers.append(Layer(ENGINE_LAYER, [TypedEntry(key, needed[key], origin) for key in needed]))
     return layers
 
 
-def _block_layer(name: str, block: presets.Block | None, choice: Choice) -> Layer:
+def _block_layer(name: str, block: presets.SettingsBlock | None, choice: Choice) -> Layer:
     if block is None:
         return Layer(name, [])
     layer = file_layer(name, block.settings, block.place, choice.family, -1)
@@ -183,9 +183,9 @@ def merge_layers(
 
 def _known_entries(
     family: str, layer: Layer, values: Mapping[str, Setting], diagnostics: list[Diagnostic]
-) -> list[Entry]:
+) -> list[TypedEntry]:
     """The layer's entries for existing settings; others become errors."""
-    seen: dict[str, Entry] = {}
+    seen: dict[str, TypedEntry] = {}
     for entry in layer.entries:
         if entry.key not in values:
             if not (layer.is_partial and entry.key.split(".")[0] in ("model", "data")):
@@ -197,7 +197,7 @@ def _known_entries(
     return list(seen.values())
 
 
-def _is_conflict(first: Entry | None, entry: Entry) -> bool:
+def _is_conflict(first: TypedEntry | None, entry: TypedEntry) -> bool:
     """Whether two entries of one layer disagree, and neither comes later on the command line."""
     if first is None:
         return False
@@ -206,19 +206,19 @@ def _is_conflict(first: Entry | None, entry: Entry) -> bool:
     return first.option != entry.option and first.value != entry.value
 
 
-def _apply_change(family: str, entry: Entry, default: Mapping[str, Setting]) -> Entry:
+def _apply_change(family: str, entry: TypedEntry, default: Mapping[str, Setting]) -> TypedEntry:
     if not presets.is_change(entry.value):
         return entry
     sizes = tuple(config_of(family).SIZES)
     before = default[entry.key].value
     value = presets.apply_change(entry.value, before, sizes)
     origin = replace(entry.origin, how=presets.describe_change(entry.value, before, value))
-    return Entry(entry.key, value, origin, entry.option, entry.order)
+    return TypedEntry(entry.key, value, origin, entry.option, entry.order)
 
 
 def _check_types(
-    family: str, entries: Sequence[Entry], values: Mapping[str, Setting]
-) -> tuple[list[tuple[Entry, Any]], list[Diagnostic]]:
+    family: str, entries: Sequence[TypedEntry], values: Mapping[str, Setting]
+) -> tuple[list[tuple[TypedEntry, Any]], list[Diagnostic]]:
     """The valid entries with their values as the schema reads them, and an error for each other."""
     by_key = {entry.key: entry for entry in entries}
     diagnostics: dict[str, Diagnostic] = {}

@@ -17,9 +17,9 @@ from launcher.config.provenance import (
     FILES_LAYER,
     MODE_LAYER,
     CliArgs,
-    Entry,
     Layer,
     Origin,
+    TypedEntry,
     file_layer,
     find_node,
     flatten,
@@ -52,18 +52,18 @@ class UserSettings:
     mode_root: Node | None
     files: Sequence[tuple[int, Path, Node]]
     """Position on the command line, path and tree of each file."""
-    arguments: Sequence[Entry]
+    arguments: Sequence[TypedEntry]
     """Their values are texts: the type of a setting depends on the family."""
     diagnostics: Sequence[Diagnostic]
     """Files that cannot be read, and arguments that set nothing."""
 
-    def entries(self, keys: Collection[str] = CHOICES) -> dict[str, Entry]:
+    def entries(self, keys: Collection[str] = CHOICES) -> dict[str, TypedEntry]:
         """The entries for `keys`, each from the highest layer."""
         files = list(self.files)
         if self.mode_file is not None and self.mode_root is not None:
             files.insert(0, (COMMAND_LINE, self.mode_file, self.mode_root))
         entries = [
-            Entry(
+            TypedEntry(
                 key,
                 node_value(node),
                 Origin(FILES_LAYER, f"{path}:{node.line}"),
@@ -78,7 +78,7 @@ class UserSettings:
 
     def layers(self, family: str) -> tuple[list[Layer], list[Diagnostic]]:
         """The layers of files and arguments for `family`, and arguments that cannot be read."""
-        infos, diagnostics, entries = setting_infos(family), list[Diagnostic](), list[Entry]()
+        infos, diagnostics, entries = setting_infos(family), list[Diagnostic](), list[TypedEntry]()
         for entry in self.arguments:
             try:
                 entries.append(_with_value(entry, infos.get(entry.key)))
@@ -173,7 +173,7 @@ def _mode_root(path: Path | None, diagnostics: list[Diagnostic]) -> Node | None:
     return replace(root, value={key: root.value[key] for key in root.value if key != "sentence"})
 
 
-def _model_option(entry: Entry, family: str) -> str:
+def _model_option(entry: TypedEntry, family: str) -> str:
     """The option of a command line for an entry that chooses the model."""
     if entry.key == TASK_FOLDER:
         return f"--set {shlex.quote(f'{TASK_FOLDER}={entry.value}')}"
@@ -181,15 +181,15 @@ def _model_option(entry: Entry, family: str) -> str:
     return f"--model {family}{size}" if entry.key == "model.size" else f"--model {entry.value}"
 
 
-def _arguments(args: CliArgs, diagnostics: list[Diagnostic]) -> Iterator[Entry]:
+def _arguments(args: CliArgs, diagnostics: list[Diagnostic]) -> Iterator[TypedEntry]:
     """The settings on the command line; for one key the later entry counts."""
     number = 0
 
-    def entry(key: str, text: str, option: str, typed: str) -> Entry:
+    def entry(key: str, text: str, option: str, typed: str) -> TypedEntry:
         nonlocal number
         number += 1
         origin, order = Origin(CLI_LAYER, redact(typed)), (COMMAND_LINE, number)
-        return Entry(key, text, origin, option, order, text)
+        return TypedEntry(key, text, origin, option, order, text)
 
     if args.model is not None:
         family, size = split_model_name(args.model)
@@ -212,10 +212,10 @@ def _arguments(args: CliArgs, diagnostics: list[Diagnostic]) -> Iterator[Entry]:
             diagnostics.append(errors.no_assignment(text, (COMMAND_LINE, number)))
     for implied in args.filled:
         origin, order = Origin(CLI_LAYER, implied.where), (COMMAND_LINE, number + 1)
-        yield Entry(implied.key, implied.value, origin, implied.option, order)
+        yield TypedEntry(implied.key, implied.value, origin, implied.option, order)
 
 
-def _with_value(entry: Entry, info: SettingInfo | None) -> Entry:
+def _with_value(entry: TypedEntry, info: SettingInfo | None) -> TypedEntry:
     """An argument with the value of its text: as typed if the setting is a text, else YAML.
 
     The brackets of a list of texts may be left out. Raises Unreadable.

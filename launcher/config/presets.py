@@ -21,7 +21,7 @@ TASK_FOLDER = "model.folder"
 
 
 @dataclass(frozen=True)
-class Block:
+class SettingsBlock:
     """Settings of a shipped file that belong together, and the file as a message names it."""
 
     settings: Node
@@ -37,25 +37,25 @@ class Mode:
     name: str
     sentence: str
     promise: Mapping[str, Any]
-    block: Block
+    block: SettingsBlock
 
 
 @dataclass(frozen=True)
 class FamilyFile:
     """A family's file: its default, and the changes of sizes, modes and stages."""
 
-    default: Block
-    sizes: Mapping[str, Block]
-    modes: Mapping[str, Block]
-    size_modes: Mapping[tuple[str, str], Block]
+    default: SettingsBlock
+    sizes: Mapping[str, SettingsBlock]
+    modes: Mapping[str, SettingsBlock]
+    size_modes: Mapping[tuple[str, str], SettingsBlock]
     """By (size, mode)."""
-    stages: Mapping[str, Block] = field(default_factory=dict)
+    stages: Mapping[str, SettingsBlock] = field(default_factory=dict)
     """What each stage changes in mode staged."""
-    size_stages: Mapping[tuple[str, str], Block] = field(default_factory=dict)
+    size_stages: Mapping[tuple[str, str], SettingsBlock] = field(default_factory=dict)
     """By (size, stage)."""
-    given: Mapping[str, Block] = field(default_factory=dict)
+    given: Mapping[str, SettingsBlock] = field(default_factory=dict)
     """By the key of a setting: what follows where the user gives it a value."""
-    declared: Block | None = None
+    declared: SettingsBlock | None = None
     """The defaults that a custom task's class declares, above `default`."""
 
 
@@ -73,7 +73,7 @@ def mode(name: str) -> Mode:
     found = dict(read_settings_file(FOLDER / "modes" / f"{name}.yaml").value)
     sentence = node_value(found.pop("sentence"))
     promise = found.get("promise", Node({}, 1))
-    return Mode(name, sentence, node_value(promise), Block(Node(found, 1), place, True))
+    return Mode(name, sentence, node_value(promise), SettingsBlock(Node(found, 1), place, True))
 
 
 @cache
@@ -83,11 +83,11 @@ def profiles() -> tuple[str, ...]:
 
 
 @cache
-def profile(name: str) -> Block:
+def profile(name: str) -> SettingsBlock:
     """What `limits.profile: name` says. Reads the disk."""
     found = dict(read_settings_file(FOLDER / "profiles" / f"{name}.yaml").value)
     del found["sentence"]
-    return Block(Node(found, 1), f"ds_configs/profiles/{name}.yaml", True)
+    return SettingsBlock(Node(found, 1), f"ds_configs/profiles/{name}.yaml", True)
 
 
 @cache
@@ -121,23 +121,23 @@ def original_variables() -> frozenset[str]:
 def _family_file(path: str) -> FamilyFile:
     place = f"ds_configs/{path}"
     found = read_settings_file(FOLDER / path).value
-    within: dict[str, dict[tuple[str, str], Block]] = {"modes": {}, "stages": {}}
-    sizes: dict[str, Block] = {}
+    within: dict[str, dict[tuple[str, str], SettingsBlock]] = {"modes": {}, "stages": {}}
+    sizes: dict[str, SettingsBlock] = {}
     for size, node in _blocks(found, "sizes").items():
         own = dict(node.value)
         for kind, blocks in within.items():
             for name, block in _blocks(own, kind).items():
-                blocks[size, name] = Block(block, place)
+                blocks[size, name] = SettingsBlock(block, place)
             own.pop(kind, None)
-        sizes[size] = Block(Node(own, node.line), place)
+        sizes[size] = SettingsBlock(Node(own, node.line), place)
     return FamilyFile(
-        Block(found["default"], place),
+        SettingsBlock(found["default"], place),
         sizes,
-        {key: Block(node, place) for key, node in _blocks(found, "modes").items()},
+        {key: SettingsBlock(node, place) for key, node in _blocks(found, "modes").items()},
         within["modes"],
-        {key: Block(node, place) for key, node in _blocks(found, "stages").items()},
+        {key: SettingsBlock(node, place) for key, node in _blocks(found, "stages").items()},
         within["stages"],
-        {key: Block(node, place) for key, node in _blocks(found, "given").items()},
+        {key: SettingsBlock(node, place) for key, node in _blocks(found, "given").items()},
     )
 
 

@@ -281,7 +281,7 @@ def overridden(setting: Setting, value: Any, origin: Origin) -> Setting:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TypedEntry:
     """A value of a settings file or the command line, before it is checked."""
 
     key: str
@@ -303,7 +303,7 @@ class Layer:
 
     name: str
     """One of LAYERS."""
-    entries: Sequence[Entry]
+    entries: Sequence[TypedEntry]
     is_partial: bool = False
     """Entries of `model` and `data` that the family does not have are ignored."""
 
@@ -311,7 +311,7 @@ class Layer:
 def file_layer(name: str, root: Node, path: str, family: str, position: int) -> Layer:
     """The layer of a file's mapping; `path` is the file as messages name it."""
     entries = [
-        Entry(
+        TypedEntry(
             key,
             node_value(node),
             Origin(name, f"{path}:{node.line}"),

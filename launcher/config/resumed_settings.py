@@ -18,10 +18,10 @@ from launcher.config.provenance import (
     MACHINE_LAYER,
     RESUMED_LAYER,
     USER_LAYERS,
-    Entry,
     Layer,
     Origin,
     Setting,
+    TypedEntry,
     file_layer,
     find_node,
     is_auto,
@@ -39,7 +39,7 @@ _PLACED = ("engine.nproc", "engine.max_restarts")
 class Base:
     """The settings of a run as its folder has them."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TypedEntry]
     """Each setting of settings.yaml by its key."""
     origins: Mapping[str, Mapping[str, Any]]
     """origins.json: value, layer and overridden values by key."""
@@ -49,7 +49,7 @@ class Base:
         """The values of settings.yaml by dotted key."""
         return {key: entry.value for key, entry in self.entries.items()}
 
-    def chosen(self, key: str) -> Entry | None:
+    def chosen(self, key: str) -> TypedEntry | None:
         """The entry of `key`, unless it was chosen for the engine or the machine.
 
         What engine auto chose stays.
@@ -112,7 +112,7 @@ class Base:
             return False
         return bool(self._as_set(self.entries[key]).value == below[key].value)
 
-    def _as_set(self, entry: Entry) -> Entry:
+    def _as_set(self, entry: TypedEntry) -> TypedEntry:
         """The micro-batch as it was set, before it was solved for the number of processes; a path
         with what was typed."""
         kept = self.origins.get(entry.key, {})

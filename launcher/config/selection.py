@@ -15,8 +15,8 @@ from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import (
     STAGED_MODE,
     CliArgs,
-    Entry,
     Resolved,
+    TypedEntry,
     find_node,
     typed_list,
 )
@@ -134,7 +134,7 @@ def _given(
     return {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
 
 
-def _family(entries: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
+def _family(entries: Mapping[str, TypedEntry]) -> tuple[str, list[Diagnostic]]:
     entry = entries.get("model.family")
     if entry is None or not isinstance(entry.value, str) or not is_custom(entry.value):
         return _valid(entry, FAMILIES, FIRST_RUN[0]) or FIRST_RUN[0], []
@@ -158,7 +158,7 @@ def _family(entries: Mapping[str, Entry]) -> tuple[str, list[Diagnostic]]:
 
 
 def _custom_task_errors(
-    name: str, size: Entry | None, folder: Entry | None
+    name: str, size: TypedEntry | None, folder: TypedEntry | None
 ) -> Iterator[Diagnostic]:
     """Errors of a size of a task without sizes, and of a folder with another task of its name."""
     from launcher.config import custom_task
@@ -208,13 +208,13 @@ def _default_size(
     return changed
 
 
-def _valid(entry: Entry | None, options: Any, default: str | None) -> str | None:
+def _valid(entry: TypedEntry | None, options: Any, default: str | None) -> str | None:
     if entry is None:
         return default
     return entry.value if isinstance(entry.value, str) and entry.value in options else None
 
 
-def requested_stages(entry: Entry | None) -> tuple[str, ...]:
+def requested_stages(entry: TypedEntry | None) -> tuple[str, ...]:
     """The names in the setting `stages`, as far as it can be read."""
     value = None if entry is None else entry.value
     if isinstance(value, str):

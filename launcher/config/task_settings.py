@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import presets
 from launcher.config.custom_task import KEY, class_location, load_task_class, task_folder
-from launcher.config.presets import Block, FamilyFile
+from launcher.config.presets import FamilyFile, SettingsBlock
 from launcher.config.settings_file import Node
 from models.catalog import Stage
 
@@ -165,13 +165,13 @@ def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     return found
 
 
-def _block(cls: type, name: str, *keys: str) -> Block:
+def _block(cls: type, name: str, *keys: str) -> SettingsBlock:
     """A mapping of the class, with the lines of its values."""
     value: Any = _mapping(cls, name)
     source, tree, line = _source(cls, name)
     for key in keys:
         value, tree, line = value[key], *_inner(tree, key, line)
-    return Block(_node(value, tree, line), source)
+    return SettingsBlock(_node(value, tree, line), source)
 
 
 def _node(value: Any, tree: ast.expr | None, line: int) -> Node:

@@ -24,7 +24,7 @@ from launcher.config import errors, other_tools, settings_file
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
 from launcher.config.options import OPTIONS
 from launcher.config.originals import fetched, flag_of, is_section, original_of, typed_line
-from launcher.config.provenance import BUILT_IN_LAYER, Entry, Origin, Setting
+from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
 from launcher.config.settings_file import Node, node_value
 from models.catalog import is_custom
@@ -36,7 +36,7 @@ _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_e
 _WRONG_FORM = {"literal_error", "string_pattern_mismatch", "value_error", "not_known"}
 
 
-def unknown_keys(family: str, entry: Entry) -> list[Diagnostic]:
+def unknown_keys(family: str, entry: TypedEntry) -> list[Diagnostic]:
     """A key that does not exist; for a section of an original, each key in it."""
     if not is_section(entry.key) or entry.node is None or not isinstance(entry.node.value, dict):
         return [_unknown_key(family, entry)]
@@ -59,7 +59,7 @@ def unknown_keys(family: str, entry: Entry) -> list[Diagnostic]:
     ]
 
 
-def _unknown_key(family: str, entry: Entry) -> Diagnostic:
+def _unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
     """A key that does not exist, or a section that is given a value."""
     if entry.key in sections(family):
         return _no_section(family, entry)
@@ -92,7 +92,9 @@ def _unknown_key(family: str, entry: Entry) -> Diagnostic:
     )
 
 
-def _nearest_key(family: str, entry: Entry, here: Sequence[str]) -> tuple[str | None, str | None]:
+def _nearest_key(
+    family: str, entry: TypedEntry, here: Sequence[str]
+) -> tuple[str | None, str | None]:
     """The key that was probably meant, and the line to type; `here`: the keys of its section."""
     infos = setting_infos(family)
     if (other := other_tools.setting_of(entry.key)) in infos:
@@ -148,7 +150,7 @@ def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
     return near if is_like else None
 
 
-def set_twice(entry: Entry, first: Entry) -> Diagnostic:
+def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
     """A setting that one source sets twice, so that neither value is the later."""
     return Diagnostic(
         f"{entry.key} is set twice, to {_as_typed(first)} and to {_as_typed(entry)}",
@@ -160,7 +162,7 @@ def set_twice(entry: Entry, first: Entry) -> Diagnostic:
     )
 
 
-def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Diagnostic:
+def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -> Diagnostic:
     """A value that the schema rejects; `kind` is pydantic's error type."""
     near = _nearest(info, entry, kind)
     fix = None if near is None else _write(entry, entry.key, near)
@@ -186,7 +188,7 @@ def bad_value(info: SettingInfo, entry: Entry, kind: str, below: Setting) -> Dia
     )
 
 
-def _no_path(entry: Entry) -> Diagnostic:
+def _no_path(entry: TypedEntry) -> Diagnostic:
     """A path as the name of a model that does not exist."""
     near = nearest_file(entry.value)
     return Diagnostic(
@@ -201,7 +203,7 @@ def _no_path(entry: Entry) -> Diagnostic:
     )
 
 
-def _no_section(family: str, entry: Entry) -> Diagnostic:
+def _no_section(family: str, entry: TypedEntry) -> Diagnostic:
     keys = [key for key in setting_infos(family) if key.startswith(f"{entry.key}.")]
     name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
     write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
@@ -216,7 +218,7 @@ def _no_section(family: str, entry: Entry) -> Diagnostic:
     )
 
 
-def _as_typed(entry: Entry) -> str:
+def _as_typed(entry: TypedEntry) -> str:
     return entry.text if entry.text and not isinstance(entry.value, str) else shown(entry.value)
 
 
@@ -240,7 +242,7 @@ def _reason(info: SettingInfo, value: Any, kind: str) -> str:
     return f"is not {'' if info.type == 'true or false' else 'a '}{info.type}"
 
 
-def _nearest(info: SettingInfo, entry: Entry, kind: str) -> Any:
+def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
     value = entry.value
     if info.nullable and str(value).lower() == "none":
         return "null"
@@ -279,20 +281,20 @@ def _as_number(info: SettingInfo, text: str) -> int | float | None:
     return value if isinstance(value, kinds) and not isinstance(value, bool) else None
 
 
-def _write(entry: Entry, key: str, value: Any) -> str:
+def _write(entry: TypedEntry, key: str, value: Any) -> str:
     """The line to type instead of the entry, for the same or another key."""
     if entry.option is None and key.rpartition(".")[0] != entry.key.rpartition(".")[0]:
         return f"{key}: {plain(value)}"
     return errors.line(entry.option, key, value)
 
 
-def rejected(info: SettingInfo, entry: Entry, detail: Any, below: Setting) -> Diagnostic:
+def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) -> Diagnostic:
     """The error of a value, or of a list's item, that the schema rejects with `detail`."""
     of_item = _item_diagnostic(info, entry, detail) if info.items else None
     return of_item or bad_value(info, entry, detail["type"], below)
 
 
-def _item_diagnostic(info: SettingInfo, entry: Entry, detail: Any) -> Diagnostic | None:
+def _item_diagnostic(info: SettingInfo, entry: TypedEntry, detail: Any) -> Diagnostic | None:
     """The error of one item of a list; `detail` is pydantic's. None: the value is not a list."""
     place, inner = _item_of(detail["loc"])
     if place is None:
@@ -328,14 +330,14 @@ def _item_of(loc: Any) -> tuple[int | None, str | None]:
     return loc[at], loc[at + 1] if len(loc) > at + 1 else None
 
 
-def _item_error(at: Entry, what: str, allowed: str) -> Diagnostic:
+def _item_error(at: TypedEntry, what: str, allowed: str) -> Diagnostic:
     place = where(at.key, at.origin)
     return Diagnostic(
         what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
     )
 
 
-def _item_line(entry: Entry, place: int, inner: str | None) -> int | None:
+def _item_line(entry: TypedEntry, place: int, inner: str | None) -> int | None:
     node = entry.node
     if node is None or not isinstance(node.value, list):
         return None

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from launcher.base import disk, environment, redaction
 from launcher.base.diagnostics import PROGRAM, FetchError, SettingsError
-from launcher.config.feature_checks import Target, targets
+from launcher.config.feature_checks import DownloadTarget, targets
 from launcher.config.feature_settings import Download
 from launcher.download.archive import ArchiveError, unpack
 from launcher.download.console import DownloadProgress, Draw, Print, console
@@ -104,7 +104,7 @@ def fetch_with_progress(settings: Download, show_existing: bool = True) -> list[
     return files
 
 
-def _fetch(target: Target, timeout_s: float, options: TransferOptions) -> Fetched:
+def _fetch(target: DownloadTarget, timeout_s: float, options: TransferOptions) -> Fetched:
     try:
         if (record := _find(target)) is not None:  # also in a read-only folder
             return Fetched(target.path, record, is_new=False)
@@ -130,7 +130,7 @@ def _fetch(target: Target, timeout_s: float, options: TransferOptions) -> Fetche
         raise FetchError(message, str(target.file.url), fix) from error
 
 
-def _fetch_locked(target: Target, timeout_s: float, options: TransferOptions) -> Fetched:
+def _fetch_locked(target: DownloadTarget, timeout_s: float, options: TransferOptions) -> Fetched:
     if (record := _find(target)) is not None:  # another process was first
         return Fetched(target.path, record, is_new=False)
     with _source(target, timeout_s) as source, PartialFile(target) as part:
@@ -139,7 +139,7 @@ def _fetch_locked(target: Target, timeout_s: float, options: TransferOptions) ->
 
 
 def _download(
-    target: Target, source: Source, options: TransferOptions, part: PartialFile
+    target: DownloadTarget, source: Source, options: TransferOptions, part: PartialFile
 ) -> DownloadRecord:
     resumed = f", resuming after {size(part.size)}" if part.size else ""
     options.print(f"{target.path}: downloading {target.file.url}{resumed}")
@@ -156,7 +156,7 @@ def _download(
     return record
 
 
-def _source(target: Target, timeout_s: float) -> AbstractContextManager[Source]:
+def _source(target: DownloadTarget, timeout_s: float) -> AbstractContextManager[Source]:
     shown = target.file.url
     url = shown.unredacted if isinstance(shown, redaction.Url) else shown
     if redaction.MASK in url:
@@ -179,7 +179,7 @@ def _source(target: Target, timeout_s: float) -> AbstractContextManager[Source]:
     return WebSource(url, str(shown), timeout_s)
 
 
-def _find(target: Target) -> DownloadRecord | None:
+def _find(target: DownloadTarget) -> DownloadRecord | None:
     """The record of the file at the target's path; None if it has to be downloaded.
 
     Raises SettingsError if another file is there: files of the user are never replaced. Reads the
@@ -207,7 +207,7 @@ def _find(target: Target) -> DownloadRecord | None:
     return record
 
 
-def _occupied(target: Target, problem: str) -> SettingsError:
+def _occupied(target: DownloadTarget, problem: str) -> SettingsError:
     path = shlex.quote(str(target.path))
     return settings_error(
         f"{target.path} {problem}",
@@ -216,11 +216,13 @@ def _occupied(target: Target, problem: str) -> SettingsError:
     )
 
 
-def _record_path(target: Target) -> Path:
+def _record_path(target: DownloadTarget) -> Path:
     return target.state / f"{target.path.name}.record.json"
 
 
-def _move_into_place(target: Target, part: PartialFile, options: TransferOptions) -> DownloadRecord:
+def _move_into_place(
+    target: DownloadTarget, part: PartialFile, options: TransferOptions
+) -> DownloadRecord:
     """Move or unpack `part` to `target.path`, completely or not at all. Touches the disk.
 
     Raises SettingsError if the archive is broken or unsafe; nothing of it stays.

@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 from pydantic import TypeAdapter
 
 from launcher.base.diagnostics import FetchError, SettingsError
-from launcher.config.feature_checks import Target
+from launcher.config.feature_checks import DownloadTarget
 from launcher.download.console import DownloadProgress, Draw, Print
 from models.common.data_files import identity
 from training.logging.quantities import duration, size
@@ -160,7 +160,7 @@ class PartialFile:
     was_resumed: bool
     """Whether the bytes are from more than one response."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: DownloadTarget) -> None:
         self.path = target.state / f"{target.name}.part"
         self._record = target.state / f"{target.name}.part.json"
         self._url = str(target.file.url)
@@ -225,7 +225,9 @@ def sha256_of(path: Path) -> hashlib._Hash:
     return digest
 
 
-def transfer(target: Target, source: Source, options: TransferOptions, part: PartialFile) -> None:
+def transfer(
+    target: DownloadTarget, source: Source, options: TransferOptions, part: PartialFile
+) -> None:
     """Transfer all of a file into `part`, and check its size and checksum.
 
     Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
@@ -246,7 +248,11 @@ def transfer(target: Target, source: Source, options: TransferOptions, part: Par
 
 
 def _wait(
-    target: Target, error: Transient, failures: int, options: TransferOptions, part: PartialFile
+    target: DownloadTarget,
+    error: Transient,
+    failures: int,
+    options: TransferOptions,
+    part: PartialFile,
 ) -> None:
     """Wait before the next attempt. Raises FetchError after too many failures in a row."""
     too_long = error.wait_s > _MAX_RETRY_AFTER_S
@@ -263,7 +269,9 @@ def _wait(
     options.sleep(wait_s)
 
 
-def _attempt(target: Target, source: Source, options: TransferOptions, part: PartialFile) -> None:
+def _attempt(
+    target: DownloadTarget, source: Source, options: TransferOptions, part: PartialFile
+) -> None:
     if part.size and part.version is None and target.file.sha256 is None:
         part.clear()  # nothing can tell whether the rest belongs to it
     body = source(part.size, part.version)
@@ -285,7 +293,7 @@ def _attempt(target: Target, source: Source, options: TransferOptions, part: Par
     _check_content(target, part)
 
 
-def _check_content(target: Target, part: PartialFile) -> None:
+def _check_content(target: DownloadTarget, part: PartialFile) -> None:
     """Check the declared size and checksum.
 
     Raises Mismatch if the part is from several attempts; else SettingsError, and discards it.
@@ -300,7 +308,9 @@ def _check_content(target: Target, part: PartialFile) -> None:
     raise _not_declared(target, *wrong[0])
 
 
-def _not_declared(target: Target, key: str, value: object, declared: object) -> SettingsError:
+def _not_declared(
+    target: DownloadTarget, key: str, value: object, declared: object
+) -> SettingsError:
     return settings_error(
         f"{target.name} has {key} {value}: not the declared one",
         target.file.url,
@@ -310,7 +320,7 @@ def _not_declared(target: Target, key: str, value: object, declared: object) -> 
 
 
 def _check_size(
-    target: Target, total: int | None, options: TransferOptions, part: PartialFile
+    target: DownloadTarget, total: int | None, options: TransferOptions, part: PartialFile
 ) -> None:
     if total is None:
         return

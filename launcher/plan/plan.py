@@ -31,7 +31,7 @@ from launcher.plan.placement import Placed, Ranks
 from launcher.plan.step_trace import StepTrace, Subject, trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import TaskData, read_task
-from launcher.plan.target import Described, Target
+from launcher.plan.target import Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds, Work
 from launcher.plan.untraced import Untraced
 from launcher.plan.zero_placement import zero
@@ -79,7 +79,7 @@ class Plan:
     """What a run needs; bytes are those of the rank, or node, with the most."""
 
     engine: str
-    target: Target
+    target: PlanTarget
     device: Mapping[Kind, int]
     """Bytes of each kind at the peak of a rank."""
     offloaded_bytes: int
@@ -214,7 +214,7 @@ def _settings_errors(resolved: Resolved) -> Iterator[None]:
         raise SettingsError.of(str(error), key="engine.name") from error
 
 
-def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) -> Plan:
+def predict(resolved: Resolved, subject: Subject, target: PlanTarget, known: Known) -> Plan:
     """The plan of `resolved`, whose task is `subject`, on `target`.
 
     Adds traces to `known`. Imports no DeepSpeed and opens no process group that outlives the call.
@@ -256,7 +256,7 @@ def predict(resolved: Resolved, subject: Subject, target: Target, known: Known) 
     )
 
 
-def _heap_bytes(placed: Placed, resolved: Resolved, target: Target, trace: StepTrace) -> int:
+def _heap_bytes(placed: Placed, resolved: Resolved, target: PlanTarget, trace: StepTrace) -> int:
     if resolved.settings.memory.return_freed:
         return 0
     kept = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
@@ -266,7 +266,7 @@ def _heap_bytes(placed: Placed, resolved: Resolved, target: Target, trace: StepT
     return round(bytes_)
 
 
-def _forked_bytes(placed: Placed, target: Target) -> int:
+def _forked_bytes(placed: Placed, target: PlanTarget) -> int:
     """Bytes of the weights in host memory.
 
     Loader workers are forks: they keep the pages of the weights as they were at their start, which
@@ -276,7 +276,7 @@ def _forked_bytes(placed: Placed, target: Target) -> int:
 
 
 def _seconds(
-    resolved: Resolved, subject: Subject, target: Target, trace: StepTrace, placed: Placed
+    resolved: Resolved, subject: Subject, target: PlanTarget, trace: StepTrace, placed: Placed
 ) -> Seconds:
     if target.gpu is None:
         return UNKNOWN
@@ -308,7 +308,7 @@ def _on_cpu(options: Options) -> Options:
 
 
 def _trace_compiled_or_not(
-    resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
+    resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
 ) -> Traced:
     """The trace of a compiled step if it is one, otherwise or where that fails as it is."""
     why = None
@@ -327,7 +327,7 @@ def _trace_compiled_or_not(
     return *_trace_or_measure(resolved, subject, target, options, known), why
 
 
-def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
+def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
     """The same for runs of one task whose trace is the same: most engines use that of local."""
     settings, engine = resolved.settings, ENGINES[resolved.settings.engine.name]
     kind = ""
@@ -348,7 +348,7 @@ def _trace_key(resolved: Resolved, target: Target, options: Options) -> str:
 
 
 def _trace_or_measure(
-    resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
+    resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
 ) -> tuple[StepTrace, int, Untraced | None]:
     """The trace on fake tensors, or where the step depends on values, that of a real step."""
     try:
@@ -361,7 +361,7 @@ def _trace_or_measure(
 
 
 def _trace(
-    resolved: Resolved, subject: Subject, target: Target, options: Options, known: Known
+    resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
 ) -> tuple[StepTrace, int]:
     """The trace of the engine itself, or of the model alone."""
     settings, entry = resolved.settings, ENGINES[resolved.settings.engine.name]
@@ -384,7 +384,7 @@ def _trace(
 
 
 @contextmanager
-def _fake_world(target: Target) -> Iterator[World]:
+def _fake_world(target: PlanTarget) -> Iterator[World]:
     """Rank 0 of a process group whose other ranks do not exist: nothing is sent."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 

@@ -26,7 +26,7 @@ from training.accumulate import accumulate, total_units
 from training.data.samples import MicroBatch
 from training.optim import optimizer
 from training.optim.updater import Updater
-from training.settings import Settings
+from training.settings import TrainingSettings
 from training.train_plan import TrainPlan
 
 _LruCache = type(lru_cache(len))
@@ -43,7 +43,7 @@ class Subject:
     """What is traced: the training of a task on one rank."""
 
     task: Task
-    settings: Settings
+    settings: TrainingSettings
     train_plan: TrainPlan
     micro_batch: MicroBatch
     """Tensors on the CPU."""

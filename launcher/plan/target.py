@@ -62,7 +62,7 @@ class Described:
             fix=f"{NODES.flag} {most}",
         )
 
-    def target(self, resolved: Resolved) -> Target:
+    def target(self, resolved: Resolved) -> PlanTarget:
         """What the ranks of a run have there."""
         ranks = max(resolved.batching.world_size // self.nodes, 1)
         is_gpu = resolved.device != "cpu"
@@ -70,11 +70,11 @@ class Described:
         device_bytes = self.machine.gpu_bytes if is_own else self.device_bytes if is_gpu else None
         ram_bytes = self.machine.ram_bytes
         gpu = self.gpu if is_gpu else None
-        return Target(self.nodes, ranks, resolved.device, device_bytes, ram_bytes, gpu)
+        return PlanTarget(self.nodes, ranks, resolved.device, device_bytes, ram_bytes, gpu)
 
 
 @dataclass(frozen=True)
-class Target:
+class PlanTarget:
     """What the ranks of a run have."""
 
     nodes: int

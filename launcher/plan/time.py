@@ -9,7 +9,7 @@ from typing import Any
 from engines.catalog import Placement
 from launcher.base.diagnostics import counted
 from launcher.plan.storages import Kind
-from launcher.plan.target import Target
+from launcher.plan.target import PlanTarget
 from training.throughput import Gpu
 from training.train_plan import TrainPlan
 
@@ -67,7 +67,7 @@ def moved_bytes(held: Mapping[Kind, int], trainable: int, accumulation: int) -> 
 def by_data_sheet(
     gpu: Gpu,
     precision: str,
-    target: Target,
+    target: PlanTarget,
     placement: Placement,
     parameters: int,
     work: Work,

@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import render
-from launcher.config.feature_checks import Target, targets
+from launcher.config.feature_checks import DownloadTarget, targets
 from launcher.config.schema import model_name
 from launcher.run.prepare import PreparedRun, parameters, processes_of
 from training.settings import nested
@@ -76,7 +76,7 @@ def _head(ready: PreparedRun) -> Iterator[str]:
         yield f"note     {note}"
 
 
-def _to_fetch(settings: Any) -> list[Target]:
+def _to_fetch(settings: Any) -> list[DownloadTarget]:
     return targets(settings.download) if settings.download.fetch else []
 
 

@@ -56,7 +56,7 @@ from training.inspection import architecture
 from training.loop import train
 from training.optim import optimizer
 from training.resources.memory import PeakMemory
-from training.run_state import Run
+from training.run_state import TrainingRun
 from training.settings import SettingError
 from training.storage import Storage
 from training.train_plan import TrainPlan, solve
@@ -137,7 +137,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     info = factory.run_info(data, built, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     writer = _writer(resolved, settings, train_plan, storage, world)
-    run = Run(
+    run = TrainingRun(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
     validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)

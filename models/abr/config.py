@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Fraction, OnBad, Section, StagedModel, column_field
+from models.common.config import FamilySection, Fraction, OnBad, StagedModel, column_field
 from models.common.table import IGNORE
 
 
@@ -45,7 +45,7 @@ Weight = Annotated[float, Field(ge=0, json_schema_extra=_WHOLE)]
 Epochs = Annotated[float, Field(ge=0, json_schema_extra={"unit": "epochs", **_WHOLE})]
 
 
-class LossSettings(Section):
+class LossSettings(FamilySection):
     """Weights of the loss terms, and their form."""
 
     regression: Annotated[Literal["mse", "huber"], Field(json_schema_extra=_WHOLE)] = "mse"
@@ -67,7 +67,7 @@ class LossSettings(Section):
     """Share of each class label spread over all classes."""
 
 
-class Curriculum(Section):
+class Curriculum(FamilySection):
     """The epoch at which each loss term starts; earlier in short runs."""
 
     peak: Epochs = 5.0
@@ -107,7 +107,7 @@ Classes = list[Annotated[str, column_field((*CLASS_NAMES, UNKNOWN), "SNHL=sensor
 Columns = list[Annotated[str, column_field(COLUMNS, "Level (dB)=intensity")]]
 
 
-class Data(Section):
+class Data(FamilySection):
     """Averaged responses to train on."""
 
     path: str = "embedded:patients"

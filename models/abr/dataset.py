@@ -213,7 +213,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
 
 
-class Dataset:
+class ResponseSplits:
     """The samples of each split."""
 
     def __init__(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.abr.config import CLASSES, POINTS
 from models.abr.formats import EMBEDDED
-from models.abr.responses import LABELS, Origin, Responses
+from models.abr.responses import LABELS, ResponseOrigin, Responses
 from models.common import cache
 
 STEP_MS = 0.05
@@ -80,7 +80,7 @@ SHARES = {
     "clinical": (0.797, 0.008, 0.106, 0.033, 0.056),
 }
 """Shares of the classes, in the order of CLASS_NAMES."""
-ORIGIN = Origin("simulated", "human", 10.0, "µV, as simulated")
+ORIGIN = ResponseOrigin("simulated", "human", 10.0, "µV, as simulated")
 VERSION = 3
 SEED = 20
 LEVELS = np.arange(90, 5, -10)

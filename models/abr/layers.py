@@ -12,7 +12,7 @@ from models.abr.config import CONDITION, MAX_DISTANCE, STATIC
 from models.common.layers import Dropout, attention_kernel
 
 
-class Attention(nn.Module):
+class SequenceAttention(nn.Module):
     """Attention of one sequence to another, or to itself."""
 
     def __init__(self, width: int, heads: int, kernel: str, bias: bool) -> None:
@@ -80,7 +80,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, added: Tensor | N
         return scores.softmax(-1) @ value
 
 
-class FeedForward(nn.Module):
+class GeluFeedForward(nn.Module):
     """Two linear layers with GELU between, the inner one `factor` times as wide."""
 
     def __init__(self, width: int, factor: int, dropout: float) -> None:
@@ -100,8 +100,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, factor: int, kernel: str, dropout: float) -> None:
         super().__init__()
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, kernel, bias=True)
-        self.feed_forward = FeedForward(width, factor, dropout)
+        self.attention = SequenceAttention(width, heads, kernel, bias=True)
+        self.feed_forward = GeluFeedForward(width, factor, dropout)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -118,9 +118,9 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_norm, self.cross_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.forward_norm = nn.LayerNorm(width)
-        self.self_attention = Attention(width, heads, kernel, bias=False)
-        self.cross_attention = Attention(width, heads, kernel, bias=False)
-        self.feed_forward = FeedForward(width, 4, dropout)
+        self.self_attention = SequenceAttention(width, heads, kernel, bias=False)
+        self.cross_attention = SequenceAttention(width, heads, kernel, bias=False)
+        self.feed_forward = GeluFeedForward(width, 4, dropout)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, positions: Tensor) -> Tensor:

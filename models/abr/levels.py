@@ -14,8 +14,8 @@ from models.abr.layers import (
     ConvBlock,
     DecoderLayer,
     EncoderLayer,
-    FeedForward,
     FiLM,
+    GeluFeedForward,
     Halving,
     StateSpace,
     TimeConv,
@@ -98,9 +98,9 @@ class DecoderLevel(nn.Module):
         self.films = nn.ModuleList(FiLM(width) for _ in range(size.layers))
         self.positions = relative_positions(width)
         self.layers_norm = nn.LayerNorm(width)
-        self.wide = FeedForward(width, 4, dropout)
+        self.wide = GeluFeedForward(width, 4, dropout)
         self.narrow_norm = nn.LayerNorm(width)
-        self.narrow = FeedForward(width, 2, dropout)
+        self.narrow = GeluFeedForward(width, 2, dropout)
         self.skip_pooling = AttentionPooling(skip)
         self.skip_projection = nn.Linear(skip, width)
         self.skip_norm = nn.LayerNorm(width)

@@ -105,7 +105,7 @@ COMPLETE = 0.6
 
 
 @dataclass(frozen=True)
-class Curriculum:
+class TermRamps:
     """The epoch at which each term starts, and the epochs of its ramp to full weight."""
 
     starts: Mapping[str, float]

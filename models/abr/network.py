@@ -10,7 +10,7 @@ from torch.nn import Module
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.abr.config import POINTS, STATIC, Size
-from models.abr.layers import Attention, ConvBlock, FeedForward, static_embedding
+from models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention, static_embedding
 from models.abr.levels import (
     BOTTLENECK_LAYERS,
     SIGNAL_LAYERS,
@@ -32,7 +32,7 @@ ENCODER = ("static", "input", "encoder", "bottleneck")
 """The parts that stage `encoder` trains."""
 
 
-class Encoder(HasFrozenParts):
+class TraceEncoder(HasFrozenParts):
     """The part of a network from the trace to the lowest rate."""
 
     def __init__(self, size: Size, kernel: str) -> None:
@@ -63,7 +63,7 @@ class Encoder(HasFrozenParts):
         return not next(self.input.parameters()).requires_grad
 
 
-class MaskedTrace(Encoder):
+class MaskedTrace(TraceEncoder):
     """The encoder, and a head that predicts masked points at the lowest rate."""
 
     def __init__(self, size: Size, statistics: Statistics, kernel: str = "auto") -> None:
@@ -88,7 +88,7 @@ class MaskedTrace(Encoder):
         return [self.input, *self.encoder, self.bottleneck, self.head]
 
 
-class Network(Encoder):
+class Network(TraceEncoder):
     """An encoder and a decoder over time with skip connections, and four heads.
 
     Heads without labels keep their initial weights and are not computed.
@@ -188,7 +188,7 @@ def flops_per_sample(model: Module) -> float:
     A frozen encoder has no backward. As counted by torch, without the Fourier transforms of the
     state space layers (below 1 %).
     """
-    assert isinstance(model, Encoder)
+    assert isinstance(model, TraceEncoder)
     device = next(model.parameters()).device
     inputs = [torch.zeros(1, 1, POINTS, device=device), torch.zeros(1, STATIC, device=device)]
     if isinstance(model, MaskedTrace):
@@ -205,7 +205,7 @@ def flops_per_sample(model: Module) -> float:
     return 3.0 * counter.get_total_flops() - 2.0 * frozen
 
 
-def _encoder_flops(counter: FlopCounterMode, model: Encoder) -> float:
+def _encoder_flops(counter: FlopCounterMode, model: TraceEncoder) -> float:
     names = {module: name for name, module in model.named_modules()}
     whole = type(model).__name__
     counts = counter.get_flop_counts()
@@ -240,9 +240,9 @@ def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
 
 
 def _scale_branch(module: nn.Module) -> None:
-    if isinstance(module, Attention):
+    if isinstance(module, SequenceAttention):
         module.output.weight.mul_(RESIDUAL_SCALE)
-    elif isinstance(module, FeedForward):
+    elif isinstance(module, GeluFeedForward):
         module.last.weight.mul_(RESIDUAL_SCALE)
     elif isinstance(module, DecoderLevel):
         module.skip_norm.weight.fill_(RESIDUAL_SCALE)

@@ -16,10 +16,10 @@ from torch.nn import Module
 
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
-from models.abr.network import Encoder
+from models.abr.network import TraceEncoder
 from models.abr.preview import Trace, draw_series
 from models.abr.readers.files import Unlabeled
-from models.abr.responses import STATIC_NAMES, Origin, Row, Statistics
+from models.abr.responses import STATIC_NAMES, ResponseOrigin, ResponseRow, Statistics
 from models.base import DataError, Prediction
 from models.common.data_files import few
 from models.common.predictions import OPTION, DistinctNames, features_file
@@ -38,7 +38,7 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainedOnResponses:
     """What the model was trained on, as far as predictions depend on it."""
 
     terms: tuple[str, ...]
@@ -46,7 +46,7 @@ class TrainedOn:
     species: str
     window_ms: float
 
-    def check(self, origin: Origin, path: Path) -> None:
+    def check(self, origin: ResponseOrigin, path: Path) -> None:
         """Raise DataError unless responses of `origin` are of the kind in training."""
         if (origin.species, origin.window_ms) != (self.species, self.window_ms):
             raise DataError(
@@ -86,7 +86,7 @@ def features(
     model: Module, found: Unlabeled, statistics: Statistics, device: torch.device
 ) -> Iterator[Prediction]:
     """The features of the responses of each patient or file; then as `predict`."""
-    assert isinstance(model, Encoder)
+    assert isinstance(model, TraceEncoder)
     names = DistinctNames()
     for group, rows in _groups(found).items():
         tokens = [
@@ -99,14 +99,14 @@ def features(
     yield from _remarks(found, names)
 
 
-def _groups(found: Unlabeled) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
+def _groups(found: Unlabeled) -> dict[str, list[ResponseRow]]:
+    groups: dict[str, list[ResponseRow]] = {}
     for row in found.rows:
         groups.setdefault(row.patient, []).append(row)
     return groups
 
 
-def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
+def _parts(rows: Sequence[ResponseRow]) -> list[Sequence[ResponseRow]]:
     return [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
 
 
@@ -120,7 +120,7 @@ def _remarks(found: Unlabeled, names: DistinctNames) -> Iterator[Prediction]:
 
 @torch.no_grad()
 def _outputs(
-    model: Module, rows: Sequence[Row], statistics: Statistics, device: torch.device
+    model: Module, rows: Sequence[ResponseRow], statistics: Statistics, device: torch.device
 ) -> list[Outputs]:
     """The outputs for each of `rows`; the signal in µV."""
     found = model(*_inputs(rows, statistics, device))
@@ -130,7 +130,7 @@ def _outputs(
 
 
 def _inputs(
-    rows: Sequence[Row], statistics: Statistics, device: torch.device
+    rows: Sequence[ResponseRow], statistics: Statistics, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The signal [batch, 1, time] and the facts [batch, 4] of `rows`, scaled as in training."""
     signal = np.stack([scaled_signal(row.signal, statistics) for row in rows])
@@ -163,7 +163,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return shares
 
 
-def _table(rows: Sequence[Row], outputs: Sequence[Outputs]) -> bytes:
+def _table(rows: Sequence[ResponseRow], outputs: Sequence[Outputs]) -> bytes:
     """A row for each response, with the columns that the format of tables has too."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
@@ -186,7 +186,7 @@ def _cell(value: str | float) -> str:
     return f"{value:.6g}" if np.isfinite(value) else ""
 
 
-def _line(row: Row, outputs: Outputs) -> str:
+def _line(row: ResponseRow, outputs: Outputs) -> str:
     cells, parts = _values(outputs), []
     if "class" in cells:
         name, share = cells["class"]
@@ -210,7 +210,7 @@ def _wave(cells: Mapping[str, tuple[str | float, ...]]) -> list[str]:
     return [" ".join(("wave V", *values))] if values or "exists" in cells else []
 
 
-def _trace(row: Row, outputs: Outputs) -> Trace:
+def _trace(row: ResponseRow, outputs: Outputs) -> Trace:
     latency = _values(outputs).get("latency", (nan,))[0]
     name = f"{row.level:g} dB" if np.isfinite(row.level) else ""
     return Trace(name, row.level, row.signal, outputs["signal"], float(latency))

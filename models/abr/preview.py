@@ -222,7 +222,7 @@ def _draw_levels(responses: Responses, own: NDArray[np.int64]) -> bytes:
     signal = np.asarray(responses.signal[own], np.float64)
     # A quantile: a few traces with muscle artifacts must not flatten all others.
     largest = float(np.quantile(abs(signal), 0.995))
-    sheet = _Sheet(len(own), ROW, responses.origin.window_ms, largest)
+    sheet = _TraceSheet(len(own), ROW, responses.origin.window_ms, largest)
     for row, (response, trace) in enumerate(zip(own, signal, strict=True)):
         sheet.axis(row, _level(responses, response))
         sheet.trace(row, trace, INK)
@@ -246,7 +246,7 @@ def draw_comparison(
     Wave V is marked at `latencies`, recorded and predicted, in ms. NaN is not drawn.
     """
     largest = 2 * float(max(abs(recorded).max(), np.nanmax(abs(predicted))))
-    sheet = _Sheet(1, TALL_ROW, window_ms, largest)
+    sheet = _TraceSheet(1, TALL_ROW, window_ms, largest)
     sheet.axis(0, "uV")  # the font has no µ
     for trace, latency, color, letter in zip(
         (recorded, predicted), latencies, (INK, MARK), ("V", "V?"), strict=True
@@ -280,7 +280,7 @@ def draw_series(traces: Sequence[Trace], window_ms: float) -> bytes:
     own = [traces[number] for number in order]
     signal = np.stack([(trace.recorded, trace.predicted) for trace in own])
     largest = float(np.quantile(abs(signal), 0.995))
-    sheet = _Sheet(len(own), TALL_ROW if len(own) == 1 else ROW, window_ms, largest)
+    sheet = _TraceSheet(len(own), TALL_ROW if len(own) == 1 else ROW, window_ms, largest)
     for row, trace in enumerate(own):
         sheet.axis(row, trace.name)
         sheet.trace(row, np.asarray(trace.recorded, np.float64), INK)
@@ -289,7 +289,7 @@ def draw_series(traces: Sequence[Trace], window_ms: float) -> bytes:
     return sheet.png()
 
 
-class _Sheet:
+class _TraceSheet:
     """An image with a time grid, on which rows of traces share one scale."""
 
     def __init__(self, rows: int, row: int, window_ms: float, largest: float) -> None:

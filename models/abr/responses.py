@@ -41,7 +41,7 @@ _MOST_UV = 1e6
 
 
 @dataclass(frozen=True)
-class Row:
+class ResponseRow:
     """One averaged response; NaN: unknown."""
 
     patient: str
@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ResponseOrigin:
     """The origin of responses in one format."""
 
     format: str
@@ -82,7 +82,7 @@ class Origin:
 class Responses:
     """Responses as columns, all of one length."""
 
-    origin: Origin
+    origin: ResponseOrigin
     patient: NDArray[np.str_]
     signal: NDArray[np.float32]
     """[response, 200], in µV; may be mapped from disk."""
@@ -114,7 +114,7 @@ class Responses:
 
 
 def collect(
-    rows: Iterable[Row], origin: Origin, bad_records: BadRecords, on_bad: OnBad
+    rows: Iterable[ResponseRow], origin: ResponseOrigin, bad_records: BadRecords, on_bad: OnBad
 ) -> Responses:
     """The columns of `rows`; signals are written to an unnamed temporary file, not to memory.
 
@@ -147,7 +147,7 @@ def collect(
     )
 
 
-def impossible(row: Row) -> str | None:
+def impossible(row: ResponseRow) -> str | None:
     """What of a row no instrument and no rater gives; None: nothing."""
     if not np.isfinite(row.signal).all():
         return "the signal has non-finite values"
@@ -172,7 +172,7 @@ class _Table:
         self._owner: dict[bytes, str] = {}
         self._rows: set[bytes] = set()
 
-    def add(self, row: Row) -> bool:
+    def add(self, row: ResponseRow) -> bool:
         """Add a row; False if it is a duplicate."""
         labels = (*(getattr(row, name) for name in LABELS), row.target)
         signal = sha256(row.signal.tobytes()).digest()[:16]

@@ -13,15 +13,15 @@ from torch.nn import Module
 from models.abr import prediction, responses
 from models.abr.config import SIZES, Data, Model
 from models.abr.dataset import (
-    Dataset,
     MaskedSplit,
     ResponseSplit,
+    ResponseSplits,
     collate,
     collate_masked,
     members,
 )
 from models.abr.embedded import PATIENTS, read_patients
-from models.abr.loss import TERMS, Curriculum, TermSums, units
+from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.metric import MASKED, ResponseMetric
 from models.abr.network import (
     ENCODER,
@@ -31,7 +31,7 @@ from models.abr.network import (
     attention_counts,
     flops_per_sample,
 )
-from models.abr.prediction import TrainedOn
+from models.abr.prediction import TrainedOnResponses
 from models.abr.preview import (
     build_predictions,
     level_series,
@@ -101,10 +101,10 @@ class AbrTask:
             self.names = Names(data.columns, data.classes)
         layers.check_kernel(context.attention, context.device)
         self._factors: Mapping[str, float] = dict.fromkeys(TERMS, 1.0)
-        self.dataset: Dataset  # after setup
+        self.dataset: ResponseSplits  # after setup
         self.statistics: Statistics  # after setup or setup_without_data, like the terms
         self.terms: tuple[str, ...]
-        self._trained: TrainedOn  # after setup_without_data
+        self._trained: TrainedOnResponses  # after setup_without_data
         self.loaded: str | None = None
 
     def _read_loss(self, model: Model) -> None:
@@ -113,7 +113,7 @@ class AbrTask:
         self.weights = {
             term: getattr(loss, "class_" if term == "class" else term) for term in TERMS
         }
-        self.curriculum = Curriculum(
+        self.curriculum = TermRamps(
             {
                 **dict.fromkeys(PEAK, starts.peak),
                 "class": starts.class_,
@@ -135,18 +135,18 @@ class AbrTask:
         if folder is not None:
             save_split(splits, folder, self.context.reset_data)
         self.statistics = load_or_fit(responses, members(groups, splits["train"]), folder)
-        self.dataset = Dataset(
+        self.dataset = ResponseSplits(
             responses, groups, splits, self.statistics, self.control, seed, self.mask_share
         )
         self.terms, origin = self.dataset.terms, responses.origin
-        model_facts.save(TrainedOn(self.terms, origin.species, origin.window_ms), folder)
+        model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
         if self.mask_share is not None:
             return
         self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
     def setup_without_data(self) -> None:
-        self._trained = model_facts.load(self.context.folder, TrainedOn)
+        self._trained = model_facts.load(self.context.folder, TrainedOnResponses)
         assert self.context.folder is not None, "TrainedOn was loaded from it"
         self.statistics = responses.load(self.context.folder)
         self.terms = self._trained.terms

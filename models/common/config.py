@@ -21,7 +21,7 @@ OnBad = Annotated[
 Fraction = Annotated[float, Field(gt=0, le=1, description="Share of the data's groups to use.")]
 
 
-class Section(BaseModel):
+class FamilySection(BaseModel):
     """A section of settings; the text below a field is its description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -30,7 +30,7 @@ class Section(BaseModel):
 _WHOLE: dict[str, Any] = {"only_if": {"model.stage": ["whole"]}}
 
 
-class StagedModel(Section):
+class StagedModel(FamilySection):
     """A model whose encoder can be trained first."""
 
     stage: Literal["whole", "encoder"] = "whole"

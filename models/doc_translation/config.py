@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad, Section, StagedModel, column_field
+from models.common.config import Control, FamilySection, Fraction, OnBad, StagedModel, column_field
 from models.common.table import IGNORE
 
 
@@ -177,7 +177,7 @@ ID, SOURCE, TARGET = "id", "source", "target"
 Columns = list[Annotated[str, column_field((ID, SOURCE, TARGET, IGNORE), "English=source")]]
 
 
-class Data(Section):
+class Data(FamilySection):
     """Pages and their translations."""
 
     path: str = "embedded:pages"

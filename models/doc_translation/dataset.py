@@ -55,7 +55,7 @@ MULTIPLE = 8
 
 
 @dataclass(frozen=True)
-class Sample:
+class PageSample:
     """One page: views uint8 [channel, height, width], tokens int64 [time]."""
 
     whole: np.ndarray
@@ -87,12 +87,12 @@ class Pages:
     def __len__(self) -> int:
         return len(self.pages)
 
-    def sample(self, index: int, draws: Draws | None) -> Sample:
+    def sample(self, index: int, draws: Draws | None) -> PageSample:
         page = self.pages[index]
         image = self.pages[index if self.shown is None else int(self.shown[index])].image()
         text = page.target()
         tokens = self._tokens(text)[: self.length]
-        return Sample(
+        return PageSample(
             images.global_view(image, self.size.whole.pixels),
             images.local_view(image, *self.size.local.pixels),
             np.concatenate(([self.vocabulary.start], tokens[:-1])),
@@ -110,7 +110,7 @@ class Pages:
         return np.append(self.vocabulary.encode(text), self.vocabulary.end)
 
 
-def collate(samples: Sequence[Sample], pad: int) -> dict[str, Any]:
+def collate(samples: Sequence[PageSample], pad: int) -> dict[str, Any]:
     """Collate samples, padded at the end to the longest translation in multiples of 8.
 
     `page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width] float32;

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from models.common import cache
 from models.common.pictures import open_picture
-from models.doc_translation.readers.page import Block, Collection, Kind, Sheet, draw, font
+from models.doc_translation.readers.page import Collection, Kind, PageBlock, Sheet, draw, font
 
 SUFFIXES = ("a", "o", "e")
 """Endings of adjectives in the target language, by kind of heading."""
@@ -32,7 +32,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class SourceSentence:
     """Source text, and its translation under each kind of heading."""
 
     read: str
@@ -76,20 +76,22 @@ def _pick(rng: np.random.Generator, letters: str) -> str:
     return letters[int(rng.integers(len(letters)))]
 
 
-def phrase(noun: Word, adjective: Word) -> Sentence:
+def phrase(noun: Word, adjective: Word) -> SourceSentence:
     """Adjective and noun; the translation has noun first and an agreeing ending."""
     written = tuple(f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
-    return Sentence(f"{adjective.read} {noun.read}", written)
+    return SourceSentence(f"{adjective.read} {noun.read}", written)
 
 
-def joined(parts: Sequence[Sentence | Word], end: str) -> Sentence:
+def joined(parts: Sequence[SourceSentence | Word], end: str) -> SourceSentence:
     """Join `parts` into a sentence that starts with a capital letter in both languages."""
     read = " ".join(part.read for part in parts)
     written = [
         " ".join(part.written if isinstance(part, Word) else part.written[kind] for part in parts)
         for kind in range(len(SUFFIXES))
     ]
-    return Sentence(_capitalized(read) + end, tuple(_capitalized(text) + end for text in written))
+    return SourceSentence(
+        _capitalized(read) + end, tuple(_capitalized(text) + end for text in written)
+    )
 
 
 def _capitalized(text: str) -> str:
@@ -213,7 +215,7 @@ class Text:
     """A page as blocks, and its translation."""
 
     document: int
-    blocks: tuple[Block, ...]
+    blocks: tuple[PageBlock, ...]
     target: str
 
 
@@ -233,10 +235,10 @@ class Author:
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
 
     def _page(self, number: int, kind: int, is_first: bool) -> Text:
-        parts: list[tuple[Block, str]] = []
+        parts: list[tuple[PageBlock, str]] = []
         if is_first:
             title = self._phrase()
-            parts.append((Block("title", title.read.title()), f"# {title.written[kind]}"))
+            parts.append((PageBlock("title", title.read.title()), f"# {title.written[kind]}"))
         for section in range(int(self.rng.integers(2, 4))):
             parts.append(self._heading(kind, section))
             parts.append(self._paragraph(kind))
@@ -244,47 +246,49 @@ class Author:
         blocks, texts = zip(*parts, strict=True)
         return Text(number, tuple(blocks), "\n\n".join(filter(None, texts)))
 
-    def _heading(self, kind: int, section: int) -> tuple[Block, str]:
+    def _heading(self, kind: int, section: int) -> tuple[PageBlock, str]:
         name = self._phrase()
         read = f"{section + 1} {name.read}" if HEADINGS[kind] == "numbered" else name.read
-        return Block(HEADINGS[kind], read), f"## {name.written[kind]}"
+        return PageBlock(HEADINGS[kind], read), f"## {name.written[kind]}"
 
-    def _paragraph(self, kind: int) -> tuple[Block, str]:
+    def _paragraph(self, kind: int) -> tuple[PageBlock, str]:
         sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
         read = " ".join(sentence.read for sentence in sentences)
-        return Block("paragraph", read), " ".join(sentence.written[kind] for sentence in sentences)
+        return PageBlock("paragraph", read), " ".join(
+            sentence.written[kind] for sentence in sentences
+        )
 
-    def _extra(self, kind: int) -> list[tuple[Block, str]]:
+    def _extra(self, kind: int) -> list[tuple[PageBlock, str]]:
         """A list, a table, a formula, or nothing."""
         choice = int(self.rng.integers(5))
         if choice == 0:
             items = [self._phrase() for _ in range(3)]
             listed = "\n".join(f"* {item.written[kind]}" for item in items)
-            blocks = [Block("bullet", item.read) for item in items]
+            blocks = [PageBlock("bullet", item.read) for item in items]
             return [(blocks[0], listed), *((block, "") for block in blocks[1:])]
         if choice == 1:
             return [self._table(kind)]
         if choice == 2:
             a, b = (int(n) for n in self.rng.integers(2, 50, 2))
-            return [(Block("formula", f"{a} x + {b} = {a * b}"), rf"\[{a}x+{b}={a * b}\]")]
+            return [(PageBlock("formula", f"{a} x + {b} = {a * b}"), rf"\[{a}x+{b}={a * b}\]")]
         return []
 
-    def _table(self, kind: int) -> tuple[Block, str]:
+    def _table(self, kind: int) -> tuple[PageBlock, str]:
         rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
         read = "\n".join("|".join(cell.read for cell in row) for row in rows)
         written = r" \\ ".join(" & ".join(cell.written[kind] for cell in row) for row in rows)
-        return Block("table", read), rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
+        return PageBlock("table", read), rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
 
-    def _sentence(self) -> Sentence:
+    def _sentence(self) -> SourceSentence:
         if self.rng.random() < OWN:
             return self._new()
         return self.shared[int(self.rng.integers(len(self.shared)))]
 
-    def _new(self) -> Sentence:
+    def _new(self) -> SourceSentence:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
             verb = self.words.verbs[int(self.rng.integers(len(self.words.verbs)))]
-            parts: list[Sentence | Word] = [self._phrase(), verb, self._phrase()]
+            parts: list[SourceSentence | Word] = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
                 joint = self.words.joints[int(self.rng.integers(len(self.words.joints)))]
                 parts += [joint, self._phrase()]
@@ -293,7 +297,7 @@ class Author:
                 self.used.add(sentence.read)
                 return sentence
 
-    def _phrase(self) -> Sentence:
+    def _phrase(self) -> SourceSentence:
         noun = self.words.nouns[int(self.rng.integers(len(self.words.nouns)))]
         adjective = self.words.adjectives[int(self.rng.integers(len(self.words.adjectives)))]
         return phrase(noun, adjective)
@@ -308,7 +312,7 @@ DOCUMENTS = 300
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScannedPage:
     """A scanned page as PNG."""
 
     png: np.ndarray
@@ -335,7 +339,7 @@ def read_pages() -> Collection:
     ends = kept["ends"]
     starts = np.concatenate(([0], ends[:-1]))
     scans = [
-        Scan(kept["png"][start:end], text, f"page {i:03}")
+        ScannedPage(kept["png"][start:end], text, f"page {i:03}")
         for i, (start, end, text) in enumerate(zip(starts, ends, texts, strict=True))
     ]
     return Collection(PAGES, scans, "13a", None, (), Counter())

@@ -77,25 +77,25 @@ _BLANK = re.compile(r"\n\s*\n")
 
 
 @dataclass
-class Node:
+class HeadingNode:
     """A heading with its subtree, or a paragraph."""
 
     kind: str
     has_text: bool
     level: int
-    children: list[Node] = field(default_factory=list)
+    children: list[HeadingNode] = field(default_factory=list)
 
 
-def tree(text: str) -> Node:
+def tree(text: str) -> HeadingNode:
     """Tree of the headings and paragraphs of Markdown, separated by blank lines and headings."""
-    root = Node("root", True, 0)
+    root = HeadingNode("root", True, 0)
     path = [root]
     for block in _blocks(text):
         heading = _HEADING.match(block)
         if heading is None:
-            path[-1].children.append(Node("paragraph", True, 7))
+            path[-1].children.append(HeadingNode("paragraph", True, 7))
             continue
-        node = Node("heading", bool(heading[2].strip()), len(heading[1]))
+        node = HeadingNode("heading", bool(heading[2].strip()), len(heading[1]))
         while path[-1].level >= node.level:
             path.pop()
         path[-1].children.append(node)
@@ -118,11 +118,11 @@ def _blocks(text: str) -> list[str]:
     return [block for block in found if block.strip()]
 
 
-def _count(node: Node) -> int:
+def _count(node: HeadingNode) -> int:
     return 1 + sum(map(_count, node.children))
 
 
-def _update_cost(first: Node | None, second: Node | None) -> int:
+def _update_cost(first: HeadingNode | None, second: HeadingNode | None) -> int:
     """0 for nodes of one kind with text, otherwise 1."""
     if first is None or second is None:
         return 1

@@ -112,7 +112,7 @@ reads them after 300.
 """
 
 
-class Attention(nn.Module):
+class ResidualAttention(nn.Module):
     """Attention of queries to keys with residual connection and post-norm."""
 
     def __init__(self, width: int, key_width: int, heads: int, gain: float = 1.0) -> None:
@@ -150,8 +150,8 @@ class QueryTransformer(nn.Module):
     def __init__(self, width: int, image_width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.entry_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.self_attention = Attention(width, width, heads)
-        self.cross_attention = Attention(width, image_width, heads, GAIN)
+        self.self_attention = ResidualAttention(width, width, heads)
+        self.cross_attention = ResidualAttention(width, image_width, heads, GAIN)
         self.widen = nn.Linear(width, hidden)
         self.narrow = nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width, eps=EPSILON)

@@ -36,7 +36,7 @@ _LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
 
 
 @dataclass
-class Report:
+class TensorMatches:
     """Tensor names of a part by how the folder matches them."""
 
     matched: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ def load(
     parts: Collection[str],
     partial: Sequence[str],
     take_layers: Sequence[int] | None,
-) -> dict[str, Report]:
+) -> dict[str, TensorMatches]:
     """Fill those `parts` of `model` that have a subfolder, and log the result of each.
 
     `parts`: some of PARTS. `take_layers`: numbers of the pretrained decoder layers to use, in
@@ -154,14 +154,14 @@ def _model_type(folder: Path) -> str | None:
         return None  # transformers reports the error
 
 
-def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> Report:
+def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> TensorMatches:
     """Copy tensors of matching name and shape into `part`.
 
     A model prefix, for example `bert.`, is ignored.
     """
     parameters = dict(part.named_parameters())
     known = {_without_prefix(name): name for name in parameters}
-    report = Report()
+    report = TensorMatches()
     for name, tensor in tensors.items():
         target = known.get(_without_prefix(name))
         if target is None:
@@ -209,7 +209,7 @@ def _select_layers(
     return selected
 
 
-def _too_few_filled(name: str, report: Report, folder: Path) -> DataError:
+def _too_few_filled(name: str, report: TensorMatches, folder: Path) -> DataError:
     examples = ", ".join((report.missing + report.wrong_shape)[:3])
     return DataError(
         f"'{folder}' fills {report.share:.0%} of the part '{name}'; missing: {examples}",

@@ -21,11 +21,11 @@ from models.common.predictions import (
     scores_of,
 )
 from models.doc_translation import images, masked_pages
-from models.doc_translation.dataset import Pages, Sample, collate
+from models.doc_translation.dataset import Pages, PageSample, collate
 from models.doc_translation.decoding import greedy, texts
 from models.doc_translation.masked_pages import MaskedPages, page_of, patches
 from models.doc_translation.metric import Bleu, steds
-from models.doc_translation.readers.page import Block, Sheet, draw, missing_characters
+from models.doc_translation.readers.page import PageBlock, Sheet, draw, missing_characters
 
 PICTURES = 3
 _WIDTH, _HEIGHT, _GAP = 480, 640, 4
@@ -55,7 +55,7 @@ def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
     return found
 
 
-def page_beside_texts(sample: Sample, texts: Sequence[str], font: str | None) -> Image.Image:
+def page_beside_texts(sample: PageSample, texts: Sequence[str], font: str | None) -> Image.Image:
     """Input of the local encoder, and to its right `texts`, each rendered as a page."""
     view = sample.near
     pixels = view[0] if view.shape[0] == 1 else view.transpose(1, 2, 0)
@@ -65,7 +65,7 @@ def page_beside_texts(sample: Sample, texts: Sequence[str], font: str | None) ->
     whole.paste(page, (0, 0))
     for number, text in enumerate(texts, start=1):
         lines = text[:_LONGEST].split("\n")
-        blocks = [Block("paragraph", line) for line in lines if line.strip()]
+        blocks = [PageBlock("paragraph", line) for line in lines if line.strip()]
         rendered = draw(blocks, Sheet(_HEIGHT, _WIDTH, margin=16), font)
         if rendered is not None:
             whole.paste(rendered.convert("RGB"), (number * width, 0))
@@ -89,7 +89,7 @@ def predict(
     References are cut to the same number of tokens for BLEU and STEDS.
     """
     vocabulary, count = pages.vocabulary, min(count, TOKENS)
-    samples: list[Sample] = few_samples(pages, SHOWN)
+    samples: list[PageSample] = few_samples(pages, SHOWN)
     batch = collate(samples, vocabulary.pad)
     memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
     written = texts(greedy(model, memory, count, vocabulary), vocabulary)
@@ -108,7 +108,7 @@ def predict(
     return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, pictures)
 
 
-def _drawn(sample: Sample, shown: Sequence[str], font: str | None) -> bytes:
+def _drawn(sample: PageSample, shown: Sequence[str], font: str | None) -> bytes:
     image = page_beside_texts(sample, shown, font)
     height = round(image.height * _PICTURE_WIDTH / image.width)
     return png(image.resize((_PICTURE_WIDTH, height)))

@@ -59,7 +59,7 @@ _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file o
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _PageFacts:
     """What a prediction needs to know of training."""
 
     vocabulary: int
@@ -88,7 +88,7 @@ class DocTranslationTask:
         layout = Layout(data.source, target, data.paragraphs, data.font, columns)
         self.read_settings = ReadSettings(layout, data.split, data.on_bad)
         self.collection: Collection  # after setup, like the vocabulary
-        self._reports: dict[str, pretrained.Report] = {}
+        self._reports: dict[str, pretrained.TensorMatches] = {}
         self.loaded: str | None = None
         if self.translates:
             self.goal, self.units = Goal("val_bleu", "max"), "tokens"
@@ -151,13 +151,13 @@ class DocTranslationTask:
                 self._masked[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
         self.collection = collection
         if self.translates:
-            model_facts.save(_Facts(self.size.vocabulary), folder)
+            model_facts.save(_PageFacts(self.size.vocabulary), folder)
 
     def setup_without_data(self) -> None:
         self.pretrained = self.encoder = None  # their weights are among the trained ones
         folder = self.context.folder
         if self.translates:
-            count = model_facts.load(folder, _Facts).vocabulary
+            count = model_facts.load(folder, _PageFacts).vocabulary
             self.size = replace(self.size, vocabulary=count)
             assert folder is not None, "the facts were loaded from it"
             self.vocabulary = load(folder / TOKENIZER_FILE)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad, Section, column_field
+from models.common.config import Control, FamilySection, Fraction, OnBad, column_field
 from models.common.table import IGNORE
 from models.eeg_text.montage import REGION_SIZES
 
@@ -88,7 +88,7 @@ SIZES = {
 }
 
 
-class Model(Section):
+class Model(FamilySection):
     """Ten regional encoders and a global one; with a text decoder, or the masked head."""
 
     family: str = "eeg_text"
@@ -150,7 +150,7 @@ COLUMNS = ("onset_s", "duration_s", TEXT)
 Columns = list[Annotated[str, column_field((*COLUMNS, EVENT, IGNORE), "start=onset_s")]]
 
 
-class Data(Section):
+class Data(FamilySection):
     """EEG to train on, with the sentences that were read."""
 
     path: str = "embedded:reading"

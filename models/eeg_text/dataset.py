@@ -14,7 +14,7 @@ from models.base import CachedFeatures, DataError, Draws
 from models.common.masked_series import draw_spans
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.recordings import Item, Recordings
-from models.eeg_text.texts import Texts
+from models.eeg_text.texts import SentenceTexts
 
 
 def phase_randomised(eeg: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -124,7 +124,7 @@ def read_segment(recordings: Recordings, number: int, samples: int) -> np.ndarra
     return prepared(eeg, samples)
 
 
-class Samples:
+class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
     def __init__(self, recordings: Recordings, numbers: Sequence[int], rules: SampleRules) -> None:
@@ -171,7 +171,7 @@ class MaskedSamples:
         is_training: bool,
     ) -> None:
         """If `is_training`, other spans are masked in each epoch."""
-        self.segments = Samples(recordings, numbers, rules)
+        self.segments = SegmentSamples(recordings, numbers, rules)
         self.rules, self.share, self.is_training = rules, share, is_training
         items = (self.segments.item(segment) for segment in range(len(self.segments)))
         self._windows = [
@@ -221,7 +221,7 @@ class MaskedSamples:
         return sample
 
 
-class TextSamples(Samples):
+class TextSamples(SegmentSamples):
     """EEG with the sentence that was read; in evaluation, with noise, other EEG and candidates."""
 
     def __init__(
@@ -229,7 +229,7 @@ class TextSamples(Samples):
         recordings: Recordings,
         numbers: Sequence[int],
         rules: SampleRules,
-        texts: Texts,
+        texts: SentenceTexts,
         word_dropout: float,
     ) -> None:
         super().__init__(recordings, numbers, rules)

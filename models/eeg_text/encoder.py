@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 
-class Layer(nn.Module):
+class TransformerLayer(nn.Module):
     """A post-norm transformer layer, as in the original transformer.
 
     Not torch's layer: its fast path in evaluation reads the weights of submodules without calling
@@ -93,7 +93,8 @@ class Region(nn.Module):
         self.register_buffer("positions", sinusoids(tokens, size.width), persistent=False)
         self.cnn = RegionCnn(len(channels), size.width, dropout)
         self.layers = nn.ModuleList(
-            Layer(size.width, size.heads, size.hidden, dropout, kernel) for _ in range(size.layers)
+            TransformerLayer(size.width, size.heads, size.hidden, dropout, kernel)
+            for _ in range(size.layers)
         )
         self.norm = nn.LayerNorm(size.width)
 
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
         )
         wide = len(INDICES) * size.width
         self.layers = nn.ModuleList(
-            Layer(wide, size.heads, len(INDICES) * size.hidden, dropout, kernel)
+            TransformerLayer(wide, size.heads, len(INDICES) * size.hidden, dropout, kernel)
             for _ in range(size.global_layers)
         )
         self.norm = nn.LayerNorm(wide)

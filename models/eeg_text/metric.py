@@ -16,7 +16,7 @@ from models.base import Batch
 from models.common.masked_series import MaskedSeries, interpolated
 from models.eeg_text.config import TOKEN_SAMPLES
 from models.eeg_text.recordings import words
-from models.eeg_text.texts import Texts, Tokenizer
+from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
 INPUTS = ("eeg", "noise", "other")
 """EEG, noise with its spectrum, EEG of another sentence."""
@@ -31,7 +31,7 @@ class TextMetric:
     Generation is free-running: no token of the true sentence is given.
     """
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: SentenceTexts) -> None:
         self.texts = texts
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ def encode_inputs(model: Module, batch: Batch, inputs: Sequence[str]) -> tuple[T
 
 @torch.no_grad()
 def generate(
-    model: Module, memory: Tensor, valid: Tensor, steps: int, tokenizer: Tokenizer
+    model: Module, memory: Tensor, valid: Tensor, steps: int, tokenizer: SentenceTokenizer
 ) -> Tensor:
     """Greedy generation of `steps` tokens, [batch, steps].
 

@@ -27,8 +27,8 @@ from models.eeg_text.pretrained_tokenizer import FOLDER, PretrainedTokenizer
 from models.eeg_text.preview import sentences
 from models.eeg_text.readers import files
 from models.eeg_text.readers.continuous import later_parts
-from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings
-from models.eeg_text.texts import BpeTokenizer, ByteTokenizer, Tokenizer
+from models.eeg_text.recordings import RATE_HZ, Item, ReadingOptions, Recordings
+from models.eeg_text.texts import BartTokenizer, SentenceByteTokenizer, SentenceTokenizer
 
 BATCH = 8
 """Segments of one forward pass."""
@@ -37,7 +37,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainedOnEeg:
     """What the model was trained on, as far as predictions depend on it."""
 
     size: Size
@@ -52,22 +52,22 @@ class TrainedOn:
     channel_map: Mapping[str, str] | None
     """The content of data.channels."""
 
-    def save(self, folder: Path | None, tokenizer: Tokenizer | None) -> None:
+    def save(self, folder: Path | None, tokenizer: SentenceTokenizer | None) -> None:
         """Write the facts and the tokenizer into the run folder. Writes the disk."""
-        if isinstance(tokenizer, BpeTokenizer):
+        if isinstance(tokenizer, BartTokenizer):
             subwords.save_tokenizer(tokenizer.inner, folder)
         elif isinstance(tokenizer, PretrainedTokenizer):
             tokenizer.save(folder)
         model_facts.save(self, folder)
 
-    def tokenizer(self, folder: Path) -> Tokenizer:
+    def tokenizer(self, folder: Path) -> SentenceTokenizer:
         """The saved tokenizer. Reads the disk. Raises DataError."""
         if self.is_bytes:
-            return ByteTokenizer()
+            return SentenceByteTokenizer()
         if self.pretrained is not None:
             return PretrainedTokenizer(folder / FOLDER, self.pretrained)
         path = folder / subwords.TOKENIZER_FILE
-        return BpeTokenizer(subwords.load_tokenizer(path, str(path)), str(path))
+        return BartTokenizer(subwords.load_tokenizer(path, str(path)), str(path))
 
     def check(self, recorded: np.ndarray, path: Path) -> None:
         """Raise DataError unless half of the channels in training are `recorded` [105]."""
@@ -106,7 +106,7 @@ class SentenceWriter:
     """A trained model and what it needs to write sentences."""
 
     model: Module
-    tokenizer: Tokenizer
+    tokenizer: SentenceTokenizer
     steps: int
     """Tokens to generate."""
     rules: SampleRules
@@ -170,7 +170,7 @@ def _batches(recordings: Recordings, rules: SampleRules) -> Iterator[tuple[Seque
 
 
 def predict(
-    writer: Writer, trained: TrainedOn, path: Path, reading: Reading
+    writer: Writer, trained: TrainedOnEeg, path: Path, reading: ReadingOptions
 ) -> Iterator[Prediction]:
     """What `writer` makes of each recording of a file or folder.
 

@@ -31,10 +31,10 @@ from models.eeg_text.metric import (
 )
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.recordings import RATE_HZ, words
-from models.eeg_text.texts import Texts, Tokenizer
+from models.eeg_text.texts import SentenceTexts, SentenceTokenizer
 
 
-def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.device) -> str:
+def render_preview(model: Module, batch: Batch, texts: SentenceTexts, device: torch.device) -> str:
     """For each sample, the sentence that was read and the generated one.
 
     Collective if the model is sharded.
@@ -52,7 +52,7 @@ def render_preview(model: Module, batch: Batch, texts: Texts, device: torch.devi
 def sentences(
     model: Module,
     batch: Batch,
-    tokenizer: Tokenizer,
+    tokenizer: SentenceTokenizer,
     steps: int,
     device: torch.device,
     inputs: Sequence[str] = ("eeg",),

@@ -36,7 +36,7 @@ class Item:
     """Start within the recording, in seconds; None: unknown."""
 
 
-class Source(Protocol):
+class SegmentSource(Protocol):
     """Reads EEG segment by segment; can be pickled for other processes."""
 
     def eeg(self, number: int) -> np.ndarray:
@@ -58,7 +58,7 @@ class Recordings:
     unit: str
     """Unit of the values, and how it is known."""
     items: Sequence[Item]
-    source: Source
+    source: SegmentSource
     left_out: Counter[str] = field(default_factory=Counter)
     """Counts of unusable segments, by reason."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Recordings:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingOptions:
     """Options for reading recordings; see config.Data."""
 
     on_bad: OnBad = "stop"

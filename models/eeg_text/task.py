@@ -37,12 +37,17 @@ from models.eeg_text.config import SIZES, TOKEN_SAMPLES, Data, Model
 from models.eeg_text.dataset import MaskedSamples, SampleRules, TextSamples, retrieval_band
 from models.eeg_text.metric import MASKED, TextMetric, encode_inputs
 from models.eeg_text.network import EegText, MaskedEeg, flops_per_sample
-from models.eeg_text.prediction import TrainedOn, recorded_channels
+from models.eeg_text.prediction import TrainedOnEeg, recorded_channels
 from models.eeg_text.pretrained import PretrainedDecoder
 from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 from models.eeg_text.readers import files, tables
-from models.eeg_text.recordings import ItemSplit, Reading, Recordings, split_items
-from models.eeg_text.texts import ByteTokenizer, Texts, Tokenizer, build_tokenizer
+from models.eeg_text.recordings import ItemSplit, ReadingOptions, Recordings, split_items
+from models.eeg_text.texts import (
+    SentenceByteTokenizer,
+    SentenceTexts,
+    SentenceTokenizer,
+    build_tokenizer,
+)
 
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
@@ -69,10 +74,10 @@ class EegTextTask:
         self.fraction, self.samples, self.split = data.fraction, data.seq_len, data.split
         self.most_windows = data.windows
         # Settings without effect are not read, so that they are reported as unused.
-        self.reading = Reading(data.on_bad)
+        self.reading = ReadingOptions(data.on_bad)
         if not self.path.startswith("embedded:"):
             texts = data.texts if self.writes else None
-            self.reading = Reading(
+            self.reading = ReadingOptions(
                 data.on_bad,
                 self.samples,
                 data.channels,
@@ -104,9 +109,9 @@ class EegTextTask:
         self.recordings: Recordings  # after setup, like the split of the items
         self.parts: ItemSplit
         self.rules: SampleRules
-        self._texts: Texts | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._trained: TrainedOn | None = None  # after setup_without_data
+        self._texts: SentenceTexts | None = None
+        self._tokenizer: SentenceTokenizer | None = None
+        self._trained: TrainedOnEeg | None = None  # after setup_without_data
         self._pretrained: PretrainedDecoder | None = None
         self.loaded: dict[str, str] = {}
         """What initial weights were loaded, by setting."""
@@ -134,16 +139,16 @@ class EegTextTask:
             train = [by_group[key] for key in splits["train"]]
             self._tokenizer = self._find_tokenizer(train)
             longest = min(self.text_len, self._context() or self.text_len)
-            self._texts = Texts(by_group, splits, self._tokenizer, longest, context.seed)
+            self._texts = SentenceTexts(by_group, splits, self._tokenizer, longest, context.seed)
         self._save_facts()
 
     def _save_facts(self) -> None:
         path, tokenizer = self.reading.channels, self.tokenizer if self.writes else None
-        TrainedOn(
+        TrainedOnEeg(
             self.size,
             self._text_model if self.writes else None,
             self.texts.steps if self.writes else 0,
-            isinstance(tokenizer, ByteTokenizer),
+            isinstance(tokenizer, SentenceByteTokenizer),
             recorded_channels(self.recordings),
             None if path is None else tables.load_channel_map(path),
         ).save(self.context.folder, tokenizer)
@@ -152,7 +157,7 @@ class EegTextTask:
         # Their weights are among the trained ones.
         self.encoder = self.start = None
         folder = self.context.folder
-        self._trained = model_facts.load(folder, TrainedOn)
+        self._trained = model_facts.load(folder, TrainedOnEeg)
         assert folder is not None, "the facts were loaded from it"
         if self.writes:
             self._tokenizer = self._trained.tokenizer(folder)
@@ -164,7 +169,7 @@ class EegTextTask:
         used = max(item.samples for item in self.recordings.items)
         return replace(rules, windows=rules.count(used))
 
-    def _find_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+    def _find_tokenizer(self, texts: Sequence[str]) -> SentenceTokenizer:
         if self.folder is None:
             most, folder = self.size.vocabulary, self.context.folder
             return build_tokenizer(self.tokenizer_word, texts, most, folder)
@@ -185,13 +190,13 @@ class EegTextTask:
         return self._pretrained.model if self._pretrained is not None else None
 
     @property
-    def texts(self) -> Texts:
+    def texts(self) -> SentenceTexts:
         """The sentences, if model.stage is text."""
         assert self._texts is not None, "setup() comes first, and model.stage is text"
         return self._texts
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> SentenceTokenizer:
         """The tokenizer, if model.stage is text."""
         assert self._tokenizer is not None, "setup comes first, and model.stage is text"
         return self._tokenizer
@@ -310,7 +315,7 @@ class EegTextTask:
         trained = self._trained
         assert trained is not None, "setup_without_data comes first"
         rules = SampleRules(self.samples, self.most_windows, self.context.seed, is_noise=False)
-        reading = Reading(
+        reading = ReadingOptions(
             self.on_bad,
             self.samples,
             line_hz=self._data.line_hz,
@@ -362,7 +367,7 @@ class DataFacts:
     recordings: Recordings
     parts: ItemSplit
     rules: SampleRules
-    texts: Texts | None
+    texts: SentenceTexts | None
     control: str
 
     def facts(self) -> dict[str, Any]:

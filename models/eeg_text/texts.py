@@ -15,7 +15,7 @@ PAD, START, END, HIDDEN = "<pad>", "<s>", "</s>", "<mask>"
 """The special tokens of BART."""
 
 
-class Tokenizer(Protocol):
+class SentenceTokenizer(Protocol):
     """Encodes text as tokens, and decodes it."""
 
     name: str
@@ -35,7 +35,7 @@ class Tokenizer(Protocol):
         """The text of `tokens` up to the first end token."""
 
 
-class ByteTokenizer:
+class SentenceByteTokenizer:
     """Tokens 0-255 are bytes, then padding, start, end, hidden, and twelve reserved ones."""
 
     name = "bytes"
@@ -51,7 +51,7 @@ class ByteTokenizer:
         return bytes(t for t in kept if t < 256).decode("utf-8", errors="replace")
 
 
-class BpeTokenizer:
+class BartTokenizer:
     """A tokenizer of the tokenizers library with the special tokens of BART."""
 
     def __init__(self, inner: Any, name: str) -> None:
@@ -87,21 +87,23 @@ def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     return found[: found.index(end)] if end in found else found
 
 
-def build_tokenizer(name: str, texts: Iterable[str], most: int, folder: Path | None) -> Tokenizer:
+def build_tokenizer(
+    name: str, texts: Iterable[str], most: int, folder: Path | None
+) -> SentenceTokenizer:
     """The tokenizer that model.tokenizer names, with at most `most` entries.
 
     A trained tokenizer is saved in the run folder, and loaded from there if it exists. Reads and
     writes the disk; raises DataError.
     """
     if name == "bytes":
-        return ByteTokenizer()
+        return SentenceByteTokenizer()
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
         inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, most, specials))
     else:
         path = Path(name).expanduser()
         inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
-    found = BpeTokenizer(inner, name)
+    found = BartTokenizer(inner, name)
     if found.size > most:
         raise DataError(
             f"the tokenizer has {found.size} entries; the decoder of this size has {most}",
@@ -119,14 +121,14 @@ CANDIDATES = 24
 _EVALUATED: tuple[SplitName, ...] = ("val", "test")
 
 
-class Texts:
+class SentenceTexts:
     """Tokens and candidates of every sentence, by group."""
 
     def __init__(
         self,
         texts: Mapping[str, str],
         splits: Mapping[SplitName, Sequence[str]],
-        tokenizer: Tokenizer,
+        tokenizer: SentenceTokenizer,
         longest: int,
         seed: int,
     ) -> None:

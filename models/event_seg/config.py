@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.common.config import Fraction, OnBad, Section, StagedModel
+from models.common.config import FamilySection, Fraction, OnBad, StagedModel
 
 BINS = 10
 """Time bins of a voxel grid: input channels."""
@@ -83,7 +83,7 @@ class Model(StagedModel):
         return replace(size, widths=tuple(self.widths or size.widths)).parameters
 
 
-class Data(Section):
+class Data(FamilySection):
     """Recordings of event cameras."""
 
     path: str = "embedded:shapes"

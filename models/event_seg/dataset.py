@@ -24,9 +24,9 @@ from models.event_seg.formats import (
 from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording, RecordingSettings
-from models.event_seg.readers.recording import Recording
+from models.event_seg.readers.recording import EventRecording
 from models.event_seg.splits import WindowSplit
-from models.event_seg.windows import Rules, Windows
+from models.event_seg.windows import WindowRules, Windows
 
 
 class DataSettings(RecordingSettings, Protocol):
@@ -41,7 +41,7 @@ class DataSettings(RecordingSettings, Protocol):
 
 def find_recordings(
     path: Path, settings: DataSettings, bad_records: BadRecords
-) -> tuple[list[Recording], dict[str, Any]]:
+) -> tuple[list[EventRecording], dict[str, Any]]:
     """The chosen recordings of a file or folder, sorted by name, and facts of the other files.
 
     Invalid recordings of a folder are added to `bad_records`. Raises DataError if there is no
@@ -56,7 +56,7 @@ def find_recordings(
     if not known:
         raise data_files.unknown_format(path, FORMATS)
     chosen, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
-    found: list[Recording] = []
+    found: list[EventRecording] = []
     for name in chosen:
         file, form = known[name]
         try:
@@ -95,7 +95,7 @@ def _left_of(name: str) -> str:
     return "/".join("left" if part == "right" else part for part in name.split("/"))
 
 
-def _check_sensors(found: Sequence[Recording], path: Path) -> None:
+def _check_sensors(found: Sequence[EventRecording], path: Path) -> None:
     sensors = {recording.sensor: recording.name for recording in found}
     if len(sensors) > 1:
         sizes = ", ".join(f"{h}×{w} ({name})" for (h, w), name in sorted(sensors.items())[:3])
@@ -122,7 +122,7 @@ def is_embedded(path: str) -> bool:
 
 def read_files(
     path: str, settings: DataSettings, on_bad: OnBad
-) -> tuple[Sequence[Recording], dict[str, Any]]:
+) -> tuple[Sequence[EventRecording], dict[str, Any]]:
     """Read the recordings at `data.path`, and facts of the others. Raises DataError."""
     bad_records = BadRecords("recordings")
     found, facts = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
@@ -137,7 +137,7 @@ def read_files(
     return found, facts | ({"skipped": bad_records.examples()} if skipped else {})
 
 
-def is_labeled(recordings: Sequence[Recording], path: str, objective: str) -> bool:
+def is_labeled(recordings: Sequence[EventRecording], path: str, objective: str) -> bool:
     """Whether to train on labels. Raises DataError if `objective` requires missing labels."""
     missing = [recording.name for recording in recordings if not recording.labels]
     if objective == "masked-voxels" or (objective == "auto" and len(missing) == len(recordings)):
@@ -153,14 +153,14 @@ def is_labeled(recordings: Sequence[Recording], path: str, objective: str) -> bo
     return True
 
 
-class Dataset:
+class WindowSplits:
     """Samples of each split."""
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[EventRecording],
         split: WindowSplit,
-        rules: Rules,
+        rules: WindowRules,
         source: dict[str, Any],
     ) -> None:
         """`source`: the first facts. Reads labels to count their pixels.
@@ -230,13 +230,13 @@ class Dataset:
         return {"val_iou": {"max": chance + MARGIN, "chance": chance}}
 
 
-def _rate(recordings: Sequence[Recording]) -> str:
+def _rate(recordings: Sequence[EventRecording]) -> str:
     count = sum(recording.count for recording in recordings)
     seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
     return f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s"
 
 
-def _lengths(recordings: Sequence[Recording]) -> str:
+def _lengths(recordings: Sequence[EventRecording]) -> str:
     seconds = np.concatenate(
         [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings if len(r.windows)]
     )

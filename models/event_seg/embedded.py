@@ -83,7 +83,7 @@ _WAVES = 2
 
 
 @dataclass(frozen=True)
-class Shape:
+class MovingShape:
     """Textured polygon or ellipse with constant velocity and rotation, reflected at the border."""
 
     center: np.ndarray
@@ -138,7 +138,7 @@ class Scene:
         x, y = (self.ego * time).tolist()
         return self.ground + _texture(self.ground_waves, self._columns + x, self._rows + y)
 
-    def _add(self, picture: np.ndarray, shape: Shape, time: float) -> None:
+    def _add(self, picture: np.ndarray, shape: MovingShape, time: float) -> None:
         height, width = self.sensor
         extent = np.array([width, height])
         center = _reflect(shape.center + (shape.velocity - self.ego) * time, extent)
@@ -158,7 +158,7 @@ class Scene:
         picture[part] += cover * (texture - picture[part])
 
 
-def _distance(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _distance(shape: MovingShape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Approximate distance of each point from the shape in pixels; negative inside."""
     if shape.is_ellipse:
         a, b = shape.radii.tolist()
@@ -198,13 +198,13 @@ def _waves(
     return np.stack((frequency * np.cos(angle), frequency * np.sin(angle), phase, heights), axis=1)
 
 
-def _shape(rng: np.random.Generator, sensor: tuple[int, int], ground: float) -> Shape:
+def _shape(rng: np.random.Generator, sensor: tuple[int, int], ground: float) -> MovingShape:
     size = sensor[0] * sensor[1] * rng.uniform(*PERIMETER)
     is_ellipse = bool(rng.random() < 0.4)
     sides = 2 if is_ellipse else int(rng.integers(3, 8))
     step = rng.uniform(60, 110) * rng.choice([-1, 1])
     grey = ground + step if 20 <= ground + step <= 235 else ground - step
-    return Shape(
+    return MovingShape(
         center=rng.uniform(0, 1, 2) * sensor[::-1],
         velocity=_direction(rng) * rng.uniform(*SPEEDS),
         angle=float(rng.uniform(0, 2 * np.pi)),

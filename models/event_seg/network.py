@@ -29,7 +29,7 @@ class Norm(nn.BatchNorm2d):
         return F.batch_norm(x, *statistics, *affine, self.training, self.momentum or 0.0, self.eps)
 
 
-class Layer(nn.Sequential):
+class ConvolutionLayer(nn.Sequential):
     """3×3 convolution, or transposed 4×4 convolution, with batch normalization and ReLU."""
 
     def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
@@ -49,12 +49,12 @@ def build_encoder(size: Size) -> nn.ModuleList:
     """The convolutions on the way down."""
     first, ins = 1 if size.is_deep else 2, (BINS, *size.widths)
     return nn.ModuleList(
-        Layer(a, b, first if i == 0 else 2, up=False)
+        ConvolutionLayer(a, b, first if i == 0 else 2, up=False)
         for i, (a, b) in enumerate(zip(ins[:-1], size.widths, strict=True))
     )
 
 
-class Network(HasFrozenParts):
+class SegmentationNetwork(HasFrozenParts):
     """Maps voxel grids to two maps of the same height and width.
 
     Weights are initialized as in He et al., Delving Deep into Rectifiers, 2015; biases are 0.
@@ -72,7 +72,7 @@ class Network(HasFrozenParts):
         super().__init__()
         back = size.widths[::-1]
         self.down = build_encoder(size)
-        self.up = nn.ModuleList(Layer(a, b, 2, up=True) for a, b in pairwise(back))
+        self.up = nn.ModuleList(ConvolutionLayer(a, b, 2, up=True) for a, b in pairwise(back))
         self.head = nn.Conv2d(back[-1], CLASSES, 1) if size.is_deep else _up(back[-1], CLASSES)
         self.register_buffer("class_weights", torch.tensor([1.0, foreground_weight]))
         self.register_buffer("recipe", torch.tensor(recipe))

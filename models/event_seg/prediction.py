@@ -18,14 +18,14 @@ from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, MVSEC, recognize
 from models.event_seg.readers.mvsec import MvsecEvents
 from models.event_seg.readers.prophesee import RawRecording
-from models.event_seg.readers.recording import Recording
+from models.event_seg.readers.recording import EventRecording
 from models.event_seg.windows import normalize, voxelize
 
 Unlabeled = RawRecording | MvsecEvents
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainedOnEvents:
     """What the model was trained on, as far as predictions depend on it."""
 
     window_ms: float
@@ -36,7 +36,7 @@ class TrainedOn:
     """Whether the model predicts edges, and not the events on hidden pixels."""
 
     @classmethod
-    def of(cls, recordings: Sequence[Recording], has_labels: bool) -> TrainedOn:
+    def of(cls, recordings: Sequence[EventRecording], has_labels: bool) -> TrainedOnEvents:
         """The facts of training `recordings`."""
         lengths = [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings]
         window_ms = 1e3 * float(np.median(np.concatenate(lengths)))
@@ -65,7 +65,7 @@ class Window:
 
 def windows(
     path: Path,
-    trained: TrainedOn,
+    trained: TrainedOnEvents,
     sensor: Sequence[int] | None,
     downsample: int,
     device: torch.device,
@@ -114,7 +114,7 @@ def features(model: Module, windows: Iterator[Window]) -> Iterator[Prediction]:
 
 
 def _recordings(
-    path: Path, trained: TrainedOn, sensor: Sequence[int] | None
+    path: Path, trained: TrainedOnEvents, sensor: Sequence[int] | None
 ) -> Iterator[tuple[str, Unlabeled]]:
     """The recordings of a file or folder, opened one by one, with their names without a suffix."""
     with input_errors():
@@ -130,7 +130,7 @@ def _recordings(
 
 
 def _open(
-    file: Path, name: str, form: str, trained: TrainedOn, sensor: Sequence[int] | None
+    file: Path, name: str, form: str, trained: TrainedOnEvents, sensor: Sequence[int] | None
 ) -> Unlabeled:
     recording: Unlabeled
     if form == MVSEC:

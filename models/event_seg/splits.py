@@ -13,7 +13,7 @@ import numpy as np
 
 from models.base import DataError, SplitName
 from models.common.split import SPLITS, split_groups
-from models.event_seg.readers.recording import Recording
+from models.event_seg.readers.recording import EventRecording
 
 _ENDING = "_data"
 """End of the file name of an MVSEC sequence."""
@@ -88,7 +88,7 @@ class WindowSplit:
 
 
 def split_recordings(
-    recordings: Sequence[Recording],
+    recordings: Sequence[EventRecording],
     fraction: float,
     share: float,
     seed: int,
@@ -115,7 +115,7 @@ def split_recordings(
     return WindowSplit(groups, windows, "by recording")
 
 
-def _by_time(recordings: Sequence[Recording], used: list[int], share: float) -> WindowSplit:
+def _by_time(recordings: Sequence[EventRecording], used: list[int], share: float) -> WindowSplit:
     """Split each recording by time, in the order train, val, test."""
     groups: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     pieces: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
@@ -132,7 +132,7 @@ def _by_time(recordings: Sequence[Recording], used: list[int], share: float) -> 
     return WindowSplit(groups, windows, f"by time (fewer than 3 recordings); {gaps[0]}")
 
 
-def _blocks(recording: Recording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
+def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
     """Three blocks of windows, and a description of the gap between them."""
     starts, stops = recording.windows.T
     count, duration = len(starts), (stops[-1] - starts[0]) / recording.second

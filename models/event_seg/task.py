@@ -25,14 +25,14 @@ from models.common import initial_weights, model_facts
 from models.common.split import save_split
 from models.event_seg import dataset, prediction, splits, windows
 from models.event_seg.config import SIZES, Data, Model
-from models.event_seg.dataset import Dataset
+from models.event_seg.dataset import WindowSplits
 from models.event_seg.metric import EdgeMetric, MassMetric
-from models.event_seg.network import MaskedEncoder, Network, flops_per_sample
-from models.event_seg.prediction import TrainedOn
+from models.event_seg.network import MaskedEncoder, SegmentationNetwork, flops_per_sample
+from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.preview import draw_sample, predict
-from models.event_seg.readers.recording import DILATION, HIGH, LOW, Recording
+from models.event_seg.readers.recording import DILATION, HIGH, LOW, EventRecording
 from models.event_seg.splits import split_recordings
-from models.event_seg.windows import Rules, Windows
+from models.event_seg.windows import WindowRules, Windows
 
 PICTURES = 2
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
@@ -62,11 +62,11 @@ class EventSegTask:
             self.objective, self.is_frozen = model.objective, model.freeze_encoder
             self.encoder = None if model.encoder is None else Path(model.encoder).expanduser()
         self.loaded: str | None = None
-        self._dataset: Dataset | None = None
-        self._trained: TrainedOn  # after setup_without_data
+        self._dataset: WindowSplits | None = None
+        self._trained: TrainedOnEvents  # after setup_without_data
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> WindowSplits:
         """The data that setup read."""
         assert self._dataset is not None, "call setup() first"
         return self._dataset
@@ -87,7 +87,7 @@ class EventSegTask:
         )
         if self.context.folder is not None:
             save_split(split.groups, self.context.folder, self.context.reset_data)
-        rules = Rules(
+        rules = WindowRules(
             self.downsample,
             self.size.crop,
             self.control,
@@ -97,11 +97,11 @@ class EventSegTask:
         )
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
-        self._dataset = Dataset(recordings, split, rules, source)
-        model_facts.save(TrainedOn.of(recordings, is_labeled), self.context.folder)
+        self._dataset = WindowSplits(recordings, split, rules, source)
+        model_facts.save(TrainedOnEvents.of(recordings, is_labeled), self.context.folder)
 
     def setup_without_data(self) -> None:
-        self._trained = model_facts.load(self.context.folder, TrainedOn)
+        self._trained = model_facts.load(self.context.folder, TrainedOnEvents)
         self.encoder = None  # its weights are among the trained ones
 
     def continue_from(self, first: EventSegTask) -> None:
@@ -117,7 +117,7 @@ class EventSegTask:
                     allowed=f"{what}: {old}",
                 )
 
-    def _recordings(self) -> tuple[Sequence[Recording], dict[str, Any]]:
+    def _recordings(self) -> tuple[Sequence[EventRecording], dict[str, Any]]:
         if dataset.is_embedded(self.path):
             from models.event_seg.embedded import recordings
 
@@ -138,7 +138,7 @@ class EventSegTask:
             return MaskedEncoder(self.size)
         weight = 1.0 if self._dataset is None else self.dataset.foreground_weight
         recipe = (self.downsample, LOW, HIGH, DILATION)
-        model = Network(self.size, weight, recipe)
+        model = SegmentationNetwork(self.size, weight, recipe)
         if self.encoder is not None:
             self.loaded = initial_weights.load(
                 "model.encoder", model, self.encoder, _ENCODER, ("down.",)
@@ -164,7 +164,7 @@ class EventSegTask:
         return MassMetric() if self.dataset.rules.is_masked else EdgeMetric()
 
     def blocks(self, model: Module) -> list[Module]:
-        assert isinstance(model, Network | MaskedEncoder)
+        assert isinstance(model, SegmentationNetwork | MaskedEncoder)
         return model.blocks
 
     def preview(self, model: Module) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from models.base import Draws
 from models.event_seg.config import BINS
 from models.event_seg.network import IGNORE
-from models.event_seg.readers.recording import IGNORED, Events, Recording
+from models.event_seg.readers.recording import IGNORED, EventRecording, Events
 
 PATCH, FINE_PATCH = 8, 2
 """Edge of a hidden square in pixels; and in stage encoder, whose head has the resolution of the
@@ -25,7 +25,7 @@ Control = Literal["real", "noise", "shuffle"]
 
 
 @dataclass(frozen=True)
-class Rules:
+class WindowRules:
     """Settings that turn windows into samples."""
 
     downsample: int
@@ -58,9 +58,9 @@ class Windows:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[EventRecording],
         windows: np.ndarray,
-        rules: Rules,
+        rules: WindowRules,
         fixed: int | None,
     ) -> None:
         """`windows` [window, 2]: recording and window; `fixed`: number of a fixed split."""
@@ -140,7 +140,7 @@ class Windows:
         start, stop = recording.windows[window]
         return start, stop
 
-    def _at(self, index: int) -> tuple[Recording, int]:
+    def _at(self, index: int) -> tuple[EventRecording, int]:
         number, window = self.windows[index].tolist()
         return self.recordings[number], window
 

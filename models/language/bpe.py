@@ -28,7 +28,7 @@ cut here."""
 _OTHERS = "\U00010000-\U0001f2ff\U0001fb00-\U0010ffff"
 
 
-class Words:
+class WordTokens:
     """The tokens of a text, several times faster than by the tokenizers library and equal to its.
 
     Python cuts the text into words, and the library encodes each word once.
@@ -151,7 +151,7 @@ class BpeTokenizer:
         pad = inner.token_to_id(PAD)
         self.pad = end if pad is None else pad
         self._dtype = np.uint16 if self.size <= 2**16 else np.uint32
-        self._words = Words(inner, self._dtype) if can_cut(inner) else None
+        self._words = WordTokens(inner, self._dtype) if can_cut(inner) else None
 
     def _first(self, names: Iterable[str]) -> int | None:
         found = (self.inner.token_to_id(name) for name in names)

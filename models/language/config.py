@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.common.config import Control, Fraction, OnBad, Section, column_field
+from models.common.config import Control, FamilySection, Fraction, OnBad, column_field
 from models.common.table import IGNORE
 
 
@@ -70,7 +70,7 @@ def context_of(folder: Path) -> int | None:
 _ADAPTED: dict[str, Any] = {"unless": {"model.lora.rank": [None]}}
 
 
-class Lora(Section):
+class Lora(FamilySection):
     """Low-rank adapters (LoRA): the pretrained weights stay frozen."""
 
     rank: Annotated[
@@ -91,7 +91,7 @@ _TEXT: dict[str, Any] = {"only_if": {"model.stage": ["text"]}}
 _FROZEN: dict[str, Any] = {"only_if": {"model.stage": ["whole"], "model.lora.rank": [None]}}
 
 
-class Model(Section):
+class Model(FamilySection):
     """A decoder-only transformer in the Llama layout, or one from a local folder."""
 
     family: str = "language"
@@ -152,7 +152,7 @@ COLUMNS = ("request", "context", "answer", "system", "messages", "tools", "text"
 Columns = list[Annotated[str, column_field(COLUMNS, "title=request")]]
 
 
-class Data(Section):
+class Data(FamilySection):
     """Training text."""
 
     path: Annotated[str, Field(json_schema_extra=_WHOLE)] = "embedded:python"

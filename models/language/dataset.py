@@ -18,7 +18,7 @@ from models.common.table import declared_columns
 from models.language.encoded import encode
 from models.language.formats import EMBEDDED
 from models.language.readers.corpus import Corpus, from_records, read_corpus
-from models.language.rows import Dialogues, Pairing, Windows, true_pairing
+from models.language.rows import Dialogues, Pairing, TokenWindows, true_pairing
 from models.language.tokenizer import Tokenizer
 
 
@@ -64,7 +64,7 @@ def with_true_answers(permuted: Pairing) -> Pairing:
     )
 
 
-def text_chance(train: Windows, val: Windows, size: int) -> dict[str, float]:
+def text_chance(train: TokenWindows, val: TokenWindows, size: int) -> dict[str, float]:
     """Expected loss on shuffled rows of `val` in nats per token, from token counts alone.
 
     `chance`: under the token frequencies of `train` (one added to each of the `size` counts).
@@ -153,7 +153,7 @@ class Dataset:
         self._encoded, self._index = encode(corpus, tokenizer), corpus.index
         self._groups, self._left_out = members.groups, corpus.left_out
         self._source = self._describe_corpus(corpus)
-        self.text: dict[SplitName, Windows] = {}
+        self.text: dict[SplitName, TokenWindows] = {}
         self.dialogues: dict[SplitName, Dialogues] = {}
         for side, name in enumerate(SPLITS):
             if corpus.is_text:
@@ -169,10 +169,10 @@ class Dataset:
                 fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}  or add data",
             )
 
-    def _windows(self, documents: np.ndarray, side: int) -> Windows:
+    def _windows(self, documents: np.ndarray, side: int) -> TokenWindows:
         rules = self.rules
         noise = (rules.seed, side) if rules.control == "noise" else None
-        return Windows(
+        return TokenWindows(
             self._encoded,
             self._index.names,
             documents,
@@ -192,7 +192,7 @@ class Dataset:
             self._encoded, index.names, pairing, rules.length, rules.on_bad, rules.longest
         )
 
-    def split(self, name: SplitName) -> Windows | Dialogues:
+    def split(self, name: SplitName) -> TokenWindows | Dialogues:
         """Samples of a split."""
         return self.text[name] if self.text else self.dialogues[name]
 

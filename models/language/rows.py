@@ -73,7 +73,7 @@ _COUNT_CHUNK = 1 << 20
 """Tokens counted at one time."""
 
 
-class Windows:
+class TokenWindows:
     """Rows of `length` tokens from documents laid end to end; each token is an input and a label.
 
     The inputs of a document are the start token and its text, its labels are the text and the end

@@ -39,14 +39,14 @@ from models.language.pretrained import Pretrained
 from models.language.preview import pictures, predict, preview_text, sample_text
 from models.language.readers.corpus import Corpus
 from models.language.readers.plain_text import SUFFIXES
-from models.language.rows import Dialogues, Row, Windows, collate
+from models.language.rows import Dialogues, Row, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
 
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _TextFacts:
     """What a prediction needs to know of training."""
 
     conversations: bool
@@ -127,7 +127,7 @@ class LanguageTask:
         splits = split_groups(groups, self.fraction, share, seed, noun, earlier)
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
-            model_facts.save(_Facts(not corpus.is_text), self.context.folder)
+            model_facts.save(_TextFacts(not corpus.is_text), self.context.folder)
         chosen = assign_splits(corpus, splits)
         del splits  # holds one string per group
         tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
@@ -137,7 +137,7 @@ class LanguageTask:
         self._dataset = Dataset(corpus, chosen, tokenizer, rules)
 
     def setup_without_data(self) -> None:
-        facts = model_facts.load(self.context.folder, _Facts)
+        facts = model_facts.load(self.context.folder, _TextFacts)
         window = self._row_length()
         if self.pretrained is not None:
             window = context_of(self.pretrained) or window
@@ -252,7 +252,7 @@ class LanguageTask:
                 frozen_output=sum(weight.numel() for weight in tied if weight.dim() > 1),
             )
 
-    def data(self, split: SplitName) -> Windows | Dialogues:
+    def data(self, split: SplitName) -> TokenWindows | Dialogues:
         return self.dataset.split(split)
 
     def collate(self, samples: Sequence[Row]) -> Batch:
@@ -362,7 +362,7 @@ class LanguageTask:
     def _is_chat(self) -> bool:
         folder = self.context.folder
         is_known = folder is not None and (folder / FACTS_FILE).is_file()
-        return is_known and model_facts.load(folder, _Facts).conversations
+        return is_known and model_facts.load(folder, _TextFacts).conversations
 
     def _tokenizer_without_data(self) -> Tokenizer:
         if local := self._local_tokenizer():

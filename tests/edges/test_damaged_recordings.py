@@ -14,7 +14,7 @@ from models.abr.readers.recordings import Averaging, RecordingReader
 from models.common.data_files import BadRecords
 from models.common.recordings.files import open_recording
 from models.eeg_text.readers import continuous, zuco
-from models.eeg_text.recordings import Reading
+from models.eeg_text.recordings import ReadingOptions
 from tests.edges.damage import damaged, error_of, fuzz
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.abr.conftest import HEAD
@@ -110,7 +110,9 @@ def use(path):
         recording = open_recording(path.with_suffix(".vhdr") if path.suffix == ".vmrk" else path)
         recording.events()
         channels = str(path.with_name("map.json")) if path.suffix == ".txt" else None
-        found = continuous.read(recording.path, Reading("skip", samples=400, channels=channels))
+        found = continuous.read(
+            recording.path, ReadingOptions("skip", samples=400, channels=channels)
+        )
         reader = RecordingReader(BadRecords("files"), Averaging(2, 1000.0, None))
         list(reader.read(recording.path, path.name))
     for number in range(min(2, len(found.items))):

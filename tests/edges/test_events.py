@@ -16,7 +16,7 @@ from models.base import DataError
 from models.common.data_files import BadRecords
 from models.event_seg.dataset import find_recordings
 from models.event_seg.formats import BY_ENCODING, MVSEC, recognize
-from models.event_seg.prediction import TrainedOn
+from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.readers import prophesee
 from models.event_seg.readers.mvsec import MvsecEvents, MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording
@@ -251,7 +251,7 @@ def read_whole(path: Path, form: str) -> None:
         for window in range(0, len(recording.windows), max(1, len(recording.windows) // 3)):
             recording.events(window)
         return
-    without_frames = MvsecEvents(path, "a", TrainedOn(9, (52, 69), True).window_ms, (52, 69))
+    without_frames = MvsecEvents(path, "a", TrainedOnEvents(9, (52, 69), True).window_ms, (52, 69))
     for number in range(0, len(without_frames.windows), max(1, len(without_frames.windows) // 3)):
         without_frames.events(number)
     recording = MvsecRecording(path, "a")

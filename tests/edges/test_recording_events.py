@@ -9,7 +9,7 @@ from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings.bids import events_path
 from models.eeg_text.readers import continuous
-from models.eeg_text.recordings import Reading
+from models.eeg_text.recordings import ReadingOptions
 from tests.edges.edf_files import Signal, write_edf
 
 RATE, SECONDS = 250, 60
@@ -35,7 +35,7 @@ def events(recording):
 
 
 def texts_of(path, **reading):
-    return [item.text for item in continuous.read(path, Reading(**reading)).items]
+    return [item.text for item in continuous.read(path, ReadingOptions(**reading)).items]
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)
@@ -52,7 +52,7 @@ def test_a_separator_of_unicode_in_a_sentence_ends_no_row(recording, separator, 
 def test_a_table_with_semicolons_and_decimal_commas_is_read(recording):
     rows = "onset_s;duration_s;text\n2,5;1,5;the old man\n5,25;1,5;a child\n"
     recording.with_suffix(".csv").write_bytes(rows.encode("utf-16"))
-    found = continuous.read(recording, Reading())
+    found = continuous.read(recording, ReadingOptions())
     assert [segment.start_s for segment in found.source.segments] == [2.5, 5.25]
     assert found.notes["notes"] == ["sub-01_task-read_eeg.csv: decimal comma"]
 
@@ -73,7 +73,7 @@ def test_the_events_of_bids_are_the_sentences(recording, events):
         "onset\tduration\ttrial_type\tvalue\n2.0\tn/a\tthe old man\t1\n4.0\t0\tn/a\t2\n"
         "4.5\t0.5\ta child\t3\n9\t0\tlast of all\t4\n"
     )
-    found = continuous.read(recording, Reading())
+    found = continuous.read(recording, ReadingOptions())
     assert [item.text for item in found.items] == ["the old man", "a child", "last of all"]
     assert [segment.start_s for segment in found.source.segments] == [2.0, 4.5, 9.0]
     # n/a and 0 last until the next event, at most a window; that of 2 s ends at 4 s.
@@ -116,16 +116,16 @@ def test_names_of_texts_may_be_those_of_bids_or_of_the_recording(tmp_path, recor
 
 
 def test_events_do_not_change_the_windows_of_stage_encoder(recording, events):
-    windows = len(continuous.read(recording, Reading(needs_text=False)).items)
+    windows = len(continuous.read(recording, ReadingOptions(needs_text=False)).items)
     events("onset\tduration\ttrial_type\n2\t1\tword\n")
-    assert len(continuous.read(recording, Reading(needs_text=False)).items) == windows > 20
+    assert len(continuous.read(recording, ReadingOptions(needs_text=False)).items) == windows > 20
 
 
 def test_prediction_reads_the_segments_of_bids(recording, events):
     events("onset\tduration\ttrial_type\n2\t1\tword\n4\t1\tword\n")
-    assert len(continuous.read(recording, Reading(to_predict=True)).items) == 2
+    assert len(continuous.read(recording, ReadingOptions(to_predict=True)).items) == 2
     events("onset\tduration\n2\t1\n")
-    assert len(continuous.read(recording, Reading(to_predict=True)).items) > 20
+    assert len(continuous.read(recording, ReadingOptions(to_predict=True)).items) > 20
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_prediction_reads_the_segments_of_bids(recording, events):
 def test_an_unusable_table_of_events_is_an_error_with_its_file(recording, events, text, message):
     events(text)
     with pytest.raises(DataError) as error:
-        continuous.read(recording, Reading())
+        continuous.read(recording, ReadingOptions())
     assert error.value.message == message
     assert "sub-01_task-read_events.tsv" in error.value.where and error.value.fix
 

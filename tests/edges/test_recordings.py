@@ -14,7 +14,7 @@ from models.common.data_files import BadRecords
 from models.common.recordings.files import notes_of, open_recording
 from models.eeg_text.montage import SLOTS
 from models.eeg_text.readers import continuous
-from models.eeg_text.recordings import Reading
+from models.eeg_text.recordings import ReadingOptions
 from tests.edges.edf_files import Signal, write_edf
 from tests.models.eeg_text.readers.writers import write_brainvision, write_eeglab, write_fif
 
@@ -37,7 +37,7 @@ def samples(recording, pick=0):
 
 def error_of(path, **reading):
     with pytest.raises(DataError) as error:
-        continuous.read(path, Reading(**reading))
+        continuous.read(path, ReadingOptions(**reading))
     return error.value
 
 
@@ -74,7 +74,7 @@ def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
     path = pulses(tmp_path / "a.edf", "EDF+D")
     table = "onset_s\tduration_s\ttext\n1.5\t0.9\tone word\n3.0\t0.5\tanother word\n"
     path.with_suffix(".tsv").write_text(table)
-    found = continuous.read(path, Reading())
+    found = continuous.read(path, ReadingOptions())
     assert [segment.start_s for segment in found.source.segments] == [1.5, 3.0]
     # The pulse of 16 ms is 80 ms after the start of each record, also through the filters.
     for number in range(2):
@@ -88,7 +88,7 @@ def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
 
 def test_windows_stay_between_gaps(tmp_path):
     path = pulses(tmp_path / "a.edf", "EDF+D")
-    found = continuous.read(path, Reading(samples=200))
+    found = continuous.read(path, ReadingOptions(samples=200))
     starts = {round(segment.start_s % 1.5, 3) for segment in found.source.segments}
     assert starts == {0.0, 0.4} and len(found.items) == 80 - 80 // 9
     assert all(len(found.source.eeg(n)) == 200 for n in (0, 35, len(found.items) - 1))
@@ -130,7 +130,7 @@ def test_channels_of_several_rates_are_each_read_at_their_own(tmp_path):
         Signal("Fz", 64, sine(64)),
         Signal("Resp chest", 10, np.zeros(400)),
     ]
-    found = continuous.read(write_edf(tmp_path / "a.edf", signals), Reading())
+    found = continuous.read(write_edf(tmp_path / "a.edf", signals), ReadingOptions())
     assert found.notes["channels_dropped"] == ["Fz", "Resp chest"]
     eeg = found.source.eeg(9)
     start = found.source.segments[9].start_s
@@ -256,7 +256,7 @@ def test_a_channel_without_a_unit_is_read_as_microvolts_with_a_note(tmp_path):
 def test_a_channel_in_another_unit_is_no_eeg_and_an_error_if_it_is_named(tmp_path):
     signals = [Signal("Cz", RATE, noise()), Signal("Pz", RATE, noise(), "degC")]
     path = write_edf(tmp_path / "a.edf", signals)
-    assert continuous.read(path, Reading()).notes["channels_dropped"] == ["Pz"]
+    assert continuous.read(path, ReadingOptions()).notes["channels_dropped"] == ["Pz"]
     places = tmp_path / "map.json"
     places.write_text('{"Pz": "Cz"}')
     error = error_of(path, channels=str(places))
@@ -268,7 +268,9 @@ def test_a_channel_without_a_scale_is_left_out_or_an_error(tmp_path, low, high):
     broken = Signal("Cz", RATE, noise(), low=low, high=high)
     path = write_edf(tmp_path / "a.edf", [broken])
     assert "has no scale: its range is" in error_of(path).message
-    found = continuous.read(write_edf(path, [broken, Signal("Pz", RATE, noise())]), Reading())
+    found = continuous.read(
+        write_edf(path, [broken, Signal("Pz", RATE, noise())]), ReadingOptions()
+    )
     assert found.notes["channels_dropped"] == ["Cz"] and found.notes["channels"] == 1
 
 
@@ -373,7 +375,7 @@ def test_gdf_with_one_rate_is_read_and_with_several_only_in_those_of_the_fastest
     path = write_gdf(tmp_path / "b.gdf", [500, 125, 500], version)
     channels = open_recording(path).channels
     assert [channel.rate_hz for channel in channels] == [500, 125, 500]
-    assert continuous.read(path, Reading()).notes["channels_dropped"] == ["Pz"]
+    assert continuous.read(path, ReadingOptions()).notes["channels_dropped"] == ["Pz"]
     places = tmp_path / "map.json"
     places.write_text('{"Pz": "Cz"}')
     assert error_of(path, channels=str(places)).message == (

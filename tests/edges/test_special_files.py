@@ -80,7 +80,7 @@ def test_predict_refuses_them(tmp_path, kind):
     make(tmp_path / "a.png", kind)
     with pytest.raises(DataError, match=problem(kind)):
         prediction.read_images(tmp_path)
-    trained = event_prediction.TrainedOn(33, (4, 4), True)
+    trained = event_prediction.TrainedOnEvents(33, (4, 4), True)
     found = event_prediction.windows(tmp_path, trained, None, 1, torch.device("cpu"))
     with pytest.raises(DataError, match=problem(kind)):
         next(found)

@@ -11,7 +11,7 @@ from launcher.config import paths
 from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
 from training.checkpoint import manifest, tensor_file
-from training.checkpoint.manifest import File, Manifest
+from training.checkpoint.manifest import CheckpointFile, Manifest
 from training.logging.strict_json import encode_bytes
 
 NAME = "x"
@@ -36,7 +36,8 @@ def saved(folder: Path, step: int, resolved: Resolved, state: bytes | None = Non
         manifest.rank_file(0): tensor_file.file_head([], {"steps": "{}"}),
     }
     listed = tuple(
-        File(name, len(content), (zlib.crc32(content),)) for name, content in files.items()
+        CheckpointFile(name, len(content), (zlib.crc32(content),))
+        for name, content in files.items()
     )
     files[manifest.NAME], files[manifest.CHECKSUM_NAME] = manifest.render(
         Manifest(step, step * 8, "local", 1, True, {}, listed)

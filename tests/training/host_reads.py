@@ -34,7 +34,7 @@ from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.loop import train
 from training.optim import optimizer
-from training.run_state import Run
+from training.run_state import TrainingRun
 from training.train_plan import solve
 
 DEVICE = torch.device("meta")
@@ -168,7 +168,7 @@ def of_a_family(
         validation = EvaluationBatches(
             Samples(task, task.data("val"), 0), micro_batch, world, settings.loader
         )
-        run = Run(settings, train_plan, [counting], validation, Shelf(), {})
+        run = TrainingRun(settings, train_plan, [counting], validation, Shelf(), {})
         run.finish = lambda: None
         train(task, engine, module, batches, run)
         engine.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from training.resources.monitor import Reading
+from training.resources.monitor import MachineReading
 
-CALM = Reading(
+CALM = MachineReading(
     ram=40.0,
     swap=0.0,
     gpu=50.0,

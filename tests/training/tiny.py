@@ -29,7 +29,7 @@ from training.data.samples import Samples
 from training.evaluation.evaluate import SplitSamples
 from training.loop import train
 from training.optim import optimizer
-from training.run_state import Run
+from training.run_state import TrainingRun
 from training.settings import Tracking
 from training.train_plan import solve
 
@@ -300,7 +300,7 @@ def run_tiny(
     most = made.eval.samples
     validation = EvaluationBatches(samples, micro_batch, world, made.loader, limit=most)
     test = SplitSamples(samples, micro_batch, world, made.loader) if has_test else None
-    run = Run(made, train_plan, [callback], validation, shelf, {}, before, test=test)
+    run = TrainingRun(made, train_plan, [callback], validation, shelf, {}, before, test=test)
     outcome = train(task, built, module, batches, run)
     weights = {p.name: p.data.clone() for p in built.state().pieces if p.kind == "weight"}
     built.close()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, File, read_error
+from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, CheckpointFile, read_error
 from training.storage import storage_errors
 
 _THREADS = 4
@@ -55,12 +55,12 @@ class BlockWriter:
                 while part:
                     part = part[self._stream.write(part) :]
 
-    def file(self) -> File:
+    def file(self) -> CheckpointFile:
         """Name, size and checksums of the file; after the exit."""
-        return File(self._path.name, self._bytes, tuple(self._checksums))
+        return CheckpointFile(self._path.name, self._bytes, tuple(self._checksums))
 
 
-def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) -> None:
+def check(folder: Path, files: tuple[CheckpointFile, ...], part: int = 0, parts: int = 1) -> None:
     """Compare the blocks of `files` with their checksums; with `parts`, every `parts`-th block.
 
     Raises CheckpointError with the first wrong file and offset. Touches disk.
@@ -76,7 +76,7 @@ def check(folder: Path, files: tuple[File, ...], part: int = 0, parts: int = 1) 
                 )
 
 
-def _is_whole(folder: Path, file: File, number: int) -> bool:
+def _is_whole(folder: Path, file: CheckpointFile, number: int) -> bool:
     # Read, not mapped: an unreadable sector would kill the process.
     checksum, buffer = _CHECKSUMS[file.algorithm](), memoryview(bytearray(_READ_BYTES))
     start = number * BLOCK_BYTES

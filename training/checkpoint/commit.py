@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 from training.checkpoint import manifest, retention
 from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.manifest import CheckpointError, File, Manifest
+from training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.tensor_file import EMA, WEIGHT
@@ -80,7 +80,7 @@ class CheckpointDraft:
     """How long the file of another rank may take to appear here."""
 
 
-def report_shard(folder: Path, file: File) -> None:
+def report_shard(folder: Path, file: CheckpointFile) -> None:
     """Tell rank 0 that the shard of this rank is complete. Touches disk."""
     complete = folder / f"{file.name}.part"
     staged = complete.with_name(f".{complete.name}")
@@ -113,7 +113,7 @@ def commit(draft: CheckpointDraft, signals: Signals) -> None:
         ) from error
 
 
-def _reported_shard(draft: CheckpointDraft, rank: int, signals: Signals) -> File:
+def _reported_shard(draft: CheckpointDraft, rank: int, signals: Signals) -> CheckpointFile:
     path = draft.folder / f"{manifest.rank_file(rank)}.part"
     deadline = None
     while not path.exists():
@@ -131,14 +131,14 @@ def _reported_shard(draft: CheckpointDraft, rank: int, signals: Signals) -> File
     return file
 
 
-def _write_model(folder: Path, draft: Manifest) -> File:
+def _write_model(folder: Path, draft: Manifest) -> CheckpointFile:
     """The weights that were evaluated: their moving average if there is one."""
     source = Checkpoint(folder, draft)
     kind = EMA if EMA in source.kinds else WEIGHT
     return write_weights(source, folder / manifest.MODEL, kind)
 
 
-def _write(path: Path, data: bytes) -> File:
+def _write(path: Path, data: bytes) -> CheckpointFile:
     with BlockWriter(path) as writer:
         writer.write(data)
     return writer.file()

@@ -52,7 +52,7 @@ def read_error(path: Path, error: OSError) -> CheckpointError:
 
 
 @dataclass(frozen=True)
-class File:
+class CheckpointFile:
     """One file of a checkpoint."""
 
     name: str
@@ -94,7 +94,7 @@ class Manifest:
     periodic: bool
     """Whether `save.every` required it; others are the best, the last, or requested."""
     libraries: Mapping[str, str]
-    files: tuple[File, ...]
+    files: tuple[CheckpointFile, ...]
     score: Score | None = None
 
 
@@ -128,12 +128,12 @@ def render(manifest: Manifest) -> tuple[bytes, bytes]:
     return content, f"{digest}  {NAME}\n".encode()
 
 
-def render_part(file: File) -> bytes:
+def render_part(file: CheckpointFile) -> bytes:
     """The file by which a rank reports that its shard is complete."""
     return encode_bytes(_entry(file))
 
 
-def read_part(path: Path) -> File:
+def read_part(path: Path) -> CheckpointFile:
     """The report of a rank at `path`. Raises CheckpointError if it is not one."""
     try:
         return _file(json.loads(path.read_bytes()), _READ[VERSION])
@@ -207,11 +207,11 @@ def _check_names(manifest: Manifest) -> None:
         raise ValueError(f"{STATE} is too large")
 
 
-def _entry(file: File) -> dict[str, Any]:
+def _entry(file: CheckpointFile) -> dict[str, Any]:
     return {"name": file.name, "bytes": file.bytes, file.algorithm: file.checksums}
 
 
-def _file(entry: Any, algorithm: str) -> File:
+def _file(entry: Any, algorithm: str) -> CheckpointFile:
     name, size = _text(entry["name"]), _count(entry["bytes"])
     checksums = tuple(_checksum(value, algorithm) for value in entry[algorithm])
     # A name with a separator or a leading dot could point outside the folder.
@@ -219,7 +219,7 @@ def _file(entry: Any, algorithm: str) -> File:
         raise ValueError(f"{name!r} is not a file name")
     if len(checksums) != -(-size // BLOCK_BYTES):
         raise ValueError(f"{name} does not have one checksum per {BLOCK_BYTES} bytes")
-    return File(name, size, checksums, algorithm)
+    return CheckpointFile(name, size, checksums, algorithm)
 
 
 def _checksum(value: Any, algorithm: str) -> int:

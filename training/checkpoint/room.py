@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from training.settings import Settings
+    from training.settings import TrainingSettings
 
 _SPARE_BYTES = 16 * 2**20
 """For the JSON files, and a margin for file systems that count whole blocks."""
@@ -38,7 +38,7 @@ def least_bytes(parameters: int | None) -> int:
     return _FP32_BYTES * (parameters or 0) + _SPARE_BYTES
 
 
-def checkpoint_bytes(model: Module, settings: Settings, *, only_trained: bool) -> int:
+def checkpoint_bytes(model: Module, settings: TrainingSettings, *, only_trained: bool) -> int:
     """The bytes of the tensors of a checkpoint of `model`, without its buffers.
 
     Weights and optimizer slots in fp32, and the weights once more in a checkpoint with a score.
@@ -56,7 +56,7 @@ def checkpoint_bytes(model: Module, settings: Settings, *, only_trained: bool) -
     return _FP32_BYTES * total
 
 
-def _slot_elements(parameter: Tensor, settings: Settings) -> int:
+def _slot_elements(parameter: Tensor, settings: TrainingSettings) -> int:
     """The elements of the optimizer slots of a parameter; of Muon those of its momentum only."""
     optim, count = settings.optim, parameter.numel()
     if optim.name == "adafactor" and parameter.ndim > 1:

@@ -14,7 +14,7 @@ import torch
 
 from engines.base import State, kind_shape
 from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.manifest import CheckpointError, File
+from training.checkpoint.manifest import CheckpointError, CheckpointFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,7 @@ def rank_head(intervals: Sequence[Interval], steps: Mapping[str, float]) -> byte
     return file_head(entries, {"steps": json.dumps(counts)})
 
 
-def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> File:
+def write_rank_file(path: Path, first: bytes, intervals: Sequence[Interval]) -> CheckpointFile:
     """Write a file of the head `first` and the elements of `intervals`.
 
     Copies one staging buffer at a time. Touches disk. Raises StorageError.

@@ -13,7 +13,7 @@ import torch
 
 from training.checkpoint import manifest, tensor_file
 from training.checkpoint.checksums import BlockWriter
-from training.checkpoint.manifest import File
+from training.checkpoint.manifest import CheckpointFile
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.tensor_file import BUFFER, WEIGHT, TensorEntry
 
@@ -25,7 +25,7 @@ _PART_BYTES = 4 * 2**20
 
 def write_weights(
     source: Checkpoint, path: Path, kind: str = WEIGHT, names: Mapping[str, str] | None = None
-) -> File:
+) -> CheckpointFile:
     """Write parameters and buffers of `source` to the new file `path`.
 
     Names and shapes are those of the model, tied weights appear once, parameters are fp32, buffers
@@ -46,7 +46,7 @@ def write_weights(
 
 def write_sharded(
     source: Checkpoint, folder: Path, kind: str, names: Mapping[str, str], limit_bytes: int
-) -> list[File]:
+) -> list[CheckpointFile]:
     """As write_weights, in the files that Hugging Face libraries expect in a folder.
 
     One model.safetensors, or several of at most `limit_bytes` (unless a tensor is larger) with an

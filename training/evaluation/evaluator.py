@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from training.data.loader import EvaluationBatches
     from training.evaluation.evaluate import Forgetting
     from training.interruption import Interruption
-    from training.settings import Settings
+    from training.settings import TrainingSettings
     from training.stop_reason import StopReason
 
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
@@ -47,7 +47,7 @@ class Evaluator:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TrainingSettings,
         batches: EvaluationBatches,
         forgetting: Forgetting | None = None,
         data_start: int = 0,

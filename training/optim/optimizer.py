@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from engines.base import World
-    from training.settings import Optim, Settings
+    from training.settings import Optim, TrainingSettings
 
 
 _ABSOLUTE = 1.0
@@ -29,7 +29,7 @@ At 1, steps equal the learning rate, as with AdamW, for all smaller weights.
 
 
 def spec(
-    settings: Settings,
+    settings: TrainingSettings,
     model: Module,
     world: World,
     blocks: Sequence[Module] = (),

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from training.accumulate import Accumulated
     from training.checkpoint.reader import Checkpoint
     from training.checkpoint.resume_point import ResumePoint
-    from training.settings import Settings
+    from training.settings import TrainingSettings
     from training.train_plan import TrainPlan
 
 
 class Updater:
     """Takes the updates of a run as its settings require. Collective."""
 
-    def __init__(self, settings: Settings, train_plan: TrainPlan):
+    def __init__(self, settings: TrainingSettings, train_plan: TrainPlan):
         """Raises ValueError for a bad duration in the schedule."""
         self._schedule = LrSchedule(settings.schedule, train_plan)
         self._peak_lr = settings.optim.lr

@@ -10,7 +10,7 @@ from training.resources.monitor import RESOURCES
 from training.train_plan import TrainPlan
 
 if TYPE_CHECKING:
-    from training.resources.monitor import Reading, ResourceMonitor
+    from training.resources.monitor import MachineReading, ResourceMonitor
     from training.settings import Critical, Limits
 
 WARNINGS = 3
@@ -120,7 +120,7 @@ class LimitEnforcer(Callback):
         """Stop the monitor."""
         self._monitor.stop()
 
-    def _check(self, reading: Reading) -> Action:
+    def _check(self, reading: MachineReading) -> Action:
         self._since_relief += 1
         critical = _over(reading, self._critical)
         over = _over(reading, self._limits)
@@ -151,7 +151,7 @@ class LimitEnforcer(Callback):
         self._close()
         return Action.NOTHING
 
-    def _give_up(self, over: Sequence[str], reading: Reading) -> Action:
+    def _give_up(self, over: Sequence[str], reading: MachineReading) -> Action:
         critical = _over(reading, self._critical)
         fatal = [name for name in over if name not in _NEVER_FATAL or name in critical]
         if not fatal:
@@ -163,7 +163,7 @@ class LimitEnforcer(Callback):
         self._incident = None
         return Action.LIMIT_EXCEEDED | Action.SAVE
 
-    def _stop_watching(self, names: Sequence[str], reading: Reading) -> None:
+    def _stop_watching(self, names: Sequence[str], reading: MachineReading) -> None:
         """Ignore these from now on: nothing that a run does helps."""
         self._use_critical_only(names)
         self._critical = _without(self._critical, names)
@@ -173,7 +173,7 @@ class LimitEnforcer(Callback):
         self._limits = _without(self._limits, names)
         self._disk = None if "disk" in names else self._disk
 
-    def _measure(self) -> Reading:
+    def _measure(self) -> MachineReading:
         self._monitor.take()  # A reading from before the relief is out of date.
         return self._monitor.read()
 
@@ -200,7 +200,7 @@ class _Incident:
         self._is_critical = is_critical
         self._has_halved = False
 
-    def still_over(self, reading: Reading) -> list[str]:
+    def still_over(self, reading: MachineReading) -> list[str]:
         return _over(reading, self.limits)
 
     def next_step(self, over: Sequence[str], left: Action) -> Action:
@@ -223,7 +223,7 @@ def _without(limits: Mapping[str, float], names: Sequence[str]) -> dict[str, flo
     return {name: limit for name, limit in limits.items() if name not in names}
 
 
-def _over(reading: Reading, limits: Mapping[str, float]) -> list[str]:
+def _over(reading: MachineReading, limits: Mapping[str, float]) -> list[str]:
     over = [name for name, limit in limits.items() if _exceeds(reading.uses().get(name), limit)]
     is_shared = _exceeds(reading.gpu_others, SHARED_PERCENT)
     return [name for name in over if name != "gpu" or is_shared]

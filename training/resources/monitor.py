@@ -24,7 +24,7 @@ RESOURCES = ("ram", "swap", "gpu", "cpu", "disk", "temperature")
 
 
 @dataclass(frozen=True)
-class Reading:
+class MachineReading:
     """Use of the machine, in percent unless it says otherwise; None: no such resource."""
 
     ram: float
@@ -67,12 +67,12 @@ class ResourceReader:
         self._folder = folder
         self._cpu = CpuUse()
 
-    def read(self) -> Reading:
+    def read(self) -> MachineReading:
         """A reading taken now; costs some tenths of a millisecond of CPU time."""
         gpu = gpu_state(self._device)
         device = driver_memory(self._device, gpu)
         celsius = [cpu_celsius(), gpu.celsius if gpu else None]
-        return Reading(
+        return MachineReading(
             ram=_ram(),
             swap=_swap(),
             gpu=None if device is None else device.percent,
@@ -91,18 +91,18 @@ class ResourceMonitor:
     """Calls `read` every `every_s` seconds in a thread, and keeps the newest reading."""
 
     def __init__(
-        self, read: Callable[[], Reading], every_s: float, usage: ResourceUsage | None = None
+        self, read: Callable[[], MachineReading], every_s: float, usage: ResourceUsage | None = None
     ) -> None:
         """Every reading is added to `usage`."""
         self._read = read
         self._every_s = every_s
         self._usage = usage or ResourceUsage()
-        self._new: Reading | None = None
+        self._new: MachineReading | None = None
         self._reading = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def read(self) -> Reading:
+    def read(self) -> MachineReading:
         """A reading taken now, in the calling thread."""
         with self._reading:
             reading = self._read()
@@ -115,7 +115,7 @@ class ResourceMonitor:
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
         self._thread.start()
 
-    def take(self) -> Reading | None:
+    def take(self) -> MachineReading | None:
         """The newest reading of the thread, once; None if there is no new one."""
         reading, self._new = self._new, None
         return reading

@@ -14,13 +14,13 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.responses import Origin, Row, resample
+from models.abr.responses import ResponseOrigin, ResponseRow, resample
 from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
 
 WINDOW_MS = 8.5
 """The window that the program writing these files analyses."""
-ORIGIN = Origin(
+ORIGIN = ResponseOrigin(
     "EPL text",
     "animal",
     WINDOW_MS,
@@ -52,7 +52,7 @@ class EplReader:
         self.marked: Counter[str] = Counter()
         """The files of raters by the peaks they mark: `wave V`, or others without it."""
 
-    def read(self, path: Path, name: str) -> Iterator[Row]:
+    def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
         """A row for each level, or for each level and rater. Reads the disk.
 
         `name`, the file in its folder, is the group: other runs of one animal are other files.
@@ -76,7 +76,7 @@ class EplReader:
             for rater in raters:
                 labels: dict[str, Any] = {} if rater is None else _labels(rater, level)
                 where = f"{name}, level {level:g} dB"
-                yield Row(name, where, signal, level=level, rate=series.rate, **labels)
+                yield ResponseRow(name, where, signal, level=level, rate=series.rate, **labels)
 
 
 def analysis_files(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.abr import formats
 from models.abr.readers import epl, recordings, table
-from models.abr.responses import Origin, Responses, Row, collect, impossible
+from models.abr.responses import ResponseOrigin, ResponseRow, Responses, collect, impossible
 from models.base import DataError
 from models.common.data_files import BadRecords, OnBad, existing_path, files, unknown_format
 from models.common.table import declared_columns
@@ -69,8 +69,8 @@ def read_responses(
 class Unlabeled:
     """Responses without labels."""
 
-    origin: Origin
-    rows: Sequence[Row]
+    origin: ResponseOrigin
+    rows: Sequence[ResponseRow]
     left_out: Mapping[str, int]
     """Counts of unused responses, by reason, without those that are 0."""
     notes: Sequence[str] = ()
@@ -152,7 +152,7 @@ def _left_out(reader: Reader) -> dict[str, int]:
     return {k: v for k, v in vars(reader).items() if type(v) is int}
 
 
-def _rows(reader: Reader, root: Path, found: Sequence[Path]) -> Iterator[Row]:
+def _rows(reader: Reader, root: Path, found: Sequence[Path]) -> Iterator[ResponseRow]:
     for path in found:
         yield from reader.read(
             path, path.relative_to(root).as_posix() if path != root else path.name

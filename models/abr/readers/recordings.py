@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.abr.responses import Origin, Row, resample
+from models.abr.responses import ResponseOrigin, ResponseRow, resample
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings import bids
@@ -20,7 +20,7 @@ from models.common.recordings.recording import Channel, Event, Recording
 
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
-ORIGIN = Origin("recordings", "human", WINDOW_MS, "µV, from the calibration in the file")
+ORIGIN = ResponseOrigin("recordings", "human", WINDOW_MS, "µV, from the calibration in the file")
 PAD_S = 0.1
 """Margin of the filter: ten periods of the lowest passed frequency."""
 CHUNK_S = 20.0
@@ -53,7 +53,7 @@ class RecordingReader:
         self.sweeps_at_gaps = 0
         """Stimuli in a gap of the recording, or with a gap in their window."""
 
-    def read(self, path: Path, name: str) -> Iterator[Row]:
+    def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
         """A row for each stimulus and every `sweeps` of its sweeps. Reads the disk.
 
         `name`, the file in its folder, is the group. Problems are added to the bad records.
@@ -80,7 +80,7 @@ class RecordingReader:
         kind: str,
         onsets: NDArray[np.float64],
         name: str,
-    ) -> Iterator[Row]:
+    ) -> Iterator[ResponseRow]:
         rate, found = recording.channels[channel].rate_hz, 0
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
@@ -97,7 +97,7 @@ class RecordingReader:
                 found += 1
                 where = f"{name}, '{kind}', response {found}"
                 points, fmp = average.points(), average.fmp()
-                yield Row(name, where, points, level=level, rate=stimulus_rate, fmp=fmp)
+                yield ResponseRow(name, where, points, level=level, rate=stimulus_rate, fmp=fmp)
                 average = Average(rate, WINDOW_MS)
         self.leftover_sweeps += average.sweeps
         if not found:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.abr.config import CLASS_NAMES, POINTS, UNKNOWN
-from models.abr.responses import UNKNOWN_CLASS, Origin, Row
+from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseRow
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.table import IGNORE, Table, columns_option, meanings_option, open_table
@@ -172,7 +172,7 @@ def _assignment(facts: Sequence[str], near: Mapping[str, str]) -> str:
     return columns_option({**near, **placeholder})
 
 
-ORIGIN = Origin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
+ORIGIN = ResponseOrigin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
 NONE: Mapping[str, str] = {}
@@ -205,7 +205,7 @@ class TableReader:
         self._unknown: dict[str, str] = {}
         """The labels that are no class, with the nearest one."""
 
-    def read(self, path: Path, name: str) -> Iterator[Row]:
+    def read(self, path: Path, name: str) -> Iterator[ResponseRow]:
         """A row for each response. Reads the disk row by row; counts bad rows.
 
         Raises DataError if the file is not such a table, or lacks a column.
@@ -241,7 +241,7 @@ class TableReader:
 
     def _row(
         self, table: Table, columns: Mapping[str, int], cells: Cells, where: str
-    ) -> Row | None:
+    ) -> ResponseRow | None:
         """One response; None if the rules leave it out. Raises ValueError."""
 
         def cell(name: str) -> Any:
@@ -265,7 +265,7 @@ class TableReader:
         with np.errstate(over="ignore"):  # what float32 cannot hold is reported as not finite
             microvolts = np.array(signal, np.float32)
         facts = {n: number(n) for n in ("age", "rate", "fmp", "threshold")}
-        return Row(
+        return ResponseRow(
             # Without a patient each row is its own group, under a name that no patient has.
             f"patient {patient}" if patient else f"no patient: {where}",
             where,

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from models.base import DataError
-from models.common.recordings.recording import STIM, Channel, Event, Piece, Recording
+from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
 
 EDF_HEAD, BDF_HEAD = b"0       ", b"\xffBIOSEMI"
 _HEAD = 256
@@ -380,9 +380,11 @@ def _entries(data: bytes) -> Iterator[tuple[float, float, list[bytes]] | None]:
             yield float(match[1]), float(match[2] or 0), match[3].split(b"\x14")
 
 
-def _pieces(header: _Header, times: Sequence[float | None]) -> tuple[list[Piece], list[str]]:
+def _pieces(
+    header: _Header, times: Sequence[float | None]
+) -> tuple[list[RecordingPiece], list[str]]:
     """The pieces between gaps, and notes. Raises DataError if the times of records are wrong."""
-    whole = [Piece(0.0, 0.0, header.records * header.record_s)]
+    whole = [RecordingPiece(0.0, 0.0, header.records * header.record_s)]
     if not header.has_times or (times[0] is None and not header.may_have_gaps):
         return whole, []
     pieces, problem = _timed_pieces(times, header.record_s)
@@ -396,10 +398,10 @@ def _pieces(header: _Header, times: Sequence[float | None]) -> tuple[list[Piece]
     return pieces, [note] if gaps else []
 
 
-def _timed_pieces(times: Sequence[float | None], length: float) -> tuple[list[Piece], str]:
+def _timed_pieces(times: Sequence[float | None], length: float) -> tuple[list[RecordingPiece], str]:
     """The pieces of records that begin at `times`, and why they are wrong; empty: they are not."""
     begin = times[0]
-    pieces = [Piece(0.0, 0.0, 0.0)]
+    pieces = [RecordingPiece(0.0, 0.0, 0.0)]
     for number, time in enumerate(times, start=1):
         last = pieces[-1]
         if begin is None or time is None:
@@ -409,9 +411,9 @@ def _timed_pieces(times: Sequence[float | None], length: float) -> tuple[list[Pi
             problem = f"record {number} begins at {time:g} s, before the end of the one before"
             return pieces, f"{problem} ({begin + last.end_s:g} s)"
         if abs(late) <= _TOLERANCE_S:
-            pieces[-1] = Piece(last.start_s, last.stored_s, last.seconds + length)
+            pieces[-1] = RecordingPiece(last.start_s, last.stored_s, last.seconds + length)
         else:
-            pieces.append(Piece(time - begin, (number - 1) * length, length))
+            pieces.append(RecordingPiece(time - begin, (number - 1) * length, length))
     return pieces, ""
 
 

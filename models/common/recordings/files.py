@@ -19,7 +19,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common.data_files import identity, unreadable_file
-from models.common.recordings.recording import STIM, Channel, Event, Piece, Recording
+from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
 from models.common.text_file import wide_without_mark
 
 SUFFIXES = (".vhdr", ".ahdr")
@@ -259,7 +259,7 @@ def _onsets(raw: Any) -> list[float]:
     return [float(onset) - begin for onset in notes.onset]
 
 
-def _pieces(raw: Any, onsets: Sequence[float]) -> tuple[Piece, ...]:
+def _pieces(raw: Any, onsets: Sequence[float]) -> tuple[RecordingPiece, ...]:
     """The parts between pauses; without samples that were not recorded."""
     rate, end = float(raw.info["sfreq"]), int(raw.n_times)
     skipped: list[tuple[int, int]] = []
@@ -276,9 +276,9 @@ def _pieces(raw: Any, onsets: Sequence[float]) -> tuple[Piece, ...]:
     pieces, begin = [], 0
     for first, last in [*sorted(skipped), (end, end)]:
         if first > begin:
-            pieces.append(Piece(begin / rate, begin / rate, (first - begin) / rate))
+            pieces.append(RecordingPiece(begin / rate, begin / rate, (first - begin) / rate))
         begin = max(begin, last)
-    return tuple(pieces) or (Piece(0.0, 0.0, end / rate),)
+    return tuple(pieces) or (RecordingPiece(0.0, 0.0, end / rate),)
 
 
 def _check_data_file(raw: Any, path: Path) -> None:

@@ -31,7 +31,7 @@ class OpenBciRaw(mne.io.BaseRaw):
     """
 
     def __init__(self, path: Path) -> None:
-        header = _Header(path)
+        header = _OpenBciHeader(path)
         made_from = {
             "version": _VERSION,
             "path": str(path.resolve()),
@@ -56,7 +56,7 @@ class OpenBciRaw(mne.io.BaseRaw):
         data[:] = volts[idx] * cals if mult is None else mult @ volts
 
 
-class _Header:
+class _OpenBciHeader:
     """Sampling rate and columns of a recording; the first column counts samples."""
 
     def __init__(self, path: Path) -> None:

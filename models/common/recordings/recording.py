@@ -36,7 +36,7 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Piece:
+class RecordingPiece:
     """A part of a recording without a gap."""
 
     start_s: float
@@ -68,7 +68,7 @@ class Event:
     name: str
 
 
-class Samples(Protocol):
+class SampleReader(Protocol):
     """Reads the samples of an open recording."""
 
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
@@ -81,11 +81,11 @@ class Recording:
 
     path: Path
     channels: tuple[Channel, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RecordingPiece, ...]
     annotations: tuple[Event, ...]
     notes: tuple[str, ...]
     """What the user should know about how the file was read."""
-    samples: Samples
+    samples: SampleReader
     has_integers: bool = False
     """Whether the file stores integers, so that all values are finite."""
     files: tuple[Path, ...] = ()
@@ -105,7 +105,7 @@ class Recording:
         """The rate of channels that have the same one."""
         return self.channels[picks[0]].rate_hz
 
-    def piece(self, start_s: float, end_s: float) -> Piece | None:
+    def piece(self, start_s: float, end_s: float) -> RecordingPiece | None:
         """The piece with all of a time span, up to a millisecond; None: none has it whole."""
         for piece in self.pieces:
             begins = start_s >= piece.start_s - _TOLERANCE_S and start_s < piece.end_s
@@ -132,7 +132,7 @@ class Recording:
         self.check(picks)
         return self.samples.read(picks, first, last)
 
-    def parts(self, rate_hz: float) -> Iterator[tuple[Piece, int, int]]:
+    def parts(self, rate_hz: float) -> Iterator[tuple[RecordingPiece, int, int]]:
         """Piece, first sample and end of each part that is read at once."""
         length = max(1, round(_PART_S * rate_hz))
         for piece in self.pieces:

@@ -80,7 +80,7 @@ _WORDS = re.compile(
 
 
 @dataclass(frozen=True)
-class Block:
+class PageBlock:
     """One block of a page. A table has one line per row and `|` between cells."""
 
     kind: Kind
@@ -134,7 +134,7 @@ def missing_characters(path: str | None, characters: Sequence[str]) -> list[str]
     return [c for c in characters if not c.isspace() and bytes(face.getmask(c)) == box]
 
 
-def draw(blocks: Sequence[Block], sheet: Sheet, path: str | None = None) -> Image.Image | None:
+def draw(blocks: Sequence[PageBlock], sheet: Sheet, path: str | None = None) -> Image.Image | None:
     """Render a grey page; None if the blocks do not fit even in the smallest letters."""
     for size in SIZES:
         lines = (line for block in blocks for line in _lines(block, size, sheet, path))
@@ -166,7 +166,7 @@ def _placed(lines: Iterable[_Line], sheet: Sheet) -> list[tuple[_Line, float, fl
     return placed
 
 
-def _lines(block: Block, base: int, sheet: Sheet, path: str | None) -> Iterator[_Line]:
+def _lines(block: PageBlock, base: int, sheet: Sheet, path: str | None) -> Iterator[_Line]:
     """Lines of a block; the last one includes the gap to the next block."""
     size = round(base * _SCALE.get(block.kind, 1.0))
     indent = base * 1.2 if block.kind == "bullet" else 0.0

@@ -20,8 +20,8 @@ from models.common.data_files import BadRecords, OnBad, unreadable_file
 from models.common.table import columns_option
 from models.doc_translation.config import ID, SOURCE, TARGET
 from models.doc_translation.readers.page import (
-    Block,
     Collection,
+    PageBlock,
     Sheet,
     bleu_tokenizer,
     draw,
@@ -81,7 +81,7 @@ class PairPage:
     layout: Layout
 
     def image(self) -> Image.Image:
-        blocks = [Block("paragraph", text) for text in self._texts(SOURCE)]
+        blocks = [PageBlock("paragraph", text) for text in self._texts(SOURCE)]
         page = draw(blocks, Sheet(), self.layout.font)
         if page is None:
             raise DataError(
@@ -111,7 +111,7 @@ class PairPage:
 
 
 @dataclass
-class _Rows:
+class _PairRows:
     """Positions of the valid rows of a file, a few bytes each, because the file may be large."""
 
     offsets: array[int] = field(default_factory=lambda: array("q"))
@@ -154,7 +154,7 @@ def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = Fal
     bad_records, lines = BadRecords(), lines_of(path)
     if lines.header is not None:
         _check_header(path, lines.header, layout)
-    rows = _Rows(keeps_duplicates=keeps_duplicates)
+    rows = _PairRows(keeps_duplicates=keeps_duplicates)
     _index(lines, path.name, layout, bad_records, rows)
     skipped = bad_records.finish(on_bad, len(rows.offsets))
     if not rows.offsets:
@@ -170,7 +170,9 @@ def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = Fal
     return Collection(str(path), pages, tokenize, None, bad_records.rows, counts, lines.notes)
 
 
-def _index(lines: Lines, name: str, layout: Layout, bad_records: BadRecords, rows: _Rows) -> None:
+def _index(
+    lines: Lines, name: str, layout: Layout, bad_records: BadRecords, rows: _PairRows
+) -> None:
     offset, number = lines.start, 0
     try:
         with lines.path.open("rb") as file:
@@ -271,7 +273,7 @@ def _allowed_keys(layout: Layout) -> str:
     return ", ".join(layout.meanings.values())
 
 
-def _pages(path: Path, rows: _Rows, layout: Layout) -> Iterator[PairPage]:
+def _pages(path: Path, rows: _PairRows, layout: Layout) -> Iterator[PairPage]:
     spans: list[tuple[int, int]] = []
     numbers: Counter[int] = Counter()
     documents = list(rows.documents)

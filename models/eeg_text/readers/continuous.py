@@ -22,7 +22,7 @@ from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.readers import raw, tables
 from models.eeg_text.readers.tables import ChannelPicks
-from models.eeg_text.recordings import RATE_HZ, Item, Reading, Recordings, normalized
+from models.eeg_text.recordings import RATE_HZ, Item, ReadingOptions, Recordings, normalized
 
 BLOCK = 8
 """Windows per block, which stay in one split; one window is left out between two blocks."""
@@ -69,7 +69,7 @@ class ContinuousSource:
         return recorded
 
 
-def read(path: Path, reading: Reading) -> Recordings:
+def read(path: Path, reading: ReadingOptions) -> Recordings:
     """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
     own = reading.channel_map
     if reading.channels is not None and own is None:
@@ -152,7 +152,9 @@ def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
 
 
 class _Segments:
-    def __init__(self, path: Path, placed: ChannelPicks, reading: Reading, is_group: bool) -> None:
+    def __init__(
+        self, path: Path, placed: ChannelPicks, reading: ReadingOptions, is_group: bool
+    ) -> None:
         self.path, self.placed, self.samples = path, placed, reading.samples
         self.is_group, self.to_predict = is_group, reading.to_predict
         self.needs_text, self.columns = reading.needs_text, reading.columns

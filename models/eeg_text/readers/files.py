@@ -10,10 +10,10 @@ import numpy as np
 from models.base import DataError
 from models.common.data_files import existing_path, unknown_embedded, unknown_format
 from models.eeg_text import embedded, formats
-from models.eeg_text.recordings import Reading, Recordings
+from models.eeg_text.recordings import ReadingOptions, Recordings
 
 
-def read(path: str, reading: Reading) -> Recordings:
+def read(path: str, reading: ReadingOptions) -> Recordings:
     """The recordings of `data.path`. Reads the disk; raises DataError."""
     if path in embedded.EMBEDDED:
         return embedded.read(path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common.recordings.files import open_recording
-from models.common.recordings.recording import Piece, Recording
+from models.common.recordings.recording import Recording, RecordingPiece
 from models.eeg_text.recordings import MOST_UV, RATE_HZ
 
 LOW_HZ, HIGH_HZ = 0.5, 50.0
@@ -101,7 +101,11 @@ def _by_rate(recording: Recording, picks: Sequence[int]) -> Iterator[tuple[float
 
 
 def _segment(
-    recording: Recording, piece: Piece, picks: list[int], span: tuple[float, int], line_hz: int
+    recording: Recording,
+    piece: RecordingPiece,
+    picks: list[int],
+    span: tuple[float, int],
+    line_hz: int,
 ) -> np.ndarray:
     """Microvolts [time, channel] of channels of one rate; `span`: start and samples at 500 Hz."""
     from scipy.signal import resample_poly

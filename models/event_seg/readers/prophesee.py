@@ -91,7 +91,7 @@ _VERSION = 3
 
 
 @dataclass(frozen=True)
-class Index:
+class PieceIndex:
     """Pieces of a file with their decoder states and times."""
 
     states: np.ndarray
@@ -107,7 +107,7 @@ class Index:
     """Number of events with positive polarity."""
 
 
-def build_index(path: Path, header: Header) -> Index:
+def build_index(path: Path, header: Header) -> PieceIndex:
     """Index of a file, from the cache or from one pass over the file. Raises DataError."""
     made_from = {
         "version": _VERSION,
@@ -117,7 +117,7 @@ def build_index(path: Path, header: Header) -> Index:
     found = cache.arrays("event-index", made_from, lambda: _scan(path, header))
     states, first, last = (np.array(found[name]) for name in ("states", "first", "last"))
     height, width, events, on = map(int, found["totals"])
-    return Index(states, first, last, (height, width), events, on)
+    return PieceIndex(states, first, last, (height, width), events, on)
 
 
 def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
@@ -177,7 +177,7 @@ def read_piece(path: Path, header: Header, number: int) -> np.ndarray:
     return np.fromfile(path, word, PIECE, offset=offset)
 
 
-def read_events(path: Path, header: Header, index: Index, start: int, stop: int) -> Events:
+def read_events(path: Path, header: Header, index: PieceIndex, start: int, stop: int) -> Events:
     """Events of [start, stop), microseconds; reads the pieces that contain them."""
     decode = ENCODING_BY_NAME[header.encoding].decode
     low = int(np.searchsorted(index.last, start, side="left"))

@@ -74,7 +74,7 @@ class Events:
         return Events(self.t[inside], x[inside], y[inside], self.p[inside])
 
 
-class Recording(Protocol):
+class EventRecording(Protocol):
     """One recording. Reads windows from disk; can be pickled to other processes."""
 
     @property

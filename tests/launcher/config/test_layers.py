@@ -3,13 +3,15 @@
 import pytest
 
 from launcher.config.layers import merge_layers
-from launcher.config.provenance import Entry, Layer, Origin, file_layer, find_node, flatten
+from launcher.config.provenance import Layer, Origin, TypedEntry, file_layer, find_node, flatten
 from launcher.config.settings_file import node_value, parse_yaml
 
 
 def layer(name, is_partial=False, **values):
     dotted = {key.replace("__", "."): value for key, value in values.items()}
-    return Layer(name, [Entry(key, v, Origin(name, name)) for key, v in dotted.items()], is_partial)
+    return Layer(
+        name, [TypedEntry(key, v, Origin(name, name)) for key, v in dotted.items()], is_partial
+    )
 
 
 def test_a_change_is_of_the_default_and_not_of_the_general_mode():

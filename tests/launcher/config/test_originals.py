@@ -11,7 +11,7 @@ import yaml
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError, fold
 from launcher.cli.parser import read
-from launcher.commands.convert import Row, translate
+from launcher.commands.convert import ConvertedSetting, translate
 from launcher.config.options import OPTIONS as OURS
 from launcher.config.options import names
 from launcher.config.original_files import read as read_original
@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def converted(family: str, folder: Path) -> list[Row]:
+def converted(family: str, folder: Path) -> list[ConvertedSetting]:
     """The lines of the file of an original, translated on a machine with a GPU."""
     path = folder / "theirs.yaml"
     path.write_text(FILES[family])

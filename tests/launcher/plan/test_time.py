@@ -11,7 +11,7 @@ from engines.catalog import ENGINES
 from launcher.plan import time
 from launcher.plan.plan import plan_run
 from launcher.plan.storages import Kind
-from launcher.plan.target import Described, Target
+from launcher.plan.target import Described, PlanTarget
 from launcher.plan.time import SHARES, Work, by_data_sheet, by_first_steps
 from tests.launcher.given import ONE_GPU, SERVER, resolved
 from training.throughput import gpus
@@ -19,7 +19,7 @@ from training.train_plan import TrainPlan
 
 H200 = gpus()["H200"]
 PLAN = TrainPlan(100, 20, 8, 8, 1, 1, "samples", eval_every=20)
-ONE, EIGHT, NODES = (Target(n, m, "cuda", None, None) for n, m in ((1, 1), (1, 8), (2, 8)))
+ONE, EIGHT, NODES = (PlanTarget(n, m, "cuda", None, None) for n, m in ((1, 1), (1, 8), (2, 8)))
 
 
 def times(work, target=ONE, gpu=H200, engine="local", parameters=10**8, precision="bf16", val=0):

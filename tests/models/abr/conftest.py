@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.abr.config import Curriculum, Data, LossSettings, Model
-from models.abr.responses import Row
+from models.abr.responses import ResponseRow
 from models.abr.task import AbrTask
 from models.base import Context
 from models.common.predictions import FixedDraws
@@ -53,13 +53,13 @@ def batch_of() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def rows() -> Callable[..., list[Row]]:
+def rows() -> Callable[..., list[ResponseRow]]:
     """Responses of made-up patients, two each."""
 
-    def make(patients: int = 6, **known: Any) -> list[Row]:
+    def make(patients: int = 6, **known: Any) -> list[ResponseRow]:
         rng = np.random.default_rng(0)
         return [
-            Row(f"patient {p}", f"line {p}", rng.standard_normal(200, np.float32), **known)
+            ResponseRow(f"patient {p}", f"line {p}", rng.standard_normal(200, np.float32), **known)
             for p in range(patients)
             for _ in range(2)
         ]

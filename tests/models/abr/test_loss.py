@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models.abr.loss import TERMS, Curriculum, TermSums, units
+from models.abr.loss import TERMS, TermRamps, TermSums, units
 
 WEIGHTS = (0.5, 1.0, 2.0, 1.0, 1.0)
 
@@ -103,7 +103,7 @@ def test_parts_of_a_batch_add_up_to_the_whole():
         torch.testing.assert_close(parts[0][term] + parts[1][term], whole[term])
 
 
-CURRICULUM = Curriculum({"latency": 5, "class": 3, "threshold": 10}, ramp=5)
+CURRICULUM = TermRamps({"latency": 5, "class": 3, "threshold": 10}, ramp=5)
 STARTING = ("signal", "latency", "class", "threshold")
 
 
@@ -130,6 +130,6 @@ def test_only_present_terms_shorten_the_curriculum():
 
 
 def test_without_a_ramp_a_term_starts_at_full_weight():
-    at_once = Curriculum({"class": 2}, ramp=0)
+    at_once = TermRamps({"class": 2}, ramp=0)
     assert at_once.factors(("class",), 1.9, 10)["class"] == 0
     assert at_once.factors(("class",), 2, 10)["class"] == 1

@@ -8,7 +8,7 @@ from models.base import DataError
 from models.common.subwords import train_byte_bpe
 from models.eeg_text.pretrained_decoder import TextModel
 from models.eeg_text.pretrained_tokenizer import PretrainedTokenizer
-from models.eeg_text.texts import Texts
+from models.eeg_text.texts import SentenceTexts
 from tests.models.eeg_text.pretrained_folders import (
     KINDS,
     SPECIALS,
@@ -49,9 +49,9 @@ def test_sentences_begin_and_end_as_t5_was_trained(tmp_path):
     assert found.inner.convert_ids_to_tokens(found.hidden) == "<unk>"  # it has no <mask>
     library = AutoTokenizer.from_pretrained(tmp_path)
     labels = library(text_target=TEXTS[0]).input_ids
-    texts = Texts({"a": TEXTS[0]}, {"train": ["a"], "val": ["a"]}, found, 40, 0)
+    texts = SentenceTexts({"a": TEXTS[0]}, {"train": ["a"], "val": ["a"]}, found, 40, 0)
     assert texts.tokens("a").tolist() == [found.start, *labels]
-    cut = Texts({"a": TEXTS[0]}, {"train": ["a"], "val": ["a"]}, found, 4, 0)
+    cut = SentenceTexts({"a": TEXTS[0]}, {"train": ["a"], "val": ["a"]}, found, 4, 0)
     assert cut.tokens("a").tolist() == [found.start, *labels[:3], found.end] and cut.cut == 1
     assert found.decode([*found.encode(TEXT), VOCABULARY + 9, 2, 40]) == TEXT
 

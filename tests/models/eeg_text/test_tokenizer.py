@@ -1,13 +1,13 @@
 import pytest
 
 from models.base import DataError
-from models.eeg_text.texts import ByteTokenizer, build_tokenizer
+from models.eeg_text.texts import SentenceByteTokenizer, build_tokenizer
 
 TEXTS = ["the old man finds a drum", "the old child paints a drum"] * 3
 
 
 def test_bytes_are_decoded_up_to_the_first_end_token():
-    tokens = ByteTokenizer()
+    tokens = SentenceByteTokenizer()
     assert tokens.decode([tokens.start, *tokens.encode("Öl & </s>"), tokens.end, 65]) == "Öl & </s>"
     assert tokens.decode([0xFF, tokens.pad, 65]) == "\N{REPLACEMENT CHARACTER}A"
     assert max(tokens.pad, tokens.start, tokens.end, tokens.hidden) < tokens.size == 272

@@ -7,14 +7,14 @@ from torch.nn import functional as F
 import launcher
 from launcher.base.diagnostics import SettingsError
 from models.event_seg.config import MAX_LAYERS, SIZES
-from models.event_seg.network import IGNORE, MaskedEncoder, Network, flops_per_sample
+from models.event_seg.network import IGNORE, MaskedEncoder, SegmentationNetwork, flops_per_sample
 from tests.launcher.given import resolved
 from tests.models.event_seg.writers import write_mvsec
 
 
 def build(name, weight=5.0):
     torch.manual_seed(0)
-    return Network(SIZES[name], weight, (1, 100, 200, 5))
+    return SegmentationNetwork(SIZES[name], weight, (1, 100, 200, 5))
 
 
 @pytest.mark.parametrize(

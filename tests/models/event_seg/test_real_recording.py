@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.event_seg.config import Data
-from models.event_seg.prediction import TrainedOn
+from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.test_dat import write_dat
 
@@ -59,7 +59,7 @@ def test_a_recording_trains_without_labels(make_task, sample, train):
 
 def test_a_recording_is_predicted_in_windows_of_the_training(make_task, sample, tmp_path):
     window_ms = 1000 / 30
-    TrainedOn(window_ms, (260, 346), has_labels=True).save(tmp_path / "run")
+    TrainedOnEvents(window_ms, (260, 346), has_labels=True).save(tmp_path / "run")
     task = make_task(tmp_path / "run", downsample=2)
     task.setup_without_data()
     found = list(task.predict(task.build().eval(), sample))

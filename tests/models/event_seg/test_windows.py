@@ -4,7 +4,7 @@ import torch
 
 from models.event_seg.network import IGNORE
 from models.event_seg.readers.recording import Events, spans
-from models.event_seg.windows import Rules, Windows, collate, normalize, voxelize
+from models.event_seg.windows import WindowRules, Windows, collate, normalize, voxelize
 from tests.models.event_seg.writers import random_events
 
 
@@ -35,7 +35,7 @@ BOTH = np.array([(number, window) for number in (0, 1) for window in range(10)])
 
 
 def windows(control="real", fixed=1, crop=(32, 44), masked=False, downsample=1, chosen=BOTH):
-    return Windows(RECORDINGS, chosen, Rules(downsample, crop, control, 0, masked), fixed)
+    return Windows(RECORDINGS, chosen, WindowRules(downsample, crop, control, 0, masked), fixed)
 
 
 def test_a_sample_is_its_window_and_label(draws):

@@ -7,7 +7,7 @@ import numpy as np
 from models.language.encoded import encode
 from models.language.readers.corpus import from_records
 from models.language.readers.records import Conversation, Document, Turn
-from models.language.rows import Dialogues, Windows, true_pairing
+from models.language.rows import Dialogues, TokenWindows, true_pairing
 from models.language.tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -18,7 +18,7 @@ def windows(texts, length, **settings):
     corpus = from_records("texts", [Document(f"d{i}", text) for i, text in enumerate(texts)])
     numbers = np.arange(len(corpus))
     encoded = encode(corpus, TOKENIZER)
-    return Windows(encoded, corpus.index.names, numbers, TOKENIZER, length, **settings)
+    return TokenWindows(encoded, corpus.index.names, numbers, TOKENIZER, length, **settings)
 
 
 def conversation(request="list all", answer="ls -a", history=()):

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import normalizers, pre_tokenizers
 
 from models.language import bpe
-from models.language.bpe import Words, can_cut
+from models.language.bpe import WordTokens, can_cut
 
 CORPUS = ["the quick brown fox's jumps over the lazy dog " * 5, "def main(): return main  # 12"] * 3
 
@@ -39,7 +39,7 @@ def library(tokenizer, text):
     ],
 )
 def test_the_tokens_are_those_of_the_library(trained, text):
-    found = Words(trained.inner, np.uint16).encode(text)
+    found = WordTokens(trained.inner, np.uint16).encode(text)
     assert found is not None and found.tolist() == library(trained, text)
 
 
@@ -50,19 +50,19 @@ def test_random_texts_of_all_of_unicode_have_the_same_tokens(trained):
         numbers = (draw.randrange(*draw.choice(ranges)) for _ in range(draw.randrange(1, 12)))
         text = " ".join(chr(n) * 2 for n in numbers if not 0xD800 <= n < 0xE000)
         assert trained.encode(text).tolist() == library(trained, text)
-        cut += Words(trained.inner, np.uint16).encode(text) is not None
+        cut += WordTokens(trained.inner, np.uint16).encode(text) is not None
     assert 50 < cut < 500  # both ways were taken
 
 
 @pytest.mark.parametrize("text", ["\x1c", "\u1c90", "\U0001d400"])
 def test_characters_of_uncertain_class_are_left_to_the_library(trained, text):
-    assert Words(trained.inner, np.uint16).encode(text) is None
+    assert WordTokens(trained.inner, np.uint16).encode(text) is None
     assert trained.encode(text).tolist() == library(trained, text)
 
 
 def test_a_full_table_of_words_starts_again(trained, monkeypatch):
     monkeypatch.setattr(bpe, "_MAX_WORDS", 4)
-    found = Words(trained.inner, np.uint16)
+    found = WordTokens(trained.inner, np.uint16)
     for text in ("a b c", "d e f", "a b c", "one two three four five six"):
         assert found.encode(text).tolist() == library(trained, text)
 

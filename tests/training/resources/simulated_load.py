@@ -11,7 +11,7 @@ from tests.training.readings import CALM
 from tests.training.tiny import RecordingCallback, TinyTask, run_tiny
 from training.callbacks.base import Action, Step
 from training.resources.limits import LimitEnforcer
-from training.resources.monitor import Reading, ResourceMonitor
+from training.resources.monitor import MachineReading, ResourceMonitor
 from training.settings import Limits
 
 # 24 samples in steps of 8, long enough for every throttling step.
@@ -49,12 +49,12 @@ class SimulatedLoad(RecordingCallback):
         super().end(outcome)
         self._enforcer.end(outcome)
 
-    def _take(self) -> Reading | None:
+    def _take(self) -> MachineReading | None:
         was_new, self._new = self._new, False
         return self._monitor.read() if was_new else None
 
 
-def _read(left: list[float]) -> Reading:
+def _read(left: list[float]) -> MachineReading:
     return replace(CALM, ram=left.pop(0) if len(left) > 1 else left[0])
 
 

@@ -11,7 +11,7 @@ from tests.training.facts import outcome, step, train_plan
 from tests.training.readings import CALM
 from training.callbacks.base import Action
 from training.resources.limits import LimitEnforcer
-from training.resources.monitor import Reading, ResourceMonitor
+from training.resources.monitor import MachineReading, ResourceMonitor
 from training.settings import Critical, Limits
 
 FULL = replace(CALM, ram=99.0)
@@ -23,24 +23,24 @@ STOP = Action.LIMIT_EXCEEDED | Action.SAVE
 class Machine:
     """A machine with given readings: one at the start, one per step, one after throttling."""
 
-    def __init__(self, at_start: Reading = CALM, limits: Limits = LIMITS) -> None:
+    def __init__(self, at_start: MachineReading = CALM, limits: Limits = LIMITS) -> None:
         self.now = at_start
         self.events: list[tuple[str, Mapping[str, object]]] = []
         monitor = ResourceMonitor(lambda: self.now, every_s=3600)
         # Tests control the interval.
         monitor.take = self._take  # type: ignore[method-assign]
-        self._new: Reading | None = None
+        self._new: MachineReading | None = None
         self.enforcer = LimitEnforcer(limits, monitor, self._emit)
         self.enforcer.start(train_plan())
 
-    def step(self, reading: Reading | None) -> Action:
+    def step(self, reading: MachineReading | None) -> Action:
         """The actions after a step, with or without a new reading."""
         self._new = reading
         if reading is not None:
             self.now = reading
         return self.enforcer.step(step(1))
 
-    def throttled(self, reading: Reading, left: Action = Action.FREE_MEMORY) -> Action:
+    def throttled(self, reading: MachineReading, left: Action = Action.FREE_MEMORY) -> Action:
         """The actions for this reading after throttling, with these throttling steps remaining."""
         self.now = reading
         return self.enforcer.throttled(left)
@@ -49,7 +49,7 @@ class Machine:
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.events]
 
-    def _take(self) -> Reading | None:
+    def _take(self) -> MachineReading | None:
         new, self._new = self._new, None
         return new
 
@@ -86,7 +86,9 @@ def test_a_calm_reading_resets_the_count(machine: Machine):
 @pytest.mark.parametrize(
     "reading", [replace(CALM, ram=96.0), replace(CALM, gpu=96.0), replace(CALM, swap=81.0)]
 )
-def test_one_critical_reading_requests_throttling_at_once(machine: Machine, reading: Reading):
+def test_one_critical_reading_requests_throttling_at_once(
+    machine: Machine, reading: MachineReading
+):
     assert machine.step(reading) == Action.FREE_MEMORY
 
 
@@ -185,7 +187,7 @@ def test_a_limit_of_one_hundred_is_no_limit():
 ALL = Action.FREE_MEMORY | Action.FEWER_WORKERS | Action.SMALLER_BATCH
 
 
-def settle(machine: Machine, reading: Reading) -> list[Action]:
+def settle(machine: Machine, reading: MachineReading) -> list[Action]:
     """The actions of the steps after smaller micro-batches, with these readings."""
     machine.now = reading
     return [machine.step(None), machine.step(None)]

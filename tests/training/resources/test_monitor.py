@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tests.training.readings import CALM
-from training.resources.monitor import Reading, ResourceMonitor, ResourceReader
+from training.resources.monitor import MachineReading, ResourceMonitor, ResourceReader
 
 
 def test_a_reading_of_this_machine_is_in_percent():
@@ -25,7 +25,7 @@ def test_readings_come_from_another_thread_and_are_taken_once():
     threads: list[int] = []
     second = threading.Event()
 
-    def read() -> Reading:
+    def read() -> MachineReading:
         threads.append(threading.get_ident())
         if len(threads) == 2:
             second.set()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.abr.layers import Attention, plain_attention
+from models.abr.layers import SequenceAttention, plain_attention
 
 
 def tensors():
@@ -35,8 +35,8 @@ def test_plain_attention_has_the_values_and_gradients_of_torch(is_relative):
 def test_an_attention_without_a_named_kernel_agrees_with_the_one_of_torch(precision):
     torch.manual_seed(0)
     x, positions = torch.randn(2, 40, 16), torch.randn(65, 16)
-    plain = Attention(16, 2, "auto", bias=True)
-    named = Attention(16, 2, "math", bias=True)
+    plain = SequenceAttention(16, 2, "auto", bias=True)
+    named = SequenceAttention(16, 2, "math", bias=True)
     named.load_state_dict(plain.state_dict())
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
         found = [layer(x, x, positions).float() for layer in (plain, named)]

@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.abr.config import SIZES, STATIC
-from models.abr.layers import Attention, FiLM, StateSpace, sinusoids, upsample
+from models.abr.layers import FiLM, SequenceAttention, StateSpace, sinusoids, upsample
 from models.abr.loss import TERMS
 from models.abr.network import (
     ENCODER,
@@ -141,7 +141,7 @@ def test_evaluation_draws_no_random_numbers():
 
 def test_relative_positions_differ_up_to_32():
     torch.manual_seed(0)
-    attention = Attention(8, 2, "auto", bias=False)
+    attention = SequenceAttention(8, 2, "auto", bias=False)
     query, positions = torch.randn(1, 2, 50, 4), torch.randn(65, 8)
     added = attention._distances(query, positions)
     for row, column in ((0, 0), (0, 31), (0, 32), (0, 49), (49, 0), (20, 17)):
@@ -255,10 +255,10 @@ class FlashCalls(TorchDispatchMode):
 def test_flash_kernels_run_in_all_attentions_without_relative_positions(size):
     model = Network(SIZES[size], Statistics(), TERMS, "flash")
     every, relative = attention_counts(SIZES[size])
-    assert sum(isinstance(module, Attention) for module in model.modules()) == every
+    assert sum(isinstance(module, SequenceAttention) for module in model.modules()) == every
     masked = masked_trace(size).modules()
     assert (
-        sum(isinstance(module, Attention) for module in masked)
+        sum(isinstance(module, SequenceAttention) for module in masked)
         == (attention_counts(SIZES[size], has_decoder=False)[0])
     )
     with FlashCalls() as calls:

@@ -11,7 +11,7 @@ from models.common.recordings import files as recording_files
 from models.eeg_text import formats
 from models.eeg_text.montage import INDICES, SLOTS
 from models.eeg_text.readers import continuous, files
-from models.eeg_text.recordings import Reading
+from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 
 SAMPLE = Path(__file__).parents[5] / "shared/data/eeg"
@@ -34,7 +34,7 @@ def error_of(reading, path):
 
 
 def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
-    found = continuous.read(recording, Reading())
+    found = continuous.read(recording, ReadingOptions())
     blocks = [item.group for item in found.items]
     assert len(blocks) == 25 - 2  # two windows are gaps
     assert blocks == sorted(blocks) and len(set(blocks)) == 3
@@ -46,7 +46,7 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
 
 
 def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
-    source = pickle.loads(pickle.dumps(continuous.read(recording, Reading()).source))
+    source = pickle.loads(pickle.dumps(continuous.read(recording, ReadingOptions()).source))
     eeg = source.eeg(9)
     assert eeg.shape == (800, 105) and eeg.dtype == np.float32
     assert source.recorded(9).sum() == len(NAMES)
@@ -59,7 +59,7 @@ def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
 
 
 def test_a_window_at_either_end_is_whole(recording):
-    source = continuous.read(recording, Reading()).source
+    source = continuous.read(recording, ReadingOptions()).source
     for number in (0, len(source.segments) - 1):
         assert source.eeg(number).shape == (800, 105)
 
@@ -71,7 +71,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
         return np.array([*waves, 20 * np.sin(2 * np.pi * 10 * time)])
 
     path = write_edf(tmp_path / "a.edf", ["Fz", "Cz", "Pz", "Oz"], 30, 512, make)
-    eeg = continuous.read(path, Reading()).source.eeg(5)
+    eeg = continuous.read(path, ReadingOptions()).source.eeg(5)
     recorded = [FZ, SLOTS.index("Cz"), SLOTS.index("E62"), OZ]
     assert eeg[:, recorded[:3]].std(axis=0).max() < 0.6
     assert eeg[:, OZ].std() == pytest.approx(20 / np.sqrt(2), rel=0.05)
@@ -80,7 +80,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
 def test_a_table_beside_a_recording_provides_the_sentences(recording):
     rows = ["onset_s\tduration_s\ttext", "1.5\t2.0\tThe old man.", "10\t1\tA child", "20\t3\tthe OLD man"]  # fmt: skip
     recording.with_suffix(".tsv").write_text("\n".join(rows))
-    found = continuous.read(recording, Reading())
+    found = continuous.read(recording, ReadingOptions())
     assert [item.text for item in found.items] == ["The old man.", "A child", "the OLD man"]
     assert [item.samples for item in found.items] == [1000, 500, 1500]
     assert found.items[0].group == found.items[2].group
@@ -97,23 +97,23 @@ def test_a_table_beside_a_recording_provides_the_sentences(recording):
 )
 def test_an_impossible_row_is_an_error_or_skipped(recording, row, problem):
     recording.with_suffix(".tsv").write_text(f"onset_s\tduration_s\ttext\n1\t1\tyes\n{row}\n")
-    assert error_of(Reading(), recording).where == problem
-    found = continuous.read(recording, Reading("skip"))
+    assert error_of(ReadingOptions(), recording).where == problem
+    found = continuous.read(recording, ReadingOptions("skip"))
     assert found.left_out["bad"] == 1 and len(found.items) == 1
 
 
 def test_an_invalid_table_is_an_error(recording):
     beside = recording.with_suffix(".csv")
     beside.write_text("onset,duration,text\n1,1,a\n")
-    assert error_of(Reading(), recording).message == "'a.csv' has no column onset_s"
+    assert error_of(ReadingOptions(), recording).message == "'a.csv' has no column onset_s"
     beside.write_text("onset_s,duration_s,text\n1,x,a\n")
-    error = error_of(Reading(), recording)
+    error = error_of(ReadingOptions(), recording)
     assert error.where == "a.csv:2: duration_s 'x' is not a number"
 
 
 def test_unknown_channels_require_a_map(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
-    error = error_of(Reading(), path)
+    error = error_of(ReadingOptions(), path)
     assert error.message.startswith(
         "only 0 of the 13 channels of 'a.edf' are known; unknown: X0, X1, "
     )
@@ -124,13 +124,13 @@ def test_a_map_names_electrodes_and_regions(tmp_path):
     path = write_edf(tmp_path / "a.edf", [f"X{i}" for i in range(13)], 5, make=waves)
     positions = tmp_path / "map.csv"
     positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
-    found = continuous.read(path, Reading(channels=str(positions)))
+    found = continuous.read(path, ReadingOptions(channels=str(positions)))
     first, second = INDICES["occipital"][:2]
     assert np.flatnonzero(found.source.recorded(0)).tolist() == sorted([FZ, first, second, OZ])
     assert found.notes["channels"] == 4
     assert found.notes["channels_dropped"][-1] == "and 1 more"
     positions.write_text("channel,place\nX1,occipitol\n")
-    error = error_of(Reading(channels=str(positions)), path)
+    error = error_of(ReadingOptions(channels=str(positions)), path)
     assert error.message == "channel 'X1' is mapped to unknown 'occipitol'"
     assert error.did_you_mean == "occipital"
 
@@ -138,7 +138,7 @@ def test_a_map_names_electrodes_and_regions(tmp_path):
 def test_a_truncated_recording_is_an_error(recording):
     whole = recording.read_bytes()
     recording.write_bytes(whole[:-700])
-    error = error_of(Reading(), recording)
+    error = error_of(ReadingOptions(), recording)
     assert error.message == f"'a.edf' is truncated: {len(whole) - 700} of {len(whole)} bytes"
 
 
@@ -146,20 +146,20 @@ def test_a_corrupt_header_is_an_error(recording):
     whole = bytearray(recording.read_bytes())
     whole[252:256] = b"many"
     recording.write_bytes(whole)
-    assert error_of(Reading(), recording).message.startswith("'a.edf' cannot be read: ")
+    assert error_of(ReadingOptions(), recording).message.startswith("'a.edf' cannot be read: ")
 
 
 def test_a_low_sampling_rate_is_an_error(tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, 64, lambda second: waves(second, 64))
-    assert error_of(Reading(), path).message == (
+    assert error_of(ReadingOptions(), path).message == (
         "channel 'Fp1' of 'a.edf' is sampled at 64 Hz, too low for EEG up to 50 Hz"
     )
 
 
 def test_a_bad_recording_among_several_is_skipped(recording):
     write_edf(recording.with_name("b.edf"), NAMES, 40, 64, lambda second: waves(second, 64))
-    assert "64 Hz" in error_of(Reading(), recording.parent).message
-    found = continuous.read(recording.parent, Reading("skip"))
+    assert "64 Hz" in error_of(ReadingOptions(), recording.parent).message
+    found = continuous.read(recording.parent, ReadingOptions("skip"))
     assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
 
 
@@ -168,12 +168,12 @@ def test_an_empty_file_and_an_empty_folder_have_an_unknown_format(tmp_path):
     (tmp_path / "notes.txt").write_text("0       ")
     for path in (tmp_path, tmp_path / "a.edf", tmp_path / "notes.txt"):
         with pytest.raises(DataError, match="has an unknown format"):
-            files.read(str(path), Reading())
+            files.read(str(path), ReadingOptions())
 
 
 @needs_sample
 def test_the_eeglab_sample_is_read(tmp_path):
-    found = continuous.read(SAMPLE / "eeglab_data.set", Reading())
+    found = continuous.read(SAMPLE / "eeglab_data.set", ReadingOptions())
     assert found.notes == {"channels": 30, "channels_dropped": ["EOG1", "EOG2"]}
     assert len({item.group for item in found.items}) == 17
     eeg = found.source.eeg(20)
@@ -185,22 +185,22 @@ def test_the_eeglab_sample_is_read(tmp_path):
 def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
     table = tmp_path / "texts.json"
     table.write_text('{"square": "A square is there.", "rt": "The button is pressed."}')
-    found = continuous.read(SAMPLE / "eeglab_data.set", Reading("skip", texts=str(table)))
+    found = continuous.read(SAMPLE / "eeglab_data.set", ReadingOptions("skip", texts=str(table)))
     assert {item.group for item in found.items} == {"a square is there", "the button is pressed"}
     assert 100 < len(found.items) <= 154
     assert found.items[0].where == "eeglab_data.set, event square at 1.00 s"
     table.write_text('{"circle": "A circle."}')
-    error = error_of(Reading(texts=str(table)), SAMPLE / "eeglab_data.set")
+    error = error_of(ReadingOptions(texts=str(table)), SAMPLE / "eeglab_data.set")
     assert error.allowed == "events of the recording: rt, square"
 
 
 @needs_sample
 def test_the_edf_sample_is_read_with_a_map(tmp_path):
-    error = error_of(Reading(), SAMPLE / "mne_test.edf")
+    error = error_of(ReadingOptions(), SAMPLE / "mne_test.edf")
     assert "of the 138 channels of 'mne_test.edf' are known" in error.message
     table = tmp_path / "map.json"
     table.write_text('{"A1": "Fz", "A2": "Cz", "I8": "occipital"}')
-    found = continuous.read(SAMPLE / "mne_test.edf", Reading(channels=str(table)))
+    found = continuous.read(SAMPLE / "mne_test.edf", ReadingOptions(channels=str(table)))
     assert len(found.items) == 3 and found.notes["channels"] == 3
 
 
@@ -211,11 +211,11 @@ def test_an_eeglab_recording_with_incomplete_data_is_an_error(tmp_path):
     data = tmp_path / "eeglab_data.fdt"
     whole = data.read_bytes()
     data.write_bytes(whole[:-400])
-    error = error_of(Reading(), tmp_path / "eeglab_data.set")
+    error = error_of(ReadingOptions(), tmp_path / "eeglab_data.set")
     assert error.message == "'eeglab_data.fdt' is truncated: 3904112 of 3904512 bytes"
     data.unlink()
     recording_files._opened.cache_clear()  # the .set itself is what it was
-    assert "cannot be read" in error_of(Reading(), tmp_path / "eeglab_data.set").message
+    assert "cannot be read" in error_of(ReadingOptions(), tmp_path / "eeglab_data.set").message
 
 
 @needs_sample
@@ -226,8 +226,8 @@ def test_non_finite_values_exclude_the_segments_within_their_filter_margin(tmp_p
     values[128 * 60, 4] = np.nan
     values.flush()
     path = tmp_path / "eeglab_data.set"
-    assert "within the margin of its filter" in error_of(Reading(), path).where
-    found = continuous.read(path, Reading("skip"))
+    assert "within the margin of its filter" in error_of(ReadingOptions(), path).where
+    found = continuous.read(path, ReadingOptions("skip"))
     assert found.left_out["bad"] == 8
     assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))
 
@@ -239,9 +239,9 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     path = write_edf(tmp_path / "a.edf", names, 40_000, 256, holes=True)
     assert path.stat().st_size > 300 * 2**20
     small = write_edf(tmp_path / "b.edf", names, 60, 256, holes=True)
-    continuous.read(small, Reading()).source.eeg(3)  # what libraries take
+    continuous.read(small, ReadingOptions()).source.eeg(3)  # what libraries take
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = continuous.read(path, Reading())
+    found = continuous.read(path, ReadingOptions())
     for number in range(0, len(found.items), 1500):
         found.source.eeg(number)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

@@ -8,7 +8,7 @@ from models.common.recordings import recording as recordings
 from models.common.recordings.files import open_recording
 from models.eeg_text import formats
 from models.eeg_text.readers import continuous, files
-from models.eeg_text.recordings import Reading
+from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import (
     CODES,
     EVENTS,
@@ -43,7 +43,7 @@ def reading(folder, names, **options):
     """Options with a map of `names` to the electrodes of the test recordings."""
     lines = [f"{name},{target}" for name, target in zip(names, NAMES, strict=True)]
     (folder / "map.tsv").write_text("\n".join(["name\tplace", *lines]).replace(",", "\t"))
-    return Reading(channels=str(folder / "map.tsv"), **options)
+    return ReadingOptions(channels=str(folder / "map.tsv"), **options)
 
 
 def microvolts(found):
@@ -69,7 +69,7 @@ def test_segments_are_equal_in_every_format(tmp_path, name):
     path = WRITERS[name](tmp_path / name)
     names = OPENBCI_NAMES if name.endswith("txt") else NAMES
     found = continuous.read(path, reading(tmp_path, names))
-    edf = continuous.read(WRITERS["a.edf"](tmp_path / "a.edf"), Reading())
+    edf = continuous.read(WRITERS["a.edf"](tmp_path / "a.edf"), ReadingOptions())
     assert found.form == formats.of_file(path) and len(found.items) == len(edf.items)
     np.testing.assert_allclose(found.source.eeg(5), edf.source.eeg(5), atol=0.1)
 
@@ -102,13 +102,13 @@ def test_an_event_channel_is_read_in_pieces_as_a_whole(tmp_path, monkeypatch):
 def test_sentences_are_named_by_event_numbers(tmp_path):
     texts = tmp_path / "texts.json"
     texts.write_text('{"7": "A child paints."}')
-    found = continuous.read(write_fif(tmp_path / "a_raw.fif"), Reading(texts=str(texts)))
+    found = continuous.read(write_fif(tmp_path / "a_raw.fif"), ReadingOptions(texts=str(texts)))
     assert [item.text for item in found.items] == ["A child paints."] * 2
     assert [segment.start_s for segment in found.source.segments] == [2.0, 9.0]
 
 
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
-    found = continuous.read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]), Reading())
+    found = continuous.read(write_fif(tmp_path / "a_raw.fif", bad=["F3"]), ReadingOptions())
     assert found.notes["channels_dropped"] == ["F3", "STI 014"]
     assert found.notes["channels"] == len(NAMES) - 1
 
@@ -116,7 +116,7 @@ def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
 def test_a_recording_without_eeg_is_an_error(tmp_path):
     path = write_fif(tmp_path / "a_raw.fif", kind="eog")
     with pytest.raises(DataError) as error:
-        continuous.read(path, Reading())
+        continuous.read(path, ReadingOptions())
     assert str(error.value) == (
         "'a_raw.fif' has no EEG channel\n"
         f"  where         {path}\n"
@@ -138,7 +138,7 @@ def test_a_split_recording_is_read_once(tmp_path):
     mne.io.RawArray(values, info, verbose="error").save(path, split_size="2MB", verbose="error")
     (tmp_path / "map.json").write_text(f'{{"{info.ch_names[0]}": "Fz"}}')
     assert len(list(tmp_path.glob("long_raw*.fif"))) > 1
-    options = Reading(channels=str(tmp_path / "map.json"))
+    options = ReadingOptions(channels=str(tmp_path / "map.json"))
     (tmp_path / "a_raw.fif").unlink()
     found = continuous.read(tmp_path, options)
     assert {item.subject for item in found.items} == {"long_raw"}
@@ -150,7 +150,7 @@ def test_a_damaged_file_is_an_error(tmp_path, name):
     path = WRITERS[name](tmp_path / name)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError) as error:
-        continuous.read(path, Reading())
+        continuous.read(path, ReadingOptions())
     assert error.value.message.startswith(f"'{path.name}' cannot be read: ")
     assert error.value.where == str(path)
 
@@ -159,13 +159,13 @@ def test_a_recording_without_its_data_file_is_an_error(tmp_path):
     path = write_brainvision(tmp_path / "a.vhdr")
     path.with_suffix(".eeg").unlink()
     with pytest.raises(DataError, match=r"'a\.vhdr' cannot be read: "):
-        continuous.read(path, Reading())
+        continuous.read(path, ReadingOptions())
 
 
 def test_a_missing_library_is_an_error_with_the_command_that_installs_it(tmp_path):
     (tmp_path / "a.mff").mkdir()
     with pytest.raises(DataError) as error:
-        continuous.read(tmp_path, Reading())
+        continuous.read(tmp_path, ReadingOptions())
     assert error.value.fix == "pip install mffpy"
 
 
@@ -175,7 +175,7 @@ def test_a_line_of_text_without_numbers_is_named(tmp_path):
     lines[99] = lines[99].replace(lines[99].split(", ")[3], "x")
     path.write_text("\n".join(lines))
     with pytest.raises(DataError) as error:
-        continuous.read(path, Reading())
+        continuous.read(path, ReadingOptions())
     assert error.value.message == (
         "'a.txt' cannot be read: line 100 has no number for each channel"
     )
@@ -193,7 +193,7 @@ def test_an_openbci_header_without_rate_or_channels_is_an_error(tmp_path, line, 
     lines = [other for other in path.read_text().splitlines() if not other.startswith(line)]
     path.write_text("\n".join(lines))
     with pytest.raises(DataError, match=problem):
-        continuous.read(path, Reading())
+        continuous.read(path, ReadingOptions())
 
 
 def test_a_folder_of_several_formats_is_read_whole(tmp_path):
@@ -201,8 +201,8 @@ def test_a_folder_of_several_formats_is_read_whole(tmp_path):
         (tmp_path / name.replace(".", "-")).mkdir()
         WRITERS[name](tmp_path / name.replace(".", "-") / name)
     write_matlab5(tmp_path / "resultsYAC_NR.mat")
-    found = files.read(str(tmp_path), Reading())
-    assert len(found.items) == 3 + 4 * (len(continuous.read(tmp_path, Reading()).items) // 4)
+    found = files.read(str(tmp_path), ReadingOptions())
+    assert len(found.items) == 3 + 4 * (len(continuous.read(tmp_path, ReadingOptions()).items) // 4)
     assert set(found.form.split("; ")) == {
         formats.ZUCO, formats.EDF, formats.BRAINVISION, formats.EEGLAB, formats.FIF
     }  # fmt: skip
@@ -241,8 +241,8 @@ def test_impossible_values_of_a_recording_of_floats_exclude_segments(tmp_path, v
     rows[3, RATE_HZ * 2] = value
     path = write_numbers(tmp_path / "a_raw.fif", rows, "eeg")
     with pytest.raises(DataError, match="within the margin of its filter"):
-        continuous.read(path, Reading())
-    whole = continuous.read(write_fif(tmp_path / "b_raw.fif"), Reading())
-    found = continuous.read(path, Reading("skip"))
+        continuous.read(path, ReadingOptions())
+    whole = continuous.read(write_fif(tmp_path / "b_raw.fif"), ReadingOptions())
+    found = continuous.read(path, ReadingOptions("skip"))
     assert found.left_out["bad"] == len(whole.items) - len(found.items) > 0
     assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))

@@ -6,7 +6,7 @@ import pytest
 from models.base import DataError
 from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files, zuco
-from models.eeg_text.recordings import Reading, normalized
+from models.eeg_text.recordings import ReadingOptions, normalized
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
 
 WRITERS = {"5": write_matlab5, "7.3": write_matlab73}
@@ -136,5 +136,5 @@ def test_a_changed_file_is_indexed_again(path):
 def test_columns_of_tables_are_not_those_of_a_mat_file(path):
     write_matlab5(path)
     with pytest.raises(DataError, match="has ZuCo files, which need none") as error:
-        files.read(str(path), Reading(columns={"a": "text"}))
+        files.read(str(path), ReadingOptions(columns={"a": "text"}))
     assert error.value.fix == "remove data.columns"
