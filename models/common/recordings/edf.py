@@ -126,7 +126,7 @@ def open_edf(path: Path) -> Recording:
 
 
 class _EdfSamples:
-    """See recording.Samples."""
+    """See recording.SampleReader."""
 
     def __init__(self, header: _Header, signals: Sequence[_Signal]) -> None:
         self._header, self._signals = header, signals

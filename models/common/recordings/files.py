@@ -143,7 +143,7 @@ def open_with_mne(path: Path) -> Recording:
 
 
 class _MneSamples:
-    """See recording.Samples."""
+    """See recording.SampleReader."""
 
     def __init__(self, raw: Any, path: Path, is_stim: Sequence[bool]) -> None:
         self._raw, self._path = raw, path

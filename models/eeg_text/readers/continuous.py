@@ -47,7 +47,7 @@ class Segment:
 
 
 class ContinuousSource:
-    """See recordings.Source."""
+    """See recordings.SegmentSource."""
 
     def __init__(
         self, files: list[tuple[Path, ChannelPicks]], segments: list[Segment], line_hz: int

@@ -44,7 +44,7 @@ def read(path: str, reading: ReadingOptions) -> Recordings:
 
 
 class JoinedSource:
-    """See recordings.Source; the items of several recordings, one after the other."""
+    """See recordings.SegmentSource; the items of several recordings, one after the other."""
 
     def __init__(self, parts: Sequence[Recordings]) -> None:
         self._items = [(part.source, n) for part in parts for n in range(len(part.items))]

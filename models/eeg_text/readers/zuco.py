@@ -211,7 +211,7 @@ class ZucoFile:
 
 
 class ZucoSource:
-    """See recordings.Source."""
+    """See recordings.SegmentSource."""
 
     def __init__(self, files: list[ZucoFile], places: list[tuple[int, int]]) -> None:
         """`places`: for each item, its file and its sentence there."""
