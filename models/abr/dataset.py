@@ -31,10 +31,10 @@ def permute_responses(patient: NDArray[np.str_], rng: np.random.Generator) -> ND
     Raises DataError if one patient has more than half of the responses.
     """
     number = np.unique(patient, return_inverse=True)[1]
-    most = int(np.bincount(number).max())
-    if 2 * most > len(number):
+    largest = int(np.bincount(number).max())
+    if 2 * largest > len(number):
         raise DataError(
-            f"the noise control cannot permute {len(number)} responses: one patient has {most}",
+            f"the noise control cannot permute {len(number)} responses: one patient has {largest}",
             where="data.control",
             allowed="no patient with more than half of the responses of a split",
         )
@@ -125,12 +125,12 @@ class ResponseSplit:
         return scaled_signal(self.responses.signal[response], self.statistics)
 
     def sample(self, index: int, draws: Draws) -> Sample:
-        responses, own = self.responses, self.index[index]
+        responses, response = self.responses, self.index[index]
         return {
             "signal": self.signal(int(self.signal_of[index])),
             "static": scaled_facts(responses.static[self.static_of[index]], self.statistics),
-            "target": int(responses.target[own]),
-            **{name: float(responses.labels[name][own]) for name in LABELS},
+            "target": int(responses.target[response]),
+            **{name: float(responses.labels[name][response]) for name in LABELS},
         }
 
 
@@ -295,8 +295,8 @@ class ResponseSplits:
     def _masked_band(self) -> dict[str, dict[str, float]]:
         val, signal = self.masked("val"), self.responses.signal
         hidden = np.stack([val.sample(i, FixedDraws())["hidden"] for i in range(len(val))])
-        train, own = (signal[self.samples[name].index] for name in ("train", "val"))
-        return masked_band(train, own, hidden, self.control)
+        train, val_signal = (signal[self.samples[name].index] for name in ("train", "val"))
+        return masked_band(train, val_signal, hidden, self.control)
 
     def _not_trained(self) -> list[str]:
         if self._mask_share is not None:

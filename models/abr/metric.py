@@ -51,8 +51,8 @@ class ResponseMetric:
         metrics: Scores = {"val_loss": float((weights * sums / known.clamp(min=1)).sum())}
         rest = counts[2 * terms :]
         for term in self.weights:
-            own, rest = rest[: _LENGTHS[term]], rest[_LENGTHS[term] :]
-            metrics |= _RESULTS[term](own)
+            term_counts, rest = rest[: _LENGTHS[term]], rest[_LENGTHS[term] :]
+            metrics |= _RESULTS[term](term_counts)
         return metrics
 
 

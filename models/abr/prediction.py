@@ -58,37 +58,37 @@ class TrainedOnResponses:
 
 
 def predict(
-    model: Module, found: Unlabeled, statistics: Statistics, device: torch.device
+    model: Module, unlabeled: Unlabeled, statistics: Statistics, device: torch.device
 ) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
     The last predictions have no files: the count of responses that are left out, and notes.
     """
     names = DistinctNames()
-    for group, rows in _groups(found).items():
+    for group, rows in _groups(unlabeled).items():
         outputs = [
-            own for part in _parts(rows) for own in _outputs(model, part, statistics, device)
+            output for part in _parts(rows) for output in _outputs(model, part, statistics, device)
         ]
-        lines = [_line(row, own) for row, own in zip(rows, outputs, strict=True)]
+        lines = [_line(row, output) for row, output in zip(rows, outputs, strict=True)]
         files = {
             ".csv": _table(rows, outputs),
             ".png": draw_series(
-                [_trace(row, own) for row, own in zip(rows, outputs, strict=True)],
-                found.origin.window_ms,
+                [_trace(row, output) for row, output in zip(rows, outputs, strict=True)],
+                unlabeled.origin.window_ms,
             ),
         }
         yield Prediction(names.of(group), "\n".join((group, *lines)), files)
-    yield from _remarks(found, names)
+    yield from _remarks(unlabeled, names)
 
 
 @torch.no_grad()
 def features(
-    model: Module, found: Unlabeled, statistics: Statistics, device: torch.device
+    model: Module, unlabeled: Unlabeled, statistics: Statistics, device: torch.device
 ) -> Iterator[Prediction]:
     """The features of the responses of each patient or file; then as `predict`."""
     assert isinstance(model, TraceEncoder)
     names = DistinctNames()
-    for group, rows in _groups(found).items():
+    for group, rows in _groups(unlabeled).items():
         tokens = [
             model.encode(*_inputs(part, statistics, device))[1].float().cpu().numpy()
             for part in _parts(rows)
@@ -96,12 +96,12 @@ def features(
         more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
         items = [row.where for row in rows]
         yield features_file(names.of(group), group, items, np.concatenate(tokens), more=more)
-    yield from _remarks(found, names)
+    yield from _remarks(unlabeled, names)
 
 
-def _groups(found: Unlabeled) -> dict[str, list[ResponseRow]]:
+def _groups(unlabeled: Unlabeled) -> dict[str, list[ResponseRow]]:
     groups: dict[str, list[ResponseRow]] = {}
-    for row in found.rows:
+    for row in unlabeled.rows:
         groups.setdefault(row.patient, []).append(row)
     return groups
 
@@ -110,12 +110,14 @@ def _parts(rows: Sequence[ResponseRow]) -> list[Sequence[ResponseRow]]:
     return [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
 
 
-def _remarks(found: Unlabeled, names: DistinctNames) -> Iterator[Prediction]:
-    if found.left_out:
-        counts = ", ".join(f"{name} {count}" for name, count in found.left_out.items())
+def _remarks(unlabeled: Unlabeled, names: DistinctNames) -> Iterator[Prediction]:
+    if unlabeled.left_out:
+        counts = ", ".join(f"{name} {count}" for name, count in unlabeled.left_out.items())
         yield Prediction(names.of("left-out"), f"left out: {counts}")
-    if found.notes:
-        yield Prediction(names.of("notes"), "\n".join(f"note: {note}" for note in few(found.notes)))
+    if unlabeled.notes:
+        yield Prediction(
+            names.of("notes"), "\n".join(f"note: {note}" for note in few(unlabeled.notes))
+        )
 
 
 @torch.no_grad()
@@ -123,8 +125,8 @@ def _outputs(
     model: Module, rows: Sequence[ResponseRow], statistics: Statistics, device: torch.device
 ) -> list[Outputs]:
     """The outputs for each of `rows`; the signal in µV."""
-    found = model(*_inputs(rows, statistics, device))
-    columns = {term: x.float().cpu().numpy() for term, x in found.items()}
+    predicted = model(*_inputs(rows, statistics, device))
+    columns = {term: x.float().cpu().numpy() for term, x in predicted.items()}
     columns["signal"] = columns["signal"][:, 0] * np.float32(statistics.signal_rms)
     return [{term: x[row] for term, x in columns.items()} for row in range(len(rows))]
 
@@ -135,7 +137,7 @@ def _inputs(
     """The signal [batch, 1, time] and the facts [batch, 4] of `rows`, scaled as in training."""
     signal = np.stack([scaled_signal(row.signal, statistics) for row in rows])
     static = [np.array([getattr(row, name) for name in STATIC_NAMES]) for row in rows]
-    facts = np.stack([scaled_facts(own, statistics) for own in static])
+    facts = np.stack([scaled_facts(values, statistics) for values in static])
     return torch.from_numpy(signal).to(device), torch.from_numpy(facts).to(device)
 
 
@@ -170,10 +172,10 @@ def _table(rows: Sequence[ResponseRow], outputs: Sequence[Outputs]) -> bytes:
     heads = [head for term in _values(outputs[0]) for head in _HEADINGS[term]]
     points = [str(point) for point in range(1, POINTS + 1)]
     writer.writerow(["response", "patient_id", "intensity", *heads, *points])
-    for row, own in zip(rows, outputs, strict=True):
+    for row, output in zip(rows, outputs, strict=True):
         patient = row.patient.removeprefix("patient ")
-        cells = [cell for term in _values(own).values() for cell in term]
-        signal = own["signal"].tolist()
+        cells = [cell for term in _values(output).values() for cell in term]
+        signal = output["signal"].tolist()
         writer.writerow(
             [row.where, patient, *map(_cell, (row.level, *cells)), *(f"{x:.6g}" for x in signal)]
         )

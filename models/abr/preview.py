@@ -85,10 +85,10 @@ def render_masked(model: Module, split: MaskedSplit, device: torch.device) -> st
 
 
 def _masked_guess(
-    model: Module, split: MaskedSplit, most: int, device: torch.device
+    model: Module, split: MaskedSplit, limit: int, device: torch.device
 ) -> tuple[Batch, Tensor]:
-    """A batch of at most `most` responses, and the prediction of all their points."""
-    batch = placed(collate_masked(few_samples(split, most)), device)
+    """A batch of at most `limit` responses, and the prediction of all their points."""
+    batch = placed(collate_masked(few_samples(split, limit)), device)
     return batch, MASKED.predict(model, batch).float()
 
 
@@ -136,9 +136,9 @@ def masked_predictions(model: Module, split: MaskedSplit, device: torch.device) 
         torch.where(batch["hidden"][:, None], guess, nan) * split.responses.statistics.signal_rms
     )
     rows, pictures = [], []
-    for row, place in enumerate(spread_positions(len(split), SHOWN)):
+    for row, position in enumerate(spread_positions(len(split), SHOWN)):
         scores = scores_of(MASKED, guess, batch, row)
-        response = int(split.responses.index[place])
+        response = int(split.responses.index[position])
         name = f"{responses.patient[response]}, {_level(responses, response)}"
         rows.append((name, scores["val_masked_r2"], scores["val_interpolation_r2"]))
         recorded = np.asarray(responses.signal[response], np.float32)
@@ -203,27 +203,29 @@ def level_series(split: ResponseSplit) -> list[Picture]:
     seen: set[int] = set()
     patients, counts = np.unique(responses.patient[index], return_counts=True)
     for patient in patients[np.argsort(-counts, kind="stable")]:
-        own = index[responses.patient[index] == patient]
-        target = int(responses.target[own[0]])
+        of_patient = index[responses.patient[index] == patient]
+        target = int(responses.target[of_patient[0]])
         if target in seen:
             continue
         seen.add(target)
         kind = CLASS_NAMES[target] if target >= 0 else "hearing loss unknown"
         caption = f"{patient}, {kind}: responses by level, known waves V marked"
-        pictures.append(Picture(f"responses-{len(seen)}", caption, _draw_levels(responses, own)))
+        pictures.append(
+            Picture(f"responses-{len(seen)}", caption, _draw_levels(responses, of_patient))
+        )
         if len(pictures) == 2:
             break
     return pictures
 
 
-def _draw_levels(responses: Responses, own: NDArray[np.int64]) -> bytes:
+def _draw_levels(responses: Responses, shown: NDArray[np.int64]) -> bytes:
     """The PNG of the responses `own`, on one scale, highest level first."""
-    own = own[np.argsort(-responses.static[own, 1], kind="stable")][:MAX_TRACES]
-    signal = np.asarray(responses.signal[own], np.float64)
+    shown = shown[np.argsort(-responses.static[shown, 1], kind="stable")][:MAX_TRACES]
+    signal = np.asarray(responses.signal[shown], np.float64)
     # A quantile: a few traces with muscle artifacts must not flatten all others.
     largest = float(np.quantile(abs(signal), 0.995))
-    sheet = _TraceSheet(len(own), ROW, responses.origin.window_ms, largest)
-    for row, (response, trace) in enumerate(zip(own, signal, strict=True)):
+    sheet = _TraceSheet(len(shown), ROW, responses.origin.window_ms, largest)
+    for row, (response, trace) in enumerate(zip(shown, signal, strict=True)):
         sheet.axis(row, _level(responses, response))
         sheet.trace(row, trace, INK)
         sheet.mark(row, float(responses.labels["latency"][response]), MARK, "V")
@@ -277,11 +279,11 @@ def draw_series(traces: Sequence[Trace], window_ms: float) -> bytes:
     """
     levels = np.array([trace.level for trace in traces])
     order = np.argsort(-np.nan_to_num(levels, nan=-np.inf), kind="stable")[:MAX_TRACES]
-    own = [traces[number] for number in order]
-    signal = np.stack([(trace.recorded, trace.predicted) for trace in own])
+    shown = [traces[number] for number in order]
+    signal = np.stack([(trace.recorded, trace.predicted) for trace in shown])
     largest = float(np.quantile(abs(signal), 0.995))
-    sheet = _TraceSheet(len(own), TALL_ROW if len(own) == 1 else ROW, window_ms, largest)
-    for row, trace in enumerate(own):
+    sheet = _TraceSheet(len(shown), TALL_ROW if len(shown) == 1 else ROW, window_ms, largest)
+    for row, trace in enumerate(shown):
         sheet.axis(row, trace.name)
         sheet.trace(row, np.asarray(trace.recorded, np.float64), INK)
         sheet.trace(row, np.asarray(trace.predicted, np.float64), MARK)

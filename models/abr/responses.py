@@ -258,10 +258,10 @@ def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | N
     """The statistics saved in the run folder; if there are none, fit and save them."""
     if folder is not None and (folder / FILE).exists():
         return load(folder)
-    found = fit(responses, train)
+    statistics = fit(responses, train)
     if folder is not None:
-        atomic_write(folder / FILE, json.dumps(asdict(found), indent=1))
-    return found
+        atomic_write(folder / FILE, json.dumps(asdict(statistics), indent=1))
+    return statistics
 
 
 def load(folder: Path) -> Statistics:

@@ -260,10 +260,10 @@ class AbrTask:
         data = self._data
         averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
         with input_errors():
-            found = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
-        self._trained.check(found.origin, path)
+            unlabeled = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
+        self._trained.check(unlabeled.origin, path)
         predict = prediction.predict if self.mask_share is None else prediction.features
-        return predict(model, found, self.statistics, self.context.device)
+        return predict(model, unlabeled, self.statistics, self.context.device)
 
     flops_per_sample = staticmethod(flops_per_sample)
 

@@ -129,14 +129,14 @@ def _header(text: TextIO, path: Path) -> dict[str, str]:
     else:
         raise _error(path, "no line DATA after the header")
     whole = "".join(lines)
-    found = {name: m[1] for name, field in _FIELDS.items() if (m := field.search(whole))}
+    fields = {name: m[1] for name, field in _FIELDS.items() if (m := field.search(whole))}
     if missing := [
         field
         for name, field in (("levels", ":LEVELS:"), ("step", "SAMPLE (…sec):"))
-        if name not in found
+        if name not in fields
     ]:
         raise _error(path, f"the header has no {' and no '.join(missing)}")
-    return found
+    return fields
 
 
 def _row(line: str, path: Path, number: int) -> list[float]:
@@ -190,8 +190,8 @@ def read_analysis(path: Path) -> Analysis:
         text = path.read_text(encoding="iso-8859-1")
     except OSError as error:
         raise unreadable_file(path, error) from None
-    found = _THRESHOLD.search(text)
-    if found is None:
+    threshold_line = _THRESHOLD.search(text)
+    if threshold_line is None:
         raise _error(path, "no line 'Threshold (dB SPL): …'")
     table = [line.split("\t") for line in text.split("\n") if "\t" in line]
     heads = [cell.strip() for cell in table[0]] if table else []
@@ -202,7 +202,7 @@ def read_analysis(path: Path) -> Analysis:
         raise _error(path, f"no table with the column {' and '.join(missing)}")
     columns = [heads.index(name) for name in needed]
     try:
-        threshold = nan if found[1] == "None" else float(found[1])
+        threshold = nan if threshold_line[1] == "None" else float(threshold_line[1])
         if not has_wave_v:
             return Analysis(threshold, {}, f"{' and '.join(others)}, no wave V")
         rows = [[float(cells[column]) for column in columns] for cells in table[1:]]

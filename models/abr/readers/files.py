@@ -44,7 +44,7 @@ def read_responses(
     Unless `has_labels`, columns of labels are neither required nor read.
     Reads the disk. Raises DataError.
     """
-    root, found, form = _find(path)
+    root, paths, form = _find(path)
     for key, values in (("data.columns", names.columns), ("data.classes", names.classes)):
         if values and form != formats.TABLE:
             raise DataError(
@@ -54,7 +54,7 @@ def read_responses(
             )
     bad_records = _bad_records(form)
     reader = _reader(form, bad_records, averaging, names, has_labels)
-    responses = collect(_rows(reader, root, found), _ORIGINS[form], bad_records, on_bad)
+    responses = collect(_rows(reader, root, paths), _ORIGINS[form], bad_records, on_bad)
     if isinstance(reader, table.TableReader):
         reader.check_declared()
     if isinstance(reader, epl.EplReader):
@@ -81,11 +81,11 @@ def read_unlabeled(
     path: str, on_bad: OnBad, averaging: recordings.Averaging, names: Names
 ) -> Unlabeled:
     """As read_responses, but labels are not read and duplicates are kept; in memory."""
-    root, found, form = _find(path)
+    root, paths, form = _find(path)
     bad_records = _bad_records(form)
     reader = _reader(form, bad_records, averaging, names, has_labels=False)
     rows = []
-    for row in _rows(reader, root, found):
+    for row in _rows(reader, root, paths):
         if (problem := impossible(row)) is None:
             rows.append(row)
         else:
@@ -108,12 +108,12 @@ def _find(path: str) -> tuple[Path, list[Path], str]:
     root = existing_path(
         path, "a file or folder of responses, embedded:patients, embedded:few-patients"
     )
-    found = {file: name for file in files(root) if (name := formats.of_file(file))}
-    if not found:
+    formats_of = {file: name for file in files(root) if (name := formats.of_file(file))}
+    if not formats_of:
         if (refusal := formats.refusal(root)) is not None:
             raise refusal
         raise unknown_format(root, formats.FORMATS)
-    names = list(dict.fromkeys(found.values()))
+    names = list(dict.fromkeys(formats_of.values()))
     if len(names) > 1:
         raise DataError(
             f"'{root}' has more than one format: {'; '.join(names)}",
@@ -121,7 +121,7 @@ def _find(path: str) -> tuple[Path, list[Path], str]:
             allowed="one format, and so one species and one time window",
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
-    return root, list(found), names[0]
+    return root, list(formats_of), names[0]
 
 
 def _bad_records(form: str) -> BadRecords:
@@ -152,8 +152,8 @@ def _left_out(reader: Reader) -> dict[str, int]:
     return {k: v for k, v in vars(reader).items() if type(v) is int}
 
 
-def _rows(reader: Reader, root: Path, found: Sequence[Path]) -> Iterator[ResponseRow]:
-    for path in found:
+def _rows(reader: Reader, root: Path, paths: Sequence[Path]) -> Iterator[ResponseRow]:
+    for path in paths:
         yield from reader.read(
             path, path.relative_to(root).as_posix() if path != root else path.name
         )

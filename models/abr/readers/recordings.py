@@ -81,7 +81,7 @@ class RecordingReader:
         onsets: NDArray[np.float64],
         name: str,
     ) -> Iterator[ResponseRow]:
-        rate, found = recording.channels[channel].rate_hz, 0
+        rate, count = recording.channels[channel].rate_hz, 0
         average = Average(rate, WINDOW_MS)
         level = float(m[1]) if (m := _LEVEL.search(kind)) else np.nan
         every = np.diff(onsets)
@@ -94,13 +94,13 @@ class RecordingReader:
                 continue
             average.add(sweep)
             if average.sweeps == self.averaging.sweeps:
-                found += 1
-                where = f"{name}, '{kind}', response {found}"
+                count += 1
+                where = f"{name}, '{kind}', response {count}"
                 points, fmp = average.points(), average.fmp()
                 yield ResponseRow(name, where, points, level=level, rate=stimulus_rate, fmp=fmp)
                 average = Average(rate, WINDOW_MS)
         self.leftover_sweeps += average.sweeps
-        if not found:
+        if not count:
             self.bad_records.add(
                 name,
                 f"'{kind}' has {average.sweeps} sweeps within ±{self.averaging.reject_uv:g} µV; "
@@ -149,9 +149,9 @@ def _channel(recording: Recording, wanted: str | None) -> int:
             raise DataError(f"no EEG channel among: {', '.join(names)}", where=where, fix=fix)
         return eeg[0]
     if wanted not in names:
-        near = get_close_matches(wanted, names, n=1, cutoff=0.0)[0]
-        problem = f"no channel '{wanted}'; did you mean '{near}'"
-        raise DataError(problem, where=where, fix=f"--set data.channel={near!r}")
+        closest = get_close_matches(wanted, names, n=1, cutoff=0.0)[0]
+        problem = f"no channel '{wanted}'; did you mean '{closest}'"
+        raise DataError(problem, where=where, fix=f"--set data.channel={closest!r}")
     return names.index(wanted)
 
 

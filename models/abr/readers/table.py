@@ -128,17 +128,17 @@ def _missing(
     lacks = [*facts, *points]
     few = ", ".join(lacks[:3]) + (f" and {len(lacks) - 3} more" if len(lacks) > 3 else "")
     free = [n for i, n in enumerate(names) if n and i not in columns.values()]
-    near = _nearest(facts, free)
-    found = [name for name in names if name and name not in POINT_NAMES]
-    listed = ", ".join(found[:_MANY]) or "none"
-    listed += f" and {len(found) - _MANY} more" if len(found) > _MANY else ""
+    suggestions = _nearest(facts, free)
+    readable = [name for name in names if name and name not in POINT_NAMES]
+    listed = ", ".join(readable[:_MANY]) or "none"
+    listed += f" and {len(readable) - _MANY} more" if len(readable) > _MANY else ""
     optional = ", ".join(meaning for meaning in NAMES if meaning not in required)
     return DataError(
         f"the table has no column {few} among: {listed}",
         where=str(path),
         allowed=f"{', '.join(required)}, 1 … {POINTS}; and if known {optional}",
-        did_you_mean=", ".join(f"{name} for {meaning}" for name, meaning in near.items()),
-        fix=f"say what a column means:  {_assignment(facts, near)}"
+        did_you_mean=", ".join(f"{name} for {meaning}" for name, meaning in suggestions.items()),
+        fix=f"say what a column means:  {_assignment(facts, suggestions)}"
         if facts
         else f"name the columns of the signal 1 … {POINTS}",
     )
@@ -152,24 +152,24 @@ def _nearest(facts: Sequence[str], free: Sequence[str]) -> dict[str, str]:
     if len(facts) == len(free) == 1:
         return {free[0]: facts[0]}
     folded = {_fold(name): name for name in free}
-    near: dict[str, str] = {}
+    suggestions: dict[str, str] = {}
     for meaning in facts:
         words = [_fold(known) for known in NAMES[meaning]]
         close = [c for word in words for c in get_close_matches(word, folded, n=1)]
         inside = [c for c in folded if any(len(word) > 3 and word in c for word in words)]
-        found = next((c for c in (*close, *inside) if folded[c] not in near), None)
-        if found is not None:
-            near[folded[found]] = meaning
-    return near
+        column = next((c for c in (*close, *inside) if folded[c] not in suggestions), None)
+        if column is not None:
+            suggestions[folded[column]] = meaning
+    return suggestions
 
 
-def _assignment(facts: Sequence[str], near: Mapping[str, str]) -> str:
-    known = {meaning: name for name, meaning in near.items()}
+def _assignment(facts: Sequence[str], suggestions: Mapping[str, str]) -> str:
+    known = {meaning: name for name, meaning in suggestions.items()}
     open_facts = [meaning for meaning in facts if meaning not in known]
     placeholder = {
         f"NAME{n if len(open_facts) > 1 else ''}": m for n, m in enumerate(open_facts, 1)
     }
-    return columns_option({**near, **placeholder})
+    return columns_option({**suggestions, **placeholder})
 
 
 ORIGIN = ResponseOrigin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
@@ -228,14 +228,14 @@ class TableReader:
         """Raise DataError if a column of data.columns is in no table that was read."""
         for name in self.declared:
             if name not in self.columns:
-                near = get_close_matches(name, self.columns, n=1)
+                similar = get_close_matches(name, self.columns, n=1)
                 raise DataError(
                     f"no table has the column '{name}' of data.columns",
                     where="data.columns",
                     allowed=", ".join(n for n in self.columns.values() if n not in POINT_NAMES),
-                    did_you_mean=self.columns[near[0]] if near else "",
-                    fix=columns_option({self.columns[near[0]]: self.declared[name]})
-                    if near
+                    did_you_mean=self.columns[similar[0]] if similar else "",
+                    fix=columns_option({self.columns[similar[0]]: self.declared[name]})
+                    if similar
                     else "",
                 )
 
