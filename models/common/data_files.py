@@ -82,16 +82,16 @@ _SYSTEM_FOLDERS = tuple(map(Path, ("/dev", "/proc", "/sys")))
 
 def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
     """The file or folder that the setting `key` names. Raises DataError, which lists `allowed`."""
-    found = Path(path).expanduser()
+    source = Path(path).expanduser()
     try:
-        if found.exists():
-            check_kind(found, key)
-            return found
+        if source.exists():
+            check_kind(source, key)
+            return source
     except OSError as error:
-        raise unreadable_file(found, error, key) from None
+        raise unreadable_file(source, error, key) from None
     raise DataError(
         f"{key} '{path}' does not exist",
-        where=f"looked for {found.absolute()}",
+        where=f"looked for {source.absolute()}",
         allowed=allowed,
     )
 
@@ -118,22 +118,22 @@ def files(path: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise unreadable_file(path, error)
 
-    found: list[Path] = []
+    paths: list[Path] = []
     with ExitStack() as stack:
         update = None
         for folder, _, names in walk(path, fail):
-            found += [folder / name for name in names]
-            if update is None and len(found) > FILES_CHECKED:
+            paths += [folder / name for name in names]
+            if update is None and len(paths) > FILES_CHECKED:
                 update = stack.enter_context(progress(f"files in {path}", None))
             if update is not None:
-                update(len(found))
-            if len(found) > MAX_FILES:
+                update(len(paths))
+            if len(paths) > MAX_FILES:
                 raise DataError(
                     f"'{path}' has more than {MAX_FILES:,} files",
                     where="data.path",
                     allowed="a file, or a folder of data alone",
                 )
-    return sorted(found, key=lambda file: file.as_posix())
+    return sorted(paths, key=lambda file: file.as_posix())
 
 
 def walk(
@@ -203,8 +203,8 @@ def first_files(path: Path) -> Iterator[Path]:
 
     Folders that cannot be read are left out. Raises DataError as `walk`.
     """
-    found = (folder / name for folder, _, names in walk(path) for name in names)
-    return islice(found, FILES_CHECKED) if path.is_dir() else iter([path])
+    paths = (folder / name for folder, _, names in walk(path) for name in names)
+    return islice(paths, FILES_CHECKED) if path.is_dir() else iter([path])
 
 
 def identity(path: Path) -> tuple[int, int, int, int]:
@@ -213,8 +213,8 @@ def identity(path: Path) -> tuple[int, int, int, int]:
     No program sets the change time, so a file that replaces another one of its size and
     modification time differs. Reads the disk. Raises OSError.
     """
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def cause_of(error: Exception) -> str:
@@ -235,12 +235,12 @@ def unreadable_file(path: Path, error: OSError, key: str = "data.path") -> DataE
 
 def unknown_embedded(path: str, names: Collection[str]) -> DataError:
     """The error for an `embedded:` name that does not exist."""
-    near = get_close_matches(path, list(names), n=1, cutoff=0.0)[0]
+    closest = get_close_matches(path, list(names), n=1, cutoff=0.0)[0]
     return DataError(
         f"unknown data.path '{path}'",
         allowed=", ".join(names),
-        did_you_mean=near,
-        fix=f"--data {quote(near)}",
+        did_you_mean=closest,
+        fix=f"--data {quote(closest)}",
     )
 
 
@@ -313,8 +313,8 @@ CACHE_VARIABLE = "GEARSHIFT_CACHE"
 
 def cache_folder() -> Path:
     """The cache folder: $GEARSHIFT_CACHE, or the cache folder of the system."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder).expanduser()
     if sys.platform == "darwin":
         return Path("~/Library/Caches/gearshift").expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gearshift"

@@ -60,18 +60,18 @@ class InitialWeights:
 
     def __init__(self, path: Path, setting: str) -> None:
         """`setting` is the key that names `path`. Reads heads of files. Raises DataError."""
-        found = find(path)
-        if found is None:
+        source = find(path)
+        if source is None:
             raise DataError(f"{setting} '{path}' has no weights", where=setting, allowed=ALLOWED)
-        self.path, self._setting = found, setting
+        self.path, self._setting = source, setting
         self.shapes: dict[str, tuple[int, ...]] = {}
         """Shape of each parameter and buffer."""
         self._parts: dict[str, list[_Part]] = {}
         with self._read_errors():
-            self._stored = stored_tensors(found) if found.is_file() else {}
+            self._stored = stored_tensors(source) if source.is_file() else {}
             self.shapes = {name: tensor.shape for name, tensor in self._stored.items()}
-            if found.is_dir():
-                self._list(found)
+            if source.is_dir():
+                self._list(source)
 
     def read_into(self, name: str, tensor: Tensor) -> None:
         """Overwrite `tensor`, of the stored shape. Reads the disk. Raises DataError."""
@@ -91,22 +91,22 @@ class InitialWeights:
         state = json.loads((folder / _STATE).read_bytes())
         names = [str(file["name"]) for file in manifest["files"]]
         parts: dict[tuple[str, str], list[_Part]] = {}
-        for place in (folder / name for name in names if name.startswith("rank-")):
-            with safe_open(place, "pt") as file:
+        for shard in (folder / name for name in names if name.startswith("rank-")):
+            with safe_open(shard, "pt") as file:
                 for key in list(file.keys()):
                     kind, rest = key.split("|", 1)
                     name, start = rest.rsplit("|", 1)
                     (length,) = file.get_slice(key).get_shape()
                     if kind in _KINDS:
-                        own = parts.setdefault((kind, name), [])
-                        own.append(_Part(int(start), place, key, length))
+                        pieces = parts.setdefault((kind, name), [])
+                        pieces.append(_Part(int(start), shard, key, length))
         shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
         buffers = {name: tuple(shape) for name, shape in state["buffers"].items()}
         self.shapes = shapes | buffers
         for name, shape in self.shapes.items():
-            own = next((parts[kind, name] for kind in _KINDS if (kind, name) in parts), [])
-            self._parts[name] = sorted(own)
-            if sum(part.length for part in own) != prod(shape):
+            pieces = next((parts[kind, name] for kind in _KINDS if (kind, name) in parts), [])
+            self._parts[name] = sorted(pieces)
+            if sum(part.length for part in pieces) != prod(shape):
                 raise ValueError(f"{name} is incomplete")
 
     @contextmanager
@@ -123,30 +123,31 @@ class InitialWeights:
 
 
 def load(
-    setting: str, model: Module, place: Path, allowed: str, parts: tuple[str, ...] = ("",)
+    setting: str, model: Module, path: Path, allowed: str, parts: tuple[str, ...] = ("",)
 ) -> str:
-    """Load the tensors of `model` from what `place` stands for; returns a summary.
+    """Load the tensors of `model` from what `path` stands for; returns a summary.
 
-    `setting` is the key that names `place`, and `allowed` its values, as text. Only names that
+    `setting` is the key that names `path`, and `allowed` its values, as text. Only names that
     begin with one of `parts` count, of the model and of what is stored. One tensor at a time is in
     memory. Reads the disk. Raises DataError unless these names and shapes match exactly.
     """
-    stored = InitialWeights(place, setting)
-    own = {name: tensor for name, tensor in _own(model).items() if name.startswith(parts)}
+    stored = InitialWeights(path, setting)
+    tensors = {name: tensor for name, tensor in _own(model).items() if name.startswith(parts)}
     shapes = {name: shape for name, shape in stored.shapes.items() if name.startswith(parts)}
-    wrong = _differences({name: tuple(tensor.shape) for name, tensor in own.items()}, shapes)
+    wrong = _differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes)
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         what = "encoder" if setting.endswith(".encoder") else "model"
-        matching = len(set(own) - set(wrong))
+        matching = len(set(tensors) - set(wrong))
         raise DataError(
-            f"{setting} '{stored.path}' is another {what}: {matching} of {len(own)} tensors match",
+            f"{setting} '{stored.path}' is another {what}: "
+            f"{matching} of {len(tensors)} tensors match",
             where=f"{wrong[0]}{more}",
             allowed=f"{allowed}, of the same model.size",
         )
-    for name, tensor in own.items():
+    for name, tensor in tensors.items():
         stored.read_into(name, tensor)
-    return f"loaded {len(own)}/{len(own)} tensors from {stored.path}"
+    return f"loaded {len(tensors)}/{len(tensors)} tensors from {stored.path}"
 
 
 def _own(module: Module) -> dict[str, Tensor]:
@@ -156,7 +157,7 @@ def _own(module: Module) -> dict[str, Tensor]:
     return {n: t for n, t in module.state_dict().items() if n in first or n not in every}
 
 
-def _differences(own: _Shapes, stored: _Shapes) -> list[str]:
+def _differences(expected: _Shapes, stored: _Shapes) -> list[str]:
     """Names whose shapes differ: missing and extra ones first, which say more than a shape."""
-    wrong = [n for n in sorted({*own, *stored}) if own.get(n) != stored.get(n)]
-    return sorted(wrong, key=lambda name: name in own and name in stored)
+    wrong = [n for n in sorted({*expected, *stored}) if expected.get(n) != stored.get(n)]
+    return sorted(wrong, key=lambda name: name in expected and name in stored)

@@ -34,8 +34,8 @@ class Dropout(nn.Dropout):
         if not is_drawn or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _STEPS // 2
-        return x * (_STEPS / (_STEPS - dropped)) * kept
+        mask = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _STEPS // 2
+        return x * (_STEPS / (_STEPS - dropped)) * mask
 
 
 class HasFrozenParts(nn.Module):

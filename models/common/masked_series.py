@@ -105,10 +105,10 @@ def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) ->
     All have one shape. `guess` is the prediction, `lines` the linear interpolation of the visible
     values.
     """
-    found = [true, guess, lines, chosen]
+    values = [true, guess, lines, chosen]
     if guess.device.type == "mps":  # has no float64
-        found = [tensor.cpu() for tensor in found]
-    true, guess, lines, chosen = (tensor.double() for tensor in found)
+        values = [tensor.cpu() for tensor in values]
+    true, guess, lines, chosen = (tensor.double() for tensor in values)
     parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
     return torch.stack([(part * chosen).sum() for part in parts])
 

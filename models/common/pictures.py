@@ -190,8 +190,8 @@ _SMALLER = 0.9
 """Factor of the sides at least: compression differs with the size."""
 
 
-def small(png: bytes, side: int, most: int) -> bytes:
-    """The picture as a PNG of at most `side` pixels a side and `most` bytes, in a few colors.
+def small(png: bytes, side: int, max_bytes: int) -> bytes:
+    """The picture as a PNG of at most `side` pixels a side and `max_bytes`, in a few colors.
 
     Raises DataError: it is no picture.
     """
@@ -200,6 +200,6 @@ def small(png: bytes, side: int, most: int) -> bytes:
         image.thumbnail((side, side))
         file = BytesIO()
         image.quantize(COLORS).save(file, "PNG", optimize=True)
-        if file.tell() <= most:
+        if file.tell() <= max_bytes:
             return file.getvalue()
-        side = int(max(image.size) * min(_SMALLER, math.sqrt(most / file.tell())))
+        side = int(max(image.size) * min(_SMALLER, math.sqrt(max_bytes / file.tell())))

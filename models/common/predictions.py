@@ -25,14 +25,14 @@ class FixedDraws:
         return np.random.default_rng(0)
 
 
-def spread_positions(count: int, most: int) -> list[int]:
-    """At most `most` evenly spaced positions below `count`, including the first and the last."""
-    return sorted(set(np.linspace(0, count - 1, most).astype(int).tolist()))
+def spread_positions(count: int, limit: int) -> list[int]:
+    """At most `limit` evenly spaced positions below `count`, including the first and the last."""
+    return sorted(set(np.linspace(0, count - 1, limit).astype(int).tolist()))
 
 
-def few_samples(split: Split, most: int) -> list[Any]:
-    """At most `most` samples, spread over the split. May read from disk; raises DataError."""
-    return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), most)]
+def few_samples(split: Split, limit: int) -> list[Any]:
+    """At most `limit` samples, spread over the split. May read from disk; raises DataError."""
+    return [split.sample(index, FixedDraws()) for index in spread_positions(len(split), limit)]
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def placed(batch: Batch, device: torch.device) -> dict[str, Any]:
 def scores_of(metric: Any, guess: Any, batch: Batch, row: int) -> dict[str, float]:
     """What `metric` gives for one sample of a batch alone; `guess`: one prediction or several."""
     sample = {n: x[row : row + 1] for n, x in batch.items() if isinstance(x, Tensor)}
-    own = [x[row : row + 1] for x in guess] if isinstance(guess, list) else guess[row : row + 1]
-    scores: dict[str, float] = metric.result(metric.counts(own, sample).cpu())
+    part = [x[row : row + 1] for x in guess] if isinstance(guess, list) else guess[row : row + 1]
+    scores: dict[str, float] = metric.result(metric.counts(part, sample).cpu())
     return scores
 
 

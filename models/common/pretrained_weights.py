@@ -30,15 +30,15 @@ class StoredTensor:
             torch.ops.gearshift.read_(tensor, self.path, self.name)
 
 
-def stored_tensors(place: Path) -> dict[str, StoredTensor]:
+def stored_tensors(source: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file, or of all those in a folder, by name. Disk access."""
-    found = {}
-    for path in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
+    tensors = {}
+    for path in sorted(source.glob("*.safetensors")) if source.is_dir() else [source]:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 shape = tuple(file.get_slice(name).get_shape())
-                found[name] = StoredTensor(str(path), name, shape)
-    return found
+                tensors[name] = StoredTensor(str(path), name, shape)
+    return tensors
 
 
 def _read(tensor: Tensor, path: str, name: str) -> None:
@@ -81,13 +81,13 @@ class Coverage:
     """In the files only."""
 
     @classmethod
-    def reported(cls, found: Mapping[str, Any]) -> Coverage:
+    def reported(cls, report: Mapping[str, Any]) -> Coverage:
         """What from_pretrained of transformers reports."""
         shapes = sorted(
-            f"{name} {list(stored)} instead of {list(own)}"
-            for name, stored, own in found["mismatched_keys"]
+            f"{name} {list(stored)} instead of {list(expected)}"
+            for name, stored, expected in report["mismatched_keys"]
         )
-        return cls(sorted(found["missing_keys"]), shapes, sorted(found["unexpected_keys"]))
+        return cls(sorted(report["missing_keys"]), shapes, sorted(report["unexpected_keys"]))
 
     @property
     def random(self) -> Sequence[str]:

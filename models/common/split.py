@@ -55,9 +55,9 @@ def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
     )
     fix = f"add data: three splits need at least 3 {noun}"
     if count > 2:
-        near = _least_share(count) if held == 0 else (100 * ((count + 1) // 2) - 1) // count / 100
-        message += f"; at {'least' if held == 0 else 'most'} {near:g}"
-        fix = f"--set eval.share={near:g}"
+        limit = _least_share(count) if held == 0 else (100 * ((count + 1) // 2) - 1) // count / 100
+        message += f"; at {'least' if held == 0 else 'most'} {limit:g}"
+        fix = f"--set eval.share={limit:g}"
     return DataError(
         message,
         where="eval.share, data.fraction, data.path",

@@ -183,22 +183,22 @@ class TextFile:
 
     def first_line(self) -> str:
         """The first non-blank line."""
-        found = next((line for line in self.lines() if line.strip()), None)
-        if found is None:
+        first = next((line for line in self.lines() if line.strip()), None)
+        if first is None:
             raise DataError(
                 f"'{self.path}' is empty",
                 where=f"data.path, {self.path.stat().st_size} bytes",
                 allowed="a file with text",
             )
-        return found
+        return first
 
-    def length(self, most: int) -> int:
-        """Number of characters in the file, at most `most`."""
+    def length(self, limit: int) -> int:
+        """Number of characters in the file, at most `limit`."""
         total = 0
         for chunk in self.chunks():
             total += len(chunk)
-            if total >= most:
-                return most
+            if total >= limit:
+                return limit
         return total
 
 
@@ -244,8 +244,8 @@ class _Decoder:
         first = mark
         while first and raw.startswith(first, len(mark)):
             mark += first  # some programs write a second one
-        if not mark and (found := wide_without_mark(raw)):
-            encoding = found
+        if not mark and (wide := wide_without_mark(raw)):
+            encoding = wide
             self.note = f"{_NAMES[encoding]} without a byte order mark"
         self._use(encoding)
         # A file with a byte order mark is not western.

@@ -155,10 +155,10 @@ class _EdfSamples:
     ) -> np.ndarray:
         """Bytes [record, byte] of whole records, or of one signal of a record."""
         header = self._header
-        place, size = header.size + record * header.record_bytes, header.record_bytes
+        offset, size = header.size + record * header.record_bytes, header.record_bytes
         if signal is not None:
-            place, size = place + signal.offset, signal.count * header.width
-        data = np.frombuffer(_bytes(header.path, file, place, records * size), np.uint8)
+            offset, size = offset + signal.offset, signal.count * header.width
+        data = np.frombuffer(_bytes(header.path, file, offset, records * size), np.uint8)
         return data.reshape(records, size)
 
     def _decoded(self, signal: _Signal, block: np.ndarray) -> np.ndarray:
@@ -175,11 +175,11 @@ class _EdfSamples:
         return integers * signal.gain + signal.zero
 
 
-def _bytes(path: Path, file: BinaryIO, place: int, number: int) -> bytes:
-    file.seek(place)
+def _bytes(path: Path, file: BinaryIO, offset: int, number: int) -> bytes:
+    file.seek(offset)
     data = file.read(number)
     if len(data) < number:
-        raise _error(path, f"ends at byte {place + len(data):,}, within a record")
+        raise _error(path, f"ends at byte {offset + len(data):,}, within a record")
     return data
 
 
@@ -293,8 +293,8 @@ def _channel(signal: _Signal, record_s: float) -> Channel:
 
 def _counted(header: _Header) -> _Header:
     """`header` with the number of records that the file has; raises DataError if it has fewer."""
-    found = header.path.stat().st_size - header.size
-    whole, rest = divmod(found, header.record_bytes)
+    data_bytes = header.path.stat().st_size - header.size
+    whole, rest = divmod(data_bytes, header.record_bytes)
     records, notes = header.records, []
     if records <= 0:
         if not whole:
@@ -307,15 +307,15 @@ def _counted(header: _Header) -> _Header:
         expected = header.size + records * header.record_bytes
         keep = f", or keep its first {whole} of {records} records:  {_keep(header, whole)}"
         raise DataError(
-            f"'{header.path.name}' is truncated: {header.size + found} of {expected} bytes",
+            f"'{header.path.name}' is truncated: {header.size + data_bytes} of {expected} bytes",
             where=str(header.path),
             allowed="a complete recording",
             fix="copy it again" + (keep if whole else ""),
         )
     elif whole > records:
         notes.append(f"{whole - records} records after the {records} of its header are not read")
-    elif found > records * header.record_bytes:
-        notes.append(f"{found - records * header.record_bytes} bytes after its last record")
+    elif data_bytes > records * header.record_bytes:
+        notes.append(f"{data_bytes - records * header.record_bytes} bytes after its last record")
     return _Header(
         header.path, header.width, header.size, header.reserved, records, header.record_s,
         header.signals, tuple(notes),
@@ -326,8 +326,8 @@ def _keep(header: _Header, records: int) -> str:
     """The command that writes another number of records into the header."""
     import shlex
 
-    place = "bs=1 seek=236 conv=notrunc"
-    return f"printf '%-8d' {records} | dd of={shlex.quote(str(header.path))} {place}"
+    options = "bs=1 seek=236 conv=notrunc"
+    return f"printf '%-8d' {records} | dd of={shlex.quote(str(header.path))} {options}"
 
 
 Annotation = tuple[float, float, str]
@@ -341,13 +341,13 @@ def _read_annotations(
     if not signals:
         return [None] * header.records, [], []
     times: list[float | None] = []
-    found: list[tuple[float, float, bytes]] = []
+    raw_annotations: list[tuple[float, float, bytes]] = []
     damaged = 0
     for record in range(header.records):
         time = None
         for signal in signals:
-            place = header.size + record * header.record_bytes + signal.offset
-            data = _bytes(header.path, file, place, signal.count * header.width)
+            offset = header.size + record * header.record_bytes + signal.offset
+            data = _bytes(header.path, file, offset, signal.count * header.width)
             for entry in _entries(data):
                 if entry is None:
                     damaged += 1
@@ -355,17 +355,17 @@ def _read_annotations(
                 onset, lasts, texts = entry
                 if time is None and signal is signals[0] and not texts[0] and header.has_times:
                     time = onset
-                found += [(onset, lasts, text) for text in texts if text]
+                raw_annotations += [(onset, lasts, text) for text in texts if text]
         times.append(time)
     if damaged > max(_MOST_DAMAGED, header.records):
         problem = "annotations are damaged: its records are not where its header says"
-        raise _error(header.path, f"has {damaged} of {damaged + len(found)} {problem}")
+        raise _error(header.path, f"has {damaged} of {damaged + len(raw_annotations)} {problem}")
     notes = [f"{damaged} annotations are damaged and left out"] if damaged else []
-    is_utf8 = all(_is_utf8(text) for *_, text in found)
+    is_utf8 = all(_is_utf8(text) for *_, text in raw_annotations)
     if not is_utf8:
         notes.append("its annotations are not UTF-8; they are read as Latin-1")
     encoding = "utf-8" if is_utf8 else "latin-1"
-    return times, [(a, b, text.decode(encoding).strip()) for a, b, text in found], notes
+    return times, [(a, b, text.decode(encoding).strip()) for a, b, text in raw_annotations], notes
 
 
 def _entries(data: bytes) -> Iterator[tuple[float, float, list[bytes]] | None]:

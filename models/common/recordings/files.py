@@ -125,8 +125,8 @@ def open_with_mne(path: Path) -> Recording:
         rates = _own_rates(path, len(raw.ch_names)) or [rate] * len(raw.ch_names)
         types, bads = raw.get_channel_types(), set(raw.info["bads"])
         channels = tuple(
-            Channel(name, kind, own, name in bads, _problem(own, rate))
-            for name, kind, own in zip(raw.ch_names, types, rates, strict=True)
+            Channel(name, kind, channel_rate, name in bads, _problem(channel_rate, rate))
+            for name, kind, channel_rate in zip(raw.ch_names, types, rates, strict=True)
         )
         onsets = _onsets(raw)
         pieces = _pieces(raw, onsets)
@@ -152,9 +152,9 @@ class _MneSamples:
     def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
         order = np.argsort(picks)  # MNE reads channels in file order
         with caught(self._path):
-            found = self._raw[np.asarray(picks)[order], first:last][0]
-        values = np.empty_like(found)
-        values[order] = found
+            samples = self._raw[np.asarray(picks)[order], first:last][0]
+        values = np.empty_like(samples)
+        values[order] = samples
         return values * self._scales[np.asarray(picks)][:, None]
 
 
@@ -285,10 +285,10 @@ def _check_data_file(raw: Any, path: Path) -> None:
     """Raise DataError if the .fdt file of a .set file is not that of its header."""
     for name in map(Path, filter(None, raw.filenames)):
         expected = 4 * len(raw.ch_names) * raw.n_times
-        if name.suffix.lower() == ".fdt" and (found := name.stat().st_size) != expected:
-            problem = "is truncated" if found < expected else "is another one"
+        if name.suffix.lower() == ".fdt" and (size := name.stat().st_size) != expected:
+            problem = "is truncated" if size < expected else "is another one"
             raise DataError(
-                f"'{name.name}' {problem}: {found} of {expected} bytes",
+                f"'{name.name}' {problem}: {size} of {expected} bytes",
                 where=str(path),
                 allowed="a complete recording",
                 fix=f"copy '{name.name}' again, beside '{path.name}'",

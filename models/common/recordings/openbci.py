@@ -67,9 +67,9 @@ class _OpenBciHeader:
                 lines.append(line)
                 if not line.startswith("%"):
                     break
-        found = "".join(lines)
-        rate = re.search(r"Sample Rate\s*=\s*([0-9.]+)", found)
-        channels = re.search(r"Number of channels\s*=\s*(\d+)", found)
+        header = "".join(lines)
+        rate = re.search(r"Sample Rate\s*=\s*([0-9.]+)", header)
+        channels = re.search(r"Number of channels\s*=\s*(\d+)", header)
         if rate is None:
             raise _error(path, "its header has no Sample Rate")
         self.rate_hz = float(rate[1])
