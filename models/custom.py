@@ -145,21 +145,21 @@ class CustomTask(ABC):
 
         Raises DataError with the file and line of `measure`.
         """
-        found = self._measured(model, once)
-        for name, value in found.items():
+        sums = self._measured(model, once)
+        for name, value in sums.items():
             self._check_scalars(name, value)
-        names = [f"val_{name}" for name in found]
+        names = [f"val_{name}" for name in sums]
         if self.goal.metric not in names and type(self).metric is CustomTask.metric:
-            near = get_close_matches(self.goal.metric, names, n=1)
+            similar = get_close_matches(self.goal.metric, names, n=1)
             raise DataError(
                 f"the goal of {type(self).__name__} is {self.goal.metric!r}, which measure does "
                 "not return",
                 where=self._place("measure"),
                 allowed=", ".join(names),
-                did_you_mean="".join(near),
+                did_you_mean="".join(similar),
             )
         first, second = (
-            _number(measured["loss"]) for measured in (found, self._measured(model, twice))
+            _number(measured["loss"]) for measured in (sums, self._measured(model, twice))
         )
         is_sum = self.num_units(twice) == self.num_units(once) or abs(first) < _SAME
         if not is_sum and abs(second - first) <= _SAME * abs(first):
@@ -187,9 +187,9 @@ class CustomTask(ABC):
 
     def _place(self, method: str) -> str:
         """File and line of a method of the class."""
-        found = getattr(type(self), method)
+        function = getattr(type(self), method)
         try:
-            return f"{inspect.getsourcefile(found)}:{inspect.getsourcelines(found)[1]}"
+            return f"{inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
         except (OSError, TypeError):  # typed into a session of Python
             return f"{type(self).__name__}.{method}"
 
@@ -229,12 +229,12 @@ class CustomTask(ABC):
         return CustomMetric(self._pairs)
 
     def _measured(self, model: Module, batch: Batch) -> Measured:
-        found: object = self.measure(model, batch)
-        if isinstance(found, Mapping) and "loss" in found:
-            return found
-        names = ", ".join(map(str, found)) if isinstance(found, Mapping) else ""
+        value: object = self.measure(model, batch)
+        if isinstance(value, Mapping) and "loss" in value:
+            return value
+        names = ", ".join(map(str, value)) if isinstance(value, Mapping) else ""
         raise DataError(
-            f"{type(self).__name__}.measure returns {names or type(found).__name__}, but no 'loss'",
+            f"{type(self).__name__}.measure returns {names or type(value).__name__}, but no 'loss'",
             where=self._place("measure"),
             allowed="a mapping with 'loss' and any other metrics",
         )
@@ -248,10 +248,10 @@ class CustomTask(ABC):
 
     def blocks(self, model: Module) -> list[Module]:
         """The children with parameters, in order; containers are replaced by their members."""
-        found: list[Module] = []
+        parts: list[Module] = []
         for child in model.children():
-            found += self.blocks(child) if isinstance(child, _CONTAINERS) else [child]
-        return [block for block in found if any(True for _ in block.parameters())]
+            parts += self.blocks(child) if isinstance(child, _CONTAINERS) else [child]
+        return [block for block in parts if any(True for _ in block.parameters())]
 
     def preview(self, model: Module) -> str | None:
         """None: no preview."""
@@ -263,7 +263,7 @@ class CustomTask(ABC):
 
     def facts(self) -> Mapping[str, Any]:
         """The number of samples of each split."""
-        return {"samples": {split: len(found) for split, found in self._splits.items()}}
+        return {"samples": {split: len(samples) for split, samples in self._splits.items()}}
 
 
 class CustomMetric:
@@ -275,11 +275,11 @@ class CustomMetric:
 
     def update(self, model: Module, batch: Batch) -> Tensor:
         """See Means. Raises ValueError if the names differ from those of an earlier batch."""
-        found = self._measure(model, batch)
-        if self._means is not None and self._means.names != tuple(found):
-            before, now = (", ".join(names) for names in (self._means.names, found))
+        measures = self._measure(model, batch)
+        if self._means is not None and self._means.names != tuple(measures):
+            before, now = (", ".join(names) for names in (self._means.names, measures))
             raise ValueError(f"measure returned {before} for one batch and {now} for another")
-        self._means = Means(tuple(found), lambda model, batch: found)
+        self._means = Means(tuple(measures), lambda model, batch: measures)
         return self._means.update(model, batch)
 
     def result(self, counts: Tensor) -> dict[str, float | None]:

@@ -219,7 +219,7 @@ def level_series(split: ResponseSplit) -> list[Picture]:
 
 
 def _draw_levels(responses: Responses, shown: NDArray[np.int64]) -> bytes:
-    """The PNG of the responses `own`, on one scale, highest level first."""
+    """The PNG of the responses `shown`, on one scale, highest level first."""
     shown = shown[np.argsort(-responses.static[shown, 1], kind="stable")][:MAX_TRACES]
     signal = np.asarray(responses.signal[shown], np.float64)
     # A quantile: a few traces with muscle artifacts must not flatten all others.
