@@ -33,10 +33,10 @@ def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
     pages.
     """
     _, owner, counts = np.unique(documents, return_inverse=True, return_counts=True)
-    most = int(counts.max())
-    if 2 * most > len(owner):
+    largest = int(counts.max())
+    if 2 * largest > len(owner):
         raise DataError(
-            f"the noise control cannot permute the images of {len(owner)} pages: {most} of them "
+            f"the noise control cannot permute the images of {len(owner)} pages: {largest} of them "
             "belong to one document",
             where="data.control=noise",
             allowed="at most half of a split's pages per document",
@@ -46,7 +46,7 @@ def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
     rank = rng.permutation(len(counts))[owner]
     order = np.lexsort((rng.random(len(owner)), rank))
     shown = np.empty(len(owner), dtype=np.int64)
-    shown[order] = np.roll(order, -most)
+    shown[order] = np.roll(order, -largest)
     return shown
 
 
@@ -156,8 +156,8 @@ def read(path: str, settings: ReadSettings) -> Collection:
         return embedded.read_pages()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
-    found = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
-    return _read_found(found, settings)
+    source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
+    return _read_found(source, settings)
 
 
 def _read_found(path: Path, settings: ReadSettings) -> Collection:

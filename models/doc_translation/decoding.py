@@ -22,7 +22,7 @@ class DecoderCache:
         """Keep `rows` of the batch, int64 [batch], in this order; a row may appear repeatedly."""
         if isinstance(self.state, tuple):  # in transformers 4
             self.state = tuple(
-                tuple(kept.index_select(0, rows) for kept in layer) for layer in self.state
+                tuple(tensor.index_select(0, rows) for tensor in layer) for layer in self.state
             )
         else:
             self.state.reorder_cache(rows)
@@ -89,14 +89,14 @@ class Hypotheses:
         beams, size = logits.shape[1:]
         sums = self.sums[..., None] + logits.float().log_softmax(-1)
         # At most one candidate per beam is an end: enough others are left.
-        sums, found = sums.flatten(1).topk(2 * beams)  # [pages, 2 * beams], the best first
-        sources, tokens = found // size, found % size
+        sums, indices = sums.flatten(1).topk(2 * beams)  # [pages, 2 * beams], the best first
+        sources, tokens = indices // size, indices % size
         is_end = tokens == self.end
         self._finish(at, sums[:, :beams], sources[:, :beams], is_end[:, :beams])
-        kept = is_end.int().argsort(dim=1, stable=True)[:, :beams]
-        self.sums, sources = sums.gather(1, kept), sources.gather(1, kept)
+        open_beams = is_end.int().argsort(dim=1, stable=True)[:, :beams]
+        self.sums, sources = sums.gather(1, open_beams), sources.gather(1, open_beams)
         self.tokens = self._of(sources)
-        self.tokens[:, :, at] = tokens.gather(1, kept)
+        self.tokens[:, :, at] = tokens.gather(1, open_beams)
         return sources
 
     def _finish(self, at: int, sums: Tensor, sources: Tensor, is_end: Tensor) -> None:

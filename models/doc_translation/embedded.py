@@ -63,13 +63,13 @@ def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexi
 def _distinct(
     rng: np.random.Generator, count: int, letters: Sequence[str], syllables: tuple[int, int]
 ) -> list[str]:
-    found: dict[str, None] = {}
+    words: dict[str, None] = {}
     first, vowel, last = letters
-    while len(found) < count:
+    while len(words) < count:
         parts = int(rng.integers(syllables[0], syllables[1] + 1))
         word = "".join(_pick(rng, first) + _pick(rng, vowel) for _ in range(parts))
-        found[word + _pick(rng, last)] = None
-    return list(found)
+        words[word + _pick(rng, last)] = None
+    return list(words)
 
 
 def _pick(rng: np.random.Generator, letters: str) -> str:
@@ -335,11 +335,11 @@ def read_pages() -> Collection:
     author = Author(np.random.default_rng(SEED))
     texts = [page for number in range(DOCUMENTS) for page in author.document(number)]
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
-    kept = cache.arrays("doc-translation-pages", made_from, lambda: _scans(texts))
-    ends = kept["ends"]
+    arrays = cache.arrays("doc-translation-pages", made_from, lambda: _scans(texts))
+    ends = arrays["ends"]
     starts = np.concatenate(([0], ends[:-1]))
     scans = [
-        ScannedPage(kept["png"][start:end], text, f"page {i:03}")
+        ScannedPage(arrays["png"][start:end], text, f"page {i:03}")
         for i, (start, end, text) in enumerate(zip(starts, ends, texts, strict=True))
     ]
     return Collection(PAGES, scans, "13a", None, (), Counter())
@@ -348,8 +348,8 @@ def read_pages() -> Collection:
 def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
     """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
     rng = np.random.default_rng(SEED)
-    found = [np.frombuffer(_png(scan(text, rng)), dtype=np.uint8) for text in texts]
-    return {"png": np.concatenate(found), "ends": np.cumsum([len(png) for png in found])}
+    pngs = [np.frombuffer(_png(scan(text, rng)), dtype=np.uint8) for text in texts]
+    return {"png": np.concatenate(pngs), "ends": np.cumsum([len(png) for png in pngs])}
 
 
 def scan(text: Text, rng: np.random.Generator) -> Image.Image:

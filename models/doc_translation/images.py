@@ -39,10 +39,10 @@ def local_view(image: Image.Image, height: int, width: int) -> np.ndarray:
     inner = without_margins(image)
     scale = min(height / inner.height, width / inner.width)
     size = (max(1, round(inner.width * scale)), max(1, round(inner.height * scale)))
-    found = _channels(_scaled(inner, size))
-    page = np.full((found.shape[0], height, width), WHITE, dtype=np.uint8)
-    top, left = (height - found.shape[1]) // 2, (width - found.shape[2]) // 2
-    page[:, top : top + found.shape[1], left : left + found.shape[2]] = found
+    pixels = _channels(_scaled(inner, size))
+    page = np.full((pixels.shape[0], height, width), WHITE, dtype=np.uint8)
+    top, left = (height - pixels.shape[1]) // 2, (width - pixels.shape[2]) // 2
+    page[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
     return page
 
 

@@ -57,11 +57,11 @@ class MaskedEncoders(nn.Module):
         """
         with attention_kernel(self.kernel):
             whole = self.global_encoder(page_global, bool_masked_pos=mask_global)
-            near = self.local_encoder(self._visible(page_local, mask_local))
+            local = self.local_encoder(self._visible(page_local, mask_local))
         # The first token of the global encoder belongs to no patch.
         return (
             self.global_head(whole.last_hidden_state[:, 1:]),
-            self.local_head(near.last_hidden_state),
+            self.local_head(local.last_hidden_state),
         )
 
     def encode(self, page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,9 +140,9 @@ class MaskedPages:
         page = self.pages[index]
         rng = draws.rng() if self.seed is None else np.random.default_rng([self.seed, index])
         whole = draw_mask(rng, self.size.whole.tokens, self.share)
-        near = draw_mask(rng, self.size.local.tokens, self.share)
+        local = draw_mask(rng, self.size.local.tokens, self.share)
         seen = None if self.shown is None else self.views(int(self.shown[index]))
-        return MaskedSample(self.views(index), (whole, near), page.document, page.name, seen)
+        return MaskedSample(self.views(index), (whole, local), page.document, page.name, seen)
 
     def views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Both views of page `index`, uint8. May read from disk; raises DataError."""
@@ -157,8 +157,8 @@ class MaskedPages:
         numbers = spread_positions(len(self), MEAN_OF)
         sums = [torch.zeros(()), torch.zeros(())]
         for number in numbers:
-            whole, near = self.views(number)
-            batches = images.global_batch([whole]), images.local_batch([near])
+            whole, local = self.views(number)
+            batches = images.global_batch([whole]), images.local_batch([local])
             sums = [total + batch for total, batch in zip(sums, batches, strict=True)]
         return sums[0] / len(numbers), sums[1] / len(numbers)
 
@@ -190,16 +190,16 @@ def collate(samples: Sequence[MaskedSample]) -> dict[str, Any]:
 
 
 def _views(name: str, views: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
-    whole, near = zip(*views, strict=True)
-    found = images.global_batch(whole), images.local_batch(near)
-    return {f"{name}_{view}": tensor for view, tensor in zip(VIEWS, found, strict=True)}
+    whole, local = zip(*views, strict=True)
+    batches = images.global_batch(whole), images.local_batch(local)
+    return {f"{name}_{view}": tensor for view, tensor in zip(VIEWS, batches, strict=True)}
 
 
 def predict(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """The model's prediction of both views; see MaskedEncoders. Collective if it is sharded."""
     seen = [batch.get(f"seen_{view}", batch[f"page_{view}"]) for view in VIEWS]
-    whole, near = model(*seen, *(batch[f"mask_{view}"] for view in VIEWS))
-    return whole.float(), near.float()
+    whole, local = model(*seen, *(batch[f"mask_{view}"] for view in VIEWS))
+    return whole.float(), local.float()
 
 
 def masked_sums(values: Sequence[Tensor], batch: Batch) -> list[Tensor]:
@@ -243,14 +243,14 @@ class MaskedMetric:
         device = guesses[0].device
         truth = true_patches(batch, self.size)
         means = [mean.to(device) for mean in self.means]
-        found = [
+        quantities = [
             [torch.ones_like(true) for true in truth],
             truth,
             [true.square() for true in truth],
             squared_errors(guesses, truth),
             squared_errors(means, truth),
         ]
-        sums = [total for values in found for total in masked_sums(values, batch)]
+        sums = [total for values in quantities for total in masked_sums(values, batch)]
         return counts_on(device, torch.stack(sums).tolist())
 
     def result(self, counts: Tensor) -> dict[str, float]:

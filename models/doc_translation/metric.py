@@ -48,8 +48,8 @@ class Bleu:
 
     def counts(self, written: Sequence[str], references: Sequence[str]) -> list[float]:
         """Counts of non-empty `written` against `references`: SIZE numbers."""
-        found = self._inner.corpus_score(list(written), [list(references)])
-        return [*found.counts, *found.totals, found.sys_len, found.ref_len]
+        score = self._inner.corpus_score(list(written), [list(references)])
+        return [*score.counts, *score.totals, score.sys_len, score.ref_len]
 
     def score(self, counts: Sequence[float]) -> float:
         """BLEU of summed `counts`, in [0, 100]."""
@@ -105,17 +105,17 @@ def tree(text: str) -> HeadingNode:
 
 def _blocks(text: str) -> list[str]:
     """Paragraphs and headings; a heading needs no blank line after it."""
-    found: list[str] = []
+    blocks: list[str] = []
     for part in _BLANK.split(text):
         lines: list[str] = []
         for line in part.strip().split("\n"):
             if _HEADING.match(line):
-                found += ["\n".join(lines), line]
+                blocks += ["\n".join(lines), line]
                 lines = []
             else:
                 lines.append(line)
-        found.append("\n".join(lines))
-    return [block for block in found if block.strip()]
+        blocks.append("\n".join(lines))
+    return [block for block in blocks if block.strip()]
 
 
 def _count(node: HeadingNode) -> int:
@@ -138,8 +138,8 @@ def steds(written: str, reference: str) -> float:
     import zss
 
     first, second = tree(written), tree(reference)
-    most = max(_count(first), _count(second)) - 1
-    if most == 0:
+    nodes = max(_count(first), _count(second)) - 1
+    if nodes == 0:
         return 100.0
     distance = zss.distance(
         first,
@@ -149,7 +149,7 @@ def steds(written: str, reference: str) -> float:
         remove_cost=lambda node: 1,
         update_cost=_update_cost,
     )
-    return 100.0 * (1 - float(distance) / most)
+    return 100.0 * (1 - float(distance) / nodes)
 
 
 class Scores:
@@ -246,5 +246,5 @@ class BeamMetric:
 
 def counts_on(device: torch.device, counts: Sequence[float]) -> Tensor:
     """`counts` in float64 on `device`, or on the CPU for MPS, which has no float64."""
-    place = "cpu" if device.type == "mps" else device
-    return torch.tensor(counts, dtype=torch.float64, device=place)
+    target = "cpu" if device.type == "mps" else device
+    return torch.tensor(counts, dtype=torch.float64, device=target)

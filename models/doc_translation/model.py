@@ -222,27 +222,27 @@ class DocTranslator(HasFrozenParts):
             if decoder_ids is None:
                 return memory
             name = cache_name(self.decoder.bert)
-            found = self.decoder.bert(
+            outputs = self.decoder.bert(
                 input_ids=decoder_ids,
                 encoder_hidden_states=memory,
                 use_cache=cache is not None,
                 **{name: None if cache is None else cache.state},
             )
         if cache is not None:
-            cache.state = getattr(found, name)
-        hidden = found.last_hidden_state
+            cache.state = getattr(outputs, name)
+        hidden = outputs.last_hidden_state
         if labels is not None:
             return self._loss(hidden.flatten(0, 1), labels.flatten())
         return self.decoder.cls(hidden)
 
     def _encode(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
         whole = self.global_encoder(page_global).last_hidden_state
-        near = self.local_encoder(page_local).last_hidden_state
-        queries = self.queries[:, None].expand(-1, near.shape[0], -1, -1)
+        local = self.local_encoder(page_local).last_hidden_state
+        queries = self.queries[:, None].expand(-1, local.shape[0], -1, -1)
         whole = self.global_gather(queries[0], self.expand(whole))
-        near = self.local_gather(queries[1], near)
-        share = torch.sigmoid(self.gate(torch.cat((near, whole), dim=-1)))
-        return self.project(share * near + (1 - share) * whole)
+        local = self.local_gather(queries[1], local)
+        share = torch.sigmoid(self.gate(torch.cat((local, whole), dim=-1)))
+        return self.project(share * local + (1 - share) * whole)
 
     def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Loss by chunks: the logits of one page take 319 MB in the full size."""
@@ -271,12 +271,14 @@ def flops_per_sample(size: Size, time: int, is_frozen: bool = False) -> float:
     """
     with torch.device("meta"):
         model = DocTranslator(size).eval()
-        whole, near = blank_views(size)
+        whole, local = blank_views(size)
         ids = torch.zeros(1, time, dtype=torch.int64)
-        total = forward_flops(lambda: model(whole, near, decoder_ids=ids))
+        total = forward_flops(lambda: model(whole, local, decoder_ids=ids))
         frozen = 0
         if is_frozen:
-            frozen = forward_flops(lambda: (model.global_encoder(whole), model.local_encoder(near)))
+            frozen = forward_flops(
+                lambda: (model.global_encoder(whole), model.local_encoder(local))
+            )
     return 3.0 * (total - frozen) + frozen
 
 

@@ -89,11 +89,11 @@ def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledP
     """
     allowed = (IMAGES, formats.PAIRS)
     with input_errors():
-        found = existing_path(str(path), "; ".join(allowed))
-        pages: Sequence[UnlabeledPage] = read_images(found)
-        is_known = formats.may_be_pairs(found) or formats.recognize(found) == formats.PAIRS
-        if not pages and found.is_file() and is_known:
-            collection = pairs.read(found, layout, on_bad, keeps_duplicates=True)
+        source = existing_path(str(path), "; ".join(allowed))
+        pages: Sequence[UnlabeledPage] = read_images(source)
+        is_known = formats.may_be_pairs(source) or formats.recognize(source) == formats.PAIRS
+        if not pages and source.is_file() and is_known:
+            collection = pairs.read(source, layout, on_bad, keeps_duplicates=True)
             pages = collection.pages
         if not pages:
             raise unknown_format(path, allowed)
@@ -118,8 +118,8 @@ def _views(
     image: Image.Image, size: Size, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     whole = images.global_batch([images.global_view(image, size.whole.pixels)])
-    near = images.local_batch([images.local_view(image, *size.local.pixels)])
-    return whole.to(device), near.to(device)
+    local = images.local_batch([images.local_view(image, *size.local.pixels)])
+    return whole.to(device), local.to(device)
 
 
 @torch.no_grad()
@@ -135,10 +135,10 @@ def features(
     for page in pages:
         with input_errors():
             image = page.image()
-        whole, near = (x.float().cpu().numpy() for x in model.encode(*_views(image, size, device)))
+        whole, local = (x.float().cpu().numpy() for x in model.encode(*_views(image, size, device)))
         more = {"global_features": whole, "global_mean": whole.mean(1)}
         name = names.of(page.name)
-        yield features_file(name, page.name, [page.name], near, more=more)
+        yield features_file(name, page.name, [page.name], local, more=more)
 
 
 def predict(

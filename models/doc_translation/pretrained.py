@@ -54,7 +54,7 @@ class TensorMatches:
 
     def counts(self) -> dict[str, int]:
         """Number of tensors in each list."""
-        return {name: len(found) for name, found in vars(self).items()}
+        return {name: len(names) for name, names in vars(self).items()}
 
 
 def load(
@@ -107,7 +107,7 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTens
             unread = kind(config) if is_pair else kind.from_config(config)
         if (stored := _stored(unread, folder)) is not None:
             return _of_encoder(stored) if is_pair else stored
-        found, loading_info = kind.from_pretrained(
+        model, loading_info = kind.from_pretrained(
             str(folder), use_safetensors=True, output_loading_info=True, **options
         )
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and others
@@ -117,9 +117,9 @@ def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTens
             allowed="config.json and *.safetensors of a model that transformers supports",
         ) from None
     if is_pair:
-        return _of_encoder(dict(found.named_parameters()))
+        return _of_encoder(dict(model.named_parameters()))
     initialized = set(loading_info["missing_keys"])  # at random, by transformers
-    return {name: x for name, x in found.named_parameters() if name not in initialized}
+    return {name: x for name, x in model.named_parameters() if name not in initialized}
 
 
 def _of_encoder(tensors: Mapping[str, _T]) -> dict[str, _T]:
@@ -133,16 +133,16 @@ def _stored(model: Any, folder: Path) -> dict[str, StoredTensor] | None:
     None if some have no counterpart on either side: their names may be outdated. Disk access.
     """
     model.tie_weights()
-    found = stored_tensors(folder)
+    tensors = stored_tensors(folder)
     prefix = f"{model.base_model_prefix}."  # in the names of either side
 
     def stored(name: str) -> StoredTensor | None:
         forms = (name, name.removeprefix(prefix), prefix + name)
-        return next((found[form] for form in forms if form in found), None)
+        return next((tensors[form] for form in forms if form in tensors), None)
 
     parameters = {name: stored(name) for name, _ in model.named_parameters()}
     known = {tensor.name for name in model.state_dict() if (tensor := stored(name))}
-    if None in parameters.values() and found.keys() - known:
+    if None in parameters.values() and tensors.keys() - known:
         return None
     return {name: tensor for name, tensor in parameters.items() if tensor}
 
@@ -175,8 +175,8 @@ def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> TensorMa
             else:
                 with torch.no_grad():
                     parameters[target].copy_(tensor)
-    found = {*report.matched, *report.wrong_shape}
-    report.missing = [name for name in parameters if name not in found]
+    present = {*report.matched, *report.wrong_shape}
+    report.missing = [name for name in parameters if name not in present]
     return report
 
 

@@ -44,15 +44,15 @@ def preview_text(model: Module, pages: Pages, count: int, device: torch.device) 
 
 def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
     """Pictures of a few pages beside the beginning of their translations. May read from disk."""
-    found = []
+    page_pictures = []
     for number in range(min(PICTURES, len(pages))):
         sample = pages.sample(number, None)
         image = page_beside_texts(sample, [sample.reference], font)
         caption = f"{sample.name} of {sample.document}, input of the local encoder"
         if missing := "".join(missing_characters(font, sorted(set(sample.reference)))):
             caption += f"; the font lacks {len(missing)} characters of its translation"
-        found.append(Picture(f"page-{number}", caption, png(image)))
-    return found
+        page_pictures.append(Picture(f"page-{number}", caption, png(image)))
+    return page_pictures
 
 
 def page_beside_texts(sample: PageSample, texts: Sequence[str], font: str | None) -> Image.Image:
@@ -116,15 +116,15 @@ def _drawn(sample: PageSample, shown: Sequence[str], font: str | None) -> bytes:
 
 def masked_pictures(pages: MaskedPages) -> Sequence[Picture]:
     """A few pages beside what the local encoder sees of them. May read from disk."""
-    found = []
+    page_pictures = []
     for number in range(min(PICTURES, len(pages))):
         sample = pages.sample(number, FixedDraws())
         batch = masked_pages.collate([sample])
         seen = _without_masked(batch.get("seen_local", batch["page_local"])[0], batch, 0, pages)
         caption = f"{sample.name} of {sample.document}, input of the local encoder, and masked"
         image = _side_by_side([batch["page_local"][0], seen])
-        found.append(Picture(f"page-{number}", caption, image))
-    return found
+        page_pictures.append(Picture(f"page-{number}", caption, image))
+    return page_pictures
 
 
 def predict_masked(

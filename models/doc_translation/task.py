@@ -131,7 +131,7 @@ class DocTranslationTask:
         if folder is not None:
             save_split(self.splits, folder, self.context.reset_data)
             if collection.skipped and not (folder / SKIPPED_FILE).exists():
-                rows = [{"page": page, "why": why} for page, why in collection.skipped]
+                rows = [{"page": page, "why": reason} for page, reason in collection.skipped]
                 atomic_write(folder / SKIPPED_FILE, json.dumps(rows, indent=1, ensure_ascii=False))
         by_split: dict[SplitName, list[Page]] = {name: [] for name in SPLITS}
         side_of = {group: name for name in SPLITS for group in self.splits[name]}
@@ -186,10 +186,10 @@ class DocTranslationTask:
         if self.pretrained is not None:
             path = self.pretrained / "decoder" / TOKENIZER_FILE
             if path.is_file():
-                found = load(path)
-                self.size = replace(self.size, vocabulary=-(-found.size // 8) * 8)
-                subwords.save_tokenizer(found.inner, self.context.folder)
-                return found
+                vocabulary = load(path)
+                self.size = replace(self.size, vocabulary=-(-vocabulary.size // 8) * 8)
+                subwords.save_tokenizer(vocabulary.inner, self.context.folder)
+                return vocabulary
         texts: Iterator[str] = (page.target() for page in pages)
         return load_or_train(texts, self.size.vocabulary, self.context.folder)
 
@@ -207,8 +207,8 @@ class DocTranslationTask:
         parts = tuple(pretrained.PARTS) if self.encoder is None else ("decoder",)
         self._fill(model, parts, self.take_layers)
         if self.encoder is not None:
-            place, prefixes = self.encoder, masked_pages.ENCODERS
-            self.loaded = initial_weights.load("model.encoder", model, place, _ENCODER, prefixes)
+            encoder, prefixes = self.encoder, masked_pages.ENCODERS
+            self.loaded = initial_weights.load("model.encoder", model, encoder, _ENCODER, prefixes)
         if self.is_frozen:
             model.freeze_encoders()
         return model
@@ -234,8 +234,8 @@ class DocTranslationTask:
             guesses = masked_pages.predict(model, batch)
             truth = masked_pages.true_patches(batch, self.size)
             errors = masked_pages.squared_errors(guesses, truth)
-            whole, near = masked_pages.masked_sums(errors, batch)
-            return Loss(whole + near, {})
+            whole, local = masked_pages.masked_sums(errors, batch)
+            return Loss(whole + local, {})
         names = ("page_global", "page_local", "decoder_ids", "labels")
         return Loss(model(**{name: batch[name] for name in names}), {})
 

@@ -41,8 +41,8 @@ class Vocabulary:
         )
 
     def _first(self, names: Sequence[str], where: str) -> int:
-        found = (self.inner.token_to_id(name) for name in names)
-        number = next((number for number in found if number is not None), None)
+        candidates = (self.inner.token_to_id(name) for name in names)
+        number = next((number for number in candidates if number is not None), None)
         if number is None:
             raise DataError(
                 f"the tokenizer has none of the tokens {', '.join(names)}",
@@ -56,11 +56,11 @@ class Vocabulary:
         return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        kept = list(map(int, tokens))
-        if self.end in kept:
-            kept = kept[: kept.index(self.end)]
+        numbers = list(map(int, tokens))
+        if self.end in numbers:
+            numbers = numbers[: numbers.index(self.end)]
         hidden = {self.pad, self.start}
-        return self.inner.decode([t for t in kept if t not in hidden], skip_special_tokens=False)
+        return self.inner.decode([t for t in numbers if t not in hidden], skip_special_tokens=False)
 
 
 def train(texts: Iterable[str], size: int) -> Vocabulary:

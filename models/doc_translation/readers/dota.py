@@ -102,9 +102,9 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
         )
     given = None
     if split == "file":
-        kept = {page.name for page in pages}
+        page_names = {page.name for page in pages}
         given = {
-            side: sorted({without_number(name) for name in listed if name in kept})
+            side: sorted({without_number(name) for name in listed if name in page_names})
             for side, listed in names.items()
         }
     counts = {"skipped_pages": skipped, "left_out_pages": len(skipped_pages) - skipped}
@@ -116,14 +116,14 @@ def _names(root: Path) -> Names:
     """Page names of each split from the split file. Raises DataError."""
     path = root / SPLIT_FILE
     try:
-        found: Any = json.loads("".join(TextFile(path).chunks()))
+        content: Any = json.loads("".join(TextFile(path).chunks()))
     except (ValueError, RecursionError) as error:
         raise _bad_split(path, f"cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise _bad_split(path, f"is a {type(found).__name__}, not an object")
+    if not isinstance(content, dict):
+        raise _bad_split(path, f"is a {type(content).__name__}, not an object")
     names: dict[SplitName, list[str]] = {}
     for key, side in LISTS.items():
-        listed = found.get(key)
+        listed = content.get(key)
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
             raise _bad_split(path, f"has no list of names under '{key}'")
         if unsafe := [name for name in listed if Path(name).name != name]:
@@ -144,7 +144,7 @@ def _check_articles(names: Names, path: Path) -> None:
     for side, listed in names.items():
         for name in listed:
             sides.setdefault(without_number(name), set()).add(side)
-    shared = sorted(name for name, found in sides.items() if len(found) > 1)
+    shared = sorted(name for name, splits in sides.items() if len(splits) > 1)
     if shared:
         raise DataError(
             f"{len(shared)} of {len(sides)} articles have pages in two splits, for example "

@@ -122,9 +122,9 @@ def font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     """
     if path is not None:
         return ImageFont.truetype(path, size)
-    found = ImageFont.load_default(size)
-    assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return found
+    default = ImageFont.load_default(size)
+    assert isinstance(default, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return default
 
 
 def missing_characters(path: str | None, characters: Sequence[str]) -> list[str]:
@@ -171,11 +171,11 @@ def _lines(block: PageBlock, base: int, sheet: Sheet, path: str | None) -> Itera
     size = round(base * _SCALE.get(block.kind, 1.0))
     indent = base * 1.2 if block.kind == "bullet" else 0.0
     if block.kind == "table":
-        found = _rows(block.text, size, sheet)
+        lines = _rows(block.text, size, sheet)
     else:
         wrapped = _wrapped(block.text, font(path, size), sheet.column_width - indent)
-        found = (_Line(text, size, indent, size * LEADING) for text in wrapped)
-    for number, (line, is_last) in enumerate(_with_is_last(found)):
+        lines = (_Line(text, size, indent, size * LEADING) for text in wrapped)
+    for number, (line, is_last) in enumerate(_with_is_last(lines)):
         left = line.left
         if block.kind in ("title", "centered", "formula"):
             left = (sheet.column_width - font(path, size).getlength(line.text)) / 2
@@ -216,8 +216,8 @@ def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[
 
 def _pieces(text: str, face: ImageFont.FreeTypeFont, width: float) -> Iterator[str]:
     """Words with their trailing space; single characters in scripts without spaces."""
-    for found in _WORDS.finditer(text):
-        word = found[0]
+    for match in _WORDS.finditer(text):
+        word = match[0]
         while face.getlength(word.rstrip()) > width and len(word) > 1:
             fits = max(1, int(len(word) * width / face.getlength(word)) - 1)
             yield word[:fits]

@@ -283,9 +283,9 @@ def _pages(path: Path, rows: _PairRows, layout: Layout) -> Iterator[PairPage]:
         name = f"{documents[group]} page {numbers[group]}"
         return PairPage(path, documents[group], name, tuple(spans), layout)
 
-    found = zip(rows.offsets, rows.lengths, rows.sizes, rows.groups, strict=True)
+    entries = zip(rows.offsets, rows.lengths, rows.sizes, rows.groups, strict=True)
     group, room = -1, 0
-    for offset, length, size, row_group in found:
+    for offset, length, size, row_group in entries:
         if spans and (row_group != group or len(spans) == layout.paragraphs or size > room):
             yield page()
             spans = []
