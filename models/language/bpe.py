@@ -63,8 +63,8 @@ class WordTokens:
                 self._tokens.clear()
                 missing = set(words)
             new = list(missing)
-            found = self._inner.encode_batch_fast(new, add_special_tokens=False)
-            tokens = (self._bytes(one.ids) for one in found)
+            encodings = self._inner.encode_batch_fast(new, add_special_tokens=False)
+            tokens = (self._bytes(encoding.ids) for encoding in encodings)
             self._tokens.update(zip(new, tokens, strict=True))
         return b"".join(map(self._tokens.__getitem__, words))
 
@@ -109,8 +109,8 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 def _classes(category: Any) -> np.ndarray:
     """Letter (L), number (N), space (Z) or another (-) for each code point."""
     names = "".join(category(chr(i))[0] for i in range(_BASIC))
-    found = np.frombuffer(names.encode(), np.uint8)
-    return np.where(np.isin(found, list(b"LNZ")), found, ord("-"))
+    categories = np.frombuffer(names.encode(), np.uint8)
+    return np.where(np.isin(categories, list(b"LNZ")), categories, ord("-"))
 
 
 def _ranges(chosen: np.ndarray) -> str:
@@ -154,8 +154,8 @@ class BpeTokenizer:
         self._words = WordTokens(inner, self._dtype) if can_cut(inner) else None
 
     def _first(self, names: Iterable[str]) -> int | None:
-        found = (self.inner.token_to_id(name) for name in names)
-        return next((number for number in found if number is not None), None)
+        numbers = (self.inner.token_to_id(name) for name in names)
+        return next((number for number in numbers if number is not None), None)
 
     @cached_property
     def digest(self) -> str:
@@ -163,15 +163,15 @@ class BpeTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`; special tokens written in it are plain text."""
-        if self._words is not None and (found := self._words.encode(text)) is not None:
-            return found
+        if self._words is not None and (tokens := self._words.encode(text)) is not None:
+            return tokens
         numbers = self.inner.encode(text, add_special_tokens=False).ids
         return np.array(numbers, dtype=self._dtype)
 
     def decode(self, tokens: Sequence[int]) -> str:
         hidden = {self.pad, self.start, self.end}
-        kept = [t for t in map(int, tokens) if t not in hidden]
-        return self.inner.decode(kept, skip_special_tokens=False)
+        visible = [t for t in map(int, tokens) if t not in hidden]
+        return self.inner.decode(visible, skip_special_tokens=False)
 
     def template(self, before: Sequence[Turn], answer: Turn, tools: str) -> None:
         """None: no chat template."""
@@ -222,10 +222,10 @@ _PARENTS = 3
 
 
 def _of_start(start: Path) -> tokenizers.Tokenizer:
-    for place in (start, *start.absolute().parents[:_PARENTS]):
-        path = place / TOKENIZER_FILE
+    for folder in (start, *start.absolute().parents[:_PARENTS]):
+        path = folder / TOKENIZER_FILE
         # A tokenizer beside weights; one in a folder of other things belongs to something else.
-        if path.is_file() and initial_weights.find(place) is not None:
+        if path.is_file() and initial_weights.find(folder) is not None:
             return subwords.load_tokenizer(path, str(path))
     raise DataError(
         f"model.start '{start}' has no {TOKENIZER_FILE}, and model.tokenizer is bpe",

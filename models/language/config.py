@@ -63,8 +63,8 @@ def context_of(folder: Path) -> int | None:
         return None
     if not isinstance(config, dict):
         return None
-    found = (config.get(key) for key in _POSITIONS)
-    return next((n for n in found if isinstance(n, int) and n > 0), None)
+    lengths = (config.get(key) for key in _POSITIONS)
+    return next((n for n in lengths if isinstance(n, int) and n > 0), None)
 
 
 _ADAPTED: dict[str, Any] = {"unless": {"model.lora.rank": [None]}}

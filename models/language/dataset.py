@@ -104,10 +104,10 @@ def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] =
 
 def _encodings(corpus: Corpus) -> str:
     """The encodings that were assumed, with the number of files and one of them."""
-    found = corpus.index.encodings.items()
+    encodings = corpus.index.encodings.items()
     return "; ".join(
         f"{encoding}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
-        for encoding, names in found
+        for encoding, names in encodings
     )
 
 
@@ -122,8 +122,8 @@ class SplitMembers:
 def assign_splits(corpus: Corpus, splits: dict[SplitName, list[str]]) -> SplitMembers:
     """Documents or exchanges of each split, in corpus order."""
     sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
-    found = (sides.get(group, len(SPLITS)) for group in corpus.index.groups)
-    side_of = np.fromiter(found, dtype=np.int8, count=len(corpus))
+    side_numbers = (sides.get(group, len(SPLITS)) for group in corpus.index.groups)
+    side_of = np.fromiter(side_numbers, dtype=np.int8, count=len(corpus))
     numbers = {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
     return SplitMembers(numbers, {name: len(splits[name]) for name in SPLITS})
 

@@ -56,14 +56,14 @@ def _topics() -> list[Document]:
 
 def _sources(library: Path) -> list[Document]:
     """Source files in the order of their hashed names, which mixes packages."""
-    found = {}
+    files = {}
     for root, folders, names in os.walk(library):
         folders[:] = [name for name in folders if name not in _EXCLUDED]
         paths = (Path(root, name) for name in names if name.endswith(".py"))
-        found.update({path.relative_to(library).as_posix(): path for path in paths})
+        files.update({path.relative_to(library).as_posix(): path for path in paths})
     documents, total = [], 0
-    for name in sorted(found, key=lambda n: hashlib.sha256(n.encode()).digest()):
-        raw = found[name].read_bytes()
+    for name in sorted(files, key=lambda n: hashlib.sha256(n.encode()).digest()):
+        raw = files[name].read_bytes()
         if not raw.strip() or len(raw) > LARGEST:
             continue
         total += len(raw)

@@ -223,9 +223,9 @@ def _pieces(corpus: Corpus, tokenizer: Tokenizer) -> Iterator[Piece]:
         return
     kind, per_record = ("documents", 1) if corpus.is_text else ("exchanges", 2)
     with progress(f"tokenizing {kind}", len(corpus)) as show:
-        for found in in_order(_encode_batch, tokenizer, batches):
-            show(found[-1][0] // per_record + 1)
-            yield from found
+        for pieces in in_order(_encode_batch, tokenizer, batches):
+            show(pieces[-1][0] // per_record + 1)
+            yield from pieces
 
 
 def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
@@ -241,10 +241,10 @@ def _batches(records: Iterator[Numbered]) -> Iterator[list[Numbered]]:
 
 
 def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
-    found: list[Piece] = []
+    pieces: list[Piece] = []
     for number, record in batch:
         if isinstance(record, Document):
-            found.append((number, tokenizer.encode(record.text), len(record.text.encode())))
+            pieces.append((number, tokenizer.encode(record.text), len(record.text.encode())))
         else:
             try:
                 prompt, answer = prompt_and_answer(
@@ -253,6 +253,6 @@ def _encode_batch(tokenizer: Tokenizer, batch: list[Numbered]) -> list[Piece]:
             except DataError as error:
                 error.where += f" ({record.where})"
                 raise
-            found.append((2 * number, prompt, 0))
-            found.append((2 * number + 1, answer, len(record.answer.encode())))
-    return found
+            pieces.append((2 * number, prompt, 0))
+            pieces.append((2 * number + 1, answer, len(record.answer.encode())))
+    return pieces

@@ -92,9 +92,9 @@ class ExternalTokenizer:
         text = whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
         names = [tool.get("function", tool).get("name", "") for tool in listed or ()]
         self._check_names("tools", names, prompt, before)
-        for turn, place in (*((turn, prompt) for turn in before), (answer, text)):
+        for turn, passage in (*((turn, prompt) for turn in before), (answer, text)):
             names = [call["function"]["name"] for call in turn.calls]
-            self._check_names("tool_calls", names, place, before)
+            self._check_names("tool_calls", names, passage, before)
         return prompt, text
 
     def _check_names(

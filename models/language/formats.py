@@ -42,8 +42,8 @@ def recognize(path: Path) -> str | None:
         return _format(path)
     files = list(islice(first_files(path), FILES_CHECKED))
     known = (file for file in files if suffix_of(file) in SUFFIXES)
-    found = [found_format for file in known if (found_format := _format(file))]
-    return found[0] if found and 2 * len(found) >= len(files) else None
+    known_formats = [found_format for file in known if (found_format := _format(file))]
+    return known_formats[0] if known_formats and 2 * len(known_formats) >= len(files) else None
 
 
 def _format(file: Path) -> str | None:

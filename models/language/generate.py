@@ -195,10 +195,10 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> in
         return int(logits.argmax())
     ordered, tokens = (logits / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
     # A token counts if those before it do not add up to top_p yet: the likeliest always does.
-    kept = ordered.cumsum(-1) - ordered < sampling.top_p
+    mask = ordered.cumsum(-1) - ordered < sampling.top_p
     if sampling.top_k is not None:
-        kept[sampling.top_k :] = False
-    picked = torch.multinomial(ordered * kept, 1, generator=generator)
+        mask[sampling.top_k :] = False
+    picked = torch.multinomial(ordered * mask, 1, generator=generator)
     return int(tokens[picked])
 
 

@@ -165,17 +165,17 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
 def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
     answer = f"{{{{ {_quoted(ANSWER + ' ')} + text + eos_token }}}}"
-    found = "{{ bos_token }}" if tokenizer.start is not None else ""
-    found += f"{_TOOLS}{{% for message in messages %}}{_TEXT}"
-    found += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
+    template = "{{ bos_token }}" if tokenizer.start is not None else ""
+    template += f"{_TOOLS}{{% for message in messages %}}{_TEXT}"
+    template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
     for role, form in FORMS.items():
         before, after = form.split("{}")
         shown = f"{{{{ {_quoted(before)} + text + {_quoted(after)} }}}}"
-        found += f"{{% elif message['role'] == {_quoted(role)} %}}{shown}"
+        template += f"{{% elif message['role'] == {_quoted(role)} %}}{shown}"
     unknown = "raise_exception('unknown role ' + message['role'])"
-    found += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
+    template += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
     start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
-    return found + f"{{% if add_generation_prompt %}}{{{{ {_quoted(start)} }}}}{{% endif %}}"
+    return template + f"{{% if add_generation_prompt %}}{{{{ {_quoted(start)} }}}}{{% endif %}}"
 
 
 _TOOLS = "{% if tools %}{{ '<tools>' + (tools | tojson) + '</tools>\\n' }}{% endif %}"

@@ -53,14 +53,14 @@ class Pretrained(HasFrozenParts):
     @property
     def embedding(self) -> nn.Module:
         """The token embedding."""
-        found: nn.Module = self.inner.get_input_embeddings()
-        return found
+        layer: nn.Module = self.inner.get_input_embeddings()
+        return layer
 
     @property
     def head(self) -> nn.Module:
         """The output layer."""
-        found: nn.Module = self.inner.get_output_embeddings()
-        return found
+        layer: nn.Module = self.inner.get_output_embeddings()
+        return layer
 
     def forward(
         self,
@@ -200,8 +200,8 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
 
     config = read_config(folder)
     try:
-        found = _read_by_name(folder, config)
-        if found is None:
+        result = _read_by_name(folder, config)
+        if result is None:
             with quiet():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     str(folder),
@@ -211,10 +211,10 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
                     ignore_mismatched_sizes=True,
                     output_loading_info=True,
                 )
-            found = loaded[0], Coverage.reported(loaded[1])
+            result = loaded[0], Coverage.reported(loaded[1])
     except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
         raise _not_loadable(folder, error) from None
-    inner, coverage = found
+    inner, coverage = result
     if coverage.random and not allow_missing:
         raise DataError(
             f"the weights in model.pretrained '{folder}' do not fit its config.json: "
@@ -240,9 +240,9 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     stored = inner.state_dict()
     tensors = dict(inner.named_parameters())
     tensors |= {name: buffer for name, buffer in inner.named_buffers() if name in stored}
-    found = stored_tensors(folder)
+    file_tensors = stored_tensors(folder)
     prefix = f"{inner.base_model_prefix}."  # files of a base model lack it
-    sources = {n: found.get(n) or found.get(n.removeprefix(prefix)) for n in tensors}
+    sources = {n: file_tensors.get(n) or file_tensors.get(n.removeprefix(prefix)) for n in tensors}
     if any(s is None or s.shape != tensors[name].shape for name, s in sources.items()):
         return None
     for name, source in sources.items():
@@ -253,7 +253,7 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     ignored = getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ()
     unexpected = [
         name
-        for name in sorted({*found} - used)
+        for name in sorted({*file_tensors} - used)
         if not any(re.search(pattern, name) for pattern in ignored)
     ]
     return inner.eval(), Coverage(unexpected=unexpected)

@@ -147,8 +147,8 @@ def _prompt_and_target(dataset: Dataset, index: int) -> tuple[str, list[int], li
         return row.name, tokens[:prompt], tokens[prompt:end]
     rows = dataset.dialogues["val"]
     target = rows.answer(index)[: min(PREDICTED_TOKENS, length // 2)].tolist()
-    most = min(PROMPT_TOKENS, length - len(target))
-    return rows.row(index).name, rows.prompt(index)[-most:].tolist(), target
+    prompt_length = min(PROMPT_TOKENS, length - len(target))
+    return rows.row(index).name, rows.prompt(index)[-prompt_length:].tolist(), target
 
 
 ROWS, LINES = 4, 8

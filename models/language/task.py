@@ -333,8 +333,8 @@ class LanguageTask:
         """
         tokenizer, length = self._tokenizer_without_data(), self._row_length()
         if self.pretrained is None:
-            own = hugging_face.OwnModel(self._size_for_tokenizer(), self.kv_heads, length)
-            hugging_face.write_config(folder, own, tokenizer)
+            model = hugging_face.OwnModel(self._size_for_tokenizer(), self.kv_heads, length)
+            hugging_face.write_config(folder, model, tokenizer)
         else:
             hugging_face.copy_config(self.pretrained, folder)
         hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())

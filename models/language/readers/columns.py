@@ -99,8 +99,8 @@ def _role(value: Any, at: str) -> str:
     role = _ALIASES.get(str(value), value)
     if role in ROLES:
         return str(role)
-    near = get_close_matches(str(value).lower(), ROLES, n=1)
-    hint = f"did you mean {near[0]}" if near else f"allowed: {', '.join(ROLES)}"
+    similar = get_close_matches(str(value).lower(), ROLES, n=1)
+    hint = f"did you mean {similar[0]}" if similar else f"allowed: {', '.join(ROLES)}"
     raise MessageError(f"{at} is {'null' if value is None else repr(value)}; {hint}")
 
 
@@ -202,14 +202,14 @@ def columns_in(names: Sequence[str], declared: Mapping[str, str]) -> tuple[Colum
     `declared`: the meaning of a column by its name in lower case; it comes before NAMES.
     """
     meanings = {name: declared.get(name.strip().lower()) for name in names}
-    found = Columns(**{m: n for n, m in meanings.items() if m not in (None, IGNORE)})
+    columns = Columns(**{m: n for n, m in meanings.items() if m not in (None, IGNORE)})
     open_names = {n.strip().lower(): n for n, m in meanings.items() if m is None}
     for meaning in NAMES:
-        if getattr(found, meaning) is None and not (meaning == "text" and found.are_complete):
+        if getattr(columns, meaning) is None and not (meaning == "text" and columns.are_complete):
             name = next((n for n in NAMES[meaning] if n in open_names), None)
             if name is not None:
-                found = replace(found, **{meaning: open_names.pop(name)})
-    return found, [name for key, name in open_names.items() if key not in METADATA]
+                columns = replace(columns, **{meaning: open_names.pop(name)})
+    return columns, [name for key, name in open_names.items() if key not in METADATA]
 
 
 class RowReader:
@@ -368,12 +368,12 @@ def _unread(
             fix=f"remove the rows with false, and  {columns_option({'label': IGNORE})}",
         )
     known = sorted({name for of_meaning in NAMES.values() for name in of_meaning} - {*names})
-    near = get_close_matches(unread[0].lower(), known, n=1, cutoff=0.75)
+    similar = get_close_matches(unread[0].lower(), known, n=1, cutoff=0.75)
     columns = "columns are" if unread[1:] else "column is"
     return DataError(
         f"{len(unread)} {columns} not read: {', '.join(unread)}",
         where=where,
         allowed=f"{_KNOWN}; ignored: {', '.join(METADATA)}",
-        did_you_mean=near[0] if near else "",
+        did_you_mean=similar[0] if similar else "",
         fix=columns_option(dict.fromkeys(unread, IGNORE)),
     )

@@ -149,12 +149,12 @@ class FileSource:
         digest.update(repr(sorted(self._columns.items())).encode())
         for file in self._files:
             try:
-                found = identity(file)
+                file_identity = identity(file)
             except OSError as error:
                 raise unreadable_file(file, error) from None
-            total += found[0]
+            total += file_identity[0]
             digest.update(os.fsencode(file))
-            digest.update(f"\0{found}\0".encode())
+            digest.update(f"\0{file_identity}\0".encode())
         return total, digest.hexdigest()
 
 

@@ -120,16 +120,16 @@ class Scan:
 
     def add_conversation(self, conversation: Conversation) -> bool:
         """Add the exchanges of a conversation; False if there are none."""
-        found = exchanges_in(conversation)
-        for exchange in found:
+        exchanges = exchanges_in(conversation)
+        for exchange in exchanges:
             self._names.add(exchange.where)
             self._groups.add(exchange.group)
             request = [f"{turn.role} {normalized(turn.rendered)}" for turn in exchange.before]
             self._keys += _digest("\n".join(([exchange.tools] if exchange.tools else []) + request))
             self._labels += _digest(exchange.label)
-        self.exchanges += len(found)
-        self.conversations += bool(found)
-        return bool(found)
+        self.exchanges += len(exchanges)
+        self.conversations += bool(exchanges)
+        return bool(exchanges)
 
     def close(self) -> None:
         """Finish the last document."""

@@ -211,8 +211,8 @@ def _turns(block: Sequence[str], where: str, bad_records: BadRecords) -> tuple[T
         if match:
             messages.append((ROLES[match[1].lower()], [match[2]]))
             continue
-        if near := _nearest_role(line):
-            bad_records.add(where, f"unknown role '{line.split(':')[0]}:'; did you mean {near}:")
+        if nearest := _nearest_role(line):
+            bad_records.add(where, f"unknown role '{line.split(':')[0]}:'; did you mean {nearest}:")
             return None
         if not messages:
             bad_records.add(where, "a block without a role; allowed: User: Assistant: System:")
@@ -228,5 +228,5 @@ def _turns(block: Sequence[str], where: str, bad_records: BadRecords) -> tuple[T
 def _nearest_role(line: str) -> str | None:
     """Role similar to the first word of a line; None if there is none."""
     word = _LOOKS_LIKE_ROLE.match(line)
-    near = get_close_matches(word[1].lower(), ROLES, n=1, cutoff=0.75) if word else []
-    return near[0].capitalize() if near else None
+    similar = get_close_matches(word[1].lower(), ROLES, n=1, cutoff=0.75) if word else []
+    return similar[0].capitalize() if similar else None

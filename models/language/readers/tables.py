@@ -148,10 +148,10 @@ def has_rows(file: TextFile) -> bool:
         head = next(file.chunks()).lstrip()
     except DataError:
         return False
-    found = _ROWS.match(head)
+    match = _ROWS.match(head)
     first, line_end, _ = head.partition("\n")
     is_line = first.rstrip().endswith("}") or not line_end  # a line longer than the part
-    return found is not None and (found[1] is not None or is_line)
+    return match is not None and (match[1] is not None or is_line)
 
 
 def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
