@@ -56,21 +56,21 @@ def find_recordings(
     if not known:
         raise data_files.unknown_format(path, FORMATS)
     chosen, facts = _choose({name: form for name, (_, form) in known.items()}, settings)
-    found: list[EventRecording] = []
+    recordings: list[EventRecording] = []
     for name in chosen:
         file, form = known[name]
         try:
             if form == MVSEC:
-                found.append(MvsecRecording(file, name))
+                recordings.append(MvsecRecording(file, name))
             else:
-                found.append(RawRecording(file, name, settings))
+                recordings.append(RawRecording(file, name, settings))
         except DataError as error:
             if len(chosen) == 1:
                 raise
             bad_records.add(f"{name} ({error.where})", error.message, error.fix)
-    _check_sensors(found, path)
-    own = [file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]
-    return found, facts | {"ignored_files": len(own) - len(known)}
+    _check_sensors(recordings, path)
+    main_files = [file for file in files if not file.name.endswith(COMPANION_SUFFIXES)]
+    return recordings, facts | {"ignored_files": len(main_files) - len(known)}
 
 
 def _choose(
@@ -95,8 +95,8 @@ def _left_of(name: str) -> str:
     return "/".join("left" if part == "right" else part for part in name.split("/"))
 
 
-def _check_sensors(found: Sequence[EventRecording], path: Path) -> None:
-    sensors = {recording.sensor: recording.name for recording in found}
+def _check_sensors(recordings: Sequence[EventRecording], path: Path) -> None:
+    sensors = {recording.sensor: recording.name for recording in recordings}
     if len(sensors) > 1:
         sizes = ", ".join(f"{h}×{w} ({name})" for (h, w), name in sorted(sensors.items())[:3])
         raise DataError(
@@ -125,16 +125,18 @@ def read_files(
 ) -> tuple[Sequence[EventRecording], dict[str, Any]]:
     """Read the recordings at `data.path`, and facts of the others. Raises DataError."""
     bad_records = BadRecords("recordings")
-    found, facts = find_recordings(existing_path(path, "; ".join(FORMATS)), settings, bad_records)
-    skipped = bad_records.finish(on_bad, len(found))
-    if not found:
+    recordings, facts = find_recordings(
+        existing_path(path, "; ".join(FORMATS)), settings, bad_records
+    )
+    skipped = bad_records.finish(on_bad, len(recordings))
+    if not recordings:
         raise DataError(
             f"'{path}' has no usable recording",
             where=f"data.path, skipped: {skipped}",
             allowed="; ".join(FORMATS),
         )
     facts["skipped_recordings"] = skipped
-    return found, facts | ({"skipped": bad_records.examples()} if skipped else {})
+    return recordings, facts | ({"skipped": bad_records.examples()} if skipped else {})
 
 
 def is_labeled(recordings: Sequence[EventRecording], path: str, objective: str) -> bool:
@@ -218,8 +220,8 @@ class WindowSplits:
     def _labels(self) -> str:
         if self.rules.is_masked:
             has_labels = any(recording.labels for recording in self.recordings)
-            why = "" if has_labels else "; the recordings have no labels"
-            return f"none: trains on the events on hidden pixels{why}"
+            remark = "" if has_labels else "; the recordings have no labels"
+            return f"none: trains on the events on hidden pixels{remark}"
         return "; ".join(sorted({recording.labels for recording in self.recordings})[:3])
 
     def _control(self) -> dict[str, dict[str, float]]:

@@ -251,8 +251,8 @@ class Clip:
         return len(self.all_events)
 
     def events(self, index: int) -> Events:
-        found = self.all_events[slice(*np.searchsorted(self.all_events.t, self.windows[index]))]
-        return Events(found.t, found.x.astype(np.int32), found.y.astype(np.int32), found.p)
+        window = self.all_events[slice(*np.searchsorted(self.all_events.t, self.windows[index]))]
+        return Events(window.t, window.x.astype(np.int32), window.y.astype(np.int32), window.p)
 
     def label(self, index: int, factor: int) -> np.ndarray:
         return edges(self.frames[index + 1], factor)
@@ -291,18 +291,18 @@ def _clip(
     steps = int(np.ceil(scene.speed / FRAMES_PER_SECOND / STEP))
     times = np.arange(WINDOWS * steps + 1) / (FRAMES_PER_SECOND * steps)
     frames = np.empty((WINDOWS + 1, *sensor), np.uint8)
-    camera, found = None, []
+    camera, parts = None, []
     for i, time in enumerate(times):
         picture = scene.draw(time)
         if i % steps == 0:
             frames[i // steps] = np.rint(picture)
         if camera is None:
             camera = Camera(rng, picture)
-            found.append(camera.noise(times[-1]))
+            parts.append(camera.noise(times[-1]))
         else:
-            found.append(camera.observe(picture, times[i - 1], time))
+            parts.append(camera.observe(picture, times[i - 1], time))
     begin = EPOCH + 100 * number + rng.uniform(0, 1)
-    t = begin + np.concatenate([e.t for e in found])
+    t = begin + np.concatenate([e.t for e in parts])
     order = np.argsort(t, kind="stable")
-    fields = (np.concatenate([getattr(e, key) for e in found])[order] for key in "xyp")
+    fields = (np.concatenate([getattr(e, key) for e in parts])[order] for key in "xyp")
     return Events(t[order], *fields), frames, begin + times[::steps]

@@ -29,8 +29,8 @@ def recognize(path: Path) -> str | None:
     Reads the first bytes of files, and the names of arrays.
     """
     if path.is_dir():
-        found = map(recognize, first_files(path))
-        return next((name for name in found if name is not None), None)
+        candidates = map(recognize, first_files(path))
+        return next((name for name in candidates if name is not None), None)
     if path.name.endswith(COMPANION_SUFFIXES) or not path.is_file():
         return None
     try:

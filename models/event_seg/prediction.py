@@ -118,12 +118,12 @@ def _recordings(
 ) -> Iterator[tuple[str, Unlabeled]]:
     """The recordings of a file or folder, opened one by one, with their names without a suffix."""
     with input_errors():
-        found = data_files.existing_path(str(path), "; ".join(FORMATS))
-        known = [(file, form) for file in data_files.files(found) if (form := recognize(file))]
+        source = data_files.existing_path(str(path), "; ".join(FORMATS))
+        known = [(file, form) for file in data_files.files(source) if (form := recognize(file))]
         if not known:
             raise data_files.unknown_format(path, FORMATS)
     for file, form in known:
-        name = (file.relative_to(found) if found.is_dir() else Path(file.name)).with_suffix("")
+        name = (file.relative_to(source) if source.is_dir() else Path(file.name)).with_suffix("")
         with input_errors():
             recording = _open(file, name.as_posix(), form, trained, sensor)
         yield name.as_posix(), recording

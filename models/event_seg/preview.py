@@ -106,6 +106,6 @@ def _scores(
     metric: EdgeMetric | MassMetric, loss: Tensor, maps: Tensor, batch: Mapping[str, Any], row: int
 ) -> dict[str, float]:
     sample_maps = {key: x[row : row + 1] for key, x in batch.items()}
-    found = metric.result(metric.counts(loss, maps[row : row + 1], sample_maps).cpu())
+    scores = metric.result(metric.counts(loss, maps[row : row + 1], sample_maps).cpu())
     names = ("val_iou", "precision", "recall", "val_masked_r2")
-    return {key.removeprefix("val_"): found[key] for key in names if key in found}
+    return {key.removeprefix("val_"): scores[key] for key in names if key in scores}

@@ -36,12 +36,12 @@ def choose_one(paths: Sequence[str], preferred: str) -> tuple[list[str], dict[st
     chosen = [path for path in paths if preferred in _names(path)][:1]
     if chosen:
         return chosen, _facts(chosen, paths, "data.mvsec_sequence")
-    why = f"the first by name, because none is '{preferred}', data.mvsec_sequence"
-    return [paths[0]], _facts(paths[:1], paths, why)
+    reason = f"the first by name, because none is '{preferred}', data.mvsec_sequence"
+    return [paths[0]], _facts(paths[:1], paths, reason)
 
 
-def _facts(chosen: Sequence[str], paths: Sequence[str], why: str) -> dict[str, Any]:
-    return {"sequences": f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({why})"}
+def _facts(chosen: Sequence[str], paths: Sequence[str], reason: str) -> dict[str, Any]:
+    return {"sequences": f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"}
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -51,20 +51,20 @@ def _names(path: str) -> tuple[str, ...]:
 
 
 def _find(paths: Sequence[str], name: str, names: Sequence[str]) -> str:
-    found = [path for path in paths if name in _names(path)]
-    if len(found) == 1 or name in found:
-        return name if name in found else found[0]
+    hits = [path for path in paths if name in _names(path)]
+    if len(hits) == 1 or name in hits:
+        return name if name in hits else hits[0]
     counts = Counter(other for path in paths for other in set(_names(path)))
     options = [next((n for n in _names(path) if counts[n] == 1), path) for path in paths]
-    among = [option for option, path in zip(options, paths, strict=True) if path in found]
-    near = get_close_matches(name, among or options, n=1, cutoff=0.0)[0]
+    among = [option for option, path in zip(options, paths, strict=True) if path in hits]
+    closest = get_close_matches(name, among or options, n=1, cutoff=0.0)[0]
     more = f" and {len(options) - _LISTED} more" if len(options) > _LISTED else ""
     raise DataError(
-        f"{len(found)} recordings are called '{name}'" if found else f"unknown recording '{name}'",
+        f"{len(hits)} recordings are called '{name}'" if hits else f"unknown recording '{name}'",
         where="data.sequences",
         allowed=", ".join(options[:_LISTED]) + more,
-        did_you_mean=near,
-        fix=f"--set 'data.sequences=[{', '.join(near if n == name else n for n in names)}]'",
+        did_you_mean=closest,
+        fix=f"--set 'data.sequences=[{', '.join(closest if n == name else n for n in names)}]'",
     )
 
 

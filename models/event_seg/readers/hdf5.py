@@ -82,24 +82,24 @@ class Hdf5:
         Raises DataError if it is missing or incomplete.
         """
         with _one_error(self.path, f"has an array '{name}' that cannot be read", str(self.path)):
-            found = self.file.get(name)
-            if not isinstance(found, h5py.Dataset) or found.ndim != axes:
-                problem = "does not exist" if found is None else f"does not have {axes} axes"
+            array = self.file.get(name)
+            if not isinstance(array, h5py.Dataset) or array.ndim != axes:
+                problem = "does not exist" if array is None else f"does not have {axes} axes"
                 raise DataError(
                     f"'{name}' {problem} in '{self.path.name}'",
                     where=str(self.path),
                     allowed=allowed,
                 )
             if name not in self._whole:
-                _check_filters(found, self.path)
-                if (claim := hdf5_problem(found)) is not None:
+                _check_filters(array, self.path)
+                if (claim := hdf5_problem(array)) is not None:
                     raise DataError(
                         f"'{name}' of '{self.path.name}' {claim}",
                         where=str(self.path),
                         allowed="a complete HDF5 file",
                     )
                 self._whole.add(name)
-        return found
+        return array
 
     def has(self, name: str) -> bool:
         """Whether there is an array or a group `name`. Raises DataError."""

@@ -151,9 +151,9 @@ class MvsecEvents:
         start, stop = self.windows[index].tolist()
         low = bisect_left(range(len(events)), start, key=time)
         high = bisect_left(range(len(events)), stop, lo=low, key=time)
-        rows, place = self._hdf5.read(events, np.s_[low:high]), f"{self._hdf5.path}: {GROUP}/events"
-        check_ascending(rows[:, 2], f"{place} {low} to {high}")
-        return _checked(rows, self._off, self.sensor, f"{place}, after event {low}")
+        rows, where = self._hdf5.read(events, np.s_[low:high]), f"{self._hdf5.path}: {GROUP}/events"
+        check_ascending(rows[:, 2], f"{where} {low} to {high}")
+        return _checked(rows, self._off, self.sensor, f"{where}, after event {low}")
 
 
 def _polarity(hdf5: Hdf5, events: h5py.Dataset) -> float:

@@ -114,9 +114,9 @@ def build_index(path: Path, header: Header) -> PieceIndex:
         "path": str(path.absolute()),
         "file": identity(path),
     }
-    found = cache.arrays("event-index", made_from, lambda: _scan(path, header))
-    states, first, last = (np.array(found[name]) for name in ("states", "first", "last"))
-    height, width, events, on = map(int, found["totals"])
+    arrays = cache.arrays("event-index", made_from, lambda: _scan(path, header))
+    states, first, last = (np.array(arrays[name]) for name in ("states", "first", "last"))
+    height, width, events, on = map(int, arrays["totals"])
     return PieceIndex(states, first, last, (height, width), events, on)
 
 
@@ -182,11 +182,11 @@ def read_events(path: Path, header: Header, index: PieceIndex, start: int, stop:
     decode = ENCODING_BY_NAME[header.encoding].decode
     low = int(np.searchsorted(index.last, start, side="left"))
     high = int(np.searchsorted(index.first, stop, side="left"))
-    found = [
+    pieces = [
         decode(read_piece(path, header, number), tuple(map(int, index.states[number])))[0]
         for number in range(low, high)
     ]
-    parts = [e[slice(*np.searchsorted(e.t, (start, stop), side="left"))] for e in found]
+    parts = [e[slice(*np.searchsorted(e.t, (start, stop), side="left"))] for e in pieces]
     if len(parts) == 1:
         return parts[0]
     empty = Events(*(np.empty(0, kind) for kind in (np.int64, np.int32, np.int32, np.int8)))
@@ -235,8 +235,8 @@ class RawRecording:
         extent = self.index.sensor
         from_masks = self.masks.sensor if self.masks else None
         from_settings = None if given is None else (given[0], given[1])
-        own = (from_settings, "data.sensor"), (self.header.sensor, "header")
-        sources = (*own, (from_masks, "masks"))
+        first_sources = (from_settings, "data.sensor"), (self.header.sensor, "header")
+        sources = (*first_sources, (from_masks, "masks"))
         sensor, source = next(((s, where) for s, where in sources if s), (extent, "events"))
         if self.masks and self.masks.sensor != sensor:
             raise DataError(

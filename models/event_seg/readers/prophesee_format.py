@@ -287,8 +287,8 @@ def _times(kind: np.ndarray, load: np.ndarray, before: int) -> tuple[np.ndarray,
 def _bits(masks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """For each set bit of masks of `width` bits, lowest first: index of its mask and position."""
     octets = masks.astype(f"<u{width // 8}").view(np.uint8)
-    found = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
-    return found // width, found % width
+    positions = np.flatnonzero(np.unpackbits(octets, bitorder="little"))
+    return positions // width, positions % width
 
 
 def check_polarity(path: Path, words: np.ndarray, begin: int) -> None:
