@@ -51,11 +51,11 @@ def _windows(name: str, segments: Sequence[np.ndarray], rules: SampleRules) -> d
     any length have as many tokens as a window. With one window nothing is pooled.
     """
     cuts = [cut_windows(segment, rules.samples) for segment in segments]
-    most = rules.samples // TOKEN_SAMPLES
-    pool = np.full((len(segments), most, rules.windows), -1, dtype=np.int64)
+    token_count = rules.samples // TOKEN_SAMPLES
+    pool = np.full((len(segments), token_count, rules.windows), -1, dtype=np.int64)
     row, lengths = 0, []
-    for own, windows in zip(pool, cuts, strict=True):
-        starts = (row + np.arange(len(windows))) * most
+    for segment_pool, windows in zip(pool, cuts, strict=True):
+        starts = (row + np.arange(len(windows))) * token_count
         tokens = np.concatenate(
             [
                 start + np.arange(-(-len(window) // TOKEN_SAMPLES))
@@ -65,7 +65,9 @@ def _windows(name: str, segments: Sequence[np.ndarray], rules: SampleRules) -> d
         count = len(windows)
         pooled = -(-len(tokens) // count)
         missing = pooled * count - len(tokens)
-        own[:pooled, :count] = np.pad(tokens, (0, missing), constant_values=-1).reshape(pooled, -1)
+        segment_pool[:pooled, :count] = np.pad(tokens, (0, missing), constant_values=-1).reshape(
+            pooled, -1
+        )
         lengths.append(min(sum(map(len, windows)), pooled * TOKEN_SAMPLES))
         row += count
     eeg, valid = _eeg([window for windows in cuts for window in windows], rules.samples)
@@ -180,8 +182,8 @@ def _stamps(path: Path) -> list[tuple[str | int, ...]]:
     """Name and identity of each file, and of those beside a single one. Reads the disk."""
     # Some formats store the samples in a file beside the one that is named: NAME.eeg, NAME.fdt.
     single = not path.is_dir()
-    found = sorted(path.parent.glob(f"{escape(path.stem)}*")) if single else files(path)
-    return [(file.as_posix(), *identity(file)) for file in found if file.is_file()]
+    paths = sorted(path.parent.glob(f"{escape(path.stem)}*")) if single else files(path)
+    return [(file.as_posix(), *identity(file)) for file in paths if file.is_file()]
 
 
 def _items(samples: TextSamples) -> str:

@@ -263,9 +263,9 @@ class TextSamples(SegmentSamples):
         tokens = self.texts.tokens(item.group)
         inputs = tokens[:-1]
         if self.word_dropout:
-            kept = draws.rng().random(len(inputs)) >= self.word_dropout
-            kept[0] = True
-            inputs = np.where(kept, inputs, self.texts.tokenizer.hidden)
+            visible = draws.rng().random(len(inputs)) >= self.word_dropout
+            visible[0] = True
+            inputs = np.where(visible, inputs, self.texts.tokenizer.hidden)
         sample: dict[str, Any] = {
             "eeg": self._input(index),
             "inputs": inputs,

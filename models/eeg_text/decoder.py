@@ -73,11 +73,11 @@ class TextDecoder(nn.Module):
         Attends to `memory` [batch, token, width] where `valid` [batch, token], bool, is True;
         `ids` [batch, text]. Attention is causal, so padding at the end of `ids` has no effect.
         """
-        found = self.text(
+        outputs = self.text(
             input_ids=ids,
             encoder_hidden_states=self.bridge(memory),
             encoder_attention_mask=valid,
             use_cache=False,
         )
-        logits: Tensor = self.output(found.last_hidden_state)
+        logits: Tensor = self.output(outputs.last_hidden_state)
         return logits

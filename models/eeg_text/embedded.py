@@ -57,12 +57,12 @@ def draw_sentences(
 ) -> list[tuple[str, ...]]:
     """`count` distinct sentences as words, with uniform forms and words."""
     rng = np.random.default_rng(seed)
-    found: dict[tuple[str, ...], None] = {}
-    while len(found) < count:
+    sentences: dict[tuple[str, ...], None] = {}
+    while len(sentences) < count:
         form = forms[int(rng.integers(len(forms)))]
         words = tuple(slots[name][int(rng.integers(len(slots[name])))] for name in form)
-        found.setdefault(words)
-    return list(found)
+        sentences.setdefault(words)
+    return list(sentences)
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class Readers:
         rng = np.random.default_rng(SEED)
         regions = len(INDICES)
         self._codes = rng.standard_normal((len(self.words), regions, CODES), dtype=np.float32)
-        own = np.stack([self._mixing(rng) for _ in range(recipe.subjects)])
+        mixings = np.stack([self._mixing(rng) for _ in range(recipe.subjects)])
         like = recipe.similarity
-        mixed = np.sqrt(like) * self._mixing(rng) + np.sqrt(1 - like) * own
+        mixed = np.sqrt(like) * self._mixing(rng) + np.sqrt(1 - like) * mixings
         self._mixing_of = mixed.astype(np.float32)
         self._sources = rng.standard_normal((SOURCES, CHANNELS), dtype=np.float32)
         self._sources /= np.sqrt(SOURCES)

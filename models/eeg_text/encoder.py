@@ -151,8 +151,8 @@ class Encoder(nn.Module):
                 layer.recomputes = True
 
     def blocks(self) -> list[nn.Module]:
-        own = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]
-        return [*own, *self.layers]
+        region_layers = [layer for region in self.regions.values() for layer in region.layers]  # type: ignore[union-attr]
+        return [*region_layers, *self.layers]
 
 
 MOMENTUM = 0.1

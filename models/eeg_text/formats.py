@@ -93,12 +93,12 @@ def candidates(path: Path) -> list[Path]:
     """The recording itself, or those of a folder with the suffix of a recording, by name."""
     if not path.is_dir() or of_file(path) is not None:
         return [path]
-    found = []
+    recordings = []
     for folder, folders, names in walk(path):
         paths = [folder / name for name in (*folders, *names)]
-        found += [p for p in paths if (kind := _named(p)) and kind.is_folder == p.is_dir()]
+        recordings += [p for p in paths if (kind := _named(p)) and kind.is_folder == p.is_dir()]
         folders[:] = [name for name in folders if not _is_recording(name)]
-    return sorted(found)
+    return sorted(recordings)
 
 
 def recognize(path: Path) -> str | None:

@@ -44,7 +44,7 @@ class TextMetric:
         memory, valid = encode_inputs(model, batch, INPUTS)
         likelihood = self._likelihood(model, memory, valid, batch["candidates"])
         # Strictly better than all others: a tie must not favor the first candidate.
-        found = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)
+        is_best = (likelihood[:, :1] > likelihood[:, 1:]).all(1).view(len(INPUTS), -1)
         tokenizer = self.texts.tokenizer
         written = generate(model, memory, valid, self.texts.steps, tokenizer).cpu().tolist()
         texts = [words(tokenizer.decode(row)) for row in written]
@@ -61,7 +61,7 @@ class TextMetric:
             errors = sum(word_errors(*pair) for pair in pairs)
             overall.append(np.append(sum(bleu_counts(*pair) for pair in pairs), errors))
             np.add.at(by_sentence[:, 1 + 2 * i], numbers, [rouge1(*pair) for pair in pairs])
-            np.add.at(by_sentence[:, 2 + 2 * i], numbers, found[i].cpu().numpy())
+            np.add.at(by_sentence[:, 2 + 2 * i], numbers, is_best[i].cpu().numpy())
         counts = np.concatenate([*overall, by_sentence.ravel()])
         is_mps = memory.device.type == "mps"  # has no float64
         return torch.from_numpy(counts).to("cpu" if is_mps else memory.device)
@@ -70,7 +70,7 @@ class TextMetric:
         self, model: Module, memory: Tensor, valid: Tensor, candidates: Tensor
     ) -> Tensor:
         """Log-likelihood [input × batch, candidate] of each candidate for each input."""
-        found = []
+        sums = []
         for number in range(self.texts.candidate_count):
             tokens = candidates[:, number].repeat(len(INPUTS), 1)
             logits = model(None, valid, tokens[:, :-1], memory=memory).float()
@@ -78,8 +78,8 @@ class TextMetric:
             nats = F.cross_entropy(
                 logits.transpose(1, 2), tokens[:, 1:], ignore_index=pad, reduction="none"
             )
-            found.append(-nats.sum(1))
-        return torch.stack(found, dim=1)
+            sums.append(-nats.sum(1))
+        return torch.stack(sums, dim=1)
 
     def result(self, counts: Tensor) -> dict[str, float | None]:
         """The metrics of the summed counts; those with noise and other EEG have suffixes.
@@ -93,12 +93,12 @@ class TextMetric:
         samples = sentences[:, 0].sum()
         for i, name in enumerate(INPUTS):
             end = "" if name == "eeg" else f"_{name}"
-            own = n[2 + _PER_INPUT * i :][:_PER_INPUT]
+            input_counts = n[2 + _PER_INPUT * i :][:_PER_INPUT]
             metrics[f"val_rouge1{end}"] = float(sentences[:, 1 + 2 * i].sum() / samples)
             metrics[f"val_retrieval{end}"] = float(sentences[:, 2 + 2 * i].sum() / samples)
-            for order, score in enumerate(bleu(own[:_BLEU].tolist()), start=1):
+            for order, score in enumerate(bleu(input_counts[:_BLEU].tolist()), start=1):
                 metrics[f"val_bleu{order}{end}"] = score
-            metrics[f"val_wer{end}"] = float(own[_BLEU] / own[1])
+            metrics[f"val_wer{end}"] = float(input_counts[_BLEU] / input_counts[1])
         return metrics | _gain(sentences)
 
 

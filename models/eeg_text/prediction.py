@@ -85,10 +85,10 @@ class TrainedOnEeg:
 
 def recorded_channels(recordings: Recordings) -> tuple[str, ...]:
     """The channels that were recorded in any item."""
-    found = np.zeros(CHANNELS, dtype=bool)
+    mask = np.zeros(CHANNELS, dtype=bool)
     for number in range(len(recordings.items)):
-        found |= recordings.source.recorded(number)
-    return tuple(name for name, is_recorded in zip(SLOTS, found, strict=True) if is_recorded)
+        mask |= recordings.source.recorded(number)
+    return tuple(name for name, is_recorded in zip(SLOTS, mask, strict=True) if is_recorded)
 
 
 class Writer(Protocol):
@@ -116,8 +116,8 @@ class SentenceWriter:
         """The sentence of each item, as lines and as JSON with times."""
         rows = []
         for items, batch in _batches(recordings, self.rules):
-            found = sentences(self.model, batch, self.tokenizer, self.steps, self.device)
-            rows += [_row(item, text) for item, text in zip(items, found, strict=True)]
+            texts = sentences(self.model, batch, self.tokenizer, self.steps, self.device)
+            rows += [_row(item, text) for item, text in zip(items, texts, strict=True)]
         recording = {"recording": title, "segments": rows}
         content = json.dumps(recording, indent=1, ensure_ascii=False).encode()
         lines = [title, *(f"  {row['segment']}: {row['text']}" for row in rows)]
@@ -164,9 +164,9 @@ def _batches(recordings: Recordings, rules: SampleRules) -> Iterator[tuple[Seque
     """Batches of all items. Reads the disk; raises DataError."""
     items = recordings.items
     for at in range(0, len(items), BATCH):
-        own = items[at : at + BATCH]
-        eeg = [read_segment(recordings, at + row, rules.most) for row in range(len(own))]
-        yield own, batches.eeg(eeg, rules)
+        chunk = items[at : at + BATCH]
+        eeg = [read_segment(recordings, at + row, rules.most) for row in range(len(chunk))]
+        yield chunk, batches.eeg(eeg, rules)
 
 
 def predict(
@@ -180,25 +180,25 @@ def predict(
     names = DistinctNames()
     with input_errors():
         paths = _recordings(path)
-    for place in paths:
-        name = (place.relative_to(path) if place != path else Path(place.name)).with_suffix("")
+    for file in paths:
+        name = (file.relative_to(path) if file != path else Path(file.name)).with_suffix("")
         with input_errors():
-            recordings = files.read(str(place), reading)
+            recordings = files.read(str(file), reading)
             for number in range(len(recordings.items)):
-                trained.check(recordings.source.recorded(number), place)
-            found = writer.write(recordings, names.of(name.as_posix()), name.as_posix())
+                trained.check(recordings.source.recorded(number), file)
+            prediction = writer.write(recordings, names.of(name.as_posix()), name.as_posix())
         notes = [f"  note: {note}" for note in recordings.notes.get("notes", ())]
-        yield replace(found, text="\n".join([found.text, *notes]))
+        yield replace(prediction, text="\n".join([prediction.text, *notes]))
 
 
 def _recordings(path: Path) -> Sequence[Path]:
     """The recordings of a file or folder, without the later parts of split ones."""
-    found = existing_path(str(path), "; ".join(formats.FORMATS))
-    forms = {place: form for place in formats.candidates(found) if (form := formats.of_file(place))}
+    source = existing_path(str(path), "; ".join(formats.FORMATS))
+    forms = {file: form for file in formats.candidates(source) if (form := formats.of_file(file))}
     if not forms:
         raise unknown_format(path, formats.FORMATS)
-    later = later_parts(place for place, form in forms.items() if form == formats.FIF)
-    return [place for place in forms if place.resolve() not in later]
+    later = later_parts(file for file, form in forms.items() if form == formats.FIF)
+    return [file for file in forms if file.resolve() not in later]
 
 
 def _row(item: Item, text: str) -> dict[str, Any]:

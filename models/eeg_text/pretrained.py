@@ -62,16 +62,16 @@ class PretrainedDecoder:
     def tokenizer(self) -> PretrainedTokenizer:
         """The tokenizer of the folder. Reads the disk; raises DataError."""
         config = self.model.parsed()
-        found = PretrainedTokenizer(self.folder, self.model)
+        folder_tokenizer = PretrainedTokenizer(self.folder, self.model)
         entries = config.get_text_config(decoder=True).vocab_size
-        if found.size > entries:
+        if folder_tokenizer.size > entries:
             raise DataError(
-                f"the tokenizer of {KEY} '{self.folder}' has {found.size} entries, and its "
-                f"decoder {entries} embeddings",
+                f"the tokenizer of {KEY} '{self.folder}' has {folder_tokenizer.size} entries, "
+                f"and its decoder {entries} embeddings",
                 where=str(self.folder.absolute()),
                 allowed="the tokenizer that the decoder was trained with",
             )
-        return found
+        return folder_tokenizer
 
     def load(self, decoder: PretrainedTextDecoder) -> str:
         """Fill `decoder`, except its bridge, by exact names; returns a summary.
@@ -80,26 +80,26 @@ class PretrainedDecoder:
         unknown or of another shape.
         """
         buffers = _buffers(decoder.text)
-        own = dict(decoder.text.named_parameters()) | buffers
-        sources = {name: self._source(name) for name in own}
+        targets = dict(decoder.text.named_parameters()) | buffers
+        sources = {name: self._source(name) for name in targets}
         absent = {name for name, source in sources.items() if source is None}
         made = {name for name in absent if _matches(self._optional, name)}
         self._check(
             Coverage(
                 sorted(absent - made),
                 [
-                    f"{name} {list(source.shape)} instead of {list(own[name].shape)}"
+                    f"{name} {list(source.shape)} instead of {list(targets[name].shape)}"
                     for name, source in sources.items()
-                    if source is not None and source.shape != own[name].shape
+                    if source is not None and source.shape != targets[name].shape
                 ],
                 self._unexpected(),
             )
         )
         for name, source in sources.items():
             if source is not None:
-                source.read_into(own[name])
+                source.read_into(targets[name])
         _initialize(decoder.text, made - {*buffers})
-        count = len(own) - len(made)
+        count = len(targets) - len(made)
         return f"loaded {count}/{count} tensors from {self.folder}"
 
     def _check(self, coverage: Coverage) -> None:
@@ -159,18 +159,18 @@ class PretrainedDecoder:
     def _source(self, name: str) -> StoredTensor | None:
         """What the tensor `name` of the decoder is read from; None: the files lack it."""
         names = (name,) if name in self.model.untied else self._aliases.get(name, (name,))
-        kept = (alias for alias in names if alias == name or alias not in self.model.untied)
-        return next((tensor for alias in kept if (tensor := self._named(alias))), None)
+        aliases = (alias for alias in names if alias == name or alias not in self.model.untied)
+        return next((tensor for alias in aliases if (tensor := self._named(alias))), None)
 
     def _untied(self) -> tuple[str, ...]:
         """The tied parameters of the decoder whose stored values differ from the first one's."""
-        found = []
+        names = []
         for name, group in self._aliases.items():
             stored = {n: t for n in group if not self._in_encoder(n) and (t := self._named(n))}
             first = next(iter(stored.values()), None)
             if first and name in stored and not _is_equal(first, stored[name]):
-                found.append(name)
-        return tuple(found)
+                names.append(name)
+        return tuple(names)
 
     def _unexpected(self) -> list[str]:
         """The stored tensors that the decoder lacks; other heads and encoders are not read."""
@@ -205,8 +205,8 @@ def _is_equal(first: StoredTensor, second: StoredTensor) -> bool:
     """Whether both are the same tensor, or have equal values. Reads the disk."""
     if first == second:
         return True
-    with safe_open(first.path, "pt") as one, safe_open(second.path, "pt") as other:
-        return torch.equal(one.get_tensor(first.name), other.get_tensor(second.name))
+    with safe_open(first.path, "pt") as first_file, safe_open(second.path, "pt") as second_file:
+        return torch.equal(first_file.get_tensor(first.name), second_file.get_tensor(second.name))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -256,28 +256,28 @@ def _writes_text(config: Any) -> bool:
 def _generation(folder: Path, names: Sequence[str]) -> dict[str, int]:
     try:
         values = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
-        found = {name: values.get(name) for name in names}
+        tokens = {name: values.get(name) for name in names}
     except (OSError, ValueError, AttributeError):
         return {}
-    return {name: token for name, token in found.items() if isinstance(token, int)}
+    return {name: token for name, token in tokens.items() if isinstance(token, int)}
 
 
 def _read_names(folder: Path) -> dict[str, StoredTensor]:
     """The tensors in the files of the folder. Raises DataError if there are none."""
     try:
-        found = stored_tensors(folder)
+        tensors = stored_tensors(folder)
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{KEY} '{folder}' cannot be read: {error}", where=KEY, allowed=ALLOWED
         ) from None
-    if not found:
+    if not tensors:
         raise DataError(
             f"{KEY} '{folder}' has no *.safetensors",
             where=str(folder.absolute()),
             allowed=ALLOWED,
             fix="save it with  model.save_pretrained(FOLDER)  of transformers",
         )
-    return found
+    return tensors
 
 
 def _unloadable(folder: Path, error: Exception) -> DataError:

@@ -38,12 +38,12 @@ class TextModel:
         """
         from transformers import CONFIG_MAPPING
 
-        found = CONFIG_MAPPING[self.config["model_type"]].from_dict(copy.deepcopy(self.config))
-        for config in _parts(found):
+        root = CONFIG_MAPPING[self.config["model_type"]].from_dict(copy.deepcopy(self.config))
+        for config in _parts(root):
             for name in (*_DROPOUT, *_NO_DROPOUT):
                 if hasattr(config, name):
                     setattr(config, name, dropout if name in _DROPOUT else 0.0)
-        return found
+        return root
 
     def whole(self, dropout: float = 0.0) -> Any:
         """The model with its encoder; the values of its weights are undefined."""
@@ -71,8 +71,8 @@ def _parts(config: Any) -> Iterator[Any]:
 def context(config: Any) -> int | None:
     """The number of tokens that the decoder has positions for; None: it has relative positions."""
     both = (config, config.get_text_config(decoder=True))
-    found = (getattr(part, name, None) for name in _CONTEXT for part in both)
-    return next((count for count in found if count is not None), None)
+    counts = (getattr(part, name, None) for name in _CONTEXT for part in both)
+    return next((count for count in counts if count is not None), None)
 
 
 def name_of(inner: nn.Module, part: nn.Module) -> str:
@@ -131,12 +131,12 @@ class PretrainedTextDecoder(nn.Module):
         """As TextDecoder.forward."""
         from transformers.modeling_outputs import MoEModelOutput
 
-        found = self.text(
+        outputs = self.text(
             # The type with most fields: some models look up more than the states.
             encoder_outputs=MoEModelOutput(last_hidden_state=self.bridge(memory)),
             attention_mask=valid.long(),
             decoder_input_ids=ids,
             use_cache=False,
         )
-        logits: Tensor = found.logits
+        logits: Tensor = outputs.logits
         return logits

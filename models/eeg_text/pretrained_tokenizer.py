@@ -41,24 +41,24 @@ class PretrainedTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`, with those that the model writes before it."""
-        kept = (t for t in self._plain(text) if t not in (self.pad, self.end))
-        return [*self._before, *kept]
+        tokens = (t for t in self._plain(text) if t not in (self.pad, self.end))
+        return [*self._before, *tokens]
 
     def decode(self, tokens: Sequence[int]) -> str:
         # The decoder may have more embeddings than the tokenizer has tokens.
-        kept = [t for t in truncate_at(tokens, self.end) if t < self.size]
-        return str(self.inner.decode(kept, skip_special_tokens=True)).strip()
+        known = [t for t in truncate_at(tokens, self.end) if t < self.size]
+        return str(self.inner.decode(known, skip_special_tokens=True)).strip()
 
     def save(self, folder: Path | None) -> None:
         """Write it into the run folder, unless it holds the same; None: write nothing."""
         if folder is None:
             return
-        with TemporaryDirectory() as place, quiet():
-            self.inner.save_pretrained(place)
-            for file in Path(place).rglob("*"):
+        with TemporaryDirectory() as temporary, quiet():
+            self.inner.save_pretrained(temporary)
+            for file in Path(temporary).rglob("*"):
                 if not file.is_file():
                     continue
-                target, content = folder / FOLDER / file.relative_to(place), file.read_bytes()
+                target, content = folder / FOLDER / file.relative_to(temporary), file.read_bytes()
                 if not target.is_file() or target.read_bytes() != content:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     partial = target.with_name(target.name + ".partial")
@@ -67,8 +67,8 @@ class PretrainedTokenizer:
 
     def _plain(self, text: str) -> list[int]:
         # Otherwise a text that contains </s> would end there.
-        found = self.inner(text_target=text, add_special_tokens=False, split_special_tokens=True)
-        return list(found.input_ids)
+        encoding = self.inner(text_target=text, add_special_tokens=False, split_special_tokens=True)
+        return list(encoding.input_ids)
 
     def _frame(self) -> tuple[list[int], tuple[int, ...]]:
         """The tokens before and after each sentence; the latter include the end token."""
@@ -88,35 +88,35 @@ class PretrainedTokenizer:
 
     def _start(self) -> int:
         """The first input of the decoder. Without a setting, the language after a sentence."""
-        found = self._of_config("decoder_start_token_id")
-        if found is None and self.suffix[-1] != self.end:
-            found = self.suffix[-1]
-        return self._need("bos_token_id") if found is None else found
+        token = self._of_config("decoder_start_token_id")
+        if token is None and self.suffix[-1] != self.end:
+            token = self.suffix[-1]
+        return self._need("bos_token_id") if token is None else token
 
     def _hidden(self) -> int:
         vocabulary = self.inner.get_vocab()
-        found = [self.inner.mask_token_id, self.inner.unk_token_id]
-        found += [vocabulary.get(name) for name in _HIDDEN]
-        return int(next((token for token in found if token is not None), self.pad))
+        candidates = [self.inner.mask_token_id, self.inner.unk_token_id]
+        candidates += [vocabulary.get(name) for name in _HIDDEN]
+        return int(next((token for token in candidates if token is not None), self.pad))
 
     def _of_config(self, name: str) -> int | None:
         config = self._model.parsed()
-        found = [self._model.config.get(name)]  # newer versions of transformers drop some keys
-        found += [
+        candidates = [self._model.config.get(name)]  # newer versions of transformers drop some keys
+        candidates += [
             getattr(part, name, None) for part in (config, config.get_text_config(decoder=True))
         ]
-        first = next((token for token in found if token is not None), None)
+        first = next((token for token in candidates if token is not None), None)
         return first[0] if isinstance(first, list) else first
 
     def _special(self, *names: str) -> int | None:
         """The first that is set: of the model, then of the tokenizer."""
-        found = [self._of_config(name) for name in names]
-        found += [getattr(self.inner, name, None) for name in names]
-        return next((token for token in found if token is not None), None)
+        candidates = [self._of_config(name) for name in names]
+        candidates += [getattr(self.inner, name, None) for name in names]
+        return next((token for token in candidates if token is not None), None)
 
     def _need(self, *names: str) -> int:
-        found = self._special(*names)
-        if found is None:
+        token = self._special(*names)
+        if token is None:
             names = ("decoder_start_token_id",) if names == ("bos_token_id",) else names
             raise DataError(
                 f"the model in '{self.folder}' has no {names[0]}",
@@ -124,7 +124,7 @@ class PretrainedTokenizer:
                 allowed="the number of a token",
                 fix=f'add  "{names[0]}": NUMBER  to config.json',
             )
-        return found
+        return token
 
 
 def _load(folder: Path) -> Any:
@@ -136,16 +136,16 @@ def _load(folder: Path) -> Any:
         return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(path, "model.pretrained"))
     try:
         with quiet():
-            found: Any = AutoTokenizer.from_pretrained(
+            tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
         raise _unusable(folder, cause_of(error)) from None
-    files = {TOKENIZER_FILE, *found.vocab_files_names.values()} - {_SETTINGS}
-    if found.vocab_files_names and not any((folder / name).is_file() for name in files):
+    files = {TOKENIZER_FILE, *tokenizer.vocab_files_names.values()} - {_SETTINGS}
+    if tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
         # Otherwise it would be empty.
         raise _unusable(folder, f"none of {', '.join(sorted(files))} exists")
-    return found
+    return tokenizer
 
 
 def _unusable(folder: Path, problem: str) -> DataError:

@@ -83,19 +83,19 @@ def text_predictions(
     """
     texts = samples.texts
     both = sentences(model, batch, texts.tokenizer, texts.steps, device, ("eeg", "noise"))
-    own, noise = both[: len(both) // 2], both[len(both) // 2 :]
+    by_eeg, noise = both[: len(both) // 2], both[len(both) // 2 :]
     rows, pictures = [], []
-    places = spread_positions(len(samples), SHOWN)
-    every = zip(places, own, noise, batch["text"], strict=True)
-    for number, (place, text, by_noise, read) in enumerate(every, 1):
-        item = samples.item(place)
-        found, wanted = words(text), words(read)
-        errors = word_errors(found, wanted) / max(1, len(wanted))
-        scores = rouge1(found, wanted), errors
+    positions = spread_positions(len(samples), SHOWN)
+    every = zip(positions, by_eeg, noise, batch["text"], strict=True)
+    for number, (position, text, by_noise, read) in enumerate(every, 1):
+        item = samples.item(position)
+        hypothesis, wanted = words(text), words(read)
+        errors = word_errors(hypothesis, wanted) / max(1, len(wanted))
+        scores = rouge1(hypothesis, wanted), errors
         rows.append((item.where, printable(read), text, by_noise, *scores))
         title = f"read:      {printable(read)}\ngenerated: {text}"
         caption = f"{item.where}, reader {item.subject}: EEG, read and generated sentence"
-        pictures.append(draw_eeg(f"eeg_{number}", samples.given(place), title, caption))
+        pictures.append(draw_eeg(f"eeg_{number}", samples.given(position), title, caption))
     columns = ("recording", "read", "generated", "from noise", "rouge1", "word error rate")
     return Predictions(columns, rows, pictures)
 
@@ -108,16 +108,16 @@ def masked_predictions(
     guess = MASKED.predict(model, batch).float()
     shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows, pictures = [], []
-    for row, place in enumerate(spread_positions(len(samples), SHOWN)):
-        item = samples.item(place)
+    for row, position in enumerate(spread_positions(len(samples), SHOWN)):
+        item = samples.item(position)
         scores = scores_of(MASKED, guess, batch, row)
         r2 = scores["val_masked_r2"]
         rows.append((item.where, item.subject, r2, scores["val_interpolation_r2"]))
         eeg = batch["eeg"][row].cpu().numpy()
-        eeg, own = (x[: int(batch["eeg_mask"][row].sum())] for x in (eeg, shown[row]))
+        eeg, predicted = (x[: int(batch["eeg_mask"][row].sum())] for x in (eeg, shown[row]))
         title = f"{item.where}\npredicted masked EEG: R2 {r2:.3f}"
         caption = f"{item.where}, reader {item.subject}: EEG, and predicted masked EEG (red)"
-        pictures.append(draw_eeg(f"eeg_{row + 1}", eeg, title, caption, own))
+        pictures.append(draw_eeg(f"eeg_{row + 1}", eeg, title, caption, predicted))
     columns = ("recording", "reader", "masked_r2", "interpolation_r2")
     return Predictions(columns, rows, pictures)
 

@@ -171,8 +171,8 @@ class EegTextTask:
 
     def _find_tokenizer(self, texts: Sequence[str]) -> SentenceTokenizer:
         if self.folder is None:
-            most, folder = self.size.vocabulary, self.context.folder
-            return build_tokenizer(self.tokenizer_word, texts, most, folder)
+            limit, folder = self.size.vocabulary, self.context.folder
+            return build_tokenizer(self.tokenizer_word, texts, limit, folder)
         self._pretrained = PretrainedDecoder(self.folder, self.context.attention)
         return self._pretrained.tokenizer
 
@@ -373,7 +373,7 @@ class DataFacts:
     def facts(self) -> dict[str, Any]:
         items = self.recordings.items
         times = [item.samples for item in items]
-        kept = sum(min(time, self.rules.most) for time in times) / sum(times)
+        share = sum(min(time, self.rules.most) for time in times) / sum(times)
         facts: dict[str, Any] = {
             "source": self.recordings.name,
             "format": self.recordings.form,
@@ -381,7 +381,7 @@ class DataFacts:
             "groups": {name: len(self.parts.groups[name]) for name in SPLITS},
             "samples": {name: self._samples(self.parts.numbers[name]) for name in SPLITS},
             "readers": len({item.subject for item in items}),
-            "time_kept": round(kept, 4),
+            "time_kept": round(share, 4),
             **{name: count for name, count in self.recordings.left_out.items() if count},
             **self.recordings.notes,
         }

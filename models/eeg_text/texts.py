@@ -47,8 +47,8 @@ class SentenceByteTokenizer:
         return list(text.encode())
 
     def decode(self, tokens: Sequence[int]) -> str:
-        kept = truncate_at(tokens, self.end)
-        return bytes(t for t in kept if t < 256).decode("utf-8", errors="replace")
+        before_end = truncate_at(tokens, self.end)
+        return bytes(t for t in before_end if t < 256).decode("utf-8", errors="replace")
 
 
 class BartTokenizer:
@@ -77,20 +77,20 @@ class BartTokenizer:
         return list(self.inner.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        kept = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
-        return str(self.inner.decode(kept, skip_special_tokens=False))
+        visible = [t for t in truncate_at(tokens, self.end) if t not in self._specials]
+        return str(self.inner.decode(visible, skip_special_tokens=False))
 
 
 def truncate_at(tokens: Sequence[int], end: int) -> list[int]:
     """The `tokens` before the first `end`."""
-    found = list(map(int, tokens))
-    return found[: found.index(end)] if end in found else found
+    numbers = list(map(int, tokens))
+    return numbers[: numbers.index(end)] if end in numbers else numbers
 
 
 def build_tokenizer(
-    name: str, texts: Iterable[str], most: int, folder: Path | None
+    name: str, texts: Iterable[str], limit: int, folder: Path | None
 ) -> SentenceTokenizer:
-    """The tokenizer that model.tokenizer names, with at most `most` entries.
+    """The tokenizer that model.tokenizer names, with at most `limit` entries.
 
     A trained tokenizer is saved in the run folder, and loaded from there if it exists. Reads and
     writes the disk; raises DataError.
@@ -99,19 +99,21 @@ def build_tokenizer(
         return SentenceByteTokenizer()
     if name == "bpe":
         specials = (START, PAD, END, HIDDEN)
-        inner = subwords.load_or_fit(folder, lambda: subwords.train_byte_bpe(texts, most, specials))
+        inner = subwords.load_or_fit(
+            folder, lambda: subwords.train_byte_bpe(texts, limit, specials)
+        )
     else:
         path = Path(name).expanduser()
         inner = subwords.load_tokenizer(path / subwords.TOKENIZER_FILE if path.is_dir() else path)
-    found = BartTokenizer(inner, name)
-    if found.size > most:
+    tokenizer = BartTokenizer(inner, name)
+    if tokenizer.size > limit:
         raise DataError(
-            f"the tokenizer has {found.size} entries; the decoder of this size has {most}",
+            f"the tokenizer has {tokenizer.size} entries; the decoder of this size has {limit}",
             where="model.tokenizer, model.size",
-            allowed=f"a tokenizer of at most {most} entries",
+            allowed=f"a tokenizer of at most {limit} entries",
             fix="--set model.tokenizer=bytes",
         )
-    return found
+    return tokenizer
 
 
 CANDIDATES = 24
@@ -153,10 +155,10 @@ class SentenceTexts:
     def _encode(self, text: str, longest: int) -> np.ndarray:
         tokenizer = self.tokenizer
         tokens = tokenizer.encode(text)
-        most = longest - len(tokenizer.suffix)
-        self.cut += len(tokens) > most
-        kept = [tokenizer.start, *tokens[:most], *tokenizer.suffix]
-        return np.array(kept, dtype=np.int64)
+        room = longest - len(tokenizer.suffix)
+        self.cut += len(tokens) > room
+        sequence = [tokenizer.start, *tokens[:room], *tokenizer.suffix]
+        return np.array(sequence, dtype=np.int64)
 
     def _compare(self, keys: list[str], width: int, seed: int) -> None:
         padded = np.full((len(keys), width), self.tokenizer.pad, dtype=np.int64)

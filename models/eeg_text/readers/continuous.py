@@ -58,9 +58,9 @@ class ContinuousSource:
         segment = self.segments[number]
         path, placed = self.files[segment.file]
         samples = segment.item.samples
-        found = raw.read_segment(path, placed.picks, segment.start_s, samples, self.line_hz)
-        eeg = np.zeros((len(found), CHANNELS), dtype=np.float32)
-        eeg[:, placed.slots] = found
+        values = raw.read_segment(path, placed.picks, segment.start_s, samples, self.line_hz)
+        eeg = np.zeros((len(values), CHANNELS), dtype=np.float32)
+        eeg[:, placed.slots] = values
         return eeg
 
     def recorded(self, number: int) -> np.ndarray:
@@ -71,9 +71,9 @@ class ContinuousSource:
 
 def read(path: Path, reading: ReadingOptions) -> Recordings:
     """The recordings at `path`, a file or a folder. Reads the disk; raises DataError."""
-    own = reading.channel_map
-    if reading.channels is not None and own is None:
-        own = tables.load_channel_map(reading.channels)
+    channel_map = reading.channel_map
+    if reading.channels is not None and channel_map is None:
+        channel_map = tables.load_channel_map(reading.channels)
     texts = None
     if reading.texts is not None:
         path_of_texts, what = Path(reading.texts).expanduser(), "events to sentences"
@@ -87,17 +87,17 @@ def read(path: Path, reading: ReadingOptions) -> Recordings:
     segments: list[Segment] = []
     said: list[str] = []
     bad_records = BadRecords("recordings and segments")
-    for place in paths:
+    for recording_path in paths:
         try:
-            placed = _placed(place, own)
-            cuts = _Segments(place, placed, reading, len(paths) >= MANY)
+            placed = _placed(recording_path, channel_map)
+            cuts = _Segments(recording_path, placed, reading, len(paths) >= MANY)
             segments += cuts.segments(len(files), texts, bad_records)
         except DataError as error:
             if reading.on_bad == "stop" or len(paths) == 1:
                 raise
-            bad_records.add(place.name, error.message, error.fix)
+            bad_records.add(recording_path.name, error.message, error.fix)
             continue
-        files.append((place, placed))
+        files.append((recording_path, placed))
         said += [*notes_of(cuts.recording), *cuts.notes]
     skipped = bad_records.finish(reading.on_bad, len(segments))
     if not segments:
@@ -128,22 +128,22 @@ def later_parts(fif_files: Iterable[Path]) -> set[Path]:
     return parts
 
 
-def _placed(path: Path, own: Mapping[str, str] | None) -> ChannelPicks:
+def _placed(path: Path, channel_map: Mapping[str, str] | None) -> ChannelPicks:
     recording = open_recording(path)
-    found = recording.names
-    picks = raw.eeg_channels(path) if own is None else list(range(len(found)))
-    names = [found[pick] for pick in picks]
-    mapped = tables.place_channels(names, own)
-    others = [name for pick, name in enumerate(found) if pick not in picks]
+    all_names = recording.names
+    picks = raw.eeg_channels(path) if channel_map is None else list(range(len(all_names)))
+    names = [all_names[pick] for pick in picks]
+    mapped = tables.place_channels(names, channel_map)
+    others = [name for pick, name in enumerate(all_names) if pick not in picks]
     picks = [picks[number] for number in mapped.picks]
     placed = replace(mapped, picks=picks, dropped=[*mapped.dropped, *others])
     # A few known names are not enough: names such as E2 mean other electrodes in other systems.
-    if not placed.picks or (own is None and 2 * len(placed.picks) < len(names)):
+    if not placed.picks or (channel_map is None and 2 * len(placed.picks) < len(names)):
         shown = ", ".join(placed.dropped[:8])
         raise DataError(
             f"only {len(placed.picks)} of the {len(names)} channels of '{path.name}' are known; "
             f"unknown: {shown} ...",
-            where=str(path) if own is None else "data.channels",
+            where=str(path) if channel_map is None else "data.channels",
             allowed=tables.CHANNELS_ALLOWED,
             fix="map them:  --set data.channels=FILE",
         )

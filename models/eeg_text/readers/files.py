@@ -19,15 +19,15 @@ def read(path: str, reading: ReadingOptions) -> Recordings:
         return embedded.read(path)
     if path.startswith("embedded:"):
         raise unknown_embedded(path, sorted(embedded.EMBEDDED))
-    found = existing_path(
+    source = existing_path(
         path, f"{'; '.join(formats.FORMATS)}; {', '.join(sorted(embedded.EMBEDDED))}"
     )
-    names = {name for file in formats.candidates(found) if (name := formats.of_file(file))}
+    names = {name for file in formats.candidates(source) if (name := formats.of_file(file))}
     if not names:
-        raise unknown_format(found, formats.FORMATS)
+        raise unknown_format(source, formats.FORMATS)
     if reading.columns and names == {formats.ZUCO}:
         raise DataError(
-            f"data.columns names columns of tables, and '{found}' has ZuCo files, which need none",
+            f"data.columns names columns of tables, and '{source}' has ZuCo files, which need none",
             where="data.columns",
             fix="remove data.columns",
         )
@@ -35,11 +35,11 @@ def read(path: str, reading: ReadingOptions) -> Recordings:
     if formats.ZUCO in names:
         from models.eeg_text.readers import zuco
 
-        parts.append(zuco.read(found, reading.on_bad, reading.to_predict))
+        parts.append(zuco.read(source, reading.on_bad, reading.to_predict))
     if names - {formats.ZUCO}:
         from models.eeg_text.readers import continuous
 
-        parts.append(continuous.read(found, reading))
+        parts.append(continuous.read(source, reading))
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
@@ -50,12 +50,12 @@ class JoinedSource:
         self._items = [(part.source, n) for part in parts for n in range(len(part.items))]
 
     def eeg(self, number: int) -> np.ndarray:
-        source, own = self._items[number]
-        return source.eeg(own)
+        source, index = self._items[number]
+        return source.eeg(index)
 
     def recorded(self, number: int) -> np.ndarray:
-        source, own = self._items[number]
-        return source.recorded(own)
+        source, index = self._items[number]
+        return source.recorded(index)
 
 
 def _joined(parts: Sequence[Recordings]) -> Recordings:

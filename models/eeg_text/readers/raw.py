@@ -97,7 +97,7 @@ def _by_rate(recording: Recording, picks: Sequence[int]) -> Iterator[tuple[float
     """Each sampling rate, and the places in `picks` of the channels that have it."""
     rates = [recording.channels[pick].rate_hz for pick in picks]
     for rate in dict.fromkeys(rates):
-        yield rate, [row for row, own in enumerate(rates) if own == rate]
+        yield rate, [row for row, channel_rate in enumerate(rates) if channel_rate == rate]
 
 
 def _segment(
@@ -118,8 +118,8 @@ def _segment(
     eeg = _filtered(recording.read(picks, first, last), rate, line_hz)
     eeg = resample_poly(eeg, ratio.numerator, ratio.denominator, axis=1)
     skipped = round((piece.stored_s + start_s - piece.start_s - first / rate) * RATE_HZ)
-    found = eeg[:, max(0, skipped) :][:, :samples].T
-    return np.pad(found, ((0, samples - len(found)), (0, 0)), mode="edge")  # of rounding, at an end
+    cut = eeg[:, max(0, skipped) :][:, :samples].T
+    return np.pad(cut, ((0, samples - len(cut)), (0, 0)), mode="edge")  # of rounding, at an end
 
 
 def possible_seconds(path: Path, picks: list[int]) -> np.ndarray:

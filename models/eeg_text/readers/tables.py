@@ -67,7 +67,7 @@ def sentences(
             fix="rename those that are not meant",
         )
     columns = [header.index(name) for name in names]
-    found = []
+    readings = []
     for number, row in table.rows(bad_records):
         where = f"{path.name}:{number}"
         onset_cell, duration_cell, *text = (row[i] for i in columns)
@@ -79,8 +79,8 @@ def sentences(
         except ValueError as error:
             bad_records.add(where, str(error), "write numbers of seconds")
             continue
-        found.append(Reading(onset, duration, "".join(text).strip(), where))
-    return found, [f"{path.name}: {note}" for note in table.notes]
+        readings.append(Reading(onset, duration, "".join(text).strip(), where))
+    return readings, [f"{path.name}: {note}" for note in table.notes]
 
 
 def _nearest(missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
@@ -145,9 +145,9 @@ def pairs(
     return texts
 
 
-def _unusable(path: Path, key: str, what: str, why: str, fix: str = "") -> DataError:
+def _unusable(path: Path, key: str, what: str, reason: str, fix: str = "") -> DataError:
     return DataError(
-        f"{key} '{path}' cannot be used: {why}",
+        f"{key} '{path}' cannot be used: {reason}",
         where=key,
         allowed=_maps(what),
         fix=fix,
@@ -186,33 +186,33 @@ def load_channel_map(path: str) -> dict[str, str]:
 
     Reads the disk. Raises DataError for an unknown electrode or region.
     """
-    found = pairs(Path(path).expanduser(), "data.channels", "channels to electrodes or regions")
-    for name, target in found.items():
+    targets = pairs(Path(path).expanduser(), "data.channels", "channels to electrodes or regions")
+    for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
-            near = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0]
+            closest = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0]
             raise DataError(
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=CHANNELS_ALLOWED,
-                did_you_mean=near,
+                did_you_mean=closest,
             )
-    return {name.upper(): target for name, target in found.items()}
+    return {name.upper(): target for name, target in targets.items()}
 
 
-def place_channels(names: Sequence[str], own: Mapping[str, str] | None) -> ChannelPicks:
+def place_channels(names: Sequence[str], channel_map: Mapping[str, str] | None) -> ChannelPicks:
     """The electrode of each channel; of two channels with one electrode, the first is used.
 
-    With a map of your `own`, only that counts. A region stands for its next free electrode.
+    With a `channel_map`, only that counts. A region stands for its next free electrode.
     """
     taken: dict[int, int] = {}
     dropped = []
     for pick, name in enumerate(names):
-        target = name if own is None else own.get(name.upper(), "")
-        if own is not None and target in INDICES:
+        target = name if channel_map is None else channel_map.get(name.upper(), "")
+        if channel_map is not None and target in INDICES:
             free = [slot for slot in INDICES[target] if slot not in taken]
         else:
-            found = electrode(target)
-            free = [] if found is None else [SLOTS.index(found)]
+            slot_name = electrode(target)
+            free = [] if slot_name is None else [SLOTS.index(slot_name)]
         if free and free[0] not in taken:
             taken[free[0]] = pick
         else:

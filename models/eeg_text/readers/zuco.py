@@ -71,10 +71,10 @@ def read_hdf5_eeg(path: Path, number: int) -> np.ndarray:
     import h5py
 
     with _one_error(path), h5py.File(path, "r") as file:
-        found, problem = orient(_array(_entry(file, file[_GROUP]["rawData"], number)), True)
+        eeg, problem = orient(_array(_entry(file, file[_GROUP]["rawData"], number)), True)
     if problem is not None:
         raise DataError(problem, where=f"{path}, sentence {number + 1}", allowed="what setup found")
-    return found
+    return eeg
 
 
 def _check(file: Any, path: Path, names: Sequence[str]) -> None:
@@ -143,14 +143,14 @@ def _entries(path: Path) -> list[Any]:
     from scipy.io import loadmat
 
     with _one_error(path):
-        found = loadmat(
+        content = loadmat(
             path, struct_as_record=False, squeeze_me=True, variable_names=["sentenceData"]
         )
-    if "sentenceData" not in found:
+    if "sentenceData" not in content:
         raise DataError(
             f"'{path.name}' has no sentenceData", where=str(path), allowed="a result file of ZuCo"
         )
-    return list(np.atleast_1d(found["sentenceData"]))
+    return list(np.atleast_1d(content["sentenceData"]))
 
 
 def orient(raw: np.ndarray, time_first: bool) -> tuple[np.ndarray, str | None]:
@@ -205,9 +205,9 @@ class ZucoFile:
         """Microvolts [time, 105] of a sentence, float32. Reads the disk."""
         if self.is_hdf5:
             return read_hdf5_eeg(self.path, number)
-        kept = matlab5_arrays(self.path)
-        start, stop = kept["offsets"][number : number + 2]
-        return np.array(kept["eeg"][start:stop])
+        arrays = matlab5_arrays(self.path)
+        start, stop = arrays["offsets"][number : number + 2]
+        return np.array(arrays["eeg"][start:stop])
 
 
 class ZucoSource:
@@ -236,17 +236,17 @@ def read(path: Path, on_bad: OnBad, to_predict: bool = False) -> Recordings:
     places: list[tuple[int, int]] = []
     bad_records, missing = BadRecords("sentences"), Counter[str]()
     paths = [p for p in formats.candidates(path) if formats.of_file(p) == formats.ZUCO]
-    for place in paths:
+    for file_path in paths:
         try:
-            file = _open(place, has_text=not to_predict)
+            file = _open(file_path, has_text=not to_predict)
         except DataError as error:
             if on_bad == "stop" or len(paths) == 1:
                 raise
-            bad_records.add(place.name, error.message, error.fix)
+            bad_records.add(file_path.name, error.message, error.fix)
             continue
-        subject = place.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
+        subject = file_path.stem.removeprefix("results").split("_")[0]  # YAC of resultsYAC_NR.mat
         for number, sentence in enumerate(file.sentences):
-            where = f"{place.name}, sentence {number + 1}"
+            where = f"{file_path.name}, sentence {number + 1}"
             if sentence.problem is not None:
                 bad_records.add(where, sentence.problem)
             elif not sentence.samples:
@@ -274,12 +274,12 @@ def _open(path: Path, has_text: bool) -> ZucoFile:
         is_hdf5 = formats.is_hdf5(stream.read(1024))
     if is_hdf5:
         made_from = _made_from(path) | ({} if has_text else {"has_text": False})
-        kept: Mapping[str, np.ndarray] = cache.arrays(
+        arrays: Mapping[str, np.ndarray] = cache.arrays(
             "zuco-index", made_from, lambda: _index(scan_hdf5(path, has_text))
         )
     else:
-        kept = matlab5_arrays(path)
-    sentences = [Sentence(*entry) for entry in json.loads(bytes(kept["sentences"]))]
+        arrays = matlab5_arrays(path)
+    sentences = [Sentence(*entry) for entry in json.loads(bytes(arrays["sentences"]))]
     if not has_text:  # the index of MATLAB 5 files has the problems of texts
         sentences = [replace(s, problem=None) if s.problem == NO_WORDS else s for s in sentences]
     return ZucoFile(path, sentences, is_hdf5)
@@ -292,10 +292,10 @@ def matlab5_arrays(path: Path) -> Mapping[str, np.ndarray]:
     """
 
     def make() -> dict[str, np.ndarray]:
-        found = list(read_matlab5(path))
-        eeg = [part for _, _, part, _ in found]
+        entries = list(read_matlab5(path))
+        eeg = [part for _, _, part, _ in entries]
         offsets = np.cumsum([0, *(len(part) for part in eeg)])
-        index = _index((text, samples, problem) for text, samples, _, problem in found)
+        index = _index((text, samples, problem) for text, samples, _, problem in entries)
         return {**index, "eeg": np.concatenate(eeg), "offsets": offsets}
 
     return cache.arrays("zuco", _made_from(path), make)
