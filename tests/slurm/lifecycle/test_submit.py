@@ -21,7 +21,7 @@ SUBMIT = (sys.executable, "-m", "launcher", "submit")
 @contextmanager
 def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`submit --wait ARGS`, started, and its first lines, up to those on how to resume."""
-    process = subprocess.Popen(
+    program = subprocess.Popen(
         [*SUBMIT, "--wait", *args],
         cwd=login.folder,
         env=login.cluster.environment | {"PYTHONPATH": str(CLONE), "PYTHONUNBUFFERED": "1"},
@@ -29,15 +29,15 @@ def submitted(login: Login, *args: str) -> Iterator[tuple[subprocess.Popen[str],
         stderr=subprocess.STDOUT,
         text=True,
     )
-    try:
-        lines = []
-        while not (lines and lines[-1].startswith("resume")):
-            lines.append(process.stdout.readline())
-            assert lines[-1], "".join(lines)
-        yield process, lines
-    finally:
-        process.kill()
-        process.communicate()
+    with program as process:
+        try:
+            lines = []
+            while not (lines and lines[-1].startswith("resume")):
+                lines.append(process.stdout.readline())
+                assert lines[-1], "".join(lines)
+            yield process, lines
+        finally:
+            process.kill()
 
 
 def job_of(login: Login, lines: list[str], run: str) -> Job:
