@@ -75,16 +75,16 @@ def _print_error(error: SettingsError, as_json: bool) -> None:
     if _local_rank() > 0:
         return  # local rank 0 prints the same error
     if as_json:
-        found = diagnostics.as_json(error.diagnostics)
-        print(json.dumps({"diagnostics": found}, indent=2))
+        entries = diagnostics.as_json(error.diagnostics)
+        print(json.dumps({"diagnostics": entries}, indent=2))
     else:
         print(diagnostics.render(error.diagnostics), file=sys.stderr)
 
 
 def _versions() -> str:
     """This program, Python and the libraries that train, in one line."""
-    found = environment.versions().items()
-    return ", ".join(f"{name} {number}" for name, number in found)
+    versions = environment.versions().items()
+    return ", ".join(f"{name} {number}" for name, number in versions)
 
 
 def _local_rank() -> int:

@@ -110,7 +110,9 @@ class Run:
         and RunError if it is damaged.
         """
         with _errors("Run.model"):
-            saved = saved_model.open_model(self._own("model"), _name(checkpoint), "model")
+            saved = saved_model.open_model(
+                self._require_folder("model"), _name(checkpoint), "model"
+            )
             forget_tasks()
             return saved.load(saved.task("cpu"))
 
@@ -138,7 +140,7 @@ class Run:
             out=out,
             settings=settings or {},
             console=console,
-            resume=self._own("resume"),
+            resume=self._require_folder("resume"),
             reset=reset,
             call="Run.resume",
         )
@@ -201,7 +203,7 @@ class Run:
             sampling, invalid = predict.sampling(numbers)
             if invalid:
                 raise SettingsError(invalid)
-            folder = self._own("predict")
+            folder = self._require_folder("predict")
             forget_tasks()
             predictor = predict.open_predictor(folder, _name(checkpoint))
             task, family = predictor.task, predictor.saved.family
@@ -230,7 +232,7 @@ class Run:
             made = None if out is None else Path(out)
             return Path(export.write(run, _name(checkpoint), format, made, where)["folder"])
 
-    def _own(self, method: str) -> str:
+    def _require_folder(self, method: str) -> str:
         """The run folder. Raises SettingsError on ranks that have none."""
         if self.folder is None:
             raise SettingsError.of(
@@ -242,7 +244,7 @@ class Run:
 
     def _last_stage(self, method: str) -> Path:
         """The run folder; of a staged run, that of its last stage."""
-        return [Path(self._own(method)), *self.stages.values()][-1]
+        return [Path(self._require_folder(method)), *self.stages.values()][-1]
 
 
 def train(

@@ -70,17 +70,20 @@ def render(diagnostics: Sequence[Diagnostic]) -> str:
 
 def parse(text: str) -> list[Diagnostic]:
     """The errors in a text that `render` gave, such as that of another process."""
-    found = []
+    errors = []
     for block in re.split(r"(?m)^error: ", text.removeprefix("error: ")):
         parts = {name.replace(" ", "_"): part for name, part in _PART.findall(block)}
         message = block.partition("\n")[0] if parts else block.strip()
-        found.append(Diagnostic(message, **parts))
-    return found
+        errors.append(Diagnostic(message, **parts))
+    return errors
 
 
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with all fields."""
-    return [_redacted({**asdict(one), "overrides": _overrides(one)}) for one in diagnostics]
+    return [
+        _redacted({**asdict(diagnostic), "overrides": _overrides(diagnostic)})
+        for diagnostic in diagnostics
+    ]
 
 
 def shown(value: Any) -> str:

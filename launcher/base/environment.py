@@ -46,13 +46,13 @@ def versions() -> dict[str, str]:
     """The versions of Python, of this program and of the libraries that train; imports none."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in ("gearshift", "torch", "deepspeed", "fairscale"):
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def python_path() -> str:
@@ -124,11 +124,11 @@ def pin_packages() -> None:
     live in one process.
     """
     for name in sorted(PACKAGES):
-        found = sys.modules.get(name)
-        if found is not None and not _is_own(found):
+        module = sys.modules.get(name)
+        if module is not None and not _is_own(module):
             raise ImportError(
-                f"the package {name!r} of {_location(found)} is imported already, and this program "
-                f"has a package of that name; import launcher first, or rename yours",
+                f"the package {name!r} of {_location(module)} is imported already, and this "
+                f"program has a package of that name; import launcher first, or rename yours",
                 name=name,
             )
     if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):

@@ -36,9 +36,9 @@ def handling(numbers: Iterable[int], handler: Callable[[int, Any], None]) -> Ite
 
 def numbers(names: Iterable[str]) -> list[signal.Signals]:
     """The signals of these names that this system has, without a SIGHUP that nohup ignores."""
-    found = [signal.Signals[name] for name in names if hasattr(signal, name)]
-    ignored = [n for n in found if n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN]
-    return [number for number in found if number not in ignored]
+    signals = [signal.Signals[name] for name in names if hasattr(signal, name)]
+    ignored = [n for n in signals if n.name == "SIGHUP" and signal.getsignal(n) is signal.SIG_IGN]
+    return [number for number in signals if number not in ignored]
 
 
 @contextmanager

@@ -88,8 +88,8 @@ def _guess(name: str, rest: Sequence[str], commands: Mapping[str, Command]) -> _
         named = assignment_line(commands[DEFAULT].options, name, [name, *rest])
     if named is None and (Path(name).exists() or name.endswith(".py")):
         named = other_tools.model_line(name)
-    if named is None and (near := nearest_match(name, [*commands, _HELP])) is not None:
-        return _of_command(near, rest, commands)
+    if named is None and (command := nearest_match(name, [*commands, _HELP])) is not None:
+        return _of_command(command, rest, commands)
     named = named or other_tools.model_line(name)
     return None if named is None else _of_options(named, rest)
 
@@ -109,11 +109,11 @@ def _of_options(line: str, rest: Sequence[str]) -> _Guess:
     return _Guess([*shlex.split(options), *rest], options, line=whole)
 
 
-def _of_command(near: str, rest: Sequence[str], commands: Mapping[str, Command]) -> _Guess:
-    takes_run = near in commands and commands[near].argument == _RUN
+def _of_command(command: str, rest: Sequence[str], commands: Mapping[str, Command]) -> _Guess:
+    takes_run = command in commands and commands[command].argument == _RUN
     if not takes_run or any(not word.startswith("-") for word in rest):
-        return _Guess([near, *rest], near)
-    return _of_run([near], newest_saved(), rest)
+        return _Guess([command, *rest], command)
+    return _of_run([command], newest_saved(), rest)
 
 
 def _of_run(before: Sequence[str], run: str | None, after: Sequence[str]) -> _Guess:

@@ -177,8 +177,8 @@ def _translated(
         if len(named) != 1:
             return row.dropped("no setting here has this name", is_open=True)
         return _unless_null(replace(row, key=named[0], value=line.value), infos)
-    typed = "null" if line.value is None else line.value
-    if (removal := word.removal(typed)) is not None:
+    original_value = "null" if line.value is None else line.value
+    if (removal := word.removal(original_value)) is not None:
         return row.dropped(removal.removeprefix("remove it: "))
     assert word.here is not None
     if word.needs is not None and fold(word.needs) in off:
@@ -186,10 +186,12 @@ def _translated(
     if word.here not in infos:
         is_option = word.here.startswith("--")
         return row.dropped(
-            f"an option: {typed_line(word, typed)}" if is_option else f"not for family {family}"
+            f"an option: {typed_line(word, original_value)}"
+            if is_option
+            else f"not for family {family}"
         )
     if word.stage is not None:
-        return row.dropped(f"of one stage: --stage {word.stage} {typed_line(word, typed)}")
+        return row.dropped(f"of one stage: --stage {word.stage} {typed_line(word, original_value)}")
     if word.form == "hub" and hub_folder(line.value) is not None:
         return row.dropped(f"of the hub: {typed_line(word, line.value)}", is_open=True)
     value = line.value if line.value is None else word.value(line.value)
@@ -210,18 +212,19 @@ def _of_other_tool(
     text = ",".join(map(str, line.value)) if isinstance(line.value, list) else plain(line.value)
     if line.value is None and entry_of("options", line.name) is not None:
         return row.dropped("it has no value")
-    typed = option_line(f"--{line.name}", None if is_on else text, family, [f"{PRETRAINED}="])
-    if typed is None:
+    replacement = option_line(f"--{line.name}", None if is_on else text, family, [f"{PRETRAINED}="])
+    if replacement is None:
         return None
-    if typed.startswith(REMOVE):
-        return row.dropped(typed.removeprefix(REMOVE))
-    args = parse(RUN, shlex.split(typed)).args if typed.startswith("--") else CliArgs()
+    if replacement.startswith(REMOVE):
+        return row.dropped(replacement.removeprefix(REMOVE))
+    args = parse(RUN, shlex.split(replacement)).args if replacement.startswith("--") else CliArgs()
     pairs = [tuple(text.split("=", 1)) for text in args.sets]
     pairs += [(key, value) for key, (_, value) in args.options.items()]
     pairs += [("engine.name", args.engine)] if args.engine else []
     if len(pairs) != 1 or pairs[0][0] not in infos:
         return row.dropped(
-            typed if typed.startswith("--") else f"of the hub: {typed}", is_open=True
+            replacement if replacement.startswith("--") else f"of the hub: {replacement}",
+            is_open=True,
         )
     key, text = pairs[0]
     value = text.split(",") if key == _TRACK else parse_yaml_value(text)
@@ -238,7 +241,7 @@ def _unless_null(row: ConvertedSetting, infos: Mapping[str, SettingInfo]) -> Con
 
 def _without_invalid(rows: Sequence[ConvertedSetting], family: str) -> list[ConvertedSetting]:
     """Rows whose value the setting does not take are dropped, with its valid values."""
-    found = []
+    checked_rows = []
     for row in rows:
         if row.key is not None:
             row = replace(row, value=value_of(row.key, row.value) or row.value)
@@ -246,10 +249,10 @@ def _without_invalid(rows: Sequence[ConvertedSetting], family: str) -> list[Conv
             origin = Origin(FILES_LAYER, f"line {row.line.number}")
             layer = Layer(FILES_LAYER, [TypedEntry(row.key, row.value, origin)])
             for invalid in merge_layers(family, [layer])[1]:
-                why = f"{invalid.message}; allowed: {invalid.allowed}"
-                row = row.dropped(why, is_open=True)
-        found.append(row)
-    return found
+                problem = f"{invalid.message}; allowed: {invalid.allowed}"
+                row = row.dropped(problem, is_open=True)
+        checked_rows.append(row)
+    return checked_rows
 
 
 def _without_conflicts(rows: Sequence[ConvertedSetting]) -> list[ConvertedSetting]:
@@ -263,20 +266,22 @@ def _without_conflicts(rows: Sequence[ConvertedSetting]) -> list[ConvertedSettin
             before = counting.get(row.key)
             decides = before is not None and before.word is not None and before.word.decides
             counting[row.key] = before if before is not None and decides else row
-    found: dict[str, ConvertedSetting] = {}
-    return [_beside(row, counting[row.key], found) if row.key in counting else row for row in rows]
+    rows_left: dict[str, ConvertedSetting] = {}
+    return [
+        _beside(row, counting[row.key], rows_left) if row.key in counting else row for row in rows
+    ]
 
 
 def _beside(
-    row: ConvertedSetting, counting: ConvertedSetting, found: dict[str, ConvertedSetting]
+    row: ConvertedSetting, counting: ConvertedSetting, rows_left: dict[str, ConvertedSetting]
 ) -> ConvertedSetting:
-    """`row`, dropped if another one sets its setting; `found` are those that are left."""
+    """`row`, dropped if another one sets its setting; `rows_left` are those that are left."""
     key = str(row.key)
     if row.value != counting.value:
         return row.dropped(f"{counting.line.key} sets {key}, too, and counts")
-    if key in found:
-        return row.dropped(f"as {found[key].line.key}")
-    found[key] = row
+    if key in rows_left:
+        return row.dropped(f"as {rows_left[key].line.key}")
+    rows_left[key] = row
     return row
 
 

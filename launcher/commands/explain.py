@@ -47,8 +47,10 @@ def _print_stages(stages: Pipeline, command_line: CommandLine) -> int:
     if SCHEMA.flag in command_line.flags:
         print(json.dumps(editor_schema.settings(runs[0][1].settings.model.family), indent=2))
     elif JSON.flag in command_line.flags:
-        found = {stage.name: _as_json(resolved, command_line.argument) for stage, resolved in runs}
-        print(json.dumps(found, indent=2))
+        by_stage = {
+            stage.name: _as_json(resolved, command_line.argument) for stage, resolved in runs
+        }
+        print(json.dumps(by_stage, indent=2))
     else:
         for number, (stage, resolved) in enumerate(runs):
             print("\n" * bool(number) + stages.title(stage), end="\n\n")
@@ -93,24 +95,24 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
     """All settings, or those of one section. Raises SettingsError if it does not exist."""
     if key is None:
         return dict(resolved.values)
-    found = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
-    if not found:
+    section = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
+    if not section:
         from launcher.config.originals import original_of  # for a word that is not ours
         from launcher.config.value_errors import nearest_key
 
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
         original = original_of(key, resolved.settings.model.family)
         meant = key if original is None else original.here or key
-        near = nearest_key(meant, [*resolved.values, *sections])
+        suggestion = nearest_key(meant, [*resolved.values, *sections])
         raise SettingsError.of(
             f"unknown setting '{key}'",
             key=key,
             where=f"command line: explain {key}",
             allowed=listed(list(resolved.values), "explain"),
-            did_you_mean=near,
-            fix=near and f"{PROGRAM} explain {near}",
+            did_you_mean=suggestion,
+            fix=suggestion and f"{PROGRAM} explain {suggestion}",
         )
-    return found
+    return section
 
 
 def _others(resolved: Resolved) -> list[str]:

@@ -24,11 +24,11 @@ def main(command_line: CommandLine) -> int:
     kinds: dict[str, Callable[[], list[dict[str, Any]]]]
     kinds = {"models": models, "modes": modes, "engines": engines}
     chosen = command_line.argument
-    found = {kind: list_rows() for kind, list_rows in kinds.items() if chosen in (kind, None)}
+    lists = {kind: list_rows() for kind, list_rows in kinds.items() if chosen in (kind, None)}
     if JSON.flag in command_line.flags:
-        print(json.dumps(found if chosen is None else found[chosen], indent=2))
+        print(json.dumps(lists if chosen is None else lists[chosen], indent=2))
         return 0
-    for number, (kind, rows) in enumerate(found.items()):
+    for number, (kind, rows) in enumerate(lists.items()):
         if chosen is None:
             print("\n" * bool(number) + kind)
         _print(rows)
@@ -67,21 +67,23 @@ def models() -> list[dict[str, Any]]:
 
 def modes() -> list[dict[str, Any]]:
     """The modes with their promises, as ratios to mode default."""
-    found = [presets.mode(name) for name in presets.modes()]
+    definitions = [presets.mode(name) for name in presets.modes()]
     return [
         {"name": mode.name, "sentence": mode.sentence, "promise": dict(mode.promise)}
-        for mode in found
+        for mode in definitions
     ]
 
 
 def engines() -> list[dict[str, Any]]:
     """The engines, and whether their packages are installed; imports none."""
-    found = [_engine(entry.name, entry.sentence, entry.needs) for entry in ENGINES.values()]
-    return [*found, _engine(AUTO, "the fastest of these that fits, by a plan", ())]
+    rows = [_engine(entry.name, entry.sentence, entry.needs) for entry in ENGINES.values()]
+    return [*rows, _engine(AUTO, "the fastest of these that fits, by a plan", ())]
 
 
 def _engine(name: str, sentence: str, needs: Sequence[str]) -> dict[str, Any]:
-    missing = [one for one in ("torch", *needs) if importlib.util.find_spec(one) is None]
+    missing = [
+        package for package in ("torch", *needs) if importlib.util.find_spec(package) is None
+    ]
     reason = f"{', '.join(missing)} not installed; pip install {' '.join(missing)}"
     return {
         "name": name,

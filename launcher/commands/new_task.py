@@ -49,10 +49,10 @@ def main(command_line: CommandLine) -> int:
 def _names(name: str) -> tuple[str, str]:
     """The names of the module and of the class. Raises SettingsError."""
     if not _NAME.fullmatch(name) or iskeyword(name):
-        near = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_0123456789")
-        usable = bool(_NAME.fullmatch(near)) and not iskeyword(near)
-        why = "is a Python keyword" if iskeyword(name) else "is not a valid task name"
-        raise _error(f"'{name}' {why}", name, _ALLOWED, near if usable else None)
+        suggestion = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_0123456789")
+        usable = bool(_NAME.fullmatch(suggestion)) and not iskeyword(suggestion)
+        problem = "is a Python keyword" if iskeyword(name) else "is not a valid task name"
+        raise _error(f"'{name}' {problem}", name, _ALLOWED, suggestion if usable else None)
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     return module, "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
@@ -78,11 +78,11 @@ def _write(path: Path, text: str, where: str) -> None:
         raise SettingsError.of(message, value=str(path), where=where) from error
 
 
-def _error(message: str, name: str, allowed: str, near: str | None = None) -> SettingsError:
+def _error(message: str, name: str, allowed: str, suggestion: str | None = None) -> SettingsError:
     where = f"command line: new-task {name}"
-    fix = near and f"{PROGRAM} new-task {near}"
+    fix = suggestion and f"{PROGRAM} new-task {suggestion}"
     return SettingsError.of(
-        message, value=name, where=where, allowed=allowed, did_you_mean=near, fix=fix
+        message, value=name, where=where, allowed=allowed, did_you_mean=suggestion, fix=fix
     )
 
 

@@ -51,13 +51,13 @@ def main(command_line: CommandLine) -> int:
     affinity.limit_spinning(environment.variables())  # before torch is imported
     from launcher.plan import render
 
-    found = [(part, *_planned(described, part, measures)) for part in parts]
+    plans = [(part, *_planned(described, part, measures)) for part in parts]
     if JSON.flag in command_line.flags:
-        contents = {part.name: _as_json(plan, advice) for part, plan, advice in found}
+        contents = {part.name: _as_json(plan, advice) for part, plan, advice in plans}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
         return 0
     command = partial(_run_command, command_line)
-    for number, (part, plan, advice) in enumerate(found):
+    for number, (part, plan, advice) in enumerate(plans):
         if part.title:
             print("\n" * bool(number) + part.title, end="\n\n")
         print(printable(render.text(part.resolved, plan, advice, command)))
@@ -114,10 +114,10 @@ def _not_measurable(command_line: CommandLine) -> Iterator[Diagnostic]:
     """Errors of --measure beside options of another machine, and for several runs."""
     for option in _OWN:
         if option.flag in command_line.values:
-            place = f"{option.flag} {command_line.values[option.flag]}"
+            text = f"{option.flag} {command_line.values[option.flag]}"
             yield Diagnostic(
-                f"{MEASURE.flag} takes steps on this machine, and {place} describes another one",
-                where=place,
+                f"{MEASURE.flag} takes steps on this machine, and {text} describes another one",
+                where=text,
                 fix=f"leave out {option.flag} or {MEASURE.flag}",
             )
     if choose(command_line.args).mode == STAGED_MODE:
@@ -140,17 +140,17 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
     Options of the machine are left out.
     """
     options, keys = {option.flag: option for option in PLAN}, keys_of(sets)
-    words, kept = list(command_line.argv), []
+    words, arguments = list(command_line.argv), []
     while words:
-        typed = [words.pop(0)]
-        flag, is_joined, value = typed[0].partition("=")
+        option_words = [words.pop(0)]
+        flag, is_joined, value = option_words[0].partition("=")
         option = options[flag]
         if option.metavar and not is_joined:
             value = words.pop(0)
-            typed.append(value)
+            option_words.append(value)
         key = value.partition("=")[0].strip() if flag == "--set" else option.key
         if option not in (*_OWN, MEASURE) and key not in keys:
-            kept += typed
+            arguments += option_words
     for text in sets:
-        kept += ["--set", text]
-    return shlex.join([*PROGRAM.split(), *kept])
+        arguments += ["--set", text]
+    return shlex.join([*PROGRAM.split(), *arguments])

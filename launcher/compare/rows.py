@@ -186,17 +186,17 @@ def figures(row: ComparisonRow, is_whole: bool, has_goal: bool) -> Figures:
     if row.error is not None:
         why_none = NOT_RUN if row.error == NOT_RUN else "the run failed"
         return Figures({}, why=dict.fromkeys(values, why_none))
-    why = {
+    reasons = {
         "device_peak": "no GPU",
         "time_to_metric": "never reached" if has_goal else "needs --until",
         "metric": "no evaluation" if row.metric is None else "the runs were cut short",
     }
     if row.evaluation_s is None:
-        why |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
+        reasons |= dict.fromkeys(("epoch_time", "total_time"), "no evaluation was timed")
     less = row.metric is not None and row.metric.get("direction") == "min"
     part = render_part(*row.evaluated)
     source = f"{part} of {row.source}" if part else row.source
-    return Figures(values, less, why, row.never_reached, source)
+    return Figures(values, less, reasons, row.never_reached, source)
 
 
 def _times(

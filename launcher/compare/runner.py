@@ -348,12 +348,12 @@ class Watch:
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._busy, self._own = _busy_s(), _own_s()
+        self._busy, self._process_s = _busy_s(), _own_s()
 
     def load(self) -> Load:
         """Load by other programs since construction."""
         seconds = max(time.monotonic() - self._began, 1e-3)
-        others = (_busy_s() - self._busy) - (_own_s() - self._own)
+        others = (_busy_s() - self._busy) - (_own_s() - self._process_s)
         return Load(max(0.0, others / seconds), psutil.cpu_count() or 1)
 
 

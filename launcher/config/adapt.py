@@ -69,17 +69,17 @@ class Adaptation:
             )
 
     def reject(
-        self, key: str, new: Any, why: str, reason: str, *, allowed: str | None = None
+        self, key: str, new: Any, problem: str, reason: str, *, allowed: str | None = None
     ) -> None:
-        """Report a user's setting that is impossible here, for `why`; replace a default."""
+        """Report a user's setting that is impossible here, for a `problem`; replace a default."""
         if self.is_set(key):
-            self.diagnostics.append(impossible(self.values, key, why, new, allowed))
+            self.diagnostics.append(impossible(self.values, key, problem, new, allowed))
         else:
             self.replace(key, new, reason)
 
 
 def impossible(
-    values: dict[str, Setting], key: str, why: str, did_you_mean: Any, allowed: str | None
+    values: dict[str, Setting], key: str, problem: str, did_you_mean: Any, allowed: str | None
 ) -> Diagnostic:
     """The error of an allowed value that is impossible here."""
     value = values[key]
@@ -88,7 +88,7 @@ def impossible(
     return errors.about(
         values,
         key,
-        f"{errors.display_name(key)} {shown(value.value)} {why}",
+        f"{errors.display_name(key)} {shown(value.value)} {problem}",
         overrides=errors.overrides(below),
         allowed=allowed or errors.allowed(setting_infos(family)[key]),
         did_you_mean=plain(did_you_mean),
@@ -177,17 +177,19 @@ def _check_nproc(
     values: dict[str, Setting], machine: Machine, device: str, diagnostics: list[Diagnostic]
 ) -> None:
     nproc = values["engine.nproc"].value
-    most, what = machine.cores, "cores"
+    limit, what = machine.cores, "cores"
     if device == "mps":
-        most, what = 1, "GPU"
+        limit, what = 1, "GPU"
     elif device in ("cuda", "xpu") and machine.gpus:
-        most, what = machine.gpus, "GPUs"
-    if nproc > most:
-        why = f"is more than the {most} {what} of this machine"
-        found = impossible(values, "engine.nproc", why, most, f"1 to {most}")
-        if what == "cores" and nproc <= most * _REHEARSED:
-            found = replace(found, severity="warning", message=f"{found.message}, which they share")
-        diagnostics.append(found)
+        limit, what = machine.gpus, "GPUs"
+    if nproc > limit:
+        problem = f"is more than the {limit} {what} of this machine"
+        diagnostic = impossible(values, "engine.nproc", problem, limit, f"1 to {limit}")
+        if what == "cores" and nproc <= limit * _REHEARSED:
+            diagnostic = replace(
+                diagnostic, severity="warning", message=f"{diagnostic.message}, which they share"
+            )
+        diagnostics.append(diagnostic)
 
 
 def _precision(adaptation: Adaptation) -> None:
@@ -198,10 +200,10 @@ def _precision(adaptation: Adaptation) -> None:
         reason = "a GPU with bf16" if has_bf16 else "no GPU with bf16"
         _fill(adaptation.values, "precision", "bf16" if has_bf16 else "fp32", reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
-        near = "fp32" if precision == "tf32" else cpu
-        why, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
-        native = ", and this CPU computes in bf16" if near == "bf16" else ""
-        adaptation.reject("precision", near, why, f"no GPU{native}", allowed=allowed)
+        replacement = "fp32" if precision == "tf32" else cpu
+        problem, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
+        native = ", and this CPU computes in bf16" if replacement == "bf16" else ""
+        adaptation.reject("precision", replacement, problem, f"no GPU{native}", allowed=allowed)
     elif device == "cpu" and precision == "bf16" and cpu == "fp32":
         if not adaptation.is_set("precision"):
             adaptation.replace("precision", "fp32", "no GPU, and this CPU has no bf16")
@@ -241,11 +243,11 @@ def _micro_batch(adaptation: Adaptation) -> None:
 
 
 def _workers(adaptation: Adaptation) -> None:
-    most = max(1, adaptation.machine.cores // adaptation.world.nproc)
-    if adaptation.get("loader.workers") > most and not adaptation.is_set("loader.workers"):
+    max_workers = max(1, adaptation.machine.cores // adaptation.world.nproc)
+    if adaptation.get("loader.workers") > max_workers and not adaptation.is_set("loader.workers"):
         ranks = counted(adaptation.world.nproc, "process")
         reason = f"{adaptation.machine.cores} cores for {ranks}"
-        adaptation.replace("loader.workers", most, reason)
+        adaptation.replace("loader.workers", max_workers, reason)
 
 
 def _pin_memory(adaptation: Adaptation) -> None:
@@ -260,8 +262,8 @@ def _attention(adaptation: Adaptation) -> None:
     if adaptation.get(key) != "flash":
         return
     if adaptation.world.device != "cuda":
-        why = f"needs a GPU, and this run is on {adaptation.world.device}"
-        adaptation.reject(key, "auto", why, "no GPU")
+        problem = f"needs a GPU, and this run is on {adaptation.world.device}"
+        adaptation.reject(key, "auto", problem, "no GPU")
     elif precision in ("fp32", "tf32") and not adaptation.is_set(key):
         adaptation.replace(
             key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}"
@@ -272,8 +274,8 @@ def _cache(adaptation: Adaptation) -> None:
     key = "memory.empty_cache_every"
     if adaptation.get(key) is None or adaptation.world.device != "cpu":
         return
-    why = "needs a GPU, and this run is on the CPU"
-    adaptation.reject(key, None, why, "a CPU has no allocator cache")
+    problem = "needs a GPU, and this run is on the CPU"
+    adaptation.reject(key, None, problem, "a CPU has no allocator cache")
 
 
 def _optimizer(adaptation: Adaptation) -> None:
@@ -297,8 +299,8 @@ def _compile(adaptation: Adaptation) -> None:
         and adaptation.world.device == "cpu"
         and not adaptation.machine.compiler
     ):
-        why = "needs a C++ compiler, and none is installed"
-        adaptation.reject("compile", "off", why, "no C++ compiler")
+        problem = "needs a C++ compiler, and none is installed"
+        adaptation.reject("compile", "off", problem, "no C++ compiler")
     elif adaptation.get("compile") == "auto":
         pays = adaptation.world.device == "cuda" and adaptation.machine.compiler
         reason = "a GPU and a compiler" if pays else f"slower on {adaptation.world.device}"
@@ -312,8 +314,8 @@ def _epochs(adaptation: Adaptation) -> None:
         and adaptation.get("train.max_steps") is not None
         and not adaptation.is_set("train.max_steps")
     ):
-        place = adaptation.values["train.epochs"].origin.where
-        adaptation.replace("train.max_steps", None, f"{place} sets the length")
+        where = adaptation.values["train.epochs"].origin.where
+        adaptation.replace("train.max_steps", None, f"{where} sets the length")
 
 
 def _max_steps(adaptation: Adaptation) -> None:
@@ -324,8 +326,8 @@ def _max_steps(adaptation: Adaptation) -> None:
         and adaptation.get("train.epochs") is not None
         and not adaptation.is_set("train.epochs")
     ):
-        place = adaptation.values["train.max_steps"].origin.where
-        adaptation.replace("train.epochs", None, f"{place} sets the length")
+        where = adaptation.values["train.max_steps"].origin.where
+        adaptation.replace("train.epochs", None, f"{where} sets the length")
 
 
 def _context(adaptation: Adaptation) -> None:
@@ -339,13 +341,13 @@ def _context(adaptation: Adaptation) -> None:
     if limit is None or length is None or length <= limit:
         return
     if adaptation.is_set(key):
-        why = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
+        problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
         parts = {
             "allowed": f"8 to {limit}, the positions of {folder / 'config.json'}",
             "fix": errors.fix_line(key, values[key].origin, limit),
             "severity": "warning",
         }
-        adaptation.diagnostics.append(errors.about_value(values, key, why, **parts))
+        adaptation.diagnostics.append(errors.about_value(values, key, problem, **parts))
     else:
         adaptation.notes.append(f"{key}: {limit} instead of {length}, the context of {folder}")
     _fill(values, key, limit, f"the context of {folder}")
@@ -354,10 +356,10 @@ def _context(adaptation: Adaptation) -> None:
 def _debug(adaptation: Adaptation) -> None:
     if not adaptation.get("train.debug"):
         return
-    place = adaptation.values["train.debug"].origin.where
+    where = adaptation.values["train.debug"].origin.where
     for key, value in (("loader.workers", 0), ("train.deterministic", True)):
         if adaptation.get(key) != value and not adaptation.is_set(key):
-            adaptation.replace(key, value, place)
+            adaptation.replace(key, value, where)
 
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (

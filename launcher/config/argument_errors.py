@@ -52,18 +52,18 @@ def unknown_option(
             fix=_passed_on(command, argument, argv),
             order=(_ORDER, position),
         )
-    typed = value if is_joined else following
+    value_text = value if is_joined else following
     word = flag
     if theirs is not None and not argument.startswith("--"):
         # sbatch's letter for one of our options: `-o here`, `-ohere`
-        word, typed = f"--{theirs}", argument[2:] or following
-    near, fix = nearest_option(command.options, word, typed, argv)
+        word, value_text = f"--{theirs}", argument[2:] or following
+    suggestion, fix = nearest_option(command.options, word, value_text, argv)
     return _error(
         f"unknown option '{flag}'",
         argument,
         value=flag,
         allowed=f"{len(flags)} options; see  {command.call} --help",
-        did_you_mean=near,
+        did_you_mean=suggestion,
         fix=fix,
         order=(_ORDER, position),
     )
@@ -146,8 +146,8 @@ def missing_operand(command: Command) -> Diagnostic:
 
 
 def wrong_argument(command: Command, argument: str, operand: str | None) -> Diagnostic:
-    near = nearest_match(argument, command.choices)
-    meant = near or (command.choices[0] if command.requires_argument else "")
+    suggestion = nearest_match(argument, command.choices)
+    meant = suggestion or (command.choices[0] if command.requires_argument else "")
     if command.takes_operand(meant):
         meant += f" {shlex.quote(operand or command.operand or '')}"
     return _error(
@@ -155,7 +155,7 @@ def wrong_argument(command: Command, argument: str, operand: str | None) -> Diag
         f"{command.name} {argument}",
         value=argument,
         allowed=", ".join(command.choices),
-        did_you_mean=near,
+        did_you_mean=suggestion,
         fix=f"{command.call} {meant}".rstrip(),
     )
 
@@ -164,48 +164,52 @@ def corrected(command: Command, argv: Sequence[str]) -> list[str]:
     """`argv` with the options of this program instead of those of another tool."""
     line: str | None
     words: list[str] = []
-    for position, typed, is_known in split_options(command, argv):
+    for position, option_words, is_known in split_options(command, argv):
         if not is_known:
-            line = unknown_option(command, typed, position, argv).fix
+            line = unknown_option(command, option_words, position, argv).fix
             line = line and line.partition("  ")[0]
         else:
             is_run = command.name == DEFAULT
-            line = assignment_line(command.options, typed[0], argv) if is_run else None
-        words += shlex.split(line) if line and line.startswith("--") else typed
+            line = assignment_line(command.options, option_words[0], argv) if is_run else None
+        words += shlex.split(line) if line and line.startswith("--") else option_words
     return words
 
 
 def nearest_option(
-    options: Sequence[Option], flag: str, typed: str | None, argv: Sequence[str]
+    options: Sequence[Option], flag: str, value_text: str | None, argv: Sequence[str]
 ) -> tuple[str | None, str | None]:
     """The option that was probably meant by `flag`, and the line to type with its value."""
     flags = [option.flag for option in options] + [HELP.flag]
     ours = BY_FLAG.get(flag)
     if ours is not None and ours.key is not None and flag not in flags and fits("--set", flags):
-        return f"--set {ours.key}", f"--set {ours.key}={shlex.quote(typed or 'true')}"
-    near, family = nearest_match(flag, flags), _family(argv)
-    is_ours = near is not None and fold(near) == fold(flag)
-    line = None if is_ours else option_line(flag, typed, family, argv)
+        return f"--set {ours.key}", f"--set {ours.key}={shlex.quote(value_text or 'true')}"
+    suggestion, family = nearest_match(flag, flags), _family(argv)
+    is_ours = suggestion is not None and fold(suggestion) == fold(flag)
+    line = None if is_ours else option_line(flag, value_text, family, argv)
     if line is not None and "--modes" in flags:  # compare takes several
         line = re.sub("^--(mode|engine) ", r"--\1s ", line)
     if line is not None and fits(line, flags):
-        return None if line.startswith(REMOVE) else _option_in(line, typed), line
+        return None if line.startswith(REMOVE) else _option_in(line, value_text), line
     original = original_of(flag.lstrip("-"), family)
     is_key = not is_ours and (original is None or "." in flag) and fits("--set", flags)
     if is_key and (key := _key_of(flag.lstrip("-"))) is not None:
-        value = ("true" if is_switch(key) else "VALUE") if typed is None else shlex.quote(typed)
+        value = (
+            ("true" if is_switch(key) else "VALUE")
+            if value_text is None
+            else shlex.quote(value_text)
+        )
         return f"--set {key}", f"--set {key}={value}"
-    if original is None and near is None and (word := similar(flag)) is not None:
-        return nearest_option(options, f"--{word}", typed, argv)
-    if original is None or (is_ours and flag_of(original.here) == near):
-        return near, near and _with_value(options, near, typed)
-    if fits("", flags) and (removal := original.removal(typed)) is not None:
+    if original is None and suggestion is None and (word := similar(flag)) is not None:
+        return nearest_option(options, f"--{word}", value_text, argv)
+    if original is None or (is_ours and flag_of(original.here) == suggestion):
+        return suggestion, suggestion and _with_value(options, suggestion, value_text)
+    if fits("", flags) and (removal := original.removal(value_text)) is not None:
         return None, removal
     if flag_of(original.here) not in flags:
-        return near, near and _with_value(options, near, typed)
-    if original.here == PRETRAINED and family is None and typed is not None:
-        return typed_option(original), pretrained_line(typed)  # of the family that takes it
-    return typed_option(original), typed_line(original, typed)
+        return suggestion, suggestion and _with_value(options, suggestion, value_text)
+    if original.here == PRETRAINED and family is None and value_text is not None:
+        return typed_option(original), pretrained_line(value_text)  # of the family that takes it
+    return typed_option(original), typed_line(original, value_text)
 
 
 def assignment_line(options: Sequence[Option], text: str, argv: Sequence[str]) -> str | None:
@@ -242,17 +246,17 @@ def fits(line: str, flags: Sequence[str]) -> bool:
     return set(options) <= {*flags}
 
 
-def _option_in(line: str, typed: str | None) -> str:
-    """The first option of `line`; a setting, or what repeats `typed`, without the value."""
-    repeats = shlex.quote("VALUE" if typed is None else typed) in line
+def _option_in(line: str, value_text: str | None) -> str:
+    """The first option of `line`; a setting, or what repeats `value_text`, without the value."""
+    repeats = shlex.quote("VALUE" if value_text is None else value_text) in line
     return line.split()[0] if repeats and re.match("--(?!set )", line) else meant(line)
 
 
-def _with_value(options: Sequence[Option], flag: str, typed: str | None) -> str:
+def _with_value(options: Sequence[Option], flag: str, value_text: str | None) -> str:
     option = next((option for option in options if option.flag == flag), None)
-    if typed is None or option is None or option.metavar is None:
+    if value_text is None or option is None or option.metavar is None:
         return flag
-    return f"{flag} {shlex.quote(typed)}"
+    return f"{flag} {shlex.quote(value_text)}"
 
 
 def _family(argv: Sequence[str]) -> str | None:

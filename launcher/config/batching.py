@@ -51,13 +51,13 @@ MOST_DROPPED = 0.02
 """Share of the samples that a proposed global batch may drop in each epoch."""
 
 
-def proposed_batch(samples: int, most: int, world_size: int) -> int | None:
-    """The largest global batch up to `most` that drops few of `samples` in each epoch.
+def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | None:
+    """The largest global batch up to `max_samples` that drops few of `samples` in each epoch.
 
     Of those that drop more than MOST_DROPPED, the one that drops fewest. None: each of the
     `world_size` processes needs a sample.
     """
-    limit = min(most, samples) // world_size * world_size
+    limit = min(max_samples, samples) // world_size * world_size
     sizes = range(limit, 0, -world_size)
     return min(
         sizes,
@@ -110,18 +110,18 @@ def nearest_multiple(number: int, of: int) -> int:
 
 def _at_one_process(values: Mapping[str, Setting]) -> Batching:
     """The numbers for one process."""
-    typed = {key for key in BATCH_SETTINGS if _is_set(values[key])}
+    user_keys = {key for key in BATCH_SETTINGS if _is_set(values[key])}
     total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
     micro, accumulation = micro or 1, accumulation or 1
-    if total is None or (typed and GLOBAL not in typed):
+    if total is None or (user_keys and GLOBAL not in user_keys):
         return Batching(micro * accumulation, micro, accumulation, 1)
-    if {MICRO, ACCUMULATION} <= typed and micro * accumulation != total:
+    if {MICRO, ACCUMULATION} <= user_keys and micro * accumulation != total:
         raise SettingsError([_contradiction(values)])
-    if MICRO in typed:
+    if MICRO in user_keys:
         if total % micro:
             raise SettingsError([_no_multiple(values, MICRO, total, micro)])
         return Batching(total, micro, total // micro, 1)
-    if ACCUMULATION in typed:
+    if ACCUMULATION in user_keys:
         if total % accumulation:
             raise SettingsError([_no_multiple(values, ACCUMULATION, total, accumulation)])
         return Batching(total, total // accumulation, accumulation, 1)
@@ -166,7 +166,7 @@ def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int)
 
 
 def _no_share(values: Mapping[str, Setting], total: int, world_size: int) -> Diagnostic:
-    near = nearest_multiple(total, world_size)
+    multiple = nearest_multiple(total, world_size)
     given = [key for key in BATCH_SETTINGS if _is_set(values[key])]
     keys = given or [MICRO, ACCUMULATION]
     return Diagnostic(
@@ -175,6 +175,6 @@ def _no_share(values: Mapping[str, Setting], total: int, world_size: int) -> Dia
         value=total,
         where=_origins(values, *keys),
         allowed=f"a multiple of {world_size}, or a number of processes that divides {total}",
-        did_you_mean=f"{near}, or {largest_divisor(total, world_size)} processes",
-        fix=f"--set {GLOBAL}={near}",
+        did_you_mean=f"{multiple}, or {largest_divisor(total, world_size)} processes",
+        fix=f"--set {GLOBAL}={multiple}",
     )

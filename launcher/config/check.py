@@ -31,7 +31,7 @@ _OF_OPTIMIZER = [f"optim.{key}" for key in ("name", "betas", "eps", "momentum", 
 
 def check_settings(values: Values) -> list[Diagnostic]:
     """The errors and warnings that need no data."""
-    return [found for check in CHECKS for found in check(values)]
+    return [diagnostic for check in CHECKS for diagnostic in check(values)]
 
 
 def why_ineffective(values: Values, key: str) -> str | None:
@@ -96,9 +96,9 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             continue
         if key == "data.path" and _will_download(values, path):
             continue
-        near = errors.nearest_file(path)
-        fix = near and errors.fix_line(key, values[key].origin, near)
-        if key == PRETRAINED and near is None:
+        suggestion = errors.nearest_file(path)
+        fix = suggestion and errors.fix_line(key, values[key].origin, suggestion)
+        if key == PRETRAINED and suggestion is None:
             from launcher.config.originals import fetched, hub_folder
 
             line = partial(errors.fix_line, key, values[key].origin)
@@ -109,7 +109,7 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
             values,
             key,
             f"{_absent(Path(path).expanduser())} ({Path(path).expanduser().absolute()})",
-            did_you_mean=near,
+            did_you_mean=suggestion,
             fix=fix,
         )
 
@@ -130,16 +130,18 @@ def _limits(values: Values) -> Iterator[Diagnostic]:
     for name in ("ram", "gpu", "swap", "disk"):
         low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
         if low.value > high.value:
-            why = f"is above limits.critical.{name} {plain(high.value)}"
-            yield errors.about_value(values, f"limits.{name}", f"{why} from {high.origin.where}")
+            problem = f"is above limits.critical.{name} {plain(high.value)}"
+            yield errors.about_value(
+                values, f"limits.{name}", f"{problem} from {high.origin.where}"
+            )
 
 
 def _warmup(values: Values) -> Iterator[Diagnostic]:
-    warmup, most = values["schedule.warmup"], values["train.max_steps"].value
+    warmup, max_steps = values["schedule.warmup"], values["train.max_steps"].value
     if values["schedule.warmup_cap"].value is not None:
         return  # the warm-up is cut, with a note
-    if isinstance(warmup.value, int) and most is not None and warmup.value >= most:
-        yield long_warmup(values, warmup.value, most)
+    if isinstance(warmup.value, int) and max_steps is not None and warmup.value >= max_steps:
+        yield long_warmup(values, warmup.value, max_steps)
 
 
 def long_warmup(values: Values, steps: int, total: int) -> Diagnostic:
@@ -157,25 +159,25 @@ def long_warmup(values: Values, steps: int, total: int) -> Diagnostic:
 
 def _length(values: Values) -> Iterator[Diagnostic]:
     if values["train.epochs"].value is None and values["train.max_steps"].value is None:
-        why = "is null, and so is train.max_steps: the run has no end"
+        problem = "is null, and so is train.max_steps: the run has no end"
         fix = errors.fix_line("train.epochs", values["train.epochs"].origin, 1)
         allowed = "one of both"
-        yield errors.about_value(values, "train.epochs", why, allowed=allowed, fix=fix)
+        yield errors.about_value(values, "train.epochs", problem, allowed=allowed, fix=fix)
 
 
 def _never(values: Values) -> Iterator[Diagnostic]:
-    most = values["train.max_steps"].value
-    if most is not None:
-        yield from too_rare(values, most, None)
+    max_steps = values["train.max_steps"].value
+    if max_steps is not None:
+        yield from too_rare(values, max_steps, None)
     if (
         values["save.every"].value is None
         and not values["save.keep_best"].value
         and not values["save.last"].value
         and provenance.is_set_by_user(values["save.last"])
     ):
-        why = "means that no checkpoint is ever saved"
+        problem = "means that no checkpoint is ever saved"
         fix = errors.fix_line("save.last", values["save.last"].origin, True)
-        yield errors.about_value(values, "save.last", why, fix=fix, severity="warning")
+        yield errors.about_value(values, "save.last", problem, fix=fix, severity="warning")
 
 
 def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
@@ -187,25 +189,25 @@ def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterato
             continue
         steps = duration.steps(every.value, steps_per_epoch or 1, total)
         if steps > total:
-            why = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
+            problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
             fix = errors.fix_line(key, every.origin, max(1, total // 2))
-            yield errors.about_value(values, key, why, fix=fix, severity="warning")
+            yield errors.about_value(values, key, problem, fix=fix, severity="warning")
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
     """Warn if micro-batch or accumulation change the global batch."""
     if values[GLOBAL].origin.layer in USER_LAYERS:
         return
-    typed = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in USER_LAYERS]
+    keys = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in USER_LAYERS]
     new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
     old = _batch_of(values, provenance.shipped_value)
-    if typed and new != old:
+    if keys and new != old:
         yield errors.about(
             values,
             GLOBAL,
-            f"the global batch is {new} instead of {old}, by {' and '.join(typed)}",
+            f"the global batch is {new} instead of {old}, by {' and '.join(keys)}",
             value=new,
-            where="; ".join(errors.where(key, values[key].origin) for key in typed),
+            where="; ".join(errors.where(key, values[key].origin) for key in keys),
             fix=f"--set {GLOBAL}={old}  to keep it, or  --set {GLOBAL}={new}  to confirm",
             severity="warning",
         )
@@ -227,8 +229,8 @@ def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
     new = _batch_of(values, provenance.shipped_value)
     if new != old:
         lines = dict.fromkeys(values[key].origin.where for key in (MICRO, ACCUMULATION))
-        why = f"promises a global batch of {old}, and gives {new} by {' and '.join(lines)}"
-        yield errors.about_value(values, "mode", why, fix=f"--set {GLOBAL}={old}")
+        problem = f"promises a global batch of {old}, and gives {new} by {' and '.join(lines)}"
+        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={old}")
 
 
 def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
@@ -245,11 +247,11 @@ def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
     severity = "error" if values["unread_settings"].value == "error" else "warning"
     for key, value in values.items():
-        if provenance.is_set_by_user(value) and (why := why_ineffective(values, key)):
+        if provenance.is_set_by_user(value) and (problem := why_ineffective(values, key)):
             fix = "remove it"
-            if why.endswith(f"{PRETRAINED} is null"):
+            if problem.endswith(f"{PRETRAINED} is null"):
                 fix = f"--set {PRETRAINED}=FOLDER  of a local model; or  remove it"
-            yield errors.about_value(values, key, why, fix=fix, severity=severity)
+            yield errors.about_value(values, key, problem, fix=fix, severity=severity)
 
 
 def _will_download(values: Values, path: str) -> bool:
@@ -275,8 +277,8 @@ def _continual_data(values: Values) -> Iterator[Diagnostic]:
     """New data arrives in data.path, which the run must read."""
     if not values["continual.enabled"].value or "data.path" not in values:
         return
-    if why := why_ineffective(values, "data.path"):
-        what = f"{why}; continual learning trains on new files there"
+    if problem := why_ineffective(values, "data.path"):
+        what = f"{problem}; continual learning trains on new files there"
         yield errors.about_value(values, "data.path", what)
 
 
@@ -314,18 +316,18 @@ def _unknown_stages(values: Values, stages: Sequence[Stage]) -> Iterator[Diagnos
     known = [stage.name for stage in stages]
     unknown = [name for name in names if name not in known]
     for name in unknown:
-        near = nearest_match(name, known)
-        fix = near and f"--stage {near}"
-        if near and not values[KEY].origin.where.startswith("--stage "):
-            corrected = [near if one == name else one for one in names]
+        suggestion = nearest_match(name, known)
+        fix = suggestion and f"--stage {suggestion}"
+        if suggestion and not values[KEY].origin.where.startswith("--stage "):
+            corrected = [suggestion if stage_name == name else stage_name for stage_name in names]
             fix = errors.fix_line(KEY, values[KEY].origin, _typed(corrected))
-        yield _stages_error(values, f"unknown stage '{name}'", known, near, fix)
+        yield _stages_error(values, f"unknown stage '{name}'", known, suggestion, fix)
     ordered = [name for name in known if name in names]
     if not unknown and ordered != list(names):
         problem = "name one twice" if len(ordered) < len(names) else "are not in declared order"
-        near = _typed(ordered)
-        fix = errors.fix_line(KEY, values[KEY].origin, near)
-        yield _stages_error(values, f"stages {shown(names)} {problem}", known, near, fix)
+        suggestion = _typed(ordered)
+        fix = errors.fix_line(KEY, values[KEY].origin, suggestion)
+        yield _stages_error(values, f"stages {shown(names)} {problem}", known, suggestion, fix)
 
 
 def _missing_weights(values: Values, stage: Stage) -> Iterator[Diagnostic]:
@@ -350,11 +352,11 @@ def _stages_error(
     values: Values,
     message: str,
     allowed: Sequence[str] = (),
-    near: str | None = None,
+    suggestion: str | None = None,
     fix: str | None = None,
 ) -> Diagnostic:
     listed = ", ".join(allowed) or None
-    return errors.about(values, KEY, message, allowed=listed, did_you_mean=near, fix=fix)
+    return errors.about(values, KEY, message, allowed=listed, did_you_mean=suggestion, fix=fix)
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (

@@ -205,7 +205,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
 def _short_options(
     options: Sequence[Option], parsed: Mapping[str, Any]
 ) -> list[tuple[str, tuple[str, str]]]:
-    found = []
+    pairs = []
     for option in options:
         if option.key is None or option.key in ("mode", "engine.name"):
             continue
@@ -213,8 +213,8 @@ def _short_options(
         value: Any = parsed[option.flag if option.metavar is None else dest]
         text = ",".join(value) if option.repeats else "true" if value is True else value
         if value not in (None, False, []):
-            found.append((option.key, (option.flag, str(text))))
-    return found
+            pairs.append((option.key, (option.flag, str(text))))
+    return pairs
 
 
 def _is_own(option: Option) -> bool:

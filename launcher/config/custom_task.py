@@ -34,8 +34,8 @@ def add_search_folder(folder: object) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if isinstance(folder, str):
-        place = os.path.abspath(os.path.expanduser(folder))
-        sys.path[:] = [place, *(other for other in sys.path if other != place)]
+        path = os.path.abspath(os.path.expanduser(folder))
+        sys.path[:] = [path, *(other for other in sys.path if other != path)]
 
 
 @cache
@@ -46,8 +46,8 @@ def load_task_class(name: str) -> type:
     """
     module_name, _, class_name = name.partition(":")
     module = _module(module_name, class_name)
-    found = getattr(module, class_name, None)
-    if module_name == MAIN and found is None and _is_ours(module):
+    task_class = getattr(module, class_name, None)
+    if module_name == MAIN and task_class is None and _is_ours(module):
         raise _error(
             f"class '{class_name}' is of a script or notebook, which this process does not run",
             name,
@@ -55,29 +55,29 @@ def load_task_class(name: str) -> type:
             "every process and command can import",
             fix=f"save the class in a file my_task.py, and name it my_task:{class_name}",
         )
-    if not isinstance(found, type):
+    if not isinstance(task_class, type):
         classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        own = [cls for cls in classes if cls.__module__ == module.__name__]
-        tasks = [cls.__name__ for cls in own if not _missing(cls)]
-        near = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
+        module_classes = [cls for cls in classes if cls.__module__ == module.__name__]
+        tasks = [cls.__name__ for cls in module_classes if not _missing(cls)]
+        suggestion = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
         what = f"module '{module_name}' has no class '{class_name}'"
-        if found is not None:
+        if task_class is not None:
             what = f"'{class_name}' in module '{module_name}' is not a class"
         raise _error(
             what,
             name,
             where=_where(module.__file__, None),
             allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
-            did_you_mean=near and f"{module_name}:{near}",
+            did_you_mean=suggestion and f"{module_name}:{suggestion}",
         )
-    if missing := _missing(found):
+    if missing := _missing(task_class):
         raise _error(
             f"class '{class_name}' is not a task: it lacks {', '.join(missing)}",
             name,
-            where=class_location(found),
+            where=class_location(task_class),
             allowed="the methods of models.base.Task; models.custom.CustomTask has most of them",
         )
-    return found
+    return task_class
 
 
 def name_of(cls: type) -> str:
@@ -96,12 +96,12 @@ def name_of(cls: type) -> str:
     if cls.__module__ != MAIN:
         return name
     spec, file = module.__spec__, getattr(module, "__file__", None)
-    found = Path(file).stem if file is not None and file.endswith(".py") else ""
-    found = spec.name if spec is not None else found
+    module_name = Path(file).stem if file is not None and file.endswith(".py") else ""
+    module_name = spec.name if spec is not None else module_name
     # Other processes import the script under the name of its file, and this one must not run it.
-    is_name = all(part.isidentifier() for part in found.split("."))
-    if is_name and sys.modules.setdefault(found, module) is module:
-        return f"{found}:{cls.__qualname__}"
+    is_name = all(part.isidentifier() for part in module_name.split("."))
+    if is_name and sys.modules.setdefault(module_name, module) is module:
+        return f"{module_name}:{cls.__qualname__}"
     return name
 
 
@@ -181,9 +181,9 @@ def is_other_task(name: str, folder: str) -> bool:
 
     A process imports only one module of a name.
     """
-    top, found = name.partition(":")[0].partition(".")[0], task_folder(name)
+    top, known_folder = name.partition(":")[0].partition(".")[0], task_folder(name)
     is_there = PathFinder.find_spec(top, [os.path.abspath(folder)]) is not None
-    return is_there and (found is None or not Path(found).samefile(folder))
+    return is_there and (known_folder is None or not Path(known_folder).samefile(folder))
 
 
 def class_location(cls: type) -> str:
@@ -218,12 +218,12 @@ def _module(name: str, class_name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _broken(error, name, full) from error
-        near = nearest_match(name, _modules_beside(name))
+        suggestion = nearest_match(name, _modules_beside(name))
         raise _error(
             f"module '{name}' does not exist",
             full,
             allowed=LEGAL,
-            did_you_mean=near and f"{near}:{class_name}",
+            did_you_mean=suggestion and f"{suggestion}:{class_name}",
         ) from None
     except (Exception, SystemExit) as error:  # the user's module may raise anything
         raise _broken(error, name, full) from error
@@ -236,13 +236,13 @@ def _is_file(path: Path, class_name: str) -> SettingsError:
     stem = path.with_suffix("")
     dotted = ".".join(stem.parts)
     is_below = not path.is_absolute() and ".." not in path.parts
-    near = f"{dotted if is_below else stem.name}:{class_name}"
+    suggestion = f"{dotted if is_below else stem.name}:{class_name}"
     return _error(
         f"'{path}' is a file, not the name of a module",
         f"{path}:{class_name}",
         allowed=LEGAL,
-        did_you_mean=near,
-        fix=None if is_below else f"--model {near} --set {TASK_FOLDER}={path.parent}",
+        did_you_mean=suggestion,
+        fix=None if is_below else f"--model {suggestion} --set {TASK_FOLDER}={path.parent}",
     )
 
 
@@ -250,14 +250,14 @@ def _broken(error: BaseException, name: str, full: str) -> SettingsError:
     """The error for a module that raises on import, with the user's last line."""
     last_line = traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
-        place = _where(error.filename, error.lineno)
+        where = _where(error.filename, error.lineno)
     else:
         ours = [f"{environment.ROOT / name}{os.sep}" for name in _PINNED]
         others = ("<frozen", *_installed(), *ours)
         frames = traceback.extract_tb(error.__traceback__)
         theirs = [frame for frame in frames if not frame.filename.startswith(others)]
-        place = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
-    return _error(f"module '{name}' cannot be imported: {last_line}", full, where=place)
+        where = _where(theirs[-1].filename, theirs[-1].lineno) if theirs else None
+    return _error(f"module '{name}' cannot be imported: {last_line}", full, where=where)
 
 
 def _is_ours(module: ModuleType) -> bool:

@@ -52,7 +52,10 @@ def settings(custom: str | None = None) -> Schema:
             known = merged.setdefault(key, [])
             if (schema := _setting(info)) not in known:
                 known.append(schema)
-    tree = {key: found[0] if len(found) == 1 else {"anyOf": found} for key, found in merged.items()}
+    tree = {
+        key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        for key, schemas in merged.items()
+    }
     schema = _object(nested(tree))
     sections = "|".join(sorted({key.partition(".")[0] for key in tree if "." in key}))
     schema["patternProperties"] = {rf"^({sections})\.": {"description": "A dotted key."}}
@@ -136,15 +139,15 @@ def _changes(tree: Schema, path: str) -> Schema:
     """The settings of a shipped file: each a value, or a change to the default."""
     properties: Schema = {}
     for name, child in tree["properties"].items():
-        place = f"{path}/properties/{name}"
-        if place.removeprefix("#/definitions/settings/properties/") in _CHOICES:
+        pointer = f"{path}/properties/{name}"
+        if pointer.removeprefix("#/definitions/settings/properties/") in _CHOICES:
             continue
         if name == "promise":
-            properties[name] = {"$ref": place}
+            properties[name] = {"$ref": pointer}
         elif child.get("additionalProperties") is False:
-            properties[name] = _changes(child, place)
+            properties[name] = _changes(child, pointer)
         else:
-            properties[name] = {"anyOf": [{"$ref": place}, {"$ref": "#/definitions/change"}]}
+            properties[name] = {"anyOf": [{"$ref": pointer}, {"$ref": "#/definitions/change"}]}
     return _object(properties)
 
 

@@ -62,13 +62,13 @@ def deepspeed_layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]
     shipped = config_file.shipped(name)
     if own_path is None:
         return shipped
-    own = _read(Path(own_path).expanduser(), resolved)
+    users_file = _read(Path(own_path).expanduser(), resolved)
     says = setting_values(settings.engine.name, shipped, resolved.batching, settings)
     try:
-        return merge(shipped, own.values, says)
-    except ConfigConflict as found:
+        return merge(shipped, users_file.values, says)
+    except ConfigConflict as error:
         raise SettingsError(
-            [_diagnostic(conflict, own, resolved) for conflict in found.conflicts]
+            [_diagnostic(conflict, users_file, resolved) for conflict in error.conflicts]
         ) from None
 
 
@@ -85,8 +85,8 @@ def _read(path: Path, resolved: Resolved) -> DeepSpeedFile:
     raise SettingsError.of(what, key=_DS_CONFIG, where=resolved.values[_DS_CONFIG].origin.where)
 
 
-def _diagnostic(conflict: Conflict, own: DeepSpeedFile, resolved: Resolved) -> Diagnostic:
-    line = own.lines.get(conflict.key)
+def _diagnostic(conflict: Conflict, users_file: DeepSpeedFile, resolved: Resolved) -> Diagnostic:
+    line = users_file.lines.get(conflict.key)
     where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
     what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
     if conflict.setting is not None and conflict.setting_value is not None:

@@ -77,13 +77,13 @@ def allowed(info: SettingInfo) -> str:
 def about(values: Mapping[str, Setting], key: str, message: str, **parts: Any) -> Diagnostic:
     """A diagnostic of the setting `key`; `parts` are fields beside or instead of its own."""
     value = values[key]
-    own: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
-    return Diagnostic(message, **(own | parts))
+    fields: dict[str, Any] = {"key": key, "value": value.value, "where": where(key, value.origin)}
+    return Diagnostic(message, **(fields | parts))
 
 
-def about_value(values: Mapping[str, Setting], key: str, why: str, **parts: Any) -> Diagnostic:
-    """As `about`, with the message `KEY VALUE why`."""
-    return about(values, key, f"{key} {shown(values[key].value)} {why}", **parts)
+def about_value(values: Mapping[str, Setting], key: str, problem: str, **parts: Any) -> Diagnostic:
+    """As `about`, with the message `KEY VALUE problem`."""
+    return about(values, key, f"{key} {shown(values[key].value)} {problem}", **parts)
 
 
 def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
@@ -95,21 +95,23 @@ def about_setting(error: SettingError, resolved: Resolved) -> Diagnostic:
 
 def about_data(error: DataError, **parts: Any) -> SettingsError:
     """What `error` says of data; `parts` are fields beside or instead of its own."""
-    own: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "where": error.where or None,
         "allowed": error.allowed or None,
         "did_you_mean": error.did_you_mean or None,
         "fix": error.fix or None,
     }
-    return SettingsError.of(error.message, **(own | parts))
+    return SettingsError.of(error.message, **(fields | parts))
 
 
 def nearest_file(path: str | Path) -> str | None:
     """The file or folder beside `path`, which does not exist, with the nearest name. Reads disk."""
     folder, name = Path(path).expanduser().parent, Path(path).name
     names = os.listdir(folder) if folder.is_dir() else []
-    near = nearest_match(name, [other for other in names if other != name])  # a link to nothing
-    return near and str(Path(path).parent / near)
+    suggestion = nearest_match(
+        name, [other for other in names if other != name]
+    )  # a link to nothing
+    return suggestion and str(Path(path).parent / suggestion)
 
 
 def where(key: str, origin: Origin) -> str:
@@ -133,10 +135,10 @@ def as_typed(fix: str, values: Mapping[str, Setting]) -> str:
         flag, value = match[1], shlex.split(match[2])[0]
         key, _, text = value.partition("=") if flag == "--set" else (_KEYS.get(flag, ""), "", value)
         origin = values[key].origin if key in values else None
-        typed = origin.where.split()[0] if origin and origin.layer == CLI_LAYER else flag
-        if typed == flag or (typed != "--set" and _KEYS.get(typed) != key):
+        user_flag = origin.where.split()[0] if origin and origin.layer == CLI_LAYER else flag
+        if user_flag == flag or (user_flag != "--set" and _KEYS.get(user_flag) != key):
             return match[0]
-        return line(typed, key, text)
+        return line(user_flag, key, text)
 
     return _OPTION.sub(corrected, fix)
 
@@ -146,12 +148,15 @@ def custom_task_errors(error: SettingsError, origin: Origin) -> list[Diagnostic]
     named_at = where("model.family", origin)
     return [
         replace(
-            found,
-            where=f"{named_at}; {found.where}" if found.where else named_at,
-            fix=found.fix
-            or (found.did_you_mean and fix_line("model.family", origin, found.did_you_mean)),
+            diagnostic,
+            where=f"{named_at}; {diagnostic.where}" if diagnostic.where else named_at,
+            fix=diagnostic.fix
+            or (
+                diagnostic.did_you_mean
+                and fix_line("model.family", origin, diagnostic.did_you_mean)
+            ),
         )
-        for found in error.diagnostics
+        for diagnostic in error.diagnostics
     ]
 
 

@@ -42,16 +42,16 @@ def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
             errors.fix_line("save.last", values["save.last"].origin, "true"),
         )
     if values["eval.test"].value:
-        why = "evaluates at the end of a run; continual learning measures forgetting instead"
-        yield _contradiction(values, "eval.test", why, "false")
+        problem = "evaluates at the end of a run; continual learning measures forgetting instead"
+        yield _contradiction(values, "eval.test", problem, "false")
     control = values.get("data.control")
     if control is not None and control.value != "real":
-        why = "is a control run, which ends with its result"
-        yield _contradiction(values, "data.control", why, "real")
+        problem = "is a control run, which ends with its result"
+        yield _contradiction(values, "data.control", problem, "real")
     if values["mode"].value == "staged" or values["stages"].value:
         key = "stages" if values["stages"].value else "mode"
-        why = "trains in stages, which continual learning does not support"
-        yield _contradiction(values, key, why, "another mode")
+        problem = "trains in stages, which continual learning does not support"
+        yield _contradiction(values, key, problem, "another mode")
 
 
 def _folder_line(file: Path) -> str:
@@ -64,17 +64,17 @@ def _folder_line(file: Path) -> str:
 
 
 def _will_be_folder(values: Mapping[str, Setting], path: str) -> bool:
-    found = Path(path).expanduser()
-    return found.is_dir() or (not found.exists() and will_download(values, path))
+    folder = Path(path).expanduser()
+    return folder.is_dir() or (not folder.exists() and will_download(values, path))
 
 
 def _contradiction(
-    values: Mapping[str, Setting], key: str, why: str, allowed: str, fix: str | None = None
+    values: Mapping[str, Setting], key: str, problem: str, allowed: str, fix: str | None = None
 ) -> Diagnostic:
     value = values.get(key)
     enabled_at = errors.where(_ENABLED, values[_ENABLED].origin)
     return Diagnostic(
-        f"{key} {shown(value.value if value else None)} {why}",
+        f"{key} {shown(value.value if value else None)} {problem}",
         key=key,
         value=value.value if value else None,
         where=errors.where(key, value.origin) if value else enabled_at,
@@ -122,15 +122,15 @@ def point_data_path(values: dict[str, Setting]) -> list[str]:
     Continual learning watches a folder: a single file is downloaded into one of its own, and files
     beside the user's `data.path` are downloaded into it.
     """
-    found = declared_targets(values)
-    if not found or _PATH not in values or not all(target.name for target in found):
+    downloads = declared_targets(values)
+    if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
     users = values[_PATH].value if values[_PATH].origin.layer in USER_LAYERS else None
-    folder, path = values[_FOLDER].value, data_path(found)
+    folder, path = values[_FOLDER].value, data_path(downloads)
     if values[_ENABLED].value and users is not None:
         folder = folder if will_download(values, users) else users
-    elif values[_ENABLED].value and len(found) == 1 and found[0].kind not in ("zip", "tar"):
-        path = folder = folder or str(Path(FOLDER, found[0].path.stem))
+    elif values[_ENABLED].value and len(downloads) == 1 and downloads[0].kind not in ("zip", "tar"):
+        path = folder = folder or str(Path(FOLDER, downloads[0].path.stem))
     origin = Origin(MACHINE_LAYER, _fetch_origin(values))
     lines = []
     if folder != values[_FOLDER].value:
@@ -267,9 +267,9 @@ def targets(download: Download) -> list[DownloadTarget]:
     ]
 
 
-def data_path(found: list[DownloadTarget]) -> str:
+def data_path(downloads: list[DownloadTarget]) -> str:
     """`data.path` of the targets: the only file, or the folder of several."""
-    return str(found[0].path if len(found) == 1 else found[0].folder)
+    return str(downloads[0].path if len(downloads) == 1 else downloads[0].folder)
 
 
 def _split_suffix(name: str) -> tuple[str, Kind | None]:

@@ -118,11 +118,11 @@ def _block_layer(name: str, block: presets.SettingsBlock | None, choice: Choice)
 def _with_length(declared: Layer) -> Layer:
     """The defaults of a custom task; its limit of steps overrides the epochs of all such tasks."""
     entries = {entry.key: entry for entry in declared.entries}
-    most = entries.get("train.max_steps")
-    if most is None or most.value is None or "train.epochs" in entries:
+    max_steps = entries.get("train.max_steps")
+    if max_steps is None or max_steps.value is None or "train.epochs" in entries:
         return declared
     return replace(
-        declared, entries=[*declared.entries, replace(most, key="train.epochs", value=None)]
+        declared, entries=[*declared.entries, replace(max_steps, key="train.epochs", value=None)]
     )
 
 
@@ -139,10 +139,10 @@ def _promised(values: Mapping[str, Setting], mode: str | None) -> Setting:
             left_out[measure] = needed if lacking else "the mode changes nothing for it"
     if not left_out:
         return promise
-    kept = {name: bounds for name, bounds in promise.value.items() if name not in left_out}
+    new_promise = {name: bounds for name, bounds in promise.value.items() if name not in left_out}
     reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
-    place, how = f"ds_configs/custom_task.yaml:{node.line}", f"not promised: {reasons}"
-    return overridden(promise, kept, Origin(MODE_LAYER, place, how))
+    where, how = f"ds_configs/custom_task.yaml:{node.line}", f"not promised: {reasons}"
+    return overridden(promise, new_promise, Origin(MODE_LAYER, where, how))
 
 
 def _is_changed(setting: Setting | None) -> bool:
@@ -231,18 +231,18 @@ def _check_types(
         for detail in error.errors(include_url=False):
             key = _key_of(detail["loc"], by_key)
             info, entry, below = infos[key], by_key[key], values[key]
-            found = _value_errors().rejected(info, entry, detail, below)
+            diagnostic = _value_errors().rejected(info, entry, detail, below)
             invalid.add(key)
-            diagnostics.setdefault(found.key or key, found)
+            diagnostics.setdefault(diagnostic.key or key, diagnostic)
         tree = nested({key: e.value for key, e in by_key.items() if key not in invalid})
         settings = schema.model_validate(tree, strict=True)
     for key, entry in by_key.items():
         if kind := unseen_by_schema(infos[key], entry.value):
             invalid.add(key)
-            found = _value_errors().bad_value(infos[key], entry, kind, values[key])
-            diagnostics.setdefault(key, found)
-    kept = [(key, entry) for key, entry in by_key.items() if key not in invalid]
-    valid = [(entry, _plain(get(settings, key))) for key, entry in kept]
+            diagnostic = _value_errors().bad_value(infos[key], entry, kind, values[key])
+            diagnostics.setdefault(key, diagnostic)
+    valid_entries = [(key, entry) for key, entry in by_key.items() if key not in invalid]
+    valid = [(entry, _plain(get(settings, key))) for key, entry in valid_entries]
     return valid, list(diagnostics.values())
 
 

@@ -105,8 +105,8 @@ def _ram_bytes(group: Path) -> int | None:
         if limit.isdigit():
             whole = min(whole, int(limit))
             break
-    own = cgroup.memory()
-    return whole if own is None else min(whole, own.limit)
+    group_memory = cgroup.memory()
+    return whole if group_memory is None else min(whole, group_memory.limit)
 
 
 def _accelerator() -> tuple[str, int]:
@@ -178,7 +178,7 @@ def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
     count = ctypes.c_uint()
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     names = [str(number) for number in range(count.value)] if named is None else named.split(",")
-    found = []
+    gpus = []
     for name in map(str.strip, names):
         handle, major, minor = ctypes.c_void_p(), ctypes.c_int(8), ctypes.c_int()
         memory = _Memory()
@@ -189,9 +189,9 @@ def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
         if failed or nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
             continue
         nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-        found.append(NvidiaGpu(major.value, memory.total))
+        gpus.append(NvidiaGpu(major.value, memory.total))
     nvml.nvmlShutdown()
-    return found
+    return gpus
 
 
 def _render_nodes() -> int:

@@ -316,8 +316,8 @@ def names(kind: str) -> list[str]:
     if kind == "engines":
         return [*ENGINES, AUTO]
     if kind == "stages":
-        found = (stage.name for family in FAMILIES for stage in stages_of(family))
-        return list(dict.fromkeys(found))
+        stage_names = (stage.name for family in FAMILIES for stage in stages_of(family))
+        return list(dict.fromkeys(stage_names))
     if kind == "trackers":
         return list(TRACKERS)
     if kind == "parts":

@@ -100,13 +100,13 @@ def _parsed(path: Path, text: str) -> OriginalFile:
     elif path.suffix not in _YAML and (path.suffix in _SHELL or _OPTION.search(text)):
         form, parse = "a shell script", _of_shell
     try:
-        found = list(parse(text.expandtabs() if path.suffix == ".json" else text))
+        lines = list(parse(text.expandtabs() if path.suffix == ".json" else text))
     except Unreadable as error:
         raise SettingsError.of(
             f"{path} cannot be read as {form}: {error.problem}",
             where=f"{path}:{error.line}:{error.column}",
         ) from None
-    return OriginalFile(text.splitlines(), found)
+    return OriginalFile(text.splitlines(), lines)
 
 
 def as_config(path: Path, text: str) -> Diagnostic | None:
@@ -180,18 +180,18 @@ def _leaves(
             raise Unreadable("a key that is not a scalar", number, key.start_mark.column + 1)
         again = last[key.value].start_mark.line + 1
         name = f"{prefix}{key.value}"
-        why = unused or (
+        reason = unused or (
             "" if last[key.value] is key else f"{name} is set again in line {again}, which counts"
         )
         if isinstance(child, yaml.MappingNode) and child.value:
-            yield from _leaves(child, f"{name}.", why, lines, (*above, id(node)))
+            yield from _leaves(child, f"{name}.", reason, lines, (*above, id(node)))
             continue
         end = child.end_mark
         is_alias = child.start_mark.line + 1 < number
         ends = number if is_alias else max(number, end.line + (end.column > 0))
         rest = lines[number - 1][end.column :].strip() if end.line + 1 == number else ""
         comment = rest if rest.startswith("#") else ""
-        yield Line(number, ends, name, _value(child, (*above, id(node))), comment, why)
+        yield Line(number, ends, name, _value(child, (*above, id(node))), comment, reason)
 
 
 def _value(node: Any, above: tuple[int, ...]) -> Any:
@@ -236,8 +236,8 @@ def _of_shell(text: str) -> Iterator[Line]:
 
 
 def _option(number: int, last: int, name: str, values: Sequence[str]) -> Line:
-    typed = [_scalar(value) for value in values]
-    value = True if not typed else typed[0] if len(typed) == 1 else typed
+    scalars = [_scalar(value) for value in values]
+    value = True if not scalars else scalars[0] if len(scalars) == 1 else scalars
     unset = [value for value in values if _VARIABLE.search(value)]
     unused = f"{unset[0]} has a variable that the file does not set" if unset else ""
     return Line(number, last, name, value, unused=unused)
@@ -249,12 +249,12 @@ def _commands(text: str) -> Iterator[list[tuple[int, str]]]:
     for number, line in enumerate(text.splitlines(), start=1):
         continues = line.rstrip().endswith("\\")
         try:
-            found = shlex.split(line.rstrip().removesuffix("\\"), comments=True)
+            line_words = shlex.split(line.rstrip().removesuffix("\\"), comments=True)
         except ValueError as error:
             raise Unreadable(str(error).lower(), number, 1) from None
-        if found[:1] == ["export"]:
-            found = found[1:]
-        words += [(number, word) for word in found]
+        if line_words[:1] == ["export"]:
+            line_words = line_words[1:]
+        words += [(number, word) for word in line_words]
         if not continues:
             yield words
             words = []
@@ -274,12 +274,12 @@ def _of_python(text: str) -> Iterator[Line]:
         raise Unreadable(getattr(error, "msg", str(error)), *at) from None
     classes = [node.body for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
     for body in (module.body, *classes):
-        found = [line for node in body for line in _assigned(node)]
-        last = {line.key: line.number for line in found}
-        for line in found:
+        assignments = [line for node in body for line in _assigned(node)]
+        last = {line.key: line.number for line in assignments}
+        for line in assignments:
             again = last[line.key]
-            why = f"{line.key} is set again in line {again}, which counts"
-            yield line if again == line.number else replace(line, unused=why)
+            reason = f"{line.key} is set again in line {again}, which counts"
+            yield line if again == line.number else replace(line, unused=reason)
 
 
 def _assigned(node: ast.stmt) -> Iterator[Line]:

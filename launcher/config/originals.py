@@ -79,23 +79,25 @@ class Original:
     sizes: Mapping[str, str] = field(default_factory=dict)
     """In a file, the model's size by the number of items of a list."""
 
-    def removal(self, typed: object) -> str | None:
-        """Why nothing replaces the word with the value `typed`; None: something does."""
+    def removal(self, original_value: object) -> str | None:
+        """Why nothing replaces the word with this value; None: something does."""
         if self.here is None:
             return f"remove it: {self.remark}"
-        if _word(typed) == "null" and (self.here.startswith("--") or self.here == "track"):
+        if _word(original_value) == "null" and (self.here.startswith("--") or self.here == "track"):
             return "remove it: null is the default"
-        is_off = self.on is not None and self.off is None and _word(typed) in OFF
+        is_off = self.on is not None and self.off is None and _word(original_value) in OFF
         return "remove it: off unless you ask for it" if is_off else None
 
-    def value(self, typed: object) -> object:
-        """The value here for a `typed` value; None: the switch is given without a value."""
-        word = _word(typed)
+    def value(self, original_value: object) -> object:
+        """The value here for an original's; None: the switch is given without a value."""
+        word = _word(original_value)
         if self.on is not None and word in ON:
             return self.on
         if self.off is not None and word in OFF:
             return self.off
-        return self.words.get(word) or (None if typed is None else _FORMS[self.form](typed))
+        return self.words.get(word) or (
+            None if original_value is None else _FORMS[self.form](original_value)
+        )
 
 
 def hub_folder(name: object) -> str | None:
@@ -118,8 +120,8 @@ def fetched(value: object, line: Callable[[object], str]) -> str:
     return f"hf download {value} --local-dir {folder}  and then  {line(folder)}"
 
 
-def _word(typed: object) -> str:
-    return "true" if typed is None else plain(typed).strip().lower()
+def _word(original_value: object) -> str:
+    return "true" if original_value is None else plain(original_value).strip().lower()
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ class Words:
     @classmethod
     def read(cls, path: Path) -> Words:
         """Reads the disk."""
-        found = node_value(read_settings_file(path))
-        return cls(**{**found, "words": [Original(**word) for word in found["words"]]})
+        content = node_value(read_settings_file(path))
+        return cls(**{**content, "words": [Original(**word) for word in content["words"]]})
 
     def by_name(self) -> dict[str, Original]:
         """The words by their folded names."""
@@ -210,8 +212,10 @@ def families_of(keys: Sequence[str]) -> list[str]:
             if len(having) == 1 and having[0] in counts:
                 counts[having[0]] += 1
                 break
-    most = max(counts.values())
-    return [family for family, count in counts.items() if count >= _ENOUGH and count * 2 > most]
+    max_count = max(counts.values())
+    return [
+        family for family, count in counts.items() if count >= _ENOUGH and count * 2 > max_count
+    ]
 
 
 def _parts(name: str) -> Iterator[str]:
@@ -235,9 +239,9 @@ def typed_option(original: Original) -> str | None:
     return f"--set {original.here}" if flag == "--set" else flag
 
 
-def typed_line(original: Original, typed: object = None) -> str:
+def typed_line(original: Original, original_value: object = None) -> str:
     """The option to type instead of an original's word, with its value; `…` for an unknown one."""
-    value, option = original.value(typed), typed_option(original)
+    value, option = original.value(original_value), typed_option(original)
     space = "=" if str(option).startswith("--set ") else " "
     if value is None:
         return f"{option}{space}…"
@@ -259,8 +263,8 @@ def ignored_variables(
     """
     for owner, word in words_of(family):
         for name in word.names:
-            typed, is_distinctive = variables.get(name), name.isupper() and "_" in name
-            if not typed or not is_distinctive or word.here is None:
+            value, is_distinctive = variables.get(name), name.isupper() and "_" in name
+            if not value or not is_distinctive or word.here is None:
                 continue
             if word.here in values and is_set_by_user(values[word.here]):
                 continue
@@ -269,7 +273,7 @@ def ignored_variables(
             yield Diagnostic(
                 f"the environment variable {name} has no effect: only the original reads it",
                 key=word.here,
-                where=f"the environment: {name}={typed}",
-                fix=" ".join([typed_line(word, typed), *model, *stage]),
+                where=f"the environment: {name}={value}",
+                fix=" ".join([typed_line(word, value), *model, *stage]),
                 severity="warning",
             )

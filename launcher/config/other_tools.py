@@ -50,8 +50,8 @@ _TASK_METHODS = {"samples", "build", "measure"}
 @cache
 def table() -> Mapping[str, Any]:
     """The words by kind: commands, options, settings, values of settings. Reads the disk."""
-    found: Mapping[str, Any] = node_value(read_settings_file(presets.FOLDER / "other_tools.yaml"))
-    return found
+    words: Mapping[str, Any] = node_value(read_settings_file(presets.FOLDER / "other_tools.yaml"))
+    return words
 
 
 def entry_of(kind: str, word: str) -> Mapping[str, Any] | None:
@@ -88,7 +88,7 @@ def value_of(key: str, value: object) -> str | None:
 
 
 def option_line(
-    flag: str, typed: str | None, family: str | None, argv: Sequence[str] = ()
+    flag: str, value_text: str | None, family: str | None, argv: Sequence[str] = ()
 ) -> str | None:
     """The options to type instead of `flag` of a command line `argv`; None: unknown.
 
@@ -100,14 +100,18 @@ def option_line(
     entry = entry_of("options", word)
     if entry is None:
         return None
-    if family == "event_seg" and "dataset" in entry["words"] and not Path(typed or "").exists():
+    if (
+        family == "event_seg"
+        and "dataset" in entry["words"]
+        and not Path(value_text or "").exists()
+    ):
         return None  # there the option names a format
-    line: str = entry.get("alone", entry["line"]) if typed is None else entry["line"]
+    line: str = entry.get("alone", entry["line"]) if value_text is None else entry["line"]
     is_switch = "alone" in entry and not line.startswith(REMOVE)
-    if typed is not None and typed.lower() in OFF and is_switch:
+    if value_text is not None and value_text.lower() in OFF and is_switch:
         line = f"{REMOVE}off unless you ask for it"
     for pattern, other in entry.get("values", {}).items():
-        if typed is not None and re.fullmatch(pattern, typed.lower()):
+        if value_text is not None and re.fullmatch(pattern, value_text.lower()):
             line = other
     missing = (
         [key for key in _KEY.findall(line) if key not in setting_infos(family)]
@@ -117,21 +121,21 @@ def option_line(
     if missing:
         return f"{REMOVE}{family} has no setting {missing[0]}"
     lines = [*argv, model_line(model_typed(argv) or "") or ""]
-    if any(f"{PRETRAINED}=" in one for one in lines):
+    if any(f"{PRETRAINED}=" in text for text in lines):
         line = line.replace(FOLDER, "")
-    if typed is not None and line == f"--set {PRETRAINED}={{value}}":
-        return pretrained_line(typed)
-    if typed is not None and line.startswith("--nproc") and "," in typed:
-        count = len([part for part in typed.split(",") if part.strip()])
-        return f"--nproc {count}  after  export CUDA_VISIBLE_DEVICES={typed}"
-    return filled(line, typed)
+    if value_text is not None and line == f"--set {PRETRAINED}={{value}}":
+        return pretrained_line(value_text)
+    if value_text is not None and line.startswith("--nproc") and "," in value_text:
+        count = len([part for part in value_text.split(",") if part.strip()])
+        return f"--nproc {count}  after  export CUDA_VISIBLE_DEVICES={value_text}"
+    return filled(line, value_text)
 
 
-def filled(line: str, typed: str | None = None, **more: str) -> str:
+def filled(line: str, value_text: str | None = None, **more: str) -> str:
     """A line of the table with its values."""
     folder = pretrained_folder() if "{folder}" in line else ""
     remark = f"  {_PLACEHOLDER}: that of a model of transformers" if folder == _PLACEHOLDER else ""
-    value = "VALUE" if typed is None else shlex.quote(typed)
+    value = "VALUE" if value_text is None else shlex.quote(value_text)
     return line.format(value=value, folder=folder, **more) + remark
 
 

@@ -131,8 +131,10 @@ def _files(
             yield position, path, _root(path, read_text(path))
         except SettingsError as error:
             diagnostics += [
-                replace(found, order=(position, found.order[1] if found.order else 0))
-                for found in error.diagnostics
+                replace(
+                    diagnostic, order=(position, diagnostic.order[1] if diagnostic.order else 0)
+                )
+                for diagnostic in error.diagnostics
             ]
 
 
@@ -164,11 +166,12 @@ def _mode_root(path: Path | None, diagnostics: list[Diagnostic]) -> Node | None:
     try:
         root = read_settings_file(path)
     except SettingsError as error:
-        for found in error.diagnostics:
+        for diagnostic in error.diagnostics:
             where, fix = (
-                text and text.replace("--config", "--mode") for text in (found.where, found.fix)
+                text and text.replace("--config", "--mode")
+                for text in (diagnostic.where, diagnostic.fix)
             )
-            diagnostics.append(replace(found, where=where, fix=fix))
+            diagnostics.append(replace(diagnostic, where=where, fix=fix))
         return None
     return replace(root, value={key: root.value[key] for key in root.value if key != "sentence"})
 
@@ -185,10 +188,10 @@ def _arguments(args: CliArgs, diagnostics: list[Diagnostic]) -> Iterator[TypedEn
     """The settings on the command line; for one key the later entry counts."""
     number = 0
 
-    def entry(key: str, text: str, option: str, typed: str) -> TypedEntry:
+    def entry(key: str, text: str, option: str, argument: str) -> TypedEntry:
         nonlocal number
         number += 1
-        origin, order = Origin(CLI_LAYER, redact(typed)), (COMMAND_LINE, number)
+        origin, order = Origin(CLI_LAYER, redact(argument)), (COMMAND_LINE, number)
         return TypedEntry(key, text, origin, option, order, text)
 
     if args.model is not None:
@@ -198,8 +201,8 @@ def _arguments(args: CliArgs, diagnostics: list[Diagnostic]) -> Iterator[TypedEn
             yield entry("model.size", size, f"--model {family}:", f"--model {args.model}")
     if args.mode is not None and args.mode_file is None:
         option = args.mode_option
-        typed = f"--mode {args.mode}" if option == "--mode" else option
-        yield entry("mode", args.mode, "--mode", typed)
+        argument = f"--mode {args.mode}" if option == "--mode" else option
+        yield entry("mode", args.mode, "--mode", argument)
     if args.engine is not None:
         yield entry("engine.name", args.engine, "--engine", f"--engine {args.engine}")
     for key, (option, text) in args.options.items():

@@ -39,14 +39,14 @@ def kept_values(values: Mapping[str, Setting]) -> dict[str, Any]:
     return {key: _kept(key, values) for key in values}
 
 
-def typed_paths(values: Mapping[str, Setting], kept: Mapping[str, Any]) -> dict[str, str]:
+def typed_paths(values: Mapping[str, Setting], file_values: Mapping[str, Any]) -> dict[str, str]:
     """The paths that the files of a run keep otherwise than they were typed, as typed."""
-    found = {}
+    by_key = {}
     for key, setting in values.items():
-        typed = setting.origin.typed if setting.value == kept.get(key) else setting.value
-        if typed is not None and key in kept:
-            found[key] = typed
-    return found
+        path_text = setting.origin.typed if setting.value == file_values.get(key) else setting.value
+        if path_text is not None and key in file_values:
+            by_key[key] = path_text
+    return by_key
 
 
 def is_same(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:

@@ -69,11 +69,11 @@ def modes() -> tuple[str, ...]:
 @cache
 def mode(name: str) -> Mode:
     """One mode by its name. Reads the disk."""
-    place = f"ds_configs/modes/{name}.yaml"
-    found = dict(read_settings_file(FOLDER / "modes" / f"{name}.yaml").value)
-    sentence = node_value(found.pop("sentence"))
-    promise = found.get("promise", Node({}, 1))
-    return Mode(name, sentence, node_value(promise), SettingsBlock(Node(found, 1), place, True))
+    location = f"ds_configs/modes/{name}.yaml"
+    nodes = dict(read_settings_file(FOLDER / "modes" / f"{name}.yaml").value)
+    sentence = node_value(nodes.pop("sentence"))
+    promise = nodes.get("promise", Node({}, 1))
+    return Mode(name, sentence, node_value(promise), SettingsBlock(Node(nodes, 1), location, True))
 
 
 @cache
@@ -85,9 +85,9 @@ def profiles() -> tuple[str, ...]:
 @cache
 def profile(name: str) -> SettingsBlock:
     """What `limits.profile: name` says. Reads the disk."""
-    found = dict(read_settings_file(FOLDER / "profiles" / f"{name}.yaml").value)
-    del found["sentence"]
-    return SettingsBlock(Node(found, 1), f"ds_configs/profiles/{name}.yaml", True)
+    nodes = dict(read_settings_file(FOLDER / "profiles" / f"{name}.yaml").value)
+    del nodes["sentence"]
+    return SettingsBlock(Node(nodes, 1), f"ds_configs/profiles/{name}.yaml", True)
 
 
 @cache
@@ -119,25 +119,25 @@ def original_variables() -> frozenset[str]:
 
 
 def _family_file(path: str) -> FamilyFile:
-    place = f"ds_configs/{path}"
-    found = read_settings_file(FOLDER / path).value
+    location = f"ds_configs/{path}"
+    nodes = read_settings_file(FOLDER / path).value
     within: dict[str, dict[tuple[str, str], SettingsBlock]] = {"modes": {}, "stages": {}}
     sizes: dict[str, SettingsBlock] = {}
-    for size, node in _blocks(found, "sizes").items():
-        own = dict(node.value)
+    for size, node in _blocks(nodes, "sizes").items():
+        size_nodes = dict(node.value)
         for kind, blocks in within.items():
-            for name, block in _blocks(own, kind).items():
-                blocks[size, name] = SettingsBlock(block, place)
-            own.pop(kind, None)
-        sizes[size] = SettingsBlock(Node(own, node.line), place)
+            for name, block in _blocks(size_nodes, kind).items():
+                blocks[size, name] = SettingsBlock(block, location)
+            size_nodes.pop(kind, None)
+        sizes[size] = SettingsBlock(Node(size_nodes, node.line), location)
     return FamilyFile(
-        SettingsBlock(found["default"], place),
+        SettingsBlock(nodes["default"], location),
         sizes,
-        {key: SettingsBlock(node, place) for key, node in _blocks(found, "modes").items()},
+        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "modes").items()},
         within["modes"],
-        {key: SettingsBlock(node, place) for key, node in _blocks(found, "stages").items()},
+        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "stages").items()},
         within["stages"],
-        {key: SettingsBlock(node, place) for key, node in _blocks(found, "given").items()},
+        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "given").items()},
     )
 
 

@@ -167,7 +167,7 @@ class CliArgs:
         return replace(
             self,
             sets=[*(text for text in self.sets if not keys & keys_of([text])), *sets],
-            options={key: typed for key, typed in self.options.items() if key not in keys},
+            options={key: option for key, option in self.options.items() if key not in keys},
             engine=None if "engine.name" in keys else self.engine,
         )
 
@@ -344,8 +344,8 @@ def flatten(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tup
 def find_node(root: Node, key: str) -> Node | None:
     """The value of a dotted key in a tree with nested or dotted sections."""
     if key in root.value:
-        found: Node = root.value[key]
-        return found
+        node: Node = root.value[key]
+        return node
     for at in (at for at, letter in enumerate(key) if letter == "."):
         section = root.value.get(key[:at])
         if section is not None and isinstance(section.value, dict):

@@ -103,21 +103,21 @@ def _arguments(text: str) -> str | None:
     if not text.startswith("--"):
         return None
     words = _words(text)
-    found, settings = dict[str, str](), dict[str, str]()
+    arguments, settings = dict[str, str](), dict[str, str]()
     for flag, value in zip(words[::2], words[1::2], strict=False):
         option = BY_FLAG.get(flag)
         if flag == "--set" and "=" in value:
-            key, _, typed = value.partition("=")
-            settings[key.strip()] = typed
+            key, _, setting_value = value.partition("=")
+            settings[key.strip()] = setting_value
         elif flag in _ARGUMENTS:
-            found[_ARGUMENTS[flag]] = value if flag == "--nproc" else repr(value)
+            arguments[_ARGUMENTS[flag]] = value if flag == "--nproc" else repr(value)
         elif option is not None and option.key is not None:
             settings[option.key] = value
         else:
             return None
     if len(words) % 2:
         return None
-    return ", ".join([f"{name}={value}" for name, value in found.items()] + _rendered(settings))
+    return ", ".join([f"{name}={value}" for name, value in arguments.items()] + _rendered(settings))
 
 
 def _words(text: str) -> list[str]:
@@ -192,7 +192,7 @@ def check_types(
             f"{name} {value!r} is of type {type(value).__name__}",
             value=value,
             where=f"{call}({name}={value!r})",
-            allowed=" or ".join(one.__name__ for one in kind),
+            allowed=" or ".join(cls.__name__ for cls in kind),
         )
         for name, (value, kind) in given.items()
         if (value is not None or not none) and not _is_of(value, kind)
@@ -204,13 +204,13 @@ def check_types(
 def no_argument(name: str, value: object) -> Diagnostic:
     """The error of an argument that `train` lacks: most likely a setting, or a word of a tool."""
     flag = f"--{name.replace('_', '-')}"
-    near, fix = nearest_option(OPTIONS, flag, None if value is True else str(value), [])
+    suggestion, fix = nearest_option(OPTIONS, flag, None if value is True else str(value), [])
     return Diagnostic(
         f"train has no argument {name!r}",
         value=value,
         where=f"train({name}={value!r})",
         allowed="model, mode, engine, nproc, config, out, settings, console, resume, reset",
-        did_you_mean=near,
+        did_you_mean=suggestion,
         fix=fix,
     )
 

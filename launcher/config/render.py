@@ -29,8 +29,8 @@ def render_settings(resolved: Resolved) -> str:
     values = paths.kept_values(resolved.values)
     del values[ACCUMULATION]
     comments = {
-        key: f"  # typed: {json.dumps(typed, ensure_ascii=False)}"
-        for key, typed in paths.typed_paths(resolved.values, values).items()
+        key: f"  # typed: {json.dumps(path_text, ensure_ascii=False)}"
+        for key, path_text in paths.typed_paths(resolved.values, values).items()
     }
     lines = _lines(nested(values), comments)
     return "# Resolved settings of a run; repeat it with  --config settings.yaml\n" + "".join(
@@ -52,10 +52,10 @@ def origins_as_json(values: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
 
 def render_origins(resolved: Resolved) -> str:
     """The text of origins.json: paths are absolute, beside what was typed. Reads the disk."""
-    found, kept = origins_as_json(resolved.values), paths.kept_values(resolved.values)
-    for key, typed in paths.typed_paths(resolved.values, kept).items():
-        found[key] = {**found[key], "value": kept[key], "typed": typed}
-    return json.dumps(found, indent=1) + "\n"
+    origins, file_values = origins_as_json(resolved.values), paths.kept_values(resolved.values)
+    for key, path_text in paths.typed_paths(resolved.values, file_values).items():
+        origins[key] = {**origins[key], "value": file_values[key], "typed": path_text}
+    return json.dumps(origins, indent=1) + "\n"
 
 
 def render_scalar(value: Any) -> str:

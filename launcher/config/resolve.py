@@ -56,7 +56,7 @@ def resolve(
     diagnostics += _ignored_variables(choice, values)
     solved = _solve_batching(values, adaptation.world.size, diagnostics)
     diagnostics = _in_order(diagnostics, users)
-    errors = [found for found in diagnostics if found.severity == "error"]
+    errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors or solved is None:
         raise SettingsError(errors)
     notes = [*_model_notes(choice), *adaptation.notes, *_size_notes(choice, values, machine)]
@@ -80,7 +80,7 @@ def _solve_batching(
     values: dict[str, Setting], world_size: int, diagnostics: list[Diagnostic]
 ) -> Batching | None:
     """The batch numbers; None if they, or what they depend on, are invalid."""
-    invalid = {found.key for found in diagnostics if found.severity == "error"}
+    invalid = {diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error"}
     if invalid & {*BATCH_SETTINGS, "engine.nproc", "engine.name"}:
         return None
     try:
@@ -95,10 +95,12 @@ def _in_order(diagnostics: Sequence[Diagnostic], users: Sequence[Layer]) -> list
     written = {entry.key: entry.order for layer in users for entry in layer.entries}
     last = (COMMAND_LINE + 1, 0)
     placed = [
-        found if found.order else replace(found, order=written.get(found.key or "", last))
-        for found in diagnostics
+        diagnostic
+        if diagnostic.order
+        else replace(diagnostic, order=written.get(diagnostic.key or "", last))
+        for diagnostic in diagnostics
     ]
-    return sorted(placed, key=lambda found: found.order or last)
+    return sorted(placed, key=lambda diagnostic: diagnostic.order or last)
 
 
 def _size_notes(choice: Choice, values: Mapping[str, Setting], machine: Machine) -> Iterator[str]:

@@ -60,43 +60,43 @@ class Base:
     def over(
         self,
         below: Mapping[str, Setting],
-        typed: Collection[str],
+        new_keys: Collection[str],
         engine: str | None,
         is_placed: bool,
     ) -> Layer:
-        """The layer above the shipped values `below`; keys in `typed` override it.
+        """The layer above the shipped values `below`; `new_keys` override it.
 
         Values that Gearshift chose for the old engine and machine are left out: engine, processes
         and batch are solved again for `engine`, with the same global batch. `is_placed`: torchrun
         or srun started the processes.
         """
-        left_out = self._left_out(typed, engine) | set(_PLACED if is_placed else ())
-        kept = [
+        left_out = self._left_out(new_keys, engine) | set(_PLACED if is_placed else ())
+        entries = [
             self._as_set(entry)
             for key, entry in self.entries.items()
             if key not in left_out
             and (key in (GLOBAL, MICRO) or self.chosen(key) is not None)
             and not self._is_shipped(key, below)
         ]
-        return Layer(RESUMED_LAYER, kept)
+        return Layer(RESUMED_LAYER, entries)
 
-    def _left_out(self, typed: Collection[str], engine: str | None) -> set[str]:
+    def _left_out(self, new_keys: Collection[str], engine: str | None) -> set[str]:
         """The keys that follow from the new arguments, though these set others."""
-        found = {ACCUMULATION}
-        if "engine.name" in typed:
-            found |= {key for key in self.entries if self._is_auto(key)}
+        keys = {ACCUMULATION}
+        if "engine.name" in new_keys:
+            keys |= {key for key in self.entries if self._is_auto(key)}
         before = self.entries.get("engine.name")
         if engine is not None and (before is None or engine != before.value):
-            found |= set(ENGINES[engine].settings)
+            keys |= set(ENGINES[engine].settings)
             if ENGINES[engine].processes is not None:
-                found.add("engine.nproc")
-        if ACCUMULATION in typed or GLOBAL in typed:
-            found.add(MICRO)
-        if {MICRO, ACCUMULATION} <= set(typed):
-            found.add(GLOBAL)
-        if "train.epochs" in typed:
-            found.add("train.max_steps")
-        return found
+                keys.add("engine.nproc")
+        if ACCUMULATION in new_keys or GLOBAL in new_keys:
+            keys.add(MICRO)
+        if {MICRO, ACCUMULATION} <= set(new_keys):
+            keys.add(GLOBAL)
+        if "train.epochs" in new_keys:
+            keys.add("train.max_steps")
+        return keys
 
     def _layer(self, key: str) -> str | None:
         layer = self.origins.get(key, {}).get("layer")
@@ -115,9 +115,9 @@ class Base:
     def _as_set(self, entry: TypedEntry) -> TypedEntry:
         """The micro-batch as it was set, before it was solved for the number of processes; a path
         with what was typed."""
-        kept = self.origins.get(entry.key, {})
-        if isinstance(typed := kept.get("typed"), str) and kept.get("value") == entry.value:
-            return replace(entry, origin=replace(entry.origin, typed=typed))
+        origin = self.origins.get(entry.key, {})
+        if isinstance(path_text := origin.get("typed"), str) and origin.get("value") == entry.value:
+            return replace(entry, origin=replace(entry.origin, typed=path_text))
         if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
             return entry
         overridden = self.origins[MICRO].get("replaced") or []
@@ -135,14 +135,14 @@ def read(folder: Path, task_folder: object = None) -> Base:
     """
     path = folder / SETTINGS
     root = read_settings_file(path)
-    family, place = find_node(root, "model.family"), None
+    family, old_folder = find_node(root, "model.family"), None
     if family is not None and is_custom(family.value):
         written = find_node(root, TASK_FOLDER)
         if written is not None:
             from launcher.config.custom_task import folder_for  # for the runs that train one
 
-            place = folder_for(family.value, written.value, folder)
-        _check_custom_task(path, family, task_folder or place)
+            old_folder = folder_for(family.value, written.value, folder)
+        _check_custom_task(path, family, task_folder or old_folder)
     elif family is None or family.value not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
@@ -150,9 +150,9 @@ def read(folder: Path, task_folder: object = None) -> Base:
     entries = {}
     for entry in layer.entries:
         entries[entry.key] = replace(entry, option="--set")
-    if place is not None:
+    if old_folder is not None:
         entry = entries[TASK_FOLDER]
-        entries[TASK_FOLDER] = replace(entry, value=place, text=place)
+        entries[TASK_FOLDER] = replace(entry, value=old_folder, text=old_folder)
     return Base(entries, _origins(folder / ORIGINS))
 
 
@@ -171,9 +171,9 @@ def _check_custom_task(path: Path, family: Node, folder: object) -> None:
 def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """origins.json; empty if it cannot be read: all settings then count as set by the user."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         return {}
-    return {key: value for key, value in found.items() if isinstance(value, dict)}
+    return {key: value for key, value in content.items() if isinstance(value, dict)}

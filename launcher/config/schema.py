@@ -292,9 +292,9 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
     """json_schema_extra of a field and of the types in its annotation."""
     within = [item for part in get_args(info.annotation) for item in get_args(part)[1:]]
     extra: dict[str, Any] = {}
-    for one in (*within, info):
-        if isinstance(one, FieldInfo) and isinstance(one.json_schema_extra, dict):
-            extra |= one.json_schema_extra
+    for metadata in (*within, info):
+        if isinstance(metadata, FieldInfo) and isinstance(metadata.json_schema_extra, dict):
+            extra |= metadata.json_schema_extra
     return extra
 
 

@@ -238,7 +238,7 @@ def declared_stages(family: str) -> tuple[Stage, ...]:
 def without_first_weights(resolved: Resolved) -> Resolved:
     """`resolved` without the weights that its stages start with: their values do not matter."""
     settings = resolved.settings
-    stages = {one.name: one for one in declared_stages(settings.model.family)}
+    stages = {stage.name: stage for stage in declared_stages(settings.model.family)}
     loads = [stages[name].loads for name in settings.stages]
     fields = {key.removeprefix("model."): None for key in loads if key is not None}
     model = settings.model.model_copy(update=fields)
@@ -247,4 +247,4 @@ def without_first_weights(resolved: Resolved) -> Resolved:
 
 def select_stages(names: Sequence[str], known: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stages with these names, in declared order; without names all that are not optional."""
-    return tuple(one for one in known if (one.name in names if names else not one.optional))
+    return tuple(stage for stage in known if (stage.name in names if names else not stage.optional))

@@ -85,12 +85,12 @@ def read_text(path: Path, option: str = "--config") -> str:
 
 def _check_file(path: Path, option: str) -> None:
     """Raises SettingsError for what cannot be read at once, or is no settings file by its size."""
-    found = path.stat()
+    file_stat = path.stat()
     problem = allowed = None
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
         problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
-    elif found.st_size > _MAX_BYTES:
-        problem = f"has {found.st_size:,} bytes, too many for settings"
+    elif file_stat.st_size > _MAX_BYTES:
+        problem = f"has {file_stat.st_size:,} bytes, too many for settings"
         allowed = f"at most {_MAX_BYTES:,} bytes"
     if problem is not None:
         raise SettingsError.of(f"{path} {problem}", where=f"{option} {path}", allowed=allowed)
@@ -247,16 +247,16 @@ class _Nodes:
             raise _at(str(error), node.start_mark) from None
 
     def _mapping(self, node: Any, above: tuple[int, ...]) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        nodes: dict[str, Node] = {}
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _at("a key that is not a scalar", key.start_mark)
-            if key.value in found:
-                first = found[key.value].line
+            if key.value in nodes:
+                first = nodes[key.value].line
                 problem = f"the key '{key.value}' is set twice, first in line {first}"
                 raise _at(problem, key.start_mark)
-            found[key.value] = self.node(child, key.start_mark, above)
-        return found
+            nodes[key.value] = self.node(child, key.start_mark, above)
+        return nodes
 
 
 def _at(problem: str, mark: Any) -> Unreadable:
@@ -292,14 +292,14 @@ def _json_node(
         return Node([_json_node(item, tokens) for item in items], line)
     if value != "{":
         return Node(json.loads(value), line, None if value.startswith('"') else value)
-    found: dict[str, Node] = {}
+    nodes: dict[str, Node] = {}
     for item in takewhile(lambda item: item[0] != "}", tokens):
         name = json.loads(item[0])
-        if name in found:
-            problem = f"the key '{name}' is set twice, first in line {found[name].line}"
+        if name in nodes:
+            problem = f"the key '{name}' is set twice, first in line {nodes[name].line}"
             raise Unreadable(problem, _line(item), _column(item))
-        found[name] = _json_node(next(tokens), tokens, item)
-    return Node(found, line)
+        nodes[name] = _json_node(next(tokens), tokens, item)
+    return Node(nodes, line)
 
 
 def _line(token: re.Match[str]) -> int:

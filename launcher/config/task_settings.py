@@ -80,18 +80,18 @@ def task_family_file(name: str) -> FamilyFile:
 def task_stages(name: str) -> tuple[Stage, ...]:
     """The stages that the task `name` declares. Imports its module. Raises SettingsError."""
     cls = load_task_class(name)
-    found = tuple(getattr(cls, "stages", ()))
-    named = [one.name for one in found if isinstance(one, Stage)]
-    if len(set(named)) < len(found):
+    stages = tuple(getattr(cls, "stages", ()))
+    named = [stage.name for stage in stages if isinstance(stage, Stage)]
+    if len(set(named)) < len(stages):
         allowed = "each a models.catalog.Stage of another name"
         what = f"{cls.__name__}.stages is not understood"
         raise SettingsError([_diagnostic(cls, what, allowed)])
     model, data = task_config(name).Model.model_fields, task_config(name).Data.model_fields
     known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
     diagnostics = []
-    for one in found:
-        if one.loads not in (None, *known):
-            what = f"stage {one.name} loads {one.loads}, which is not a setting"
+    for stage in stages:
+        if stage.loads not in (None, *known):
+            what = f"stage {stage.name} loads {stage.loads}, which is not a setting"
             diagnostics.append(_diagnostic(cls, what, ", ".join(known)))
     for other in _mapping(cls, _STAGES):
         if other not in named:
@@ -99,30 +99,30 @@ def task_stages(name: str) -> tuple[Stage, ...]:
             diagnostics.append(_diagnostic(cls, what, ", ".join(named)))
     if diagnostics:
         raise SettingsError(diagnostics)
-    return found
+    return stages
 
 
 def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
     """The class of settings within a task. Raises SettingsError if it is invalid."""
-    found = getattr(cls, name, Nothing)
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+    section_class = getattr(cls, name, Nothing)
+    if not (isinstance(section_class, type) and issubclass(section_class, BaseModel)):
         what = f"{cls.__name__}.{name} is not a pydantic BaseModel"
         raise SettingsError([_diagnostic(cls, what, "a BaseModel")])
     diagnostics = [
-        _diagnostic(found, what, _LEGAL)
-        for key, info in found.model_fields.items()
+        _diagnostic(section_class, what, _LEGAL)
+        for key, info in section_class.model_fields.items()
         for what in _invalid_fields(f"{name}.{key}", info, ours)
     ]
     if diagnostics:
         raise SettingsError(diagnostics)
     try:
-        create_model(name, __base__=found, __cls_kwargs__={"validate_default": True})()
+        create_model(name, __base__=section_class, __cls_kwargs__={"validate_default": True})()
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (name, *first["loc"])))
         what = f"the default of {cls.__name__}.{key} is invalid: {first['msg']}"
-        raise SettingsError([_diagnostic(found, what)]) from None
-    return found
+        raise SettingsError([_diagnostic(section_class, what)]) from None
+    return section_class
 
 
 def _invalid_fields(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
@@ -151,18 +151,18 @@ def _closed(name: str, declared: type[BaseModel], head: dict[str, Any]) -> type[
 
 def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
-    found = getattr(cls, name, {})
+    mapping = getattr(cls, name, {})
     by_name = name in _BY_NAME
-    inner = found.values() if isinstance(found, Mapping) and by_name else [{}]
-    mappings = (found, *inner)
-    is_valid = all(isinstance(one, Mapping) for one in mappings)
-    if not is_valid or not all(isinstance(key, str) and key for one in mappings for key in one):
+    inner = mapping.values() if isinstance(mapping, Mapping) and by_name else [{}]
+    mappings = (mapping, *inner)
+    is_valid = all(isinstance(item, Mapping) for item in mappings)
+    if not is_valid or not all(isinstance(key, str) and key for item in mappings for key in item):
         allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
             allowed = f'settings of each {_BY_NAME[name]}, as {{"small": {{"model.width": 8}}}}'
         what = f"{cls.__name__}.{name} is not understood"
         raise SettingsError([_diagnostic(cls, what, allowed)])
-    return found
+    return mapping
 
 
 def _block(cls: type, name: str, *keys: str) -> SettingsBlock:
@@ -194,21 +194,25 @@ def _inner(tree: ast.expr | None, key: str, line: int) -> tuple[ast.expr | None,
 
 def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
     """The file that gives the class its attribute `name`, the expression there, and its line."""
-    owner = next((one for one in cls.__mro__ if name in vars(one)), cls)
-    place = class_location(owner)
-    file, _, line = place.rpartition(":")
+    owner = next((base for base in cls.__mro__ if name in vars(base)), cls)
+    location = class_location(owner)
+    file, _, line = location.rpartition(":")
     try:
         tree = ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8"))
     except (OSError, TypeError, SyntaxError):
-        return place, None, 1
+        return location, None, 1
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
-            for one in node.body:
-                if isinstance(one, ast.Assign | ast.AnnAssign):
-                    targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+            for statement in node.body:
+                if isinstance(statement, ast.Assign | ast.AnnAssign):
+                    targets = (
+                        statement.targets
+                        if isinstance(statement, ast.Assign)
+                        else [statement.target]
+                    )
                     if name in (getattr(target, "id", None) for target in targets):
-                        return file, one.value, one.lineno
-    return (file, None, int(line)) if line.isdigit() else (place, None, 1)
+                        return file, statement.value, statement.lineno
+    return (file, None, int(line)) if line.isdigit() else (location, None, 1)
 
 
 def _diagnostic(cls: type, what: str, allowed: str | None = None) -> Diagnostic:

@@ -29,24 +29,24 @@ def check_train_plan(
 ) -> list[Diagnostic]:
     """The errors and warnings that need the number of samples."""
     values = resolved.values
-    found = list(too_rare(values, total_steps, steps_per_epoch))
+    diagnostics = list(too_rare(values, total_steps, steps_per_epoch))
     warmup = values["schedule.warmup"]
     steps = duration.steps(warmup.value, steps_per_epoch, total_steps)
     if steps >= total_steps and values["schedule.warmup_cap"].value is None:
-        found.append(long_warmup(values, steps, total_steps))
-    return found
+        diagnostics.append(long_warmup(values, steps, total_steps))
+    return diagnostics
 
 
 def length_note(values: Values, train_plan: TrainPlan) -> str | None:
     """Which of epochs and steps ends the run, if the user set both; None: there is no choice."""
-    epochs, most = values["train.epochs"], values["train.max_steps"]
-    both = [setting for setting in (epochs, most) if setting.value is not None]
+    epochs, max_steps = values["train.epochs"], values["train.max_steps"]
+    both = [setting for setting in (epochs, max_steps) if setting.value is not None]
     if len(both) < 2 or not all(map(provenance.is_set_by_user, both)):
         return None
     ends_by_steps = train_plan.total_steps < train_plan.data_start + max(
         1, round(epochs.value * train_plan.steps_per_epoch)
     )
-    named = (f"train.epochs={plain(epochs.value)}", f"train.max_steps={most.value}")
+    named = (f"train.epochs={plain(epochs.value)}", f"train.max_steps={max_steps.value}")
     first, other = reversed(named) if ends_by_steps else named
     return f"{first} ends the run at step {train_plan.total_steps}, before {other}"
 
@@ -72,7 +72,7 @@ def check_before_training(
     diagnostics += _left_out(resolved, train_plan)
     diagnostics += _short_profile(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
-    if wrong := [found for found in diagnostics if found.severity == "error"]:
+    if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
         raise SettingsError(wrong)
     if diagnostics and prints:
         print(render(diagnostics), file=sys.stderr)
@@ -106,13 +106,13 @@ def check_splits(task: Task, folder: Path) -> None:
 def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     """An error if a new run has fewer steps than its profile; a resumed one may have few left."""
     key, steps = "log.profile", resolved.settings.log.profile
-    most = train_plan.end_step - PROFILE_WARMUP
-    if steps is None or steps <= most or train_plan.first_step or train_plan.experience:
+    max_steps = train_plan.end_step - PROFILE_WARMUP
+    if steps is None or steps <= max_steps or train_plan.first_step or train_plan.experience:
         return []
-    why = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
-    fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
-    allowed = f"1 to {most}" if most > 0 else f"a run of more than {PROFILE_WARMUP} steps"
-    return [errors.about_value(resolved.values, key, why, allowed=allowed, fix=fix)]
+    problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
+    fix = errors.fix_line(key, resolved.values[key].origin, max_steps) if max_steps > 0 else None
+    allowed = f"1 to {max_steps}" if max_steps > 0 else f"a run of more than {PROFILE_WARMUP} steps"
+    return [errors.about_value(resolved.values, key, problem, allowed=allowed, fix=fix)]
 
 
 def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
@@ -121,15 +121,17 @@ def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
     if train_plan.dropped_samples <= MOST_LEFT_OUT * length:
         return []
     asked, world_size = train_plan.global_batch, train_plan.world_size
-    near = proposed_batch(length, asked, world_size) or asked
-    better = f"; {near} drops {length % near}" if length % near < length % asked else ""
+    new_batch = proposed_batch(length, asked, world_size) or asked
+    better = (
+        f"; {new_batch} drops {length % new_batch}" if length % new_batch < length % asked else ""
+    )
     return [
         errors.about(
             resolved.values,
             GLOBAL,
             f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global "
             f"batch of {asked}: each epoch drops that many{better}",
-            fix=batch_line(resolved, near) if better else "use more data",
+            fix=batch_line(resolved, new_batch) if better else "use more data",
             severity="warning",
         )
     ]
@@ -205,11 +207,11 @@ def unused_keys(values: Mapping[str, Setting], read: Collection[str]) -> list[st
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagnostic]:
     """Diagnostics for the user's settings that nothing read."""
-    found = []
+    diagnostics = []
     severity = "error" if resolved.settings.unread_settings == "error" else "warning"
     for key in unused_keys(resolved.values, read):
         if first_origin(resolved.values[key]).layer in USER_LAYERS:
-            why = "is unused: nothing in this run reads it"
+            problem = "is unused: nothing in this run reads it"
             parts = {"fix": "remove it", "severity": severity}
-            found.append(errors.about_value(resolved.values, key, why, **parts))
-    return found
+            diagnostics.append(errors.about_value(resolved.values, key, problem, **parts))
+    return diagnostics

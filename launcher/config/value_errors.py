@@ -42,9 +42,9 @@ def unknown_keys(family: str, entry: TypedEntry) -> list[Diagnostic]:
         return [_unknown_key(family, entry)]
     file = entry.origin.where.rpartition(":")[0]
     return [
-        found
+        diagnostic
         for name, node in entry.node.value.items()
-        for found in unknown_keys(
+        for diagnostic in unknown_keys(
             family,
             replace(
                 entry,
@@ -71,9 +71,9 @@ def _unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
         if key.rpartition(".")[0] == section
     ]
     names = sorted(key.rpartition(".")[2] for key in here)
-    near, fix = _nearest_key(family, entry, here)
+    suggestion, fix = _nearest_key(family, entry, here)
     if entry.key == "data.path" and is_custom(family):
-        near, fix = (
+        suggestion, fix = (
             None,
             (
                 f"in {family.partition(':')[2]}:  class Data(BaseModel): path: str | None = None  "
@@ -86,7 +86,7 @@ def _unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
         value=entry.value,
         where=where(entry.key, entry.origin),
         allowed=listed(names, "explain"),
-        did_you_mean=near,
+        did_you_mean=suggestion,
         fix=fix,
         order=entry.order,
     )
@@ -100,23 +100,25 @@ def _nearest_key(
     if (other := other_tools.setting_of(entry.key)) in infos:
         assert other is not None
         return other, _write(entry, other, entry.value)
-    near = _nearest_whole(entry.key, here)
+    suggestion = _nearest_whole(entry.key, here)
     original = original_of(entry.key, family)
-    if original is not None and fold(near or "") != fold(entry.key):
-        typed = plain(entry.value) if entry.value is None else entry.value
-        if (removal := original.removal(typed)) is not None:
+    if original is not None and fold(suggestion or "") != fold(entry.key):
+        original_value = plain(entry.value) if entry.value is None else entry.value
+        if (removal := original.removal(original_value)) is not None:
             return None, removal
         if original.here in infos:
-            value = original.value(typed)
+            value = original.value(original_value)
             line = partial(_write, entry, original.here)
             return original.here, fetched(value, line) if original.form == "hub" else line(value)
         if original.here == flag_of(original.here):
-            return original.here, typed_line(original, typed)
-    if fold(near or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
+            return original.here, typed_line(original, original_value)
+    if fold(suggestion or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
-        near = named or near or nearest_key(entry.key, infos)
-    fits = near is not None and (near not in infos or _may_be(infos[near], entry.value))
-    return near, _write(entry, near, entry.value) if near and fits else None
+        suggestion = named or suggestion or nearest_key(entry.key, infos)
+    fits = suggestion is not None and (
+        suggestion not in infos or _may_be(infos[suggestion], entry.value)
+    )
+    return suggestion, _write(entry, suggestion, entry.value) if suggestion and fits else None
 
 
 def _may_be(info: SettingInfo, value: Any) -> bool:
@@ -144,10 +146,10 @@ def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
     """The nearest of `keys`, if its last part is like that of `name`: a shared section is not."""
     from difflib import SequenceMatcher  # slow to import, and only needed for errors
 
-    near = nearest_match(name, keys)
-    typed, meant = (fold(key.rpartition(".")[2]) for key in (name, near or ""))
-    is_like = "." not in name or SequenceMatcher(None, typed, meant).ratio() > _LIKE
-    return near if is_like else None
+    suggestion = nearest_match(name, keys)
+    name_part, meant = (fold(key.rpartition(".")[2]) for key in (name, suggestion or ""))
+    is_like = "." not in name or SequenceMatcher(None, name_part, meant).ratio() > _LIKE
+    return suggestion if is_like else None
 
 
 def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
@@ -164,11 +166,11 @@ def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
 
 def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -> Diagnostic:
     """A value that the schema rejects; `kind` is pydantic's error type."""
-    near = _nearest(info, entry, kind)
-    fix = None if near is None else _write(entry, entry.key, near)
-    if entry.key == "model.family" and near is None and isinstance(entry.value, str):
+    suggestion = _nearest(info, entry, kind)
+    fix = None if suggestion is None else _write(entry, entry.key, suggestion)
+    if entry.key == "model.family" and suggestion is None and isinstance(entry.value, str):
         fix = other_tools.model_line(entry.value)
-        near = fix and other_tools.meant(fix)
+        suggestion = fix and other_tools.meant(fix)
         if fix is None and entry.value.startswith((".", "/", "~")):
             return _no_path(entry)
     name, reason = display_name(entry.key), _reason(info, entry.value, kind)
@@ -182,7 +184,7 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
         where=where(entry.key, entry.origin),
         overrides=overrides(below),
         allowed=allowed(info),
-        did_you_mean=None if near is None else plain(near),
+        did_you_mean=None if suggestion is None else plain(suggestion),
         fix=fix,
         order=entry.order,
     )
@@ -190,15 +192,15 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
 
 def _no_path(entry: TypedEntry) -> Diagnostic:
     """A path as the name of a model that does not exist."""
-    near = nearest_file(entry.value)
+    suggestion = nearest_file(entry.value)
     return Diagnostic(
         f"model {entry.value!r} does not exist ({Path(entry.value).expanduser().absolute()})",
         key=entry.key,
         value=entry.value,
         where=where(entry.key, entry.origin),
         allowed="a folder of a model of transformers, a script with a custom task, or a run",
-        did_you_mean=near,
-        fix=near and other_tools.path_line(Path(near).expanduser()),
+        did_you_mean=suggestion,
+        fix=suggestion and other_tools.path_line(Path(suggestion).expanduser()),
         order=entry.order,
     )
 
@@ -249,8 +251,8 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
     if info.type == "true or false" or isinstance(value, bool):
         return _as_switch(info, value)
     if isinstance(info.allowed, tuple) and isinstance(value, str):
-        near = _as_switch(info, value) or other_tools.value_of(info.key, value)
-        return near or nearest_match(value, info.allowed)
+        suggestion = _as_switch(info, value) or other_tools.value_of(info.key, value)
+        return suggestion or nearest_match(value, info.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
     if "number" in info.type and isinstance(value, str):
@@ -296,20 +298,20 @@ def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) 
 
 def _item_diagnostic(info: SettingInfo, entry: TypedEntry, detail: Any) -> Diagnostic | None:
     """The error of one item of a list; `detail` is pydantic's. None: the value is not a list."""
-    place, inner = _item_of(detail["loc"])
-    if place is None:
+    index, inner = _item_of(detail["loc"])
+    if index is None:
         return None
-    name = f"{entry.key}[{place}]"
+    name = f"{entry.key}[{index}]"
     at = replace(entry, key=name, value=detail["input"], option=None, text=None)
-    if (line := _item_line(entry, place, inner)) is not None:  # it may have a line of its own
+    if (line := _item_line(entry, index, inner)) is not None:  # it may have a line of its own
         file = entry.origin.where.rpartition(":")[0]
         origin = replace(entry.origin, where=f"{file}:{line}")
         at = replace(at, origin=origin, order=(entry.order[0], line))
     if detail["type"] == "extra_forbidden" and inner is not None:
-        near = nearest_match(inner, info.items)
-        fix = near and f"{near}: {plain(at.value)}"
+        suggestion = nearest_match(inner, info.items)
+        fix = suggestion and f"{suggestion}: {plain(at.value)}"
         unknown = _item_error(at, f"{name} has no key '{inner}'", ", ".join(info.items))
-        return replace(unknown, did_you_mean=near, fix=fix)
+        return replace(unknown, did_you_mean=suggestion, fix=fix)
     if inner is not None and detail["type"] == "missing":
         return _item_error(at, f"{name} has no {inner}", allowed(info.items[inner]))
     if inner is None or inner not in info.items:
@@ -331,16 +333,16 @@ def _item_of(loc: Any) -> tuple[int | None, str | None]:
 
 
 def _item_error(at: TypedEntry, what: str, allowed: str) -> Diagnostic:
-    place = where(at.key, at.origin)
+    location = where(at.key, at.origin)
     return Diagnostic(
-        what, key=at.key, value=at.value, where=place, allowed=allowed, order=at.order
+        what, key=at.key, value=at.value, where=location, allowed=allowed, order=at.order
     )
 
 
-def _item_line(entry: TypedEntry, place: int, inner: str | None) -> int | None:
+def _item_line(entry: TypedEntry, index: int, inner: str | None) -> int | None:
     node = entry.node
     if node is None or not isinstance(node.value, list):
         return None
-    item: Node = node.value[place]
+    item: Node = node.value[index]
     within = item.value.get(inner) if isinstance(item.value, dict) else None
     return within.line if within is not None else item.line

@@ -259,8 +259,8 @@ def _wait(
     if failures > options.retries or too_long:
         waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
         tried = "" if waits or failures == 1 else f", {failures} times in a row"
-        kept = f"; {size(part.size)} are kept" if part.size else ""
-        message = f"cannot download {target.name}: {error}{waits}{tried}{kept}"
+        part_note = f"; {size(part.size)} are kept" if part.size else ""
+        message = f"cannot download {target.name}: {error}{waits}{tried}{part_note}"
         raise FetchError(message, target.file.url, "run the same command again later: it resumes")
     backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
     wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
@@ -280,9 +280,9 @@ def _attempt(
     part.was_resumed |= body.start > 0
     _check_size(target, target.file.size if body.total is None else body.total, options, part)
     part.set_version(body.version)
-    most = options.max_bytes if body.total is None else body.total
+    max_bytes = options.max_bytes if body.total is None else body.total
     for piece in body.pieces:
-        if part.size + len(piece) > most:
+        if part.size + len(piece) > max_bytes:
             part.discard()
             what = "download.max_gb allows" if body.total is None else "the server announced"
             raise settings_error(f"{target.name} has more bytes than {what}", target.file.url)

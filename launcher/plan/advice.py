@@ -33,15 +33,15 @@ def advise(resolved: Resolved, plan_with: PlanWith) -> list[Advice]:
     batch; then recomputed activations, loading without workers, engines that shard, and on a CPU
     freed memory that returns to the system at once, which takes the most time.
     """
-    found: list[Advice] = []
+    pieces: list[Advice] = []
     for steps in _ladders(resolved):
         if resolved.settings.compile == "on":
             steps = _close_to_fit(steps, plan_with)
         if (first := _first_fit(steps, plan_with)) is not None:
-            found.append(first)
-        if len(found) == MOST_PIECES:
+            pieces.append(first)
+        if len(pieces) == MOST_PIECES:
             break
-    return found
+    return pieces
 
 
 def _first_fit(steps: Sequence[list[str]], plan_with: PlanWith) -> Advice | None:

@@ -111,29 +111,29 @@ def is_asked(resolved: Resolved) -> bool:
     return any(value == AUTO for value, _ in resolved.values[NAME].replaced)
 
 
-def best(found: Sequence[Candidate]) -> Chosen | None:
+def best(all_candidates: Sequence[Candidate]) -> Chosen | None:
     """The first candidate that is about as fast as the fastest; None: none fits."""
-    fitting = [one for one in found if one.fits]
+    fitting = [candidate for candidate in all_candidates if candidate.fits]
     if not fitting:
         return None
-    least = min(one.cost for one in fitting)
-    first = next(one for one in fitting if one.cost <= least * (1 + _EQUAL))
-    others = [_other(first, one) for one in found]
-    return Chosen(first.settings, _reason(first, found), others, first.memory)
+    least = min(candidate.cost for candidate in fitting)
+    first = next(candidate for candidate in fitting if candidate.cost <= least * (1 + _EQUAL))
+    others = [_other(first, candidate) for candidate in all_candidates]
+    return Chosen(first.settings, _reason(first, all_candidates), others, first.memory)
 
 
-def _reason(first: Candidate, found: Sequence[Candidate]) -> str:
+def _reason(first: Candidate, all_candidates: Sequence[Candidate]) -> str:
     needs = first.needs.partition(" ")[2]
-    tried = [one.needs for one in found if not one.fits]
+    tried = [candidate.needs for candidate in all_candidates if not candidate.fits]
     return f"{needs} by the plan" + (f"; too much: {', '.join(tried)}" if tried else "")
 
 
-def _other(first: Candidate, one: Candidate) -> str:
-    changes = "".join(f" {key}={plain(v)}" for key, v in one.settings.items() if key != NAME)
-    if not one.fits:
-        return f"{one.needs}{changes}: does not fit"
-    again = one.cost / first.cost
-    return f"{one.needs}{changes}: estimated {again:.2f} times the time"
+def _other(first: Candidate, other: Candidate) -> str:
+    changes = "".join(f" {key}={plain(v)}" for key, v in other.settings.items() if key != NAME)
+    if not other.fits:
+        return f"{other.needs}{changes}: does not fit"
+    again = other.cost / first.cost
+    return f"{other.needs}{changes}: estimated {again:.2f} times the time"
 
 
 def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) -> list[Candidate]:
@@ -187,8 +187,8 @@ def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> li
             def plan_with(settings: Change) -> Plan:
                 return planner.plan(decide_with(Chosen(settings, "")).resolved)
 
-            found = _candidates(resolved, described, plan_with, is_thorough)
-            return [asdict(one) for one in found]
+            all_candidates = _candidates(resolved, described, plan_with, is_thorough)
+            return [asdict(candidate) for candidate in all_candidates]
     except SettingsError:
         return []
 
@@ -207,11 +207,11 @@ def _candidates(
         )
         if is_slower and not is_thorough:
             continue
-        one = _Engine(engine.name, plan_with).least(_ladders(resolved))
-        if one is not None:
-            fits |= one.fits
-            fits_unchanged |= one.fits and len(one.settings) == 1
-            yield one
+        candidate = _Engine(engine.name, plan_with).least(_ladders(resolved))
+        if candidate is not None:
+            fits |= candidate.fits
+            fits_unchanged |= candidate.fits and len(candidate.settings) == 1
+            yield candidate
 
 
 class _Engine:
@@ -235,8 +235,10 @@ class _Engine:
             if last is None or not last.fits:
                 return last
             *cheap, dear = ladders
-            fitting = [one for one in map(self._first, cheap) if one is not None]
-            return min(fitting, key=lambda one: one.cost) if fitting else self._first(dear)
+            fitting = [candidate for candidate in map(self._first, cheap) if candidate is not None]
+            return (
+                min(fitting, key=lambda candidate: candidate.cost) if fitting else self._first(dear)
+            )
         except SettingsError:
             return None  # it cannot train this
 

@@ -45,8 +45,8 @@ def place(resolved: Resolved, described: Described) -> Path | None:
 def read(file: Path | None) -> Mapping[str, Any] | None:
     """The content; None: there is none, or it is damaged."""
     with suppress(OSError, ValueError):
-        found = json.loads(file.read_bytes()) if file is not None else None
-        return found if isinstance(found, dict) else None
+        content = json.loads(file.read_bytes()) if file is not None else None
+        return content if isinstance(content, dict) else None
     return None
 
 

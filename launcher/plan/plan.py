@@ -224,7 +224,7 @@ def predict(resolved: Resolved, subject: Subject, target: PlanTarget, known: Kno
     key = _trace_key(resolved, target, options)
     if key not in known.traces:
         known.traces[key] = _trace_compiled_or_not(resolved, subject, target, options, known)
-    trace, checkpoint_bytes, why, uncompiled = known.traces[key]
+    trace, checkpoint_bytes, obstacle, uncompiled = known.traces[key]
     ranks = Ranks(target.ranks, numbers.accumulation)
     engine = ENGINES[settings.engine.name]
     placed = _placed(engine, trace, ranks, options, on_cpu=target.device == "cpu")
@@ -251,7 +251,7 @@ def predict(resolved: Resolved, subject: Subject, target: PlanTarget, known: Kno
         steps=subject.train_plan.end_step,
         steps_per_epoch=subject.train_plan.steps_per_epoch,
         seconds=_seconds(resolved, subject, target, trace, placed),
-        untraced=why,
+        untraced=obstacle,
         uncompiled=uncompiled,
     )
 
@@ -259,8 +259,8 @@ def predict(resolved: Resolved, subject: Subject, target: PlanTarget, known: Kno
 def _heap_bytes(placed: Placed, resolved: Resolved, target: PlanTarget, trace: StepTrace) -> int:
     if resolved.settings.memory.return_freed:
         return 0
-    kept = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
-    bytes_ = HEAP * (placed.device_bytes - kept)
+    state_bytes = placed.device[Kind.WEIGHTS] + placed.device[Kind.OPTIMIZER]
+    bytes_ = HEAP * (placed.device_bytes - state_bytes)
     if ENGINES[resolved.settings.engine.name].is_traced and target.ranks > 1:
         bytes_ += GATHERED * placement.FP32_BYTES * trace.parameters
     return round(bytes_)
@@ -311,20 +311,20 @@ def _trace_compiled_or_not(
     resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
 ) -> Traced:
     """The trace of a compiled step if it is one, otherwise or where that fails as it is."""
-    why = None
+    problem = None
     if options.compile:
         try:
             with compiled.without_kernels() as programs:
-                found = _trace(resolved, subject, target, options, known)
+                result = _trace(resolved, subject, target, options, known)
             if programs.count:
-                return *found, None, None
-            why = "torch compiled nothing"
+                return *result, None, None
+            problem = "torch compiled nothing"
         except SettingError:
             raise
         except compiled.ERRORS as error:
-            why = compiled.describe(error)
+            problem = compiled.describe(error)
         options = replace(options, compile=False)
-    return *_trace_or_measure(resolved, subject, target, options, known), why
+    return *_trace_or_measure(resolved, subject, target, options, known), problem
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:

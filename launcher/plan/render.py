@@ -25,9 +25,9 @@ def text(
 ) -> str:
     """The plan for people. `command` gives the run with further settings."""
     lines = [*_head(resolved, plan), "", *_memory(plan), "", *_verdict(plan)]
-    for found in advice:
-        needs = f"{size(found.plan.needed_bytes)} of {size(found.plan.limit_bytes or 0)}"
-        lines.append(f"  {command(found.sets)}    ({needs})")
+    for piece in advice:
+        needs = f"{size(piece.plan.needed_bytes)} of {size(piece.plan.limit_bytes or 0)}"
+        lines.append(f"  {command(piece.sets)}    ({needs})")
     return "\n".join(lines)
 
 
@@ -51,8 +51,8 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     yield f"checkpoint   {size(plan.checkpoint_bytes)}"
     yield f"length       {counted(plan.steps, 'step')}"
     yield f"time         {_time(plan.seconds)}"
-    if (why := plan.untraced) is not None:
-        yield f"basis        {MEASURED}: {why.operation} {why.where}"
+    if (obstacle := plan.untraced) is not None:
+        yield f"basis        {MEASURED}: {obstacle.operation} {obstacle.where}"
     if plan.uncompiled is not None:
         yield f"basis        planned without compiling, which needs more memory: {plan.uncompiled}"
 

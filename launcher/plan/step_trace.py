@@ -182,8 +182,8 @@ def _clear_caches() -> None:
     """Empty the caches of functions and methods: fake tensors in them would reach a training."""
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and _package(name) not in _NO_TENSORS:
-            for found in _caches_of(module):
-                found.cache_clear()
+            for cache in _caches_of(module):
+                cache.cache_clear()
 
 
 def _caches_of(module: ModuleType) -> Sequence[Any]:
@@ -237,10 +237,10 @@ def _step(
     updater.prepare(task, engine, last)
     units = total_units([batch.num_units for batch in batches])
     with tracing.computing(), storages.during(Phase.BACKWARD):
-        found = accumulate(task, engine, module, batches, units, _Forward(storages))
+        accumulated = accumulate(task, engine, module, batches, units, _Forward(storages))
     storages.label((p.grad for p in module.parameters() if p.grad is not None), Kind.GRADIENTS)
     with storages, storages.during(Phase.UPDATE):
-        updater.take(engine, found, last + 1)
+        updater.take(engine, accumulated, last + 1)
     for hook in hooks:
         hook.remove()
 

@@ -70,7 +70,7 @@ def read_task(resolved: Resolved) -> Iterator[TaskData]:
 
 def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
     """The largest of a few micro-batches in bytes: padding differs."""
-    found: list[MicroBatch] = []
+    batches: list[MicroBatch] = []
     end = time.monotonic() + _TRIED_S
     for step in range(order.steps_per_epoch):
         epoch, shares = order.share(step, 0, plan.world_size, plan.micro_batch)
@@ -78,10 +78,10 @@ def _largest(samples: Samples, order: DataOrder, plan: TrainPlan) -> MicroBatch:
             given = samples[epoch, share]
             if isinstance(given, DataError):
                 raise given
-            found.append(given)
-            if len(found) == _TRIED or time.monotonic() > end:
-                return max(found, key=_bytes)
-    return max(found, key=_bytes)
+            batches.append(given)
+            if len(batches) == _TRIED or time.monotonic() > end:
+                return max(batches, key=_bytes)
+    return max(batches, key=_bytes)
 
 
 def _bytes(given: MicroBatch) -> int:

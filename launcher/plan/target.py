@@ -45,21 +45,21 @@ class Described:
             return resolved
         resolved = resolve(self.nodes * resolved.nproc)
         engine = resolved.settings.engine.name
-        most = ENGINES[engine].processes
-        if most is not None and self.nodes > most:
-            raise SettingsError([self._too_many(engine, most)])
+        max_ranks = ENGINES[engine].processes
+        if max_ranks is not None and self.nodes > max_ranks:
+            raise SettingsError([self._too_many(engine, max_ranks)])
         return resolved
 
-    def _too_many(self, engine: str, most: int) -> Diagnostic:
+    def _too_many(self, engine: str, max_ranks: int) -> Diagnostic:
         where = f"{NODES.flag} {self.nodes}"
         others = ", ".join(name for name, entry in ENGINES.items() if entry.processes is None)
         return Diagnostic(
-            f"{where} is more than the {counted(most, 'rank')} of engine {engine}",
+            f"{where} is more than the {counted(max_ranks, 'rank')} of engine {engine}",
             key="engine.name",
             value=engine,
             where=where,
-            allowed=f"{most}; or another engine: {others}",
-            fix=f"{NODES.flag} {most}",
+            allowed=f"{max_ranks}; or another engine: {others}",
+            fix=f"{NODES.flag} {max_ranks}",
         )
 
     def target(self, resolved: Resolved) -> PlanTarget:
@@ -124,13 +124,13 @@ def _gpu(
     where = f"{GPU.flag} {text}"
     if name is None:
         inside = [each for each in known if _joined(text) in _joined(each)]
-        near = inside[0] if inside else nearest_match(text, known)
-        fix = near and f"{GPU.flag} {shlex.quote(near)}"
+        suggestion = inside[0] if inside else nearest_match(text, known)
+        fix = suggestion and f"{GPU.flag} {shlex.quote(suggestion)}"
         allowed = ", ".join(inside or known)
         is_part = len(inside) > 1
         problem = f"several GPUs are named '{text}'" if is_part else f"unknown GPU '{text}'"
         diagnostics.append(
-            Diagnostic(problem, where=where, allowed=allowed, did_you_mean=near, fix=fix)
+            Diagnostic(problem, where=where, allowed=allowed, did_you_mean=suggestion, fix=fix)
         )
         return None
     gpu = known[name]
@@ -169,17 +169,17 @@ def _bytes(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) 
     text = values.get(flag)
     if text is None:
         return None
-    found = _SIZE.fullmatch(text.strip())
-    number, unit = found.groups() if found else ("", "")
+    match = _SIZE.fullmatch(text.strip())
+    number, unit = match.groups() if match else ("", "")
     named = {name.casefold(): name for name in _UNITS}
     known = named.get(unit.casefold()) or named.get(f"{unit}ib".casefold()) if unit else None
-    if found and known and float(number) > 0:
+    if match and known and float(number) > 0:
         return round(float(number) * _UNITS[known])
-    why = "has no unit" if found and not unit else "is not a size"
-    fix = f"{flag} {number}GiB" if found and not unit else None
+    problem = "has no unit" if match and not unit else "is not a size"
+    fix = f"{flag} {number}GiB" if match and not unit else None
     diagnostics.append(
         Diagnostic(
-            f"{flag} {text} {why}",
+            f"{flag} {text} {problem}",
             where=f"{flag} {text}",
             allowed="a number with KiB, MiB, GiB, TiB, or KB, MB, GB, TB",
             fix=fix,

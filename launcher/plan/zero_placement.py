@@ -64,48 +64,52 @@ def zero(trace: StepTrace, ranks: Ranks, zero_optimization: Mapping[str, Any]) -
     """The peak and the traffic under a `zero_optimization` block of DeepSpeed's config."""
     layout = {**DEFAULTS, **zero_optimization}
     is_sharded = layout["stage"] == 3
-    kept = _stage_3(trace, ranks, layout) if is_sharded else _stages_1_and_2(trace, ranks, layout)
+    rank_bytes = (
+        _stage_3(trace, ranks, layout) if is_sharded else _stages_1_and_2(trace, ranks, layout)
+    )
     passes = 1 if layout["stage"] == 1 else ranks.accumulation
     gathers = 2 * ranks.accumulation if is_sharded else 1
     sent = ranks.away * (passes * FP32_BYTES * trace.trainable + gathers * trace.weight_bytes)
-    return Placed(fullest(_moments(trace, ranks, kept)), kept.host, sent)
+    return Placed(fullest(_moments(trace, ranks, rank_bytes)), rank_bytes.host, sent)
 
 
-def _moments(trace: StepTrace, ranks: Ranks, kept: Kept) -> Iterator[Mapping[Kind, int]]:
+def _moments(trace: StepTrace, ranks: Ranks, rank_bytes: Kept) -> Iterator[Mapping[Kind, int]]:
     before = Phase.UPDATE
     for moment, passes in with_passes(trace.moments):
         if moment.phase is Phase.UPDATE and before is not Phase.UPDATE:
             # The last bucket is averaged when the backward pass is complete.
-            yield _in_passes(moment, kept, sys.maxsize, is_later=passes > 1)
+            yield _in_passes(moment, rank_bytes, sys.maxsize, is_later=passes > 1)
         if moment.phase is Phase.UPDATE:
-            yield _in_update(moment, kept, ranks)
+            yield _in_update(moment, rank_bytes, ranks)
         else:
-            yield _in_passes(moment, kept, moment.computed, is_later=passes > 1)
+            yield _in_passes(moment, rank_bytes, moment.computed, is_later=passes > 1)
         before = moment.phase
 
 
-def _in_passes(moment: Moment, kept: Kept, computed: int, *, is_later: bool) -> Mapping[Kind, int]:
+def _in_passes(
+    moment: Moment, rank_bytes: Kept, computed: int, *, is_later: bool
+) -> Mapping[Kind, int]:
     """`computed`: elements of gradients; averaged as soon as they are more than a bucket."""
     held = dict(moment.held)
-    held[Kind.WEIGHTS], held[Kind.OPTIMIZER] = kept.weights, kept.optimizer
-    held[Kind.GRADIENTS] = round(kept.whole_gradients * held[Kind.GRADIENTS])
-    held[Kind.COMMUNICATION] = kept.always + kept.gathered
+    held[Kind.WEIGHTS], held[Kind.OPTIMIZER] = rank_bytes.weights, rank_bytes.optimizer
+    held[Kind.GRADIENTS] = round(rank_bytes.whole_gradients * held[Kind.GRADIENTS])
+    held[Kind.COMMUNICATION] = rank_bytes.always + rank_bytes.gathered
     if is_later:
-        held[Kind.GRADIENTS] += kept.between
+        held[Kind.GRADIENTS] += rank_bytes.between
     if moment.phase is Phase.FORWARD:
-        held[Kind.COMMUNICATION] += kept.fetched
+        held[Kind.COMMUNICATION] += rank_bytes.fetched
     if computed:
-        held[Kind.COMMUNICATION] += kept.buckets
-    if computed > kept.bucket:
-        held[Kind.GRADIENTS] += kept.averaged_later if is_later else kept.averaged
-        held[Kind.COMMUNICATION] += kept.copies
+        held[Kind.COMMUNICATION] += rank_bytes.buckets
+    if computed > rank_bytes.bucket:
+        held[Kind.GRADIENTS] += rank_bytes.averaged_later if is_later else rank_bytes.averaged
+        held[Kind.COMMUNICATION] += rank_bytes.copies
     return held
 
 
-def _in_update(moment: Moment, kept: Kept, ranks: Ranks) -> Mapping[Kind, int]:
+def _in_update(moment: Moment, rank_bytes: Kept, ranks: Ranks) -> Mapping[Kind, int]:
     held = dict(moment.held)
-    held[Kind.WEIGHTS], held[Kind.OPTIMIZER] = kept.weights, kept.optimizer
-    held[Kind.GRADIENTS], held[Kind.COMMUNICATION] = kept.update, kept.always
+    held[Kind.WEIGHTS], held[Kind.OPTIMIZER] = rank_bytes.weights, rank_bytes.optimizer
+    held[Kind.GRADIENTS], held[Kind.COMMUNICATION] = rank_bytes.update, rank_bytes.always
     held[Kind.TEMPORARIES] //= ranks.size
     return held
 
@@ -125,7 +129,7 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
     bucket = layout["reduce_bucket_size"]
     in_bucket = FP32_BYTES if stage == 1 else size
     optimizer = part + FP32_BYTES * -(-trace.slots // ranks.size)
-    kept = Kept(
+    rank_bytes = Kept(
         weights=trace.weight_bytes + _frozen(trace),
         optimizer=optimizer,
         # Gradients are measured one by one in fp64, then copied group by group.
@@ -140,12 +144,12 @@ def _stages_1_and_2(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -
         whole_gradients=FP32_BYTES / size if is_whole else 0.0,
     )
     if not _offloads(layout):
-        return kept
+        return rank_bytes
     # The host has gradients, those of other micro-batches, and weights on their way back.
     on_host = part + size * (sum(parts) + largest) + is_fp32 * accumulates * part
     on_device = 0 if is_fp32 else part
     return replace(
-        kept,
+        rank_bytes,
         optimizer=0,
         update=on_device,
         between=on_device,
@@ -175,7 +179,7 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
     fetched = min(gathered, layout["stage3_prefetch_bucket_size"] + _largest(trace))
     copied = FP32_BYTES * min(part, layout["sub_group_size"])
     is_contiguous = bool(layout["contiguous_gradients"])
-    kept = Kept(
+    rank_bytes = Kept(
         weights=size * persistent + shards,
         optimizer=optimizer + gradients,
         update=max(copied, _FP64 * -(-_largest(trace) // ranks.size)),
@@ -189,11 +193,11 @@ def _stage_3(trace: StepTrace, ranks: Ranks, layout: Mapping[str, Any]) -> Kept:
         fetched=size * fetched if ranks.size > 1 else 0,
     )
     if not _offloads(layout):
-        return kept
+        return rank_bytes
     on_host = shards if layout.get("offload_param", {}).get("device") == "cpu" else 0
     return replace(
-        kept,
-        weights=kept.weights - on_host,
+        rank_bytes,
+        weights=rank_bytes.weights - on_host,
         optimizer=0,
         update=0,
         host=on_host + optimizer + 2 * gradients,

@@ -84,9 +84,9 @@ class WatchedRun:
         # Without locks only the files tell, and they say nothing of a process that was killed.
         if is_held or (is_held is None and has_started and self._last_kind != "stopped"):
             return "running" if has_started and self._last_kind != "stopped" else "starting"
-        found = result.get("status")
-        if found in ENDED and self._last_kind in ("", "stopped"):
-            return next(state for state in ENDED if state == found)
+        status = result.get("status")
+        if status in ENDED and self._last_kind in ("", "stopped"):
+            return next(state for state in ENDED if state == status)
         return "killed" if has_started else "not started"
 
     def _add(self, line: Mapping[str, Any]) -> None:

@@ -81,11 +81,11 @@ def _to_fetch(settings: Any) -> list[DownloadTarget]:
 
 
 def _length(settings: Any) -> str:
-    epochs, most = settings.train.epochs, settings.train.max_steps
+    epochs, max_steps = settings.train.epochs, settings.train.max_steps
     passes = "" if epochs is None else f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
-    if most is None:
+    if max_steps is None:
         return passes
-    return counted(most, "step") + (f", at most {passes}" if passes else "")
+    return counted(max_steps, "step") + (f", at most {passes}" if passes else "")
 
 
 def _processes(ready: PreparedRun) -> list[Mapping[str, Any]]:

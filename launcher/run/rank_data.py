@@ -53,7 +53,7 @@ class RankData:
     def evaluation(
         self,
         seed: int,
-        most: int | None,
+        max_samples: int | None,
         train_plan: TrainPlan,
         world: World,
         loader: Any,
@@ -62,8 +62,8 @@ class RankData:
     ) -> tuple[EvaluationBatches, Forgetting | None]:
         """The validation batches, and what measures forgetting; None for the first data.
 
-        `most`: samples of each evaluation; the chance of a noise control is that of the whole
-        split. `unused`: tensors that loader workers do not need.
+        `max_samples` of each evaluation; the chance of a noise control is that of the whole split.
+        `unused`: tensors that loader workers do not need.
 
         Raises DataError if a split is empty.
         """
@@ -71,7 +71,7 @@ class RankData:
         for task in self.tasks:
             samples = Samples(task, task.data("val"), seed)
             size = train_plan.micro_batch
-            capped = None if task.facts().get("control") else most
+            capped = None if task.facts().get("control") else max_samples
             batches = EvaluationBatches(samples, size, world, loader, watch, unused, limit=capped)
             parts.append(HeldOutPart(task, batches))
         if not self.number:

@@ -125,34 +125,34 @@ def _resumed(
     args: CliArgs,
     out: Path | None,
     resolved: Resolved,
-    found: ResumableRun,
+    old_run: ResumableRun,
     base: Base,
     diagnostics: list[Diagnostic],
 ) -> Decision:
     before = base.settings
-    if found.checkpoint is not None and found.checkpoint.settings is not None:
-        before = dict(found.checkpoint.settings)
-    checked = () if found.checkpoint is None else found.checkpoint.checked
+    if old_run.checkpoint is not None and old_run.checkpoint.settings is not None:
+        before = dict(old_run.checkpoint.settings)
+    checked = () if old_run.checkpoint is None else old_run.checkpoint.checked
     changed = resume_rules.differences(before, resolved, checked)
-    end = _end_of_completed(found, resolved, args.reset)
+    end = _end_of_completed(old_run, resolved, args.reset)
     if end is not None:  # the new length changes nothing: it needs no --reset
-        changed = [one for one in changed if one.key not in resume_rules.LENGTH]
-    if found.checkpoint is not None:
-        run = resume_rules.describe_run(found.folder, found.checkpoint.step)
+        changed = [change for change in changed if change.key not in resume_rules.LENGTH]
+    if old_run.checkpoint is not None:
+        run = resume_rules.describe_run(old_run.folder, old_run.checkpoint.step)
         diagnostics += resume_rules.diagnostics(changed, args.reset, resolved, run)
-    elif found.is_completed and (args.reset or _gives_more(changed)):
-        diagnostics.append(_lost(found, args))
-    elif not found.is_completed:
+    elif old_run.is_completed and (args.reset or _gives_more(changed)):
+        diagnostics.append(_lost(old_run, args))
+    elif not old_run.is_completed:
         changed = []
     if diagnostics:
         raise SettingsError(diagnostics)
     parts = [part for part in resume_rules.PARTS if part in args.reset]
     notes = resume_rules.rounding_notes(changed, resolved)
     changes = [*(difference.line for difference in changed), *notes]
-    request = ResumeRequest(found.folder, found.requested_step, parts, changes)
-    nothing_left = _nothing_left(found, changed, resolved, args.reset, end)
-    line = _line(found, out, request) + _branch(changed, args.reset)
-    return Decision(resolved, request, found, line, nothing_left)
+    request = ResumeRequest(old_run.folder, old_run.requested_step, parts, changes)
+    nothing_left = _nothing_left(old_run, changed, resolved, args.reset, end)
+    line = _line(old_run, out, request) + _branch(changed, args.reset)
+    return Decision(resolved, request, old_run, line, nothing_left)
 
 
 def _line(run: ResumableRun, out: Path | None, request: ResumeRequest) -> str:

@@ -88,8 +88,8 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
         path = home / "settings.json"
         path.write_text(json.dumps(tree), encoding="utf-8")
         options = dict(args.options)
-        recorded, typed = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
-        if recorded and typed and os.path.realpath(typed) == os.path.realpath(recorded):
+        recorded, new_path = tree.get("data", {}).get("path"), options.get("data.path", ("", ""))[1]
+        if recorded and new_path and os.path.realpath(new_path) == os.path.realpath(recorded):
             del options["data.path"]  # names of samples contain that of the recorded file
         arguments = CliArgs(engine=args.engine, options=options, configs=[path])
         try:

@@ -112,11 +112,11 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     if exported := _exported(values, is_torchrun, environ):
         header["export"] = ",".join([header.get("export") or "ALL", *exported])
     nodes = _NODES.fullmatch(header["nodes"] or "")
-    least, most = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
+    min_nodes, max_nodes = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
     return Allocation(
         header=header,
         passthrough=command_line.passthrough,
-        nodes=range(least, max(least, most) + 1),
+        nodes=range(min_nodes, max(min_nodes, max_nodes) + 1),
         ranks=count,
         gpus=gpus,
         cpus=int(cpus) if cpus else None,
