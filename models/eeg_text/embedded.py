@@ -173,7 +173,7 @@ def _readers(path: str) -> Readers:
 
 
 class EmbeddedSource:
-    """See recordings.Source."""
+    """See recordings.SegmentSource."""
 
     def __init__(self, path: str) -> None:
         """Reads and writes the cache if the set is small."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.docs.pages import PATHS, ROOT, Page, read
@@ -25,6 +27,12 @@ def broken_links(page: Page) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_has_a_target(page):
     assert broken_links(page) == []
+
+
+def test_the_page_of_the_structure_names_files_that_exist():
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    paths = re.findall(r"`((?:engines|models|training|launcher|slurm|ds_configs)/[\w/.-]*)`", text)
+    assert len(paths) > 20 and [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_every_page_is_linked_from_readme():

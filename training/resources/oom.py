@@ -1,4 +1,8 @@
-"""Out of memory: how it is detected, and the fallback to smaller micro-batches within a step."""
+"""Out of memory: how it is detected, and the fallback to smaller micro-batches within a step.
+
+Later steps take the smaller micro-batches that throttle.halve_for_oom sets. Where ranks have ended,
+launcher/run/restart.py starts them again with smaller ones.
+"""
 
 from __future__ import annotations
 
