@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.base import library_warnings
 from launcher.config import batching
 from launcher.config.provenance import Resolved
-from launcher.run import failures, supervisor
+from launcher.run import failures
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
@@ -44,6 +44,7 @@ def supervise(
     forwarded: set[int] | None = None,
 ) -> RankReport:
     """Run `job` in processes of their own; see `repeat`. Each computes with `threads` threads."""
+    from launcher.run import supervisor
 
     def attempt(job: Job, show: Show, forwarded: set[int]) -> RankReport:
         with library_warnings.logged(job.log):

@@ -17,7 +17,7 @@ ENCODER_ONLY = """\
 import sys, launcher
 launcher.train("eeg_text:tiny", "staged", settings={
     "stages": ["encoder"], "train.max_steps": 2, "eval.share": 0.05}, console=False)
-print([name for name in sys.modules if name.startswith("models.eeg_text.network.")])
+print([name for name in sys.modules if name.startswith("models.eeg_text.")])
 """
 
 
