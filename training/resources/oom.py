@@ -1,8 +1,4 @@
-"""Out of memory: how it is detected, and the fallback to smaller micro-batches within a step.
-
-Later steps take the smaller micro-batches that throttle.halve_for_oom sets. Where ranks have ended,
-launcher/run/restart.py starts them again with smaller ones.
-"""
+"""Out of memory: how it is detected, and the fallback to smaller micro-batches within a step."""
 
 from __future__ import annotations
 
@@ -15,7 +11,11 @@ if TYPE_CHECKING:
     from engines.base import Engine
 
 MAX_HALVINGS = 3
-"""How often a run halves its micro-batch because memory ran out."""
+"""How often a run halves its micro-batch because memory ran out.
+
+Later steps take those that throttle.halve_for_oom sets. Where ranks have ended,
+launcher/run/restart.py starts them again with smaller ones.
+"""
 _MESSAGES = re.compile(
     r"can't allocate memory|cannot allocate memory|std::bad_alloc|\bMemoryError\b"
     r"|MPS backend out of memory|CUDA error: out of memory"
