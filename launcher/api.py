@@ -303,10 +303,8 @@ def train(
             warnings = python_arguments.warnings_of(ready.warnings, "train")
             print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
         finished = run_command.train(ready, console, show=lambda report: None)
-        result: Mapping[str, Any] = {**_outcome(finished.report), **finished.result}
-        if stages:  # of all, not of the last one
-            result = {**finished.result, "reason": result["reason"]}
-        return _run_of(result, finished.folder, stages)
+        reason = _outcome(finished.report)["reason"]  # that of stages is the last one's
+        return _run_of({**finished.result, "reason": reason}, finished.folder, stages)
 
 
 def open_run(folder: str | PathLike[str]) -> Run:

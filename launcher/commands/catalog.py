@@ -12,6 +12,7 @@ from launcher.config.options import (
     COMPARE,
     JSON,
     MODEL,
+    MOVED,
     ONCE,
     OPTIONS,
     OUTPUT,
@@ -23,7 +24,6 @@ from launcher.config.options import (
     Option,
     out_option,
 )
-from launcher.saved_runs.saved_run import MOVED
 from launcher.submit.options import SUBMIT
 
 COMMANDS = {

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from engines.catalog import ENGINES
 from launcher.config import presets
 from launcher.config.provenance import ResetPart
-from launcher.config.schema import AUTO, config_of, setting_infos
+from launcher.config.schema import AUTO, PRETRAINED, config_of, setting_infos
 from models.base import Sampling, SplitName
 from models.catalog import FAMILIES, stages_of
 from training.settings import TRACKERS
@@ -249,6 +249,15 @@ SPLIT = Option(
     MODEL,
     "NAME",
     sentence=f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}.",
+)
+MOVED_FORM = f"--set {PRETRAINED}=DIR"
+MOVED = Option(
+    "--set",
+    OUTPUT,
+    f"{PRETRAINED}=DIR",
+    sentence="New folder of the pretrained model of the run, if it has moved; its weights must be "
+    "the same.",
+    repeats=True,
 )
 INPUT = "--input"
 """What `predict` reads."""

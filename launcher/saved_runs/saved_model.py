@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config import custom_task
+from launcher.config.options import MOVED_FORM
 from launcher.config.schema import PRETRAINED, config_of, task_class
 from launcher.config.settings_file import node_value, read_settings_file
 from launcher.run import affinity
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.saved_runs.saved_run import MOVED_FORM, SavedRun, find_saved, moved_to
+from launcher.saved_runs.saved_run import SavedRun, find_saved, moved_to
 from models.base import Context, HasBaseWeights, Task, WorksWithoutData
 from models.catalog import FAMILIES, is_custom
 from training.checkpoint import base_weights, manifest
@@ -223,7 +224,7 @@ def open_model(
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: the arguments of saved_run.MOVED. An export
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: the arguments of options.MOVED. An export
     is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
     CheckpointError.
     """

@@ -9,21 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
-from launcher.config.options import OUTPUT, Option
+from launcher.config.options import MOVED_FORM
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import PRETRAINED
 from launcher.run_folder import checkpoint_search, records, run_folder
 from training.checkpoint import manifest, retention
-
-MOVED = Option(
-    "--set",
-    OUTPUT,
-    f"{PRETRAINED}=DIR",
-    sentence="New folder of the pretrained model of the run, if it has moved; its weights must be "
-    "the same.",
-    repeats=True,
-)
-MOVED_FORM = f"--set {PRETRAINED}=DIR"
 
 
 @dataclass(frozen=True)
@@ -114,7 +104,7 @@ def _misplaced(sets: Sequence[str]) -> Iterator[Diagnostic]:
 def find_saved(
     word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
 ) -> SavedRun:
-    """What `word`, typed after `command`, names; `sets` are the arguments of MOVED.
+    """What `word`, typed after `command`, names; `sets` are the arguments of options.MOVED.
 
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
     SettingsError where there is no run or checkpoint, none was saved, or a file of the run is
@@ -139,11 +129,10 @@ def find_saved(
 def _find_saved(word: str, command: str, where: str, pretrained: str | None) -> SavedRun:
     path = Path(word)
     named = path if (path / manifest.NAME).is_file() else None
-    folder: Path | None = path
+    run = path
     if named is not None:  # the links last and best are in the run folder itself
-        folder = path.parent if path.is_symlink() else path.absolute().parent.parent
-    if folder is not None and not run_folder.is_run_folder(folder):
-        folder = None
+        run = path.parent if path.is_symlink() else path.absolute().parent.parent
+    folder = run if run_folder.is_run_folder(run) else None
     if folder is None and named is None:
         raise checkpoint_search.no_run(path, where, command)
     if folder is not None:
