@@ -130,7 +130,8 @@ class ConsoleReporter(Callback):
                     )
                     summary += console_text.render_near_limits(self._usage.near_limits())
                     # Only the supervisor knows which rank failed first, and reports it.
-                    self._write("log" if has_failed else "summary", "\n".join(summary + self._advice))
+                    kind: Kind = "log" if has_failed else "summary"
+                    self._write(kind, "\n".join(summary + self._advice))
         finally:
             for output in self._outputs:
                 output.close()

@@ -135,7 +135,8 @@ class Progress:
         # One more at the end, unless a planned one is due there.
         evaluations = plan.evaluations(done, end) + (done < end and not plan.evaluates_at(end))
         done = self._step if self._saved_at == self._step else self._step - 1
-        saves = float(plan.save_every and end // plan.save_every - done // plan.save_every or 0)
+        every = plan.save_every or end + 1
+        saves: float = end // every - done // every
         if self._evaluations.count:  # the share of them that finds a new best
             saves += self._unplanned_saves / self._evaluations.count * evaluations
         saves = max(saves, 1 if done < end else 0)

@@ -57,7 +57,7 @@ class MetricsReader:
         if self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
             raise FileReplaced
         self._file.seek(self._read)
-        data = self._file.read(None if end is None else max(end - self._read, 0))
+        data = self._file.read(-1 if end is None else max(end - self._read, 0))
         complete = data[: data.rfind(b"\n") + 1]
         self._read += len(complete)
         values = (json.loads(line) for line in complete.splitlines())
