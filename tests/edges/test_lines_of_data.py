@@ -263,9 +263,9 @@ def bart(path: Path) -> None:
 OF_EEG = [
     Case("models/eeg_text/readers/files.py:check_text", f"data check folder {EEG}", {"folder": eeg("")}),
     Case("models/eeg_text/readers/continuous.py:_placed", f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
-    Case("models/eeg_text/readers/continuous.py:_Segments._of_bids", f"data check folder {EEG}", {"folder": eeg("onset\tduration\tnote\n" + "".join(f"{2 * n}\t1.5\tsentence {n}\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json", "NAME": "note"}),
+    Case("models/eeg_text/readers/continuous.py:_RecordingItems._of_bids", f"data check folder {EEG}", {"folder": eeg("onset\tduration\tnote\n" + "".join(f"{2 * n}\t1.5\tsentence {n}\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json", "NAME": "note"}),
     Case("models/eeg_text/readers/raw.py:eeg_channels", f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
-    Case("models/eeg_text/readers/raw.py:_too_slow", f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
+    Case("models/eeg_text/readers/raw.py:check_channels", f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
     Case("models/common/recordings/edf.py:_counted", f"data check folder {EEG}", {"folder": cut}),
     Case("models/eeg_text/texts.py:build_tokenizer", f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
     Case("models/eeg_text/pretrained.py:PretrainedDecoder._check_kernel", f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
