@@ -130,9 +130,9 @@ def compare(
             largest, largest_in = distance.relative, f"{kind} of {name}"
         if tolerance is None or not distance.relative <= tolerance.of(kind):
             at = distance.first_bit if tolerance is None else distance.farthest
-            pair = (c.interval(kind, name, at, at + 1).item() for c in (ours, theirs))
+            a, b = (c.interval(kind, name, at, at + 1).item() for c in (ours, theirs))
             index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
-            values.append(Difference(kind, name, index, *pair))
+            values.append(Difference(kind, name, index, a, b))
     differences = [*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]
     first = differences[0] if differences else None
     return TensorComparison(count, differing, first, largest, largest_in)
