@@ -173,7 +173,7 @@ NOT_RUN = {
             "launcher/doctor/system.py:check_locked_memory",
             *(
                 "launcher/doctor/system.py:check_open_files",
-                "launcher/download/web.py:WebSource._body",
+                "launcher/download/transfer.py:Transfer._read",
             ),
             "launcher/doctor/system.py:check_shared_memory",
             *(
@@ -198,8 +198,7 @@ UNPROVOKED = {
     "launcher/config/check.py:_paths": "resume runs/mine --set model.pretrained=null --dry-run",
     "launcher/report/data_check.py:several": "data check mine.jsonl --model language",
     "launcher/doctor/system.py:check_disk_speed": f"{PLAIN} --set save.every=null --dry-run",
-    "launcher/download/fetch.py:_fetch": f"{PLAIN} --set download.folder=new --dry-run",
-    "launcher/download/transfer.py:_check_size": f"{PLAIN} --set download.folder=new --dry-run",
+    "launcher/download/fetch.py:_Fetch.run": f"{PLAIN} --set download.folder=new --dry-run",
     "launcher/download/fetch.py:fetch_for_run": "data fetch --config mine.yaml",
     "launcher/saved_runs/predict.py:files": "predict runs/mine --input mine.jsonl --max-tokens 1",
     "launcher/saved_runs/predict.py:check_numbers": "predict runs/mine --input hello",
