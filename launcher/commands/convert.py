@@ -19,7 +19,7 @@ from launcher.config.options import JSON, names
 from launcher.config.original_files import Line, OriginalFile, converted_name, read
 from launcher.config.originals import SEVERAL, Original, all_words, hub_folder, typed_line, word_of
 from launcher.config.other_tools import REMOVE, entry_of, option_line, setting_of, value_of
-from launcher.config.provenance import FILES_LAYER, CliArgs, Layer, Origin, TypedEntry
+from launcher.config.provenance import FILES_LAYER, CliArgs, Origin, TypedEntry
 from launcher.config.schema import FIRST_RUN, PRETRAINED, SettingInfo, replaces_size, setting_infos
 from launcher.config.settings_file import Unreadable, parse_yaml_value
 from launcher.run_folder import run_folder
@@ -247,7 +247,7 @@ def _without_invalid(rows: Sequence[ConvertedSetting], family: str) -> list[Conv
             row = replace(row, value=value_of(row.key, row.value) or row.value)
             assert row.key is not None
             origin = Origin(FILES_LAYER, f"line {row.line.number}")
-            layer = Layer(FILES_LAYER, [TypedEntry(row.key, row.value, origin)])
+            layer = [TypedEntry(row.key, row.value, origin)]
             for invalid in merge_layers(family, [layer])[1]:
                 problem = f"{invalid.message}; allowed: {invalid.allowed}"
                 row = row.dropped(problem, is_open=True)

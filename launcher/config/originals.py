@@ -13,7 +13,7 @@ from typing import Any
 from launcher.base.diagnostics import OFF, ON, Diagnostic, counted, fold, plain
 from launcher.config.options import OPTIONS
 from launcher.config.presets import FOLDER
-from launcher.config.provenance import Setting, is_set_by_user
+from launcher.config.provenance import Setting
 from launcher.config.settings_file import node_value, read_settings_file
 
 SEVERAL = "several"
@@ -266,7 +266,7 @@ def ignored_variables(
             value, is_distinctive = variables.get(name), name.isupper() and "_" in name
             if not value or not is_distinctive or word.here is None:
                 continue
-            if word.here in values and is_set_by_user(values[word.here]):
+            if word.here in values and values[word.here].is_set_by_user:
                 continue
             model = [f"--model {owner}"] if family is None else []
             stage = [f"--stage {word.stage}"] if word.stage else []

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain
-from launcher.config import errors, paths, provenance, selection
+from launcher.config import errors, paths, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import STAGED_MODE, USER_LAYERS, ResetPart, Resolved, Setting
 from launcher.config.schema import setting_infos
@@ -73,7 +73,7 @@ def differences(
         value = resolved.values[key]
         if key == "train.epochs" and value.value is None and resolved.values[key].replaced:
             continue  # follows from train.max_steps
-        if key not in before and not provenance.is_set_by_user(value):
+        if key not in before and not value.is_set_by_user:
             continue
         old = before.get(key, leaf.default)
         if value.value != old and not paths.is_same(key, old, value.value, resolved.values):
@@ -187,5 +187,5 @@ def _where(key: str, values: Mapping[str, Setting]) -> str:
 
 def _user_origin(value: Setting) -> Any:
     """The newest origin of a value that the user set; None: the user never set it."""
-    layers = provenance.all_values(value)
+    layers = value.all_values
     return next((origin for _, origin in layers if origin.layer in USER_LAYERS), None)

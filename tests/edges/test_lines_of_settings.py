@@ -26,7 +26,7 @@ DATA = {"mine.jsonl": REQUESTS}
 CONFIG = "launcher/config/"
 
 CASES = [
-    Case(f"{CONFIG}adapt.py:impossible", "--nproc 100000 --dry-run"),
+    Case(f"{CONFIG}adapt.py:Adaptation.impossible", "--nproc 100000 --dry-run"),
     Case(
         f"{CONFIG}adapt.py:_context",
         "--set model.pretrained=my_model --seq-len 4096 --dry-run",
@@ -107,13 +107,13 @@ CASES = [
         {"DIR": "run"},
     ),
     Case(
-        f"{CONFIG}feature_checks.py:_not_downloaded",
+        f"{CONFIG}feature_checks.py:check_download",
         "--config mine.yaml --dry-run",
         DATA | {"mine.yaml": "download:\n  files: [https://a.b/c.zip]\n"},
         {"PATH": "mine.jsonl"},
     ),
     Case(
-        f"{CONFIG}feature_checks.py:_name_clashes",
+        f"{CONFIG}feature_checks.py:check_download",
         "--config mine.yaml --dry-run --data mine.jsonl",
         DATA | {"mine.yaml": "download:\n  files:\n    - https://a.b/\n"},
     ),
@@ -123,19 +123,19 @@ CASES = [
         {"gentle.yaml": "mode: fast\nmodel:\n  size: small\n"},
     ),
     Case(f"{CONFIG}original_files.py:as_config", "--config abr.yaml", {"abr.yaml": FILES["abr"]}),
-    Case(f"{CONFIG}check.py:check_stages", "--model abr --set stages=[encoder] --dry-run"),
+    Case(f"{CONFIG}check.py:_stages", "--model abr --set stages=[encoder] --dry-run"),
     Case(
-        f"{CONFIG}check.py:_no_stages",
+        f"{CONFIG}check.py:_stages",
         "--model whole_task:Mine --mode staged --dry-run",
         {"whole_task.py": TASK},
     ),
-    Case(f"{CONFIG}check.py:_unknown_stages", "--mode staged --stage txt --dry-run"),
+    Case(f"{CONFIG}check.py:_wrong_names.error", "--mode staged --stage txt --dry-run"),
     Case(
-        f"{CONFIG}check.py:_unknown_stages",
+        f"{CONFIG}check.py:_wrong_names.error",
         "--mode staged --set stages=[txt,dialogues] --dry-run",
     ),
     Case(
-        f"{CONFIG}check.py:_unknown_stages",
+        f"{CONFIG}check.py:_wrong_names.error",
         "--mode staged --set stages=[dialogues,text] --dry-run",
     ),
     Case(
@@ -144,7 +144,7 @@ CASES = [
         {"mine.yaml": "train.seed: 3\n"},
     ),
     Case(
-        f"{CONFIG}check.py:_ds_config",
+        f"{CONFIG}check.py:_engine",
         "--ds-config ds.json --engine ddp --dry-run",
         {"ds.json": "{}"},
     ),
@@ -154,8 +154,10 @@ CASES = [
         f"--data mine.jsonl --model language:tiny {QUICK} --set schedule.warmup=5 --set schedule.warmup_cap=null",
         DATA,
     ),
-    Case(f"{CONFIG}check.py:_length", "--set train.epochs=null --dry-run"),
-    Case(f"{CONFIG}check.py:_never", "--set save.last=false --set save.keep_best=0 --dry-run"),
+    Case(
+        f"{CONFIG}check.py:_length", "--set train.epochs=null --set train.max_steps=null --dry-run"
+    ),
+    Case(f"{CONFIG}check.py:_length", "--set save.last=false --set save.keep_best=0 --dry-run"),
     Case(
         f"{CONFIG}check.py:too_rare",
         f"--data mine.jsonl --model language:tiny {QUICK} --set eval.every=5",
