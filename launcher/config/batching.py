@@ -72,9 +72,7 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     limit = min(max_samples, samples) // world_size * world_size
     sizes = range(limit, 0, -world_size)
     return min(
-        sizes,
-        key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size),
-        default=None,
+        sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None
     )
 
 

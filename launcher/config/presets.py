@@ -119,25 +119,27 @@ def original_variables() -> frozenset[str]:
 
 
 def _family_file(path: str) -> FamilyFile:
-    location = f"ds_configs/{path}"
+    place = f"ds_configs/{path}"
     nodes = read_settings_file(FOLDER / path).value
-    within: dict[str, dict[tuple[str, str], SettingsBlock]] = {"modes": {}, "stages": {}}
+
+    def blocks(tree: Mapping[str, Node], key: str) -> dict[str, SettingsBlock]:
+        return {name: SettingsBlock(node, place) for name, node in _blocks(tree, key).items()}
+
     sizes: dict[str, SettingsBlock] = {}
+    within: dict[str, dict[tuple[str, str], SettingsBlock]] = {"modes": {}, "stages": {}}
     for size, node in _blocks(nodes, "sizes").items():
-        size_nodes = dict(node.value)
-        for kind, blocks in within.items():
-            for name, block in _blocks(size_nodes, kind).items():
-                blocks[size, name] = SettingsBlock(block, location)
-            size_nodes.pop(kind, None)
-        sizes[size] = SettingsBlock(Node(size_nodes, node.line), location)
+        for kind, by_name in within.items():
+            by_name |= {(size, name): block for name, block in blocks(node.value, kind).items()}
+        plain_nodes = {key: child for key, child in node.value.items() if key not in within}
+        sizes[size] = SettingsBlock(Node(plain_nodes, node.line), place)
     return FamilyFile(
-        SettingsBlock(nodes["default"], location),
-        sizes,
-        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "modes").items()},
-        within["modes"],
-        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "stages").items()},
-        within["stages"],
-        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "given").items()},
+        default=SettingsBlock(nodes["default"], place),
+        sizes=sizes,
+        modes=blocks(nodes, "modes"),
+        size_modes=within["modes"],
+        stages=blocks(nodes, "stages"),
+        size_stages=within["stages"],
+        given=blocks(nodes, "given"),
     )
 
 
@@ -146,7 +148,6 @@ def _blocks(tree: Mapping[str, Node], key: str) -> Mapping[str, Node]:
     return blocks
 
 
-CHANGE_FORMS = "a value, or {scale: x}, {at_least: x}, {at_most: x}, {smaller_of: [names]}"
 _WORDS = {"scale", "at_least", "at_most", "smaller_of"}
 BOUNDS = {"at_least": "at least", "at_most": "at most"}
 _LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")

@@ -55,10 +55,7 @@ def test_promises_of_layers_add_up():
         layer("mode", promise={"step_time": {"at_most": 0.4}}),
     ]
     values, _ = merge_layers("language", layers)
-    assert values["promise"].value == {
-        "step_time": {"at_most": 0.4},
-        "parameters": {"at_most": 1},
-    }
+    assert values["promise"].value == {"step_time": {"at_most": 0.4}, "parameters": {"at_most": 1}}
 
 
 def test_keys_are_flat_down_to_the_settings():
