@@ -103,14 +103,14 @@ def _shipped_layers(choice: Choice, of_mode_file: Layer) -> list[Layer]:
     if not choice.model_named:
         origin = Origin(FAMILY_LAYER, "no model named")
         layers.append([TypedEntry("model.size", FIRST_RUN[1], origin)])
-    layers.append(entries(FAMILY_LAYER, file.sizes.get(size)))
-    layers += [entries(FAMILY_LAYER, file.given[key]) for key in choice.given]
+    paths: list[tuple[str, ...]] = [("sizes", size), *(("given", key) for key in choice.given)]
+    layers += [entries(FAMILY_LAYER, file.blocks.get(path)) for path in paths]
     if mode is not None:
-        of_family = file.modes.get(mode), file.size_modes.get((size, mode))
-        layers += [entries(MODE_LAYER, b) for b in (presets.mode(mode).block, *of_family)]
-    if stage is not None:
-        blocks = file.stages.get(stage), file.size_stages.get((size, stage))
-        layers += [entries(MODE_LAYER, block) for block in blocks]
+        layers.append(entries(MODE_LAYER, presets.mode(mode).block))
+    for kind, name in (("modes", mode), ("stages", stage)):
+        if name is not None:
+            layers.append(entries(MODE_LAYER, file.blocks.get((kind, name))))
+            layers.append(entries(MODE_LAYER, file.blocks.get(("sizes", size, kind, name))))
     layers.append(of_mode_file)
     if choice.profile is not None:
         layers.append(entries(PROFILE_LAYER, presets.profile(choice.profile)))
@@ -194,8 +194,7 @@ def _changed(family: str, entry: TypedEntry, before: Any) -> TypedEntry:
     """The entry with the value after its change, if it is a change."""
     if not presets.is_change(entry.value):
         return entry
-    value = presets.apply_change(entry.value, before, tuple(config_of(family).SIZES))
-    how = presets.describe_change(entry.value, before, value)
+    value, how = presets.apply_change(entry.value, before, tuple(config_of(family).SIZES))
     return replace(entry, value=value, origin=replace(entry.origin, how=how), text=None, node=None)
 
 

@@ -118,9 +118,10 @@ def _given(
 
     A setting without effect does not count.
     """
-    before = {} if base is None else base.chosen(file.given)
-    entries = {**before, **user.entries(file.given, family)}
-    values = {key: entries[key].value for key in file.given if key in entries}
+    keys = [*file.of("given")]
+    before = {} if base is None else base.chosen(keys)
+    entries = {**before, **user.entries(keys, family)}
+    values = {key: entries[key].value for key in keys if key in entries}
     values = {key: value for key, value in values.items() if value is not None}
     infos = setting_infos(family)
     return {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
@@ -180,13 +181,13 @@ def _default_size(
     size: str = FIRST_RUN[1]
     if named:
         size = default.value if default is not None and default.value in sizes else sizes[0]
-    blocks = [] if mode is None else [presets.mode(mode).block, file.modes.get(mode)]
+    blocks = [] if mode is None else [presets.mode(mode).block, file.blocks.get(("modes", mode))]
     nodes = [find_node(block.settings, "model.size") for block in blocks if block]
     changes = [node_value(node) for node in nodes if node is not None]
     changed = size
     for change in changes:
         is_change = presets.is_change(change)
-        changed = presets.apply_change(change, size, sizes) if is_change else change
+        changed = presets.apply_change(change, size, sizes)[0] if is_change else change
     return changed
 
 

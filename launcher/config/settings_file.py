@@ -106,9 +106,7 @@ def node_value(node: Node) -> Any:
     return node.value
 
 
-_INT = re.compile(r"^[-+]?[0-9]+$")
-_HEX = re.compile(r"^0x[0-9a-fA-F]+$")
-_OCTAL = re.compile(r"^0o[0-7]+$")
+_INT = re.compile(r"^([-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _INFINITE = re.compile(r"^([-+]?)\.(inf|Inf|INF)$")
 _WORDS = {
@@ -122,7 +120,6 @@ _TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before the events of the first of them."""
-_TWO_READINGS = re.compile(r"^[-+]?0[0-9]+$")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -175,17 +172,13 @@ def parse_yaml_scalar(text: str) -> Any:
     """
     if text in _WORDS:
         return _WORDS[text]
-    if _TWO_READINGS.match(text) and text.lstrip("+-0"):
-        decimal = text[0].strip("0123456789") + text.lstrip("+-0")
-        raise ValueError(
-            f"{text} has two meanings, by its leading 0; write {decimal}, or as a text '{text}'"
-        )
     if _INT.match(text):
-        return int(text)
-    if _HEX.match(text):
-        return int(text, 16)
-    if _OCTAL.match(text):
-        return int(text[2:], 8)
+        try:
+            return int(text, 0)
+        except ValueError:
+            decimal = text[0].strip("0123456789") + text.lstrip("+-0")
+            what = f"{text} has two meanings, by its leading 0"
+            raise ValueError(f"{what}; write {decimal}, or as a text '{text}'") from None
     if _FLOAT.match(text):
         return float(text)
     if match := _INFINITE.match(text):

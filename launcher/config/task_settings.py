@@ -67,12 +67,12 @@ def task_family_file(name: str) -> FamilyFile:
     Raises SettingsError.
     """
     cls = load_task_class(name)
-    return replace(
-        presets.custom_task(),
-        sizes={size: _block(cls, "sizes", size) for size in _mapping(cls, "sizes")},
-        stages={stage: _block(cls, _STAGES, stage) for stage in _mapping(cls, _STAGES)},
-        declared=_block(cls, "defaults"),
-    )
+    file = presets.custom_task()
+    blocks = dict(file.blocks)
+    for kind, attribute in (("sizes", "sizes"), ("stages", _STAGES)):
+        for key in _mapping(cls, attribute):
+            blocks[kind, key] = _block(cls, attribute, key)
+    return replace(file, blocks=blocks, declared=_block(cls, "defaults"))
 
 
 @cache
