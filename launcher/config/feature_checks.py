@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from launcher.base import redaction
-from launcher.base.diagnostics import Diagnostic, shown
+from launcher.base.diagnostics import Diagnostic, SettingsError, shown
 from launcher.config import errors
 from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
 from launcher.config.provenance import MACHINE_LAYER, Origin, Setting, Values
@@ -77,29 +77,22 @@ def _contradiction(
 
 def check_launcher(source: str, values: Values) -> Iterator[Diagnostic]:
     """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
-    if values[_ENABLED].value:
-        yield errors.about_value(
-            values,
-            _ENABLED,
-            f"cannot run under {source}: the processes that it started end after the first data",
-            allowed=f"without {source}: Gearshift starts the processes of one machine itself",
-            fix="--nproc N  instead",
-        )
+    yield errors.about_value(
+        values,
+        _ENABLED,
+        f"cannot run under {source}: the processes that it started end after the first data",
+        allowed=f"without {source}: Gearshift starts the processes of one machine itself",
+        fix="--nproc N  instead",
+    )
 
 
-def check_run_folder(folder: Path, values: Values) -> Iterator[Diagnostic]:
-    """Refuse a run folder inside the watched folder: it would be read as data."""
-    path = values[_PATH].value if _PATH in values else None
-    if not values[_ENABLED].value or path is None:
-        return
+def check_run_folder(folder: Path, values: Values) -> None:
+    """Raise SettingsError for a run folder inside the watched one: it would be read as data."""
+    path = values[_PATH].value
     if folder.resolve().is_relative_to(Path(path).expanduser().resolve()):
-        yield errors.about(
-            values,
-            _PATH,
-            f"the run folder {folder} is inside the watched folder {path}",
-            allowed="a run folder elsewhere",
-            fix="--out DIR  outside of it",
-        )
+        parts = {"allowed": "a run folder elsewhere", "fix": "--out DIR  outside of it"}
+        message = f"the run folder {folder} is inside the watched folder {path}"
+        raise SettingsError([errors.about(values, _PATH, message, **parts)])
 
 
 def point_data_path(values: dict[str, Setting]) -> list[str]:

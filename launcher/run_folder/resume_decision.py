@@ -7,21 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import errors, resumed_settings
+from launcher.config import errors
 from launcher.config.machine import Machine
 from launcher.config.parse import read
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Chosen, CliArgs, Resolved
 from launcher.config.resolve import resolve
-from launcher.config.resumed_settings import Base
 from launcher.config.schema import model_name
 from launcher.run_folder import checkpoint_search, experiences, resume_rules, run_folder
 from launcher.run_folder.checkpoint_search import ResumableRun, ResumeRequest
 from launcher.run_folder.resume_rules import SettingChange
 from training.callbacks.base import Outcome
+
+if TYPE_CHECKING:
+    from launcher.config.resumed_settings import Base
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def _misplaced(args: CliArgs) -> Iterator[Diagnostic]:
 
 
 def _base(run: ResumableRun, args: CliArgs) -> Base:
+    from launcher.config import resumed_settings  # for the runs that resume one
+
     choices = read(args).entries()  # as given now, not those of the run
     moved = choices.get(TASK_FOLDER)
     base = resumed_settings.read(run.folder, moved and moved.value)
