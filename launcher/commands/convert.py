@@ -20,7 +20,7 @@ from launcher.config.foreign_words import OTHERS, REMOVE, SEVERAL, Word, word_fi
 from launcher.config.foreign_words import value_of as value_here
 from launcher.config.layers import merge_layers
 from launcher.config.options import JSON, names
-from launcher.config.provenance import FILES_LAYER, Layer, Origin, TypedEntry
+from launcher.config.provenance import FILES_LAYER, Origin, TypedEntry
 from launcher.config.schema import FIRST_RUN, PRETRAINED, SettingInfo, replaces_size, setting_infos
 from launcher.config.settings_file import Unreadable, parse_yaml_value
 from models.catalog import split_model_name
@@ -204,7 +204,7 @@ def _checked(row: ConvertedSetting, key: str, family: str, info: SettingInfo) ->
         return row.dropped("it has no value")
     row = replace(row, value=value_here(key, row.value) or row.value)
     entry = TypedEntry(key, row.value, Origin(FILES_LAYER, f"line {row.line.number}"))
-    for invalid in merge_layers(family, [Layer(FILES_LAYER, [entry])])[1]:
+    for invalid in merge_layers(family, [[entry]])[1]:
         row = row.dropped(f"{invalid.message}; allowed: {invalid.allowed}", is_open=True)
     return row
 

@@ -21,7 +21,7 @@ from launcher.config.options import (
     VERSION,
     Option,
 )
-from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
 
 RUN = Command(
     DEFAULT,
@@ -196,7 +196,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         reset=getattr(parsed, "reset", ()),
         filled=[]
         if stage is None
-        else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
+        else [TypedEntry("stages", [stage], Origin(CLI_LAYER, of_stage[0]), STAGE.flag)],
         weights=getattr(parsed, "from", None),
         force=getattr(parsed, FORCE.flag, False),
     )
