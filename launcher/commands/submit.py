@@ -15,7 +15,6 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
@@ -40,7 +39,7 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError; no file and no job is left behind then.
     """
-    is_dry, as_json = "--dry-run" in command_line.flags, JSON.flag in command_line.flags
+    is_dry, as_json = "--dry-run" in command_line.flags, command_line.as_json
     diagnostics = [*command_line.diagnostics, *([] if is_dry else queueing.missing_sbatch())]
     diagnostics += _secrets(command_line.argv)
     requested = allocation.read(command_line, diagnostics)
