@@ -28,5 +28,5 @@ def main(command_line: CommandLine) -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return error.code if isinstance(error, RerunFailed) else exit_codes.FAILURE
-    print(encode(verify.as_json(result), indent=2) if as_json else verify.render(result).rstrip())
+    print(encode(verify.as_json(result), indent=2) if as_json else verify.render(result))
     return exit_codes.DONE if result.agrees else exit_codes.FAILURE

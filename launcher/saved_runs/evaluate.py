@@ -78,8 +78,8 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
             allowed="a run without --continuous-learning",
         )
     resolved = resolved_as(model.settings, checkpoint.manifest, args)
-    data = args.options.get("data.path")
-    return Evaluation(model, split, resolved, None if data is None else str(data[1]))
+    _, data = args.options.get("data.path", ("", None))
+    return Evaluation(model, split, resolved, data)
 
 
 def evaluate(evaluation: Evaluation) -> dict[str, Any]:
