@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from training.checkpoint.writer import CheckpointWriter
     from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
-    from training.evaluation.evaluate import Forgetting, SplitSamples
+    from training.evaluation.evaluate import SplitSamples
+    from training.evaluation.forgetting import Forgetting
     from training.resources.memory import PeakMemory
     from training.settings import TrainingSettings
     from training.stop_reason import StopReason
