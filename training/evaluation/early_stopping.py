@@ -57,9 +57,9 @@ class EarlyStopping:
         is_best = _is_better(value, self.best.value if self.best else None, direction)
         if is_best:
             self.best = Best(value, step)
-        # Of the values that are kept, the last one is the worst.
-        limit = self._best_values[self._keep_best - 1 : self._keep_best] or [None]
-        self.is_among_best = self._keep_best > 0 and _is_better(value, limit[0], direction)
+        is_full = len(self._best_values) >= self._keep_best
+        worst = self._best_values[-1] if is_full and self._best_values else None
+        self.is_among_best = self._keep_best > 0 and _is_better(value, worst, direction)
         if self.is_among_best:
             ordered = sorted([*self._best_values, value], reverse=direction == "max")
             self._best_values = ordered[: self._keep_best]
