@@ -17,8 +17,7 @@ from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_settings_file
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
-from launcher.run_folder.resume_decision import NothingLeft
+from launcher.run_folder.resume import NothingLeft, ResumeRequest
 from launcher.stages import record, selection
 from launcher.stages.record import PipelineRecord
 from models.catalog import Stage
@@ -241,7 +240,7 @@ def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Itera
     arguments: list[tuple[str, Any]] = [(item.option, item.where) for item in args.filled]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
-    if out is not None and not checkpoint_search.is_same(out, before.folder):
+    if out is not None and out.resolve() != before.folder.resolve():
         arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
     for option, where in arguments:
