@@ -90,9 +90,9 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
         fix = suggestion and _fix(values, key, suggestion)
         if key == PRETRAINED and suggestion is None:
-            from launcher.config.originals import fetched, hub_folder
+            from launcher.config.model_lines import fetched, hub_address
 
-            if hub_folder(path):
+            if hub_address(path):
                 fix = fetched(path, lambda new: _fix(values, PRETRAINED, new))
         if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
             fix = f"--set {PRETRAINED}=DIR  if it has moved"

@@ -151,9 +151,9 @@ def _root(path: Path, text: str) -> Node:
         root, broken = Node({}, 1), error
     keys = [key for key, _ in flatten(root, sections(family))]
     if broken or not all(key in setting_infos(family) for key in keys):
-        from launcher.config import original_files  # takes time, and most files are ours
+        from launcher.config import foreign_files  # takes time, and most files are ours
 
-        if (foreign := original_files.as_config(path, text)) is not None:
+        if (foreign := foreign_files.as_config(path, text)) is not None:
             raise SettingsError([foreign])
     if broken:
         raise broken

@@ -16,8 +16,8 @@ from launcher.config.schema import settings_class, task_class
 from launcher.config.validate import TrackedSettings
 from launcher.run.job_spec import ExperienceSpec
 from launcher.run_folder import experiences
-from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from launcher.run_folder.resume import ResumeRequest
 from models.base import Context, ContinualTask, DataError, Task
 from training.settings import nested
 from training.storage import StorageError

@@ -17,9 +17,8 @@ from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity, restart
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
-from launcher.run_folder.resume_decision import Decision, NothingLeft, decide
+from launcher.run_folder import run_folder
+from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest, decide
 from models.catalog import is_custom
 from slurm.environment import (
     Generation,
@@ -231,7 +230,7 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
         if (
             source is not None
             and run_folder.is_run_folder(source)
-            and checkpoint_search.is_same(source, out)
+            and source.resolve() == out.resolve()
         ):
             return []
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)

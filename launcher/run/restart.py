@@ -15,7 +15,8 @@ from launcher.run import failures
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest, newest_step
+from launcher.run_folder.checkpoint_search import newest_step
+from launcher.run_folder.resume import ResumeRequest
 from training.logging.events import append_event
 from training.resources import cgroup
 from training.resources.oom import MAX_HALVINGS

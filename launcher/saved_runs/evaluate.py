@@ -14,7 +14,7 @@ from launcher.config.options import DEFAULT_SPLIT, SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import rerun, resolved_as
 from launcher.saved_runs.saved_model import SavedModel

@@ -13,7 +13,7 @@ from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run import affinity, experience
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import rerun, resolved_as
 from launcher.saved_runs.saved_run import Restart, SavedRun, find_saved

@@ -25,8 +25,7 @@ from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_settings_file
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
-from launcher.run_folder.resume_decision import NothingLeft
+from launcher.run_folder.resume import NothingLeft, ResumeRequest
 from launcher.stages import record, selection
 from launcher.stages.record import PipelineRecord
 from models.catalog import Stage
@@ -252,7 +251,7 @@ def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Itera
     ]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
-    if out is not None and not checkpoint_search.is_same(out, before.folder):
+    if out is not None and out.resolve() != before.folder.resolve():
         arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
     for option, where in arguments:
