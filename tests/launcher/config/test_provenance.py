@@ -16,13 +16,10 @@ def test_setting_the_current_value_again_is_no_decision():
     assert not setting.is_set_by_user
 
 
-def test_changing_a_value_is_a_decision_of_the_user():
+def test_changing_a_value_or_setting_it_back_is_a_decision_of_the_user():
     assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
-
-
-def test_setting_a_value_back_is_a_decision_too():
-    setting = value((1, "--config files"), (2, "mode"), (1, "built-in"))
-    assert setting.first_origin.layer == "--config files"
+    back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
+    assert back.first_origin.layer == "--config files"
 
 
 def test_the_default_is_the_value_without_mode_engine_machine_and_user():
