@@ -27,7 +27,6 @@ from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
-from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
@@ -160,9 +159,11 @@ def _fetch(command_line: CommandLine) -> int:
         options["download.folder"] = ("--out", str(command_line.out))
     resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
     download = resolved.settings.download
+    from launcher.download.fetch import fetch  # with requests, which takes time to import
+
     ending.leave("the same command resumes")
     try:
-        files = fetch(download) if command_line.as_json else fetch_with_progress(download)
+        files = fetch(download, is_shown=not command_line.as_json)
     except FetchError as error:
         if command_line.as_json:
             print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))

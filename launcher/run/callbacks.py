@@ -96,8 +96,9 @@ class RankCallbacks:
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
             LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
-            CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
+        if (every := settings.memory.empty_cache_every) is not None:
+            callbacks.append(CacheClearing(every, self.world.device))
         if self.job.experience is not None and self.job.experience.deadline is not None:
             callbacks.append(Deadline(self.job.experience.deadline, emit))
         return callbacks
