@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,30 +33,26 @@ def main(command_line: CommandLine) -> int:
     if diagnostics := [*command_line.diagnostics, *diagnostics]:
         raise SettingsError(diagnostics)
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    with library_warnings.logged(partial(_log, command_line.argument)):
-        return _main(command_line, sampling)
+    run = Path(command_line.argument)
 
+    def log(text: str) -> None:
+        if (run / run_folder.LOG).is_file():
+            run_folder.append_log(run, text)
 
-def _log(run: str, text: str) -> None:
-    """Append to the log of the run, if `run` is its folder. Touches the disk."""
-    if (Path(run) / run_folder.LOG).is_file():
-        run_folder.append_log(Path(run), text)
-
-
-def _main(command_line: CommandLine, sampling: Sampling) -> int:
-    values, run = command_line.values, command_line.argument
     try:
-        sets = command_line.args.sets
-        predictor = predict.open_predictor(run, values.get("--checkpoint"), sets)
-        if isinstance(predictor.task, GeneratesText):
-            facts = _generate(command_line, predictor, predictor.task, sampling)
-        else:
-            facts = _predict_files(command_line, predictor, sampling)
+        with library_warnings.logged(log):
+            checkpoint, sets = values.get("--checkpoint"), command_line.args.sets
+            predictor = predict.open_predictor(str(run), checkpoint, sets)
+            if isinstance(predictor.task, GeneratesText):
+                facts = _generate(command_line, predictor, predictor.task, sampling)
+            else:
+                facts = _predict_files(command_line, predictor, sampling)
     except (CheckpointError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
-    except DataError as error:
-        raise _invalid(error) from error
+    except DataError as error:  # its fix may be a setting, and the command takes none
+        fix = error.fix if error.fix and "--set" not in error.fix else None
+        raise about_data(error, fix=fix) from error
     if command_line.as_json:
         print(encode(facts, indent=2))
     return exit_codes.DONE
@@ -155,8 +150,3 @@ def _from_stdin(run: str) -> Prompt:
             fix=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
         )
     return predict.text_prompt(text.removesuffix("\n"))
-
-
-def _invalid(error: DataError) -> SettingsError:
-    """The error of data as one of the command, which takes no settings."""
-    return about_data(error, fix=error.fix if error.fix and "--set" not in error.fix else None)

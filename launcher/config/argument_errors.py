@@ -19,8 +19,6 @@ from slurm.sbatch import option_of
 
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
-_EXAMPLES = {"NAME": "my_task"}
-"""Example values of positional arguments."""
 _ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)")
 """A bare KEY=VALUE, as a shell takes variables or another tool its settings."""
 
@@ -34,12 +32,13 @@ def unknown_option(
     flags = [option.flag for option in command.options] + [HELP.flag]
     theirs = option_of(argument) if command.passthrough is not None else None
     if theirs is not None and f"--{theirs}" not in flags:
+        ours = [word for word in argv if word not in (argument, "--")]
         return _error(
             f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
             argument,
             value=argument,
             allowed=f"options of {command.passthrough} at the end, after  -- ",
-            fix=_passed_on(command, argument, argv),
+            fix=f"{command.call} {shlex.join([*ours, '--', argument])}",
             order=(_ORDER, position),
         )
     value_text = value if is_joined else following
@@ -57,12 +56,6 @@ def unknown_option(
         fix=fix,
         order=(_ORDER, position),
     )
-
-
-def _passed_on(command: Command, argument: str, argv: Sequence[str]) -> str:
-    """The command line with an option of the other program behind its dashes."""
-    ours = [word for word in argv if word not in (argument, "--")]
-    return f"{command.call} {shlex.join([*ours, '--', argument])}"
 
 
 def _error(message: str, where: str, **parts: Any) -> Diagnostic:
@@ -118,15 +111,15 @@ def second_mode(modes: Mapping[str, str]) -> Diagnostic:
 
 def missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
     name = command.argument or ""
-    example = command.choices[0] if command.choices else _EXAMPLES.get(name, name)
     run = example_run() if name == "RUN" else None
-    more = f" {command.operand}" if command.operand else ""
-    allowed = ", ".join(command.choices) or command.allowed
-    message = f"{command.name} requires {name}"
-    fix = f"{command.call} {shlex.quote(run) if run else example}{more}"
+    example = next(iter(command.choices), "my_task" if name == "NAME" else name)
+    fix = " ".join(
+        [command.call, shlex.quote(run) if run else example, *filter(None, [command.operand])]
+    )
     if name == "RUN" and run is None:
         fix = f"{PROGRAM}  trains a model; then  {fix}"
-    return _error(message, command.name, allowed=allowed, fix=fix)
+    allowed = ", ".join(command.choices) or command.allowed
+    return _error(f"{command.name} requires {name}", command.name, allowed=allowed, fix=fix)
 
 
 def missing_operand(command: Command) -> Diagnostic:

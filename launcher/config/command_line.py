@@ -95,7 +95,8 @@ def parse(
         values={
             option.flag: value
             for option in command.options
-            if _is_own(option) and (value := getattr(parsed, option.flag[2:], None))
+            if (shared := BY_FLAG.get(option.flag)) is None or (shared.key and not option.key)
+            if (value := getattr(parsed, option.flag[2:], None))
         },
         more=parsed.more,
         operand=parsed.operand or "",
@@ -190,6 +191,15 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
     of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
     mode_option, mode = (getattr(parsed, "mode", None) or [of_stage])[-1]
     is_resume = command.name == "resume"
+    options = {}
+    for option in command.options:
+        if option.key is None or option.key in ("mode", "engine.name"):
+            continue
+        dest = option.flag if option.metavar is None else option.key
+        value: Any = getattr(parsed, option.flag[2:] if option.repeats else dest)
+        if value not in (None, False, []):
+            text = ",".join(value) if option.repeats else "true" if value is True else value
+            options[option.key] = (option.flag, str(text))
     return CliArgs(
         model=getattr(parsed, "model", None),
         mode=mode,
@@ -197,7 +207,7 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         engine=getattr(parsed, "engine.name", None),
         configs=[Path(path) for path in getattr(parsed, "config", ())],
         sets=getattr(parsed, "set", ()),
-        options=dict(_short_options(command.options, vars(parsed))),
+        options=options,
         resume=parsed.argument if is_resume else getattr(parsed, "resume", None),
         resume_option="resume" if is_resume else RESUME.flag,
         reset=getattr(parsed, "reset", ()),
@@ -207,24 +217,3 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         weights=getattr(parsed, "from", None),
         force=getattr(parsed, FORCE.flag, False),
     )
-
-
-def _short_options(
-    options: Sequence[Option], parsed: Mapping[str, Any]
-) -> list[tuple[str, tuple[str, str]]]:
-    pairs = []
-    for option in options:
-        if option.key is None or option.key in ("mode", "engine.name"):
-            continue
-        dest = option.flag[2:] if option.repeats else option.key
-        value: Any = parsed[option.flag if option.metavar is None else dest]
-        text = ",".join(value) if option.repeats else "true" if value is True else value
-        if value not in (None, False, []):
-            pairs.append((option.key, (option.flag, str(text))))
-    return pairs
-
-
-def _is_own(option: Option) -> bool:
-    """Whether `run` lacks the option, or only there it is a setting."""
-    shared = BY_FLAG.get(option.flag)
-    return shared is None or (shared.key is not None and option.key is None)
