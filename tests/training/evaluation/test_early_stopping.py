@@ -144,11 +144,6 @@ def test_an_invalid_target_is_an_error_before_the_first_step(at, text):
     assert str(caught.value).startswith(text)
 
 
-def test_a_target_may_use_another_metric_than_the_goal():
-    run = run_tiny(one_rank(), **FALLING, stop={"at": "units >= 1"})
-    assert run.outcome.steps == 1
-
-
 def test_a_run_that_ends_early_keeps_the_schedule_of_the_whole(whole):
     run = run_tiny(one_rank(), **FALLING, stop={"after": 5})
     assert (run.outcome.steps, run.outcome.status) == (5, "completed")
@@ -157,11 +152,6 @@ def test_a_run_that_ends_early_keeps_the_schedule_of_the_whole(whole):
     assert all(line.lr == lr[line.step] for line in run.recorder.lines)
     assert errors(run) == {step: errors(whole)[step] for step in range(1, 6)}
     assert 5 in run.shelf.saved
-
-
-def test_a_run_that_ends_early_is_evaluated_there():
-    run = run_tiny(one_rank(), eval={"every": None}, stop={"after": 2})
-    assert list(errors(run)) == [2]
 
 
 def test_a_run_stopped_early_resumes_to_the_end_of_its_schedule(whole):

@@ -42,14 +42,6 @@ def test_evaluations_and_saves_to_come_are_counted():
     assert not position.remaining_is_least
 
 
-def test_the_evaluation_and_the_save_at_the_end_are_counted():
-    plan = train_plan(total_steps=100, eval_every=30)
-    position = run(plan, 70, evaluation_s=3.0, save_s=2.0, best_at=(30,)).position()
-
-    # Evaluations at 90 and 100; of two one was the best, so one more save is expected.
-    assert position.remaining_s == pytest.approx(30 * 0.1 + 2 * 3.0 + 1 * 2.0)
-
-
 def test_actions_due_after_the_current_step_are_counted():
     clock = Clock()
     progress = Progress(train_plan(total_steps=4, eval_every=2, save_every=2), clock)
