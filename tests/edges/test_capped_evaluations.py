@@ -185,7 +185,7 @@ def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
     assert different.why == f"it is scored on {source}, mode default on a"
     (same,) = check(promised, figures["p"], figures["p"])
     assert (same.kept, same.measured) == (True, 1)
-    (said,) = (line for line in report.legend([whole, part], None) if "best metric" in line)
+    (said,) = (line for line in report.legend([whole, part]) if "best metric" in line)
     assert said == "best metric of gentle local: over 128 of 831 samples (eval.samples)"
 
 
