@@ -119,12 +119,7 @@ class CheckpointWriter:
             retention.sweep(storage.path)
 
     def save(
-        self,
-        step: int,
-        state: State,
-        facts: Mapping[str, Any],
-        periodic: bool,
-        score: Score | None,
+        self, step: int, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
     ) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
 

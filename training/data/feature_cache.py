@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from training.agreement import first_error
-from training.data import feature_file as files
-from training.data.feature_file import FeatureDraft, Form, Rows
 from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
@@ -39,6 +42,125 @@ any micro-batch. The number of rows of a matrix may change the rounding of its p
 _SPLITS: tuple[SplitName, ...] = ("train", "val")
 _EVERY_S = 30.0
 _SPARE_BYTES = 64 * 2**20
+_FACTS, _LOCK = "made_from.json", "lock"
+
+
+@dataclass(frozen=True)
+class Form:
+    """The dtype of an array, and the shape of a row."""
+
+    dtype: str
+    """In numpy notation, such as "<f4"."""
+    row: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return np.dtype(self.dtype).itemsize * prod(self.row)
+
+
+class Rows:
+    """Rows by number, mapped from disk on access; can be pickled for other processes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the heads of the files. Raises OSError, or ValueError for an incomplete file."""
+        self._arrays: dict[str, tuple[Path, Form, int]] = {}
+        for path in sorted(folder.glob("*.npy")):
+            form, count, start = _head(path)
+            if path.stat().st_size != start + count * form.row_bytes:
+                raise ValueError(f"{path} is incomplete")
+            self._arrays[path.stem] = path, form, start
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        """A copy of row `number` of each array."""
+        rows = {}
+        for name, (path, form, start) in self._arrays.items():
+            offset = start + number * form.row_bytes
+            # Mapped per row: pages of a permanent mapping would count as memory of this process.
+            rows[name] = np.array(np.memmap(path, form.dtype, "r", offset, form.row))
+        return rows
+
+
+def read(folder: Path) -> Rows | None:
+    """The rows in `folder`; None: there are none, or they are incomplete. Touches disk."""
+    try:
+        return Rows(folder) if (folder / _FACTS).is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+class FeatureDraft:
+    """Arrays being written, in a temporary folder beside the final one; made by one rank.
+
+    Deletes drafts of killed processes, whose locks are free.
+    """
+
+    def __init__(self, final: Path, forms: Mapping[str, Form], count: int) -> None:
+        """Creates files of full size without content. Raises OSError."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{final.name}-"
+        for left in final.parent.glob(f"{prefix}*"):
+            with suppress(OSError):
+                if lock := _locked((left / _LOCK).open("r+b")):
+                    shutil.rmtree(left, ignore_errors=True)
+                    lock.close()
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
+        self._final = final
+        self._lock = _locked((self.folder / _LOCK).open("wb"))
+        for name, form in forms.items():
+            with (self.folder / f"{name}.npy").open("wb") as stream:
+                facts = {"descr": form.dtype, "fortran_order": False, "shape": (count, *form.row)}
+                np.lib.format.write_array_header_1_0(stream, facts)
+                stream.truncate(stream.tell() + count * form.row_bytes)
+
+    def finish(self, facts: Mapping[str, object]) -> None:
+        """Sync the files of all ranks, and rename the folder. Raises OSError."""
+        text = json.dumps(facts, indent=2, sort_keys=True)
+        (self.folder / _FACTS).write_text(text, encoding="utf-8")
+        for path in self.folder.glob("*.npy"):
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if read(self._final) is None:  # else another run was first
+            shutil.rmtree(self._final, ignore_errors=True)
+            self.folder.replace(self._final)
+            (self._final / _LOCK).unlink()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Delete the draft, if it was not finished."""
+        if self._lock is not None:
+            self._lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
+    """Write `rows` of each array into a draft, from row `number` on. Raises OSError."""
+    for name, array in rows.items():
+        path = folder / f"{name}.npy"
+        form, _, start = _head(path)
+        with path.open("r+b", buffering=0) as stream:
+            stream.seek(start + number * form.row_bytes)
+            left = memoryview(np.ascontiguousarray(array, form.dtype).tobytes())
+            while left:
+                left = left[stream.write(left) :]
+
+
+def _head(path: Path) -> tuple[Form, int, int]:
+    """The form of an array, its number of rows, and the offset of the first."""
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        (count, *row), _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return Form(dtype.str, tuple(row)), count, stream.tell()
+
+
+def _locked(stream: IO[bytes]) -> IO[bytes] | None:
+    """The open file, locked until it is closed; None: another process has the lock."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        return None
+    return stream
 
 
 @dataclass(frozen=True)
@@ -86,7 +208,7 @@ class _Pass:
             rows = self.rows(split, first)
             if number < len(requests) and error is None:
                 at = starts[split] + first
-                error = _disk_error(folder, partial(files.write, folder, at, rows))
+                error = _disk_error(folder, partial(write, folder, at, rows))
             now = time.monotonic()
             if turn and now - shown_at > _EVERY_S:
                 shown_at = now
@@ -197,10 +319,10 @@ def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> s
             draft.abandon()
 
 
-def _disk_error(folder: Path, write: Callable[[], None]) -> str | None:
-    """The error of `write`, which writes into `folder`; None: it succeeded."""
+def _disk_error(folder: Path, action: Callable[[], None]) -> str | None:
+    """The error of `action`, which writes into `folder`; None: it succeeded."""
     try:
-        write()
+        action()
     except OSError as error:
         return f"{folder} cannot be written: {error.strerror or error}"
     return None
@@ -223,5 +345,5 @@ def _off(reason: str, mode: str, show: Show) -> bool:
 
 def _on_all_ranks(folder: Path, world: World) -> Rows | None:
     """The rows in `folder`, if every rank sees them. Collective."""
-    rows = files.read(folder)
+    rows = read(folder)
     return None if world.agree(int(rows is None)) else rows

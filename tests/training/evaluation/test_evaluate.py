@@ -117,7 +117,3 @@ def test_metrics_before_an_experience_survive_a_resume():
     assert summary["number"] == 4
     assert summary["old"]["before"]["error"] != summary["old"]["after"]["error"]
     assert summary["new"]["before"] == first.facts()["before"]["val_new"]
-
-
-def test_a_run_without_an_experience_reports_none():
-    assert run_tiny(one_rank(), TinyTask()).outcome.experience is None

@@ -16,7 +16,6 @@ from training.resources import memory
 from training.resources.memory import (
     CacheClearing,
     PeakMemory,
-    device_bytes,
     host_bytes,
     peaks,
     release_unused,
@@ -39,11 +38,6 @@ def test_host_memory_follows_allocation_and_release():
     assert host_bytes() < during - 60 * MIB
     highest = peaks(CPU)["host"]
     assert highest is not None and highest >= during - MIB
-
-
-def test_a_cpu_has_no_device_memory():
-    assert device_bytes(CPU) is None
-    assert peaks(CPU)["device"] is None
 
 
 @pytest.mark.parametrize(("is_shown", "others"), [(True, 15.0), (False, 3.75)])
@@ -124,12 +118,6 @@ def test_only_memory_taken_after_creation_counts_at_its_peak():
     )
     assert mine[0] == 1
     assert 60 * MIB < int(done.stdout) < 90 * MIB
-
-
-def test_a_cpu_has_no_device_peak():
-    largest = PeakMemory().maximum(one_rank())
-    assert largest["device"] is None
-    assert largest["host"] >= largest["host_growth"] >= 0
 
 
 class TwoRanks:
