@@ -381,7 +381,7 @@ def test_an_unwritable_folder_is_an_error(server, get, here):
 
 def test_a_file_without_room_leaves_nothing(server, get, here, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(SettingsError, match=r"needs .*, and its disk has 10 B free"):
+    with pytest.raises(SettingsError, match=r"needs .* more; its disk has 10 B free"):
         get(server.on("/data.bin"))
     assert list(here.iterdir()) == []
 
