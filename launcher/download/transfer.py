@@ -196,6 +196,7 @@ class Transfer:
             if self.version is not None:
                 headers["If-Range"] = self.version
         with requests.Session() as session:
+            session.max_redirects = 10
             session.hooks["response"].append(self.check_redirect)
             timeout_s = self._settings.timeout_s
             try:
