@@ -19,7 +19,6 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
-from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
 from launcher.run import faults, startup
@@ -170,7 +169,7 @@ class RankCallbacks:
         return [
             n
             for n, pair in keys.items()
-            if any(k in values and is_set_by_user(values[k]) for k in pair)
+            if any(k in values and values[k].is_set_by_user for k in pair)
         ]
 
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:

@@ -222,7 +222,7 @@ def open_model(
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: the arguments of options.MOVED. An export
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as options.MOVED_FORM. An export
     is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
     CheckpointError.
     """

@@ -96,7 +96,7 @@ def moved_to(sets: Sequence[str]) -> str | None:
 def find_saved(
     word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
 ) -> SavedRun:
-    """What `word`, typed after `command`, names; `sets` are the arguments of options.MOVED.
+    """What `word`, typed after `command`, names; `sets` are the arguments of options.MOVED_FORM.
 
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
     SettingsError where there is no run or checkpoint, none was saved, or a file of the run is

@@ -19,7 +19,7 @@ from tests.training.shelf import Shelf
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
-from training.evaluation.evaluate import ALL, NEW, OLD, Forgetting, HeldOutPart
+from training.evaluation.forgetting import ALL, NEW, OLD, Forgetting, HeldOutPart
 from training.logging.console_text import render_header, render_summary
 
 
