@@ -80,10 +80,7 @@ SHIPPED = {
 
 
 def render(
-    name: str,
-    header: Mapping[str, str | None],
-    arguments: Sequence[str],
-    slurm_folder: str | None,
+    name: str, header: Mapping[str, str | None], arguments: Sequence[str], slurm_folder: str | None
 ) -> str:
     """The text of the job file `name`, one of SHIPPED, with `arguments` for the launcher.
 

@@ -100,7 +100,7 @@ class _Fetch:
         try:
             if (record := self._find()) is not None:  # also in a read-only folder
                 return Fetched(target.path, record, is_new=False)
-            disk.check_writable(target.folder, "download.folder", prefix="downloads: ")
+            disk.check_writable(target.folder, "download.folder")
             name = f"{target.name}.lock"
             with disk.new_parents(target.state / name):
                 try:

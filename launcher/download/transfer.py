@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -19,7 +20,6 @@ import requests
 from pydantic import TypeAdapter
 from requests import exceptions
 
-from launcher.base import disk
 from launcher.base.diagnostics import FetchError, SettingsError
 from launcher.config.feature_checks import DownloadTarget
 from launcher.config.feature_settings import Download
@@ -33,9 +33,6 @@ _PIECE_BYTES = 1 << 14
 """At most this much is lost if a connection breaks."""
 _PROGRESS_BYTES = 1 << 20
 """An attempt that transfers this much resets the count of failures."""
-_MAX_WAIT_S = 60.0
-_MAX_RETRY_AFTER_S = 600.0
-"""If the server asks for a longer wait, the download fails."""
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _BROKEN = (
     *(exceptions.ConnectionError, exceptions.Timeout),
@@ -120,11 +117,13 @@ class Transfer:
         self.path = target.state / f"{target.name}.part"
         self._record_path = target.state / f"{target.name}.part.json"
         record = read_record(self._record_path)
-        if record is None or record.url != str(target.file.url):
-            self.discard()
-        self.version = None if record is None else record.version
+        self.version: str | None = None
         self._is_resumed = False
         """Whether the bytes are from more than one response."""
+        if record is not None and record.url == str(target.file.url):
+            self.version = record.version
+        else:
+            self.discard()
 
     @property
     def size(self) -> int:
@@ -163,7 +162,7 @@ class Transfer:
     def _wait(self, error: Transient, failures: int) -> None:
         """Wait before the next attempt. Raises FetchError after too many failures in a row."""
         name, retries = self._target.name, self._settings.retries
-        too_long = error.wait_s > _MAX_RETRY_AFTER_S
+        too_long = error.wait_s > 600
         if failures > retries or too_long:
             waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
             tried = "" if waits or failures == 1 else f", {failures} times in a row"
@@ -171,8 +170,7 @@ class Transfer:
             message = f"cannot download {name}: {error}{waits}{tried}{kept}"
             fix = "run the same command again later: it resumes"
             raise FetchError(message, self._target.file.url, fix)
-        backoff_s = min(_MAX_WAIT_S, 2.0 ** (failures - 1))
-        wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
+        wait_s = max(min(60.0, 2.0 ** (failures - 1)) * random.uniform(0.5, 1), error.wait_s)
         attempt = f"attempt {failures + 1} of {retries + 1}"
         self._show(f"{name}: {error}; {attempt} in {duration(wait_s)}")
         time.sleep(wait_s)
@@ -198,6 +196,7 @@ class Transfer:
             if self.version is not None:
                 headers["If-Range"] = self.version
         with requests.Session() as session:
+            session.max_redirects = 10
             session.hooks["response"].append(self.check_redirect)
             timeout_s = self._settings.timeout_s
             try:
@@ -257,9 +256,10 @@ class Transfer:
             if total > max_gb * 10**9:
                 allowed = f"at most {max_gb:g} GB (download.max_gb)"
                 raise self._error(f"{target.name} has {size(total)}", allowed=allowed)
-            needed = total - start
-            where, named = str(target.file.url), f"{target.name}: "
-            disk.check_writable(target.folder, where, prefix=named, needed_bytes=needed)
+            left, free = total - start, shutil.disk_usage(target.state).free
+            if left > free:
+                message = f"{target.name} needs {size(left)} more; its disk has {size(free)} free"
+                raise self._error(message, fix="--set download.folder=DIR  on another disk")
         self._is_resumed |= start > 0
         self.version = version
         DownloadRecord(str(target.file.url), version).write(self._record_path)

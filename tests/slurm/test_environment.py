@@ -196,11 +196,7 @@ def test_without_a_job_script_there_is_no_generation():
         ({"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "0"}, Generation("12", 0)),
         ({"GEARSHIFT_JOB": "12_3", "GEARSHIFT_GENERATION": "4"}, Generation("12_3", 4)),
         (
-            {
-                "GEARSHIFT_JOB": "12",
-                "GEARSHIFT_GENERATION": "1",
-                "TORCHELASTIC_RESTART_COUNT": "2",
-            },
+            {"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "1", "TORCHELASTIC_RESTART_COUNT": "2"},
             Generation("12", 1, 2),
         ),
     ],

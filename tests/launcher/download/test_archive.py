@@ -151,24 +151,12 @@ HOSTILE_TAR = {
     "a pipe": ([("pipe", tarfile.FIFOTYPE, "")], "contains the hard link or device"),
     "a link upwards": ([("l", SYM, "../secret")], OUT),
     "a link to an absolute path": ([("l", SYM, "/etc/passwd")], OUT),
-    "a file through a link": (
-        [("l", SYM, ".."), ("l/bad", REG, "")],
-        OUT,
-    ),
-    "a file through a link that is good": (
-        [("l", SYM, "in"), ("l/bad", REG, "")],
-        TWICE,
-    ),
-    "a link below a link": (
-        [("l", SYM, "in"), ("l/m", SYM, "../a.txt")],
-        TWICE,
-    ),
+    "a file through a link": ([("l", SYM, ".."), ("l/bad", REG, "")], OUT),
+    "a file through a link that is good": ([("l", SYM, "in"), ("l/bad", REG, "")], TWICE),
+    "a link below a link": ([("l", SYM, "in"), ("l/m", SYM, "../a.txt")], TWICE),
     "a link over a file": ([("a.txt", SYM, "in/b.txt")], TWICE),
     "a link to itself": ([("l", SYM, "l")], NOWHERE),
-    "a link to a link to the folder": (
-        [("d/l", SYM, "../m"), ("m", SYM, ".")],
-        NOWHERE,
-    ),
+    "a link to a link to the folder": ([("d/l", SYM, "../m"), ("m", SYM, ".")], NOWHERE),
     "a link to nothing": ([("l", SYM, "none")], NOWHERE),
     "a link to a link": ([("l", SYM, "a.txt"), ("m", SYM, "l")], NOWHERE),
     "a hard link": ([("l", LNK, "a.txt")], "contains the hard link or device 'l'"),
