@@ -18,6 +18,7 @@ from launcher.config.options import JSON, SCHEMA
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import SettingInfo, setting_infos
 from launcher.plan import auto
+from launcher.plan.fitting import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection
@@ -63,7 +64,7 @@ def _resolved(command_line: CommandLine) -> Resolved:
     diagnostics = [*command_line.diagnostics, *errors]
     try:
         here = Described(machine.detect_machine())
-        is_asked = command_line.argument == auto.NAME
+        is_asked = command_line.argument == ENGINE
         decision = auto.decide_engine(args, command_line.out, here, always=is_asked)
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
@@ -77,7 +78,7 @@ def _as_json(resolved: Resolved, key: str | None) -> dict[str, Any]:
     known = setting_infos(resolved.settings.model.family)
     if key is not None and key in known:
         facts = _facts(known[key], resolved.values[key])
-        return {key: facts | ({"others": _others(resolved)} if key == auto.NAME else {})}
+        return {key: facts | ({"others": _others(resolved)} if key == ENGINE else {})}
     return render.origins_as_json(_section(resolved, key))
 
 
@@ -85,7 +86,7 @@ def _print(resolved: Resolved, key: str | None) -> None:
     known = setting_infos(resolved.settings.model.family)
     if key is not None and key in known:
         _print_key(known[key], resolved.values[key])
-        for line in _others(resolved) if key == auto.NAME else ():
+        for line in _others(resolved) if key == ENGINE else ():
             print(printable(f"  {'planned':<10} {line}"))
     else:
         print(printable(render.render_tree(_section(resolved, key), history=True)), end="")
