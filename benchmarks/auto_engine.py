@@ -31,6 +31,7 @@ from launcher.config.machine import detect_machine
 from launcher.config.provenance import Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.auto import Candidate
+from launcher.plan.fitting import ENGINE
 from launcher.plan.target import Described
 from launcher.run_folder.resume import Decision, decide
 from models.catalog import FAMILIES
@@ -137,7 +138,7 @@ def _median(times: Sequence[float | None]) -> float | None:
 
 def _step_s(case: Case, one: Candidate) -> float | None:
     """Median seconds of the steps after the first; None: the run failed."""
-    settings = {key: plain(value) for key, value in one.settings.items() if key != auto.NAME}
+    settings = {key: plain(value) for key, value in one.settings.items() if key != ENGINE}
     given = [text for text in case.sets if text.partition("=")[0] not in settings]
     sets = [*given, *(f"{key}={value}" for key, value in settings.items())]
     sets += [

@@ -71,13 +71,11 @@ _MODES = [mode for mode in presets.modes() if mode != "staged"]
 _SMALL_BUCKET = 2**14
 _COLLECTIVES = ("gloo:", "c10d::")
 """Names of what torch records of a collective: in a thread of gloo, and where it is called."""
-KINDS = ("modes", "crossed", "bf16", "compiled", "ranks", "buckets")
-"""Modes under local and two ranks under other engines; these in other modes; bf16; compiled; four
-ranks; small buckets of DeepSpeed."""
+KINDS = ("modes", "crossed", "bf16", "ranks", "buckets")
+"""Modes under local and two ranks under other engines; these in other modes; bf16; four ranks;
+small buckets of DeepSpeed."""
 SHOWN = 10
 """Rows of the table with the largest errors."""
-_COMPILED = ("language", "event_seg", "eeg_text")
-"""The others compile for minutes on two cores."""
 _CHECKPOINTING = "memory.activation_checkpointing"
 
 
@@ -289,8 +287,6 @@ def _cases(kind: str, family: str, engine: str) -> Iterator[Case]:
         yield from (Case(family, engine, ranks, mode) for mode in _crossed(family, engine))
     elif kind == "bf16" and engine in ("local", "fsdp", "zero2", "zero3"):
         yield Case(family, engine, ranks, sets=("precision=bf16",))
-    elif kind == "compiled" and engine in ("local", "ddp") and family in _COMPILED:
-        yield Case(family, engine, ranks, sets=("compile=on",))
     elif kind == "ranks" and engine != "local":
         yield Case(family, engine, 4)
     elif kind == "buckets" and engine.startswith("zero"):

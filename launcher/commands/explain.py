@@ -18,6 +18,7 @@ from launcher.config.errors import allowed
 from launcher.config.provenance import Resolved, Setting
 from launcher.config.schema import setting_infos
 from launcher.plan import auto
+from launcher.plan.fitting import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection
@@ -51,7 +52,7 @@ def _resolved(command_line: CommandLine) -> Resolved:
     diagnostics = [*command_line.diagnostics, *errors]
     try:
         here = Described(machine.detect_machine())
-        is_asked = command_line.argument == auto.NAME
+        is_asked = command_line.argument == ENGINE
         decision = auto.decide_engine(args, command_line.out, here, always=is_asked)
         resolved = resolve_next_start(decision.resolved, decision.resume)
     except SettingsError as error:
@@ -75,7 +76,7 @@ def _as_json(resolved: Resolved, key: str) -> dict[str, Any]:
         "unit": info.unit,
         "built_in": info.default,
     }
-    return {key: facts | ({"others": _others(resolved)} if key == auto.NAME else {})}
+    return {key: facts | ({"others": _others(resolved)} if key == ENGINE else {})}
 
 
 def _print(resolved: Resolved, key: str) -> None:
@@ -90,7 +91,7 @@ def _print(resolved: Resolved, key: str) -> None:
     rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
     rows += [("replaced", line) for line in render.describe_overridden(value)]
     rows += [("allowed", allowed(info)), ("unit", info.unit), ("built-in", plain(info.default))]
-    rows += [("planned", line) for line in _others(resolved) if key == auto.NAME]
+    rows += [("planned", line) for line in _others(resolved) if key == ENGINE]
     for name, text in rows:
         if text is not None:
             print(printable(f"  {name:<10} {text}"))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from launcher.base import environment
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain
 from launcher.base.ending import temporary_folder
 from launcher.commands.catalog import MEASURE, PLAN
 from launcher.compare import runner
@@ -28,7 +28,7 @@ from launcher.stages.planned import PlannedRun, planned_runs, resolve_with
 from training.logging.printable import printable
 
 if TYPE_CHECKING:
-    from launcher.plan.advice import Advice
+    from launcher.plan.fitting import Advice, Change
     from launcher.plan.plan import Plan
     from launcher.plan.time import Seconds
 
@@ -66,18 +66,19 @@ def main(command_line: CommandLine) -> int:
 def _planned(
     described: Described, part: PlannedRun, measures: bool
 ) -> tuple[Plan, Sequence[Advice]]:
-    from launcher.plan import advice
+    from launcher.plan.fitting import advise
     from launcher.plan.plan import open_planner
 
     with open_planner(part.resolved, described) as planner:
 
-        def plan_with(sets: Sequence[str]) -> Plan:
+        def plan_with(change: Change) -> Plan:
+            sets = [f"{key}={plain(value)}" for key, value in change.items()]
             return planner.plan(resolve_with(described, part.args, sets))
 
         plan = planner.plan(part.resolved)
         if measures:
             plan = replace(plan, seconds=_measured(part, plan))
-        return plan, advice.advise(part.resolved, plan_with) if plan.fits is False else []
+        return plan, advise(part.resolved, plan_with) if plan.fits is False else []
 
 
 def _measured(part: PlannedRun, plan: Plan) -> Seconds:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import Distribution, distributions
@@ -26,21 +24,6 @@ SHOWN = {
     "wandb": "--track wandb cannot run",
 }
 """Packages with a check of their own: what is impossible without them."""
-
-
-def _import_deepspeed() -> None:
-    from engines.zero import library
-
-    library.load("cpu")
-
-
-def _import_fairscale() -> None:
-    importlib.import_module("fairscale.optim")
-
-
-IMPORTS = {"deepspeed": _import_deepspeed, "fairscale": _import_fairscale}
-"""How the engines import a package."""
-_IMPORT_S = 120.0
 _COMPILE_S = 60.0
 _PROGRAM = "#include <vector>\nint main() { return std::vector<int>{0}[0]; }\n"
 
@@ -61,32 +44,22 @@ class Packages:
         """What this program requires here, by name; empty: it is not installed."""
         distribution = self.find(OWN)
         lines = [] if distribution is None else distribution.requires or []
-        requirements = map(Requirement, lines)
-        here = [
-            requirement
-            for requirement in requirements
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        ]
-        return {requirement.name: requirement for requirement in here}
+        each = {wanted.name: wanted for wanted in map(Requirement, lines)}
+        return {n: r for n, r in each.items() if not r.marker or r.marker.evaluate({"extra": ""})}
 
     def lacks(self, name: str) -> str | None:
         """`not installed`, or the version out of range; None: neither."""
-        distribution, wanted = self.find(name), self.required.get(name)
-        if distribution is None:
+        if (distribution := self.find(name)) is None:
             return "not installed"
-        if wanted is not None and not wanted.specifier.contains(
-            distribution.version, prereleases=True
-        ):
-            return f"{distribution.version} is installed, {wanted.specifier} is required"
-        return None
+        wanted, version = self.required.get(name), distribution.version
+        if wanted is None or wanted.specifier.contains(version, prereleases=True):
+            return None
+        return f"{version} is installed, {wanted.specifier} is required"
 
     def install(self, *names: str) -> str:
         """The command that installs packages in a valid version."""
-        wanted = [self.required.get(name) for name in names]
-        words = [
-            name if requirement is None else f"{name}{requirement.specifier}"
-            for name, requirement in zip(names, wanted, strict=True)
-        ]
+        wanted = {name: self.required.get(name) for name in names}
+        words = [name if r is None else f"{name}{r.specifier}" for name, r in wanted.items()]
         return shlex.join(["pip", "install", *words])
 
 
@@ -117,58 +90,18 @@ def check_others(packages: Packages) -> Check:
 
 
 def check_package(
-    name: str, packages: Packages, import_error: Callable[[], str | None] = lambda: None
+    name: str, packages: Packages, import_error: Callable[[], str | None] | None = None
 ) -> Check:
-    """A package of SHOWN: its version, and whether it can be imported.
-
-    `import_error` imports it: the last line of the error, or None.
-    """
+    """A package of SHOWN: its version, and if `import_error` is given, its last line or None."""
     report = failure if name == "torch" else warning
     if (reason := packages.lacks(name)) is not None:
         return report(name, f"{reason}: {SHOWN[name]}", packages.install(name))
-    if (reason := import_error()) is not None:
+    if import_error is not None and (reason := import_error()) is not None:
         fix = f"{packages.install(name)} --force-reinstall"
         return report(name, f"cannot be imported: {reason}: {SHOWN[name]}", fix)
     distribution = packages.find(name)
     assert distribution is not None, "it is installed"
     return ok(name, distribution.version)
-
-
-class Imports:
-    """Imports of packages, begun at once, each in a process of its own."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        """Of IMPORTS."""
-        code = f"import sys; from {__name__} import IMPORTS; IMPORTS[sys.argv[1]]()"
-        self._processes = {
-            name: subprocess.Popen(
-                [sys.executable, "-c", code, name],
-                env={**environment.variables(), "PYTHONPATH": environment.python_path()},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for name in names
-        }
-
-    def error(self, name: str) -> str | None:
-        """The last line of the error; None: it can be imported."""
-        process = self._processes[name]
-        try:
-            stderr = process.communicate(timeout=_IMPORT_S)[1]
-        except subprocess.TimeoutExpired:
-            return f"not imported within {_IMPORT_S:.0f} s"
-        if not process.returncode:
-            return None
-        lines = stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        return lines[-1]
-
-    def close(self) -> None:
-        """End the processes that have not ended."""
-        for process in self._processes.values():
-            process.kill()
-            process.communicate()
 
 
 def check_compiler() -> Check:

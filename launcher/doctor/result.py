@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from launcher.base.redaction import redact
 from training.logging.printable import printable
-
-_INDENT = 23
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,8 @@ class Check:
     @property
     def text(self) -> str:
         """The lines for people."""
-        return printable(redact("\n".join(self._lines())))
-
-    def _lines(self) -> Iterator[str]:
-        yield f"{self.status:<8} {self.name:<13} {self.found}"
-        if self.fix is not None:
-            yield f"{'':<{_INDENT}}fix: {self.fix}"
+        fix = "" if self.fix is None else f"\n{'':<23}fix: {self.fix}"
+        return printable(redact(f"{self.status:<8} {self.name:<13} {self.found}{fix}"))
 
 
 def ok(name: str, found: str) -> Check:

@@ -6,10 +6,7 @@ import os
 import resource
 import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,9 +22,6 @@ from training.resources import cgroup
 MIB, GIB = 2**20, 2**30
 _FEW_BYTES, _NO_BYTES = 5 * GIB, 200 * MIB
 """Free disk space: about ten checkpoints of 124M parameters with optimizer state, and of 4M."""
-_SLOW = 30 * MIB
-"""Bytes per second: a checkpoint of 124M parameters takes a minute."""
-_WRITTEN, _PIECE, _MOST_S = 64 * MIB, 4 * MIB, 2.0
 _SHARED = 512 * MIB
 """Containers have 64 MiB by default, which one large batch fills."""
 _OPEN_FILES, _FEWEST_FILES = 1024, 256
@@ -54,52 +48,6 @@ def check_disk_space(folder: Path) -> Check:
     if usage.free < _NO_BYTES:
         return failure(name, text, fix)
     return warning(name, text, fix) if usage.free < _FEW_BYTES else ok(name, text)
-
-
-@dataclass(frozen=True)
-class DiskSpeed:
-    """Bytes per second."""
-
-    written: float
-    """With the time until the disk has them."""
-    read: float | None
-    """Not from memory; None: the system cannot forget what it wrote."""
-
-
-def measure_disk(folder: Path) -> DiskSpeed:
-    """Write and read a file of up to 64 MiB in `folder`, for two seconds each. Raises OSError."""
-    piece = os.urandom(_PIECE)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        began, written = time.monotonic(), 0
-        while written < _WRITTEN and time.monotonic() - began < _MOST_S:
-            written += file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        speed = written / (time.monotonic() - began)
-        if not hasattr(os, "posix_fadvise"):
-            return DiskSpeed(speed, None)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        file.seek(0)
-        began, read = time.monotonic(), 0
-        while time.monotonic() - began < _MOST_S and (piece_read := file.read(_PIECE)):
-            read += len(piece_read)
-        return DiskSpeed(speed, read / (time.monotonic() - began))
-
-
-def check_disk_speed(folder: Path, measure: Callable[[Path], DiskSpeed] = measure_disk) -> Check:
-    """Whether checkpoints and data in `folder` take their time."""
-    try:
-        speed = measure(folder)
-    except OSError as error:
-        reason = f"cannot be measured: {error.strerror or error}"
-        return failure("disk speed", reason, "change to a folder that you may write to")
-    text = f"writes {size(speed.written)}/s"
-    if speed.read is not None:
-        text += f", reads {size(speed.read)}/s"
-    if min(speed.written, speed.read or speed.written) < _SLOW:
-        fix = "work on a local disk; on a slow one save less often:  --set save.every=null"
-        return warning("disk speed", text, fix)
-    return ok("disk speed", text)
 
 
 def check_shared_memory(folder: Path) -> Check:
@@ -135,17 +83,12 @@ def check_locked_memory(infiniband: Path) -> Check:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit == resource.RLIM_INFINITY:
         return ok(name, "no limit")
-    fix = (
-        "ulimit -l unlimited  in jobs LimitMEMLOCK=infinity of slurmd, or  "
-        "docker run --ulimit memlock=-1"
-    )
+    fix = "ulimit -l unlimited;  in jobs LimitMEMLOCK of slurmd;  docker run --ulimit memlock=-1"
     return warning(name, f"up to {size(limit)}: InfiniBand between nodes fails or is slow", fix)
 
 
 def check_memory(
-    machine: Machine,
-    mount: Path = cgroup.MOUNT,
-    membership: Path = cgroup.MEMBERSHIP,
+    machine: Machine, mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP
 ) -> Check:
     """The free main memory, within the limit of a control group."""
     name, free, total = "memory", psutil.virtual_memory().available, psutil.virtual_memory().total
@@ -154,14 +97,9 @@ def check_memory(
     text = f"{size(free)} of {size(total)} free"
     if share is not None and share.limit < total:
         free = min(free, max(share.limit - share.used, 0))
-        text = (
-            f"{size(free)} free of the {size(share.limit)} that the control group allows "
-            f"(machine: {size(total)})"
-        )
-        fix = (
-            "raise the limit:  docker run --memory=SIZE  or  sbatch --mem=SIZE  or  "
-            "--mode resource-efficient"
-        )
+        allowed = f"the {size(share.limit)} that the control group allows"
+        text = f"{size(free)} free of {allowed} (machine: {size(total)})"
+        fix = "docker run --memory=SIZE  or  sbatch --mem=SIZE  or  --mode resource-efficient"
     if free < _LITTLE_MEMORY:
         return (failure if free < _NO_MEMORY else warning)(name, text, fix)
     return ok(name, f"{text}; {machine.sentence}")

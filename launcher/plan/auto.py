@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
 import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base.diagnostics import SettingsError, plain
-from launcher.config import batching
-from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Chosen, CliArgs, Resolved
+from launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
-from launcher.plan import cache
+from launcher.plan.fitting import ENGINE, Change, PlanWith, first_fit, ladders
 from launcher.plan.target import Described
 from launcher.run_folder.resume import Decision, decide
 from training.logging.quantities import size
@@ -29,10 +25,6 @@ from training.logging.quantities import size
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
 
-NAME = "engine.name"
-_CHECKPOINTING = "memory.activation_checkpointing"
-_HOST_SAVINGS = {"loader.workers": 0, "memory.return_freed": True}
-"""Settings that save host memory: no copies of weights in forks, then a heap without holes."""
 _EQUAL = 0.05
 """Estimated times that differ by less are equal."""
 _LIMIT_S = 300.0
@@ -54,7 +46,7 @@ class Candidate:
     @property
     def engine(self) -> str:
         """The engine."""
-        return str(self.settings[NAME])
+        return str(self.settings[ENGINE])
 
     @property
     def needs(self) -> str:
@@ -64,9 +56,6 @@ class Candidate:
 
 
 Decide = Callable[[Chosen | None], Decision]
-Change = Mapping[str, Any]
-"""Settings by key."""
-PlanWith = Callable[[Change], "Plan"]
 
 
 def decide_engine(
@@ -79,8 +68,8 @@ def decide_engine(
 ) -> Decision:
     """As `decide`, with the engine that fits and is fastest, unless one is named.
 
-    Plans where engine auto is named, or `always`; otherwise the number of processes decides. The
-    choice is cached. Reads the data and writes to the cache. Raises SettingsError.
+    Plans where engine auto is named, or `always`; otherwise the number of processes decides. Reads
+    the data. Raises SettingsError.
     """
 
     def decide_with(chosen: Chosen | None) -> Decision:
@@ -88,27 +77,16 @@ def decide_engine(
 
     decision = decide_with(None)
     resolved = decision.resolved
-    if decision.nothing_left is not None or not is_open(resolved):
+    is_named = resolved.values[ENGINE].origin.layer != MACHINE_LAYER
+    if decision.nothing_left is not None or is_named or not (always or is_asked(resolved)):
         return decision
-    if not (always or is_asked(resolved)):
-        return decision
-    file = cache.place(resolved, described)
-    chosen = _cached(file)
-    if chosen is None:
-        chosen = best(candidates(decide_with, described, is_thorough=always))
-        if chosen is not None:
-            cache.write(file, asdict(chosen))
+    chosen = best(candidates(decide_with, described, is_thorough=always))
     return decision if chosen is None else decide_with(chosen)
-
-
-def is_open(resolved: Resolved) -> bool:
-    """Whether no engine was named."""
-    return resolved.values[NAME].origin.layer == MACHINE_LAYER
 
 
 def is_asked(resolved: Resolved) -> bool:
     """Whether the user named engine auto."""
-    return any(value == AUTO for value, _ in resolved.values[NAME].replaced)
+    return any(value == AUTO for value, _ in resolved.values[ENGINE].replaced)
 
 
 def best(all_candidates: Sequence[Candidate]) -> Chosen | None:
@@ -119,17 +97,14 @@ def best(all_candidates: Sequence[Candidate]) -> Chosen | None:
     least = min(candidate.cost for candidate in fitting)
     first = next(candidate for candidate in fitting if candidate.cost <= least * (1 + _EQUAL))
     others = [_other(first, candidate) for candidate in all_candidates]
-    return Chosen(first.settings, _reason(first, all_candidates), others, first.memory)
-
-
-def _reason(first: Candidate, all_candidates: Sequence[Candidate]) -> str:
     needs = first.needs.partition(" ")[2]
     tried = [candidate.needs for candidate in all_candidates if not candidate.fits]
-    return f"{needs} by the plan" + (f"; too much: {', '.join(tried)}" if tried else "")
+    reason = f"{needs} by the plan" + (f"; too much: {', '.join(tried)}" if tried else "")
+    return Chosen(first.settings, reason, others, first.memory)
 
 
 def _other(first: Candidate, other: Candidate) -> str:
-    changes = "".join(f" {key}={plain(v)}" for key, v in other.settings.items() if key != NAME)
+    changes = "".join(f" {key}={plain(v)}" for key, v in other.settings.items() if key != ENGINE)
     if not other.fits:
         return f"{other.needs}{changes}: does not fit"
     again = other.cost / first.cost
@@ -142,9 +117,8 @@ def candidates(decide_with: Decide, described: Described, *, is_thorough: bool) 
     `is_thorough`: all of them. In a child process, which imports torch. Empty if nothing can be
     planned: the run will say why.
     """
-    print(f"engine {AUTO}: planning, once for these settings", file=sys.stderr, flush=True)
-    plan = partial(_planned, decide_with, described, is_thorough)
-    return [Candidate(**facts) for facts in _in_child(plan) or ()]
+    print(f"engine {AUTO}: planning", file=sys.stderr, flush=True)
+    return _in_child(partial(_planned, decide_with, described, is_thorough)) or []
 
 
 def _in_child(function: Callable[[], Any]) -> Any:
@@ -177,18 +151,17 @@ def _in_child(function: Callable[[], Any]) -> Any:
         child.join()
 
 
-def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> list[dict[str, Any]]:
+def _planned(decide_with: Decide, described: Described, is_thorough: bool) -> list[Candidate]:
     from launcher.plan.plan import open_planner
 
     resolved = decide_with(None).resolved
     try:
         with open_planner(resolved, described) as planner:
 
-            def plan_with(settings: Change) -> Plan:
-                return planner.plan(decide_with(Chosen(settings, "")).resolved)
+            def plan_with(change: Change) -> Plan:
+                return planner.plan(decide_with(Chosen(change, "")).resolved)
 
-            all_candidates = _candidates(resolved, described, plan_with, is_thorough)
-            return [asdict(candidate) for candidate in all_candidates]
+            return list(_candidates(resolved, described, plan_with, is_thorough))
     except SettingsError:
         return []
 
@@ -207,69 +180,44 @@ def _candidates(
         )
         if is_slower and not is_thorough:
             continue
-        candidate = _Engine(engine.name, plan_with).least(_ladders(resolved))
+        candidate = _least(engine.name, ladders(resolved, keeps_given=True), plan_with)
         if candidate is not None:
             fits |= candidate.fits
             fits_unchanged |= candidate.fits and len(candidate.settings) == 1
             yield candidate
 
 
-class _Engine:
-    """Plans of one engine with more and more changes."""
+def _least(name: str, all_ladders: Sequence[Sequence[Change]], plan: PlanWith) -> Candidate | None:
+    """The engine with the fastest change that fits, or with the most; None: it cannot train this.
 
-    def __init__(self, name: str, plan_with: PlanWith) -> None:
-        self._name = name
-        self._plan_with = plan_with
-        self._planned: dict[str, Candidate] = {}
+    The last of the ladders is for what fits by no other.
+    """
 
-    def least(self, ladders: Sequence[Sequence[Change]]) -> Candidate | None:
-        """The candidate with the least change that fits, or with the most; None: no such engine.
+    def plan_with(change: Change) -> Plan:
+        return plan({ENGINE: name, **change})
 
-        Each ladder saves more and more memory. The last one is for what fits by no other.
-        """
-        try:
-            unchanged = self._candidate({})
-            if unchanged.fits:
-                return unchanged
-            last = self.most(ladders)
-            if last is None or not last.fits:
-                return last
-            *cheap, dear = ladders
-            fitting = [candidate for candidate in map(self._first, cheap) if candidate is not None]
-            return (
-                min(fitting, key=lambda candidate: candidate.cost) if fitting else self._first(dear)
-            )
-        except SettingsError:
-            return None  # it cannot train this
-
-    def most(self, ladders: Sequence[Sequence[Change]]) -> Candidate | None:
-        """The candidate with the most changes; None: no such engine."""
-        try:
-            return self._candidate([{}, *chain(*ladders)][-1])
-        except SettingsError:
-            return None  # it cannot train this
-
-    def _first(self, changes: Sequence[Change]) -> Candidate | None:
-        """The first that fits, by bisection."""
-        if not changes or not self._candidate(changes[-1]).fits:
-            return None
-        at = bisect_left(changes, True, key=lambda change: self._candidate(change).fits)
-        return self._candidate(changes[at])
-
-    def _candidate(self, change: Change) -> Candidate:
-        key = json.dumps(change, sort_keys=True)
-        if key not in self._planned:
-            settings = {NAME: self._name, **change}
-            plan = self._plan_with(settings)
-            fits = plan.fits is not False
-            memory = {
-                "device": None if plan.target.device == "cpu" else plan.device_bytes,
-                "host": plan.rank_host_bytes,
-            }
-            self._planned[key] = Candidate(
-                settings, plan.needed_bytes, plan.limit_bytes, fits, _cost(plan), memory
-            )
-        return self._planned[key]
+    try:
+        change: Change = {}
+        planned = plan_with(change)
+        if planned.fits is False:
+            *cheap, dear = all_ladders
+            firsts = [first for each in cheap if (first := first_fit(each, plan_with)) is not None]
+            first = min(firsts, key=lambda first: _cost(first.plan), default=None)
+            if (first := first or first_fit(dear, plan_with)) is not None:
+                change, planned = first.change, first.plan
+            else:
+                change = [change, *chain(*all_ladders)][-1]
+                planned = plan_with(change)
+    except SettingsError:
+        return None
+    memory = {
+        "device": None if planned.target.device == "cpu" else planned.device_bytes,
+        "host": planned.rank_host_bytes,
+    }
+    settings, fits = {ENGINE: name, **change}, planned.fits is not False
+    return Candidate(
+        settings, planned.needed_bytes, planned.limit_bytes, fits, _cost(planned), memory
+    )
 
 
 def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:
@@ -278,7 +226,9 @@ def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:
     On a CPU nothing is gained by offload, and a single rank has nothing to spread.
     """
     target = described.target(resolved)
-    for engine in sorted(ENGINES.values(), key=_complexity):
+    for engine in sorted(
+        ENGINES.values(), key=lambda each: (each.placement.offloads, each.placement.spread_parts)
+    ):
         is_single = engine.processes == 1
         if engine.placement.offloads:
             is_useful = target.device != "cpu"
@@ -286,38 +236,6 @@ def _engines(resolved: Resolved, described: Described) -> Iterator[Entry]:
             is_useful = is_single == (target.ranks == 1)
         if is_useful and not missing(engine):
             yield engine
-
-
-def _complexity(engine: Entry) -> tuple[bool, int]:
-    return engine.placement.offloads, engine.placement.spread_parts
-
-
-def _ladders(resolved: Resolved) -> list[list[Change]]:
-    """Smaller micro-batches; these with recomputed activations; on a CPU less of the host's memory.
-
-    At the same global batch, and without settings of the user.
-    """
-
-    def is_open(*keys: str) -> bool:
-        return not any(resolved.values[key].origin.layer in USER_LAYERS for key in keys)
-
-    smaller: list[Change] = []
-    if is_open(batching.MICRO, batching.ACCUMULATION):
-        smaller = [
-            {batching.GLOBAL: numbers.global_batch, batching.MICRO: numbers.micro_batch}
-            for numbers in batching.halvings(resolved.batching)
-        ]
-    recomputed: list[Change] = []
-    if resolved.values[_CHECKPOINTING].value != "full" and is_open(_CHECKPOINTING):
-        full = {_CHECKPOINTING: "full"}
-        recomputed = [full, *({**change, **full} for change in smaller)]
-    last: Change = [{}, *smaller, *recomputed][-1]
-    frugal: list[Change] = []
-    for key, value in _HOST_SAVINGS.items() if resolved.device == "cpu" else ():
-        if resolved.values[key].value != value and is_open(key):
-            last = {**last, key: value}
-            frugal.append(last)
-    return [smaller, recomputed, frugal]
 
 
 @dataclass(frozen=True)
@@ -349,9 +267,3 @@ def _cost(plan: Plan) -> float:
         + 2 * plan.offloaded_bytes / speeds.offloaded_bytes
         + plan.accumulation * speeds.micro_batch_s
     )
-
-
-def _cached(file: Path | None) -> Chosen | None:
-    with suppress(TypeError):
-        return Chosen(**(cache.read(file) or {}))
-    return None

@@ -26,21 +26,25 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_data, about_setting
 from launcher.config.provenance import Resolved
-from launcher.plan import compiled, placement, time, untraced
+from launcher.plan import placement, time
 from launcher.plan.placement import Placed, Ranks
-from launcher.plan.step_trace import StepTrace, Subject, trace_step
+from launcher.plan.step_trace import (
+    UNTRACED_ERRORS,
+    StepTrace,
+    Subject,
+    Untraced,
+    trace_step,
+    untraced,
+)
 from launcher.plan.storages import Kind
 from launcher.plan.subject import TaskData, read_task
 from launcher.plan.target import Described, PlanTarget
 from launcher.plan.time import UNKNOWN, Seconds, Work
-from launcher.plan.untraced import Untraced
 from launcher.plan.zero_placement import zero
 from models.base import DataError
 from training.checkpoint import room
 from training.settings import SettingError
 
-Traced = tuple[StepTrace, int, Untraced | None, str | None]
-"""The trace of a step, the bytes of a checkpoint, and why it was measured, or not compiled."""
 MARGIN = 0.06
 """Of a memory that stays free: fragmentation, workspaces of libraries, other programs."""
 HEAP = 0.6
@@ -51,27 +55,13 @@ GATHERED = 1.5
 gathered weights. Measured by benchmarks.plan_host on two ranks."""
 TRACED = "traced on tensors without values"
 MEASURED = "measured on this CPU"
+UNCOMPILED = (
+    "planned as if not compiled, an upper bound: a compiled language model needs half of it"
+)
 _CPU = torch.device("cpu")
 
-
-class Known:
-    """What plans of one task share."""
-
-    def __init__(self) -> None:
-        """To be made when the data was read."""
-        self.traces: dict[str, Traced] = {}
-        self.process_bytes = psutil.Process().memory_info().rss
-        """Host memory of a process before the training: programs and data."""
-        self._is_built = False
-
-    def note_model(self) -> None:
-        """To be called once the model was built, without values.
-
-        What the process has grown by are libraries of the model: the training imports them too.
-        """
-        if not self._is_built:  # later it has grown by traces
-            self._is_built = True
-            self.process_bytes = psutil.Process().memory_info().rss
+Traced = tuple[StepTrace, int, Untraced | None]
+"""The trace of a step, the bytes of a checkpoint, and why it was measured."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +94,7 @@ class Plan:
     untraced: Untraced | None = None
     """Why the step was measured instead of traced; None: it was traced."""
     uncompiled: str | None = None
-    """Why a compiled run is planned as if it were not compiled, which needs more memory; None: it
-    is planned as it runs."""
+    """That a compiled run is planned as if it were not compiled; None: it is not compiled."""
 
     @property
     def device_bytes(self) -> int:
@@ -186,22 +175,6 @@ def open_planner(resolved: Resolved, described: Described) -> Iterator[Planner]:
         yield Planner(data, described)
 
 
-class Planner:
-    """Plans runs of one task, whose data was read once, on one machine."""
-
-    def __init__(self, data: TaskData, described: Described) -> None:
-        self._data = data
-        self._described = described
-        self._known = Known()
-
-    def plan(self, resolved: Resolved) -> Plan:
-        """The plan of a run with the same model and data. Raises SettingsError."""
-        with _settings_errors(resolved):
-            subject = self._data.subject(resolved)
-            target = self._described.target(resolved)
-            return predict(resolved, subject, target, self._known)
-
-
 @contextmanager
 def _settings_errors(resolved: Resolved) -> Iterator[None]:
     try:
@@ -214,46 +187,111 @@ def _settings_errors(resolved: Resolved) -> Iterator[None]:
         raise SettingsError.of(str(error), key="engine.name") from error
 
 
-def predict(resolved: Resolved, subject: Subject, target: PlanTarget, known: Known) -> Plan:
-    """The plan of `resolved`, whose task is `subject`, on `target`.
+class Planner:
+    """Plans runs of one task, whose data was read once, on one machine.
 
-    Adds traces to `known`. Imports no DeepSpeed and opens no process group that outlives the call.
+    Imports no DeepSpeed and opens no process group that outlives a call.
     """
-    settings, numbers = resolved.settings, resolved.batching
-    options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
-    key = _trace_key(resolved, target, options)
-    if key not in known.traces:
-        known.traces[key] = _trace_compiled_or_not(resolved, subject, target, options, known)
-    trace, checkpoint_bytes, obstacle, uncompiled = known.traces[key]
-    ranks = Ranks(target.ranks, numbers.accumulation)
-    engine = ENGINES[settings.engine.name]
-    placed = _placed(engine, trace, ranks, options, on_cpu=target.device == "cpu")
-    rank_bytes = known.process_bytes + placed.offloaded_bytes
-    if target.device == "cpu":
-        rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved, target, trace)
-    forked = _forked_bytes(placed, target) if settings.loader.workers else 0
-    ahead = settings.loader.workers * settings.loader.prefetch * _batch_bytes(subject)
-    return Plan(
-        engine=settings.engine.name,
-        target=target,
-        device=placed.device,
-        offloaded_bytes=placed.offloaded_bytes,
-        host_bytes=target.ranks_per_node * (rank_bytes + ahead + forked),
-        rank_host_bytes=rank_bytes,
-        sent_bytes=placed.sent_bytes,
-        checkpoint_bytes=checkpoint_bytes,
-        parameters=trace.parameters,
-        trainable=trace.trainable,
-        flops=trace.flops,
-        global_batch=numbers.global_batch,
-        micro_batch=numbers.micro_batch,
-        accumulation=numbers.accumulation,
-        steps=subject.train_plan.end_step,
-        steps_per_epoch=subject.train_plan.steps_per_epoch,
-        seconds=_seconds(resolved, subject, target, trace, placed),
-        untraced=obstacle,
-        uncompiled=uncompiled,
-    )
+
+    def __init__(self, data: TaskData, described: Described) -> None:
+        """To be made when the data was read."""
+        self._data = data
+        self._described = described
+        self._traces: dict[str, Traced] = {}
+        self.process_bytes = psutil.Process().memory_info().rss
+        """Host memory of a process before the training: programs, data, libraries of the model."""
+        self._is_built = False
+
+    def plan(self, resolved: Resolved) -> Plan:
+        """The plan of a run with the same model and data. Raises SettingsError."""
+        with _settings_errors(resolved):
+            subject, target = self._data.subject(resolved), self._described.target(resolved)
+            return self._predict(resolved, subject, target)
+
+    def note_model(self) -> None:
+        """To be called once the model was built, without values.
+
+        What the process has grown by are libraries of the model: the training imports them too.
+        """
+        if not self._is_built:  # later it has grown by traces
+            self._is_built = True
+            self.process_bytes = psutil.Process().memory_info().rss
+
+    def _predict(self, resolved: Resolved, subject: Subject, target: PlanTarget) -> Plan:
+        settings, numbers = resolved.settings, resolved.batching
+        options = _on_cpu(engine_options(settings, resolved, subject.task.channels_last))
+        key = _trace_key(resolved, target, options)
+        if key not in self._traces:
+            self._traces[key] = self._trace_or_measure(
+                settings.engine.name, subject, target, options
+            )
+        trace, checkpoint_bytes, obstacle = self._traces[key]
+        engine = ENGINES[settings.engine.name]
+        ranks = Ranks(target.ranks, numbers.accumulation)
+        placed = _placed(engine, trace, ranks, options, on_cpu=target.device == "cpu")
+        rank_bytes = self.process_bytes + placed.offloaded_bytes
+        workers = settings.loader.workers
+        beside = workers * settings.loader.prefetch * _batch_bytes(subject)
+        if target.device == "cpu":
+            rank_bytes += placed.device_bytes + _heap_bytes(placed, resolved, target, trace)
+            # Loader workers are forks: they keep the pages of the weights as they were at their
+            # start, which the next update copies. All share these. Forks inherit no pinned memory.
+            beside += placed.device[Kind.WEIGHTS] if workers else 0
+        return Plan(
+            engine=engine.name,
+            target=target,
+            device=placed.device,
+            offloaded_bytes=placed.offloaded_bytes,
+            host_bytes=target.ranks_per_node * (rank_bytes + beside),
+            rank_host_bytes=rank_bytes,
+            sent_bytes=placed.sent_bytes,
+            checkpoint_bytes=checkpoint_bytes,
+            parameters=trace.parameters,
+            trainable=trace.trainable,
+            flops=trace.flops,
+            global_batch=numbers.global_batch,
+            micro_batch=numbers.micro_batch,
+            accumulation=numbers.accumulation,
+            steps=subject.train_plan.end_step,
+            steps_per_epoch=subject.train_plan.steps_per_epoch,
+            seconds=_seconds(resolved, subject, target, trace, placed),
+            untraced=obstacle,
+            uncompiled=UNCOMPILED if settings.compile == "on" else None,
+        )
+
+    def _trace_or_measure(
+        self, engine: str, subject: Subject, target: PlanTarget, options: Options
+    ) -> Traced:
+        """The trace on fake tensors, or where the step depends on values, that of a real step."""
+        try:
+            return *self._trace(engine, subject, target, options), None
+        except SettingError:
+            raise
+        except UNTRACED_ERRORS as error:
+            real = replace(subject, is_fake=False)
+            return *self._trace(engine, real, target, options), untraced(error)
+
+    def _trace(
+        self, engine: str, subject: Subject, target: PlanTarget, options: Options
+    ) -> tuple[StepTrace, int]:
+        """The trace of the engine itself, or of the model alone; the bytes of a checkpoint."""
+        entry, checkpoints = ENGINES[engine], []
+
+        def change(model: Module) -> None:
+            if subject.is_fake:
+                self.note_model()
+            checkpoints.append(room.checkpoint_bytes(model, subject.settings, only_trained=False))
+            if _rounds(entry, options):
+                norms_in_fp32(model)
+                round_weights(model, DTYPES[options.precision])
+
+        if entry.is_traced:
+            with _fake_world(target) as world:
+                trace = trace_step(subject, build_engine(engine, world, options), change)
+        else:
+            alone = local(ProcessWorld(RankInfo(), _CPU, 0.0), options)
+            trace = trace_step(subject, alone, change, repeats=True)
+        return trace, checkpoints[0]
 
 
 def _heap_bytes(placed: Placed, resolved: Resolved, target: PlanTarget, trace: StepTrace) -> int:
@@ -264,15 +302,6 @@ def _heap_bytes(placed: Placed, resolved: Resolved, target: PlanTarget, trace: S
     if ENGINES[resolved.settings.engine.name].is_traced and target.ranks > 1:
         bytes_ += GATHERED * placement.FP32_BYTES * trace.parameters
     return round(bytes_)
-
-
-def _forked_bytes(placed: Placed, target: PlanTarget) -> int:
-    """Bytes of the weights in host memory.
-
-    Loader workers are forks: they keep the pages of the weights as they were at their start, which
-    the next update copies. All workers share these. Pinned memory is not inherited.
-    """
-    return placed.device[Kind.WEIGHTS] if target.device == "cpu" else 0
 
 
 def _seconds(
@@ -299,32 +328,10 @@ def _seconds(
 
 
 def _on_cpu(options: Options) -> Options:
-    """`options` with a precision that the CPU has, and tensors of the same size."""
+    """`options` with a precision that the CPU has, and tensors of the same size; not compiled."""
     same_size = {"tf32": "fp32", "fp8": "bf16"}
     precision: Any = same_size.get(options.precision, options.precision)
-    # Stage 3 of ZeRO is not compiled: its hooks break the graph before and after every layer.
-    compiles = options.compile and options.ds_config.get("zero_optimization", {}).get("stage") != 3
-    return replace(options, precision=precision, compile=compiles)
-
-
-def _trace_compiled_or_not(
-    resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
-) -> Traced:
-    """The trace of a compiled step if it is one, otherwise or where that fails as it is."""
-    problem = None
-    if options.compile:
-        try:
-            with compiled.without_kernels() as programs:
-                result = _trace(resolved, subject, target, options, known)
-            if programs.count:
-                return *result, None, None
-            problem = "torch compiled nothing"
-        except SettingError:
-            raise
-        except compiled.ERRORS as error:
-            problem = compiled.describe(error)
-        options = replace(options, compile=False)
-    return *_trace_or_measure(resolved, subject, target, options, known), problem
+    return replace(options, precision=precision, compile=False)
 
 
 def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
@@ -338,6 +345,7 @@ def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
     if _rounds(engine, options):
         kind = "rounded"
     outside_of_steps: Any = {
+        "compile": True,
         "engine": {"name", "ds_config", "nproc"},
         "loader": True,
         "memory": {"return_freed"},
@@ -345,42 +353,6 @@ def _trace_key(resolved: Resolved, target: PlanTarget, options: Options) -> str:
     content = settings.model_dump(mode="json", exclude=outside_of_steps)
     ranks = (target.nodes, target.ranks_per_node)
     return json.dumps([kind, ranks, content], default=str, sort_keys=True)
-
-
-def _trace_or_measure(
-    resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
-) -> tuple[StepTrace, int, Untraced | None]:
-    """The trace on fake tensors, or where the step depends on values, that of a real step."""
-    try:
-        return *_trace(resolved, subject, target, options, known), None
-    except SettingError:
-        raise
-    except untraced.ERRORS as error:
-        real = replace(subject, is_fake=False)
-        return *_trace(resolved, real, target, options, known), untraced.describe(error)
-
-
-def _trace(
-    resolved: Resolved, subject: Subject, target: PlanTarget, options: Options, known: Known
-) -> tuple[StepTrace, int]:
-    """The trace of the engine itself, or of the model alone."""
-    settings, entry = resolved.settings, ENGINES[resolved.settings.engine.name]
-    checkpoints: list[int] = []
-
-    def change(model: Module) -> None:
-        if subject.is_fake:
-            known.note_model()
-        checkpoints.append(room.checkpoint_bytes(model, settings, only_trained=False))
-        if _rounds(entry, options):
-            norms_in_fp32(model)
-            round_weights(model, DTYPES[options.precision])
-
-    if entry.is_traced:
-        with _fake_world(target) as world:
-            trace = trace_step(subject, build_engine(entry.name, world, options), change)
-    else:
-        trace = trace_step(subject, local(ProcessWorld(RankInfo(), _CPU, 0.0), options), change)
-    return trace, checkpoints[0]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from launcher.base.diagnostics import counted
 from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
-from launcher.plan.advice import Advice
+from launcher.plan.fitting import Advice
 from launcher.plan.plan import MARGIN, MEASURED, Plan
 from launcher.plan.storages import Kind
 from launcher.plan.time import Seconds
@@ -54,7 +54,7 @@ def _head(resolved: Resolved, plan: Plan) -> Iterator[str]:
     if (obstacle := plan.untraced) is not None:
         yield f"basis        {MEASURED}: {obstacle.operation} {obstacle.where}"
     if plan.uncompiled is not None:
-        yield f"basis        planned without compiling, which needs more memory: {plan.uncompiled}"
+        yield f"basis        {plan.uncompiled}"
 
 
 def _time(seconds: Seconds) -> str:

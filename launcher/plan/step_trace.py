@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -36,6 +38,17 @@ _known_caches: WeakKeyDictionary[ModuleType, tuple[int, Sequence[Any]]] = WeakKe
 """With the number of names of the module: looking through torch takes 0.1 s."""
 MICRO_BATCHES = 2
 """Traced of a step at most: those after the second have the same peak."""
+
+
+UNTRACED_ERRORS = (
+    *(RuntimeError, TypeError, ValueError),
+    *(LookupError, ArithmeticError, AssertionError),
+)
+"""What a step may raise because its tensors have no values: torch's DynamicOutputShapeException,
+DataDependentOutputException and UnsupportedFakeTensorException are RuntimeErrors, and numbers that
+were made up lead to others."""
+_ROOT = Path(__file__).parents[2]
+_TRAINING = tuple(str(_ROOT / name) for name in ("launcher", "engines", "training"))
 
 
 @dataclass(frozen=True)
@@ -83,12 +96,17 @@ class StepTrace:
 
 
 def trace_step(
-    subject: Subject, engine: Engine, change: Callable[[Module], None] | None = None
+    subject: Subject,
+    engine: Engine,
+    change: Callable[[Module], None] | None = None,
+    *,
+    repeats: bool = False,
 ) -> StepTrace:
     """Trace a late step, whose optimizer has its state, under `engine`, on the CPU.
 
-    `change` is called with the model before the engine gets it. Raises what the step raises;
-    torch's DynamicOutputShapeException and DataDependentOutputException if it depends on values.
+    `change` is called with the model before the engine gets it. `repeats`: all micro-batches of a
+    step do the same under this engine, so one is traced. Raises what the step raises; torch's
+    DynamicOutputShapeException and DataDependentOutputException if it depends on values.
     """
     task, settings, world = subject.task, subject.settings, engine.world
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -115,10 +133,11 @@ def trace_step(
         batches = [tracing.micro_batch(subject.micro_batch) for _ in range(steps * accumulation)]
         start = storages.changes
         flops = storages.flops
-        traced = min(MICRO_BATCHES, accumulation)
+        traced = 1 if repeats else min(MICRO_BATCHES, accumulation)
         _step(subject, engine, module, updater, batches[:traced], tracing)
+    moments = list(storages.moments(start))
     return StepTrace(
-        list(storages.moments(start)),
+        _repeated(moments) if traced < min(MICRO_BATCHES, accumulation) else moments,
         parameters,
         [[p.numel() for p in group["params"]] for group in engine.groups],
         weight_bytes,
@@ -127,6 +146,14 @@ def trace_step(
         traced,
         dict(storages.sent),
     )
+
+
+def _repeated(moments: Sequence[Moment]) -> list[Moment]:
+    """A step of two micro-batches from that of one: the second adds to complete gradients."""
+    end = next((n for n, m in enumerate(moments) if m.phase is Phase.UPDATE), len(moments))
+    complete = {Kind.GRADIENTS: moments[end - 1].held[Kind.GRADIENTS]}
+    again = [replace(moment, held={**moment.held, **complete}) for moment in moments[:end]]
+    return [*moments[:end], *again, *moments[end:]]
 
 
 @contextmanager
@@ -261,3 +288,26 @@ def _label_state(engine: Engine, module: Module, storages: Storages) -> int:
     storages.label(slots, Kind.OPTIMIZER)
     storages.label([*module.parameters(), *module.buffers()], Kind.WEIGHTS)
     return sum(slot.numel() for slot in slots)
+
+
+@dataclass(frozen=True)
+class Untraced:
+    """Why a step cannot be traced on tensors without values."""
+
+    operation: str
+    """Such as aten.nonzero.default, or what it raised."""
+    where: str
+    """File, line and text of the task's code; empty: unknown."""
+
+
+def untraced(error: BaseException) -> Untraced:
+    """The operation that raised `error`, and the innermost line of the task that called it."""
+    function = getattr(error, "func", None) or (error.args[0] if error.args else None)
+    name = str(function).strip().split("\n")[0] if function is not None else ""
+    operation = f"{name} needs values" if hasattr(function, "overloads") else name
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        is_library = "site-packages" in frame.filename or frame.filename.startswith("<")
+        if not is_library and not frame.filename.startswith(_TRAINING):
+            where = f"at {frame.filename}:{frame.lineno}: {frame.line}"
+    return Untraced(operation or type(error).__name__, where)

@@ -17,8 +17,6 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config.feature_settings import Download
 from launcher.continual.arrivals import Arrivals, list_files
 from launcher.download.fetch import fetch
-from launcher.plan import cache as plan_cache
-from launcher.plan.target import Described
 from launcher.run_folder import experiences
 from launcher.run_folder.experiences import Experience, Ledger, record_files
 from models.common.data_files import identity
@@ -30,7 +28,6 @@ from models.event_seg.readers.prophesee import build_index
 from models.event_seg.readers.prophesee_format import read_header
 from models.language import encoded
 from models.language.readers import corpus
-from tests.launcher.given import LAPTOP, resolved
 from tests.models.eeg_text.readers.writers import (
     NAMES,
     RATE_HZ,
@@ -151,22 +148,6 @@ def test_features_of_a_recording_and_of_the_file_with_its_samples(tmp_path, repl
     numbers = tmp_path / "a.eeg"
     replace(numbers, numbers.read_bytes()[::-1])
     assert key() != before
-
-
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_choices_of_engine_auto(tmp_path, replace, is_folder):
-    path = tmp_path / "data" / "a.txt"
-    path.parent.mkdir()
-    path.write_text("one")
-    run = resolved(f"data.path={path.parent if is_folder else path}")
-
-    def place() -> Path | None:
-        return plan_cache.place(run, Described(LAPTOP))
-
-    before = place()
-    assert place() == before
-    replace(path, b"two")
-    assert place() != before
 
 
 def test_data_that_a_continual_run_was_trained_on(tmp_path, replace):

@@ -50,7 +50,7 @@ def test_json_without_torch_has_all_checks_and_engines(without_torch, tmp_path):
     checks = {check["name"]: check for check in found["checks"]}
     assert set(checks) == {
         *("python", "packages", "compiler", "memory", "swap", "/dev/shm", "disk space"),
-        *("disk speed", "open files", "locked memory", "clock", "slurm", "wandb", "torch"),
+        *("open files", "locked memory", "clock", "slurm", "wandb", "torch"),
     }
     assert all(set(check) == {"name", "status", "found", "fix"} for check in checks.values())
     assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
@@ -66,7 +66,7 @@ def test_an_unknown_option_is_an_error_before_any_check(capsys):
 
 
 @pytest.mark.slow
-def test_with_torch_every_package_is_imported_and_every_engine_shown(tmp_path):
+def test_with_torch_every_package_and_every_engine_is_shown(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "doctor", "--json"],
         cwd=tmp_path,

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from launcher.doctor import system
-from launcher.doctor.system import DiskSpeed
 from tests.control_group import limited
 from tests.launcher.given import LAPTOP
 
@@ -75,22 +74,7 @@ def test_a_disk_without_inodes_is_a_failure(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_a_failure(tmp_path):
     with tmpfs(tmp_path, "size=6g,ro"):
         found = system.check_disk_space(tmp_path)
-        speed = system.check_disk_speed(tmp_path)
     assert found.status == "failure" and "is not writable" in found.found
-    assert speed.status == "failure" and "Read-only file system" in speed.found
-
-
-def test_a_slow_disk_is_a_warning(tmp_path):
-    for slow in (DiskSpeed(5 * MIB, 900 * MIB), DiskSpeed(900 * MIB, 5 * MIB)):
-        found = system.check_disk_speed(tmp_path, lambda _, slow=slow: slow)
-        assert found.status == "warning" and "5.0 MiB/s" in found.found
-    assert system.check_disk_speed(tmp_path, lambda _: DiskSpeed(900 * MIB, None)).status == "ok"
-
-
-def test_the_speed_of_a_disk_is_measured_and_leaves_nothing(tmp_path):
-    found = system.measure_disk(tmp_path)
-    assert found.written > 0 and (found.read is None or found.read > 0)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /dev/shm")

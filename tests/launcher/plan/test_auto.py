@@ -20,14 +20,7 @@ MIB = 2**20
 TWO = {"engine.nproc": ("--nproc", "2")}
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GEARSHIFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
 def decided(described, *sets, always=False, **choice):
-    sets = [*sets, "compile=off"]  # quicker to plan
     args = CliArgs(**{"model": "language:tiny", "sets": sets, "options": TWO, **choice})
     return auto.decide_engine(args, None, described, always=always).resolved
 
@@ -99,7 +92,7 @@ def test_where_nothing_fits_the_processes_decide():
 
 
 def candidate(engine, cost, fits=True):
-    return Candidate({auto.NAME: engine}, 3 * MIB, 4 * MIB, fits, cost)
+    return Candidate({"engine.name": engine}, 3 * MIB, 4 * MIB, fits, cost)
 
 
 @pytest.mark.parametrize(
@@ -115,31 +108,6 @@ def test_the_first_of_about_equally_fast_ones_is_best(found, taken):
     assert chosen is not None and chosen.engine == taken
     assert len(chosen.others) == 2
     assert auto.best([candidate("ddp", 1.0, fits=False)]) is None
-
-
-def test_a_choice_is_kept_for_these_settings_on_this_machine(monkeypatch):
-    planned = []
-
-    def plan(decide_with, described, *, is_thorough):
-        planned.append(described)
-        return [candidate("ddp", 2.0), candidate("zero1", 1.0)]
-
-    monkeypatch.setattr(auto, "candidates", plan)
-    for _ in range(2):
-        assert decided(Described(LAPTOP), engine="auto").settings.engine.name == "zero1"
-    assert len(planned) == 1
-    assert decided(Described(LAPTOP)).settings.engine.name == "ddp"  # auto is not named
-    decided(Described(LAPTOP), "optim.lr=1e-4", engine="auto")
-    decided(Described(replace(LAPTOP, ram_bytes=2**30)), engine="auto")
-    assert len(planned) == 3
-
-
-def test_a_damaged_cache_is_planned_again(tmp_path):
-    decided(Described(LAPTOP), engine="auto")
-    [file] = (tmp_path / "cache" / "engines").iterdir()
-    file.write_text("{")
-    assert decided(Described(LAPTOP), engine="auto").chosen is not None
-    assert json.loads(file.read_text())["settings"] == {"engine.name": "ddp"}
 
 
 def test_a_resumed_run_keeps_what_was_chosen(tmp_path):
@@ -175,7 +143,7 @@ def test_explain_shows_what_each_engine_would_need(capsys):
 
 
 def test_a_plan_is_that_of_the_chosen_engine(capsys):
-    machine = ["--gpus", "1", "--gpu-memory", "12MiB", "--engine", "auto", "--set", "compile=off"]
+    machine = ["--gpus", "1", "--gpu-memory", "12MiB", "--engine", "auto"]
     assert main(["plan", "--model", "language:tiny", *machine]) == 0
     text = capsys.readouterr().out
     line = "engine auto: local with memory.activation_checkpointing=full: "

@@ -12,10 +12,10 @@ import torch.distributed as dist
 from engines.environment import RankInfo
 from engines.local import local
 from engines.world import ProcessWorld
-from launcher.base.diagnostics import SettingsError
+from launcher.base.diagnostics import SettingsError, plain
 from launcher.config.engine_options import engine_options
-from launcher.plan import advice
-from launcher.plan.plan import HEAP, MARGIN, Known, open_planner, plan_run
+from launcher.plan.fitting import advise, first_fit
+from launcher.plan.plan import HEAP, MARGIN, Planner, open_planner, plan_run
 from launcher.plan.step_trace import trace_step
 from launcher.plan.storages import Kind
 from launcher.plan.subject import read_task
@@ -28,9 +28,12 @@ ENGINES = ["ddp", "oss", "fsdp", "zero1", "zero2", "zero3", "zero2-offload", "ze
 
 
 def plan(*sets, world_size=None, machine=LAPTOP, device_bytes=None, **choice):
-    # On machines with GPUs it is on, and takes a second and more for each plan: test_compiled.py.
-    run = resolved("compile=off", *sets, world_size=world_size, machine=machine, **choice)
+    run = resolved(*sets, world_size=world_size, machine=machine, **choice)
     return plan_run(run, Described(machine, device_bytes=device_bytes))
+
+
+def alone(options):
+    return local(ProcessWorld(RankInfo(), torch.device("cpu"), 0.0), options)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +57,7 @@ def test_a_fake_step_holds_what_a_real_one_holds(family, sets):
     with read_task(run) as data:
         subject = data.subject(run)
         for is_fake in (True, False):
-            engine = local(ProcessWorld(RankInfo(), torch.device("cpu"), 0.0), options)
-            peaks.append(trace_step(replace(subject, is_fake=is_fake), engine).peak)
+            peaks.append(trace_step(replace(subject, is_fake=is_fake), alone(options)).peak)
     assert peaks[0].total == pytest.approx(peaks[1].total, rel=0.005)
     assert peaks[0].phase == peaks[1].phase
 
@@ -140,37 +142,59 @@ def test_a_run_fits_or_not():
     assert plan(**gpu, device_bytes=2**34).fits is True
 
 
+def test_a_compiled_run_is_planned_as_if_it_were_not():
+    off, on = (plan(f"compile={value}") for value in ("off", "on"))
+    assert on.device == off.device and off.uncompiled is None
+    assert "an upper bound" in on.uncompiled
+
+
 def test_advice_is_the_least_change_that_fits():
     choice = {"machine": ONE_GPU, "engine": "local"}
     run = resolved("compile=off", "train.global_batch=8", **choice)
     whole = plan("train.global_batch=8", **choice)
     limit = round(0.8 * whole.device_bytes / (1 - MARGIN))
 
-    def plan_with(sets):
+    def plan_with(change):
+        sets = [f"{key}={value}" for key, value in change.items()]
         return plan("train.global_batch=8", *sets, **choice, device_bytes=limit)
 
-    first, *more = advice.advise(run, plan_with)
+    first, *more = advise(run, plan_with)
     assert first.sets == ["train.micro_batch=4", "train.global_batch=8"]
     assert first.plan.fits and first.plan.global_batch == whole.global_batch
     assert all("memory.activation_checkpointing=full" in each.sets for each in more)
 
 
 @pytest.mark.parametrize("least", [0, 3, 4, 7, 8])
-@pytest.mark.parametrize("absent", [(), (7,), (3, 4), (6, 7)])
-def test_advice_searches_in_halves_and_passes_over_what_does_not_exist(least, absent):
+@pytest.mark.parametrize("absent", [(), (1, 2)])
+def test_what_fits_is_found_by_bisection(least, absent):
     planned = []
 
-    def plan_with(sets):
-        number = int(sets[0])
+    def plan_with(change):
+        number = change["number"]
+        planned.append(number)
         if number in absent:
             raise SettingsError.of("no such combination")
-        planned.append(number)
         return SimpleNamespace(fits=number >= least)
 
-    found = advice._first_fit([[str(number)] for number in range(8)], plan_with)
+    first = first_fit([{"number": number} for number in range(8)], plan_with)
     fits = [number for number in range(8) if number >= least and number not in absent]
-    assert (int(found.sets[0]) if found else None) == min(fits, default=None)
-    assert len(planned) <= (4 if found else 1)
+    assert (first.change["number"] if first else None) == min(fits, default=None) or absent
+    assert len(planned) <= (4 if first else 1)
+
+
+@pytest.mark.parametrize("family", ["language", "abr"])
+def test_all_micro_batches_after_the_first_are_alike(family):
+    run = resolved(
+        "compile=off", "train.global_batch=4", "train.micro_batch=1", model=f"{family}:tiny"
+    )
+    options = engine_options(run.settings, run, channels_last=False)
+    with read_task(run) as data:
+        traced, repeated = (
+            trace_step(data.subject(run), alone(options), repeats=repeats)
+            for repeats in (False, True)
+        )
+    assert repeated.peak.total == pytest.approx(traced.peak.total, rel=1e-4)
+    assert repeated.peak.phase == traced.peak.phase and repeated.flops == traced.flops
 
 
 def test_a_heap_has_holes_unless_freed_memory_returns():
@@ -199,12 +223,12 @@ def test_advice_for_a_cpu_returns_freed_memory_where_nothing_else_is_left():
         ram = round(sum(needed) / 2 / (1 - MARGIN))
         small = replace(LAPTOP, ram_bytes=ram)
 
-        def plan_with(added):
-            found = planner.plan(with_sets(*added))
+        def plan_with(change):
+            found = planner.plan(with_sets(*(f"{k}={plain(v)}" for k, v in change.items())))
             return replace(found, target=Described(small).target(run))
 
-        assert not plan_with([]).fits
-        found = advice.advise(run, plan_with)
+        assert not plan_with({}).fits
+        found = advise(run, plan_with)
     assert [one.sets for one in found] == [["memory.return_freed=true"]]
 
 
@@ -231,14 +255,14 @@ def test_forked_workers_keep_a_copy_of_the_weights_on_the_host(monkeypatch):
 
 
 def test_a_process_holds_what_its_model_imports():
-    known = Known()
-    before, imported = known.process_bytes, torch.ones(16 * 2**20)
-    known.note_model()
-    grown = known.process_bytes - before
+    planner = Planner(None, Described(LAPTOP))
+    before, imported = planner.process_bytes, torch.ones(16 * 2**20)
+    planner.note_model()
+    grown = planner.process_bytes - before
     assert imported.nbytes * 0.9 < grown < imported.nbytes * 1.5
     traced = torch.ones(16 * 2**20)
-    known.note_model()
-    assert known.process_bytes - before == grown and traced.nbytes
+    planner.note_model()
+    assert planner.process_bytes - before == grown and traced.nbytes
 
 
 def test_caches_of_functions_keep_no_tensor_without_values():
