@@ -12,8 +12,6 @@ from torch.nn import Module
 
 from models.base import Batch, Loss
 
-NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
-
 
 def draw_spans(
     rng: np.random.Generator, length: int, share: float, shortest: int, longest: int
@@ -91,38 +89,28 @@ class MaskedSeries:
         return self.counts(self.predict(model, batch), batch)
 
     def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        """As `update`, from a prediction of all values."""
-        true, chosen = self.target(batch)
-        return masked_counts(true, guess, self.lines(batch), chosen)
+        """As `update`, from a prediction of all values.
+
+        float64 over the masked values: their number, sum and sum of squares, and the squared
+        errors of the prediction and of the interpolation.
+        """
+        values = [*self.target(batch), guess, self.lines(batch)]
+        if guess.device.type == "mps":  # has no float64
+            values = [tensor.cpu() for tensor in values]
+        true, chosen, guess, lines = (tensor.double() for tensor in values)
+        parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
+        return torch.stack([(part * chosen).sum() for part in parts])
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        return masked_scores(counts)
+        """The metrics of summed counts.
 
-
-def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) -> Tensor:
-    """Counts over the values where `chosen` is True: float64, in the order of NAMES.
-
-    All have one shape. `guess` is the prediction, `lines` the linear interpolation of the visible
-    values.
-    """
-    values = [true, guess, lines, chosen]
-    if guess.device.type == "mps":  # has no float64
-        values = [tensor.cpu() for tensor in values]
-    true, guess, lines, chosen = (tensor.double() for tensor in values)
-    parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
-    return torch.stack([(part * chosen).sum() for part in parts])
-
-
-def masked_scores(counts: Tensor) -> dict[str, float]:
-    """The metrics of summed counts.
-
-    R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
-    `val_interpolation_r2` is the R² of linear interpolation across the gaps.
-    """
-    n = dict(zip(NAMES, counts.double().tolist(), strict=True))
-    variance = n["squares"] - n["sum"] ** 2 / n["values"]
-    return {
-        "val_loss": n["errors"] / n["values"],
-        "val_masked_r2": 1 - n["errors"] / variance,
-        "val_interpolation_r2": 1 - n["interpolation_errors"] / variance,
-    }
+        R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
+        `val_interpolation_r2` is the R² of linear interpolation across the gaps.
+        """
+        count, total, squares, errors, of_lines = counts.double().tolist()
+        variance = squares - total**2 / count
+        return {
+            "val_loss": errors / count,
+            "val_masked_r2": 1 - errors / variance,
+            "val_interpolation_r2": 1 - of_lines / variance,
+        }

@@ -209,9 +209,9 @@ OF_ABR = [
     Case("models/abr/readers/files.py:read_responses", f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
     Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS} --set data.channel=Czz", {"a.edf": clicks(Cz=10_000, Audio=10_000)}),
     Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(Status=10_000)}, marks=SLOW),
-    Case("models/abr/readers/recordings.py:_check_rate", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(EEG_Cz=256, EEG_Pz=10_000)}),
+    Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(EEG_Cz=256, EEG_Pz=10_000)}),
     Case("models/abr/task.py:AbrTask._groups", f"data check a.csv {ABR} --set data.split=level", {"a.csv": responses()}),
-    Case("models/abr/formats.py:_pickled", f"{ABR} {QUICK} --data a.pkl", {"a.pkl": b"\x80\x04N.", "a.csv": responses()}, marks=SLOW),
+    Case("models/abr/formats.py:refusal", f"{ABR} {QUICK} --data a.pkl", {"a.pkl": b"\x80\x04N.", "a.csv": responses()}, marks=SLOW),
 ]  # fmt: skip
 
 # ---- eeg_text ------------------------------------------------------------------------------------
