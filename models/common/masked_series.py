@@ -89,28 +89,36 @@ class MaskedSeries:
         return self.counts(self.predict(model, batch), batch)
 
     def counts(self, guess: Tensor, batch: Batch) -> Tensor:
-        """As `update`, from a prediction of all values.
-
-        float64 over the masked values: their number, sum and sum of squares, and the squared
-        errors of the prediction and of the interpolation.
-        """
-        values = [*self.target(batch), guess, self.lines(batch)]
-        if guess.device.type == "mps":  # has no float64
-            values = [tensor.cpu() for tensor in values]
-        true, chosen, guess, lines = (tensor.double() for tensor in values)
-        parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
-        return torch.stack([(part * chosen).sum() for part in parts])
+        """As `update`, from a prediction of all values."""
+        true, chosen = self.target(batch)
+        return masked_counts(true, guess, self.lines(batch), chosen)
 
     def result(self, counts: Tensor) -> dict[str, float]:
-        """The metrics of summed counts.
+        return masked_scores(counts)
 
-        R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
-        `val_interpolation_r2` is the R² of linear interpolation across the gaps.
-        """
-        count, total, squares, errors, of_lines = counts.double().tolist()
-        variance = squares - total**2 / count
-        return {
-            "val_loss": errors / count,
-            "val_masked_r2": 1 - errors / variance,
-            "val_interpolation_r2": 1 - of_lines / variance,
-        }
+
+def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) -> Tensor:
+    """Over the values where `chosen` is True: their number, sum and sum of squares, and the squared
+    errors of the prediction `guess` and of the interpolation `lines`; float64.
+    """
+    values = [true, guess, lines, chosen]
+    if guess.device.type == "mps":  # has no float64
+        values = [tensor.cpu() for tensor in values]
+    true, guess, lines, chosen = (tensor.double() for tensor in values)
+    parts = (torch.ones_like(true), true, true**2, (guess - true) ** 2, (lines - true) ** 2)
+    return torch.stack([(part * chosen).sum() for part in parts])
+
+
+def masked_scores(counts: Tensor) -> dict[str, float]:
+    """The metrics of summed counts.
+
+    R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
+    `val_interpolation_r2` is the R² of linear interpolation across the gaps.
+    """
+    count, total, squares, errors, of_lines = counts.double().tolist()
+    variance = squares - total**2 / count
+    return {
+        "val_loss": errors / count,
+        "val_masked_r2": 1 - errors / variance,
+        "val_interpolation_r2": 1 - of_lines / variance,
+    }

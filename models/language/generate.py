@@ -14,8 +14,8 @@ from torch.nn import Module
 
 from models.base import DataError, Message, Prompt, Sampling
 from models.common.data_files import BadRecords, OnBad
+from models.common.hugging_face import cache_name
 from models.common.predictions import input_errors
-from models.common.pretrained_weights import cache_name
 from models.common.text_file import TextFile
 from models.language.head import Head
 from models.language.model import KeyValueCache, Transformer
@@ -39,9 +39,7 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
     """
     if not path.is_file():
         raise DataError(
-            f"--input '{path}' is not a file",
-            where=str(path.absolute()),
-            allowed=ALLOWED,
+            f"--input '{path}' is not a file", where=str(path.absolute()), allowed=ALLOWED
         )
     with input_errors():
         return _read(path, declared, on_bad)

@@ -13,13 +13,7 @@ import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import (
-    BadRecords,
-    OnBad,
-    identity,
-    unknown_format,
-    unreadable_file,
-)
+from models.common.data_files import BadRecords, OnBad, identity, unknown_format, unreadable_file
 from models.common.text_file import TextFile, has_byte_order_mark, wide_without_mark
 from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
