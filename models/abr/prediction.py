@@ -17,12 +17,13 @@ from torch.nn import Module
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.network import TraceEncoder
-from models.abr.preview import INK, MARK, ROW, TALL_ROW, TraceRow, draw_traces, highest
+from models.abr.preview import draw_responses, highest
 from models.abr.readers.files import Unlabeled
 from models.abr.responses import STATIC_NAMES, ResponseOrigin, ResponseRow, Statistics
 from models.base import DataError, Prediction
 from models.common.data_files import few
 from models.common.predictions import OPTION, DistinctNames, features_file
+from models.common.traces import INK, MARK, TraceRow
 
 BATCH = 64
 """Responses of one forward pass."""
@@ -190,6 +191,6 @@ def _draw(
     shown = []
     for n in highest(np.array([row.level for row in rows])):
         name = f"{rows[n].level:g} dB" if np.isfinite(rows[n].level) else ""
-        mark = float(cells[n].get("latency", (nan,))[0]), MARK, "V?"
+        mark = float(cells[n].get("latency", (nan,))[0]) / window_ms, MARK, "V?"
         shown.append(TraceRow(name, [(rows[n].signal, INK), (signals[n], MARK)], [mark]))
-    return draw_traces(shown, window_ms, TALL_ROW if len(shown) == 1 else ROW)
+    return draw_responses(shown, window_ms)

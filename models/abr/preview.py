@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import nan
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from models.abr.responses import Responses
 from models.base import Batch, Picture, Predictions
 from models.common import predictions
 from models.common.predictions import few_samples, placed, scores_of, spread_positions
+from models.common.traces import INK, MARK, TraceRow, draw_traces
 
 PREVIEW_RESPONSES = 64
 """Responses of the text preview, spread over the validation split."""
@@ -36,8 +36,8 @@ MASKED_COLUMNS = ("response", "masked_r2", "interpolation_r2")
 
 MAX_TRACES = 16
 """Traces in one picture."""
-WIDTH, ROW, TALL_ROW, LEFT, EDGE = 720, 44, 180, 90, 34
-INK, GREY, MARK = "#1b1f24", "#b8bfc7", "#c2410c"
+ROW, TALL_ROW = 44, 180
+"""Heights of a row in pixels; the second of a picture of one."""
 
 
 def render_preview(model: Module, split: ResponseSplit, device: torch.device) -> str:
@@ -170,10 +170,11 @@ def level_series(split: ResponseSplit) -> list[Picture]:
         rows = []
         for n in highest(responses.static[of_patient, 1]):
             response = of_patient[n]
-            mark = float(responses.labels["latency"][response]), MARK, "V"
+            latency = float(responses.labels["latency"][response])
+            mark = latency / responses.origin.window_ms, MARK, "V"
             trace = responses.signal[response], INK
             rows.append(TraceRow(_level(responses, response), [trace], [mark]))
-        image = draw_traces(rows, responses.origin.window_ms)
+        image = draw_responses(rows, responses.origin.window_ms)
         pictures.append(Picture(f"responses-{len(seen)}", caption, image))
     return pictures
 
@@ -181,16 +182,6 @@ def level_series(split: ResponseSplit) -> list[Picture]:
 def highest(levels: NDArray[np.float32]) -> NDArray[np.int64]:
     """The indices of the highest `levels`, at most MAX_TRACES; NaN comes last."""
     return np.argsort(-np.nan_to_num(levels, nan=-np.inf), kind="stable")[:MAX_TRACES]
-
-
-class TraceRow(NamedTuple):
-    """A row of a picture."""
-
-    name: str
-    traces: Sequence[tuple[NDArray[np.float32], str]]
-    """Points in µV, NaN where there is no line, and the color."""
-    marks: Iterable[tuple[float, str, str]]
-    """A time in ms, NaN for no mark, the color and the text."""
 
 
 def draw_comparison(
@@ -203,45 +194,21 @@ def draw_comparison(
 
     Wave V is marked at `latencies`, recorded and predicted, in ms. NaN is not drawn.
     """
-    marks = (latencies[0], INK, "V"), (latencies[1], MARK, "V?")
+    true, guess = (latency / window_ms for latency in latencies)
+    marks = (true, INK, "V"), (guess, MARK, "V?")
     row = TraceRow("uV", [(recorded, INK), (predicted, MARK)], marks)  # the font has no µ
     largest = 2 * float(max(abs(recorded).max(), np.nanmax(abs(predicted))))
-    return draw_traces([row], window_ms, TALL_ROW, largest)
+    return draw_responses([row], window_ms, largest)
 
 
-def draw_traces(
-    rows: Sequence[TraceRow], window_ms: float, height: int = ROW, largest: float | None = None
+def draw_responses(
+    rows: Sequence[TraceRow], window_ms: float, largest: float | None = None
 ) -> bytes:
-    """The PNG of rows of traces on one scale, with a grid of time.
-
-    `height`: of a row in pixels; `largest`: the amplitude in µV that fills it.
-    """
-    from PIL import Image, ImageDraw
-
+    """The PNG of responses on one scale; `largest`: the amplitude in µV that fills a row."""
     if largest is None:
         # A quantile: a few traces with muscle artifacts must not flatten all others.
         traces = [trace for row in rows for trace, _ in row.traces]
         largest = float(np.quantile(abs(np.asarray(traces, np.float64)), 0.995))
-    bottom = height * len(rows) + EDGE
-    image = Image.new("RGB", (WIDTH, bottom + EDGE), "white")
-    pen, per_ms = ImageDraw.Draw(image), (WIDTH - LEFT - EDGE) / window_ms
-    for ms in range(int(window_ms) + 1):
-        x = LEFT + ms * per_ms
-        pen.line((x, EDGE, x, bottom), fill="#e8ebee")
-        pen.text((x - 4, bottom + 8), str(ms), fill=INK)
-    pen.text((WIDTH - EDGE - 4, bottom + 20), "ms", fill=INK)
-    for number, row in enumerate(rows):
-        middle = EDGE + height * (number + 0.5)
-        pen.line((LEFT, middle, WIDTH - EDGE, middle), fill=GREY)
-        pen.text((8, middle - 6), row.name, fill=INK)
-        for trace, color in row.traces:
-            across = LEFT + (np.arange(len(trace)) + 0.5) / len(trace) * (WIDTH - LEFT - EDGE)
-            y = middle - 0.8 * height / (largest or 1.0) * np.asarray(trace, np.float64)
-            for line in predictions.known_lines(across, y):
-                pen.line(line, fill=color, width=2)
-        for mark, color, letter in row.marks:
-            if np.isfinite(mark):
-                x, half = LEFT + mark * per_ms, 0.45 * height
-                pen.line((x, middle - half, x, middle + half), fill=color, width=2)
-                pen.text((x + 3, middle - half), letter, fill=color)
-    return predictions.png(image)
+    ticks = [(ms / window_ms, f"{ms} ms") for ms in range(int(window_ms) + 1)]
+    height = TALL_ROW if len(rows) == 1 else ROW
+    return draw_traces(rows, ticks, height, 0.8 * height / (largest or 1.0))

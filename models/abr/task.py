@@ -16,7 +16,7 @@ from models.abr.dataset import MaskedSplit, ResponseSplit, ResponseSplits, membe
 from models.abr.embedded import PATIENTS, read_patients
 from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.metric import MASKED, ResponseMetric
-from models.abr.network import ENCODER, PEAK, MaskedTrace, Network, attention_counts
+from models.abr.network import ENCODER, PEAK, MaskedTrace, Network
 from models.abr.network import flops_per_sample as flops_of
 from models.abr.prediction import TrainedOnResponses
 from models.abr.readers.files import Names, read_responses, read_unlabeled
@@ -249,9 +249,7 @@ class AbrTask:
         if self.loaded is not None:
             facts["encoder"] = self.loaded
         if self.context.attention == "flash":
-            every, relative = attention_counts(self.size, self.mask_share is None)
             facts["flash_attention"] = (
-                f"{every - relative} of {every} attentions; the other {relative} have relative "
-                "positions, which flash kernels do not take"
+                "all attentions but those with relative positions, which flash kernels do not take"
             )
         return facts

@@ -35,14 +35,6 @@ def test_a_point_is_the_mean_over_its_interval(series):
     assert rows[1].signal.mean() == pytest.approx(data[:850].mean(), rel=1e-3, abs=1e-6)
 
 
-def test_no_more_than_the_window_is_read(series):
-    path = series(samples=1700)
-    assert read_series(path).traces.shape == (850, 3)
-    with path.open("ab") as file:
-        file.write(b"this is never reached")
-    assert len(read(path)[0]) == 3
-
-
 def test_a_silent_level_is_left_out_and_counted(series):
     rows, reader = read(series(silent=1))
     assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
