@@ -32,7 +32,7 @@ from launcher.config.provenance import Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
-from launcher.run_folder.resume_decision import Decision, decide
+from launcher.run_folder.resume import Decision, decide
 from models.catalog import FAMILIES
 from training.logging.quantities import size
 

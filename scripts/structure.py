@@ -1,4 +1,4 @@
-"""Figures on the code structure, from its files: size, order of rooms, cycles, short files.
+"""Figures on the code structure: size, order of rooms, cycles, short files, imports of a run.
 
 python -m scripts.structure [CHECKOUT]
 """
@@ -6,8 +6,11 @@ python -m scripts.structure [CHECKOUT]
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -170,6 +173,30 @@ def table(tree: Tree) -> list[str]:
     return ["| figure | value |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
+_FIRST_STEP = """
+import os, sys
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from launcher.__main__ import main
+
+def show(*_):
+    print("imported:", *sys.modules, flush=True)
+    os._exit(0)
+
+register_optimizer_step_pre_hook(show)
+main(["--model", "language:tiny", "--max-steps", "1"])
+"""
+
+
+def plain_run(tree: Tree, root: Path) -> list[Module]:
+    """Our modules that a plain run has imported at its first optimizer step. Starts a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", _FIRST_STEP]
+        environ = {**os.environ, "PYTHONPATH": str(root)}
+        output = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+    names = output.stdout.partition("imported:")[2].split()
+    return [tree.modules[name] for name in names if name in tree.modules]
+
+
 def _size(modules: list[Module]) -> str:
     lines = sum(module.text.count("\n") for module in modules)
     return f"{len(modules)} files, {round(lines, -2):,} lines"
@@ -225,6 +252,10 @@ def main() -> None:
     print("\n".join(table(tree)))
     for name, find in FINDINGS.items():
         print(f"\n{name}:", *(f"  {line}" for line in find(tree)), sep="\n")
+    modules = [m for m in plain_run(tree, root) if m.package in PACKAGES]
+    print(f"\nimports of a plain run before its first step ({_size(modules)}):")
+    for module in sorted(modules, key=lambda module: -module.text.count("\n")):
+        print(f"  {module.text.count(chr(10)):5} {module.name}")
 
 
 if __name__ == "__main__":

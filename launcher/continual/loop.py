@@ -24,8 +24,8 @@ from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, experiences, lock, records, run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, FileRecord, Ledger
+from launcher.run_folder.resume import ResumeRequest
 from training.callbacks.base import Outcome
 from training.logging.events import append_event
 from training.logging.printable import printable

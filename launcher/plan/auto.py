@@ -23,7 +23,7 @@ from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Chosen, CliAr
 from launcher.config.schema import AUTO
 from launcher.plan import cache
 from launcher.plan.target import Described
-from launcher.run_folder.resume_decision import Decision, decide
+from launcher.run_folder.resume import Decision, decide
 from training.logging.quantities import size
 
 if TYPE_CHECKING:

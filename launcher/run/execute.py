@@ -202,7 +202,7 @@ def _create_folder(start: PreparedRun) -> RunFolder:
     """The run folder: that of the resumed run, a new one, or a fork."""
     if start.resume is None or not run_folder.is_run_folder(start.resume.source):
         return run_folder.create(start.resolved, start.out, start.name)
-    if checkpoint_search.is_same(start.resume.source, start.folder):
+    if start.resume.source.resolve() == start.folder.resolve():
         return run_folder.open_existing(start.folder)
     fill = partial(copy_run, start.resume.source)
     return run_folder.create(start.resolved, start.out, start.name, fill)

@@ -14,8 +14,8 @@ from launcher.config import schema
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import ExperienceFolder
+from launcher.run_folder.resume import ResumeRequest
 from models.catalog import is_custom
 from slurm.environment import Generation
 from training.settings import nested

@@ -11,15 +11,14 @@ from typing import TypeVar
 from engines.catalog import ENGINES, Entry, StateBytes, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.config import engine_options, errors, feature_checks, machine
+from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
 from launcher.run import affinity, restart
-from launcher.run_folder import checkpoint_search, run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
-from launcher.run_folder.resume_decision import Decision, NothingLeft, decide
+from launcher.run_folder import run_folder
+from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest, decide
 from models.catalog import is_custom
 from slurm.environment import (
     Generation,
@@ -136,7 +135,10 @@ def prepare_run_at(
         diagnostics += _check_out(out, args, decision)
     if launched is not None and decision is not None:
         diagnostics += _check_restarts(decision.resolved, launched)
-        diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
+        if decision.resolved.settings.continual.enabled:
+            from launcher.config import feature_checks  # for the runs that learn continually
+
+            diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
@@ -158,8 +160,10 @@ def prepare_run_at(
         trains_continually and decision.nothing_left is not None,
         generation=generation,
     )
-    if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
-        raise SettingsError(inside)
+    if settings.continual.enabled:
+        from launcher.config import feature_checks
+
+        feature_checks.check_run_folder(ready.folder, resolved.values)
     return ready
 
 
@@ -226,7 +230,7 @@ def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diag
         if (
             source is not None
             and run_folder.is_run_folder(source)
-            and checkpoint_search.is_same(source, out)
+            and source.resolve() == out.resolve()
         ):
             return []
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)

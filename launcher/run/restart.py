@@ -15,7 +15,8 @@ from launcher.run import failures
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest, newest_step
+from launcher.run_folder.checkpoint_search import newest_step
+from launcher.run_folder.resume import ResumeRequest
 from training.logging.events import append_event
 from training.resources import cgroup
 from training.resources.oom import MAX_HALVINGS
@@ -107,7 +108,7 @@ def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | No
     used = micro_batch or numbers.micro_batch
     accumulation = numbers.micro_batch * numbers.accumulation // used
     failed = replace(numbers, micro_batch=used, accumulation=accumulation)
-    smaller = batching.halved(failed)
+    smaller = next(batching.halvings(failed), None)
     return None if smaller is None else resolved.with_batching(smaller, REDUCED)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -21,7 +21,7 @@ from engines.state import WEIGHT
 from engines.world import open_world
 from launcher.base import environment, signals
 from launcher.base.diagnostics import SettingsError
-from launcher.config import validate
+from launcher.config import paths, validate
 from launcher.config.batching import check_fills
 from launcher.config.engine_options import engine_options
 from launcher.config.errors import about_setting
@@ -32,7 +32,6 @@ from launcher.run import affinity, failures, rank_data
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.job_spec import Job
 from launcher.run_folder import fence, lock, run_folder
-from launcher.run_folder import restore as resumption
 from models.base import Task
 from training import seeds
 from training.callbacks.base import TEST, Outcome
@@ -40,17 +39,12 @@ from training.checkpoint import base_weights, retention, room
 from training.checkpoint.restore import restore, restore_average
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
+from training.data.fingerprint import fingerprint
 from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
-from training.evaluation.evaluate import (
-    SplitResult,
-    SplitSamples,
-    evaluate_split,
-    evaluated_samples,
-    samples_of,
-)
+from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
 from training.health import clock_skews
 from training.inspection import architecture
 from training.loop import train
@@ -65,6 +59,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from launcher.run_folder.resume import ResumeRequest
     from training.checkpoint.resume_point import ResumePoint
 
 
@@ -100,8 +95,17 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
     order = _order(resolved, len(samples), seed)
-    facts = resumption.checkpoint_facts(resolved, samples, order, world, data.number)
-    resumed = resumption.load_resume_point(job.resume, facts, world)
+    facts = {
+        "settings": paths.kept_values(resolved.values),
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "global_batch": order.global_batch,
+            "seed": order.seed,
+        },
+        "experience": data.number,
+    }
+    resumed = None if job.resume is None else _load_resume_point(job.resume, facts, world)
     rank_data.check_labels(job, task, resumed)
     seeds.seed_weights(seed)
     model, initial = _build_model(resolved, task, world)
@@ -133,7 +137,9 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, train_plan, *loading)
     factory = RankCallbacks(job, storage, world, clock_skews(world))
-    counts = evaluated_samples(evaluation, forgetting)
+    counts = (evaluation.samples, evaluation.split_samples)
+    if forgetting is not None:
+        counts = forgetting.samples("val")
     info = factory.run_info(data, built, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     writer = _writer(resolved, settings, train_plan, storage, world)
@@ -182,9 +188,26 @@ def _train_plan(
 def _prepare_folder(
     job: Job, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
 ) -> None:
-    is_end = train_plan.first_step >= train_plan.end_step
-    given = (job.resume, job.resolved, job.generation, storage, resumed, world)
-    resumption.prepare_folder(*given, is_end=is_end)
+    if world.rank != 0:
+        return
+    step = resumed.step if resumed else 0
+    if job.generation is not None:
+        from launcher.run_folder.generations import record_start
+
+        record_start(storage, job.generation, step, world.size)
+    if job.resume is not None:
+        from launcher.run_folder.restore import prepare_folder
+
+        is_end = train_plan.first_step >= train_plan.end_step
+        prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)
+
+
+def _load_resume_point(
+    resume: ResumeRequest, facts: Mapping[str, Any], world: World
+) -> ResumePoint | None:
+    from launcher.run_folder.restore import load_resume_point
+
+    return load_resume_point(resume, facts, world)
 
 
 def _writer(

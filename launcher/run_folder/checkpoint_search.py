@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, listed, nearest_match
-from launcher.config.provenance import CliArgs, ResetPart, find_node
+from launcher.config.provenance import CliArgs, find_node
 from launcher.config.schema import PRETRAINED, model_part
 from launcher.config.selection import choose
 from launcher.config.settings_file import Node, node_value, read_settings_file
@@ -20,9 +20,6 @@ from launcher.run_folder.records import InvalidRecord
 from models.catalog import FAMILIES
 from training.checkpoint import base_weights, checksums, manifest
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, read_error
-
-if TYPE_CHECKING:
-    pass
 
 AUTO = "auto"
 _ALLOWED = "auto, a run folder, one of its checkpoints, or the number of a step"
@@ -81,42 +78,28 @@ def find(args: CliArgs, out: Path | None) -> ResumableRun | None:
     argument = args.resume or AUTO
     where = f"{args.resume_option} {argument}"
     try:
-        return _find(args, out, argument, where)
+        if argument.isdigit():
+            return _found(_run_of_step(out, where), int(argument), where)
+        if argument != AUTO:
+            return _found(*_named(Path(argument), where), where)
+        if out is None:
+            return _latest(args, where)
+        run = _found(out, None, where) if run_folder.is_run_folder(out) else None
+        return run if run and (run.checkpoint or run.is_completed) else None
     except PermissionError as error:
         raise unreadable(error, where) from error
-
-
-def _find(args: CliArgs, out: Path | None, argument: str, where: str) -> ResumableRun | None:
-    if argument == AUTO:
-        return _latest(args) if out is None else _unfinished(out, where)
-    if argument.isdigit():
-        return _found(_run_of_step(out, where), int(argument), where)
-    folder, step = _named(Path(argument), where)
-    return _found(folder, step, where)
-
-
-def is_same(folder: Path, other: Path) -> bool:
-    """Whether two paths are the same folder. Reads the disk."""
-    return folder.resolve() == other.resolve()
 
 
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint with intact JSON; None: there is none, or this user may
     not read it. Reads the disk."""
     with suppress(CheckpointUnreadable, PermissionError):
-        return next((checkpoint.step for checkpoint in _intact_checkpoints(folder)), None)
+        newest = _newest_intact(folder)
+        return None if newest is None else newest.step
     return None
 
 
-def _unfinished(out: Path, where: str) -> ResumableRun | None:
-    """The run in `out`, if it has a checkpoint or was completed."""
-    if not run_folder.is_run_folder(out):
-        return None
-    run = _found(out, None, where)
-    return run if run.checkpoint is not None or run.is_completed else None
-
-
-def _latest(args: CliArgs) -> ResumableRun | None:
+def _latest(args: CliArgs, where: str) -> ResumableRun | None:
     """The newest incomplete run of the same model and mode with a checkpoint."""
     choice = choose(args)
     if choice.diagnostics:
@@ -128,7 +111,7 @@ def _latest(args: CliArgs) -> ResumableRun | None:
             mode = find_node(root, "mode")
             if (*model_of(root), mode and mode.value) != wanted:
                 continue
-            run = _found(folder, None, f"{args.resume_option} {AUTO}")
+            run = _found(folder, None, where)
         except (UnreadableRun, InvalidRecord):
             raise
         except SettingsError:
@@ -167,11 +150,10 @@ def _run_of_step(out: Path | None, where: str) -> Path:
         if not run_folder.is_run_folder(out):
             raise _error(f"{out} is not a run folder", str(out), f"{where}, --out {out}")
         return out
-    runs = newest(run_folder.SETTINGS)
-    if not runs:
-        message = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
-        raise _error(message, where.split()[-1], where)
-    return runs[0]
+    if runs := newest(run_folder.SETTINGS):
+        return runs[0]
+    message = f"there is no run in {run_folder.PARENT}/ to take the checkpoint from"
+    raise _error(message, where.split()[-1], where)
 
 
 def _named(path: Path, where: str) -> tuple[Path, int | None]:
@@ -184,97 +166,85 @@ def _named(path: Path, where: str) -> tuple[Path, int | None]:
         folder = (path if path.name else path.resolve()).parent.parent
     if run_folder.is_run_folder(folder):
         return folder, step
-    nearest = nearest_match(path.name, _runs_beside(path))
-    nearest = nearest and str(path.parent / nearest)
-    raise _error(_no_run_text(path), str(path), where, nearest)
+    message, nearest = _no_run(path)
+    raise _error(message, str(path), where, nearest)
 
 
-def _no_run_text(path: Path) -> str:
+def _no_run(path: Path) -> tuple[str, str | None]:
+    """Why `path` is no run folder, and the run beside it with the most similar name."""
+    message = f"run folder '{path}' does not exist ({path.absolute()})"
     if path.exists():
         missing = run_folder.SETTINGS
         if (path / missing).is_file():  # a file of the user
             missing = f"{run_folder.ORIGINS} beside {missing}"
-        return f"'{path}' is not a run folder: it has no {missing}"
-    return f"run folder '{path}' does not exist ({path.absolute()})"
-
-
-def _runs_beside(path: Path) -> list[str]:
-    return [entry.name for entry in _entries(path.parent) if run_folder.is_run_folder(entry)]
+        message = f"'{path}' is not a run folder: it has no {missing}"
+    beside: list[str] = []
+    with suppress(OSError):
+        beside += (p.name for p in sorted(path.parent.iterdir()) if run_folder.is_run_folder(p))
+    nearest = nearest_match(path.name, beside)
+    return message, nearest and str(path.parent / nearest)
 
 
 def _found(folder: Path, step: int | None, where: str) -> ResumableRun:
     try:
-        checkpoint = (
-            next(_intact_checkpoints(folder), None)
-            if step is None
-            else _checkpoint_at(folder, step, where)
-        )
+        checkpoint = _newest_intact(folder) if step is None else _checkpoint_at(folder, step, where)
     except CheckpointUnreadable as error:
         raise unreadable(error, where) from error
-    if checkpoint is None and (steps := _steps(folder)):
-        _checkpoint_at(folder, steps[0], where)  # raises with the reason
+    if checkpoint is None and (saved := checkpoints(folder)):
+        _checkpoint_at(folder, max(saved), where)  # raises with the reason
     return ResumableRun(folder, step, checkpoint, records.check(folder))
 
 
 def _checkpoint_at(folder: Path, step: int, where: str) -> SavedCheckpoint:
-    steps = _steps(folder)
-    if step not in steps:
-        nearest = min(steps, key=lambda existing: abs(existing - step), default=None)
-        names = listed([str(existing) for existing in sorted(steps)], "resume RUN")
+    saved = checkpoints(folder)
+    if step not in saved:
+        nearest = min(reversed(saved), key=lambda other: abs(other - step), default=None)
         raise SettingsError.of(
             f"{folder} has no checkpoint of step {step}",
             value=step,
             where=where,
-            allowed=names if steps else "a run with a checkpoint",
+            allowed=listed([*map(str, saved)], "resume RUN") or "a run with a checkpoint",
             did_you_mean=None if nearest is None else str(nearest),
-            fix=None if nearest is None else _line(_checkpoint(folder, nearest)),
+            fix=None if nearest is None else _line(saved[nearest]),
         )
     try:
-        return _read(folder, step)
+        return _read(saved[step], step)
     except CheckpointUnreadable:
         raise
     except _DAMAGE as error:
-        raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from (error)
+        raise _error(f"cannot use the checkpoint of step {step}: {error}", step, where) from error
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / run_folder.CHECKPOINTS / manifest.step_folder(step)
-
-
-def _intact_checkpoints(folder: Path) -> Iterator[SavedCheckpoint]:
-    """The checkpoints of a run whose JSON is intact, newest first. Raises CheckpointUnreadable."""
-    for step in _steps(folder):
+def _newest_intact(folder: Path) -> SavedCheckpoint | None:
+    """The newest checkpoint of a run whose JSON is intact. Raises CheckpointUnreadable."""
+    for step, checkpoint in reversed(checkpoints(folder).items()):
         try:
-            yield _read(folder, step)
+            return _read(checkpoint, step)
         except CheckpointUnreadable:
             raise
         except _DAMAGE:
             continue  # the ranks report what is damaged
+    return None
 
 
-def _steps(folder: Path) -> Sequence[int]:
-    """The steps that have a folder, newest first."""
-    return list(checkpoints(folder))[::-1]
-
-
-def _read(folder: Path, step: int) -> SavedCheckpoint:
-    checkpoint = _checkpoint(folder, step)
+def _read(checkpoint: Path, step: int) -> SavedCheckpoint:
     files = manifest.read(checkpoint).files
     checksums.check(checkpoint, tuple(file for file in files if file.name == manifest.STATE))
+    path = checkpoint / manifest.STATE
     try:
-        content = (checkpoint / manifest.STATE).read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise read_error(checkpoint / manifest.STATE, error) from error
+        raise read_error(path, error) from error
     try:
         facts = json.loads(content)["facts"]
         settings = facts.get("settings")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"{checkpoint / manifest.STATE} is damaged: {error!r}"
-        raise CheckpointError(message) from error
+        raise CheckpointError(f"{path} is damaged: {error!r}") from error
     if settings is not None and not isinstance(settings, dict):
-        raise CheckpointError(f"{checkpoint / manifest.STATE} has no settings")
-    checked = {PRETRAINED} if base_weights.FACT in facts else ()
-    return SavedCheckpoint(step, settings, frozenset(checked))
+        raise CheckpointError(f"{path} has no settings")
+    return SavedCheckpoint(
+        step, settings, frozenset({PRETRAINED} if base_weights.FACT in facts else ())
+    )
 
 
 def _line(path: Path | str, command: str = "resume") -> str:
@@ -282,45 +252,18 @@ def _line(path: Path | str, command: str = "resume") -> str:
 
 
 def _error(message: str, value: Any, where: str, nearest: str | None = None) -> SettingsError:
-    fix = nearest and _line(nearest)
-    return SettingsError.of(
-        message, value=value, where=where, allowed=_ALLOWED, did_you_mean=nearest, fix=fix
-    )
-
-
-@dataclass(frozen=True)
-class ResumeRequest:
-    """What to resume from, for the ranks."""
-
-    source: Path
-    """The run folder with the checkpoints; the folder written to unless the run is a fork."""
-    step: int | None = None
-    """Only the checkpoint of this step; None: the newest intact one, or none."""
-    reset: Sequence[ResetPart] = ()
-    """State to reinitialize instead of restoring it."""
-    changes: Sequence[str] = ()
-    """Settings that differ from those of the checkpoint, one line each."""
-    until: int | None = None
-    """The last step of a replay; None: no replay."""
-
-    def rewinds(self, folder: Path) -> bool:
-        """Whether the run in `folder` may repeat steps with a different result."""
-        requested_step = self.step is not None or bool(self.reset)
-        return requested_step and self.source.resolve() == folder.resolve()
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON."""
-        return {**asdict(self), "source": str(self.source)}
+    parts = {"value": value, "where": where, "allowed": _ALLOWED}
+    return SettingsError.of(message, did_you_mean=nearest, fix=nearest and _line(nearest), **parts)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """The checkpoint folders; incomplete and superseded ones have other names.
+    """The checkpoint folders by step; incomplete and superseded ones have other names.
 
     Raises PermissionError.
     """
     by_step = {}
     home = folder / run_folder.CHECKPOINTS
-    for entry in sorted(home.iterdir()) if home.is_dir() else ():
+    for entry in home.iterdir() if home.is_dir() else ():
         step = manifest.step_of(entry.name)
         if step is not None and entry.is_dir():
             by_step[step] = entry
@@ -329,22 +272,14 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 def no_run(path: Path, where: str, command: str) -> SettingsError:
     """The error for a `path`, typed after `command`, that is no run folder. Reads the disk."""
-    message, nearest = _no_run_text(path), nearest_match(path.name, _runs_beside(path))
-    fix = nearest and _line(path.parent / nearest, command)
+    message, nearest = _no_run(path)
+    fix = nearest and _line(nearest, command)
     if stages := stage_folders(path):
         message = f"'{path}' contains several runs, one per stage"
         nearest, fix = None, _line(list(stages.values())[-1], command)
-    allowed = "a run folder, or one of its checkpoints"
-    return SettingsError.of(
-        message, value=str(path), where=where, allowed=allowed, did_you_mean=nearest, fix=fix
-    )
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    try:
-        yield from sorted(folder.iterdir())
-    except OSError:
-        return
+    parts = {"allowed": "a run folder, or one of its checkpoints", "fix": fix}
+    nearest = nearest and Path(nearest).name
+    return SettingsError.of(message, value=str(path), where=where, did_you_mean=nearest, **parts)
 
 
 def stage_folders(folder: Path) -> dict[str, Path]:

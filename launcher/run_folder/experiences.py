@@ -90,30 +90,22 @@ class Ledger:
     @property
     def unfinished(self) -> Experience | None:
         """The experience to train next."""
-        states = ("planned", "training")
-        return next(
-            (experience for experience in self.experiences if experience.state in states), None
-        )
+        return next((e for e in self.experiences if e.state in ("planned", "training")), None)
 
     @property
     def trained(self) -> list[Experience]:
         """The experiences that are trained, including the first data."""
-        return [experience for experience in self.experiences if experience.state == "trained"]
+        return [e for e in self.experiences if e.state == "trained"]
 
     @property
     def postponed(self) -> Experience | None:
         """The newest experience, if it was postponed."""
-        newest = self.experiences[-1] if self.experiences else None
-        return newest if newest is not None and newest.state == "postponed" else None
+        return next((e for e in self.experiences[-1:] if e.state == "postponed"), None)
 
     def known_files(self) -> dict[str, FileRecord]:
         """The files of all experiences that are not postponed."""
-        return {
-            name: file
-            for experience in self.experiences
-            if experience.state != "postponed"
-            for name, file in experience.files.items()
-        }
+        taken = (e.files for e in self.experiences if e.state != "postponed")
+        return {name: file for files in taken for name, file in files.items()}
 
     def updated(self, experience: Experience) -> Ledger:
         """The ledger with `experience` added, or replaced if its number exists."""
@@ -126,11 +118,7 @@ class Ledger:
         for experience in self.experiences:
             if experience.number and experience.start_step >= step:
                 break
-            if (
-                experience.state == "trained"
-                and experience.end_step is not None
-                and experience.end_step > step
-            ):
+            if experience.state == "trained" and (experience.end_step or 0) > step:
                 experience = replace(experience, state="training", end_step=None, forgetting=None)
             experiences.append(experience)
         return Ledger(experiences)
@@ -143,10 +131,7 @@ class Ledger:
     def save(self, run: Path) -> None:
         """Write the ledger into the run folder, atomically. Raises StorageError."""
         path = run / NAME
-        content = {
-            "format": _FORMAT,
-            "experiences": [asdict(experience) for experience in self.experiences],
-        }
+        content = {"format": _FORMAT, "experiences": [asdict(e) for e in self.experiences]}
         with storage_errors(path):
             atomic_write(path, encode_bytes(content, indent=1) + b"\n")
 
@@ -156,16 +141,16 @@ def load(run: Path) -> Ledger | None:
     path = run / NAME
     try:
         content = json.loads(path.read_bytes())
-        return Ledger([_experience(entry) for entry in content["experiences"]])
+        experiences = []
+        for entry in content["experiences"]:
+            files = {name: FileRecord(**file) for name, file in entry["files"].items()}
+            read = {**entry, "files": files, "replayed": tuple(entry["replayed"])}
+            experiences.append(Experience(**read))
+        return Ledger(experiences)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StorageError(path, OSError(f"not a list of experiences: {error}")) from error
-
-
-def _experience(entry: Mapping[str, Any]) -> Experience:
-    files = {name: FileRecord(**file) for name, file in entry["files"].items()}
-    return Experience(**{**entry, "files": files, "replayed": tuple(entry["replayed"])})
 
 
 def folder_of(run: Path, number: int) -> ExperienceFolder:

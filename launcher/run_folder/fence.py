@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from launcher.run_folder import generations, run_folder
+from launcher.run_folder import generations
 from slurm.environment import Generation, parse_generation
 from training.checkpoint import retention
 from training.storage import Storage, storage_errors
@@ -17,7 +17,7 @@ from training.storage import Storage, storage_errors
 FENCE = ".fence-"
 _CLOSED = ".closed-"
 HIDDEN = (FENCE, _CLOSED)
-_LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl")
+_LINE_FILES = re.compile(r"(metrics|events|events-rank[0-9]+)\.jsonl|log\.txt")
 
 
 class FencedOff(Exception):
@@ -45,19 +45,22 @@ def fenced_storage(run: Path, generation: Generation) -> Iterator[Storage]:
     if not generations.is_latest(run, generation):
         raise FencedOff(run, generation)
     generations.claim(run, generation)
+    # The name has a token: a process that hung may still use an older fence.
+    fence = run / f"{FENCE}{generation}-{secrets.token_hex(4)}"
+    storage = Storage(run, fence)
     with storage_errors(run / FENCE):
-        storage = Storage(run, _create_fence(run, generation))
+        fence.mkdir()
         try:
             if not generations.is_latest(run, generation):
                 raise FencedOff(run, generation)
             if _close_earlier_fences(storage, generation):
                 _replace_line_files(storage)
         except BaseException:
-            _remove_fence(storage)
+            shutil.rmtree(fence, ignore_errors=True)
             raise
     yield storage
     # Not after an error: a save may still be running, and the next generation clears the fence.
-    _remove_fence(storage)
+    shutil.rmtree(fence, ignore_errors=True)
 
 
 @contextmanager
@@ -72,18 +75,6 @@ def fencing_errors(storage: Storage, generation: Generation) -> Iterator[None]:
         raise
 
 
-def _create_fence(run: Path, generation: Generation) -> Path:
-    """A fence with a token in its name: a process that hung may still use an older fence."""
-    path = run / f"{FENCE}{generation}-{secrets.token_hex(4)}"
-    path.mkdir()
-    return path
-
-
-def _remove_fence(storage: Storage) -> None:
-    assert storage.fence is not None
-    shutil.rmtree(storage.fence, ignore_errors=True)
-
-
 def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
     """Close the fences of earlier generations and recover checkpoints; whether there were any."""
     run = storage.path
@@ -93,7 +84,8 @@ def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
     later.update(known[known.index(generation) + 1 :])
     has_earlier = False
     for fence in [*run.glob(f"{FENCE}*"), *run.glob(f"{_CLOSED}*")]:
-        if fence == storage.fence or _generation_of(fence) in later:
+        owner = parse_generation(fence.name.removeprefix(FENCE).rpartition("-")[0])
+        if fence == storage.fence or owner in later:
             continue
         has_earlier = True
         closed = fence
@@ -102,26 +94,16 @@ def _close_earlier_fences(storage: Storage, generation: Generation) -> bool:
             with suppress(FileNotFoundError):  # its process has just ended normally
                 fence.rename(closed)
         retention.recover(Storage(run, closed))
-        _clear(closed)
+        for _ in range(100):  # its process may still create files in it
+            shutil.rmtree(closed, ignore_errors=True)
+            if not closed.exists():
+                break
     return has_earlier
-
-
-def _generation_of(fence: Path) -> Generation | None:
-    """The generation that created a fence; None: the fence is closed."""
-    return parse_generation(fence.name.removeprefix(FENCE).rpartition("-")[0])
-
-
-def _clear(closed: Path) -> None:
-    """Remove a closed fence, even while a process still creates files in it."""
-    for _ in range(100):
-        shutil.rmtree(closed, ignore_errors=True)
-        if not closed.exists():
-            return
 
 
 def _replace_line_files(storage: Storage) -> None:
     """Replace each file that an earlier generation may have open by a copy of its whole lines."""
     for path in sorted(storage.path.iterdir()):
-        if _LINE_FILES.fullmatch(path.name) or path.name == run_folder.LOG:
+        if _LINE_FILES.fullmatch(path.name):
             content = path.read_bytes()
             storage.atomic_write(path.name, content[: content.rfind(b"\n") + 1])

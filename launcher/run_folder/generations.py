@@ -14,7 +14,7 @@ from launcher.base import environment
 from slurm.environment import SLURM_FOLDER, Generation
 from training.logging import events
 from training.logging.strict_json import encode_bytes
-from training.storage import LineFile, Storage, publish_new, storage_errors
+from training.storage import Storage, publish_new, storage_errors
 
 NAME = "generations.jsonl"
 OUTCOMES = {0: "done", 1: "failed", 2: "invalid", 75: "again", 130: "again"}
@@ -31,12 +31,11 @@ def record_start(storage: Storage, generation: Generation, step: int, world_size
     """
     run = storage.path
     trained = [line["step"] for line in _train_lines(run)]
-    lost_steps = max(0, max(trained, default=0) - step) if starts(run, generation) else 0
     facts = {
         "hosts": environment.variables().get("SLURM_JOB_NODELIST") or socket.gethostname(),
         "ranks": world_size,
         "from_step": step,
-        "lost_steps": lost_steps,
+        "lost_steps": max(0, max(trained, default=0) - step) if starts(run, generation) else 0,
     }
     _append(run, _STARTED, generation, facts)
     if generation.number or generation.restart:
@@ -52,12 +51,16 @@ def requeue_statistics(run: Path, generation: Generation) -> Mapping[str, Any]:
     """
     times = [line["time"] for line in lines(run) if line["job"] == generation.job]
     started = starts(run, generation)
-    first = started[0]["from_step"] if started else 0
     seconds = time.time() - min(times, default=time.time())
+    step_seconds, previous = 0.0, started[0]["from_step"] if started else 0
+    for line in _train_lines(run):  # a line holds the mean since the line before
+        if line["step"] > previous:
+            step_seconds += (line["step"] - previous) * float(line["step_time_s"])
+            previous = line["step"]
     return {
         "requeues": generation.number,
         "lost_steps": sum(line["lost_steps"] for line in started),
-        "effective_training_share": _step_seconds(run, first) / seconds if seconds > 0 else None,
+        "effective_training_share": step_seconds / seconds if seconds > 0 else None,
     }
 
 
@@ -102,9 +105,7 @@ def claim(run: Path, generation: Generation) -> None:
 
 def starts(run: Path, generation: Generation) -> list[Mapping[str, Any]]:
     """The recorded starts of the job of `generation`, in their order. Reads the disk."""
-    return [
-        line for line in lines(run) if line["kind"] == _STARTED and line["job"] == generation.job
-    ]
+    return [x for x in lines(run) if x["kind"] == _STARTED and x["job"] == generation.job]
 
 
 def lines(run: Path) -> Sequence[Mapping[str, Any]]:
@@ -139,23 +140,16 @@ def publish_outcome(run: Path, generation: Generation, code: int, text: str = ""
             file.write("\n".join([first_line, *text.splitlines(), ""]))
             file.flush()
             os.fsync(file.fileno())
-        return _publish(staged, final, replaces=code == 0)
-    except OSError:
+        if code == 0:
+            staged.replace(final)
+        else:
+            publish_new(staged, final)
+        return True
+    except OSError:  # FileExistsError: another outcome counts
         return False
     finally:
         with suppress(OSError):
             staged.unlink()
-
-
-def _publish(staged: Path, final: Path, replaces: bool) -> bool:
-    if replaces:
-        staged.replace(final)
-        return True
-    try:
-        publish_new(staged, final)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _append(run: Path, kind: str, generation: Generation, facts: Mapping[str, Any]) -> None:
@@ -164,37 +158,19 @@ def _append(run: Path, kind: str, generation: Generation, facts: Mapping[str, An
         folder.mkdir(parents=True, exist_ok=True)
     line = {"kind": kind, "time": time.time(), **_fields(generation), **facts}
     # Not under the fence: the claim itself decides which fence is valid.
-    file = LineFile(folder / NAME)
-    try:
-        file.write(encode_bytes(line))
-    finally:
-        file.close()
+    Storage(folder).append_line(NAME, encode_bytes(line))
 
 
 def _fields(generation: Generation) -> dict[str, Any]:
-    return {
-        "job": generation.job,
-        "generation": generation.number,
-        "restart": generation.restart,
-    }
+    number, restart = generation.number, generation.restart
+    return {"job": generation.job, "generation": number, "restart": restart}
 
 
 def _generation(line: Mapping[str, Any]) -> Generation:
     return Generation(str(line["job"]), int(line["generation"]), int(line["restart"]))
 
 
-def _step_seconds(run: Path, first: int) -> float:
-    """Seconds of the steps after `first`; a line holds their mean since the line before."""
-    seconds, previous = 0.0, first
-    for line in _train_lines(run):
-        if line["step"] > previous:
-            seconds += (line["step"] - previous) * float(line["step_time_s"])
-            previous = line["step"]
-    return seconds
-
-
 def _train_lines(run: Path) -> list[Mapping[str, Any]]:
     from launcher.run_folder.run_folder import METRICS, json_lines  # as in `lines`
 
-    lines = json_lines(run / METRICS)
-    return [line for line in lines if line["kind"] == "train"]
+    return [line for line in json_lines(run / METRICS) if line["kind"] == "train"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import fcntl
 import os
 import secrets
 import socket
@@ -12,10 +12,13 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.base.diagnostics import SettingsError
-from slurm.environment import Generation, parse_generation
 from training.storage import storage_errors
+
+if TYPE_CHECKING:
+    from slurm.environment import Generation
 
 NAME = ".lock"
 WAIT_S = 65.0
@@ -25,29 +28,24 @@ _POLL_S = 0.1
 
 @contextmanager
 def hold(
-    folder: Path,
-    wait_s: float = WAIT_S,
-    name: str = NAME,
-    generation: Generation | None = None,
+    folder: Path, wait_s: float = WAIT_S, name: str = NAME, generation: Generation | None = None
 ) -> Iterator[None]:
     """Hold the lock `name` of a folder; in a run folder rank 0 holds it before it reads or writes.
 
     Waits up to `wait_s` seconds for another process, and prints that once on stderr; but does not
     wait for an earlier generation than `generation` of the same job, whose node may be lost. The
-    kernel releases the lock however the process ends. Without support by the system or the file
-    system no lock is held. Raises SettingsError if the folder stays locked, and StorageError if the
-    lock file cannot be created. Touches the disk.
+    kernel releases the lock however the process ends. Without support by the file system no lock is
+    held. Raises SettingsError if the folder stays locked, and StorageError if the lock file cannot
+    be created. Touches the disk.
     """
-    held: list[int] = []
+    held = [_acquire(folder / name, wait_s, generation)]
 
     def release() -> None:
         while held:
             os.close(held.pop())
 
-    if importlib.util.find_spec("fcntl") is not None:
-        held.append(_acquire(folder / name, wait_s, generation))
-        # A forked data-loader worker shares the lock and would keep it after this process.
-        os.register_at_fork(after_in_child=release)
+    # A forked data-loader worker shares the lock and would keep it after this process.
+    os.register_at_fork(after_in_child=release)
     try:
         yield
     finally:
@@ -59,10 +57,6 @@ def is_held(folder: Path) -> bool | None:
 
     A process that takes the lock at the same moment waits a tenth of a second.
     """
-    if importlib.util.find_spec("fcntl") is None:
-        return None
-    import fcntl
-
     try:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -97,10 +91,6 @@ def lock_start(folder: Path, *, alone: bool = False) -> StartLock | None:
 
     Raises BlockingIOError if another start has it, or has replaced the folder.
     """
-    if importlib.util.find_spec("fcntl") is None:
-        return None
-    import fcntl
-
     try:
         file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -125,16 +115,13 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
         file = _open(path)
         try:
             while not _is_locked(file) or _is_replaced(file, path):
-                holder, theirs = _holder(file)
-                new = None
-                if _is_replaced(file, path):
-                    new = _open(path)
-                elif generation is not None and theirs is not None and generation.follows(theirs):
-                    new = _replaced(path)
-                if new is not None:
-                    os.close(file)
-                    file = new
-                elif time.monotonic() > end:
+                is_replaced = _is_replaced(file, path)
+                holder, is_lost = _holder(file, generation)
+                if is_replaced or is_lost:
+                    former, file = file, _open(path) if is_replaced else _replaced(path)
+                    os.close(former)
+                    continue
+                if time.monotonic() > end:
                     raise SettingsError.of(
                         f"the run folder {path.parent} is in use by {holder}",
                         value=str(path.parent),
@@ -142,12 +129,14 @@ def _acquire(path: Path, wait_s: float, generation: Generation | None) -> int:
                         fix="wait for that run or stop it; or choose another folder with  "
                         "--out DIR",
                     )
-                else:
-                    if not is_reported:
-                        print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
-                        is_reported = True
-                    time.sleep(_POLL_S)
-            _sign(file, generation)
+                if not is_reported:
+                    print(f"{path.parent} is in use by {holder}; waiting", file=sys.stderr)
+                    is_reported = True
+                time.sleep(_POLL_S)
+            with suppress(OSError):  # a full disk: the content is only for a message
+                suffix = "" if generation is None else f" {generation}"
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
         except BaseException:
             os.close(file)
             raise
@@ -162,12 +151,8 @@ def _replaced(path: Path) -> int:
     """A new lock file under the same name: the lock of a lost process no longer counts."""
     staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     file = _open(staged)
-    try:
-        _is_locked(file)  # no other process knows its name
-        staged.replace(path)
-    except BaseException:
-        os.close(file)
-        raise
+    _is_locked(file)  # no other process knows its name
+    staged.replace(path)
     return file
 
 
@@ -180,8 +165,6 @@ def _is_replaced(file: int, path: Path) -> bool:
 
 def _is_locked(file: int) -> bool:
     """Whether this process has the lock now, or the file system has no locks."""
-    import fcntl
-
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -191,18 +174,16 @@ def _is_locked(file: int) -> bool:
     return True
 
 
-def _sign(file: int, generation: Generation | None) -> None:
-    suffix = "" if generation is None else f" {generation}"
-    with suppress(OSError):  # a full disk: the content is only for a message
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}@{socket.gethostname()}{suffix}\n".encode(), 0)
-
-
-def _holder(file: int) -> tuple[str, Generation | None]:
-    """The process that holds the lock, as text, and its generation."""
+def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
+    """The process that holds the lock, as text; whether its generation is before `generation`."""
     content = os.pread(file, 300, 0).decode(errors="replace").strip()
     process, _, suffix = content.partition(" ")
+    if not suffix:
+        return content or "another process", False
+    from slurm.environment import parse_generation  # only jobs have generations
+
     theirs = parse_generation(suffix)
-    if theirs is not None:
-        return f"{theirs.description}, {process}", theirs
-    return content or "another process", None
+    if theirs is None:
+        return content, False
+    is_lost = generation is not None and generation.follows(theirs)
+    return f"{theirs.description}, {process}", is_lost

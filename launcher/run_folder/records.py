@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.run_folder.run_folder import EVENTS, METRICS, RESULT
@@ -51,9 +51,10 @@ def parse_object(path: Path, content: str | bytes) -> dict[str, Any]:
 
 
 def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of metrics.jsonl, without half a line at its end, which a kill left.
+    """The lines of metrics.jsonl, without half a line at its end, which a kill left, and without
+    lines of other programs.
 
-    Reads the disk. Raises InvalidRecord at the first other line.
+    Reads the disk. Raises InvalidRecord at the first damaged line.
     """
     path = folder / METRICS
     try:
@@ -63,9 +64,22 @@ def metrics_lines(folder: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise _unreadable(path, error) from error
     with file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and (metrics := _metrics_line(path, number, line)) is not None:
-                yield metrics
+        for number, content in enumerate(file, start=1):
+            if not content.endswith(b"\n"):
+                continue
+            try:
+                line = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                raise _damaged(path, f"not JSON: {error}", number) from error
+            if isinstance(line, dict) and not {"kind", "step"} & set(line):
+                continue
+            if not isinstance(line, dict) or line.get("kind") not in ("train", "eval"):
+                raise _damaged(path, "not an object of kind train or eval", number)
+            if type(line.get("step")) is not int:
+                raise _damaged(path, "it has no step", number)
+            if line["kind"] == "eval" and not isinstance(line.get("metrics"), dict):
+                raise _damaged(path, "it has no metrics", number)
+            yield line
 
 
 def check(folder: Path) -> Mapping[str, Any] | None:
@@ -79,33 +93,14 @@ def check(folder: Path) -> Mapping[str, Any] | None:
     return result
 
 
-def _metrics_line(path: Path, number: int, content: bytes) -> dict[str, Any] | None:
-    """One line; None: it is of another program. Raises InvalidRecord."""
-    try:
-        line = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"not JSON: {error}", number) from error
-    if isinstance(line, dict) and not {"kind", "step"} & set(line):
-        return None
-    if not isinstance(line, dict) or line.get("kind") not in ("train", "eval"):
-        raise _damaged(path, "not an object of kind train or eval", number)
-    if type(line.get("step")) is not int:
-        raise _damaged(path, "it has no step", number)
-    if line["kind"] == "eval" and not isinstance(line.get("metrics"), dict):
-        raise _damaged(path, "it has no metrics", number)
-    return line
-
-
 def _damaged(path: Path, reason: str, line: int | None = None) -> InvalidRecord:
     where, quoted = str(path), shlex.quote(str(path))
     fix = f"rm {quoted}  (the run then counts as one that has not ended)"
     if line is not None:
         where, fix = f"{path}:{line}", f"sed -i {line}d {quoted}  (removes the line)"
-    allowed = "the file as the run wrote it"
-    message = f"{where} is damaged: {reason}"
-    return InvalidRecord(
-        [Diagnostic(message, value=str(path), where=where, allowed=allowed, fix=fix)]
-    )
+    message, allowed = f"{where} is damaged: {reason}", "the file as the run wrote it"
+    parts: dict[str, Any] = {"where": where, "allowed": allowed, "fix": fix}
+    return InvalidRecord([Diagnostic(message, value=str(path), **parts)])
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidRecord:
@@ -144,25 +139,21 @@ class GrowingFile:
             stat = os.fstat(file.fileno())
             file.seek(self._end - len(self._last))
             if stat.st_ino != self._file or file.read(len(self._last)) != self._last:
-                self._go_back(file)
-                self._file = stat.st_ino
+                # Replaced or cut: go to the first line that was not returned before.
+                same, self._end, self._last, self._file = 0, 0, b"", stat.st_ino
+                file.seek(0)
+                for before, line in zip(self._hashes, file, strict=False):
+                    if not line.endswith(b"\n") or hash(line) != before:
+                        break
+                    same, self._end, self._last = same + 1, self._end + len(line), line
+                del self._hashes[same:]
+                file.seek(self._end)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 self._hashes.append(hash(line))
                 self._end, self._last = self._end + len(line), line
                 yield line, stat.st_size - self._end
-
-    def _go_back(self, file: BinaryIO) -> None:
-        """Go to the first line of a file, replaced or cut, that was not returned before."""
-        same, self._end, self._last = 0, 0, b""
-        file.seek(0)
-        for before, line in zip(self._hashes, file, strict=False):
-            if not line.endswith(b"\n") or hash(line) != before:
-                break
-            same, self._end, self._last = same + 1, self._end + len(line), line
-        del self._hashes[same:]
-        file.seek(self._end)
 
 
 class RunLines:

@@ -1,19 +1,30 @@
-"""Compatibility: which settings may change when a run is resumed, and what --reset each needs."""
+"""May a run be resumed with these settings? Which may change, and what --reset each needs."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import Diagnostic, nearest_match, plain
-from launcher.config import errors, paths, provenance, selection
+from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, nearest_match, plain
+from launcher.config import errors, paths, provenance, resumed_settings, selection
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
-from launcher.config.provenance import STAGED_MODE, USER_LAYERS, ResetPart, Resolved, Setting
-from launcher.config.schema import setting_infos
+from launcher.config.machine import Machine
+from launcher.config.parse import read
+from launcher.config.presets import TASK_FOLDER
+from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved, Setting
+from launcher.config.resolve import resolve
+from launcher.config.resumed_settings import Base
+from launcher.config.schema import model_name, setting_infos
+from launcher.run_folder import checkpoint_search, experiences, run_folder
+from launcher.run_folder.checkpoint_search import ResumableRun
+from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest
+from training.callbacks.base import Outcome
 
 Rule = Literal["free", "never"] | ResetPart
 """free: may change; a part: needs --reset PART; never: needs a new run."""
@@ -46,17 +57,204 @@ class SettingChange:
         return f"{self.key} {plain(self.old)} → {plain(self.new)}"
 
 
+def decide(
+    args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
+) -> Decision:
+    """As `resume.decide`, for a start with --resume or --reset. Raises SettingsError."""
+    diagnostics = list(unknown_parts(args.reset))
+    run, base = None, None
+    if args.resume is None:
+        where, allowed = f"--reset {args.reset[0]}", "with --resume auto|DIR|STEP"
+        message, part = "--reset requires --resume", args.reset[0]
+        diagnostics.append(Diagnostic(message, value=part, where=where, allowed=allowed))
+    else:
+        try:
+            run = checkpoint_search.find(args, out)
+            base = None if run is None else _base(run, args)
+        except SettingsError as error:
+            diagnostics += error.diagnostics
+    try:
+        resolved = resolve(args, machine, world_size, base, chosen)
+    except SettingsError as error:
+        raise SettingsError([*diagnostics, *error.diagnostics]) from None
+    if run is not None and base is not None:
+        return _resumed(args, out, resolved, run, base, diagnostics)
+    if diagnostics:
+        raise SettingsError(diagnostics)
+    option = f"{args.resume_option} {args.resume}"
+    if out is not None:
+        # The same for all ranks: under torchrun some check before rank 0 created the folder.
+        line = f"{option}: {out} has no checkpoint yet; starting a new run there"
+        return Decision(resolved, ResumeRequest(out), None, line)
+    model, mode = model_name(resolved.settings.model), resolved.settings.mode
+    line = f"{option}: no run of {model}, mode {mode}, to resume; starting a new run"
+    return Decision(resolved, line=line)
+
+
+def _base(run: ResumableRun, args: CliArgs) -> Base:
+    choices = read(args).entries()  # as given now, not those of the run
+    moved = choices.get(TASK_FOLDER)
+    base = resumed_settings.read(run.folder, moved and moved.value)
+    family, given = base.entries["model.family"].value, choices.get("model.family")
+    if given is not None and given.value != family:
+        raise SettingsError.of(
+            f"model {given.value} differs from {family}, used by {run.folder}",
+            key="model.family",
+            value=given.value,
+            where=given.origin.where,
+            allowed=f"{family}; or a new run, without --resume",
+        )
+    return base
+
+
+def _resumed(
+    args: CliArgs,
+    out: Path | None,
+    resolved: Resolved,
+    run: ResumableRun,
+    base: Base,
+    diagnostics: list[Diagnostic],
+) -> Decision:
+    checkpoint, folder = run.checkpoint, run.folder
+    before, checked = base.settings, frozenset[str]()
+    if checkpoint is not None:
+        before, checked = dict(checkpoint.settings or before), checkpoint.checked
+    changed = differences(before, resolved, checked)
+    end = _reached_end(run, resolved, args.reset)
+    if end is not None:  # the new length changes nothing: it needs no --reset
+        changed = [change for change in changed if change.key not in LENGTH]
+    if checkpoint is not None:
+        until = f"{folder} until step {checkpoint.step}"
+        diagnostics += errors_of(changed, args.reset, resolved, until)
+    elif run.is_completed and (args.reset or _gives_more(changed)):
+        message = f"{folder} was completed, and has no checkpoint left to train on from"
+        where, allowed = f"{args.resume_option} {args.resume}", "a run with a checkpoint"
+        parts: dict[str, Any] = {"where": where, "allowed": allowed, "fix": _again(folder)}
+        diagnostics.append(Diagnostic(message, value=str(folder), **parts))
+    elif not run.is_completed:
+        changed = []
+    if diagnostics:
+        raise SettingsError(diagnostics)
+    reset = [part for part in PARTS if part in args.reset]
+    lines = [*(change.line for change in changed), *_rounding_notes(changed, resolved)]
+    request = ResumeRequest(folder, run.requested_step, reset, lines)
+    if checkpoint is None:
+        line = f"{folder} has no checkpoint yet; restarting from the beginning"
+    else:
+        line = f"resuming {folder} from step {checkpoint.step}"
+        if out is not None and out.resolve() != folder.resolve():
+            line = f"forking {folder} at step {checkpoint.step} into {out}"
+        line = "; ".join([line, *(RESET_EFFECTS[part] for part in reset)])
+    peaks = [change.line for change in changed if change.key == "optim.lr"]
+    if peaks and "schedule" not in args.reset:
+        line += f"; {peaks[0]}, at the same place of the schedule"
+    nothing_left = _nothing_left(run, changed, resolved, args.reset, end)
+    return Decision(resolved, request, run, line, nothing_left)
+
+
+def _nothing_left(
+    run: ResumableRun,
+    changed: Sequence[SettingChange],
+    resolved: Resolved,
+    reset: Sequence[str],
+    end: tuple[str, str] | None,
+) -> NothingLeft | None:
+    """The message about a completed run that the new settings do not extend."""
+    if not run.is_completed or _is_earlier(run) or "data" in reset or _gives_more(changed):
+        return None
+    assert run.result is not None
+    steps = run.result.get("steps")
+    if end is not None:
+        extension, longer = end
+    else:
+        extension = ", ".join(change.line for change in changed)
+        typed = [(change.key, resolved.values[change.key]) for change in changed]
+        lines = (errors.fix_line(key, setting.origin, setting.value) for key, setting in typed)
+        longer = " ".join([_longer(resolved, steps), *lines])
+    more = f"to train longer: {PROGRAM} resume {shlex.quote(str(run.folder))} {longer}"
+    if run.checkpoint is None:
+        more = f"it has no checkpoint left; to train again: {_again(run.folder)}"
+    which = f", and {extension} does not extend it" if extension else ""
+    line = f"nothing to do: {run.folder} was completed at step {steps}{which}; {more}"
+    names = [field.name for field in fields(Outcome) if field.name not in ("exit_code", "fault")]
+    outcome = {name: run.result.get(name) for name in names}
+    return NothingLeft(line, {**outcome, "reason": "nothing to do"})
+
+
+def _is_earlier(run: ResumableRun) -> bool:
+    """Whether an earlier checkpoint than the newest is requested."""
+    return run.requested_step not in (None, checkpoint_search.newest_step(run.folder))
+
+
+def _reached_end(
+    run: ResumableRun, resolved: Resolved, reset: Sequence[str]
+) -> tuple[str, str] | None:
+    """A length that the user sets and the completed run has reached: as typed, and a longer one.
+
+    None: the length extends the run, or none is set.
+    """
+    given = (provenance.FILES_LAYER, provenance.CLI_LAYER)
+    settings = [(key, resolved.values[key]) for key in LENGTH]
+    typed = " ".join(
+        errors.where(key, setting.origin)
+        for key, setting in settings
+        if setting.origin.layer in given and setting.value is not None
+    )
+    result = run.result or {}
+    steps, passed, samples = (result.get(key) for key in ("steps", "epochs", "samples"))
+    is_other = not run.is_completed or _is_earlier(run) or "data" in reset
+    if not typed or is_other or (run.folder / experiences.NAME).exists():
+        return None
+    if type(steps) is not int or not isinstance(passed, int | float):
+        return None
+    train, stop = resolved.settings.train, resolved.settings.stop.after
+    max_steps, epochs = train.max_steps, train.epochs
+    longer = f"--max-steps {2 * steps}"
+    if isinstance(stop, int) and stop <= steps:
+        longer = f"--set stop.after=null {typed}"
+    elif max_steps is None or max_steps > steps:
+        per_epoch = samples // resolved.batching.global_batch if type(samples) is int else 0
+        if epochs is None or not per_epoch:
+            return None
+        start = steps - round(passed * per_epoch)  # of the data order: --reset data moves it
+        if steps < start + max(1, round(epochs * per_epoch)):
+            return None
+        longer = f"--epochs {2 * ceil(passed)}"
+        if max_steps is not None:
+            longer = f"--epochs {ceil(max_steps / per_epoch)} --max-steps {max_steps}"
+    return typed, longer + _suffix(resolved)
+
+
+def _longer(resolved: Resolved, steps: object) -> str:
+    """The options that train a completed run longer."""
+    values = {key: value.value for key, value in resolved.values.items()}
+    for key in ("stop.after", "stop.at"):
+        if values[key] is not None:
+            return f"--set {key}=null"
+    max_steps, epochs = values["train.max_steps"], values["train.epochs"]
+    if max_steps is not None and (max_steps == steps or epochs is None):
+        return f"--max-steps {2 * max_steps}{_suffix(resolved)}"
+    return f"--epochs {2 * epochs:g}{_suffix(resolved)}"
+
+
+def _suffix(resolved: Resolved) -> str:
+    values = {key: value.value for key, value in resolved.values.items()}
+    return "" if _length_is_free(values) else " --reset schedule"
+
+
+def _gives_more(changed: Sequence[SettingChange]) -> bool:
+    """Whether the new settings may extend a completed run."""
+    return any(change.key in LENGTH or change.key.startswith("stop.") for change in changed)
+
+
+def _again(folder: Path) -> str:
+    return f"{PROGRAM} --config {shlex.quote(str(folder / run_folder.SETTINGS))}"
+
+
 def rule_of(key: str) -> Rule:
-    """The rule for a change of the setting `key`. Raises KeyError without a rule."""
-    fitting = [
-        (len(start), rule)
-        for rule, starts in RULES.items()
-        for start in starts
-        if key == start or key.startswith(f"{start}.")
-    ]
-    if not fitting:
-        raise KeyError(f"no rule for a change of {key} in a resumed run")
-    return max(fitting)[1]
+    """The rule for a change of the setting `key`. Raises ValueError without a rule."""
+    pairs = ((start, rule) for rule, starts in RULES.items() for start in starts)
+    return max((len(s), rule) for s, rule in pairs if key == s or key.startswith(f"{s}."))[1]
 
 
 def differences(
@@ -70,41 +268,46 @@ def differences(
     """
     changes = []
     for key, leaf in setting_infos(resolved.settings.model.family).items():
-        value = resolved.values[key]
-        if key == "train.epochs" and value.value is None and resolved.values[key].replaced:
+        setting = resolved.values[key]
+        if key == "train.epochs" and setting.value is None and setting.replaced:
             continue  # follows from train.max_steps
-        if key not in before and not provenance.is_set_by_user(value):
+        if key not in before and not setting.is_set_by_user:
             continue
         old = before.get(key, leaf.default)
-        if value.value != old and not paths.is_same(key, old, value.value, resolved.values):
+        if setting.value != old and not paths.is_same(key, old, setting.value, resolved.values):
             rule = "free" if key in checked else _rule(key, before, resolved)
-            changes.append(SettingChange(key, old, value.value, rule))
+            changes.append(SettingChange(key, old, setting.value, rule))
     return changes
 
 
-def rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> list[str]:
+def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
+    now = {other: value.value for other, value in resolved.values.items()}
+    if key in LENGTH and _length_is_free(before) and _length_is_free(now):
+        return "free"
+    stages = selection.declared_stages(now["model.family"])
+    if now["mode"] == provenance.STAGED_MODE and key in {stage.loads for stage in stages}:
+        return "free"  # the checkpoint contains the first weights of a stage
+    rule = rule_of(key)
+    if rule == "data" and paths.has_moved(key, before.get(key), now[key], resolved.values):
+        return "free"  # the ranks compare the content with that of the checkpoint
+    return rule
+
+
+def _length_is_free(settings: Mapping[str, Any]) -> bool:
+    """Whether the learning rate of a step does not depend on the length of the run."""
+    lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
+    has_share = any(isinstance(length, str) and "%" in length for length in lengths)
+    return settings.get("schedule.name") == "constant" and not has_share
+
+
+def _rounding_notes(changes: Sequence[SettingChange], resolved: Resolved) -> Iterator[str]:
     """A note if weights of 16 bits replace autocast over fp32 weights, or the reverse."""
+    precision = resolved.settings.precision
     for change in changes:
-        before, after = (ENGINES.get(name) for name in (change.old, change.new))
-        if change.key == "engine.name" and before and after:
-            is_16_bit = resolved.settings.precision in ("bf16", "fp16", "fp8")
-            if is_16_bit and before.shards_parameters != after.shards_parameters:
-                precision = resolved.settings.precision
-                return [
-                    f"{after.name} rounds to {precision} at other operations than {before.name}"
-                ]
-    return []
-
-
-def diagnostics(
-    changes: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
-) -> list[Diagnostic]:
-    """Errors for changes without their --reset; `run` is the text of `describe_run`."""
-    return [
-        _incompatible(change, resolved, run)
-        for change in changes
-        if change.rule != "free" and change.rule not in reset
-    ]
+        if change.key == "engine.name" and precision in ("bf16", "fp16", "fp8"):
+            before, after = ENGINES[change.old], ENGINES[change.new]
+            if before.shards_parameters != after.shards_parameters:
+                yield f"{after.name} rounds to {precision} at other operations than {before.name}"
 
 
 def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
@@ -122,70 +325,37 @@ def unknown_parts(reset: Sequence[str]) -> Iterator[Diagnostic]:
             )
 
 
-def length_is_free(settings: Mapping[str, Any]) -> bool:
-    """Whether the learning rate of a step does not depend on the length of the run."""
-    lengths = (settings.get("schedule.warmup"), settings.get("schedule.warmup_cap"))
-    has_share = any(isinstance(length, str) and "%" in length for length in lengths)
-    return settings.get("schedule.name") == "constant" and not has_share
-
-
-def describe_run(folder: Path, step: int | None) -> str:
-    """The run for messages, and the step until which its settings applied."""
-    return f"{folder} until step {step}" if step is not None else f"{folder}"
-
-
-def _rule(key: str, before: Mapping[str, Any], resolved: Resolved) -> Rule:
-    if key in LENGTH:
-        now = {other: value.value for other, value in resolved.values.items()}
-        if length_is_free(before) and length_is_free(now):
-            return "free"
-    if key in _first_weights(resolved):
-        return "free"  # the checkpoint contains them
-    rule = rule_of(key)
-    if rule == "data" and paths.has_moved(
-        key, before.get(key), resolved.values[key].value, resolved.values
-    ):
-        return "free"  # the ranks compare the content with that of the checkpoint
-    return rule
-
-
-def _first_weights(resolved: Resolved) -> set[str | None]:
-    """The settings with the initial weights of stages, in mode staged."""
-    if resolved.values["mode"].value != STAGED_MODE:
-        return set()
-    return {stage.loads for stage in selection.declared_stages(resolved.settings.model.family)}
-
-
-def _incompatible(difference: SettingChange, resolved: Resolved, run: str) -> Diagnostic:
-    allowed = plain(difference.old)
-    fix = None
-    if difference.rule != "never":
-        allowed += f"; or another value with  --reset {difference.rule}"
-        fix = f"--reset {difference.rule}  ({RESET_EFFECTS[difference.rule]})"
-    allowed += "; or a new run, without --resume"
-    name, new = errors.display_name(difference.key), plain(difference.new)
-    return Diagnostic(
-        f"{name} {new} differs from {plain(difference.old)}, used by {run}",
-        key=difference.key,
-        value=difference.new,
-        where=_where(difference.key, resolved.values),
-        allowed=allowed,
-        fix=fix,
-    )
+def errors_of(
+    changes: Sequence[SettingChange], reset: Collection[str], resolved: Resolved, run: str
+) -> Iterator[Diagnostic]:
+    """Errors for changes without their --reset; `run` names the run and the step it reached."""
+    for change in changes:
+        if change.rule == "free" or change.rule in reset:
+            continue
+        name, new, old = errors.display_name(change.key), plain(change.new), plain(change.old)
+        allowed, fix = f"{old}; or a new run, without --resume", None
+        if change.rule != "never":
+            allowed = f"{old}; or another value with  --reset {change.rule}"
+            allowed += "; or a new run, without --resume"
+            fix = f"--reset {change.rule}  ({RESET_EFFECTS[change.rule]})"
+        yield Diagnostic(
+            f"{name} {new} differs from {old}, used by {run}",
+            key=change.key,
+            value=change.new,
+            where=_where(change.key, resolved.values),
+            allowed=allowed,
+            fix=fix,
+        )
 
 
 def _where(key: str, values: Mapping[str, Setting]) -> str:
     """Where the value was set; for a computed global batch, where its factors were."""
     origin = values[key].origin
-    if key != GLOBAL or origin.layer in USER_LAYERS:
+    if key != GLOBAL or origin.layer in provenance.USER_LAYERS:
         return errors.where(key, origin)
-    parts = [part for part in (MICRO, ACCUMULATION) if _user_origin(values[part])]
-    return (
-        "; ".join(errors.where(part, _user_origin(values[part])) for part in parts) or origin.where
-    )
-
-
-def _user_origin(value: Setting) -> Any:
-    """The newest origin of a value that the user set; None: the user never set it."""
-    layers = provenance.all_values(value)
-    return next((origin for _, origin in layers if origin.layer in USER_LAYERS), None)
+    typed = []
+    for part in (MICRO, ACCUMULATION):
+        layers = [layer for _, layer in values[part].all_values]
+        by_user = [layer for layer in layers if layer.layer in provenance.USER_LAYERS]
+        typed += [errors.where(part, by_user[0])] if by_user else []
+    return "; ".join(typed) or origin.where

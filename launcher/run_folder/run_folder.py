@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
-from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, publish_new, storage_errors
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ LINKS = ("best", "last")
 PROFILE = "profile/summary.json"
 REPORT = "report.html"
 PARENT = Path("runs")
+SLURM_FOLDER = "slurm"
+"""The subfolder of jobs; the name is that of slurm.environment."""
 JOB_SCRIPT = "job.sbatch"
 """In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
 LINES = "lines.txt"
 """In the subfolder slurm/: the arguments of each run of a job array."""
 _ALLOWED = "a new or empty writable folder; without --out, a new folder in runs/"
-_RUN_FILES = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, CHECKPOINTS)
 _STAGED = re.compile(r"\.(settings\.yaml|origins\.json|stages\.json)\.[0-9a-f]{8}")
 """Initial files that do not have their names yet; a killed start leaves them."""
 _BEFORE_A_RUN = re.compile(rf"\.lock(\.[0-9a-f]{{8}})?|\.(fence|closed)-.*|{_STAGED.pattern}")
@@ -109,11 +110,12 @@ def default_name(model: str, mode: str, engine: str, now: datetime) -> str:
 
 def unused_path(name: str) -> Path:
     """`runs/NAME`, with a number appended if that exists."""
-    path, number = PARENT / name, 1
-    while path.exists():
-        number += 1
-        path = PARENT / f"{name}-{number}"
-    return path
+    return next(path for path in _numbered(PARENT / name) if not path.exists())
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_name(f"{path.name}-{number}") for number in count(2))
 
 
 def check_writable(out: Path, where: str, *, replaces_starts: bool = False) -> None:
@@ -122,11 +124,14 @@ def check_writable(out: Path, where: str, *, replaces_starts: bool = False) -> N
     `replaces_starts`: it may replace a run that never took a step. Raises SettingsError.
     """
     disk.check_writable(out, where, noun="run folder", allowed=_ALLOWED)
-    if (name := foreign_name(out)) is not None:
-        with suppress(BlockingIOError):
-            if replaces_starts and never_trained(out) and lock.lock_start(out, alone=True):
-                return
-        raise _in_use(out, where) if _has_run(out) else _not_empty(out, where, name)
+    if (name := foreign_name(out)) is None:
+        return
+    with suppress(BlockingIOError):
+        if replaces_starts and never_trained(out) and lock.lock_start(out, alone=True):
+            return
+    if is_run_folder(out) or (out / STAGES).is_file():
+        raise _in_use(out, where)
+    raise _error(out, where, f"the folder {out} is not empty and not a run folder: it has {name}")
 
 
 def writing_errors(out: Path, where: str, *, replaces_starts: bool = False) -> list[Diagnostic]:
@@ -171,8 +176,7 @@ def _never_trained(folder: Path) -> bool:
             return False
     checkpoints = folder / CHECKPOINTS
     has_saved = checkpoints.exists() and any(checkpoints.iterdir())
-    is_free = lock.is_held(folder) is False
-    return is_free and not has_saved and _size(folder / METRICS) == 0
+    return lock.is_held(folder) is False and not has_saved and _size(folder / METRICS) == 0
 
 
 def foreign_name(folder: Path) -> str | None:
@@ -180,8 +184,7 @@ def foreign_name(folder: Path) -> str | None:
 
     A run may write to such a folder, which may also be missing. Reads the disk. Raises OSError.
     """
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    for name in names:
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         is_of_job = name == SLURM_FOLDER and has_only_jobs(folder / name)
         if not is_of_job and not _BEFORE_A_RUN.fullmatch(name):
             return name
@@ -209,7 +212,7 @@ def check_free(folder: Path, out: Path | None) -> None:
 
 
 def clear_except(folder: Path, names: Collection[str]) -> None:
-    """Remove everything in `folder` except the names in `kept`. Touches the disk."""
+    """Remove everything in `folder` except `names`. Touches the disk."""
     for entry in folder.iterdir():
         if entry.name in names:
             continue
@@ -259,7 +262,7 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
         disk.check_writable(wanted.parent, where, noun="run folder", allowed=_ALLOWED)
     folder: RunFolder | None = None
     try:
-        folder = _create_numbered(wanted) if out is None else _open_or_create(wanted)
+        folder = _make(wanted, is_numbered=out is None)
         folder = _locked(folder)
         write(folder.path)
     except FileExistsError as error:
@@ -273,13 +276,46 @@ def create_with(out: Path | None, name: str, write: Callable[[Path], None]) -> R
     return folder
 
 
+def _make(wanted: Path, *, is_numbered: bool) -> RunFolder:
+    """The folder, made or as it is; `is_numbered`: a new one, with a number if that is taken."""
+    if wanted.exists() and not is_numbered:
+        return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
+    missing = tuple(parent for parent in wanted.absolute().parents if not parent.exists())
+    wanted.absolute().parent.mkdir(parents=True, exist_ok=True)
+    for path in _numbered(wanted):
+        try:
+            path.mkdir()
+            return RunFolder(path, missing, None)
+        except FileExistsError:
+            if not is_numbered:
+                raise
+    raise AssertionError("there are always more numbers")
+
+
+def _locked(folder: RunFolder) -> RunFolder:
+    """`folder` with the start lock, without the files of a run in it that never took a step.
+
+    Raises FileExistsError if another run has started in it.
+    """
+    is_new = foreign_name(folder.path) is None
+    try:
+        start_lock = lock.lock_start(folder.path, alone=not is_new)
+    except BlockingIOError as error:
+        raise FileExistsError(folder.path) from error
+    if is_new:
+        return replace(folder, start_lock=start_lock)
+    if start_lock is None or not never_trained(folder.path):
+        raise FileExistsError(folder.path)
+    clear_except(folder.path, [lock.NAME])
+    return replace(folder, existing=frozenset(os.listdir(folder.path)), start_lock=start_lock)
+
+
 def check_existing(folder: Path, where: str) -> None:
     """Check that the run in `folder` can be written to, with its checkpoints and logs.
 
     Reads the disk. Raises SettingsError.
     """
-    parts = (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG)))
-    for path in parts:
+    for path in (folder, *(folder / name for name in (CHECKPOINTS, METRICS, EVENTS, LOG))):
         mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
         if path.exists() and not os.access(path, mode):
             noun = "the run folder" if path == folder else "a part of the run,"
@@ -309,12 +345,10 @@ def rewrite_settings(storage: Storage, resolved: Resolved) -> None:
     For rank 0 after all ranks have restored their state: until then the folder stays as it was.
     Touches the disk. Raises StorageError.
     """
-    for name, text in (
-        (SETTINGS, render.render_settings(resolved)),
-        (ORIGINS, render.render_origins(resolved)),
-    ):
-        with storage_errors(storage.path / name):
-            storage.atomic_write(name, text.encode())
+    with storage_errors(storage.path / SETTINGS):
+        storage.atomic_write(SETTINGS, render.render_settings(resolved).encode())
+    with storage_errors(storage.path / ORIGINS):
+        storage.atomic_write(ORIGINS, render.render_origins(resolved).encode())
 
 
 def write_new(path: Path, text: str) -> None:
@@ -326,6 +360,17 @@ def write_new(path: Path, text: str) -> None:
         staged.unlink(missing_ok=True)
 
 
+def _stage(path: Path, text: str) -> Path:
+    """Write `text` under a hidden name beside `path`; the path of that file. Raises OSError."""
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        staged.write_text(text, encoding="utf-8")
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise
+    return staged
+
+
 def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
     """Whether the run in `folder` has logged a step or saved a checkpoint. Reads the disk.
 
@@ -334,18 +379,11 @@ def has_trained(folder: Path, copied_bytes: int = 0) -> bool:
     return _size(folder / METRICS) > copied_bytes or (folder / CHECKPOINTS).exists()
 
 
-def is_run_file(name: str) -> bool:
-    """Whether a file of that name in a run folder is one of the launcher, not of the task."""
-    return name in (*_RUN_FILES, LOG, EVALUATIONS) or name.startswith("events")
-
-
 def task_files(folder: Path) -> list[Path]:
     """The files of the task in a run folder, such as a tokenizer or the split. Reads the disk."""
-    return [
-        entry
-        for entry in folder.iterdir()
-        if entry.is_file() and not entry.name.startswith(".") and not is_run_file(entry.name)
-    ]
+    ours = (SETTINGS, ORIGINS, STAGES, RESULT, METRICS, LOG, EVALUATIONS)
+    others = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith((".", "events"))]
+    return [path for path in others if path.name not in ours]
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -377,71 +415,6 @@ def broadcast_path(path: Path | None, world: World) -> Path | None:
     if world.rank == 0:
         return path
     return Path(os.fsdecode(data)) if data else None
-
-
-def _create_numbered(wanted: Path) -> RunFolder:
-    parents = _create_parents(wanted)
-    number = 1
-    while True:
-        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return RunFolder(path, parents, None)
-
-
-def _locked(folder: RunFolder) -> RunFolder:
-    """`folder` with the start lock, without the files of a run in it that never took a step.
-
-    Raises FileExistsError if another run has started in it.
-    """
-    is_new = foreign_name(folder.path) is None
-    try:
-        start_lock = lock.lock_start(folder.path, alone=not is_new)
-    except BlockingIOError as error:
-        raise FileExistsError(folder.path) from error
-    if is_new:
-        return replace(folder, start_lock=start_lock)
-    if start_lock is None or not never_trained(folder.path):
-        raise FileExistsError(folder.path)
-    clear_except(folder.path, [lock.NAME])
-    existing = frozenset(os.listdir(folder.path))
-    return replace(folder, existing=existing, start_lock=start_lock)
-
-
-def _open_or_create(wanted: Path) -> RunFolder:
-    if wanted.exists():
-        return RunFolder(wanted, (), frozenset(os.listdir(wanted)))
-    parents = _create_parents(wanted)
-    wanted.mkdir()
-    return RunFolder(wanted, parents, None)
-
-
-def _create_parents(path: Path) -> tuple[Path, ...]:
-    missing = [parent for parent in path.absolute().parents if not parent.exists()]
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    return tuple(missing)
-
-
-def _stage(path: Path, text: str) -> Path:
-    """Write `text` under a hidden name beside `path`; the path of that file. Raises OSError."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        staged.write_text(text, encoding="utf-8")
-    except OSError:
-        staged.unlink(missing_ok=True)
-        raise
-    return staged
-
-
-def _has_run(folder: Path) -> bool:
-    return is_run_folder(folder) or (folder / STAGES).is_file()
-
-
-def _not_empty(out: Path, where: str, name: str) -> SettingsError:
-    return _error(out, where, f"the folder {out} is not empty and not a run folder: it has {name}")
 
 
 def _in_use(out: Path, where: str) -> SettingsError:

@@ -17,7 +17,7 @@ from launcher.continual.loop import ContinualLoop, Reporter
 from launcher.run import failures
 from launcher.run.job_spec import Job
 from launcher.run_folder import experiences
-from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume import ResumeRequest
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, saved
 from training.checkpoint import retention

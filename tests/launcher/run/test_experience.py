@@ -10,8 +10,8 @@ from launcher.run import experience, job_spec
 from launcher.run.experience import data_settings, resolve_experience
 from launcher.run.job_spec import ExperienceSpec, Job
 from launcher.run_folder import experiences
-from launcher.run_folder.checkpoint_search import ResumeRequest
 from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from launcher.run_folder.resume import ResumeRequest
 from slurm.environment import Generation
 from tests.launcher.given import resolved
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from launcher.run import job_spec
-from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume import ResumeRequest
 from tests.launcher.given import resolved
 
 

@@ -14,7 +14,7 @@ from launcher.config.provenance import CliArgs
 from launcher.run.execute import execute_run, render_last_line, train_ranks
 from launcher.run.failures import RankReport
 from launcher.run.prepare import prepare_run
-from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume import ResumeRequest
 from models.base import DataError
 from tests.launcher.given import resolved, set_torchrun
 from tests.launcher.runs import begun, trained

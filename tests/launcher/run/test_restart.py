@@ -19,7 +19,7 @@ from launcher.run.failures import RankReport
 from launcher.run.job_generation import JobGeneration
 from launcher.run.job_spec import Job
 from launcher.run_folder import checkpoint_search, generations, run_folder
-from launcher.run_folder.checkpoint_search import ResumeRequest
+from launcher.run_folder.resume import ResumeRequest
 from slurm.environment import Generation
 from tests.control_group import limited
 from tests.launcher.given import resolved

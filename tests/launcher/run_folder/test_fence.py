@@ -195,7 +195,8 @@ def test_a_generation_delayed_before_it_closes_fences_leaves_a_later_one_open(tm
     generations.claim(tmp_path, FIRST)
     earlier = tmp_path / f"{fence.FENCE}{Generation('11', 4)}-dead"
     earlier.mkdir()
-    own = fence._create_fence(tmp_path, FIRST)
+    own = tmp_path / f"{fence.FENCE}{FIRST}-own"
+    own.mkdir()
     with fence.fenced_storage(tmp_path, SECOND) as later_storage:
         assert not own.exists() and not earlier.exists()
         earlier.mkdir()

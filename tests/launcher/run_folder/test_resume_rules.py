@@ -75,7 +75,7 @@ def test_every_rule_is_about_a_setting_or_a_section():
 
 
 def test_a_setting_without_a_rule_is_found():
-    with pytest.raises(KeyError, match=r"dream\.depth"):
+    with pytest.raises(ValueError):
         rule_of("dream.depth")
 
 
@@ -113,7 +113,7 @@ def test_a_setting_unknown_to_an_older_version_counts_if_the_user_set_it():
 
 def errors_of(now, reset=(), old=None) -> list[str]:
     found = resume_rules.differences(before() if old is None else old, now)
-    errors = resume_rules.diagnostics(found, reset, now, "runs/x until step 10")
+    errors = resume_rules.errors_of(found, reset, now, "runs/x until step 10")
     return [line for error in errors for line in diagnostics.render([error]).splitlines()]
 
 

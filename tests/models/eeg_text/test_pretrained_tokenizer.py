@@ -50,9 +50,9 @@ def test_sentences_begin_and_end_as_t5_was_trained(tmp_path):
     library = AutoTokenizer.from_pretrained(tmp_path)
     labels = library(text_target=TEXTS[0]).input_ids
     texts = SentenceTexts({"a": TEXTS[0]}, {"train": ["a"], "val": ["a"]}, found, 40, 0)
-    assert texts.tokens("a").tolist() == [found.start, *labels]
+    assert texts.tokens["a"].tolist() == [found.start, *labels]
     cut = SentenceTexts({"a": TEXTS[0]}, {"train": ["a"], "val": ["a"]}, found, 4, 0)
-    assert cut.tokens("a").tolist() == [found.start, *labels[:3], found.end] and cut.cut == 1
+    assert cut.tokens["a"].tolist() == [found.start, *labels[:3], found.end] and cut.cut == 1
     assert found.decode([*found.encode(TEXT), VOCABULARY + 9, 2, 40]) == TEXT
 
 
