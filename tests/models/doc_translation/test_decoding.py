@@ -87,7 +87,7 @@ def test_tokens_in_parts_give_the_logits_of_the_whole(pages):
 
 @pytest.mark.slow
 def test_the_cache_saves_at_least_19_of_20_operations_in_full_size():
-    size, vocabulary = SIZES["full"], SimpleNamespace(start=1)
+    size, vocabulary = SIZES["full"], SimpleNamespace(start=1, end=2, pad=0)
     count, flops = 128, []  # the saving grows with the length
     with torch.device("meta"):
         model, memory = DocTranslator(size).eval(), torch.empty(1, size.queries, size.width)
@@ -132,15 +132,6 @@ def ending(pages):
     return SimpleNamespace(
         start=pages.vocabulary.start, end=int(free[0, 3]), pad=pages.vocabulary.pad
     )
-
-
-def test_one_beam_is_greedy_decoding(pages, ending):
-    single = beam_search(pages.model, pages.memory, 40, ending, 1).tolist()
-    plain = beam_search(pages.model, pages.memory, 40, ending).tolist()
-    assert [until_end(row, ending.end) for row in single] == [
-        until_end(row, ending.end) for row in plain
-    ]
-    assert any(ending.end in row for row in plain) and any(ending.end not in row for row in plain)
 
 
 @pytest.mark.parametrize("beams", [2, 4])

@@ -200,16 +200,6 @@ def test_pictures_are_pages_beside_their_translations(make_task, dota):
     assert "the font lacks" in found[0].caption  # Chinese, and Pillow's own font
 
 
-def test_a_preview_shows_the_reference_and_the_generated_text(make_task):
-    task = make_task(max_new_tokens=4)
-    task.setup()
-    torch.manual_seed(0)
-    shown = task.preview(task.build())
-    reference, written = shown.split("│")
-    assert reference == task.data("val").pages[0].target() and written
-    assert all(c.isprintable() or c in "\n\t" for c in shown)
-
-
 def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
     task = make_task(max_new_tokens=4)
     task.setup()
@@ -221,16 +211,6 @@ def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
     after = metric.result(metric.update(model.eval(), batch))["val_loss"]
     assert after < 0.7 * before
     assert task.goal == Goal("val_bleu", "max")
-
-
-def test_settings_change_the_model(make_task):
-    task = make_task(queries=5, decoder_layers=2)
-    task.setup()
-    model = task.build()
-    assert model.queries.shape == (2, 5, 64)
-    layers = [type(block).__name__ for block in task.blocks(model)]
-    assert layers.count("BertLayer") == 2
-    assert task.count == task.length == SIZES["tiny"].positions
 
 
 def test_a_text_longer_than_the_positions_is_an_error(make_task):
