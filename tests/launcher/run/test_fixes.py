@@ -89,7 +89,7 @@ def test_a_learning_rate_is_ten_times_lower_or_higher(run):
     ],
 )
 def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
-    assert faults._loader(workers, cores) == option
+    assert faults.loader_option(workers, cores) == option
 
 
 BUS_ERROR = (

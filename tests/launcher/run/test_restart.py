@@ -127,11 +127,6 @@ def test_without_max_restarts_nothing_is_restarted(run):
     assert len(reports) == 1
 
 
-def test_one_process_is_supervised_if_restarts_are_allowed():
-    assert restart.is_supervised(resolved("engine.max_restarts=1", nproc="1"))
-    assert not restart.is_supervised(resolved(nproc="1"))
-
-
 RESET = ("schedule",)
 
 
