@@ -9,8 +9,9 @@ from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 
 from training.callbacks.base import Action, Callback, EvalResult, StepMetrics
@@ -99,11 +100,16 @@ class Expected:
     """The number of training labels of each class; empty: unknown."""
 
 
-class Health(Callback):
-    """Recognizes common faults, each once per run; for rank 0, after the writers of files.
+class _Evaluation(NamedTuple):
+    step: int
+    loss: float
+    is_best: bool
+    lines: int
+    """Losses logged before it."""
 
-    A logged step costs microseconds: every check reads sums that are kept from line to line.
-    """
+
+class Health(Callback):
+    """Recognizes common faults, each once per run; for rank 0, after the writers of files."""
 
     def __init__(
         self,
@@ -116,7 +122,7 @@ class Health(Callback):
         self._expected, self._state, self._skews = expected, state, skews
         self._said = set(said)
         self._judges_loss = expected.learns
-        self._losses = _Sums()
+        self._losses = array("d")
         self._first: StepMetrics | None = None
         self._lines, self._timed_steps, self._data_s, self._steps_s = 0, 0, 0.0, 0.0
         self._evaluations: list[_Evaluation] = []
@@ -144,20 +150,22 @@ class Health(Callback):
         else:
             self._check_times(metrics, steps)
         if self._judges_loss and math.isfinite(metrics.loss):
-            self._losses.add(metrics.loss)
+            self._losses.append(metrics.loss)
             self._check_high(metrics)
             self._check_falling(metrics)
 
     def evaluated(self, result: EvalResult) -> Action:
         """Check that the metrics are finite, and the validation loss."""
-        self._check_finite(result)
-        loss = result.metrics.get("val_loss")
+        bad = {name: value for name, value in result.metrics.items() if not math.isfinite(value)}
+        if bad:
+            texts = ", ".join(f"{name} {value}" for name, value in bad.items())
+            where = {"split": result.split, "step": result.step}
+            self._find("nonfinite_evaluation", metrics=texts, names=list(bad), **where)
         if result.split == "val" and self._judges_loss:
-            if self._evaluations and result.is_best:
-                self._is_improved = True
-            value = math.nan if loss is None else loss
-            evaluation = _Evaluation(result.step, value, result.is_best, len(self._losses))
-            self._evaluations.append(evaluation)
+            self._is_improved |= bool(self._evaluations) and result.is_best
+            loss = result.metrics.get("val_loss", math.nan)
+            lines = len(self._losses)
+            self._evaluations.append(_Evaluation(result.step, loss, result.is_best, lines))
             if not self._expected.has_patience:
                 self._check_overfitting()
         return Action.NOTHING
@@ -172,53 +180,45 @@ class Health(Callback):
             self._said.add(name)
             self._state(name, seen)
 
-    def _check_finite(self, result: EvalResult) -> None:
-        nonfinite = {
-            name: value for name, value in result.metrics.items() if not math.isfinite(value)
-        }
-        if nonfinite:
-            metrics = ", ".join(f"{name} {value}" for name, value in nonfinite.items())
-            where = {"split": result.split, "step": result.step}
-            self._find("nonfinite_evaluation", metrics=metrics, names=list(nonfinite), **where)
-
     def _check_high(self, metrics: StepMetrics) -> None:
-        lines, first = len(self._losses), self._losses.first
-        if lines <= HIGH_LINES or metrics.step < HIGH_SHARE * self._plan.total_steps:
+        first = self._losses[0]
+        if len(self._losses) <= HIGH_LINES or metrics.step < HIGH_SHARE * self._plan.total_steps:
             return
-        least = min(self._losses.newest(HIGH_LINES))
+        least = min(self._losses[-HIGH_LINES:])
         if first > 0 and least > HIGH * first:
             self._find("lr_too_high", least=real(least), lines=HIGH_LINES, first=real(first))
 
     def _check_falling(self, metrics: StepMetrics) -> None:
-        lines, third = len(self._losses), len(self._losses) // 3
+        if self._is_improved or self._said & {"lr_too_high", "not_falling"}:
+            return
         is_confirmed = len(self._evaluations) >= EVALUATIONS
         least = LINES if is_confirmed else LINES_WITHOUT_EVALUATION
+        lines, third = len(self._losses), len(self._losses) // 3
         if lines < least or metrics.step < LEAST_SHARE * self._plan.total_steps:
             return
-        if self._is_improved or "lr_too_high" in self._said:
-            return
-        before, now = self._losses.mean(0, third), self._losses.mean(lines - third, lines)
-        error = self._losses.error(third)
+        first, last = np.array(self._losses[:third]), np.array(self._losses[-third:])
+        before, now = float(first.mean()), float(last.mean())
+        error = math.sqrt((first.var() + last.var()) / third)
         if before <= now <= before + RISEN * error:
-            numbers = {"first": real(before), "last": real(now), "steps": metrics.step}
-            self._find("not_falling", **numbers)
+            self._find("not_falling", first=real(before), last=real(now), steps=metrics.step)
 
     def _check_overfitting(self) -> None:
-        newest = self._evaluations[-RISES - 1 :]
-        losses = [evaluation.loss for evaluation in newest]
-        if len(newest) <= RISES or any(evaluation.is_best for evaluation in newest[1:]):
+        if len(self._evaluations) <= RISES:
             return
+        *earlier, start = self._evaluations[:-RISES]
+        newest = [start, *self._evaluations[-RISES:]]
+        if any(evaluation.is_best for evaluation in newest[1:]):
+            return
+        losses = [evaluation.loss for evaluation in newest]
         rises = all(a < b for a, b in pairwise(losses))
         if not rises or not losses[-1] > WORSE * losses[0] > 0:
             return
-        marks = [evaluation.lines for evaluation in self._evaluations]
-        before = marks[-RISES - 2] if len(marks) > RISES + 1 else 0
-        trained = [(before, marks[-RISES - 1]), (marks[-2], marks[-1])]
-        if all(a < b for a, b in trained):
-            then, now = (self._losses.mean(*lines) for lines in trained)
-            if now < then:
-                numbers = {"best": real(losses[0]), "now": real(losses[-1])}
-                self._find("overfitting", step=newest[0].step, **numbers)
+        # The training losses of the interval before the best evaluation, and of the last one.
+        then = self._losses[earlier[-1].lines if earlier else 0 : start.lines]
+        now = self._losses[newest[-2].lines : newest[-1].lines]
+        if then and now and np.mean(now) < np.mean(then):
+            numbers = {"best": real(losses[0]), "now": real(losses[-1])}
+            self._find("overfitting", step=start.step, **numbers)
 
     def _check_times(self, metrics: StepMetrics, steps: int) -> None:
         """The first line is left out: it compiles, allocates and waits for the first batch."""
@@ -229,10 +229,8 @@ class Health(Callback):
         is_enough = self._lines >= STARVED_LINES and self._data_s >= STARVED_S
         if is_enough and self._data_s > STARVED * self._steps_s:
             self._find("starved", share=round(100 * self._data_s / self._steps_s))
-        if self._expected.is_compiled and self._lines >= STARVED_LINES:
-            self._check_compiling()
-
-    def _check_compiling(self) -> None:
+        if not self._expected.is_compiled or self._lines < STARVED_LINES:
+            return
         assert self._first is not None
         first = self._first.step_time_s - self._first.data_time_s
         later = self._steps_s / self._timed_steps
@@ -240,49 +238,3 @@ class Health(Callback):
         extra = first - later
         if extra > COMPILING_S and first > COMPILING * later and extra > COMPILING_SHARE * rest:
             self._find("compiling", first_s=f"{first:.3g}", later_s=f"{later:.3g}")
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    step: int
-    loss: float
-    is_best: bool
-    lines: int
-    """Losses logged before it."""
-
-
-class _Sums:
-    """Losses with their running sums, for the mean over any lines in constant time."""
-
-    def __init__(self) -> None:
-        self._losses, self._sums, self._squares = array("d"), array("d", [0.0]), array("d", [0.0])
-
-    def __len__(self) -> int:
-        return len(self._losses)
-
-    @property
-    def first(self) -> float:
-        return self._losses[0]
-
-    def add(self, loss: float) -> None:
-        self._losses.append(loss)
-        centered = loss - self._losses[0]  # squares of large numbers would lose the differences
-        self._sums.append(self._sums[-1] + centered)
-        self._squares.append(self._squares[-1] + centered * centered)
-
-    def newest(self, count: int) -> Sequence[float]:
-        return self._losses[-count:]
-
-    def mean(self, begin: int, end: int) -> float:
-        return self._losses[0] + (self._sums[end] - self._sums[begin]) / (end - begin)
-
-    def error(self, third: int) -> float:
-        """The standard error of the difference of the means of the first and the last third."""
-        total = len(self._losses)
-        variances = (self._variance(0, third), self._variance(total - third, total))
-        return math.sqrt(sum(variances) / third)
-
-    def _variance(self, begin: int, end: int) -> float:
-        count = end - begin
-        mean = (self._sums[end] - self._sums[begin]) / count
-        return max((self._squares[end] - self._squares[begin]) / count - mean * mean, 0.0)

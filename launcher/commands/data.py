@@ -28,7 +28,6 @@ from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
-from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
@@ -173,9 +172,11 @@ def fetch_files(command_line: CommandLine) -> int:
     resolved = _resolved_for_fetch(command_line)
     is_json = JSON.flag in command_line.flags
     download = resolved.settings.download
+    from launcher.download.fetch import fetch  # with requests, which takes time to import
+
     ending.leave("the same command resumes")
     try:
-        files_fetched = fetch(download) if is_json else fetch_with_progress(download)
+        files_fetched = fetch(download, is_shown=not is_json)
     except FetchError as error:
         if is_json:
             print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))

@@ -97,12 +97,12 @@ def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
         return dict(resolved.values)
     section = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
     if not section:
-        from launcher.config.originals import original_of  # for a word that is not ours
+        from launcher.config.foreign_words import all_words_for  # for a word that is not ours
         from launcher.config.value_errors import nearest_key
 
         sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-        original = original_of(key, resolved.settings.model.family)
-        meant = key if original is None else original.here or key
+        words = all_words_for(key, resolved.settings.model.family)
+        meant = next((word.here for word in words if word.here), key)
         suggestion = nearest_key(meant, [*resolved.values, *sections])
         raise SettingsError.of(
             f"unknown setting '{key}'",

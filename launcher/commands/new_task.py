@@ -31,10 +31,8 @@ def main(command_line: CommandLine) -> int:
     folder = command_line.out or Path()
     path = folder / f"{module}.py"
     _check_free(path, module, command_line.argument)
-    text = template(class_name)
     where = f"--out {command_line.out}" if command_line.out else "the current folder"
-    disk.check_writable(folder, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
-    _write(path, text, where)
+    write_file(path, template(class_name), where)
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
@@ -67,14 +65,14 @@ def _check_free(path: Path, module: str, name: str) -> None:
         raise _error(message, name, "a name without an installed module", f"my_{module}")
 
 
-def _write(path: Path, text: str, where: str) -> None:
-    """Touches the disk. Raises SettingsError, with nothing written."""
+def write_file(path: Path, text: str, where: str) -> None:
+    """Write a new file that `where` names. Raises SettingsError, with nothing written."""
+    disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
     try:
         with disk.new_parents(path):
             run_folder.write_new(path, text)
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"cannot write {path}: {reason}"
+        message = f"cannot write {path}: {error.strerror or error}"
         raise SettingsError.of(message, value=str(path), where=where) from error
 
 

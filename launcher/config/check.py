@@ -99,10 +99,10 @@ def _paths(values: Values) -> Iterator[Diagnostic]:
         suggestion = errors.nearest_file(path)
         fix = suggestion and errors.fix_line(key, values[key].origin, suggestion)
         if key == PRETRAINED and suggestion is None:
-            from launcher.config.originals import fetched, hub_folder
+            from launcher.config.model_lines import fetched, hub_address
 
             line = partial(errors.fix_line, key, values[key].origin)
-            fix = fetched(path, line) if hub_folder(path) else None
+            fix = fetched(path, line) if hub_address(path) else None
         if key == PRETRAINED and values[key].origin.layer == provenance.RESUMED_LAYER:
             fix = f"--set {PRETRAINED}=DIR  if it has moved"
         yield errors.about_value(

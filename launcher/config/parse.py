@@ -149,9 +149,9 @@ def _root(path: Path, text: str) -> Node:
     if root is None or any(
         key not in setting_infos(family) for key, _ in flatten(root, sections(family))
     ):
-        from launcher.config import original_files  # takes time, and most files are ours
+        from launcher.config import foreign_files  # takes time, and most files are ours
 
-        if (foreign := original_files.as_config(path, text)) is not None:
+        if (foreign := foreign_files.as_config(path, text)) is not None:
             raise SettingsError([foreign])
     if root is None:
         assert broken is not None

@@ -129,7 +129,7 @@ def _ignored_variables(choice: Choice, values: Mapping[str, Setting]) -> list[Di
     variables = environment.variables()
     if presets.original_variables().isdisjoint(variables):
         return []
-    from launcher.config import originals  # takes time, and most environments have none
+    from launcher.config import foreign_words  # takes time, and most environments have none
 
     family = choice.family if choice.model_named else None
-    return list(originals.ignored_variables(family, values, variables))
+    return list(foreign_words.ignored_variables(family, values, variables))

@@ -20,10 +20,12 @@ from launcher.base.diagnostics import (
     plain,
     shown,
 )
-from launcher.config import errors, other_tools, settings_file
+from launcher.config import errors, settings_file
+from launcher.config.argument_errors import meant
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
+from launcher.config.foreign_words import REMOVE, all_words_for, is_section, value_of
+from launcher.config.model_lines import fetched, model_line, path_line
 from launcher.config.options import OPTIONS
-from launcher.config.originals import fetched, flag_of, is_section, original_of, typed_line
 from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
 from launcher.config.settings_file import Node, node_value
@@ -97,21 +99,18 @@ def _nearest_key(
 ) -> tuple[str | None, str | None]:
     """The key that was probably meant, and the line to type; `here`: the keys of its section."""
     infos = setting_infos(family)
-    if (other := other_tools.setting_of(entry.key)) in infos:
-        assert other is not None
-        return other, _write(entry, other, entry.value)
     suggestion = _nearest_whole(entry.key, here)
-    original = original_of(entry.key, family)
-    if original is not None and fold(suggestion or "") != fold(entry.key):
-        original_value = plain(entry.value) if entry.value is None else entry.value
-        if (removal := original.removal(original_value)) is not None:
-            return None, removal
-        if original.here in infos:
-            value = original.value(original_value)
-            line = partial(_write, entry, original.here)
-            return original.here, fetched(value, line) if original.form == "hub" else line(value)
-        if original.here == flag_of(original.here):
-            return original.here, typed_line(original, original_value)
+    word = next(all_words_for(entry.key, family), None)
+    if word is not None and fold(suggestion or "") != fold(entry.key):
+        there = "null" if entry.value is None else entry.value
+        line, value = word.replacement(there, family), word.value(there)
+        if line.startswith(REMOVE) and (word.here is None or word.here in infos):
+            return None, line
+        if word.here in infos and not str(value).startswith("--"):
+            write = partial(_write, entry, word.here)
+            return word.here, fetched(value, write) if word.form == "hub" else write(value)
+        if not line.startswith(REMOVE):
+            return word.here or meant(line), line
     if fold(suggestion or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
         suggestion = named or suggestion or nearest_key(entry.key, infos)
@@ -169,8 +168,8 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
     suggestion = _nearest(info, entry, kind)
     fix = None if suggestion is None else _write(entry, entry.key, suggestion)
     if entry.key == "model.family" and suggestion is None and isinstance(entry.value, str):
-        fix = other_tools.model_line(entry.value)
-        suggestion = fix and other_tools.meant(fix)
+        fix = model_line(entry.value)
+        suggestion = fix and meant(fix)
         if fix is None and entry.value.startswith((".", "/", "~")):
             return _no_path(entry)
     name, reason = display_name(entry.key), _reason(info, entry.value, kind)
@@ -200,7 +199,7 @@ def _no_path(entry: TypedEntry) -> Diagnostic:
         where=where(entry.key, entry.origin),
         allowed="a folder of a model of transformers, a script with a custom task, or a run",
         did_you_mean=suggestion,
-        fix=suggestion and other_tools.path_line(Path(suggestion).expanduser()),
+        fix=suggestion and path_line(Path(suggestion).expanduser()),
         order=entry.order,
     )
 
@@ -251,7 +250,7 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
     if info.type == "true or false" or isinstance(value, bool):
         return _as_switch(info, value)
     if isinstance(info.allowed, tuple) and isinstance(value, str):
-        suggestion = _as_switch(info, value) or other_tools.value_of(info.key, value)
+        suggestion = _as_switch(info, value) or value_of(info.key, value)
         return suggestion or nearest_match(value, info.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return info.bounds.get("ge" if kind == "greater_than_equal" else "le")

@@ -17,9 +17,9 @@ from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
 from slurm.environment import SLURM_FOLDER
 from training.callbacks.base import StepMetrics
 from training.logging.console_text import describe_event
-from training.logging.live_view import Curve, LiveView, next_save
+from training.logging.live_view import LiveView
 from training.logging.metrics import step_metrics, usage_of
-from training.logging.progress import Progress
+from training.logging.progress import Curve, Progress, next_save
 from training.train_plan import TrainPlan
 
 State = Literal["not started", "starting", "running", "completed", "stopped", "failed", "killed"]

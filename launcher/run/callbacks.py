@@ -99,8 +99,9 @@ class RankCallbacks:
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
             LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
-            CacheClearing(settings.memory.empty_cache_every, device),
         ]
+        if (every := settings.memory.empty_cache_every) is not None:
+            callbacks.append(CacheClearing(every, device))
         if job.experience is not None and job.experience.deadline is not None:
             callbacks.append(Deadline(job.experience.deadline, emit))
         return callbacks

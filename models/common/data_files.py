@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -90,9 +91,7 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
     except OSError as error:
         raise unreadable_file(source, error, key) from None
     raise DataError(
-        f"{key} '{path}' does not exist",
-        where=f"looked for {source.absolute()}",
-        allowed=allowed,
+        f"{key} '{path}' does not exist", where=f"looked for {source.absolute()}", allowed=allowed
     )
 
 
@@ -224,6 +223,25 @@ def cause_of(error: Exception) -> str:
     return line if is_plain else f"{type(error).__name__}: {line}"
 
 
+@contextmanager
+def library_errors(message: str, where: str, *, allowed: str, fix: str) -> Iterator[None]:
+    """Raises any exception of a library that reads a file as one DataError; hides its warnings.
+
+    For damaged files h5py, scipy, MNE and openpyxl raise exceptions of many types, also
+    UnboundLocalError and those of zlib, which change between versions: so all are caught, and the
+    error names type and text.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        problem = f"{message}: {cause_of(error)}"
+        raise DataError(problem, where=where, allowed=allowed, fix=fix) from None
+
+
 def unreadable_file(path: Path, error: OSError, key: str = "data.path") -> DataError:
     """The error for a file that the system does not open."""
     return DataError(
@@ -258,6 +276,12 @@ def few(notes: Sequence[str]) -> list[str]:
     """The first few notes, and the number of the others."""
     more = [f"and {len(notes) - MAX_NOTES} more"] if len(notes) > MAX_NOTES else []
     return [*notes[:MAX_NOTES], *more]
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 _SKIP = "skip them with  --set data.on_bad=skip"

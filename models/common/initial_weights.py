@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.pretrained_weights import stored_tensors
+from models.common.hugging_face import stored_tensors
 
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"

@@ -168,3 +168,9 @@ def atomic_write(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """As atomic_write, unless the file holds `text` already."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text)

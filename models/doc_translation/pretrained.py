@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from models.base import DataError
-from models.common.data_files import cause_of
-from models.common.pretrained_weights import StoredTensor, stored_tensors
+from models.common.hugging_face import (
+    StoredTensor,
+    StoredWeights,
+    from_pretrained,
+    load_errors,
+    read_config,
+)
 
 log = logging.getLogger(__name__)
 
 PARTS = {"global": "global_encoder", "local": "local_encoder", "decoder": "decoder"}
 """Subfolder, and the model attribute that it fills."""
-
 MIN_FILLED = 0.95
 """Minimum share of a part's tensors that its folder must fill."""
-
-ALLOWED = (
-    "a folder with "
-    + ", ".join(f"{name}/" for name in PARTS)
-    + ", each in the layout of transformers"
-)
-_T = TypeVar("_T", Tensor, StoredTensor)
+_ALLOWED = "config.json and *.safetensors of a model that transformers supports"
 _LAYER = re.compile(r"(.*\blayer\.)(\d+)(\..*)")
+_PREFIX = re.compile(r"^(beit|donut|swin|bert)\.")
+"""Of the names of tensors in a model with a head."""
 
 
 @dataclass
@@ -72,10 +71,11 @@ def load(
     """
     present = [name for name in PARTS if (folder / name).is_dir()]
     if not present:
+        folders = ", ".join(f"{name}/" for name in PARTS)
         raise DataError(
             f"model.pretrained '{folder}' has none of the folders {', '.join(PARTS)}",
             where=str(folder.absolute()),
-            allowed=ALLOWED,
+            allowed=f"a folder with {folders}, each in the layout of transformers",
         )
     reports = {}
     for name in (name for name in present if name in parts):
@@ -83,75 +83,51 @@ def load(
         if name == "decoder" and take_layers is not None:
             tensors = _select_layers(tensors, take_layers, folder / name)
         report = reports[name] = fill(getattr(model, PARTS[name]), tensors)
-        counts = ", ".join(f"{count} {what}" for what, count in report.counts().items())
-        log.info("pretrained %s: %s (%.0f %%)", name, counts, 100 * report.share)
+        counts = report.counts()
+        shown = ", ".join(f"{count} {what}" for what, count in counts.items())
+        log.info("pretrained %s: %s (%.0f %%)", name, shown, 100 * report.share)
         if report.share < MIN_FILLED and name not in partial:
-            raise _too_few_filled(name, report, folder / name)
+            examples = ", ".join((report.missing + report.wrong_shape)[:3])
+            listed = ", ".join(f"{what}: {count}" for what, count in counts.items())
+            raise DataError(
+                f"'{folder / name}' fills {report.share:.0%} of the part '{name}'; "
+                f"missing: {examples}",
+                where=f"model.pretrained; {listed}",
+                allowed=f"at least {MIN_FILLED:.0%}",
+                fix=f"--set 'model.partial=[{name}]'  to accept this",
+            )
     return reports
 
 
 def _tensors(folder: Path, is_decoder: bool) -> Mapping[str, Tensor | StoredTensor]:
-    """Weights of a model: those in its files, or, under outdated names, those of transformers."""
+    """Weights of a model: those in its files, or, under outdated names, those of transformers.
+
+    Of a whole Donut or Nougat, those of its encoder.
+    """
     import transformers
 
-    if not (folder / "config.json").is_file():
-        raise DataError(f"'{folder}' has no config.json", where="model.pretrained", allowed=ALLOWED)
     kind: Any = transformers.AutoModelForCausalLM if is_decoder else transformers.AutoModel
-    is_pair = _model_type(folder) == "vision-encoder-decoder"
-    if is_pair:  # a whole Donut or Nougat
-        kind = transformers.VisionEncoderDecoderModel
-    options = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), **options)
-        with torch.device("meta"):
-            unread = kind(config) if is_pair else kind.from_config(config)
-        if (stored := _stored(unread, folder)) is not None:
-            return _of_encoder(stored) if is_pair else stored
-        model, loading_info = kind.from_pretrained(
-            str(folder), use_safetensors=True, output_loading_info=True, **options
-        )
-    except Exception as error:  # OSError, ValueError, KeyError, SafetensorError and others
-        raise DataError(
-            f"'{folder}' cannot be loaded: {cause_of(error)}",
-            where="model.pretrained",
-            allowed="config.json and *.safetensors of a model that transformers supports",
-        ) from None
+    config = read_config(folder, _ALLOWED)
+    is_pair = config.model_type == "vision-encoder-decoder"
     if is_pair:
-        return _of_encoder(dict(model.named_parameters()))
-    initialized = set(loading_info["missing_keys"])  # at random, by transformers
-    return {name: x for name, x in model.named_parameters() if name not in initialized}
-
-
-def _of_encoder(tensors: Mapping[str, _T]) -> dict[str, _T]:
-    prefix = "encoder."
-    return {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
-
-
-def _stored(model: Any, folder: Path) -> dict[str, StoredTensor] | None:
-    """The tensors in the files of `folder` for parameters of `model`, by name.
-
-    None if some have no counterpart on either side: their names may be outdated. Disk access.
-    """
-    model.tie_weights()
-    tensors = stored_tensors(folder)
-    prefix = f"{model.base_model_prefix}."  # in the names of either side
-
-    def stored(name: str) -> StoredTensor | None:
-        forms = (name, name.removeprefix(prefix), prefix + name)
-        return next((tensors[form] for form in forms if form in tensors), None)
-
-    parameters = {name: stored(name) for name, _ in model.named_parameters()}
-    known = {tensor.name for name in model.state_dict() if (tensor := stored(name))}
-    if None in parameters.values() and tensors.keys() - known:
-        return None
-    return {name: tensor for name, tensor in parameters.items() if tensor}
-
-
-def _model_type(folder: Path) -> str | None:
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        return None  # transformers reports the error
+        kind = transformers.VisionEncoderDecoderModel
+    tensors: Mapping[str, Any]
+    with load_errors(folder, _ALLOWED):
+        with torch.device("meta"):
+            inner = kind(config) if is_pair else kind.from_config(config)
+        inner.tie_weights()
+        stored = StoredWeights(inner, folder)
+        tensors = {name: stored.source(name) for name, _ in inner.named_parameters()}
+        if None in tensors.values() and stored.unexpected():
+            inner, coverage = from_pretrained(kind, folder)
+            drawn = set(coverage.random)
+            tensors = {name: None if name in drawn else x for name, x in inner.named_parameters()}
+    prefix = "encoder." if is_pair else ""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if tensor is not None and name.startswith(prefix)
+    }
 
 
 def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> TensorMatches:
@@ -160,10 +136,10 @@ def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> TensorMa
     A model prefix, for example `bert.`, is ignored.
     """
     parameters = dict(part.named_parameters())
-    known = {_without_prefix(name): name for name in parameters}
+    known = {_PREFIX.sub("", name): name for name in parameters}
     report = TensorMatches()
     for name, tensor in tensors.items():
-        target = known.get(_without_prefix(name))
+        target = known.get(_PREFIX.sub("", name))
         if target is None:
             report.unexpected.append(name)
         elif parameters[target].shape != tensor.shape:
@@ -178,10 +154,6 @@ def fill(part: Module, tensors: Mapping[str, Tensor | StoredTensor]) -> TensorMa
     present = {*report.matched, *report.wrong_shape}
     report.missing = [name for name in parameters if name not in present]
     return report
-
-
-def _without_prefix(name: str) -> str:
-    return re.sub(r"^(beit|donut|swin|bert)\.", "", name)
 
 
 def _select_layers(
@@ -207,14 +179,3 @@ def _select_layers(
         elif int(match[2]) in position:
             selected[f"{match[1]}{position[int(match[2])]}{match[3]}"] = tensor
     return selected
-
-
-def _too_few_filled(name: str, report: TensorMatches, folder: Path) -> DataError:
-    examples = ", ".join((report.missing + report.wrong_shape)[:3])
-    return DataError(
-        f"'{folder}' fills {report.share:.0%} of the part '{name}'; missing: {examples}",
-        where="model.pretrained; "
-        + ", ".join(f"{what}: {count}" for what, count in report.counts().items()),
-        allowed=f"at least {MIN_FILLED:.0%}",
-        fix=f"--set 'model.partial=[{name}]'  to accept this",
-    )

@@ -12,8 +12,8 @@ import numpy as np
 
 from models.base import CachedFeatures, DataError, Draws
 from models.common.masked_series import draw_spans
-from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.recordings import Item, Recordings
+from models.eeg_text.config import CHANNELS, TOKEN_SAMPLES
+from models.eeg_text.recordings import Item
 from models.eeg_text.texts import SentenceTexts
 
 
@@ -112,42 +112,34 @@ def prepared(eeg: np.ndarray, samples: int) -> np.ndarray:
     return np.clip(scaled, -LARGEST, LARGEST).astype(np.float32)
 
 
-def read_segment(recordings: Recordings, number: int, samples: int) -> np.ndarray:
+def read_segment(item: Item, samples: int) -> np.ndarray:
     """The EEG of an item for the model; see `prepared`. Reads the disk. Raises DataError."""
-    eeg = recordings.source.eeg(number)
+    eeg = item.load()
     if not np.isfinite(eeg).all():
-        raise DataError(
-            "EEG has non-finite values",
-            where=recordings.items[number].where,
-            allowed="finite numbers",
-        )
+        message, allowed = "EEG has non-finite values", "finite numbers"
+        raise DataError(message, where=item.where, allowed=allowed)
     return prepared(eeg, samples)
 
 
 class SegmentSamples:
     """EEG segments of the items of one split, by index."""
 
-    def __init__(self, recordings: Recordings, numbers: Sequence[int], rules: SampleRules) -> None:
-        """`numbers`: the items of the split."""
-        self.recordings, self.numbers, self.rules = recordings, list(numbers), rules
-        groups = [recordings.items[n].group for n in self.numbers]
-        self.random_others = random_others(groups, rules.seed)
+    def __init__(self, items: Sequence[Item], numbers: Sequence[int], rules: SampleRules) -> None:
+        """`items`: of all splits; `numbers`: those of this split."""
+        self.numbers, self.rules = list(numbers), rules
+        self.items = [items[n] for n in numbers]
+        self.random_others = random_others([item.group for item in self.items], rules.seed)
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.items)
 
     def item(self, index: int) -> Item:
         """The item of a sample."""
-        return self.recordings.items[self.numbers[index]]
+        return self.items[index]
 
     def own(self, index: int) -> np.ndarray:
         """The recorded EEG of a segment."""
-        return read_segment(self.recordings, self.numbers[index], self.rules.most)
-
-    def noise(self, index: int, purpose: int) -> np.ndarray:
-        """Noise with the spectrum of a segment, always the same for one `purpose`."""
-        rng = np.random.default_rng([self.rules.seed, purpose, self.numbers[index]])
-        return prepared(phase_randomised(self.own(index), rng), self.rules.most)
+        return read_segment(self.items[index], self.rules.most)
 
     def given(self, index: int) -> np.ndarray:
         """The EEG of a segment; in a noise control, noise with the spectrum of another segment.
@@ -156,28 +148,22 @@ class SegmentSamples:
         """
         if not self.rules.is_noise:
             return self.own(index)
-        return self.noise(int(self.random_others[index]), purpose=1)
+        other = int(self.random_others[index])
+        rng = np.random.default_rng([self.rules.seed, 1, self.numbers[other]])
+        return prepared(phase_randomised(self.own(other), rng), self.rules.most)
 
 
 class MaskedSamples:
     """Windows of EEG with masked spans, by index: all windows of all segments."""
 
-    def __init__(
-        self,
-        recordings: Recordings,
-        numbers: Sequence[int],
-        rules: SampleRules,
-        share: float,
-        is_training: bool,
-    ) -> None:
+    def __init__(self, segments: SegmentSamples, share: float, is_training: bool) -> None:
         """If `is_training`, other spans are masked in each epoch."""
-        self.segments = SegmentSamples(recordings, numbers, rules)
-        self.rules, self.share, self.is_training = rules, share, is_training
-        items = (self.segments.item(segment) for segment in range(len(self.segments)))
+        self.segments, self.rules = segments, segments.rules
+        self.share, self.is_training = share, is_training
         self._windows = [
             (segment, window)
-            for segment, item in enumerate(items)
-            for window in range(rules.count(item.samples))
+            for segment, item in enumerate(segments.items)
+            for window in range(self.rules.count(item.samples))
         ]
 
     def __len__(self) -> int:
@@ -185,20 +171,17 @@ class MaskedSamples:
 
     def item(self, index: int) -> Item:
         """The item that a window belongs to."""
-        return self.segments.item(self._windows[index][0])
+        return self.segments.items[self._windows[index][0]]
 
     def own(self, index: int) -> np.ndarray:
         """The recorded EEG of a window."""
         segment, window = self._windows[index]
-        return self._cut(self.segments.own(segment), window)
+        return cut_windows(self.segments.own(segment), self.rules.samples)[window]
 
     def given(self, index: int) -> np.ndarray:
-        """The EEG of a window; in a noise control, a window of what Samples.given gives."""
+        """The EEG of a window; in a noise control, a window of what SegmentSamples.given gives."""
         segment, window = self._windows[index]
-        return self._cut(self.segments.given(segment), window)
-
-    def _cut(self, eeg: np.ndarray, window: int) -> np.ndarray:
-        windows = cut_windows(eeg, self.rules.samples)
+        windows = cut_windows(self.segments.given(segment), self.rules.samples)
         return windows[window % len(windows)]  # noise has the length of another segment
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
@@ -206,15 +189,14 @@ class MaskedSamples:
 
         In a noise control the encoder gets noise and must predict the recorded EEG.
         """
-        target = self.own(index)
+        target, item = self.own(index), self.item(index)
         rng = draws.rng() if self.is_training else np.random.default_rng([self.rules.seed, index])
         tokens = -(-len(target) // TOKEN_SAMPLES)
-        number = self.segments.numbers[self._windows[index][0]]
         sample = {
             "eeg": target,
             "hidden": draw_spans(rng, tokens, self.share, SHORTEST, LONGEST),
-            "recorded": self.segments.recordings.source.recorded(number),
-            "subject": self.item(index).subject,
+            "recorded": np.isin(np.arange(CHANNELS), item.channels),
+            "subject": item.subject,
         }
         if self.rules.is_noise:
             sample["seen"] = self.given(index)
@@ -226,18 +208,17 @@ class TextSamples(SegmentSamples):
 
     def __init__(
         self,
-        recordings: Recordings,
+        items: Sequence[Item],
         numbers: Sequence[int],
         rules: SampleRules,
         texts: SentenceTexts,
         word_dropout: float,
+        features: CachedFeatures | None = None,
     ) -> None:
-        super().__init__(recordings, numbers, rules)
-        self.texts, self.word_dropout = texts, word_dropout
-        self.features: CachedFeatures | None = None
-        """Cached features of the inputs, numbered as in `seen`."""
-        groups = [recordings.items[n].group for n in self.numbers]
-        self.is_evaluated = any(map(texts.is_evaluated, groups))
+        """`features`: cached ones of the inputs, numbered as in `seen`."""
+        super().__init__(items, numbers, rules)
+        self.texts, self.word_dropout, self.features = texts, word_dropout, features
+        self.is_evaluated = any(item.group in texts.candidates for item in self.items)
 
     @property
     def inputs(self) -> int:
@@ -259,13 +240,13 @@ class TextSamples(SegmentSamples):
         return Features(row["memory"], int(row["samples"]))
 
     def sample(self, index: int, draws: Draws) -> dict[str, Any]:
-        item = self.item(index)
-        tokens = self.texts.tokens(item.group)
+        item, texts = self.items[index], self.texts
+        tokens = texts.tokens[item.group]
         inputs = tokens[:-1]
         if self.word_dropout:
             visible = draws.rng().random(len(inputs)) >= self.word_dropout
             visible[0] = True
-            inputs = np.where(visible, inputs, self.texts.tokenizer.hidden)
+            inputs = np.where(visible, inputs, texts.tokenizer.hidden)
         sample: dict[str, Any] = {
             "eeg": self._input(index),
             "inputs": inputs,
@@ -273,12 +254,12 @@ class TextSamples(SegmentSamples):
             "sentence": item.group,
             "subject": item.subject,
         }
-        if self.texts.is_evaluated(item.group):
+        if item.group in texts.candidates:
             sample |= {
                 "noise": self._input(len(self) + index),
                 "other": self._input(int(self.random_others[index])),
-                "text": self.texts.text(item.group),
-                "number": self.texts.number(item.group),
-                "candidates": self.texts.candidates(item.group),
+                "text": texts.text[item.group],
+                "number": texts.number[item.group],
+                "candidates": texts.candidates[item.group],
             }
         return sample

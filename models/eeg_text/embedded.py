@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -11,9 +12,8 @@ from models.common.cache import arrays
 from models.eeg_text import formats
 from models.eeg_text.config import CHANNELS
 from models.eeg_text.montage import INDICES
-from models.eeg_text.recordings import Item, Recordings
+from models.eeg_text.recordings import RATE_HZ, Item, Recordings
 
-RATE_HZ = 500
 SEED = 2024
 """Fixed: the seed of a run changes only the split and the order."""
 
@@ -24,7 +24,6 @@ DELAY_S, SPREAD_S = 0.32, 0.07
 SOURCES = 24
 """Sources of background activity, whose mixture correlates the channels."""
 NOISE_UV = 10.0
-
 
 SLOTS: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
@@ -45,11 +44,10 @@ FORMS: tuple[tuple[str, ...], ...] = (
 )
 
 SMALL_SLOTS: dict[str, tuple[str, ...]] = {
-    "who": ("ant", "bee", "cat", "dog", "fox", "hen", "owl", "pig"),
-    "does": ("bit", "fed", "got", "hid", "led", "met", "saw", "won"),
-    "what": ("bag", "cup", "hat", "jar", "key", "map", "pot", "tin"),
+    "who": tuple(["ant", "bee", "cat", "dog", "fox", "hen", "owl", "pig"]),
+    "does": tuple(["bit", "fed", "got", "hid", "led", "met", "saw", "won"]),
+    "what": tuple(["bag", "cup", "hat", "jar", "key", "map", "pot", "tin"]),
 }
-SMALL_FORMS: tuple[tuple[str, ...], ...] = (("who", "does", "what"),)
 
 
 def draw_sentences(
@@ -84,11 +82,8 @@ class Recipe:
     """Correlation of the mixing matrices of subjects; 1: identical."""
 
 
-READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, snr_db=-6.0, similarity=0.7)
-SMALL = Recipe(
-    "reading-small", 3, 256, SMALL_SLOTS, SMALL_FORMS, 0.24, 480,
-    snr_db=5.0, similarity=0.95,
-)  # fmt: skip
+READING = Recipe("reading", 12, 400, SLOTS, FORMS, 0.3, 800, -6.0, 0.7)
+SMALL = Recipe("reading-small", 3, 256, SMALL_SLOTS, FORMS[:1], 0.24, 480, 5.0, 0.95)
 
 
 class Readers:
@@ -162,7 +157,7 @@ def _blinks(rng: np.random.Generator, samples: int) -> np.ndarray:
 
 
 EMBEDDED = dict(zip(formats.EMBEDDED, (READING, SMALL), strict=True))
-KEPT_BYTES = 2**27
+CACHED_BYTES = 2**27
 """A larger set is not cached; simulating a recording takes about 2 ms."""
 _VERSION = 1
 
@@ -172,56 +167,41 @@ def _readers(path: str) -> Readers:
     return Readers(EMBEDDED[path])
 
 
-class EmbeddedSource:
-    """See recordings.SegmentSource."""
-
-    def __init__(self, path: str) -> None:
-        """Reads and writes the cache if the set is small."""
-        self.path = path
-        recipe = EMBEDDED[path]
-        values = recipe.subjects * recipe.sentences * recipe.samples * CHANNELS
-        self._cached = _all(path) if 2 * values <= KEPT_BYTES else None
-
-    def eeg(self, number: int) -> np.ndarray:
-        if self._cached is not None:
-            return self._cached[number].astype(np.float32)
-        return _readers(self.path).recording(number)
-
-    def recorded(self, number: int) -> np.ndarray:
-        return np.ones(CHANNELS, dtype=bool)
-
-
-def _all(path: str) -> np.ndarray:
-    recipe: Recipe = EMBEDDED[path]
-    made_from = {
-        "version": _VERSION,
-        "seed": SEED,
-        "subjects": recipe.subjects,
-        "sentences": recipe.sentences,
-        "samples": recipe.samples,
-        "snr_db": recipe.snr_db,
-        "similarity": recipe.similarity,
-    }
+@cache
+def _cached(path: str) -> np.ndarray | None:
+    """All recordings of a small set, mapped from the cache; None: the set is large."""
+    recipe = EMBEDDED[path]
+    shape = (recipe.subjects * recipe.sentences, recipe.samples, CHANNELS)
+    if 2 * math.prod(shape) > CACHED_BYTES:
+        return None
+    names = ("subjects", "sentences", "samples", "snr_db", "similarity")
+    made_from = {name: getattr(recipe, name) for name in names}
+    made_from |= {"version": _VERSION, "seed": SEED}
 
     def make() -> dict[str, np.ndarray]:
-        readers = _readers(path)
-        shape = (len(readers), recipe.samples, CHANNELS)
         made = np.empty(shape, dtype=np.float16)  # precision about 0.001 µV
-        for number in range(len(readers)):
-            made[number] = readers.recording(number)
+        for number in range(len(made)):
+            made[number] = _readers(path).recording(number)
         return {"eeg": made}
 
     return arrays(f"eeg_text-{recipe.name}", made_from, make)["eeg"]
 
 
+def load(path: str, number: int) -> np.ndarray:
+    """Microvolts [time, 105] of a recording, float32. Reads and writes the cache of a small set."""
+    cached = _cached(path)
+    if cached is not None:
+        return cached[number].astype(np.float32)
+    return _readers(path).recording(number)
+
+
 def read(path: str) -> Recordings:
-    """The recordings of an embedded set; `path` is one of EMBEDDED."""
-    readers = _readers(path)
-    recipe = readers.recipe
-    items = []
+    """The recordings of an embedded set; `path` is one of EMBEDDED. Reads and writes the cache."""
+    _cached(path)  # before workers ask for it
+    readers, items = _readers(path), []
     for number in range(len(readers)):
         subject, words = readers.label(number)
-        text = " ".join(words)
-        where = f"{path}, recording {number}"
-        items.append(Item(text, f"S{subject + 1:02d}", text, recipe.samples, where))
-    return Recordings(path, "simulated", "microvolts, simulated", items, EmbeddedSource(path))
+        text, where = " ".join(words), f"{path}, recording {number}"
+        samples, read_eeg = readers.recipe.samples, partial(load, path, number)
+        items.append(Item(text, f"S{subject + 1:02d}", text, samples, where, read_eeg))
+    return Recordings(path, "simulated", "microvolts, simulated", items)

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.data_files import walk
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATLAB = b"MATLAB 5.0 MAT-file"
-_HEAD_BYTES = 1024
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A format, by the end of its names and, if there are any, its first bytes."""
-
-    name: str
-    suffixes: tuple[str, ...]
-    heads: tuple[bytes, ...] = ()
-    is_folder: bool = False
-    """Its recordings are folders."""
-    beside: str | None = None
-    """Suffix of a file that lies beside each recording."""
 
 
 ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF, OPENBCI = (
@@ -34,31 +19,37 @@ ZUCO, EDF, BDF, EEGLAB, BRAINVISION, FIF, OPENBCI = (
     "FIF recordings",
     "OpenBCI .txt recordings",
 )
-_KINDS = (
-    _Kind(ZUCO, (".mat",), (_HDF5, _MATLAB)),
-    _Kind(EDF, (".edf",), (b"0       ", b"\xffBIOSEMI")),  # the content decides
-    _Kind(BDF, (".bdf",), (b"0       ", b"\xffBIOSEMI")),
-    _Kind(EEGLAB, (".set",), (_HDF5, _MATLAB)),
-    _Kind(BRAINVISION, (".vhdr", ".ahdr"), (b"Brain", b"\xef\xbb\xbfBrain")),
-    _Kind(FIF, (".fif", ".fif.gz"), (b"\0\0\0\x64\0\0\0\x1f", b"\x1f\x8b")),
-    _Kind("GDF recordings", (".gdf",), (b"GDF ",)),
-    _Kind("Neuroscan or ANT .cnt recordings", (".cnt",), (b"Version ", b"RIFF", b"RF64")),
-    _Kind("EGI .mff folders", (".mff",), is_folder=True),
-    _Kind("Nihon Kohden .eeg recordings", (".eeg",), (b"EEG-", b"QI-403A", b"DAE-2100D")),
-    _Kind("BCI2000 .dat recordings", (".dat",), (b"HeaderLen=", b"BCI2000V=")),
-    _Kind("Curry .cdt or .dap recordings", (".cdt", ".dap")),
-    _Kind("Persyst .lay recordings", (".lay",)),
-    _Kind("NEDF recordings", (".nedf",)),
-    _Kind("Nicolet .data recordings, with their .head", (".data",), beside=".head"),
-    _Kind("Blackrock .ns3 recordings", (".ns3",)),
-    _Kind("eXimia .nxe recordings", (".nxe",)),
-    _Kind("MEF3 .mefd folders", (".mefd",), is_folder=True),
-    _Kind("CTF .ds folders", (".ds",), is_folder=True),
-    _Kind("KIT .sqd or .con recordings", (".sqd", ".con")),
-    _Kind(OPENBCI, (".txt",), (b"%OpenBCI",)),
+_MFF, _MEF, _CTF = "EGI .mff folders", "MEF3 .mefd folders", "CTF .ds folders"
+_FOLDERS = (_MFF, _MEF, _CTF)
+"""Their recordings are folders."""
+_EDF_HEADS = (b"0       ", b"\xffBIOSEMI")  # the content decides between EDF and BDF
+_NICOLET = "Nicolet .data recordings, with their .head"
+_KINDS: tuple[tuple[str, tuple[str, ...], tuple[bytes, ...]], ...] = (
+    (ZUCO, (".mat",), (_HDF5, _MATLAB)),
+    (EDF, (".edf",), _EDF_HEADS),
+    (BDF, (".bdf",), _EDF_HEADS),
+    (EEGLAB, (".set",), (_HDF5, _MATLAB)),
+    (BRAINVISION, (".vhdr", ".ahdr"), (b"Brain", b"\xef\xbb\xbfBrain")),
+    (FIF, (".fif", ".fif.gz"), (b"\0\0\0\x64\0\0\0\x1f", b"\x1f\x8b")),
+    ("GDF recordings", (".gdf",), (b"GDF ",)),
+    ("Neuroscan or ANT .cnt recordings", (".cnt",), (b"Version ", b"RIFF", b"RF64")),
+    (_MFF, (".mff",), ()),
+    ("Nihon Kohden .eeg recordings", (".eeg",), (b"EEG-", b"QI-403A", b"DAE-2100D")),
+    ("BCI2000 .dat recordings", (".dat",), (b"HeaderLen=", b"BCI2000V=")),
+    ("Curry .cdt or .dap recordings", (".cdt", ".dap"), ()),
+    ("Persyst .lay recordings", (".lay",), ()),
+    ("NEDF recordings", (".nedf",), ()),
+    (_NICOLET, (".data",), ()),
+    ("Blackrock .ns3 recordings", (".ns3",), ()),
+    ("eXimia .nxe recordings", (".nxe",), ()),
+    (_MEF, (".mefd",), ()),
+    (_CTF, (".ds",), ()),
+    ("KIT .sqd or .con recordings", (".sqd", ".con"), ()),
+    (OPENBCI, (".txt",), (b"%OpenBCI",)),
 )
-FORMATS = tuple(kind.name for kind in _KINDS)
-SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind.suffixes)
+"""Each format, the ends of its names and, if there are any, its first bytes."""
+FORMATS = tuple(name for name, *_ in _KINDS)
+SUFFIXES = tuple(suffix for _, suffixes, _ in _KINDS for suffix in suffixes)
 EMBEDDED = ("embedded:reading", "embedded:reading-small")
 RECORDED = tuple(name for name in FORMATS if name != ZUCO)
 """Continuous recordings."""
@@ -71,22 +62,20 @@ def is_hdf5(head: bytes) -> bool:
 
 def of_file(path: Path) -> str | None:
     """The format of a file, by its name and first bytes; None if unknown. Reads the disk."""
-    kind = _named(path)
-    if kind is None or kind.is_folder != path.is_dir():
+    name, heads = _named(path)
+    if name in _FOLDERS:
+        return name if path.is_dir() else None
+    if name is None or not path.is_file():
         return None
-    if kind.beside is not None and not path.with_suffix(kind.beside).is_file():
-        return None
-    if kind.is_folder:
-        return kind.name
-    if not path.is_file():
+    if name == _NICOLET and not path.with_suffix(".head").is_file():
         return None
     try:
         with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
+            head = stream.read(1024)
     except OSError:
         return None
-    is_known = head.startswith(kind.heads) or (_HDF5 in kind.heads and is_hdf5(head))
-    return kind.name if head and (is_known or not kind.heads) else None
+    is_known = not heads or head.startswith(heads) or (_HDF5 in heads and is_hdf5(head))
+    return name if head and is_known else None
 
 
 def candidates(path: Path) -> list[Path]:
@@ -95,9 +84,10 @@ def candidates(path: Path) -> list[Path]:
         return [path]
     recordings = []
     for folder, folders, names in walk(path):
-        paths = [folder / name for name in (*folders, *names)]
-        recordings += [p for p in paths if (kind := _named(p)) and kind.is_folder == p.is_dir()]
-        folders[:] = [name for name in folders if not _is_recording(name)]
+        recordings += [folder / n for n in names if _named(folder / n)[0] not in (None, *_FOLDERS)]
+        whole = [name for name in folders if _named(folder / name)[0] in _FOLDERS]
+        recordings += [folder / name for name in whole]
+        folders[:] = [name for name in folders if name not in whole]
     return sorted(recordings)
 
 
@@ -106,14 +96,10 @@ def recognize(path: Path) -> str | None:
 
     Reads only names and first bytes.
     """
-    return next((name for file in candidates(path) if (name := of_file(file))), None)
+    return next(filter(None, map(of_file, candidates(path))), None)
 
 
-def _named(path: Path) -> _Kind | None:
+def _named(path: Path) -> tuple[str | None, tuple[bytes, ...]]:
+    """The format with the suffix of `path`, and its first bytes."""
     name = path.name.lower()
-    return next((kind for kind in _KINDS if name.endswith(kind.suffixes)), None)
-
-
-def _is_recording(folder: str) -> bool:
-    kind = _named(Path(folder))
-    return kind is not None and kind.is_folder
+    return next((kind[::2] for kind in _KINDS if name.endswith(kind[1])), (None, ()))

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from safetensors import safe_open
 
 from models.base import DataError
-from models.common.pretrained_weights import Coverage, StoredTensor, quiet, stored_tensors
+from models.common.hugging_face import (
+    CONFIG,
+    KEY,
+    Coverage,
+    StoredTensor,
+    StoredWeights,
+    load_errors,
+    read_config,
+    weights_of,
+    wrong_shape,
+)
 from models.eeg_text import pretrained_decoder
 from models.eeg_text.pretrained_decoder import PretrainedTextDecoder, TextModel
 from models.eeg_text.pretrained_tokenizer import PretrainedTokenizer
 
-KEY = "model.pretrained"
-CONFIG, GENERATION = "config.json", "generation_config.json"
+GENERATION = "generation_config.json"
 _GENERATED = ("decoder_start_token_id", "forced_bos_token_id")
 """Keys that newer versions of transformers write into generation_config.json."""
 ALLOWED = (
@@ -39,16 +47,21 @@ class PretrainedDecoder:
         `kernel`: the value of memory.attention.
         """
         self.folder = folder
-        values = _read_config(folder)
-        self._stored = _read_names(folder)
-        try:
+        values = _read_values(folder)
+        with load_errors(folder, ALLOWED):
             # Names, shapes and ties only.
-            with torch.device("meta"), quiet():
+            with torch.device("meta"):
                 self._whole = TextModel(values).whole()
             self._encoder = pretrained_decoder.name_of(self._whole, self._whole.get_encoder())
             self._decoder = pretrained_decoder.name_of(self._whole, self._whole.get_decoder())
-        except Exception as error:  # of many kinds, by version and architecture
-            raise _unloadable(folder, error) from None
+            self._stored = StoredWeights(self._whole, folder)
+        if not self._stored.tensors:
+            raise DataError(
+                f"{KEY} '{folder}' has no *.safetensors",
+                where=str(folder.absolute()),
+                allowed=ALLOWED,
+                fix="save it with  model.save_pretrained(FOLDER)  of transformers",
+            )
         self._check_experts()
         self._check_kernel(kernel)
         self.model = TextModel(values, self._untied())
@@ -79,36 +92,36 @@ class PretrainedDecoder:
         One tensor at a time is in memory. Reads the disk; raises DataError if a tensor is missing,
         unknown or of another shape.
         """
-        buffers = _buffers(decoder.text)
-        targets = dict(decoder.text.named_parameters()) | buffers
+        targets = weights_of(decoder.text)
         sources = {name: self._source(name) for name in targets}
         absent = {name for name, source in sources.items() if source is None}
-        made = {name for name in absent if _matches(self._optional, name)}
-        self._check(
-            Coverage(
-                sorted(absent - made),
-                [
-                    f"{name} {list(source.shape)} instead of {list(targets[name].shape)}"
-                    for name, source in sources.items()
-                    if source is not None and source.shape != targets[name].shape
-                ],
-                self._unexpected(),
-            )
-        )
-        for name, source in sources.items():
-            if source is not None:
-                source.read_into(targets[name])
-        _initialize(decoder.text, made - {*buffers})
-        count = len(targets) - len(made)
-        return f"loaded {count}/{count} tensors from {self.folder}"
-
-    def _check(self, coverage: Coverage) -> None:
-        if differences := coverage.render():
+        # Patterns of names that files lack, such as sinusoidal positions.
+        optional = getattr(self._whole, "_keys_to_ignore_on_load_missing", None) or ()
+        made = {name for name in absent if any(re.search(pattern, name) for pattern in optional)}
+        shapes = [
+            wrong_shape(name, source.shape, targets[name].shape)
+            for name, source in sources.items()
+            if source is not None and source.shape != targets[name].shape
+        ]
+        # Other heads and encoders are not read.
+        prefix = f"{self._whole.base_model_prefix}."
+        ours = (f"{self._decoder}.", f"{self._decoder}.".removeprefix(prefix))
+        unexpected = [name for name in self._stored.unexpected() if name.startswith(ours)]
+        if differences := Coverage(sorted(absent - made), shapes, unexpected).render():
             raise DataError(
                 f"the weights in {KEY} '{self.folder}' do not fit its {CONFIG}: {differences}",
                 where=str((self.folder / CONFIG).absolute()),
                 allowed="exactly the tensors of its decoder; those of its encoder are not read",
             )
+        for name, source in sources.items():
+            if source is not None:
+                source.read_into(targets[name])
+        drawn = made & {name for name, _ in decoder.text.named_parameters()}
+        for owner in {name.rpartition(".")[0] for name in drawn}:
+            # The values that transformers starts them with.
+            decoder.text._init_weights(decoder.text.get_submodule(owner))
+        count = len(targets) - len(made)
+        return f"loaded {count}/{count} tensors from {self.folder}"
 
     def _check_experts(self) -> None:
         """Raise DataError for a mixture of experts: ranks would gather different ones, and hang."""
@@ -131,74 +144,30 @@ class PretrainedDecoder:
                 fix="--set memory.attention=auto",
             )
 
-    @property
-    def _optional(self) -> Sequence[str]:
-        """Patterns of names that files lack, such as sinusoidal positions."""
-        return tuple(getattr(self._whole, "_keys_to_ignore_on_load_missing", None) or ())
-
-    @cached_property
-    def _aliases(self) -> Mapping[str, Sequence[str]]:
-        """For each parameter of the whole model, the names of those tied to it, with its own.
-
-        Names in the encoder come last.
-        """
-        groups: dict[int, list[str]] = {}
-        for name, parameter in self._whole.named_parameters(remove_duplicate=False):
-            groups.setdefault(id(parameter), []).append(name)
-        ordered = (sorted(group, key=self._in_encoder) for group in groups.values())
-        return {name: group for group in ordered for name in group}
+    def _group(self, name: str) -> Sequence[str]:
+        """The names of the weights tied to `name`, with its own; those in the encoder come last."""
+        return sorted(self._stored.tied.get(name, (name,)), key=self._in_encoder)
 
     def _in_encoder(self, name: str) -> bool:
         return name.startswith(f"{self._encoder}.")
 
-    def _named(self, name: str) -> StoredTensor | None:
-        """The stored tensor of that name; files of a base model lack a prefix."""
-        short = name.removeprefix(f"{self._whole.base_model_prefix}.")
-        return self._stored.get(name) or self._stored.get(short)
-
     def _source(self, name: str) -> StoredTensor | None:
         """What the tensor `name` of the decoder is read from; None: the files lack it."""
-        names = (name,) if name in self.model.untied else self._aliases.get(name, (name,))
-        aliases = (alias for alias in names if alias == name or alias not in self.model.untied)
-        return next((tensor for alias in aliases if (tensor := self._named(alias))), None)
+        untied = self.model.untied
+        group = [alias for alias in self._group(name) if alias not in untied]
+        names = (name,) if name in untied else group
+        return next((tensor for alias in names if (tensor := self._stored.named(alias))), None)
 
     def _untied(self) -> tuple[str, ...]:
         """The tied parameters of the decoder whose stored values differ from the first one's."""
         names = []
-        for name, group in self._aliases.items():
-            stored = {n: t for n in group if not self._in_encoder(n) and (t := self._named(n))}
+        for name in self._stored.tied:
+            ours = [alias for alias in self._group(name) if not self._in_encoder(alias)]
+            stored = {n: t for n in ours if (t := self._stored.named(n))}
             first = next(iter(stored.values()), None)
             if first and name in stored and not _is_equal(first, stored[name]):
                 names.append(name)
         return tuple(names)
-
-    def _unexpected(self) -> list[str]:
-        """The stored tensors that the decoder lacks; other heads and encoders are not read."""
-        prefix = f"{self._whole.base_model_prefix}."
-        ours = (f"{self._decoder}.", f"{self._decoder}.".removeprefix(prefix))
-        known = {*self._aliases, *(name for name, _ in self._whole.named_buffers())}
-        known |= {name.removeprefix(prefix) for name in known}
-        ignored = tuple(getattr(self._whole, "_keys_to_ignore_on_load_unexpected", None) or ())
-        return sorted(
-            name
-            for name in self._stored
-            if name.startswith(ours) and name not in known and not _matches(ignored, name)
-        )
-
-
-def _buffers(inner: nn.Module) -> dict[str, Tensor]:
-    stored = inner.state_dict()
-    return {name: buffer for name, buffer in inner.named_buffers() if name in stored}
-
-
-def _matches(patterns: Sequence[str], name: str) -> bool:
-    return any(re.search(pattern, name) for pattern in patterns)
-
-
-def _initialize(inner: Any, names: set[str]) -> None:
-    """Give the parameters `names` the values that transformers starts them with."""
-    for owner in {name.rpartition(".")[0] for name in names}:
-        inner._init_weights(inner.get_submodule(owner))
 
 
 def _is_equal(first: StoredTensor, second: StoredTensor) -> bool:
@@ -209,38 +178,18 @@ def _is_equal(first: StoredTensor, second: StoredTensor) -> bool:
         return torch.equal(first_file.get_tensor(first.name), second_file.get_tensor(second.name))
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_values(folder: Path) -> dict[str, Any]:
     """The content of config.json, of a kind that is allowed. Raises DataError."""
-    from transformers import CONFIG_MAPPING
-
-    path = folder / CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        kind = values.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{KEY} '{folder}' has no {CONFIG} of transformers: {error}",
-            where=str(path.absolute()),
-            allowed=ALLOWED,
-            fix="download the model first; models are not downloaded by name",
-        ) from None
-    if kind not in CONFIG_MAPPING:
-        raise DataError(
-            f"{KEY} '{folder}' has model_type '{kind}', which transformers does not have",
-            where=str(path.absolute()),
-            allowed=ALLOWED,
-        )
-    try:
-        config = TextModel(values).parsed()
-    except Exception as error:  # of many kinds, by version
-        raise _unloadable(folder, error) from None
+    config = read_config(folder, ALLOWED)
     if not _writes_text(config):
+        kind = config.model_type
         raise DataError(
             f"{KEY} '{folder}' is no encoder-decoder model of text: its model_type is {kind}",
-            where=str(path.absolute()),
+            where=str((folder / CONFIG).absolute()),
             allowed=ALLOWED,
         )
-    return dict(values) | _generation(folder, [n for n in _GENERATED if values.get(n) is None])
+    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return values | _generation(folder, [n for n in _GENERATED if values.get(n) is None])
 
 
 def _writes_text(config: Any) -> bool:
@@ -260,29 +209,3 @@ def _generation(folder: Path, names: Sequence[str]) -> dict[str, int]:
     except (OSError, ValueError, AttributeError):
         return {}
     return {name: token for name, token in tokens.items() if isinstance(token, int)}
-
-
-def _read_names(folder: Path) -> dict[str, StoredTensor]:
-    """The tensors in the files of the folder. Raises DataError if there are none."""
-    try:
-        tensors = stored_tensors(folder)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{KEY} '{folder}' cannot be read: {error}", where=KEY, allowed=ALLOWED
-        ) from None
-    if not tensors:
-        raise DataError(
-            f"{KEY} '{folder}' has no *.safetensors",
-            where=str(folder.absolute()),
-            allowed=ALLOWED,
-            fix="save it with  model.save_pretrained(FOLDER)  of transformers",
-        )
-    return tensors
-
-
-def _unloadable(folder: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{KEY} '{folder}' cannot be loaded: {str(error).strip().splitlines()[0]}",
-        where=str((folder / CONFIG).absolute()),
-        allowed=ALLOWED,
-    )

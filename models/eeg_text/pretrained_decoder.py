@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.common.hugging_face import without_values
 from models.common.layers import restrict_blocks
-from models.common.pretrained_weights import without_values
 
 _DROPOUT = ("dropout", "dropout_rate", "hidden_dropout_prob", "resid_pdrop", "embd_pdrop")
 _NO_DROPOUT = (

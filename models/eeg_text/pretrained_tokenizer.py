@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from models.base import DataError
-from models.common.data_files import cause_of
-from models.common.pretrained_weights import quiet
-from models.common.subwords import TOKENIZER_FILE, load_tokenizer
+from models.common.hugging_face import quiet, read_tokenizer
 from models.eeg_text.pretrained_decoder import TextModel
 from models.eeg_text.texts import truncate_at
 
 FOLDER = "tokenizer"
 """Its name in the run folder."""
-_SETTINGS = "tokenizer_config.json"
 _HIDDEN = ("<mask>", "<unk>", "<extra_id_0>")
 """The names that the token of a hidden word has, if the settings of a tokenizer do not say."""
 
@@ -29,7 +25,7 @@ class PretrainedTokenizer:
     def __init__(self, folder: Path, model: TextModel) -> None:
         """Reads the disk; raises DataError."""
         self.folder, self._model = folder, model
-        self.inner = _load(folder)
+        self.inner = read_tokenizer(folder)
         self._choose_language()
         self.size = max(self.inner.get_vocab().values()) + 1
         self.end = self._need("eos_token_id", "sep_token_id")
@@ -125,33 +121,3 @@ class PretrainedTokenizer:
                 fix=f'add  "{names[0]}": NUMBER  to config.json',
             )
         return token
-
-
-def _load(folder: Path) -> Any:
-    """The tokenizer in `folder`, without download or code of the folder. Raises DataError."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    path = folder / TOKENIZER_FILE
-    if path.is_file() and not (folder / _SETTINGS).is_file():
-        return PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(path, "model.pretrained"))
-    try:
-        with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
-        raise _unusable(folder, cause_of(error)) from None
-    files = {TOKENIZER_FILE, *tokenizer.vocab_files_names.values()} - {_SETTINGS}
-    if tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
-        # Otherwise it would be empty.
-        raise _unusable(folder, f"none of {', '.join(sorted(files))} exists")
-    return tokenizer
-
-
-def _unusable(folder: Path, problem: str) -> DataError:
-    return DataError(
-        f"model.pretrained '{folder}' has no tokenizer that transformers loads: {problem}",
-        where=str(folder.absolute()),
-        allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER_FILE}",
-        fix="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
-    )

@@ -10,16 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.predictions import (
-    evaluating,
-    few_samples,
-    known_lines,
-    placed,
-    png,
-    scores_of,
-    spread_positions,
-)
-from models.eeg_text.batches import masked
+from models.common.predictions import evaluating, known_lines, placed, png, scores_of
+from models.common.predictions import spread_positions as positions_of
 from models.eeg_text.dataset import MaskedSamples, TextSamples
 from models.eeg_text.metric import (
     MASKED,
@@ -41,11 +33,13 @@ def render_preview(model: Module, batch: Batch, texts: SentenceTexts, device: to
     """
     with evaluating(model):
         generated = sentences(model, batch, texts.tokenizer, texts.steps, device)
-    lines = []
-    for row, read in zip(generated, batch["text"], strict=True):
-        lines.append(f"read       {printable(read)}")
-        lines.append(f"generated  {row}")
-    return "\n".join(lines)
+    pairs = zip(batch["text"], generated, strict=True)
+    return "\n".join(f"read       {line(read)}\ngenerated  {text}" for read, text in pairs)
+
+
+def line(text: str) -> str:
+    """`text` as one line, without control characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @torch.no_grad()
@@ -63,12 +57,7 @@ def sentences(
     """
     memory, valid = encode_inputs(model, placed(batch, device), inputs)
     tokens = generate(model, memory, valid, steps, tokenizer).cpu().tolist()
-    return [printable(tokenizer.decode(row)) for row in tokens]
-
-
-def printable(text: str) -> str:
-    """`text` without control characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return [line(tokenizer.decode(row)) for row in tokens]
 
 
 SHOWN = 3
@@ -85,15 +74,15 @@ def text_predictions(
     both = sentences(model, batch, texts.tokenizer, texts.steps, device, ("eeg", "noise"))
     by_eeg, noise = both[: len(both) // 2], both[len(both) // 2 :]
     rows, pictures = [], []
-    positions = spread_positions(len(samples), SHOWN)
+    positions = positions_of(len(samples), SHOWN)
     every = zip(positions, by_eeg, noise, batch["text"], strict=True)
     for number, (position, text, by_noise, read) in enumerate(every, 1):
         item = samples.item(position)
         hypothesis, wanted = words(text), words(read)
         errors = word_errors(hypothesis, wanted) / max(1, len(wanted))
         scores = rouge1(hypothesis, wanted), errors
-        rows.append((item.where, printable(read), text, by_noise, *scores))
-        title = f"read:      {printable(read)}\ngenerated: {text}"
+        rows.append((item.where, line(read), text, by_noise, *scores))
+        title = f"read:      {line(read)}\ngenerated: {text}"
         caption = f"{item.where}, reader {item.subject}: EEG, read and generated sentence"
         pictures.append(draw_eeg(f"eeg_{number}", samples.given(position), title, caption))
     columns = ("recording", "read", "generated", "from noise", "rouge1", "word error rate")
@@ -101,14 +90,14 @@ def text_predictions(
 
 
 def masked_predictions(
-    model: Module, samples: MaskedSamples, length: int, device: torch.device
+    model: Module, samples: MaskedSamples, batch: Batch, device: torch.device
 ) -> Predictions:
-    """Masked EEG predicted for `SHOWN` of `samples`. One forward pass, collective."""
-    batch = placed(masked(few_samples(samples, SHOWN), length), device)
+    """Masked EEG predicted for `batch`, which holds `SHOWN` of `samples`. Collective."""
+    batch = placed(batch, device)
     guess = MASKED.predict(model, batch).float()
     shown = torch.where(masked_values(batch), guess, torch.nan).cpu().numpy()
     rows, pictures = [], []
-    for row, position in enumerate(spread_positions(len(samples), SHOWN)):
+    for row, position in enumerate(positions_of(len(samples), SHOWN)):
         item = samples.item(position)
         scores = scores_of(MASKED, guess, batch, row)
         r2 = scores["val_masked_r2"]
@@ -142,9 +131,8 @@ def draw_eeg(
     image = Image.new("RGB", (WIDTH, TOP + ROW * max(1, len(rows)) + BOTTOM), "white")
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default()
-    printable = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
-    lines = "\n".join(line[:120] for line in printable.split("\n"))
-    pen.text((LEFT, 8), lines, fill=_INK, font=font)
+    heading = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
+    pen.text((LEFT, 8), "\n".join(row[:120] for row in heading.split("\n")), fill=_INK, font=font)
     x = LEFT + np.arange(len(eeg)) * (WIDTH - LEFT - 20) / max(1, len(eeg) - 1)
     for number, (region, channel) in enumerate(rows):
         middle = TOP + ROW * (number + 0.5)
@@ -153,13 +141,10 @@ def draw_eeg(
         y = middle - eeg[:, channel] * ROW / 6
         pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_TRACE)
         if guess is not None:
-            for line in known_lines(x, middle - guess[:, channel] * ROW / 6):
-                pen.line(line, fill=_GUESS)
-    _scale(pen, font, x, image.height - BOTTOM)
-    return Picture(name, caption, png(image))
-
-
-def _scale(pen: ImageDraw.ImageDraw, font: object, x: np.ndarray, top: float) -> None:
+            for points in known_lines(x, middle - guess[:, channel] * ROW / 6):
+                pen.line(points, fill=_GUESS)
+    top = image.height - BOTTOM
     for sample in range(0, len(x), RATE_HZ // 5):
         pen.line([(x[sample], top), (x[sample], top + 5)], fill=_INK)
-        pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)  # type: ignore[arg-type]
+        pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)
+    return Picture(name, caption, png(image))

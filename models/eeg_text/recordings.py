@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from models.base import DataError, SplitName
 from models.common.data_files import OnBad
 from models.common.split import SPLITS, save_split, split_groups
+from models.eeg_text.config import CHANNELS
 
 RATE_HZ = 500
 MOST_UV = 1e6
 """1 V: no electrode on a head gives more."""
+ALL_CHANNELS = tuple(range(CHANNELS))
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,13 @@ class Item:
     """Its length in samples at 500 Hz."""
     where: str
     """File and position, for messages."""
+    load: Callable[[], np.ndarray]
+    """Reads it from the disk: microvolts [time, 105] at 500 Hz, float32, 0 in channels that were
+    not recorded. Raises DataError. Can be pickled for other processes."""
+    channels: Sequence[int] = ALL_CHANNELS
+    """The indices of the recorded channels among the 105."""
     start_s: float | None = None
     """Start within the recording, in seconds; None: unknown."""
-
-
-class SegmentSource(Protocol):
-    """Reads EEG segment by segment; can be pickled for other processes."""
-
-    def eeg(self, number: int) -> np.ndarray:
-        """Item `number` in microvolts [time, 105] at 500 Hz, float32. Reads the disk.
-
-        Channels that were not recorded are 0. Raises DataError.
-        """
-
-    def recorded(self, number: int) -> np.ndarray:
-        """Which of the 105 channels were recorded in item `number`, bool."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +52,17 @@ class Recordings:
     unit: str
     """Unit of the values, and how it is known."""
     items: Sequence[Item]
-    source: SegmentSource
     left_out: Counter[str] = field(default_factory=Counter)
     """Counts of unusable segments, by reason."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Other facts for the user."""
+
+    @property
+    def channels(self) -> list[int]:
+        """The indices of the channels that were recorded in any item."""
+        return sorted(
+            {channel for of_item in {i.channels for i in self.items} for channel in of_item}
+        )
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,6 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+(?:['’]\w+)*", text.lower())
 
 
-GROUPS = "sentences or blocks of recordings"
-READERS = "readers"
 _READER = "reader "
 
 
@@ -108,14 +106,10 @@ class ItemSplit:
     """Empty unless readers are held out."""
     numbers: dict[SplitName, list[int]]
 
-    def save(self, folder: Path | None, replace: bool) -> None:
+    def save(self, folder: Path, replace: bool) -> None:
         """Save the split in the run folder, or check it there; see save_split. Raises DataError."""
-        if folder is None:
-            return
-        named = {
-            name: [*self.groups[name], *(_READER + r for r in self.readers.get(name, ()))]
-            for name in SPLITS
-        }
+        readers = {name: [_READER + r for r in self.readers.get(name, ())] for name in SPLITS}
+        named = {name: [*self.groups[name], *readers[name]] for name in SPLITS}
         save_split(named, folder, replace)
 
 
@@ -132,12 +126,17 @@ def split_items(
     With `by` "subject+sentence", items whose reader and sentence are in different splits are left
     out. `earlier` as for split_groups. Raises DataError if a split would be empty.
     """
-    groups = split_groups((item.group for item in items), fraction, share, seed, GROUPS, earlier)
+    noun = "sentences or blocks of recordings"
+    groups = split_groups((item.group for item in items), fraction, share, seed, noun, earlier)
     of_group = {group: name for name in SPLITS for group in groups[name]}
     readers: dict[SplitName, list[str]] = {}
     if by == "subject+sentence":
-        known = None if earlier is None else _readers(earlier)
-        readers = split_groups((item.subject for item in items), 1.0, share, seed, READERS, known)
+        known = None
+        if earlier is not None:
+            prefix = len(_READER)
+            known = {g[prefix:]: name for g, name in earlier.items() if g.startswith(_READER)}
+        subjects = (item.subject for item in items)
+        readers = split_groups(subjects, 1.0, share, seed, "readers", known)
     of_reader = {reader: name for name in readers for reader in readers[name]}
     numbers: dict[SplitName, list[int]] = {name: [] for name in SPLITS}
     for number, item in enumerate(items):
@@ -155,11 +154,3 @@ def split_items(
         present = {items[n].group for n in numbers[name]}
         groups[name] = [group for group in groups[name] if group in present]
     return ItemSplit(groups, readers, numbers)
-
-
-def _readers(earlier: Mapping[str, SplitName]) -> dict[str, SplitName]:
-    return {
-        group.removeprefix(_READER): side
-        for group, side in earlier.items()
-        if group.startswith(_READER)
-    }

@@ -13,14 +13,7 @@ from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg import splits
-from models.event_seg.formats import (
-    COMPANION_SUFFIXES,
-    DSEC,
-    EMBEDDED,
-    FORMATS,
-    MVSEC,
-    recognize,
-)
+from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
 from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
 from models.event_seg.readers.prophesee import RawRecording, RecordingSettings

@@ -35,9 +35,7 @@ class ConvolutionLayer(nn.Sequential):
     def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
         """`up` doubles the resolution; otherwise `stride` divides it."""
         super().__init__(
-            _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1),
-            Norm(outs),
-            nn.ReLU(),
+            _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1), Norm(outs), nn.ReLU()
         )
 
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import cause_of
+from models.common.hugging_face import TOKENIZER_CONFIG, read_tokenizer
 from models.language import bpe
 from models.language.readers.records import Turn
 from models.language.tokenizer import Tokenizer
 
-_CONFIG = "tokenizer_config.json"
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 """Files of a chat template; without them it is in the configuration."""
 _LARGEST = 64 * 2**20
@@ -33,22 +32,11 @@ class ExternalTokenizer:
 
     def __init__(self, folder: Path) -> None:
         """Disk access; raises DataError if the folder has no usable tokenizer."""
-        from transformers import AutoTokenizer
-
-        try:
-            inner: Any = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
-            raise DataError(
-                f"transformers cannot load a tokenizer from '{folder}': {cause_of(error)}",
-                where="model.pretrained or model.tokenizer",
-                allowed="a folder with tokenizer.json or tokenizer_config.json",
-            ) from None
+        inner = read_tokenizer(folder)
         if inner.eos_token_id is None:
             raise DataError(
                 f"the tokenizer in '{folder}' has no end-of-text token",
-                where=str(folder / _CONFIG),
+                where=str(folder / TOKENIZER_CONFIG),
                 allowed="an eos_token",
             )
         self.inner, self.name, self.folder = inner, folder.name, folder
@@ -106,13 +94,14 @@ class ExternalTokenizer:
             raise self._template_error(ValueError(f"it leaves out {what}: {missing[0]}"), before)
 
     def _template_error(self, error: Exception, before: Sequence[Turn]) -> DataError:
-        stored = [name for name in _TEMPLATES if (self.folder / name).is_file()]
+        files = (name for name in _TEMPLATES if (self.folder / name).is_file())
+        file = self.folder / next(files, TOKENIZER_CONFIG)
         line = f"line {error.lineno}: " if hasattr(error, "lineno") else ""
         problem = str(error).strip().splitlines() or [type(error).__name__]
         roles = ", ".join(turn.role for turn in before)
         return DataError(
             f"the chat template fails: {line}{problem[0]}",
-            where=f"{self.folder / (stored or [_CONFIG])[0]}, for a conversation of {roles}",
+            where=f"{file}, for a conversation of {roles}",
             allowed="a template that renders the conversations of data.path",
         )
 

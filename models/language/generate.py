@@ -14,8 +14,8 @@ from torch.nn import Module
 
 from models.base import DataError, Message, Prompt, Sampling
 from models.common.data_files import BadRecords, OnBad
+from models.common.hugging_face import cache_name
 from models.common.predictions import input_errors
-from models.common.pretrained_weights import cache_name
 from models.common.text_file import TextFile
 from models.language.head import Head
 from models.language.model import KeyValueCache, Transformer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,16 @@ from torch.utils._pytree import tree_map
 from torch.utils.checkpoint import checkpoint
 
 from models.base import DataError
-from models.common.data_files import cause_of
+from models.common import hugging_face
+from models.common.hugging_face import (
+    Coverage,
+    StoredWeights,
+    from_pretrained,
+    load_errors,
+    weights_of,
+    without_values,
+)
 from models.common.layers import HasFrozenParts
-from models.common.pretrained_weights import Coverage, quiet, stored_tensors, without_values
 from models.language.config import Lora
 from models.language.head import CHUNK, IGNORE, Head, token_scores
 from models.language.model import Shape, matrix_elements
@@ -144,28 +150,18 @@ def _shape(value: Any) -> Any:
 
 
 def read_config(folder: Path) -> Any:
-    """Read the configuration of the model in `folder`.
+    """The configuration of the model in `folder`. Reads the disk. Raises DataError.
 
-    Disk access; no download, no code of the folder is run. Raises DataError.
+    A token of the model must see earlier tokens only. transformers builds a causal model of an
+    encoder, too, such as BERT, whose tokens see later ones unless `is_decoder` is set.
     """
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    if not (folder / "config.json").is_file():
-        raise DataError(
-            f"model.pretrained '{folder}' has no config.json"
-            if folder.is_dir()
-            else f"model.pretrained '{folder}' is not a folder",
-            where=str(folder.absolute()),
-            allowed=ALLOWED,
-            fix="download the model first; models are not downloaded by name",
-        )
-    try:
-        config = AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # OSError, ValueError, KeyError, TypeError and others
-        raise _not_loadable(folder, error) from None
-    if not _is_causal(config):
+    config = hugging_face.read_config(folder, ALLOWED)
+    kind = type(config)
+    is_decoder = getattr(config, "is_decoder", False) or config.is_encoder_decoder
+    is_causal = is_decoder or kind not in MODEL_FOR_MASKED_LM_MAPPING
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or not is_causal:
         raise DataError(
             f"model.pretrained '{folder}' is no causal language model: its model_type is "
             f"{config.model_type}",
@@ -173,21 +169,6 @@ def read_config(folder: Path) -> Any:
             allowed=ALLOWED,
         )
     return config
-
-
-def _is_causal(config: Any) -> bool:
-    """Whether a token of the model sees earlier tokens only.
-
-    transformers builds a causal model of an encoder, too, such as BERT. Its tokens see later ones
-    unless `is_decoder` is set.
-    """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
-
-    kind = type(config)
-    is_decoder = getattr(config, "is_decoder", False) or config.is_encoder_decoder
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING and (
-        kind not in MODEL_FOR_MASKED_LM_MAPPING or is_decoder
-    )
 
 
 def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage]:
@@ -199,21 +180,8 @@ def load_inner(folder: Path, allow_missing: bool = False) -> tuple[Any, Coverage
     from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
-    try:
-        result = _read_by_name(folder, config)
-        if result is None:
-            with quiet():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    str(folder),
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                )
-            result = loaded[0], Coverage.reported(loaded[1])
-    except Exception as error:  # OSError, ValueError, RuntimeError, SafetensorError and others
-        raise _not_loadable(folder, error) from None
+    with load_errors(folder, ALLOWED):
+        result = _read_by_name(folder, config) or from_pretrained(AutoModelForCausalLM, folder)
     inner, coverage = result
     if coverage.random and not allow_missing:
         raise DataError(
@@ -237,34 +205,14 @@ def _read_by_name(folder: Path, config: Any) -> tuple[Any, Coverage] | None:
     if getattr(config, "quantization_config", None):
         return None
     inner = without_values(AutoModelForCausalLM, copy.deepcopy(config))
-    stored = inner.state_dict()
-    tensors = dict(inner.named_parameters())
-    tensors |= {name: buffer for name, buffer in inner.named_buffers() if name in stored}
-    file_tensors = stored_tensors(folder)
-    prefix = f"{inner.base_model_prefix}."  # files of a base model lack it
-    sources = {n: file_tensors.get(n) or file_tensors.get(n.removeprefix(prefix)) for n in tensors}
-    if any(s is None or s.shape != tensors[name].shape for name, s in sources.items()):
+    stored = StoredWeights(inner, folder)
+    weights = [(tensor, stored.source(name)) for name, tensor in weights_of(inner).items()]
+    if any(source is None or source.shape != tensor.shape for tensor, source in weights):
         return None
-    for name, source in sources.items():
+    for tensor, source in weights:
         assert source is not None
-        source.read_into(tensors[name])
-    used = {source.name for source in sources.values() if source is not None}
-    used |= {*stored}  # tied weights have several names
-    ignored = getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ()
-    unexpected = [
-        name
-        for name in sorted({*file_tensors} - used)
-        if not any(re.search(pattern, name) for pattern in ignored)
-    ]
-    return inner.eval(), Coverage(unexpected=unexpected)
-
-
-def _not_loadable(folder: Path, error: Exception) -> DataError:
-    return DataError(
-        f"model.pretrained '{folder}' cannot be loaded: {cause_of(error)}",
-        where=str(folder / "config.json"),
-        allowed=ALLOWED,
-    )
+        source.read_into(tensor)
+    return inner.eval(), Coverage(unexpected=stored.unexpected())
 
 
 def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lines to paste: the places that make them, and what the program does once one is pasted."""
+"""Lines to paste: what the program does once one is pasted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,12 +35,9 @@ _REPLACED = re.compile(
 )
 """Errors after which a line is typed instead of the words that they name."""
 _BLOCK = re.compile(r"^(?:error|warning): .*\n(?:  .*\n?)*", re.MULTILINE)
-_PASSED_ON = re.compile(r"^[\w.]+$|\bfix\b")
-"""A fix that was made elsewhere."""
 _WORD = r"^  where +(?:(?:the )?command line:? |-)"
 _JOIN = re.compile(r"\b(?:and|then|after)\b")
 _EXPORT = re.compile(r"export ([A-Z_§]+)=(\S+)")
-_FIX_NAME = re.compile(r"(?:^|\.)fix$")
 _COMMAND_LINE = re.compile(r"^(?:the )?command line:? (?:-- … )?")
 _FIX = re.compile(r"^  fix +(.+(?:\n(?!  \w|error|warning).+)*)", re.MULTILINE)
 
@@ -74,11 +71,19 @@ def _is_line(part: str) -> bool:
     )
 
 
-# ---- the places ----------------------------------------------------------------------------------
+@cache
+def texts() -> frozenset[tuple[str, str]]:
+    """Each text of the packages, with the file that has it; UNKNOWN for what is computed."""
+    return frozenset(
+        (str(path.relative_to(ROOT)), text)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.expr) and (text := _text_of(node)) is not None
+    )
 
 
-def text_of(node: ast.expr) -> str | None:
-    """The text that an expression gives, with UNKNOWN for what is not written there."""
+def _text_of(node: ast.expr) -> str | None:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -93,138 +98,6 @@ def text_of(node: ast.expr) -> str | None:
     return None
 
 
-@cache
-def trees() -> dict[str, ast.Module]:
-    """The parsed files of the packages."""
-    return {
-        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-        for package in PACKAGES
-        for path in sorted((ROOT / package).rglob("*.py"))
-    }
-
-
-@cache
-def nodes(path: str) -> list[tuple[str, ast.AST]]:
-    """What a file defines, calls and assigns, with the name of the function or class around it."""
-    found = list[tuple[str, ast.AST]]()
-    left: list[tuple[str, ast.AST]] = [("", trees()[path])]
-    while left:
-        name, node = left.pop()
-        for child in ast.iter_child_nodes(node):
-            is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
-            inside = f"{name}.{child.name}".lstrip(".") if is_scope else name
-            left.append((inside, child))
-            if is_scope or isinstance(child, ast.Call | ast.Assign | ast.Dict):
-                found.append((inside, child))
-    return found
-
-
-@cache
-def takers() -> dict[str, dict[str, int]]:
-    """Of each file, its functions and records with an argument `fix`, and the place of that."""
-    found: dict[str, dict[str, int]] = {}
-    for path in trees():
-        for _, node in nodes(path):
-            names = list[str]()
-            if isinstance(node, ast.FunctionDef):
-                names = [argument.arg for argument in node.args.args if argument.arg != "self"]
-            elif isinstance(node, ast.ClassDef):
-                fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-                names = [ast.unparse(field.target) for field in fields]
-                init = [e for e in node.body if getattr(e, "name", "") == "__init__"]
-                names = [argument.arg for argument in init[0].args.args[1:]] if init else names
-            if "fix" in names:
-                found.setdefault(path, {})[node.name] = names.index("fix")
-    return found
-
-
-def _of_call(node: ast.Call, path: str) -> Iterator[ast.expr]:
-    """The fix among the arguments of a call."""
-    yield from (keyword.value for keyword in node.keywords if keyword.arg == "fix")
-    name = ast.unparse(node.func).rpartition(".")[2]
-    everywhere = {place[name] for place in takers().values() if name in place}
-    at = takers().get(path, {}).get(name, min(everywhere, default=None))
-    is_ours = name in takers().get(path, {}) or name not in _defined(path)
-    if at is not None and is_ours and at < len(node.args):
-        yield node.args[at]
-
-
-@cache
-def _defined(path: str) -> frozenset[str]:
-    return frozenset(getattr(node, "name", "") for _, node in nodes(path))
-
-
-def _values(node: ast.AST, path: str) -> Iterator[ast.expr]:
-    """The expressions that become the fix of an error, if `node` sets one."""
-    if isinstance(node, ast.Call):
-        yield from _of_call(node, path)
-    if isinstance(node, ast.Dict):
-        keys = [getattr(key, "value", None) for key in node.keys]
-        yield from (value for key, value in zip(keys, node.values, strict=True) if key == "fix")
-    if not isinstance(node, ast.Assign):
-        return
-    for target in node.targets:
-        pairs = [(target, node.value)]
-        if isinstance(target, ast.Tuple):
-            of_each = isinstance(node.value, ast.Tuple)
-            values = node.value.elts if of_each else [node.value] * len(target.elts)
-            pairs = list(zip(target.elts, values, strict=False))
-        yield from (value for name, value in pairs if _FIX_NAME.search(ast.unparse(name)))
-
-
-def _choices(node: ast.expr) -> Iterator[ast.expr]:
-    """What an expression may give: both branches of a condition, the last part of an `and`."""
-    if isinstance(node, ast.IfExp):
-        yield from (*_choices(node.body), *_choices(node.orelse))
-    elif isinstance(node, ast.BoolOp):
-        for value in node.values if isinstance(node.op, ast.Or) else node.values[-1:]:
-            yield from _choices(value)
-    elif isinstance(node, ast.BinOp) or not _PASSED_ON.search(ast.unparse(node)):
-        yield node
-
-
-def _followed(node: ast.expr, assigned: Mapping[str, Sequence[ast.expr]]) -> Iterator[ast.expr]:
-    """As _choices, with what the names in it were assigned in their function."""
-    names = [part for part in _parts(node) if isinstance(part, ast.Name) and part.id != "fix"]
-    yield from _choices(node)
-    for name in names:
-        for value in assigned.get(name.id, ()):
-            yield from _choices(value)
-
-
-def _parts(node: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(node, ast.IfExp):
-        yield from (*_parts(node.body), *_parts(node.orelse))
-    elif isinstance(node, ast.BoolOp):
-        for value in node.values if isinstance(node.op, ast.Or) else node.values[-1:]:
-            yield from _parts(value)
-    else:
-        yield node
-
-
-def _assigned(path: str) -> dict[str, dict[str, list[ast.expr]]]:
-    """The values of the variables of each function."""
-    found: dict[str, dict[str, list[ast.expr]]] = {}
-    for function, node in nodes(path):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found.setdefault(function, {}).setdefault(node.targets[0].id, []).append(node.value)
-    return found
-
-
-@cache
-def fixes() -> list[tuple[str, str]]:
-    """The place of each fix, `file:function`, and its text; UNKNOWN for that of a call."""
-    return [
-        (f"{path}:{name}", UNKNOWN if (text := text_of(choice)) is None else text)
-        for path in trees()
-        for assigned in [_assigned(path)]
-        for name, node in nodes(path)
-        for value in _values(node, path)
-        for choice in _followed(value, assigned.get(name, {}))
-        if not (isinstance(choice, ast.Constant) and not choice.value)
-    ]
-
-
 # ---- typing, and pasting -------------------------------------------------------------------------
 
 
@@ -232,8 +105,6 @@ def fixes() -> list[tuple[str, str]]:
 class Case:
     """A command line that provokes a fix, and what its lines need."""
 
-    place: str
-    """Where the program makes the fix: file:function."""
     typed: str
     files: Mapping[str, str | bytes | Callable[[Path], object]] = field(default_factory=dict)
     """Content, or what makes the file or folder at a path."""
@@ -244,13 +115,13 @@ class Case:
     then: str = ""
     """Options after which the pasted command takes little time."""
     says: str = ""
-    """Part of the fix, if its function makes several."""
+    """Part of the fix, if the command line has several."""
     marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 def parameters(cases: Sequence[Case]) -> list[Any]:
-    """The cases for pytest, named by their place."""
-    return [pytest.param(case, id=case.place, marks=case.marks) for case in cases]
+    """The cases for pytest, named by what is typed."""
+    return [pytest.param(case, id=case.typed[:60], marks=case.marks) for case in cases]
 
 
 QUICK = (
@@ -303,13 +174,11 @@ def provoked(case: Case, folder: Path, printed: Callable[[], str]) -> tuple[str,
     printed()
     main(shlex.split(case.typed))
     text = printed()
-    texts = [text.partition("\n")[0] for place, text in fixes() if place == case.place]
-    patterns = [re.compile(re.escape(text).replace(UNKNOWN, ".*")) for text in texts]
     for block in _BLOCK.findall(text):
         fix = _FIX.search(block)
-        if fix and case.says in fix[1] and any(p.match(fix[1]) for p in patterns):
+        if fix and case.says in fix[1]:
             return block, fix[1]
-    raise AssertionError(f"no fix of {case.place} in:\n{''.join(_BLOCK.findall(text))}")
+    raise AssertionError(f"no fix in:\n{''.join(_BLOCK.findall(text))}")
 
 
 def paste(line: str, typed: list[str], block: str) -> list[str]:

@@ -116,7 +116,7 @@ def use(path):
         reader = RecordingReader(BadRecords("files"), Averaging(2, 1000.0, None))
         list(reader.read(recording.path, path.name))
     for number in range(min(2, len(found.items))):
-        assert len(found.source.eeg(number)) == found.items[number].samples
+        assert len(found.items[number].load()) == found.items[number].samples
 
 
 @pytest.mark.parametrize("name", WRITERS)

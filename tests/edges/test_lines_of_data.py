@@ -86,32 +86,31 @@ PAIRS = rows(prompt="what is {}", chosen="{}", rejected="no")
 TEXTS = folder_of(
     **{f"text{n}_txt": f"A short text of number {n}, and more of it.\n" * 9 for n in range(12)}
 )
-R = "models/language/readers/"
 OF_LANGUAGE = [
-    Case("models/language/dataset.py:Dataset.__init__", f"{LANGUAGE} --data texts --set data.seq_len=4096", {"texts": TEXTS}),
-    Case("models/language/pretrained.py:check_vocabulary", f"{LANGUAGE} --data a.jsonl --set model.pretrained=model --set model.tokenizer=big.json", {"a.jsonl": REQUESTS, "model": llama(), "big.json": tokenizer(330)}, marks=SLOW),
-    Case("models/language/pretrained.py:load_inner", f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, marks=SLOW),
-    Case(f"{R}columns.py:_unread", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, label=True)}),
-    Case(f"{R}columns.py:_unread", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, mood="good", odd="x")}),
-    Case(f"{R}columns.py:_preferences", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": PAIRS}),
-    Case(f"{R}columns.py:_preferences", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, chosen="a", rejected="b")}),
-    Case(f"{R}columns.py:_incomplete", f"{LANGUAGE} --data a.csv", {"a.csv": "prompt,reaction\n" + "".join(f"what is {n},{n}\n" for n in range(80))}),
-    Case("models/language/rows.py:Dialogues.__init__", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(80, prompt="a {0}", response="word {0} " * 120)}),
-    Case("models/language/rows.py:Dialogues.__init__", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": LONG}),
-    Case("models/common/data_files.py:BadRecords.finish", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS + '{"prompt": null, "response": "a"}\n'}),
-    Case("models/language/task.py:LanguageTask.setup", f"{LANGUAGE} --mode staged --stage text --set data.text=a.jsonl", {"a.jsonl": REQUESTS, "texts": TEXTS}, {"data.text=PATH": "data.text=texts --set data.seq_len=8", "PATH": "a.jsonl"}),
-    Case("models/language/task.py:LanguageTask._freeze", f"{LANGUAGE} --data a.jsonl --set model.freeze_layers=99", {"a.jsonl": REQUESTS}),
-    Case("models/language/bpe.py:_of_start", f"{LANGUAGE} --data a.jsonl --set model.start=run --set model.tokenizer=bpe", {"a.jsonl": REQUESTS, "run": start_weights, "tokens.json": tokenizer(272)}, {"PATH": "tokens.json"}),
-    Case("models/common/cache.py:streamed", f"{LANGUAGE} --data texts --set eval.every=null --set eval.last=false", {"a.jsonl": "", "texts": many, "cache": "a file"}, {"FOLDER": "new"}, variables={"GEARSHIFT_CACHE": "cache"}, marks=SLOW),
-    Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data texts --set data.seq_len=16", {"texts": russian}),
-    Case("models/common/text_file.py:_Decoder._error", f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS.encode() + b"\0\n"}),
-    Case("models/common/split.py:_empty_split", f"{LANGUAGE} --data a.jsonl --set eval.share=0.01", {"a.jsonl": REQUESTS}),
-    Case("models/common/layers.py:check_kernel", f"{LANGUAGE} --data a.jsonl --set memory.attention=efficient", {"a.jsonl": REQUESTS}),
-    Case("models/common/data_files.py:unknown_embedded", f"{ABR} {QUICK} --data embedded:few-patient", marks=SLOW),
-    Case("models/common/data_files.py:_check_entry", f"{LANGUAGE} --data texts", {"texts": dangling}),
-    Case("launcher/config/batching.py:check_fills", f"{LANGUAGE} --data a.jsonl --set train.global_batch=100 --batch-size 100", {"a.jsonl": REQUESTS}),
-    Case("launcher/config/validate.py:_left_out", f"{LANGUAGE} --data a.jsonl --set train.global_batch=33 --batch-size 33", {"a.jsonl": REQUESTS}),
-    Case("launcher/config/validate.py:_short_profile", f"{LANGUAGE} --data a.jsonl --max-steps 6 --set log.profile=5", {"a.jsonl": REQUESTS}, marks=SLOW),
+    Case(f"{LANGUAGE} --data texts --set data.seq_len=4096", {"texts": TEXTS}),
+    Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model --set model.tokenizer=big.json", {"a.jsonl": REQUESTS, "model": llama(), "big.json": tokenizer(330)}, marks=SLOW),
+    Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, marks=SLOW),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, label=True)}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, mood="good", odd="x")}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": PAIRS}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, chosen="a", rejected="b")}),
+    Case(f"{LANGUAGE} --data a.csv", {"a.csv": "prompt,reaction\n" + "".join(f"what is {n},{n}\n" for n in range(80))}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(80, prompt="a {0}", response="word {0} " * 120)}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": LONG}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS + '{"prompt": null, "response": "a"}\n'}),
+    Case(f"{LANGUAGE} --mode staged --stage text --set data.text=a.jsonl", {"a.jsonl": REQUESTS, "texts": TEXTS}, {"data.text=PATH": "data.text=texts --set data.seq_len=8", "PATH": "a.jsonl"}),
+    Case(f"{LANGUAGE} --data a.jsonl --set model.freeze_layers=99", {"a.jsonl": REQUESTS}),
+    Case(f"{LANGUAGE} --data a.jsonl --set model.start=run --set model.tokenizer=bpe", {"a.jsonl": REQUESTS, "run": start_weights, "tokens.json": tokenizer(272)}, {"PATH": "tokens.json"}),
+    Case(f"{LANGUAGE} --data texts --set eval.every=null --set eval.last=false", {"a.jsonl": "", "texts": many, "cache": "a file"}, {"FOLDER": "new"}, variables={"GEARSHIFT_CACHE": "cache"}, marks=SLOW),
+    Case(f"{LANGUAGE} --data texts --set data.seq_len=16", {"texts": russian}),
+    Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": REQUESTS.encode() + b"\0\n"}),
+    Case(f"{LANGUAGE} --data a.jsonl --set eval.share=0.01", {"a.jsonl": REQUESTS}),
+    Case(f"{LANGUAGE} --data a.jsonl --set memory.attention=efficient", {"a.jsonl": REQUESTS}),
+    Case(f"{ABR} {QUICK} --data embedded:few-patient", marks=SLOW),
+    Case(f"{LANGUAGE} --data texts", {"texts": dangling}),
+    Case(f"{LANGUAGE} --data a.jsonl --set train.global_batch=100 --batch-size 100", {"a.jsonl": REQUESTS}),
+    Case(f"{LANGUAGE} --data a.jsonl --set train.global_batch=33 --batch-size 33", {"a.jsonl": REQUESTS}),
+    Case(f"{LANGUAGE} --data a.jsonl --max-steps 6 --set log.profile=5", {"a.jsonl": REQUESTS}, marks=SLOW),
 ]  # fmt: skip
 
 # ---- event_seg -----------------------------------------------------------------------------------
@@ -152,10 +151,10 @@ def sequences(path: Path) -> None:
 
 UNLABELED = "--set model.objective=masked-voxels"
 OF_EVENTS = [
-    Case("models/event_seg/dataset.py:is_labeled", f"{EVENTS} --data folder --set model.objective=edges", {"folder": labeled}),
-    Case("models/event_seg/dataset.py:_check_sensors", f"{EVENTS} --data folder {UNLABELED}", {"folder": recordings(a=(48, 64), b=(32, 40))}, {"HEIGHT": "48", "WIDTH": "64"}),
-    Case("models/event_seg/readers/prophesee.py:RawRecording._sensor", f"{EVENTS} --data folder {UNLABELED}", {"folder": narrow}),
-    Case("models/event_seg/splits.py:_find", f"{EVENTS} --data folder --set 'data.sequences=[indoor_flying3, indoor_flying2]'", {"folder": sequences}),
+    Case(f"{EVENTS} --data folder --set model.objective=edges", {"folder": labeled}),
+    Case(f"{EVENTS} --data folder {UNLABELED}", {"folder": recordings(a=(48, 64), b=(32, 40))}, {"HEIGHT": "48", "WIDTH": "64"}),
+    Case(f"{EVENTS} --data folder {UNLABELED}", {"folder": narrow}),
+    Case(f"{EVENTS} --data folder --set 'data.sequences=[indoor_flying3, indoor_flying2]'", {"folder": sequences}),
 ]  # fmt: skip
 
 # ---- abr -----------------------------------------------------------------------------------------
@@ -201,17 +200,17 @@ def series(path: Path) -> None:
 
 SWEEPS = "--set data.sweeps=9 --set data.reject_uv=1000"
 OF_ABR = [
-    Case("models/abr/readers/table.py:_missing", f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
-    Case("models/abr/readers/table.py:_ambiguous", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
-    Case("models/abr/readers/table.py:_check_unit", f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
-    Case("models/abr/readers/table.py:TableReader.check_declared", f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
-    Case("models/abr/readers/table.py:TableReader._target", f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
-    Case("models/abr/readers/files.py:read_responses", f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
-    Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS} --set data.channel=Czz", {"a.edf": clicks(Cz=10_000, Audio=10_000)}),
-    Case("models/abr/readers/recordings.py:_channel", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(Status=10_000)}, marks=SLOW),
-    Case("models/abr/readers/recordings.py:_check_rate", f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(EEG_Cz=256, EEG_Pz=10_000)}),
-    Case("models/abr/task.py:AbrTask._groups", f"data check a.csv {ABR} --set data.split=level", {"a.csv": responses()}),
-    Case("models/abr/formats.py:_pickled", f"{ABR} {QUICK} --data a.pkl", {"a.pkl": b"\x80\x04N.", "a.csv": responses()}, marks=SLOW),
+    Case(f"data check a.csv {ABR}", {"a.csv": responses("who,intensity,hear_loss")}),
+    Case(f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,hearloss", "{0},80,{1},{1}")}),
+    Case(f"data check a.csv {ABR}", {"a.csv": responses("patient_id,intensity,hear_loss,v_latency [s]", "{0},80,{1},5")}),
+    Case(f"data check a.csv {ABR} --set data.columns=[levl=intensity]", {"a.csv": responses("patient_id,levels,hear_loss")}),
+    Case(f"data check a.csv {ABR}", {"a.csv": responses(cells="{0},80,kind{1}")}),
+    Case(f"data check folder {ABR} --set data.columns=[a=age]", {"folder": series}),
+    Case(f"data check a.edf {ABR} {SWEEPS} --set data.channel=Czz", {"a.edf": clicks(Cz=10_000, Audio=10_000)}),
+    Case(f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(Status=10_000)}, marks=SLOW),
+    Case(f"data check a.edf {ABR} {SWEEPS}", {"a.edf": clicks(EEG_Cz=256, EEG_Pz=10_000)}),
+    Case(f"data check a.csv {ABR} --set data.split=level", {"a.csv": responses()}),
+    Case(f"{ABR} {QUICK} --data a.pkl", {"a.pkl": b"\x80\x04N.", "a.csv": responses()}, marks=SLOW),
 ]  # fmt: skip
 
 # ---- eeg_text ------------------------------------------------------------------------------------
@@ -261,14 +260,14 @@ def bart(path: Path) -> None:
 
 
 OF_EEG = [
-    Case("models/eeg_text/readers/files.py:check_text", f"data check folder {EEG}", {"folder": eeg("")}),
-    Case("models/eeg_text/readers/continuous.py:_placed", f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
-    Case("models/eeg_text/readers/continuous.py:_Segments._of_bids", f"data check folder {EEG}", {"folder": eeg("onset\tduration\tnote\n" + "".join(f"{2 * n}\t1.5\tsentence {n}\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json", "NAME": "note"}),
-    Case("models/eeg_text/readers/raw.py:eeg_channels", f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
-    Case("models/eeg_text/readers/raw.py:_too_slow", f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
-    Case("models/common/recordings/edf.py:_counted", f"data check folder {EEG}", {"folder": cut}),
-    Case("models/eeg_text/texts.py:build_tokenizer", f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
-    Case("models/eeg_text/pretrained.py:PretrainedDecoder._check_kernel", f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
+    Case(f"data check folder {EEG}", {"folder": eeg("")}),
+    Case(f"data check folder {EEG}", {"folder": eeg(X1=250, X2=250), "map.json": '{"X1": "Cz", "X2": "Pz"}'}, {"FILE": "map.json"}),
+    Case(f"data check folder {EEG}", {"folder": eeg("onset\tduration\tnote\n" + "".join(f"{2 * n}\t1.5\tsentence {n}\n" for n in range(24)), "_events.tsv"), "texts.json": json.dumps({f"s{n}": f"sentence {n}" for n in range(24)})}, {"FILE": "texts.json", "NAME": "note"}),
+    Case(f"data check folder {EEG}", {"folder": eeg(Status=250), "map.json": '{"Status": "Cz"}'}, {"FILE": "map.json"}),
+    Case(f"data check folder {EEG}", {"folder": eeg(Cz=50, Audio=250), "map.json": '{"Audio": "Cz"}'}, {"FILE": "map.json"}),
+    Case(f"data check folder {EEG}", {"folder": cut}),
+    Case(f"data check folder {EEG} --set model.tokenizer=big.json", {"folder": eeg(), "big.json": words}),
+    Case(f"{EEG} {QUICK} --data folder --set model.pretrained=model --set memory.attention=math", {"folder": eeg(), "model": bart}, marks=SLOW),
 ]  # fmt: skip
 
 # ---- doc_translation -----------------------------------------------------------------------------
@@ -308,9 +307,9 @@ def translations(more: str = "") -> str:
 
 
 OF_PAGES = [
-    Case("models/doc_translation/readers/dota.py:_check_articles", f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].append(split["train_name_list"].pop()))}),
-    Case("models/doc_translation/task.py:_part", f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].clear())}),
-    Case("models/doc_translation/task.py:DocTranslationTask._read_translation_settings", f"data check a.jsonl {PAGES} --set data.seq_len=5000", {"a.jsonl": translations()}),
+    Case(f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].append(split["train_name_list"].pop()))}),
+    Case(f"data check folder {PAGES}", {"folder": dota(lambda split: split["test_name_list"].clear())}),
+    Case(f"data check a.jsonl {PAGES} --set data.seq_len=5000", {"a.jsonl": translations()}),
 ]  # fmt: skip
 
 CASES = [*OF_LANGUAGE, *OF_EVENTS, *OF_ABR, *OF_EEG, *OF_PAGES]

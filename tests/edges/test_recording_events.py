@@ -53,7 +53,7 @@ def test_a_table_with_semicolons_and_decimal_commas_is_read(recording):
     rows = "onset_s;duration_s;text\n2,5;1,5;the old man\n5,25;1,5;a child\n"
     recording.with_suffix(".csv").write_bytes(rows.encode("utf-16"))
     found = continuous.read(recording, ReadingOptions())
-    assert [segment.start_s for segment in found.source.segments] == [2.5, 5.25]
+    assert [item.start_s for item in found.items] == [2.5, 5.25]
     assert found.notes["notes"] == ["sub-01_task-read_eeg.csv: decimal comma"]
 
 
@@ -75,7 +75,7 @@ def test_the_events_of_bids_are_the_sentences(recording, events):
     )
     found = continuous.read(recording, ReadingOptions())
     assert [item.text for item in found.items] == ["the old man", "a child", "last of all"]
-    assert [segment.start_s for segment in found.source.segments] == [2.0, 4.5, 9.0]
+    assert [item.start_s for item in found.items] == [2.0, 4.5, 9.0]
     # n/a and 0 last until the next event, at most a window; that of 2 s ends at 4 s.
     assert [item.samples for item in found.items] == [800, 250, 800]
     assert found.notes["notes"] == [

@@ -75,10 +75,10 @@ def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
     table = "onset_s\tduration_s\ttext\n1.5\t0.9\tone word\n3.0\t0.5\tanother word\n"
     path.with_suffix(".tsv").write_text(table)
     found = continuous.read(path, ReadingOptions())
-    assert [segment.start_s for segment in found.source.segments] == [1.5, 3.0]
+    assert [item.start_s for item in found.items] == [1.5, 3.0]
     # The pulse of 16 ms is 80 ms after the start of each record, also through the filters.
     for number in range(2):
-        assert abs(np.argmax(found.source.eeg(number)[:, CZ]) - 0.088 * 500) < 6
+        assert abs(np.argmax(found.items[number].load()[:, CZ]) - 0.088 * 500) < 6
     path.with_suffix(".tsv").write_text(table + "4.0\t1.0\ta gap\n40.2\t0.2\ta gap\n")
     assert error_of(path).where == (
         "a.tsv:4: from 4 to 5 s there is a gap in the recording\n"
@@ -89,9 +89,9 @@ def test_sentences_with_a_gap_inside_are_an_error_and_others_are_read(tmp_path):
 def test_windows_stay_between_gaps(tmp_path):
     path = pulses(tmp_path / "a.edf", "EDF+D")
     found = continuous.read(path, ReadingOptions(samples=200))
-    starts = {round(segment.start_s % 1.5, 3) for segment in found.source.segments}
+    starts = {round(segment.start_s % 1.5, 3) for segment in found.items}
     assert starts == {0.0, 0.4} and len(found.items) == 80 - 80 // 9
-    assert all(len(found.source.eeg(n)) == 200 for n in (0, 35, len(found.items) - 1))
+    assert all(len(found.items[n].load()) == 200 for n in (0, 35, len(found.items) - 1))
 
 
 def test_stimuli_in_gaps_are_counted_and_the_others_averaged(tmp_path):
@@ -132,8 +132,8 @@ def test_channels_of_several_rates_are_each_read_at_their_own(tmp_path):
     ]
     found = continuous.read(write_edf(tmp_path / "a.edf", signals), ReadingOptions())
     assert found.notes["channels_dropped"] == ["Fz", "Resp chest"]
-    eeg = found.source.eeg(9)
-    start = found.source.segments[9].start_s
+    eeg = found.items[9].load()
+    start = found.items[9].start_s
     expected = 20 * np.sin(2 * np.pi * 10 * (start + np.arange(800) / 500))
     np.testing.assert_allclose(eeg[:, CZ], expected, atol=0.4)
     np.testing.assert_allclose(eeg[:, PZ], expected, atol=0.4)

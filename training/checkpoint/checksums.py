@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from training.checkpoint.manifest import BLOCK_BYTES, CheckpointError, CheckpointFile, read_error
 from training.storage import storage_errors
@@ -65,10 +62,10 @@ def check(folder: Path, files: tuple[CheckpointFile, ...], part: int = 0, parts:
 
     Raises CheckpointError with the first wrong file and offset. Touches disk.
     """
-    blocks = [(file, number) for file in files for number in range(len(file.checksums))]
+    blocks = [(file, number) for file in files for number in range(len(file.crc32))][part::parts]
     with ThreadPoolExecutor(_THREADS, "checksum") as pool:
-        results = pool.map(lambda block: _is_whole(folder, *block), blocks[part::parts])
-        for (file, number), is_whole in zip(blocks[part::parts], results, strict=True):
+        results = pool.map(lambda block: _is_whole(folder, *block), blocks)
+        for (file, number), is_whole in zip(blocks, results, strict=True):
             if not is_whole:
                 raise CheckpointError(
                     f"{folder / file.name} is damaged: wrong checksum of the block at byte"
@@ -78,31 +75,15 @@ def check(folder: Path, files: tuple[CheckpointFile, ...], part: int = 0, parts:
 
 def _is_whole(folder: Path, file: CheckpointFile, number: int) -> bool:
     # Read, not mapped: an unreadable sector would kill the process.
-    checksum, buffer = _CHECKSUMS[file.algorithm](), memoryview(bytearray(_READ_BYTES))
+    checksum, buffer = 0, memoryview(bytearray(_READ_BYTES))
     start = number * BLOCK_BYTES
     left = min(BLOCK_BYTES, file.bytes - start)
     try:
         with (folder / file.name).open("rb", buffering=0) as stream:
             stream.seek(start)
             while left and (count := stream.readinto(buffer[:left])):
-                checksum.update(buffer[:count])
+                checksum = zlib.crc32(buffer[:count], checksum)
                 left -= count
     except OSError as error:
         raise read_error(folder / file.name, error) from error
-    return left == 0 and int(checksum.hexdigest(), 16) == file.checksums[number]
-
-
-class _Crc32:
-    """CRC-32 with the interface of hashlib."""
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, data: memoryview) -> None:
-        self._value = zlib.crc32(data, self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-
-_CHECKSUMS: dict[str, Callable[[], Any]] = {"crc32": _Crc32, "sha256": hashlib.sha256}
+    return left == 0 and checksum == file.crc32[number]

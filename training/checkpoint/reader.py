@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from engines.base import Shape, kind_shape
 from training.checkpoint import checksums, manifest, tensor_file
@@ -129,15 +130,15 @@ class Checkpoint:
 
     def _list(self, file: str) -> None:
         """Add the intervals of `file` to the list."""
-        head = tensor_file.read_head(self.folder / file)
-        for key, (entry, offset) in head.entries.items():
+        entries, metadata = tensor_file.read_head(self.folder / file)
+        for key, (entry, offset) in entries.items():
             kind, name, start = parse_key(key)
             (length,) = entry.shape
             if kind != BUFFER and entry.dtype != torch.float32:
                 raise ValueError(f"{key} is {entry.dtype}, not fp32")
             stored = _Extent(start, start + length, file, offset, entry.dtype)
             self._stored.setdefault((kind, name), []).append(stored)
-        for name, count in parse_steps(head.metadata["steps"]).items():
+        for name, count in parse_steps(metadata["steps"]).items():
             if name not in self.shapes:
                 raise ValueError(f"steps of {name}, which is not a parameter")
             if self.steps.setdefault(name, count) != count:
@@ -179,5 +180,5 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise read_error(path, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not part of a checkpoint: {error!r:.300}") from error

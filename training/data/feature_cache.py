@@ -6,9 +6,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 Show = Callable[[str], object]
 """Shows a line of text; on one rank only."""
-_VERSION = 1
 _BATCH = 8
 """Inputs per forward pass: constant, so that the features are the same for any number of ranks and
 any micro-batch. The number of rows of a matrix may change the rounding of its products."""
@@ -62,42 +60,40 @@ class _Pass:
     world: World
     inputs: Mapping[SplitName, EncoderInputs]
     show: Show
-    began: float = field(default_factory=time.monotonic)
-
-    def requests(self) -> list[tuple[SplitName, int]]:
-        """Split and first input of every batch."""
-        return [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _BATCH)]
 
     def rows(self, split: SplitName, first: int) -> dict[str, np.ndarray]:
         """The features of a batch; the last batch is filled with the first inputs."""
         inputs = self.inputs[split]
         count = min(_BATCH, len(inputs) - first)
-        numbers = [(first + n) % len(inputs) for n in range(_BATCH)]
-        batch = on_device(inputs.batch(numbers), self.world.device)
-        made = self.task.encode(self.module, batch)
-        return {name: _numbers(tensor[:count]) for name, tensor in made.items()}
+        batch = inputs.batch([(first + n) % len(inputs) for n in range(_BATCH)])
+        made = self.task.encode(self.module, on_device(batch, self.world.device))
+        halves = (torch.bfloat16, torch.float16)
+        return {
+            name: (tensor.float() if tensor.dtype in halves else tensor)[:count].cpu().numpy()
+            for name, tensor in made.items()
+        }
 
     def fill(self, folder: Path) -> str | None:
         """Write this rank's share into the draft in `folder`; the error if the write failed."""
-        requests, world = self.requests(), self.world
+        requests = [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _BATCH)]
         starts = {"train": 0, "val": len(self.inputs["train"])}
-        error, shown_at = None, self.began
-        for turn in range(0, len(requests), world.size):
-            number = turn + world.rank
+        error, size = None, self.world.size
+        began = shown_at = time.monotonic()
+        for turn in range(0, len(requests), size):
+            number = turn + self.world.rank
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
             split, first = requests[min(number, len(requests) - 1)]
             rows = self.rows(split, first)
             if number < len(requests) and error is None:
                 at = starts[split] + first
-                error = _written(folder, partial(files.write, folder, at, rows))
-            if turn and time.monotonic() - shown_at > _EVERY_S:
-                shown_at = time.monotonic()
-                self.show(f"feature cache: {turn / len(requests):.0%}, {self._left(turn)}")
+                error = _disk_error(folder, partial(files.write, folder, at, rows))
+            now = time.monotonic()
+            if turn and now - shown_at > _EVERY_S:
+                shown_at = now
+                minutes = round((now - began) / turn * (len(requests) - turn) / 60)
+                left = f"about {max(1, minutes)} min left"
+                self.show(f"feature cache: {turn / len(requests):.0%}, {left}")
         return error
-
-    def _left(self, turn: int) -> str:
-        left = (time.monotonic() - self.began) / turn * (len(self.requests()) - turn)
-        return f"about {max(1, round(left / 60))} min left"
 
 
 def use(
@@ -128,28 +124,30 @@ def use(
     inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
-        "version": _VERSION,
+        "version": 1,
         "encoder": weights_digest(engine.state(), part, world),
         "computed": {**location.computed, "device": world.device.type, "torch": torch.__version__},
     }
     if world.rank == 0:
-        facts["inputs"] = {split: _identity(given) for split, given in inputs.items()}
-    folder = root / f"features-{_shared(facts, world)}"
+        facts["inputs"] = {split: _identity(inputs[split]) for split in _SPLITS}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root / f"features-{world.broadcast(digest.encode()).decode()}"
     rows = _on_all_ranks(folder, world)
-    if rows is None:
-        with _evaluating(module):
-            reason = _make(_Pass(task, module, world, inputs, show), folder, facts, limit)
+    if rows is not None:
+        show(f"feature cache: read from {folder}")
+    else:
+        module.eval()
+        try:
+            with torch.no_grad():
+                reason = _make(_Pass(task, module, world, inputs, show), folder, facts, limit)
+        finally:
+            module.train()
         if reason is not None:
             return _off(reason, mode, show)
         rows = _on_all_ranks(folder, world)
         if rows is None:
-            return _off(
-                f"not all ranks see {folder}; set feature_cache.folder to a shared folder",
-                mode,
-                show,
-            )
-    else:
-        show(f"feature cache: read from {folder}")
+            reason = f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
+            return _off(reason, mode, show)
     task.use_features({"train": rows, "val": _From(rows, len(inputs["train"]))})
     return True
 
@@ -167,56 +165,47 @@ class _From:
 
 def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> str | None:
     """Compute all features and store them in `folder`; the reason if impossible. Collective."""
-    world = run.world
+    world, parent = run.world, folder.parent
     forms = {n: Form(a.dtype.str, a.shape[1:]) for n, a in run.rows("train", 0).items()}
-    counts = [len(inputs) for inputs in run.inputs.values()]
-    needed = files.total_bytes(forms, counts)
+    count = sum(len(inputs) for inputs in run.inputs.values())
+    needed = sum(form.row_bytes for form in forms.values()) * count
     if needed > limit:
         return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-    draft, error = None, None
+    draft: FeatureDraft | None = None
+    error: str | None = None
+
+    def start() -> None:
+        nonlocal draft, error
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if free < needed + _SPARE_BYTES:
+            error = f"it needs {size(needed)}, and {parent} has {size(free)} free"
+        else:
+            draft = FeatureDraft(folder, forms, count)
+
     if world.rank == 0:
         run.show(f"feature cache: {size(needed)} in {folder}")
-        draft, error = _start_draft(folder, forms, sum(counts), needed)
+        error = _disk_error(parent, start) or error
     if first := first_error(world, error):
         return first
-    staging = (
-        folder.parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
-    )
+    staging = parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
     try:
         first = first_error(world, run.fill(staging))
         if first is None and draft is not None:
-            error = _written(draft.folder, partial(draft.finish, facts))
+            error = _disk_error(draft.folder, partial(draft.finish, facts))
         return first or first_error(world, error)
     finally:
         if draft is not None:
             draft.abandon()
 
 
-def _start_draft(
-    folder: Path, forms: Mapping[str, Form], count: int, needed: int
-) -> tuple[FeatureDraft | None, str | None]:
-    """A draft of the files in `folder`, or the error."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder.parent).free
-        if free < needed + _SPARE_BYTES:
-            return None, f"it needs {size(needed)}, and {folder.parent} has {size(free)} free"
-        return FeatureDraft(folder, forms, count), None
-    except OSError as error:
-        return None, _disk_error(folder.parent, error)
-
-
-def _written(folder: Path, write: Callable[[], None]) -> str | None:
+def _disk_error(folder: Path, write: Callable[[], None]) -> str | None:
     """The error of `write`, which writes into `folder`; None: it succeeded."""
     try:
         write()
     except OSError as error:
-        return _disk_error(folder, error)
+        return f"{folder} cannot be written: {error.strerror or error}"
     return None
-
-
-def _disk_error(folder: Path, error: OSError) -> str:
-    return f"{folder} cannot be written: {error.strerror or error}"
 
 
 def _identity(inputs: EncoderInputs) -> dict[str, Any]:
@@ -229,9 +218,7 @@ def _identity(inputs: EncoderInputs) -> dict[str, Any]:
 
 def _off(reason: str, mode: str, show: Show) -> bool:
     if mode == "on":
-        raise SettingError(
-            "feature_cache.mode", mode, f"is impossible: {reason}", "auto, off", None
-        )
+        raise SettingError("feature_cache.mode", mode, f"is impossible: {reason}", "auto, off")
     show(f"feature cache: off, the encoder runs in each step: {reason}")
     return False
 
@@ -240,25 +227,3 @@ def _on_all_ranks(folder: Path, world: World) -> Rows | None:
     """The rows in `folder`, if every rank sees them. Collective."""
     rows = files.read(folder)
     return None if world.agree(int(rows is None)) else rows
-
-
-def _shared(facts: Mapping[str, Any], world: World) -> str:
-    """The digest of `facts` on rank 0. Collective."""
-    text = json.dumps(facts, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return world.broadcast(digest.encode()).decode()
-
-
-def _numbers(tensor: torch.Tensor) -> np.ndarray:
-    wide = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-    return wide.cpu().numpy()
-
-
-@contextmanager
-def _evaluating(module: Module) -> Iterator[None]:
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train()

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -73,8 +73,13 @@ class FeatureDraft:
     def __init__(self, final: Path, forms: Mapping[str, Form], count: int) -> None:
         """Creates files of full size without content. Raises OSError."""
         final.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(final)
-        self.folder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        prefix = f".{final.name}-"
+        for left in final.parent.glob(f"{prefix}*"):
+            with suppress(OSError):
+                if lock := _locked((left / _LOCK).open("r+b")):
+                    shutil.rmtree(left, ignore_errors=True)
+                    lock.close()
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
         self._final = final
         self._lock = _locked((self.folder / _LOCK).open("wb"))
         for name, form in forms.items():
@@ -115,30 +120,12 @@ def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
                 left = left[stream.write(left) :]
 
 
-def total_bytes(forms: Mapping[str, Form], counts: Sequence[int]) -> int:
-    """Bytes that so many rows take."""
-    return sum(form.row_bytes for form in forms.values()) * sum(counts)
-
-
 def _head(path: Path) -> tuple[Form, int, int]:
     """The form of an array, its number of rows, and the offset of the first."""
     with path.open("rb") as stream:
         np.lib.format.read_magic(stream)
         (count, *row), _, dtype = np.lib.format.read_array_header_1_0(stream)
         return Form(dtype.str, tuple(row)), count, stream.tell()
-
-
-def _prefix(final: Path) -> str:
-    return f".{final.name}-"
-
-
-def _sweep(final: Path) -> None:
-    for left in final.parent.glob(f"{_prefix(final)}*"):
-        with suppress(OSError):
-            lock = _locked((left / _LOCK).open("r+b"))
-            if lock is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                lock.close()
 
 
 def _locked(stream: IO[bytes]) -> IO[bytes] | None:

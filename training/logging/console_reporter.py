@@ -18,10 +18,9 @@ from training.callbacks.base import (
     StepMetrics,
 )
 from training.logging import console_text
-from training.logging.live_view import Curve, LiveView, next_save
 from training.logging.metrics import ResourceUsage
 from training.logging.outputs import ConsoleOutput, Kind
-from training.logging.progress import Progress
+from training.logging.progress import Curve, Progress, next_save
 from training.storage import StorageError
 from training.train_plan import TrainPlan
 
@@ -42,19 +41,16 @@ class ConsoleReporter(Callback):
         saves_last: bool = True,
     ) -> None:
         """`saves_last`: a checkpoint is saved at the end (`save.last`)."""
-        self._usage = usage or ResourceUsage()
-        self._about = about
-        self._outputs = outputs
-        self._now = now
+        self._about, self._outputs, self._now = about, outputs, now
+        self._usage, self._saves_last = usage or ResourceUsage(), saves_last
         self._live = [output for output in outputs if output.is_live]
-        self._draw_at = now()
-        self._drawn_step = 0
-        self._train_plan: TrainPlan
-        self._progress: Progress | None = None
+        self._draw_at, self._drawn_step = now(), 0
+        self._train_plan: TrainPlan | None = None
+        self._progress: Progress
         self._advice: list[str] = []
         """Repeated at the end: the last lines are those that everyone reads."""
         self._is_starved = False
-        self._saves_last, self._losses = saves_last, Curve()
+        self._losses = Curve()
         self._event: str | None = None
         """The last event that the live view shows."""
 
@@ -67,7 +63,6 @@ class ConsoleReporter(Callback):
 
     def step(self, step: Step) -> Action:
         """Count the step, and redraw the progress if it is out of date."""
-        assert self._progress is not None
         self._progress.stepped(step.step)
         if self._live and self._now() >= self._draw_at:
             self._draw()
@@ -75,18 +70,17 @@ class ConsoleReporter(Callback):
 
     def logged(self, line: StepMetrics) -> None:
         """Write the numbers of a logged step."""
-        assert self._progress is not None
+        assert self._train_plan is not None
         self._progress.last = line
         self._losses.add(line.loss)
         usage = console_text.render_usage(self._usage.newest)
         position = self._progress.position()
-        self._write(
-            "train", console_text.render_step(line, position, self._train_plan.units, usage)
-        )
+        text = console_text.render_step(line, position, self._train_plan.units, usage)
+        self._write("train", text)
 
     def evaluated(self, evaluation: EvalResult) -> Action:
         """Write the metrics of a split."""
-        assert self._progress is not None
+        assert self._train_plan is not None
         self._progress.evaluated()
         self._note("evaluated", asdict(evaluation))
         self._draw_newest()
@@ -96,7 +90,7 @@ class ConsoleReporter(Callback):
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Write the name of a checkpoint that is on disk."""
-        assert self._progress is not None
+        assert self._train_plan is not None
         self._progress.saved(step)
         self._note("saved", {"step": step})
         self._draw_newest()
@@ -107,9 +101,8 @@ class ConsoleReporter(Callback):
         """Write a preview or an urgent event to all outputs, other events to the log only."""
         self._note(kind, facts)
         if kind == "preview":
-            preview = str(facts["text"])
             for output in self._outputs:
-                output.write_block(f"{facts['when']} training", preview)
+                output.write_block(f"{facts['when']} training", str(facts["text"]))
         elif kind == "resumed":
             self._write("head", console_text.render_resumed(facts))
         elif (notice := console_text.render_notice(kind, facts)) is not None:
@@ -126,18 +119,19 @@ class ConsoleReporter(Callback):
 
     def end(self, outcome: Outcome) -> None:
         """Write the summary, and close every output, also if one of them fails."""
+        has_failed = outcome.status == "failed"
         try:
             # A failed run has reported its error; a full disk must not hide it.
-            with suppress(*([StorageError] if outcome.status == "failed" else [])):
-                if self._progress is not None:
+            with suppress(*([StorageError] if has_failed else [])):
+                if self._train_plan is not None:
                     self._draw_newest()
-                    # Only the supervisor knows which rank failed first, and reports it.
-                    kind: Kind = "log" if outcome.status == "failed" else "summary"
-                    limits = console_text.render_near_limits(self._usage.near_limits())
                     summary = console_text.render_summary(
                         outcome, self._about.predicted_memory_bytes, self._is_starved
                     )
-                    self._write(kind, "\n".join(summary + limits + self._advice))
+                    summary += console_text.render_near_limits(self._usage.near_limits())
+                    # Only the supervisor knows which rank failed first, and reports it.
+                    kind: Kind = "log" if has_failed else "summary"
+                    self._write(kind, "\n".join(summary + self._advice))
         finally:
             for output in self._outputs:
                 output.close()
@@ -148,20 +142,20 @@ class ConsoleReporter(Callback):
 
     def _note(self, kind: str, facts: Mapping[str, object]) -> None:
         """Keep the text of an event for the live view."""
-        if self._live and self._progress is not None:
+        if self._live and self._train_plan is not None:
             step = self._progress.position().step
             self._event = console_text.describe_event(kind, step, facts) or self._event
 
     def _draw_newest(self) -> None:
         """Redraw a bar that lacks the newest steps: it stays below the line written next."""
-        assert self._progress is not None
         if self._live and self._progress.position().step != self._drawn_step:
             self._draw()
 
     def _draw(self) -> None:
-        assert self._progress is not None
-        began = self._now()
-        position = self._progress.position()
+        from training.logging.live_view import LiveView  # imports rich, for a terminal only
+
+        assert self._train_plan is not None
+        began, position = self._now(), self._progress.position()
         view = LiveView(
             position,
             self._train_plan.units,

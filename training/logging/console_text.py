@@ -82,11 +82,8 @@ def render_over(best: Facts) -> str:
 
 def render_step(line: StepMetrics, position: Position, units: str, usage: str = "") -> str:
     """A logged step; `usage` is the result of `render_usage`."""
-    texts = [f"{_step(line.step, position.total_steps)}", *_numbers(line, units)]
-    if usage:
-        texts.append(usage)
-    texts.append(render_eta(position))
-    return render_row("step", "  ".join(texts))
+    texts = [_step(line.step, position.total_steps), *_numbers(line, units), usage]
+    return render_row("step", "  ".join([*filter(None, texts), render_eta(position)]))
 
 
 def render_status(position: Position, units: str, curve: str = "") -> str:
@@ -129,10 +126,9 @@ def _amount(resource: str, value: float, form: str = ".0f") -> str:
 def render_near_limits(limits: Sequence[NearLimit]) -> list[str]:
     """The resources that came near a limit or exceeded it, as lines of a summary."""
     texts = [
-        f"{limit.name} at most {_amount(limit.name, limit.highest)}, "
-        f"{'over' if limit.is_over else 'near'} its limit of "
-        + _amount(limit.name, limit.limit, "g")
-        for limit in limits
+        f"{name} at most {_amount(name, highest)}, {'over' if highest > limit else 'near'}"
+        f" its limit of {_amount(name, limit, 'g')}"
+        for name, highest, limit in limits
     ]
     return [render_row("machine", "; ".join(texts))] if texts else []
 
@@ -163,11 +159,16 @@ def render_resumed(facts: Facts) -> str:
 def render_notice(kind: str, facts: Facts) -> str | None:
     """An event that every user wants to see; None: another kind."""
     if kind == "experience_trained":
-        return _experience(facts)
+        name, texts = facts["metric"], []
+        for side in ("old", "new"):
+            before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
+            texts.append(f"{side} data {real(before)} → {real(after)}")
+        return render_row("experience", f"{facts['number']} trained: {name} on {', '.join(texts)}")
     if kind == "best_loaded":
         return render_row("weights", f"loaded from the best step, {facts['step']}")
     if kind == "advice" and "is_end" not in facts:
-        return render_advice(facts)
+        text = f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}"
+        return render_row("advice", text)
     if kind == "profiled":
         text = f"{facts['trace']}: {counted(facts['steps'], 'step')} from {facts['first_step']}"
         return render_row("profile", f"{text}; open it in https://ui.perfetto.dev")
@@ -178,17 +179,17 @@ def render_notice(kind: str, facts: Facts) -> str | None:
     return None
 
 
-def render_advice(facts: Facts) -> str:
-    """A finding of the health checks in one line: what was seen, its likely cause, what to do."""
-    return render_row("advice", f"{facts['seen']}: {facts['cause']}; fix:  {facts['fix']}")
-
-
 def render_urgent(kind: str, facts: Facts) -> str | None:
     """The warning for an event that needs attention; None: the event is for the log only."""
     form = _URGENT.get(kind)
     if form is None:
         return None
-    return form(facts) if callable(form) else form.format_map({**facts, "use": _use(facts)})
+    if callable(form):
+        return form(facts)
+    # Use of the resources that are over their limit.
+    over = facts.get("over") or facts.get("critical") or []
+    use = ", ".join(f"{name} {_amount(name, facts[name])}" for name in over)
+    return form.format_map({**facts, "use": use})
 
 
 def render_end(status: str, text: str) -> str:
@@ -223,12 +224,20 @@ def render_summary(
         lines.append(render_row("speed", f"{amount(outcome.samples_per_s)} samples/s"))
     lines += _dominant_part(outcome, is_starved)
     if outcome.timing is not None:
-        lines.append(render_row("timing", _timing(outcome.timing)))
-    peaks = [
-        f"{side} {size(count)}{_predicted((predicted or {}).get(side))}"
-        for side in ("device", "host")
-        if (count := outcome.peak_memory_bytes.get(side)) is not None
-    ]
+        timing = outcome.timing
+        median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
+        text = (
+            f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms, over"
+            f" {int(timing['steps'])} steps after {int(timing['warmup_steps'])}\n"
+            f"{timing['batches_per_s']:.4g} batches/s, {timing['samples_per_s']:.4g} samples/s"
+        )
+        lines.append(render_row("timing", text))
+    peaks = []
+    for side in ("device", "host"):
+        count, expected = outcome.peak_memory_bytes.get(side), (predicted or {}).get(side)
+        if count is not None:
+            beside = "" if expected is None else f" (predicted: {size(expected)})"
+            peaks.append(f"{side} {size(count)}{beside}")
     if peaks:
         lines.append(render_row("memory", "at most " + ", ".join(peaks)))
     return lines
@@ -251,10 +260,6 @@ def _dominant_part(outcome: Outcome, is_starved: bool) -> list[str]:
     return [render_row("time", text)]
 
 
-def _predicted(count: int | None) -> str:
-    return "" if count is None else f" (predicted: {size(count)})"
-
-
 def render_event(kind: str, facts: Facts) -> str:
     """Any event, for the log."""
     return render_row("event", f"{kind}  {_facts(facts)}".rstrip())
@@ -272,42 +277,21 @@ def _wrapped(label: str, text: str) -> str:
     return render_row(label, "\n".join(lines))
 
 
-def _experience(facts: Facts) -> str:
-    name = facts["metric"]
-
-    def change(side: str) -> str:
-        before, after = (facts[side][when].get(name, math.nan) for when in ("before", "after"))
-        return f"{side} data {real(before)} → {real(after)}"
-
-    text = f"{facts['number']} trained: {name} on {change('old')}, {change('new')}"
-    return render_row("experience", text)
-
-
 def _numbers(line: StepMetrics, units: str) -> list[str]:
-    texts = [f"loss {real(line.loss):>8}"]
-    texts += [f"{name} {real(value):>8}" for name, value in line.parts.items()]
-    texts += [
+    memory = line.device_memory_bytes
+    texts = [
+        f"loss {real(line.loss):>8}",
+        *(f"{name} {real(value):>8}" for name, value in line.parts.items()),
         f"lr {line.lr:.2e}",
         f"norm {real(line.grad_norm):>8}",
         f"{amount(line.units_per_s):>5} {units}/s",
+        f"{size(line.host_memory_bytes if memory is None else memory):>9}",
     ]
-    memory = line.device_memory_bytes
-    texts.append(f"{size(line.host_memory_bytes if memory is None else memory):>9}")
     if line.mfu is not None:
         texts.append(f"mfu {100 * line.mfu:4.1f}%")
     if line.skipped:
         texts.append(f"skipped {line.skipped}")
     return texts
-
-
-def _timing(timing: Mapping[str, float]) -> str:
-    steps, warmup = int(timing["steps"]), int(timing["warmup_steps"])
-    median, low, high = (1000 * timing[key] for key in ("median_s", "p10_s", "p90_s"))
-    return (
-        f"median {median:.4g} ms per step, 80% from {low:.4g} to {high:.4g} ms, over {steps} steps"
-        f" after {warmup}\n{timing['batches_per_s']:.4g} batches/s,"
-        f" {timing['samples_per_s']:.4g} samples/s"
-    )
 
 
 def _step(step: int, total: int) -> str:
@@ -342,21 +326,12 @@ def _signal(facts: Facts) -> str:
 
 
 def _straggler(facts: Facts) -> str:
-    seconds, others = _short(facts["seconds"]), _short(facts["median_seconds"])
+    times = (facts["seconds"], facts["median_seconds"])
+    seconds, others = (f"{1000 * s:.0f} ms" if s < 1 else duration(s) for s in times)
     rank = f"rank {facts['rank']} on {facts['host']}"
     if facts["what"] == "step":
         return f"{rank} computes {seconds} per step, the others {others}"
     return f"{rank} waits {seconds} per step for its data, the others {others}"
-
-
-def _short(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else duration(seconds)
-
-
-def _use(facts: Facts) -> str:
-    """Use of the resources that are over their limit."""
-    over = facts.get("over") or facts.get("critical") or []
-    return ", ".join(f"{name} {_amount(name, facts[name])}" for name in over)
 
 
 _URGENT: Mapping[str, str | Callable[[Facts], str]] = {

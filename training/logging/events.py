@@ -47,16 +47,8 @@ class EventsWriter(Callback):
     cannot safely append to one file.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        rank: int = 0,
-        now: Callable[[], datetime] = _now,
-    ) -> None:
-        self._storage = storage
-        self._name = NAME if rank == 0 else f"events-rank{rank}.jsonl"
-        self._is_rank_zero = rank == 0
-        self._now = now
+    def __init__(self, storage: Storage, rank: int = 0, now: Callable[[], datetime] = _now) -> None:
+        self._storage, self._rank, self._now = storage, rank, now
         self._step = 0
         self._file: LineFile | None = None
 
@@ -81,29 +73,21 @@ class EventsWriter(Callback):
 
     def event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write an event that every rank sees; rank 0 only."""
-        if self._is_rank_zero:
+        if self._rank == 0:
             self.rank_event(kind, facts)
 
     def rank_event(self, kind: str, facts: Mapping[str, object]) -> None:
         """Write an event of this rank."""
         if self._file is None:
-            self._file = self._storage.open_lines(self._name)
+            name = NAME if self._rank == 0 else f"events-rank{self._rank}.jsonl"
+            self._file = self._storage.open_lines(name)
         self._file.write(_line(self._now(), kind, self._step, facts))
 
     def end(self, outcome: Outcome) -> None:
         """Write a "stopped" line; a failed run ignores an error of the disk here."""
-        facts = {
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "exit_code": outcome.exit_code,
-            "steps": outcome.steps,
-        }
+        facts = {n: getattr(outcome, n) for n in ("status", "reason", "exit_code", "steps")}
         with suppress(*([StorageError] if outcome.status == "failed" else [])):
             self.event("stopped", facts)
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

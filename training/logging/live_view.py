@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,45 +16,15 @@ from training.logging.metrics import NEAR
 from training.logging.printable import printable
 from training.logging.progress import Position
 from training.logging.quantities import duration
-from training.train_plan import TrainPlan
 
 MEMORY = ("ram", "gpu")
 """The resources that are shown with a bar."""
 _BAR, _SMALL_BAR, _LEAST_BAR = 30, 10, 4
 _CURVE = 16
 """Characters of the loss curve."""
-_POINTS = 64
 _LEVELS = "▁▂▃▄▅▆▇█"
 _NARROW = 60
 """Columns below which the elapsed time is left out."""
-
-
-class Curve:
-    """The course of a number since the start, in a bounded number of means."""
-
-    def __init__(self) -> None:
-        self._points: list[float] = []
-        self._each = 1
-        """Values per point."""
-        self._sum, self._count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        """Add the next value; NaN and infinities are left out."""
-        if not math.isfinite(value):
-            return
-        self._sum, self._count = self._sum + value, self._count + 1
-        if self._count == self._each:
-            self._points.append(self._sum / self._count)
-            self._sum, self._count = 0.0, 0
-        if len(self._points) == 2 * _POINTS:
-            pairs = zip(self._points[::2], self._points[1::2], strict=True)
-            self._points = [(first + second) / 2 for first, second in pairs]
-            self._each *= 2
-
-    @property
-    def points(self) -> Sequence[float]:
-        """The means in order; the values of an incomplete mean are left out."""
-        return self._points
 
 
 def sparkline(values: Sequence[float], width: int = _CURVE) -> str:
@@ -68,14 +37,6 @@ def sparkline(values: Sequence[float], width: int = _CURVE) -> str:
     low, high = min(means), max(means)
     scale = (len(_LEVELS) - 1) / (high - low) if high > low else 0.0
     return "".join(_LEVELS[round((mean - low) * scale)] for mean in means)
-
-
-def next_save(train_plan: TrainPlan, step: int, saves_last: bool) -> int | None:
-    """The step after `step` at which a checkpoint is planned; None: at none."""
-    every, end = train_plan.save_every, train_plan.end_step
-    planned = [(step // every + 1) * every] if every else []
-    planned += [end] if saves_last else []
-    return min((save for save in planned if step < save <= end), default=None)
 
 
 @dataclass(frozen=True)
@@ -97,12 +58,11 @@ class LiveView:
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         """The lines, in the width of `options`."""
-        is_plain = options.ascii_only
         yield self._progress(options.max_width)
-        curve = "" if is_plain else sparkline(self.losses)
+        curve = "" if options.ascii_only else sparkline(self.losses)
         yield unwrapped(Text(console_text.render_status(self.position, self.units, curve)))
         if any(name in self.usage for name in MEMORY):
-            yield unwrapped(self._memory("#-" if is_plain else "━─"))
+            yield unwrapped(self._memory("#-" if options.ascii_only else "━─"))
         if self.event is not None:
             yield unwrapped(Text(f"last  {printable(self.event)}", style="dim"))
         if self.next_save is not None:
@@ -117,12 +77,11 @@ class LiveView:
 
     def _progress(self, width: int) -> Table:
         position = self.position
-        parts = [f"step {position.step}/{position.total_steps}"]
-        if width >= _NARROW:
-            parts.append(f"{duration(position.elapsed_s)} elapsed")
-        text = "  ".join([*parts, console_text.render_eta(position)])
+        elapsed = f"  {duration(position.elapsed_s)} elapsed" if width >= _NARROW else ""
+        eta = console_text.render_eta(position)
+        text = f"step {position.step}/{position.total_steps}{elapsed}  {eta}"
+        row: list[RenderableType] = [unwrapped(Text(text))]
         bar = min(_BAR, width - len(text) - 2)
-        row: list[RenderableType] = [Text(text, no_wrap=True, overflow="ellipsis")]
         if bar >= _LEAST_BAR:
             total = position.total_steps
             row.insert(0, ProgressBar(total=total, completed=position.step, width=bar))
@@ -132,13 +91,14 @@ class LiveView:
 
     def _memory(self, signs: str) -> Text:
         text = Text()
-        for name in MEMORY:
-            if name not in self.usage:
-                continue
+        for name in (name for name in MEMORY if name in self.usage):
             used, limit = self.usage[name], self.limits.get(name)
             full = min(max(round(used / 100 * _SMALL_BAR), 0), _SMALL_BAR)
+            style = "green"
+            if limit is not None and used > limit - NEAR:
+                style = "bold red" if used > limit else "yellow"
             text.append(f"{'  ' if text else ''}{name} ")
-            text.append(signs[0] * full, style=_style(used, limit))
+            text.append(signs[0] * full, style=style)
             text.append(signs[1] * (_SMALL_BAR - full), style="dim")
             text.append(f" {console_text.render_use(used, limit)}")
         return text
@@ -148,9 +108,3 @@ def unwrapped(text: Text) -> Text:
     """`text`, changed so that it ends in an ellipsis instead of wrapping."""
     text.no_wrap, text.overflow = True, "ellipsis"
     return text
-
-
-def _style(used: float, limit: float | None) -> str:
-    if limit is None or used <= limit - NEAR:
-        return "green"
-    return "bold red" if used > limit else "yellow"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from training.callbacks.base import TEST, Action, Callback, EvalResult, Outcome, StepMetrics
 from training.logging.strict_json import encode_bytes
@@ -25,18 +25,12 @@ NEAR = 5.0
 """Percent below a limit from which a summary mentions it."""
 
 
-@dataclass(frozen=True)
-class NearLimit:
+class NearLimit(NamedTuple):
     """A resource that came near its limit, or exceeded it; in percent."""
 
     name: str
     highest: float
     limit: float
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the limit was exceeded."""
-        return self.highest > self.limit
 
 
 class ResourceUsage:
@@ -73,9 +67,8 @@ class MetricsWriter(Callback):
     """Writes metrics.jsonl into the run folder; for rank 0. Raises StorageError."""
 
     def __init__(self, storage: Storage, usage: ResourceUsage | None = None) -> None:
-        self._storage = storage
+        self._storage, self._usage = storage, usage or ResourceUsage()
         self._file: LineFile | None = None
-        self._usage = usage or ResourceUsage()
 
     def start(self, train_plan: TrainPlan) -> None:
         """Open the file; `truncate` has removed the lines that will be written again."""
@@ -83,19 +76,22 @@ class MetricsWriter(Callback):
 
     def logged(self, line: StepMetrics) -> None:
         """Write a "train" line."""
-        self._open().write(encode_bytes(_train(line) | usage_fields(self._usage.newest)))
+        known = {
+            _NAMES.get(name, name): value
+            for name, value in vars(line).items()
+            if name not in _UNWRITTEN and not (value is None and name in _IF_KNOWN)
+        }
+        if not line.parts:
+            del known["parts"]
+        self._open().write(
+            encode_bytes({"kind": "train", **known, **usage_fields(self._usage.newest)})
+        )
 
     def evaluated(self, evaluation: EvalResult) -> Action:
         """Write an "eval" line."""
-        line = {
-            "kind": "eval",
-            "step": evaluation.step,
-            "split": evaluation.split,
-            "samples": evaluation.samples,
-            "split_samples": evaluation.split_samples,
-            "metrics": evaluation.metrics,
-        }
-        self._open().write(encode_bytes(line))
+        names = ("step", "split", "samples", "split_samples", "metrics")
+        values = {name: getattr(evaluation, name) for name in names}
+        self._open().write(encode_bytes({"kind": "eval", **values}))
         return Action.NOTHING
 
     def end(self, outcome: Outcome) -> None:
@@ -151,17 +147,6 @@ def usage_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The uses in percent that `usage_fields` wrote into a line, by resource."""
     suffix = "_percent"
     return {key.removesuffix(suffix): line[key] for key in line if key.endswith(suffix)}
-
-
-def _train(line: StepMetrics) -> dict[str, Any]:
-    known = {
-        _NAMES.get(name, name): value
-        for name, value in vars(line).items()
-        if name not in _UNWRITTEN and not (value is None and name in _IF_KNOWN)
-    }
-    if not line.parts:
-        del known["parts"]
-    return {"kind": "train", **known}
 
 
 def _remains(line: bytes, step: int, evaluated_at: int | None, is_end: bool) -> bool:

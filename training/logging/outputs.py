@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from training.logging.console_text import render_row
 from training.logging.printable import printable
@@ -16,19 +16,23 @@ if TYPE_CHECKING:
 
 Kind = Literal["head", "train", "evaluated", "best", "saved", "notice", "warning", "summary", "log"]
 """The subject of a text; "log" is for the log file only."""
+PREVIEW_LINES, _PREVIEW_WIDTH = 5, 100
+"""Of a longer text on the console; the log has all of it."""
 
 
-class ConsoleOutput(Protocol):
+class ConsoleOutput:
     """A terminal, a stream or a file that shows a run."""
 
-    is_live: bool
+    is_live = False
     """Whether `draw` shows anything; otherwise positions need not be computed."""
 
     def write(self, kind: Kind, text: str) -> None:
         """Add `text`, one line or more."""
+        raise NotImplementedError
 
     def write_block(self, title: str, text: str) -> None:
         """Add a longer `text` below its title, such as output of the model."""
+        raise NotImplementedError
 
     def draw(self, view: LiveView) -> None:
         """Show the progress instead of the last one."""
@@ -48,10 +52,6 @@ def discard(stream: TextIO) -> None:
     os.close(null)
 
 
-PREVIEW_LINES, _PREVIEW_WIDTH = 5, 100
-"""Of a longer text on the console; the log has all of it."""
-
-
 def shortened(text: str) -> list[str]:
     """At most PREVIEW_LINES lines of `text`, none of them empty, with a word about the rest."""
     lines = [line for line in printable(text).splitlines() if line.strip()]
@@ -63,10 +63,8 @@ def shortened(text: str) -> list[str]:
     return [*cut, f"… {rest} more lines in log.txt"] if rest else cut
 
 
-class PlainOutput:
+class PlainOutput(ConsoleOutput):
     """Plain lines for files, pipes and schedulers; a closed pipe (`| head`) is ignored."""
-
-    is_live = False
 
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
@@ -91,21 +89,12 @@ class PlainOutput:
         """Write the first lines of `text` below its title, each after a bar."""
         self.write("notice", "\n".join([title, *(f"| {line}" for line in shortened(text))]))
 
-    def draw(self, view: LiveView) -> None:
-        """Nothing: the logged steps show the progress."""
 
-    def close(self) -> None:
-        """Nothing to restore."""
-
-
-class LogFileOutput:
+class LogFileOutput(ConsoleOutput):
     """log.txt: all texts and events, in local time. Raises StorageError."""
 
-    is_live = False
-
     def __init__(self, storage: Storage, now: Callable[[], datetime] = datetime.now) -> None:
-        self._file = storage.open_lines("log.txt")
-        self._now = now
+        self._file, self._now = storage.open_lines("log.txt"), now
 
     def write(self, kind: Kind, text: str) -> None:
         """Append each line of `text` with the time."""
@@ -117,12 +106,8 @@ class LogFileOutput:
 
     def write_block(self, title: str, text: str) -> None:
         """Append `text` below its title, each line after a bar."""
-        self.write(
-            "notice", "\n".join([title, *(f"| {line}" for line in printable(text).splitlines())])
-        )
-
-    def draw(self, view: LiveView) -> None:
-        """Nothing: a log only grows."""
+        lines = printable(text).splitlines()
+        self.write("notice", "\n".join([title, *(f"| {line}" for line in lines)]))
 
     def close(self) -> None:
         """Close the file."""

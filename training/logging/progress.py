@@ -1,10 +1,10 @@
-"""Progress of a run: the current step, and the time to the end with evaluations and saves."""
+"""Progress of a run: the current step, the course of the loss, and the time to the end."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from training.callbacks.base import StepMetrics
@@ -12,6 +12,7 @@ from training.train_plan import TrainPlan
 
 _MEMORY_S = 30.0
 """Time constant of the mean step time: throughput changes, for example with sequence length."""
+_POINTS = 64
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,42 @@ class Position:
     remaining_is_least: bool
     """An evaluation or save is still to come and was never measured."""
     last: StepMetrics | None
+
+
+class Curve:
+    """The course of a number since the start, in a bounded number of means."""
+
+    def __init__(self) -> None:
+        self._points: list[float] = []
+        self._each = 1
+        """Values per point."""
+        self._sum, self._count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        """Add the next value; NaN and infinities are left out."""
+        if not math.isfinite(value):
+            return
+        self._sum, self._count = self._sum + value, self._count + 1
+        if self._count == self._each:
+            self._points.append(self._sum / self._count)
+            self._sum, self._count = 0.0, 0
+        if len(self._points) == 2 * _POINTS:
+            pairs = zip(self._points[::2], self._points[1::2], strict=True)
+            self._points = [(first + second) / 2 for first, second in pairs]
+            self._each *= 2
+
+    @property
+    def points(self) -> Sequence[float]:
+        """The means in order; the values of an incomplete mean are left out."""
+        return self._points
+
+
+def next_save(train_plan: TrainPlan, step: int, saves_last: bool) -> int | None:
+    """The step after `step` at which a checkpoint is planned; None: at none."""
+    every, end = train_plan.save_every, train_plan.end_step
+    planned = [(step // every + 1) * every] if every else []
+    planned += [end] if saves_last else []
+    return min((save for save in planned if step < save <= end), default=None)
 
 
 @dataclass
@@ -52,15 +89,14 @@ class Progress:
     """
 
     def __init__(self, train_plan: TrainPlan, now: Callable[[], float] = time.monotonic) -> None:
-        self._train_plan = train_plan
-        self._now = now
+        self._train_plan, self._now = train_plan, now
         self._start = self._mark = now()
-        self._step = train_plan.first_step
         self._steps, self._evaluations, self._saves = _Mean(), _Mean(), _Mean()
         # Nothing is due at the first step.
-        self._evaluated_at = self._saved_at = train_plan.first_step
+        self._step = self._evaluated_at = self._saved_at = train_plan.first_step
         self._unplanned_saves = 0
-        self._extra_s = 0.0
+        self.extra_s = 0.0
+        """Seconds of evaluations and saves after the current step that only a stop there causes."""
         self.last: StepMetrics | None = None
 
     def stepped(self, step: int, seconds: float | None = None) -> None:
@@ -72,8 +108,7 @@ class Progress:
         each, count = self._interval(seconds), step - self._step
         if self._step > self._train_plan.first_step:
             self._steps.add(each, math.exp(-count * each / _MEMORY_S), count)
-        self._step = step
-        self._extra_s = 0.0
+        self._step, self.extra_s = step, 0.0
 
     def evaluated(self, seconds: float | None = None) -> None:
         """A split has been evaluated; several splits after one step are one evaluation."""
@@ -91,59 +126,34 @@ class Progress:
         self._note_extra(seconds)
         self._saves.add(seconds)
         self._saved_at = step
-        every = self._train_plan.save_every
-        if every is None or step % every:
-            self._unplanned_saves += 1
+        self._unplanned_saves += not self._train_plan.saves_at(step)
 
     def position(self) -> Position:
         """The progress now."""
-        evaluations = self._evaluations_left()
-        saves = self._saves_left(evaluations)
+        plan, end = self._train_plan, self._train_plan.end_step
+        done = self._step if self._evaluated_at == self._step else self._step - 1
+        # One more at the end, unless a planned one is due there.
+        evaluations = plan.evaluations(done, end) + (done < end and not plan.evaluates_at(end))
+        done = self._step if self._saved_at == self._step else self._step - 1
+        every = plan.save_every or end + 1
+        saves: float = end // every - done // every
+        if self._evaluations.count:  # the share of them that finds a new best
+            saves += self._unplanned_saves / self._evaluations.count * evaluations
+        saves = max(saves, 1 if done < end else 0)
         remaining = None
         if self._steps.count:
-            steps = self._train_plan.end_step - self._step
-            remaining = (
-                steps * self._steps.mean_s
-                + evaluations * self._evaluations.mean_s
-                + saves * self._saves.mean_s
-            )
+            remaining = (end - self._step) * self._steps.mean_s
+            remaining += evaluations * self._evaluations.mean_s + saves * self._saves.mean_s
         unknown = (evaluations > 0 and not self._evaluations.count) or (
             saves > 0 and not self._saves.count
         )
-        elapsed = self._now() - self._start
-        end = self._train_plan.end_step
-        return Position(self._step, end, elapsed, remaining, unknown, self.last)
-
-    @property
-    def extra_s(self) -> float:
-        """Seconds of evaluations and saves after the current step that only a stop there causes."""
-        return self._extra_s
+        return Position(self._step, end, self._now() - self._start, remaining, unknown, self.last)
 
     def _note_extra(self, seconds: float) -> None:
         plan, step = self._train_plan, self._step
         if not (plan.evaluates_at(step) or plan.saves_at(step) or step == plan.end_step):
-            self._extra_s += seconds
+            self.extra_s += seconds
 
     def _interval(self, seconds: float | None) -> float:
         before, self._mark = self._mark, self._now()
         return self._mark - before if seconds is None else seconds
-
-    def _evaluations_left(self) -> int:
-        done = self._step if self._evaluated_at == self._step else self._step - 1
-        total = self._train_plan.end_step
-        # One more at the end, unless a planned one is due there.
-        at_end = done < total and not self._train_plan.evaluates_at(total)
-        return self._train_plan.evaluations(done, total) + at_end
-
-    def _saves_left(self, evaluations_left: int) -> float:
-        """Planned saves, one at the end, and the share of evaluations that find a new best."""
-        done = self._step if self._saved_at == self._step else self._step - 1
-        planned = _multiples(done, self._train_plan.end_step, self._train_plan.save_every)
-        share = self._unplanned_saves / self._evaluations.count if self._evaluations.count else 0.0
-        at_end = 1 if done < self._train_plan.end_step else 0
-        return max(planned + share * evaluations_left, at_end)
-
-
-def _multiples(after: int, until: int, every: int | None) -> int:
-    """How many multiples of `every` lie in (after, until]."""
-    return 0 if every is None else until // every - after // every

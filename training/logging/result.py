@@ -16,6 +16,14 @@ from training.storage import Storage, StorageError
 from training.train_plan import TrainPlan
 
 NAME = "result.json"
+_OF_OUTCOME = (
+    *("status", "reason", "steps", "epochs", "wall_s", "time_split", "best", "test", "timing"),
+    *("peak_memory_bytes", "samples_per_s"),
+)
+_OF_RUN = (
+    *("model", "mode", "stage", "engine", "parameters", "architecture", "samples", "data"),
+    *("predicted_memory_bytes", "environment"),
+)
 JobSummary = Callable[[], Mapping[str, Any]]
 
 
@@ -36,13 +44,10 @@ class ResultWriter(Callback):
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`job_summary` gives, at the end, the numbers of all generations of the job."""
-        self._about = about
-        self._storage = storage
-        self._usage = usage or ResourceUsage()
-        self._job_summary = job_summary
-        self._now = now
+        self._about, self._storage, self._now = about, storage, now
+        self._usage, self._job_summary = usage or ResourceUsage(), job_summary
         self._train_plan: TrainPlan | None = None
-        self._progress: Progress | None = None
+        self._progress: Progress
         """Towards the end of the whole training plan, where `stop.after` ends the run earlier."""
 
     def start(self, train_plan: TrainPlan) -> None:
@@ -52,29 +57,30 @@ class ResultWriter(Callback):
 
     def step(self, step: Step) -> Action:
         """Measure the step."""
-        assert self._progress is not None
         self._progress.stepped(step.step)
         return Action.NOTHING
 
     def evaluated(self, result: EvalResult) -> Action:
         """Measure the evaluation."""
-        assert self._progress is not None
         self._progress.evaluated()
         return Action.NOTHING
 
     def saved(self, folder: Path, step: int, seconds: float) -> None:
         """Measure the save."""
-        assert self._progress is not None
         self._progress.saved(step)
 
     def end(self, outcome: Outcome) -> None:
         """Write the file. Raises StorageError, unless the run has failed already."""
+        about = self._about
         try:
-            size = 1 if self._train_plan is None else self._train_plan.world_size
-            content = _content(self._about, size, outcome)
-            content["estimate"] = self._estimate(outcome)
-            content["machine"] = usage_fields(self._usage.highest)
-            content |= self._job_summary()
+            content = {
+                **{name: getattr(outcome, name) for name in _OF_OUTCOME},
+                **{name: getattr(about, name) for name in _OF_RUN},
+                "world_size": 1 if self._train_plan is None else self._train_plan.world_size,
+                "estimate": self._estimate(outcome),
+                "machine": usage_fields(self._usage.highest),
+                **self._job_summary(),
+            }
             self._storage.atomic_write(NAME, encode_bytes(content, indent=2) + b"\n")
         except OSError as error:
             if outcome.status != "failed":
@@ -85,44 +91,16 @@ class ResultWriter(Callback):
 
         None: the run ended by itself, or too few steps were measured.
         """
-        plan, progress = self._train_plan, self._progress
-        if plan is None or progress is None or outcome.steps >= plan.total_steps:
+        plan = self._train_plan
+        if plan is None or outcome.steps >= plan.total_steps:
             return None
-        if outcome.status == "completed" and plan.stop_after is None:
-            return None
-        position = progress.position()
-        if position.remaining_s is None:
+        position = self._progress.position()
+        has_ended = outcome.status == "completed" and plan.stop_after is None
+        if has_ended or position.remaining_s is None:
             return None
         return {
-            "total_s": outcome.wall_s - progress.extra_s + position.remaining_s,
+            "total_s": outcome.wall_s - self._progress.extra_s + position.remaining_s,
             "is_least": position.remaining_is_least,
             "planned_steps": plan.total_steps,
             "measured_steps": position.step - plan.first_step - 1,  # not the first; see Progress
         }
-
-
-def _content(about: RunInfo, world_size: int, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "steps": outcome.steps,
-        "epochs": outcome.epochs,
-        "wall_s": outcome.wall_s,
-        "time_split": outcome.time_split,
-        "model": about.model,
-        "mode": about.mode,
-        "stage": about.stage,
-        "engine": about.engine,
-        "world_size": world_size,
-        "parameters": about.parameters,
-        "architecture": about.architecture,
-        "samples": about.samples,
-        "data": dict(about.data),
-        "best": outcome.best,
-        "test": outcome.test,
-        "peak_memory_bytes": outcome.peak_memory_bytes,
-        "predicted_memory_bytes": about.predicted_memory_bytes,
-        "samples_per_s": outcome.samples_per_s,
-        "timing": outcome.timing,
-        "environment": dict(about.environment),
-    }

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TextIO
-
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.panel import Panel
-from rich.text import Text
+from typing import TYPE_CHECKING, TextIO
 
 from training.logging import console_text
-from training.logging.live_view import LiveView
-from training.logging.outputs import Kind, shortened
+from training.logging.outputs import ConsoleOutput, Kind, shortened
 from training.logging.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from training.logging.live_view import LiveView
 
 _STYLES = {"best": "bold green", "saved": "dim", "warning": "bold yellow"}
 _HIDDEN = ("train", "log")  # the bar shows one, the log file has the other
-_LABELLED = ("head", "summary")
 
 
-class TerminalOutput:
+class TerminalOutput(ConsoleOutput):
     """Draws with rich, in the training thread and only in `draw`.
 
     The cursor stays visible and no terminal mode changes, so that a process that is killed leaves
@@ -31,6 +30,8 @@ class TerminalOutput:
     is_live = True
 
     def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console  # for a terminal only
+
         self._console = Console(
             file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
         )
@@ -39,20 +40,24 @@ class TerminalOutput:
 
     def write(self, kind: Kind, text: str) -> None:
         """Print `text` above the bar."""
+        from rich.text import Text
+
         if kind in _HIDDEN:
             return
         if kind == "warning":
             text = console_text.render_row("warning", text)
         styled = Text(printable(text), style=_STYLES.get(kind, ""))
-        if kind in _LABELLED:
+        if kind in ("head", "summary"):
             styled.highlight_regex(r"(?m)^\S+", "bold cyan")
         self._try(lambda: self._console.print(styled))
 
     def write_block(self, title: str, text: str) -> None:
         """Print the first lines of `text` in a small panel above the bar."""
-        panel = Panel(
-            Text("\n".join(shortened(text))), title=title, title_align="left", expand=False
-        )
+        from rich.panel import Panel
+        from rich.text import Text
+
+        body = Text("\n".join(shortened(text)))
+        panel = Panel(body, title=title, title_align="left", expand=False)
         self._try(lambda: self._console.print(panel))
 
     def draw(self, view: LiveView) -> None:
@@ -69,6 +74,8 @@ class TerminalOutput:
             self._try(self._live.stop)
 
     def _update(self, renderable: RenderableType) -> None:
+        from rich.live import Live
+
         if self._live is None:
             self._live = Live(
                 console=self._console,
@@ -83,12 +90,11 @@ class TerminalOutput:
         self._live.update(renderable, refresh=True)
 
     def _try(self, action: Callable[[], object]) -> None:
-        if self._has_gone:
-            return
-        try:
-            action()
-        except OSError:
-            self._has_gone = True
+        if not self._has_gone:
+            try:
+                action()
+            except OSError:
+                self._has_gone = True
 
 
 def can_redraw(stream: TextIO, term: str | None) -> bool:

@@ -45,25 +45,21 @@ class MetricsReader:
 
     def __init__(self, path: Path) -> None:
         """The file may be created later."""
-        self._path = path
+        self._path, self._read = path, 0
         self._file: IO[bytes] | None = None
-        self._read = 0
 
-    def lines(self, end: int) -> list[dict[str, Any]]:
-        """The complete lines before byte `end` that were not returned yet.
+    def lines(self, end: int | None = None) -> list[dict[str, Any]]:
+        """The complete lines that were not returned yet; before byte `end`, if there is one.
 
         Raises FileReplaced and OSError.
         """
-        if end <= self._read:
-            return []
-        if self._file is None:
-            self._file = self._path.open("rb")
+        self._file = self._file or self._path.open("rb")
         if self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
             raise FileReplaced
-        data = self._file.read(end - self._read)
+        self._file.seek(self._read)
+        data = self._file.read(-1 if end is None else max(end - self._read, 0))
         complete = data[: data.rfind(b"\n") + 1]
         self._read += len(complete)
-        self._file.seek(self._read)
         values = (json.loads(line) for line in complete.splitlines())
         return [line for line in values if isinstance(line, dict)]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.abr import formats
 from models.abr.responses import ResponseOrigin, ResponseRow, resample
 from models.base import DataError
 from models.common.data_files import BadRecords
@@ -43,6 +44,8 @@ class Averaging:
 class RecordingReader:
     """Rows of recordings; counts the sweeps that averaging left out."""
 
+    format, origin = formats.RECORDING, ORIGIN
+
     def __init__(self, bad_records: BadRecords, averaging: Averaging) -> None:
         self.bad_records, self.averaging = bad_records, averaging
         self.notes: list[str] = []
@@ -74,12 +77,7 @@ class RecordingReader:
             self.bad_records.add(error.where or name, error.message, error.fix)
 
     def _responses(
-        self,
-        recording: Recording,
-        channel: int,
-        kind: str,
-        onsets: NDArray[np.float64],
-        name: str,
+        self, recording: Recording, channel: int, kind: str, onsets: NDArray[np.float64], name: str
     ) -> Iterator[ResponseRow]:
         rate, count = recording.channels[channel].rate_hz, 0
         average = Average(rate, WINDOW_MS)
@@ -185,9 +183,7 @@ def _stimuli(events: list[Event]) -> dict[str, NDArray[np.float64]]:
 
 
 def _sweeps(
-    recording: Recording,
-    channel: int,
-    pieces: list[tuple[tuple[int, int], NDArray[np.int64]]],
+    recording: Recording, channel: int, pieces: list[tuple[tuple[int, int], NDArray[np.int64]]]
 ) -> Iterator[NDArray[np.float64]]:
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 

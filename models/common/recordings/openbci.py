@@ -32,11 +32,7 @@ class OpenBciRaw(mne.io.BaseRaw):
 
     def __init__(self, path: Path) -> None:
         header = _OpenBciHeader(path)
-        made_from = {
-            "version": _VERSION,
-            "path": str(path.resolve()),
-            "file": identity(path),
-        }
+        made_from = {"version": _VERSION, "path": str(path.resolve()), "file": identity(path)}
         values = cache.streamed("openbci", made_from, header.convert, path.stat().st_size)["values"]
         values = values.reshape(-1, len(header.names))
         types = ["stim" if name == MARKER else "eeg" for name in header.names]

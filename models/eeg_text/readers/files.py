@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-
-import numpy as np
 
 from models.base import DataError
 from models.common.data_files import existing_path, unknown_embedded, unknown_format
@@ -19,9 +16,7 @@ def read(path: str, reading: ReadingOptions) -> Recordings:
         return embedded.read(path)
     if path.startswith("embedded:"):
         raise unknown_embedded(path, sorted(embedded.EMBEDDED))
-    source = existing_path(
-        path, f"{'; '.join(formats.FORMATS)}; {', '.join(sorted(embedded.EMBEDDED))}"
-    )
+    source = existing_path(path, "; ".join((*formats.FORMATS, ", ".join(formats.EMBEDDED))))
     names = {name for file in formats.candidates(source) if (name := formats.of_file(file))}
     if not names:
         raise unknown_format(source, formats.FORMATS)
@@ -40,31 +35,11 @@ def read(path: str, reading: ReadingOptions) -> Recordings:
         from models.eeg_text.readers import continuous
 
         parts.append(continuous.read(source, reading))
-    return parts[0] if len(parts) == 1 else _joined(parts)
-
-
-class JoinedSource:
-    """See recordings.SegmentSource; the items of several recordings, one after the other."""
-
-    def __init__(self, parts: Sequence[Recordings]) -> None:
-        self._items = [(part.source, n) for part in parts for n in range(len(part.items))]
-
-    def eeg(self, number: int) -> np.ndarray:
-        source, index = self._items[number]
-        return source.eeg(index)
-
-    def recorded(self, number: int) -> np.ndarray:
-        source, index = self._items[number]
-        return source.recorded(index)
-
-
-def _joined(parts: Sequence[Recordings]) -> Recordings:
     return Recordings(
         parts[0].name,
         "; ".join(part.form for part in parts),
         "; ".join(part.unit for part in parts),
         [item for part in parts for item in part.items],
-        JoinedSource(parts),
         sum((part.left_out for part in parts), Counter()),
         {key: note for part in parts for key, note in part.notes.items()},
     )

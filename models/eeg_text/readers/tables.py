@@ -18,8 +18,6 @@ from models.common.text_file import TextFile
 from models.eeg_text.config import COLUMNS, EVENT, TEXT
 from models.eeg_text.montage import INDICES, NAMES, SLOTS
 
-SUFFIXES = (".tsv", ".csv")
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -33,7 +31,7 @@ class Reading:
 
 def beside(recording: Path) -> Path | None:
     """The table of sentences beside a recording: its name with .tsv or .csv. Reads the disk."""
-    paths = (recording.with_suffix(suffix) for suffix in SUFFIXES)
+    paths = (recording.with_suffix(suffix) for suffix in (".tsv", ".csv"))
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -46,50 +44,41 @@ def sentences(
     """The rows of a table of sentences, and notes about how it was read.
 
     `declared`: the meaning of a column by its name in lower case. Unless `has_text`, the column
-    `text` is not read. A row without numbers is a bad record. Reads
-    the disk; raises DataError.
+    `text` is not read. A row without numbers is a bad record. Reads the disk; raises DataError.
     """
     table = open_table(path)
     header = renamed(table.header, declared)
     names = COLUMNS if has_text else COLUMNS[:2]
+    where, allowed = f"{path}:{table.header_line}", ", ".join(names)
     if missing := [name for name in names if name not in header]:
-        raise DataError(
-            f"'{path.name}' has no column {missing[0]}",
-            where=f"{path}:{table.header_line}",
-            allowed=", ".join(names),
-            fix=columns_option(_nearest(missing, [n for n in header if n and n not in COLUMNS])),
-        )
+        fix = columns_option(_nearest(missing, [n for n in header if n and n not in COLUMNS]))
+        problem = f"'{path.name}' has no column {missing[0]}"
+        raise DataError(problem, where=where, allowed=allowed, fix=fix)
     if twice := [name for name in names if header.count(name) > 1]:
-        raise DataError(
-            f"'{path.name}' has {header.count(twice[0])} columns {twice[0]}",
-            where=f"{path}:{table.header_line}",
-            allowed="one column of each name",
-            fix="rename those that are not meant",
-        )
+        problem = f"'{path.name}' has {header.count(twice[0])} columns {twice[0]}"
+        fix = "rename those that are not meant"
+        raise DataError(problem, where=where, allowed="one column of each name", fix=fix)
     columns = [header.index(name) for name in names]
     readings = []
     for number, row in table.rows(bad_records):
         where = f"{path.name}:{number}"
-        onset_cell, duration_cell, *text = (row[i] for i in columns)
+        cells = [row[column] for column in columns]
         try:
-            onset = table.number(onset_cell, COLUMNS[0])
-            duration = table.number(duration_cell, COLUMNS[1])
-            if isnan(onset) or isnan(duration):
-                raise ValueError(f"{COLUMNS[0] if isnan(onset) else COLUMNS[1]} has no number")
+            times = [table.number(cells[i], COLUMNS[i]) for i in range(2)]
+            if any(map(isnan, times)):
+                raise ValueError(f"{COLUMNS[0 if isnan(times[0]) else 1]} has no number")
         except ValueError as error:
             bad_records.add(where, str(error), "write numbers of seconds")
             continue
-        readings.append(Reading(onset, duration, "".join(text).strip(), where))
+        readings.append(Reading(times[0], times[1], "".join(cells[2:]).strip(), where))
     return readings, [f"{path.name}: {note}" for note in table.notes]
 
 
 def _nearest(missing: Sequence[str], free: Sequence[str]) -> dict[str, str]:
     """A column for each of the `missing` ones: the most similar one, or the only one left."""
-    left = list(free)
-    meanings: dict[str, str] = {}
+    left, meanings = list(free), dict[str, str]()
     for meaning in missing:
-        close = get_close_matches(meaning, left, n=1)
-        if close:
+        if close := get_close_matches(meaning, left, n=1):
             left.remove(close[0])
             meanings[close[0]] = meaning
     absent = [meaning for meaning in missing if meaning not in meanings.values()]
@@ -106,30 +95,31 @@ def pairs(
     The columns are those that `declared` names event and text, or the only ones. `key` and `what`
     describe it in errors. Reads the disk; raises DataError, also where a name has two texts.
     """
+    allowed = f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}'
+
+    def unusable(reason: str, fix: str = "") -> DataError:
+        message = f"{key} '{path}' cannot be used: {reason}"
+        return DataError(message, where=key, allowed=allowed, fix=fix)
 
     def joined(pairs: Iterable[Sequence[Any]]) -> dict[str, Any]:
         texts: dict[str, Any] = {}
         for name, text in pairs:
             if texts.setdefault(name, text) != text:
-                raise _unusable(path, key, what, f"'{name}' is '{texts[name]}' and '{text}'")
+                raise unusable(f"'{name}' is '{texts[name]}' and '{text}'")
         return texts
 
-    path = existing_path(str(path), _maps(what), key)
+    path = existing_path(str(path), allowed, key)
     if is_table(path):
         bad, table = BadRecords("rows"), open_table(path)
         header = renamed(table.header, declared)
-        chosen = [
-            header.index(name)
-            for name in (EVENT, TEXT)
-            if name in declared.values() and name in header
-        ]
-        if len(chosen) < 2:
+        chosen = [header.index(name) for name in (EVENT, TEXT) if name in header]
+        if not {EVENT, TEXT} <= {*header} & {*declared.values()}:
             chosen = [number for number, name in enumerate(header) if name]
         if len(chosen) != 2:
             names = list(map(str, table.header))
             meanings = dict(zip(names, (EVENT, TEXT, *[IGNORE] * len(names)), strict=False))
             fix = columns_option(meanings) if key == "data.texts" and names[2:] else ""
-            raise _unusable(path, key, what, f"it has the columns {', '.join(names)}", fix)
+            raise unusable(f"it has the columns {', '.join(names)}", fix)
         cells = ([row[number] for number in chosen] for _, row in table.rows(bad))
         rows = [["" if cell is None else str(cell).strip() for cell in pair] for pair in cells]
         bad.finish("stop", len(rows))
@@ -138,24 +128,11 @@ def pairs(
         try:
             texts = json.loads("".join(TextFile(path).chunks()), object_pairs_hook=joined)
         except (ValueError, RecursionError) as error:
-            raise _unusable(path, key, what, str(error)) from None
+            raise unusable(str(error)) from None
     is_text = isinstance(texts, dict) and all(isinstance(v, str) for v in texts.values())
     if not is_text or not texts:
-        raise _unusable(path, key, what, "not a table of texts")
+        raise unusable("not a table of texts")
     return texts
-
-
-def _unusable(path: Path, key: str, what: str, reason: str, fix: str = "") -> DataError:
-    return DataError(
-        f"{key} '{path}' cannot be used: {reason}",
-        where=key,
-        allowed=_maps(what),
-        fix=fix,
-    )
-
-
-def _maps(what: str) -> str:
-    return f'a JSON object {{"name": "..."}} or a CSV of two columns, from {what}'
 
 
 CHANNELS_ALLOWED = (
@@ -169,7 +146,7 @@ class ChannelPicks:
 
     picks: list[int]
     """Indices into the channels of the recording."""
-    slots: list[int]
+    slots: tuple[int, ...]
     """Their indices among the 105 channels."""
     dropped: list[str]
     """Names of the unmapped channels."""
@@ -189,24 +166,24 @@ def load_channel_map(path: str) -> dict[str, str]:
     targets = pairs(Path(path).expanduser(), "data.channels", "channels to electrodes or regions")
     for name, target in targets.items():
         if target not in INDICES and electrode(target) is None:
-            closest = get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0]
             raise DataError(
                 f"channel '{name}' is mapped to unknown '{target}'",
                 where=f"data.channels, {path}",
                 allowed=CHANNELS_ALLOWED,
-                did_you_mean=closest,
+                did_you_mean=get_close_matches(target, [*INDICES, *SLOTS], n=1, cutoff=0.0)[0],
             )
     return {name.upper(): target for name, target in targets.items()}
 
 
-def place_channels(names: Sequence[str], channel_map: Mapping[str, str] | None) -> ChannelPicks:
+def place_channels(names: Mapping[int, str], channel_map: Mapping[str, str] | None) -> ChannelPicks:
     """The electrode of each channel; of two channels with one electrode, the first is used.
 
-    With a `channel_map`, only that counts. A region stands for its next free electrode.
+    `names` by the index of a channel. With a `channel_map`, only that counts. A region stands for
+    its next free electrode.
     """
     taken: dict[int, int] = {}
     dropped = []
-    for pick, name in enumerate(names):
+    for pick, name in names.items():
         target = name if channel_map is None else channel_map.get(name.upper(), "")
         if channel_map is not None and target in INDICES:
             free = [slot for slot in INDICES[target] if slot not in taken]
@@ -217,4 +194,4 @@ def place_channels(names: Sequence[str], channel_map: Mapping[str, str] | None) 
             taken[free[0]] = pick
         else:
             dropped.append(name)
-    return ChannelPicks(list(taken.values()), list(taken), dropped)
+    return ChannelPicks(list(taken.values()), tuple(taken), dropped)

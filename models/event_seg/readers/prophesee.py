@@ -109,11 +109,7 @@ class PieceIndex:
 
 def build_index(path: Path, header: Header) -> PieceIndex:
     """Index of a file, from the cache or from one pass over the file. Raises DataError."""
-    made_from = {
-        "version": _VERSION,
-        "path": str(path.absolute()),
-        "file": identity(path),
-    }
+    made_from = {"version": _VERSION, "path": str(path.absolute()), "file": identity(path)}
     arrays = cache.arrays("event-index", made_from, lambda: _scan(path, header))
     states, first, last = (np.array(arrays[name]) for name in ("states", "first", "last"))
     height, width, events, on = map(int, arrays["totals"])

@@ -79,10 +79,7 @@ def _lines(path: Path, start: bytes) -> tuple[list[tuple[int, str]], int]:
     return lines, at
 
 
-_DAT_LINES = {
-    r"version (\S+)": ("2", "2.0"),
-    r"data file containing (\w+)": ("cd", "td"),
-}
+_DAT_LINES = {r"version (\S+)": ("2", "2.0"), r"data file containing (\w+)": ("cd", "td")}
 """Header lines of a DAT file and their known values: version 1 has other bit fields, and events
 of other kinds are no brightness changes. TD is the earlier name of CD."""
 

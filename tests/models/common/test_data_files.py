@@ -88,10 +88,7 @@ def test_an_unknown_embedded_name_gets_a_suggestion():
 
 def test_an_unknown_format_is_an_error_that_lists_the_known_ones(tmp_path):
     error = data_files.unknown_format(tmp_path, ("EVT2", "EVT3"))
-    assert (error.message, error.allowed) == (
-        f"'{tmp_path}' has an unknown format",
-        "EVT2; EVT3",
-    )
+    assert (error.message, error.allowed) == (f"'{tmp_path}' has an unknown format", "EVT2; EVT3")
 
 
 def bad_pages(count: int) -> BadRecords:

@@ -6,14 +6,7 @@ import torch
 
 from models.common.predictions import FixedDraws
 from models.eeg_text.config import TOKEN_SAMPLES
-from models.eeg_text.metric import (
-    INPUTS,
-    TextMetric,
-    bleu,
-    bleu_counts,
-    rouge1,
-    word_errors,
-)
+from models.eeg_text.metric import INPUTS, TextMetric, bleu, bleu_counts, rouge1, word_errors
 
 
 class Knowing(torch.nn.Module):

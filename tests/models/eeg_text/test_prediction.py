@@ -63,7 +63,7 @@ def zuco(text_task, tmp_path):
         cells = file.create_dataset("sentenceData/rawData", (len(numbers), 1), h5py.ref_dtype)
         for number in numbers:
             item = samples.numbers[number]
-            eeg = text_task.recordings.source.eeg(item)
+            eeg = text_task.recordings.items[item].load()
             cells[number, 0] = file.create_dataset(f"#refs#/r{number}", data=eeg).ref
     return path, numbers
 
@@ -72,8 +72,8 @@ def zuco(text_task, tmp_path):
 def edf(tmp_path):
     """Embedded sentences one after the other in a continuous recording of all channels."""
 
-    def write(source, seconds):
-        eeg = np.concatenate([source.eeg(number) for number in range(2 * seconds)])
+    def write(items, seconds):
+        eeg = np.concatenate([item.load() for item in items[: 2 * seconds]])
         return write_edf(
             tmp_path / "a.edf",
             SLOTS,
@@ -116,7 +116,7 @@ def test_sentences_are_those_of_a_batch_with_the_data(without_data, text_task, z
 
 def test_a_recording_is_read_in_windows_without_gaps(without_data, text_task, edf):
     task, model = without_data()
-    path = edf(text_task.recordings.source, 10)
+    path = edf(text_task.recordings.items, 10)
     (found,) = task.predict(model, path)
     own = rows(found)
     length = 480 / 500
@@ -129,7 +129,7 @@ def test_a_recording_is_read_in_windows_without_gaps(without_data, text_task, ed
 
 def test_a_table_beside_a_recording_gives_its_segments_without_texts(without_data, text_task, edf):
     task, model = without_data()
-    path = edf(text_task.recordings.source, 10)
+    path = edf(text_task.recordings.items, 10)
     path.with_suffix(".tsv").write_text("duration_s\tonset_s\n2.5\t1\n0.9\t6.25\n")
     (found,) = task.predict(model, path)
     assert [(row["start_s"], row["duration_s"]) for row in rows(found)] == [(1, 2.5), (6.25, 0.9)]
@@ -159,7 +159,7 @@ def test_each_recording_of_a_folder_has_its_own_file(without_data, text_task, ed
     task, model = without_data()
     folder = tmp_path / "new"
     (folder / "deep").mkdir(parents=True)
-    path = edf(text_task.recordings.source, 2)
+    path = edf(text_task.recordings.items, 2)
     shutil.copy(path, folder / "a.edf")
     shutil.copy(path, folder / "deep" / "a.edf")
     (folder / "notes.txt").write_text("none")

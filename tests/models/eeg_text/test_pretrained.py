@@ -323,7 +323,7 @@ def test_code_of_a_folder_is_not_run(tmp_path):
     (tmp_path / "own.py").write_text("raise SystemExit('run')")
     assert "T5ForConditionalGeneration" in type(loaded(tmp_path)[0].text).__name__
     edit_config(tmp_path, model_type="own")
-    with pytest.raises(DataError, match="model_type 'own', which transformers does not have"):
+    with pytest.raises(DataError, match="cannot be loaded: .* contains custom code"):
         loaded(tmp_path)
 
 
@@ -367,7 +367,7 @@ def test_a_recomputed_layer_uses_the_same_kernel(saved, name):
 
 
 def test_incomplete_folders_are_errors(tmp_path):
-    with pytest.raises(DataError, match=r"has no config\.json of transformers"):
+    with pytest.raises(DataError, match=r"has no config\.json"):
         loaded(tmp_path)
     save_bart(tmp_path)
     edit_config(tmp_path, decoder_layers="two")
@@ -381,7 +381,7 @@ def test_incomplete_folders_are_errors(tmp_path):
     with pytest.raises(DataError, match=r"has no \*\.safetensors"):
         loaded(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be loaded"):
         loaded(tmp_path)
 
 

@@ -9,11 +9,15 @@ from models.eeg_text.recordings import Item, normalized, split_items
 SENTENCES = [f"sentence number {i}" for i in range(30)]
 
 
+def load():
+    raise AssertionError("a split reads no EEG")
+
+
 def items():
     """Eight readers of the same sentences, in different spellings."""
     ways = [str.upper, str.title, "{}!".format, "  {} ".format, str, "{}.".format, str, str]
     return [
-        Item(way(text), f"S{reader}", normalized(way(text)), 500, f"{reader} {text}")
+        Item(way(text), f"S{reader}", normalized(way(text)), 500, f"{reader} {text}", load)
         for reader, way in enumerate(ways)
         for text in SENTENCES
     ]
@@ -68,7 +72,8 @@ def test_too_few_sentences_or_readers_are_an_error():
 def test_readers_without_a_common_sentence_are_an_error():
     # Both splits are drawn with one seed: in this order they never coincide.
     alone = [
-        Item(text, f"S{9 - number}", text, 500, text) for number, text in enumerate(SENTENCES[:10])
+        Item(text, f"S{9 - number}", text, 500, text, load)
+        for number, text in enumerate(SENTENCES[:10])
     ]
     with pytest.raises(DataError) as error:
         split_items(alone, "subject+sentence", 1.0, 0.1, 0)

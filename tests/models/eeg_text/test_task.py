@@ -195,7 +195,7 @@ def test_long_sentences_are_truncated_and_counted(make_task):
     task.setup()
     texts = task.texts
     assert task.facts()["texts_cut"] == texts.cut == 256
-    assert max(len(texts.tokens(key)) for key in task.parts.groups["train"]) == 9
+    assert max(len(texts.tokens[key]) for key in task.parts.groups["train"]) == 9
 
 
 def test_eeg_without_text_is_an_error_with_both_fixes(make_task, tmp_path):

@@ -108,10 +108,7 @@ def test_the_sensor_comes_from_settings_header_masks_or_events(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [
-        (b"", "'a.raw' has no Prophesee header"),
-        (b"\x00" * 64, "'a.raw' has no Prophesee header"),
-    ],
+    [(b"", "'a.raw' has no Prophesee header"), (b"\x00" * 64, "'a.raw' has no Prophesee header")],
 )
 def test_a_file_without_a_known_header_is_an_error(tmp_path, content, text):
     path = tmp_path / "a.raw"

@@ -111,28 +111,7 @@ def test_a_folder_under_the_name_of_another_step_is_refused(saved: Path):
 def test_another_format_version_is_named(saved: Path):
     rewrite(saved, lambda fields: fields.update(version=3))
 
-    with pytest.raises(CheckpointError, match="has format version 3; this program reads 1 and 2"):
-        open_checkpoint(saved)
-
-
-def as_version_1(fields: dict[str, Any], folder: Path) -> None:
-    """Checksums as they were before CRC-32."""
-    fields.update(version=1)
-    for file in fields["files"]:
-        del file["crc32"]
-        content = (folder / file["name"]).read_bytes()
-        file["sha256"] = [hashlib.sha256(content).hexdigest()] if content else []
-
-
-def test_the_previous_format_version_is_read_and_checked(saved: Path):
-    rewrite(saved, lambda fields: as_version_1(fields, saved))
-    assert open_checkpoint(saved).manifest.step == 20
-
-    path = saved / "rank-00000.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged: wrong checksum of the block at byte 0"):
+    with pytest.raises(CheckpointError, match="has format version 3; this program reads 2"):
         open_checkpoint(saved)
 
 
@@ -141,7 +120,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(saved: Path, name: str):
     shutil.copy(saved / FILES[0], saved.parent)
     rewrite(saved, lambda fields: fields["files"][0].update(name=name))
 
-    with pytest.raises(CheckpointError, match="is not a file name"):
+    with pytest.raises(CheckpointError, match=r"no manifest: files\.0\.name: "):
         open_checkpoint(saved)
 
 

@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tests.training.facts import logged, train_plan
-from training.logging.live_view import Curve, LiveView, next_save, sparkline
-from training.logging.progress import Position
+from training.logging.live_view import LiveView, sparkline
+from training.logging.progress import Curve, Position, next_save
 
 VIEW = LiveView(
     Position(40, 100, 12.0, 30.0, False, logged(40)),

@@ -156,7 +156,7 @@ def test_resources_near_their_limit_are_listed():
     assert usage(79.0, ram=85, gpu=None).near_limits() == []
     assert usage(82.0, ram=85, gpu=90).near_limits() == [NearLimit("ram", 82.0, 85)]
     (over,) = usage(91.0, ram=85).near_limits()
-    assert over.is_over
+    assert over.highest > over.limit
 
 
 def test_usage_is_empty_without_a_monitor():

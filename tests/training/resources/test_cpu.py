@@ -49,16 +49,6 @@ def test_a_quota_of_version_two_replaces_the_cores(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("many_cores")
-def test_a_quota_of_version_one_has_its_use_counted_beside_it(tmp_path: Path):
-    quota = {"cpu.cfs_quota_us": 50_000, "cpu.cfs_period_us": 100_000}
-    lay_out(tmp_path / "fs" / "cpu" / "job", quota)
-    lay_out(tmp_path / "fs" / "cpuacct" / "job", {"cpuacct.usage": 3_000_000_000})
-
-    found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "4:cpu,cpuacct:/job"))
-    assert found is not None and (found.busy_s, found.cores) == (3.0, 0.5)
-
-
-@pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
 def test_a_quota_of_all_cores_is_ignored(tmp_path: Path, quota: str):
     lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})

@@ -171,7 +171,7 @@ class Counting(RecordingCallback):
 @pytest.mark.parametrize(
     ("every", "times"),
     # 6 steps of 4 micro-batches; in the middle of a step it waits for its end.
-    [(None, 0), (1, 6), (4, 6), (5, 4), (8, 3), (9, 2), (10, 2), (24, 1), (25, 0)],
+    [(1, 6), (4, 6), (5, 4), (8, 3), (9, 2), (10, 2), (24, 1), (25, 0)],
 )
 def test_the_cache_is_emptied_after_so_many_micro_batches(every, times):
     callback = Counting(every)

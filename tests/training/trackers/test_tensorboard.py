@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from training.logging.metrics import NAME, MetricsWriter, truncate
 from training.settings import Tracking
 from training.storage import Storage
 from training.trackers.base import TrackedRun
-from training.trackers.tensorboard import FOLDER, QUEUE_SIZE, WriteQueue, tracker
+from training.trackers.tensorboard import FOLDER, tracker
 
 
 class Console:
@@ -135,7 +134,7 @@ def test_settings_are_in_the_table_of_runs_beside_the_last_metrics(board, runs, 
     resolved = json.loads((runs / "real" / "origins.json").read_text())
     assert set(real["hparams"]) <= set(resolved) and len(real["hparams"]) > 50
     assert real["hparams"]["train.max_steps"] == 6
-    assert real["hparams"]["train.preview"] is False
+    assert real["hparams"]["train.preview"] == "false"
     assert real["hparams"]["engine.name"] == "local"
     values = {entry["name"]["tag"]: entry["value"] for entry in real["metricValues"]}
     assert values["eval/val_loss"] == curve(lines, "eval", "val_loss")[-1][1]
@@ -157,12 +156,12 @@ def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(board):
 
 def test_tables_of_predictions_are_shown_literally(board):
     run = f"killed/{FOLDER}"
-    assert board.tags("text", run) == {"samples/table", "run/settings"}
-    found = board.json(f"{PLUGIN}text/text", run=run, tag="samples/table")
+    assert board.tags("text", run) == {"samples/table/text_summary", "run/settings/text_summary"}
+    found = board.json(f"{PLUGIN}text/text", run=run, tag="samples/table/text_summary")
     assert [entry["step"] for entry in found] == [2, 4, 6, 8, 10, 12]
     for cell in ("<td>&#60;b&#62;&#124;x&#124;&#60;", "<td>0.1235</td>", "a &#42;page&#42;"):
         assert cell in found[0]["text"]
-    query = {"run": f"real/{FOLDER}", "tag": "samples/table"}
+    query = {"run": f"real/{FOLDER}", "tag": "samples/table/text_summary"}
     (last,) = [entry["text"] for entry in board.json(f"{PLUGIN}text/text", **query)][-1:]
     assert "<th>target</th>" in last and "what is" in last
 
@@ -181,57 +180,3 @@ def test_a_folder_that_cannot_be_created_is_one_warning(tmp_path):
     warnings += [text for kind, text in console.printed if kind == "warning"]
     assert len(warnings) == 1
     assert warnings[0].startswith("TensorBoard does not show all of this run: FileExistsError: ")
-
-
-def no_op() -> None:
-    """A write without effect."""
-
-
-def test_writes_run_in_order_and_the_last_one_last():
-    done: list[int] = []
-    queue = WriteQueue("test", no_op)
-    for number in range(100):
-        queue.add(lambda number=number: done.append(number))
-    assert queue.finish(lambda: done.append(-1), wait_s=60)
-    assert done == [*range(100), -1]
-
-
-def test_after_an_error_nothing_more_runs_and_nothing_is_raised():
-    done: list[int] = []
-    queue = WriteQueue("test", no_op)
-
-    def fail():
-        raise OSError("no space left")
-
-    queue.add(fail)
-    queue.add(lambda: done.append(1))
-    assert queue.finish(lambda: done.append(2), wait_s=60)
-    queue.add(lambda: done.append(3))
-    assert queue.error == "OSError: no space left"
-    assert not done
-
-
-def test_a_hanging_disk_blocks_no_caller_and_the_queue_is_bounded():
-    hangs = threading.Event()
-    begun = threading.Event()
-    queue = WriteQueue("test", no_op)
-
-    def hang():
-        begun.set()
-        hangs.wait()
-
-    queue.add(hang)
-    begun.wait()
-    for _ in range(QUEUE_SIZE + 7):
-        queue.add(no_op)
-    assert queue.dropped == 7
-    assert not queue.finish(no_op, wait_s=0)
-    hangs.set()
-
-
-def test_an_idle_queue_is_flushed():
-    flushed = threading.Event()
-    queue = WriteQueue("test", flushed.set)
-    queue.add(no_op)
-    assert flushed.wait()
-    queue.finish(no_op, 60)

@@ -5,13 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models.abr.config import SIZES, STATIC
 from models.abr.layers import FiLM, SequenceAttention, StateSpace, sinusoids, upsample
 from models.abr.loss import TERMS
-from models.abr.network import (
-    ENCODER,
-    MaskedTrace,
-    Network,
-    attention_counts,
-    flops_per_sample,
-)
+from models.abr.network import ENCODER, MaskedTrace, Network, attention_counts, flops_per_sample
 from models.abr.responses import Statistics
 
 

@@ -98,10 +98,7 @@ BROKEN = {
         r"row \d+ has \d numbers; the header has 3 levels|truncated",
     ),
     "without its data": (lambda t: t[: t.index(b":DATA")], "no line DATA after the header"),
-    "without levels": (
-        lambda t: t.replace(b":LEVELS:", b":LAYERS:"),
-        "the header has no :LEVELS:",
-    ),
+    "without levels": (lambda t: t.replace(b":LEVELS:", b":LAYERS:"), "the header has no :LEVELS:"),
     "without the time between samples": (
         lambda t: t.replace(b"SAMPLE", b"SIMPLE"),
         "the header has no SAMPLE",
@@ -148,10 +145,7 @@ def test_a_broken_file_is_one_bad_record(series, how):
             "Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n",
             "a value that is not a number",
         ),
-        (
-            "Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5",
-            "an incomplete row",
-        ),
+        ("Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5", "an incomplete row"),
     ],
 )
 def test_a_broken_file_of_a_rater_is_one_bad_record(series, text, message):

@@ -65,12 +65,11 @@ def test_the_length_of_a_recording_does_not_reveal_the_number_of_words(readers):
 
 def test_the_small_set_is_cached_and_read_back(text_task):
     simulated = Readers(SMALL).recording(3)
-    cached = embedded.EmbeddedSource("embedded:reading-small").eeg(3)
+    cached = embedded.load("embedded:reading-small", 3)
     np.testing.assert_allclose(cached, simulated, rtol=2e-3, atol=2e-3)
-    assert isinstance(embedded.EmbeddedSource("embedded:reading-small")._cached, np.memmap)
+    assert isinstance(embedded._cached("embedded:reading-small"), np.memmap)
 
 
 def test_the_large_set_is_simulated_sample_by_sample(readers):
-    large = embedded.EmbeddedSource("embedded:reading")
-    assert large._cached is None
-    np.testing.assert_array_equal(large.eeg(7), readers.recording(7))
+    assert embedded._cached("embedded:reading") is None
+    np.testing.assert_array_equal(embedded.load("embedded:reading", 7), readers.recording(7))

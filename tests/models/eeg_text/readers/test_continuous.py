@@ -39,19 +39,19 @@ def test_a_recording_is_cut_into_windows_in_blocks_with_gaps_between(recording):
     assert len(blocks) == 25 - 2  # two windows are gaps
     assert blocks == sorted(blocks) and len(set(blocks)) == 3
     last, first = blocks.index("a.edf, block 2") - 1, blocks.index("a.edf, block 2")
-    starts = [segment.start_s for segment in found.source.segments]
+    starts = [item.start_s for item in found.items]
     assert starts[first] - starts[last] == pytest.approx(2 * 1.6)
     assert {item.text for item in found.items} == {None}
     assert found.form == formats.EDF
 
 
 def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
-    source = pickle.loads(pickle.dumps(continuous.read(recording, ReadingOptions()).source))
-    eeg = source.eeg(9)
+    item = pickle.loads(pickle.dumps(continuous.read(recording, ReadingOptions()).items))[9]
+    eeg = item.load()
     assert eeg.shape == (800, 105) and eeg.dtype == np.float32
-    assert source.recorded(9).sum() == len(NAMES)
-    assert not eeg[:, ~source.recorded(9)].any()
-    time = source.segments[9].start_s + np.arange(800) / 500
+    assert len(item.channels) == len(NAMES)
+    assert not np.delete(eeg, item.channels, axis=1).any()
+    time = item.start_s + np.arange(800) / 500
     for number, slot in ((10, FZ), (11, SLOTS.index("Cz"))):
         expected = 20 * np.sin(2 * np.pi * 10 * time + number)
         # The band's edges are far away: what is left of the filters is less than a hundredth.
@@ -59,9 +59,9 @@ def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
 
 
 def test_a_window_at_either_end_is_whole(recording):
-    source = continuous.read(recording, ReadingOptions()).source
-    for number in (0, len(source.segments) - 1):
-        assert source.eeg(number).shape == (800, 105)
+    items = continuous.read(recording, ReadingOptions()).items
+    for item in (items[0], items[-1]):
+        assert item.load().shape == (800, 105)
 
 
 def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
@@ -71,7 +71,7 @@ def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
         return np.array([*waves, 20 * np.sin(2 * np.pi * 10 * time)])
 
     path = write_edf(tmp_path / "a.edf", ["Fz", "Cz", "Pz", "Oz"], 30, 512, make)
-    eeg = continuous.read(path, ReadingOptions()).source.eeg(5)
+    eeg = continuous.read(path, ReadingOptions()).items[5].load()
     recorded = [FZ, SLOTS.index("Cz"), SLOTS.index("E62"), OZ]
     assert eeg[:, recorded[:3]].std(axis=0).max() < 0.6
     assert eeg[:, OZ].std() == pytest.approx(20 / np.sqrt(2), rel=0.05)
@@ -84,7 +84,7 @@ def test_a_table_beside_a_recording_provides_the_sentences(recording):
     assert [item.text for item in found.items] == ["The old man.", "A child", "the OLD man"]
     assert [item.samples for item in found.items] == [1000, 500, 1500]
     assert found.items[0].group == found.items[2].group
-    assert found.source.eeg(1).shape == (500, 105)
+    assert found.items[1].load().shape == (500, 105)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_map_names_electrodes_and_regions(tmp_path):
     positions.write_text("channel,place\nx1,Fz\nX2,occipital\nX3,occipital\nX4,Oz\n")
     found = continuous.read(path, ReadingOptions(channels=str(positions)))
     first, second = INDICES["occipital"][:2]
-    assert np.flatnonzero(found.source.recorded(0)).tolist() == sorted([FZ, first, second, OZ])
+    assert sorted(found.items[0].channels) == sorted([FZ, first, second, OZ])
     assert found.notes["channels"] == 4
     assert found.notes["channels_dropped"][-1] == "and 1 more"
     positions.write_text("channel,place\nX1,occipitol\n")
@@ -176,8 +176,8 @@ def test_the_eeglab_sample_is_read(tmp_path):
     found = continuous.read(SAMPLE / "eeglab_data.set", ReadingOptions())
     assert found.notes == {"channels": 30, "channels_dropped": ["EOG1", "EOG2"]}
     assert len({item.group for item in found.items}) == 17
-    eeg = found.source.eeg(20)
-    assert 5 < eeg[:, found.source.recorded(20)].std() < 100  # microvolts
+    eeg = found.items[20].load()
+    assert 5 < eeg[:, found.items[20].channels].std() < 100  # microvolts
     assert found.form == formats.EEGLAB
 
 
@@ -229,7 +229,7 @@ def test_non_finite_values_exclude_the_segments_within_their_filter_margin(tmp_p
     assert "within the margin of its filter" in error_of(ReadingOptions(), path).where
     found = continuous.read(path, ReadingOptions("skip"))
     assert found.left_out["bad"] == 8
-    assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))
+    assert all(np.isfinite(found.items[n].load()).all() for n in range(len(found.items)))
 
 
 @pytest.mark.slow
@@ -239,10 +239,10 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     path = write_edf(tmp_path / "a.edf", names, 40_000, 256, holes=True)
     assert path.stat().st_size > 300 * 2**20
     small = write_edf(tmp_path / "b.edf", names, 60, 256, holes=True)
-    continuous.read(small, ReadingOptions()).source.eeg(3)  # what libraries take
+    continuous.read(small, ReadingOptions()).items[3].load()  # what libraries take
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = continuous.read(path, ReadingOptions())
     for number in range(0, len(found.items), 1500):
-        found.source.eeg(number)
+        found.items[number].load()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 60 * 2**20

@@ -71,7 +71,7 @@ def test_segments_are_equal_in_every_format(tmp_path, name):
     found = continuous.read(path, reading(tmp_path, names))
     edf = continuous.read(WRITERS["a.edf"](tmp_path / "a.edf"), ReadingOptions())
     assert found.form == formats.of_file(path) and len(found.items) == len(edf.items)
-    np.testing.assert_allclose(found.source.eeg(5), edf.source.eeg(5), atol=0.1)
+    np.testing.assert_allclose(found.items[5].load(), edf.items[5].load(), atol=0.1)
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("a.edf", "b.txt")])
@@ -104,7 +104,7 @@ def test_sentences_are_named_by_event_numbers(tmp_path):
     texts.write_text('{"7": "A child paints."}')
     found = continuous.read(write_fif(tmp_path / "a_raw.fif"), ReadingOptions(texts=str(texts)))
     assert [item.text for item in found.items] == ["A child paints."] * 2
-    assert [segment.start_s for segment in found.source.segments] == [2.0, 9.0]
+    assert [item.start_s for item in found.items] == [2.0, 9.0]
 
 
 def test_channels_of_other_types_and_bad_ones_are_left_out(tmp_path):
@@ -206,10 +206,10 @@ def test_a_folder_of_several_formats_is_read_whole(tmp_path):
     assert set(found.form.split("; ")) == {
         formats.ZUCO, formats.EDF, formats.BRAINVISION, formats.EEGLAB, formats.FIF
     }  # fmt: skip
-    np.testing.assert_allclose(found.source.eeg(1), eeg(1).T.astype(np.float32))
-    assert found.source.recorded(1).all()
-    assert found.source.recorded(3).sum() == len(NAMES)
-    assert found.source.eeg(len(found.items) - 1).shape == (800, 105)
+    np.testing.assert_allclose(found.items[1].load(), eeg(1).T.astype(np.float32))
+    assert len(found.items[1].channels) == 105
+    assert len(found.items[3].channels) == len(NAMES)
+    assert found.items[len(found.items) - 1].load().shape == (800, 105)
 
 
 def write_numbers(path, rows, types):
@@ -245,4 +245,4 @@ def test_impossible_values_of_a_recording_of_floats_exclude_segments(tmp_path, v
     whole = continuous.read(write_fif(tmp_path / "b_raw.fif"), ReadingOptions())
     found = continuous.read(path, ReadingOptions("skip"))
     assert found.left_out["bad"] == len(whole.items) - len(found.items) > 0
-    assert all(np.isfinite(found.source.eeg(n)).all() for n in range(len(found.items)))
+    assert all(np.isfinite(found.items[n].load()).all() for n in range(len(found.items)))

@@ -30,10 +30,10 @@ def test_sentences_with_eeg_are_found_and_those_without_counted(path, kind):
 
 @every_kind
 def test_eeg_is_read_as_time_by_channels(path, kind):
-    source = pickle.loads(pickle.dumps(zuco.read(WRITERS[kind](path), "stop").source))
+    items = pickle.loads(pickle.dumps(zuco.read(WRITERS[kind](path), "stop").items))
     for number, sentence in enumerate((0, 1, 3)):
-        np.testing.assert_allclose(source.eeg(number), eeg(sentence).T.astype(np.float32))
-    assert source.recorded(0).all()
+        np.testing.assert_allclose(items[number].load(), eeg(sentence).T.astype(np.float32))
+    assert len(items[0].channels) == 105
 
 
 @every_kind
@@ -47,7 +47,7 @@ def test_the_axis_of_105_is_the_channel_axis_even_if_it_is_longer(path, kind):
     short = eeg(1, 70)
     given = {1: short if kind == "5" else short.T}
     found = zuco.read(WRITERS[kind](path, given), "stop")
-    np.testing.assert_allclose(found.source.eeg(1), short.T.astype(np.float32))
+    np.testing.assert_allclose(found.items[1].load(), short.T.astype(np.float32))
 
 
 @every_kind
@@ -55,7 +55,7 @@ def test_with_two_axes_of_105_the_kind_of_file_decides(path, kind):
     square = eeg(1, 105)
     given = {1: square if kind == "5" else square.T}
     found = zuco.read(WRITERS[kind](path, given), "stop")
-    np.testing.assert_allclose(found.source.eeg(1), square.T.astype(np.float32))
+    np.testing.assert_allclose(found.items[1].load(), square.T.astype(np.float32))
 
 
 @every_kind

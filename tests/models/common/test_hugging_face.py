@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models.common.pretrained_weights import stored_tensors
+from models.common.hugging_face import stored_tensors
 
 
 def test_values_are_read_into_a_tensor(tmp_path):

@@ -1,0 +1,261 @@
+"""Local folders of transformers: configuration, tokenizer, structure and stored tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import Module
+
+from models.base import DataError
+from models.common.data_files import cause_of
+
+KEY, CONFIG = "model.pretrained", "config.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+_LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""No download, and no code of a folder is run."""
+_NAMED = 3
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bar and the warnings of transformers; we report what is missing."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
+
+
+@contextmanager
+def load_errors(folder: Path, allowed: str) -> Iterator[None]:
+    """Raise what transformers raises, of many kinds by version and architecture, as DataError."""
+    try:
+        with quiet():
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{KEY} '{folder}' cannot be loaded: {cause_of(error)}",
+            where=str(folder / CONFIG),
+            allowed=allowed,
+        ) from None
+
+
+def read_config(folder: Path, allowed: str) -> Any:
+    """The configuration of the model in `folder`. Reads the disk. Raises DataError."""
+    from transformers import AutoConfig
+
+    if not (folder / CONFIG).is_file():
+        problem = f"has no {CONFIG}" if folder.is_dir() else "is not a folder"
+        raise DataError(
+            f"{KEY} '{folder}' {problem}",
+            where=str(folder.absolute()),
+            allowed=allowed,
+            fix="download the model first; models are not downloaded by name",
+        )
+    with load_errors(folder, allowed):
+        return AutoConfig.from_pretrained(str(folder), **_LOCAL)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`, or in its tokenizer.json alone. Reads the disk; raises DataError."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        if (folder / TOKENIZER).is_file() and not (folder / TOKENIZER_CONFIG).is_file():
+            return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
+        files = {TOKENIZER, *tokenizer.vocab_files_names.values()} - {TOKENIZER_CONFIG}
+        if tokenizer.vocab_files_names and not any((folder / name).is_file() for name in files):
+            raise ValueError(f"none of {', '.join(sorted(files))} exists")  # it would be empty
+    except Exception as error:  # OSError, ValueError, KeyError, ImportError and others
+        raise DataError(
+            f"transformers cannot load a tokenizer from '{folder}': {cause_of(error)}",
+            where=str(folder.absolute()),
+            allowed=f"the tokenizer of the pretrained model, best with {TOKENIZER}",
+            fix="save it with  AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)",
+        ) from None
+    return tokenizer
+
+
+def without_values(kind: Any, config: Any) -> Any:
+    """The model in float32 that `kind`, an auto class of transformers, makes of `config`.
+
+    The values of its weights are undefined, and its tied weights are tied. No code of a folder is
+    run.
+    """
+    try:
+        from transformers.initialization import no_init_weights
+    except ImportError:  # before transformers 5
+        from transformers.modeling_utils import no_init_weights  # type: ignore
+    setattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", torch.float32)
+    with no_init_weights():
+        inner = kind.from_config(config, trust_remote_code=False)
+    inner.tie_weights()
+    return inner
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which tensors of a model its files have, by name."""
+
+    missing: Sequence[str] = ()
+    wrong_shape: Sequence[str] = ()
+    """With both shapes."""
+    unexpected: Sequence[str] = ()
+    """In the files only."""
+
+    @property
+    def random(self) -> Sequence[str]:
+        """The tensors that are initialized at random."""
+        return (*self.missing, *(text.partition(" ")[0] for text in self.wrong_shape))
+
+    def render(self) -> str:
+        """The first names of each kind, and how many more there are; empty: nothing differs."""
+        kinds = {
+            "missing": self.missing,
+            "another shape": self.wrong_shape,
+            "unexpected": self.unexpected,
+        }
+        return "; ".join(
+            f"{kind}: {', '.join(names[:_NAMED])}"
+            + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            for kind, names in kinds.items()
+            if names
+        )
+
+
+def wrong_shape(name: str, stored: Sequence[int], expected: Sequence[int]) -> str:
+    """An entry of `Coverage.wrong_shape`."""
+    return f"{name} {list(stored)} instead of {list(expected)}"
+
+
+def from_pretrained(kind: Any, folder: Path) -> tuple[Any, Coverage]:
+    """The model of `kind` that transformers loads, which also converts outdated names.
+
+    Reads the disk; no pickle. Raises what transformers raises.
+    """
+    options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
+    with quiet():
+        inner, report = kind.from_pretrained(
+            str(folder), output_loading_info=True, **options, **_LOCAL
+        )
+    shapes = sorted(wrong_shape(*entry) for entry in report["mismatched_keys"])
+    return inner, Coverage(
+        sorted(report["missing_keys"]), shapes, sorted(report["unexpected_keys"])
+    )
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file."""
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+
+    def read_into(self, tensor: Tensor) -> None:
+        """Overwrite `tensor` with the values. Disk access."""
+        with torch.no_grad():
+            torch.ops.gearshift.read_(tensor, self.path, self.name)
+
+
+def stored_tensors(source: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, or of all those in a folder, by name. Disk access."""
+    tensors = {}
+    for path in sorted(source.glob("*.safetensors")) if source.is_dir() else [source]:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                shape = tuple(file.get_slice(name).get_shape())
+                tensors[name] = StoredTensor(str(path), name, shape)
+    return tensors
+
+
+def _read(tensor: Tensor, path: str, name: str) -> None:
+    with safe_open(path, "pt") as file:
+        tensor.copy_(file.get_tensor(name))
+
+
+_library = torch.library.Library("gearshift", "DEF")
+_library.define("read_(Tensor(a!) tensor, str path, str name) -> ()")
+_library.impl("read_", _read, "CPU")
+_library.impl("read_", lambda tensor, path, name: None, "Meta")
+"""Fake tensors have no values to overwrite."""
+
+
+class StoredWeights:
+    """The stored tensors of a folder by the names of a whole model of transformers.
+
+    Files of a base model lack a prefix, or have one; a tied weight is stored under one name.
+    """
+
+    def __init__(self, inner: Any, folder: Path) -> None:
+        """Reads names and shapes from the disk."""
+        self.tensors = stored_tensors(folder)
+        self._prefix = f"{inner.base_model_prefix}."
+        self._ignored = tuple(getattr(inner, "_keys_to_ignore_on_load_unexpected", None) or ())
+        groups: dict[int, list[str]] = {}
+        for name, weight in [
+            *inner.named_parameters(remove_duplicate=False),
+            *inner.named_buffers(),
+        ]:
+            groups.setdefault(id(weight), []).append(name)
+        self.tied = {name: group for group in groups.values() for name in group}
+        """For each parameter and buffer of the model the names of those tied to it, and its own."""
+
+    def named(self, name: str) -> StoredTensor | None:
+        """The stored tensor of that name, in one of its forms."""
+        forms = (name, name.removeprefix(self._prefix), self._prefix + name)
+        return next((self.tensors[form] for form in forms if form in self.tensors), None)
+
+    def source(self, name: str) -> StoredTensor | None:
+        """What the parameter or buffer `name` is read from; None: the files lack it."""
+        names = (name, *self.tied.get(name, ()))
+        return next((tensor for alias in names if (tensor := self.named(alias))), None)
+
+    def unexpected(self) -> list[str]:
+        """The stored tensors that the model lacks, but for those that it expects to be there."""
+        known = {tensor.name for name in self.tied if (tensor := self.named(name))}
+        return sorted(
+            name
+            for name in self.tensors.keys() - known
+            if not any(re.search(pattern, name) for pattern in self._ignored)
+        )
+
+
+def weights_of(inner: Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers of a model by name; tied ones once."""
+    stored = inner.state_dict()
+    buffers = {name: buffer for name, buffer in inner.named_buffers() if name in stored}
+    return dict(inner.named_parameters()) | buffers
+
+
+def cache_name(decoder: Module) -> str:
+    """The argument, and the field of the output, that holds the cache: newer versions renamed it.
+
+    The other name works with a warning.
+    """
+    kind: Any = type(decoder)
+    return _cache_name(kind)
+
+
+@lru_cache
+def _cache_name(kind: Any) -> str:
+    return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
