@@ -27,7 +27,6 @@ from slurm.environment import (
     read_generation,
     read_rank_environment,
 )
-from training.checkpoint import room
 from training.logging.quantities import size
 
 _FREE = 0.03
@@ -244,6 +243,8 @@ def parameters(resolved: Resolved) -> int | None:
 
 def least_room_bytes(resolved: Resolved) -> int:
     """The room that the run needs at least; the run itself knows more, and checks that again."""
+    from training.checkpoint import room
+
     save = resolved.settings.save
     saves = save.required and (save.last or save.every or save.keep_best)
     return room.least_bytes(parameters(resolved)) if saves else 0

@@ -16,11 +16,9 @@ from threading import Lock
 from typing import Any, Protocol
 
 from models.base import DataError
-from models.common.data_files import BadRecords, unreadable_file
+from models.common.data_files import IGNORE, BadRecords, unreadable_file
 from models.common.text_file import CHUNK, TextFile
 
-IGNORE = "ignore"
-"""The meaning of a column that is not read."""
 _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
 """What needs no quotes in a list of YAML."""
 

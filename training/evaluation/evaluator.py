@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from models.base import Goal
 from training.callbacks.base import EvalResult
 from training.checkpoint.manifest import Score
-from training.evaluation import noise_control
 from training.evaluation.early_stopping import (
     Direction,
     EarlyStopping,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from models.base import Task
     from training.data.loader import EvaluationBatches
+    from training.evaluation import noise_control
     from training.evaluation.evaluate import Forgetting
     from training.interruption import Interruption
     from training.settings import TrainingSettings
@@ -191,6 +191,8 @@ class Evaluator:
 
     def check_noise_control(self, task: Task, report: noise_control.Report) -> StopReason | None:
         """A failure of the run if its noise control is not at chance in the last evaluation."""
+        from training.evaluation import noise_control
+
         return noise_control.check(task, self._metrics, report) if self._metrics else None
 
     def facts(self) -> dict[str, Any]:

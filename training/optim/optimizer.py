@@ -10,7 +10,6 @@ import torch
 
 from engines.base import EngineError, OptimizerSpec
 from models.base import HasOptimizer
-from training.optim.muon import Muon
 from training.optim.nonfinite import guarded
 
 if TYPE_CHECKING:
@@ -104,7 +103,11 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     if settings.name == "adafactor":
         return partial(torch.optim.Adafactor, lr=settings.lr, eps=(None, _ABSOLUTE))
     beta1, beta2 = settings.betas
-    kind = Muon if settings.name == "muon" else torch.optim.AdamW
+    kind: type[Optimizer] = torch.optim.AdamW
+    if settings.name == "muon":
+        from training.optim.muon import Muon
+
+        kind = Muon
     return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
 
 

@@ -11,7 +11,6 @@ import torch
 
 from engines.base import Update
 from models.base import TracksProgress
-from training.checkpoint.restore import fill
 from training.checkpoint.tensor_file import EMA
 from training.optim.nonfinite import Nonfinite
 from training.optim.schedule import LrSchedule
@@ -59,6 +58,8 @@ class Updater:
     def load_average(self, checkpoint: Checkpoint) -> None:
         """Load the moving average from `checkpoint`, if both have one."""
         if self.average and EMA in checkpoint.kinds:
+            from training.checkpoint.restore import fill
+
             fill(checkpoint, self.average.pieces)
 
     def averaged(self, engine: Engine) -> AbstractContextManager[None]:

@@ -6,7 +6,8 @@ import pytest
 from models.abr.config import COLUMNS
 from models.abr.readers.table import NAMES, POINT_NAMES, find_columns
 from models.base import DataError
-from models.common.table import IGNORE, declared_columns
+from models.common.data_files import IGNORE
+from models.common.table import declared_columns
 from tests.launcher.given import resolved
 
 PATH = Path("a.csv")
