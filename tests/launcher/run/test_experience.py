@@ -93,8 +93,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("after", "upto", "numbers"),
-    [(0, 5, [0]), (4, 10, [0]), (10, 20, [0, 1]), (20, 25, [0, 1, 3])],
+    ("after", "upto", "numbers"), [(0, 5, [0]), (4, 10, [0]), (10, 20, [0, 1]), (20, 25, [0, 1, 3])]
 )
 def test_the_spec_of_past_steps_has_the_folders_they_were_trained_on(run, after, upto, numbers):
     found = experience.spec_at(run, after, upto)

@@ -156,10 +156,7 @@ def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monk
     first = restart.FirstAttempt(job)
     assert first.again(SETTINGS) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
-    assert first.again(SETTINGS) == (
-        replace(job, resume=ResumeRequest(Path("new"))),
-        15,
-    )
+    assert first.again(SETTINGS) == (replace(job, resume=ResumeRequest(Path("new"))), 15)
 
 
 def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, monkeypatch):
