@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, fold, nearest_match
+from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.config.argument_errors import assignment_line, corrected
 from launcher.config.command import DEFAULT, Command
 from launcher.config.command_line import CommandLine, parse
@@ -67,14 +67,9 @@ def unknown_command(argv: Sequence[str], commands: Mapping[str, Command]) -> Com
         fix=None if guess is None else guess.fix,
         order=(0, 0),
     )
-    # `main` below prints these errors alone: what else is wrong depends on what is meant.
-    wrong = replace(parsed.command, module=__name__)
-    return replace(parsed, command=wrong, diagnostics=[error, *parsed.diagnostics])
-
-
-def main(command_line: CommandLine) -> int:
-    """Raises SettingsError: the first argument is no command."""
-    raise SettingsError(command_line.diagnostics)
+    # These errors are printed alone: what else is wrong depends on what is meant.
+    alone = replace(parsed.command, adds_errors=False)
+    return replace(parsed, command=alone, diagnostics=[error, *parsed.diagnostics])
 
 
 def _guess(

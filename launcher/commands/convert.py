@@ -19,8 +19,8 @@ from launcher.config.foreign_files import ForeignFile, Line, converted_name, rea
 from launcher.config.foreign_words import OTHERS, REMOVE, SEVERAL, Word, word_files, words_for
 from launcher.config.foreign_words import value_of as value_here
 from launcher.config.layers import merge_layers
-from launcher.config.options import JSON, names
-from launcher.config.provenance import FILES_LAYER, Layer, Origin, TypedEntry
+from launcher.config.options import names
+from launcher.config.provenance import FILES_LAYER, Origin, TypedEntry
 from launcher.config.schema import FIRST_RUN, PRETRAINED, SettingInfo, replaces_size, setting_infos
 from launcher.config.settings_file import Unreadable, parse_yaml_value
 from models.catalog import split_model_name
@@ -60,9 +60,6 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError, with nothing written.
     """
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    assert command_line.argument is not None
     path = Path(command_line.argument)
     file = read(path, f"{PROGRAM} convert")
     family, whose = _family(file, path, command_line.args.model)
@@ -83,7 +80,7 @@ def main(command_line: CommandLine) -> int:
     write_file(target, "\n".join(text) + "\n", where)
     command = f"{PROGRAM} --config {shlex.quote(str(target))}"
     dropped = [row for row in rows if row.key is None]
-    if JSON.flag in command_line.flags:
+    if command_line.as_json:
         content = {
             "original": family,
             "file": str(target),
@@ -204,7 +201,7 @@ def _checked(row: ConvertedSetting, key: str, family: str, info: SettingInfo) ->
         return row.dropped("it has no value")
     row = replace(row, value=value_here(key, row.value) or row.value)
     entry = TypedEntry(key, row.value, Origin(FILES_LAYER, f"line {row.line.number}"))
-    for invalid in merge_layers(family, [Layer(FILES_LAYER, [entry])])[1]:
+    for invalid in merge_layers(family, [[entry]])[1]:
         row = row.dropped(f"{invalid.message}; allowed: {invalid.allowed}", is_open=True)
     return row
 

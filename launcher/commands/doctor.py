@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM
 from launcher.commands import list as catalogs
 from launcher.config.command_line import CommandLine
 from launcher.config.machine import Machine, detect_machine
-from launcher.config.options import JSON
 from launcher.config.schema import AUTO
 from launcher.doctor import gpu, packages, services, system
 from launcher.doctor.packages import IMPORTS, Imports, Packages
@@ -54,10 +53,8 @@ def main(command_line: CommandLine) -> int:
 
     Uses no network but what Slurm's commands use. Writes a temporary file.
     """
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
     here = detect_machine()
-    installed, report = Packages(sys.path), _Report(JSON.flag in command_line.flags)
+    installed, report = Packages(sys.path), _Report(command_line.as_json)
     affinity.limit_spinning(environment.variables())  # before torch is imported
     rows = {row["name"]: row for row in catalogs.engines() if row["name"] != AUTO}
     has_torch = installed.find("torch") is not None

@@ -13,7 +13,6 @@ from string import Template
 from launcher.base import disk, environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.presets import TASK_FOLDER
 from launcher.run_folder import run_folder
 
@@ -24,9 +23,6 @@ _TEMPLATE = Path(__file__).with_suffix(".template")
 
 def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    assert command_line.argument is not None
     module, class_name = _names(command_line.argument)
     folder = command_line.out or Path()
     path = folder / f"{module}.py"
@@ -37,7 +33,7 @@ def main(command_line: CommandLine) -> int:
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
-    if JSON.flag in command_line.flags:
+    if command_line.as_json:
         print(json.dumps({"file": str(path), "model": model, "command": command}, indent=2))
     else:
         print(f"wrote {path}\ntrain it:  {command}")

@@ -14,7 +14,7 @@ from launcher.base.diagnostics import OFF, ON, Diagnostic, counted, fold, plain
 from launcher.config.model_lines import model_line, pretrained_folder, pretrained_line, typed_model
 from launcher.config.options import OPTIONS
 from launcher.config.presets import FOLDER
-from launcher.config.provenance import Setting, is_set_by_user
+from launcher.config.provenance import Setting
 from launcher.config.schema import PRETRAINED, setting_infos
 from launcher.config.settings_file import node_value, read_settings_file
 from models.catalog import FAMILIES
@@ -268,7 +268,7 @@ def ignored_variables(
     entries = [(o, word) for o in owners if o in word_files() for word in word_files()[o].words]
     for owner, word in entries:
         setting = values.get(word.here or "")
-        is_set = setting is not None and is_set_by_user(setting)
+        is_set = setting is not None and setting.is_set_by_user
         for name in word.names if word.here is not None and not is_set else ():
             if variables.get(name) and name.isupper() and "_" in name:
                 model = [f"--model {owner}"] if family is None else []

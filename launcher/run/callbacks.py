@@ -19,7 +19,6 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
-from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
 from launcher.run import startup
@@ -172,7 +171,7 @@ class RankCallbacks:
         values = self.job.resolved.values
 
         def is_chosen(key: str) -> bool:
-            return key in values and is_set_by_user(values[key])
+            return key in values and values[key].is_set_by_user
 
         keys = {n: (f"limits.{n}", f"limits.critical.{n}") for n in RESOURCES}
         return [name for name, pair in keys.items() if any(map(is_chosen, pair))]

@@ -11,7 +11,7 @@ from typing import Any
 from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.config import engine_options, errors, feature_checks, machine
+from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
@@ -172,8 +172,10 @@ def prepare_run_at(
         is_trained=is_continual and decision.nothing_left is not None,
         generation=generation,
     )
-    if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
-        raise SettingsError(inside)
+    if settings.continual.enabled:
+        from launcher.config import feature_checks
+
+        feature_checks.check_run_folder(ready.folder, resolved.values)
     return ready
 
 
@@ -224,7 +226,10 @@ def _check_launched(
         message = f"{key} {value}, but only {source}, which started the processes, can restart them"
         allowed = f"0 under {source}; a second start with  --resume auto  resumes"
         yield errors.about(values, key, message, allowed=allowed)
-    yield from feature_checks.check_launcher(source, values)
+    if decision.resolved.settings.continual.enabled:
+        from launcher.config import feature_checks  # for the runs that learn continually
+
+        yield from feature_checks.check_launcher(source, values)
 
 
 def parameters(resolved: Resolved) -> int | None:

@@ -15,13 +15,13 @@ from launcher.run.job_spec import Job
 from models.base import Context, Task
 from training.data.loader import EvaluationBatches
 from training.data.samples import ReplayMixture, Samples
-from training.evaluation.evaluate import Forgetting, HeldOutPart
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine, World
     from models.base import Split
+    from training.evaluation.forgetting import Forgetting
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class RankData:
             parts.append(batches)
         if not self.number:
             return parts[0], None
+        from training.evaluation.forgetting import Forgetting, HeldOutPart  # of an experience only
+
         held_out = list(map(HeldOutPart, self.tasks, parts))
         return parts[0], Forgetting(self.number, held_out[:-1], held_out[-1])
 

@@ -95,7 +95,8 @@ def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | No
     numbers = resolved.batching
     used = micro_batch or numbers.micro_batch
     accumulation = numbers.micro_batch * numbers.accumulation // used
-    smaller = batching.halved(replace(numbers, micro_batch=used, accumulation=accumulation))
+    failed = replace(numbers, micro_batch=used, accumulation=accumulation)
+    smaller = next(batching.halvings(failed), None)
     reason = "reduced after out of memory"
     return None if smaller is None else resolved.with_batching(smaller, reason)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
 from launcher.config.options import FROM
-from launcher.config.provenance import CliArgs, ImpliedSetting, Resolved
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, TypedEntry
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
@@ -50,7 +50,8 @@ def planned_runs(
     declared = {stage.name: stage for stage in selection.declared_stages(choice.family)}
     loads = declared[choice.stage].loads if choice.stage else None
     if loads is not None:  # the first weights of a later stage alone need not exist
-        any_run = ImpliedSetting(loads, "RUN", FROM.flag, "any run: a plan reads no weights")
+        origin = Origin(CLI_LAYER, "any run: a plan reads no weights")
+        any_run = TypedEntry(loads, "RUN", origin, FROM.flag)
         args = replace(args, filled=[any_run, *args.filled])
     try:
         part = PlannedRun(args, resolve_with(described, args, ()))

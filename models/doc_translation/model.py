@@ -16,12 +16,9 @@ from models.common.layers import HasFrozenParts, attention_kernel
 from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
 
-LAYERS = ("BeitLayer", "DonutSwinLayer", "BertLayer")
-"""Class names of the layers; their modules differ between versions of transformers."""
-
 
 def _deviation(width: int) -> float:
-    """Standard deviation of initial weights; near BERT's 0.02 for wide layers.
+    """Standard deviation of initial weights, near BERT's 0.02 for wide layers.
 
     Source: Nguyen and Salazar, Transformers without Tears, 2019.
     """
@@ -195,10 +192,6 @@ class DocTranslator(HasFrozenParts):
         self.decoder: Any = decoder(size, dropout)
         self.rows = max(1, CHUNK // size.vocabulary)
 
-    def freeze_encoders(self) -> None:
-        """Freeze both image encoders."""
-        self.freeze(self.global_encoder, self.local_encoder)
-
     def forward(
         self,
         page_global: Tensor | None = None,
@@ -259,7 +252,8 @@ class DocTranslator(HasFrozenParts):
 
 def layers(model: nn.Module) -> list[nn.Module]:
     """Layers of encoders, query transformers and decoder, in order."""
-    names = (*LAYERS, QueryTransformer.__name__)
+    # By name: their modules differ between versions of transformers.
+    names = ("BeitLayer", "DonutSwinLayer", "BertLayer", QueryTransformer.__name__)
     return [module for module in model.modules() if type(module).__name__ in names]
 
 

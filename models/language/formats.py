@@ -12,12 +12,7 @@ from models.common.data_files import first_files
 from models.common.table import TextTable
 from models.common.text_file import TextFile
 from models.language.readers.columns import NAMES, columns_in
-from models.language.readers.plain_text import (
-    FORMATS,
-    SUFFIXES,
-    file_kind,
-    suffix_of,
-)
+from models.language.readers.plain_text import FORMATS, SUFFIXES, file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS

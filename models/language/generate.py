@@ -39,9 +39,7 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
     """
     if not path.is_file():
         raise DataError(
-            f"--input '{path}' is not a file",
-            where=str(path.absolute()),
-            allowed=ALLOWED,
+            f"--input '{path}' is not a file", where=str(path.absolute()), allowed=ALLOWED
         )
     with input_errors():
         return _read(path, declared, on_bad)

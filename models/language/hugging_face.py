@@ -143,11 +143,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
             )
         return
     inner = _as_library_tokenizer(tokenizer)
-    numbers = {
-        "bos_token": tokenizer.start,
-        "eos_token": tokenizer.end,
-        "pad_token": tokenizer.pad,
-    }
+    numbers = {"bos_token": tokenizer.start, "eos_token": tokenizer.end, "pad_token": tokenizer.pad}
     atomic_write(folder / _TOKENIZER, inner.to_str(pretty=True))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -161,7 +161,7 @@ def test_two_steps_of_a_job_get_two_ports():
         (without(SRUN, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), "without SLURM_STEP_NUM_TASKS"),
         (without(SRUN, "SLURM_LOCALID"), "without SLURM_LOCALID"),
         (without(SRUN, "SLURM_STEP_NODELIST"), "without MASTER_ADDR or SLURM_STEP_NODELIST"),
-        (without(SRUN, "SLURM_JOB_ID"), "without MASTER_PORT or SLURM_JOB_ID"),
+        (without(SRUN, "SLURM_JOB_ID"), "without SLURM_JOB_ID"),
         ({**SRUN, "SLURM_PROCID": "7"}, "SLURM_PROCID=7, SLURM_STEP_NUM_TASKS=7"),
         ({**SRUN, "SLURM_NODEID": "2"}, "SLURM_NODEID=2, SLURM_STEP_TASKS_PER_NODE=4,3"),
         ({**SRUN, "SLURM_LOCALID": "3"}, "SLURM_LOCALID=3"),

@@ -47,9 +47,7 @@ def started(rank: int, timer: object, *callbacks: RecordingCallback) -> Straggle
         rank=rank, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a"
     )
     engine = SimpleNamespace(world=world, gathers_weights=False)
-    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList(callbacks), timer)
-    stragglers.start(engine, nn.Linear(1, 1), 0)
-    return stragglers
+    return Stragglers(1.5, engine, nn.Linear(1, 1), CallbackList(callbacks), timer, 0)
 
 
 def events_of(computing: Iterable[tuple[float, float]]) -> list[tuple[str, dict]]:

@@ -113,11 +113,9 @@ def use(
     `feature_cache.mode` is on and impossible.
     """
     part = task.frozen_encoder(model) if isinstance(task, HasFrozenEncoder) else None
-    if not isinstance(task, HasFrozenEncoder) or part is None:
+    if not isinstance(task, HasFrozenEncoder) or part is None or settings.mode == "off":
         return False
     mode = settings.mode
-    if mode == "off":
-        return False
     limit, root = settings.limit_gb * 1e9, Path(settings.folder or location.folder).expanduser()
     if change := task.varying_inputs():
         return _off(f"{change} changes the inputs of the encoder in each epoch", mode, show)

@@ -30,6 +30,7 @@ _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 _UNKNOWN = -1
+_ACCELERATORS = ("cuda", "xpu", "mps")
 _CONTEXT_BYTES = 2**30
 """At most this much of a device belongs to a process outside of its allocator: the CUDA context,
 buffers of NCCL and cuBLAS."""
@@ -48,10 +49,10 @@ def device_bytes(device: torch.device) -> int | None:
     """
     import torch
 
-    if device.type == "cpu":
-        return None
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
+    if device.type not in _ACCELERATORS:
+        return None
     peak: int = torch.get_device_module(device).max_memory_allocated(device)
     return peak
 
@@ -75,7 +76,7 @@ def empty_cache(device: torch.device) -> None:
     """Give back the device memory that torch caches; a CPU has no such cache."""
     import torch
 
-    if device.type != "cpu":
+    if device.type in _ACCELERATORS:
         torch.get_device_module(device).empty_cache()
 
 
@@ -85,7 +86,7 @@ def synchronize(device: torch.device) -> None:
 
     if device.type == "mps":
         torch.mps.synchronize()
-    elif device.type != "cpu":
+    elif device.type in _ACCELERATORS:
         torch.get_device_module(device).synchronize(device)
 
 

@@ -42,11 +42,11 @@ def test_fp16_of_a_mode_becomes_what_the_machine_has(machine, precision):
 
 def test_an_adapted_setting_is_noted_with_the_old_value_and_the_reason():
     notes = resolved(**RESOURCE_EFFICIENT, machine=NEW_CPU).notes
-    line = re.sub(r":\d+:", ":N:", notes[0])
-    assert line == (
+    lines = [re.sub(r":\d+:", ":N:", note) for note in notes]
+    assert (
         "precision: bf16 instead of fp16 of ds_configs/models/language.yaml:N: "
         "no GPU, and this CPU computes in bf16"
-    )
+    ) in lines
 
 
 STAGE = {"model": "eeg_text", "mode": "staged"}

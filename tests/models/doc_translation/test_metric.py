@@ -2,7 +2,7 @@ import pytest
 import sacrebleu
 import torch
 
-from models.doc_translation.decoding import beam_search, greedy, texts
+from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.metric import (
     SIZE,
     BeamMetric,
@@ -49,7 +49,7 @@ def test_each_token_is_the_likeliest_one_after_those_before(cards, batch_of):
     batch, vocabulary = batch_of(task, 3), task.vocabulary
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
-        written = greedy(model, memory, 70, vocabulary)
+        written = beam_search(model, memory, 70, vocabulary)
         start = torch.full((3, 1), vocabulary.start)
         logits = model(memory=memory, decoder_ids=torch.cat((start, written[:, :-1]), dim=1))
     assert written.shape == (3, 70)
@@ -82,7 +82,7 @@ def test_the_scores_are_those_of_generated_texts(cards, batch_of):
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
         loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
-    written = texts(greedy(model, memory, 5, task.vocabulary), task.vocabulary)
+    written = texts(beam_search(model, memory, 5, task.vocabulary), task.vocabulary)
     bleu, references = Bleu("13a"), batch["references"]
     assert found["val_bleu"] == pytest.approx(bleu.score(bleu.counts(written, references)))
     pairs = zip(written, references, strict=True)
@@ -184,10 +184,7 @@ def shape(node):
 
 
 def test_paragraphs_are_children_of_their_heading():
-    assert shape(tree(PAGE)) == (
-        "r",
-        [("h", [("p", []), ("h", [("p", []), ("p", [])])])],
-    )
+    assert shape(tree(PAGE)) == ("r", [("h", [("p", []), ("h", [("p", []), ("p", [])])])])
 
 
 def test_a_heading_needs_no_blank_line_after_it():

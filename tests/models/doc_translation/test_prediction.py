@@ -61,7 +61,7 @@ def test_each_image_has_the_translation_of_a_batch_with_the_data(
     full = make_task()
     full.setup()
     split = full.data("train")
-    split.pages = pages
+    object.__setattr__(split, "pages", pages)
     batch = full.collate([split.sample(i, None) for i in range(3)])
     with torch.no_grad():
         memory = model(batch["page_global"], batch["page_local"])
@@ -158,7 +158,7 @@ def test_a_stage_without_a_decoder_writes_the_features_of_each_page(
     full = make_task()
     full.setup()
     split = full.data("train")
-    split.pages = pages
+    object.__setattr__(split, "pages", pages)
     batch = full.collate([split.sample(i, None) for i in range(3)])
     seen = {}
     for name in ("global_encoder", "local_encoder"):

@@ -134,7 +134,7 @@ def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(make_task):
     task = make_task()
     task.setup()
     sample = task.data("train").sample(3, None)
-    assert sample.whole.shape == (1, 64, 64) and sample.near.shape == (1, 96, 64)
+    assert sample.views[0].shape == (1, 64, 64) and sample.views[1].shape == (1, 96, 64)
     assert sample.inputs[0] == task.vocabulary.start and sample.labels[-1] == task.vocabulary.end
     assert sample.inputs[1:].tolist() == sample.labels[:-1].tolist()
     assert task.vocabulary.decode(sample.labels) == sample.reference
@@ -173,7 +173,7 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(mak
         for i in range(5):
             first, other = (task.data(side).sample(i, None) for task in (real, noise))
             assert first.reference == other.reference
-            assert not (first.near == other.near).all()
+            assert not (first.views[1] == other.views[1]).all()
             shown = int(noise.data(side).shown[i])
             assert pages[shown].document != pages[i].document
     assert noise.facts()["control"] == {"val_bleu_gain": {"max": 1.0}}

@@ -457,10 +457,7 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
         ('{"text": NaN}', "text is float, not text"),
         ('{"input": "a", "output": NaN}', "output is float, not text"),
         ('{"input": null, "output": "b"}', "input is null, not text"),
-        (
-            '{"text": "\\ud800"}',
-            "half of a surrogate pair (\\ud800 to \\udfff) is not a character",
-        ),
+        ('{"text": "\\ud800"}', "half of a surrogate pair (\\ud800 to \\udfff) is not a character"),
         ('{"\\udc00": 1, "text": "x"}', "half of a surrogate pair"),
         ("[" * 100_000, "not JSON: "),
         ('{"text": ' + "9" * 5000 + "}", "no"),  # Python 3.10.0 reads it as a number
@@ -469,10 +466,7 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
             '{"messages": {"role": "user"}}',
             "messages is an object, not a list of {role, content} or {from, value}",
         ),
-        (
-            '{"messages": [1]}',
-            "messages[0] is int, not an object",
-        ),
+        ('{"messages": [1]}', "messages[0] is int, not an object"),
         ('"text"', "str, not an object"),
         ("\x00", "not JSON: Expecting value at column 1"),
     ],

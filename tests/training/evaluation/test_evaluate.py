@@ -11,7 +11,8 @@ from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
-from training.evaluation.evaluate import Forgetting, HeldOutPart, evaluate, mean, metric_names
+from training.evaluation.evaluate import evaluate, metric_names
+from training.evaluation.forgetting import Forgetting, HeldOutPart, mean
 from training.interruption import Interruption
 
 
