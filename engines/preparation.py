@@ -21,7 +21,6 @@ from torch.utils.checkpoint import (
 
 from engines.base import EngineError, OptimizerSpec, Options, World
 from engines.deferred_init import is_deferred
-from engines.fp8 import linears_in_fp8
 from engines.precision import autocast_inside
 
 _aten = torch.ops.aten
@@ -50,6 +49,8 @@ def change_forward(
     share their graphs, and gradients are averaged while those of earlier blocks are computed.
     """
     if options.precision == "fp8":
+        from engines.fp8 import linears_in_fp8
+
         linears_in_fp8(blocks)
     checkpoint_blocks(blocks, options.activation_checkpointing, options.keep_products)
     if options.channels_last:

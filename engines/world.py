@@ -14,9 +14,6 @@ from engines import environment
 from engines.base import EngineError, PeersMissing
 from engines.device import hardware_id, pick_device, use
 from engines.environment import RankInfo, read_ranks
-from engines.network import check_interfaces, interfaces, select_interface
-from engines.rank_0_first import Turns
-from engines.rendezvous import check_ranks, open_store
 
 FLAG_BITS = 16
 _BACKENDS = {
@@ -54,6 +51,9 @@ class ProcessWorld:
                 "a process group is already open in this process; close it before a run starts"
             )
         backend = _backend(self.device.type)
+        from engines.network import select_interface
+        from engines.rendezvous import check_ranks, open_store
+
         timeout = timedelta(seconds=self._timeout_s)
         store = open_store(self.rank, self.size, timeout)
         if self.size > 1:
@@ -147,6 +147,8 @@ class ProcessWorld:
         if self.size == 1:
             return work()
         assert self._store is not None
+        from engines.rank_0_first import Turns
+
         self._turns += 1
         turns = Turns(self._store, f"setup of the data ({self._turns})", self._timeout_s)
         for ranks, is_mine in ((1, self.rank == 0), (self.size, self.rank != 0)):
@@ -182,6 +184,8 @@ def open_world(
     variables = environment.variables()
     info = read_ranks(variables)
     if info.size > 1:
+        from engines.network import check_interfaces, interfaces
+
         check_interfaces(variables, interfaces())
     world = ProcessWorld(info, pick_device(device, info.local_rank, info.local_size), timeout_s)
     use(world.device)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from launcher.base import ending, environment, exit_codes
 from launcher.base.diagnostics import Diagnostic, render
@@ -13,10 +13,9 @@ from launcher.config.command_line import CommandLine
 from launcher.config.options import JSON
 from launcher.config.provenance import STAGED_MODE, CliArgs
 from launcher.config.selection import choose
-from launcher.report.report import write_at_end
 from launcher.run import failures, startup
 from launcher.run.execute import FinishedRun, execute_run
-from launcher.run.failures import Kind, RankReport, failed
+from launcher.run.failures import RankReport
 from launcher.run.prepare import PreparedRun, first_line, prepare_run
 from slurm.environment import JOB_VARIABLE
 from training.logging.outputs import discard
@@ -32,14 +31,18 @@ def main(command_line: CommandLine) -> int:
     """Train, or show the plan; the exit code. Raises SettingsError."""
     if "--dry-run" in command_line.flags:
         return _dry_run(command_line)
-    generation = _job_generation(command_line.out)
+    generation = None
+    if JOB_VARIABLE in environment.variables():
+        from launcher.run.job_generation import read_job_generation
+
+        generation = read_job_generation(command_line.out)
     if generation is None:
         return _main(command_line, None)
     try:
         return _main(command_line, generation)
     except BaseException as error:  # the job script needs an outcome for every end
         startup.finish_startup()
-        report = failed(error, generation.rank)
+        report = failures.failed(error, generation.rank)
         generation.end(report.kind, report.exit_code, report.text)
         raise
 
@@ -62,7 +65,11 @@ def train(
 
     `show` gets the report of a failure at once. Raises SettingsError.
     """
-    announce = print_line if console and ready.is_rank_0 else _print_nothing
+
+    def announce(text: str) -> None:
+        if console and ready.is_rank_0:
+            print_line(text)
+
     if not isinstance(ready, PreparedRun):
         from launcher.stages.execute import train_stages
 
@@ -75,6 +82,8 @@ def train(
     else:
         finished = execute_run(ready, console, show)
     if finished.wants_report and finished.folder is not None:
+        from launcher.report.report import write_at_end
+
         write_at_end(finished.folder)
     return finished
 
@@ -99,39 +108,27 @@ def _main(command_line: CommandLine, generation: JobGeneration | None) -> int:
     args = command_line.args if generation is None else generation.begin(command_line.args)
     ready = prepare(args, command_line.out, command_line.diagnostics)
     as_json = JSON.flag in command_line.flags
+    _print_warnings(ready)
     if (left := ready.nothing_left) is not None:
-        _print_warnings(ready)
+        facts = {"exit_code": 0, "folder": ready.folder, "error": None, **left.outcome}
         if ready.is_rank_0:
-            print_line(_as_json(0, ready.folder, "", left.outcome) if as_json else left.line)
-        return _ended(generation, "ended", exit_codes.DONE, left.line)
+            print_line(encode(facts, indent=2) if as_json else left.line)
+        return 0 if generation is None else generation.end("ended", exit_codes.DONE, left.line)
     if generation is not None:
         generation.claim()
-    _print_warnings(ready)
     ending.leave("")
     finished = train(ready, console=not as_json, show=print_report)
-    report = finished.report
+    report, code = finished.report, finished.report.exit_code
     if as_json and ready.is_rank_0:
-        print_line(_as_json(report.exit_code, finished.folder, report.text, finished.result))
+        facts = {"exit_code": code, "folder": finished.folder, "error": report.text or None}
+        print_line(encode({**facts, **finished.result}, indent=2))
     elif line := _last_line(ready, finished):
         print_line(line)
-    code = _ended(generation, report.kind, report.exit_code, report.text)
+    if generation is not None:
+        code = generation.end(report.kind, code, report.text)
     if isinstance(ready, PreparedRun) and ready.launched is not None and report.kind != "ended":
         failures.exit_now(code)
     return code
-
-
-def _ended(generation: JobGeneration | None, kind: Kind, code: int, text: str) -> int:
-    """Publish the outcome for the job script; the exit code of the process."""
-    return code if generation is None else generation.end(kind, code, text)
-
-
-def _job_generation(out: Path | None) -> JobGeneration | None:
-    """The generation of a Slurm job that this process belongs to; None: no job."""
-    if JOB_VARIABLE not in environment.variables():
-        return None
-    from launcher.run.job_generation import read_job_generation
-
-    return read_job_generation(out)
 
 
 def _print_warnings(ready: PreparedRun | Pipeline) -> None:
@@ -141,8 +138,7 @@ def _print_warnings(ready: PreparedRun | Pipeline) -> None:
 
 def print_report(report: RankReport) -> None:
     """Print how a rank ended on stderr, with the traceback of an error of the program."""
-    lines = [report.text, *([report.trace.rstrip()] if report.trace else [])]
-    print_line("\n".join(lines), sys.stderr)
+    print_line("\n".join(filter(None, (report.text, report.trace.rstrip()))), sys.stderr)
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
@@ -154,23 +150,14 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
         discard(stream)
 
 
-def _print_nothing(_text: str) -> None:
-    """Another process prints it, or the output is JSON."""
-
-
 def _last_line(ready: PreparedRun | Pipeline, finished: FinishedRun) -> str:
+    following = None
     if not isinstance(ready, PreparedRun):
         from launcher.stages import summary
 
         return summary.summary(finished)
-    following = None
     if ready.resolved.settings.stages and finished.report.exit_code == exit_codes.DONE:
         from launcher.stages import summary
 
         following = summary.next_stage(ready.resolved, finished.folder)
     return following or finished.last_line
-
-
-def _as_json(code: int, folder: Path | None, error: str, result: Mapping[str, Any]) -> str:
-    facts = {"exit_code": code, "folder": folder, "error": error or None, **result}
-    return encode(facts, indent=2)

@@ -41,26 +41,26 @@ class FolderWatch:
     folder: Path
     settle_s: float
     _known: dict[str, tuple[FileStamp, float]] = field(default_factory=dict)
+    """Each file, and since when it is unchanged."""
 
     def scan(self, now: float) -> FolderScan:
         """The files at `now`, in seconds of a monotonic clock. Reads the disk."""
-        stamps = list_files(self.folder)
-        known = {name: (stamp, self._since(name, stamp, now)) for name, stamp in stamps.items()}
-        self._known = known
-        complete = {
-            name: stamp for name, (stamp, since) in known.items() if now - since >= self.settle_s
+        stamps, before = list_files(self.folder), self._known
+        self._known = {name: (stamp, now) for name, stamp in stamps.items()}
+        for name, (stamp, since) in before.items():
+            if stamps.get(name) == stamp:
+                self._known[name] = stamp, since
+        is_complete = {
+            name: now - since >= self.settle_s for name, (_, since) in self._known.items()
         }
-        return FolderScan(complete, {name: stamps[name] for name in stamps if name not in complete})
+        complete = {name: stamp for name, stamp in stamps.items() if is_complete[name]}
+        growing = {name: stamp for name, stamp in stamps.items() if not is_complete[name]}
+        return FolderScan(complete, growing)
 
     def mark_complete(self, names: Iterable[str]) -> None:
         """Take files as complete that were unchanged long before the first scan."""
         for name in names:
-            if name in self._known:
-                self._known[name] = self._known[name][0], float("-inf")
-
-    def _since(self, name: str, stamp: FileStamp, now: float) -> float:
-        previous = self._known.get(name)
-        return previous[1] if previous is not None and previous[0] == stamp else now
+            self._known[name] = self._known[name][0], float("-inf")
 
 
 @dataclass
@@ -87,11 +87,8 @@ class Arrivals:
         A file that was not modified for `settle_s` is complete at the first scan.
         """
         scan = self._watch.scan(now)
-        self._watch.mark_complete(
-            name
-            for name, stamp in scan.growing.items()
-            if wall - stamp.mtime_ns / 1e9 >= self.settle_s
-        )
+        ages = {name: wall - stamp.mtime_ns / 1e9 for name, stamp in scan.growing.items()}
+        self._watch.mark_complete(name for name, age in ages.items() if age >= self.settle_s)
         scan = self._watch.scan(now)
         self._note_changes(scan, {}, now)
         if not scan.growing and not scan.complete:

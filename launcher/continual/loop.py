@@ -114,10 +114,7 @@ class ContinualLoop:
             return ledger if step is None else ledger.rewound_to(step)
         if restarts_data or resume is None or self._step is None:
             return Ledger()
-        return self._ledger_of_plain_run()
-
-    def _ledger_of_plain_run(self) -> Ledger:
-        """The ledger of a run that was not continual until now: files newer than it are new."""
+        # The run was not continual until now: files newer than it are new.
         started = self._reporter.started_at()
         there = {
             name: stamp
@@ -178,12 +175,12 @@ class ContinualLoop:
         make_folder(self._folder, experience.number, self._source, experience.files)
         replayed = []
         for old in self._ledger.trained:
-            if old.number and (missing := experiences.missing_file(self._folder, old)):
-                self._reporter.print(
-                    f"experience {old.number} is not replayed: {missing} changed or is gone"
-                )
-            else:
+            missing = experiences.missing_file(self._folder, old) if old.number else None
+            if missing is None:
                 replayed.append(old.number)
+                continue
+            line = f"experience {old.number} is not replayed: {missing} changed or is gone"
+            self._reporter.print(line)
         experience = replace(experience, state="training", replayed=tuple(replayed))
         self._save(self._ledger.updated(experience))
         return experience
@@ -191,9 +188,7 @@ class ContinualLoop:
     def _missing_file(self, experience: Experience) -> str | None:
         """Why an experience cannot be trained on as planned; None if it can."""
         numbers = (*experience.replayed, experience.number)
-        for needed in self._ledger.experiences:
-            if needed.number not in numbers:
-                continue
+        for needed in (e for e in self._ledger.experiences if e.number in numbers):
             if missing := experiences.missing_file(self._folder, needed):
                 is_own = needed.number == experience.number
                 of = "" if is_own else f" of experience {needed.number}"
@@ -220,10 +215,8 @@ class ContinualLoop:
         reason = reason.replace(links, str(self._source))
         remove_folder(self._folder, experience.number)
         self._save(self._ledger.updated(replace(experience, state="postponed", reason=reason)))
-        first = reason.splitlines()[0]
-        self._reporter.print(
-            f"experience {experience.number} postponed until more files arrive: {first}"
-        )
+        line = f"experience {experience.number} postponed until more files arrive"
+        self._reporter.print(f"{line}: {reason.splitlines()[0]}")
         facts = {"number": experience.number, "files": list(experience.files), "reason": reason}
         self._reporter.event("experience_postponed", facts, self._step or 0)
 
@@ -296,23 +289,20 @@ def make_folder(run: Path, number: int, source: Path, names: Iterable[str]) -> N
             link = folder.data / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.abspath(source / name))
-        if number:
-            folder.task_files.mkdir(parents=True)
-            _copy_fitted_files(run, folder.task_files)
+        if not number:
+            return
+        from models.common.split import SPLIT_FILE  # imports numpy
+
+        # What the first task fitted, such as a tokenizer: every experience uses it.
+        folder.task_files.mkdir(parents=True)
+        for file in run_folder.task_files(run):
+            if not file.is_symlink() and file.name not in (SPLIT_FILE, experiences.NAME):
+                shutil.copyfile(file, folder.task_files / file.name)
 
 
 def remove_folder(run: Path, number: int) -> None:
     """Remove the folder of an experience. Touches the disk."""
     shutil.rmtree(experiences.folder_of(run, number).data.parent, ignore_errors=True)
-
-
-def _copy_fitted_files(run: Path, task_files: Path) -> None:
-    """Copy what the first task fitted, such as a tokenizer: every experience uses it."""
-    from models.common.split import SPLIT_FILE  # imports numpy
-
-    for file in run_folder.task_files(run):
-        if not file.is_symlink() and file.name not in (SPLIT_FILE, experiences.NAME):
-            shutil.copyfile(file, task_files / file.name)
 
 
 @dataclass(frozen=True)
@@ -339,16 +329,16 @@ class Reporter:
             return
         experiences = [
             {
-                "number": experience.number,
-                "state": experience.state,
-                "files": len(experience.files),
-                "start_step": experience.start_step,
-                "end_step": experience.end_step,
-                **{n: (experience.forgetting or {}).get(n) for n in ("metric", "old", "new")},
-                "reason": experience.reason,
+                "number": e.number,
+                "state": e.state,
+                "files": len(e.files),
+                "start_step": e.start_step,
+                "end_step": e.end_step,
+                **{name: (e.forgetting or {}).get(name) for name in ("metric", "old", "new")},
+                "reason": e.reason,
             }
-            for experience in ledger.experiences
-            if experience.number
+            for e in ledger.experiences
+            if e.number
         ]
         path, content = self.folder / run_folder.RESULT, {**result, **changes}
         with storage_errors(path):

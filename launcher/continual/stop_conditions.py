@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from launcher.base import exit_codes
-from launcher.base.signals import handling
+from launcher.base.signals import ENDING, handling
 from launcher.config.feature_settings import Continual
-
-_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 
 class Clock:
@@ -42,13 +40,13 @@ class Clock:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
-        with handling(numbers, self._record):
-            yield
 
-    def _record(self, number: int, frame: object) -> None:
-        self.signals.add(number)
-        self._stop.set()
+        def record(number: int, frame: object) -> None:
+            self.signals.add(number)
+            self._stop.set()
+
+        with handling([getattr(signal, name) for name in ENDING], record):
+            yield
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -21,34 +21,32 @@ from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
-from launcher.run import faults, startup
+from launcher.run import startup
 from launcher.run.job_spec import Job
-from launcher.run.rank_data import RankData
 from launcher.run.samples import SamplesWriter
-from launcher.run_folder import generations
 from models.base import TracksProgress
 from training.callbacks.base import Callback, RunInfo
 from training.callbacks.preemption import Deadline, Emit, Preemption
-from training.callbacks.profiler import Profiler
 from training.health import ClockSkew, Expected, Health
 from training.inspection import Architecture
 from training.logging.console_reporter import ConsoleReporter
 from training.logging.events import EventsWriter
 from training.logging.metrics import MetricsWriter, ResourceUsage
 from training.logging.outputs import ConsoleOutput, LogFileOutput, PlainOutput
-from training.logging.result import JobSummary, ResultWriter, single_process
-from training.logging.terminal import TerminalOutput, can_redraw
+from training.logging.result import ResultWriter, single_process
 from training.resources.limits import LimitEnforcer
 from training.resources.memory import CacheClearing
 from training.resources.monitor import RESOURCES, ResourceMonitor, ResourceReader
 from training.storage import Storage, StorageError
-from training.trackers.base import TrackedRun, build_trackers
 from training.train_plan import TrainPlan
+
+if TYPE_CHECKING:
+    from launcher.run.rank_data import RankData
 
 
 @dataclass(frozen=True)
 class RankCallbacks:
-    """Builds the callbacks of one rank."""
+    """Builds the callbacks of one rank. What a run does not use is not imported."""
 
     job: Job
     storage: Storage
@@ -58,8 +56,9 @@ class RankCallbacks:
 
     def build(self, settings: Settings, info: RunInfo) -> list[Callback]:
         """All callbacks of this rank; rank 0 also writes files and to the console."""
-        limits = settings.limits
-        reader = ResourceReader(self.world.device, self.storage.path)
+        job, device, limits = self.job, self.world.device, settings.limits
+        is_replay = job.resume is not None and job.resume.until is not None  # of verify
+        reader = ResourceReader(device, self.storage.path)
         usage = ResourceUsage({name: getattr(limits, name) for name in RESOURCES})
         monitor = ResourceMonitor(reader.read, limits.check_every_s, usage)
         events = EventsWriter(self.storage, self.world.rank)
@@ -73,33 +72,37 @@ class RankCallbacks:
             for callback in callbacks:
                 callback.event(kind, facts)
 
+        track, profile = settings.track, settings.log.profile
         if self.world.rank == 0:
+            job_summary = single_process
+            if job.generation is not None:
+                from launcher.run_folder.generations import requeue_statistics
+
+                job_summary = partial(requeue_statistics, self.storage.path, job.generation)
+            saves_last = settings.save.last
             callbacks += [
                 MetricsWriter(self.storage, usage),
-                ConsoleReporter(
-                    info,
-                    self._outputs(),
-                    usage=usage,
-                    saves_last=settings.save.last,
-                ),
-                ResultWriter(info, self.storage, usage, self._job_summary),
+                ConsoleReporter(info, self._outputs(), usage=usage, saves_last=saves_last),
+                ResultWriter(info, self.storage, usage, job_summary),
                 self._health(settings, info, emit),
             ]
-        if self.world.rank == 0 and not self._is_replay:
+        if self.world.rank == 0 and not is_replay:
             callbacks.append(SamplesWriter(self.storage, emit))
-        callbacks += self._trackers(settings, info, emit)
-        if settings.log.profile is not None and self.world.rank == 0 and not self._is_replay:
-            steps, device = settings.log.profile, self.world.device
-            callbacks.append(Profiler(steps, self.storage, device, emit))
+            if track:
+                callbacks += self._trackers(settings, info, emit)
+            if profile is not None:
+                from training.callbacks.profiler import Profiler
+
+                callbacks.append(Profiler(profile, self.storage, device, emit))
         callbacks += [
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
             LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
         ]
         if (every := settings.memory.empty_cache_every) is not None:
-            callbacks.append(CacheClearing(every, self.world.device))
-        if self.job.experience is not None and self.job.experience.deadline is not None:
-            callbacks.append(Deadline(self.job.experience.deadline, emit))
+            callbacks.append(CacheClearing(every, device))
+        if job.experience is not None and job.experience.deadline is not None:
+            callbacks.append(Deadline(job.experience.deadline, emit))
         return callbacks
 
     def run_info(
@@ -113,17 +116,17 @@ class RankCallbacks:
         """The names and numbers of the run that do not change; `evaluated` as in RunInfo."""
         settings, chosen = self.job.resolved.settings, self.job.resolved.chosen
         facts, notes = data.tasks[-1].facts(), [*self.job.resolved.notes, *data.notes]
-        if self.job.experience is None and (
-            note := length_note(self.job.resolved.values, train_plan)
-        ):
-            notes.append(note)
-        if self.job.experience is not None and "source" in facts:
+        if self.job.experience is None:
+            note = length_note(self.job.resolved.values, train_plan)
+            notes += [note] if note else []
+        elif "source" in facts:
             facts = {**facts, "source": settings.data.path}  # not the folder of links to its files
+        device = device_name(self.world.device)
         return RunInfo(
             model=model_name(settings.model),
             mode=settings.mode,
             engine=settings.engine.name,
-            device=device_name(self.world.device),
+            device=device,
             precision=settings.precision,
             parameters=built.parameters,
             architecture=built.digest,
@@ -134,14 +137,9 @@ class RankCallbacks:
             evaluated=evaluated,
             loss_changes=isinstance(data.tasks[0], TracksProgress),
             stage=settings.stages[0] if settings.stages else None,
-            environment=environment_facts(device_name(self.world.device)),
+            environment=environment_facts(device),
             predicted_memory_bytes=None if chosen is None else chosen.predicted_memory_bytes,
         )
-
-    @property
-    def _is_replay(self) -> bool:
-        """Steps are repeated to compare them (verify)."""
-        return self.job.resume is not None and self.job.resume.until is not None
 
     def _health(self, settings: Settings, info: RunInfo, emit: Emit) -> Health:
         """The health checks of rank 0."""
@@ -154,44 +152,49 @@ class RankCallbacks:
             has_patience=settings.stop.patience is not None,
             classes=classes.get("train", {}) if isinstance(classes, Mapping) else {},
         )
-        commands = faults.commands(resolved, folder)
 
         def state(fault: str, values: Mapping[str, object]) -> None:
             """Emit a symptom with its likely cause and the next command."""
-            emit(*faults.advice(fault, values, commands))
+            from launcher.run import faults
 
-        return Health(expected, state, faults.reported(folder), self.skews)
+            emit(*faults.advice(fault, values, faults.commands(resolved, folder)))
+
+        reported: set[str] = set()
+        if self.job.resume is not None:
+            from launcher.run import faults
+
+            reported = faults.reported(folder)
+        return Health(expected, state, reported, self.skews)
 
     def _chosen_limits(self) -> list[str]:
         """The resources whose limits the user set."""
         values = self.job.resolved.values
+
+        def is_chosen(key: str) -> bool:
+            return key in values and values[key].is_set_by_user
+
         keys = {n: (f"limits.{n}", f"limits.critical.{n}") for n in RESOURCES}
-        return [
-            n
-            for n, pair in keys.items()
-            if any(k in values and values[k].is_set_by_user for k in pair)
-        ]
+        return [name for name, pair in keys.items() if any(map(is_chosen, pair))]
 
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:
-        """The trackers of rank 0; none for a replay."""
-        names, tracking, resume = settings.track, settings.tracking, self.job.resume
-        if self.world.rank != 0 or self._is_replay:
-            return []
-        values = self.job.resolved.values.items()
+        """The trackers of rank 0."""
+        from training.trackers.base import TrackedRun, build_trackers
+
+        values, folder = self.job.resolved.values.items(), self.storage.path
+        resume = self.job.resume
         origins = {key: f"{item.origin.layer}: {item.origin.where}" for key, item in values}
-        folder = self.storage.path
         tracked = TrackedRun(
             folder=folder,
             settings=_without_secrets({key: item.value for key, item in values}),
             origins=_without_secrets(origins),
             about=info,
-            tracking=tracking,
+            tracking=settings.tracking,
             emit=emit,
             report=self._report,
             went_back=resume is not None and resume.rewinds(folder),
             sync_command=f"{PROGRAM} track {shlex.quote(str(folder))}",
         )
-        return build_trackers(names, tracked)
+        return build_trackers(settings.track, tracked)
 
     def _report(self, kind: Literal["notice", "warning"], text: str) -> None:
         """Write a message after the outputs of the run were closed."""
@@ -202,18 +205,14 @@ class RankCallbacks:
             log.write(kind, text)
             log.close()
 
-    @property
-    def _job_summary(self) -> JobSummary:
-        if self.job.generation is None:
-            return single_process
-        return partial(generations.requeue_statistics, self.storage.path, self.job.generation)
-
     def _outputs(self) -> list[ConsoleOutput]:
         outputs: list[ConsoleOutput] = [LogFileOutput(self.storage)]
-        if self.job.console:
-            redraws = can_redraw(sys.stdout, environment.variables().get("TERM"))
-            outputs.append(TerminalOutput(sys.stdout) if redraws else PlainOutput(sys.stdout))
-        return outputs
+        if self.job.console and not sys.stdout.closed and sys.stdout.isatty():
+            from training.logging.terminal import TerminalOutput, can_redraw
+
+            if can_redraw(sys.stdout, environment.variables().get("TERM")):
+                return [*outputs, TerminalOutput(sys.stdout)]
+        return [*outputs, PlainOutput(sys.stdout)] if self.job.console else outputs
 
 
 class _FinishStartup(Callback):
@@ -250,6 +249,4 @@ def environment_facts(device: str) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """The name of the device: of the GPU model, or its type."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return device.type
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

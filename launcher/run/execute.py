@@ -6,7 +6,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,11 @@ from launcher.run import affinity, failures, rank, restart, startup
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run.prepare import PreparedRun
-from launcher.run_folder import checkpoint_search, experiences, fence, generations, lock, run_folder
+from launcher.run_folder import lock, run_folder
 from launcher.run_folder.run_folder import RunFolder
 from models.catalog import FAMILIES
-from slurm.environment import SLURM_FOLDER
 
-LOST_PEER_WAIT_S = 3.0
+_LOST_PEER_WAIT_S = 3.0
 """How long a rank that lost a peer waits before it reports: the peer reports first."""
 Show = Callable[[RankReport], None]
 Train = Callable[[PreparedRun, Job, Show], RankReport]
@@ -49,9 +48,7 @@ class FinishedRun:
     @property
     def last_line(self) -> str:
         """The run folder and the next command. Reads the folder."""
-        if self.folder is None:
-            return ""
-        return render_last_line(self.report.exit_code, self.folder)
+        return "" if self.folder is None else render_last_line(self.report.exit_code, self.folder)
 
 
 def execute_run(
@@ -63,22 +60,29 @@ def execute_run(
     invalid data, is removed; that of a resumed run stays as it was. Raises SettingsError.
     """
     train = train or train_ranks
-    if (failure := _fetch(start, console)) is not None:
-        show(failure)
-        return FinishedRun(failure, None)
+    settings = start.resolved.settings
+    if settings.download.fetch:
+        from launcher.download.fetch import fetch_for_run
+
+        try:
+            with rank.stoppable():
+                fetch_for_run(settings, start.launched, console, start.is_rank_0)
+        except (FetchError, Stopped, KeyboardInterrupt) as error:
+            ending = failures.failed(error, start.launched.rank if start.launched else 0)
+            show(ending)
+            return FinishedRun(ending, None)
     affinity.limit_spinning(environment.variables())
+    job = Job(start.resolved, None, False, start.resume, generation=start.generation)
     if not start.is_rank_0:
-        job = Job(start.resolved, None, False, start.resume, generation=start.generation)
         return _finished(train(start, job, show), None)
     folder = None
     try:
         with rank.stoppable():
             with startup.startup_deferred(), signals.deferred(signals.ENDING):
                 folder = _create_folder(start)
-            given = (start.resolved, folder.path, console, start.resume)
-            job = Job(*given, generation=start.generation)
             explain = partial(failures.explained, resolved=start.resolved, folder=folder.path)
             with at_signal(folder.discard):
+                job = replace(job, folder=folder.path, console=console)
                 ending = explain(train(start, job, lambda report: show(explain(report))))
     except (Stopped, KeyboardInterrupt) as error:  # between the parts that handle signals
         ending = failures.failed(error, 0)
@@ -114,132 +118,6 @@ def train_ranks(
     return restart.repeat(job, partial(_train_here, start, load_work), show, forwarded)
 
 
-def render_last_line(exit_code: int, folder: Path) -> str:
-    """The last line for the user. Reads the folder."""
-    where = f"run folder {folder}"
-    if (folder / run_folder.REPORT).is_file():
-        where += f"; report: {folder / run_folder.REPORT}"
-    failed = exit_code == exit_codes.FAILURE
-    if failed:
-        where += f"; details: {folder / run_folder.LOG}"
-    if exit_code != exit_codes.DONE and checkpoint_search.newest_step(folder) is not None:
-        return f"{where}; resume: {PROGRAM} resume {_quoted(folder)}"
-    if failed:
-        return where
-    if exit_code == exit_codes.DONE and (folder / experiences.NAME).exists():
-        return f"{where}; continue: {PROGRAM} resume {_quoted(folder)}"
-    if exit_code == exit_codes.DONE and (following := next_command(folder)):
-        return f"{where}; {following}"
-    return f"{where}; run again: {PROGRAM} --config {_quoted(folder / run_folder.SETTINGS)}"
-
-
-def next_command(folder: Path, shown: Path | None = None) -> str | None:
-    """What to do with the completed run in `folder`: use its model, or train on your own data.
-
-    `shown`: the folder to name in the command, such as that of all stages. None: the task is
-    custom, or nothing was saved. Reads the folder.
-    """
-    try:
-        settings = node_value(read_settings_file(folder / run_folder.SETTINGS))
-    except SettingsError:
-        return None
-    model, path = settings["model"], str(settings.get("data", {}).get("path", ""))
-    if (family := FAMILIES.get(model["family"])) is None:
-        return None
-    if path in family.prompts or not path.startswith(EMBEDDED):
-        without = [stage.name for stage in family.stages if not stage.predicts]
-        if model.get("stage") in without or checkpoint_search.newest_step(folder) is None:
-            return None
-        words = ["predict", str(shown or folder)]
-        if path in family.prompts:
-            words += [INPUT, family.prompts[path]]
-        elif not family.prompts:
-            words += [INPUT, from_here(Path(path))]
-        return f"use the model: {PROGRAM} {shlex.join(words)}"
-    name = ":".join(filter(None, (family.name, model.get("size"))))
-    mode = "" if settings["mode"] == DEFAULT_MODE else f" --mode {settings['mode']}"
-    return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
-
-
-def _finish(start: PreparedRun, folder: RunFolder, ending: RankReport) -> FinishedRun:
-    """Remove the folder of a run that did nothing, or log its last message."""
-    if start.generation is not None and not generations.is_latest(folder.path, start.generation):
-        return _finished(ending, None)  # a later generation of the job writes to it now
-    did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
-    if ending.outcome is not None and ending.outcome["status"] == "stopped":
-        did_nothing |= not ending.outcome["steps"]  # a signal before the first step
-    if did_nothing and folder.discard():
-        return _finished(ending, None)
-    if folder.is_resumed and did_nothing:  # do not write to the log either
-        return _finished(ending, folder.path if ending.kind == "stopped" else None)
-    if ending.text:
-        run_folder.append_log(folder.path, f"{ending.text}\n{ending.trace}")
-    return _finished(ending, folder.path, start.resolved.settings.report.enabled)
-
-
-def _finished(ending: RankReport, folder: Path | None, wants_report: bool = False) -> FinishedRun:
-    return FinishedRun(ending, folder, ending.outcome or {}, wants_report)
-
-
-def _fetch(start: PreparedRun, console: bool) -> RankReport | None:
-    if not start.resolved.settings.download.fetch:
-        return None
-    from launcher.download.fetch import fetch_for_run
-
-    try:
-        with rank.stoppable():
-            fetch_for_run(start.resolved.settings, start.launched, console, start.is_rank_0)
-    except (FetchError, Stopped, KeyboardInterrupt) as error:
-        return failures.failed(error, start.launched.rank if start.launched else 0)
-    return None
-
-
-def _create_folder(start: PreparedRun) -> RunFolder:
-    """The run folder: that of the resumed run, a new one, or a fork."""
-    if start.resume is None or not run_folder.is_run_folder(start.resume.source):
-        return run_folder.create(start.resolved, start.out, start.name)
-    if start.resume.source.resolve() == start.folder.resolve():
-        return run_folder.open_existing(start.folder)
-    fill = partial(copy_run, start.resume.source)
-    return run_folder.create(start.resolved, start.out, start.name, fill)
-
-
-_NOT_COPIED = frozenset(
-    {
-        run_folder.CHECKPOINTS,
-        *run_folder.LINKS,
-        run_folder.RESULT,
-        run_folder.REPORT,
-        run_folder.PREDICTIONS,
-        run_folder.EVALUATIONS,
-        run_folder.SETTINGS,
-        run_folder.ORIGINS,
-        lock.NAME,
-        SLURM_FOLDER,
-    }
-)
-"""Files that the new run creates itself."""
-
-
-def copy_run(source: Path, folder: Path) -> None:
-    """Fork: copy the files of the run in `source` to `folder`, without checkpoints and result.
-
-    Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
-    Raises OSError.
-    """
-    for entry in sorted(source.iterdir()):
-        if entry.name in _NOT_COPIED or entry.name.startswith((run_folder.EXPORT, *fence.HIDDEN)):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, folder / entry.name, symlinks=True)
-        else:
-            shutil.copy2(entry, folder / entry.name, follow_symlinks=False)
-
-
 def _train_here(
     start: PreparedRun,
     load_work: Callable[[], rank.Work],
@@ -260,8 +138,115 @@ def _train_here(
     if report.kind == "peer lost" and start.launched is not None:
         # The rank that failed reports first; srun or torchrun then ends this one while it waits.
         startup.finish_startup(report.exit_code)
-        time.sleep(LOST_PEER_WAIT_S)
+        time.sleep(_LOST_PEER_WAIT_S)
     startup.finish_startup()
     if report.kind != "ended":
         show(report)
     return report
+
+
+def _finish(start: PreparedRun, folder: RunFolder, ending: RankReport) -> FinishedRun:
+    """Remove the folder of a run that did nothing, or log its last message."""
+    if start.generation is not None:
+        from launcher.run_folder import generations
+
+        if not generations.is_latest(folder.path, start.generation):
+            return _finished(ending, None)  # a later generation of the job writes to it now
+    did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
+    if ending.outcome is not None and ending.outcome["status"] == "stopped":
+        did_nothing |= not ending.outcome["steps"]  # a signal before the first step
+    if did_nothing and folder.discard():
+        return _finished(ending, None)
+    if folder.is_resumed and did_nothing:  # do not write to the log either
+        return _finished(ending, folder.path if ending.kind == "stopped" else None)
+    if ending.text:
+        run_folder.append_log(folder.path, f"{ending.text}\n{ending.trace}")
+    return _finished(ending, folder.path, start.resolved.settings.report.enabled)
+
+
+def _finished(ending: RankReport, folder: Path | None, wants_report: bool = False) -> FinishedRun:
+    return FinishedRun(ending, folder, ending.outcome or {}, wants_report)
+
+
+def _create_folder(start: PreparedRun) -> RunFolder:
+    """The run folder: that of the resumed run, a new one, or a fork."""
+    if start.resume is None or not run_folder.is_run_folder(start.resume.source):
+        return run_folder.create(start.resolved, start.out, start.name)
+    if start.resume.source.resolve() == start.folder.resolve():
+        return run_folder.open_existing(start.folder)
+    fill = partial(copy_run, start.resume.source)
+    return run_folder.create(start.resolved, start.out, start.name, fill)
+
+
+def copy_run(source: Path, folder: Path) -> None:
+    """Fork: copy the files of the run in `source` to `folder`, without checkpoints and result.
+
+    Metrics are copied whole: the new run removes lines after its resume point. Touches the disk.
+    Raises OSError.
+    """
+    from launcher.run_folder import fence
+
+    created = {  # by the new run itself
+        *(run_folder.CHECKPOINTS, *run_folder.LINKS, run_folder.RESULT, run_folder.REPORT),
+        *(run_folder.PREDICTIONS, run_folder.EVALUATIONS, run_folder.SETTINGS, run_folder.ORIGINS),
+        *(lock.NAME, run_folder.SLURM_FOLDER),
+    }
+    for entry in sorted(source.iterdir()):
+        if entry.name in created or entry.name.startswith((run_folder.EXPORT, *fence.HIDDEN)):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, folder / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, folder / entry.name, follow_symlinks=False)
+
+
+def render_last_line(exit_code: int, folder: Path) -> str:
+    """The last line for the user. Reads the folder."""
+    from launcher.run_folder import checkpoint_search, experiences  # after the training
+
+    where, quoted = f"run folder {folder}", shlex.quote(str(folder))
+    if (folder / run_folder.REPORT).is_file():
+        where += f"; report: {folder / run_folder.REPORT}"
+    if exit_code == exit_codes.FAILURE:
+        where += f"; details: {folder / run_folder.LOG}"
+    if exit_code == exit_codes.DONE:
+        if (folder / experiences.NAME).exists():
+            return f"{where}; continue: {PROGRAM} resume {quoted}"
+        if following := next_command(folder):
+            return f"{where}; {following}"
+    elif checkpoint_search.newest_step(folder) is not None:
+        return f"{where}; resume: {PROGRAM} resume {quoted}"
+    elif exit_code == exit_codes.FAILURE:
+        return where
+    settings = shlex.quote(str(folder / run_folder.SETTINGS))
+    return f"{where}; run again: {PROGRAM} --config {settings}"
+
+
+def next_command(folder: Path, shown: Path | None = None) -> str | None:
+    """What to do with the completed run in `folder`: use its model, or train on your own data.
+
+    `shown`: the folder to name in the command, such as that of all stages. None: the task is
+    custom, or nothing was saved. Reads the folder.
+    """
+    from launcher.run_folder import checkpoint_search
+
+    try:
+        settings = node_value(read_settings_file(folder / run_folder.SETTINGS))
+    except SettingsError:
+        return None
+    model, path = settings["model"], str(settings.get("data", {}).get("path", ""))
+    if (family := FAMILIES.get(model["family"])) is None:
+        return None
+    if path not in family.prompts and path.startswith(EMBEDDED):
+        name = ":".join(filter(None, (family.name, model.get("size"))))
+        mode = "" if settings["mode"] == DEFAULT_MODE else f" --mode {settings['mode']}"
+        return f"train on your own data: {PROGRAM} --model {name}{mode} --data FOLDER"
+    without = [stage.name for stage in family.stages if not stage.predicts]
+    if model.get("stage") in without or checkpoint_search.newest_step(folder) is None:
+        return None
+    words = ["predict", str(shown or folder)]
+    if path in family.prompts:
+        words += [INPUT, family.prompts[path]]
+    elif not family.prompts:
+        words += [INPUT, from_here(Path(path))]
+    return f"use the model: {PROGRAM} {shlex.join(words)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +39,7 @@ def recorded_settings(continual: Continual) -> dict[str, Any]:
 def spec_of(run: Path, experience: Experience, deadline: float | None = None) -> ExperienceSpec:
     """The spec of an experience of the run folder `run`."""
     numbers = [*experience.replayed, experience.number]
-    folders = [experiences.folder_of(run, number) for number in numbers]
-    return ExperienceSpec(experience.number, folders, experience.settings, deadline)
+    return ExperienceSpec(experience.number, run, numbers, experience.settings, deadline)
 
 
 def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
@@ -49,11 +48,8 @@ def spec_at(run: Path, after: int, upto: int) -> ExperienceSpec | None:
     Raises StorageError, and SettingsError if the steps belong to more than one experience.
     """
     ledger = experiences.load(run) or Ledger()
-    begun = [
-        experience
-        for experience in ledger.experiences
-        if experience.start_step < upto and experience.state != "postponed"
-    ]
+    taken = [e for e in ledger.experiences if e.state != "postponed"]
+    begun = [experience for experience in taken if experience.start_step < upto]
     if not begun:
         return None
     if (first := begun[-1].start_step) > after:
@@ -71,14 +67,29 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     that is constant or linear, else by a cosine. Each changed value names the setting it follows
     from, and keeps the value that it overrides.
     """
-    changes: dict[str, tuple[Any, Origin]] = {
-        "data.path": (str(spec.folders[0].data), _origin("continual.enabled"))
-    }
+    # Each changed setting, its value, the setting it follows from, and how.
+    changes: list[tuple[str, Any, str, str]] = [
+        ("data.path", str(spec.folders[0].data), "enabled", "")
+    ]
     if spec.number:
-        changes |= _training_changes(resolved, spec.settings)
+        lr, schedule = (resolved.values[key].value for key in ("optim.lr", "schedule.name"))
+        given, scale = spec.settings, spec.settings["lr_scale"]
+        changes += [
+            ("train.epochs", given["epochs"], "epochs", ""),
+            ("train.max_steps", given["max_steps"], "max_steps", ""),
+            ("optim.lr", lr * scale, "lr_scale", f"{lr:g} × {scale:g}"),
+            ("schedule.name", schedule if schedule in _SCHEDULES else "cosine", "enabled", ""),
+            ("schedule.warmup", given["warmup"], "warmup", ""),
+            ("schedule.warmup_cap", None, "warmup", ""),
+            # stop.after is a step of the first data.
+            ("stop.after", None, "enabled", ""),
+            # Each experience has its own loaders to evaluate with: their workers end with them.
+            ("loader.persistent", False, "enabled", ""),
+        ]
     values = dict(resolved.values)
-    for key, (value, origin) in changes.items():
+    for key, value, source, formula in changes:
         if values[key].value != value:
+            origin = Origin(MACHINE_LAYER, f"continual.{source}", formula)
             values[key] = values[key].overridden(value, origin)
     tree = nested({key: value.value for key, value in values.items()})
     settings = settings_class(values["model.family"].value).model_validate(tree)
@@ -113,30 +124,6 @@ def _ledger_of(resume: ResumeRequest) -> Ledger | None:
         raise SettingsError.of(str(error), value=str(resume.source)) from error
 
 
-def _training_changes(
-    resolved: Resolved, settings: Mapping[str, Any]
-) -> dict[str, tuple[Any, Origin]]:
-    lr, schedule = (resolved.values[key].value for key in ("optim.lr", "schedule.name"))
-    scale = settings["lr_scale"]
-    schedule = schedule if schedule in _SCHEDULES else "cosine"
-    return {
-        "train.epochs": (settings["epochs"], _origin("continual.epochs")),
-        "train.max_steps": (settings["max_steps"], _origin("continual.max_steps")),
-        "optim.lr": (lr * scale, _origin("continual.lr_scale", f"{lr:g} × {scale:g}")),
-        "schedule.name": (schedule, _origin("continual.enabled")),
-        "schedule.warmup": (settings["warmup"], _origin("continual.warmup")),
-        "schedule.warmup_cap": (None, _origin("continual.warmup")),
-        # stop.after is a step of the first data.
-        "stop.after": (None, _origin("continual.enabled")),
-        # Each experience has its own loaders to evaluate with: their workers end with them.
-        "loader.persistent": (False, _origin("continual.enabled")),
-    }
-
-
-def _origin(key: str, formula: str = "") -> Origin:
-    return Origin(MACHINE_LAYER, key, formula)
-
-
 def load_experience(
     spec: ExperienceSpec, first: Task, context: Context, settings: Any, world: World
 ) -> tuple[ReplayMixture, list[Task]]:
@@ -152,10 +139,21 @@ def load_experience(
 
     assert context.folder is not None, "a continual run has a folder"
     tasks, known = [first], load_sides(context.folder)
-    for folder in spec.folders[1:]:
+    build = task_class(settings.model.family)
+    for number, folder in list(zip(spec.numbers, spec.folders, strict=True))[1:]:
         task_context = replace(context, folder=folder.task_files, earlier_splits=dict(known))
-        task = _task(folder, settings, task_context)
-        _join(task, first, world, is_new=folder is spec.folders[-1])
+        view: Any = TrackedSettings(data_settings(settings, folder))
+        task: Task = build(view.model, view.data, task_context)
+        is_new = number == spec.number
+
+        def setup(task: Task = task, is_new: bool = is_new) -> None:
+            with _reading(is_new):
+                task.setup()
+
+        world.rank_0_first(setup)  # its own errors, such as a lost rank, are not those of files
+        if isinstance(task, ContinualTask):
+            with _reading(is_new):
+                task.continue_from(first)
         tasks.append(task)
         known |= load_sides(folder.task_files)
     new, least = tasks[-1].data("train"), spec.settings["min_samples"]
@@ -175,23 +173,6 @@ def data_settings(settings: Any, folder: ExperienceFolder) -> Any:
     if hasattr(settings.data, "on_bad"):
         changes["on_bad"] = "skip"  # the run is unattended
     return settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
-
-
-def _task(folder: ExperienceFolder, settings: Any, context: Context) -> Task:
-    view: Any = TrackedSettings(data_settings(settings, folder))
-    task: Task = task_class(settings.model.family)(view.model, view.data, context)
-    return task
-
-
-def _join(task: Task, first: Task, world: World, is_new: bool) -> None:
-    def setup() -> None:
-        with _reading(is_new):
-            task.setup()
-
-    world.rank_0_first(setup)  # its own errors, such as a lost rank, are not those of files
-    if isinstance(task, ContinualTask):
-        with _reading(is_new):
-            task.continue_from(first)
 
 
 @contextmanager

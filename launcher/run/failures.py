@@ -13,26 +13,19 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from engines.base import EngineError, PeersMissing
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import FetchError, SettingsError, counted
 from launcher.base.redaction import redact_variables
 from launcher.base.signals import Stopped
-from launcher.config import errors
 from launcher.config.provenance import Resolved
-from launcher.run import faults
-from launcher.run.faults import FAULTS, recognized
-from launcher.run.job_spec import Job
-from launcher.run_folder import run_folder
-from launcher.run_folder.fence import FencedOff
-from models.base import DataError
-from training.checkpoint.manifest import CheckpointError
-from training.resources.oom import BatchSizes, OutOfMemory
 from training.storage import StorageError, atomic_write
+
+if TYPE_CHECKING:
+    from launcher.run.job_spec import Job
+    from training.resources.oom import BatchSizes
 
 Kind = Literal[
     "ended", "stopped", "invalid input", "failed", "out of memory", "killed", "fenced", "peer lost"
@@ -48,9 +41,6 @@ _LOST_PEER = re.compile(
     re.IGNORECASE,
 )
 _FIX = re.compile(r"(?m)^  fix .*$")
-_LIKELY_CAUSES = {"SIGKILL": "often because the machine was out of memory"}
-_BY_KILL: tuple[Kind, ...] = ("killed", "failed", "peer lost")
-"""How ranks end if the kernel kills one of them, or a data-loader worker."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +80,29 @@ def load(folder: Path, rank: int) -> RankReport | None:
         return None
 
 
+def _path(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.json"
+
+
+def stacks_file(folder: Path, rank: int) -> Path:
+    """The file for the stacks of a rank that a fatal signal ends."""
+    return folder / f"rank-{rank}.stacks"
+
+
+def build_report(
+    kind: Kind, exit_code: int, rank: int, text: str, trace: str = "", **parts: Any
+) -> RankReport:
+    """The report of `rank` on this host, now, without secrets of the environment."""
+    text, trace = (redact_variables(part, environment.variables()) for part in (text, trace))
+    host = socket.gethostname()
+    return RankReport(kind, exit_code, rank, host, time.time(), text, trace, **parts)
+
+
 def ended(outcome: Mapping[str, Any], rank: int) -> RankReport:
     """The report of a rank that ended as all ranks agreed; the run has shown the outcome itself."""
     code = int(outcome["exit_code"])
     text = f"error: {outcome['reason']}" if code == exit_codes.FAILURE else ""
-    report = build_report("ended", code, rank, text, outcome=outcome)
-    return replace(report, fault=outcome.get("fault"))
+    return build_report("ended", code, rank, text, outcome=outcome, fault=outcome.get("fault"))
 
 
 def failed(error: BaseException, rank: int) -> RankReport:
@@ -104,42 +111,67 @@ def failed(error: BaseException, rank: int) -> RankReport:
 
 
 def _failed(error: BaseException, rank: int) -> RankReport:
+    # Imported for an error only: a run that works needs none of them.
+    from engines.base import EngineError, PeersMissing
+    from launcher.run.faults import recognized
+    from launcher.run_folder.fence import FencedOff
+    from models.base import DataError
+    from training.checkpoint.manifest import CheckpointError
+    from training.resources.oom import OutOfMemory
+
+    def report(kind: Kind, text: str, trace: str = "", **parts: Any) -> RankReport:
+        codes = {"invalid input": exit_codes.INVALID_INPUT, "stopped": exit_codes.RUN_AGAIN}
+        return build_report(kind, codes.get(kind, exit_codes.FAILURE), rank, text, trace, **parts)
+
     where = f"rank {rank} on {socket.gethostname()}"
     if isinstance(error, SettingsError):
-        return build_report("invalid input", exit_codes.INVALID_INPUT, rank, str(error))
+        return report("invalid input", str(error))
     if isinstance(error, DataError | EngineError):
-        return build_report("invalid input", exit_codes.INVALID_INPUT, rank, f"error: {error}")
+        return report("invalid input", f"error: {error}")
     if isinstance(error, StorageError | CheckpointError | FetchError):
-        report = build_report("failed", exit_codes.FAILURE, rank, f"error: {error}")
-        return replace(report, fault=recognized(report.text))
+        return report("failed", f"error: {error}", fault=recognized(str(error)))
     if isinstance(error, FencedOff):
-        return build_report("fenced", exit_codes.FAILURE, rank, f"error: {error}")
+        return report("fenced", f"error: {error}")
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted before anything was saved"
         return build_report("stopped", exit_codes.INTERRUPTED, rank, text)
     if isinstance(error, Stopped):
-        text = f"stopped by {error.signal_name} before anything was saved; run again"
-        return build_report("stopped", exit_codes.RUN_AGAIN, rank, text)
+        return report(
+            "stopped", f"stopped by {error.signal_name} before anything was saved; run again"
+        )
     if isinstance(error, OutOfMemory):
-        report = build_report("out of memory", exit_codes.FAILURE, rank, f"error: {where} {error}")
-        return replace(report, micro_batch=error.micro_batch)
+        text = f"error: {where} {error}"
+        return report("out of memory", text, micro_batch=error.micro_batch)
     trace = "".join(traceback.format_exception(error))
     message = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, PeersMissing):
-        return build_report("peer lost", exit_codes.FAILURE, rank, f"error: {error}", trace)
+        return report("peer lost", f"error: {error}", trace)
     if isinstance(error, RuntimeError | OSError) and _LOST_PEER.search(message):
-        text = f"error: {where} lost another rank"
-        return build_report("peer lost", exit_codes.FAILURE, rank, text, trace)
+        return report("peer lost", f"error: {where} lost another rank", trace)
     text = f"error: {where} failed: {message}"
-    report = build_report("failed", exit_codes.FAILURE, rank, text, trace)
-    return replace(report, fault=recognized(message))
+    return report("failed", text, trace, fault=recognized(message))
+
+
+def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RankReport:
+    """The report of a rank that ended with exit code `code` without one; see `first_failure`."""
+    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
+        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
+        return failed(stop, rank)
+    status = f"exit code {code} without a report"
+    if code < 0:
+        status = f"killed by {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        status += " (often because the machine was out of memory)"
+    return killed(rank, status, output)
 
 
 def killed(rank: int, status: str, output: str) -> RankReport:
     """The report for a rank that wrote none; `output` is what it printed last."""
+    from launcher.run.faults import FAULTS, recognized
+
     text = FAULTS["dead_rank"].seen.format(rank=rank, host=socket.gethostname(), status=status)
-    report = build_report("killed", exit_codes.FAILURE, rank, f"error: {text}", output)
-    return replace(report, fault=recognized(output) or "dead_rank")
+    fault = recognized(output) or "dead_rank"
+    return build_report("killed", exit_codes.FAILURE, rank, f"error: {text}", output, fault=fault)
 
 
 def out_of_memory(report: RankReport, kills: int, batches: BatchSizes) -> RankReport:
@@ -147,8 +179,10 @@ def out_of_memory(report: RankReport, kills: int, batches: BatchSizes) -> RankRe
 
     `kills` is how many; a rank that it kills cannot report. Other ends stay as they are.
     """
-    if kills <= 0 or report.kind not in _BY_KILL:
+    if kills <= 0 or report.kind not in ("killed", "failed", "peer lost"):
         return report
+    from training.resources.oom import OutOfMemory
+
     cause = f"the kernel killed {counted(kills, 'process')}"
     text = f"error: rank {report.rank} on {report.host} {OutOfMemory(MemoryError(cause), batches)}"
     return replace(report, kind="out of memory", text=text, fault=None)
@@ -160,22 +194,18 @@ def explained(report: RankReport, resolved: Resolved, folder: Path) -> RankRepor
     Reads the disk.
     """
     if report.kind == "invalid input":
-        return replace(report, text=_FIX.sub(partial(_as_typed, resolved), report.text))
+        from launcher.config import errors
+
+        text = _FIX.sub(lambda line: errors.as_typed(line[0], resolved.values), report.text)
+        return replace(report, text=text)
     if report.fault is None:
         return report
-    fault = FAULTS[report.fault]
+    from launcher.run import faults
+
+    fault = faults.FAULTS[report.fault]
     fix = fault.fix.format(**faults.commands(resolved, folder))
     lines = [report.text, f"  {'cause':<12}  {fault.cause}", f"  {'fix':<12}  {fix}"]
     return replace(report, text="\n".join(lines), fault=None)
-
-
-def _as_typed(resolved: Resolved, line: re.Match[str]) -> str:
-    return errors.as_typed(line[0], resolved.values)
-
-
-def stacks_file(folder: Path, rank: int) -> Path:
-    """The file for the stacks of a rank that a fatal signal ends."""
-    return folder / f"rank-{rank}.stacks"
 
 
 def interrupted_twice() -> RankReport:
@@ -197,58 +227,18 @@ def exit_hung(job: Job, rank: int, reason: str) -> NoReturn:
     `reason` follows `rank 1 on HOST`, for example `waited 600 s for its data`. The supervisor shows
     it before reports of other ranks; without a supervisor it is printed here.
     """
+    from launcher.run.faults import recognized
+
     main = threading.main_thread().ident
     frame = None if main is None else sys._current_frames().get(main)
     stack = "" if frame is None else "".join(traceback.format_stack(frame))
     text = f"error: rank {rank} on {socket.gethostname()} {reason}"
-    report = build_report(
-        "failed", exit_codes.FAILURE, rank, text, f"stack of the main thread:\n{stack}"
-    )
-    report = replace(report, fault=recognized(text))
+    trace = f"stack of the main thread:\n{stack}"
+    fault = recognized(text)
+    report = build_report("failed", exit_codes.FAILURE, rank, text, trace, fault=fault)
     if job.reports is not None:
         report.save(job.reports)
     else:
         print(f"{report.text}\n{report.trace}", file=sys.stderr)
-        if job.folder is not None:
-            run_folder.append_log(job.folder, f"{report.text}\n{report.trace}")
+        job.log(f"{report.text}\n{report.trace}")
     exit_now(exit_codes.FAILURE)
-
-
-def without_report(rank: int, code: int, output: str, forwarded: set[int]) -> RankReport:
-    """The report of a rank that ended with exit code `code` without one; see `first_failure`."""
-    if -code in forwarded or (code == exit_codes.INTERRUPTED and signal.SIGINT in forwarded):
-        stop = KeyboardInterrupt() if signal.SIGINT in forwarded else Stopped("a signal")
-        return failed(stop, rank)
-    return killed(rank, _status(code), output)
-
-
-def _status(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code} without a report"
-    name = signal.Signals(-code).name
-    return f"killed by {name}" + (f" ({_LIKELY_CAUSES[name]})" if name in _LIKELY_CAUSES else "")
-
-
-def build_report(
-    kind: Kind,
-    exit_code: int,
-    rank: int,
-    text: str,
-    trace: str = "",
-    outcome: Mapping[str, Any] | None = None,
-) -> RankReport:
-    """The report of `rank` on this host, now, without secrets of the environment."""
-    return RankReport(
-        kind=kind,
-        exit_code=exit_code,
-        rank=rank,
-        host=socket.gethostname(),
-        at=time.time(),
-        text=redact_variables(text, environment.variables()),
-        trace=redact_variables(trace, environment.variables()),
-        outcome=outcome,
-    )
-
-
-def _path(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank}.json"

@@ -16,10 +16,6 @@ from launcher.config.provenance import Resolved
 from launcher.config.schema import model_name
 from launcher.run_folder import checkpoint_search, run_folder
 
-_LR_FACTOR = 10
-"""A learning rate that fails is rarely wrong by less; the next try shows the direction."""
-_TIMEOUT_FACTOR = 4
-_MOST_PREFETCHED = 8
 UNKNOWN = "…"
 """In the place of a value that differs from run to run."""
 _FIELD = re.compile(r"{\w+}")
@@ -212,31 +208,35 @@ def commands(resolved: Resolved, folder: Path) -> dict[str, str]:
     settings = resolved.settings
     shown = shlex.quote(from_here(folder))
     again = f"{PROGRAM} --config {shlex.quote(from_here(folder / run_folder.SETTINGS))}"
+    resume = f"{PROGRAM} resume {shown}"
     is_saved = checkpoint_search.newest_step(folder) is not None
-    lr, data = settings.optim.lr, shlex.quote(str(getattr(settings.data, "path", "")))
+    lower, higher = (plain(float(f"{settings.optim.lr * by:.3g}")) for by in (1 / 10, 10))
+    data = shlex.quote(str(getattr(settings.data, "path", "")))
+    # Against evaluations that are not finite: take more of them, or avoid them.
+    nonfinite = f"{again} --lr {lower}"
+    if settings.train.on_nonfinite == "stop":
+        skip = '--set "train.on_nonfinite=skip 9"'
+        nonfinite = f"{resume if settings.save.last else again} {skip}"
+    elif settings.precision != "fp32":
+        nonfinite = f"{again} --precision fp32"
     return {
         "again": again,
-        "retry": f"{PROGRAM} resume {shown}" if is_saved else again,
-        "nonfinite": _despite_nonfinite(resolved, shown, again),
+        "retry": resume if is_saved else again,
+        "nonfinite": nonfinite,
         "track": f"{PROGRAM} track {shown}",
         "data_check": f"{PROGRAM} data check {data} --model {model_name(settings.model)}",
         "other_folder": "runs/other",
-        "lower_lr": _number(lr / _LR_FACTOR),
-        "higher_lr": _number(lr * _LR_FACTOR),
-        "loader": _loader(settings.loader.workers, machine.detect_machine().cores),
-        "timeout_s": plain(_TIMEOUT_FACTOR * settings.engine.timeout_s),
+        "lower_lr": lower,
+        "higher_lr": higher,
+        "loader": loader_option(settings.loader.workers, machine.detect_machine().cores),
+        "timeout_s": plain(4 * settings.engine.timeout_s),
     }
 
 
-def _despite_nonfinite(resolved: Resolved, shown: str, again: str) -> str:
-    """The command against evaluations that are not finite: take more of them, or avoid them."""
-    settings = resolved.settings
-    if settings.train.on_nonfinite == "stop":
-        first = f"{PROGRAM} resume {shown}" if settings.save.last else again
-        return f'{first} --set "train.on_nonfinite=skip 9"'
-    if settings.precision != "fp32":
-        return f"{again} --precision fp32"
-    return f"{again} --lr {_number(settings.optim.lr / _LR_FACTOR)}"
+def loader_option(workers: int, cores: int) -> str:
+    """The option for faster loading: more workers while there are cores, else more ahead."""
+    more = min(max(2 * workers, 2), max(cores - 1, 1))
+    return f"--num-workers {more}" if more > workers else "--set loader.prefetch=8"
 
 
 def reported(folder: Path) -> set[str]:
@@ -248,15 +248,3 @@ def reported(folder: Path) -> set[str]:
                 event: Mapping[str, Mapping[str, str]] = json.loads(line)
                 names.add(event["facts"]["fault"])
     return names
-
-
-def _loader(workers: int, cores: int) -> str:
-    """The option for faster loading: more workers while there are cores, else more ahead."""
-    more = min(max(2 * workers, 2), max(cores - 1, 1))
-    if more > workers:
-        return f"--num-workers {more}"
-    return f"--set loader.prefetch={_MOST_PREFETCHED}"
-
-
-def _number(value: float) -> str:
-    return plain(float(f"{value:.3g}"))

@@ -19,9 +19,8 @@ from slurm.environment import (
     read_rank_environment,
 )
 
-RANK_0_WAIT_S = 10.0
+_RANK_0_WAIT_S = 10.0
 """How long a rank with invalid input waits for rank 0, which has the same, to report it."""
-_PUBLISHED_BY_ANY = ("invalid input", "failed", "out of memory")
 _POLL_S = 0.05
 
 
@@ -42,11 +41,14 @@ class JobGeneration:
         """
         if not generations.has_predecessor(self.run, self.generation):
             return args
-        if args.resume is None or self._has_saved():
-            return replace(
-                args, resume=AUTO, resume_option="the next generation", reset=(), force=True
-            )
-        if self.rank == 0 and not self._is_own(args.resume):
+        started, newest = generations.starts(self.run, self.generation), newest_step(self.run)
+        has_saved = bool(started) and newest is not None and newest > started[0]["from_step"]
+        if args.resume is None or has_saved:
+            option = "the next generation"
+            return replace(args, resume=AUTO, resume_option=option, reset=(), force=True)
+        here, other = self.run.resolve(), Path(args.resume).resolve()
+        is_own = args.resume == AUTO or args.resume.isdigit() or here in (other, *other.parents)
+        if self.rank == 0 and not is_own:
             names = [entry.name for entry in self.run.iterdir()]
             fences = {name for name in names if name.startswith(fence.HIDDEN)}
             run_folder.clear_except(self.run, {SLURM_FOLDER, lock.NAME, *fences})
@@ -66,47 +68,27 @@ class JobGeneration:
         That is 0 for every end that all ranks agreed on: srun and torchrun treat any other code as
         a failed rank, and the job script reads the outcome file. Touches the disk.
         """
-        self._publish(kind, code, text)
+        if self._counts(kind):
+            generations.publish_outcome(self.run, self.generation, code, text)
         is_agreed = kind == "ended" and code != exit_codes.FAILURE
         return exit_codes.DONE if is_agreed else code
 
-    def _publish(self, kind: Kind, code: int, text: str) -> None:
-        """Publish how this rank ended, if that is the outcome of the generation.
+    def _counts(self, kind: Kind) -> bool:
+        """Whether the end of this rank is the outcome of the generation.
 
         Rank 0 publishes for all, except after a lost peer, a killed rank or a closed fence: without
         an outcome the job script assumes a crash. Another rank publishes its own failure, if no
         rank has published yet.
         """
-        if kind in ("peer lost", "killed", "fenced"):
-            return
-        if self.rank != 0:
-            if kind not in _PUBLISHED_BY_ANY:
-                return
-            if kind == "invalid input" and self._is_published(RANK_0_WAIT_S):
-                return
-        generations.publish_outcome(self.run, self.generation, code, text)
-
-    def _has_saved(self) -> bool:
-        started = generations.starts(self.run, self.generation)
-        newest = newest_step(self.run)
-        return bool(started) and newest is not None and newest > started[0]["from_step"]
-
-    def _is_own(self, resumed: str) -> bool:
-        """Whether --resume names the run in the folder of this job."""
-        if resumed == AUTO or resumed.isdigit():
-            return True
-        here, other = self.run.resolve(), Path(resumed).resolve()
-        return here == other or here in other.parents
-
-    def _is_published(self, wait_s: float) -> bool:
-        """Whether a rank has published an outcome; waits up to `wait_s` seconds."""
+        if self.rank == 0:
+            return kind not in ("peer lost", "killed", "fenced")
+        if kind != "invalid input":
+            return kind in ("failed", "out of memory")
         path = generations.outcome_path(self.run, self.generation)
-        end = time.monotonic() + wait_s
-        while not path.exists():
-            if time.monotonic() > end:
-                return False
+        end = time.monotonic() + _RANK_0_WAIT_S
+        while not path.exists() and time.monotonic() < end:
             time.sleep(_POLL_S)
-        return True
+        return not path.exists()
 
 
 def read_job_generation(out: Path | None) -> JobGeneration | None:

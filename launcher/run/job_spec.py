@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -14,11 +14,13 @@ from launcher.config import schema
 from launcher.config.presets import TASK_FOLDER
 from launcher.config.provenance import Resolved
 from launcher.run_folder import run_folder
-from launcher.run_folder.experiences import ExperienceFolder
 from launcher.run_folder.resume import ResumeRequest
 from models.catalog import is_custom
 from slurm.environment import Generation
 from training.settings import nested
+
+if TYPE_CHECKING:
+    from launcher.run_folder.experiences import ExperienceFolder
 
 SUPERVISOR = "GEARSHIFT_SUPERVISOR"
 """Environment variable with the process id of the supervisor."""
@@ -31,12 +33,21 @@ class ExperienceSpec:
 
     number: int
     """0: the data that the run began with."""
-    folders: Sequence[ExperienceFolder]
+    run: Path
+    """The run folder with the data of its experiences."""
+    numbers: Sequence[int]
     """The first data, then the experiences to replay, then the one to train on."""
     settings: Mapping[str, Any]
     """See `experience.recorded_settings`; empty for the first data."""
     deadline: float | None = None
     """When to save and stop, in seconds since the epoch; None: at its end."""
+
+    @property
+    def folders(self) -> list[ExperienceFolder]:
+        """The folders of `numbers`."""
+        from launcher.run_folder.experiences import folder_of  # for continual runs
+
+        return [folder_of(self.run, number) for number in self.numbers]
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from engines.catalog import ENGINES, Entry, StateBytes, missing
+from engines.catalog import ENGINES, Entry, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
 from launcher.config import engine_options, errors, machine
@@ -16,7 +16,7 @@ from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.schema import AUTO, config_of, model_name
-from launcher.run import affinity, restart
+from launcher.run import affinity
 from launcher.run_folder import run_folder
 from launcher.run_folder.resume import Decision, NothingLeft, ResumeRequest, decide
 from models.catalog import is_custom
@@ -27,11 +27,9 @@ from slurm.environment import (
     read_generation,
     read_rank_environment,
 )
-from training.checkpoint import room
 from training.logging.quantities import size
 
-T = TypeVar("T")
-FREE = 0.03
+_FREE = 0.03
 """The share of a memory that a run leaves free, or it is refused."""
 _ENGINE = "engine.name"
 
@@ -78,12 +76,14 @@ class PreparedRun:
     @property
     def starts_processes(self) -> bool:
         """Whether ranks run in processes started for them."""
-        return self.separate or restart.is_supervised(self.resolved)
+        settings, nproc = self.resolved.settings, self.resolved.nproc
+        restarts, continual = settings.engine.max_restarts, settings.continual.enabled
+        return self.separate or nproc > 1 or restarts > 0 or continual
 
     @property
     def is_rank_0(self) -> bool:
         """Whether this process reports to the user."""
-        return _is_rank_0(self.launched)
+        return self.launched is None or self.launched.rank == 0
 
 
 def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) -> PreparedRun:
@@ -91,9 +91,20 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
 
     Raises SettingsError with `diagnostics` and all further errors.
     """
-    diagnostics = list(diagnostics)
-    launched = _read_or_diagnose(_read_ranks, diagnostics)
-    generation = _read_or_diagnose(read_generation, diagnostics)
+    diagnostics, variables = list(diagnostics), environment.variables()
+    launched = generation = None
+    try:
+        launched = read_rank_environment(variables)
+        if launched is not None:
+            from slurm.address import reachable
+
+            launched = reachable(launched, variables)
+    except InvalidEnvironment as error:
+        diagnostics.append(_invalid_environment(error))
+    try:
+        generation = read_generation(variables)
+    except InvalidEnvironment as error:
+        diagnostics.append(_invalid_environment(error))
     here = machine.detect_machine()
     if launched is not None:
         here = here.for_ranks(launched.local_size, launched.cpus)
@@ -104,6 +115,10 @@ def prepare_run(args: CliArgs, out: Path | None, diagnostics: list[Diagnostic]) 
         if lacking := list(check_memory(ready.resolved, here, count, ranks)):
             raise SettingsError(lacking)
     return ready
+
+
+def _invalid_environment(error: InvalidEnvironment) -> Diagnostic:
+    return Diagnostic(error.message, where="the environment", allowed=error.allowed)
 
 
 def prepare_run_at(
@@ -121,43 +136,40 @@ def prepare_run_at(
     `chooses_engine`: engine auto plans for this machine. Otherwise the number of processes decides.
     """
     diagnostics = list(diagnostics)
-    if launched is not None:
-        diagnostics += _check_nproc(args, launched)
     decision = None
     try:
         decision = _decide(args, out, here, launched, chooses_engine)
-        engine_options.deepspeed_layout(
-            decision.resolved, decision.resolved.settings.engine.ds_config
-        )
+        ds_config = decision.resolved.settings.engine.ds_config
+        engine_options.deepspeed_layout(decision.resolved, ds_config)
     except SettingsError as error:
         diagnostics += error.diagnostics
-    if out is not None and _is_rank_0(launched):
+    if launched is None or launched.rank == 0:
         diagnostics += _check_out(out, args, decision)
-    if launched is not None and decision is not None:
-        diagnostics += _check_restarts(decision.resolved, launched)
-        if decision.resolved.settings.continual.enabled:
-            from launcher.config import feature_checks  # for the runs that learn continually
-
-            diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
+    if launched is not None:
+        diagnostics += _check_launched(launched, args, decision)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
-    resolved, settings = decision.resolved, decision.resolved.settings
+    resolved, settings, resume = decision.resolved, decision.resolved.settings, decision.resume
+    is_continual = launched is None and settings.continual.enabled
+    if launched is None and resume is not None and not is_continual:
+        from launcher.run import experience
+
+        is_continual = experience.is_left(resume)
     ranks = launched.local_size if launched else resolved.nproc
     threads = affinity.threads(settings.engine.threads, here.cores, ranks, environment.variables())
-    trains_continually = launched is None and _is_continual(resolved, decision.resume)
-    keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not trains_continually
+    keeps_torch_default = affinity.uses_torch_default(settings, ranks) and not is_continual
     model, engine = model_name(settings.model), settings.engine.name
-    name = run_folder.default_name(model, settings.mode, engine, datetime.now())
     ready = PreparedRun(
         resolved,
         launched,
         out,
-        name,
-        None if keeps_torch_default else threads,
-        *(decision.resume, decision.line),
-        None if trains_continually else decision.nothing_left,
-        trains_continually,
-        trains_continually and decision.nothing_left is not None,
+        name=run_folder.default_name(model, settings.mode, engine, datetime.now()),
+        threads=None if keeps_torch_default else threads,
+        resume=resume,
+        line=decision.line,
+        nothing_left=None if is_continual else decision.nothing_left,
+        is_continual=is_continual,
+        is_trained=is_continual and decision.nothing_left is not None,
         generation=generation,
     )
     if settings.continual.enabled:
@@ -186,80 +198,38 @@ def _decide(
     return auto.decide_engine(args, out, Described(here, nodes), world_size)
 
 
-def _is_continual(resolved: Resolved, resume: ResumeRequest | None) -> bool:
-    """Whether a folder is watched, or an experience is left. Raises SettingsError."""
-    if resolved.settings.continual.enabled or resume is None:
-        return bool(resolved.settings.continual.enabled)
-    from launcher.run import experience
-
-    return experience.is_left(resume)
-
-
-def _is_rank_0(launched: RankEnvironment | None) -> bool:
-    return launched is None or launched.rank == 0
-
-
-def _read_ranks(environ: Mapping[str, str]) -> RankEnvironment | None:
-    launched = read_rank_environment(environ)
-    if launched is None:
-        return None
-    from slurm.address import reachable
-
-    return reachable(launched, environ)
-
-
-def _read_or_diagnose(
-    read: Callable[[Mapping[str, str]], T | None], diagnostics: list[Diagnostic]
-) -> T | None:
-    """What `read` finds in the environment; None: nothing, or it is invalid."""
-    try:
-        return read(environment.variables())
-    except InvalidEnvironment as error:
-        diagnostics.append(
-            Diagnostic(error.message, where="the environment", allowed=error.allowed)
-        )
-        return None
-
-
-def _check_out(out: Path, args: CliArgs, decision: Decision | None) -> list[Diagnostic]:
+def _check_out(out: Path | None, args: CliArgs, decision: Decision | None) -> list[Diagnostic]:
     """Errors if a run cannot be written to `out`, unless it contains the resumed run."""
-    if args.resume is not None:
-        if decision is None:
-            return []
-        source = decision.resume.source if decision.resume else None
-        if (
-            source is not None
-            and run_folder.is_run_folder(source)
-            and source.resolve() == out.resolve()
-        ):
-            return []
+    if out is None or (args.resume is not None and decision is None):
+        return []
+    source = decision.resume.source if decision and decision.resume else None
+    is_own = source is not None and source.resolve() == out.resolve()
+    if args.resume is not None and is_own and run_folder.is_run_folder(out):
+        return []
     return run_folder.writing_errors(out, f"--out {out}", replaces_starts=True)
 
 
-def _check_nproc(args: CliArgs, launched: RankEnvironment) -> list[Diagnostic]:
-    option, text = args.options.get("engine.nproc", ("", str(launched.local_size)))
-    if text == str(launched.local_size):
-        return []
-    return [
-        Diagnostic(
-            f"{option} {text}, but {launched.source} started {launched.local_size} on this machine",
-            key="engine.nproc",
-            value=text,
-            where=f"{option} {text}",
-            allowed=f"no {option} under {launched.source}",
-        )
-    ]
+def _check_launched(
+    launched: RankEnvironment, args: CliArgs, decision: Decision | None
+) -> Iterator[Diagnostic]:
+    """Errors for settings that ranks of torchrun or srun cannot keep."""
+    source, size = launched.source, str(launched.local_size)
+    option, text = args.options.get("engine.nproc", ("", size))
+    if text != size:
+        message = f"{option} {text}, but {source} started {size} on this machine"
+        parts: dict[str, Any] = {"key": "engine.nproc", "value": text, "where": f"{option} {text}"}
+        yield Diagnostic(message, allowed=f"no {option} under {source}", **parts)
+    if decision is None:
+        return
+    key, values = "engine.max_restarts", decision.resolved.values
+    if value := values[key].value:
+        message = f"{key} {value}, but only {source}, which started the processes, can restart them"
+        allowed = f"0 under {source}; a second start with  --resume auto  resumes"
+        yield errors.about(values, key, message, allowed=allowed)
+    if decision.resolved.settings.continual.enabled:
+        from launcher.config import feature_checks  # for the runs that learn continually
 
-
-def _check_restarts(resolved: Resolved, launched: RankEnvironment) -> list[Diagnostic]:
-    key = "engine.max_restarts"
-    if not (value := resolved.values[key].value):
-        return []
-    message = (
-        f"{key} {value}, but only {launched.source}, which started the processes, can restart them"
-    )
-    allowed = f"0 under {launched.source}; a second start with  --resume auto  resumes"
-    return [errors.about(resolved.values, key, message, allowed=allowed)]
+        yield from feature_checks.check_launcher(source, values)
 
 
 def parameters(resolved: Resolved) -> int | None:
@@ -278,6 +248,8 @@ def parameters(resolved: Resolved) -> int | None:
 
 def least_room_bytes(resolved: Resolved) -> int:
     """The room that the run needs at least; the run itself knows more, and checks that again."""
+    from training.checkpoint import room
+
     save = resolved.settings.save
     saves = save.required and (save.last or save.every or save.keep_best)
     return room.least_bytes(parameters(resolved)) if saves else 0
@@ -317,22 +289,17 @@ def check_memory(
     if parameters is None:
         return
     engine = ENGINES[resolved.settings.engine.name]
-    needed = _state(resolved, engine, parameters)
-    lacks = list(_lacks(needed, resolved, here, ranks_per_node))
-    if not lacks:
+
+    def lacks(engine: Entry) -> list[str]:
+        return list(_lacks(engine, parameters, resolved, here, ranks_per_node))
+
+    if not (lacking := lacks(engine)):
         return
     others = (e for e in ENGINES.values() if e.processes is None and not missing(e))
-    fitting = next(
-        (
-            other.name
-            for other in others
-            if not any(_lacks(_state(resolved, other, parameters), resolved, here, ranks_per_node))
-        ),
-        None,
-    )
+    fitting = next((other.name for other in others if not lacks(other)), None)
     yield Diagnostic(
         f"{model_name(resolved.settings.model)} does not fit under engine {engine.name}: weights, "
-        f"gradients and optimizer state take {'; '.join(lacks)}",
+        f"gradients and optimizer state take {'; '.join(lacking)}",
         key=_ENGINE,
         value=engine.name,
         where=resolved.values[_ENGINE].origin.where,
@@ -342,24 +309,19 @@ def check_memory(
     )
 
 
-def _state(resolved: Resolved, engine: Entry, parameters: int) -> StateBytes:
-    """What one rank of `resolved` would hold under `engine`, at least."""
-    settings = resolved.settings
-    is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
-    return engine.placement.state_bytes(
-        parameters, resolved.world_size, 2 if is_half else 4, settings.optim.least_slots
-    )
-
-
 def _lacks(
-    needed: StateBytes, resolved: Resolved, here: Machine, ranks_per_node: int
+    engine: Entry, parameters: int, resolved: Resolved, here: Machine, ranks_per_node: int
 ) -> Iterator[str]:
     """Each kind of memory of which there is too little: what is needed, and what there is."""
-    is_cpu = resolved.device == "cpu"
-    host = ranks_per_node * (needed.host + (needed.device if is_cpu else 0))
-    gpu_bytes = here.gpu_bytes if resolved.device == "cuda" else None
-    if gpu_bytes is not None and needed.device > gpu_bytes * (1 - FREE):
+    settings, device = resolved.settings, resolved.device
+    # What one rank holds at least.
+    is_half = settings.precision not in ("fp32", "tf32") and engine.shards_parameters
+    weight_bytes, slots = 2 if is_half else 4, settings.optim.least_slots
+    needed = engine.placement.state_bytes(parameters, resolved.world_size, weight_bytes, slots)
+    host = ranks_per_node * (needed.host + (needed.device if device == "cpu" else 0))
+    gpu_bytes = here.gpu_bytes if device == "cuda" else None
+    if gpu_bytes is not None and needed.device > gpu_bytes * (1 - _FREE):
         yield f"{size(needed.device)} of {size(gpu_bytes)} on a GPU"
-    if here.ram_bytes is not None and host > here.ram_bytes * (1 - FREE):
+    if here.ram_bytes is not None and host > here.ram_bytes * (1 - _FREE):
         ranks = counted(ranks_per_node, "process")
         yield f"{size(host)} of {size(here.ram_bytes)} in main memory ({ranks})"

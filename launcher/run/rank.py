@@ -61,7 +61,7 @@ def run(job: Job, rank: int, load_work: Callable[[], Work] = worker) -> RankRepo
 def can_fork() -> bool:
     """Whether `run_forked` is needed, and possible: a control group limits the memory."""
     is_free = environment.Process.is_own and startup.startup_signals() is None
-    return is_free and hasattr(os, "fork") and cgroup.memory() is not None
+    return is_free and cgroup.memory() is not None
 
 
 def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> RankReport:
@@ -109,14 +109,20 @@ def run_forked(job: Job, load_work: Callable[[], Work], forwarded: set[int]) -> 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Raise Stopped on a signal that ends the run, unless startup signals are handled already."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or startup.startup_signals() is not None
-    ):
+    if _is_handled_elsewhere():
         yield
         return
-    with handling(signals.numbers(_STOPPERS), _stop):
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise Stopped(signal.Signals(number).name)
+
+    with handling(signals.numbers(_STOPPERS), stop):
         yield
+
+
+def _is_handled_elsewhere() -> bool:
+    is_main = threading.current_thread() is threading.main_thread()
+    return not is_main or startup.startup_signals() is not None
 
 
 @contextmanager
@@ -126,10 +132,7 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
     Handlers of Python run between its lines only, and a library may tokenize for minutes without
     any. Does nothing outside of the main thread, and where startup signals end the process at once.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or startup.startup_signals() is not None
-    ):
+    if _is_handled_elsewhere():
         yield
         return
     read_end, write_end = os.pipe()
@@ -139,8 +142,17 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
     def watch() -> None:
         while arrived := os.read(read_end, 64):
             number = next((number for number in ending if number in arrived), None)
-            if number is not None and not has_ended.wait(_UNWIND_S):
-                _end_now(job, rank, number)
+            if number is None or has_ended.wait(_UNWIND_S):
+                continue
+            is_interrupt = number is signal.SIGINT
+            error = KeyboardInterrupt() if is_interrupt else Stopped(number.name)
+            report = failures.failed(error, rank)
+            if job.reports is not None:
+                _save_and_exit(report, job.reports)
+            if (handler := ending_signals()) is not None:
+                handler.clean_up()
+            os.write(2, f"{report.text}\n".encode())
+            exit_now(report.exit_code)
 
     os.register_at_fork(after_in_child=signals.forget_pipe)
     before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -154,17 +166,6 @@ def _ended_in_time(job: Job, rank: int) -> Iterator[None]:
         os.close(write_end)
         thread.join()
         os.close(read_end)
-
-
-def _end_now(job: Job, rank: int, number: signal.Signals) -> NoReturn:
-    is_interrupt = number is signal.SIGINT
-    report = failures.failed(KeyboardInterrupt() if is_interrupt else Stopped(number.name), rank)
-    if job.reports is None:
-        if (handler := ending_signals()) is not None:
-            handler.clean_up()
-        os.write(2, f"{report.text}\n".encode())
-        exit_now(report.exit_code)
-    _save_and_exit(report, job.reports)
 
 
 def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
@@ -181,20 +182,16 @@ def serve(folder: Path, load_work: Callable[[], Work] = worker) -> None:
         exit_now(exit_codes.RUN_AGAIN)
     with stacks:
         faulthandler.enable(stacks)
-        _serve(folder, rank, load_work)
-
-
-def _serve(folder: Path, rank: int, load_work: Callable[[], Work]) -> NoReturn:
-    # Not the current parent: the supervisor may have been killed already.
-    _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
-    try:
-        signals.unblock_interrupt()
-        job = job_spec.load(folder)
-    except BaseException as error:  # as in `run`
-        report = failures.failed(error, rank)
-    else:
-        report = run(replace(job, console=job.console and rank == 0), rank, load_work)
-    _save_and_exit(report, folder)
+        # Not the current parent: the supervisor may have been killed already.
+        _end_with_parent(int(environment.variables().get(job_spec.SUPERVISOR, os.getppid())))
+        try:
+            signals.unblock_interrupt()
+            job = job_spec.load(folder)
+        except BaseException as error:  # as in `run`
+            report = failures.failed(error, rank)
+        else:
+            report = run(replace(job, console=job.console and rank == 0), rank, load_work)
+        _save_and_exit(report, folder)
 
 
 def _save_and_exit(report: RankReport, folder: Path) -> NoReturn:
@@ -208,10 +205,6 @@ def _interrupt_once(number: int, frame: object) -> NoReturn:
     """Raise KeyboardInterrupt: a Ctrl-C reaches a fork twice, from the terminal and its parent."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    raise Stopped(signal.Signals(number).name)
 
 
 def _end_with_parent(parent: int) -> None:

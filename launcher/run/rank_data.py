@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +12,16 @@ from launcher.base import signals
 from launcher.config import validate
 from launcher.config.schema import Settings, task_class
 from launcher.run.job_spec import Job
-from models.base import Context, DataError, HasFrozenEncoder, Task
-from models.common.data_files import cache_folder
+from models.base import Context, Task
 from training.data.loader import EvaluationBatches
 from training.data.samples import ReplayMixture, Samples
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
     from engines.base import Engine, World
     from models.base import Split
-    from training.checkpoint.resume_point import ResumePoint
-    from training.data.workers import DataWatchdog
     from training.evaluation.forgetting import Forgetting
-    from training.train_plan import TrainPlan
 
 
 @dataclass(frozen=True)
@@ -50,35 +44,27 @@ class RankData:
         return [f"experience {self.number}: {new} new and {old} replayed samples per epoch"]
 
     def evaluation(
-        self,
-        seed: int,
-        max_samples: int | None,
-        train_plan: TrainPlan,
-        world: World,
-        loader: Any,
-        watch: DataWatchdog,
-        unused: Sequence[Tensor],
+        self, seed: int, max_samples: int | None, size: int, world: World, *loading: Any
     ) -> tuple[EvaluationBatches, Forgetting | None]:
         """The validation batches, and what measures forgetting; None for the first data.
 
         `max_samples` of each evaluation; the chance of a noise control is that of the whole split.
-        `unused`: tensors that loader workers do not need.
+        `size`: of a micro-batch; `loading`: the last arguments of EvaluationBatches.
 
         Raises DataError if a split is empty.
         """
         parts = []
         for task in self.tasks:
             samples = Samples(task, task.data("val"), seed)
-            size = train_plan.micro_batch
             capped = None if task.facts().get("control") else max_samples
-            batches = EvaluationBatches(samples, size, world, loader, watch, unused, limit=capped)
-            parts.append((task, batches))
+            batches = EvaluationBatches(samples, size, world, *loading, limit=capped)
+            parts.append(batches)
         if not self.number:
-            return parts[0][1], None
+            return parts[0], None
         from training.evaluation.forgetting import Forgetting, HeldOutPart  # of an experience only
 
-        *old, new = (HeldOutPart(*part) for part in parts)
-        return parts[0][1], Forgetting(self.number, old, new)
+        held_out = list(map(HeldOutPart, self.tasks, parts))
+        return parts[0], Forgetting(self.number, held_out[:-1], held_out[-1])
 
 
 def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankData:
@@ -105,25 +91,12 @@ def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankD
     return RankData(job.experience.number, train, tasks)
 
 
-def check_labels(job: Job, task: Task, resumed: ResumePoint | None) -> None:
-    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
-    trained = None if job.split is None else resumed
-    known = {} if trained is None else trained.fact("evaluator", {}).get("metrics", {})
-    if known and task.goal.metric not in known:
-        raise DataError(
-            f"the data has no labels for {', '.join(known)}",
-            where="data.path",
-            allowed="data with the labels of the run",
-        )
-
-
 def uses_feature_cache(
     settings: Settings, task: Task, model: Module, module: Module, engine: Engine
 ) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
-    if not isinstance(task, HasFrozenEncoder):
-        return False
-    from training.data import feature_cache  # of a frozen encoder only
+    from models.common.data_files import cache_folder  # for tasks with such an encoder
+    from training.data import feature_cache
 
     computed = {
         "precision": settings.precision,
@@ -131,9 +104,9 @@ def uses_feature_cache(
         "attention": settings.memory.attention,
     }
     location = feature_cache.CacheLocation(cache_folder(), computed)
-    show = partial(print, file=sys.stderr, flush=True) if engine.world.rank == 0 else _discard
+
+    def show(text: str) -> None:
+        if engine.world.rank == 0:
+            print(text, file=sys.stderr, flush=True)
+
     return feature_cache.use(task, model, module, engine, settings.feature_cache, location, show)
-
-
-def _discard(_text: str) -> None:
-    """Show nothing: only rank 0 does."""

@@ -6,7 +6,6 @@ import gc
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from launcher.base import library_warnings
 from launcher.config import batching
@@ -15,7 +14,6 @@ from launcher.run import failures
 from launcher.run.failures import RankReport
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
-from launcher.run_folder.checkpoint_search import newest_step
 from launcher.run_folder.resume import ResumeRequest
 from training.logging.events import append_event
 from training.resources import cgroup
@@ -27,14 +25,6 @@ _RESTARTED = ("failed", "killed", "peer lost")
 Show = Callable[[RankReport], None]
 Attempt = Callable[[Job, Show, set[int]], RankReport]
 """Runs a job once: shows a failure at once, and collects the signals sent to its ranks."""
-REDUCED = "reduced after out of memory"
-"""Origin of the new batch numbers."""
-
-
-def is_supervised(resolved: Resolved) -> bool:
-    """Whether ranks run in processes of their own under a supervisor."""
-    settings = resolved.settings
-    return resolved.nproc > 1 or settings.engine.max_restarts > 0 or settings.continual.enabled
 
 
 def supervise(
@@ -54,12 +44,7 @@ def supervise(
     return repeat(job, attempt, show, forwarded)
 
 
-def repeat(
-    job: Job,
-    attempt: Attempt,
-    show: Show,
-    forwarded: set[int] | None = None,
-) -> RankReport:
+def repeat(job: Job, attempt: Attempt, show: Show, forwarded: set[int] | None = None) -> RankReport:
     """Run `job` to its end, with up to engine.max_restarts restarts after failures.
 
     After out of memory it restarts with half the micro-batch and the same global batch, three
@@ -82,7 +67,10 @@ def repeat(
             reductions, resolved = reductions + 1, smaller
             line = f"restart with micro-batches of {resolved.batching.micro_batch}"
             again, step = first.again(resolved)
-            _record_out_of_memory(first.folder, report, resolved, step)
+            facts = {"rank": report.rank, "text": report.text, "from_step": step}
+            numbers = resolved.batching
+            facts |= {"micro_batch": numbers.micro_batch, "accumulation": numbers.accumulation}
+            append_event(Storage(first.folder), "out_of_memory", step or 0, facts)
         elif report.kind in _RESTARTED and restarts < max_restarts:
             restarts += 1
             line = f"restart {restarts} of {max_restarts}"
@@ -109,7 +97,8 @@ def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | No
     accumulation = numbers.micro_batch * numbers.accumulation // used
     failed = replace(numbers, micro_batch=used, accumulation=accumulation)
     smaller = next(batching.halvings(failed), None)
-    return None if smaller is None else resolved.with_batching(smaller, REDUCED)
+    reason = "reduced after out of memory"
+    return None if smaller is None else resolved.with_batching(smaller, reason)
 
 
 def _run_once(attempt: Attempt, job: Job, show: Show, forwarded: set[int]) -> RankReport:
@@ -123,19 +112,6 @@ def _run_once(attempt: Attempt, job: Job, show: Show, forwarded: set[int]) -> Ra
     return classify(attempt(job, lambda report: show(classify(report)), forwarded))
 
 
-def _record_out_of_memory(
-    folder: Path, report: RankReport, resolved: Resolved, step: int | None
-) -> None:
-    facts = {
-        "rank": report.rank,
-        "text": report.text,
-        "micro_batch": resolved.batching.micro_batch,
-        "accumulation": resolved.batching.accumulation,
-        "from_step": step,
-    }
-    append_event(Storage(folder), "out_of_memory", step or 0, facts)
-
-
 class FirstAttempt:
     """The job as it was started first, and its checkpoints at that time."""
 
@@ -143,17 +119,21 @@ class FirstAttempt:
         assert job.folder is not None, "a supervised job has a run folder"
         self._job = job
         self.folder = job.folder
-        self._newest = newest_step(job.folder)
-        self._step = None
-        if job.resume is not None:
-            requested = job.resume.step
-            self._step = newest_step(job.resume.source) if requested is None else requested
+        self._newest = self._step = None
+        if job.resume is not None:  # a new run has no checkpoints to look for
+            from launcher.run_folder.checkpoint_search import newest_step
+
+            self._newest, self._step = newest_step(job.folder), job.resume.step
+            if self._step is None:
+                self._step = newest_step(job.resume.source)
 
     def again(self, resolved: Resolved) -> tuple[Job, int | None]:
         """The job of a restart, and the step to resume from; None: from the beginning.
 
         --reset applies again unless a checkpoint was saved since, which contains its effect.
         """
+        from launcher.run_folder.checkpoint_search import newest_step
+
         job = replace(self._job, resolved=resolved)
         saved = newest_step(self.folder)
         is_new = saved is not None and saved != self._newest and saved > (self._step or 0)

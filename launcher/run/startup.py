@@ -8,13 +8,15 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.base import exit_codes
 from launcher.base.signals import forget_pipe
-from launcher.run_folder import generations
-from slurm.environment import JOB_VARIABLE, Generation, InvalidEnvironment, read_generation
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1) if hasattr(signal, "SIGUSR1") else (signal.SIGTERM,)
+if TYPE_CHECKING:
+    from slurm.environment import Generation
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _OUT = "--out"
 
 
@@ -28,13 +30,11 @@ class StartupSignals:
     """
 
     def __init__(self, run: Path | None, generation: Generation | None) -> None:
-        self._run = run
-        self._generation = generation
+        self._run, self._generation = run, generation
         self._process = os.getpid()
         self._critical = threading.Lock()
         self._decided: int | None = None
-        self._is_finished = False
-        self._arrived_late = False
+        self._is_finished = self._arrived_late = False
 
     def __call__(self, number: int, frame: object) -> None:
         """Do nothing: the thread reads the signal. A forked worker exits."""
@@ -50,11 +50,9 @@ class StartupSignals:
         os.register_at_fork(after_in_child=forget_pipe)
         for number in _SIGNALS:
             signal.signal(number, self)
-        threading.Thread(
-            target=self._read, args=(read_end,), name="startup signals", daemon=True
-        ).start()
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        name = "startup signals"
+        threading.Thread(target=self._read, args=(read_end,), name=name, daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -70,8 +68,8 @@ class StartupSignals:
         """
         with self._critical:
             self._decided, self._is_finished = code, True
-            if self._arrived_late:
-                self._exit()
+            if self._arrived_late and code is not None:
+                os._exit(code)
 
     def _read(self, read_end: int) -> None:
         while arrived := os.read(read_end, 64):
@@ -83,32 +81,41 @@ class StartupSignals:
     def _end(self, name: str) -> None:
         if self._is_finished:
             self._arrived_late = True
-            self._exit()
+            if self._decided is not None:
+                os._exit(self._decided)
             return
         text = f"stopped by {name} before anything was saved; run again"
         is_first = True
         if self._run is not None and self._generation is not None:
-            is_first = generations.publish_outcome(
-                self._run, self._generation, exit_codes.RUN_AGAIN, text
-            )
+            from launcher.run_folder.generations import publish_outcome
+
+            code = exit_codes.RUN_AGAIN
+            is_first = publish_outcome(self._run, self._generation, code, text)
         if is_first:
             os.write(2, f"{text}\n".encode())
         os._exit(exit_codes.RUN_AGAIN)
 
-    def _exit(self) -> None:
-        if self._decided is not None:
-            os._exit(self._decided)
-
 
 def handle_startup_signals(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     """Handle signals from now on, if this process belongs to a job of Slurm."""
+    from slurm.environment import JOB_VARIABLE, InvalidEnvironment, read_generation
+
     if not environ.get(JOB_VARIABLE):
         return
+    # Imported before a signal: an import in the thread could wait for one of the main thread.
+    from launcher.run_folder import generations  # noqa: F401
+
     try:
         generation = read_generation(environ)
     except InvalidEnvironment:  # reported when all arguments are checked
         generation = None
-    StartupSignals(_out(argv), generation).listen()
+    out = None  # the run folder, before the arguments are parsed
+    for position, argument in enumerate(argv):
+        if argument == _OUT and position + 1 < len(argv):
+            out = argv[position + 1]
+        elif argument.startswith(f"{_OUT}="):
+            out = argument.partition("=")[2]
+    StartupSignals(Path(out) if out else None, generation).listen()
 
 
 def startup_signals() -> StartupSignals | None:
@@ -129,14 +136,3 @@ def finish_startup(code: int | None = None) -> None:
     """Stop handling startup signals, as StartupSignals.finish."""
     if (handler := startup_signals()) is not None:
         handler.finish(code)
-
-
-def _out(argv: Sequence[str]) -> Path | None:
-    """The run folder given by --out, before the arguments are parsed."""
-    value = None
-    for position, argument in enumerate(argv):
-        if argument == _OUT and position + 1 < len(argv):
-            value = argv[position + 1]
-        elif argument.startswith(f"{_OUT}="):
-            value = argument.partition("=")[2]
-    return Path(value) if value else None

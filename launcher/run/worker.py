@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ import torch
 from engines import deferred_init
 from engines.base import Engine, World
 from engines.catalog import build_engine, find
-from engines.deferred_init import DeferredWeights
 from engines.device import return_freed
 from engines.parameters import check_parameters, with_dense_tensors
 from engines.state import WEIGHT
@@ -24,19 +23,17 @@ from launcher.base.diagnostics import SettingsError
 from launcher.config import paths, validate
 from launcher.config.batching import check_fills
 from launcher.config.engine_options import engine_options
-from launcher.config.errors import about_setting
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 from launcher.config.validate import TrackedSettings
 from launcher.run import affinity, failures, rank_data
 from launcher.run.callbacks import RankCallbacks
 from launcher.run.job_spec import Job
-from launcher.run_folder import fence, lock, run_folder
-from models.base import Task
+from launcher.run_folder import lock, run_folder
+from models.base import DataError, HasBaseWeights, HasFrozenEncoder, Task
 from training import seeds
 from training.callbacks.base import TEST, Outcome
-from training.checkpoint import base_weights, retention, room
-from training.checkpoint.restore import restore, restore_average
+from training.checkpoint import retention, room
 from training.checkpoint.retention import Keep
 from training.checkpoint.writer import CheckpointWriter
 from training.data.fingerprint import fingerprint
@@ -56,10 +53,8 @@ from training.storage import Storage
 from training.train_plan import TrainPlan, solve
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
-    from launcher.run_folder.resume import ResumeRequest
     from training.checkpoint.resume_point import ResumePoint
 
 
@@ -72,13 +67,9 @@ def work(job: Job) -> Outcome | SplitResult:
         try:
             return _work(job, cleanup)
         except SettingError as error:
+            from launcher.config.errors import about_setting
+
             raise SettingsError([about_setting(error, job.resolved)]) from error
-
-
-def _order(resolved: Resolved, samples: int, seed: int) -> DataOrder:
-    """The data order of `samples`. Raises SettingsError if they fill no global batch."""
-    check_fills(resolved, samples)
-    return DataOrder(samples, resolved.batching.global_batch, seed)
 
 
 def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
@@ -87,14 +78,17 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     settings = cast(Settings, tracked)
     world = _open_world(resolved, settings, cleanup)
     storage = _open_storage(job, world, cleanup)
-    watchdog = _watch_data(job, settings, world, cleanup)
-    seed = settings.train.seed
+    hung = partial(failures.exit_hung, job, world.rank)
+    watchdog = DataWatchdog(settings.engine.timeout_s, hung)
+    cleanup.callback(watchdog.close)
     peaks = PeakMemory()  # before the data and the model, so that they count
     data = rank_data.load_data(job, settings, storage.path, world)
-    task, samples = data.tasks[0], Samples(data.tasks[0], data.train, seed)
+    task, seed = data.tasks[0], settings.train.seed
+    samples = Samples(task, data.train, seed)
     split = TEST if settings.eval.test and job.split is None else job.split
     evaluated = None if split is None else samples_of(task, split, seed)
-    order = _order(resolved, len(samples), seed)
+    check_fills(resolved, len(samples))
+    order = DataOrder(len(samples), resolved.batching.global_batch, seed)
     facts = {
         "settings": paths.kept_values(resolved.values),
         "data": {
@@ -105,12 +99,19 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
         },
         "experience": data.number,
     }
-    resumed = None if job.resume is None else _load_resume_point(job.resume, facts, world)
-    rank_data.check_labels(job, task, resumed)
+    resumed = _resume_point(job, facts, world)
+    if job.split is not None and resumed is not None:
+        _check_labels(task, resumed)
     seeds.seed_weights(seed)
-    model, initial = _build_model(resolved, task, world)
+    build = partial(with_dense_tensors, task.build)
+    model, initial = deferred_init.build(build, world)
+    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
     built = architecture(model)
-    base = base_weights.find(task, model, world)
+    base = None
+    if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
+        from training.checkpoint import base_weights
+
+        base = base_weights.find(task, model, world)
     if base is not None and resumed is not None:
         base.check(resumed.checkpoint)
     if job.split is None:
@@ -122,32 +123,42 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     if base is not None:
         engine, facts = base.left_out(engine), {**facts, **base.facts}
     if resumed is not None:
+        from training.checkpoint.restore import restore
+
         slots = job.split is None and "optimizer" not in resumed.reset
         restore(resumed.checkpoint, engine, slots=slots)
     del initial
-    loading = (world, settings.loader, watchdog, _slots(engine))
+    # Without the optimizer state, which no loader worker needs.
+    unused = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
+    loading = (world, settings.loader, watchdog, unused)
     micro_batch = resolved.batching.micro_batch
     test = None if evaluated is None else SplitSamples(evaluated, micro_batch, *loading)
     if job.split is not None:
+        from training.checkpoint.restore import restore_average
+
         assert resumed is not None and test is not None
         restore_average(resumed.checkpoint, engine)
         return evaluate_split(task, module, job.split, test)
-    if not data.number and rank_data.uses_feature_cache(settings, task, model, module, engine):
+    is_cached = not data.number and isinstance(task, HasFrozenEncoder)
+    if is_cached and rank_data.uses_feature_cache(settings, task, model, module, engine):
         samples = Samples(task, task.data("train"), seed)
     train_plan = _train_plan(job, settings, task, model, order, resumed)
-    evaluation, forgetting = data.evaluation(seed, settings.eval.samples, train_plan, *loading)
+    evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
     factory = RankCallbacks(job, storage, world, clock_skews(world))
     counts = (evaluation.samples, evaluation.split_samples)
     if forgetting is not None:
         counts = forgetting.samples("val")
     info = factory.run_info(data, built, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
-    writer = _writer(resolved, settings, train_plan, storage, world)
+    save = settings.save
+    keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every)
+    writer = CheckpointWriter(storage, world, resolved.settings.engine.name, keep, save.async_)
     run = TrainingRun(
         settings, train_plan, callbacks, evaluation, writer, facts, resumed, peaks, forgetting, test
     )
     validate.check_before_training(resolved, train_plan, tracked, prints=world.rank == 0)
-    _prepare_folder(job, storage, resumed, train_plan, world)
+    if world.rank == 0:
+        _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
 
@@ -155,10 +166,109 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
 def _settings(job: Job) -> Settings:
     """The settings of the ranks: those of the run, or of its experience."""
     if job.experience is None:
-        return job.resolved.settings
+        return cast(Settings, job.resolved.settings)
     from launcher.run.experience import resolve_experience
 
-    return resolve_experience(job.resolved, job.experience).settings
+    return cast(Settings, resolve_experience(job.resolved, job.experience).settings)
+
+
+def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
+    deterministic, debug = settings.train.deterministic, settings.train.debug
+    if deterministic or debug:
+        cleanup.enter_context(_torch_flags(deterministic=deterministic, debug=debug))
+    if settings.memory.return_freed:
+        return_freed()
+    always_group = find(resolved.settings.engine.name).always_group
+    device = settings.device if settings.device != "auto" else resolved.device
+    world = open_world(device, settings.engine.timeout_s, always_group, consistency_facts(resolved))
+    cleanup.push(partial(_unless_failed, world, world.close))
+    cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
+    return world
+
+
+def _unless_failed(
+    world: World, close: Callable[[], None], error: type[BaseException] | None, *_: object
+) -> None:
+    """Leave a process group, unless this rank failed: with NCCL it would wait for the others.
+
+    A rank that failed saves its report and ends at once instead, which they notice.
+    """
+    if error is None or world.size == 1:
+        close()
+
+
+def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
+    """The storage of the run folder, locked by rank 0, and fenced if the run belongs to a job."""
+    path = run_folder.broadcast_path(job.folder, world)
+    assert path is not None, "rank 0 created the run folder before the ranks started"
+    storage, generation = Storage(path), job.generation
+    if world.rank == 0:
+        cleanup.enter_context(lock.hold(path, generation=generation))
+    if generation is not None:
+        from launcher.run_folder import fence
+
+        if world.rank == 0:
+            storage = cleanup.enter_context(fence.fenced_storage(path, generation))
+        storage = Storage(path, run_folder.broadcast_path(storage.fence, world))
+        cleanup.enter_context(fence.fencing_errors(storage, generation))
+    world.barrier()  # no rank reads the folder before
+    return storage
+
+
+def _resume_point(job: Job, facts: dict[str, Any], world: World) -> ResumePoint | None:
+    if job.resume is None:
+        return None
+    from launcher.run_folder.restore import load_resume_point
+
+    return load_resume_point(job.resume, facts, world)
+
+
+def _check_labels(task: Task, trained: ResumePoint) -> None:
+    """Raise DataError if the data of an evaluation lacks the labels of the metrics of the run."""
+    known = trained.fact("evaluator", {}).get("metrics", {})
+    if known and task.goal.metric not in known:
+        raise DataError(
+            f"the data has no labels for {', '.join(known)}",
+            where="data.path",
+            allowed="data with the labels of the run",
+        )
+
+
+def _check_room(
+    resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool
+) -> None:
+    """Check that the disk of the run folder has room for a checkpoint, before training. Collective.
+
+    Raises SettingsError on every rank.
+    """
+    save = resolved.settings.save
+    if not save.required or not (save.last or save.every or save.keep_best):
+        return
+    lack = None
+    if world.rank == 0:
+        needed = room.checkpoint_bytes(model, resolved.settings, only_trained=only_trained)
+        folder = run / retention.CHECKPOINTS
+        lack = room.lacking(folder if folder.is_dir() else run, needed)
+    text = world.broadcast((lack or "").encode()).decode()
+    if text:
+        raise SettingsError.of(
+            f"there is no room for a checkpoint: {text}",
+            value=str(run),
+            where=f"the run folder {run}",
+            allowed="a disk with room for one checkpoint at least",
+            fix="free some space, or choose another folder with  --out DIR",
+        )
+
+
+def _prepare_engine(
+    resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
+) -> tuple[Engine, Module]:
+    blocks = task.blocks(model)
+    spec = optimizer.spec(settings, model, world, blocks, task)
+    options = engine_options(settings, resolved, task.channels_last)
+    with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
+        engine = build_engine(resolved.settings.engine.name, world, options)
+    return engine, engine.prepare(model, spec, blocks)
 
 
 def _train_plan(
@@ -188,13 +298,11 @@ def _train_plan(
 def _prepare_folder(
     job: Job, storage: Storage, resumed: ResumePoint | None, train_plan: TrainPlan, world: World
 ) -> None:
-    if world.rank != 0:
-        return
-    step = resumed.step if resumed else 0
+    """Record the start of a job, and make the folder of a resumed run as it was. For rank 0."""
     if job.generation is not None:
         from launcher.run_folder.generations import record_start
 
-        record_start(storage, job.generation, step, world.size)
+        record_start(storage, job.generation, resumed.step if resumed else 0, world.size)
     if job.resume is not None:
         from launcher.run_folder.restore import prepare_folder
 
@@ -202,127 +310,13 @@ def _prepare_folder(
         prepare_folder(job.resume, job.resolved, storage, resumed, is_end=is_end)
 
 
-def _load_resume_point(
-    resume: ResumeRequest, facts: Mapping[str, Any], world: World
-) -> ResumePoint | None:
-    from launcher.run_folder.restore import load_resume_point
-
-    return load_resume_point(resume, facts, world)
-
-
-def _writer(
-    resolved: Resolved, settings: Settings, train_plan: TrainPlan, storage: Storage, world: World
-) -> CheckpointWriter:
-    keep = Keep(settings.save.keep_last, settings.save.keep_best, train_plan.keep_every)
-    name = resolved.settings.engine.name
-    return CheckpointWriter(storage, world, name, keep, settings.save.async_)
-
-
-def _slots(engine: Engine) -> list[Tensor]:
-    """The optimizer state, which no loader worker needs."""
-    return [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
-
-
-def _open_world(resolved: Resolved, settings: Settings, cleanup: ExitStack) -> World:
-    deterministic, debug = settings.train.deterministic, settings.train.debug
-    cleanup.enter_context(torch_flags(deterministic=deterministic, debug=debug))
-    if settings.memory.return_freed:
-        return_freed()
-    always_group = find(resolved.settings.engine.name).always_group
-    device = settings.device if settings.device != "auto" else resolved.device
-    facts = consistency_facts(resolved)
-    world = open_world(device, settings.engine.timeout_s, always_group, facts)
-    cleanup.push(partial(_unless_failed, world, world.close))
-    cleanup.callback(affinity.set_torch_threads(settings.engine.threads))
-    return world
-
-
-def _unless_failed(
-    world: World, close: Callable[[], None], error: type[BaseException] | None, *_: object
-) -> None:
-    """Leave a process group, unless this rank failed: with NCCL it would wait for the others.
-
-    A rank that failed saves its report and ends at once instead, which they notice.
-    """
-    if error is None or world.size == 1:
-        close()
-
-
-def _open_storage(job: Job, world: World, cleanup: ExitStack) -> Storage:
-    """The storage of the run folder, locked by rank 0, and fenced if the run belongs to a job."""
-    path = run_folder.broadcast_path(job.folder, world)
-    assert path is not None, "rank 0 created the run folder before the ranks started"
-    storage, generation = Storage(path), job.generation
-    if world.rank == 0:
-        cleanup.enter_context(lock.hold(path, generation=generation))
-        if generation is not None:
-            storage = cleanup.enter_context(fence.fenced_storage(path, generation))
-    if generation is not None:
-        storage = Storage(path, run_folder.broadcast_path(storage.fence, world))
-        cleanup.enter_context(fence.fencing_errors(storage, generation))
-    world.barrier()  # no rank reads the folder before
-    return storage
-
-
-def _watch_data(job: Job, settings: Settings, world: World, cleanup: ExitStack) -> DataWatchdog:
-    watchdog = DataWatchdog(settings.engine.timeout_s, partial(failures.exit_hung, job, world.rank))
-    cleanup.callback(watchdog.close)
-    return watchdog
-
-
-def _check_room(
-    resolved: Resolved, run: Path, model: Module, world: World, *, only_trained: bool
-) -> None:
-    """Check that the disk of the run folder has room for a checkpoint, before training. Collective.
-
-    Raises SettingsError on every rank.
-    """
-    save = resolved.settings.save
-    if not save.required or not (save.last or save.every or save.keep_best):
-        return
-    lack = None
-    if world.rank == 0:
-        needed = room.checkpoint_bytes(model, resolved.settings, only_trained=only_trained)
-        folder = run / retention.CHECKPOINTS
-        lack = room.lacking(folder if folder.is_dir() else run, needed)
-    text = world.broadcast((lack or "").encode()).decode()
-    if text:
-        raise SettingsError.of(
-            f"there is no room for a checkpoint: {text}",
-            value=str(run),
-            where=f"the run folder {run}",
-            allowed="a disk with room for one checkpoint at least",
-            fix="free some space, or choose another folder with  --out DIR",
-        )
-
-
-def _build_model(resolved: Resolved, task: Task, world: World) -> tuple[Module, DeferredWeights]:
-    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
-    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
-    return model, initial
-
-
-def _prepare_engine(
-    resolved: Resolved, settings: Settings, task: Task, model: Module, world: World
-) -> tuple[Engine, Module]:
-    blocks = task.blocks(model)
-    spec = optimizer.spec(settings, model, world, blocks, task)
-    options = engine_options(settings, resolved, task.channels_last)
-    with signals.deferred(signals.ENDING):  # imports DeepSpeed or FairScale
-        engine = build_engine(resolved.settings.engine.name, world, options)
-    return engine, engine.prepare(model, spec, blocks)
-
-
 @contextmanager
-def torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
+def _torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
     """Enable deterministic algorithms and anomaly detection of torch; restore both at the end."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.benchmark,
-        torch.is_anomaly_enabled(),
-    )
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    is_anomalous = torch.is_anomaly_enabled()
     if deterministic:
         seeds.make_deterministic(environment.variables())
     if debug:
@@ -330,9 +324,9 @@ def torch_flags(*, deterministic: bool, debug: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[2:4]
-        torch.autograd.set_detect_anomaly(before[4])
+        torch.use_deterministic_algorithms(is_deterministic, warn_only=only_warns)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.autograd.set_detect_anomaly(is_anomalous)
 
 
 _PER_MACHINE = ("engine.nproc", "engine.threads", "engine.bind_cores", "loader.", "limits.")
@@ -349,9 +343,9 @@ def consistency_facts(resolved: Resolved) -> dict[str, str]:
         for key, value in resolved.values.items()
         if not key.startswith(_PER_MACHINE)
     }
-    batching = resolved.batching
+    numbers = resolved.batching
     return settings | {
-        "global batch": str(batching.global_batch),
-        "micro-batch": str(batching.micro_batch),
-        "accumulation": str(batching.accumulation),
+        "global batch": str(numbers.global_batch),
+        "micro-batch": str(numbers.micro_batch),
+        "accumulation": str(numbers.accumulation),
     }

@@ -23,6 +23,7 @@ from launcher.config.provenance import Resolved
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.run_folder import lock
 from launcher.run_folder.lock import StartLock
+from slurm.environment import SLURM_FOLDER
 from training.storage import Storage, publish_new, storage_errors
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ LINKS = ("best", "last")
 PROFILE = "profile/summary.json"
 REPORT = "report.html"
 PARENT = Path("runs")
-SLURM_FOLDER = "slurm"
-"""The subfolder of jobs; the name is that of slurm.environment."""
 JOB_SCRIPT = "job.sbatch"
 """In the subfolder slurm/: the script of the job, which calls functions of slurm/job.sh."""
 LINES = "lines.txt"

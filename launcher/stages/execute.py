@@ -52,11 +52,8 @@ def train_stages(
         show(ending)
     assert ending is not None, "a pipeline with nothing left is not trained"
     did_nothing = ending.exit_code == exit_codes.INVALID_INPUT or ending.kind == "stopped"
-    if (
-        new_folder is not None
-        and did_nothing
-        and not any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)
-    ):
+    has_trained = any(run_folder.has_trained(stage.folder) for stage in pipeline.entries)
+    if new_folder is not None and did_nothing and not has_trained:
         new_folder.discard()
         return FinishedRun(ending, None)
     finished = FinishedRun(ending, pipeline.folder, record.write(pipeline.record, codes))

@@ -22,7 +22,7 @@ from launcher.config.provenance import (
 )
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
-from launcher.config.settings_file import read_settings_file
+from launcher.config.settings_file import Node, read_settings_file
 from launcher.run.prepare import PreparedRun, prepare_run
 from launcher.run_folder import checkpoint_search, run_folder
 from launcher.run_folder.resume import NothingLeft, ResumeRequest
@@ -84,10 +84,16 @@ class Pipeline:
         """Warnings of all stages, each once, without settings that another stage uses."""
         runs = [ready.resolved for _, ready in self.left]
         distinct: list[Diagnostic] = []
+
+        def is_used(key: str, run: Resolved) -> bool:
+            return key in run.values and why_ineffective(run.values, key) is None
+
         for run in runs:
-            for diagnostic in run.warnings:
-                if not _counts_elsewhere(diagnostic.key, run, runs):
-                    _add(distinct, diagnostic)
+            for warning in run.warnings:
+                key = warning.key if warning.key in run.values else None
+                is_of_other = key and not is_used(key, run) and any(is_used(key, r) for r in runs)
+                if not is_of_other:
+                    _add(distinct, warning)
         return distinct
 
 
@@ -116,8 +122,7 @@ def prepare_pipeline(
     prepare_stage: Prepare = prepare_run,
 ) -> Pipeline | None:
     """The pipeline, each stage by `prepare_stage`; None for a single run, which is not resolved."""
-    before = find(args, out)
-    if before is not None:
+    if (before := _find(args, out)) is not None:
         return _resumed(before, args, out, diagnostics, prepare_stage)
     stages = selection.stages(args) if args.resume in (None, checkpoint_search.AUTO) else ()
     return _new(stages, args, out, diagnostics, prepare_stage) if stages else None
@@ -136,11 +141,14 @@ def _new(
     if args.resume is not None:
         resume_line = f"{args.resume_option} {args.resume}: no run of these stages to resume"
         args = replace(args, resume=None)
+    sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES_KEY]
     folder = out or run_folder.PARENT / STAGED_MODE
     entries: list[PipelineStage] = []
     for number, stage in enumerate(stages, start=1):
-        content = _args_of(stage, number, args, entries, len(stages))
-        made = _prepared(content, invalid, prepare_stage)
+        where = f"stage {number} of {len(stages)}"
+        turn = TypedEntry(STAGES_KEY, [stage.name], Origin(CLI_LAYER, where), STAGE.flag)
+        filled = [*(args.filled if number == 1 else ()), turn, *_weights(stage, entries)]
+        made = _prepared(replace(args, sets=sets, filled=filled), invalid, prepare_stage)
         if out is None and number == 1 and made is not None:
             folder = run_folder.unused_path(made.name)
         inner = folder / record.child(number, stage.name)
@@ -152,17 +160,6 @@ def _new(
     if invalid:
         raise SettingsError(invalid)
     return Pipeline(folder, entries, resume_line=resume_line)
-
-
-def _args_of(
-    stage: Stage, number: int, args: CliArgs, entries: Sequence[PipelineStage], count: int
-) -> CliArgs:
-    """The arguments of one stage of a new pipeline."""
-    sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES_KEY]
-    origin = Origin(CLI_LAYER, f"stage {number} of {count}")
-    turn = TypedEntry(STAGES_KEY, [stage.name], origin, STAGE.flag)
-    given = args.filled if number == 1 else ()
-    return replace(args, sets=sets, filled=[*given, turn, *_weights(stage, entries)])
 
 
 def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]:
@@ -184,34 +181,22 @@ def _prepared(
         for diagnostic in error.diagnostics:
             _add(diagnostics, diagnostic)
         return None
-    if made.launched is not None:
-        _add(diagnostics, _not_ours(made.launched.source, args))
+    if made.launched is not None:  # ranks of torchrun or srun cannot end between stages
+        source = made.launched.source
+        started = Diagnostic(
+            f"each stage runs in its own processes, but {source} started this one",
+            where=f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}",
+            allowed=f"one stage at a time under {source}",
+            fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
+        )
+        _add(diagnostics, started)
     return made
 
 
-def _counts_elsewhere(key: str | None, run: Resolved, runs: Sequence[Resolved]) -> bool:
-    """Whether another stage uses a setting that has no effect in this one."""
-    if key is None or key not in run.values or why_ineffective(run.values, key) is None:
-        return False
-    return any(why_ineffective(other.values, key) is None for other in runs)
-
-
 def _add(diagnostics: list[Diagnostic], diagnostic: Diagnostic) -> None:
-    if (diagnostic.message, diagnostic.where) not in [
-        (known.message, known.where) for known in diagnostics
-    ]:
+    known = [(other.message, other.where) for other in diagnostics]
+    if (diagnostic.message, diagnostic.where) not in known:
         diagnostics.append(diagnostic)
-
-
-def _not_ours(source: str, args: CliArgs) -> Diagnostic:
-    """The error for ranks of torchrun or srun, which cannot end between stages."""
-    where = f"mode {STAGED_MODE}" if args.resume is None else f"resume {args.resume}"
-    return Diagnostic(
-        f"each stage runs in its own processes, but {source} started this one",
-        where=where,
-        allowed=f"one stage at a time under {source}",
-        fix=f"{STAGE.flag} NAME  and for later stages  {FROM.flag} RUN  or resume one stage",
-    )
 
 
 def _resumed(
@@ -222,7 +207,7 @@ def _resumed(
     prepare_stage: Prepare,
 ) -> Pipeline:
     invalid = [*diagnostics, *_misplaced(before, args, out)]
-    declared = stages(before)
+    declared = _declared(before)
     entries: list[PipelineStage] = []
     for name, folder in before.stages.items():
         stage = declared.get(name, Stage(name, ""))
@@ -230,19 +215,24 @@ def _resumed(
         if not record.is_completed(folder):
             filled = _weights(stage, entries)
             content = replace(args, resume=str(folder), weights=None, filled=filled)
-            has_begun = checkpoint_search.newest_step(folder) is not None
-            made = _prepared(
-                content if has_begun else replace(content, reset=()), invalid, prepare_stage
-            )
-            if made is not None:
-                resume_line = made.line if (folder / run_folder.METRICS).exists() else None
-                made = replace(made, separate=True, line=resume_line)
+            if checkpoint_search.newest_step(folder) is None:
+                content = replace(content, reset=())
+            made = _prepared(content, invalid, prepare_stage)
+        if made is not None:
+            line = made.line if (folder / run_folder.METRICS).exists() else None
+            made = replace(made, separate=True, line=line)
         entries.append(PipelineStage(name, stage.sentence, folder, made))
     if invalid:
         raise SettingsError(invalid)
     left = [entry.name for entry in entries if entry.start is not None]
-    resume_line = f"resuming {before.folder}: {', '.join(left)}" if left else _nothing_left(before)
-    return Pipeline(before.folder, entries, True, resume_line)
+    line = f"resuming {before.folder}: {', '.join(left)}"
+    if not left:
+        last = shlex.quote(str(entries[-1].folder))
+        line = (
+            f"nothing to do: all stages of {before.folder} are completed; "
+            f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
+        )
+    return Pipeline(before.folder, entries, True, line)
 
 
 def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
@@ -255,23 +245,12 @@ def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Itera
         arguments.append(("--out", f"--out {out}"))
     folders = ", ".join(map(str, before.stages.values()))
     for option, where in arguments:
-        yield Diagnostic(
-            f"{option} has no effect on the resumed stages of {before.folder}",
-            key=option,
-            where=where,
-            fix=f"leave out {option}  or resume the folder of one stage: {folders}",
-        )
+        message = f"{option} has no effect on the resumed stages of {before.folder}"
+        fix = f"leave out {option}  or resume the folder of one stage: {folders}"
+        yield Diagnostic(message, key=option, where=where, fix=fix)
 
 
-def _nothing_left(before: PipelineRecord) -> str:
-    last = shlex.quote(str(list(before.stages.values())[-1]))
-    return (
-        f"nothing to do: all stages of {before.folder} are completed; "
-        f"to train one longer: {PROGRAM} resume {last} --epochs N --reset schedule"
-    )
-
-
-def find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
+def _find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
     """The pipeline to resume; None: there is none, or a single run is resumed.
 
     With `auto` that in `out`, or the newest of the same model and stages below runs/ that was not
@@ -284,38 +263,34 @@ def find(args: CliArgs, out: Path | None) -> PipelineRecord | None:
     if out is not None:
         return record.load(out)
     names = [stage.name for stage in selection.stages(args)]
-    return _latest(args, names) if names else None
-
-
-def stages(pipeline: PipelineRecord) -> dict[str, Stage]:
-    """The stages that the family of a pipeline declares, by name. Reads the disk."""
-    try:
-        family = find_node(read_settings_file(_first(pipeline)), "model.family")
-        declared = declared_stages(family.value) if family is not None else ()
-    except SettingsError:  # such as a custom task that was moved; preparing its run reports that
-        return {}
-    return {stage.name: stage for stage in declared}
-
-
-def _first(pipeline: PipelineRecord) -> Path:
-    return next(iter(pipeline.stages.values())) / run_folder.SETTINGS
-
-
-def _latest(args: CliArgs, names: list[str]) -> PipelineRecord | None:
     choice = choose(args)
-    for folder in checkpoint_search.newest(run_folder.STAGES):
+    for folder in checkpoint_search.newest(run_folder.STAGES) if names else ():
         pipeline = record.load(folder)
         if pipeline is None or list(pipeline.stages) != names:
             continue
-        if _model(pipeline) != (choice.family, choice.model):
+        root = _settings(pipeline)
+        if root is None or checkpoint_search.model_of(root) != (choice.family, choice.model):
             continue
         if not all(map(record.is_completed, pipeline.stages.values())):
             return pipeline
     return None
 
 
-def _model(pipeline: PipelineRecord) -> tuple[object, ...]:
+def _settings(pipeline: PipelineRecord) -> Node | None:
+    """The settings of the first stage; None: they cannot be read, which preparing it reports."""
     try:
-        return checkpoint_search.model_of(read_settings_file(_first(pipeline)))
+        first = next(iter(pipeline.stages.values()))
+        return read_settings_file(first / run_folder.SETTINGS)
     except SettingsError:
-        return ()
+        return None
+
+
+def _declared(pipeline: PipelineRecord) -> dict[str, Stage]:
+    """The stages that the family of a pipeline declares, by name. Reads the disk."""
+    root = _settings(pipeline)
+    family = None if root is None else find_node(root, "model.family")
+    try:
+        declared = declared_stages(family.value) if family is not None else ()
+    except SettingsError:  # such as a custom task that was moved; preparing its run reports that
+        declared = ()
+    return {stage.name: stage for stage in declared}

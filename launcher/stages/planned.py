@@ -46,7 +46,13 @@ def planned_runs(
             for args, (entry, ready) in zip(given, stages.left, strict=True)
         ]
     args, errors = with_weights(args)
-    args = _with_any_weights(args)
+    choice = choose(args)
+    declared = {stage.name: stage for stage in selection.declared_stages(choice.family)}
+    loads = declared[choice.stage].loads if choice.stage else None
+    if loads is not None:  # the first weights of a later stage alone need not exist
+        origin = Origin(CLI_LAYER, "any run: a plan reads no weights")
+        any_run = TypedEntry(loads, "RUN", origin, FROM.flag)
+        args = replace(args, filled=[any_run, *args.filled])
     try:
         part = PlannedRun(args, resolve_with(described, args, ()))
     except SettingsError as error:
@@ -54,18 +60,6 @@ def planned_runs(
     if wrong := [*diagnostics, *errors]:
         raise SettingsError(wrong)
     return [part]
-
-
-def _with_any_weights(args: CliArgs) -> CliArgs:
-    """`args` of a later stage alone, whose first weights need not exist for a plan."""
-    choice = choose(args)
-    names = {stage.name: stage for stage in selection.declared_stages(choice.family)}
-    loads = names[choice.stage].loads if choice.stage else None
-    if loads is None:
-        return args
-    origin = Origin(CLI_LAYER, "any run: a plan reads no weights")
-    any_run = TypedEntry(loads, "RUN", origin, FROM.flag)
-    return replace(args, filled=[any_run, *args.filled])
 
 
 def resolve_with(described: Described, args: CliArgs, sets: Sequence[str]) -> Resolved:

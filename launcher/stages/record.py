@@ -75,10 +75,11 @@ def summarize(
 ) -> dict[str, Any]:
     """The result of the pipeline, from the results of its stages. Reads the disk."""
     stages = [_stage(name, folder, codes) for name, folder in record.stages.items()]
-    results = [
-        result for f in record.stages.values() if (result := records.read_result(f)) is not None
-    ]
+    read = [records.read_result(folder) for folder in record.stages.values()]
+    results = [result for result in read if result is not None]
     last: Mapping[str, Any] = results[-1] if results else {}
+    peaks = _known(results, "peak_memory_bytes")
+    kinds = list(dict.fromkeys(kind for peak in peaks for kind in peak))
     statuses = [stage["status"] for stage in stages]
     status = "failed" if "failed" in statuses else "stopped"
     return {
@@ -87,7 +88,8 @@ def summarize(
         **{key: last.get(key) for key in ("model", "mode", "engine", "world_size")},
         "parameters": max(_known(results, "parameters"), default=None),
         "best": last.get("best"),
-        "peak_memory_bytes": _peaks(results),
+        # The largest peak of each kind of memory over stages; None: not measured.
+        "peak_memory_bytes": {kind: max(_known(peaks, kind), default=None) for kind in kinds},
         "samples_per_s": last.get("samples_per_s"),
         "stages": stages,
     }
@@ -109,10 +111,3 @@ def _stage(name: str, folder: Path, codes: Mapping[str, int]) -> dict[str, Any]:
 
 def _known(results: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     return [result[key] for result in results if result.get(key) is not None]
-
-
-def _peaks(results: Sequence[Mapping[str, Any]]) -> dict[str, int | None]:
-    """The largest peak of each kind of memory over stages; None: not measured."""
-    peaks = _known(results, "peak_memory_bytes")
-    kinds = dict.fromkeys(kind for kinds_of in peaks for kind in kinds_of)
-    return {kind: max(_known(peaks, kind), default=None) for kind in kinds}

@@ -38,27 +38,29 @@ def with_weights(args: CliArgs) -> tuple[CliArgs, list[Diagnostic]]:
     if args.weights is None:
         return args, []
     choice = choose(args)
-    stage = {declared.name: declared for declared in selection.declared_stages(choice.family)}.get(
-        choice.stage or ""
-    )
-    return from_of(args, stage)
+    declared = {stage.name: stage for stage in selection.declared_stages(choice.family)}
+    return from_of(args, declared.get(choice.stage or ""))
 
 
 def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnostic]]:
     """The arguments with --from as a setting of `stage`, and its errors."""
     if args.weights is None:
         return args, []
-    option = f"{FROM.flag} {args.weights}"
-    rest = replace(args, weights=None)
+    option, rest = f"{FROM.flag} {args.weights}", replace(args, weights=None)
+
+    def refused(what: str, allowed: str, fix: str | None = None) -> list[Diagnostic]:
+        message = f"{option}{what}"
+        return [Diagnostic(message, key=FROM.flag, where=option, allowed=allowed, fix=fix)]
+
     if args.resume not in (None, AUTO):
-        what = f"{option}: a resumed run loads weights from its own checkpoint"
-        return rest, [_fault(what, option, f"{FROM.flag}  with a new run", "leave it out")]
+        what = ": a resumed run loads weights from its own checkpoint"
+        return rest, refused(what, f"{FROM.flag}  with a new run", "leave it out")
     if stage is None:
-        what = f"{option} needs a stage, but none is selected"
-        return rest, [_fault(what, option, "with  --mode staged --stage NAME")]
+        what = " needs a stage, but none is selected"
+        return rest, refused(what, "with  --mode staged --stage NAME")
     if stage.loads is None:
-        what = f"{option}: stage {stage.name} starts from random weights"
-        return rest, [_fault(what, option, "with a later stage", "leave it out")]
+        what = f": stage {stage.name} starts from random weights"
+        return rest, refused(what, "with a later stage", "leave it out")
     value, diagnostics = args.weights, []
     try:
         value = str(find(args.weights, stage))
@@ -68,40 +70,27 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
     return replace(rest, filled=[*args.filled, filled]), diagnostics
 
 
-def _fault(what: str, where: str, allowed: str, fix: str | None = None) -> Diagnostic:
-    return Diagnostic(what, key=FROM.flag, where=where, allowed=allowed, fix=fix)
-
-
-_LEGAL = "a run folder, one of its checkpoints, an export or a safetensors file"
-
-
 def find(word: str, stage: Stage) -> Path:
     """The value of the setting `stage.loads`. Looks at names only. Raises SettingsError.
 
     Of a run the best checkpoint, or else the last, or else the newest one.
     """
-    path = Path(word)
-    where = f"--from {word}"
+    path, where = Path(word), f"--from {word}"
     if path.is_file():
         return path
-    if not path.is_dir():
-        raise _refusal(f"'{word}' does not exist", word, where)
-    pipeline = record.load(path)
-    if pipeline is not None:
-        path = _newest(pipeline, stage, where)
-    steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
-    for folder in (path, path / retention.BEST):
-        if _has_weights(folder):
-            return path
-    for folder in (path / retention.LAST, *steps):
-        if _has_weights(folder):
-            return folder
-    raise _refusal(f"'{path}' holds no weights for stage {stage.name}", word, where)
-
-
-def _has_weights(folder: Path) -> bool:
-    """Whether a folder holds a complete checkpoint, or an export."""
-    return any((folder / name).is_file() for name in (MODEL, NAME))
+    what = f"'{word}' does not exist"
+    if path.is_dir():
+        pipeline = record.load(path)
+        if pipeline is not None:
+            path = _newest(pipeline, stage, where)
+        steps = sorted((path / retention.CHECKPOINTS).glob("step-*"), reverse=True)
+        for folder in (path, path / retention.BEST, path / retention.LAST, *steps):
+            # A complete checkpoint, or an export; the best one is found by the folder of the run.
+            if any((folder / name).is_file() for name in (MODEL, NAME)):
+                return path if folder.name == retention.BEST else folder
+        what = f"'{path}' holds no weights for stage {stage.name}"
+    allowed = "a run folder, one of its checkpoints, an export or a safetensors file"
+    raise SettingsError.of(what, key=FROM.flag, value=word, where=where, allowed=allowed)
 
 
 def _newest(pipeline: record.PipelineRecord, stage: Stage, where: str) -> Path:
@@ -112,7 +101,3 @@ def _newest(pipeline: record.PipelineRecord, stage: Stage, where: str) -> Path:
     whose, there = " or ".join(stage.of), ", ".join(pipeline.stages)
     what = f"{pipeline.folder} has no stage {whose}, whose weights stage {stage.name} takes"
     raise SettingsError.of(what, value=str(pipeline.folder), where=where, allowed=f"it has {there}")
-
-
-def _refusal(what: str, word: str, where: str) -> SettingsError:
-    return SettingsError.of(what, key="--from", value=word, where=where, allowed=_LEGAL)

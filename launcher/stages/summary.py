@@ -13,7 +13,7 @@ from launcher.base.diagnostics import PROGRAM
 from launcher.config import selection
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
-from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
+from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved
 from launcher.config.schema import model_name, replaces_size, setting_infos
 from launcher.run.dry_run import plan_as_json, render_plan
 from launcher.run.execute import FinishedRun, next_command
@@ -76,17 +76,14 @@ def _repeated(resolved: Resolved, loads: Collection[str | None]) -> Iterator[str
         if not key.startswith(_REPEATED) or key in _NAMED or key in loads:
             continue
         # A setting of this stage alone has an effect only by one that the stage sets.
-        by_stage = any(_is_of_stage(resolved.values[other]) for other in infos[key].only_if)
+        layers = [resolved.values[other].origin.layer for other in infos[key].only_if]
+        by_stage = MODE_LAYER in layers
         if by_stage and why_ineffective(resolved.values, key) is None:
             continue
         if setting.is_set_by_user:
             value = setting.value
             text = value if isinstance(value, str) else json.dumps(value)
             yield from ("--data", text) if key == "data.path" else ("--set", f"{key}={text}")
-
-
-def _is_of_stage(setting: Setting) -> bool:
-    return setting.origin.layer == MODE_LAYER
 
 
 def _stage(stage: Mapping[str, Any]) -> str:
@@ -102,11 +99,9 @@ def _stage(stage: Mapping[str, Any]) -> str:
     content.append(duration(stage["wall_s"]))
     if (estimate := stage["estimate"]) is not None:
         bound = "at least" if estimate["is_least"] else "about"
-        content.append(
-            f"all {estimate['planned_steps']:,} steps would take {bound} "
-            f"{duration(estimate['total_s'])} (estimate from {estimate['measured_steps']:,} "
-            "measured here)"
-        )
+        planned, total = estimate["planned_steps"], duration(estimate["total_s"])
+        measured = f"estimate from {estimate['measured_steps']:,} measured here"
+        content.append(f"all {planned:,} steps would take {bound} {total} ({measured})")
     return ", ".join(content)
 
 

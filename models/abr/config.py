@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from models.common.config import FamilySection, Fraction, OnBad, StagedModel, column_field
-from models.common.table import IGNORE
+from models.common.data_files import IGNORE
 
 
 @dataclass(frozen=True)

@@ -332,6 +332,8 @@ class BadRecords:
         return [f"{where}: {problem}" for where, problem in self.rows]
 
 
+IGNORE = "ignore"
+"""The meaning of a column of a table that is not read."""
 CACHE_VARIABLE = "GEARSHIFT_CACHE"
 
 

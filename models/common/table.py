@@ -15,11 +15,9 @@ from string import whitespace
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords, library_errors, unreadable_file
+from models.common.data_files import IGNORE, BadRecords, library_errors, unreadable_file
 from models.common.text_file import CHUNK, TextFile
 
-IGNORE = "ignore"
-"""The meaning of a column that is not read."""
 _IS_PLAIN = re.compile(r"[^\[\]{},:#\"'&*!|>%@`]+")
 """What needs no quotes in a list of YAML."""
 

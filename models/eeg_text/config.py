@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from models.common.config import Control, FamilySection, Fraction, OnBad, column_field
-from models.common.table import IGNORE
+from models.common.data_files import IGNORE
 from models.eeg_text.montage import REGION_SIZES
 
 KERNEL = 5

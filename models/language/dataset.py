@@ -14,9 +14,7 @@ import numpy as np
 from models.base import DataError, SplitName
 from models.common.data_files import OnBad, unknown_embedded
 from models.common.split import SPLITS
-from models.common.table import declared_columns
 from models.language.encoded import encode
-from models.language.formats import EMBEDDED
 from models.language.readers.corpus import Corpus, from_records, read_corpus
 from models.language.rows import Dialogues, Pairing, TokenWindows, true_pairing
 from models.language.tokenizer import Tokenizer
@@ -92,7 +90,11 @@ def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] =
 
         return from_records(path, embedded.read_conversations())
     if path.startswith("embedded:"):
+        from models.language.formats import EMBEDDED
+
         raise unknown_embedded(path, EMBEDDED)
+    from models.common.table import declared_columns  # as in read_corpus
+
     answered = None if answers is None else Path(answers).expanduser()
     return read_corpus(Path(path).expanduser(), answered, on_bad, declared_columns(columns))
 

@@ -22,7 +22,7 @@ from models.language.model import KeyValueCache, Transformer
 from models.language.pretrained import Pretrained
 from models.language.preview import TEMPERATURE
 from models.language.readers.columns import RawRow, RowReader, columns_in
-from models.language.readers.corpus import rows_of
+from models.language.readers.files import rows_of
 from models.language.readers.records import Conversation, Turn
 from models.language.tokenizer import Tokenizer, prompt_and_answer
 

@@ -316,3 +316,16 @@ def flops_per_sample(shape: Shape, time: float) -> float:
     elements = 6.0 * shape.elements - 4.0 * shape.frozen_elements - 2.0 * shape.frozen_output
     layers = 12.0 * shape.layers - 8.0 * shape.frozen_layers
     return elements * time + layers * shape.width * time * time
+
+
+def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
+    """Layers of a decoder in order.
+
+    The first list of `count` modules; otherwise the longest list of modules of one class. By length
+    alone, the experts of a layer could be taken for layers.
+    """
+    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
+    for found in lists:
+        if len(found) == count:
+            return found
+    return max((x for x in lists if len({type(m) for m in x}) == 1), key=len, default=[])

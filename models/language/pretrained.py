@@ -239,19 +239,6 @@ def shape(model: Pretrained) -> Shape | None:
     return Shape(matrix_elements(model), layers, width)
 
 
-def decoder_layers(model: nn.Module, count: int | None) -> list[nn.Module]:
-    """Layers of a decoder in order.
-
-    The first list of `count` modules; otherwise the longest list of modules of one class. By length
-    alone, the experts of a layer could be taken for layers.
-    """
-    lists = [list(module) for module in model.modules() if isinstance(module, nn.ModuleList)]
-    for layers in lists:
-        if len(layers) == count:
-            return layers
-    return max((x for x in lists if len({type(m) for m in x}) == 1), key=len, default=[])
-
-
 _NAME = ".default"
 """peft's name of the only adapter, within the names of its weights."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -24,23 +24,27 @@ from models.base import (
     Sampling,
     SplitName,
 )
-from models.common import initial_weights, layers, model_facts
+from models.common import layers, model_facts
 from models.common.model_facts import FACTS_FILE
 from models.common.split import SPLITS, save_split, split_groups
-from models.common.subwords import TOKENIZER_FILE
-from models.common.table import declared_columns
-from models.language import bpe, external_tokenizer, hugging_face, pretrained
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
-from models.language.generate import Prompting, read_prompts
 from models.language.metric import LanguageMetric
-from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
-from models.language.pretrained import Pretrained
+from models.language.model import (
+    Shape,
+    Transformer,
+    decoder_layers,
+    flops_per_sample,
+    matrix_elements,
+)
 from models.language.preview import pictures, predict, preview_text, sample_text
 from models.language.readers.corpus import Corpus
-from models.language.readers.plain_text import SUFFIXES
 from models.language.rows import Dialogues, Row, TokenWindows, collate
 from models.language.tokenizer import ByteTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from models.language.generate import Prompting
+    from models.language.pretrained import Pretrained
 
 _START = "a run folder of  --set model.stage=text , or a safetensors file of its model"
 
@@ -59,8 +63,7 @@ class LanguageTask:
     goal = Goal("val_loss", "min")
     units = "tokens"
     channels_last = False
-    saved_files = (TOKENIZER_FILE, FACTS_FILE)
-    prompt_suffixes = SUFFIXES
+    saved_files = ("tokenizer.json", FACTS_FILE)
     dataset: Dataset
     """What setup read."""
     prompting: Prompting
@@ -109,6 +112,13 @@ class LanguageTask:
         self._local: Tokenizer | None = None
         self._shape: Shape | None = None
 
+    @property
+    def prompt_suffixes(self) -> Collection[str]:
+        """The endings of files with prompts."""
+        from models.language.readers.plain_text import SUFFIXES
+
+        return SUFFIXES
+
     def setup(self) -> None:
         """Read and split the data, train or load the tokenizer; store both in the run folder.
 
@@ -144,6 +154,8 @@ class LanguageTask:
         window = self._row_length()
         if self.pretrained is not None:
             window = context_of(self.pretrained) or window
+        from models.language.generate import Prompting
+
         tokenizer = self._tokenizer_without_data()
         self.prompting = Prompting(tokenizer, window, is_request=facts.conversations)
         self.start = None
@@ -164,6 +176,8 @@ class LanguageTask:
             return local
         if self.tokenizer_name == "bytes":
             return ByteTokenizer()
+        from models.language import bpe
+
         if self.start is not None:
             return bpe.load_or_copy(self.start, self.context.folder)
         # The library uses about as much memory as the text has bytes.
@@ -178,6 +192,8 @@ class LanguageTask:
         if self._local is None and not (is_built_in and self.pretrained is None):
             path = self.pretrained if is_built_in else Path(self.tokenizer_name).expanduser()
             assert path is not None
+            from models.language import external_tokenizer
+
             self._local = external_tokenizer.load(path)
         return self._local
 
@@ -185,6 +201,8 @@ class LanguageTask:
         """The longest sample that the model allows; None: any."""
         if self.pretrained is None:
             return None
+        from models.language import pretrained
+
         return getattr(pretrained.read_config(self.pretrained), "max_position_embeddings", None)
 
     def _row_length(self) -> int:
@@ -216,15 +234,19 @@ class LanguageTask:
         if self.start is not None:
             adapters = [name for name, p in model.named_parameters() if p.requires_grad]
             names = ("",) if self.lora.rank is None else tuple(adapters)
+            from models.common import initial_weights
+
             self.loaded = initial_weights.load("model.start", model, self.start, _START, names)
         if self.frozen_layers:
             self._freeze(model)
         return model
 
     def _pretrained(self, folder: Path) -> Pretrained:
+        from models.language import pretrained
+
         inner, coverage = pretrained.load_inner(folder, self.allow_missing)
         self.coverage = coverage.render()
-        model = Pretrained(inner, self.smoothing)
+        model = pretrained.Pretrained(inner, self.smoothing)
         if self.lora.rank is not None:
             pretrained.add_adapters(model.inner, self.lora)
         local = self._local_tokenizer()
@@ -279,7 +301,7 @@ class LanguageTask:
         return LanguageMetric(self._inputs, answers, answers and self.control == "noise")
 
     def blocks(self, model: Module) -> list[Module]:
-        return pretrained.decoder_layers(model, self._shape.layers if self._shape else None)
+        return decoder_layers(model, self._shape.layers if self._shape else None)
 
     def preview(self, model: Module) -> str | None:
         """The model's continuation of the first validation sample. Collective."""
@@ -294,6 +316,9 @@ class LanguageTask:
 
     def prompts(self, path: Path) -> Sequence[Prompt]:
         """The prompts in a file; see prompts.read_prompts. Raises DataError."""
+        from models.common.table import declared_columns
+        from models.language.generate import read_prompts
+
         return read_prompts(path, declared_columns(self.columns), self.on_bad)
 
     def dropped_tokens(self, prompt: Prompt, sampling: Sampling) -> int:
@@ -325,6 +350,8 @@ class LanguageTask:
 
         Disk access. Raises DataError.
         """
+        from models.language import hugging_face
+
         tokenizer, length = self._tokenizer_without_data(), self._row_length()
         if self.pretrained is None:
             size, heads = self._size_for_tokenizer(), self.kv_heads
@@ -341,6 +368,8 @@ class LanguageTask:
 
         Disk access. Raises DataError.
         """
+        from models.language import hugging_face, pretrained
+
         assert self.pretrained is not None
         inner, _ = pretrained.load_inner(self.pretrained)
         named = {self.hugging_face_name(name): tensor for name, tensor in weights.items()}
@@ -363,6 +392,8 @@ class LanguageTask:
             return local
         if self.tokenizer_name == "bytes":
             return ByteTokenizer()
+        from models.language import bpe
+
         return bpe.load_from_run(self.context.folder)
 
     def _size_for_tokenizer(self) -> Size:

@@ -127,9 +127,8 @@ def test_a_noise_control_is_evaluated_whole():
     for control, used in ((band, 40), (None, 10)):
         task = TinyTask(val=40, control=control)
         data = RankData(0, task.data("train"), [task])
-        plan = facts.train_plan(micro_batch=3)
         given = (one_rank(), make_settings().loader, None, ())
-        validation, _ = data.evaluation(0, 10, plan, *given)
+        validation, _ = data.evaluation(0, 10, 3, *given)
         assert (validation.samples, validation.split_samples) == (used, 40)
 
 

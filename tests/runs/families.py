@@ -92,12 +92,7 @@ def first_step(world: World, family: str, engine: str, precision: Precision, run
 
 @contextmanager
 def prepared(
-    world: World,
-    family: str,
-    engine: str,
-    run: Path,
-    seed: int = 0,
-    precision: Precision = "fp32",
+    world: World, family: str, engine: str, run: Path, seed: int = 0, precision: Precision = "fp32"
 ) -> Iterator[tuple[Task, Engine, Module]]:
     """The task of a family, and its tiny model under an engine, as a worker builds them."""
     settings = resolved(model=f"{family}:tiny", engine=engine, world_size=world.size).settings

@@ -189,11 +189,7 @@ def test_bf16_weights_cross_with_the_fp32_values_behind_them(
 
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
-    [
-        ("fp32", "bf16", []),
-        ("bf16", "fp16", ["loss scale"]),
-        ("fp16", "fp32", ["loss scale"]),
-    ],
+    [("fp32", "bf16", []), ("bf16", "fp16", ["loss scale"]), ("fp16", "fp32", ["loss scale"])],
 )
 @cases(("zero3", 2, "zero1", 1))
 def test_another_precision_restores_all_but_the_loss_scale(

@@ -190,12 +190,7 @@ def test_a_full_disk_below_stdout_does_not_change_how_a_run_ends(tmp_path):
     command = [sys.executable, "-m", "launcher", *ARGS, "--max-steps", "3"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
+            command, cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert done.returncode == 0, done.stderr
     assert checkpoints(tmp_path) == [3]

@@ -60,11 +60,7 @@ def test_a_deterministic_run_is_replayed_bit_by_bit(program: Program) -> None:
     (program.folder / "mine.jsonl").write_text(REQUESTS)
     args = "--model language:tiny --data mine.jsonl --out mine --max-steps 4 --deterministic"
     settings = "save.every=2 log.every=1 train.preview=false train.micro_batch=4 save.keep_best=0"
-    done = program(
-        *args.split(),
-        *ON_GPU,
-        *(f"--set={setting}" for setting in settings.split()),
-    )
+    done = program(*args.split(), *ON_GPU, *(f"--set={setting}" for setting in settings.split()))
     assert done.returncode == 0, done.stdout + done.stderr
     replayed = program("verify", "mine")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr

@@ -257,10 +257,7 @@ def _claiming_page(folder: Path) -> None:
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("line", LINES.strip().splitlines())
 def test_a_bad_input_is_one_error_and_nothing_is_written(
-    line: str,
-    bad: Program,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    line: str, bad: Program, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(bad.folder)
     before = bad.files()

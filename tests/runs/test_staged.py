@@ -88,11 +88,7 @@ def test_a_killed_second_stage_resumes_under_another_engine(home, staged_run):
         pipeline_result["status"],
         pipeline_result["engine"],
         pipeline_result["world_size"],
-    ) == (
-        "completed",
-        "zero2",
-        2,
-    )
+    ) == ("completed", "zero2", 2)
     assert [stage["steps"] for stage in pipeline_result["stages"]] == [4, 4]
 
 

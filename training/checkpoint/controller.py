@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from training.checkpoint.manifest import CheckpointError, step_of
-from training.checkpoint.restore import restore
 
 if TYPE_CHECKING:
     from engines.base import Engine, State
@@ -101,6 +100,8 @@ class CheckpointController:
             text = f"kept the last weights; the best, of step {best['step']}: {error}"
             self._callbacks.event("warning", {"text": text})
             return step
+        from training.checkpoint.restore import restore
+
         restore(checkpoint, engine, slots=False)
         load_average(checkpoint)
         self._callbacks.event("best_loaded", dict(best))

@@ -12,21 +12,22 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from engines.base import State, World
 from training.agreement import first_error
-from training.checkpoint import manifest, resume_point, retention, room, tensor_file
+from training.checkpoint import manifest, retention, room, tensor_file
 from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.host_copy import HostCopy, available_bytes
 from training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, Score
-from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
 from training.checkpoint.tensor_file import EMA, WEIGHT, Interval
-from training.checkpoint.weights import write_weights
 from training.storage import Storage, StorageError, storage_errors, sync
+
+if TYPE_CHECKING:
+    from training.checkpoint.reader import Checkpoint
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
 _POLL_S = 0.02
@@ -174,6 +175,8 @@ class CheckpointWriter:
 
         Raises CheckpointError if it is missing or damaged.
         """
+        from training.checkpoint import resume_point
+
         checkpoint = resume_point.choose(self._storage.path, self._world, step).checkpoint
         assert checkpoint is not None, "choose returns a named step or raises"
         return checkpoint
@@ -270,6 +273,9 @@ class CheckpointWriter:
         files = [self._reported_shard(folder, rank, write) for rank in range(draft.world_size)]
         files.append(_written(folder / manifest.STATE, state))
         if draft.score is not None:
+            from training.checkpoint.reader import Checkpoint
+            from training.checkpoint.weights import write_weights
+
             # The weights that were evaluated: their moving average if there is one.
             source = Checkpoint(folder, replace(draft, files=tuple(files)))
             kind = EMA if EMA in source.kinds else WEIGHT

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from engines.base import Update
 from models.base import TracksProgress
-from training.checkpoint.restore import fill
 from training.checkpoint.tensor_file import EMA
 from training.optim.nonfinite import Nonfinite
 from training.optim.schedule import LrSchedule
@@ -56,6 +55,8 @@ class Updater:
     def load_average(self, checkpoint: Checkpoint) -> None:
         """Load the moving average from `checkpoint`, if both have one."""
         if self.average and EMA in checkpoint.kinds:
+            from training.checkpoint.restore import fill
+
             fill(checkpoint, self.average.pieces)
 
     def averaged(self, engine: Engine) -> AbstractContextManager[None]:

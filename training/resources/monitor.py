@@ -15,7 +15,6 @@ from training.logging.metrics import ResourceUsage
 from training.resources import cgroup
 from training.resources.cpu import CpuUse, cpu_celsius
 from training.resources.memory import driver_memory, host_bytes
-from training.resources.nvml import gpu_state
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +67,11 @@ class ResourceReader:
 
     def read(self) -> MachineReading:
         """A reading taken now; costs some tenths of a millisecond of CPU time."""
-        gpu, disk = gpu_state(self._device), None
+        gpu = disk = None
+        if self._device.type == "cuda":
+            from training.resources.nvml import gpu_state
+
+            gpu = gpu_state(self._device)
         with suppress(OSError):  # the folder is gone
             disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
         device = driver_memory(self._device, gpu)

@@ -15,8 +15,8 @@ from models.abr import formats
 from models.abr.config import CLASS_NAMES, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseRow
 from models.base import DataError
-from models.common.data_files import BadRecords, listed
-from models.common.table import IGNORE, Table, columns_option, meanings_option, open_table
+from models.common.data_files import IGNORE, BadRecords, listed
+from models.common.table import Table, columns_option, meanings_option, open_table
 
 NAMES = {
     "patient_id": ("patient_id", "patient", "id"),

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords, existing_path
+from models.common.data_files import IGNORE, BadRecords, existing_path
 from models.common.recordings.bids import NO_COLUMNS
-from models.common.table import IGNORE, columns_option, is_table, open_table, renamed
+from models.common.table import columns_option, is_table, open_table, renamed
 from models.common.text_file import TextFile
 from models.eeg_text.config import COLUMNS, EVENT, TEXT
 from models.eeg_text.montage import INDICES, NAMES, SLOTS

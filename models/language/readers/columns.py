@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords
-from models.common.table import IGNORE, columns_option
+from models.common.data_files import IGNORE, BadRecords
+from models.common.table import columns_option
 from models.language.readers.plain_text import split_text
 from models.language.readers.records import Conversation, Document, Record, Turn
 

@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import BadRecords, OnBad, identity, unknown_format, unreadable_file
-from models.common.text_file import TextFile, has_byte_order_mark, wide_without_mark
-from models.language.readers import plain_text
-from models.language.readers.columns import RawRow, RowReader
+from models.common.data_files import BadRecords, OnBad
 from models.language.readers.index import Index, Scan, exchanges_in
-from models.language.readers.plain_text import (
-    FORMATS,
-    SUFFIXES,
-    Kind,
-    file_kind,
-    find_files,
-    suffix_of,
-)
 from models.language.readers.records import Conversation, Document, Exchange, Record
-from models.language.readers.tables import (
-    has_rows,
-    json_line_rows,
-    json_rows,
-    parquet_rows,
-    read_parallel,
-    table_rows,
-)
 
-_ROWS: Mapping[Kind, Callable[[TextFile, str, BadRecords], Iterator[RawRow]]] = {
-    "CSV": table_rows,
-    "JSONL": json_line_rows,
-    "JSON": json_rows,
-    "Parquet": parquet_rows,
-}
 NO_COLUMNS: Mapping[str, str] = {}
 
 
-def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow] | None:
-    """The rows of a file, as training and use read them; None: it is a text. Raises DataError."""
-    kind = file_kind(file.path)
-    return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
+class Source(Protocol):
+    """Records in consecutive parts; a part may be invalid as a whole."""
 
-
-class Source:
-    """Records in consecutive parts: files under a path, of which each may be invalid as a whole.
-
-    Line N of `answers` answers line N of the path.
-    """
-
+    name: str
+    """The path as given."""
     format: str
     """Short description of the file formats."""
     size: int
@@ -64,103 +31,27 @@ class Source:
     """Digest that changes with the set of files, their sizes and times."""
     ignored: int
     """Number of files that are not read."""
-    note = ""
+    note: str
     """The encoding that was assumed of the part that was read last."""
-
-    def __init__(
-        self, path: Path, answers: Path | None, columns: Mapping[str, str] = NO_COLUMNS
-    ) -> None:
-        """`columns`: see columns_in. Raises DataError if there is nothing to read."""
-        self.name, self._path, self._answers = str(path), path, answers
-        self._columns = columns
-        if answers is None:
-            self._files, self.ignored = find_files(path, has_rows)
-            if self._files == [path] and _is_binary(path):
-                raise unknown_format(path, FORMATS)
-        else:
-            for key, file in (("data.path", path), ("data.answers", answers)):
-                if not file.is_file():
-                    raise DataError(
-                        f"{key} '{file}' is not a file",
-                        where=str(file.absolute()),
-                        allowed="two files: line N of data.answers answers line N of data.path",
-                    )
-            self._files, self.ignored = [path, answers], 0
-        self.size, self.stamp = self._stat_files()
-        kinds = {file_kind(file) for file in self._files}
-        self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
 
     @property
     def parts(self) -> int:
-        """One part per file; two parallel files are one part."""
-        return len(self._files) if self._answers is None else 1
+        """Number of parts."""
 
     def part_name(self, part: int) -> str:
         """Name of a part for messages."""
-        file = self._files[part]
-        return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        """The records of a part; adds invalid rows to `bad_records`. Raises DataError."""
-        file = TextFile(self._files[part])
-        if self._answers is None:
-            yield from self._records(file, self.part_name(part), bad_records)
-            self.note = file.note
-        else:
-            answers = TextFile(self._answers)
-            yield from read_parallel(file, answers, bad_records)
-            self.note = file.note or answers.note
-
-    def _records(self, file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Record]:
-        rows = rows_of(file, name, bad_records)
-        if rows is not None:
-            reader = RowReader(name, self._columns, bad_records)
-            return (record for row in rows for record in reader.records(row))
-        if plain_text.is_dialogue(file.first_line()):
-            return plain_text.read_conversations(file, name, bad_records)
-        if self._in_folder:
-            return plain_text.read_whole(file, name)
-        return plain_text.read_documents(file, name)
+        """Read the records of a part; adds invalid rows to `bad_records`. Raises DataError."""
 
     def current_stamp(self) -> str:
         """`stamp` of the files as they are now. Raises DataError."""
-        return self._stat_files()[1]
-
-    @property
-    def _in_folder(self) -> bool:
-        return self._files[0] != self._path
-
-    def _stat_files(self) -> tuple[int, str]:
-        digest, total = hashlib.sha256(os.fsencode(self._path.absolute())), 0
-        digest.update(repr(sorted(self._columns.items())).encode())
-        for file in self._files:
-            try:
-                file_identity = identity(file)
-            except OSError as error:
-                raise unreadable_file(file, error) from None
-            total += file_identity[0]
-            digest.update(os.fsencode(file))
-            digest.update(f"\0{file_identity}\0".encode())
-        return total, digest.hexdigest()
 
 
-def _is_binary(file: Path) -> bool:
-    """Whether a file without a known suffix starts with bytes that are not text."""
-    if suffix_of(file) in SUFFIXES:
-        return False
-    try:
-        with TextFile(file).open() as opened:
-            head = opened.read(4096)
-    except OSError as error:
-        raise unreadable_file(file, error) from None
-    is_text = has_byte_order_mark(head) or wide_without_mark(head) is not None
-    return b"\0" in head and not is_text
+class RecordSource:
+    """Records in memory."""
 
-
-class RecordSource(Source):
-    """Records in memory, which are one part."""
-
-    format, size, stamp, parts, ignored = "embedded", 0, "", 1, 0
+    format, size, stamp, parts, ignored, note = "embedded", 0, "", 1, 0, ""
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self.name, self._records_in_memory = name, records
@@ -270,7 +161,9 @@ def read_corpus(
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
-    source = Source(path, answers, columns)
+    from models.language.readers.files import FileSource  # data that is built in has no files
+
+    source = FileSource(path, answers, columns)
     if source.size <= SMALL:
         return Corpus(source, Index(_scan(source, on_bad)))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}

@@ -246,10 +246,7 @@ def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(star
     assert ranks.trained == [(1, ["b.txt"])]
     assert [
         sorted(experience.files) for experience in experiences.load(start.folder).experiences
-    ] == [
-        ["a.txt"],
-        ["b.txt"],
-    ]
+    ] == [["a.txt"], ["b.txt"]]
 
 
 def test_disabling_finishes_the_current_experience_and_ends(start):

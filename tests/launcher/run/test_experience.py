@@ -10,20 +10,17 @@ from launcher.run import experience, job_spec
 from launcher.run.experience import data_settings, resolve_experience
 from launcher.run.job_spec import ExperienceSpec, Job
 from launcher.run_folder import experiences
-from launcher.run_folder.experiences import Experience, ExperienceFolder, Ledger
+from launcher.run_folder.experiences import Experience, Ledger
 from launcher.run_folder.resume import ResumeRequest
 from slurm.environment import Generation
 from tests.launcher.given import resolved
 
-FOLDERS = [
-    ExperienceFolder(Path("r/0/data"), Path("r")),
-    ExperienceFolder(Path("r/1/data"), Path("r/1/task")),
-]
+RUN, BOTH = Path("r"), [0, 1]
 RECORDED = experience.recorded_settings(resolved().settings.continual)
 
 
 def test_a_spec_arrives_unchanged_at_the_ranks(tmp_path):
-    spec = ExperienceSpec(1, FOLDERS, RECORDED, 5.0)
+    spec = ExperienceSpec(1, RUN, BOTH, RECORDED, 5.0)
     generation = Generation("17_3", 2, 1)
     job = Job(resolved(), None, False, experience=spec, generation=generation)
     job_spec.save(job, tmp_path)
@@ -33,8 +30,8 @@ def test_a_spec_arrives_unchanged_at_the_ranks(tmp_path):
 
 def test_the_first_data_changes_only_the_path():
     run = resolved()
-    found = resolve_experience(run, ExperienceSpec(0, FOLDERS[:1], {})).settings
-    assert found.data.path == "r/0/data"
+    found = resolve_experience(run, ExperienceSpec(0, RUN, [0], {})).settings
+    assert found.data.path == "r/experiences/0000/data"
     assert found.schedule == run.settings.schedule and found.train == run.settings.train
 
 
@@ -50,7 +47,7 @@ def test_the_first_data_changes_only_the_path():
 )
 def test_an_experience_warms_up_to_a_share_of_the_peak(schedule, used):
     run = resolved(f"schedule.name={schedule}", "optim.lr=0.01", "train.max_steps=7")
-    found = resolve_experience(run, ExperienceSpec(1, FOLDERS, RECORDED)).settings
+    found = resolve_experience(run, ExperienceSpec(1, RUN, BOTH, RECORDED)).settings
     assert (found.schedule.name, found.schedule.warmup) == (used, "5%")
     assert found.optim.lr == 0.01 * 0.3
     assert (found.train.epochs, found.train.max_steps) == (1.0, None)
@@ -60,7 +57,7 @@ def test_an_experience_warms_up_to_a_share_of_the_peak(schedule, used):
 
 def test_a_changed_setting_names_its_origin_and_what_it_overrides():
     run = resolved("optim.lr=0.01")
-    value = resolve_experience(run, ExperienceSpec(1, FOLDERS, RECORDED)).values["optim.lr"]
+    value = resolve_experience(run, ExperienceSpec(1, RUN, BOTH, RECORDED)).values["optim.lr"]
     assert value.origin == Origin("adapted to this machine", "continual.lr_scale", "0.01 × 0.3")
     assert value.replaced[0] == (0.01, run.values["optim.lr"].origin)
 
@@ -77,8 +74,8 @@ def test_resuming_an_unfinished_experience_resolves_its_settings(tmp_path):
 
 
 def test_an_experience_reads_its_own_folder_and_skips_bad_files():
-    found = data_settings(resolved().settings, FOLDERS[1])
-    assert (found.data.path, found.data.on_bad) == ("r/1/data", "skip")
+    found = data_settings(resolved().settings, experiences.folder_of(RUN, 1))
+    assert (found.data.path, found.data.on_bad) == ("r/experiences/0001/data", "skip")
 
 
 @pytest.fixture
@@ -96,8 +93,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("after", "upto", "numbers"),
-    [(0, 5, [0]), (4, 10, [0]), (10, 20, [0, 1]), (20, 25, [0, 1, 3])],
+    ("after", "upto", "numbers"), [(0, 5, [0]), (4, 10, [0]), (10, 20, [0, 1]), (20, 25, [0, 1, 3])]
 )
 def test_the_spec_of_past_steps_has_the_folders_they_were_trained_on(run, after, upto, numbers):
     found = experience.spec_at(run, after, upto)

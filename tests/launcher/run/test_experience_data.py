@@ -64,10 +64,9 @@ class ContinualRun:
 
     def load(self, replay: float = 0.5, least: int = 1) -> RankData:
         """The data of a rank that trains on the newest experience."""
-        folders = [folder_of(self.folder, number) for number in range(self.numbers)]
         recorded = {"replay": replay, "min_samples": least, "epochs": 1.0, "max_steps": None}
         recorded |= {"lr_scale": 0.5, "warmup": "5%"}
-        spec = ExperienceSpec(self.numbers - 1, folders, recorded)
+        spec = ExperienceSpec(self.numbers - 1, self.folder, range(self.numbers), recorded)
         run = resolved(*self.sets, model=self.model, data=str(self.source))
         view: Any = TrackedSettings(resolve_experience(run, spec).settings)
         context = Context(0, self.share, self.folder, torch.device("cpu"))

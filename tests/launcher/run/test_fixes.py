@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from models.base import DataError
 from tests.launcher import runs
 from tests.launcher.given import resolved
 from training.checkpoint.manifest import CheckpointError
+from training.resources.oom import OutOfMemory
 from training.storage import StorageError
 
 PROGRAM = "python -m launcher "
@@ -67,14 +70,10 @@ def test_the_other_fixes_have_all_their_values(name):
     assert "{" not in fix
 
 
-def test_a_run_without_a_checkpoint_starts_again(here):
+def test_a_run_without_a_checkpoint_starts_again_with_a_learning_rate_ten_times_off(here):
     begun = runs.begun(here / "new", resolved())
-    found = faults.commands(resolved(), begun)
+    found = faults.commands(resolved("optim.lr=0.003"), begun)
     assert found["retry"] == found["again"] == f"{PROGRAM}--config new/settings.yaml"
-
-
-def test_a_learning_rate_is_ten_times_lower_or_higher(run):
-    found = faults.commands(resolved("optim.lr=0.003"), run)
     assert (found["lower_lr"], found["higher_lr"]) == ("3e-4", "0.03")
 
 
@@ -89,7 +88,7 @@ def test_a_learning_rate_is_ten_times_lower_or_higher(run):
     ],
 )
 def test_more_workers_while_there_are_cores_else_more_batches_ahead(workers, cores, option):
-    assert faults._loader(workers, cores) == option
+    assert faults.loader_option(workers, cores) == option
 
 
 BUS_ERROR = (
@@ -147,3 +146,37 @@ def test_the_findings_of_a_run_are_read_from_its_events(here):
         '{"kind": "started", "facts": {}}\n{"kind": "advice", "facts": {"fault": "starved"}}\n{"ki'
     )
     assert faults.reported(here) == {"starved"}
+
+
+def test_a_full_shared_memory_is_not_taken_for_a_full_disk():
+    assert faults.recognized(NO_SHM) == "shared_memory"
+    assert faults.recognized("something else") is None
+
+
+@dataclass
+class Sizes:
+    micro_batch: int = 8
+    global_batch: int = 8
+    smaller: int | None = 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("out_of_memory", str(OutOfMemory(MemoryError("4 GiB"), Sizes()))),
+        ("permission", str(full(errno.EACCES))),
+        ("disk_full", str(full(errno.ENOSPC))),
+        ("quota", str(full(errno.EDQUOT))),
+        ("resume_refused", "schedule.warmup 9 differs from 5, used by runs/x until step 10"),
+        ("clock_skew", "the clock of node7 differs by 42 s from that of rank 0"),
+    ],
+)
+def test_the_message_of_another_module_is_that_of_the_table(name, text):
+    pattern = re.escape(FAULTS[name].seen_by_all).replace(faults.UNKNOWN, ".+")
+    assert re.search(pattern, text)
+
+
+def test_a_finding_has_all_its_values():
+    _, facts = faults.advice("clock_skew", {"host": "node7", "seconds": "42"}, {"again": "run"})
+    assert facts["seen"] == "the clock of node7 differs by 42 s from that of rank 0"
+    assert facts["fix"] == "timedatectl set-ntp true  on node7"

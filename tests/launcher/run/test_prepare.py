@@ -78,21 +78,7 @@ def test_a_single_rank_runs_in_the_launching_process(run):
     finished, reports = run(work)
     assert seen == [(os.getpid(), "tiny", True)]
     assert (finished.report.exit_code, reports) == (0, [])
-
-
-def test_the_last_line_names_the_folder_and_the_next_command(run):
-    finished, _ = run(ends(0))
-    assert finished.last_line == (
-        f"run folder {finished.folder}; run again: python -m launcher --config "
-        f"{finished.folder}/settings.yaml"
-    )
-
-
-@pytest.mark.parametrize("code", [75, 130])
-def test_a_stopped_run_shows_how_to_run_it_again(run, code):
-    finished, reports = run(ends(code, "stopped by SIGTERM"))
-    assert (finished.report.exit_code, reports) == (code, [])
-    assert "run again: python -m launcher --config" in finished.last_line
+    assert finished.last_line == render_last_line(0, finished.folder)
 
 
 def test_a_failed_run_names_its_log(run):
@@ -109,17 +95,14 @@ def test_a_failure_is_reported_with_rank_and_host_and_logged_with_its_traceback(
     assert "Traceback" in (finished.folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("error", [DataError("x is empty"), SettingsError([Diagnostic("a key")])])
-def test_wrong_data_leaves_nothing_behind(run, here, error):
+@pytest.mark.parametrize(
+    "error", [DataError("x is empty"), SettingsError([Diagnostic("a key")]), KeyboardInterrupt()]
+)
+def test_wrong_data_or_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here, error):
     finished, (text,) = run(breaks(error))
-    assert (finished.report.exit_code, finished.folder) == (2, None)
-    assert text.startswith("error: ")
-    assert list(here.iterdir()) == []
-
-
-def test_an_interrupt_before_the_first_step_leaves_nothing_behind(run, here):
-    finished, _ = run(breaks(KeyboardInterrupt()))
-    assert finished.report.exit_code == 130
+    code, start = (130, "interrupted") if isinstance(error, KeyboardInterrupt) else (2, "error: ")
+    assert (finished.report.exit_code, finished.folder) == (code, None)
+    assert text.startswith(start)
     assert list(here.iterdir()) == []
 
 
@@ -295,38 +278,28 @@ def test_ranks_of_torchrun_agree_on_the_resumed_run_however_late_they_check(
     assert ready.resume is None
 
 
-@pytest.mark.parametrize("code", [75, 130])
-def test_a_stopped_run_resumes(code):
-    folder = trained(Path("runs/x"), resolved(), 10)
-    line = render_last_line(code, folder)
-    assert line == "run folder runs/x; resume: python -m launcher resume runs/x"
+AGAIN = "run again: python -m launcher --config 'my runs/x/settings.yaml'"
+RESUME = "resume: python -m launcher resume 'my runs/x'"
 
 
-def test_the_last_line_names_a_report_that_exists():
-    folder = trained(Path("runs/x"), resolved(), 10)
+@pytest.mark.parametrize(
+    ("code", "saved", "expected"),
+    [
+        (0, [], AGAIN),
+        (75, [], AGAIN),
+        (130, [], AGAIN),
+        (1, [], "details: my runs/x/log.txt"),
+        (75, [10], RESUME),
+        (130, [10], RESUME),
+        (1, [10], f"details: my runs/x/log.txt; {RESUME}"),
+    ],
+)
+def test_the_last_line_names_the_folder_its_report_and_the_next_command(code, saved, expected):
+    folder = trained(Path("my runs/x"), resolved(), *saved)
+    assert render_last_line(code, folder) == f"run folder my runs/x; {expected}"
     (folder / "report.html").touch()
-    line = render_last_line(0, folder)
-    assert line.startswith("run folder runs/x; report: runs/x/report.html; ")
-
-
-def test_a_failed_run_resumes_from_its_checkpoint():
-    folder = trained(Path("runs/x"), resolved(), 10)
-    assert render_last_line(1, folder) == (
-        "run folder runs/x; details: runs/x/log.txt; resume: python -m launcher resume runs/x"
-    )
-
-
-def test_a_run_that_saved_nothing_can_only_be_run_again():
-    folder = begun(Path("runs/x"), resolved())
-    again = "run again: python -m launcher --config runs/x/settings.yaml"
-    assert render_last_line(75, folder) == f"run folder runs/x; {again}"
-    assert render_last_line(1, folder).endswith("; details: runs/x/log.txt")
-
-
-def test_a_folder_with_a_space_is_quoted():
-    folder = trained(Path("my runs/x"), resolved(), 10)
-    line = render_last_line(75, folder)
-    assert shlex.split(line.partition("resume ")[2]) == ["my runs/x"]
+    line = f"run folder my runs/x; report: my runs/x/report.html; {expected}"
+    assert render_last_line(code, folder) == line
 
 
 @pytest.mark.parametrize("resume", [None, "auto"])

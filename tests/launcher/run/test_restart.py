@@ -127,11 +127,6 @@ def test_without_max_restarts_nothing_is_restarted(run):
     assert len(reports) == 1
 
 
-def test_one_process_is_supervised_if_restarts_are_allowed():
-    assert restart.is_supervised(resolved("engine.max_restarts=1", nproc="1"))
-    assert not restart.is_supervised(resolved(nproc="1"))
-
-
 RESET = ("schedule",)
 
 
@@ -161,10 +156,7 @@ def test_a_fork_that_saved_nothing_resumes_from_the_old_run_again(tmp_path, monk
     first = restart.FirstAttempt(job)
     assert first.again(SETTINGS) == (job, 10)
     saved(Path("new"), 15, SETTINGS)
-    assert first.again(SETTINGS) == (
-        replace(job, resume=ResumeRequest(Path("new"))),
-        15,
-    )
+    assert first.again(SETTINGS) == (replace(job, resume=ResumeRequest(Path("new"))), 15)
 
 
 def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, monkeypatch):

@@ -93,10 +93,7 @@ def test_a_released_lock_can_be_acquired_again(tmp_path):
 
 
 def test_a_folder_in_which_no_lock_can_be_made_is_named(tmp_path):
-    with (
-        pytest.raises(StorageError, match=r"cannot write .*\.lock"),
-        lock.hold(tmp_path / "gone"),
-    ):
+    with pytest.raises(StorageError, match=r"cannot write .*\.lock"), lock.hold(tmp_path / "gone"):
         pass
 
 

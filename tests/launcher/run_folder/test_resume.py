@@ -168,13 +168,7 @@ def test_a_completed_run_has_nothing_left_to_do(first, steps, hint):
     assert "exit_code" not in left.outcome
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"max_steps": "120", "reset": ["schedule"]},
-        {"reset": ["data"]},
-    ],
-)
+@pytest.mark.parametrize("more", [{"max_steps": "120", "reset": ["schedule"]}, {"reset": ["data"]}])
 def test_a_completed_run_resumes_if_it_is_extended(more):
     ended(trained(X, resolved(), 40, 60), "completed", 60)
     assert decided(**more).nothing_left is None

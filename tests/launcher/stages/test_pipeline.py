@@ -173,10 +173,7 @@ def test_explain_shows_a_setting_of_each_stage_with_its_origin(command):
     _, shown, _ = command(*args)
     assert [
         resume_line for resume_line in shown.splitlines() if resume_line.startswith("optim.lr")
-    ] == [
-        "optim.lr = 5e-5",
-        "optim.lr = 1e-5",
-    ]
+    ] == ["optim.lr = 5e-5", "optim.lr = 1e-5"]
     content = json.loads(command(*args, "--json")[1])
     assert {name: stage["optim.lr"]["layer"] for name, stage in content.items()} == {
         "encoder": "mode",

@@ -1,8 +1,13 @@
-"""The result of a pipeline from those of its stages."""
+"""The result of a pipeline from those of its stages, and the lines that it ends with."""
 
 import json
 
-from launcher.stages import record
+import pytest
+
+from launcher.base import exit_codes
+from launcher.run.execute import FinishedRun
+from launcher.run.failures import RankReport
+from launcher.stages import record, summary
 
 
 def pipeline(folder, **stages):
@@ -66,19 +71,40 @@ def test_each_stage_keeps_its_own_numbers(tmp_path):
     assert (upper["status"], upper["exit_code"], upper["parameters"]) == ("waiting", None, None)
 
 
-def test_a_pipeline_completes_with_its_last_stage(tmp_path):
-    loaded = pipeline(tmp_path, lower=result(), upper=None)
-    assert record.write(loaded, {"lower": 0})["status"] == "stopped"
+@pytest.mark.parametrize(
+    ("lower", "code", "whole", "stage"),
+    [
+        (result(), 0, "stopped", "completed"),  # the upper stage is left
+        (None, 1, "failed", "failed"),
+        (result("stopped"), 75, "stopped", "stopped"),
+        (result("stopped"), 1, "failed", "failed"),
+    ],
+)
+def test_the_exit_code_of_a_stage_wins_over_its_result(tmp_path, lower, code, whole, stage):
+    content = record.write(pipeline(tmp_path, lower=lower, upper=None), {"lower": code})
+    assert (content["status"], content["stages"][0]["status"]) == (whole, stage)
 
 
-def test_a_failed_stage_fails_the_pipeline_even_without_files(tmp_path):
-    loaded = pipeline(tmp_path, lower=None, upper=None)
-    content = record.write(loaded, {"lower": 1})
-    assert (content["status"], content["stages"][0]["status"]) == ("failed", "failed")
-    assert content["parameters"] is None
+ESTIMATE = {"total_s": 7200.0, "is_least": False, "planned_steps": 5000, "measured_steps": 19}
 
 
-def test_the_exit_code_wins_over_an_earlier_result(tmp_path):
-    loaded = pipeline(tmp_path, lower=result("stopped"))
-    assert record.write(loaded, {"lower": 75})["stages"][0]["status"] == "stopped"
-    assert record.write(loaded, {"lower": 1})["stages"][0]["status"] == "failed"
+def lines(folder, **stages):
+    loaded = pipeline(folder, **stages)
+    report = RankReport("ended", exit_codes.DONE, 0, "here", 0.0)
+    return summary.summary(FinishedRun(report, folder, record.summarize(loaded))).splitlines()
+
+
+def test_a_stage_that_was_cut_short_names_the_estimate_and_its_basis(tmp_path):
+    upper = result(estimate=ESTIMATE | {"is_least": True})
+    first, second, *_ = lines(tmp_path, lower=result(estimate=ESTIMATE), upper=upper)
+    basis = "(estimate from 19 measured here)"
+    assert first.endswith(f", 2.0 s, all 5,000 steps would take about 2h00m {basis}")
+    assert second.endswith(f", all 5,000 steps would take at least 2h00m {basis}")
+    stages = record.summarize(record.load(tmp_path))["stages"]
+    assert [one["estimate"]["is_least"] for one in stages] == [False, True]
+
+
+def test_a_whole_stage_has_the_measured_time_only(tmp_path):
+    first, second, *_ = lines(tmp_path, lower=result(estimate=None), upper=None)
+    assert first.endswith(", val_loss 1.0000 at step 4, 2.0 s")
+    assert second == "  upper  waiting"

@@ -7,43 +7,38 @@ from launcher.stages import record, selection
 from models.catalog import Stage
 
 UPPER = Stage("upper", "train the upper half", loads="model.start", of=("lower", "middle"))
-
-
-def write_files(folder, *files):
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+STEP = "checkpoints/step-00000002"
 
 
 def found(path):
     return selection.find(str(path), UPPER)
 
 
-def refused(path):
-    with pytest.raises(SettingsError) as error:
-        found(path)
-    [diagnostic] = error.value.diagnostics
-    return diagnostic
+def write_files(folder, *files):
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
 
 
-def test_a_file_is_used_as_it_is(tmp_path):
-    write_files(tmp_path, "any.safetensors")
-    assert found(tmp_path / "any.safetensors") == tmp_path / "any.safetensors"
-
-
-def test_a_checkpoint_or_an_export_is_used_as_it_is(tmp_path):
-    assert found(write_files(tmp_path, "model.safetensors")) == tmp_path
-
-
-def test_a_run_with_a_best_checkpoint_is_used(tmp_path):
-    write_files(tmp_path, "settings.yaml", "best/model.safetensors", "last/model.safetensors")
-    assert found(tmp_path) == tmp_path
-
-
-def test_without_a_best_checkpoint_the_last_one_is_used(tmp_path):
-    write_files(tmp_path, "settings.yaml", "last/model.safetensors")
-    assert found(tmp_path) == tmp_path / "last"
+@pytest.mark.parametrize(
+    ("files", "given", "expected"),
+    [
+        (["any.safetensors"], "any.safetensors", "any.safetensors"),
+        (["model.safetensors"], "", ""),
+        (["settings.yaml", "best/model.safetensors", "last/model.safetensors"], "", ""),
+        (["settings.yaml", "last/model.safetensors"], "", "last"),
+        ([f"{STEP}/manifest.json", f"{STEP}/state.json"], "", STEP),
+        ([f"{STEP}/manifest.json", f"{STEP}/state.json"], STEP, STEP),
+        ([f"{STEP}/manifest.json", f"{STEP[:-1]}9/manifest.json"], "", f"{STEP[:-1]}9"),
+        ([f"{STEP}/manifest.json", "last/manifest.json"], "", "last"),
+        ([f"{STEP}/manifest.json", "last/manifest.json", "best/manifest.json"], "", ""),
+    ],
+)
+def test_the_best_checkpoint_is_used_else_the_last_else_the_newest(
+    tmp_path, files, given, expected
+):
+    write_files(tmp_path, *files)
+    assert found(tmp_path / given) == tmp_path / expected
 
 
 def test_the_latest_matching_stage_is_used(tmp_path):
@@ -53,31 +48,18 @@ def test_the_latest_matching_stage_is_used(tmp_path):
     assert found(tmp_path) == tmp_path / "2-middle"
 
 
-def test_stages_without_a_match_are_refused(tmp_path):
-    record.save(tmp_path, ["upper"])
-    diagnostic = refused(tmp_path)
-    content = f"{tmp_path} has no stage lower or middle, whose weights stage upper takes"
-    assert (diagnostic.message, diagnostic.allowed) == (content, "it has upper")
-
-
-def test_any_checkpoint_of_a_run_is_used(tmp_path):
-    checkpoint = tmp_path / "checkpoints" / "step-00000002"
-    write_files(checkpoint, "manifest.json", "state.json", "rank-00000.safetensors")
-    assert found(checkpoint) == found(tmp_path) == checkpoint
-    newer = write_files(checkpoint.with_name("step-00000010"), "manifest.json")
-    assert found(tmp_path) == newer
-    write_files(tmp_path / "last", "manifest.json")
-    assert found(tmp_path) == tmp_path / "last"
-    write_files(tmp_path / "best", "manifest.json")
-    assert found(tmp_path) == tmp_path
-
-
-def test_a_run_without_a_checkpoint_is_refused(tmp_path):
-    write_files(tmp_path, "settings.yaml", "last/state.json")
-    diagnostic = refused(tmp_path)
-    assert diagnostic.message == f"'{tmp_path}' holds no weights for stage upper"
-    assert diagnostic.fix is None
-
-
-def test_a_missing_path_is_refused(tmp_path):
-    assert refused(tmp_path / "x").message == f"'{tmp_path / 'x'}' does not exist"
+@pytest.mark.parametrize(
+    ("stages", "files", "given", "message"),
+    [
+        (["upper"], [], "", "{} has no stage lower or middle, whose weights stage upper takes"),
+        ([], ["settings.yaml", "last/state.json"], "", "'{}' holds no weights for stage upper"),
+        ([], [], "/x", "'{}/x' does not exist"),
+    ],
+)
+def test_sources_without_weights_are_refused(tmp_path, stages, files, given, message):
+    write_files(tmp_path, *files)
+    if stages:
+        record.save(tmp_path, stages)
+    with pytest.raises(SettingsError) as error:
+        found(f"{tmp_path}{given}")
+    assert error.value.diagnostics[0].message == message.format(tmp_path)

@@ -12,7 +12,7 @@ from engines.deferred_init import is_deferred
 from engines.preparation import checkpoint_blocks
 from models.base import DataError
 from models.language import bpe, pretrained
-from models.language.pretrained import decoder_layers
+from models.language.model import decoder_layers
 from tests.engines.test_deferred_init import Rank
 
 transformers = pytest.importorskip("transformers")
