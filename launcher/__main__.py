@@ -7,32 +7,34 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from launcher.base import ending, environment, exit_codes, library_warnings
 from launcher.base.signals import Stopped
 from launcher.run import startup
 from slurm.environment import InvalidEnvironment, read_rank_environment
 
-if TYPE_CHECKING:
-    from launcher.base.diagnostics import SettingsError
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code. Prints errors to stderr."""
     # Imported here, after `program` has installed the signal handlers: imports take time.
     with ending.imports():
+        from launcher.base.diagnostics import SettingsError
         from launcher.cli import parser
-        from launcher.config.options import HELP, JSON, VERSION
+        from launcher.config.options import HELP, VERSION
 
     command_line = parser.read(sys.argv[1:] if argv is None else argv)
+    flags, diagnostics = command_line.flags, command_line.diagnostics
     try:
-        if HELP.flag in command_line.flags and not command_line.diagnostics:
+        if HELP.flag in flags and not diagnostics:
             print(parser.render_help(command_line.command), end="")
             return exit_codes.DONE
-        if VERSION.flag in command_line.flags and not command_line.diagnostics:
-            print(_versions())
+        if VERSION.flag in flags and not diagnostics:
+            versions = environment.versions().items()
+            print(", ".join(f"{name} {number}" for name, number in versions))
             return exit_codes.DONE
+        if diagnostics and not command_line.command.adds_errors:
+            raise SettingsError(diagnostics)
         with environment.importing(), ending.imports():
             command = importlib.import_module(command_line.command.module)
         # A command with a log, such as `run`, writes them to it.
@@ -46,53 +48,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             handler.clean_up()
             print(handler.text, file=sys.stderr)
             return handler.code
-        return _report(error, as_json=JSON.flag in command_line.flags)
+        return _report(error, command_line.as_json)
 
 
 def _report(error: BaseException, as_json: bool) -> int:
     """Print an error of a user or of storage; the exit code. Raises any other `error`."""
-    from launcher.base.diagnostics import SettingsError
+    from launcher.base import diagnostics
     from training.storage import StorageError
 
-    if isinstance(error, SettingsError):
-        _print_error(error, as_json)
-        return exit_codes.INVALID_INPUT
-    if isinstance(error, StorageError):
-        _print_error(SettingsError.of(str(error)), as_json)
-        return exit_codes.FAILURE
     if isinstance(error, BrokenPipeError):
         # The reader of our output, such as `head`, has ended: not an error.
         from training.logging.outputs import discard
 
         discard(sys.stdout)
         return exit_codes.DONE
-    raise error
-
-
-def _print_error(error: SettingsError, as_json: bool) -> None:
-    from launcher.base import diagnostics
-
-    if _local_rank() > 0:
-        return  # local rank 0 prints the same error
-    if as_json:
-        entries = diagnostics.as_json(error.diagnostics)
-        print(json.dumps({"diagnostics": entries}, indent=2))
-    else:
-        print(diagnostics.render(error.diagnostics), file=sys.stderr)
-
-
-def _versions() -> str:
-    """This program, Python and the libraries that train, in one line."""
-    versions = environment.versions().items()
-    return ", ".join(f"{name} {number}" for name, number in versions)
-
-
-def _local_rank() -> int:
+    if not isinstance(error, diagnostics.SettingsError | StorageError):
+        raise error
+    code, entries = exit_codes.FAILURE, [diagnostics.Diagnostic(str(error))]
+    if isinstance(error, diagnostics.SettingsError):
+        code, entries = exit_codes.INVALID_INPUT, error.diagnostics
     try:
         ranks = read_rank_environment(environment.variables())
     except InvalidEnvironment:
-        return 0
-    return 0 if ranks is None else ranks.local_rank
+        ranks = None
+    if ranks is not None and ranks.local_rank > 0:
+        pass  # local rank 0 prints the same error
+    elif as_json:
+        print(json.dumps({"diagnostics": diagnostics.as_json(entries)}, indent=2))
+    else:
+        print(diagnostics.render(entries), file=sys.stderr)
+    return code
 
 
 def program() -> NoReturn:

@@ -18,13 +18,20 @@ from launcher.base.diagnostics import (
     render,
 )
 from launcher.commands import run as run_command
-from launcher.config import custom_task, python_arguments
+from launcher.config import custom_task
 from launcher.config.errors import about_data
 from launcher.config.provenance import CliArgs
-from launcher.config.python_arguments import check_types, flat, no_argument, text_of
+from launcher.config.python_arguments import (
+    EVALUATE,
+    as_arguments,
+    check_types,
+    flat,
+    no_argument,
+    text_of,
+)
 from launcher.config.schema import forget_tasks
 from launcher.report.report import refresh
-from launcher.report.watched_run import Snapshot, WatchedRun
+from launcher.report.watched_run import WatchedRun
 from launcher.run.failures import RankReport
 from launcher.run.prepare import PreparedRun
 from launcher.run_folder import checkpoint_search, records, run_folder
@@ -163,7 +170,7 @@ class Run:
         check_types({"split": (split, (str,)), "engine": (engine, (str,))}, "Run.evaluate")
         options = {} if data is None else {"data.path": ("--data", str(data))}
         args = CliArgs(engine=engine, options={**options, **_processes(nproc)})
-        with _errors(python_arguments.EVALUATE):
+        with _errors(EVALUATE):
             name, folder = _name(checkpoint), str(self._last_stage("evaluate"))
             prepared = evaluate.prepare(folder, name, evaluate.parse_split(split), args)
             task = prepared.resolved.settings.model.family
@@ -267,15 +274,10 @@ def train(
         with _errors(call):
             raise SettingsError([no_argument(*item) for item in unknown.items()])
     given: dict[str, tuple[Any, tuple[type, ...]]] = {
-        "model": (model, (str, type)),
-        "mode": (mode, (str,)),
-        "engine": (engine, (str,)),
-        "nproc": (nproc, (int,)),
-        "config": (config, (str, PathLike, Sequence)),
-        "out": (out, (str, PathLike)),
-        "settings": (settings, (Mapping,)),
-        "console": (console, (bool,)),
-        "resume": (resume, (str, int, PathLike)),
+        **{"model": (model, (str, type)), "mode": (mode, (str,)), "engine": (engine, (str,))},
+        **{"nproc": (nproc, (int,)), "config": (config, (str, PathLike, Sequence))},
+        **{"out": (out, (str, PathLike)), "settings": (settings, (Mapping,))},
+        **{"console": (console, (bool,)), "resume": (resume, (str, int, PathLike))},
         "reset": (reset, (str, Sequence)),
     }
     check_types(given, call)
@@ -286,7 +288,7 @@ def train(
             model=_model_name(model),
             mode=mode,
             engine=engine,
-            configs=_paths(config),
+            configs=[Path(p) for p in ([config] if isinstance(config, str | PathLike) else config)],
             sets=[f"{key}={text_of(key, value, call)}" for key, value in flat(settings)],
             options=_processes(nproc),
             resume=None if resume is None else str(resume),
@@ -300,7 +302,7 @@ def train(
         if isinstance(ready, PreparedRun) and ready.starts_processes:
             custom_task.check_importable(ready.resolved.settings.model.family, f"{call}()")
         if console and ready.is_rank_0:
-            warnings = python_arguments.warnings_of(ready.warnings, "train")
+            warnings = as_arguments(ready.warnings, "train")
             print(render(warnings), end="\n" if warnings else "", file=sys.stderr, flush=True)
         finished = run_command.train(ready, console, show=lambda report: None)
         reason = _outcome(finished.report)["reason"]  # that of stages is the last one's
@@ -322,24 +324,21 @@ def open_run(folder: str | PathLike[str]) -> Run:
         result = records.read_result(path) or {}
         if stages:
             result = record.summarize(record.PipelineRecord(path, stages))
-    if not newest[-1].has_ended or newest[-1].state == "killed":
-        result = {**result, **_unfinished(newest[-1])}
+    last = newest[-1]
+    if not last.has_ended or last.state == "killed":  # it has no result
+        position = None if last.view is None else last.view.position
+        logged = None if position is None else position.last
+        result = {
+            **result,
+            "status": last.state,
+            "steps": 0 if position is None else position.step,
+            "epochs": None if logged is None else logged.epoch,
+            "wall_s": None if position is None else position.elapsed_s,
+            "samples_per_s": None if logged is None else logged.samples_per_s,
+        }
     peaks = result.get("peak_memory_bytes") or {"device": None, "host": None}
-    result = {**result, "peak_memory_bytes": peaks, "reason": newest[-1].reason}
+    result = {**result, "peak_memory_bytes": peaks, "reason": last.reason}
     return _run_of(result, path, stages)
-
-
-def _unfinished(snapshot: Snapshot) -> dict[str, Any]:
-    """What is known of a run that has no result."""
-    position = None if snapshot.view is None else snapshot.view.position
-    last = None if position is None else position.last
-    return {
-        "status": snapshot.state,
-        "steps": 0 if position is None else position.step,
-        "epochs": None if last is None else last.epoch,
-        "wall_s": None if position is None else position.elapsed_s,
-        "samples_per_s": None if last is None else last.samples_per_s,
-    }
 
 
 def _no_run(path: Path) -> SettingsError:
@@ -380,9 +379,9 @@ def _errors(call: str) -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise python_arguments.as_arguments(error, call) from error.__cause__
+        raise SettingsError(as_arguments(error.diagnostics, call)) from error.__cause__
     except DataError as error:
-        raise python_arguments.as_arguments(about_data(error), call) from error
+        raise SettingsError(as_arguments(about_data(error).diagnostics, call)) from error
     except (CheckpointError, StorageError) as error:
         raise RunError(str(error)) from error
     except RerunFailed as error:
@@ -419,7 +418,3 @@ def _outcome(report: RankReport) -> Mapping[str, Any]:
     if report.exit_code == exit_codes.FAILURE or report.outcome is None:
         raise RunError("\n".join(filter(None, (report.text, report.trace)))) from report.cause
     return report.outcome
-
-
-def _paths(config: Paths) -> list[Path]:
-    return [Path(config)] if isinstance(config, str | PathLike) else [Path(path) for path in config]

@@ -34,48 +34,55 @@ class Family:
     """Where a family's settings and task are defined; creating the record imports nothing."""
 
     name: str
+    """Its folder in models/."""
     sentence: str
-    config: str
-    """Module with the classes Model and Data and the table SIZES, from small to large, each size
-    with its exact number of `parameters`; imports no torch."""
-    task: str
-    """`module:Class`, built as Class(model, data, context)."""
-    formats: str
-    """Module with FORMATS, one description per format, recognize(path) -> str | None, the format
-    of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
+    task_class: str
+    """In its module `task`, built as Class(model, data, context)."""
     stages: tuple[Stage, ...] = ()
     """What mode `staged` trains, in this order; empty: not staged."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """For a family that generates text: a prompt to try after training on each built-in data."""
 
+    @property
+    def config(self) -> str:
+        """Module with the classes Model and Data and the table SIZES, from small to large, each
+        size with its exact number of `parameters`; imports no torch."""
+        return f"models.{self.name}.config"
 
-FAMILIES = {
-    "event_seg": Family(
+    @property
+    def task(self) -> str:
+        """`module:Class` of the task."""
+        return f"models.{self.name}.task:{self.task_class}"
+
+    @property
+    def formats(self) -> str:
+        """Module with FORMATS, one description per format, recognize(path) -> str | None, the
+        format of a file or folder, and EMBEDDED, the names of built-in data; imports no torch."""
+        return f"models.{self.name}.formats"
+
+
+def _encoder(sentence: str) -> Stage:
+    return Stage("encoder", sentence, predicts=False)
+
+
+def _on_encoder(name: str, sentence: str) -> Stage:
+    return Stage(name, sentence, loads="model.encoder", of=("encoder",))
+
+
+_FAMILIES = (
+    Family(
         "event_seg",
         "the edges in a camera frame from the events since the last one, by convolutions",
-        "models.event_seg.config",
-        "models.event_seg.task:EventSegTask",
-        "models.event_seg.formats",
+        "EventSegTask",
         (
-            Stage(
-                "encoder",
-                "the encoder is pre-trained on masked events, without labels",
-                predicts=False,
-            ),
-            Stage(
-                "whole",
-                "the decoder is trained on the outputs of the frozen encoder",
-                loads="model.encoder",
-                of=("encoder",),
-            ),
+            _encoder("the encoder is pre-trained on masked events, without labels"),
+            _on_encoder("whole", "the decoder is trained on the outputs of the frozen encoder"),
         ),
     ),
-    "language": Family(
+    Family(
         "language",
         "a decoder-only transformer in the Llama layout, for text",
-        "models.language.config",
-        "models.language.task:LanguageTask",
-        "models.language.formats",
+        "LanguageTask",
         (
             Stage("text", "the whole model is pre-trained on text, token by token"),
             Stage(
@@ -87,64 +94,36 @@ FAMILIES = {
         ),
         {"embedded:python": "def ", "embedded:commands": "list /tmp by size"},
     ),
-    "abr": Family(
+    Family(
         "abr",
         "auditory brainstem responses: waveform, wave V, kind of hearing loss and threshold",
-        "models.abr.config",
-        "models.abr.task:AbrTask",
-        "models.abr.formats",
+        "AbrTask",
         (
-            Stage(
-                "encoder",
-                "the encoder is pre-trained on masked responses, without labels",
-                predicts=False,
-            ),
-            Stage(
-                "whole",
-                "decoder and heads are trained on the outputs of the frozen encoder",
-                loads="model.encoder",
-                of=("encoder",),
+            _encoder("the encoder is pre-trained on masked responses, without labels"),
+            _on_encoder(
+                "whole", "decoder and heads are trained on the outputs of the frozen encoder"
             ),
         ),
     ),
-    "doc_translation": Family(
+    Family(
         "doc_translation",
         "a page image to its translation as Markdown, by two image encoders and a text decoder",
-        "models.doc_translation.config",
-        "models.doc_translation.task:DocTranslationTask",
-        "models.doc_translation.formats",
+        "DocTranslationTask",
         (
-            Stage(
-                "encoder",
-                "both image encoders are pre-trained on masked pages, without texts",
-                predicts=False,
-            ),
-            Stage(
+            _encoder("both image encoders are pre-trained on masked pages, without texts"),
+            _on_encoder(
                 "whole",
                 "query transformers and decoder are trained on the outputs of the frozen encoders",
-                loads="model.encoder",
-                of=("encoder",),
             ),
         ),
     ),
-    "eeg_text": Family(
+    Family(
         "eeg_text",
         "sentences from EEG during reading, by ten regional encoders and a text decoder",
-        "models.eeg_text.config",
-        "models.eeg_text.task:EegTextTask",
-        "models.eeg_text.formats",
+        "EegTextTask",
         (
-            Stage(
-                "encoder",
-                "the encoder is pre-trained on masked EEG, without any text",
-                predicts=False,
-            ),
-            Stage(
-                "text",
-                "the text decoder is trained on the outputs of the frozen encoder",
-                loads="model.encoder",
-                of=("encoder",),
-            ),
+            _encoder("the encoder is pre-trained on masked EEG, without any text"),
+            _on_encoder("text", "the text decoder is trained on the outputs of the frozen encoder"),
             Stage(
                 "top",
                 "the text decoder and the encoder's global transformer are trained together",
@@ -161,7 +140,8 @@ FAMILIES = {
             ),
         ),
     ),
-}
+)
+FAMILIES = {family.name: family for family in _FAMILIES}
 
 
 _OF_HUB = re.compile(r"\w+://.*|[\w-]+/[\w.-]+:[a-z0-9].*")

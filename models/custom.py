@@ -17,38 +17,6 @@ from models.base import Batch, Context, DataError, Draws, Goal, Loss, Split, Spl
 from models.catalog import Stage
 from models.common.split import SPLITS
 
-Measure = Callable[[Module, Batch], Mapping[str, tuple[Tensor, Tensor | int]]]
-
-
-class Means:
-    """A metric for each name: the sum of its numerators divided by the sum of its counts."""
-
-    def __init__(self, names: Sequence[str], measure: Measure):
-        """`measure` returns for each name what a batch adds to its sum and to its count."""
-        self.names, self.measure = tuple(names), measure
-
-    @torch.no_grad()
-    def update(self, model: Module, batch: Batch) -> Tensor:
-        """Sum and count of each metric, in the order of `names`, float64.
-
-        Raises KeyError where a metric was not measured.
-        """
-        measured = self.measure(model, batch)
-        values = [value for name in self.names for value in measured[name]]
-        device = next((x.device for x in values if isinstance(x, Tensor)), None)
-        if device is not None and device.type == "mps":  # has no float64
-            device = torch.device("cpu")
-        return torch.stack(
-            [torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values]
-        )
-
-    def result(self, counts: Tensor) -> dict[str, float | None]:
-        """The means by name; None where the count is 0."""
-        pairs = zip(counts[0::2].tolist(), counts[1::2].tolist(), strict=True)
-        means = (total / count if count else None for total, count in pairs)
-        return dict(zip(self.names, means, strict=True))
-
-
 Measured = Mapping[str, Tensor | tuple[Tensor, Tensor | int]]
 """By name, a sum over the units of the batch, or a sum and its count."""
 Pairs = dict[str, tuple[Tensor, Tensor | int]]
@@ -115,30 +83,27 @@ class CustomTask(ABC):
         Raises DataError if a split is empty or has no length and no index.
         """
         for split in SPLITS:
-            samples = self._optional_samples() if split == "test" else self.samples(split)
-            if split == "test" and (samples is None or _is_empty(samples)):
+            try:
+                samples: Any = self.samples(split)
+            except KeyError as error:  # of a mapping of splits
+                if split != "test" or error.args != ("test",):
+                    raise
                 continue
-            made: Any = samples if hasattr(samples, "sample") else _FixedSamples(samples)
+            is_empty = hasattr(samples, "__len__") and not len(samples)
+            if split == "test" and (samples is None or is_empty):
+                continue
             if (problem := _unusable(samples)) is not None:
                 what = f"{type(self).__name__}.samples({split!r}) {problem}"
                 allowed = "a list, a torch Dataset or another sequence; not a generator or a table"
                 raise DataError(what, where=self._place("samples"), allowed=allowed)
-            if not len(made):
+            if is_empty:
                 raise DataError(
                     f"{type(self).__name__} has no samples for {split}",
                     where=self._place("samples"),
                     allowed="at least one sample each for train and val; test may have none",
                 )
-            self._splits[split] = made
-
-    def _optional_samples(self) -> Any:
-        """The samples of test; None: the task has none."""
-        try:
-            return self.samples("test")
-        except KeyError as error:  # of a mapping of splits
-            if error.args == ("test",):
-                return None
-            raise
+            has_draws = hasattr(samples, "sample")
+            self._splits[split] = samples if has_draws else _FixedSamples(samples)
 
     def check_measures(self, model: Module, once: Batch, twice: Batch) -> None:
         """Check what `measure` returns: sums as scalars, and the metric of the goal.
@@ -267,25 +232,37 @@ class CustomTask(ABC):
 
 
 class CustomMetric:
-    """Sum and count of each metric that a custom task measures."""
+    """Means of all that a custom task measures: sums divided by counts."""
 
     def __init__(self, measure: Callable[[Module, Batch], Pairs]) -> None:
+        """`measure` gives by name what a batch adds to the sum and to the count of a metric."""
         self._measure = measure
-        self._means: Means | None = None
+        self.names: tuple[str, ...] = ()
 
+    @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """See Means. Raises ValueError if the names differ from those of an earlier batch."""
-        measures = self._measure(model, batch)
-        if self._means is not None and self._means.names != tuple(measures):
-            before, now = (", ".join(names) for names in (self._means.names, measures))
+        """Sum and count of each metric, float64, in the order of the first batch.
+
+        Raises ValueError if the names differ from those of an earlier batch.
+        """
+        pairs = self._measure(model, batch)
+        self.names = self.names or tuple(pairs)
+        if self.names != tuple(pairs):
+            before, now = (", ".join(names) for names in (self.names, pairs))
             raise ValueError(f"measure returned {before} for one batch and {now} for another")
-        self._means = Means(tuple(measures), lambda model, batch: measures)
-        return self._means.update(model, batch)
+        values = [value for pair in pairs.values() for value in pair]
+        device = next((x.device for x in values if isinstance(x, Tensor)), None)
+        if device is not None and device.type == "mps":  # has no float64
+            device = torch.device("cpu")
+        return torch.stack(
+            [torch.as_tensor(x).detach().to(device=device).to(torch.float64) for x in values]
+        )
 
     def result(self, counts: Tensor) -> dict[str, float | None]:
-        """The means by name; at least one batch was measured before."""
-        assert self._means is not None, "a split holds at least one batch"
-        return self._means.result(counts)
+        """The means by name, None where the count is 0; at least one batch was measured before."""
+        pairs = zip(counts[0::2].tolist(), counts[1::2].tolist(), strict=True)
+        means = (total / count if count else None for total, count in pairs)
+        return dict(zip(self.names, means, strict=True))
 
 
 class _FixedSamples:
@@ -299,10 +276,6 @@ class _FixedSamples:
 
     def sample(self, index: int, draws: Draws) -> Any:
         return self._samples[index]
-
-
-def _is_empty(samples: Any) -> bool:
-    return hasattr(samples, "__len__") and not len(samples)
 
 
 def _unusable(samples: Any) -> str | None:

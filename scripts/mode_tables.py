@@ -45,14 +45,17 @@ def promises() -> list[str]:
             owners[name, _bounds(promise)] = ["any family"]
         for family in FAMILIES:
             file = presets.family(family)
-            blocks = [(family, file.modes.get(name))]
+            blocks = [(family, file.blocks.get(("modes", name)))]
             blocks += [
-                (f"{family}:{size}", block)
-                for (size, mode), block in file.size_modes.items()
-                if mode == name
+                (f"{family}:{path[1]}", block)
+                for path, block in file.blocks.items()
+                if path[2:] == ("modes", name)
             ]
             if name == "staged":
-                blocks += [(f"{family}, stage {s}", block) for s, block in file.stages.items()]
+                blocks += [
+                    (f"{family}, stage {stage}", block)
+                    for stage, block in file.of("stages").items()
+                ]
             for owner, block in blocks:
                 if promise := _promise(block):
                     owners.setdefault((name, _bounds(promise)), []).append(f"`{owner}`")

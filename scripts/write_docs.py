@@ -27,7 +27,7 @@ from typing import Any
 from engines.catalog import ENGINES
 from launcher.base import exit_codes
 from launcher.config import presets, provenance
-from launcher.config.originals import SEVERAL, Original, all_words, typed_line
+from launcher.config.foreign_words import SEVERAL, Word, word_files
 from launcher.run_folder import resume_rules
 from models.catalog import FAMILIES
 from scripts import (
@@ -76,12 +76,15 @@ def originals(family: str) -> list[str]:
     return head + [
         f"| {', '.join(f'`{name}`' for name in o.names)} | "
         + (f"–: {o.remark} |" if o.here is None else _here(o))
-        for o in all_words()[family].words
+        for o in word_files()[family].words
     ]
 
 
-def _here(original: Original) -> str:
-    return f"`{typed_line(original)}`{f'; {original.remark}' if original.remark else ''} |"
+def _here(word: Word) -> str:
+    values = word.value()
+    text = "…" if values is None else ",".join(values) if isinstance(values, list) else values
+    remark = f"; {word.remark}" if word.remark else ""
+    return f"`{word.option}{'=' if ' ' in word.option else ' '}{text}`{remark} |"
 
 
 def sizes(family: str) -> list[str]:

@@ -158,48 +158,57 @@ def _from_torchrun(environ: Mapping[str, str]) -> RankEnvironment:
     _below(environ, "RANK", "WORLD_SIZE")
     _below(environ, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if ranks.local_size > ranks.world_size:
-        raise InvalidEnvironment(
-            _shown(environ, "LOCAL_WORLD_SIZE", "WORLD_SIZE"),
-            "LOCAL_WORLD_SIZE: at most WORLD_SIZE",
-        )
+        sizes = _shown(environ, "LOCAL_WORLD_SIZE", "WORLD_SIZE")
+        raise InvalidEnvironment(sizes, "LOCAL_WORLD_SIZE: at most WORLD_SIZE")
     return ranks
 
 
 def _from_srun(environ: Mapping[str, str]) -> RankEnvironment | None:
     # SLURM_NTASKS belongs to the job and is stale after a job shrinks; the step's count is not.
-    tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
-    if tasks not in environ:
-        raise InvalidEnvironment(
-            f"{_shown(environ, 'SLURM_PROCID')} without SLURM_STEP_NUM_TASKS or SLURM_NTASKS",
-            "all of them, as srun sets them, or none",
-        )
+    tasks = _first_of(environ, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
     if _number(environ, tasks, least=1) == 1:
         return None
     _below(environ, "SLURM_PROCID", tasks)
-    for name in ("SLURM_LOCALID", "SLURM_NODEID"):
-        if name not in environ:
-            raise InvalidEnvironment(
-                f"{_shown(environ, 'SLURM_PROCID', tasks)} without {name}",
-                "all of them, as srun sets them, or none",
-            )
-    local_size = _tasks_of_node(environ, _number(environ, "SLURM_NODEID"))
-    if _number(environ, "SLURM_LOCALID") >= local_size:
-        raise InvalidEnvironment(
-            _shown(environ, "SLURM_LOCALID", "SLURM_NODEID", _tasks_name(environ)),
-            f"SLURM_LOCALID: 0 to {local_size - 1}",
-        )
+    local, node = (_first_of(environ, name) for name in ("SLURM_LOCALID", "SLURM_NODEID"))
+    local_size = _tasks_of_node(environ, _number(environ, node))
+    if _number(environ, local) >= local_size:
+        shown = _shown(environ, local, node)
+        raise InvalidEnvironment(shown, f"SLURM_LOCALID: 0 to {local_size - 1}")
+    lists = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
+    hosts = [environ.get("MASTER_ADDR"), *(first_host(environ.get(name, "")) for name in lists)]
+    if not (master := next(filter(None, hosts), None)):
+        message = f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST"
+        raise InvalidEnvironment(message, "MASTER_ADDR: the host of rank 0")
+    step = "SLURM_STEP_ID" if "SLURM_STEP_ID" in environ else "SLURM_STEPID"
+    if environ.get("MASTER_PORT"):
+        port = _port(environ)
+    else:
+        # Every rank of a step computes it, and two steps on a node seldom share it; when they do,
+        # the rendezvous of engines/ takes one of the next ports.
+        job = _number(environ, _first_of(environ, "SLURM_JOB_ID"))
+        port = _FIRST_PORT + (job + 977 * _number(environ, step)) % _PORTS
+    names = ("SLURM_JOB_ID", step, "SLURM_RESTART_COUNT")
     return RankEnvironment(
         rank=_number(environ, "SLURM_PROCID"),
         world_size=_number(environ, tasks),
-        local_rank=_number(environ, "SLURM_LOCALID"),
+        local_rank=_number(environ, local),
         local_size=local_size,
-        node=_number(environ, "SLURM_NODEID"),
-        master_addr=environ.get("MASTER_ADDR") or _first_host(environ),
-        master_port=_port(environ) if environ.get("MASTER_PORT") else _job_port(environ),
+        node=_number(environ, node),
+        master_addr=master,
+        master_port=port,
         source="srun",
         cpus=_cpus(environ, local_size),
-        rendezvous=_rendezvous(environ),
+        rendezvous=".".join(environ.get(name, "0") for name in names),
     )
+
+
+def _first_of(environ: Mapping[str, str], *names: str) -> str:
+    """The first of the variables that is set."""
+    for name in names:
+        if name in environ:
+            return name
+    message = f"{_shown(environ, 'SLURM_PROCID')} without {' or '.join(names)}"
+    raise InvalidEnvironment(message, "all of them, as srun sets them, or none")
 
 
 def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
@@ -210,12 +219,6 @@ def _cpus(environ: Mapping[str, str], local_size: int) -> int | None:
     if environ.get("SLURM_CPUS_ON_NODE"):
         return max(1, _number(environ, "SLURM_CPUS_ON_NODE", least=1) // local_size)
     return None
-
-
-def _rendezvous(environ: Mapping[str, str]) -> str:
-    """An id that is unique to this step and this generation of its job."""
-    names = ("SLURM_JOB_ID", _step_name(environ), "SLURM_RESTART_COUNT")
-    return ".".join(environ.get(name, "0") for name in names)
 
 
 def _number(environ: Mapping[str, str], name: str, least: int = 0) -> int:
@@ -242,27 +245,20 @@ def _shown(environ: Mapping[str, str], *names: str) -> str:
     return ", ".join(f"{name}={environ[name]}" for name in names)
 
 
-def _tasks_name(environ: Mapping[str, str]) -> str:
-    step = "SLURM_STEP_TASKS_PER_NODE"
-    return step if step in environ else "SLURM_TASKS_PER_NODE"
-
-
 def _tasks_of_node(environ: Mapping[str, str], node: int) -> int:
     """Tasks on one node, from Slurm's compressed list: `4(x2),3` means 4, 4 and 3."""
-    name = _tasks_name(environ)
+    name = "SLURM_STEP_TASKS_PER_NODE"
+    name = name if name in environ else "SLURM_TASKS_PER_NODE"
     text = environ.get(name, "")
     counts: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"([1-9][0-9]*)(?:\(x([1-9][0-9]*)\))?", part.strip())
         if match is None:
-            raise InvalidEnvironment(
-                f"{name}={text}", f"{name} as srun sets it, for example 4(x2),3"
-            )
+            raise InvalidEnvironment(f"{name}={text}", f"{name} as srun sets it, such as 4(x2),3")
         counts += [int(match[1])] * int(match[2] or 1)
     if node >= len(counts):
-        raise InvalidEnvironment(
-            _shown(environ, "SLURM_NODEID", name), f"SLURM_NODEID: 0 to {len(counts) - 1}"
-        )
+        shown = _shown(environ, "SLURM_NODEID", name)
+        raise InvalidEnvironment(shown, f"SLURM_NODEID: 0 to {len(counts) - 1}")
     return counts[node]
 
 
@@ -270,32 +266,3 @@ def first_host(nodes: str) -> str | None:
     """The first host of a Slurm node list: `node[01-04,7],big` gives node01."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first[0]) if first else None
-
-
-def _first_host(environ: Mapping[str, str]) -> str:
-    """The host of rank 0: the first host of the step."""
-    for name in ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"):
-        if host := first_host(environ.get(name, "")):
-            return host
-    raise InvalidEnvironment(
-        f"{_shown(environ, 'SLURM_PROCID')} without MASTER_ADDR or SLURM_STEP_NODELIST",
-        "MASTER_ADDR: the host of rank 0",
-    )
-
-
-def _job_port(environ: Mapping[str, str]) -> int:
-    """A port that every rank of a step computes, and that two steps on a node seldom share.
-
-    When they do, the rendezvous of engines/ takes one of the next ports.
-    """
-    if "SLURM_JOB_ID" not in environ:
-        raise InvalidEnvironment(
-            f"{_shown(environ, 'SLURM_PROCID')} without MASTER_PORT or SLURM_JOB_ID",
-            "MASTER_PORT: 1 to 65535",
-        )
-    number = _number(environ, "SLURM_JOB_ID") + 977 * _number(environ, _step_name(environ))
-    return _FIRST_PORT + number % _PORTS
-
-
-def _step_name(environ: Mapping[str, str]) -> str:
-    return "SLURM_STEP_ID" if "SLURM_STEP_ID" in environ else "SLURM_STEPID"

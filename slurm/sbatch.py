@@ -45,19 +45,11 @@ _JOB_VARIABLES = (
 )
 """Set by a job for its ranks; a job that is submitted from it must not inherit them."""
 _PREFIXES = ("SLURM_", "SBATCH_", "SRUN_", "TORCHELASTIC_")
-_VARIABLE = "SBATCH_"
-_RENAMED = {
-    "TIMELIMIT": "time",
-    "MEM_PER_NODE": "mem",
-    "CORE_SPEC": "core-spec",
-    "GPUS": "gpus",
-}
+_RENAMED = {"TIMELIMIT": "time", "MEM_PER_NODE": "mem"}
 """Variables whose option has another name; man sbatch, INPUT ENVIRONMENT VARIABLES."""
-_TRUE = ("", "1", "yes", "true")
-_PREFIX = re.compile(r"^sbatch: (?:error: )?", re.MULTILINE)
+Completed = subprocess.CompletedProcess[str]
 SITE_VARIABLE = "GEARSHIFT_SITE"
 """Names the file. Default: site.sh next to job.sh, if it exists."""
-_SITE_FILE = "site.sh"
 # Output of the file, such as that of `module load`, goes to stderr.
 _READ_SITE = """
 set -a
@@ -66,7 +58,6 @@ printf 'gearshift %d\\0' $?
 set +a
 command env -0
 """
-_STATUS = re.compile(r"gearshift ([0-9]+)")
 
 
 class SbatchError(Exception):
@@ -101,11 +92,11 @@ def header(environ: Mapping[str, str]) -> dict[str, str | None]:
     """
     options: dict[str, str | None] = {}
     for variable, value in sorted(environ.items()):
-        if not variable.startswith(_VARIABLE):
+        if not variable.startswith("SBATCH_"):
             continue
-        name = variable[len(_VARIABLE) :]
+        name = variable.removeprefix("SBATCH_")
         option = _RENAMED.get(name, name.lower().replace("_", "-"))
-        if option in SWITCHES and value.lower() in _TRUE:
+        if option in SWITCHES and value.lower() in ("", "1", "yes", "true"):
             options[option] = None
         elif option in OPTIONS and value:
             options[option] = value
@@ -143,15 +134,12 @@ def submit(script: Path, options: Sequence[str], environ: Mapping[str, str]) -> 
     done = _run(command(script, options), environ)
     last = (done.stdout.split() or [""])[-1].partition(";")[0]  # ID;CLUSTER with several clusters
     if not re.fullmatch(r"[0-9]+", last):
-        raise SbatchError(
-            f"sbatch printed no job id but {done.stdout.strip()!r}\n{done.stderr}".strip()
-        )
+        printed = done.stdout.strip()
+        raise SbatchError(f"sbatch printed no job id but {printed!r}\n{done.stderr}".strip())
     return last
 
 
-def _run(
-    command: Sequence[str], environ: Mapping[str, str], script: str = ""
-) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], environ: Mapping[str, str], script: str = "") -> Completed:
     try:
         done = subprocess.run(
             command, env=environment(environ), input=script, capture_output=True, text=True
@@ -159,7 +147,7 @@ def _run(
     except OSError as error:
         raise SbatchError(f"cannot run sbatch: {error.strerror or error}") from error
     if done.returncode:
-        message = _PREFIX.sub("", (done.stderr or done.stdout).strip())
+        message = re.sub(r"(?m)^sbatch: (?:error: )?", "", (done.stderr or done.stdout).strip())
         raise SbatchError(message or f"sbatch failed with exit code {done.returncode}")
     return done
 
@@ -168,7 +156,7 @@ def find_site_file(environ: Mapping[str, str], folder: Path) -> Path | None:
     """The site file; None: there is none. `folder` is that of job.sh."""
     if named := environ.get(SITE_VARIABLE):
         return Path(named).absolute()
-    path = folder / _SITE_FILE
+    path = folder / "site.sh"
     return path if path.exists() else None
 
 
@@ -187,7 +175,7 @@ def read_site_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     except OSError as error:
         raise SiteError(f"{error.strerror or error}") from error
     status, *pairs = done.stdout.split("\0")
-    mark = _STATUS.fullmatch(status)
+    mark = re.fullmatch(r"gearshift ([0-9]+)", status)
     if mark is None or mark[1] != "0":
         reason = f"exit code {mark[1]} of its last command" if mark else "it exited the shell"
         raise SiteError("\n".join(filter(None, (reason, done.stderr.strip()))))

@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-_SHELL = "#!/bin/bash"
-_BESIDE_THE_SUBMITTER = "${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}"
 _SOURCE = """\
 # The functions of all job files. Set GEARSHIFT_SLURM to their folder unless you run sbatch in a
 # clone.
@@ -82,10 +80,7 @@ SHIPPED = {
 
 
 def render(
-    name: str,
-    header: Mapping[str, str | None],
-    arguments: Sequence[str],
-    slurm_folder: str | None,
+    name: str, header: Mapping[str, str | None], arguments: Sequence[str], slurm_folder: str | None
 ) -> str:
     """The text of the job file `name`, one of SHIPPED, with `arguments` for the launcher.
 
@@ -94,29 +89,24 @@ def render(
     job is submitted, as in the shipped files. Raises ValueError for a value with a line break.
     """
     shipped = SHIPPED[name]
-    options = _header(name, shipped, header)
-    lines = [_SHELL, f"# {shipped.sentence}"]
-    lines += [_option(key, value) for key, value in options.items()]
-    file = f'"{_BESIDE_THE_SUBMITTER}/job.sh"'
-    if slurm_folder is not None:
-        file = shlex.quote(f"{slurm_folder}/job.sh")
-    call = [shipped.call or f"gearshift_job --mode {name}", *map(shlex.quote, arguments), '"$@"']
-    return "\n".join([*lines, "", _SOURCE.format(file=file), shipped.notes + " ".join(call), ""])
-
-
-def _header(name: str, shipped: Shipped, given: Mapping[str, str | None]) -> dict[str, str | None]:
     options: dict[str, str | None] = {
         "job-name": f"gearshift-{name}",
         "nodes": shipped.nodes,
         "time": shipped.time,
         **_ALWAYS,
     }
-    if name == "sweep" or "array" in given:
+    if name == "sweep" or "array" in header:
         options["output"] = "%x-%A_%a.out"
-    for key, value in given.items():
+    for key, value in header.items():
         options.pop(_OPPOSITES.get(key, ""), None)
         options[key] = value
-    return options
+    lines = ["#!/bin/bash", f"# {shipped.sentence}"]
+    lines += [_option(key, value) for key, value in options.items()]
+    file = '"${GEARSHIFT_SLURM:-$SLURM_SUBMIT_DIR/slurm}/job.sh"'
+    if slurm_folder is not None:
+        file = shlex.quote(f"{slurm_folder}/job.sh")
+    call = [shipped.call or f"gearshift_job --mode {name}", *map(shlex.quote, arguments), '"$@"']
+    return "\n".join([*lines, "", _SOURCE.format(file=file), shipped.notes + " ".join(call), ""])
 
 
 def _option(key: str, value: str | None) -> str:

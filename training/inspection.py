@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from models.base import HasPredictions
-from training.trackers.predictions import predict_on_all_ranks
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from engines.base import Engine
-    from models.base import Batch, Predictions, Task
+    from models.base import Predictions, Task
     from training.callbacks.callback_list import CallbackList
     from training.interruption import Interruption
     from training.optim.updater import Updater
@@ -57,32 +56,24 @@ class Architecture:
 
 def architecture(model: Module) -> Architecture:
     """The architecture of `model`, before an engine has placed it."""
-    named = [
-        (name, list(parameter.shape), parameter.numel())
-        for name, parameter in model.named_parameters()
-    ]
-    shapes = json.dumps([(name, shape) for name, shape, _ in named]).encode()
+    parameters = dict(model.named_parameters())
+    shapes = json.dumps([(name, list(p.shape)) for name, p in parameters.items()]).encode()
     digest = hashlib.sha256(shapes).hexdigest()[:_DIGEST_LETTERS]
-    return Architecture(sum(count for _, _, count in named), digest)
+    return Architecture(sum(p.numel() for p in parameters.values()), digest)
 
 
-def shapes(batch: Batch) -> dict[str, object]:
-    """Shape and dtype of each tensor of a batch, by name."""
-    return {name: _shape(value) for name, value in batch.items()}
-
-
-def _shape(value: Any) -> object:
+def shapes(value: Any) -> Any:
+    """Shape and dtype of each tensor of a batch, by name; of another value its type."""
     if isinstance(value, torch.Tensor):
         return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, Mapping):
-        return {name: _shape(inner) for name, inner in value.items()}
+        return {name: shapes(inner) for name, inner in value.items()}
     return type(value).__name__
 
 
 def _not_compiled() -> AbstractContextManager[None]:
     """Run compiled blocks as they are: generated text has another length at each token."""
-    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
-    return stance
+    return torch.compiler.set_stance("force_eager")
 
 
 def preview_text(task: Task, module: Module, interruption: Interruption) -> str | None:
@@ -93,10 +84,9 @@ def preview_text(task: Task, module: Module, interruption: Interruption) -> str 
     module.eval()
     try:
         with torch.no_grad(), _not_compiled(), interruption.watching(module):
-            text = task.preview(module)
+            return task.preview(module)
     finally:
         module.train()
-    return text
 
 
 class Preview:
@@ -158,6 +148,8 @@ class Preview:
             return None
         if self._newest is not None and self._newest[0] == step:
             return self._newest[1]
+        from training.trackers.predictions import predict_on_all_ranks  # of some tasks only
+
         with torch.no_grad(), self._averaged(), _not_compiled():
             predictions, error = predict_on_all_ranks(task, self._module, self._interruption)
         if predictions is None:

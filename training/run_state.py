@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training import stop_reason
 from training.accumulate import total_units
 from training.agreement import Agreed, agree_later
-from training.callbacks.base import (
-    TEST,
-    THROTTLING,
-    Action,
-    Callback,
-    EvalResult,
-    Outcome,
-    Step,
-)
+from training.callbacks.base import TEST, THROTTLING, Action, Callback, EvalResult, Outcome, Step
 from training.callbacks.callback_list import CallbackList
 from training.checkpoint.controller import CheckpointController
 from training.evaluation.evaluate import check_measures, measure
@@ -31,7 +23,6 @@ from training.resources.memory import synchronize
 from training.resources.throttle import Throttle
 from training.step_metrics import RunMetrics, timing
 from training.step_timer import DATA, EVALUATION, SAVING, StepTimer, clock_of
-from training.stragglers import Stragglers
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -44,10 +35,12 @@ if TYPE_CHECKING:
     from training.checkpoint.writer import CheckpointWriter
     from training.data.loader import Batches, EvaluationBatches
     from training.data.samples import MicroBatch
-    from training.evaluation.evaluate import Forgetting, SplitSamples
+    from training.evaluation.evaluate import SplitSamples
+    from training.evaluation.forgetting import Forgetting
     from training.resources.memory import PeakMemory
     from training.settings import TrainingSettings
     from training.stop_reason import StopReason
+    from training.stragglers import Stragglers
     from training.train_plan import TrainPlan
 
 _NONFINITE = 1 << 9
@@ -102,7 +95,8 @@ class TrainingRun:
             settings.save, writer, self._callbacks, train_plan.first_step
         )
         self._preview = Preview(settings, self._callbacks)
-        self.stragglers = Stragglers(settings.log, self._callbacks, self.timer)
+        self._straggler_ratio = settings.log.stragglers
+        self._stragglers: Stragglers | None = None
         if resume_point:
             self._resume(resume_point)
 
@@ -128,17 +122,21 @@ class TrainingRun:
             self._resume_point.report(self._callbacks.event)
         self._evaluate_first()
         if reason := self._evaluator.reason_to_stop:  # the checkpoint was the last one
-            self._stop = stop_reason.early_stopping(reason)
-        self.stragglers.start(engine, module, self.step)
+            self._stop = stop_reason.completed(reason)
+        if self._straggler_ratio is not None and engine.world.size > 1:
+            from training.stragglers import Stragglers  # of several ranks only
+
+            self._stragglers = Stragglers(
+                self._straggler_ratio, engine, module, self._callbacks, self.timer, self.step
+            )
         self.timer.begin_steps(partial(synchronize, engine.world.device))
 
     def _evaluate_first(self) -> None:
         """Take the evaluations and the preview that come before the first step."""
+        averaged = self.updater.averaged(self._engine)
         with self._interruptible():
             with self.timer.within(EVALUATION):
-                self._evaluator.evaluate_before(
-                    self._module, self._interruption, self.updater.averaged(self._engine)
-                )
+                self._evaluator.evaluate_before(self._module, self._interruption, averaged)
             if self.step == 0:
                 self._preview.samples("before", 0)
         if self._owes_evaluation and self.step < self._plan.end_step:
@@ -175,7 +173,8 @@ class TrainingRun:
             self._start_agreement(micro_batches)
         assert self._agreement is not None
         (units, agreed, times), self._agreement = self._agreement(), None
-        self.stragglers.update(times)
+        if self._stragglers is not None:
+            self._stragglers.update(times)
         if not agreed:
             return units, Action.NOTHING
         if agreed & _NONFINITE:
@@ -209,22 +208,14 @@ class TrainingRun:
         flags |= _SAVED if self._checkpoints.has_finished_write else 0
         self._requests, self._asked_of = Action.NOTHING, self._checkpoints.saved_step
         units = total_units(micro_batch.num_units for micro_batch in micro_batches)
-        times = self.stragglers.own_times()
+        times = [] if self._stragglers is None else self._stragglers.own_times()
         self._agreement = agree_later(self._engine.world, units, flags, times)
 
     def record(self, accumulated: Accumulated, update: Update, data_s: float) -> None:
         """Count a step, call the callbacks, and log it if it is due."""
         self.step += 1
         step = Step(
-            step=self.step,
-            loss=accumulated.loss,
-            parts=accumulated.parts,
-            units=accumulated.units,
-            norm=update.norm,
-            lr=self.updater.lr,
-            skipped=update.skipped,
-            loss_scale=update.loss_scale,
-            data_s=data_s,
+            step=self.step, **vars(accumulated), **vars(update), lr=self.updater.lr, data_s=data_s
         )
         if self.step == self._plan.first_step + 1:
             for kind, facts in untrained(self._engine):
@@ -236,7 +227,8 @@ class TrainingRun:
         if is_log_due:
             metrics = self._metrics.line(self._engine.world)
             self._callbacks.logged(metrics)
-            self.stragglers.note(metrics)
+            if self._stragglers is not None:
+                self._stragglers.note(metrics)
         if is_log_due or self.updater.nonfinite.is_due(self._engine.world.device):
             self._has_nonfinite = self.updater.nonfinite.has_error()
 
@@ -281,7 +273,7 @@ class TrainingRun:
             return
         reason = self._evaluator.reason_to_stop
         if reason and not self.is_over:
-            self._stop = stop_reason.early_stopping(reason)
+            self._stop = stop_reason.completed(reason)
         error = self.updater.nonfinite.error_of_evaluation(self._evaluator.deciding, self.step)
         if self._evaluator.score is not None:
             self._save(self._evaluator.score)
@@ -361,7 +353,9 @@ class TrainingRun:
         with self.timer.within(SAVING):
             self._checkpoints.wait()
         self.timer.read(wait=True)
-        reason = self._stop or stop_reason.finished(self.step, self._plan.total_steps)
+        reason = self._stop or stop_reason.FINISHED
+        if self._stop is None and self.step < self._plan.total_steps:
+            reason = stop_reason.completed(f"stop.after: reached step {self.step}")
         return self._end(reason, self._metrics.peak_memory(self._engine.world))
 
     def _complete(self) -> None:
@@ -390,14 +384,12 @@ class TrainingRun:
 
     def _evaluate_test(self, test: SplitSamples, weights_step: int) -> None:
         """Evaluate the test split with the final weights, which are those of `weights_step`."""
-        began = time.perf_counter()
+        began, count = time.perf_counter(), len(test.samples)
         with self.timer.paused(EVALUATION), self.updater.averaged(self._engine):
             metrics = measure(self._task, self._module, test, self._interruption)
         seconds = time.perf_counter() - began
-        counts = (len(test.samples), len(test.samples))
-        self._callbacks.evaluated(
-            EvalResult(self.step, TEST, metrics, False, seconds, seconds, *counts)
-        )
+        result = EvalResult(self.step, TEST, metrics, False, seconds, seconds, count, count)
+        self._callbacks.evaluated(result)
         self._test_result = {"step": weights_step, "metrics": metrics}
 
     def fail(self, error: BaseException) -> None:
@@ -408,7 +400,11 @@ class TrainingRun:
 
     def _end(self, reason: StopReason, peaks: Mapping[str, int | None]) -> Outcome:
         wall_s = self.timer.wall_s
-        outcome = reason.outcome(
+        outcome = Outcome(
+            reason.status,
+            reason.reason,
+            reason.exit_code,
+            fault=reason.fault,
             steps=self.step,
             epochs=self._plan.epoch(self.step),
             wall_s=wall_s,

@@ -40,15 +40,13 @@ class RunMetrics:
         peak_memory: memory.PeakMemory | None = None,
     ):
         """`peak_memory` counts from its creation."""
-        self._timer = timer
-        self._peak_memory = peak_memory or memory.PeakMemory()
+        self._plan, self._every, self._precision = train_plan, log_every, precision
+        self._timer, self._peaks = timer, peak_memory or memory.PeakMemory()
         self.units = 0
         """Of all steps so far."""
-        self._plan = train_plan
-        self._every = log_every
-        self._precision = precision
+        self.samples_per_s: float | None = None
+        """Over all steps but those of the first line, if there are others; None: none logged."""
         self._last: Step | None = None
-        self._samples_per_s: float | None = None
         self._measured = (0, 0.0)
         self._begin_line()
 
@@ -92,7 +90,11 @@ class RunMetrics:
         loss, *parts = world.sum(sums).tolist()  # the host waits for the device here
         seconds, steps = self._timer.end_line(), self._steps
         samples_per_s = steps * self._plan.global_batch / seconds
-        self._update_speed(steps, seconds)
+        # The first step compiles, allocates and waits for the first batch.
+        if self.samples_per_s is not None:
+            self._measured = self._measured[0] + steps, self._measured[1] + seconds
+        measured_steps, measured_s = self._measured if self._measured[0] else (steps, seconds)
+        self.samples_per_s = measured_steps * self._plan.global_batch / measured_s
         means = self._timer.means()
         metrics = StepMetrics(
             step=step.step,
@@ -100,9 +102,7 @@ class RunMetrics:
             samples=self._plan.samples(step.step),
             units=self.units,
             loss=loss / world.size,
-            parts={
-                name: part / max(step.units, 1) for name, part in zip(names, parts, strict=True)
-            },
+            parts={n: part / max(step.units, 1) for n, part in zip(names, parts, strict=True)},
             grad_norm=step.norm.item(),
             lr=step.lr,
             skipped=self._skipped,
@@ -129,18 +129,13 @@ class RunMetrics:
         self._begin_line()
         return metrics
 
-    @property
-    def samples_per_s(self) -> float | None:
-        """Over all steps except those of the first line, if there are others; None: none logged."""
-        return self._samples_per_s
-
     def peak_memory(self, world: World) -> dict[str, int | None]:
         """The peak memory of the largest rank. Collective."""
-        return self._peak_memory.maximum(world)
+        return self._peaks.maximum(world)
 
     def own_peak_memory(self, device: torch.device) -> dict[str, int | None]:
         """The peak memory of this rank."""
-        return self._peak_memory.local(device)
+        return self._peaks.local(device)
 
     def _begin_line(self) -> None:
         self._steps = self._line_units = self._skipped = 0
@@ -148,13 +143,6 @@ class RunMetrics:
         self._timer.pauses.clear()
         self._is_log_due = False
         self._last = None
-
-    def _update_speed(self, steps: int, seconds: float) -> None:
-        if self._samples_per_s is not None:
-            # The first step compiles, allocates and waits for the first batch.
-            steps, seconds = self._measured[0] + steps, self._measured[1] + seconds
-            self._measured = steps, seconds
-        self._samples_per_s = steps * self._plan.global_batch / seconds
 
 
 def timing(seconds: Sequence[float], train_plan: TrainPlan) -> Mapping[str, float] | None:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -23,37 +23,26 @@ MAX_MARKS = 256
 """Marks that are not read yet, from which those that have passed are read."""
 
 
-class MarkClock(Protocol):
-    """Marks moments of what a device computes, and measures later how far apart they were."""
+class HostClock:
+    """Marks moments of a device that computes while the host waits."""
 
-    def mark(self) -> Any: ...
+    def mark(self) -> Any:
+        """The present moment."""
+        return time.perf_counter()
 
     def has_passed(self, mark: Any) -> bool:
         """Whether `seconds` need not wait for it."""
+        return True
 
-    def seconds(self, begin: Any, end: Any) -> float: ...
+    def seconds(self, begin: Any, end: Any) -> float:
+        """How far two marks are apart."""
+        return float(end - begin)
 
     def release(self, mark: Any) -> None:
         """Use `mark` for another moment."""
 
 
-class HostClock:
-    """For a device that computes while the host waits."""
-
-    def mark(self) -> float:
-        return time.perf_counter()
-
-    def has_passed(self, mark: float) -> bool:
-        return True
-
-    def seconds(self, begin: float, end: float) -> float:
-        return end - begin
-
-    def release(self, mark: float) -> None:
-        pass
-
-
-class DeviceClock:
+class DeviceClock(HostClock):
     """For an asynchronous device: waits for it only when a time is read."""
 
     def __init__(self, device: torch.device):
@@ -82,7 +71,7 @@ class DeviceClock:
         self._free.append(mark)
 
 
-def clock_of(device: torch.device) -> MarkClock | None:
+def clock_of(device: torch.device) -> HostClock | None:
     """The clock of what is computed on `device`; None: there is none for a device of its type."""
     if device.type in ("cuda", "xpu"):
         return DeviceClock(device)
@@ -110,9 +99,9 @@ class StepTimer:
         """Of each step, without pauses, if each is timed."""
         self.computing_s: float | None = None
         """Mean seconds per step that this rank computed in forward passes, as of `means`."""
-        self._clock: MarkClock | None = None
+        self._clock: HostClock | None = None
         self._begin: Any = None
-        self._part, self._in_pass = OTHER, FORWARD
+        self._part, self.part_of_pass = OTHER, FORWARD
         self._marks: deque[tuple[str, Any]] = deque()
         """The end of each part, until it is read."""
         self._seconds = dict.fromkeys((*PARTS, OTHER, _GATHER), 0.0)
@@ -160,7 +149,7 @@ class StepTimer:
 
     # Seconds of the device
 
-    def start(self, clock: MarkClock | None) -> None:
+    def start(self, clock: HostClock | None) -> None:
         """Measure parts with `clock`; None: the device has none, and they are not measured."""
         self._clock = clock
         if clock is not None:
@@ -189,16 +178,12 @@ class StepTimer:
         """A context around each forward pass: what follows it is backward."""
         return _ForwardPass(self)
 
-    def enter_forward(self) -> None:
-        """Enter a forward pass."""
-        self.enter(self._in_pass)
-
     def time_modules(self, module: Module) -> None:
         """Let `computing_s` count the modules with weights of their own, one by one.
 
         For an engine that gathers weights in a forward pass, where a rank waits for the others.
         """
-        self._in_pass = _GATHER
+        self.part_of_pass = _GATHER
         if any(part._compiled_call_impl is not None for part in module.modules()):
             return  # hooks would cut its graph: nothing counts
         for part in module.modules():
@@ -265,7 +250,7 @@ class _ForwardPass:
         self._timer = timer
 
     def __enter__(self) -> None:
-        self._timer.enter_forward()
+        self._timer.enter(self._timer.part_of_pass)
 
     def __exit__(self, *error: object) -> None:
         self._timer.enter(BACKWARD)

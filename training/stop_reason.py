@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from training.callbacks.base import Action, Outcome, Status
+from training.callbacks.base import Action, Status
 
 DONE = 0
 FAILED = 1
@@ -28,10 +27,6 @@ class StopReason:
         """Another process takes the remaining steps: the state must be saved."""
         return self.exit_code in (RUN_AGAIN, INTERRUPTED)
 
-    def outcome(self, **facts: Any) -> Outcome:
-        """The outcome of the run; `facts` are its other fields."""
-        return Outcome(self.status, self.reason, self.exit_code, fault=self.fault, **facts)
-
 
 FINISHED = StopReason("completed", "all steps taken", DONE)
 REPLAYED = StopReason("stopped", "reached the step to replay to", DONE)
@@ -50,16 +45,9 @@ def requested(actions: Action) -> StopReason | None:
     return None
 
 
-def early_stopping(reason: str) -> StopReason:
-    """The metric stopped improving, or reached its target."""
+def completed(reason: str) -> StopReason:
+    """The run ends early, and as it should."""
     return StopReason("completed", reason, DONE)
-
-
-def finished(step: int, total_steps: int) -> StopReason:
-    """The run reached its last step, which `stop.after` may put before `total_steps`."""
-    if step >= total_steps:
-        return FINISHED
-    return StopReason("completed", f"stop.after: reached step {step}", DONE)
 
 
 def failed(reason: str, fault: str | None = None) -> StopReason:

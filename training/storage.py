@@ -120,25 +120,23 @@ class LineFile:
 
     def write(self, line: bytes) -> None:
         """Append `line`, which has no line break, and a line break. Raises StorageError."""
+        data = line + b"\n"
         with storage_errors(self.path):
             before = os.fstat(self._file)
             if before.st_nlink == 0:
                 # The system would accept the line and drop it with the last handle.
                 raise OSError(errno.ENOENT, "it was deleted during the run")
-            self._append(line + b"\n", before.st_size)
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+            except OSError:
+                with suppress(OSError):  # the first error is the one to report
+                    os.ftruncate(self._file, before.st_size)
+                raise
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-    def _append(self, data: bytes, size_before: int) -> None:
-        try:
-            while data:
-                data = data[os.write(self._file, data) :]
-        except OSError:
-            with suppress(OSError):  # the first error is the one to report
-                os.ftruncate(self._file, size_before)
-            raise
 
 
 def atomic_write(path: Path, content: bytes) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import socket
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from engines.base import Engine, World
+    from engines.base import Engine
     from training.callbacks.base import StepMetrics
     from training.callbacks.callback_list import CallbackList
-    from training.settings import Log
     from training.step_timer import StepTimer
 
 BLOCK_S = 2.0
@@ -32,22 +30,7 @@ UNIT_S = 1e-9
 """Times are integers in this unit, so that sums are exact."""
 
 
-@dataclass(frozen=True)
-class Straggler:
-    """A rank that is slow in `what`; seconds are means per step."""
-
-    rank: int
-    host: str
-    what: str
-    seconds: float
-    median_seconds: float
-    """Of the other ranks."""
-    at: int
-    """The logged step at which it was found."""
-
-
-@dataclass(frozen=True)
-class _RankTimes:
+class _RankTimes(NamedTuple):
     """Times of a rank since the last logged step, in units of UNIT_S."""
 
     step: int
@@ -63,45 +46,46 @@ class Stragglers:
     Steps take equally long on all ranks, no matter which rank is slow. So each rank measures its
     forward passes and the wait for its own batches. Backward passes are left out: they exchange
     gradients, and a rank waits there for the slowest. A slow processor, device or memory is slow in
-    forward passes, too. The sums travel with the agreement before the
-    next step; all ranks see all times and reach the same result.
+    forward passes, too. The sums travel with the agreement before the next step; all ranks see all
+    times and reach the same result.
     """
 
     def __init__(
-        self, log: Log, callbacks: CallbackList, timer: StepTimer, block_s: float = BLOCK_S
+        self,
+        ratio: float,
+        engine: Engine,
+        module: Module,
+        callbacks: CallbackList,
+        timer: StepTimer,
+        step: int,
+        block_s: float = BLOCK_S,
     ):
-        """`log.stragglers`: ratio to the other ranks' times that counts as slow; None: off."""
-        self._ratio = log.stragglers
-        self._callbacks, self._timer = callbacks, timer
-        self._block_s = block_s
-        self._is_on = False
-        self._reported: dict[tuple[int, str], Straggler] = {}
+        """Measure from the step after `step` on. Collective.
+
+        `ratio` to the other ranks' times counts as slow.
+        """
+        self._ratio, self._callbacks, self._timer, self._block_s = ratio, callbacks, timer, block_s
+        self._world, self._step = engine.world, step
+        if engine.gathers_weights:
+            timer.time_modules(module)
+        name = socket.gethostname().encode()
+        names = [self._world.broadcast(name, rank) for rank in range(self._world.size)]
+        self._hosts = [name.decode(errors="replace") for name in names]
+        self._is_first = True
         self._times: list[int] = []
+        self._reported: set[tuple[int, str]] = set()
         self._pending: _RankTimes | None = None
         self._sent: _RankTimes | None = None
         self._slow: deque[set[tuple[int, str]]] = deque(maxlen=BLOCKS)
-
-    def start(self, engine: Engine, module: Module, step: int) -> None:
-        """Measure from the step after `step` on. Collective."""
-        self._world, self._step = engine.world, step
-        self._is_on = self._ratio is not None and self._world.size > 1
-        if self._is_on:
-            if engine.gathers_weights:
-                self._timer.time_modules(module)
-            self._hosts = _hosts(self._world)
         self._begin_block()
-        self._is_first = True
 
     def note(self, metrics: StepMetrics) -> None:
         """Take the times of this rank since the last logged step."""
-        if not self._is_on:
-            return
         steps, self._step = metrics.step - self._step, metrics.step
-        computing = self._timer.computing_s or 0.0
         if self._is_first:  # compiles, allocates, waits for the first batch
             self._is_first = False
             return
-        seconds = (computing, metrics.data_time_s, metrics.step_time_s)
+        seconds = (self._timer.computing_s or 0.0, metrics.data_time_s, metrics.step_time_s)
         times = (round(value * steps / UNIT_S) for value in seconds)
         self._pending = _RankTimes(metrics.step, steps, *times)
 
@@ -138,33 +122,28 @@ class Stragglers:
     def _compare(self, at: int) -> None:
         means = [time * UNIT_S / self._steps for time in self._times]
         step_s, size = means[-1], self._world.size
-        slow = {
-            (straggler.rank, straggler.what): straggler
-            for number, what in enumerate(KINDS)
-            for straggler in self._slower(
-                means[number * size : (number + 1) * size], what, step_s, at
-            )
-        }
+        slow: dict[tuple[int, str], tuple[float, float]] = {}
+        for number, what in enumerate(KINDS):
+            times = means[number * size : (number + 1) * size]
+            ordered = sorted(times)
+            for rank, seconds in enumerate(times):
+                others = median_without(ordered, seconds)
+                if seconds > self._ratio * others and seconds - others > MIN_SHARE * step_s:
+                    slow[rank, what] = seconds, others
         self._slow.append(set(slow))
-        for key, straggler in slow.items():
-            if key not in self._reported and self._count(key) >= SLOW_BLOCKS:
-                self._reported[key] = straggler
-                self._callbacks.event("straggler", asdict(straggler))
-        for key in [k for k in self._reported if self._count(k) <= BLOCKS - SLOW_BLOCKS]:
-            former = self._reported.pop(key)
-            facts = {"rank": former.rank, "host": former.host, "what": former.what, "at": at}
-            self._callbacks.event("straggler_gone", facts)
 
-    def _slower(
-        self, times: Sequence[float], what: str, step_s: float, at: int
-    ) -> Iterator[Straggler]:
-        """The ranks whose own time is far above that of the others."""
-        assert self._ratio is not None
-        ordered = sorted(times)
-        for rank, seconds in enumerate(times):
-            others = median_without(ordered, seconds)
-            if seconds > self._ratio * others and seconds - others > MIN_SHARE * step_s:
-                yield Straggler(rank, self._hosts[rank], what, seconds, others, at)
+        def event(kind: str, key: tuple[int, str], **facts: float) -> None:
+            rank, what = key
+            named = {"rank": rank, "host": self._hosts[rank], "what": what}
+            self._callbacks.event(kind, {**named, **facts, "at": at})
+
+        for key, (seconds, others) in slow.items():
+            if key not in self._reported and self._count(key) >= SLOW_BLOCKS:
+                self._reported.add(key)
+                event("straggler", key, seconds=seconds, median_seconds=others)
+        for key in sorted(k for k in self._reported if self._count(k) <= BLOCKS - SLOW_BLOCKS):
+            self._reported.remove(key)
+            event("straggler_gone", key)
 
     def _count(self, key: tuple[int, str]) -> int:
         return sum(key in block for block in self._slow)
@@ -178,10 +157,3 @@ def median_without(ordered: Sequence[float], value: float) -> float:
         return ordered[number if number < at else number + 1]
 
     return (without((count - 1) // 2) + without(count // 2)) / 2
-
-
-def _hosts(world: World) -> list[str]:
-    """The host of each rank. Collective."""
-    name = socket.gethostname().encode()
-    names = [world.broadcast(name, rank) for rank in range(world.size)]
-    return [name.decode(errors="replace") for name in names]

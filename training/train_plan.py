@@ -63,9 +63,7 @@ class TrainPlan:
     @property
     def end_step(self) -> int:
         """The last step of the run."""
-        return (
-            self.total_steps if self.stop_after is None else min(self.total_steps, self.stop_after)
-        )
+        return min(self.total_steps, self.stop_after or self.total_steps)
 
     @property
     def last_step(self) -> int:

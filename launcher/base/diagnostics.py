@@ -81,7 +81,14 @@ def parse(text: str) -> list[Diagnostic]:
 def as_json(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
     """The diagnostics for JSON: one object each, with all fields."""
     return [
-        _redacted({**asdict(diagnostic), "overrides": _overrides(diagnostic)})
+        _redacted(
+            {
+                **asdict(diagnostic),
+                "overrides": dict(zip(("value", "where"), diagnostic.overrides, strict=True))
+                if diagnostic.overrides
+                else None,
+            }
+        )
         for diagnostic in diagnostics
     ]
 
@@ -105,8 +112,13 @@ def plain(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value and abs(value) <= 1e-3:
+        # The shortest text that reads back as the value: 1e-4.
+        short = next(s for p in range(18) if float(s := f"{value:.{p}e}") == value)
+        mantissa, exponent = short.split("e")
+        return f"{mantissa}e{int(exponent)}"
     if isinstance(value, float):
-        return _number(value)
+        return repr(value).removesuffix(".0")
     return shown(value) if isinstance(value, list | tuple | dict) else str(value)
 
 
@@ -147,15 +159,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else plural)
 
 
-def _number(value: float) -> str:
-    """The shortest text that reads back as `value`: 1e-4, 0.25, 3."""
-    if value and abs(value) <= 1e-3:
-        short = next(s for p in range(18) if float(s := f"{value:.{p}e}") == value)
-        mantissa, exponent = short.split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return repr(value).removesuffix(".0")
-
-
 def _redacted(value: Any) -> Any:
     """Plain JSON without the secrets of the URLs in it."""
     if isinstance(value, list | tuple):
@@ -179,10 +182,3 @@ def _lines(diagnostic: Diagnostic) -> Iterable[str]:
     ):
         if text is not None:
             yield f"  {label:<12}  {text}"
-
-
-def _overrides(diagnostic: Diagnostic) -> dict[str, Any] | None:
-    if diagnostic.overrides is None:
-        return None
-    value, origin = diagnostic.overrides
-    return {"value": value, "where": origin}

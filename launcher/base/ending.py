@@ -177,12 +177,8 @@ def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     with ExitStack() as stack:
         with signals.deferred(ENDING):  # a signal in between would leave the folder behind
             folder = Path(mkdtemp(prefix=prefix, dir=parent))
-            stack.enter_context(with_cleanup(partial(_remove, folder)))
+            stack.enter_context(with_cleanup(partial(shutil.rmtree, folder, ignore_errors=True)))
         yield folder
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _code(number: int) -> int:

@@ -92,17 +92,15 @@ def importing() -> Iterator[None]:
 
 
 def begin() -> None:
-    """What importing `launcher` does first: see `pin_packages`, and end quietly on Ctrl-C."""
-    _end_quietly_on_interrupt()
-    pin_packages()
+    """What importing `launcher` does first: see `pin_packages`.
 
-
-def _end_quietly_on_interrupt() -> None:
-    """While `python -m launcher` imports its first modules, Ctrl-C ends it without a traceback."""
+    While `python -m launcher` imports its first modules, Ctrl-C ends it without a traceback.
+    """
     before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
     is_program = before[-2:] == ["-m", "launcher"]
     if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    pin_packages()
 
 
 class OwnPackages(MetaPathFinder):
@@ -125,21 +123,13 @@ def pin_packages() -> None:
     """
     for name in sorted(PACKAGES):
         module = sys.modules.get(name)
-        if module is not None and not _is_own(module):
+        paths = [*getattr(module, "__path__", [])]
+        if module is not None and [Path(path).resolve() for path in paths] != [ROOT / name]:
+            place = next(iter(paths), getattr(module, "__file__", None)) or "this process"
             raise ImportError(
-                f"the package {name!r} of {_location(module)} is imported already, and this "
+                f"the package {name!r} of {place} is imported already, and this "
                 f"program has a package of that name; import launcher first, or rename yours",
                 name=name,
             )
     if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
         sys.meta_path.insert(0, OwnPackages())
-
-
-def _is_own(module: ModuleType) -> bool:
-    folders = [Path(folder).resolve() for folder in getattr(module, "__path__", [])]
-    return folders == [ROOT / module.__name__]
-
-
-def _location(module: ModuleType) -> str:
-    paths = list(getattr(module, "__path__", [])) or [getattr(module, "__file__", None)]
-    return str(paths[0] or "this process")

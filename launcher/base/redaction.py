@@ -40,7 +40,7 @@ def redact(text: str) -> str:
     token, key or signature. A variable, ${NAME}, is not a secret and stays.
     """
     text = _USER.sub(lambda m: m[0] if _is_variable(m[0][:-1]) else f"{MASK}@", text)
-    return _PARAMETER.sub(_redact_parameter, text)
+    return _PARAMETER.sub(lambda m: m[0] if _is_variable(m[0][len(m[1]) :]) else m[1] + MASK, text)
 
 
 def redact_variables(text: str, variables: Mapping[str, str]) -> str:
@@ -76,11 +76,6 @@ def url_problem(url: str) -> str | None:
             return "names a host"
         return None if parts.path.startswith("/") else "has no absolute path"
     return None if parts.hostname else "names no host"
-
-
-def _redact_parameter(match: re.Match[str]) -> str:
-    value = match[0][len(match[1]) :]
-    return match[0] if _is_variable(value) else match[1] + MASK
 
 
 def _is_variable(text: str) -> bool:

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError
 from launcher.cli.parser import build
 from launcher.commands.catalog import COMMANDS
 from launcher.config.command import DEFAULT, Command
@@ -21,9 +20,7 @@ _BASH = Path(__file__).with_suffix(".bash")
 
 def main(command_line: CommandLine) -> int:
     """Print the script of one shell; the exit code. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    print(script(command_line.argument or ""))
+    print(script(command_line.argument))
     return exit_codes.DONE
 
 

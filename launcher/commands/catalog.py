@@ -2,231 +2,313 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from launcher.config.command import Command
 from launcher.config.command_line import RUN
 from launcher.config.options import (
     BY_FLAG,
-    CHECKPOINT,
-    COMPARE,
+    DEFAULT_SPLIT,
+    INPUT,
     JSON,
     MODEL,
-    MOVED,
-    ONCE,
+    MOVED_FORM,
     OPTIONS,
-    OUTPUT,
-    PLAN,
-    PREDICT,
+    PLANNED_MACHINE,
     RESUME,
-    SCHEMA,
-    SPLIT,
+    SPLITS,
     Option,
+    in_group,
+    option,
     out_option,
 )
 from launcher.submit.options import SUBMIT
+from models.base import Sampling
 
-COMMANDS = {
-    command.name: command
-    for command in (
-        RUN,
-        Command(
-            "resume",
-            "resume a run from its folder, from a checkpoint, or the newest run (auto)",
-            "launcher.commands.run",
-            tuple(option for option in OPTIONS if option != RESUME),
-            argument="RUN",
-            allowed="a run folder, a checkpoint, the number of a step, or auto",
+ONCE = option("--once", "Print the state once, as plain lines, and exit.")
+SCHEMA = option("--schema", "Print the JSON schema of the settings and exit.")
+MEASURE = option(
+    "--measure",
+    "Take three steps of the run on this machine, in a temporary folder, to predict its time.",
+)
+_CHECKPOINT = option(
+    "--checkpoint WHICH",
+    "best, last, or the number of a step. Default: best, if the run was evaluated, or else last.",
+)
+_MOVED = option(
+    MOVED_FORM,
+    "New folder of the pretrained model of the run, if it has moved; its weights must be the same.",
+    repeats=True,
+)
+_RERUN = (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], _MOVED, JSON)
+PLAN = (
+    *in_group("planned machine; default: this one", *PLANNED_MACHINE),
+    MEASURE,
+    *(o for o in OPTIONS if o.flag not in ("--dry-run", "--out", "--resume", "--reset", "--force")),
+)
+_COMPARE = (
+    *in_group(
+        "comparison",
+        option(
+            "--modes A,B,C",
+            "Modes to compare, or files of your own modes. Mode default is always included: "
+            "promises are ratios to it.",
+            values="modes",
         ),
-        Command(
-            "explain",
-            "show each setting, its origin and the values it overrides",
-            "launcher.commands.explain",
-            (*OPTIONS, SCHEMA),
-            argument="KEY",
-            requires_argument=False,
+        option(
+            "--engines A,B",
+            "Engines to compare; each mode runs under each engine. Default: the engine of run.",
+            values="engines",
         ),
-        Command(
-            "list",
-            "list models, modes or engines; all of them without WHAT",
-            "launcher.commands.list",
-            (JSON,),
-            argument="WHAT",
-            requires_argument=False,
-            choices=("models", "modes", "engines"),
+        option("--steps N", "Take N steps of each mode's schedule and extrapolate longer times."),
+        option("--epochs X", "Take X epochs of each mode's schedule and extrapolate longer times."),
+        option(
+            "--until METRIC=X",
+            "Train until an evaluation reaches the value, such as val_macro_f1=0.6, and compare "
+            "the times. For metrics without a goal: 'METRIC>=X' or 'METRIC<=X'.",
         ),
-        Command(
-            "plan",
-            "predict the memory and traffic of a run, and what fits a machine",
-            "launcher.commands.plan",
-            PLAN,
+        option("--repeat R", "Repeat each run R times, interleaved. Default: 1."),
+    ),
+    # Its own form of --mode, --engine and --epochs; continual learning has no end to compare.
+    *(
+        o
+        for o in OPTIONS
+        if o.flag in ("--model", "--config", "--set", "--dry-run")
+        or (
+            (o.key and o.flag not in ("--mode", "--engine", "--epochs"))
+            and o.flag not in ("--continuous-learning", "--max-hours")
+        )
+    ),
+    out_option(
+        "Folder for the runs, compare.json and compare.html. Default: runs/compare-<model>-<time>."
+    ),
+    JSON,
+)
+_PREDICT = (
+    *in_group(
+        MODEL,
+        option(
+            f"{INPUT} FILE|TEXT",
+            "File or folder in a format of the family. For text: the prompt, or a file of "
+            "prompts; without it, type prompts, or pipe one.",
+            values="paths",
         ),
-        Command(
-            "verify",
-            "replay the last checkpoint interval of a run and compare it bit by bit",
-            "launcher.commands.verify",
-            (BY_FLAG["--data"], BY_FLAG["--engine"], BY_FLAG["--nproc"], MOVED, JSON),
-            argument="RUN",
-            allowed="a run folder or a checkpoint",
+        _CHECKPOINT,
+    ),
+    *in_group(
+        "generated text",
+        option("--max-tokens N", f"Stop after N tokens. Default: {Sampling.max_tokens}."),
+        option(
+            "--temperature X",
+            "Divisor of the logits; 0: always the likeliest token. Default: 0 after training on "
+            "conversations, 0.8 on text.",
         ),
-        Command(
-            "evaluate",
-            "measure a checkpoint of a run on a split of its data",
-            "launcher.commands.evaluate",
-            (
-                SPLIT,
-                replace(CHECKPOINT, group=MODEL),
-                BY_FLAG["--data"],
-                BY_FLAG["--engine"],
-                BY_FLAG["--nproc"],
-                MOVED,
-                JSON,
-            ),
-            argument="RUN",
-            allowed="a run folder or a checkpoint",
+        option(
+            "--top-p X",
+            "Sample from the likeliest tokens whose probabilities add up to X. Default: 1.",
         ),
-        Command(
-            "watch",
-            "show the progress of runs from another terminal; without RUN, of the newest in runs/",
-            "launcher.commands.watch",
-            (ONCE, JSON),
-            argument="RUN",
-            allowed="run folders, or a folder of runs",
-            requires_argument=False,
-            repeats_argument=True,
+        option("--top-k N", "Sample from the N likeliest tokens. Default: all."),
+        option(
+            "--seed N",
+            f"Seed of sampling: the same seed gives the same text. Default: {Sampling.seed}.",
         ),
-        Command(
-            "compare",
-            "run modes or engines, compare their measurements, and check the modes' promises",
-            "launcher.commands.compare",
-            COMPARE,
-        ),
-        Command(
-            "submit",
-            "check a run and submit it to Slurm",
-            "launcher.commands.submit",
-            SUBMIT,
-            passthrough="sbatch",
-        ),
-        Command(
-            "export",
-            "export the model of a run for other programs",
-            "launcher.commands.export",
-            (
-                Option(
-                    "--format",
-                    OUTPUT,
-                    "NAME",
-                    sentence="hf: a folder that transformers loads; safetensors: the weights by "
-                    "parameter name, and a JSON file that describes them.",
-                ),
-                CHECKPOINT,
-                MOVED,
-                out_option("Folder to write. Default: export-NAME in the run folder."),
-                JSON,
-            ),
-            argument="RUN",
-        ),
-        Command(
-            "predict",
-            "use the model of a run: text after a prompt, or predictions for files",
-            "launcher.commands.predict",
-            (*PREDICT, MOVED),
-            argument="RUN",
-            allowed="a run folder, a checkpoint, or an export as safetensors",
-        ),
-        Command(
-            "report",
-            "write the report of one run, or of several runs side by side",
-            "launcher.commands.report",
-            (
-                Option(
-                    "--out",
-                    OUTPUT,
-                    "FILE",
-                    sentence="File to write. Default: report.html in the run folder; for several "
-                    "runs, in the current folder.",
-                    values="files",
-                ),
-                JSON,
-            ),
-            argument="RUN",
-            allowed="run folders",
-            repeats_argument=True,
-        ),
-        Command(
-            "track",
-            "upload the missing metrics of a finished run to W&B",
-            "launcher.commands.track",
-            (),
-            argument="RUN",
-            allowed="a run folder",
-        ),
-        Command(
-            "new-task",
-            "write a template of a custom task, ready to train",
-            "launcher.commands.new_task",
-            (out_option("Folder for the file. Default: the current folder."), JSON),
-            argument="NAME",
-            allowed="a name of letters, digits and _, such as my_images",
-        ),
-        Command(
-            "convert",
-            "write a settings file from one of an original code base",
-            "launcher.commands.convert",
-            (
-                replace(
-                    BY_FLAG["--model"],
-                    metavar="FAMILY",
-                    sentence="The family of the original. Default: found by the keys.",
-                ),
-                Option(
-                    "--out",
-                    OUTPUT,
-                    "FILE",
-                    sentence="File to write. Default: NAME-gearshift.yaml in the current folder.",
-                    values="files",
-                ),
-                JSON,
-            ),
-            argument="FILE",
-            allowed="a settings file of an original, such as config/lite.yaml; see originals.md",
-        ),
-        Command(
-            "data",
-            "check data and plot samples (data check PATH), or download it (data fetch)",
-            "launcher.commands.data",
-            (
-                BY_FLAG["--model"],
-                BY_FLAG["--config"],
-                BY_FLAG["--set"],
-                out_option(
-                    "Folder for downloads, or for data.html and the plots. Default: downloads, or "
-                    "data-check."
-                ),
-                JSON,
-            ),
-            argument="WHAT",
-            choices=("check", "fetch"),
-            operand="PATH",
-            without_operand=("fetch",),
-        ),
-        Command(
-            "doctor",
-            "check what this machine can run, with a fix for each problem",
-            "launcher.commands.doctor",
-            (JSON,),
-        ),
-        Command(
-            "completion",
-            "print a shell script that completes commands, options and names",
-            "launcher.cli.completion",
-            (),
-            argument="SHELL",
-            choices=("bash", "zsh", "fish"),
-        ),
-    )
-}
+    ),
+    out_option(
+        "Folder for files of predictions, new or empty. Default: predictions in the run folder, "
+        "where files of the same name are replaced; none for a prompt."
+    ),
+    JSON,
+    _MOVED,
+)
 
+
+def _command(
+    name: str, sentence: str, options: tuple[Option, ...], module: str | None = None, **more: Any
+) -> Command:
+    """The record of a command that its module of the same name runs; `more` are its fields."""
+    path = f"launcher.commands.{module or name.replace('-', '_')}"
+    return Command(name, sentence, path, options, **more)
+
+
+_ALL = (
+    RUN,
+    _command(
+        "resume",
+        "resume a run from its folder, from a checkpoint, or the newest run (auto)",
+        tuple(option for option in OPTIONS if option != RESUME),
+        module="run",
+        argument="RUN",
+        allowed="a run folder, a checkpoint, the number of a step, or auto",
+        adds_errors=True,
+    ),
+    _command(
+        "explain",
+        "show each setting, its origin and the values it overrides",
+        (*OPTIONS, SCHEMA),
+        argument="KEY",
+        requires_argument=False,
+        adds_errors=True,
+    ),
+    _command(
+        "list",
+        "list models, modes or engines; all of them without WHAT",
+        (JSON,),
+        argument="WHAT",
+        requires_argument=False,
+        choices=("models", "modes", "engines"),
+    ),
+    _command(
+        "plan",
+        "predict the memory and traffic of a run, and what fits a machine",
+        PLAN,
+        adds_errors=True,
+    ),
+    _command(
+        "verify",
+        "replay the last checkpoint interval of a run and compare it bit by bit",
+        _RERUN,
+        argument="RUN",
+        allowed="a run folder or a checkpoint",
+    ),
+    _command(
+        "evaluate",
+        "measure a checkpoint of a run on a split of its data",
+        (
+            *in_group(
+                MODEL,
+                option(
+                    "--split NAME",
+                    f"The split to evaluate: {', '.join(SPLITS)}. Default: {DEFAULT_SPLIT}.",
+                ),
+                _CHECKPOINT,
+            ),
+            *_RERUN,
+        ),
+        argument="RUN",
+        allowed="a run folder or a checkpoint",
+    ),
+    _command(
+        "watch",
+        "show the progress of runs from another terminal; without RUN, of the newest in runs/",
+        (ONCE, JSON),
+        argument="RUN",
+        allowed="run folders, or a folder of runs",
+        requires_argument=False,
+        repeats_argument=True,
+    ),
+    _command(
+        "compare",
+        "run modes or engines, compare their measurements, and check the modes' promises",
+        _COMPARE,
+        adds_errors=True,
+    ),
+    _command(
+        "submit",
+        "check a run and submit it to Slurm",
+        SUBMIT,
+        passthrough="sbatch",
+        adds_errors=True,
+    ),
+    _command(
+        "export",
+        "export the model of a run for other programs",
+        (
+            option(
+                "--format NAME",
+                "hf: a folder that transformers loads; safetensors: the weights by parameter "
+                "name, and a JSON file that describes them.",
+            ),
+            *(_CHECKPOINT, _MOVED),
+            out_option("Folder to write. Default: export-NAME in the run folder."),
+            JSON,
+        ),
+        argument="RUN",
+        adds_errors=True,
+    ),
+    _command(
+        "predict",
+        "use the model of a run: text after a prompt, or predictions for files",
+        _PREDICT,
+        argument="RUN",
+        allowed="a run folder, a checkpoint, or an export as safetensors",
+        adds_errors=True,
+    ),
+    _command(
+        "report",
+        "write the report of one run, or of several runs side by side",
+        (
+            option(
+                "--out FILE",
+                "File to write. Default: report.html in the run folder; for several runs, in the "
+                "current folder.",
+                values="files",
+            ),
+            JSON,
+        ),
+        argument="RUN",
+        allowed="run folders",
+        repeats_argument=True,
+    ),
+    _command(
+        "track",
+        "upload the missing metrics of a finished run to W&B",
+        (),
+        argument="RUN",
+        allowed="a run folder",
+    ),
+    _command(
+        "new-task",
+        "write a template of a custom task, ready to train",
+        (out_option("Folder for the file. Default: the current folder."), JSON),
+        argument="NAME",
+        allowed="a name of letters, digits and _, such as my_images",
+    ),
+    _command(
+        "convert",
+        "write a settings file from one of an original code base",
+        (
+            option(
+                "--model FAMILY",
+                "The family of the original. Default: found by the keys.",
+                values="models",
+                group=MODEL,
+            ),
+            option(
+                "--out FILE",
+                "File to write. Default: NAME-gearshift.yaml in the current folder.",
+                values="files",
+            ),
+            JSON,
+        ),
+        argument="FILE",
+        allowed="a settings file of an original, such as config/lite.yaml; see originals.md",
+    ),
+    _command(
+        "data",
+        "check data and plot samples (data check PATH), or download it (data fetch)",
+        (
+            *(BY_FLAG["--model"], BY_FLAG["--config"], BY_FLAG["--set"]),
+            out_option(
+                "Folder for downloads, or for data.html and the plots. Default: downloads, or "
+                "data-check."
+            ),
+            JSON,
+        ),
+        argument="WHAT",
+        choices=("check", "fetch"),
+        operand="PATH",
+        without_operand=("fetch",),
+    ),
+    _command("doctor", "check what this machine can run, with a fix for each problem", (JSON,)),
+    Command(
+        "completion",
+        "print a shell script that completes commands, options and names",
+        "launcher.cli.completion",
+        (),
+        argument="SHELL",
+        choices=("bash", "zsh", "fish"),
+    ),
+)
+COMMANDS = {command.name: command for command in _ALL}
 ALIASES = {"train": RUN.name}
 """Other names of commands."""

@@ -15,7 +15,6 @@ from launcher.compare.candidates import PlannedComparison
 from launcher.compare.runner import ComparisonFacts
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from training.logging.printable import printable
 
 
@@ -25,7 +24,7 @@ def main(command_line: CommandLine) -> int:
     Writes compare.json and compare.html, also after an interruption. Raises SettingsError.
     """
     comparison = candidates.decide(command_line)
-    for_machines = JSON.flag in command_line.flags
+    for_machines = command_line.as_json
     if comparison.warnings:
         print(render(comparison.warnings), file=sys.stderr)
     if "--dry-run" in command_line.flags:

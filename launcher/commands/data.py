@@ -23,12 +23,10 @@ from launcher.base.redaction import redact
 from launcher.config import errors, machine
 from launcher.config.check import why_ineffective
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.paths import EMBEDDED
 from launcher.config.provenance import CliArgs, Resolved
 from launcher.config.resolve import resolve
 from launcher.config.schema import config_of
-from launcher.download.fetch import fetch, fetch_with_progress
 from launcher.report import data_check, data_page, page
 from launcher.report.data_check import Findings, Match, find_families, several
 from models.catalog import split_model_name
@@ -41,9 +39,7 @@ _LABEL, _WIDTH = 18, 78
 def main(command_line: CommandLine) -> int:
     """Check data and write the page, or download; gives the exit code. Raises SettingsError."""
     if command_line.argument == "fetch":
-        return fetch_files(command_line)
-    if command_line.diagnostics or command_line.operand is None:
-        raise SettingsError(command_line.diagnostics)
+        return _fetch(command_line)
     path, out = command_line.operand, command_line.out or data_page.DEFAULT_FOLDER
     origin = f"command line: data check {path}"
     data_page.check_folder(out, f"--out {out}" if command_line.out else "default of --out")
@@ -57,7 +53,7 @@ def main(command_line: CommandLine) -> int:
     else:
         findings = inspect_matches(path, origin, matches, command_line.args)
     written = data_page.write(findings, out)
-    if JSON.flag in command_line.flags:
+    if command_line.as_json:
         print(encode(_as_json(findings, written), indent=2))
     else:
         print(printable("\n".join(_lines(findings, written, command_line.args))))
@@ -65,45 +61,32 @@ def main(command_line: CommandLine) -> int:
 
 
 def inspect_matches(path: str, origin: str, matches: Sequence[Match], args: CliArgs) -> Findings:
-    """The findings of the only family that can use the data.
+    """The findings of the only family that can use the data and has all settings of `args`.
 
     Raises SettingsError if several can, or none; then with the errors of each.
     """
+    candidates: list[tuple[Match, Resolved]] = []
     usable: list[tuple[Match, Findings]] = []
     diagnostics: list[Diagnostic] = []
-    candidates = _candidates(path, matches, args)
+    for match in matches:
+        try:
+            with_model = replace(args, model=args.model or match.family)
+            candidates.append((match, _resolved(with_model, path)))
+        except SettingsError as error:
+            diagnostics = diagnostics or list(error.diagnostics)
+    if candidates:
+        diagnostics = []
     for match, resolved in candidates:
         try:
             usable.append((match, data_check.inspect(path, match.format, resolved)))
         except SettingsError as error:
             prefix = f"as {match.family}: " if candidates[1:] else ""
-            diagnostics += [
-                replace(diagnostic, message=prefix + diagnostic.message)
-                for diagnostic in error.diagnostics
-            ]
+            diagnostics += [replace(d, message=prefix + d.message) for d in error.diagnostics]
     if len(usable) == 1:
         return usable[0][1]
     if usable:
         diagnostics = [several(path, origin, [match for match, _ in usable])]
     raise SettingsError(diagnostics)
-
-
-def _candidates(path: str, matches: Sequence[Match], args: CliArgs) -> list[tuple[Match, Resolved]]:
-    """The matches whose family has all settings of `args`, in its default size.
-
-    Raises SettingsError if no family has them.
-    """
-    candidates: list[tuple[Match, Resolved]] = []
-    first_error: SettingsError | None = None
-    for match in matches:
-        try:
-            model = args.model or match.family
-            candidates.append((match, _resolved(replace(args, model=model), path)))
-        except SettingsError as error:
-            first_error = first_error or error
-    if first_error is not None and not candidates:
-        raise first_error
-    return candidates
 
 
 def _resolved(args: CliArgs, path: str) -> Resolved:
@@ -168,48 +151,30 @@ def _as_json(findings: Findings, written: Sequence[Path]) -> dict[str, object]:
     }
 
 
-def fetch_files(command_line: CommandLine) -> int:
+def _fetch(command_line: CommandLine) -> int:
     """Download the declared files; gives the exit code. Raises SettingsError."""
-    resolved = _resolved_for_fetch(command_line)
-    is_json = JSON.flag in command_line.flags
+    args = command_line.args
+    options = {**args.options, "download.fetch": ("data fetch", "true")}
+    if command_line.out is not None:
+        options["download.folder"] = ("--out", str(command_line.out))
+    resolved = resolve(replace(args, options=options), machine.detect_machine(), world_size=1)
     download = resolved.settings.download
+    from launcher.download.fetch import fetch  # with requests, which takes time to import
+
     ending.leave("the same command resumes")
     try:
-        files_fetched = fetch(download) if is_json else fetch_with_progress(download)
+        files = fetch(download, is_shown=not command_line.as_json)
     except FetchError as error:
-        if is_json:
+        if command_line.as_json:
             print(encode({"diagnostics": as_json([error.diagnostic])}, indent=2))
         else:
             print(render([error.diagnostic]), file=sys.stderr)
         return exit_codes.FAILURE
-    if is_json:
-        files = [
-            {"path": str(file.path), "is_new": file.is_new, **asdict(file.record)}
-            for file in files_fetched
-        ]
-        print(encode(files, indent=2))
+    if command_line.as_json:
+        rows = [{"path": str(f.path), "is_new": f.is_new, **asdict(f.record)} for f in files]
+        print(encode(rows, indent=2))
     else:
-        print(_next_command(command_line, resolved))
+        path = getattr(resolved.settings.data, "path", None)
+        command = _command(args, args.model, None if path is None else str(path))
+        print(f"train on it:  {command}")
     return exit_codes.DONE
-
-
-def _resolved_for_fetch(command_line: CommandLine) -> Resolved:
-    options = {**command_line.args.options, "download.fetch": ("data fetch", "true")}
-    if command_line.out is not None:
-        options["download.folder"] = ("--out", str(command_line.out))
-    diagnostics = list(command_line.diagnostics)
-    try:
-        resolved = resolve(
-            replace(command_line.args, options=options), machine.detect_machine(), world_size=1
-        )
-    except SettingsError as error:
-        diagnostics += error.diagnostics
-    if diagnostics:
-        raise SettingsError(diagnostics)
-    return resolved
-
-
-def _next_command(command_line: CommandLine, resolved: Resolved) -> str:
-    path = getattr(resolved.settings.data, "path", None)
-    args = command_line.args
-    return f"train on it:  {_command(args, args.model, None if path is None else str(path))}"

@@ -11,11 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launcher.base import environment, exit_codes
-from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.diagnostics import PROGRAM
 from launcher.commands import list as catalogs
 from launcher.config.command_line import CommandLine
 from launcher.config.machine import detect_machine
-from launcher.config.options import JSON
 from launcher.config.schema import AUTO
 from launcher.doctor import gpu, packages, services, system
 from launcher.doctor.packages import SHOWN, Packages
@@ -32,9 +31,7 @@ def main(command_line: CommandLine) -> int:
 
     Uses no network but what Slurm's commands use.
     """
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    is_json, checks = JSON.flag in command_line.flags, []
+    is_json, checks = command_line.as_json, []
     affinity.limit_spinning(environment.variables())  # before torch is imported
     for check in _checks(Packages(sys.path)):
         checks.append(check)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON, SPLIT
 from launcher.saved_runs import evaluate
 from launcher.saved_runs.rerun import RerunFailed
 from training.checkpoint.manifest import CheckpointError
@@ -17,13 +15,10 @@ from training.logging.strict_json import encode
 
 def main(command_line: CommandLine) -> int:
     """Evaluate, record and print; the exit code. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    as_json = JSON.flag in command_line.flags
+    as_json = command_line.as_json
     try:
-        assert command_line.argument is not None
         argument, values = command_line.argument, command_line.values
-        split = evaluate.parse_split(values.get(SPLIT.flag))
+        split = evaluate.parse_split(values.get("--split"))
         checkpoint = values.get("--checkpoint")
         evaluation = evaluate.prepare(argument, checkpoint, split, command_line.args)
         if not as_json and sys.stderr.isatty():

@@ -11,51 +11,39 @@ from launcher.base.diagnostics import (
     listed,
     plain,
 )
+from launcher.commands.catalog import SCHEMA
 from launcher.config import editor_schema, machine, render
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import allowed
-from launcher.config.options import JSON, SCHEMA
 from launcher.config.provenance import Resolved, Setting
-from launcher.config.schema import SettingInfo, setting_infos
+from launcher.config.schema import setting_infos
 from launcher.plan import auto
 from launcher.plan.fitting import ENGINE
 from launcher.plan.target import Described
 from launcher.run.experience import resolve_next_start
 from launcher.stages import pipeline, selection
-from launcher.stages.pipeline import Pipeline
 from training.logging.printable import printable
 
 
 def main(command_line: CommandLine) -> int:
     """Print the settings, a section or one setting, for each stage. Raises SettingsError."""
-    stages = pipeline.prepare_pipeline(
-        command_line.args, command_line.out, command_line.diagnostics
-    )
+    args, out, key = command_line.args, command_line.out, command_line.argument
+    stages = pipeline.prepare_pipeline(args, out, command_line.diagnostics)
     if stages is not None and stages.left:
-        return _print_stages(stages, command_line)
-    resolved = _resolved(command_line)
-    if SCHEMA.flag in command_line.flags:
-        print(json.dumps(editor_schema.settings(resolved.settings.model.family), indent=2))
-    elif JSON.flag in command_line.flags:
-        print(json.dumps(_as_json(resolved, command_line.argument), indent=2))
+        runs = {stage.name: begun.resolved for stage, begun in stages.left}
+        titles = [f"{stages.title(stage)}\n\n" for stage, _ in stages.left]
     else:
-        _print(resolved, command_line.argument)
-    return 0
-
-
-def _print_stages(stages: Pipeline, command_line: CommandLine) -> int:
-    runs = [(stage, begun.resolved) for stage, begun in stages.left]
+        runs, titles = {"": _resolved(command_line)}, [""]
     if SCHEMA.flag in command_line.flags:
-        print(json.dumps(editor_schema.settings(runs[0][1].settings.model.family), indent=2))
-    elif JSON.flag in command_line.flags:
-        by_stage = {
-            stage.name: _as_json(resolved, command_line.argument) for stage, resolved in runs
-        }
-        print(json.dumps(by_stage, indent=2))
+        family = next(iter(runs.values())).settings.model.family
+        print(json.dumps(editor_schema.settings(family), indent=2))
+    elif command_line.as_json:
+        contents = {name: _as_json(resolved, key) for name, resolved in runs.items()}
+        print(json.dumps(contents.get("", contents), indent=2))
     else:
-        for number, (stage, resolved) in enumerate(runs):
-            print("\n" * bool(number) + stages.title(stage), end="\n\n")
-            _print(resolved, command_line.argument)
+        for number, (title, resolved) in enumerate(zip(titles, runs.values(), strict=True)):
+            print("\n" * bool(number) + title, end="")
+            _print(resolved, key)
     return 0
 
 
@@ -74,72 +62,64 @@ def _resolved(command_line: CommandLine) -> Resolved:
     return resolved
 
 
-def _as_json(resolved: Resolved, key: str | None) -> dict[str, Any]:
+def _as_json(resolved: Resolved, key: str) -> dict[str, Any]:
     known = setting_infos(resolved.settings.model.family)
-    if key is not None and key in known:
-        facts = _facts(known[key], resolved.values[key])
-        return {key: facts | ({"others": _others(resolved)} if key == ENGINE else {})}
-    return render.origins_as_json(_section(resolved, key))
+    if key not in known:
+        return render.origins_as_json(_section(resolved, key))
+    info, value = known[key], resolved.values[key]
+    facts = {
+        **render.origins_as_json({key: value})[key],
+        "description": info.description,
+        "type": info.type,
+        "allowed": info.allowed,
+        "range": info.range,
+        "unit": info.unit,
+        "built_in": info.default,
+    }
+    return {key: facts | ({"others": _others(resolved)} if key == ENGINE else {})}
 
 
-def _print(resolved: Resolved, key: str | None) -> None:
+def _print(resolved: Resolved, key: str) -> None:
     known = setting_infos(resolved.settings.model.family)
-    if key is not None and key in known:
-        _print_key(known[key], resolved.values[key])
-        for line in _others(resolved) if key == ENGINE else ():
-            print(printable(f"  {'planned':<10} {line}"))
-    else:
+    if key not in known:
         print(printable(render.render_tree(_section(resolved, key), history=True)), end="")
-
-
-def _section(resolved: Resolved, key: str | None) -> dict[str, Setting]:
-    """All settings, or those of one section. Raises SettingsError if it does not exist."""
-    if key is None:
-        return dict(resolved.values)
-    section = {name: value for name, value in resolved.values.items() if name.startswith(f"{key}.")}
-    if not section:
-        from launcher.config.originals import original_of  # for a word that is not ours
-        from launcher.config.value_errors import nearest_key
-
-        sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
-        original = original_of(key, resolved.settings.model.family)
-        meant = key if original is None else original.here or key
-        suggestion = nearest_key(meant, [*resolved.values, *sections])
-        raise SettingsError.of(
-            f"unknown setting '{key}'",
-            key=key,
-            where=f"command line: explain {key}",
-            allowed=listed(list(resolved.values), "explain"),
-            did_you_mean=suggestion,
-            fix=suggestion and f"{PROGRAM} explain {suggestion}",
-        )
-    return section
-
-
-def _others(resolved: Resolved) -> list[str]:
-    """What each engine would need, if engine auto chose among them."""
-    return [] if resolved.chosen is None else list(resolved.chosen.others)
-
-
-def _print_key(leaf: SettingInfo, value: Setting) -> None:
-    print(printable(f"{leaf.key} = {plain(value.value)}"))
-    if leaf.description:
-        print(f"  {leaf.description}")
+        return
+    info, value = known[key], resolved.values[key]
+    print(printable(f"{key} = {plain(value.value)}"))
+    if info.description:
+        print(f"  {info.description}")
     rows: list[tuple[str, str | None]] = [("where", render.describe_origin(value.origin))]
     rows += [("replaced", line) for line in render.describe_overridden(value)]
-    rows += [("allowed", allowed(leaf)), ("unit", leaf.unit), ("built-in", plain(leaf.default))]
+    rows += [("allowed", allowed(info)), ("unit", info.unit), ("built-in", plain(info.default))]
+    rows += [("planned", line) for line in _others(resolved) if key == ENGINE]
     for name, text in rows:
         if text is not None:
             print(printable(f"  {name:<10} {text}"))
 
 
-def _facts(leaf: SettingInfo, value: Setting) -> dict[str, Any]:
-    return {
-        **render.origins_as_json({leaf.key: value})[leaf.key],
-        "description": leaf.description,
-        "type": leaf.type,
-        "allowed": leaf.allowed,
-        "range": leaf.range,
-        "unit": leaf.unit,
-        "built_in": leaf.default,
-    }
+def _section(resolved: Resolved, key: str) -> dict[str, Setting]:
+    """All settings, or those of one section. Raises SettingsError if it does not exist."""
+    prefix = f"{key}." if key else ""
+    section = {name: value for name, value in resolved.values.items() if name.startswith(prefix)}
+    if section:
+        return section
+    from launcher.config.foreign_words import all_words_for  # for a word that is not ours
+    from launcher.config.value_errors import nearest_key
+
+    sections = {name.rpartition(".")[0] for name in resolved.values} - {""}
+    words = all_words_for(key, resolved.settings.model.family)
+    meant = next((word.here for word in words if word.here), key)
+    suggestion = nearest_key(meant, [*resolved.values, *sections])
+    raise SettingsError.of(
+        f"unknown setting '{key}'",
+        key=key,
+        where=f"command line: explain {key}",
+        allowed=listed(list(resolved.values), "explain"),
+        did_you_mean=suggestion,
+        fix=suggestion and f"{PROGRAM} explain {suggestion}",
+    )
+
+
+def _others(resolved: Resolved) -> list[str]:
+    """What each engine would need, if engine auto chose among them."""
+    return [] if resolved.chosen is None else list(resolved.chosen.others)

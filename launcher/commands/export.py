@@ -9,7 +9,6 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.errors import about_data
-from launcher.config.options import JSON
 from launcher.saved_runs import export
 from launcher.saved_runs.saved_run import find_saved
 from models.base import DataError
@@ -35,7 +34,7 @@ def main(command_line: CommandLine) -> int:
         return exit_codes.FAILURE
     except DataError as error:
         raise about_data(error) from error
-    as_json = JSON.flag in command_line.flags
+    as_json = command_line.as_json
     print(encode(done, indent=2) if as_json else _text(done))
     return exit_codes.DONE
 

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from engines.catalog import ENGINES
-from launcher.base.diagnostics import SettingsError
 from launcher.config import presets
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.schema import AUTO, config_of
 from models.catalog import FAMILIES
 
 
 def main(command_line: CommandLine) -> int:
     """Print the list; the exit code. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    kinds: dict[str, Callable[[], list[dict[str, Any]]]]
-    kinds = {"models": models, "modes": modes, "engines": engines}
     chosen = command_line.argument
-    lists = {kind: list_rows() for kind, list_rows in kinds.items() if chosen in (kind, None)}
-    if JSON.flag in command_line.flags:
-        print(json.dumps(lists if chosen is None else lists[chosen], indent=2))
+    kinds = (models, modes, engines)
+    lists = {rows.__name__: rows() for rows in kinds if chosen in (rows.__name__, "")}
+    if command_line.as_json:
+        print(json.dumps(lists[chosen] if chosen else lists, indent=2))
         return 0
     for number, (kind, rows) in enumerate(lists.items()):
-        if chosen is None:
+        if not chosen:
             print("\n" * bool(number) + kind)
         _print(rows)
     return 0

@@ -13,7 +13,6 @@ from string import Template
 from launcher.base import disk, environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.presets import TASK_FOLDER
 from launcher.run_folder import run_folder
 
@@ -24,22 +23,17 @@ _TEMPLATE = Path(__file__).with_suffix(".template")
 
 def main(command_line: CommandLine) -> int:
     """Write the file and print the command that trains it; the exit code. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    assert command_line.argument is not None
     module, class_name = _names(command_line.argument)
     folder = command_line.out or Path()
     path = folder / f"{module}.py"
     _check_free(path, module, command_line.argument)
-    text = template(class_name)
     where = f"--out {command_line.out}" if command_line.out else "the current folder"
-    disk.check_writable(folder, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
-    _write(path, text, where)
+    write_file(path, template(class_name), where)
     model = f"{module}:{class_name}"
     command = f"{PROGRAM} --model {model}"
     if command_line.out is not None and folder.resolve() != Path.cwd():
         command += f" --set {shlex.quote(f'{TASK_FOLDER}={folder}')}"
-    if JSON.flag in command_line.flags:
+    if command_line.as_json:
         print(json.dumps({"file": str(path), "model": model, "command": command}, indent=2))
     else:
         print(f"wrote {path}\ntrain it:  {command}")
@@ -67,14 +61,14 @@ def _check_free(path: Path, module: str, name: str) -> None:
         raise _error(message, name, "a name without an installed module", f"my_{module}")
 
 
-def _write(path: Path, text: str, where: str) -> None:
-    """Touches the disk. Raises SettingsError, with nothing written."""
+def write_file(path: Path, text: str, where: str) -> None:
+    """Write a new file that `where` names. Raises SettingsError, with nothing written."""
+    disk.check_writable(path.parent, where, prefix=f"cannot write {path}: ", needed_bytes=len(text))
     try:
         with disk.new_parents(path):
             run_folder.write_new(path, text)
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"cannot write {path}: {reason}"
+        message = f"cannot write {path}: {error.strerror or error}"
         raise SettingsError.of(message, value=str(path), where=where) from error
 
 

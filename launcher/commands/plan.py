@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, plain
 from launcher.base.ending import temporary_folder
+from launcher.commands.catalog import MEASURE, PLAN
 from launcher.compare import runner
 from launcher.config import machine
 from launcher.config.command_line import CommandLine
-from launcher.config.options import GPU, GPU_MEMORY, GPUS, JSON, MEASURE, NODES, PLAN, RAM
+from launcher.config.options import PLANNED_MACHINE
 from launcher.config.provenance import STAGED_MODE, keys_of
 from launcher.config.selection import choose
 from launcher.plan import target
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 MEASURED_STEPS = 4
 """Taken by --measure; the first one warms up and does not count."""
-_OWN = (GPUS, GPU, GPU_MEMORY, RAM, NODES)
-"""Options of the machine, which a run does not have."""
 
 
 def main(command_line: CommandLine) -> int:
@@ -52,7 +51,7 @@ def main(command_line: CommandLine) -> int:
     from launcher.plan import render
 
     plans = [(part, *_planned(described, part, measures)) for part in parts]
-    if JSON.flag in command_line.flags:
+    if command_line.as_json:
         contents = {part.name: _as_json(plan, advice) for part, plan, advice in plans}
         print(json.dumps(contents if parts[0].name else contents[""], indent=2))
         return 0
@@ -113,7 +112,7 @@ def _measured(part: PlannedRun, plan: Plan) -> Seconds:
 
 def _not_measurable(command_line: CommandLine) -> Iterator[Diagnostic]:
     """Errors of --measure beside options of another machine, and for several runs."""
-    for option in _OWN:
+    for option in PLANNED_MACHINE:
         if option.flag in command_line.values:
             text = f"{option.flag} {command_line.values[option.flag]}"
             yield Diagnostic(
@@ -150,7 +149,7 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
             value = words.pop(0)
             option_words.append(value)
         key = value.partition("=")[0].strip() if flag == "--set" else option.key
-        if option not in (*_OWN, MEASURE) and key not in keys:
+        if option not in (*PLANNED_MACHINE, MEASURE) and key not in keys:
             arguments += option_words
     for text in sets:
         arguments += ["--set", text]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,33 +32,28 @@ def main(command_line: CommandLine) -> int:
     sampling, diagnostics = predict.sampling(values)
     if diagnostics := [*command_line.diagnostics, *diagnostics]:
         raise SettingsError(diagnostics)
-    assert command_line.argument is not None
     affinity.limit_spinning(environment.variables())  # before torch is imported
-    with library_warnings.logged(partial(_log, command_line.argument)):
-        return _main(command_line, sampling)
+    run = Path(command_line.argument)
 
+    def log(text: str) -> None:
+        if (run / run_folder.LOG).is_file():
+            run_folder.append_log(run, text)
 
-def _log(run: str, text: str) -> None:
-    """Append to the log of the run, if `run` is its folder. Touches the disk."""
-    if (Path(run) / run_folder.LOG).is_file():
-        run_folder.append_log(Path(run), text)
-
-
-def _main(command_line: CommandLine, sampling: Sampling) -> int:
-    values, run = command_line.values, str(command_line.argument)
     try:
-        sets = command_line.args.sets
-        predictor = predict.open_predictor(run, values.get("--checkpoint"), sets)
-        if isinstance(predictor.task, GeneratesText):
-            facts = _generate(command_line, predictor, predictor.task, sampling)
-        else:
-            facts = _predict_files(command_line, predictor, sampling)
+        with library_warnings.logged(log):
+            checkpoint, sets = values.get("--checkpoint"), command_line.args.sets
+            predictor = predict.open_predictor(str(run), checkpoint, sets)
+            if isinstance(predictor.task, GeneratesText):
+                facts = _generate(command_line, predictor, predictor.task, sampling)
+            else:
+                facts = _predict_files(command_line, predictor, sampling)
     except (CheckpointError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.FAILURE
-    except DataError as error:
-        raise _invalid(error) from error
-    if JSON.flag in command_line.flags:
+    except DataError as error:  # its fix may be a setting, and the command takes none
+        fix = error.fix if error.fix and "--set" not in error.fix else None
+        raise about_data(error, fix=fix) from error
+    if command_line.as_json:
         print(encode(facts, indent=2))
     return exit_codes.DONE
 
@@ -70,7 +64,7 @@ def _predict_files(
     """Predict the files of --input; the facts to print. Raises DataError, SettingsError."""
     predict.check_numbers(command_line.values, predictor.saved.family)
     path = predict.files(
-        command_line.values.get(INPUT), predictor.saved.family, str(command_line.argument)
+        command_line.values.get(INPUT), predictor.saved.family, command_line.argument
     )
     out = command_line.out or predictor.default_folder
     if command_line.out is not None:
@@ -81,10 +75,10 @@ def _predict_files(
         for prediction in predict.of_prepared([path], predictor.task, model, sampling):
             names = folder.write(prediction)
             results.append(Result(prediction.name, prediction.text, names))
-            if JSON.flag not in command_line.flags and prediction.text:
+            if not command_line.as_json and prediction.text:
                 predict.print_text(prediction.text)
     count = sum(len(result.files) for result in results)
-    if JSON.flag not in command_line.flags:
+    if not command_line.as_json:
         print(f"wrote {counted(count, 'file')} to {out}" if count else "no file was written")
     return predictor.as_json(out if count else None, results)
 
@@ -93,7 +87,7 @@ def _generate(
     command_line: CommandLine, predictor: Predictor, task: GeneratesText, sampling: Sampling
 ) -> dict[str, Any]:
     """Generate text; the facts to print. Raises DataError, SettingsError."""
-    as_json, given = JSON.flag in command_line.flags, command_line.values.get(INPUT)
+    as_json, given = command_line.as_json, command_line.values.get(INPUT)
     out = command_line.out
     if given is None and sys.stdin is not None and sys.stdin.isatty():
         if as_json or out is not None:
@@ -106,7 +100,7 @@ def _generate(
         print(f"{name}; Ctrl-C stops a text, Ctrl-D ends", flush=True)
         predict.converse(task, model, sampling)
         return {}
-    run = str(command_line.argument)
+    run = command_line.argument
     prompts = [_from_stdin(run)] if given is None else predict.prompts(given, task, run)
     if out is not None:
         run_folder.check_free(out, out)
@@ -156,8 +150,3 @@ def _from_stdin(run: str) -> Prompt:
             fix=f'{PROGRAM} predict {shlex.quote(run)} {INPUT} "TEXT"',
         )
     return predict.text_prompt(text.removesuffix("\n"))
-
-
-def _invalid(error: DataError) -> SettingsError:
-    """The error of data as one of the command, which takes no settings."""
-    return about_data(error, fix=error.fix if error.fix and "--set" not in error.fix else None)

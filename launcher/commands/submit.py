@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM, Diagnostic, counted, render
 from launcher.base.redaction import redact
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.config.provenance import CliArgs
 from launcher.config.schema import AUTO, model_name
 from launcher.plan import auto
@@ -40,9 +39,17 @@ def main(command_line: CommandLine) -> int:
 
     Raises SettingsError; no file and no job is left behind then.
     """
-    is_dry, as_json = "--dry-run" in command_line.flags, JSON.flag in command_line.flags
+    is_dry, as_json = "--dry-run" in command_line.flags, command_line.as_json
     diagnostics = [*command_line.diagnostics, *([] if is_dry else queueing.missing_sbatch())]
-    diagnostics += _secrets(command_line.argv)
+    diagnostics += [
+        Diagnostic(
+            "credentials in an argument would be stored in the job file",
+            where=f"command line: {redact(argument)}",
+            allowed="${NAME}, a variable of the job's environment; or a file given by --config",
+        )
+        for argument in command_line.argv
+        if redact(argument) != argument
+    ]
     requested = allocation.read(command_line, diagnostics)
     submission = _decide(command_line, requested, diagnostics)
     if submission.warnings:
@@ -72,19 +79,6 @@ def main(command_line: CommandLine) -> int:
         jobs_left = " ".join(ids)
         print(f"stopped following; the job continues; cancel: scancel {jobs_left}", file=sys.stderr)
         return exit_codes.INTERRUPTED
-
-
-def _secrets(argv: Sequence[str]) -> list[Diagnostic]:
-    """An error for each argument with credentials, which the job file would keep."""
-    return [
-        Diagnostic(
-            "credentials in an argument would be stored in the job file",
-            where=f"command line: {redact(argument)}",
-            allowed="${NAME}, a variable of the job's environment; or a file given by --config",
-        )
-        for argument in argv
-        if redact(argument) != argument
-    ]
 
 
 def _decide(
@@ -145,7 +139,10 @@ def _dry_run(submission: Submission, requested: Allocation) -> str:
         parts.append(f"{_title(job, requested)}\n\n{job.script}\n{_indented(job.text)}")
         if job.lines is not None:
             parts.append(f"{job.script.with_name(run_folder.LINES)}\n{_indented(job.lines)}")
-        commands += _commands(job, requested, number)
+        if number == 0:
+            test = shlex.join(sbatch.test_command(requested.passthrough))
+            commands.append(f"  {test} < {shlex.quote(str(job.script))}")
+        commands.append(f"  {shlex.join(sbatch.command(job.script, _options(requested, number)))}")
     return "\n\n".join([*parts, "\n".join(["commands", *commands])])
 
 
@@ -170,25 +167,10 @@ def _as_json(
     submission: Submission, requested: Allocation, ids: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The submission for programs; without `ids` the jobs are not submitted."""
-    return {
-        "folder": str(submission.folder),
-        "jobs": [
-            _job_json(job, requested, number, ids[number] if ids else None)
-            for number, job in enumerate(submission.jobs)
-        ],
-    }
-
-
-def _job_json(
-    job: SlurmJob, requested: Allocation, number: int, job_id: str | None
-) -> dict[str, Any]:
-    return {
-        "id": job_id,
-        "script": str(job.script),
-        "command": sbatch.command(job.script, _options(requested, number)),
-        "text": job.text,
-        "lines": job.lines,
-        "runs": [
+    rows = []
+    for number, job in enumerate(submission.jobs):
+        job_id = ids[number] if ids else None
+        runs = [
             {
                 "name": run.name or None,
                 "folder": str(run.folder),
@@ -196,15 +178,11 @@ def _job_json(
                 "world_size": run.begun.resolved.batching.world_size,
             }
             for run in job.runs
-        ],
-    }
-
-
-def _commands(job: SlurmJob, requested: Allocation, number: int) -> Iterator[str]:
-    if number == 0:
-        test = shlex.join(sbatch.test_command(requested.passthrough))
-        yield f"  {test} < {shlex.quote(str(job.script))}"
-    yield f"  {shlex.join(sbatch.command(job.script, _options(requested, number)))}"
+        ]
+        command = sbatch.command(job.script, _options(requested, number))
+        row = {"id": job_id, "script": str(job.script), "command": command, "text": job.text}
+        rows.append({**row, "lines": job.lines, "runs": runs})
+    return {"folder": str(submission.folder), "jobs": rows}
 
 
 def _options(requested: Allocation, number: int) -> list[str]:

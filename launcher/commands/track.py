@@ -20,9 +20,6 @@ _WAIT_S = 600.0
 
 def main(command_line: CommandLine) -> int:
     """Upload; the exit code, 1 if the upload is incomplete. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    assert command_line.argument is not None
     folder = Path(command_line.argument)
     if not run_folder.is_run_folder(folder):
         message, where = f"{folder} is not a run folder", f"command line: track {folder}"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 
 from launcher.base import exit_codes
-from launcher.base.diagnostics import SettingsError
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON
 from launcher.saved_runs import verify
 from launcher.saved_runs.rerun import RerunFailed
 from training.checkpoint.manifest import CheckpointError
@@ -16,16 +14,13 @@ from training.logging.strict_json import encode
 
 def main(command_line: CommandLine) -> int:
     """Replay and compare; the exit code, 0 if they agree. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
-    as_json = JSON.flag in command_line.flags
+    as_json = command_line.as_json
 
     def announce(line: str) -> None:
         if not as_json and sys.stderr.isatty():
             print(line, file=sys.stderr, flush=True)
 
     try:
-        assert command_line.argument is not None
         result = verify.verify(command_line.argument, command_line.args, announce)
     except (RerunFailed, CheckpointError) as error:
         if as_json:
@@ -33,5 +28,5 @@ def main(command_line: CommandLine) -> int:
         else:
             print(f"error: {error}", file=sys.stderr)
         return error.code if isinstance(error, RerunFailed) else exit_codes.FAILURE
-    print(encode(verify.as_json(result), indent=2) if as_json else verify.render(result).rstrip())
+    print(encode(verify.as_json(result), indent=2) if as_json else verify.render(result))
     return exit_codes.DONE if result.agrees else exit_codes.FAILURE

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.commands.catalog import ONCE
 from launcher.config.command_line import CommandLine
-from launcher.config.options import JSON, ONCE
 from launcher.run_folder import run_folder
 from launcher.run_folder.checkpoint_search import newest
 from training.logging.strict_json import encode
@@ -25,8 +25,6 @@ _ENDED_AFTER = 3
 
 def main(command_line: CommandLine) -> int:
     """Show the runs until they have ended or Ctrl-C; the exit code. Raises SettingsError."""
-    if command_line.diagnostics:
-        raise SettingsError(command_line.diagnostics)
     from launcher.report.watched_run import WatchedRun, folders_of
     from training.logging.terminal import can_redraw
 
@@ -34,10 +32,10 @@ def main(command_line: CommandLine) -> int:
     folders = dict.fromkeys(path for argument in arguments for path in folders_of(argument))
     runs = [WatchedRun(path) for path in folders]
     is_live = can_redraw(sys.stdout, environment.variables().get("TERM"))
-    if is_live and not {ONCE.flag, JSON.flag} & set(command_line.flags):
+    if is_live and not {ONCE.flag, "--json"} & set(command_line.flags):
         _follow(runs)
     else:
-        _print(runs, as_json=JSON.flag in command_line.flags)
+        _print(runs, as_json=command_line.as_json)
     return exit_codes.DONE
 
 

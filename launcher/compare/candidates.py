@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +22,9 @@ from launcher.stages.pipeline import Pipeline
 from training.evaluation.early_stopping import Target, parse_target
 from training.settings import TARGET_FORMS
 
+_COUNT = "a whole number, at least 1"
 BASELINE = "default"
 """The mode that promises refer to; always compared."""
-_LOG_EVERY = "log.every"
-_GPU_LINES = 10
-"""Steps per logged line on a GPU, which waits for each line; a CPU run logs every step."""
 
 
 @dataclass(frozen=True)
@@ -96,24 +95,19 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     """Resolve every candidate without starting a run. Raises SettingsError with all errors."""
     diagnostics = list(command_line.diagnostics)
     limits = _limits(command_line.values, diagnostics)
-    repeats = _count(command_line.values, "--repeat", diagnostics)
+    repeats = int(_number(command_line.values, "--repeat", _COUNT, diagnostics) or 1)
     modes = _names(command_line.values, "--modes")
-    engines: list[str] = _names(command_line.values, "--engines")
+    engines = _names(command_line.values, "--engines")
     if not modes and not engines:
-        diagnostics.append(
-            Diagnostic(
-                "compare needs --modes or --engines",
-                where="the command line: compare",
-                allowed="names separated by commas",
-                fix="--modes default,fast",
-            )
-        )
+        message, where = "compare needs --modes or --engines", "the command line: compare"
+        allowed, fix = "names separated by commas", "--modes default,fast"
+        diagnostics.append(Diagnostic(message, where=where, allowed=allowed, fix=fix))
     pairs = [
         (mode, engine)
         for mode in dict.fromkeys((BASELINE, *modes))
         for engine in dict.fromkeys(engines) or [command_line.args.engine]
     ]
-    known: list[str] = [render([diagnostic]) for diagnostic in diagnostics]
+    known = [render([diagnostic]) for diagnostic in diagnostics]
     warnings: list[Diagnostic] = []
     ready: list[ModeCandidate] = []
     for mode, engine in pairs:
@@ -131,7 +125,7 @@ def decide(command_line: CommandLine) -> PlannedComparison:
     needed = max(least_room_bytes(candidate.resolved) for candidate in ready)
     where = f"--out {folder}" if command_line.out else "no --out was given"
     disk.check_writable(folder, where, needed_bytes=needed)
-    return PlannedComparison(ready, limits, repeats or 1, folder, warnings)
+    return PlannedComparison(ready, limits, repeats, folder, warnings)
 
 
 def _candidate(
@@ -150,7 +144,10 @@ def _candidate(
         raise SettingsError.of(what, where="the environment", allowed="a plain shell")
     else:
         warnings, resolved = list(ready.resolved.warnings), ready.resolved
-    for key, value in _to_be_measured(resolved, limits):
+    lines = 1
+    if resolved.device != "cpu":  # a GPU waits for each logged line
+        lines = 10 if limits.steps is None else max(1, min(10, limits.steps // 5))
+    for key, value in (("log.every", lines), ("train.preview", "false")):
         if resolved.values[key].origin.layer not in USER_LAYERS:
             sets.append(f"{key}={value}")
     name = resolved.settings.engine.name
@@ -160,14 +157,6 @@ def _candidate(
     if arguments.mode_file is not None and arguments.mode_file.stem not in presets.modes():
         label = arguments.mode_file.stem
     return ModeCandidate(label.replace("/", "-"), name, content, resolved, stages, warnings)
-
-
-def _to_be_measured(resolved: Resolved, limits: ComparisonLimits) -> list[tuple[str, Any]]:
-    """Settings for measuring that no mode sets; the user's own values stay."""
-    lines = 1
-    if resolved.device != "cpu":
-        lines = _GPU_LINES if limits.steps is None else max(1, min(_GPU_LINES, limits.steps // 5))
-    return [(_LOG_EVERY, lines), ("train.preview", "false")]
 
 
 def _unseen(diagnostics: Sequence[Diagnostic], known: list[str]) -> list[Diagnostic]:
@@ -189,39 +178,31 @@ def _limits(values: Mapping[str, str], diagnostics: list[Diagnostic]) -> Compari
     if len(given) > 1:
         what = f"{' and '.join(given)} exclude each other: each limits how far the runs go"
         position = f"the command line: {' '.join(given)}"
-        diagnostics.append(
-            Diagnostic(what, where=position, allowed="one of --steps, --epochs and --until")
-        )
+        allowed = "one of --steps, --epochs and --until"
+        diagnostics.append(Diagnostic(what, where=position, allowed=allowed))
     until = None
     if (text := values.get("--until")) is not None:
         try:
             until = parse_target(text)
         except ValueError:
             diagnostics.append(_wrong("--until", text, TARGET_FORMS, "val_loss=1.9"))
-    return ComparisonLimits(
-        _count(values, "--steps", diagnostics), _positive(values, "--epochs", diagnostics), until
-    )
+    steps = _number(values, "--steps", _COUNT, diagnostics)
+    epochs = _number(values, "--epochs", "a number above 0", diagnostics)
+    return ComparisonLimits(None if steps is None else int(steps), epochs, until)
 
 
-def _count(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> int | None:
-    text = values.get(flag)
-    if text is None or (text.isdecimal() and int(text) > 0):
-        return None if text is None else int(text)
-    diagnostics.append(_wrong(flag, text, "a whole number, at least 1", "3"))
-    return None
-
-
-def _positive(values: Mapping[str, str], flag: str, diagnostics: list[Diagnostic]) -> float | None:
-    text = values.get(flag)
-    if text is None:
+def _number(
+    values: Mapping[str, str], flag: str, allowed: str, diagnostics: list[Diagnostic]
+) -> float | None:
+    """The number of an option; None: it is not given, or invalid."""
+    if (text := values.get(flag)) is None:
         return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if 0 < number < float("inf"):
-        return number
-    diagnostics.append(_wrong(flag, text, "a number above 0", "1"))
+    is_count = "whole" in allowed
+    with suppress(ValueError):
+        number = int(text) if is_count else float(text)
+        if 0 < number < float("inf"):
+            return number
+    diagnostics.append(_wrong(flag, text, allowed, "3" if is_count else "1"))
     return None
 
 

@@ -58,7 +58,9 @@ def check(
     results = []
     for name, bounds in promised.items():
         if name in _ABSOLUTE:
-            results.append(_absolute(name, bounds, row))
+            value, why = row.values.get(_ABSOLUTE[name]), row.reason(_ABSOLUTE[name])
+            kept = None if value is None else _within(value, bounds)
+            results.append(PromiseResult(name, bounds, value, kept, why if kept is None else None))
         elif base is not None:
             results.append(_relative(name, bounds, row, base))
     return results
@@ -74,14 +76,6 @@ def ratio(name: str, row: Figures, base: Figures) -> float | None:
     if name == INVERTED and (ours < 0 or theirs < 0):
         return None  # a ratio of negative values has no meaning
     return ours / theirs if theirs else None
-
-
-def _absolute(name: str, bounds: Bounds, row: Figures) -> PromiseResult:
-    of = _ABSOLUTE[name]
-    value = row.values.get(of)
-    if value is None:
-        return PromiseResult(name, bounds, None, None, row.reason(of))
-    return PromiseResult(name, bounds, value, _within(value, bounds))
 
 
 def _relative(name: str, bounds: Bounds, row: Figures, base: Figures) -> PromiseResult:

@@ -20,14 +20,11 @@ from training.logging.quantities import amount, counted, duration, real, size
 from training.logging.strict_json import encode
 from training.storage import atomic_write, storage_errors
 
-JSON_FILE = "compare.json"
-PAGE = "compare.html"
+JSON_FILE, PAGE = "compare.json", "compare.html"
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _KIND = {True: "good", False: "bad", None: "quiet"}
-_MODEL_PEAK = "peak_memory_bytes"
 NOTHING = "–"
 MARKS = {True: "✓", False: "✗", None: ""}
-_EXTRAPOLATED = " *"
 
 
 def write(folder: Path, facts: ComparisonFacts, outcome: ComparisonOutcome) -> str:
@@ -104,8 +101,8 @@ def _line(row: ComparisonRow, per_s: Sequence[str], has_goal: bool) -> tuple[str
         _of("{:,}".format, row.samples),
         _of(amount, row.parameters),
         step(row),
-        _of(duration, row.epoch_s) + _mark(row.epoch_s, row.extrapolated.epoch),
-        _of(duration, row.total_s) + _mark(row.total_s, row.extrapolated.total),
+        _of(duration, row.epoch_s) + " *" * (row.epoch_s is not None and row.extrapolated.epoch),
+        _of(duration, row.total_s) + " *" * (row.total_s is not None and row.extrapolated.total),
         _of(amount, row.samples_per_s),
         *([units] if per_s else []),
         _of(size, row.device_peak_bytes),
@@ -140,7 +137,7 @@ def to_metric(row: ComparisonRow) -> str:
     return "never reached" if row.never_reached else NOTHING
 
 
-def legend(rows: Sequence[ComparisonRow], facts: ComparisonFacts) -> Iterator[str]:
+def legend(rows: Sequence[ComparisonRow]) -> Iterator[str]:
     """Explanations of the marks in the table."""
     if any(row.extrapolated.epoch or row.extrapolated.total for row in rows):
         yield "* extrapolated from the steps that were run"
@@ -156,17 +153,13 @@ def legend(rows: Sequence[ComparisonRow], facts: ComparisonFacts) -> Iterator[st
 
 def bounds(item: PromiseResult) -> str:
     """`at most 0.34`, `1`, `0.5 to 0.7`; bytes with their unit."""
-    lowest, highest = item.promised.get("at_least"), item.promised.get("at_most")
+    ends = [item.promised.get(side) for side in ("at_least", "at_most")]
+    lowest, highest = (None if end is None else _number(item, end) for end in ends)
     if lowest is not None and highest is not None:
-        same = lowest == highest
-        return (
-            _number(item, lowest)
-            if same
-            else f"{_number(item, lowest)} to {_number(item, highest)}"
-        )
+        return lowest if lowest == highest else f"{lowest} to {highest}"
     if lowest is not None:
-        return f"at least {_number(item, lowest)}"
-    return NOTHING if highest is None else f"at most {_number(item, highest)}"
+        return f"at least {lowest}"
+    return NOTHING if highest is None else f"at most {highest}"
 
 
 def measured(item: PromiseResult) -> str:
@@ -187,41 +180,22 @@ def _of(render: Callable[[Any], str], value: float | None) -> str:
     return NOTHING if value is None else render(value)
 
 
-def _mark(value: float | None, extrapolated: bool) -> str:
-    return _EXTRAPOLATED if extrapolated and value is not None else ""
-
-
 def text(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> str:
     """The whole comparison for a terminal; the paths of the files last."""
-    return "\n".join(_lines(facts, outcome, folder))
-
-
-def _lines(facts: ComparisonFacts, outcome: ComparisonOutcome, folder: Path) -> Iterator[str]:
-    yield ""
-    yield title(facts)
-    yield ""
-    head, *body = table(outcome.rows, facts.limits.until)
-    yield from _columns([head, *body])
+    lines = ["", title(facts), "", *_columns(table(outcome.rows, facts.limits.until))]
+    lines += [row.failure for row in outcome.rows if row.error is not None]
+    lines += legend(outcome.rows)
+    promised = [("promise", "promised", "measured", "")]
     for row in outcome.rows:
-        if row.error is not None:
-            yield row.failure
-    yield from legend(outcome.rows, facts)
-    promised = [row for row in outcome.rows if row.promises]
-    if promised:
-        yield ""
-        yield from _columns([("promise", "promised", "measured", ""), *_promises(outcome)])
-    for warning in outcome.warnings:
-        yield f"note: {warning}"
-    yield ""
-    yield f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"
-
-
-def _promises(outcome: ComparisonOutcome) -> Iterator[tuple[str, ...]]:
-    for row in outcome.rows:
-        if row.promises:
-            yield (row.name, "", "", "")
-        for item in row.promises:
-            yield f"  {item.name}", bounds(item), measured(item), MARKS[item.kept]
+        promised += [(row.name, "", "", "")] if row.promises else []
+        promised += [
+            (f"  {item.name}", bounds(item), measured(item), MARKS[item.kept])
+            for item in row.promises
+        ]
+    if promised[1:]:
+        lines += ["", *_columns(promised)]
+    lines += [f"note: {warning}" for warning in outcome.warnings]
+    return "\n".join([*lines, "", f"report: {folder / PAGE}; JSON: {folder / JSON_FILE}"])
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -245,17 +219,18 @@ def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
         head=head,
         lines=lines,
         failures=[row.failure for row in rows if row.error is not None],
-        legend=list(legend(rows, facts)),
-        promises=[_promise(row.name, item) for row in rows for item in row.promises],
+        legend=list(legend(rows)),
+        promises=[
+            (
+                *(row.name, item.name.replace("_", " "), bounds(item), measured(item)),
+                *(_KIND[item.kept], MARKS[item.kept]),
+            )
+            for row in rows
+            for item in row.promises
+        ],
         bars=list(_bars(rows)),
         notes=[f"{row.name}: {note}" for row in rows for note in row.notes],
     )
-
-
-def _promise(mode: str, item: PromiseResult) -> tuple[str, ...]:
-    """The cells of a promise, the style of the last one before it."""
-    name = item.name.replace("_", " ")
-    return mode, name, bounds(item), measured(item), _KIND[item.kept], MARKS[item.kept]
 
 
 @dataclass(frozen=True)
@@ -281,52 +256,36 @@ class BarPlot:
 
 
 def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
-    spreads = [row.step_spread_s for row in rows]
-    yield from _plain("A step: median, and its quartiles", rows, "step_s", _seconds, spreads)
-    for title, name in (
-        ("Peak memory of the device", "device_peak_bytes"),
-        ("Peak memory of the host, whole process", "host_peak_bytes"),
-        ("Peak memory of the model and its data, without the program itself", _MODEL_PEAK),
+    for title, name, text in (
+        ("A step: median, and its quartiles", "step_s", _seconds),
+        ("Peak memory of the device", "device_peak_bytes", size),
+        ("Peak memory of the host, whole process", "host_peak_bytes", size),
+        (
+            *("Peak memory of the model and its data, without the program itself",),
+            *("peak_memory_bytes", size),
+        ),
     ):
-        yield from _plain(title, rows, name, size)
+        spread = [row.step_spread_s if name == "step_s" else None for row in rows]
+        values = [getattr(row, name) for row in rows]
+        known = [(at, value) for at, value in enumerate(values) if value is not None]
+        highest = max((max(value, (spread[at] or (0, 0))[1]) for at, value in known), default=0)
+        scale = 100 / (highest or 1)
+        bars = []
+        for at, value in known:
+            low, high = spread[at] or (0.0, 0.0)
+            whisker = (low * scale, (high - low) * scale) if high else None
+            bars.append(Bar(rows[at].name, [(value * scale, at)], text(value), whisker))
+        if bars:
+            yield BarPlot(title, bars)
     split = [row for row in rows if row.time_split_s]
     if split:
         parts = list(dict.fromkeys(part for row in split for part in row.time_split_s))
         scale = 100 / (max(sum(row.time_split_s.values()) for row in split) or 1)
-        bars = [
-            Bar(
-                row.name,
-                [(row.time_split_s.get(part, 0.0) * scale, at) for at, part in enumerate(parts)],
-                duration(sum(row.time_split_s.values())),
-            )
-            for row in split
-        ]
+        bars = []
+        for row in split:
+            shares = [(row.time_split_s.get(part, 0) * scale, at) for at, part in enumerate(parts)]
+            bars.append(Bar(row.name, shares, duration(sum(row.time_split_s.values()))))
         yield BarPlot("Where the time of an epoch goes", bars, parts)
-
-
-def _plain(
-    title: str,
-    rows: Sequence[ComparisonRow],
-    name: str,
-    text: Callable[[float], str],
-    whiskers: Sequence[tuple[float, float] | None] = (),
-) -> Iterator[BarPlot]:
-    """The bars of one measure, as far as it was measured."""
-    ends = [whisker or (0.0, 0.0) for whisker in whiskers] or [(0.0, 0.0)] * len(rows)
-    values = [getattr(row, name) for row in rows]
-    known = [(at, value) for at, value in enumerate(values) if value is not None]
-    scale = 100 / (max((max(value, ends[at][1]) for at, value in known), default=0) or 1)
-    if known:
-        bars = [
-            Bar(
-                rows[at].name,
-                [(value * scale, at)],
-                text(value),
-                (ends[at][0] * scale, (ends[at][1] - ends[at][0]) * scale) if ends[at][1] else None,
-            )
-            for at, value in known
-        ]
-        yield BarPlot(title, bars)
 
 
 def _curves(rows: Sequence[ComparisonRow]) -> Plots:

@@ -15,8 +15,6 @@ from training.step_timer import PARTS_OF_STEP
 
 NOT_RUN = "not run"
 """The error of a row without a run, after an interruption."""
-_POINTS = 200
-"""Most points of a curve; a plot shows no more."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,9 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
     peaks = [run.result["peak_memory_bytes"] for run in runs]
     reached = [run.reached_at_s for run in runs]
     known = [item for item in reached if item is not None]
+    low, _, high = quantiles(seconds, method="inclusive") if seconds[1:] else seconds * 3
+    bests = [run.result["best"] for run in runs if run.result["best"] is not None]
+    bests.sort(key=lambda best: float(best["value"]))
     times = _times(first, runs, mean, median(results) if results else None)
     return replace(
         row,
@@ -121,17 +122,20 @@ def measured(row: ComparisonRow, runs: Sequence[RunMeasurements]) -> ComparisonR
         total_steps=plan["total_steps"],
         steps_per_epoch=plan["steps_per_epoch"],
         step_s=median(seconds),
-        step_spread_s=_quartiles(seconds),
+        step_spread_s=(low, high),
         step_mean_s=mean,
         samples_per_s=plan["global_batch"] / mean,
-        units_per_s=median(_units_per_s(run) for run in runs),
+        units_per_s=median(
+            sum(step.units for step in run.counted) / sum(step.seconds for step in run.counted)
+            for run in runs
+        ),
         units=plan["units"],
         device_peak_bytes=_largest([peak["device"] for peak in peaks]),
         host_peak_bytes=_largest([peak["host"] for peak in peaks]),
         peak_memory_bytes=_largest(
             [peak["host_growth"] if peak["device"] is None else peak["device"] for peak in peaks]
         ),
-        metric=_metric(runs),
+        metric=bests[len(bests) // 2] if bests else None,
         evaluated=first.evaluations[-1].counts if first.evaluations else (None, None),
         time_to_metric_s=median(known) if known and len(known) == len(runs) else None,
         never_reached=first.goal is not None and len(known) < len(runs),
@@ -210,6 +214,13 @@ def _times(
     data_s = median(fmean(step.data_s for step in run.counted) for run in runs)
     if results and evaluation_s is None:
         return {}
+    timed = [step for run in runs for step in run.counted]
+    known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in timed)]
+    parts = {part: fmean(step.parts[part] for step in timed) for part in known}
+    rest = max(mean - sum(parts.values()), 0.0)
+    waiting = min(data_s, rest)  # a GPU computes while the host waits
+    parts |= {"rest of a step" if parts else "computing": rest - waiting}
+    parts |= {"waiting for data": waiting}
     share = median(run.evaluations_per_epoch for run in runs) * (evaluation_s or 0.0)
     return {
         "evaluation_s": evaluation_s,
@@ -219,42 +230,10 @@ def _times(
             any(len(run.steps) < per_epoch for run in runs), not all(r.is_whole for r in runs)
         ),
         "time_split_s": {
-            **{name: per_epoch * seconds for name, seconds in _parts(runs, mean, data_s).items()},
+            **{name: per_epoch * seconds for name, seconds in parts.items()},
             "evaluation": share,
         },
     }
-
-
-def _parts(runs: Sequence[RunMeasurements], mean: float, data_s: float) -> dict[str, float]:
-    """Seconds of a step by part."""
-    steps = [step for run in runs for step in run.counted]
-    known = [part for part in PARTS_OF_STEP if all(part in step.parts for step in steps)]
-    seconds = {part: fmean(step.parts[part] for step in steps) for part in known}
-    rest = max(mean - sum(seconds.values()), 0.0)
-    waiting = min(data_s, rest)  # a GPU computes while the host waits
-    name = "rest of a step" if seconds else "computing"
-    return {**seconds, name: rest - waiting, "waiting for data": waiting}
-
-
-def _units_per_s(run: RunMeasurements) -> float:
-    return sum(step.units for step in run.counted) / sum(step.seconds for step in run.counted)
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = quantiles(values, n=4, method="inclusive")
-    return low, high
-
-
-def _metric(runs: Sequence[RunMeasurements]) -> Mapping[str, Any] | None:
-    """The best evaluation of the median repeat."""
-    evaluations = [run.result["best"] for run in runs if run.result["best"] is not None]
-    return (
-        sorted(evaluations, key=lambda best: float(best["value"]))[len(evaluations) // 2]
-        if evaluations
-        else None
-    )
 
 
 def _largest(values: Sequence[int | None]) -> int | None:
@@ -263,6 +242,6 @@ def _largest(values: Sequence[int | None]) -> int | None:
 
 
 def thinned(points: Sequence[Any]) -> list[Any]:
-    """At most as many points as a plot shows, the last one included."""
-    every = -(-len(points) // _POINTS)
+    """At most 200 points, as a plot shows no more; the last one included."""
+    every = -(-len(points) // 200)
     return list(points[::-1][:: max(every, 1)][::-1])

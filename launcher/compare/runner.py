@@ -86,7 +86,7 @@ def run_all(comparison: PlannedComparison, report_line: PrintLine) -> Comparison
     `report_line` gets a line before each run. Touches the disk.
     """
     candidates = [CandidateRuns() for _ in comparison.candidates]
-    before, loads = average(), list[Load]()
+    before, loads = os.getloadavg()[0], list[Load]()
     interrupted: list[str] = []
     code = None
     try:
@@ -196,9 +196,10 @@ def _with_promises(
     base: ComparisonRow | None,
     promised: Mapping[str, Any],
 ) -> ComparisonRow:
-    is_whole, has_goal = not comparison.limits.is_cut, comparison.limits.until is not None
-    figures = rows.figures(row, is_whole and not has_goal, has_goal)
-    others = None if base is None else rows.figures(base, is_whole and not has_goal, has_goal)
+    has_goal = comparison.limits.until is not None
+    is_whole = not comparison.limits.is_cut and not has_goal
+    figures = rows.figures(row, is_whole, has_goal)
+    others = None if base is None else rows.figures(base, is_whole, has_goal)
     return replace(row, promises=tuple(check(promised, figures, others)))
 
 
@@ -222,6 +223,9 @@ class ComparisonInterrupted(Exception):
     def __init__(self, code: int) -> None:
         super().__init__("interrupted")
         self.code = code
+
+
+_ENDING = (ComparisonInterrupted, KeyboardInterrupt, Stopped)
 
 
 def run(args: CliArgs, folder: Path) -> MeasuredRun:
@@ -251,13 +255,24 @@ def run(args: CliArgs, folder: Path) -> MeasuredRun:
         start_new_session=True,
     )
     try:
-        stdout, stderr = _wait(process)
-    except (ComparisonInterrupted, KeyboardInterrupt, Stopped):
+        stdout, stderr = process.communicate()
+    except _ENDING:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=_GRACE_S)
+        except (*_ENDING, subprocess.TimeoutExpired):
+            kill_children()
+            process.communicate()
         shutil.rmtree(folder, ignore_errors=True)
-        _remove_empty(folder.parent, folder.parent.parent)
+        with suppress(OSError):  # another run is in it, or it was there before
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
         raise
     finally:
-        _forget_state(folder)
+        for checkpoints in folder.glob(f"**/{run_folder.CHECKPOINTS}"):
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            for link in run_folder.LINKS:
+                (checkpoints.parent / link).unlink(missing_ok=True)
     error = None if process.returncode == exit_codes.DONE else _first_line(stdout, stderr)
     return MeasuredRun(folder, error, watch.load())
 
@@ -285,32 +300,6 @@ def signals_as_interrupts() -> Iterator[None]:
         yield
 
 
-def _wait(process: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return process.communicate()
-    except (ComparisonInterrupted, KeyboardInterrupt, Stopped):
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=_GRACE_S)
-        except (ComparisonInterrupted, KeyboardInterrupt, Stopped, subprocess.TimeoutExpired):
-            kill_children()
-            process.communicate()
-        raise
-
-
-def _remove_empty(*folders: Path) -> None:
-    for folder in folders:
-        with suppress(OSError):  # another run is in it, or it was there before
-            folder.rmdir()
-
-
-def _forget_state(folder: Path) -> None:
-    for checkpoints in folder.glob(f"**/{run_folder.CHECKPOINTS}"):
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        for link in run_folder.LINKS:
-            (checkpoints.parent / link).unlink(missing_ok=True)
-
-
 def _first_line(stdout: str, stderr: str) -> str:
     """The first line of the error in the JSON output, or else the last line of stderr."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
@@ -324,11 +313,6 @@ def _first_line(stdout: str, stderr: str) -> str:
     return text.splitlines()[0].removeprefix("error: ")
 
 
-_FREE_ENOUGH = 0.85
-"""Share of the cores of a run that must be free; below it, times are unreliable."""
-_IDLE = frozenset({"idle", "iowait", "guest", "guest_nice"})
-
-
 @dataclass(frozen=True)
 class Load:
     """Use of the machine by other programs."""
@@ -339,51 +323,42 @@ class Load:
     """Of the whole machine."""
 
     def is_doubtful(self, wanted: int) -> bool:
-        """Whether `wanted` cores were not free."""
-        return self.cores - self.others < _FREE_ENOUGH * min(wanted, self.cores)
+        """Whether less than 85% of `wanted` cores were free: times are unreliable then."""
+        return self.cores - self.others < 0.85 * min(wanted, self.cores)
 
 
 class Watch:
     """Measures the load from its construction on, without this process and its children."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._busy, self._process_s = _busy_s(), _own_s()
+        self._began, self._others_s = time.monotonic(), _others_s()
 
     def load(self) -> Load:
         """Load by other programs since construction."""
         seconds = max(time.monotonic() - self._began, 1e-3)
-        others = (_busy_s() - self._busy) - (_own_s() - self._process_s)
-        return Load(max(0.0, others / seconds), psutil.cpu_count() or 1)
+        others = (_others_s() - self._others_s) / seconds
+        return Load(max(0.0, others), psutil.cpu_count() or 1)
 
 
-def load_warnings(before: float | None, loads: Sequence[Load], wanted: int) -> Iterator[str]:
+def load_warnings(before: float, loads: Sequence[Load], wanted: int) -> Iterator[str]:
     """Warnings where `wanted` cores were not free before or during the runs."""
-    if before is not None and before > wanted / 2:
-        yield (
-            f"the machine was busy before the first run: load average {before:.1f} on "
-            f"{wanted} cores"
-        )
+    if before > wanted / 2:
+        load = f"load average {before:.1f} on {wanted} cores"
+        yield f"the machine was busy before the first run: {load}"
     full = [load for load in loads if load.is_doubtful(wanted)]
     if full:
-        low, high = min(item.others for item in full), max(item.others for item in full)
-        took = f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+        low, high = (f"{end(item.others for item in full):.1f}" for end in (min, max))
+        took = low if low == high else f"{low} to {high}"
         yield (
             f"other programs used {took} of {full[0].cores} cores during {len(full)} of "
             f"{len(loads)} runs: times and ratios are unreliable"
         )
 
 
-def average() -> float | None:
-    """Load average of the last minute; None where the system has none."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def _busy_s() -> float:
+def _others_s() -> float:
+    """Seconds that cores were busy since the start of the machine, without our own."""
+    idle = ("idle", "iowait", "guest", "guest_nice")
     times = psutil.cpu_times()._asdict()
-    return float(sum(seconds for name, seconds in times.items() if name not in _IDLE))
-
-
-def _own_s() -> float:
     spent = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(item.ru_utime + item.ru_stime for item in spent)
+    own_s = sum(item.ru_utime + item.ru_stime for item in spent)
+    return float(sum(seconds for name, seconds in times.items() if name not in idle)) - own_s

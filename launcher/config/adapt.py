@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES, by_processes
 from launcher.base.diagnostics import Diagnostic, counted, plain, shown
-from launcher.config import errors, provenance
+from launcher.config import errors
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO, largest_divisor
 from launcher.config.machine import Machine
 from launcher.config.provenance import (
     MACHINE_LAYER,
     MODE_LAYER,
-    USER_LAYERS,
     Batching,
     Chosen,
     Origin,
     Setting,
+    Values,
 )
 from launcher.config.schema import PRETRAINED, config_of, setting_infos
 
-_CHECKPOINTING = "memory.activation_checkpointing"
 _REHEARSED = 16
 """Processes per core with which a larger machine can be rehearsed, slowly."""
-
-
-@dataclass(frozen=True)
-class RunWorld:
-    """The processes and the device of a run."""
-
-    size: int
-    """All processes."""
-    nproc: int
-    """Processes on this machine."""
-    device: str
-    """cuda, xpu, mps or cpu."""
 
 
 @dataclass
@@ -47,9 +34,14 @@ class Adaptation:
 
     values: dict[str, Setting]
     machine: Machine
-    world: RunWorld
-    notes: list[str]
-    diagnostics: list[Diagnostic]
+    device: str
+    """cuda, xpu, mps or cpu."""
+    nproc: int = 1
+    """Processes on this machine."""
+    size: int = 1
+    """All processes."""
+    notes: list[str] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
 
     def get(self, key: str) -> Any:
         """The current value."""
@@ -57,43 +49,44 @@ class Adaptation:
 
     def is_set(self, key: str) -> bool:
         """Whether the user set it."""
-        return self.values[key].origin.layer in USER_LAYERS
+        return self.values[key].is_of_user
+
+    def fill(self, key: str, new: Any, reason: str) -> None:
+        """Override a value."""
+        self.values[key] = self.values[key].overridden(new, Origin(MACHINE_LAYER, reason))
 
     def replace(self, key: str, new: Any, reason: str) -> None:
         """Override a default, and note why if the mode that the user named set it."""
         old = self.values[key]
-        self.values[key] = provenance.overridden(old, new, Origin(MACHINE_LAYER, reason))
+        self.fill(key, new, reason)
         if old.origin.layer == MODE_LAYER:
             self.notes.append(
                 f"{key}: {plain(new)} instead of {plain(old.value)} of {old.origin.where}: {reason}"
             )
 
     def reject(
-        self, key: str, new: Any, problem: str, reason: str, *, allowed: str | None = None
+        self, key: str, new: Any, problem: str, reason: str, allowed: str | None = None
     ) -> None:
         """Report a user's setting that is impossible here, for a `problem`; replace a default."""
         if self.is_set(key):
-            self.diagnostics.append(impossible(self.values, key, problem, new, allowed))
+            self.diagnostics.append(self.impossible(key, problem, new, allowed))
         else:
             self.replace(key, new, reason)
 
-
-def impossible(
-    values: dict[str, Setting], key: str, problem: str, did_you_mean: Any, allowed: str | None
-) -> Diagnostic:
-    """The error of an allowed value that is impossible here."""
-    value = values[key]
-    below = Setting(*value.replaced[0]) if value.replaced else value
-    family = values["model.family"].value
-    return errors.about(
-        values,
-        key,
-        f"{errors.display_name(key)} {shown(value.value)} {problem}",
-        overrides=errors.overrides(below),
-        allowed=allowed or errors.allowed(setting_infos(family)[key]),
-        did_you_mean=plain(did_you_mean),
-        fix=errors.fix_line(key, value.origin, did_you_mean),
-    )
+    def impossible(self, key: str, problem: str, new: Any, allowed: str | None) -> Diagnostic:
+        """The error of an allowed value that is impossible here; `new` is possible."""
+        value = self.values[key]
+        below = Setting(*value.replaced[0]) if value.replaced else value
+        info = setting_infos(self.get("model.family"))[key]
+        return errors.about(
+            self.values,
+            key,
+            f"{errors.display_name(key)} {shown(value.value)} {problem}",
+            overrides=errors.overrides(below),
+            allowed=allowed or errors.allowed(info),
+            did_you_mean=plain(new),
+            fix=errors.fix_line(key, value.origin, new),
+        )
 
 
 def adapt(
@@ -106,181 +99,146 @@ def adapt(
 
     `world_size` and `chosen` as in resolve.resolve.
     """
-    notes = list[str]()
+    device = values["device"].value
+    run = Adaptation(values, machine, machine.device if device == "auto" else device)
     if values["download.fetch"].value:
         from launcher.config import feature_checks  # for the runs that download their data
 
-        notes += feature_checks.point_data_path(values)
-    diagnostics = list[Diagnostic]()
-    world = _decide_world(values, machine, world_size, diagnostics, chosen)
-    adaptation = Adaptation(values, machine, world, notes, diagnostics)
+        run.notes += feature_checks.point_data_path(values)
+    _processes(run, world_size, chosen)
     for rule in RULES:
-        rule(adaptation)
-    if chosen is not None:
-        _use_chosen(adaptation, chosen)
-    return adaptation
+        rule(run)
+    if chosen is not None:  # after the rules: it was planned with what they set
+        for key, value in chosen.settings.items():
+            if run.get(key) != value:
+                run.fill(key, value, chosen.where)
+        run.notes.append(chosen.line)
+    return run
 
 
-def _decide_world(
-    values: dict[str, Setting],
-    machine: Machine,
-    world_size: int | None,
-    diagnostics: list[Diagnostic],
-    chosen: Chosen | None = None,
-) -> RunWorld:
-    """Decide device, processes and engine; fill in those that are not set.
-
-    `chosen`: what engine auto chose; without it, the number of processes decides.
-    """
-    device = values["device"].value
-    device = machine.device if device == "auto" else device
-    engine = ENGINES.get(chosen.engine if chosen else values["engine.name"].value)
-    nproc = values["engine.nproc"].value
+def _processes(run: Adaptation, world_size: int | None, chosen: Chosen | None) -> None:
+    """Decide processes and engine; fill in those that are not set."""
+    engine = ENGINES.get(chosen.engine if chosen else run.get("engine.name"))
+    nproc = run.get("engine.nproc")
     if nproc is None:
-        gpus = machine.gpus if device in ("cuda", "xpu") else 0
+        gpus = run.machine.gpus if run.device in ("cuda", "xpu") else 0
         nproc, reason = max(1, gpus), f"one per GPU: {gpus}" if gpus else "no GPU: one process"
         if engine is not None and engine.processes is not None:
             nproc, reason = engine.processes, f"engine {engine.name}"
         if world_size is None:
-            _fill(values, "engine.nproc", nproc, reason)
+            run.fill("engine.nproc", nproc, reason)
     elif world_size is None:
-        _check_nproc(values, machine, device, diagnostics)
-    size = world_size or nproc
+        limit, what = run.machine.cores, "cores"
+        if run.device == "mps":
+            limit, what = 1, "GPU"
+        elif run.device in ("cuda", "xpu") and run.machine.gpus:
+            limit, what = run.machine.gpus, "GPUs"
+        if nproc > limit:
+            problem = f"is more than the {limit} {what} of this machine"
+            error = run.impossible("engine.nproc", problem, limit, f"1 to {limit}")
+            if what == "cores" and nproc <= limit * _REHEARSED:
+                message = f"{error.message}, which they share"
+                error = replace(error, severity="warning", message=message)
+            run.diagnostics.append(error)
+    run.nproc, run.size = nproc, world_size or nproc
     if chosen is not None:
-        _fill(values, "engine.name", chosen.engine, chosen.where)
+        run.fill("engine.name", chosen.engine, chosen.where)
     elif engine is None:
-        _fill(values, "engine.name", by_processes(size), counted(size, "process"))
-    return RunWorld(size, nproc, device)
+        run.fill("engine.name", by_processes(run.size), counted(run.size, "process"))
 
 
-def _use_chosen(adaptation: Adaptation, chosen: Chosen) -> None:
-    """Set what engine auto chose, after the rules: it was planned with what they set."""
-    for key, value in chosen.settings.items():
-        if adaptation.get(key) != value:
-            _fill(adaptation.values, key, value, chosen.where)
-    adaptation.notes.append(chosen.line)
-
-
-def batch_notes(values: Mapping[str, Setting], solved: Batching) -> Iterator[str]:
+def batch_notes(values: Values, solved: Batching) -> Iterator[str]:
     """Announce a micro-batch that differs from the one that the user or the mode set."""
     asked = values[MICRO]
-    is_chosen = asked.origin.layer in (MODE_LAYER, *USER_LAYERS)
+    is_chosen = asked.origin.layer == MODE_LAYER or asked.is_of_user
     if is_chosen and asked.value not in (None, solved.micro_batch):
         yield f"{MICRO}: {solved.micro_batch} instead of {asked.value}: {solved}"
 
 
-def _fill(values: dict[str, Setting], key: str, new: Any, reason: str) -> None:
-    values[key] = provenance.overridden(values[key], new, Origin(MACHINE_LAYER, reason))
-
-
-def _check_nproc(
-    values: dict[str, Setting], machine: Machine, device: str, diagnostics: list[Diagnostic]
-) -> None:
-    nproc = values["engine.nproc"].value
-    limit, what = machine.cores, "cores"
-    if device == "mps":
-        limit, what = 1, "GPU"
-    elif device in ("cuda", "xpu") and machine.gpus:
-        limit, what = machine.gpus, "GPUs"
-    if nproc > limit:
-        problem = f"is more than the {limit} {what} of this machine"
-        diagnostic = impossible(values, "engine.nproc", problem, limit, f"1 to {limit}")
-        if what == "cores" and nproc <= limit * _REHEARSED:
-            diagnostic = replace(
-                diagnostic, severity="warning", message=f"{diagnostic.message}, which they share"
-            )
-        diagnostics.append(diagnostic)
-
-
-def _precision(adaptation: Adaptation) -> None:
-    precision, device = adaptation.get("precision"), adaptation.world.device
-    cpu = "bf16" if adaptation.machine.cpu_bf16 else "fp32"
+def _precision(run: Adaptation) -> None:
+    key, device, machine = "precision", run.device, run.machine
+    precision = run.get(key)
+    cpu = "bf16" if machine.cpu_bf16 else "fp32"
     if precision == "auto":
-        has_bf16 = adaptation.machine.gpu_bf16 and device in ("cuda", "xpu")
+        has_bf16 = machine.gpu_bf16 and device in ("cuda", "xpu")
         reason = "a GPU with bf16" if has_bf16 else "no GPU with bf16"
-        _fill(adaptation.values, "precision", "bf16" if has_bf16 else "fp32", reason)
+        run.fill(key, "bf16" if has_bf16 else "fp32", reason)
     elif device == "cpu" and precision in ("fp16", "tf32", "fp8"):
-        replacement = "fp32" if precision == "tf32" else cpu
+        new = "fp32" if precision == "tf32" else cpu
         problem, allowed = "needs a GPU, and this run is on the CPU", "fp32, bf16 on a CPU"
-        native = ", and this CPU computes in bf16" if replacement == "bf16" else ""
-        adaptation.reject("precision", replacement, problem, f"no GPU{native}", allowed=allowed)
-    elif device == "cpu" and precision == "bf16" and cpu == "fp32":
-        if not adaptation.is_set("precision"):
-            adaptation.replace("precision", "fp32", "no GPU, and this CPU has no bf16")
-    elif adaptation.is_set("precision"):
+        native = ", and this CPU computes in bf16" if new == "bf16" else ""
+        run.reject(key, new, problem, f"no GPU{native}", allowed)
+    elif run.is_set(key):
         return
+    elif device == "cpu" and precision == "bf16" and cpu == "fp32":
+        run.replace(key, "fp32", "no GPU, and this CPU has no bf16")
     elif device == "mps" and precision in ("fp16", "bf16", "tf32", "fp8"):
-        adaptation.replace("precision", "fp32", "not supported on mps")
-    elif device == "cuda" and precision == "bf16" and not adaptation.machine.gpu_bf16:
-        adaptation.replace("precision", "fp16", "no GPU with bf16")
+        run.replace(key, "fp32", "not supported on mps")
+    elif device == "cuda" and precision == "bf16" and not machine.gpu_bf16:
+        run.replace(key, "fp16", "no GPU with bf16")
 
 
-def _micro_batch(adaptation: Adaptation) -> None:
+def _micro_batch(run: Adaptation) -> None:
     """On a CPU, a mode with larger steps keeps the micro-batch of the default.
 
     The global batch is the one of the mode. A larger micro-batch occupies an idle GPU; to a CPU it
     only costs memory. The default needs no checkpointing for it.
     """
-    micro, accumulation = (adaptation.values[key] for key in (MICRO, ACCUMULATION))
-    modes = MODE_LAYER in (micro.origin.layer, accumulation.origin.layer)
-    is_set = adaptation.is_set(MICRO) or adaptation.is_set(ACCUMULATION)
-    if adaptation.world.device != "cpu" or not modes or is_set:
+    pair = micro, accumulation = (run.values[MICRO], run.values[ACCUMULATION])
+    is_set = any(setting.is_of_user for setting in pair)
+    is_of_mode = any(setting.origin.layer == MODE_LAYER for setting in pair)
+    if run.device != "cpu" or is_set or not is_of_mode:
         return
-    defaults = [
-        provenance.value_without(setting, (MODE_LAYER,)) or 1 for setting in (micro, accumulation)
-    ]
-    whole = adaptation.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
+    defaults = [setting.without((MODE_LAYER,)) or 1 for setting in pair]
+    whole = run.get(GLOBAL) or (micro.value or 1) * (accumulation.value or 1)
     if whole <= math.prod(defaults):
         return
     smaller = largest_divisor(whole, min(micro.value or 1, defaults[0]))
     reason = "no GPU: larger micro-batches take memory, and a CPU gains little from them"
-    adaptation.replace(MICRO, smaller, reason)
-    adaptation.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
-    checkpointing = adaptation.values[_CHECKPOINTING]
+    run.replace(MICRO, smaller, reason)
+    run.replace(ACCUMULATION, whole // smaller, f"{MICRO} is {smaller}: the same samples")
+    key = "memory.activation_checkpointing"
+    checkpointing = run.values[key]
     if checkpointing.origin.layer == MODE_LAYER:
-        default = provenance.value_without(checkpointing, (MODE_LAYER,))
-        adaptation.replace(_CHECKPOINTING, default, f"{MICRO} is not larger than the default's")
+        default = checkpointing.without((MODE_LAYER,))
+        run.replace(key, default, f"{MICRO} is not larger than the default's")
 
 
-def _workers(adaptation: Adaptation) -> None:
-    max_workers = max(1, adaptation.machine.cores // adaptation.world.nproc)
-    if adaptation.get("loader.workers") > max_workers and not adaptation.is_set("loader.workers"):
-        ranks = counted(adaptation.world.nproc, "process")
-        reason = f"{adaptation.machine.cores} cores for {ranks}"
-        adaptation.replace("loader.workers", max_workers, reason)
+def _debug(run: Adaptation) -> None:
+    if run.get("train.debug"):
+        where = run.values["train.debug"].origin.where
+        for key, value in (("loader.workers", 0), ("train.deterministic", True)):
+            if run.get(key) != value and not run.is_set(key):
+                run.replace(key, value, where)
 
 
-def _pin_memory(adaptation: Adaptation) -> None:
+def _loader(run: Adaptation) -> None:
+    cores, nproc = run.machine.cores, run.nproc
+    max_workers = max(1, cores // nproc)
+    if run.get("loader.workers") > max_workers and not run.is_set("loader.workers"):
+        reason = f"{cores} cores for {counted(nproc, 'process')}"
+        run.replace("loader.workers", max_workers, reason)
     key = "loader.pin_memory"
-    if adaptation.get(key) and adaptation.world.device != "cuda" and not adaptation.is_set(key):
-        adaptation.replace(key, False, f"pinned memory has no use on {adaptation.world.device}")
+    if run.get(key) and run.device != "cuda" and not run.is_set(key):
+        run.replace(key, False, f"pinned memory has no use on {run.device}")
 
 
-def _attention(adaptation: Adaptation) -> None:
-    key = "memory.attention"
-    precision = adaptation.get("precision")
-    if adaptation.get(key) != "flash":
-        return
-    if adaptation.world.device != "cuda":
-        problem = f"needs a GPU, and this run is on {adaptation.world.device}"
-        adaptation.reject(key, "auto", problem, "no GPU")
-    elif precision in ("fp32", "tf32") and not adaptation.is_set(key):
-        adaptation.replace(
-            key, "auto", f"flash attention needs a 16-bit precision, and precision is {precision}"
-        )
-
-
-def _cache(adaptation: Adaptation) -> None:
+def _memory(run: Adaptation) -> None:
+    key, precision = "memory.attention", run.get("precision")
+    if run.get(key) == "flash" and run.device != "cuda":
+        problem = f"needs a GPU, and this run is on {run.device}"
+        run.reject(key, "auto", problem, "no GPU")
+    elif run.get(key) == "flash" and precision in ("fp32", "tf32") and not run.is_set(key):
+        reason = f"flash attention needs a 16-bit precision, and precision is {precision}"
+        run.replace(key, "auto", reason)
     key = "memory.empty_cache_every"
-    if adaptation.get(key) is None or adaptation.world.device != "cpu":
-        return
-    problem = "needs a GPU, and this run is on the CPU"
-    adaptation.reject(key, None, problem, "a CPU has no allocator cache")
+    if run.get(key) is not None and run.device == "cpu":
+        problem = "needs a GPU, and this run is on the CPU"
+        run.reject(key, None, problem, "a CPU has no allocator cache")
 
 
-def _optimizer(adaptation: Adaptation) -> None:
-    key, engine = "optim.name", ENGINES.get(adaptation.get("engine.name"))
-    name = adaptation.get(key)
+def _optimizer(run: Adaptation) -> None:
+    key, engine, name = "optim.name", ENGINES.get(run.get("engine.name")), run.get("optim.name")
     able = {
         "adafactor": [e.name for e in ENGINES.values() if not e.shards_parameters],
         "muon": [e.name for e in ENGINES.values() if e.ds_config is None],
@@ -290,89 +248,56 @@ def _optimizer(adaptation: Adaptation) -> None:
     whole = "rows and columns" if name == "adafactor" else "matrices"
     reason = f"engine {engine.name} shards weights, and {name} needs whole {whole}"
     allowed = f"adamw, sgd under engine {engine.name}; {name} under {', '.join(able[name])}"
-    adaptation.reject(key, "adamw", f"is impossible: {reason}", reason, allowed=allowed)
+    run.reject(key, "adamw", f"is impossible: {reason}", reason, allowed)
 
 
-def _compile(adaptation: Adaptation) -> None:
-    if (
-        adaptation.get("compile") == "on"
-        and adaptation.world.device == "cpu"
-        and not adaptation.machine.compiler
-    ):
+def _compile(run: Adaptation) -> None:
+    value, compiler = run.get("compile"), run.machine.compiler
+    if value == "on" and run.device == "cpu" and not compiler:
         problem = "needs a C++ compiler, and none is installed"
-        adaptation.reject("compile", "off", problem, "no C++ compiler")
-    elif adaptation.get("compile") == "auto":
-        pays = adaptation.world.device == "cuda" and adaptation.machine.compiler
-        reason = "a GPU and a compiler" if pays else f"slower on {adaptation.world.device}"
-        _fill(adaptation.values, "compile", "on" if pays else "off", reason)
+        run.reject("compile", "off", problem, "no C++ compiler")
+    elif value == "auto":
+        pays = run.device == "cuda" and compiler
+        reason = "a GPU and a compiler" if pays else f"slower on {run.device}"
+        run.fill("compile", "on" if pays else "off", reason)
 
 
-def _epochs(adaptation: Adaptation) -> None:
-    """The user's epochs override a shipped limit of steps."""
-    if (
-        adaptation.is_set("train.epochs")
-        and adaptation.get("train.max_steps") is not None
-        and not adaptation.is_set("train.max_steps")
-    ):
-        where = adaptation.values["train.epochs"].origin.where
-        adaptation.replace("train.max_steps", None, f"{where} sets the length")
+def _length(run: Adaptation) -> None:
+    """The user's epochs override a shipped limit of steps, and a limit of steps shipped epochs."""
+    pair = ("train.epochs", "train.max_steps")
+    for key, other in (pair, pair[::-1]):
+        is_length = run.is_set(key) and run.get(key) is not None
+        if is_length and run.get(other) is not None and not run.is_set(other):
+            run.replace(other, None, f"{run.values[key].origin.where} sets the length")
 
 
-def _max_steps(adaptation: Adaptation) -> None:
-    """The user's limit of steps overrides shipped epochs."""
-    if (
-        adaptation.is_set("train.max_steps")
-        and adaptation.get("train.max_steps") is not None
-        and adaptation.get("train.epochs") is not None
-        and not adaptation.is_set("train.epochs")
-    ):
-        where = adaptation.values["train.max_steps"].origin.where
-        adaptation.replace("train.epochs", None, f"{where} sets the length")
-
-
-def _context(adaptation: Adaptation) -> None:
+def _context(run: Adaptation) -> None:
     """Samples are no longer than the context of a pretrained model; also those of the user."""
-    key, values = "data.seq_len", adaptation.values
-    context_of = getattr(config_of(adaptation.get("model.family")), "context_of", None)
-    if context_of is None or adaptation.get(PRETRAINED) is None:
+    key = "data.seq_len"
+    context_of = getattr(config_of(run.get("model.family")), "context_of", None)
+    if context_of is None or run.get(PRETRAINED) is None:
         return
-    length, folder = adaptation.get(key), Path(adaptation.get(PRETRAINED)).expanduser()
+    length, folder = run.get(key), Path(run.get(PRETRAINED)).expanduser()
     limit = context_of(folder)
     if limit is None or length is None or length <= limit:
         return
-    if adaptation.is_set(key):
+    if run.is_set(key):
         problem = f"is longer than the context of {PRETRAINED}: samples have {limit} tokens instead"
-        parts = {
-            "allowed": f"8 to {limit}, the positions of {folder / 'config.json'}",
-            "fix": errors.fix_line(key, values[key].origin, limit),
-            "severity": "warning",
-        }
-        adaptation.diagnostics.append(errors.about_value(values, key, problem, **parts))
+        warning = errors.about_value(
+            run.values,
+            key,
+            problem,
+            allowed=f"8 to {limit}, the positions of {folder / 'config.json'}",
+            fix=errors.fix_line(key, run.values[key].origin, limit),
+            severity="warning",
+        )
+        run.diagnostics.append(warning)
     else:
-        adaptation.notes.append(f"{key}: {limit} instead of {length}, the context of {folder}")
-    _fill(values, key, limit, f"the context of {folder}")
-
-
-def _debug(adaptation: Adaptation) -> None:
-    if not adaptation.get("train.debug"):
-        return
-    where = adaptation.values["train.debug"].origin.where
-    for key, value in (("loader.workers", 0), ("train.deterministic", True)):
-        if adaptation.get(key) != value and not adaptation.is_set(key):
-            adaptation.replace(key, value, where)
+        run.notes.append(f"{key}: {limit} instead of {length}, the context of {folder}")
+    run.fill(key, limit, f"the context of {folder}")
 
 
 RULES: tuple[Callable[[Adaptation], None], ...] = (
-    _precision,
-    _micro_batch,
-    _debug,
-    _workers,
-    _pin_memory,
-    _attention,
-    _optimizer,
-    _cache,
-    _compile,
-    _epochs,
-    _max_steps,
+    *(_precision, _micro_batch, _debug, _loader, _memory, _optimizer, _compile, _length),
     _context,
 )

@@ -11,26 +11,14 @@ from typing import Any
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, fold, nearest_match
 from launcher.config.command import DEFAULT, EMPTY, Command, split_options
+from launcher.config.foreign_words import REMOVE, all_words_for, similar, words_for
+from launcher.config.model_lines import model_line, named_option, typed_model
 from launcher.config.options import BY_FLAG, HELP, Option, is_switch, names
-from launcher.config.originals import flag_of, original_of, typed_line, typed_option
-from launcher.config.other_tools import (
-    REMOVE,
-    meant,
-    model_line,
-    model_typed,
-    option_line,
-    pretrained_line,
-    setting_of,
-    similar,
-)
-from launcher.config.schema import PRETRAINED
 from models.catalog import split_model_name
 from slurm.sbatch import option_of
 
 _ORDER = 999
 """Sorts these errors after those of files and before those of single settings."""
-_EXAMPLES = {"NAME": "my_task"}
-"""Example values of positional arguments."""
 _ASSIGNMENT = re.compile(r"\+{0,2}(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)")
 """A bare KEY=VALUE, as a shell takes variables or another tool its settings."""
 
@@ -44,12 +32,13 @@ def unknown_option(
     flags = [option.flag for option in command.options] + [HELP.flag]
     theirs = option_of(argument) if command.passthrough is not None else None
     if theirs is not None and f"--{theirs}" not in flags:
+        ours = [word for word in argv if word not in (argument, "--")]
         return _error(
             f"option '{flag}' belongs to {command.passthrough}, not to {command.name}",
             argument,
             value=argument,
             allowed=f"options of {command.passthrough} at the end, after  -- ",
-            fix=_passed_on(command, argument, argv),
+            fix=f"{command.call} {shlex.join([*ours, '--', argument])}",
             order=(_ORDER, position),
         )
     value_text = value if is_joined else following
@@ -67,12 +56,6 @@ def unknown_option(
         fix=fix,
         order=(_ORDER, position),
     )
-
-
-def _passed_on(command: Command, argument: str, argv: Sequence[str]) -> str:
-    """The command line with an option of the other program behind its dashes."""
-    ours = [word for word in argv if word not in (argument, "--")]
-    return f"{command.call} {shlex.join([*ours, '--', argument])}"
 
 
 def _error(message: str, where: str, **parts: Any) -> Diagnostic:
@@ -128,15 +111,15 @@ def second_mode(modes: Mapping[str, str]) -> Diagnostic:
 
 def missing_argument(command: Command, example_run: Callable[[], str | None]) -> Diagnostic:
     name = command.argument or ""
-    example = command.choices[0] if command.choices else _EXAMPLES.get(name, name)
     run = example_run() if name == "RUN" else None
-    more = f" {command.operand}" if command.operand else ""
-    allowed = ", ".join(command.choices) or command.allowed
-    message = f"{command.name} requires {name}"
-    fix = f"{command.call} {shlex.quote(run) if run else example}{more}"
+    example = next(iter(command.choices), "my_task" if name == "NAME" else name)
+    fix = " ".join(
+        [command.call, shlex.quote(run) if run else example, *filter(None, [command.operand])]
+    )
     if name == "RUN" and run is None:
         fix = f"{PROGRAM}  trains a model; then  {fix}"
-    return _error(message, command.name, allowed=allowed, fix=fix)
+    allowed = ", ".join(command.choices) or command.allowed
+    return _error(f"{command.name} requires {name}", command.name, allowed=allowed, fix=fix)
 
 
 def missing_operand(command: Command) -> Diagnostic:
@@ -183,33 +166,48 @@ def nearest_option(
     ours = BY_FLAG.get(flag)
     if ours is not None and ours.key is not None and flag not in flags and fits("--set", flags):
         return f"--set {ours.key}", f"--set {ours.key}={shlex.quote(value_text or 'true')}"
-    suggestion, family = nearest_match(flag, flags), _family(argv)
+    suggestion = nearest_match(flag, flags)
     is_ours = suggestion is not None and fold(suggestion) == fold(flag)
-    line = None if is_ours else option_line(flag, value_text, family, argv)
-    if line is not None and "--modes" in flags:  # compare takes several
-        line = re.sub("^--(mode|engine) ", r"--\1s ", line)
-    if line is not None and fits(line, flags):
-        return None if line.startswith(REMOVE) else _option_in(line, value_text), line
-    original = original_of(flag.lstrip("-"), family)
-    is_key = not is_ours and (original is None or "." in flag) and fits("--set", flags)
-    if is_key and (key := _key_of(flag.lstrip("-"))) is not None:
-        value = (
-            ("true" if is_switch(key) else "VALUE")
-            if value_text is None
-            else shlex.quote(value_text)
-        )
-        return f"--set {key}", f"--set {key}={value}"
-    if original is None and suggestion is None and (word := similar(flag)) is not None:
+    for option, line in _lines(flag.lstrip("-"), value_text, argv, is_ours):
+        if "--modes" in flags:  # compare takes several
+            line = option = re.sub("^--(mode|engine) ", r"--\1s ", line)
+        if fits(line, flags):
+            return None if line.startswith(REMOVE) else option, line
+    if suggestion is None and (word := similar(flag)) is not None:
         return nearest_option(options, f"--{word}", value_text, argv)
-    if original is None or (is_ours and flag_of(original.here) == suggestion):
-        return suggestion, suggestion and _with_value(options, suggestion, value_text)
-    if fits("", flags) and (removal := original.removal(value_text)) is not None:
-        return None, removal
-    if flag_of(original.here) not in flags:
-        return suggestion, suggestion and _with_value(options, suggestion, value_text)
-    if original.here == PRETRAINED and family is None and value_text is not None:
-        return typed_option(original), pretrained_line(value_text)  # of the family that takes it
-    return typed_option(original), typed_line(original, value_text)
+    takes_value = any(o.flag == suggestion and o.metavar is not None for o in options)
+    value = f" {shlex.quote(value_text)}" if takes_value and value_text is not None else ""
+    return suggestion, suggestion and f"{suggestion}{value}"
+
+
+def _lines(
+    word: str, value_text: str | None, argv: Sequence[str], is_ours: bool
+) -> Iterator[tuple[str, str]]:
+    """What may be typed instead of an option: without its value, and all of it.
+
+    `is_ours`: but for its spelling it is one of ours; the original of the model may have it, too.
+    """
+    if not is_ours and (line := named_option(word)) is not None:
+        yield line, line
+    key, value = _key_of(word), "VALUE" if value_text is None else shlex.quote(value_text)
+    value = "true" if key is not None and value_text is None and is_switch(key) else value
+    of_key = [] if key is None or is_ours else [(f"--set {key}", f"--set {key}={value}")]
+    if "." in word:
+        yield from of_key
+    model = typed_model(argv)
+    family = model and split_model_name(model)[0]
+    for entry in (words_for if is_ours else all_words_for)(word, family):
+        line = entry.replacement(value_text, family, argv)
+        is_other = not line.startswith(entry.option) or entry.here is None
+        yield meant(line) if is_other else entry.option, line
+    yield from of_key
+
+
+def meant(line: str) -> str:
+    """The option or the command that a line to type is about, without its value."""
+    parts = line.split("  ")
+    options = next((part for part in parts if part.startswith("--")), parts[0])
+    return re.split(r" (?=--)|=", options)[0]
 
 
 def assignment_line(options: Sequence[Option], text: str, argv: Sequence[str]) -> str | None:
@@ -229,13 +227,12 @@ def _key_of(name: str) -> str | None:
     Another key of a section stays as it is: the error of the setting has the nearest one.
     """
     keys = names("keys")
-    if (key := setting_of(name) or next((k for k in keys if fold(k) == fold(name)), None)) in keys:
-        return key
-    last = [key for key in keys if fold(key.rpartition(".")[2]) == fold(name)]
-    if len(last) == 1:
-        return last[0]
-    section = name.partition(".")[0]
-    return name if any(key.startswith(f"{section}.") for key in keys) and "." in name else None
+    for part in (lambda key: key, lambda key: key.rpartition(".")[2]):
+        same = [key for key in keys if fold(part(key)) == fold(name)]
+        if len(same) == 1:
+            return same[0]
+    section, dot, _ = name.partition(".")
+    return name if dot and any(key.startswith(f"{section}.") for key in keys) else None
 
 
 def fits(line: str, flags: Sequence[str]) -> bool:
@@ -244,22 +241,3 @@ def fits(line: str, flags: Sequence[str]) -> bool:
         return "--epochs" in flags
     options = [word for word in line.partition("  ")[0].split() if word.startswith("--")]
     return set(options) <= {*flags}
-
-
-def _option_in(line: str, value_text: str | None) -> str:
-    """The first option of `line`; a setting, or what repeats `value_text`, without the value."""
-    repeats = shlex.quote("VALUE" if value_text is None else value_text) in line
-    return line.split()[0] if repeats and re.match("--(?!set )", line) else meant(line)
-
-
-def _with_value(options: Sequence[Option], flag: str, value_text: str | None) -> str:
-    option = next((option for option in options if option.flag == flag), None)
-    if value_text is None or option is None or option.metavar is None:
-        return flag
-    return f"{flag} {shlex.quote(value_text)}"
-
-
-def _family(argv: Sequence[str]) -> str | None:
-    """The family that --model names in `argv`."""
-    model = model_typed(argv)
-    return model and split_model_name(model)[0]

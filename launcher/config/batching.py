@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import errors
-from launcher.config.provenance import BATCH_SETTINGS, USER_LAYERS, Batching, Resolved, Setting
+from launcher.config.provenance import BATCH_SETTINGS, Batching, Resolved, Setting, Values
 
 GLOBAL, MICRO, ACCUMULATION = BATCH_SETTINGS
+MOST_DROPPED = 0.02
+"""Share of the samples that a proposed global batch may drop in each epoch."""
 
 
-def solve_batching(values: Mapping[str, Setting], world_size: int) -> Batching:
+def solve_batching(values: Values, world_size: int) -> Batching:
     """The numbers for a world size.
 
     The product of micro-batch and accumulation on one process is the global batch; more
     processes reduce accumulation first, then micro-batch. Raises SettingsError.
     """
-    at_one = _at_one_process(values)
-    if at_one.global_batch % world_size:
-        raise SettingsError([_no_share(values, at_one.global_batch, world_size)])
-    share = at_one.global_batch // world_size
-    micro = largest_divisor(share, at_one.micro_batch)
-    return Batching(at_one.global_batch, micro, share // micro, world_size)
+    total, micro = _at_one_process(values)
+    if total % world_size:
+        raise SettingsError([_no_share(values, total, world_size)])
+    share = total // world_size
+    micro = largest_divisor(share, micro)
+    return Batching(total, micro, share // micro, world_size)
 
 
-def halved(numbers: Batching) -> Batching | None:
-    """The same global batch with at most half the micro-batch; None if that is 1 already."""
-    micro = numbers.smaller
-    if micro is None:
-        return None
-    share = numbers.micro_batch * numbers.accumulation
-    return Batching(numbers.global_batch, micro, share // micro, numbers.world_size)
+def _at_one_process(values: Values) -> tuple[int, int]:
+    """Global batch and micro-batch of one process."""
+    user_keys = {key for key in BATCH_SETTINGS if _is_set(values[key])}
+    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
+    micro, accumulation = micro or 1, accumulation or 1
+    if total is None or (user_keys and GLOBAL not in user_keys):
+        return micro * accumulation, micro
+    if {MICRO, ACCUMULATION} <= user_keys and micro * accumulation != total:
+        raise SettingsError([_contradiction(values)])
+    for key, part in ((MICRO, micro), (ACCUMULATION, accumulation)):
+        if key in user_keys:
+            if total % part:
+                raise SettingsError([_no_multiple(values, key, total, part)])
+            return total, part if key == MICRO else total // part
+    return total, largest_divisor(total, micro)
 
 
 def halvings(numbers: Batching) -> Iterator[Batching]:
     """The same global batch with half the micro-batch at most, again and again down to 1."""
-    smaller = halved(numbers)
-    while smaller is not None:
-        yield smaller
-        smaller = halved(smaller)
+    share = numbers.micro_batch * numbers.accumulation
+    while (micro := numbers.smaller) is not None:
+        numbers = replace(numbers, micro_batch=micro, accumulation=share // micro)
+        yield numbers
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -47,8 +58,9 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(n for n in range(min(number, limit), 0, -1) if number % n == 0)
 
 
-MOST_DROPPED = 0.02
-"""Share of the samples that a proposed global batch may drop in each epoch."""
+def nearest_multiple(number: int, of: int) -> int:
+    """The multiple of `of` nearest to `number`, at least `of`."""
+    return max(of, round(number / of) * of)
 
 
 def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | None:
@@ -60,9 +72,7 @@ def proposed_batch(samples: int, max_samples: int, world_size: int) -> int | Non
     limit = min(max_samples, samples) // world_size * world_size
     sizes = range(limit, 0, -world_size)
     return min(
-        sizes,
-        key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size),
-        default=None,
+        sizes, key=lambda size: (max(MOST_DROPPED * samples, samples % size), -size), default=None
     )
 
 
@@ -77,8 +87,8 @@ def batch_line(resolved: Resolved, total: int) -> str:
         micro = largest_divisor(total, values[MICRO].value)
         new[MICRO] = micro
     if _is_set(values[ACCUMULATION]):
-        wanted = values[ACCUMULATION].value
-        new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, wanted)
+        asked = values[ACCUMULATION].value
+        new[ACCUMULATION] = total // micro if MICRO in new else largest_divisor(total, asked)
     line = " ".join(f"--set {key}={value}" for key, value in new.items())
     return errors.as_typed(line, values)
 
@@ -89,70 +99,43 @@ def check_fills(resolved: Resolved, samples: int) -> None:
     if samples >= numbers.global_batch:
         return
     total = proposed_batch(samples, numbers.global_batch, numbers.world_size)
-    raise SettingsError(
-        [
-            errors.about(
-                resolved.values,
-                GLOBAL,
-                f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples",
-                value=numbers.global_batch,
-                allowed=f"1 to {samples}, or more data",
-                fix=total and batch_line(resolved, total),
-            )
-        ]
+    error = errors.about(
+        resolved.values,
+        GLOBAL,
+        f"{GLOBAL} {numbers.global_batch} exceeds the {samples} training samples",
+        value=numbers.global_batch,
+        allowed=f"1 to {samples}, or more data",
+        fix=total and batch_line(resolved, total),
     )
-
-
-def nearest_multiple(number: int, of: int) -> int:
-    """The multiple of `of` nearest to `number`, at least `of`."""
-    return max(of, round(number / of) * of)
-
-
-def _at_one_process(values: Mapping[str, Setting]) -> Batching:
-    """The numbers for one process."""
-    user_keys = {key for key in BATCH_SETTINGS if _is_set(values[key])}
-    total, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
-    micro, accumulation = micro or 1, accumulation or 1
-    if total is None or (user_keys and GLOBAL not in user_keys):
-        return Batching(micro * accumulation, micro, accumulation, 1)
-    if {MICRO, ACCUMULATION} <= user_keys and micro * accumulation != total:
-        raise SettingsError([_contradiction(values)])
-    if MICRO in user_keys:
-        if total % micro:
-            raise SettingsError([_no_multiple(values, MICRO, total, micro)])
-        return Batching(total, micro, total // micro, 1)
-    if ACCUMULATION in user_keys:
-        if total % accumulation:
-            raise SettingsError([_no_multiple(values, ACCUMULATION, total, accumulation)])
-        return Batching(total, total // accumulation, accumulation, 1)
-    micro = largest_divisor(total, micro)
-    return Batching(total, micro, total // micro, 1)
+    raise SettingsError([error])
 
 
 def _is_set(value: Setting) -> bool:
-    return value.origin.layer in USER_LAYERS and value.value is not None
+    return value.is_of_user and value.value is not None
 
 
-def _origins(values: Mapping[str, Setting], *keys: str) -> str:
+def _origins(values: Values, *keys: str) -> str:
     return "; ".join(errors.where(key, values[key].origin) for key in keys)
 
 
-def _contradiction(values: Mapping[str, Setting]) -> Diagnostic:
-    _, micro, accumulation = (values[key].value for key in BATCH_SETTINGS)
-    line = errors.fix_line(GLOBAL, values[GLOBAL].origin, micro * accumulation)
+def _contradiction(values: Values) -> Diagnostic:
+    micro, accumulation = values[MICRO].value, values[ACCUMULATION].value
+    product = micro * accumulation
+    line = errors.fix_line(GLOBAL, values[GLOBAL].origin, product)
     return errors.about_value(
         values,
         GLOBAL,
-        f"is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, which is {micro * accumulation}",
-        where=_origins(values, GLOBAL, MICRO, ACCUMULATION),
+        f"is not {MICRO} {micro} × {ACCUMULATION} {accumulation}, which is {product}",
+        where=_origins(values, *BATCH_SETTINGS),
         allowed="the global batch; or micro-batch and accumulation for one process",
-        did_you_mean=str(micro * accumulation),
+        did_you_mean=str(product),
         fix=f"{line}  or remove one of the three",
     )
 
 
-def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int) -> Diagnostic:
+def _no_multiple(values: Values, key: str, total: int, part: int) -> Diagnostic:
     divisor = largest_divisor(total, part)
+    line = errors.fix_line(key, values[key].origin, divisor)
     return errors.about(
         values,
         key,
@@ -160,15 +143,13 @@ def _no_multiple(values: Mapping[str, Setting], key: str, total: int, part: int)
         where=_origins(values, GLOBAL, key),
         allowed=f"a {key.partition('.')[2]} that divides {total}",
         did_you_mean=str(divisor),
-        fix=f"{errors.fix_line(key, values[key].origin, divisor)}  "
-        f"or  --set {GLOBAL}={nearest_multiple(total, part)}",
+        fix=f"{line}  or  --set {GLOBAL}={nearest_multiple(total, part)}",
     )
 
 
-def _no_share(values: Mapping[str, Setting], total: int, world_size: int) -> Diagnostic:
+def _no_share(values: Values, total: int, world_size: int) -> Diagnostic:
     multiple = nearest_multiple(total, world_size)
-    given = [key for key in BATCH_SETTINGS if _is_set(values[key])]
-    keys = given or [MICRO, ACCUMULATION]
+    keys = [key for key in BATCH_SETTINGS if _is_set(values[key])] or [MICRO, ACCUMULATION]
     return Diagnostic(
         f"a global batch of {total} cannot be split among {world_size} processes",
         key=keys[0],

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, nearest_match, plain, shown
-from launcher.config import errors, paths, provenance
+from launcher.config import errors, paths
 from launcher.config.batching import ACCUMULATION, GLOBAL, MICRO
 from launcher.config.provenance import (
     MODE_LAYER,
     PROFILE_LAYER,
+    RESUMED_LAYER,
     STAGED_MODE,
     USER_LAYERS,
     Setting,
+    Values,
 )
 from launcher.config.schema import PRETRAINED, setting_infos, task_class
 from launcher.config.selection import KEY, declared_stages, select_stages
-from models.catalog import FAMILIES, Stage, is_custom
+from models.catalog import FAMILIES, is_custom
 from training import duration
 
-Values = Mapping[str, Setting]
-_FEATURES = ("continual.enabled", "download.fetch", "download.files")
 _OF_OPTIMIZER = [f"optim.{key}" for key in ("name", "betas", "eps", "momentum", "weight_decay")]
 
 
@@ -50,12 +49,17 @@ def why_ineffective(values: Values, key: str) -> str | None:
     return None
 
 
+def _fix(values: Values, key: str, new: Any) -> str:
+    """The line to type instead of the value."""
+    return errors.fix_line(key, values[key].origin, new)
+
+
 def _has_own_optimizer(family: str) -> bool:
     return is_custom(family) and hasattr(task_class(family), "optimizer")
 
 
-def _own_optimizer(values: Values) -> Iterator[Diagnostic]:
-    """The optimizer of a custom task needs parameters in their own shape, on every process."""
+def _engine(values: Values) -> Iterator[Diagnostic]:
+    """What an engine cannot do: the optimizer of a custom task, and a DeepSpeed config."""
     family, engine = values["model.family"].value, values["engine.name"].value
     torch_alone = [entry for entry in ENGINES.values() if not entry.needs]
     able = [entry.name for entry in torch_alone]
@@ -67,14 +71,8 @@ def _own_optimizer(values: Values) -> Iterator[Diagnostic]:
             allowed=", ".join(able),
             fix=f"--engine {next(each.name for each in torch_alone if each.shards_parameters)}",
         )
-
-
-def _ds_config(values: Values) -> Iterator[Diagnostic]:
-    path, engine = values["engine.ds_config"].value, values["engine.name"].value
-    if path is None:
-        return
     zero = [entry.name for entry in ENGINES.values() if entry.ds_config]
-    if engine not in zero:
+    if values["engine.ds_config"].value is not None and engine not in zero:
         yield errors.about(
             values,
             "engine.ds_config",
@@ -85,46 +83,38 @@ def _ds_config(values: Values) -> Iterator[Diagnostic]:
 
 
 def _paths(values: Values) -> Iterator[Diagnostic]:
-    for key in ("data.path", "data.text", "model.pretrained", "engine.ds_config"):
+    """Files that do not exist; and pipes, sockets and devices, which may be read for ever."""
+    for key in ("data.path", "data.text", PRETRAINED, "engine.ds_config"):
         path = values[key].value if key in values else None
-        if (
-            path is None
-            or path.startswith("embedded:")
-            or (path and Path(path).expanduser().exists())
-        ):
+        if path is None or path.startswith("embedded:") or _is_there(values, key, path):
             continue
-        if key == "data.text" and why_ineffective(values, key):
-            continue
-        if key == "data.path" and _will_download(values, path):
-            continue
-        suggestion = errors.nearest_file(path)
-        fix = suggestion and errors.fix_line(key, values[key].origin, suggestion)
+        full, suggestion = Path(path).expanduser(), errors.nearest_file(path)
+        fix = suggestion and _fix(values, key, suggestion)
         if key == PRETRAINED and suggestion is None:
-            from launcher.config.originals import fetched, hub_folder
+            from launcher.config.model_lines import fetched, hub_address
 
-            line = partial(errors.fix_line, key, values[key].origin)
-            fix = fetched(path, line) if hub_folder(path) else None
-        if key == PRETRAINED and values[key].origin.layer == provenance.RESUMED_LAYER:
+            if hub_address(path):
+                fix = fetched(path, lambda new: _fix(values, PRETRAINED, new))
+        if key == PRETRAINED and values[key].origin.layer == RESUMED_LAYER:
             fix = f"--set {PRETRAINED}=DIR  if it has moved"
-        yield errors.about_value(
-            values,
-            key,
-            f"{_absent(Path(path).expanduser())} ({Path(path).expanduser().absolute()})",
-            did_you_mean=suggestion,
-            fix=fix,
-        )
-
-
-def _absent(path: Path) -> str:
-    return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
-
-
-def _special_files(values: Values) -> Iterator[Diagnostic]:
-    """Pipes, sockets and devices, which may be read for ever."""
+        link = "is a link to a file that does not exist" if full.is_symlink() else "does not exist"
+        problem = f"{link} ({full.absolute()})"
+        yield errors.about_value(values, key, problem, did_you_mean=suggestion, fix=fix)
     for key in paths.PATHS:
         if key in values and paths.is_special(key, values):
             allowed = "a file or a folder on disk, not a pipe, socket or device"
             yield errors.about_value(values, key, "is not a regular file", allowed=allowed)
+
+
+def _is_there(values: Values, key: str, path: str) -> bool:
+    """Whether the file of a setting exists, will be downloaded, or is not needed."""
+    if path and Path(path).expanduser().exists():
+        return True
+    if key == "data.path" and values["download.fetch"].value:
+        from launcher.config import feature_checks
+
+        return feature_checks.will_download(values, path)
+    return key == "data.text" and why_ineffective(values, key) is not None
 
 
 def _limits(values: Values) -> Iterator[Diagnostic]:
@@ -132,247 +122,189 @@ def _limits(values: Values) -> Iterator[Diagnostic]:
         low, high = values[f"limits.{name}"], values[f"limits.critical.{name}"]
         if low.value > high.value:
             problem = f"is above limits.critical.{name} {plain(high.value)}"
-            yield errors.about_value(
-                values, f"limits.{name}", f"{problem} from {high.origin.where}"
-            )
+            text = f"{problem} from {high.origin.where}"
+            yield errors.about_value(values, f"limits.{name}", text)
 
 
-def _warmup(values: Values) -> Iterator[Diagnostic]:
-    warmup, max_steps = values["schedule.warmup"], values["train.max_steps"].value
-    if values["schedule.warmup_cap"].value is not None:
-        return  # the warm-up is cut, with a note
-    if isinstance(warmup.value, int) and max_steps is not None and warmup.value >= max_steps:
-        yield long_warmup(values, warmup.value, max_steps)
+def _length(values: Values) -> Iterator[Diagnostic]:
+    """A run without an end, and what never happens before its end."""
+    warmup, max_steps = values["schedule.warmup"].value, values["train.max_steps"].value
+    if values["train.epochs"].value is None and max_steps is None:
+        problem = "is null, and so is train.max_steps: the run has no end"
+        fix = _fix(values, "train.epochs", 1)
+        yield errors.about_value(values, "train.epochs", problem, allowed="one of both", fix=fix)
+    if max_steps is not None:
+        if isinstance(warmup, int):
+            yield from long_warmup(values, warmup, max_steps)
+        yield from too_rare(values, max_steps, None)
+    last = values["save.last"]
+    is_saved = (
+        last.value or values["save.every"].value is not None or values["save.keep_best"].value
+    )
+    if not is_saved and last.is_set_by_user:
+        problem = "means that no checkpoint is ever saved"
+        fix = _fix(values, "save.last", True)
+        yield errors.about_value(values, "save.last", problem, fix=fix, severity="warning")
 
 
-def long_warmup(values: Values, steps: int, total: int) -> Diagnostic:
+def long_warmup(values: Values, steps: int, total: int) -> Iterator[Diagnostic]:
+    """The error of a warm-up as long as the run, unless it is cut, with a note."""
     key = "schedule.warmup"
-    return errors.about_value(
+    if steps < total or values["schedule.warmup_cap"].value is not None:
+        return
+    yield errors.about_value(
         values,
         key,
         f"is {steps} steps, and the run has {total}: the learning rate would never reach its peak",
         allowed=f"less than {total} steps",
         did_you_mean="10%",
-        fix=errors.fix_line(key, values[key].origin, "10%"),
-        severity="error" if provenance.is_set_by_user(values[key]) else "warning",
+        fix=_fix(values, key, "10%"),
+        severity="error" if values[key].is_set_by_user else "warning",
     )
 
 
-def _length(values: Values) -> Iterator[Diagnostic]:
-    if values["train.epochs"].value is None and values["train.max_steps"].value is None:
-        problem = "is null, and so is train.max_steps: the run has no end"
-        fix = errors.fix_line("train.epochs", values["train.epochs"].origin, 1)
-        allowed = "one of both"
-        yield errors.about_value(values, "train.epochs", problem, allowed=allowed, fix=fix)
-
-
-def _never(values: Values) -> Iterator[Diagnostic]:
-    max_steps = values["train.max_steps"].value
-    if max_steps is not None:
-        yield from too_rare(values, max_steps, None)
-    if (
-        values["save.every"].value is None
-        and not values["save.keep_best"].value
-        and not values["save.last"].value
-        and provenance.is_set_by_user(values["save.last"])
-    ):
-        problem = "means that no checkpoint is ever saved"
-        fix = errors.fix_line("save.last", values["save.last"].origin, True)
-        yield errors.about_value(values, "save.last", problem, fix=fix, severity="warning")
-
-
 def too_rare(values: Values, total: int, steps_per_epoch: int | None) -> Iterator[Diagnostic]:
+    """Warnings for the user's intervals above the `total` steps of the run."""
     for key, what in (("eval.every", "evaluation"), ("save.every", "save")):
-        every = values[key]
-        if every.value is None or not provenance.is_set_by_user(every):
+        every = values[key].value
+        if every is None or not values[key].is_set_by_user:
             continue
-        if steps_per_epoch is None and not isinstance(every.value, int):
+        if steps_per_epoch is None and not isinstance(every, int):
             continue
-        steps = duration.steps(every.value, steps_per_epoch or 1, total)
+        steps = duration.steps(every, steps_per_epoch or 1, total)
         if steps > total:
             problem = f"is {steps} steps, and the run has {total}: no {what} falls inside it"
-            fix = errors.fix_line(key, every.origin, max(1, total // 2))
+            fix = _fix(values, key, max(1, total // 2))
             yield errors.about_value(values, key, problem, fix=fix, severity="warning")
 
 
 def _batch(values: Values) -> Iterator[Diagnostic]:
-    """Warn if micro-batch or accumulation change the global batch."""
-    if values[GLOBAL].origin.layer in USER_LAYERS:
-        return
-    keys = [key for key in (MICRO, ACCUMULATION) if values[key].origin.layer in USER_LAYERS]
-    new = (values[MICRO].value or 1) * (values[ACCUMULATION].value or 1)
-    old = _batch_of(values, provenance.shipped_value)
-    if keys and new != old:
+    """Warn if micro-batch or accumulation change the global batch.
+
+    An error is a mode that promises to keep it, with numbers that do not divide.
+    """
+
+    def product(read: Callable[[Setting], Any]) -> int:
+        return (read(values[MICRO]) or 1) * (read(values[ACCUMULATION]) or 1)
+
+    pair = (MICRO, ACCUMULATION)
+    shipped = product(lambda setting: setting.shipped)
+    new = product(lambda setting: setting.value)
+    keys = [key for key in pair if values[key].is_of_user]
+    if keys and new != shipped and not values[GLOBAL].is_of_user:
         yield errors.about(
             values,
             GLOBAL,
-            f"the global batch is {new} instead of {old}, by {' and '.join(keys)}",
+            f"the global batch is {new} instead of {shipped}, by {' and '.join(keys)}",
             value=new,
             where="; ".join(errors.where(key, values[key].origin) for key in keys),
-            fix=f"--set {GLOBAL}={old}  to keep it, or  --set {GLOBAL}={new}  to confirm",
+            fix=f"--set {GLOBAL}={shipped}  to keep it, or  --set {GLOBAL}={new}  to confirm",
             severity="warning",
         )
-
-
-def _batch_of(values: Values, read: Callable[[Setting], Any]) -> int:
-    return (read(values[MICRO]) or 1) * (read(values[ACCUMULATION]) or 1)
-
-
-def _mode_keeps_batch(values: Values) -> Iterator[Diagnostic]:
-    """A mode that promises the same global batch, with numbers that do not divide."""
+    default = product(lambda setting: setting.mode_default)
+    layers = {values[key].origin.layer for key in (GLOBAL, *pair)}
+    is_of_mode = layers.isdisjoint((PROFILE_LAYER, *USER_LAYERS))
     promise = values["promise"].value.get("global_batch")
-    if promise != {"at_least": 1, "at_most": 1}:
-        return
-    trio = (GLOBAL, MICRO, ACCUMULATION)
-    if any(values[key].origin.layer in (PROFILE_LAYER, *USER_LAYERS) for key in trio):
-        return
-    old = _batch_of(values, provenance.mode_default_value)
-    new = _batch_of(values, provenance.shipped_value)
-    if new != old:
-        lines = dict.fromkeys(values[key].origin.where for key in (MICRO, ACCUMULATION))
-        problem = f"promises a global batch of {old}, and gives {new} by {' and '.join(lines)}"
-        yield errors.about_value(values, "mode", problem, fix=f"--set {GLOBAL}={old}")
-
-
-def _mode_changes_nothing(values: Values) -> Iterator[Diagnostic]:
-    if values["mode"].value == "default":
-        return
-    for key, value in values.items():
-        layers = provenance.all_values(value)
-        for (new, origin), (old, _) in pairwise(layers):
-            if origin.layer == MODE_LAYER and new != old and key != "promise":
-                return
-    yield errors.about_value(values, "mode", "changes nothing", severity="warning")
+    if promise == {"at_least": 1, "at_most": 1} and is_of_mode and shipped != default:
+        lines = dict.fromkeys(values[key].origin.where for key in pair)
+        problem = f"promises a global batch of {default}, and gives {shipped} by "
+        fix = f"--set {GLOBAL}={default}"
+        yield errors.about_value(values, "mode", problem + " and ".join(lines), fix=fix)
 
 
 def _no_effect(values: Values) -> Iterator[Diagnostic]:
+    """Modes and settings that change nothing."""
+    changes = (
+        origin.layer == MODE_LAYER and new != old
+        for key, setting in values.items()
+        if key != "promise"
+        for (new, origin), (old, _) in pairwise(setting.all_values)
+    )
+    if values["mode"].value != "default" and not any(changes):
+        yield errors.about_value(values, "mode", "changes nothing", severity="warning")
     severity = "error" if values["unread_settings"].value == "error" else "warning"
-    for key, value in values.items():
-        if provenance.is_set_by_user(value) and (problem := why_ineffective(values, key)):
+    for key, setting in values.items():
+        if setting.is_set_by_user and (problem := why_ineffective(values, key)):
             fix = "remove it"
             if problem.endswith(f"{PRETRAINED} is null"):
                 fix = f"--set {PRETRAINED}=FOLDER  of a local model; or  remove it"
             yield errors.about_value(values, key, problem, fix=fix, severity=severity)
 
 
-def _will_download(values: Values, path: str) -> bool:
-    if not values["download.fetch"].value:
-        return False
-    from launcher.config import feature_checks
-
-    return feature_checks.will_download(values, path)
-
-
 def _features(values: Values) -> Iterator[Diagnostic]:
     """The checks of continual learning and downloads, for the runs that use them."""
-    if not any(values[key].value for key in _FEATURES):
+    keys = ("continual.enabled", "download.fetch", "download.files")
+    if not any(values[key].value for key in keys):
         return
     from launcher.config import feature_checks
 
     yield from feature_checks.check_continual(values)
-    yield from _continual_data(values)
+    is_watched = values["continual.enabled"].value and "data.path" in values
+    if is_watched and (problem := why_ineffective(values, "data.path")):
+        problem += "; continual learning trains on new files there"
+        yield errors.about_value(values, "data.path", problem)
     yield from feature_checks.check_download(values)
 
 
-def _continual_data(values: Values) -> Iterator[Diagnostic]:
-    """New data arrives in data.path, which the run must read."""
-    if not values["continual.enabled"].value or "data.path" not in values:
-        return
-    if problem := why_ineffective(values, "data.path"):
-        what = f"{problem}; continual learning trains on new files there"
-        yield errors.about_value(values, "data.path", what)
-
-
-def check_stages(values: Values) -> Iterator[Diagnostic]:
+def _stages(values: Values) -> Iterator[Diagnostic]:
     """Errors of mode staged, of the names in `stages`, and of missing first weights."""
-    family, is_staged = values["model.family"].value, values["mode"].value == STAGED_MODE
-    names, known = values[KEY].value, declared_stages(family)
-    if not known:
-        invalid = [key for key, is_set in (("mode", is_staged), (KEY, bool(names))) if is_set]
-        yield from (_no_stages(values, key) for key in invalid)
-    elif names and not is_staged:
-        mode = values["mode"].value
-        message = f"stages {shown(names)} needs mode staged, and the mode is {mode}"
-        yield _stages_error(values, message, fix="--mode staged")
-    elif diagnostics := list(_unknown_stages(values, known)):
-        yield from diagnostics
-    elif len(names) == 1:
-        yield from _missing_weights(values, select_stages(names, known)[0])
-
-
-def _no_stages(values: Values, key: str) -> Diagnostic:
-    staged = [name for name, entry in FAMILIES.items() if entry.stages]
-    return errors.about_value(
-        values,
-        key,
-        f"needs stages, and {values['model.family'].value} declares none",
-        allowed=f"families that declare stages: {', '.join(staged)}",
-        fix="--mode resource-efficient  to lower peak memory in one run",
-    )
-
-
-def _unknown_stages(values: Values, stages: Sequence[Stage]) -> Iterator[Diagnostic]:
-    """Errors for unknown names; without any, for a wrong order."""
-    names = values[KEY].value
+    family, mode, names = (values[key].value for key in ("model.family", "mode", KEY))
+    stages = declared_stages(family)
     known = [stage.name for stage in stages]
+    if not stages:
+        able = [name for name, entry in FAMILIES.items() if entry.stages]
+        for key in [key for key, is_set in (("mode", mode == STAGED_MODE), (KEY, names)) if is_set]:
+            yield errors.about_value(
+                values,
+                key,
+                f"needs stages, and {family} declares none",
+                allowed=f"families that declare stages: {', '.join(able)}",
+                fix="--mode resource-efficient  to lower peak memory in one run",
+            )
+    elif names and mode != STAGED_MODE:
+        message = f"stages {shown(names)} needs mode staged, and the mode is {mode}"
+        yield errors.about(values, KEY, message, fix="--mode staged")
+    elif [name for name in known if name in names] != list(names):
+        yield from _wrong_names(values, names, known)
+    elif len(names) == 1:
+        [stage] = select_stages(names, stages)
+        if stage.loads is not None and values[stage.loads].value is None:
+            earlier = " or ".join(stage.of)
+            yield Diagnostic(
+                f"stage {stage.name} starts from the weights of stage {earlier}, and no run is "
+                "given",
+                key=stage.loads,
+                where=errors.where(KEY, values[KEY].origin),
+                allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
+                fix="--from RUN",
+            )
+
+
+def _wrong_names(
+    values: Values, names: Sequence[str], known: Sequence[str]
+) -> Iterator[Diagnostic]:
+    """Errors for unknown names of stages; without any, for a wrong order."""
+
+    def error(message: str, suggestion: str | None, corrected: Sequence[str]) -> Diagnostic:
+        # Without blanks, at which a shell would split it.
+        fix = suggestion and _fix(values, KEY, f"[{','.join(corrected)}]")
+        if fix and values[KEY].origin.where.startswith("--stage "):
+            fix = f"--stage {suggestion}"
+        parts = {"allowed": ", ".join(known), "did_you_mean": suggestion, "fix": fix}
+        return errors.about(values, KEY, message, **parts)
+
     unknown = [name for name in names if name not in known]
     for name in unknown:
         suggestion = nearest_match(name, known)
-        fix = suggestion and f"--stage {suggestion}"
-        if suggestion and not values[KEY].origin.where.startswith("--stage "):
-            corrected = [suggestion if stage_name == name else stage_name for stage_name in names]
-            fix = errors.fix_line(KEY, values[KEY].origin, _typed(corrected))
-        yield _stages_error(values, f"unknown stage '{name}'", known, suggestion, fix)
+        corrected = [str(suggestion) if other == name else other for other in names]
+        yield error(f"unknown stage '{name}'", suggestion, corrected)
     ordered = [name for name in known if name in names]
-    if not unknown and ordered != list(names):
+    if not unknown:
         problem = "name one twice" if len(ordered) < len(names) else "are not in declared order"
-        suggestion = _typed(ordered)
-        fix = errors.fix_line(KEY, values[KEY].origin, suggestion)
-        yield _stages_error(values, f"stages {shown(names)} {problem}", known, suggestion, fix)
-
-
-def _missing_weights(values: Values, stage: Stage) -> Iterator[Diagnostic]:
-    if stage.loads is None or values[stage.loads].value is not None:
-        return
-    earlier = " or ".join(stage.of)
-    yield Diagnostic(
-        f"stage {stage.name} starts from the weights of stage {earlier}, and no run is given",
-        key=stage.loads,
-        where=errors.where(KEY, values[KEY].origin),
-        allowed=f"--from RUN, a run of stage {earlier}; or all stages, --mode staged",
-        fix="--from RUN",
-    )
-
-
-def _typed(names: Sequence[str]) -> str:
-    """The names as a list without blanks, at which a shell would split it."""
-    return f"[{','.join(names)}]"
-
-
-def _stages_error(
-    values: Values,
-    message: str,
-    allowed: Sequence[str] = (),
-    suggestion: str | None = None,
-    fix: str | None = None,
-) -> Diagnostic:
-    listed = ", ".join(allowed) or None
-    return errors.about(values, KEY, message, allowed=listed, did_you_mean=suggestion, fix=fix)
+        message = f"stages {shown(names)} {problem}"
+        yield error(message, f"[{','.join(ordered)}]", ordered)
 
 
 CHECKS: tuple[Callable[[Values], Iterator[Diagnostic]], ...] = (
-    check_stages,
-    _ds_config,
-    _own_optimizer,
-    _paths,
-    _special_files,
-    _limits,
-    _length,
-    _warmup,
-    _never,
-    _batch,
-    _mode_keeps_batch,
-    _mode_changes_nothing,
-    _no_effect,
-    _features,
+    *(_stages, _engine, _paths, _limits, _length, _batch, _no_effect, _features),
 )

@@ -38,6 +38,8 @@ class Command:
     """The second positional argument, as help shows it; required."""
     without_operand: tuple[str, ...] = ()
     """The `choices` that take no operand."""
+    adds_errors: bool = False
+    """Whether `main` finds further errors, and raises those of the command line with them."""
     passthrough: str | None = None
     """The program that receives the options after `--`; None: `--` is not accepted."""
 

@@ -15,19 +15,21 @@ from launcher.config.options import (
     BY_FLAG,
     FORCE,
     HELP,
+    JSON,
     OPTIONS,
     RESUME,
     STAGE,
     VERSION,
     Option,
 )
-from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
 
 RUN = Command(
     DEFAULT,
     "train a model; the default command, also: train",
     "launcher.commands.run",
     (*OPTIONS, VERSION),
+    adds_errors=True,
 )
 
 
@@ -36,8 +38,8 @@ class CommandLine:
     """A parsed command line."""
 
     command: Command
-    argument: str | None
-    """The RUN of resume, the KEY of explain, the WHAT of list, the SHELL of completion."""
+    argument: str
+    """The RUN of resume, the KEY of explain, the WHAT of list; empty: none was typed."""
     args: CliArgs
     flags: frozenset[str]
     """Given options without a value that are not settings: --dry-run, --json, --schema, --help."""
@@ -47,12 +49,17 @@ class CommandLine:
     """Values of options that only this command has, such as "--format": "hf"."""
     more: Sequence[str] = ()
     """The other RUNs of report and watch."""
-    operand: str | None = None
+    operand: str = ""
     """The PATH of data check."""
     passthrough: Sequence[str] = ()
     """Options after `--`, for another program."""
     argv: Sequence[str] = ()
     """All arguments after the command's name, as typed."""
+
+    @property
+    def as_json(self) -> bool:
+        """Whether the output is for programs."""
+        return JSON.flag in self.flags
 
 
 def parse(
@@ -70,13 +77,13 @@ def parse(
         index = arguments.index("--")
         arguments, passthrough = arguments[:index], arguments[index + 1 :]
     if "-h" in arguments or HELP.flag in arguments:
-        return CommandLine(command, None, CliArgs(), frozenset({HELP.flag}), None, diagnostics)
+        return CommandLine(command, "", CliArgs(), frozenset({HELP.flag}), None, diagnostics)
     if any(EMPTY.fullmatch(argument) for argument in arguments):
         diagnostics += _errors().empty_values(arguments)
     parsed = _parse(command, arguments, diagnostics, example_run)
     return CommandLine(
         command=command,
-        argument=parsed.argument,
+        argument=parsed.argument or "",
         args=_cli_args(command, parsed),
         flags=frozenset(
             option.flag
@@ -88,10 +95,11 @@ def parse(
         values={
             option.flag: value
             for option in command.options
-            if _is_own(option) and (value := getattr(parsed, option.flag[2:], None))
+            if (shared := BY_FLAG.get(option.flag)) is None or (shared.key and not option.key)
+            if (value := getattr(parsed, option.flag[2:], None))
         },
         more=parsed.more,
-        operand=parsed.operand,
+        operand=parsed.operand or "",
         passthrough=passthrough,
         argv=list(argv),
     )
@@ -183,6 +191,15 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
     of_stage = ("--mode", None) if stage is None else (f"{STAGE.flag} {stage}", STAGED_MODE)
     mode_option, mode = (getattr(parsed, "mode", None) or [of_stage])[-1]
     is_resume = command.name == "resume"
+    options = {}
+    for option in command.options:
+        if option.key is None or option.key in ("mode", "engine.name"):
+            continue
+        dest = option.flag if option.metavar is None else option.key
+        value: Any = getattr(parsed, option.flag[2:] if option.repeats else dest)
+        if value not in (None, False, []):
+            text = ",".join(value) if option.repeats else "true" if value is True else value
+            options[option.key] = (option.flag, str(text))
     return CliArgs(
         model=getattr(parsed, "model", None),
         mode=mode,
@@ -190,34 +207,13 @@ def _cli_args(command: Command, parsed: argparse.Namespace) -> CliArgs:
         engine=getattr(parsed, "engine.name", None),
         configs=[Path(path) for path in getattr(parsed, "config", ())],
         sets=getattr(parsed, "set", ()),
-        options=dict(_short_options(command.options, vars(parsed))),
+        options=options,
         resume=parsed.argument if is_resume else getattr(parsed, "resume", None),
         resume_option="resume" if is_resume else RESUME.flag,
         reset=getattr(parsed, "reset", ()),
         filled=[]
         if stage is None
-        else [ImpliedSetting("stages", [stage], STAGE.flag, of_stage[0])],
+        else [TypedEntry("stages", [stage], Origin(CLI_LAYER, of_stage[0]), STAGE.flag)],
         weights=getattr(parsed, "from", None),
         force=getattr(parsed, FORCE.flag, False),
     )
-
-
-def _short_options(
-    options: Sequence[Option], parsed: Mapping[str, Any]
-) -> list[tuple[str, tuple[str, str]]]:
-    pairs = []
-    for option in options:
-        if option.key is None or option.key in ("mode", "engine.name"):
-            continue
-        dest = option.flag[2:] if option.repeats else option.key
-        value: Any = parsed[option.flag if option.metavar is None else dest]
-        text = ",".join(value) if option.repeats else "true" if value is True else value
-        if value not in (None, False, []):
-            pairs.append((option.key, (option.flag, str(text))))
-    return pairs
-
-
-def _is_own(option: Option) -> bool:
-    """Whether `run` lacks the option, or only there it is a setting."""
-    shared = BY_FLAG.get(option.flag)
-    return shared is None or (shared.key is not None and option.key is None)

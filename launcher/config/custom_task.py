@@ -57,14 +57,11 @@ def load_task_class(name: str) -> type:
         )
     if not isinstance(task_class, type):
         classes = [cls for cls in vars(module).values() if isinstance(cls, type)]
-        module_classes = [cls for cls in classes if cls.__module__ == module.__name__]
-        tasks = [cls.__name__ for cls in module_classes if not _missing(cls)]
+        own = [cls for cls in classes if cls.__module__ == module.__name__]
+        tasks = [cls.__name__ for cls in own if not _missing(cls)]
         suggestion = nearest_match(class_name, tasks) or (tasks[0] if len(tasks) == 1 else None)
-        what = f"module '{module_name}' has no class '{class_name}'"
-        if task_class is not None:
-            what = f"'{class_name}' in module '{module_name}' is not a class"
         raise _error(
-            what,
+            f"module '{module_name}' has no class '{class_name}'",
             name,
             where=_where(module.__file__, None),
             allowed=", ".join(tasks) or "a class of it that is a task; this module has none",
@@ -197,12 +194,11 @@ def class_location(cls: type) -> str:
 
 def _module(name: str, class_name: str) -> ModuleType:
     full = f"{name}:{class_name}"
-    top = name.partition(".")[0]
     if "/" in name or name.endswith(".py"):
         raise _is_file(Path(name), class_name)
-    if top in _PINNED:
+    if name.partition(".")[0] in _PINNED:
         raise _error(
-            f"module '{name}' would lie in '{top}', which is a package of this program",
+            f"module '{name}' would lie in a package of this program",
             full,
             allowed=f"any name that does not begin with {', '.join(_PINNED)}",
         )
@@ -215,8 +211,9 @@ def _module(name: str, class_name: str) -> ModuleType:
         return importlib.import_module(name)
     except SettingsError:  # of check_not_importing
         raise
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
             raise _broken(error, name, full) from error
         suggestion = nearest_match(name, _modules_beside(name))
         raise _error(
@@ -225,8 +222,6 @@ def _module(name: str, class_name: str) -> ModuleType:
             allowed=LEGAL,
             did_you_mean=suggestion and f"{suggestion}:{class_name}",
         ) from None
-    except (Exception, SystemExit) as error:  # the user's module may raise anything
-        raise _broken(error, name, full) from error
     finally:
         _importing.pop()
 
@@ -234,9 +229,8 @@ def _module(name: str, class_name: str) -> ModuleType:
 def _is_file(path: Path, class_name: str) -> SettingsError:
     """The error for a path instead of a module name."""
     stem = path.with_suffix("")
-    dotted = ".".join(stem.parts)
     is_below = not path.is_absolute() and ".." not in path.parts
-    suggestion = f"{dotted if is_below else stem.name}:{class_name}"
+    suggestion = f"{'.'.join(stem.parts) if is_below else stem.name}:{class_name}"
     return _error(
         f"'{path}' is a file, not the name of a module",
         f"{path}:{class_name}",

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from launcher.config import presets
-from launcher.config.schema import Bounds, Measure, SettingInfo, setting_infos
+from launcher.config.schema import FIRST_RUN, sections, setting_infos, settings_class
 from models.catalog import FAMILIES
-from training.settings import nested
 
 Schema = dict[str, Any]
 _DRAFT = "http://json-schema.org/draft-07/schema#"
-_TYPES = {
-    "whole number": "integer",
-    "number": "number",
-    "text": "string",
-    "true or false": "boolean",
-}
+_OURS = {"title", "allowed", "only_if", "unless", "unit"}
+"""What pydantic adds to a schema from names and from our fields."""
 FILE = "settings.schema.json"
 """The file in ds_configs that editors read in a clone."""
 _CHOICES = {"mode", "model/properties/family", "engine/properties/name", "engine/properties/nproc"}
 """Settings that decide which shipped files are read, and so cannot be in one."""
-_NESTED = {"properties", "definitions", "if"}
-_SCHEMA_KEYS = ("type", "anyOf", "$ref", "description")
 _CHANGE: Schema = {
     "type": "object",
     "description": "A change to the family's default.",
@@ -45,21 +38,65 @@ _CHANGE: Schema = {
 
 def settings(custom: str | None = None) -> Schema:
     """The schema of a user's settings file, for all families and a `custom` task."""
-    merged: dict[str, list[Schema]] = {}
-    families = [*FAMILIES] if custom is None else [*dict.fromkeys((*FAMILIES, custom))]
-    for family in families:
-        for key, info in setting_infos(family).items():
-            known = merged.setdefault(key, [])
-            if (schema := _setting(info)) not in known:
-                known.append(schema)
-    tree = {
-        key: schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-        for key, schemas in merged.items()
-    }
-    schema = _object(nested(tree))
-    sections = "|".join(sorted({key.partition(".")[0] for key in tree if "." in key}))
-    schema["patternProperties"] = {rf"^({sections})\.": {"description": "A dotted key."}}
+    families = dict.fromkeys([*FAMILIES, custom or FIRST_RUN[0]])
+    schema = _merged([_schema(family) for family in families])
+    named = [name for name, child in schema["properties"].items() if _is_section(child)]
+    pattern = rf"^({'|'.join(sorted(named))})\."
+    schema["patternProperties"] = {pattern: {"description": "A dotted key."}}
     return {"$schema": _DRAFT, "title": "Settings", **schema}
+
+
+def _schema(family: str) -> Schema:
+    """The schema that pydantic gives for a family, without references."""
+    root = settings_class(family).model_json_schema()
+    infos, known_sections = setting_infos(family), {"", *sections(family)}
+
+    def inlined(node: Any, key: str) -> Any:
+        if isinstance(node, list):
+            return [inlined(item, key) for item in node]
+        if isinstance(node, str):
+            return node.replace("\n", " ")
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            node = root["$defs"][node["$ref"].rpartition("/")[2]]
+        drop = _OURS | {"properties"} | ({"required"} if key in known_sections else set())
+        schema = {name: inlined(child, key) for name, child in node.items() if name not in drop}
+        if "properties" in node:
+            prefix = f"{key}." if key else ""
+            children = node["properties"].items()
+            schema["properties"] = {n: inlined(child, f"{prefix}{n}") for n, child in children}
+        choices = infos[key].allowed if key in infos else None
+        if isinstance(choices, tuple) and "description" in node:
+            schema = {"description": schema["description"], "default": infos[key].default}
+            schema["enum"] = [*choices, *([None] if infos[key].nullable else [])]
+        return schema
+
+    schema: Schema = inlined({k: child for k, child in root.items() if k != "$defs"}, "")
+    model, download = (schema["properties"][name]["properties"] for name in ("model", "download"))
+    task = {"type": "string", "pattern": ":"}
+    model["family"] = {"anyOf": [{"enum": [*FAMILIES]}, task]} | {
+        "description": infos["model.family"].description
+    }
+    files = download["files"]
+    files["items"] = {"anyOf": [{"type": "string"}, files["items"]]}
+    return schema
+
+
+def _merged(schemas: Sequence[Schema]) -> Schema:
+    """What one of the schemas allows."""
+    unique = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
+    if len(unique) == 1:
+        return unique[0]
+    if not all(_is_section(schema) for schema in unique):
+        return {"anyOf": unique}
+    trees = [schema["properties"] for schema in unique]
+    names = dict.fromkeys(name for tree in trees for name in tree)
+    return _object({n: _merged([tree[n] for tree in trees if n in tree]) for n in names})
+
+
+def _is_section(schema: Schema) -> bool:
+    return schema.get("additionalProperties") is False
 
 
 def repository_schema() -> Schema:
@@ -109,30 +146,13 @@ def repository_schema() -> Schema:
 
 
 def render(schema: Schema) -> str:
-    """`schema` as JSON with one setting a line."""
-    return "".join(f"{line}\n" for line in _lines(schema, "", "", ""))
+    """`schema` as JSON."""
+    return json.dumps(schema, ensure_ascii=False, indent=1) + "\n"
 
 
 def write() -> None:
     """Write ds_configs/settings.schema.json."""
     (presets.FOLDER / FILE).write_text(render(repository_schema()), encoding="utf-8")
-
-
-def _lines(node: Schema, name: str, indent: str, end: str) -> Iterator[str]:
-    head = f"{indent}{json.dumps(name)}: " if name else indent
-    if not _NESTED & node.keys() and not any(
-        isinstance(child, dict) and _NESTED & child.keys() for child in node.values()
-    ):
-        yield head + json.dumps(node, ensure_ascii=False) + end
-        return
-    yield head + "{"
-    for number, (key, child) in enumerate(node.items(), start=1):
-        comma = "," if number < len(node) else ""
-        if isinstance(child, dict):
-            yield from _lines(child, key, f"{indent} ", comma)
-        else:
-            yield f"{indent} {json.dumps(key)}: {json.dumps(child, ensure_ascii=False)}{comma}"
-    yield f"{indent}}}{end}"
 
 
 def _changes(tree: Schema, path: str) -> Schema:
@@ -144,63 +164,16 @@ def _changes(tree: Schema, path: str) -> Schema:
             continue
         if name == "promise":
             properties[name] = {"$ref": pointer}
-        elif child.get("additionalProperties") is False:
+        elif _is_section(child):
             properties[name] = _changes(child, pointer)
         else:
             properties[name] = {"anyOf": [{"$ref": pointer}, {"$ref": "#/definitions/change"}]}
     return _object(properties)
 
 
-def _setting(info: SettingInfo) -> Schema:
-    schema: Schema = {"description": info.description, "default": info.default}
-    if info.key == "model.family":
-        return schema | {"anyOf": [{"enum": list(FAMILIES)}, {"type": "string", "pattern": ":"}]}
-    if isinstance(info.allowed, tuple):
-        return schema | {"enum": [*info.allowed, None] if info.nullable else list(info.allowed)}
-    if info.key == "promise":
-        bounds = {
-            name: {"type": "number", "description": field.description}
-            for name, field in Bounds.model_fields.items()
-        }
-        return schema | _object(dict.fromkeys(get_args(Measure), _object(bounds)))
-    if info.key == "download.files":
-        return schema | {"type": "array", "items": {"anyOf": [{"type": "string"}, _file(info)]}}
-    if info.type.startswith("list of "):
-        item = info.type.removeprefix("list of ").removesuffix("s")
-        return schema | {"type": "array", "items": {"type": _TYPES[item]}}
-    types = ["integer", "string"] if info.type == "length" else [_TYPES[info.type]]
-    types += ["null"] if info.nullable else []
-    schema["type"] = types if len(types) > 1 else types[0]
-    names = {
-        "ge": "minimum",
-        "gt": "exclusiveMinimum",
-        "le": "maximum",
-        "lt": "exclusiveMaximum",
-    }
-    return schema | {names[name]: bound for name, bound in info.bounds.items()}
-
-
-def _file(files: SettingInfo) -> Schema:
-    """One file to fetch, in its long form."""
-    keys = {name: _setting(info) for name, info in files.items.items()}
-    del keys["url"]["default"]
-    return _object(keys) | {"required": ["url"]}
-
-
 def _object(properties: Mapping[str, Any]) -> Schema:
-    """An object that allows only `properties`; a tree of them for nested mappings."""
-    return {
-        "type": "object",
-        "properties": {
-            name: child if _is_schema(child) else _object(child)
-            for name, child in properties.items()
-        },
-        "additionalProperties": False,
-    }
-
-
-def _is_schema(child: Mapping[str, Any]) -> bool:
-    return any(isinstance(child.get(word), str | list) for word in _SCHEMA_KEYS)
+    """An object that allows only `properties`."""
+    return {"type": "object", "properties": dict(properties), "additionalProperties": False}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engines.base import Options
 from engines.catalog import ENGINES
@@ -12,11 +12,8 @@ from launcher.config import errors
 from launcher.config.provenance import Resolved
 from launcher.config.schema import Settings
 
-if TYPE_CHECKING:
-    from engines.zero.config import Conflict
-    from engines.zero.config_file import DeepSpeedFile
-
-_DS_CONFIG = "engine.ds_config"
+_EVERY = {"none": "0", "full": "1", "selective": "1"}
+"""One of how many blocks recomputes its activations."""
 
 
 def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) -> Options:
@@ -25,11 +22,13 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
     `channels_last`: the memory format of the task. Raises SettingsError.
     """
     assert settings.precision != "auto", "resolved on this machine before"
+    checkpointing = settings.memory.activation_checkpointing
+    every = int(_EVERY.get(checkpointing, checkpointing.removeprefix("every ")))
     return Options(
         precision=settings.precision,
         compile=settings.compile == "on",
-        activation_checkpointing=_checkpoint_every(settings.memory.activation_checkpointing),
-        keep_products=settings.memory.activation_checkpointing == "selective",
+        activation_checkpointing=every,
+        keep_products=checkpointing == "selective",
         channels_last=channels_last,
         hybrid_shard=settings.engine.hybrid_shard,
         reduce_each_micro_batch=settings.memory.reduce_each_micro_batch,
@@ -40,19 +39,13 @@ def engine_options(settings: Settings, resolved: Resolved, channels_last: bool) 
     )
 
 
-def _checkpoint_every(setting: str) -> int:
-    """`none`, `full`, `selective` or `every N` as a number: 0, 1, 1 or N."""
-    named = {"none": 0, "full": 1, "selective": 1}
-    return named[setting] if setting in named else int(setting.removeprefix("every "))
-
-
 def deepspeed_layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]:
     """The DeepSpeed config of partitioning and offload; empty for other engines.
 
     `own_path` is the user's file, engine.ds_config. Reads the disk. Raises SettingsError for each
     key of that file that contradicts the settings.
     """
-    settings = resolved.settings
+    settings, key = resolved.settings, "engine.ds_config"
     name = ENGINES[settings.engine.name].ds_config
     if name is None:
         return {}
@@ -62,44 +55,39 @@ def deepspeed_layout(resolved: Resolved, own_path: str | None) -> dict[str, Any]
     shipped = config_file.shipped(name)
     if own_path is None:
         return shipped
-    users_file = _read(Path(own_path).expanduser(), resolved)
+    path, what = Path(own_path).expanduser(), ""
+    try:
+        users_file = config_file.read(path)
+    except config_file.FileError as error:
+        what = f"{path}{f':{error.line}' if error.line else ''} {error}"
+    except OSError as error:
+        what = f"{path} cannot be read: {error.strerror or error}"
+    if what:
+        raise SettingsError.of(what, key=key, where=resolved.values[key].origin.where)
     says = setting_values(settings.engine.name, shipped, resolved.batching, settings)
     try:
         return merge(shipped, users_file.values, says)
     except ConfigConflict as error:
-        raise SettingsError(
-            [_diagnostic(conflict, users_file, resolved) for conflict in error.conflicts]
-        ) from None
-
-
-def _read(path: Path, resolved: Resolved) -> DeepSpeedFile:
-    from engines.zero import config_file
-
-    try:
-        return config_file.read(path)
-    except config_file.FileError as error:
-        line = f":{error.line}" if error.line else ""
-        what = f"{path}{line} {error}"
-    except OSError as error:
-        what = f"{path} cannot be read: {error.strerror or error}"
-    raise SettingsError.of(what, key=_DS_CONFIG, where=resolved.values[_DS_CONFIG].origin.where)
-
-
-def _diagnostic(conflict: Conflict, users_file: DeepSpeedFile, resolved: Resolved) -> Diagnostic:
-    line = users_file.lines.get(conflict.key)
-    where = resolved.settings.engine.ds_config + (f":{line}" if line else "")
-    what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
-    if conflict.setting is not None and conflict.setting_value is not None:
-        what += f" {plain(conflict.setting_value)}"
-        value = resolved.values.get(conflict.setting)
-        against = errors.where(conflict.setting, value.origin) if value else "the settings"
-        where += f", against {against}"
-    return Diagnostic(
-        what,
-        key=conflict.key,
-        value=conflict.value,
-        where=where,
-        allowed=", ".join(conflict.allowed) or None,
-        did_you_mean=conflict.did_you_mean,
-        fix=conflict.fix,
-    )
+        conflicts, lines = error.conflicts, users_file.lines
+    diagnostics = []
+    for conflict in conflicts:
+        line = lines.get(conflict.key)
+        where = settings.engine.ds_config + (f":{line}" if line else "")
+        what = f"{conflict.key} {shown(conflict.value)} {conflict.problem}"
+        if conflict.setting is not None and conflict.setting_value is not None:
+            what += f" {plain(conflict.setting_value)}"
+            value = resolved.values.get(conflict.setting)
+            against = errors.where(conflict.setting, value.origin) if value else "the settings"
+            where += f", against {against}"
+        diagnostics.append(
+            Diagnostic(
+                what,
+                key=conflict.key,
+                value=conflict.value,
+                where=where,
+                allowed=", ".join(conflict.allowed) or None,
+                did_you_mean=conflict.did_you_mean,
+                fix=conflict.fix,
+            )
+        )
+    raise SettingsError(diagnostics)

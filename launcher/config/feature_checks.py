@@ -3,49 +3,46 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from launcher.base import redaction
-from launcher.base.diagnostics import Diagnostic, shown
-from launcher.config import errors, provenance
+from launcher.base.diagnostics import Diagnostic, SettingsError, shown
+from launcher.config import errors
 from launcher.config.feature_settings import ALLOWED_FILES, Download, File, safe_name
-from launcher.config.provenance import MACHINE_LAYER, USER_LAYERS, Origin, Setting
+from launcher.config.provenance import MACHINE_LAYER, Origin, Setting, Values
 
 _ENABLED = "continual.enabled"
 _PATH = "data.path"
+_FILES = "download.files"
 _FOLDER = "download.folder"
 
 
-def check_continual(values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
+def check_continual(values: Values) -> Iterator[Diagnostic]:
     """Settings that contradict `continual.enabled`."""
     if not values[_ENABLED].value:
         return
     path = values[_PATH].value if _PATH in values else None
-    if not isinstance(path, str) or not _will_be_folder(values, path):
-        is_file = isinstance(path, str) and Path(path).expanduser().is_file()
+    folder = Path(str(path)).expanduser()
+    is_coming = not folder.exists() and will_download(values, str(path))
+    if path is None or not (folder.is_dir() or is_coming):
         yield _contradiction(
             values,
             _PATH,
             "is not a folder: new files cannot arrive there",
             "a folder; training starts with its files",
-            _folder_line(Path(str(path))) if is_file else "--data FOLDER",
+            "--data FOLDER" if path is None or not folder.is_file() else _folder_line(Path(path)),
         )
     if not values["save.last"].value:
-        yield _contradiction(
-            values,
-            "save.last",
-            "saves no checkpoint that the next experience can start from",
-            "true",
-            errors.fix_line("save.last", values["save.last"].origin, "true"),
-        )
+        problem = "saves no checkpoint that the next experience can start from"
+        fix = errors.fix_line("save.last", values["save.last"].origin, "true")
+        yield _contradiction(values, "save.last", problem, "true", fix)
     if values["eval.test"].value:
         problem = "evaluates at the end of a run; continual learning measures forgetting instead"
         yield _contradiction(values, "eval.test", problem, "false")
-    control = values.get("data.control")
-    if control is not None and control.value != "real":
+    if "data.control" in values and values["data.control"].value != "real":
         problem = "is a control run, which ends with its result"
         yield _contradiction(values, "data.control", problem, "real")
     if values["mode"].value == "staged" or values["stages"].value:
@@ -63,57 +60,39 @@ def _folder_line(file: Path) -> str:
     return f"mkdir {new} && mv {old} {new}  and then  --data {new}"
 
 
-def _will_be_folder(values: Mapping[str, Setting], path: str) -> bool:
-    folder = Path(path).expanduser()
-    return folder.is_dir() or (not folder.exists() and will_download(values, path))
-
-
 def _contradiction(
-    values: Mapping[str, Setting], key: str, problem: str, allowed: str, fix: str | None = None
+    values: Values, key: str, problem: str, allowed: str, fix: str | None = None
 ) -> Diagnostic:
-    value = values.get(key)
-    enabled_at = errors.where(_ENABLED, values[_ENABLED].origin)
+    enabled = values[_ENABLED].origin
+    value = values.get(key, Setting(None, enabled))
     return Diagnostic(
-        f"{key} {shown(value.value if value else None)} {problem}",
+        f"{key} {shown(value.value)} {problem}",
         key=key,
-        value=value.value if value else None,
-        where=errors.where(key, value.origin) if value else enabled_at,
-        allowed=f"{allowed}, with {enabled_at}",
+        value=value.value,
+        where=errors.where(key if key in values else _ENABLED, value.origin),
+        allowed=f"{allowed}, with {errors.where(_ENABLED, enabled)}",
         fix=fix,
     )
 
 
-def check_launcher(source: str, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
+def check_launcher(source: str, values: Values) -> Iterator[Diagnostic]:
     """Refuse torchrun and srun (`source`): nothing is left to watch the folder after the ranks."""
-    if values[_ENABLED].value:
-        yield errors.about_value(
-            values,
-            _ENABLED,
-            f"cannot run under {source}: the processes that it started end after the first data",
-            allowed=f"without {source}: Gearshift starts the processes of one machine itself",
-            fix="--nproc N  instead",
-        )
+    yield errors.about_value(
+        values,
+        _ENABLED,
+        f"cannot run under {source}: the processes that it started end after the first data",
+        allowed=f"without {source}: Gearshift starts the processes of one machine itself",
+        fix="--nproc N  instead",
+    )
 
 
-def check_run_folder(folder: Path, values: Mapping[str, Setting]) -> Iterator[Diagnostic]:
-    """Refuse a run folder inside the watched folder: it would be read as data."""
-    path = values[_PATH].value if _PATH in values else None
-    if not values[_ENABLED].value or not isinstance(path, str):
-        return
-    source = Path(path).expanduser().resolve()
-    if source in folder.resolve().parents or source == folder.resolve():
-        yield errors.about(
-            values,
-            _PATH,
-            f"the run folder {folder} is inside the watched folder {path}",
-            allowed="a run folder elsewhere",
-            fix="--out DIR  outside of it",
-        )
-
-
-Values = Mapping[str, Setting]
-OPTION = "--download-data"
-_EXAMPLE = "download: {files: [https://example.org/data.zip]}"
+def check_run_folder(folder: Path, values: Values) -> None:
+    """Raise SettingsError for a run folder inside the watched one: it would be read as data."""
+    path = values[_PATH].value
+    if folder.resolve().is_relative_to(Path(path).expanduser().resolve()):
+        parts = {"allowed": "a run folder elsewhere", "fix": "--out DIR  outside of it"}
+        message = f"the run folder {folder} is inside the watched folder {path}"
+        raise SettingsError([errors.about(values, _PATH, message, **parts)])
 
 
 def point_data_path(values: dict[str, Setting]) -> list[str]:
@@ -125,65 +104,52 @@ def point_data_path(values: dict[str, Setting]) -> list[str]:
     downloads = declared_targets(values)
     if not downloads or _PATH not in values or not all(target.name for target in downloads):
         return []  # a missing name is reported as an error
-    users = values[_PATH].value if values[_PATH].origin.layer in USER_LAYERS else None
-    folder, path = values[_FOLDER].value, data_path(downloads)
+    users = values[_PATH].value if values[_PATH].is_of_user else None
+    folder, is_one = values[_FOLDER].value, len(downloads) == 1
+    path = str(downloads[0].path if is_one else downloads[0].folder)
     if values[_ENABLED].value and users is not None:
         folder = folder if will_download(values, users) else users
-    elif values[_ENABLED].value and len(downloads) == 1 and downloads[0].kind not in ("zip", "tar"):
+    elif values[_ENABLED].value and is_one and downloads[0].kind not in ("zip", "tar"):
         path = folder = folder or str(Path(FOLDER, downloads[0].path.stem))
     origin = Origin(MACHINE_LAYER, _fetch_origin(values))
     lines = []
     if folder != values[_FOLDER].value:
-        values[_FOLDER] = provenance.overridden(values[_FOLDER], folder, origin)
+        values[_FOLDER] = values[_FOLDER].overridden(folder, origin)
         lines = [f"{_FOLDER}: {folder}, the folder that {_ENABLED} watches"]
     if users is None:
-        values[_PATH] = provenance.overridden(values[_PATH], path, origin)
+        values[_PATH] = values[_PATH].overridden(path, origin)
         lines.append(f"{_PATH}: {path}, from {origin.where}")
     return lines
 
 
 def will_download(values: Values, path: str) -> bool:
     """Whether `path` is in the download folder, so that it need not exist yet."""
-    if not values["download.fetch"].value:
-        return False
-    wanted = Path(path)
-    return any(target.folder in (wanted, *wanted.parents) for target in declared_targets(values))
+    folders = {target.folder for target in declared_targets(values)}
+    return bool(values["download.fetch"].value) and any(map(Path(path).is_relative_to, folders))
 
 
 def check_download(values: Values) -> Iterator[Diagnostic]:
-    """Problems of the declared files beyond those of single values."""
-    files = values["download.files"]
-    if values["download.fetch"].value and not files.value:
+    """Files that are not declared, are not downloaded, have no name, or one local path."""
+    is_fetched, files = values["download.fetch"].value, values[_FILES]
+    if is_fetched and not files.value:
+        example = "download: {files: [https://example.org/data.zip]}"
         yield Diagnostic(
             f"{_fetch_origin(values)}: download.files declares no URL",
-            key="download.files",
+            key=_FILES,
             where=_fetch_origin(values),
             allowed=ALLOWED_FILES,
-            fix=f"put into a settings file  {_EXAMPLE}  and name it with  --config FILE",
+            fix=f"put into a settings file  {example}  and name it with  --config FILE",
         )
-    elif not values["download.fetch"].value:
-        yield from _not_downloaded(values)
-    yield from _name_clashes(values)
-
-
-def _not_downloaded(values: Values) -> Iterator[Diagnostic]:
-    """Warn if the user declares files, and the run would train on other data."""
-    files = values["download.files"]
-    if not provenance.is_set_by_user(files) or _PATH not in values:
-        return
-    if values[_PATH].origin.layer not in USER_LAYERS:
+    is_unused = not is_fetched and files.is_set_by_user
+    if is_unused and _PATH in values and not values[_PATH].is_of_user:
         yield errors.about(
             values,
-            "download.files",
+            _FILES,
             "download.files is declared but not downloaded: the run would train on "
             f"{values[_PATH].value}",
-            fix=f"{OPTION}  or name existing data with  --data PATH",
+            fix="--download-data  or name existing data with  --data PATH",
             severity="warning",
         )
-
-
-def _name_clashes(values: Values) -> Iterator[Diagnostic]:
-    """Files without a name, and files with the same local path."""
     seen: set[str] = set()
     for index, target in enumerate(declared_targets(values)):
         problem, path = None, target.path.name.casefold()
@@ -194,7 +160,7 @@ def _name_clashes(values: Values) -> Iterator[Diagnostic]:
         if problem is not None:
             yield errors.about(
                 values,
-                "download.files",
+                _FILES,
                 f"download.files[{index}].url '{target.file.url}' {problem}",
                 value=target.file.url,
                 fix=f"give it a name: write  {{url: {target.file.url}, name: data-{index}.zip}}",
@@ -216,15 +182,11 @@ def _fetch_origin(values: Values) -> str:
 Kind = Literal["zip", "tar", "gz", "bz2", "xz"]
 """zip and tar are unpacked to a folder; the others, one compressed file, to that file."""
 FOLDER = "downloads"
-_STATE = ".fetch"
-_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _SUFFIXES: dict[str, Kind] = {
-    ".zip": "zip",
-    **dict.fromkeys(_TAR, "tar"),
-    ".gz": "gz",
-    ".bz2": "bz2",
-    ".xz": "xz",
+    **{".tar.gz": "tar", ".tar.bz2": "tar", ".tar.xz": "tar", ".tar": "tar", ".tgz": "tar"},
+    **{".tbz2": "tar", ".txz": "tar", ".zip": "zip", ".gz": "gz", ".bz2": "bz2", ".xz": "xz"},
 }
+"""Of archives, the longer ones first."""
 
 
 @dataclass(frozen=True)
@@ -249,32 +211,25 @@ class DownloadTarget:
     @property
     def state(self) -> Path:
         """The folder of unfinished downloads, and of records of finished ones."""
-        return self.folder / _STATE
+        return self.folder / ".fetch"
 
 
 def targets(download: Download) -> list[DownloadTarget]:
     """Every declared file with its paths, without access to the disk."""
     names = [file.name or safe_name(redaction.file_name(file.url)) for file in download.files]
+    folder = Path(FOLDER)
     if download.folder:
         folder = Path(download.folder).expanduser()
-    elif len(names) <= 1:
-        folder = Path(FOLDER)
-    else:
+    elif len(names) > 1:
         first = Path(_split_suffix(names[0])[0]).stem
         folder = Path(FOLDER, f"{first}-and-{len(names) - 1}-more")
-    return [
-        DownloadTarget(file, name, folder) for file, name in zip(download.files, names, strict=True)
-    ]
-
-
-def data_path(downloads: list[DownloadTarget]) -> str:
-    """`data.path` of the targets: the only file, or the folder of several."""
-    return str(downloads[0].path if len(downloads) == 1 else downloads[0].folder)
+    files = zip(download.files, names, strict=True)
+    return [DownloadTarget(file, name, folder) for file, name in files]
 
 
 def _split_suffix(name: str) -> tuple[str, Kind | None]:
     """The name without the suffix of an archive, and the kind of archive; None: it is none."""
-    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+    for suffix, kind in _SUFFIXES.items():
         if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)], _SUFFIXES[suffix]
+            return name[: -len(suffix)], kind
     return name, None

@@ -60,6 +60,7 @@ ALLOWED_FILES = (
 
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]+')
+_SHA256 = r"^[0-9a-fA-F]{64}$"
 _MAX_NAME_BYTES = 200
 """File systems take 255; the rest is for what we append to a name."""
 
@@ -92,38 +93,30 @@ def _as_name(value: str) -> str:
     return value
 
 
-def _as_mapping(value: Any) -> Any:
+def _as_file(value: Any) -> Any:
     """A URL alone as the mapping that it stands for."""
     return {"url": value} if isinstance(value, str) else value
+
+
+_URLS = "http, https and file, such as  https://example.org/data.zip  or file:///mnt/data.zip"
+_DIGITS = "64 hexadecimal digits, as sha256sum prints them"
+
+
+def _allowed(text: str) -> Any:
+    return Field(json_schema_extra={"allowed": text})
 
 
 class File(Section):
     """One file to download."""
 
-    url: Annotated[
-        str,
-        WrapValidator(_as_url),
-        Field(
-            json_schema_extra={
-                "allowed": "http, https and file, such as  https://example.org/data.zip  or "
-                "file:///mnt/data.zip"
-            }
-        ),
-    ]
+    url: Annotated[str, WrapValidator(_as_url), _allowed(_URLS)]
     """http, https or file; ${NAME} is replaced by that environment variable."""
     sha256: Annotated[
-        str | None,
-        StringConstraints(to_lower=True),
-        Field(
-            pattern=r"^[0-9a-fA-F]{64}$",
-            json_schema_extra={"allowed": "64 hexadecimal digits, as sha256sum prints them"},
-        ),
+        str | None, StringConstraints(to_lower=True, pattern=_SHA256), _allowed(_DIGITS)
     ] = None
     """Checksum of the downloaded file, before it is unpacked."""
     name: Annotated[
-        str | None,
-        AfterValidator(_as_name),
-        Field(json_schema_extra={"allowed": "a file name without a folder"}),
+        str | None, AfterValidator(_as_name), _allowed("a file name without a folder")
     ] = None
     """File name; default: the last part of the URL."""
     unpack: Literal["auto", "no"] = "auto"
@@ -144,7 +137,7 @@ class Download(Section):
 
     fetch: bool = False
     """Download download.files before training; sets data.path."""
-    files: list[Annotated[File, BeforeValidator(_as_mapping)]] = Field(
+    files: list[Annotated[File, BeforeValidator(_as_file)]] = Field(
         default_factory=list, json_schema_extra={"allowed": ALLOWED_FILES}
     )
     """URLs of data; each alone, or with checksum, name and size."""

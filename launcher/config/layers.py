@@ -13,21 +13,18 @@ from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic
 from launcher.config import presets
 from launcher.config.parse import UserSettings
-from launcher.config.presets import TASK_FOLDER
+from launcher.config.presets import TASK_FOLDER, SettingsBlock
 from launcher.config.provenance import (
     BUILT_IN_LAYER,
     ENGINE_LAYER,
     FAMILY_LAYER,
     MODE_LAYER,
     PROFILE_LAYER,
-    Layer,
     Origin,
     Setting,
     TypedEntry,
-    file_layer,
-    mode_default_value,
-    overridden,
-    shipped_value,
+    Values,
+    file_entries,
 )
 from launcher.config.schema import (
     FIRST_RUN,
@@ -45,21 +42,24 @@ from training.settings import nested
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
 
+Layer = Sequence[TypedEntry]
+"""The entries of one source, all with the same layer in their origins."""
+
 
 def stack_layers(
     choice: Choice, user: UserSettings, base: Base | None = None, is_placed: bool = False
-) -> tuple[dict[str, Setting], list[Layer], list[Diagnostic]]:
-    """Every setting after all layers, the layers of the user, and the errors in both.
+) -> tuple[dict[str, Setting], list[TypedEntry], list[Diagnostic]]:
+    """Every setting after all layers, the entries of the user, and the errors in both.
 
     `base`: the settings of the resumed run; `is_placed`: torchrun or srun started the processes.
     """
     family = choice.family
-    users, diagnostics = user.layers(family)
-    of_mode_file, wrong = user.mode_layer(family)
+    users, unreadable = user.layers(family)
+    of_mode_file, misplaced = user.mode_layer(family)
     shipped = _shipped_layers(choice, of_mode_file)
     if base is not None:
         below, _ = merge_layers(family, shipped)
-        keys = {entry.key for layer in users for entry in layer.entries}
+        keys = {entry.key for layer in users for entry in layer}
         users = [base.over(below, keys, choice.engine, is_placed), *users]
     values, invalid = merge_layers(family, [*shipped, *users])
     if TASK_FOLDER in values:  # where a custom task was found, instead of where it was searched
@@ -67,73 +67,72 @@ def stack_layers(
         values[TASK_FOLDER] = replace(values[TASK_FOLDER], value=folder)
     if is_custom(family):
         values["promise"] = _promised(values, choice.mode)
-    of_values = _value_diagnostics(choice, invalid)
-    return values, users, [*user.diagnostics, *diagnostics, *wrong, *of_values]
-
-
-def _value_diagnostics(choice: Choice, invalid: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """Errors of single values; for a custom task that cannot be used, only that error."""
+    # Of a custom task that cannot be used, that is the only error: its settings are unknown.
     known = {diagnostic.key for diagnostic in choice.diagnostics}
     unknown = ("model.", "data.") if "model.family" in known else ()
     others = [e for e in invalid if e.key not in known and not (e.key or "").startswith(unknown)]
-    return [*choice.diagnostics, *others]
+    diagnostics = [*user.diagnostics, *unreadable, *misplaced, *choice.diagnostics, *others]
+    return values, [entry for layer in users for entry in layer], diagnostics
 
 
-def _shipped_layers(choice: Choice, of_mode_file: Sequence[Layer]) -> list[Layer]:
+def _shipped_layers(choice: Choice, of_mode_file: Layer) -> list[Layer]:
     """The layers that come with Gearshift, lowest first; the built-in one is the schema's own."""
     file, size, mode, stage = choice.file, choice.size or "", choice.mode, choice.stage
-    first = [
-        _block_layer(FAMILY_LAYER, file.default, choice),
-        _with_length(_block_layer(FAMILY_LAYER, file.declared, choice)),
-    ]
+
+    def entries(layer: str, block: SettingsBlock | None) -> list[TypedEntry]:
+        """The entries of a block; of one that is shared, those that the family has."""
+        if block is None:
+            return []
+        infos = setting_infos(choice.family)
+        return [
+            entry
+            for entry in file_entries(layer, block.settings, block.place, choice.family)
+            if not block.is_shared
+            or entry.key in infos
+            or entry.key.partition(".")[0] not in ("model", "data")
+        ]
+
+    declared = entries(FAMILY_LAYER, file.declared)
+    keys = [entry.key for entry in declared]
+    if "train.max_steps" in keys and "train.epochs" not in keys:
+        # The limit of steps of a custom task overrides the epochs of all such tasks.
+        max_steps = declared[keys.index("train.max_steps")]
+        if max_steps.value is not None:
+            declared.append(replace(max_steps, key="train.epochs", value=None))
+    layers: list[Layer] = [entries(FAMILY_LAYER, file.default), declared]
     if not choice.model_named:
         origin = Origin(FAMILY_LAYER, "no model named")
-        first.append(Layer(FAMILY_LAYER, [TypedEntry("model.size", FIRST_RUN[1], origin)]))
-    blocks: list[tuple[str, presets.SettingsBlock | None]] = [(FAMILY_LAYER, file.sizes.get(size))]
-    blocks += [(FAMILY_LAYER, file.given[key]) for key in choice.given]
+        layers.append([TypedEntry("model.size", FIRST_RUN[1], origin)])
+    paths: list[tuple[str, ...]] = [("sizes", size), *(("given", key) for key in choice.given)]
+    layers += [entries(FAMILY_LAYER, file.blocks.get(path)) for path in paths]
     if mode is not None:
-        blocks.append((MODE_LAYER, presets.mode(mode).block))
-        blocks.append((MODE_LAYER, file.modes.get(mode)))
-        blocks.append((MODE_LAYER, file.size_modes.get((size, mode))))
-    if stage is not None:
-        blocks.append((MODE_LAYER, file.stages.get(stage)))
-        blocks.append((MODE_LAYER, file.size_stages.get((size, stage))))
-    layers = [*first, *(_block_layer(name, block, choice) for name, block in blocks), *of_mode_file]
+        layers.append(entries(MODE_LAYER, presets.mode(mode).block))
+    for kind, name in (("modes", mode), ("stages", stage)):
+        if name is not None:
+            layers.append(entries(MODE_LAYER, file.blocks.get((kind, name))))
+            layers.append(entries(MODE_LAYER, file.blocks.get(("sizes", size, kind, name))))
+    layers.append(of_mode_file)
     if choice.profile is not None:
-        layers.append(_block_layer(PROFILE_LAYER, presets.profile(choice.profile), choice))
+        layers.append(entries(PROFILE_LAYER, presets.profile(choice.profile)))
     if choice.engine is not None:
         origin = Origin(ENGINE_LAYER, f"engine {choice.engine}")
         needed: Mapping[str, Any] = ENGINES[choice.engine].settings
-        layers.append(Layer(ENGINE_LAYER, [TypedEntry(key, needed[key], origin) for key in needed]))
+        layers.append([TypedEntry(key, needed[key], origin) for key in needed])
     return layers
 
 
-def _block_layer(name: str, block: presets.SettingsBlock | None, choice: Choice) -> Layer:
-    if block is None:
-        return Layer(name, [])
-    layer = file_layer(name, block.settings, block.place, choice.family, -1)
-    return replace(layer, is_partial=block.is_shared)
-
-
-def _with_length(declared: Layer) -> Layer:
-    """The defaults of a custom task; its limit of steps overrides the epochs of all such tasks."""
-    entries = {entry.key: entry for entry in declared.entries}
-    max_steps = entries.get("train.max_steps")
-    if max_steps is None or max_steps.value is None or "train.epochs" in entries:
-        return declared
-    return replace(
-        declared, entries=[*declared.entries, replace(max_steps, key="train.epochs", value=None)]
-    )
-
-
-def _promised(values: Mapping[str, Setting], mode: str | None) -> Setting:
+def _promised(values: Values, mode: str | None) -> Setting:
     """What a mode promises of a custom task: only that for which it changes settings of it."""
     promise, node = values["promise"], presets.task_promises().get(mode or "")
     if mode is None or node is None:
         return promise
     shipped, left_out = presets.mode(mode).promise, {}
     for measure, keys in node_value(node).items():
-        lacking = [key for key in keys if not _is_changed(values.get(key))]
+        lacking = [
+            key
+            for key in keys
+            if key not in values or values[key].shipped == values[key].mode_default
+        ]
         if promise.value.get(measure) == shipped[measure] and (lacking or not keys):
             needed = f"needs a change of {' and '.join(lacking)}"
             left_out[measure] = needed if lacking else "the mode changes nothing for it"
@@ -142,12 +141,7 @@ def _promised(values: Mapping[str, Setting], mode: str | None) -> Setting:
     new_promise = {name: bounds for name, bounds in promise.value.items() if name not in left_out}
     reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
     where, how = f"ds_configs/custom_task.yaml:{node.line}", f"not promised: {reasons}"
-    return overridden(promise, new_promise, Origin(MODE_LAYER, where, how))
-
-
-def _is_changed(setting: Setting | None) -> bool:
-    """Whether the mode changes a setting of a custom task; None: the task has no such setting."""
-    return setting is not None and shipped_value(setting) != mode_default_value(setting)
+    return promise.overridden(new_promise, Origin(MODE_LAYER, where, how))
 
 
 def merge_layers(
@@ -157,99 +151,85 @@ def merge_layers(
 
     An invalid value is left out, so that all errors of one start are found together.
     """
-    values = {
-        key: Setting(_plain(info.default), Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
-        for key, info in setting_infos(family).items()
-    }
+    built_in = Origin(BUILT_IN_LAYER, BUILT_IN_LAYER)
+    infos = setting_infos(family)
+    values = {key: Setting(_plain(info.default), built_in) for key, info in infos.items()}
     diagnostics: list[Diagnostic] = []
-    default: Mapping[str, Setting] | None = None
+    default: Values | None = None
     for layer in layers:
-        if layer.name == MODE_LAYER and default is None:
+        name = layer[0].origin.layer if layer else None
+        if name == MODE_LAYER and default is None:
             default = dict(values)
-        entries = _known_entries(family, layer, values, diagnostics)
-        if layer.name == MODE_LAYER:
-            entries = [_apply_change(family, entry, default or values) for entry in entries]
-        elif layer.name == PROFILE_LAYER:
-            entries = [_apply_change(family, entry, values) for entry in entries]
-        valid, invalid = _check_types(family, entries, values)
-        diagnostics.extend(invalid)
-        for entry, value in valid:
+        entries = _known_entries(family, layer, diagnostics)
+        if name in (MODE_LAYER, PROFILE_LAYER):
+            before = default if name == MODE_LAYER and default is not None else values
+            entries = [_changed(family, entry, before[entry.key].value) for entry in entries]
+        for entry, value in _valid(family, entries, values, diagnostics):
             below = values[entry.key]
             if entry.key == "promise":
                 value = {**below.value, **value}
-            values[entry.key] = overridden(below, value, entry.origin)
+            values[entry.key] = below.overridden(value, entry.origin)
     return values, diagnostics
 
 
-def _known_entries(
-    family: str, layer: Layer, values: Mapping[str, Setting], diagnostics: list[Diagnostic]
-) -> list[TypedEntry]:
+def _known_entries(family: str, layer: Layer, diagnostics: list[Diagnostic]) -> list[TypedEntry]:
     """The layer's entries for existing settings; others become errors."""
-    seen: dict[str, TypedEntry] = {}
-    for entry in layer.entries:
-        if entry.key not in values:
-            if not (layer.is_partial and entry.key.split(".")[0] in ("model", "data")):
-                diagnostics.extend(_value_errors().unknown_keys(family, entry))
-        elif _is_conflict(seen.get(entry.key), entry):
-            diagnostics.append(_value_errors().set_twice(entry, seen[entry.key]))
+    infos, seen = setting_infos(family), dict[str, TypedEntry]()
+    for entry in layer:
+        first = seen.get(entry.key)
+        if entry.key not in infos:
+            diagnostics += _value_errors().unknown_keys(family, entry)
+        # Of two entries of one layer the later counts, except in a file, nested and dotted, and if
+        # two options disagree.
+        elif first and (
+            entry.option is None or (first.option != entry.option and first.value != entry.value)
+        ):
+            diagnostics.append(_value_errors().set_twice(entry, first))
         else:
             seen[entry.key] = entry
     return list(seen.values())
 
 
-def _is_conflict(first: TypedEntry | None, entry: TypedEntry) -> bool:
-    """Whether two entries of one layer disagree, and neither comes later on the command line."""
-    if first is None:
-        return False
-    if entry.option is None:
-        return True  # nested and dotted in one file
-    return first.option != entry.option and first.value != entry.value
-
-
-def _apply_change(family: str, entry: TypedEntry, default: Mapping[str, Setting]) -> TypedEntry:
+def _changed(family: str, entry: TypedEntry, before: Any) -> TypedEntry:
+    """The entry with the value after its change, if it is a change."""
     if not presets.is_change(entry.value):
         return entry
-    sizes = tuple(config_of(family).SIZES)
-    before = default[entry.key].value
-    value = presets.apply_change(entry.value, before, sizes)
-    origin = replace(entry.origin, how=presets.describe_change(entry.value, before, value))
-    return TypedEntry(entry.key, value, origin, entry.option, entry.order)
+    value, how = presets.apply_change(entry.value, before, tuple(config_of(family).SIZES))
+    return replace(entry, value=value, origin=replace(entry.origin, how=how), text=None, node=None)
 
 
-def _check_types(
-    family: str, entries: Sequence[TypedEntry], values: Mapping[str, Setting]
-) -> tuple[list[tuple[TypedEntry, Any]], list[Diagnostic]]:
-    """The valid entries with their values as the schema reads them, and an error for each other."""
+def _valid(
+    family: str, entries: Layer, values: Values, diagnostics: list[Diagnostic]
+) -> list[tuple[TypedEntry, Any]]:
+    """The valid entries with their values as the schema reads them; others become errors."""
     by_key = {entry.key: entry for entry in entries}
-    diagnostics: dict[str, Diagnostic] = {}
-    invalid: set[str] = set()
+    invalid: dict[str, Diagnostic] = {}
     schema, infos = settings_class(family), setting_infos(family)
+    valid = by_key
     try:
         tree = nested({key: entry.value for key, entry in by_key.items()})
         settings = schema.model_validate(tree, strict=True)
     except ValidationError as error:
+        wrong = set()
         for detail in error.errors(include_url=False):
-            key = _key_of(detail["loc"], by_key)
-            info, entry, below = infos[key], by_key[key], values[key]
-            diagnostic = _value_errors().rejected(info, entry, detail, below)
-            invalid.add(key)
-            diagnostics.setdefault(diagnostic.key or key, diagnostic)
-        tree = nested({key: e.value for key, e in by_key.items() if key not in invalid})
+            parts = [str(part) for part in detail["loc"]]
+            dotted = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+            key = next(key for key in dotted if key in by_key)
+            diagnostic = _value_errors().rejected(infos[key], by_key[key], detail, values[key])
+            wrong.add(key)
+            invalid.setdefault(diagnostic.key or key, diagnostic)
+        valid = {key: entry for key, entry in by_key.items() if key not in wrong}
+        tree = nested({key: entry.value for key, entry in valid.items()})
         settings = schema.model_validate(tree, strict=True)
-    for key, entry in by_key.items():
+    pairs = []
+    for key, entry in valid.items():
         if kind := unseen_by_schema(infos[key], entry.value):
-            invalid.add(key)
             diagnostic = _value_errors().bad_value(infos[key], entry, kind, values[key])
-            diagnostics.setdefault(key, diagnostic)
-    valid_entries = [(key, entry) for key, entry in by_key.items() if key not in invalid]
-    valid = [(entry, _plain(get(settings, key))) for key, entry in valid_entries]
-    return valid, list(diagnostics.values())
-
-
-def _key_of(loc: Sequence[Any], keys: Mapping[str, Any]) -> str:
-    """The setting that a location in the tree belongs to."""
-    parts = [str(part) for part in loc]
-    return next(key for n in range(len(parts), 0, -1) if (key := ".".join(parts[:n])) in keys)
+            invalid.setdefault(key, diagnostic)
+        else:
+            pairs.append((entry, _plain(get(settings, key))))
+    diagnostics += invalid.values()
+    return pairs
 
 
 def _plain(value: Any) -> Any:

@@ -74,24 +74,17 @@ def detect_machine(group: Path = CONTROL_GROUP) -> Machine:
 
 
 def _cores(group: Path) -> int:
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota, period = "", ""  # of the control group
+    if len(whole := _text(group / "cpu.max").split()) == 2:  # version 2: both in one file
+        quota, period = whole
     else:
-        cores = os.cpu_count() or 1
-    quota = _cpu_quota(group)
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
-
-
-def _cpu_quota(group: Path) -> float | None:
-    """Cores that the control group allows; None: no limit."""
-    whole = _text(group / "cpu.max").split()  # version 2: quota and period in one file
-    if len(whole) == 2 and whole[0] != "max":
-        return int(whole[0]) / int(whole[1])
-    quota = _text(group / "cpu/cpu.cfs_quota_us")
-    period = _text(group / "cpu/cpu.cfs_period_us")
-    if quota and period and int(quota) > 0:
-        return int(quota) / int(period)
-    return None
+        quota = _text(group / "cpu/cpu.cfs_quota_us").strip()
+        period = _text(group / "cpu/cpu.cfs_period_us").strip()
+    if quota.isdigit() and period.isdigit():  # max and -1: no limit
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
 
 
 def _ram_bytes(group: Path) -> int | None:
@@ -150,18 +143,9 @@ def nvidia_gpus() -> int:
 class NvidiaGpu:
     """What NVIDIA's driver says of a GPU."""
 
-    capability: int
-    """The major compute capability."""
+    has_bf16: bool
+    """Whether it multiplies bf16 natively, as from compute capability 8 on."""
     memory_bytes: int
-
-    @property
-    def has_bf16(self) -> bool:
-        """Whether it multiplies bf16 natively, as from compute capability 8 on."""
-        return self.capability >= 8
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
 
 
 def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
@@ -175,13 +159,12 @@ def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
         return []
     if nvml.nvmlInit_v2():
         return []
-    count = ctypes.c_uint()
+    count, gpus = ctypes.c_uint(), []
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     names = [str(number) for number in range(count.value)] if named is None else named.split(",")
-    gpus = []
     for name in map(str.strip, names):
         handle, major, minor = ctypes.c_void_p(), ctypes.c_int(8), ctypes.c_int()
-        memory = _Memory()
+        memory = (ctypes.c_ulonglong * 3)()  # total, free, used
         if name.isdigit():
             failed = nvml.nvmlDeviceGetHandleByIndex_v2(int(name), ctypes.byref(handle))
         else:
@@ -189,7 +172,7 @@ def nvidia_facts(named: str | None) -> list[NvidiaGpu]:
         if failed or nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
             continue
         nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-        gpus.append(NvidiaGpu(major.value, memory.total))
+        gpus.append(NvidiaGpu(major.value >= 8, memory[0]))
     nvml.nvmlShutdown()
     return gpus
 

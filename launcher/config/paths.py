@@ -9,37 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import RESUMED_LAYER, Setting
+from launcher.config.provenance import RESUMED_LAYER, Setting, Values
 from models.catalog import is_custom
 
 _DOWNLOADS = "download.folder"
 PATHS: Mapping[str, Collection[str]] = {
-    "engine.ds_config": (),
-    "feature_cache.folder": (),
-    _DOWNLOADS: (),
-    TASK_FOLDER: (),
-    "model.encoder": (),
-    "model.pretrained": (),
-    "model.start": (),
+    **dict.fromkeys(("engine.ds_config", "feature_cache.folder", _DOWNLOADS, TASK_FOLDER), ()),
+    **dict.fromkeys(("model.encoder", "model.pretrained", "model.start"), ()),
     "model.tokenizer": ("bytes", "bpe"),
-    "data.path": (),
-    "data.text": (),
-    "data.answers": (),
-    "data.font": (),
-    "data.channels": (),
-    "data.texts": (),
+    **dict.fromkeys(("data.path", "data.text", "data.answers", "data.font"), ()),
+    **dict.fromkeys(("data.channels", "data.texts"), ()),
 }
 """The settings of the families that are paths, and their values that are none."""
 EMBEDDED = "embedded:"
 """How the names of built-in data begin."""
 
 
-def kept_values(values: Mapping[str, Setting]) -> dict[str, Any]:
+def kept_values(values: Values) -> dict[str, Any]:
     """The value of each setting for the files of a run: paths are absolute. Reads the disk."""
-    return {key: _kept(key, values) for key in values}
+    kept = {key: setting.value for key, setting in values.items()}
+    if kept[_DOWNLOADS] is None and kept["download.files"]:
+        from launcher.config import feature_checks  # for the runs that declare files
+
+        kept[_DOWNLOADS] = str(feature_checks.declared_targets(values)[0].folder)
+    return {
+        key: _absolute(value) if _are_paths(key, values, value) else value
+        for key, value in kept.items()
+    }
 
 
-def typed_paths(values: Mapping[str, Setting], file_values: Mapping[str, Any]) -> dict[str, str]:
+def typed_paths(values: Values, file_values: Mapping[str, Any]) -> dict[str, str]:
     """The paths that the files of a run keep otherwise than they were typed, as typed."""
     by_key = {}
     for key, setting in values.items():
@@ -49,11 +48,10 @@ def typed_paths(values: Mapping[str, Setting], file_values: Mapping[str, Any]) -
     return by_key
 
 
-def is_same(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:
+def is_same(key: str, old: object, new: object, values: Values) -> bool:
     """Whether two values of a setting are paths of the same file or folder. Reads the disk."""
-    if not (_is_path(key, old, values) and _is_path(key, new, values)):
-        return False
-    return os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
+    are_paths = _are_paths(key, values, old, new)
+    return are_paths and os.path.realpath(_absolute(old)) == os.path.realpath(_absolute(new))
 
 
 def keep_recorded(values: dict[str, Setting]) -> None:
@@ -68,41 +66,35 @@ def keep_recorded(values: dict[str, Setting]) -> None:
                 values[key] = replace(setting, value=old)
 
 
-def has_moved(key: str, old: object, new: object, values: Mapping[str, Setting]) -> bool:
+def has_moved(key: str, old: object, new: object, values: Values) -> bool:
     """Whether the path `old` exists no more, and `new` names another one. Reads the disk."""
-    are_paths = _is_path(key, old, values) and _is_path(key, new, values)
+    are_paths = _are_paths(key, values, old, new)
     return are_paths and not os.path.exists(_absolute(old)) and os.path.exists(_absolute(new))
 
 
-def is_special(key: str, values: Mapping[str, Setting]) -> bool:
+def is_special(key: str, values: Values) -> bool:
     """Whether a setting names what exists and is neither a file nor a folder. Reads the disk."""
-    value = values[key].value
-    if not _is_path(key, value, values):
+    if not _are_paths(key, values, values[key].value):
         return False
-    path = _absolute(value)
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    path = Path(_absolute(values[key].value))
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _kept(key: str, values: Mapping[str, Setting]) -> Any:
-    value = values[key].value
-    if key == _DOWNLOADS and value is None and values["download.files"].value:
-        from launcher.config import feature_checks  # for the runs that declare files
-
-        value = str(feature_checks.declared_targets(values)[0].folder)
-    return _absolute(value) if _is_path(key, value, values) else value
+def _are_paths(key: str, values: Values, *texts: object) -> bool:
+    return all(isinstance(text, str) and _is_path(key, text, values) for text in texts)
 
 
-def _is_path(key: str, value: object, values: Mapping[str, Setting]) -> bool:
-    if not isinstance(value, str) or not value or value.startswith(EMBEDDED):
+def _is_path(key: str, text: str, values: Values) -> bool:
+    if not text or text.startswith(EMBEDDED):
         return False
     family = values["model.family"].value
     if not is_custom(family) or key.partition(".")[0] not in ("model", "data"):
-        return key in PATHS and value not in PATHS[key]
+        return key in PATHS and text not in PATHS[key]
     from launcher.config.task_settings import task_stages  # for the runs that train one
 
     # Only these are known of a custom task, and its data may have a name that is no path.
     known = (TASK_FOLDER, "data.path", *(stage.loads for stage in task_stages(family)))
-    return key in known and os.path.exists(_absolute(value))
+    return key in known and os.path.exists(_absolute(text))
 
 
 def _absolute(path: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,19 @@ class Mode:
 
 @dataclass(frozen=True)
 class FamilyFile:
-    """A family's file: its default, and the changes of sizes, modes and stages."""
+    """A family's file: its default, and what sizes, modes and stages change."""
 
     default: SettingsBlock
-    sizes: Mapping[str, SettingsBlock]
-    modes: Mapping[str, SettingsBlock]
-    size_modes: Mapping[tuple[str, str], SettingsBlock]
-    """By (size, mode)."""
-    stages: Mapping[str, SettingsBlock] = field(default_factory=dict)
-    """What each stage changes in mode staged."""
-    size_stages: Mapping[tuple[str, str], SettingsBlock] = field(default_factory=dict)
-    """By (size, stage)."""
-    given: Mapping[str, SettingsBlock] = field(default_factory=dict)
-    """By the key of a setting: what follows where the user gives it a value."""
+    blocks: Mapping[tuple[str, ...], SettingsBlock]
+    """By place in the file: ("modes", MODE), ("sizes", SIZE), ("sizes", SIZE, "modes", MODE); and
+    "stages", what each stage changes in mode staged, like "modes"; ("given", KEY): what follows
+    where the user gives that setting a value."""
     declared: SettingsBlock | None = None
     """The defaults that a custom task's class declares, above `default`."""
+
+    def of(self, kind: str) -> dict[str, SettingsBlock]:
+        """The blocks of sizes, modes, stages or given settings by name."""
+        return {path[1]: block for path, block in self.blocks.items() if path[:-1] == (kind,)}
 
 
 @cache
@@ -69,11 +67,9 @@ def modes() -> tuple[str, ...]:
 @cache
 def mode(name: str) -> Mode:
     """One mode by its name. Reads the disk."""
-    location = f"ds_configs/modes/{name}.yaml"
-    nodes = dict(read_settings_file(FOLDER / "modes" / f"{name}.yaml").value)
-    sentence = node_value(nodes.pop("sentence"))
-    promise = nodes.get("promise", Node({}, 1))
-    return Mode(name, sentence, node_value(promise), SettingsBlock(Node(nodes, 1), location, True))
+    sentence, block = _shared(f"modes/{name}.yaml")
+    promise = block.settings.value.get("promise", Node({}, 1))
+    return Mode(name, sentence, node_value(promise), block)
 
 
 @cache
@@ -85,9 +81,7 @@ def profiles() -> tuple[str, ...]:
 @cache
 def profile(name: str) -> SettingsBlock:
     """What `limits.profile: name` says. Reads the disk."""
-    nodes = dict(read_settings_file(FOLDER / "profiles" / f"{name}.yaml").value)
-    del nodes["sentence"]
-    return SettingsBlock(Node(nodes, 1), f"ds_configs/profiles/{name}.yaml", True)
+    return _shared(f"profiles/{name}.yaml")[1]
 
 
 @cache
@@ -108,7 +102,10 @@ def task_promises() -> Mapping[str, Node]:
 
     Without any it promises none; other measures are promised of every task. Reads the disk.
     """
-    return _blocks(read_settings_file(FOLDER / "custom_task.yaml").value, "promises")
+    promises: Mapping[str, Node] = (
+        read_settings_file(FOLDER / "custom_task.yaml").value["promises"].value
+    )
+    return promises
 
 
 @cache
@@ -118,35 +115,31 @@ def original_variables() -> frozenset[str]:
     return frozenset(name for text in texts for name in _VARIABLE.findall(text))
 
 
-def _family_file(path: str) -> FamilyFile:
-    location = f"ds_configs/{path}"
-    nodes = read_settings_file(FOLDER / path).value
-    within: dict[str, dict[tuple[str, str], SettingsBlock]] = {"modes": {}, "stages": {}}
-    sizes: dict[str, SettingsBlock] = {}
-    for size, node in _blocks(nodes, "sizes").items():
-        size_nodes = dict(node.value)
-        for kind, blocks in within.items():
-            for name, block in _blocks(size_nodes, kind).items():
-                blocks[size, name] = SettingsBlock(block, location)
-            size_nodes.pop(kind, None)
-        sizes[size] = SettingsBlock(Node(size_nodes, node.line), location)
-    return FamilyFile(
-        SettingsBlock(nodes["default"], location),
-        sizes,
-        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "modes").items()},
-        within["modes"],
-        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "stages").items()},
-        within["stages"],
-        {key: SettingsBlock(node, location) for key, node in _blocks(nodes, "given").items()},
-    )
+def _shared(path: str) -> tuple[str, SettingsBlock]:
+    """The sentence and the settings of a file for all families."""
+    nodes = dict(read_settings_file(FOLDER / path).value)
+    sentence = nodes.pop("sentence").value
+    return sentence, SettingsBlock(Node(nodes, 1), f"ds_configs/{path}", True)
 
 
-def _blocks(tree: Mapping[str, Node], key: str) -> Mapping[str, Node]:
-    blocks: Mapping[str, Node] = tree[key].value if key in tree else {}
-    return blocks
+def _family_file(file: str) -> FamilyFile:
+    place, nodes = f"ds_configs/{file}", read_settings_file(FOLDER / file).value
+    blocks: dict[tuple[str, ...], SettingsBlock] = {}
+
+    def add(kind: str, node: Node | None, *above: str) -> None:
+        for name, child in node.value.items() if node is not None else ():
+            tree = dict(child.value)
+            if kind == "sizes":  # which change modes and stages too
+                for inner in ("modes", "stages"):
+                    add(inner, tree.pop(inner, None), kind, name)
+            path = (*above, kind, name)
+            blocks[path] = SettingsBlock(Node(tree, child.line), place)
+
+    for kind in ("sizes", "modes", "stages", "given"):
+        add(kind, nodes.get(kind))
+    return FamilyFile(SettingsBlock(nodes["default"], place), blocks)
 
 
-CHANGE_FORMS = "a value, or {scale: x}, {at_least: x}, {at_most: x}, {smaller_of: [names]}"
 _WORDS = {"scale", "at_least", "at_most", "smaller_of"}
 BOUNDS = {"at_least": "at least", "at_most": "at most"}
 _LENGTH = re.compile(r"^([0-9]+(?:\.[0-9]+)?) ?(%|epochs?)$")
@@ -157,41 +150,29 @@ def is_change(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and set(value) <= _WORDS
 
 
-def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> Any:
-    """The default after `change`; null stays null.
+def apply_change(change: Mapping[str, Any], default: Any, sizes: Sequence[str]) -> tuple[Any, str]:
+    """The default after `change`, and how it follows: `3 × 0.5, rounded to 2`; null stays null.
 
     Whole numbers are rounded, to 1 at least unless they were 0; `sizes` are the family's, from
     small to large: smaller_of takes the first name that is smaller than the default.
     """
     if default is None:
-        return None
-    value = default
-    if "scale" in change:
-        value = _scaled(value, change["scale"])
-    if "at_least" in change:
-        value = max(value, change["at_least"])
-    if "at_most" in change:
-        value = min(value, change["at_most"])
+        return None, "nothing to change"
+    value, texts = default, []
+    if (factor := change.get("scale")) is not None:
+        value = _scaled(default, factor)
+        is_exact = not isinstance(default, int) or value == default * factor
+        text = f"{plain(default)} × {factor:.6g}"
+        texts.append(text if is_exact else f"{text}, rounded to {value}")
+    for word, bound in (("at_least", max), ("at_most", min)):
+        if word in change:
+            value = bound(value, change[word])
+            texts.append(f"{BOUNDS[word]} {change[word]}")
     if "smaller_of" in change:
         below = sizes[: sizes.index(value)]
         value = next((name for name in change["smaller_of"] if name in below), value)
-    return value
-
-
-def describe_change(change: Mapping[str, Any], default: Any, value: Any) -> str:
-    """How `value` follows from `default`: `3 × 0.5, rounded to 2`."""
-    if default is None:
-        return "nothing to change"
-    texts = []
-    if "scale" in change:
-        scaled = _scaled(default, change["scale"])
-        exact = not isinstance(default, int) or scaled == default * change["scale"]
-        shown = f"{plain(default)} × {change['scale']:.6g}"
-        texts.append(shown if exact else f"{shown}, rounded to {scaled}")
-    texts += [f"{word} {change[key]}" for key, word in BOUNDS.items() if key in change]
-    if "smaller_of" in change:
         texts.append(f"smaller than {plain(default)}" if value != default else "no smaller size")
-    return ", ".join(texts)
+    return value, ", ".join(texts)
 
 
 def _scaled(value: Any, factor: float) -> Any:

@@ -1,4 +1,4 @@
-"""Settings with their origins: entries of files and arguments, layers, resolved values."""
+"""Settings with their origins: typed entries, resolved values, and the settings of a run."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ RESUMED_LAYER = "resumed run"
 """What the resumed run had, except what Gearshift itself would choose."""
 FILES_LAYER = "--config files"
 CLI_LAYER = "command line"
-LAYERS = (
-    *(BUILT_IN_LAYER, FAMILY_LAYER, MODE_LAYER, PROFILE_LAYER, ENGINE_LAYER, MACHINE_LAYER),
-    *(RESUMED_LAYER, FILES_LAYER, CLI_LAYER),
-)
-"""Lowest first: a later layer overrides an earlier one."""
 USER_LAYERS = (RESUMED_LAYER, FILES_LAYER, CLI_LAYER)
 """What the user sets, or set when the resumed run began; the others come with Gearshift."""
 FITTED_LAYERS = (ENGINE_LAYER, MACHINE_LAYER)
 """What Gearshift chooses for an engine and a machine, and chooses again for others."""
+_SHIPPED_LAYERS = (BUILT_IN_LAYER, FAMILY_LAYER, MODE_LAYER, PROFILE_LAYER)
+LAYERS = (*_SHIPPED_LAYERS, *FITTED_LAYERS, *USER_LAYERS)
+"""Lowest first: a later layer overrides an earlier one."""
 
 BATCH_KEYS = ("global_batch", "micro_batch", "accumulation")
 """The batch numbers in the section train."""
@@ -59,6 +57,23 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class TypedEntry:
+    """A value of a settings file or the command line, before it is checked."""
+
+    key: str
+    value: Any
+    origin: Origin
+    option: str | None = None
+    """The option that set it; None: a file."""
+    order: tuple[int, int] = (0, 0)
+    """Position of the source, and line in it."""
+    text: str | None = None
+    """The value as typed, if it is a single word."""
+    node: Node | None = None
+    """The value with its lines, if it comes from a file."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """A resolved value with its origin, and the values it overrides, newest first."""
 
@@ -66,16 +81,52 @@ class Setting:
     origin: Origin
     replaced: Sequence[tuple[Any, Origin]] = ()
 
+    @property
+    def all_values(self) -> list[tuple[Any, Origin]]:
+        """The value and those it overrides with their origins, newest first."""
+        return [(self.value, self.origin), *self.replaced]
 
-@dataclass(frozen=True)
-class ImpliedSetting:
-    """A setting that follows from an option of another kind, like --from RUN."""
+    @property
+    def first_origin(self) -> Origin:
+        """The lowest origin since which the value is what it is."""
+        first = self.origin
+        for value, origin in self.replaced:
+            if value != self.value:
+                break
+            first = origin
+        return first
 
-    key: str
-    value: Any
-    option: str
-    where: str
-    """The option as typed."""
+    @property
+    def is_of_user(self) -> bool:
+        """Whether the value is of a layer of the user."""
+        return self.origin.layer in USER_LAYERS
+
+    @property
+    def is_set_by_user(self) -> bool:
+        """Whether the user decided the value; repeating that of a lower layer does not count."""
+        return self.first_origin.layer in USER_LAYERS
+
+    def without(self, layers: Collection[str]) -> Any:
+        """The value as it would be without some layers."""
+        return next(value for value, origin in self.all_values if origin.layer not in layers)
+
+    @property
+    def mode_default(self) -> Any:
+        """The value in mode default, before the user's settings."""
+        return self.without((*USER_LAYERS, MODE_LAYER, *FITTED_LAYERS))
+
+    @property
+    def shipped(self) -> Any:
+        """The value of mode and family, before the user's settings."""
+        return self.without((*USER_LAYERS, *FITTED_LAYERS))
+
+    def overridden(self, value: Any, origin: Origin) -> Setting:
+        """The setting with a new value on top."""
+        return Setting(value, origin, tuple(self.all_values))
+
+
+Values = Mapping[str, Setting]
+"""Every setting by its dotted key."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +199,8 @@ class CliArgs:
     """For messages: `--resume`, or `resume` of the command."""
     reset: Sequence[str] = ()
     """State to reinitialize, of ResetPart."""
-    filled: Sequence[ImpliedSetting] = ()
-    """What --stage and --from set."""
+    filled: Sequence[TypedEntry] = ()
+    """Settings that follow from an option of another kind: from --stage and --from."""
     weights: str | None = None
     """The value of --from: where the first weights of a stage come from."""
     force: bool = False
@@ -199,8 +250,7 @@ class Resolved:
 
     settings: Any
     """The frozen pydantic model of schema.settings_class."""
-    values: Mapping[str, Setting]
-    """Each setting by its dotted key."""
+    values: Values
     world_size: int
     nproc: int
     """Processes on this machine."""
@@ -228,105 +278,31 @@ class Resolved:
         return replace(self, settings=settings, values=values, world_size=batching.world_size)
 
 
-def with_batch_numbers(
-    values: Mapping[str, Setting], batching: Batching, reason: str
-) -> dict[str, Setting]:
+def with_batch_numbers(values: Values, batching: Batching, reason: str) -> dict[str, Setting]:
     """`values` with the batch numbers; `reason` is the origin of those that differ."""
     changed = dict(values)
     for name in BATCH_KEYS:
         key, number = f"train.{name}", getattr(batching, name)
         if values[key].value != number:
-            changed[key] = overridden(values[key], number, Origin(MACHINE_LAYER, reason))
+            changed[key] = values[key].overridden(number, Origin(MACHINE_LAYER, reason))
     return changed
 
 
-def all_values(setting: Setting) -> list[tuple[Any, Origin]]:
-    """The value and those it overrides with their origins, newest first."""
-    return [(setting.value, setting.origin), *setting.replaced]
-
-
-def is_set_by_user(setting: Setting) -> bool:
-    """Whether the user decided the value; repeating the value of a lower layer does not count."""
-    return first_origin(setting).layer in USER_LAYERS
-
-
-def first_origin(setting: Setting) -> Origin:
-    """The lowest origin since which the value is what it is."""
-    first = setting.origin
-    for value, origin in setting.replaced:
-        if value != setting.value:
-            break
-        first = origin
-    return first
-
-
-def value_without(setting: Setting, layers: Collection[str]) -> Any:
-    """The value as it would be without some layers."""
-    return next(value for value, origin in all_values(setting) if origin.layer not in layers)
-
-
-def mode_default_value(setting: Setting) -> Any:
-    """The value in mode default, before the user's settings."""
-    return value_without(setting, (*USER_LAYERS, MODE_LAYER, *FITTED_LAYERS))
-
-
-def shipped_value(setting: Setting) -> Any:
-    """The value of mode and family, before the user's settings."""
-    return value_without(setting, (*USER_LAYERS, *FITTED_LAYERS))
-
-
-def overridden(setting: Setting, value: Any, origin: Origin) -> Setting:
-    """The setting with a new value on top."""
-    return Setting(value, origin, tuple(all_values(setting)))
-
-
-@dataclass(frozen=True)
-class TypedEntry:
-    """A value of a settings file or the command line, before it is checked."""
-
-    key: str
-    value: Any
-    origin: Origin
-    option: str | None = None
-    """The option that set it; None: a file."""
-    order: tuple[int, int] = (0, 0)
-    """Position of the source, and line in it."""
-    text: str | None = None
-    """The value as typed, if it is a single word."""
-    node: Node | None = None
-    """The value with its lines, if it comes from a file."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Entries of one source."""
-
-    name: str
-    """One of LAYERS."""
-    entries: Sequence[TypedEntry]
-    is_partial: bool = False
-    """Entries of `model` and `data` that the family does not have are ignored."""
-
-
-def file_layer(name: str, root: Node, path: str, family: str, position: int) -> Layer:
-    """The layer of a file's mapping; `path` is the file as messages name it."""
-    entries = [
+def file_entries(
+    layer: str, root: Node, path: str, family: str, position: int = -1
+) -> list[TypedEntry]:
+    """The entries of a file's mapping; `path` is the file as messages name it."""
+    return [
         TypedEntry(
             key,
             node_value(node),
-            Origin(name, f"{path}:{node.line}"),
+            Origin(layer, f"{path}:{node.line}"),
             order=(position, node.line),
             text=node.text,
             node=node,
         )
         for key, node in flatten(root, sections(family))
     ]
-    return Layer(name, entries)
-
-
-def typed_list(text: str) -> list[str]:
-    """The items of a list of texts that is typed without brackets."""
-    return [item.strip() for item in text.split(",")]
 
 
 def flatten(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tuple[str, Node]]:
@@ -335,9 +311,7 @@ def flatten(node: Node, known: frozenset[str], prefix: str = "") -> Iterator[tup
         key = prefix + name
         if key in known and isinstance(child.value, dict):
             yield from flatten(child, known, f"{key}.")
-        elif key in known and child.value is None:
-            continue  # an empty section
-        else:
+        elif key not in known or child.value is not None:  # null: an empty section
             yield key, child
 
 

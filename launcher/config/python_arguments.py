@@ -30,14 +30,9 @@ _RESUME = re.compile(rf"{PROGRAM} resume (?!-)(\S+) ?(.*)")
 _SOURCE = re.compile(r"^(?:the )?command line:? ")
 
 
-def as_arguments(error: SettingsError, call: str) -> SettingsError:
-    """`error` as one of a Python call, such as `train`: it names its arguments."""
-    return SettingsError([_of_call(diagnostic, call) for diagnostic in error.diagnostics])
-
-
-def warnings_of(warnings: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
-    """As `as_arguments`, for warnings."""
-    return [_of_call(diagnostic, call) for diagnostic in warnings]
+def as_arguments(diagnostics: Iterable[Diagnostic], call: str) -> list[Diagnostic]:
+    """The diagnostics of a Python call, such as `train`: they name its arguments."""
+    return [_of_call(diagnostic, call) for diagnostic in diagnostics]
 
 
 def _of_call(diagnostic: Diagnostic, call: str) -> Diagnostic:
@@ -85,14 +80,14 @@ def _named(text: str | None) -> str | None:
     """`text` with the arguments instead of the options in it."""
     if text is None or PROGRAM in text:
         return text
-    return _FLAG.sub(lambda match: _name(match[0].partition(" ")[0]), text)
 
+    def name(match: re.Match[str]) -> str:
+        flag = match[0].partition(" ")[0]
+        option = BY_FLAG.get(flag)
+        key = option.key if option is not None else None
+        return "settings" if flag == "--set" else _ARGUMENTS.get(flag) or key or flag
 
-def _name(flag: str) -> str:
-    option = BY_FLAG.get(flag)
-    if flag == "--set":
-        return "settings"
-    return _ARGUMENTS.get(flag) or (option.key if option and option.key else flag)
+    return _FLAG.sub(name, text)
 
 
 def _arguments(text: str) -> str | None:
@@ -102,54 +97,31 @@ def _arguments(text: str) -> str | None:
     """
     if not text.startswith("--"):
         return None
-    words = _words(text)
-    arguments, settings = dict[str, str](), dict[str, str]()
-    for flag, value in zip(words[::2], words[1::2], strict=False):
-        option = BY_FLAG.get(flag)
-        if flag == "--set" and "=" in value:
-            key, _, setting_value = value.partition("=")
-            settings[key.strip()] = setting_value
-        elif flag in _ARGUMENTS:
-            arguments[_ARGUMENTS[flag]] = value if flag == "--nproc" else repr(value)
-        elif option is not None and option.key is not None:
-            settings[option.key] = value
-        else:
-            return None
-    if len(words) % 2:
-        return None
-    return ", ".join([f"{name}={value}" for name, value in arguments.items()] + _rendered(settings))
-
-
-def _words(text: str) -> list[str]:
-    if text.startswith("--set ") and " --" not in text:
-        return ["--set", _unquoted(text.removeprefix("--set "))]
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
-
-
-def _unquoted(text: str) -> str:
-    """What a shell makes of a quoted word; origins have values without quotes."""
     try:
         words = shlex.split(text)
     except ValueError:
-        return text
-    return words[0] if len(words) == 1 and "'" in text else text
-
-
-def _rendered(settings: Mapping[str, str]) -> list[str]:
-    if not settings:
-        return []
-    pairs = ", ".join(f"{key!r}: {_value(text)}" for key, text in settings.items())
-    return [f"settings={{{pairs}}}"]
-
-
-def _value(text: str) -> str:
-    try:
-        return repr(json.loads(text))
-    except ValueError:
-        return repr(text)
+        words = text.split()
+    if text.startswith("--set ") and " --" not in text:
+        is_quoted = len(words) == 2 and "'" in text  # origins have values without quotes
+        words = words if is_quoted else text.split(" ", 1)
+    arguments, settings = list[str](), list[str]()
+    for flag, value in zip(words[::2], words[1::2], strict=False):
+        option = BY_FLAG.get(flag)
+        key = option.key if option is not None else None
+        if flag == "--set" and "=" in value:
+            key, _, value = value.partition("=")
+        elif flag in _ARGUMENTS:
+            arguments.append(f"{_ARGUMENTS[flag]}={value if flag == '--nproc' else repr(value)}")
+            continue
+        if key is None:
+            return None
+        try:
+            settings.append(f"{key.strip()!r}: {json.loads(value)!r}")
+        except ValueError:
+            settings.append(f"{key.strip()!r}: {value!r}")
+    if len(words) % 2:
+        return None
+    return ", ".join([*arguments, *([f"settings={{{', '.join(settings)}}}"] if settings else [])])
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -163,24 +135,22 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def text_of(key: str, value: Any, call: str) -> str:
     """A value as the text after `--set KEY=`. Raises SettingsError for what is no setting."""
+    if isinstance(value, str | PathLike):
+        return str(value)
+
+    def plain(value: Any) -> Any:
+        """A path as text; a number of numpy or a tensor, or several, as those of Python."""
+        return str(value) if isinstance(value, PathLike) else value.tolist()
+
     try:
-        return (
-            str(value) if isinstance(value, str | PathLike) else json.dumps(value, default=_plain)
-        )
-    except (TypeError, AttributeError):
+        return json.dumps(value, default=plain)
+    except (TypeError, AttributeError):  # no number
         raise SettingsError.of(
             f"{key} is of type {type(value).__name__}",
             key=key,
             where=f"{call}(settings={{{key!r}: {value!r}}})",
             allowed="text, numbers, true or false, None, and lists of them",
         ) from None
-
-
-def _plain(value: Any) -> Any:
-    """A path as text; a number of numpy or a tensor, or several, as those of Python."""
-    if isinstance(value, PathLike):
-        return str(value)
-    return value.tolist()  # AttributeError: no number
 
 
 def check_types(
@@ -195,7 +165,8 @@ def check_types(
             allowed=" or ".join(cls.__name__ for cls in kind),
         )
         for name, (value, kind) in given.items()
-        if (value is not None or not none) and not _is_of(value, kind)
+        if (value is not None or not none)
+        and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind))
     ]
     if wrong:
         raise SettingsError(wrong)
@@ -213,7 +184,3 @@ def no_argument(name: str, value: object) -> Diagnostic:
         did_you_mean=suggestion,
         fix=fix,
     )
-
-
-def _is_of(value: object, kind: tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and (bool in kind or not isinstance(value, bool))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from launcher.base.diagnostics import plain
 from launcher.config import paths, settings_file
 from launcher.config.batching import ACCUMULATION
-from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting
+from launcher.config.provenance import CLI_LAYER, FILES_LAYER, Origin, Resolved, Setting, Values
 from training.settings import nested
 
 SETTINGS = "settings.yaml"
@@ -32,13 +33,11 @@ def render_settings(resolved: Resolved) -> str:
         key: f"  # typed: {json.dumps(path_text, ensure_ascii=False)}"
         for key, path_text in paths.typed_paths(resolved.values, values).items()
     }
-    lines = _lines(nested(values), comments)
-    return "# Resolved settings of a run; repeat it with  --config settings.yaml\n" + "".join(
-        f"{line}\n" for line in lines
-    )
+    head = "# Resolved settings of a run; repeat it with  --config settings.yaml"
+    return "\n".join([head, *_lines(nested(values), comments), ""])
 
 
-def origins_as_json(values: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
+def origins_as_json(values: Values) -> dict[str, dict[str, Any]]:
     """Each key with its value, where that came from, and what it replaced, newest first."""
     return {
         key: {
@@ -61,20 +60,16 @@ def render_origins(resolved: Resolved) -> str:
 def render_scalar(value: Any) -> str:
     """A value in YAML's flow style, on one line, that reads back as itself."""
     if isinstance(value, str):
-        bare = _BARE.fullmatch(value) and _reads_back(value)
-        return value if bare else json.dumps(value, ensure_ascii=False)
+        is_bare = _BARE.fullmatch(value) is not None
+        with suppress(ValueError):  # a number with two readings
+            if is_bare and settings_file.parse_yaml_scalar(value) == value:
+                return value
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(render_scalar(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {render_scalar(item)}" for key, item in value.items()) + "}"
     return plain(value)
-
-
-def _reads_back(text: str) -> bool:
-    try:
-        return settings_file.parse_yaml_scalar(text) == text
-    except ValueError:
-        return False
 
 
 def _origin(origin: Origin) -> dict[str, str]:
@@ -98,27 +93,31 @@ _NAME = 27
 _VALUE = 20
 
 
-def render_tree(values: Mapping[str, Setting], history: bool) -> str:
+def render_tree(values: Values, history: bool) -> str:
     """The settings by section; with `history` each value that a layer replaced, newest first."""
     lines: list[str] = []
-    section: Sequence[str] = ()
+    section: list[str] = []
     for key, value in sorted(values.items(), key=lambda item: "." in item[0]):
         *above, name = key.split(".")
-        if above != section:
-            lines += _opened(section, above)
-            section = above
-        lines += _tree_lines("  " * len(above), name, value, history)
+        for depth in range(len(above)):
+            if above[: depth + 1] != section[: depth + 1]:
+                lines += ["", above[0]] if not depth else ["  " * depth + above[depth]]
+        section = above
+        left = "  " * len(above) + name
+        origin = describe_origin(value.origin)
+        lines.append(f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {origin}")
+        replaced = describe_overridden(value) if history else []
+        lines += [f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}" for line in replaced]
     return "\n".join(lines) + "\n"
 
 
 def describe_overridden(value: Setting) -> list[str]:
     """The values that a value replaced, a line each, newest first; equal ones are left out."""
-    lines, above = [], value.value
-    for old, origin in value.replaced:
-        if old != above:
-            lines.append(f"{plain(old)} of {describe_origin(origin)}")
-        above = old
-    return lines
+    return [
+        f"{plain(old)} of {describe_origin(origin)}"
+        for (new, _), (old, origin) in pairwise(value.all_values)
+        if old != new
+    ]
 
 
 def describe_origin(origin: Origin) -> str:
@@ -127,19 +126,3 @@ def describe_origin(origin: Origin) -> str:
     if origin.layer in (origin.where, FILES_LAYER, CLI_LAYER):
         return origin.where + how
     return f"{origin.where} ({origin.layer}){how}"
-
-
-def _opened(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
-    equal = takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
-    for depth in range(len(list(equal)), len(now)):
-        if not depth:
-            yield ""
-        yield "  " * depth + now[depth]
-
-
-def _tree_lines(indent: str, name: str, value: Setting, history: bool) -> Iterator[str]:
-    left = f"{indent}{name}"
-    yield f"{left:<{_NAME}} {plain(value.value):<{_VALUE}} {describe_origin(value.origin)}"
-    if history:
-        for line in describe_overridden(value):
-            yield f"{'':<{_NAME}} {'':<{_VALUE}}   replaced {line}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,10 @@ from launcher.config.parse import COMMAND_LINE
 from launcher.config.provenance import (
     BATCH_SETTINGS,
     FAMILY_LAYER,
-    Batching,
     Chosen,
     CliArgs,
-    Layer,
     Resolved,
-    Setting,
+    Values,
     with_batch_numbers,
 )
 from launcher.config.schema import FIRST_RUN, config_of, settings_class
@@ -30,6 +28,8 @@ from training.settings import nested
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
+
+_LAST = (COMMAND_LINE + 1, 0)
 
 
 def resolve(
@@ -48,66 +48,52 @@ def resolve(
     choice = choose_from(user, base)
     if chosen is not None:
         choice = replace(choice, engine=chosen.engine)
-    values, users, diagnostics = stack_layers(choice, user, base, world_size is not None)
+    values, entries, diagnostics = stack_layers(choice, user, base, world_size is not None)
     paths.keep_recorded(values)
-    adaptation = adapt.adapt(values, machine, world_size, chosen)
-    diagnostics += adaptation.diagnostics
-    diagnostics += check.check_settings(values)
+    run = adapt.adapt(values, machine, world_size, chosen)
+    diagnostics += [*run.diagnostics, *check.check_settings(values)]
     diagnostics += _ignored_variables(choice, values)
-    solved = _solve_batching(values, adaptation.world.size, diagnostics)
-    diagnostics = _in_order(diagnostics, users)
+    solved, wrong = None, {d.key for d in diagnostics if d.severity == "error"}
+    if wrong.isdisjoint((*BATCH_SETTINGS, "engine.nproc", "engine.name")):
+        try:
+            solved = batching.solve_batching(values, run.size)
+        except SettingsError as error:
+            diagnostics += error.diagnostics
+    # In the order of the user's settings; those of other layers last.
+    orders = {entry.key: entry.order for entry in entries}
+    diagnostics = sorted(
+        (d if d.order else replace(d, order=orders.get(d.key or "", _LAST)) for d in diagnostics),
+        key=lambda diagnostic: diagnostic.order or _LAST,
+    )
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     if errors or solved is None:
         raise SettingsError(errors)
-    notes = [*_model_notes(choice), *adaptation.notes, *_size_notes(choice, values, machine)]
-    notes += adapt.batch_notes(values, solved)
+    notes = [*_model_notes(choice, values, machine), *run.notes, *adapt.batch_notes(values, solved)]
     values = with_batch_numbers(values, solved, str(solved))
     tree = nested({key: setting.value for key, setting in values.items()})
     return Resolved(
         settings=settings_class(choice.family).model_validate(tree, strict=True),
         values=values,
-        world_size=adaptation.world.size,
-        nproc=adaptation.world.nproc,
+        world_size=run.size,
+        nproc=run.nproc,
         promises=values["promise"].value,
         notes=notes,
-        device=adaptation.world.device,
+        device=run.device,
         warnings=diagnostics,
         chosen=chosen,
     )
 
 
-def _solve_batching(
-    values: dict[str, Setting], world_size: int, diagnostics: list[Diagnostic]
-) -> Batching | None:
-    """The batch numbers; None if they, or what they depend on, are invalid."""
-    invalid = {diagnostic.key for diagnostic in diagnostics if diagnostic.severity == "error"}
-    if invalid & {*BATCH_SETTINGS, "engine.nproc", "engine.name"}:
-        return None
-    try:
-        return batching.solve_batching(values, world_size)
-    except SettingsError as error:
-        diagnostics += error.diagnostics
-        return None
-
-
-def _in_order(diagnostics: Sequence[Diagnostic], users: Sequence[Layer]) -> list[Diagnostic]:
-    """Diagnostics in the order of the user's settings, those of other layers last."""
-    written = {entry.key: entry.order for layer in users for entry in layer.entries}
-    last = (COMMAND_LINE + 1, 0)
-    placed = [
-        diagnostic
-        if diagnostic.order
-        else replace(diagnostic, order=written.get(diagnostic.key or "", last))
-        for diagnostic in diagnostics
-    ]
-    return sorted(placed, key=lambda diagnostic: diagnostic.order or last)
-
-
-def _size_notes(choice: Choice, values: Mapping[str, Setting], machine: Machine) -> Iterator[str]:
-    """Announce a large default size that is about to train on a CPU."""
+def _model_notes(choice: Choice, values: Values, machine: Machine) -> Iterator[str]:
+    """Announce the model of a first run, and a large default size that will train on a CPU."""
+    if not choice.model_named:
+        is_changed = choice.size != FIRST_RUN[1]
+        changed = f"; mode {choice.mode} makes it {choice.size}" if is_changed else ""
+        yield f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"
+        return
     device = values["device"].value
     on_cpu = (machine.device if device == "auto" else device) == "cpu"
-    if not on_cpu or not choice.model_named or choice.size is None or is_custom(choice.family):
+    if not on_cpu or choice.size is None or is_custom(choice.family):
         return
     size, smallest = values["model.size"], next(iter(config_of(choice.family).SIZES))
     if size.origin.layer == FAMILY_LAYER and size.value != smallest:
@@ -117,19 +103,12 @@ def _size_notes(choice: Choice, values: Mapping[str, Setting], machine: Machine)
         )
 
 
-def _model_notes(choice: Choice) -> list[str]:
-    if choice.model_named:
-        return []
-    changed = f"; mode {choice.mode} makes it {choice.size}" if choice.size != FIRST_RUN[1] else ""
-    return [f"no model named: {':'.join(FIRST_RUN)}, the default of a first run{changed}"]
-
-
-def _ignored_variables(choice: Choice, values: Mapping[str, Setting]) -> list[Diagnostic]:
+def _ignored_variables(choice: Choice, values: Values) -> list[Diagnostic]:
     """Warnings for variables of the environment that only an original reads."""
     variables = environment.variables()
     if presets.original_variables().isdisjoint(variables):
         return []
-    from launcher.config import originals  # takes time, and most environments have none
+    from launcher.config import foreign_words  # takes time, and most environments have none
 
     family = choice.family if choice.model_named else None
-    return list(originals.ignored_variables(family, values, variables))
+    return list(foreign_words.ignored_variables(family, values, variables))

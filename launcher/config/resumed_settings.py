@@ -18,17 +18,16 @@ from launcher.config.provenance import (
     MACHINE_LAYER,
     RESUMED_LAYER,
     USER_LAYERS,
-    Layer,
     Origin,
-    Setting,
     TypedEntry,
-    file_layer,
+    Values,
+    file_entries,
     find_node,
     is_auto,
 )
 from launcher.config.render import ORIGINS, SETTINGS
 from launcher.config.schema import config_of
-from launcher.config.settings_file import Node, read_settings_file
+from launcher.config.settings_file import read_settings_file
 from models.catalog import FAMILIES, is_custom
 
 _PLACED = ("engine.nproc", "engine.max_restarts")
@@ -49,21 +48,20 @@ class Base:
         """The values of settings.yaml by dotted key."""
         return {key: entry.value for key, entry in self.entries.items()}
 
-    def chosen(self, key: str) -> TypedEntry | None:
-        """The entry of `key`, unless it was chosen for the engine or the machine.
+    def chosen(self, keys: Collection[str]) -> dict[str, TypedEntry]:
+        """The entries of `keys`, except those that were chosen for the engine or the machine.
 
         What engine auto chose stays.
         """
-        is_fitted = self._layer(key) in FITTED_LAYERS and not self._is_auto(key)
-        return None if is_fitted else self.entries.get(key)
+        return {
+            key: self.entries[key]
+            for key in keys
+            if key in self.entries and (self._layer(key) not in FITTED_LAYERS or self._is_auto(key))
+        }
 
     def over(
-        self,
-        below: Mapping[str, Setting],
-        new_keys: Collection[str],
-        engine: str | None,
-        is_placed: bool,
-    ) -> Layer:
+        self, below: Values, new_keys: Collection[str], engine: str | None, is_placed: bool
+    ) -> list[TypedEntry]:
         """The layer above the shipped values `below`; `new_keys` override it.
 
         Values that Gearshift chose for the old engine and machine are left out: engine, processes
@@ -71,14 +69,14 @@ class Base:
         or srun started the processes.
         """
         left_out = self._left_out(new_keys, engine) | set(_PLACED if is_placed else ())
-        entries = [
+        chosen = self.chosen(self.entries)
+        return [
             self._as_set(entry)
             for key, entry in self.entries.items()
             if key not in left_out
-            and (key in (GLOBAL, MICRO) or self.chosen(key) is not None)
+            and (key in (GLOBAL, MICRO) or key in chosen)
             and not self._is_shipped(key, below)
         ]
-        return Layer(RESUMED_LAYER, entries)
 
     def _left_out(self, new_keys: Collection[str], engine: str | None) -> set[str]:
         """The keys that follow from the new arguments, though these set others."""
@@ -105,10 +103,9 @@ class Base:
     def _is_auto(self, key: str) -> bool:
         return is_auto(self._layer(key), self.origins.get(key, {}).get("origin"))
 
-    def _is_shipped(self, key: str, below: Mapping[str, Setting]) -> bool:
+    def _is_shipped(self, key: str, below: Values) -> bool:
         """Whether Gearshift itself chose the value, and still does."""
-        layer = self._layer(key)
-        if layer in (None, *USER_LAYERS) or key == GLOBAL or key not in below:
+        if self._layer(key) in (None, *USER_LAYERS) or key == GLOBAL or key not in below:
             return False
         return bool(self._as_set(self.entries[key]).value == below[key].value)
 
@@ -120,9 +117,8 @@ class Base:
             return replace(entry, origin=replace(entry.origin, typed=path_text))
         if entry.key != MICRO or self._layer(MICRO) != MACHINE_LAYER or self._is_auto(MICRO):
             return entry
-        overridden = self.origins[MICRO].get("replaced") or []
-        was_set = [old for old in overridden if old.get("layer") != MACHINE_LAYER]
-        asked = was_set[0].get("value") if was_set else None
+        below = [old for old in origin.get("replaced") or [] if old.get("layer") != MACHINE_LAYER]
+        asked = below[0].get("value") if below else None
         total = self.entries[GLOBAL].value if GLOBAL in self.entries else None
         fits = type(asked) is int and type(total) is int and asked > 0 and total % asked == 0
         return replace(entry, value=asked, text=str(asked)) if fits else entry
@@ -137,43 +133,30 @@ def read(folder: Path, task_folder: object = None) -> Base:
     root = read_settings_file(path)
     family, old_folder = find_node(root, "model.family"), None
     if family is not None and is_custom(family.value):
+        from launcher.config.custom_task import add_search_folder, folder_for
+
         written = find_node(root, TASK_FOLDER)
         if written is not None:
-            from launcher.config.custom_task import folder_for  # for the runs that train one
-
             old_folder = folder_for(family.value, written.value, folder)
-        _check_custom_task(path, family, task_folder or old_folder)
+        add_search_folder(task_folder or old_folder)
+        try:
+            config_of(family.value)
+        except SettingsError as error:
+            origin = Origin(RESUMED_LAYER, f"{path}:{family.line}")
+            raise SettingsError(errors.custom_task_errors(error, origin)) from None
     elif family is None or family.value not in FAMILIES:
         what = f"{path} does not hold the settings of a run: it names no known model family"
         raise SettingsError.of(what, where=str(path), allowed=", ".join(FAMILIES))
-    layer = file_layer(RESUMED_LAYER, root, str(path), family.value, -1)
-    entries = {}
-    for entry in layer.entries:
-        entries[entry.key] = replace(entry, option="--set")
+    entries = {
+        entry.key: replace(entry, option="--set")
+        for entry in file_entries(RESUMED_LAYER, root, str(path), family.value)
+    }
     if old_folder is not None:
         entry = entries[TASK_FOLDER]
         entries[TASK_FOLDER] = replace(entry, value=old_folder, text=old_folder)
-    return Base(entries, _origins(folder / ORIGINS))
-
-
-def _check_custom_task(path: Path, family: Node, folder: object) -> None:
-    """Check that the run's custom task can be found in `folder`. Raises SettingsError."""
-    from launcher.config.custom_task import add_search_folder
-
-    add_search_folder(folder)
     try:
-        config_of(family.value)
-    except SettingsError as error:
-        origin = Origin(RESUMED_LAYER, f"{path}:{family.line}")
-        raise SettingsError(errors.custom_task_errors(error, origin)) from None
-
-
-def _origins(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """origins.json; empty if it cannot be read: all settings then count as set by the user."""
-    try:
-        content = json.loads(path.read_bytes())
+        content = json.loads((folder / ORIGINS).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(value, dict)}
+        content = None  # all settings then count as set by the user
+    content = content if isinstance(content, dict) else {}
+    return Base(entries, {key: value for key, value in content.items() if isinstance(value, dict)})

@@ -228,12 +228,10 @@ def setting_infos(family: str) -> dict[str, SettingInfo]:
         "model.family": tuple(dict.fromkeys((*FAMILIES, family))),
         "model.size": tuple(config_of(family).SIZES),
     }
-    return {
-        leaf.key: replace(leaf, type="one of", allowed=named[leaf.key])
-        if leaf.key in named
-        else leaf
-        for leaf in _leaves(settings_class(family), "")
-    }
+    infos = {leaf.key: leaf for leaf in _leaves(settings_class(family), "")}
+    for key in named.keys() & infos.keys():
+        infos[key] = replace(infos[key], type="one of", allowed=named[key])
+    return infos
 
 
 @cache
@@ -265,26 +263,44 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[SettingInfo]:
             yield _leaf(prefix + (info.alias or name), info)
 
 
+_TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
 def _leaf(key: str, info: FieldInfo) -> SettingInfo:
-    extra = _extra(info)
-    options, nullable = _options(info.annotation)
-    bounds = _bounds(info)
-    allowed: Any = options if isinstance(options, tuple) else extra.get("allowed")
-    if options == "length":
-        allowed = duration.FORMS
+    """What a field of the schema says of a setting."""
+    parts = _members(info.annotation)
+    kinds = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
+    first, extra, items = kinds[0], _extra(info), dict[str, SettingInfo]()
+    word, allowed = _TYPES.get(first, "mapping"), extra.get("allowed")
+    if get_origin(first) is Literal and len(kinds) == 1:
+        word, allowed = "one of", get_args(first)
+    elif set(kinds) == {int, str}:
+        word, allowed = "length", duration.FORMS
+    elif get_origin(first) is list and len(kinds) == 1:
+        item = _bare(get_args(first)[0])
+        word = f"list of {_TYPES.get(item, 'mapping')}s"
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            items = {leaf.key: leaf for leaf in _leaves(item, "")}
+    bounds = {
+        name: getattr(item, name)
+        for item in info.metadata
+        for name in _BOUNDS
+        if getattr(item, name, None) is not None
+    }
     return SettingInfo(
         key=key,
-        type="one of" if isinstance(allowed, tuple) else str(options),
+        type=word,
         default=None if info.is_required() else info.get_default(call_default_factory=True),
         allowed=allowed,
-        range=_range(bounds),
+        range=", ".join(f"{_BOUNDS[name]} {plain(bounds[name])}" for name in bounds) or None,
         unit=extra.get("unit") or ("seconds" if key.endswith("_s") else None),
         description=(info.description or "").replace("\n", " "),
-        nullable=nullable,
+        nullable=NoneType in parts,
         only_if=extra.get("only_if", {}),
         unless=extra.get("unless", {}),
         bounds=bounds,
-        items=_items(info.annotation),
+        items=items,
     )
 
 
@@ -298,23 +314,6 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
     return extra
 
 
-def _options(annotation: Any) -> tuple[tuple[str, ...] | str, bool]:
-    """The options of a choice, or the name of the type; and whether null is allowed."""
-    parts = _members(annotation)
-    nullable = NoneType in parts
-    flat = [kind for part in parts if part is not NoneType for kind in _members(_bare(part))]
-    if len(flat) == 1 and get_origin(flat[0]) is Literal:
-        return tuple(get_args(flat[0])), nullable
-    if set(flat) == {int, str}:
-        return "length", nullable
-    if len(flat) == 1 and get_origin(flat[0]) is list:
-        return f"list of {_WORDS.get(_bare(get_args(flat[0])[0]), 'mapping')}s", nullable
-    return _WORDS.get(flat[0], "mapping"), nullable
-
-
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-
-
 def _bare(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
@@ -322,25 +321,3 @@ def _bare(annotation: Any) -> Any:
 def _members(annotation: Any) -> tuple[Any, ...]:
     is_union = get_origin(annotation) in (Union, UnionType)
     return get_args(annotation) if is_union else (annotation,)
-
-
-def _items(annotation: Any) -> dict[str, SettingInfo]:
-    kind = _bare(get_args(annotation)[0]) if get_origin(annotation) is list else None
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {leaf.key: leaf for leaf in _leaves(kind, "")}
-    return {}
-
-
-def _bounds(info: FieldInfo) -> dict[str, float]:
-    return {
-        name: getattr(item, name)
-        for item in info.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if getattr(item, name, None) is not None
-    }
-
-
-def _range(bounds: Mapping[str, float]) -> str | None:
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    texts = [f"{words[name]} {plain(bound)}" for name, bound in bounds.items()]
-    return ", ".join(texts) or None

@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from engines.catalog import ENGINES
 from launcher.base.diagnostics import Diagnostic, SettingsError
-from launcher.config import errors, presets, settings_file
+from launcher.config import errors, presets
 from launcher.config.parse import CHOICES, UserSettings, read
 from launcher.config.presets import TASK_FOLDER
-from launcher.config.provenance import (
-    STAGED_MODE,
-    CliArgs,
-    Resolved,
-    TypedEntry,
-    find_node,
-    typed_list,
-)
+from launcher.config.provenance import STAGED_MODE, CliArgs, Resolved, TypedEntry, find_node
 from launcher.config.schema import (
     FIRST_RUN,
     PRETRAINED,
@@ -28,14 +21,13 @@ from launcher.config.schema import (
     replaces_size,
     setting_infos,
 )
-from launcher.config.settings_file import Unreadable, node_value
+from launcher.config.settings_file import node_value
 from models.catalog import FAMILIES, Stage, is_custom, stages_of
 
 if TYPE_CHECKING:
     from launcher.config.resumed_settings import Base
 
 KEY = "stages"
-_NULL = (None, "null", "~")
 _CHANGEABLE = ("engine.name", TASK_FOLDER)
 """Choices that a resumed run takes from the new arguments."""
 
@@ -81,11 +73,16 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     """
     entries = user.entries()
     if base is not None:
-        before = {key: entry for key in CHOICES if (entry := base.chosen(key)) is not None}
+        before = base.chosen(CHOICES)
         fixed = {key: entry for key, entry in before.items() if key not in _CHANGEABLE}
         entries = {**before, **entries, **fixed}
     family, diagnostics = _family(entries)
-    file = family_file(family)
+    if is_custom(family):
+        from launcher.config import task_settings
+
+        file = task_settings.task_family_file(family)
+    else:
+        file = presets.family(family)
     given = _given(user, base, family, file)
     is_replaced = replaces_size(family, given.get(PRETRAINED))
     named = "model.family" in entries or "model.size" in entries or is_replaced
@@ -94,7 +91,11 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
     size = _valid(entries.get("model.size"), sizes, None)
     if "model.size" not in entries and sizes:
         size = _default_size(file, mode, sizes, named)
-    stages = requested_stages(entries.get(KEY))
+    typed_stages = entries[KEY].value if KEY in entries else None
+    stages = typed_stages if isinstance(typed_stages, list) else []
+    stages = [name for name in stages if isinstance(name, str)]
+    is_one = mode == STAGED_MODE and len(stages) == 1
+    known = {stage.name for stage in declared_stages(family)} if is_one else set[str]()
     return Choice(
         family=family,
         file=file,
@@ -104,16 +105,10 @@ def choose_from(user: UserSettings, base: Base | None = None) -> Choice:
         model_named=named,
         diagnostics=diagnostics,
         stages=stages,
-        stage=_only_stage(family, stages) if mode == STAGED_MODE else None,
+        stage=stages[0] if is_one and stages[0] in known else None,
         profile=_valid(entries.get("limits.profile"), presets.profiles(), None),
         given=given,
     )
-
-
-def _only_stage(family: str, names: Sequence[str]) -> str | None:
-    """The stage, if it is a single one that the family declares."""
-    known = {stage.name for stage in declared_stages(family)}
-    return names[0] if len(names) == 1 and names[0] in known else None
 
 
 def _given(
@@ -123,14 +118,12 @@ def _given(
 
     A setting without effect does not count.
     """
-    keys, infos = file.given, setting_infos(family)
-    before = {} if base is None else {key: base.chosen(key) for key in keys}
-    entries = {**before, **user.entries(keys)}
-    values = {
-        key: entry.value
-        for key in keys
-        if (entry := entries.get(key)) is not None and entry.value not in _NULL
-    }
+    keys = [*file.of("given")]
+    before = {} if base is None else base.chosen(keys)
+    entries = {**before, **user.entries(keys, family)}
+    values = {key: entries[key].value for key in keys if key in entries}
+    values = {key: value for key, value in values.items() if value is not None}
+    infos = setting_infos(family)
     return {key: value for key, value in values.items() if {*infos[key].unless} <= {*values}}
 
 
@@ -180,31 +173,21 @@ def _custom_task_errors(
         )
 
 
-def family_file(family: str) -> presets.FamilyFile:
-    """The shipped file of a family, or what a custom task's class declares. Reads the disk."""
-    if is_custom(family):
-        from launcher.config import task_settings
-
-        return task_settings.task_family_file(family)
-    return presets.family(family)
-
-
 def _default_size(
     file: presets.FamilyFile, mode: str | None, sizes: Sequence[str], named: bool
 ) -> str:
+    """The size of the family's file, or of a first run, after what the mode makes of it."""
     default = find_node((file.declared or file.default).settings, "model.size")
     size: str = FIRST_RUN[1]
     if named:
         size = default.value if default is not None and default.value in sizes else sizes[0]
-    blocks = [presets.mode(mode).block] if mode else []
-    if mode is not None and mode in file.modes:
-        blocks.append(file.modes[mode])
+    blocks = [] if mode is None else [presets.mode(mode).block, file.blocks.get(("modes", mode))]
+    nodes = [find_node(block.settings, "model.size") for block in blocks if block]
+    changes = [node_value(node) for node in nodes if node is not None]
     changed = size
-    for block in blocks:
-        if (node := find_node(block.settings, "model.size")) is not None:
-            change = node_value(node)
-            is_change = presets.is_change(change)
-            changed = presets.apply_change(change, size, sizes) if is_change else change
+    for change in changes:
+        is_change = presets.is_change(change)
+        changed = presets.apply_change(change, size, sizes)[0] if is_change else change
     return changed
 
 
@@ -212,18 +195,6 @@ def _valid(entry: TypedEntry | None, options: Any, default: str | None) -> str |
     if entry is None:
         return default
     return entry.value if isinstance(entry.value, str) and entry.value in options else None
-
-
-def requested_stages(entry: TypedEntry | None) -> tuple[str, ...]:
-    """The names in the setting `stages`, as far as it can be read."""
-    value = None if entry is None else entry.value
-    if isinstance(value, str):
-        try:
-            value = settings_file.parse_yaml_value(value)
-        except Unreadable:
-            return ()
-        value = typed_list(value) if isinstance(value, str) else value
-    return tuple(name for name in value if isinstance(name, str)) if isinstance(value, list) else ()
 
 
 def declared_stages(family: str) -> tuple[Stage, ...]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import SettingsError, nearest_match
 
 _MAX_BYTES = 1 << 20
 _MAX_VALUES = 100_000
@@ -53,47 +51,29 @@ def parse_settings(path: Path, text: str) -> Node:
 
 def read_text(path: Path, option: str = "--config") -> str:
     """The text of a settings file that `option` names. Reads the disk; raises SettingsError."""
+    parts: dict[str, Any] = {"value": str(path), "where": f"{option} {path}"}
     try:
-        _check_file(path, option)
-        return path.read_bytes().decode("utf-8-sig")
+        file_stat = path.stat()
+        if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
+            problem = "is not a regular file"
+            parts["allowed"] = "a file on disk, not a pipe or a device"
+        elif file_stat.st_size > _MAX_BYTES:
+            problem = f"has {file_stat.st_size:,} bytes, too many for settings"
+            parts["allowed"] = f"at most {_MAX_BYTES:,} bytes"
+        else:
+            return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        diagnostic = Diagnostic(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}",
-            where=f"{path}:{line}",
-            fix="save the file as UTF-8",
-        )
+        problem = f"is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
+        parts |= {"where": f"{path}:{line}", "fix": "save the file as UTF-8"}
     except FileNotFoundError:
-        folder = path.parent
-        there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-        like = nearest_match(path.name, there)
-        diagnostic = Diagnostic(
-            f"{path} does not exist ({path.absolute()})",
-            value=str(path),
-            where=f"{option} {path}",
-            did_you_mean=like and str(folder / like),
-            fix=like and f"{option} {folder / like}",
-        )
+        problem, folder = f"does not exist ({path.absolute()})", path.parent
+        names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        if like := nearest_match(path.name, names):
+            parts |= {"did_you_mean": str(folder / like), "fix": f"{option} {folder / like}"}
     except OSError as error:
-        diagnostic = Diagnostic(
-            f"{path} cannot be read: {(error.strerror or str(error)).lower()}",
-            value=str(path),
-            where=f"{option} {path}",
-        )
-    raise SettingsError([diagnostic])
-
-
-def _check_file(path: Path, option: str) -> None:
-    """Raises SettingsError for what cannot be read at once, or is no settings file by its size."""
-    file_stat = path.stat()
-    problem = allowed = None
-    if not stat.S_ISREG(file_stat.st_mode) and not stat.S_ISDIR(file_stat.st_mode):
-        problem, allowed = "is not a regular file", "a file on disk, not a pipe or a device"
-    elif file_stat.st_size > _MAX_BYTES:
-        problem = f"has {file_stat.st_size:,} bytes, too many for settings"
-        allowed = f"at most {_MAX_BYTES:,} bytes"
-    if problem is not None:
-        raise SettingsError.of(f"{path} {problem}", where=f"{option} {path}", allowed=allowed)
+        problem = f"cannot be read: {(error.strerror or str(error)).lower()}"
+    raise SettingsError.of(f"{path} {problem}", **parts)
 
 
 @dataclass(frozen=True)
@@ -126,9 +106,7 @@ def node_value(node: Node) -> Any:
     return node.value
 
 
-_INT = re.compile(r"^[-+]?[0-9]+$")
-_HEX = re.compile(r"^0x[0-9a-fA-F]+$")
-_OCTAL = re.compile(r"^0o[0-7]+$")
+_INT = re.compile(r"^([-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)$")
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _INFINITE = re.compile(r"^([-+]?)\.(inf|Inf|INF)$")
 _WORDS = {
@@ -142,7 +120,6 @@ _TAGS = {_TEXT, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"}
 _TOO_DEEP = f"more than {_MAX_DEPTH} levels of lists and mappings"
 _LIBYAML_TOO_DEEP = "exceeded maximum nesting depth"
 """From 1,000 levels on, before the events of the first of them."""
-_TWO_READINGS = re.compile(r"^[-+]?0[0-9]+$")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -160,7 +137,12 @@ def parse_yaml(text: str) -> Node:
 def compose_yaml(text: str) -> yaml.Node | None:
     """The document's root as PyYAML has it, keys that are set twice included. Raises Unreadable."""
     try:
-        _check_depth(text)
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise _at(_TOO_DEEP, event.start_mark)
         return yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -173,16 +155,6 @@ def compose_yaml(text: str) -> yaml.Node | None:
         column = len(before) - before.rfind("\n")
         problem = "a control character is not allowed"
         raise Unreadable(problem, before.count("\n") + 1, column) from None
-
-
-def _check_depth(text: str) -> None:
-    """Raises Unreadable for a document that is nested too deeply to be composed."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise _at(_TOO_DEEP, event.start_mark)
 
 
 def parse_yaml_value(text: str) -> Any:
@@ -200,17 +172,13 @@ def parse_yaml_scalar(text: str) -> Any:
     """
     if text in _WORDS:
         return _WORDS[text]
-    if _TWO_READINGS.match(text) and text.lstrip("+-0"):
-        decimal = text[0].strip("0123456789") + text.lstrip("+-0")
-        raise ValueError(
-            f"{text} has two meanings, by its leading 0; write {decimal}, or as a text '{text}'"
-        )
     if _INT.match(text):
-        return int(text)
-    if _HEX.match(text):
-        return int(text, 16)
-    if _OCTAL.match(text):
-        return int(text[2:], 8)
+        try:
+            return int(text, 0)
+        except ValueError:
+            decimal = text[0].strip("0123456789") + text.lstrip("+-0")
+            what = f"{text} has two meanings, by its leading 0"
+            raise ValueError(f"{what}; write {decimal}, or as a text '{text}'") from None
     if _FLOAT.match(text):
         return float(text)
     if match := _INFINITE.match(text):
@@ -263,48 +231,17 @@ def _at(problem: str, mark: Any) -> Unreadable:
     return Unreadable(problem, mark.line + 1, mark.column + 1)
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s{}\[\],:"]+')
-"""A string, bracket, number or word of a JSON text."""
+_PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
+"""A letter beyond 16 bits as JSON escapes it, which YAML does not know."""
 
 
 def parse_json(text: str) -> Node:
     """The document's root. Raises Unreadable."""
-    depth = 0
-    for token in _TOKEN.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-        if depth > _MAX_DEPTH:
-            raise Unreadable(_TOO_DEEP, _line(token), _column(token))
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise Unreadable(error.msg.lower(), error.lineno, error.colno) from None
-    tokens = _TOKEN.finditer(text)
-    return _json_node(next(tokens), tokens)
-
-
-def _json_node(
-    token: re.Match[str], tokens: Iterator[re.Match[str]], key: re.Match[str] | None = None
-) -> Node:
-    """The node of a valid JSON text that begins with `token`; that of a `key` has its line."""
-    line, value = _line(key or token), token[0]
-    if value == "[":
-        items = takewhile(lambda item: item[0] != "]", tokens)
-        return Node([_json_node(item, tokens) for item in items], line)
-    if value != "{":
-        return Node(json.loads(value), line, None if value.startswith('"') else value)
-    nodes: dict[str, Node] = {}
-    for item in takewhile(lambda item: item[0] != "}", tokens):
-        name = json.loads(item[0])
-        if name in nodes:
-            problem = f"the key '{name}' is set twice, first in line {nodes[name].line}"
-            raise Unreadable(problem, _line(item), _column(item))
-        nodes[name] = _json_node(next(tokens), tokens, item)
-    return Node(nodes, line)
-
-
-def _line(token: re.Match[str]) -> int:
-    return token.string.count("\n", 0, token.start()) + 1
-
-
-def _column(token: re.Match[str]) -> int:
-    return token.start() - token.string.rfind("\n", 0, token.start())
+    except RecursionError:
+        pass  # YAML's reader counts the levels
+    # Valid JSON is YAML but for these; a text of JSON holds no tabs.
+    return parse_yaml(_PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text.replace("\t", " ")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,6 @@ from launcher.config.presets import FamilyFile, SettingsBlock
 from launcher.config.settings_file import Node
 from models.catalog import Stage
 
-_OURS = ("family", "size", "folder")
 _STAGES = "stage_settings"
 _BY_NAME = {"sizes": "size", _STAGES: "stage"}
 """What of a class has settings by a name, and what that names."""
@@ -55,8 +54,8 @@ def task_config(name: str) -> Config:
         size = "The size, of those that the task declares."
         head["size"] = (str, Field(default=sizes[0], description=size))
     return Config(
-        Model=_closed("Model", _declared(cls, "Model", _OURS), head),
-        Data=_closed("Data", _declared(cls, "Data", ()), {}),
+        Model=_section(cls, "Model", ("family", "size", "folder"), head),
+        Data=_section(cls, "Data", (), {}),
         SIZES=dict.fromkeys(sizes),
     )
 
@@ -68,12 +67,12 @@ def task_family_file(name: str) -> FamilyFile:
     Raises SettingsError.
     """
     cls = load_task_class(name)
-    return replace(
-        presets.custom_task(),
-        sizes={size: _block(cls, "sizes", size) for size in _mapping(cls, "sizes")},
-        stages={stage: _block(cls, _STAGES, stage) for stage in _mapping(cls, _STAGES)},
-        declared=_block(cls, "defaults"),
-    )
+    file = presets.custom_task()
+    blocks = dict(file.blocks)
+    for kind, attribute in (("sizes", "sizes"), ("stages", _STAGES)):
+        for key in _mapping(cls, attribute):
+            blocks[kind, key] = _block(cls, attribute, key)
+    return replace(file, blocks=blocks, declared=_block(cls, "defaults"))
 
 
 @cache
@@ -83,55 +82,52 @@ def task_stages(name: str) -> tuple[Stage, ...]:
     stages = tuple(getattr(cls, "stages", ()))
     named = [stage.name for stage in stages if isinstance(stage, Stage)]
     if len(set(named)) < len(stages):
-        allowed = "each a models.catalog.Stage of another name"
         what = f"{cls.__name__}.stages is not understood"
-        raise SettingsError([_diagnostic(cls, what, allowed)])
-    model, data = task_config(name).Model.model_fields, task_config(name).Data.model_fields
-    known = [*(f"model.{key}" for key in model), *(f"data.{key}" for key in data)]
-    diagnostics = []
-    for stage in stages:
-        if stage.loads not in (None, *known):
-            what = f"stage {stage.name} loads {stage.loads}, which is not a setting"
-            diagnostics.append(_diagnostic(cls, what, ", ".join(known)))
-    for other in _mapping(cls, _STAGES):
-        if other not in named:
-            what = f"{cls.__name__}.{_STAGES} has settings of '{other}', which is not a stage"
-            diagnostics.append(_diagnostic(cls, what, ", ".join(named)))
-    if diagnostics:
-        raise SettingsError(diagnostics)
+        raise _errors(cls, [what], "each a models.catalog.Stage of another name")
+    config = task_config(name)
+    sections = (("model", config.Model), ("data", config.Data))
+    known = [f"{part}.{key}" for part, section in sections for key in section.model_fields]
+    wrong = [stage for stage in stages if stage.loads not in (None, *known)]
+    if wrong:
+        whats = [f"stage {s.name} loads {s.loads}, which is not a setting" for s in wrong]
+        raise _errors(cls, whats, ", ".join(known))
+    if unknown := [other for other in _mapping(cls, _STAGES) if other not in named]:
+        what = f"{cls.__name__}.{_STAGES} has settings of"
+        whats = [f"{what} '{other}', which is not a stage" for other in unknown]
+        raise _errors(cls, whats, ", ".join(named))
     return stages
 
 
-def _declared(cls: type, name: str, ours: tuple[str, ...]) -> type[BaseModel]:
-    """The class of settings within a task. Raises SettingsError if it is invalid."""
-    section_class = getattr(cls, name, Nothing)
-    if not (isinstance(section_class, type) and issubclass(section_class, BaseModel)):
-        what = f"{cls.__name__}.{name} is not a pydantic BaseModel"
-        raise SettingsError([_diagnostic(cls, what, "a BaseModel")])
-    diagnostics = [
-        _diagnostic(section_class, what, _LEGAL)
-        for key, info in section_class.model_fields.items()
-        for what in _invalid_fields(f"{name}.{key}", info, ours)
-    ]
-    if diagnostics:
-        raise SettingsError(diagnostics)
+def _section(cls: type, name: str, ours: tuple[str, ...], head: dict[str, Any]) -> type[BaseModel]:
+    """The class of settings within a task, frozen, refusing other keys, after the fields of `head`.
+
+    Raises SettingsError if it is invalid.
+    """
+    declared = getattr(cls, name, Nothing)
+    if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
+        raise _errors(cls, [f"{cls.__name__}.{name} is not a pydantic BaseModel"], "a BaseModel")
+    fields = declared.model_fields.items()
+    if whats := [what for key, info in fields for what in _faults(f"{name}.{key}", info, ours)]:
+        raise _errors(declared, whats, _LEGAL)
     try:
-        create_model(name, __base__=section_class, __cls_kwargs__={"validate_default": True})()
+        create_model(name, __base__=declared, __cls_kwargs__={"validate_default": True})()
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (name, *first["loc"])))
         what = f"the default of {cls.__name__}.{key} is invalid: {first['msg']}"
-        raise SettingsError([_diagnostic(section_class, what)]) from None
-    return section_class
+        raise _errors(declared, [what]) from None
+    closed = {"extra": "forbid", "frozen": True}
+    bases = (declared, create_model("Head", **head))
+    return create_model(name, __base__=bases, __cls_kwargs__=closed)
 
 
-def _invalid_fields(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
+def _faults(name: str, info: Any, ours: tuple[str, ...]) -> Iterator[str]:
     kind = info.annotation
     if name.partition(".")[2] in ours:
         yield f"{name} cannot be a setting of its own: every task has one of that name"
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         for key, inner in kind.model_fields.items():
-            yield from _invalid_fields(f"{name}.{key}", inner, ())
+            yield from _faults(f"{name}.{key}", inner, ())
     elif info.is_required():
         yield f"{name} has no default"
     elif not _is_plain(info.get_default(call_default_factory=True)):
@@ -142,36 +138,28 @@ def _is_plain(value: Any) -> bool:
     return all(map(_is_plain, value)) if isinstance(value, list) else type(value) in _PLAIN
 
 
-def _closed(name: str, declared: type[BaseModel], head: dict[str, Any]) -> type[BaseModel]:
-    """`declared` with the fields of `head` before its own, frozen, refusing other keys."""
-    first = create_model("Head", **head)
-    closed = {"extra": "forbid", "frozen": True}
-    return create_model(name, __base__=(declared, first), __cls_kwargs__=closed)
-
-
 def _mapping(cls: type, name: str) -> Mapping[str, Any]:
     """A mapping of the class, for example `defaults`. Raises SettingsError if it is not one."""
     mapping = getattr(cls, name, {})
-    by_name = name in _BY_NAME
-    inner = mapping.values() if isinstance(mapping, Mapping) and by_name else [{}]
+    by_name = _BY_NAME.get(name)
+    inner = mapping.values() if isinstance(mapping, Mapping) and by_name else ()
     mappings = (mapping, *inner)
     is_valid = all(isinstance(item, Mapping) for item in mappings)
     if not is_valid or not all(isinstance(key, str) and key for item in mappings for key in item):
         allowed = 'settings by key, for example {"optim": {"lr": 1e-3}}'
         if by_name:
-            allowed = f'settings of each {_BY_NAME[name]}, as {{"small": {{"model.width": 8}}}}'
-        what = f"{cls.__name__}.{name} is not understood"
-        raise SettingsError([_diagnostic(cls, what, allowed)])
+            allowed = f'settings of each {by_name}, as {{"small": {{"model.width": 8}}}}'
+        raise _errors(cls, [f"{cls.__name__}.{name} is not understood"], allowed)
     return mapping
 
 
-def _block(cls: type, name: str, *keys: str) -> SettingsBlock:
-    """A mapping of the class, with the lines of its values."""
+def _block(cls: type, name: str, key: str | None = None) -> SettingsBlock:
+    """A mapping of the class, or its value of `key`, with the lines of its values."""
     value: Any = _mapping(cls, name)
-    source, tree, line = _source(cls, name)
-    for key in keys:
-        value, tree, line = value[key], *_inner(tree, key, line)
-    return SettingsBlock(_node(value, tree, line), source)
+    place, tree, line = _source(cls, name)
+    if key is not None:
+        value, (tree, line) = value[key], _inner(tree, key, line)
+    return SettingsBlock(_node(value, tree, line), place)
 
 
 def _node(value: Any, tree: ast.expr | None, line: int) -> Node:
@@ -201,19 +189,16 @@ def _source(cls: type, name: str) -> tuple[str, ast.expr | None, int]:
         tree = ast.parse(Path(inspect.getsourcefile(owner) or "").read_text(encoding="utf-8"))
     except (OSError, TypeError, SyntaxError):
         return location, None, 1
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == owner.__name__:
-            for statement in node.body:
-                if isinstance(statement, ast.Assign | ast.AnnAssign):
-                    targets = (
-                        statement.targets
-                        if isinstance(statement, ast.Assign)
-                        else [statement.target]
-                    )
-                    if name in (getattr(target, "id", None) for target in targets):
-                        return file, statement.value, statement.lineno
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    body = [child for node in classes if node.name == owner.__name__ for child in node.body]
+    for statement in body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+            if name in [getattr(target, "id", None) for target in targets]:
+                return file, statement.value, statement.lineno
     return (file, None, int(line)) if line.isdigit() else (location, None, 1)
 
 
-def _diagnostic(cls: type, what: str, allowed: str | None = None) -> Diagnostic:
-    return Diagnostic(what, key=KEY, where=class_location(cls), allowed=allowed)
+def _errors(cls: type, whats: Sequence[str], allowed: str | None = None) -> SettingsError:
+    where = class_location(cls)
+    return SettingsError([Diagnostic(w, key=KEY, where=where, allowed=allowed) for w in whats])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from launcher.base.diagnostics import Diagnostic, SettingsError, plain, render
-from launcher.config import errors, provenance
+from launcher.config import errors
 from launcher.config.batching import GLOBAL, batch_line, proposed_batch
-from launcher.config.check import Values, long_warmup, too_rare, why_ineffective
+from launcher.config.check import long_warmup, too_rare, why_ineffective
 from launcher.config.feature_settings import Continual, Download, Report
-from launcher.config.provenance import USER_LAYERS, Resolved, Setting, first_origin
+from launcher.config.provenance import BATCH_SETTINGS, Resolved, Values
 from models.base import DataError
 from training import duration
 from training.settings import PROFILE_WARMUP
@@ -23,37 +23,20 @@ if TYPE_CHECKING:
     from models.base import Task
     from training.train_plan import TrainPlan
 
-
-def check_train_plan(
-    resolved: Resolved, total_steps: int, steps_per_epoch: int
-) -> list[Diagnostic]:
-    """The errors and warnings that need the number of samples."""
-    values = resolved.values
-    diagnostics = list(too_rare(values, total_steps, steps_per_epoch))
-    warmup = values["schedule.warmup"]
-    steps = duration.steps(warmup.value, steps_per_epoch, total_steps)
-    if steps >= total_steps and values["schedule.warmup_cap"].value is None:
-        diagnostics.append(long_warmup(values, steps, total_steps))
-    return diagnostics
-
-
-def length_note(values: Values, train_plan: TrainPlan) -> str | None:
-    """Which of epochs and steps ends the run, if the user set both; None: there is no choice."""
-    epochs, max_steps = values["train.epochs"], values["train.max_steps"]
-    both = [setting for setting in (epochs, max_steps) if setting.value is not None]
-    if len(both) < 2 or not all(map(provenance.is_set_by_user, both)):
-        return None
-    ends_by_steps = train_plan.total_steps < train_plan.data_start + max(
-        1, round(epochs.value * train_plan.steps_per_epoch)
-    )
-    named = (f"train.epochs={plain(epochs.value)}", f"train.max_steps={max_steps.value}")
-    first, other = reversed(named) if ends_by_steps else named
-    return f"{first} ends the run at step {train_plan.total_steps}, before {other}"
-
-
-MOST_LEFT_OUT = 0.1
+_MOST_LEFT_OUT = 0.1
 """Largest share of an epoch that is dropped without a warning."""
 _NAMED = 3
+BY_THE_LAUNCHER = frozenset(
+    {
+        *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
+        *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
+        *BATCH_SETTINGS,
+        *(f"continual.{name}" for name in Continual.model_fields),
+        *(f"report.{name}" for name in Report.model_fields),
+        *(f"download.{name}" for name in Download.model_fields),
+    }
+)
+"""Settings that take effect before the run starts or after it; the run must read the others."""
 
 
 def check_before_training(
@@ -66,16 +49,39 @@ def check_before_training(
     """
     diagnostics: list[Diagnostic] = []
     if not train_plan.experience:  # which has a length and a schedule of its own
-        diagnostics += check_train_plan(
-            resolved, train_plan.total_steps, train_plan.steps_per_epoch
-        )
+        steps, steps_per_epoch = train_plan.total_steps, train_plan.steps_per_epoch
+        diagnostics += check_train_plan(resolved, steps, steps_per_epoch)
+        diagnostics += _short_profile(resolved, train_plan)
     diagnostics += _left_out(resolved, train_plan)
-    diagnostics += _short_profile(resolved, train_plan)
     diagnostics += unused_diagnostics(resolved, settings_read(settings))
     if wrong := [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]:
         raise SettingsError(wrong)
     if diagnostics and prints:
         print(render(diagnostics), file=sys.stderr)
+
+
+def check_train_plan(
+    resolved: Resolved, total_steps: int, steps_per_epoch: int
+) -> list[Diagnostic]:
+    """The errors and warnings that need the number of samples."""
+    values = resolved.values
+    warmup = duration.steps(values["schedule.warmup"].value, steps_per_epoch, total_steps)
+    rare = too_rare(values, total_steps, steps_per_epoch)
+    return [*rare, *long_warmup(values, warmup, total_steps)]
+
+
+def length_note(values: Values, train_plan: TrainPlan) -> str | None:
+    """Which of epochs and steps ends the run, if the user set both; None: there is no choice."""
+    epochs, max_steps = values["train.epochs"], values["train.max_steps"]
+    both = (epochs, max_steps)
+    if any(length.value is None or not length.is_set_by_user for length in both):
+        return None
+    ends_by_steps = train_plan.total_steps < train_plan.data_start + max(
+        1, round(epochs.value * train_plan.steps_per_epoch)
+    )
+    named = (f"train.epochs={plain(epochs.value)}", f"train.max_steps={max_steps.value}")
+    first, other = reversed(named) if ends_by_steps else named
+    return f"{first} ends the run at step {train_plan.total_steps}, before {other}"
 
 
 def check_splits(task: Task, folder: Path) -> None:
@@ -103,51 +109,35 @@ def check_splits(task: Task, folder: Path) -> None:
         )
 
 
-def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
+def _short_profile(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """An error if a new run has fewer steps than its profile; a resumed one may have few left."""
     key, steps = "log.profile", resolved.settings.log.profile
-    max_steps = train_plan.end_step - PROFILE_WARMUP
-    if steps is None or steps <= max_steps or train_plan.first_step or train_plan.experience:
-        return []
+    most = train_plan.end_step - PROFILE_WARMUP
+    if steps is None or steps <= most or train_plan.first_step:
+        return
     problem = f"needs {steps + PROFILE_WARMUP} steps, and the run has {train_plan.end_step}"
-    fix = errors.fix_line(key, resolved.values[key].origin, max_steps) if max_steps > 0 else None
-    allowed = f"1 to {max_steps}" if max_steps > 0 else f"a run of more than {PROFILE_WARMUP} steps"
-    return [errors.about_value(resolved.values, key, problem, allowed=allowed, fix=fix)]
+    fix = errors.fix_line(key, resolved.values[key].origin, most) if most > 0 else None
+    allowed = f"1 to {most}" if most > 0 else f"a run of more than {PROFILE_WARMUP} steps"
+    yield errors.about_value(resolved.values, key, problem, allowed=allowed, fix=fix)
 
 
-def _left_out(resolved: Resolved, train_plan: TrainPlan) -> list[Diagnostic]:
+def _left_out(resolved: Resolved, train_plan: TrainPlan) -> Iterator[Diagnostic]:
     """Warn if much of an epoch is dropped as a partial batch."""
-    length = train_plan.steps_per_epoch * train_plan.global_batch + train_plan.dropped_samples
-    if train_plan.dropped_samples <= MOST_LEFT_OUT * length:
-        return []
-    asked, world_size = train_plan.global_batch, train_plan.world_size
-    new_batch = proposed_batch(length, asked, world_size) or asked
-    better = (
-        f"; {new_batch} drops {length % new_batch}" if length % new_batch < length % asked else ""
+    dropped, batch = train_plan.dropped_samples, train_plan.global_batch
+    length = train_plan.steps_per_epoch * batch + dropped
+    if dropped <= _MOST_LEFT_OUT * length:
+        return
+    new_batch = proposed_batch(length, batch, train_plan.world_size) or batch
+    is_better = length % new_batch < length % batch
+    better = f"; {new_batch} drops {length % new_batch}" if is_better else ""
+    yield errors.about(
+        resolved.values,
+        GLOBAL,
+        f"{dropped} of {length} samples of an epoch do not fill a global batch of {batch}: each "
+        f"epoch drops that many{better}",
+        fix=batch_line(resolved, new_batch) if is_better else "use more data",
+        severity="warning",
     )
-    return [
-        errors.about(
-            resolved.values,
-            GLOBAL,
-            f"{train_plan.dropped_samples} of {length} samples of an epoch do not fill a global "
-            f"batch of {asked}: each epoch drops that many{better}",
-            fix=batch_line(resolved, new_batch) if better else "use more data",
-            severity="warning",
-        )
-    ]
-
-
-BY_THE_LAUNCHER = frozenset(
-    {
-        *("mode", "promise", "stages", "unread_settings", "model.family", "model.size"),
-        *("engine.name", "engine.nproc", "engine.max_restarts", "limits.profile"),
-        *("train.global_batch", "train.micro_batch", "train.accumulation"),
-        *(f"continual.{name}" for name in Continual.model_fields),
-        *(f"report.{name}" for name in Report.model_fields),
-        *(f"download.{name}" for name in Download.model_fields),
-    }
-)
-"""Settings that take effect before the run starts or after it; the run must read the others."""
 
 
 class TrackedSettings:
@@ -174,9 +164,8 @@ class TrackedSettings:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"settings cannot change after they are resolved: {self._prefix}{name}"
-        )
+        what = f"settings cannot change after they are resolved: {self._prefix}{name}"
+        raise AttributeError(what)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TrackedSettings, (self._settings, self._prefix, self._seen)
@@ -190,7 +179,7 @@ def settings_read(view: TrackedSettings) -> frozenset[str]:
     return frozenset(object.__getattribute__(view, "_seen"))
 
 
-def unused_keys(values: Mapping[str, Setting], read: Collection[str]) -> list[str]:
+def unused_keys(values: Values, read: Collection[str]) -> list[str]:
     """The settings that a layer above built-in set, that have an effect, and that nothing read.
 
     `only_if` and `unless` in the declaration of a setting tell when it has no effect.
@@ -200,18 +189,18 @@ def unused_keys(values: Mapping[str, Setting], read: Collection[str]) -> list[st
         for key, value in values.items()
         if key not in read
         and key not in BY_THE_LAUNCHER
-        and first_origin(value).layer != "built-in"
+        and value.first_origin.layer != "built-in"
         and why_ineffective(values, key) is None
     ]
 
 
 def unused_diagnostics(resolved: Resolved, read: Collection[str]) -> list[Diagnostic]:
     """Diagnostics for the user's settings that nothing read."""
-    diagnostics = []
     severity = "error" if resolved.settings.unread_settings == "error" else "warning"
-    for key in unused_keys(resolved.values, read):
-        if first_origin(resolved.values[key]).layer in USER_LAYERS:
-            problem = "is unused: nothing in this run reads it"
-            parts = {"fix": "remove it", "severity": severity}
-            diagnostics.append(errors.about_value(resolved.values, key, problem, **parts))
-    return diagnostics
+    parts = {"fix": "remove it", "severity": severity}
+    problem = "is unused: nothing in this run reads it"
+    return [
+        errors.about_value(resolved.values, key, problem, **parts)
+        for key in unused_keys(resolved.values, read)
+        if resolved.values[key].is_set_by_user
+    ]

@@ -20,10 +20,12 @@ from launcher.base.diagnostics import (
     plain,
     shown,
 )
-from launcher.config import errors, other_tools, settings_file
+from launcher.config import errors, settings_file
+from launcher.config.argument_errors import meant
 from launcher.config.errors import allowed, display_name, nearest_file, overrides, where
+from launcher.config.foreign_words import REMOVE, all_words_for, is_section, value_of
+from launcher.config.model_lines import fetched, model_line, path_line
 from launcher.config.options import OPTIONS
-from launcher.config.originals import fetched, flag_of, is_section, original_of, typed_line
 from launcher.config.provenance import BUILT_IN_LAYER, Origin, Setting, TypedEntry
 from launcher.config.schema import SettingInfo, sections, setting_infos, unseen_by_schema
 from launcher.config.settings_file import Node, node_value
@@ -40,23 +42,19 @@ def unknown_keys(family: str, entry: TypedEntry) -> list[Diagnostic]:
     """A key that does not exist; for a section of an original, each key in it."""
     if not is_section(entry.key) or entry.node is None or not isinstance(entry.node.value, dict):
         return [_unknown_key(family, entry)]
-    file = entry.origin.where.rpartition(":")[0]
-    return [
-        diagnostic
-        for name, node in entry.node.value.items()
-        for diagnostic in unknown_keys(
-            family,
-            replace(
-                entry,
-                key=f"{entry.key}.{name}",
-                value=node_value(node),
-                origin=replace(entry.origin, where=f"{file}:{node.line}"),
-                order=(entry.order[0], node.line),
-                text=node.text,
-                node=node,
-            ),
+    file, (source, _) = entry.origin.where.rpartition(":")[0], entry.order
+    inner = [
+        TypedEntry(
+            f"{entry.key}.{name}",
+            node_value(node),
+            replace(entry.origin, where=f"{file}:{node.line}"),
+            order=(source, node.line),
+            text=node.text,
+            node=node,
         )
+        for name, node in entry.node.value.items()
     ]
+    return [error for each in inner for error in unknown_keys(family, each)]
 
 
 def _unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
@@ -80,15 +78,12 @@ def _unknown_key(family: str, entry: TypedEntry) -> Diagnostic:
                 "(samples reads self.data_settings.path)"
             ),
         )
-    return Diagnostic(
+    return _about(
+        entry,
         f"unknown setting '{entry.key}'",
-        key=entry.key,
-        value=entry.value,
-        where=where(entry.key, entry.origin),
         allowed=listed(names, "explain"),
         did_you_mean=suggestion,
         fix=fix,
-        order=entry.order,
     )
 
 
@@ -97,21 +92,18 @@ def _nearest_key(
 ) -> tuple[str | None, str | None]:
     """The key that was probably meant, and the line to type; `here`: the keys of its section."""
     infos = setting_infos(family)
-    if (other := other_tools.setting_of(entry.key)) in infos:
-        assert other is not None
-        return other, _write(entry, other, entry.value)
     suggestion = _nearest_whole(entry.key, here)
-    original = original_of(entry.key, family)
-    if original is not None and fold(suggestion or "") != fold(entry.key):
-        original_value = plain(entry.value) if entry.value is None else entry.value
-        if (removal := original.removal(original_value)) is not None:
-            return None, removal
-        if original.here in infos:
-            value = original.value(original_value)
-            line = partial(_write, entry, original.here)
-            return original.here, fetched(value, line) if original.form == "hub" else line(value)
-        if original.here == flag_of(original.here):
-            return original.here, typed_line(original, original_value)
+    word = next(all_words_for(entry.key, family), None)
+    if word is not None and fold(suggestion or "") != fold(entry.key):
+        there = "null" if entry.value is None else entry.value
+        line, value = word.replacement(there, family), word.value(there)
+        if line.startswith(REMOVE) and (word.here is None or word.here in infos):
+            return None, line
+        if word.here in infos and not str(value).startswith("--"):
+            write = partial(_write, entry, word.here)
+            return word.here, fetched(value, write) if word.form == "hub" else write(value)
+        if not line.startswith(REMOVE):
+            return word.here or meant(line), line
     if fold(suggestion or "") != fold(entry.key):  # `DROPOUT` is model.dropout, not nearly `report`
         named = next((key for key in infos if fold(key.split(".")[-1]) == fold(entry.key)), None)
         suggestion = named or suggestion or nearest_key(entry.key, infos)
@@ -154,13 +146,11 @@ def _nearest_whole(name: str, keys: Collection[str]) -> str | None:
 
 def set_twice(entry: TypedEntry, first: TypedEntry) -> Diagnostic:
     """A setting that one source sets twice, so that neither value is the later."""
-    return Diagnostic(
+    return _about(
+        entry,
         f"{entry.key} is set twice, to {_as_typed(first)} and to {_as_typed(entry)}",
-        key=entry.key,
-        value=entry.value,
         where=f"{first.origin.where}, and {entry.origin.where}",
         fix="remove one of them",
-        order=entry.order,
     )
 
 
@@ -169,54 +159,37 @@ def bad_value(info: SettingInfo, entry: TypedEntry, kind: str, below: Setting) -
     suggestion = _nearest(info, entry, kind)
     fix = None if suggestion is None else _write(entry, entry.key, suggestion)
     if entry.key == "model.family" and suggestion is None and isinstance(entry.value, str):
-        fix = other_tools.model_line(entry.value)
-        suggestion = fix and other_tools.meant(fix)
+        fix = model_line(entry.value)
+        suggestion = fix and meant(fix)
         if fix is None and entry.value.startswith((".", "/", "~")):
-            return _no_path(entry)
-    name, reason = display_name(entry.key), _reason(info, entry.value, kind)
-    is_unknown = reason == UNKNOWN
-    return Diagnostic(
-        f"unknown {name} {_as_typed(entry)}"
-        if is_unknown
-        else f"{name} {_as_typed(entry)} {reason}",
-        key=entry.key,
-        value=entry.value,
-        where=where(entry.key, entry.origin),
+            suggestion = nearest_file(entry.value)
+            path = Path(entry.value).expanduser().absolute()
+            return _about(
+                entry,
+                f"model {entry.value!r} does not exist ({path})",
+                allowed="a folder of a model of transformers, a script of a custom task, or a run",
+                did_you_mean=suggestion,
+                fix=suggestion and path_line(Path(suggestion).expanduser()),
+            )
+    text, reason = f"{display_name(entry.key)} {_as_typed(entry)}", _reason(info, entry.value, kind)
+    return _about(
+        entry,
+        f"unknown {text}" if reason == UNKNOWN else f"{text} {reason}",
         overrides=overrides(below),
         allowed=allowed(info),
         did_you_mean=None if suggestion is None else plain(suggestion),
         fix=fix,
-        order=entry.order,
-    )
-
-
-def _no_path(entry: TypedEntry) -> Diagnostic:
-    """A path as the name of a model that does not exist."""
-    suggestion = nearest_file(entry.value)
-    return Diagnostic(
-        f"model {entry.value!r} does not exist ({Path(entry.value).expanduser().absolute()})",
-        key=entry.key,
-        value=entry.value,
-        where=where(entry.key, entry.origin),
-        allowed="a folder of a model of transformers, a script with a custom task, or a run",
-        did_you_mean=suggestion,
-        fix=suggestion and other_tools.path_line(Path(suggestion).expanduser()),
-        order=entry.order,
     )
 
 
 def _no_section(family: str, entry: TypedEntry) -> Diagnostic:
     keys = [key for key in setting_infos(family) if key.startswith(f"{entry.key}.")]
     name = next((key for key in ("name", "size", "path") if f"{entry.key}.{key}" in keys), None)
-    write = _write(entry, f"{entry.key}.{name}", entry.value) if name else None
-    return Diagnostic(
+    return _about(
+        entry,
         f"'{entry.key}' is a section, not a setting: it cannot be {shown(entry.value)}",
-        key=entry.key,
-        value=entry.value,
-        where=where(entry.key, entry.origin),
         allowed=listed([key.rpartition(".")[2] for key in keys], "explain"),
-        fix=write,
-        order=entry.order,
+        fix=_write(entry, f"{entry.key}.{name}", entry.value) if name else None,
     )
 
 
@@ -251,7 +224,7 @@ def _nearest(info: SettingInfo, entry: TypedEntry, kind: str) -> Any:
     if info.type == "true or false" or isinstance(value, bool):
         return _as_switch(info, value)
     if isinstance(info.allowed, tuple) and isinstance(value, str):
-        suggestion = _as_switch(info, value) or other_tools.value_of(info.key, value)
+        suggestion = _as_switch(info, value) or value_of(info.key, value)
         return suggestion or nearest_match(value, info.allowed)
     if kind in ("greater_than_equal", "less_than_equal") and not isinstance(value, list):
         return info.bounds.get("ge" if kind == "greater_than_equal" else "le")
@@ -292,57 +265,42 @@ def _write(entry: TypedEntry, key: str, value: Any) -> str:
 
 def rejected(info: SettingInfo, entry: TypedEntry, detail: Any, below: Setting) -> Diagnostic:
     """The error of a value, or of a list's item, that the schema rejects with `detail`."""
-    of_item = _item_diagnostic(info, entry, detail) if info.items else None
-    return of_item or bad_value(info, entry, detail["type"], below)
-
-
-def _item_diagnostic(info: SettingInfo, entry: TypedEntry, detail: Any) -> Diagnostic | None:
-    """The error of one item of a list; `detail` is pydantic's. None: the value is not a list."""
-    index, inner = _item_of(detail["loc"])
-    if index is None:
-        return None
-    name = f"{entry.key}[{index}]"
-    at = replace(entry, key=name, value=detail["input"], option=None, text=None)
-    if (line := _item_line(entry, index, inner)) is not None:  # it may have a line of its own
-        file = entry.origin.where.rpartition(":")[0]
-        origin = replace(entry.origin, where=f"{file}:{line}")
-        at = replace(at, origin=origin, order=(entry.order[0], line))
-    if detail["type"] == "extra_forbidden" and inner is not None:
+    loc, kind = detail["loc"], detail["type"]
+    index = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
+    if not info.items or index is None:
+        return bad_value(info, entry, kind, below)
+    number, inner = loc[index], next(iter(loc[index + 1 :]), None)
+    name, origin, order = f"{entry.key}[{number}]", entry.origin, entry.order
+    if entry.node is not None and isinstance(entry.node.value, list):
+        node: Node = entry.node.value[number]
+        node = node.value.get(inner, node) if isinstance(node.value, dict) else node
+        file = origin.where.rpartition(":")[0]
+        origin, order = replace(origin, where=f"{file}:{node.line}"), (order[0], node.line)
+    item = TypedEntry(name, detail["input"], origin, order=order)
+    if kind == "extra_forbidden" and inner is not None:
         suggestion = nearest_match(inner, info.items)
-        fix = suggestion and f"{suggestion}: {plain(at.value)}"
-        unknown = _item_error(at, f"{name} has no key '{inner}'", ", ".join(info.items))
-        return replace(unknown, did_you_mean=suggestion, fix=fix)
-    if inner is not None and detail["type"] == "missing":
-        return _item_error(at, f"{name} has no {inner}", allowed(info.items[inner]))
+        return _about(
+            item,
+            f"{name} has no key '{inner}'",
+            allowed=", ".join(info.items),
+            did_you_mean=suggestion,
+            fix=suggestion and f"{suggestion}: {plain(item.value)}",
+        )
+    if kind == "missing" and inner is not None:
+        return _about(item, f"{name} has no {inner}", allowed=allowed(info.items[inner]))
     if inner is None or inner not in info.items:
-        return _item_error(at, f"{name} {shown(at.value)} is not understood", allowed(info))
-    known = replace(info.items[inner], key=f"{name}.{inner}")
-    at = replace(at, key=known.key)
+        return _about(item, f"{name} {shown(item.value)} is not understood", allowed=allowed(info))
+    inner_info = replace(info.items[inner], key=f"{name}.{inner}")
+    item = replace(item, key=inner_info.key)
     if reason := detail.get("ctx", {}).get("error"):
-        return _item_error(at, f"{known.key} {shown(at.value)} {reason}", allowed(known))
-    below = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
-    return bad_value(known, at, detail["type"], below)
+        message = f"{item.key} {shown(item.value)} {reason}"
+        return _about(item, message, allowed=allowed(inner_info))
+    built_in = Setting(None, Origin(BUILT_IN_LAYER, BUILT_IN_LAYER))
+    return bad_value(inner_info, item, kind, built_in)
 
 
-def _item_of(loc: Any) -> tuple[int | None, str | None]:
-    """The index of the item, and its key, of a location in the tree."""
-    at = next((n for n, part in enumerate(loc) if isinstance(part, int)), None)
-    if at is None:
-        return None, None
-    return loc[at], loc[at + 1] if len(loc) > at + 1 else None
-
-
-def _item_error(at: TypedEntry, what: str, allowed: str) -> Diagnostic:
-    location = where(at.key, at.origin)
-    return Diagnostic(
-        what, key=at.key, value=at.value, where=location, allowed=allowed, order=at.order
-    )
-
-
-def _item_line(entry: TypedEntry, index: int, inner: str | None) -> int | None:
-    node = entry.node
-    if node is None or not isinstance(node.value, list):
-        return None
-    item: Node = node.value[index]
-    within = item.value.get(inner) if isinstance(item.value, dict) else None
-    return within.line if within is not None else item.line
+def _about(entry: TypedEntry, message: str, **parts: Any) -> Diagnostic:
+    """The error of an entry; `parts` are fields beside or instead of its own."""
+    place = where(entry.key, entry.origin)
+    fields = {"key": entry.key, "value": entry.value, "where": place, "order": entry.order}
+    return Diagnostic(message, **(fields | parts))

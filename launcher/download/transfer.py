@@ -5,29 +5,48 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from http.client import responses
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
+import requests
 from pydantic import TypeAdapter
+from requests import exceptions
 
 from launcher.base.diagnostics import FetchError, SettingsError
 from launcher.config.feature_checks import DownloadTarget
-from launcher.download.console import DownloadProgress, Draw, Print
-from models.common.data_files import identity
+from launcher.config.feature_settings import Download
+from models.common.data_files import identity, progress
 from training.logging.quantities import duration, size
 from training.storage import atomic_write
 
-_PIECE_BYTES = 1 << 20
+Show = Callable[[str], object]
+"""Prints a line."""
+_PIECE_BYTES = 1 << 14
+"""At most this much is lost if a connection breaks."""
 _PROGRESS_BYTES = 1 << 20
 """An attempt that transfers this much resets the count of failures."""
-_FIRST_WAIT_S, _MAX_WAIT_S = 1.0, 60.0
-_MAX_RETRY_AFTER_S = 600.0
-"""If the server asks for a longer wait, the download fails."""
+_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_BROKEN = (
+    *(exceptions.ConnectionError, exceptions.Timeout),
+    *(exceptions.ChunkedEncodingError, exceptions.ContentDecodingError),
+)
+_LOGIN = (
+    "put user and password into ~/.netrc, or use  https://${USER}:${PASSWORD}@HOST/…  with "
+    "environment variables"
+)
+
+
+def settings_error(message: str, url: str, **parts: object) -> SettingsError:
+    """An error that the user can fix: wrong URL, file or archive; `parts`: allowed, fix."""
+    return SettingsError.of(message, value=url, where=str(url), **parts)
 
 
 class Transient(Exception):
@@ -43,70 +62,6 @@ class Mismatch(Transient):
 
     def __init__(self) -> None:
         super().__init__("the file on the server is another version; restarting from byte 0")
-
-
-def settings_error(message: str, url: str, **parts: object) -> SettingsError:
-    """An error that the user can fix: wrong URL, file or checksum; `parts` are allowed and fix.
-
-    Control characters of `message`, from names of a server or an archive, are replaced.
-    """
-    return SettingsError.of(message, value=url, where=url, **parts)
-
-
-@dataclass(frozen=True)
-class Body:
-    """The bytes of a file from `start` on."""
-
-    start: int
-    total: int | None
-    """Bytes of the whole file; None: unknown."""
-    version: str | None
-    """As the server states it; None: two versions cannot be distinguished."""
-    pieces: Iterator[bytes]
-    """Raises Transient if the connection breaks."""
-
-
-Source = Callable[[int, str | None], Body]
-"""The bytes of a file from a position on, if it still has the version; else from 0.
-
-Raises Transient, Mismatch, and SettingsError if a retry cannot help.
-"""
-
-
-def local_source(url: str) -> Source:
-    """The source of a file: URL; always read from byte 0. Reads the disk."""
-    path = Path(url2pathname(urlsplit(url).path))
-
-    def pieces() -> Iterator[bytes]:
-        try:
-            with path.open("rb") as file:
-                yield from iter(partial(file.read, _PIECE_BYTES), b"")
-        except OSError as error:
-            raise settings_error(f"cannot read the file: {error.strerror or error}", url) from None
-
-    def open_file(start: int, version: str | None) -> Body:
-        if not path.is_file():
-            raise settings_error(
-                "not a file",
-                url,
-                fix="leave out --download-data  and type  --data PATH  for a folder",
-            )
-        return Body(0, path.stat().st_size, None, pieces())
-
-    return open_file
-
-
-@dataclass(frozen=True)
-class TransferOptions:
-    """The options of all transfers of one call."""
-
-    retries: int
-    """In a row, after broken connections."""
-    max_bytes: int
-    """Of one file, downloaded and unpacked."""
-    print: Print
-    draw: Draw
-    sleep: Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -125,12 +80,6 @@ class DownloadRecord:
     """Of the local file; 0 for a folder."""
     ctime_ns: int = -1
     inode: int = -1
-    """As `mtime_ns`; -1 in records of older versions."""
-
-    @property
-    def stamp(self) -> tuple[int, int, int]:
-        """What differs for another file at the same path."""
-        return self.mtime_ns, self.ctime_ns, self.inode
 
     def of(self, path: Path) -> DownloadRecord:
         """This record for the file at `path` as it is now. Reads the disk."""
@@ -150,190 +99,211 @@ def read_record(path: Path) -> DownloadRecord | None:
         return None
 
 
-class PartialFile:
-    """The unfinished file of a target, with its checksum and version. Touches the disk.
+def sha256_of(path: Path) -> str:
+    """The checksum of a file. Reads the disk."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
-    A part of another URL is discarded.
-    """
 
-    version: str | None
-    was_resumed: bool
-    """Whether the bytes are from more than one response."""
+class Transfer:
+    """A declared file on its way into its part, `path`. Touches the network and the disk."""
 
-    def __init__(self, target: DownloadTarget) -> None:
+    def __init__(self, target: DownloadTarget, settings: Download, show: Show) -> None:
+        """A part of another URL is discarded."""
+        self._target, self._settings, self._show = target, settings, show
         self.path = target.state / f"{target.name}.part"
-        self._record = target.state / f"{target.name}.part.json"
-        self._url = str(target.file.url)
-        self._file = self.path.open("a+b", buffering=0)  # no byte is lost if we are killed
-        record = read_record(self._record)
-        if record is None or record.url != self._url:
-            self.clear()
-            return
-        self.version, self.was_resumed = record.version, False
-        self._hash = sha256_of(self.path)
-        self.size = self.path.stat().st_size
-
-    def __enter__(self) -> PartialFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-        if not self.size:
+        self._record_path = target.state / f"{target.name}.part.json"
+        record = read_record(self._record_path)
+        self.version: str | None = None
+        self._is_resumed = False
+        """Whether the bytes are from more than one response."""
+        if record is not None and record.url == str(target.file.url):
+            self.version = record.version
+        else:
             self.discard()
 
     @property
-    def sha256(self) -> str:
-        """The checksum of the bytes so far."""
-        return self._hash.hexdigest()
-
-    def clear(self) -> None:
-        """Start from byte 0."""
-        self._file.truncate(0)
-        self._hash, self.size = hashlib.sha256(), 0
-        self.version, self.was_resumed = None, False
-        self._record.unlink(missing_ok=True)
-
-    def set_version(self, version: str | None) -> None:
-        """Record the version of the file that this is a part of."""
-        self.version = version
-        DownloadRecord(self._url, version).write(self._record)
-
-    def write(self, piece: bytes) -> None:
-        """Append `piece`."""
-        left = memoryview(piece)
-        while left:  # an unbuffered write may be short
-            left = left[self._file.write(left) :]
-        self._hash.update(piece)
-        self.size += len(piece)
-
-    def sync(self) -> None:
-        """Flush the bytes to the disk, before the file is renamed."""
-        os.fsync(self._file.fileno())
+    def size(self) -> int:
+        """Bytes so far."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def discard(self) -> None:
         """Remove the part and its record."""
         self.path.unlink(missing_ok=True)
-        self._record.unlink(missing_ok=True)
+        self._record_path.unlink(missing_ok=True)
+        self._is_resumed = False
 
+    def _error(self, message: str, **parts: object) -> SettingsError:
+        return settings_error(message, self._target.file.url, **parts)
 
-def sha256_of(path: Path) -> hashlib._Hash:
-    """The checksum of a file. Reads the disk."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-    return digest
+    def run(self, url: str) -> str:
+        """Transfer all bytes of `url`, which has its secrets; gives their SHA-256.
 
+        Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
+        """
+        failures = 0
+        while True:
+            before = self.size
+            try:
+                if urlsplit(url).scheme == "file":
+                    self._copy(Path(url2pathname(urlsplit(url).path)))
+                else:
+                    self._download(url)
+                return self._checked()
+            except Transient as error:
+                failures = 1 if self.size - before >= _PROGRESS_BYTES else failures + 1
+                if isinstance(error, Mismatch):
+                    self.discard()
+                self._wait(error, failures)
 
-def transfer(
-    target: DownloadTarget, source: Source, options: TransferOptions, part: PartialFile
-) -> None:
-    """Transfer all of a file into `part`, and check its size and checksum.
+    def _wait(self, error: Transient, failures: int) -> None:
+        """Wait before the next attempt. Raises FetchError after too many failures in a row."""
+        name, retries = self._target.name, self._settings.retries
+        too_long = error.wait_s > 600
+        if failures > retries or too_long:
+            waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
+            tried = "" if waits or failures == 1 else f", {failures} times in a row"
+            kept = f"; {size(self.size)} are kept" if self.size else ""
+            message = f"cannot download {name}: {error}{waits}{tried}{kept}"
+            fix = "run the same command again later: it resumes"
+            raise FetchError(message, self._target.file.url, fix)
+        wait_s = max(min(60.0, 2.0 ** (failures - 1)) * random.uniform(0.5, 1), error.wait_s)
+        attempt = f"attempt {failures + 1} of {retries + 1}"
+        self._show(f"{name}: {error}; {attempt} in {duration(wait_s)}")
+        time.sleep(wait_s)
 
-    Raises SettingsError if the file is not the declared one, FetchError if the transfer fails.
-    Touches the network and the disk.
-    """
-    failures = 0
-    while part.sha256 != target.file.sha256:  # complete already if a later step failed
-        before = part.size
+    def _copy(self, path: Path) -> None:
         try:
-            _attempt(target, source, options, part)
-            break
-        except Transient as error:
-            failures = 1 if part.size - before >= _PROGRESS_BYTES else failures + 1
-            if isinstance(error, Mismatch):
-                part.clear()
-            _wait(target, error, failures, options, part)
-    part.sync()
+            file = path.open("rb")
+        except OSError as error:
+            fix = "leave out --download-data  and type  --data PATH  for a folder"
+            raise self._error(f"cannot read the file: {error.strerror or error}", fix=fix) from None
+        with file:
+            pieces = iter(partial(file.read, _PIECE_BYTES), b"")
+            self._receive(0, path.stat().st_size, None, pieces)
+
+    def _download(self, url: str) -> None:
+        """One attempt; resumes only what a version or the checksum proves to be the same file."""
+        if self.version is None and self._target.file.sha256 is None:
+            self.discard()
+        start = self.size
+        headers = {"User-Agent": "gearshift", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if self.version is not None:
+                headers["If-Range"] = self.version
+        with requests.Session() as session:
+            session.max_redirects = 10
+            session.hooks["response"].append(self.check_redirect)
+            timeout_s = self._settings.timeout_s
+            try:
+                with session.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
+                    self._read(response, start)
+            except exceptions.SSLError as error:
+                message = f"no secure connection to the server: {_reason(error)}"
+                fix = "put the certificate of its authority into REQUESTS_CA_BUNDLE=FILE"
+                raise self._error(message, fix=fix) from None
+            except _BROKEN as error:
+                raise Transient(_reason(error)) from None
+            except (ValueError, exceptions.TooManyRedirects):  # no host, or another scheme
+                message = "this URL, or the one it redirects to, is not a usable http or https URL"
+                raise self._error(message) from None
+
+    def check_redirect(self, response: requests.Response, **_: object) -> None:
+        """Refuse a redirect from https to http; requests drops the password on another host."""
+        new = urljoin(response.url, response.headers.get("Location", ""))
+        if response.url.startswith("https:") and new.startswith("http:"):
+            raise self._error("the server redirects from https to http")
+
+    def _read(self, response: requests.Response, start: int) -> None:
+        status, headers = response.status_code, response.headers
+        # A validator for If-Range is no weak entity tag. Source: RFC 9110, section 13.1.5.
+        etag = headers.get("ETag", "W/")
+        version = headers.get("Last-Modified") if etag.startswith("W/") else etag
+        first, total = None, headers.get("Content-Length", "")
+        if span := _RANGE.fullmatch(headers.get("Content-Range", "")):
+            first, total = span.groups()
+        if status == 416 and start:
+            if total == str(start):  # nothing is missing
+                return
+            raise Mismatch
+        if status not in (200, 206):
+            message = f"the server responds {status} {responses.get(status, '')}".rstrip()
+            if status in (408, 425, 429) or 500 <= status < 600:
+                retry_after = headers.get("Retry-After", "")
+                raise Transient(message, float(retry_after) if retry_after.isdecimal() else 0.0)
+            fix = _LOGIN if status in (401, 403) else "check whether the URL opens in a browser"
+            raise self._error(message, fix=fix)
+        if status == 200:
+            start = 0
+        elif first != str(start) or not start or version not in (self.version, None):
+            raise Mismatch
+        if "chunked" in headers.get("Transfer-Encoding", "").lower() and not span:
+            total = ""
+        known = int(total) if total.isdecimal() else None
+        self._receive(start, known, version, response.iter_content(_PIECE_BYTES))
+
+    def _receive(
+        self, start: int, total: int | None, version: str | None, pieces: Iterable[bytes]
+    ) -> None:
+        """Write the bytes from `start` on; `total`: of the whole file, None: unknown."""
+        target, max_gb = self._target, self._settings.max_gb
+        if total is not None:
+            self._check("size", total, target.file.size)
+            if total > max_gb * 10**9:
+                allowed = f"at most {max_gb:g} GB (download.max_gb)"
+                raise self._error(f"{target.name} has {size(total)}", allowed=allowed)
+            left, free = total - start, shutil.disk_usage(target.state).free
+            if left > free:
+                message = f"{target.name} needs {size(left)} more; its disk has {size(free)} free"
+                raise self._error(message, fix="--set download.folder=DIR  on another disk")
+        self._is_resumed |= start > 0
+        self.version = version
+        DownloadRecord(str(target.file.url), version).write(self._record_path)
+        done = start
+        mode, total_mb = "ab" if start else "wb", None if total is None else total // 10**6
+        with self.path.open(mode) as file, progress(f"{target.name}, MB", total_mb) as update:
+            for piece in pieces:
+                done += len(piece)
+                if done > (max_gb * 10**9 if total is None else total):
+                    self.discard()
+                    what = "download.max_gb allows" if total is None else "the server announced"
+                    raise self._error(f"{target.name} has more bytes than {what}")
+                file.write(piece)
+                update(done // 10**6)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and done < total:
+            raise Transient(f"only {done} of {total} bytes arrived")
+
+    def _checked(self) -> str:
+        """The checksum. Raises Mismatch for bytes of several responses, else SettingsError."""
+        sha256 = sha256_of(self.path)
+        try:
+            self._check("size", self.size, self._target.file.size)
+            self._check("sha256", sha256, self._target.file.sha256)
+        except SettingsError:
+            if self._is_resumed:
+                raise Mismatch from None
+            self.discard()
+            raise
+        return sha256
+
+    def _check(self, key: str, value: object, declared: object) -> None:
+        if declared is not None and value != declared:
+            raise self._error(
+                f"{self._target.name} has {key} {value}: not the declared one",
+                allowed=str(declared),
+                fix=f"check the URL; if the file changed, set  {key}: {value}",
+            )
 
 
-def _wait(
-    target: DownloadTarget,
-    error: Transient,
-    failures: int,
-    options: TransferOptions,
-    part: PartialFile,
-) -> None:
-    """Wait before the next attempt. Raises FetchError after too many failures in a row."""
-    too_long = error.wait_s > _MAX_RETRY_AFTER_S
-    if failures > options.retries or too_long:
-        waits = f", and asks to wait {duration(error.wait_s)}" if too_long else ""
-        tried = "" if waits or failures == 1 else f", {failures} times in a row"
-        part_note = f"; {size(part.size)} are kept" if part.size else ""
-        message = f"cannot download {target.name}: {error}{waits}{tried}{part_note}"
-        raise FetchError(message, target.file.url, "run the same command again later: it resumes")
-    backoff_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1))
-    wait_s = max(backoff_s * random.uniform(0.5, 1), error.wait_s)
-    attempt = f"attempt {failures + 1} of {options.retries + 1}"
-    options.print(f"{target.name}: {error}; {attempt} in {duration(wait_s)}")
-    options.sleep(wait_s)
-
-
-def _attempt(
-    target: DownloadTarget, source: Source, options: TransferOptions, part: PartialFile
-) -> None:
-    if part.size and part.version is None and target.file.sha256 is None:
-        part.clear()  # nothing can tell whether the rest belongs to it
-    body = source(part.size, part.version)
-    if body.start != part.size:
-        part.clear()
-    part.was_resumed |= body.start > 0
-    _check_size(target, target.file.size if body.total is None else body.total, options, part)
-    part.set_version(body.version)
-    max_bytes = options.max_bytes if body.total is None else body.total
-    for piece in body.pieces:
-        if part.size + len(piece) > max_bytes:
-            part.discard()
-            what = "download.max_gb allows" if body.total is None else "the server announced"
-            raise settings_error(f"{target.name} has more bytes than {what}", target.file.url)
-        part.write(piece)
-        options.draw(DownloadProgress(target.name, part.size, body.total))
-    if body.total is not None and part.size < body.total:
-        raise Transient(f"only {part.size} of {body.total} bytes arrived")
-    _check_content(target, part)
-
-
-def _check_content(target: DownloadTarget, part: PartialFile) -> None:
-    """Check the declared size and checksum.
-
-    Raises Mismatch if the part is from several attempts; else SettingsError, and discards it.
-    """
-    facts = ("size", part.size, target.file.size), ("sha256", part.sha256, target.file.sha256)
-    wrong = [fact for fact in facts if fact[2] is not None and fact[1] != fact[2]]
-    if not wrong:
-        return
-    if part.was_resumed:
-        raise Mismatch
-    part.discard()
-    raise _not_declared(target, *wrong[0])
-
-
-def _not_declared(
-    target: DownloadTarget, key: str, value: object, declared: object
-) -> SettingsError:
-    return settings_error(
-        f"{target.name} has {key} {value}: not the declared one",
-        target.file.url,
-        allowed=str(declared),
-        fix=f"check the URL; if the file changed, set  {key}: {value}",
-    )
-
-
-def _check_size(
-    target: DownloadTarget, total: int | None, options: TransferOptions, part: PartialFile
-) -> None:
-    if total is None:
-        return
-    declared, left = target.file.size, total - part.size
-    if declared is not None and total != declared:
-        raise _not_declared(target, "size", total, declared)
-    if total > options.max_bytes:
-        allowed = f"at most {options.max_bytes / 1e9:g} GB (download.max_gb)"
-        raise settings_error(f"{target.name} has {size(total)}", target.file.url, allowed=allowed)
-    if left > (free := shutil.disk_usage(target.state).free):
-        raise settings_error(
-            f"{target.name} needs {size(left)} more; the disk of {target.folder} has "
-            f"{size(free)} free",
-            target.file.url,
-            fix="--set download.folder=DIR  on another disk",
-        )
+def _reason(error: Exception) -> str:
+    """Why a connection failed, without the URL, which may contain a secret."""
+    if "timed out" in str(error):
+        return "the server does not respond"
+    causes = re.findall(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+    return causes[-1].lower() if causes else f"the connection broke ({type(error).__name__})"

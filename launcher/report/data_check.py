@@ -51,15 +51,12 @@ def inspect(path: str, format: str | None, resolved: Resolved) -> Findings:
         try:
             return _inspect(path, format, resolved, folder)
         except DataError as error:
-            raise about_data(error, value=path, fix=_with_sets(error.fix) or None) from error
-
-
-def _with_sets(fix: str) -> str:
-    """A fix for this command, which takes --set, not the options of a run: --seq-len 64."""
-    for option in OPTIONS:
-        if option.group == TRAINING and option.key:
-            fix = re.sub(rf"{option.flag} (\S+)", rf"--set {option.key}=\1", fix)
-    return fix
+            # This command takes --set, not the options of a run: --seq-len 64.
+            fix = error.fix
+            for option in OPTIONS:
+                if option.group == TRAINING and option.key:
+                    fix = re.sub(rf"{option.flag} (\S+)", rf"--set {option.key}=\1", fix)
+            raise about_data(error, value=path, fix=fix or None) from error
 
 
 def _inspect(path: str, format: str | None, resolved: Resolved, folder: Path) -> Findings:
@@ -116,7 +113,10 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
         return [Match(family, _format(family, path, origin))]
     matches = [Match(name, form) for name in families if (form := _format(name, path, origin))]
     if not matches:
-        _check_refusals(path, families, origin)
+        for name in families:  # data that a family knows but does not read, such as a pickle
+            refusal = getattr(_formats(name), "refusal", None)
+            if refusal is not None and (error := refusal(Path(path).expanduser())) is not None:
+                raise _about(error, path, origin)
         known = "\n           ".join(
             f"{name}: {'; '.join(_formats(name).FORMATS)}" for name in families
         )
@@ -125,18 +125,9 @@ def find_families(path: str, family: str | None, origin: str) -> list[Match]:
     return matches
 
 
-def _check_refusals(path: str, families: Collection[str], origin: str) -> None:
-    """Raise SettingsError for data that a family knows but does not read, such as a pickle."""
-    for family in families:
-        refusal = getattr(_formats(family), "refusal", None)
-        if refusal is not None and (error := refusal(Path(path).expanduser())) is not None:
-            raise _about(error, path, origin)
-
-
 def _about(error: DataError, path: str, origin: str) -> SettingsError:
-    return SettingsError.of(
-        error.message, value=path, where=origin, allowed=error.allowed, fix=error.fix
-    )
+    parts = {"allowed": error.allowed, "fix": error.fix}
+    return SettingsError.of(error.message, value=path, where=origin, **parts)
 
 
 def several(path: str, origin: str, matches: Sequence[Match]) -> Diagnostic:
@@ -167,7 +158,13 @@ def _formats(family: str) -> Any:
 
 
 def _embedded(path: str, families: Collection[str], origin: str) -> str:
-    sets = {name: family for family in families for name in _sets(family)}
+    sets: dict[str, str] = {}
+    for family in families:  # of a custom task, only its default
+        default = getattr(config_of(family).Data(), "path", None)
+        known = () if is_custom(family) else _formats(family).EMBEDDED
+        if isinstance(default, str) and default.startswith(EMBEDDED):
+            known = (default, *known)
+        sets |= dict.fromkeys(known, family)
     if path in sets:
         return sets[path]
     nearest = nearest_match(path, sets)
@@ -181,15 +178,6 @@ def _embedded(path: str, families: Collection[str], origin: str) -> str:
     )
 
 
-def _sets(family: str) -> Collection[str]:
-    """The embedded data sets of a family; of a custom task, only its default."""
-    default = getattr(config_of(family).Data(), "path", None)
-    default_set = [default] if isinstance(default, str) and default.startswith(EMBEDDED) else []
-    if is_custom(family):
-        return default_set
-    return dict.fromkeys((*default_set, *_formats(family).EMBEDDED))
-
-
 def _check_path(path: str, origin: str) -> None:
     """Raise SettingsError unless there is a file or a folder."""
     location = Path(path).expanduser()
@@ -198,9 +186,7 @@ def _check_path(path: str, origin: str) -> None:
             check_kind(location)
             return
     except DataError as error:
-        raise SettingsError.of(
-            error.message, value=path, where=origin, allowed=error.allowed
-        ) from error
+        raise _about(error, path, origin) from error
     except OSError as error:
         message = f"'{path}' cannot be accessed: {error.strerror or error}"
         raise SettingsError.of(message, value=path, where=origin) from error

@@ -17,16 +17,13 @@ DEFAULT_FOLDER = Path("data-check")
 PAGE = "data.html"
 SHOWN = 600
 """Characters of each part of a sample."""
-_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-_FIGURE = re.compile(r'<figure id="([A-Za-z0-9_-]+)">')
 _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def render(findings: Findings) -> bytes:
     """The page: tables and pictures in one file, without scripts or links to the network."""
-    state = "quiet"
-    if findings.overlapping_groups is not None:
-        state = "bad" if findings.overlapping_groups else "good"
+    groups = findings.overlapping_groups
+    state = "quiet" if groups is None else "bad" if groups else "good"
     read = f"read by {findings.model}"
     return page.render(
         _TEMPLATE,
@@ -47,12 +44,12 @@ def render(findings: Findings) -> bytes:
 
 def file_name(picture: Picture) -> str:
     """A safe file name for a picture."""
-    return _UNSAFE.sub("-", picture.name).strip("-") or "picture"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", picture.name).strip("-") or "picture"
 
 
 def files_of(html: str) -> list[str]:
     """The file names of the pictures of a rendered page."""
-    return _FIGURE.findall(html) if page.MARK in html else []
+    return re.findall(r'<figure id="([A-Za-z0-9_-]+)">', html) if page.MARK in html else []
 
 
 def overlap(findings: Findings) -> str:
@@ -69,10 +66,7 @@ def overlap(findings: Findings) -> str:
 def sample_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and text of each part of the sample, up to SHOWN characters of each."""
     return [
-        (
-            "learned" if part.in_loss else "given",
-            part.text[:SHOWN] + ("…" * (len(part.text) > SHOWN)),
-        )
+        ("learned" if part.in_loss else "given", part.text[:SHOWN] + "…" * (len(part.text) > SHOWN))
         for part in findings.text
     ]
 
@@ -82,21 +76,18 @@ def check_folder(folder: Path, origin: str) -> None:
 
     Raises SettingsError.
     """
+    problem = None
     try:
-        if not folder.exists():
-            disk.check_writable(folder, origin)
-            return
-        if not folder.is_dir():
-            message = f"{folder} is a file"
-        elif not any(folder.iterdir()) or page.MARK in _old_page(folder):
-            disk.check_writable(folder, origin)
-            return
-        else:
-            message = f"{folder} contains other files"
+        if folder.exists() and not folder.is_dir():
+            problem = f"{folder} is a file"
+        elif folder.exists() and any(folder.iterdir()) and page.MARK not in _old_page(folder):
+            problem = f"{folder} contains other files"
     except OSError as error:
-        message = f"cannot open {folder}: {error.strerror or error}"
-    allowed = "a new or empty folder, or the folder of an earlier check"
-    raise SettingsError.of(message, value=str(folder), where=origin, allowed=allowed)
+        problem = f"cannot open {folder}: {error.strerror or error}"
+    if problem is not None:
+        allowed = "a new or empty folder, or the folder of an earlier check"
+        raise SettingsError.of(problem, value=str(folder), where=origin, allowed=allowed)
+    disk.check_writable(folder, origin)
 
 
 def write(findings: Findings, folder: Path) -> list[Path]:
@@ -114,8 +105,7 @@ def write(findings: Findings, folder: Path) -> list[Path]:
                 atomic_write(folder / name, png)
     except OSError as error:
         message = f"cannot write {error.filename or folder}: {error.strerror or error}"
-        where = f"--out {folder}"
-        raise SettingsError.of(message, value=str(folder), where=where) from error
+        raise SettingsError.of(message, value=str(folder), where=f"--out {folder}") from error
     return [folder / PAGE, *(folder / name for name in pictures)]
 
 

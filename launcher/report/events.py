@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from launcher.report.plots import Mark
 from launcher.report.run_record import RunEvent, RunRecord
@@ -29,35 +29,25 @@ _LANES: Mapping[str, tuple[int, Sequence[str]]] = {
 }
 """Rows with their color and kinds of events; other kinds are in the last row."""
 _OTHER = "other"
-_ELSEWHERE = ("preview", "first_batch")
-"""Kinds that the report shows elsewhere, or not at all."""
-_LONGEST = 300
-"""Characters of a text on the step axis."""
 MOST_EVENTS = 400
 """Events of a row on the step axis, and of the list."""
 _Any = TypeVar("_Any")
-_INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-"""Raised for an event of another version."""
-
-
-def lane(kind: str) -> tuple[str, int]:
-    """The row of a kind of events, and its color."""
-    for name, (color, kinds) in _LANES.items():
-        if kind in kinds:
-            return name, color
-    return _OTHER, 3
 
 
 def marks(run: RunRecord, name: str = "") -> list[Mark]:
     """The events on the step axis, by row; `name` of the run stands before each text."""
-    order = [*_LANES, _OTHER]
-    every_mark = []
+    by_row: dict[str, list[Mark]] = {row: [] for row in [*_LANES, _OTHER]}
     for event in shown(run):
-        row, color = lane(event.kind)
+        places = ((row, color) for row, (color, kinds) in _LANES.items() if event.kind in kinds)
+        row, color = next(places, (_OTHER, 3))
         text = f"{name}: {text_of(event)}" if name else text_of(event)
-        every_mark.append(Mark(event.step, row, text[:_LONGEST], color))
-    rows = {row: [mark for mark in every_mark if mark.lane == row] for row in order}
-    return [mark for row in rows.values() for mark in thinned(row)]
+        by_row[row].append(Mark(event.step, row, text[:300], color))
+    return [mark for row in by_row.values() for mark in thinned(row)]
+
+
+def rows(events: Sequence[RunEvent]) -> list[tuple[str, str, str]]:
+    """Step, time and text of each event."""
+    return [(str(event.step), event.time, text_of(event)) for event in events]
 
 
 def thinned(items: Sequence[_Any]) -> Sequence[_Any]:
@@ -68,8 +58,8 @@ def thinned(items: Sequence[_Any]) -> Sequence[_Any]:
 
 
 def shown(run: RunRecord) -> list[RunEvent]:
-    """The events that a report lists."""
-    return [event for event in run.events if event.kind not in _ELSEWHERE]
+    """The events that a report lists: it shows others elsewhere, or not at all."""
+    return [event for event in run.events if event.kind not in ("preview", "first_batch")]
 
 
 def text_of(event: RunEvent) -> str:
@@ -90,10 +80,6 @@ def text_of(event: RunEvent) -> str:
         text = console_text.render_urgent(kind, facts) or console_text.render_notice(kind, facts)
         if text:
             return " ".join(text.split())
-    except _INVALID:
-        pass
-    return " ".join([kind.replace("_", " "), *_pairs(facts)])
-
-
-def _pairs(facts: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in facts.items()]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        pass  # of another version
+    return " ".join([kind.replace("_", " "), *(f"{k}={value}" for k, value in facts.items())])

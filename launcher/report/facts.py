@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +19,18 @@ from training.logging.quantities import amount, counted, duration, real, size
 Row = tuple[str, ...]
 _DEFAULTS = (BUILT_IN_LAYER, FAMILY_LAYER)
 """Layers of defaults: what a person did not choose."""
-_MOST_WARNINGS = 20
-_MOST_STEPS = 4
-"""Steps named of a kind of events."""
-_LONGEST = 20_000
-"""Characters of a text of the data."""
-_UNFINISHED = "not finished"
-_NOT_STARTED = "not started"
-EVALUATION_HEAD = ("when", "checkpoint", "split", "data", "metrics")
 _OWN_DATA = "of the run"
 _INVALID = (KeyError, TypeError, ValueError, AttributeError)
 """Raised for a line of another version."""
-_KINDS = {"completed": "good", "failed": "bad", "stopped": "warn", _UNFINISHED: "warn"}
-_COUNTED = (
-    ("resume", ("resumed",)),
-    ("requeue", ("requeued",)),
-    ("throttling step", ("throttled",)),
-    ("out-of-memory error", ("out_of_memory",)),
-    ("signal", ("signal",)),
-    ("skipped step", ("skipped",)),
-    ("warning", ("warning",)),
-)
+_COUNTED = {
+    "resumed": "resume",
+    "requeued": "requeue",
+    "throttled": "throttling step",
+    "out_of_memory": "out-of-memory error",
+    "signal": "signal",
+    "skipped": "skipped step",
+    "warning": "warning",
+}
 """Kinds of events that tell whether a run went smoothly."""
 _WARNINGS = ("warning", "out_of_memory", "straggler", "limit_given_up", "pressure")
 """Events that a reader should not miss."""
@@ -61,17 +53,18 @@ class TimeShare:
 
 def status(run: RunRecord) -> tuple[str, str]:
     """How the run ended, and the style of that word."""
-    unfinished = _UNFINISHED if run.events or run.steps else _NOT_STARTED
+    unfinished = "not finished" if run.events or run.steps else "not started"
     word = str(run.result.get("status", unfinished))
-    return word, _KINDS.get(word, "warn")
+    return word, {"completed": "good", "failed": "bad"}.get(word, "warn")
 
 
 def outcome(run: RunRecord) -> str:
     """The end of the run in a line, after its status."""
     result = run.result
     text = counted(run.steps, "step")
-    if result.get("epochs") is not None:
-        text += f" ({_epochs(result['epochs'])})"
+    if (epochs := result.get("epochs")) is not None:
+        part = f"{100 * epochs:.2g}% of an epoch"
+        text += f" ({part if 0 < epochs < 1 else counted(float(f'{epochs:.3g}'), 'epoch')})"
     if result.get("wall_s") is not None:
         text += f" in {duration(result['wall_s'])}"
     if result.get("reason"):
@@ -93,10 +86,13 @@ def title(run: RunRecord) -> str:
 def counts(run: RunRecord) -> str:
     """What happened on the way, such as `1 resume (step 30), 2 throttling steps (step 8)`."""
     texts = []
-    for noun, kinds in _COUNTED:
-        steps = [event.step for event in run.events if event.kind in kinds]
-        if steps:
-            texts.append(f"{counted(len(steps), noun)} ({_steps(steps)})")
+    for kind, noun in _COUNTED.items():
+        if steps := [event.step for event in run.events if event.kind == kind]:
+            different = sorted(set(steps))
+            named = ", ".join(f"{step:,}" for step in different[:4])
+            more = f" and {len(different) - 4} later" if different[4:] else ""
+            plural = "s" if different[1:] else ""
+            texts.append(f"{counted(len(steps), noun)} (step{plural} {named}{more})")
     return ", ".join(texts)
 
 
@@ -127,7 +123,9 @@ def chosen_settings(run: RunRecord) -> list[Row]:
         default = _default(setting)
         if key != "promise" and default != [setting.get("value")]:
             shown = "–" if default in ([], [None]) else plain(default[0])
-            ranked.append((_rank(setting), (key, _value(setting), shown, _origin(setting))))
+            layer = setting.get("layer")
+            rank = -LAYERS.index(layer) if layer in LAYERS else 0
+            ranked.append((rank, (key, _value(setting), shown, _origin(setting))))
     return [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
 
 
@@ -168,20 +166,14 @@ def time_split(run: RunRecord) -> list[TimeShare]:
 def operators(run: RunRecord) -> list[Row]:
     """The operators that took most time of their own in the profile, below a head."""
     operations = run.profile.get("operators") or []
-    sides = [
-        side
-        for side in ("device", "cpu")
-        if any(operation[f"self_{side}_s"] for operation in operations)
-    ]
+    sides = [s for s in ("device", "cpu") if any(o[f"self_{s}_s"] for o in operations)]
     if not sides:
         return []
     names = {"device": "own time on the device", "cpu": "own time on the CPU"}
     rows: list[Row] = [("operator", "calls", *(names[side] for side in sides))]
     for operation in operations:
-        times = [operation[f"self_{side}_s"] for side in sides]
-        rows.append(
-            (str(operation["name"]), f"{operation['calls']:,}", *(_milliseconds(s) for s in times))
-        )
+        times = [f"{1000 * operation[f'self_{side}_s']:,.4g} ms" for side in sides]
+        rows.append((str(operation["name"]), f"{operation['calls']:,}", *times))
     return rows
 
 
@@ -222,7 +214,8 @@ def previews(run: RunRecord) -> list[Row]:
     """When a sample of the model's output was taken, and its text."""
     return [
         (f"{event.facts.get('when', '')} training".strip(), _cut(event.facts.get("text", "")))
-        for event in _of(run, "preview")
+        for event in run.events
+        if event.kind == "preview"
     ]
 
 
@@ -230,15 +223,19 @@ def warnings(run: RunRecord) -> list[RunEvent]:
     """The events that a reader should not miss, each text once."""
     events = [event for event in run.events if event.kind in _WARNINGS]
     by_text = {str(event.facts.get("text", event.facts)): event for event in events}
-    return list(by_text.values())[:_MOST_WARNINGS]
+    return list(by_text.values())[:20]
 
 
 def promises(run: RunRecord) -> list[Row]:
     """What the mode promises: measure and bounds."""
     rows: list[Row] = []
     for name, bounds in (run.value("promise") or {}).items():
-        known = {side: bounds.get(side) for side in ("at_least", "at_most")}
-        texts = [f"{side.replace('_', ' ')} {_bound(name, b)}" for side, b in known.items() if b]
+        texts = []
+        for side in ("at_least", "at_most"):
+            if value := bounds.get(side):
+                is_bytes = name.endswith("_bytes")
+                shown = size(value) if is_bytes else f"{value:g} × mode default"
+                texts.append(f"{side.replace('_', ' ')} {shown}")
         rows.append((name.removesuffix("_bytes").replace("_", " "), ", ".join(texts)))
     return rows
 
@@ -252,13 +249,7 @@ def promise_command(run: RunRecord) -> str:
 def checkpoints(run: RunRecord) -> list[Row]:
     """Step, size, score and links of each checkpoint."""
     return [
-        (
-            f"{checkpoint.step:,}",
-            size(checkpoint.bytes),
-            checkpoint.score or "–",
-            ", ".join(checkpoint.links),
-        )
-        for checkpoint in run.checkpoints
+        (f"{c.step:,}", size(c.bytes), c.score or "–", ", ".join(c.links)) for c in run.checkpoints
     ]
 
 
@@ -302,39 +293,10 @@ def comparison(runs: Sequence[RunRecord]) -> list[Row]:
     return rows
 
 
-def _epochs(epochs: float) -> str:
-    """`2.5 epochs`, and `0.31% of an epoch` of less than one."""
-    if 0 < epochs < 1:
-        return f"{100 * epochs:.2g}% of an epoch"
-    return counted(float(f"{epochs:.3g}"), "epoch")
-
-
-def _steps(steps: Sequence[int]) -> str:
-    """`step 8`, `steps 8, 20`, `steps 1, 2, 3 and 17 later`."""
-    different = sorted(set(steps))
-    named = ", ".join(f"{step:,}" for step in different[:_MOST_STEPS])
-    more = len(different) - _MOST_STEPS
-    return f"step{'s' * (len(different) > 1)} {named}" + (f" and {more} later" if more > 0 else "")
-
-
-def _of(run: RunRecord, kind: str) -> Iterator[RunEvent]:
-    return (event for event in run.events if event.kind == kind)
-
-
 def _default(setting: Mapping[str, Any]) -> list[Any]:
     """The value that the layers of defaults give, in a list; empty: they give none."""
     layers = [setting, *setting.get("replaced", ())]
-    return [
-        setting_of_layer.get("value")
-        for setting_of_layer in layers
-        if setting_of_layer.get("layer") in _DEFAULTS
-    ][:1]
-
-
-def _rank(setting: Mapping[str, Any]) -> int:
-    """The layer, the user's first."""
-    layer = setting.get("layer")
-    return -LAYERS.index(layer) if layer in LAYERS else 0
+    return [layer.get("value") for layer in layers if layer.get("layer") in _DEFAULTS][:1]
 
 
 def _value(setting: Mapping[str, Any]) -> str:
@@ -354,18 +316,10 @@ def _setting(run: RunRecord, name: str) -> str:
     return str(run.value("engine.name" if name == "engine" else name) or "")
 
 
-def _bound(name: str, value: float) -> str:
-    return size(value) if name.endswith("_bytes") else f"{value:g} × mode default"
-
-
 def _cut(text: object) -> str:
     """A text of the data, up to what fits a report."""
     shown = str(text)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:,.4g} ms"
+    return shown if len(shown) <= 20_000 else f"{shown[:20_000]}…"
 
 
 def _number(value: Any) -> str:
@@ -374,7 +328,20 @@ def _number(value: Any) -> str:
 
 def evaluations(run: RunRecord) -> list[Row]:
     """The test split at the end of the run, then each result of `evaluate`. Reads the disk."""
-    return [*_at_end(run), *_evaluated(run)]
+    rows: list[Row] = []
+    with suppress(*_INVALID):
+        if test := run.result.get("test"):
+            step = f"step {test['step']:,}"
+            rows.append(("end of the run", step, "test", _OWN_DATA, _metrics(test)))
+    for line in run_folder.json_lines(run.folder / run_folder.EVALUATIONS):
+        with suppress(*_INVALID):
+            when = str(line["time"]).removesuffix("Z").replace("T", " ")
+            average = ", EMA" if line["weights"] == "ema" else ""
+            processes = counted(line["world_size"], "process")
+            checkpoint = f"step {line['step']:,}{average}, {line['engine']} on {processes}"
+            data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
+            rows.append((f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)))
+    return rows
 
 
 def controls(run: RunRecord) -> list[tuple[str, str]]:
@@ -384,28 +351,6 @@ def controls(run: RunRecord) -> list[tuple[str, str]]:
         for event in run.events
         if event.kind == "control"
     ]
-
-
-def _at_end(run: RunRecord) -> Iterator[Row]:
-    try:
-        if test := run.result.get("test"):
-            yield "end of the run", f"step {test['step']:,}", "test", _OWN_DATA, _metrics(test)
-    except _INVALID:
-        pass
-
-
-def _evaluated(run: RunRecord) -> Iterator[Row]:
-    for line in run_folder.json_lines(run.folder / run_folder.EVALUATIONS):
-        try:
-            when = str(line["time"]).removesuffix("Z").replace("T", " ")
-            average = ", EMA" if line["weights"] == "ema" else ""
-            processes = counted(line["world_size"], "process")
-            engine = f"{line['engine']} on {processes}"
-            checkpoint = f"step {line['step']:,}{average}, {engine}"
-            data = f"{line['data'] or _OWN_DATA}, {counted(line['samples'], 'sample')}"
-            yield f"{when} UTC", checkpoint, str(line["split"]), data, _metrics(line)
-        except _INVALID:
-            continue
 
 
 def _metrics(facts: Mapping[str, Any]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from launcher.base.diagnostics import from_here
 from launcher.report import facts
 from launcher.report.events import text_of
-from launcher.report.run_record import RunEvent, RunRecord
+from launcher.report.run_record import RunRecord
 from launcher.run.execute import next_command
 from launcher.run_folder import run_folder
 from training.logging.quantities import real
@@ -28,17 +28,27 @@ _CAUSES: Mapping[str, str] = {
     "temperature": "the machine is not cooled enough for this load",
 }
 _HELP: Mapping[str, str] = {"disk": "free some space", "temperature": "let the machine cool"}
-_ROOM = 5
-"""Percent, or °C, by which the limit in a fix exceeds what was used."""
-_HIGHEST = 100
+
+
+def table(runs: Sequence[RunRecord]) -> tuple[Row, list[Row]]:
+    """Head and rows of the section "What to do"; of several runs, a healthy one has no row."""
+    head = ("seen", "likely cause", "next")
+    if len(runs) > 1:
+        return ("run", *head), [(run.name, *row) for run in runs for row in rows(run)]
+    found = rows(runs[0])
+    if not found and runs[0].result.get("status") == "completed":
+        return ("seen", "gain", "next"), [healthy(runs[0])]
+    return head, found
 
 
 def rows(run: RunRecord) -> list[Row]:
     """The faults that the run found, the limits it exceeded, and its end if it is not complete."""
-    kinds = ("advice", "warning")
-    advice = [_advice(e) for e in run.events if e.kind in kinds and "fault" in e.facts]
-    faults = [*advice, *_limits(run)]
-    return list(dict.fromkeys([*faults, *_end(run, bool(advice))]))
+    advice = [
+        tuple(str(event.facts.get(name, "")) for name in ("seen", "cause", "fix"))
+        for event in run.events
+        if event.kind in ("advice", "warning") and "fault" in event.facts
+    ]
+    return list(dict.fromkeys([*advice, *_limits(run), *_end(run, bool(advice))]))
 
 
 def healthy(run: RunRecord) -> Row:
@@ -55,10 +65,6 @@ def healthy(run: RunRecord) -> Row:
     return "completed, and no fault was found", gain, following
 
 
-def _advice(event: RunEvent) -> Row:
-    return tuple(str(event.facts.get(name, "")) for name in ("seen", "cause", "fix"))
-
-
 def _limits(run: RunRecord) -> Iterator[Row]:
     """The first event about each limit, as later ones repeat it."""
     seen = set()
@@ -70,14 +76,10 @@ def _limits(run: RunRecord) -> Iterator[Row]:
             use = event.facts.get(name)
             if name in _CAUSES and isinstance(use, int | float) and (event.kind, name) not in seen:
                 seen.add((event.kind, name))
-                yield f"step {event.step:,}: {text_of(event)}", _CAUSES[name], _fix(run, name, use)
-
-
-def _fix(run: RunRecord, name: str, use: float) -> str:
-    """How to use less of a resource, or the command with a higher limit."""
-    higher = min(math.ceil(use) + _ROOM, _HIGHEST)
-    first = _HELP.get(name, "end other programs")
-    return f"{first}, or  {_again(run)} --set limits.{name}={higher}"
+                higher = min(math.ceil(use) + 5, 100)  # percent, or °C
+                first = _HELP.get(name, "end other programs")
+                fix = f"{first}, or  {_again(run)} --set limits.{name}={higher}"
+                yield f"step {event.step:,}: {text_of(event)}", _CAUSES[name], fix
 
 
 def _end(run: RunRecord, is_explained: bool) -> Iterator[Row]:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 MARK = '<meta name="generator" content="gearshift">'
 """Marks a page as written by this program."""
-_HEAD = 1000
-"""Characters within which the mark stands."""
 
 
 def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
@@ -27,7 +25,10 @@ def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
 
     Lone surrogates, as of file names that are not UTF-8, become their escapes. Raises OSError.
     """
-    count, has_marks = (len(drawn.plots), bool(drawn.marks)) if drawn else (0, False)
+    count, has_marks, embedded = 0, False, ""
+    if drawn is not None:
+        count, has_marks = len(drawn.plots), bool(drawn.marks)
+        embedded = json.dumps(drawn.as_json(), separators=(",", ":"), allow_nan=False)
     text = (
         _environment(template.parent)
         .get_template(template.name)
@@ -35,7 +36,7 @@ def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
             mark=MARK,
             style=(_HERE / "page.css").read_text("utf-8"),
             scripts=plots.scripts() if count or has_marks else "",
-            plots=_embedded(drawn.as_json()) if drawn else "",
+            plots=embedded.replace("<", "\\u003c"),  # no text in it can end the script element
             count=count,
             has_marks=has_marks,
             **values,
@@ -47,13 +48,7 @@ def render(template: Path, drawn: Plots | None = None, **values: Any) -> bytes:
 def is_page(path: Path) -> bool:
     """Whether the file at `path` was written by `render`. Reads the disk. Raises OSError."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        return MARK in file.read(_HEAD)
-
-
-def _embedded(value: Any) -> str:
-    """JSON for a script element: `<` is escaped, so that no text in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+        return MARK in file.read(1000)
 
 
 @cache
@@ -79,7 +74,13 @@ def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def fact_text(value: Any) -> str:
     """A fact as text: numbers in groups of three digits, mappings in a row."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_within(inner)}" for name, inner in value.items()) or "none"
+        texts = {
+            name: f"({fact_text(inner)})"
+            if isinstance(inner, Mapping) and inner
+            else fact_text(inner)
+            for name, inner in value.items()
+        }
+        return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "; ".join(fact_text(inner) for inner in value) or "none"
     if isinstance(value, bool) or value is None:
@@ -87,7 +88,3 @@ def fact_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _within(value: Any) -> str:
-    return f"({fact_text(value)})" if isinstance(value, Mapping) and value else fact_text(value)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +18,8 @@ BUCKETS = 1000
 """Parts of a line that keep their lowest and highest value: about one for each pixel.
 
 The lines of a plot share them, so that a page of many runs stays small."""
-_LEAST = 100
-"""Parts of each line at least."""
 COLORS = 10
 """Number of colors; the page calls them --c0 to --c9."""
-_SCRIPTS = ("bokeh.min.js", "bokeh-api.min.js")
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Plots:
 
 
 def _lines(plot: Plot) -> Iterator[Mapping[str, Any]]:
-    buckets = max(BUCKETS // len(plot.lines), _LEAST)
+    buckets = max(BUCKETS // len(plot.lines), 100)
     for line in plot.lines:
         points = decimated(line.points, buckets)
         yield {
@@ -108,16 +105,9 @@ def decimated(points: Sequence[Point], buckets: int) -> Sequence[Point]:
     """
     if len(points) <= 2 * buckets:
         return points
-    places = {0, len(points) - 1}
-    for number in range(buckets):
-        start = number * len(points) // buckets
-        part = range(start, (number + 1) * len(points) // buckets)
-        values = [(y, at) for at in part if (y := points[at][1]) is not None]
-        if values:
-            places.update((min(values)[1], max(values)[1]))
-        if len(values) < len(part):
-            places.add(next(at for at in part if points[at][1] is None))
-    return [points[at] for at in sorted(places)]
+    ends = [number * len(points) // buckets for number in range(buckets + 1)]
+    parts = [_extremes(points[start:end]) for start, end in pairwise(ends)]
+    return list(dict.fromkeys([points[0], *chain(*parts), points[-1]]))
 
 
 class ThinnedLine:
@@ -142,7 +132,12 @@ class ThinnedLine:
         if self._open and self._open[-1][0] >= point[0]:
             del self._open[-1]
         elif len(self._open) == self._each:
-            self._close()
+            self._parts.append(_extremes(self._open))
+            self._open = []
+            if len(self._parts) == 4 * BUCKETS:
+                halves = zip(self._parts[::2], self._parts[1::2], strict=True)
+                self._parts = [_extremes([*first, *other]) for first, other in halves]
+                self._each *= 2
         self._open.append(point)
         if self._first is None or self._first[0] >= point[0]:
             self._first = point
@@ -155,26 +150,15 @@ class ThinnedLine:
             points.insert(0, self._first)
         return points
 
-    def _close(self) -> None:
-        self._parts.append(_extremes(self._open))
-        self._open = []
-        if len(self._parts) == 4 * BUCKETS:
-            halves = zip(self._parts[::2], self._parts[1::2], strict=True)
-            self._parts = [_extremes([*first, *other]) for first, other in halves]
-            self._each *= 2
-
 
 def _extremes(points: Sequence[Point]) -> Sequence[Point]:
     """The first gap, and the points with the lowest and the highest value."""
     if len(points) <= 2:
         return points
     values = [(y, x) for x, y in points if y is not None]
-    extremes: dict[float, float | None] = (
-        {x: y for y, x in (min(values), max(values))} if values else {}
-    )
-    if len(values) < len(points):
-        extremes[next(x for x, y in points if y is None)] = None
-    return sorted(extremes.items())
+    kept: list[Point] = [(x, y) for y, x in (min(values), max(values))] if values else []
+    kept += [point for point in points if point[1] is None][:1]
+    return sorted(dict.fromkeys(kept), key=lambda point: point[0])
 
 
 def number(value: object) -> float | None:
@@ -197,6 +181,5 @@ def scripts() -> str:
         raise FileNotFoundError("the package bokeh is not installed")
     folder = Path(next(iter(spec.submodule_search_locations))) / "server/static/js"
     drawing = Path(__file__).with_name("plots.js")
-    return "\n".join(
-        path.read_text("utf-8") for path in (*(folder / name for name in _SCRIPTS), drawing)
-    )
+    files = (folder / "bokeh.min.js", folder / "bokeh-api.min.js", drawing)
+    return "\n".join(path.read_text("utf-8") for path in files)

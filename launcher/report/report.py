@@ -16,8 +16,6 @@ from training.logging.events import append_event
 from training.storage import Storage, StorageError, atomic_write, storage_errors
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
-_FEW = 4
-"""Runs of which all is shown at once; of more, each opens by a click."""
 
 
 def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
@@ -26,18 +24,18 @@ def render(runs: Sequence[RunRecord], whole: RunRecord | None = None) -> bytes:
     Reads the disk. Raises OSError, and InvalidRecord for damaged samples.
     """
     single = whole or (runs[0] if len(runs) == 1 else None)
-    room = samples.PICTURE_BYTES // len(runs)
+    head, rows = findings.table(runs)
     return page.render(
         _TEMPLATE,
         curves.plots(runs),
         title=single.name if single else f"{len(runs)} runs",
-        head=_head(single) if single else None,
-        comparison=facts.comparison(runs),
-        evaluation_head=facts.EVALUATION_HEAD,
-        differing=facts.differing_settings(runs),
-        runs=[_shown(run, room) for run in runs],
-        few=_FEW,
-        **_what_to_do(runs),
+        single=single,
+        runs=runs,
+        facts=facts,
+        events=events,
+        samples={run.folder: samples.read(run, samples.PICTURE_BYTES // len(runs)) for run in runs},
+        findings_head=head,
+        findings=rows,
     )
 
 
@@ -70,7 +68,10 @@ def write_at_end(folder: Path) -> None:
             reason = error.diagnostics[0].message
         # A staged run has no events of its own.
         for run in run_record.runs_of(folder)[-1:]:
-            _warn(run, f"{run_folder.REPORT} could not be written: {reason}")
+            text = f"{run_folder.REPORT} could not be written: {reason}"
+            with suppress(StorageError):  # the disk is full, which the run has reported itself
+                append_event(Storage(run), "warning", 0, {"text": text, "subject": "report"})
+            run_folder.append_log(run, f"warning    {text}")
 
 
 def refresh(folder: Path) -> None:
@@ -100,62 +101,3 @@ def as_json(runs: Sequence[RunRecord], out: Path) -> dict[str, Any]:
             for run in runs
         ],
     }
-
-
-def _head(run: RunRecord) -> dict[str, Any]:
-    """What the template shows of a run above all else."""
-    return {
-        "title": facts.title(run),
-        "status": facts.status(run),
-        "outcome": facts.outcome(run),
-        "counts": facts.counts(run),
-        "tiles": facts.tiles(run),
-    }
-
-
-def _shown(run: RunRecord, room: int) -> dict[str, Any]:
-    """Everything else that the template shows of a run, with pictures of `room` bytes."""
-    every = events.shown(run)
-    listed = [(str(e.step), e.time, events.text_of(e)) for e in events.thinned(every)]
-    return {
-        "name": run.name,
-        "status": facts.status(run),
-        "outcome": facts.outcome(run),
-        "chosen": facts.chosen_settings(run),
-        "others": facts.other_settings(run),
-        "warnings": [(e.step, events.text_of(e)) for e in facts.warnings(run)],
-        "events": listed,
-        "count": len(every),
-        "time": facts.time_split(run),
-        "profiled": facts.profiled(run),
-        "operators": facts.operators(run),
-        "machine": facts.machine(run),
-        "data": facts.data(run),
-        "samples": samples.read(run, room),
-        "previews": facts.previews(run),
-        "evaluations": facts.evaluations(run),
-        "controls": facts.controls(run),
-        "promises": facts.promises(run),
-        "promise_command": facts.promise_command(run),
-        "checkpoints": facts.checkpoints(run),
-        "versions": facts.versions(run),
-        "commands": facts.commands(run),
-    }
-
-
-def _what_to_do(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """The section "What to do"; of several runs, those without faults have no row."""
-    head: tuple[str, ...] = ("seen", "likely cause", "next")
-    pairs = [(run, row) for run in runs for row in findings.rows(run)]
-    if len(runs) > 1:
-        return {"findings_head": ("run", *head), "findings": [(r.name, *row) for r, row in pairs]}
-    rows = [row for _, row in pairs]
-    if not rows and runs[0].result.get("status") == "completed":
-        head, rows = ("seen", "gain", "next"), [findings.healthy(runs[0])]
-    return {"findings_head": head, "findings": rows}
-
-
-def _warn(folder: Path, text: str) -> None:
-    with suppress(StorageError):  # the disk is full, which the run has reported itself
-        append_event(Storage(folder), "warning", 0, {"text": text, "subject": "report"})
-    run_folder.append_log(folder, f"warning    {text}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from launcher.run_folder import checkpoint_search, records, run_folder
 Columns = Mapping[str, list[Point]]
 VALIDATION = "val"
 """The split that decides which checkpoint is best."""
-_NOT_PLOTTED = frozenset(("kind", "step", "epoch", "samples", "tokens"))
 
 
 @dataclass(frozen=True)
@@ -126,32 +126,26 @@ def read(folder: Path) -> RunRecord:
         is_train, step = line["kind"] == "train", line["step"]
         columns = train if is_train else evaluations
         for key, value in _values(line) if is_train else _metrics(line):
-            try:
+            with suppress(TypeError):
                 point = (step, number(value))
-            except TypeError:
-                continue
-            columns[key].add(point)
+                columns[key].add(point)
     return RunRecord(
         folder,
         read_object(folder / run_folder.ORIGINS),
         read_object(folder / run_folder.RESULT),
-        _points(train),
-        _points(evaluations),
+        {key: column.points for key, column in train.items()},
+        {key: column.points for key, column in evaluations.items()},
         sorted(_events(folder), key=lambda event: (event.step, event.time)),
         sorted(_checkpoints(folder), key=lambda checkpoint: checkpoint.step),
         read_object(folder / run_folder.PROFILE),
     )
 
 
-def _points(columns: Mapping[str, ThinnedLine]) -> Columns:
-    return {key: column.points for key, column in columns.items()}
-
-
 def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in line.items():
         if key == "parts" and isinstance(value, dict):
             yield from ((f"parts.{name}", part) for name, part in value.items())
-        elif value is not None and key not in _NOT_PLOTTED:
+        elif value is not None and key not in ("kind", "step", "epoch", "samples", "tokens"):
             yield key, value
 
 
@@ -189,9 +183,7 @@ def _events(folder: Path) -> Iterator[RunEvent]:
 
 def _checkpoints(folder: Path) -> Iterator[CheckpointFacts]:
     links = {
-        link: (folder / link).resolve().name
-        for link in run_folder.LINKS
-        if (folder / link).is_dir()
+        link: path.resolve().name for link in run_folder.LINKS if (path := folder / link).is_dir()
     }
     for path in (folder / run_folder.CHECKPOINTS).glob("step-*/manifest.json"):
         try:

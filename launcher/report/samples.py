@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,16 @@ from launcher.run.samples import AFTER, BEFORE, FOLDER
 
 PICTURE_BYTES = 900_000
 """Of all pictures of a report together, in base64: with the plots it stays below 3 MB."""
-_INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-"""Raised for samples of another version."""
 Content = Mapping[str, Any]
 """A file that launcher.run.samples wrote."""
 
 
 @dataclass(frozen=True)
 class SamplePicture:
-    """A picture."""
+    """A picture; `png` in base64."""
 
     when: str
     png: str
-    """In base64."""
     caption: str
 
 
@@ -61,16 +59,19 @@ def read(run: RunRecord, room: int) -> ShownSamples | None:
         return None
     try:
         return _samples(run.folder / FOLDER, by_time, room)
-    except _INVALID:
-        return None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return None  # of another version
 
 
 def _samples(folder: Path, by_time: Mapping[str, Content], room: int) -> ShownSamples:
     newest = by_time.get(AFTER) or by_time[BEFORE]
-    if not _is_comparable(by_time):
+    shapes = [
+        (content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()
+    ]
+    if shapes[0] != shapes[-1]:  # a resumed run may have other data
         by_time = {when: content for when, content in by_time.items() if content is newest}
     pictures, left_out = _pictures(folder, by_time, room)
-    texts = [list(_texts(by_time, number)) for number in range(len(newest["rows"]))]
+    texts = _texts(list(by_time.items()))
     names = [str(row[0]) for row in newest["rows"]]
     cards = []
     if len(pictures) != len(texts):  # a custom task may draw other things than its samples
@@ -89,33 +90,24 @@ def _when(by_time: Mapping[str, Content]) -> str:
     return ", and ".join(parts)
 
 
-def _is_comparable(by_time: Mapping[str, Content]) -> bool:
-    """Whether both files show the same samples: a resumed run may have other data."""
-    shapes = [
-        (content["columns"], [row[0] for row in content["rows"]]) for content in by_time.values()
-    ]
-    return all(shape == shapes[0] for shape in shapes)
-
-
-def _texts(by_time: Mapping[str, Content], number: int) -> Iterator[tuple[str, str]]:
-    """The cells of a sample: those that training changed at both times, the others once."""
-    both = list(by_time.values())
-    for at, column in enumerate(both[-1]["columns"][1:], start=1):
-        cells = [content["rows"][number][at] for content in both]
+def _texts(by_time: Sequence[tuple[str, Content]]) -> list[list[tuple[str, str]]]:
+    """The cells of each sample: those that training changed at both times, the others once."""
+    tables = [content["rows"] for _, content in by_time]
+    texts: list[list[tuple[str, str]]] = [[] for _ in tables[0]]
+    for at, column in enumerate(by_time[-1][1]["columns"][1:], start=1):
+        columns = [[row[at] for row in rows] for rows in tables]
         is_fixed = all(
-            len({str(content["rows"][n][at]) for content in both}) == 1 for n in _rows(both)
+            len({str(cell) for cell in cells}) == 1 for cells in zip(*columns, strict=True)
         )
-        if is_fixed:
-            yield str(column), _text(cells[0])
-        elif all(isinstance(cell, int | float) for cell in cells):
-            yield str(column), " → ".join(_text(cell) for cell in cells)
-        else:
-            for when, cell in zip(by_time, cells, strict=True):
-                yield f"{column}, {when} training", _text(cell)
-
-
-def _rows(both: Sequence[Content]) -> range:
-    return range(len(both[-1]["rows"]))
+        for cards, *cells in zip(texts, *columns, strict=True):
+            if is_fixed:
+                cards.append((str(column), _text(cells[0])))
+            elif all(isinstance(cell, int | float) for cell in cells):
+                cards.append((str(column), " → ".join(map(_text, cells))))
+            else:
+                shown = zip(by_time, cells, strict=True)
+                cards += [(f"{column}, {when} training", _text(cell)) for (when, _), cell in shown]
+    return texts
 
 
 def _text(cell: Any) -> str:
@@ -134,8 +126,11 @@ def _pictures(
     for when in reversed(list(by_time)):
         for number, picture in enumerate(by_time[when]["pictures"]):
             of_sample = shown.setdefault(number, {})
-            png = _png(folder / Path(str(picture["file"])).name)
-            if png is None or len(png) > room:
+            content = b""
+            with suppress(OSError):
+                content = (folder / Path(str(picture["file"])).name).read_bytes()
+            png = b64encode(content).decode()
+            if not content.startswith(b"\x89PNG") or len(png) > room:
                 left_out += 1
             else:
                 room -= len(png)
@@ -143,12 +138,3 @@ def _pictures(
     return [
         [of_sample[when] for when in by_time if when in of_sample] for of_sample in shown.values()
     ], left_out
-
-
-def _png(path: Path) -> str | None:
-    """The picture in base64; None: it cannot be read, or is none."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    return b64encode(content).decode() if content.startswith(b"\x89PNG") else None

@@ -14,14 +14,12 @@ from rich.text import Text
 from launcher.report.watched_run import Snapshot
 from training.logging import console_text
 from training.logging.console_text import render_row
-from training.logging.live_view import MEMORY, sparkline, unwrapped
+from training.logging.live_view import MEMORY, LiveView, sparkline, unwrapped
 from training.logging.printable import printable
 from training.logging.quantities import amount, real
 
 _STYLES = {"running": "green", "completed": "bold green", "failed": "bold red", "killed": "red"}
 _KILLED = "no process holds its lock, and it wrote no result"
-_NARROW, _WIDE = 60, 90
-"""Columns from which a table also has speed and curve, and memory."""
 
 
 class WatchScreen:
@@ -49,14 +47,15 @@ class WatchScreen:
 
 def plain(snapshot: Snapshot) -> str:
     """A run in a few lines, as a run prints them itself."""
+    state = f"killed: {_KILLED}" if snapshot.state == "killed" else snapshot.state
     end = f"; {snapshot.reason}" if snapshot.reason else ""
-    lines = [render_row("run", f"{snapshot.name}, {_explained(snapshot)}{end}")]
+    lines = [render_row("run", f"{snapshot.name}, {state}{end}")]
     if (view := snapshot.view) is None:
         return lines[0]
     if view.position.last is not None:
         usage = console_text.render_usage(view.usage)
         lines.append(console_text.render_step(view.position.last, view.position, view.units, usage))
-    if memory := _memory(snapshot):
+    if memory := _memory(view):
         lines.append(render_row("memory", ", ".join(memory)))
     if view.event is not None:
         lines.append(render_row("last", view.event))
@@ -69,9 +68,9 @@ def plain(snapshot: Snapshot) -> str:
 
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
     """A run for programs."""
-    view, identity = snapshot.view, {"folder": snapshot.name, "state": snapshot.state}
-    facts: dict[str, Any] = {**identity, "reason": snapshot.reason, "best": snapshot.best}
-    if view is None:
+    facts: dict[str, Any] = {"folder": snapshot.name, "state": snapshot.state}
+    facts |= {"reason": snapshot.reason, "best": snapshot.best}
+    if (view := snapshot.view) is None:
         return {**facts, "step": None, "total_steps": None}
     position = view.position
     return {
@@ -90,17 +89,11 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _explained(snapshot: Snapshot) -> str:
-    return f"killed: {_KILLED}" if snapshot.state == "killed" else snapshot.state
-
-
 def _best(best: Mapping[str, Any]) -> str:
     return f"{best['metric']} {real(float(best['value']))} at step {best['step']}"
 
 
-def _memory(snapshot: Snapshot) -> list[str]:
-    view = snapshot.view
-    assert view is not None
+def _memory(view: LiveView) -> list[str]:
     return [
         f"{name} {console_text.render_use(view.usage[name], view.limits.get(name))}"
         for name in MEMORY
@@ -109,11 +102,10 @@ def _memory(snapshot: Snapshot) -> list[str]:
 
 
 def _table(snapshots: Sequence[Snapshot], options: ConsoleOptions) -> Table:
-    width = options.max_width
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
     headings = ["run", "state", "step", "ETA"]
-    headings += ["loss", "speed"] if width >= _NARROW else []
-    headings += ["curve", "memory"] if width >= _WIDE else []
+    headings += ["loss", "speed"] if options.max_width >= 60 else []
+    headings += ["curve", "memory"] if options.max_width >= 90 else []
     for heading in headings:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for snapshot in snapshots:
@@ -127,7 +119,7 @@ def _cells(snapshot: Snapshot, has_curve: bool) -> dict[str, Text]:
     if (view := snapshot.view) is not None:
         position = view.position
         cells["step"] = f"{position.step}/{position.total_steps}"
-        cells["memory"] = " ".join(_memory(snapshot)) or "–"
+        cells["memory"] = " ".join(_memory(view)) or "–"
         if not snapshot.has_ended:
             cells["ETA"] = console_text.render_eta(position).removeprefix("ETA ")
         if position.last is not None:

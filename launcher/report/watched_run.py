@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config.settings_file import node_value, read_settings_file
+from launcher.report import run_record
 from launcher.run_folder import checkpoint_search, lock, records, run_folder
 from launcher.run_folder.records import INVALID_LINE, RunLines, known_fields
 from slurm.environment import SLURM_FOLDER
@@ -97,18 +98,16 @@ class WatchedRun:
         self._clock = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
         self._last_kind = kind
         if kind == "started":
-            self._start(TrainPlan(**known_fields(TrainPlan, facts)))
+            train_plan = TrainPlan(**known_fields(TrainPlan, facts))
+            if not train_plan.first_step:
+                self._losses = Curve()
+            self._train_plan, self._newest = train_plan, None
+            self._progress = Progress(train_plan, lambda: self._clock)
         elif kind == "evaluated" and self._progress is not None:
             self._progress.evaluated(float(facts["seconds"]))
         elif kind == "saved" and self._progress is not None:
             self._progress.saved(int(facts["step"]), float(facts.get("seconds", 0.0)))
         self._event = describe_event(kind, step, facts) or self._event
-
-    def _start(self, train_plan: TrainPlan) -> None:
-        if not train_plan.first_step:
-            self._losses = Curve()
-        self._train_plan, self._newest = train_plan, None
-        self._progress = Progress(train_plan, lambda: self._clock)
 
     def _add_step(self, metrics: StepMetrics, line: Mapping[str, Any]) -> None:
         self._usage = usage_of(line)
@@ -160,9 +159,6 @@ def folders_of(argument: str) -> list[Path]:
     if run_folder.is_run_folder(path) or (path / SLURM_FOLDER).is_dir():
         return [path]
     runs = checkpoint_search.newest(run_folder.SETTINGS, run_folder.STAGES, parent=path)[::-1]
-    folders = [
-        folder for run in runs for folder in checkpoint_search.stage_folders(run).values() or [run]
-    ]
-    if folders := [folder for folder in folders if run_folder.is_run_folder(folder)]:
+    if folders := [folder for run in runs for folder in run_record.runs_of(run)]:
         return folders
     raise checkpoint_search.no_run(path, f"the command line: watch {argument}", "watch")

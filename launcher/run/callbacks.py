@@ -19,7 +19,6 @@ from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM
 from launcher.base.redaction import redact, redact_variables
 from launcher.config import machine
-from launcher.config.provenance import is_set_by_user
 from launcher.config.schema import Settings, model_name
 from launcher.config.validate import length_note
 from launcher.run import faults, startup
@@ -96,8 +95,9 @@ class RankCallbacks:
             Preemption(emit, settings.save.on_signal),
             _FinishStartup(),  # after Preemption, which handles signals from now on
             LimitEnforcer(limits, monitor, emit, self._chosen_limits()),
-            CacheClearing(settings.memory.empty_cache_every, self.world.device),
         ]
+        if (every := settings.memory.empty_cache_every) is not None:
+            callbacks.append(CacheClearing(every, self.world.device))
         if self.job.experience is not None and self.job.experience.deadline is not None:
             callbacks.append(Deadline(self.job.experience.deadline, emit))
         return callbacks
@@ -169,7 +169,7 @@ class RankCallbacks:
         return [
             n
             for n, pair in keys.items()
-            if any(k in values and is_set_by_user(values[k]) for k in pair)
+            if any(k in values and values[k].is_set_by_user for k in pair)
         ]
 
     def _trackers(self, settings: Settings, info: RunInfo, emit: Emit) -> list[Callback]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, as_json, counted
 from launcher.config import render
-from launcher.config.feature_checks import DownloadTarget, targets
 from launcher.config.schema import model_name
 from launcher.run.prepare import PreparedRun, parameters, processes_of
 from training.settings import nested
+
+if TYPE_CHECKING:
+    from launcher.config.feature_checks import DownloadTarget
 
 
 def render_plan(ready: PreparedRun) -> str:
@@ -77,7 +79,11 @@ def _head(ready: PreparedRun) -> Iterator[str]:
 
 
 def _to_fetch(settings: Any) -> list[DownloadTarget]:
-    return targets(settings.download) if settings.download.fetch else []
+    if not settings.download.fetch:
+        return []
+    from launcher.config.feature_checks import targets  # for the runs that download their data
+
+    return targets(settings.download)
 
 
 def _length(settings: Any) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.base.diagnostics import PROGRAM, SettingsError
-from launcher.config import provenance
 from launcher.config.feature_settings import Continual
 from launcher.config.provenance import MACHINE_LAYER, Origin, Resolved
 from launcher.config.schema import settings_class, task_class
@@ -80,7 +79,7 @@ def resolve_experience(resolved: Resolved, spec: ExperienceSpec) -> Resolved:
     values = dict(resolved.values)
     for key, (value, origin) in changes.items():
         if values[key].value != value:
-            values[key] = provenance.overridden(values[key], value, origin)
+            values[key] = values[key].overridden(value, origin)
     tree = nested({key: value.value for key, value in values.items()})
     settings = settings_class(values["model.family"].value).model_validate(tree)
     return replace(resolved, settings=settings, values=values)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from engines.catalog import ENGINES, Entry, StateBytes, missing
 from launcher.base import environment
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError, counted
-from launcher.config import engine_options, errors, feature_checks, machine
+from launcher.config import engine_options, errors, machine
 from launcher.config.machine import Machine
 from launcher.config.options import FORCE
 from launcher.config.provenance import CliArgs, Resolved
@@ -135,7 +135,10 @@ def prepare_run_at(
         diagnostics += _check_out(out, args, decision)
     if launched is not None and decision is not None:
         diagnostics += _check_restarts(decision.resolved, launched)
-        diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
+        if decision.resolved.settings.continual.enabled:
+            from launcher.config import feature_checks  # for the runs that learn continually
+
+            diagnostics += feature_checks.check_launcher(launched.source, decision.resolved.values)
     if diagnostics or decision is None:
         raise SettingsError(diagnostics)
     resolved, settings = decision.resolved, decision.resolved.settings
@@ -157,8 +160,10 @@ def prepare_run_at(
         trains_continually and decision.nothing_left is not None,
         generation=generation,
     )
-    if inside := list(feature_checks.check_run_folder(ready.folder, resolved.values)):
-        raise SettingsError(inside)
+    if settings.continual.enabled:
+        from launcher.config import feature_checks
+
+        feature_checks.check_run_folder(ready.folder, resolved.values)
     return ready
 
 

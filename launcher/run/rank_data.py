@@ -13,12 +13,10 @@ from launcher.base import signals
 from launcher.config import validate
 from launcher.config.schema import Settings, task_class
 from launcher.run.job_spec import Job
-from models.base import Context, DataError, Task
+from models.base import Context, DataError, HasFrozenEncoder, Task
 from models.common.data_files import cache_folder
-from training.data import feature_cache
 from training.data.loader import EvaluationBatches
 from training.data.samples import ReplayMixture, Samples
-from training.evaluation.evaluate import Forgetting, HeldOutPart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from models.base import Split
     from training.checkpoint.resume_point import ResumePoint
     from training.data.workers import DataWatchdog
+    from training.evaluation.forgetting import Forgetting
     from training.train_plan import TrainPlan
 
 
@@ -73,10 +72,13 @@ class RankData:
             size = train_plan.micro_batch
             capped = None if task.facts().get("control") else max_samples
             batches = EvaluationBatches(samples, size, world, loader, watch, unused, limit=capped)
-            parts.append(HeldOutPart(task, batches))
+            parts.append((task, batches))
         if not self.number:
-            return parts[0].batches, None
-        return parts[0].batches, Forgetting(self.number, parts[:-1], parts[-1])
+            return parts[0][1], None
+        from training.evaluation.forgetting import Forgetting, HeldOutPart  # of an experience only
+
+        *old, new = (HeldOutPart(*part) for part in parts)
+        return parts[0][1], Forgetting(self.number, old, new)
 
 
 def load_data(job: Job, settings: Settings, folder: Path, world: World) -> RankData:
@@ -119,6 +121,10 @@ def uses_feature_cache(
     settings: Settings, task: Task, model: Module, module: Module, engine: Engine
 ) -> bool:
     """Whether the samples of `task` are cached outputs of its frozen encoder from now on."""
+    if not isinstance(task, HasFrozenEncoder):
+        return False
+    from training.data import feature_cache  # of a frozen encoder only
+
     computed = {
         "precision": settings.precision,
         "compile": settings.compile,

@@ -108,7 +108,7 @@ def reduced(resolved: Resolved, micro_batch: int | None = None) -> Resolved | No
     used = micro_batch or numbers.micro_batch
     accumulation = numbers.micro_batch * numbers.accumulation // used
     failed = replace(numbers, micro_batch=used, accumulation=accumulation)
-    smaller = batching.halved(failed)
+    smaller = next(batching.halvings(failed), None)
     return None if smaller is None else resolved.with_batching(smaller, REDUCED)
 
 

@@ -44,13 +44,7 @@ from training.data.loader import Batches
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.data.workers import DataWatchdog
-from training.evaluation.evaluate import (
-    SplitResult,
-    SplitSamples,
-    evaluate_split,
-    evaluated_samples,
-    samples_of,
-)
+from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
 from training.health import clock_skews
 from training.inspection import architecture
 from training.loop import train
@@ -143,7 +137,9 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, train_plan, *loading)
     factory = RankCallbacks(job, storage, world, clock_skews(world))
-    counts = evaluated_samples(evaluation, forgetting)
+    counts = (evaluation.samples, evaluation.split_samples)
+    if forgetting is not None:
+        counts = forgetting.samples("val")
     info = factory.run_info(data, built, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     writer = _writer(resolved, settings, train_plan, storage, world)

@@ -175,7 +175,7 @@ def _is_locked(file: int) -> bool:
 
 
 def _holder(file: int, generation: Generation | None) -> tuple[str, bool]:
-    """The process that holds the lock, as text; whether it is of a generation before `generation`."""
+    """The process that holds the lock, as text; whether its generation is before `generation`."""
     content = os.pread(file, 300, 0).decode(errors="replace").strip()
     process, _, suffix = content.partition(" ")
     if not suffix:

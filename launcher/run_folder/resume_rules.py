@@ -271,7 +271,7 @@ def differences(
         setting = resolved.values[key]
         if key == "train.epochs" and setting.value is None and setting.replaced:
             continue  # follows from train.max_steps
-        if key not in before and not provenance.is_set_by_user(setting):
+        if key not in before and not setting.is_set_by_user:
             continue
         old = before.get(key, leaf.default)
         if setting.value != old and not paths.is_same(key, old, setting.value, resolved.values):
@@ -355,7 +355,7 @@ def _where(key: str, values: Mapping[str, Setting]) -> str:
         return errors.where(key, origin)
     typed = []
     for part in (MICRO, ACCUMULATION):
-        layers = [layer for _, layer in provenance.all_values(values[part])]
+        layers = [layer for _, layer in values[part].all_values]
         by_user = [layer for layer in layers if layer.layer in provenance.USER_LAYERS]
         typed += [errors.where(part, by_user[0])] if by_user else []
     return "; ".join(typed) or origin.where

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.base.diagnostics import SettingsError, counted, nearest_match
-from launcher.config.options import DEFAULT_SPLIT, SPLIT, SPLITS
+from launcher.config.options import DEFAULT_SPLIT, SPLITS
 from launcher.config.provenance import CliArgs, ResetPart, Resolved
 from launcher.run.job_spec import Job
 from launcher.run_folder import run_folder
@@ -53,9 +53,9 @@ def parse_split(split: str | None) -> str:
         return split or DEFAULT_SPLIT
     raise SettingsError.of(
         f"unknown split '{split}'",
-        key=SPLIT.flag,
+        key="--split",
         value=split,
-        where=f"command line: {SPLIT.flag} {split}",
+        where=f"command line: --split {split}",
         allowed=", ".join(SPLITS),
         did_you_mean=nearest_match(split, SPLITS),
     )
@@ -78,8 +78,8 @@ def prepare(argument: str, name: str | None, split: str, args: CliArgs) -> Evalu
             allowed="a run without --continuous-learning",
         )
     resolved = resolved_as(model.settings, checkpoint.manifest, args)
-    data = args.options.get("data.path")
-    return Evaluation(model, split, resolved, None if data is None else str(data[1]))
+    _, data = args.options.get("data.path", ("", None))
+    return Evaluation(model, split, resolved, data)
 
 
 def evaluate(evaluation: Evaluation) -> dict[str, Any]:

@@ -25,10 +25,6 @@ from training.storage import storage_errors
 if TYPE_CHECKING:
     from training.checkpoint.reader import Checkpoint
 
-_SHARD_BYTES = 5 * 10**9
-"""The default shard size of Hugging Face's tools."""
-_FP32_BYTES = 4
-
 
 @dataclass(frozen=True)
 class ExportSource:
@@ -38,24 +34,6 @@ class ExportSource:
     checkpoint: Checkpoint
     metrics: Mapping[str, Any] | None
     """The metrics of the evaluation at the checkpoint's step; None: there is none."""
-
-
-def _metrics(model: SavedModel) -> Mapping[str, Any] | None:
-    """Reads the disk. Raises SettingsError if metrics.jsonl is damaged."""
-    metrics = None
-    for line in records.metrics_lines(model.folder) if model.folder is not None else ():
-        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
-            metrics = line["metrics"]
-    return metrics
-
-
-def _check(format_name: str, model: SavedModel) -> None:
-    """Check that `model` can be exported, before writing. Raises SettingsError."""
-    if format_name == "safetensors":
-        return
-    if not has_adapters(_task(model, format_name)) and format_name == "adapter":
-        reason = "the run trained all weights, without model.lora"
-        raise _unsupported(reason, format_name, ("hf", "safetensors"))
 
 
 def plain(source: ExportSource, folder: Path) -> None:
@@ -87,7 +65,13 @@ def plain(source: ExportSource, folder: Path) -> None:
     path = folder / saved_model.EXPORT_CONFIG
     with storage_errors(path):
         path.write_text(encode(config, indent=2) + "\n", encoding="utf-8")
-        for file in _saved_files(model):
+        # What the task needs to be built without its data; the class of a custom task may be gone.
+        names: Sequence[str] = ()
+        if settings is not None:
+            with suppress(SettingsError):
+                names = getattr(saved_model.task_class_of(settings), "saved_files", ())
+        files = [model.folder / name for name in names if model.folder is not None]
+        for file in filter(Path.exists, files):
             copy = shutil.copytree if file.is_dir() else shutil.copyfile
             copy(file, folder / file.name)
 
@@ -104,7 +88,8 @@ def hugging_face(source: ExportSource, folder: Path) -> None:
         task.write_hugging_face(folder)
     stored = {**source.checkpoint.shapes, **source.checkpoint.buffer_shapes}
     names = {name: task.hugging_face_name(name) for name in stored}
-    write_sharded(source.checkpoint, folder, source.model.kind, names, _SHARD_BYTES)
+    # The default shard size of Hugging Face's tools.
+    write_sharded(source.checkpoint, folder, source.model.kind, names, 5 * 10**9)
 
 
 def adapter(source: ExportSource, folder: Path) -> None:
@@ -140,17 +125,9 @@ def invalid_format(format_name: str | None) -> list[Diagnostic]:
     message, where = "export requires --format", "export"
     if format_name:
         message, where = f"unknown --format '{format_name}'", f"--format {format_name}"
-    return [
-        Diagnostic(
-            message,
-            key="--format",
-            value=format_name,
-            where=f"command line: {where}",
-            allowed=", ".join(FORMATS),
-            did_you_mean=nearest,
-            fix=f"--format {nearest or next(iter(FORMATS))}",
-        )
-    ]
+    fix, where = f"--format {nearest or next(iter(FORMATS))}", f"command line: {where}"
+    parts: dict[str, Any] = {"allowed": ", ".join(FORMATS), "did_you_mean": nearest, "fix": fix}
+    return [Diagnostic(message, key="--format", value=format_name, where=where, **parts)]
 
 
 def write(
@@ -167,11 +144,18 @@ def write(
     model, checkpoint = saved_model.open_checkpoint(run, path)
     if format_name != "safetensors":
         model.check_pretrained()
-    _check(format_name, model)
-    source = ExportSource(model, checkpoint, _metrics(model))
+        task = _task(model, format_name)
+        if format_name == "adapter" and not has_adapters(task):
+            reason = "the run trained all weights, without model.lora"
+            raise _unsupported(reason, format_name, ("hf", "safetensors"))
+    metrics = None
+    for line in records.metrics_lines(model.folder) if model.folder is not None else ():
+        if (line["kind"], line["step"], line.get("split")) == ("eval", model.step, "val"):
+            metrics = line["metrics"]
+    source = ExportSource(model, checkpoint, metrics)
     # Adapters need less; merged into their base, weights need more.
     parameters = sum(prod(shape) for shape in checkpoint.shapes.values())
-    needed = _FP32_BYTES * parameters if format_name != "adapter" else 0
+    needed = 4 * parameters if format_name != "adapter" else 0  # fp32
     disk.check_writable(folder, where, needed_bytes=needed)
     disk.check_writable(folder.parent, where)
     with (
@@ -196,15 +180,6 @@ def write(
             if file.is_file()
         },
     }
-
-
-def _saved_files(model: SavedModel) -> list[Path]:
-    """The files and folders of the run that its task needs to be built without its data."""
-    names: Sequence[str] = ()
-    if model.settings is not None:
-        with suppress(SettingsError):  # weights are exported without the class of a custom task
-            names = getattr(saved_model.task_class_of(model.settings), "saved_files", ())
-    return [file for name in names if model.folder and (file := model.folder / name).exists()]
 
 
 def _task(model: SavedModel, format_name: str = "hf") -> HasHuggingFaceFormat:

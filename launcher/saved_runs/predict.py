@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from launcher.config.custom_task import class_location
 from launcher.config.errors import nearest_file
 from launcher.config.options import INPUT
 from launcher.run_folder import run_folder
-from launcher.saved_runs.saved_model import SavedModel, best_device, open_model
+from launcher.saved_runs.saved_model import SavedModel, open_model
 from models.base import (
     DataError,
     GeneratesText,
@@ -42,10 +42,8 @@ from training.storage import storage_errors
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_PROMPT = "prompt"
 _NAME = re.compile(r"\w[\w.-]*")
 _SUFFIX = re.compile(r"\.[\w.-]*\w")
-_METHODS = ("setup_without_data", "predict")
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,9 @@ def sampling(values: Mapping[str, str]) -> tuple[Sampling, list[Diagnostic]]:
                 continue
         except ValueError:
             pass
-        diagnostics.append(
-            Diagnostic(
-                f"{flag} '{text}' is not valid",
-                key=flag,
-                value=text,
-                where=f"command line: {flag} {text}",
-                allowed=option.allowed,
-            )
-        )
+        message, where = f"{flag} '{text}' is not valid", f"command line: {flag} {text}"
+        allowed = option.allowed
+        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
     return Sampling(**fields), diagnostics
 
 
@@ -129,11 +121,14 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
 
     Raises SettingsError, also for a task that cannot predict, with what it lacks; CheckpointError.
     """
-    saved, device = open_model(argument, name, "predict", sets), best_device()
+    saved = open_model(argument, name, "predict", sets)
+    from engines.device import pick_device  # with torch
+
+    device = pick_device("auto").type
     task = saved.task(device)
     if isinstance(task, PredictsFiles | GeneratesText):
         return Predictor(saved, device, task)
-    missing = [method for method in _METHODS if not hasattr(task, method)]
+    missing = [name for name in ("setup_without_data", "predict") if not hasattr(task, name)]
     raise SettingsError.of(
         f"a model of '{saved.family}' cannot be used for predictions: its task lacks "
         f"{', '.join(missing) or 'saved_files'}",
@@ -144,20 +139,15 @@ def open_predictor(argument: str, name: str | None, sets: Sequence[str] = ()) ->
     )
 
 
-def formats(family: str) -> str:
-    """The formats that a family reads, in one line; empty for a custom task."""
-    if family not in FAMILIES:
-        return ""
-    return "; ".join(importlib.import_module(FAMILIES[family].formats).FORMATS)
-
-
 def files(given: str | None, family: str, run: str) -> Path:
     """The existing file or folder of --input; `run` as typed. Reads the disk.
 
     Raises SettingsError.
     """
-    known = formats(family)
-    allowed = f"a file or folder: {known}" if known else "a file or folder"
+    allowed = "a file or folder"
+    if family in FAMILIES:
+        known = importlib.import_module(FAMILIES[family].formats).FORMATS
+        allowed += f": {'; '.join(known)}"
     if given is None:
         raise SettingsError.of(
             f"predict requires {INPUT} for a model of '{family}'",
@@ -178,21 +168,15 @@ def prompts(given: str, task: GeneratesText, run: str) -> list[Prompt]:
     """
     if exists(given):
         return list(task.prompts(_path(given)))
+    # A sentence may name paths, and end in a file name.
     is_word = not re.search(r"\s", given)
-    if _looks_like_path(given, is_word, task.prompt_suffixes):
+    has_suffix = _path(given).suffix.lower() in task.prompt_suffixes
+    is_path = "/" in given or has_suffix if is_word else has_suffix and _nearest(given)
+    if is_path or given.startswith(("/", "./", "../", "~/")):
         piped = f"echo {shlex.quote(given)} | {PROGRAM} predict {shlex.quote(run)}"
         fix = None if is_word else piped
         raise _missing(given, "a file with prompts; a text that is no path", fix)
     return [text_prompt(given)]
-
-
-def _looks_like_path(given: str, is_word: bool, suffixes: Collection[str]) -> bool:
-    """Whether a text is most likely the path of a file that does not exist. Reads the disk."""
-    folder, has_suffix = os.path.dirname(given), _path(given).suffix.lower() in suffixes
-    if given.startswith(("/", "./", "../", "~/")) or (folder and exists(folder)):
-        return True
-    # A sentence may name paths, and end in a file name.
-    return "/" in given or has_suffix if is_word else has_suffix and _nearest(given) is not None
 
 
 def stem(given: str) -> str:
@@ -202,7 +186,7 @@ def stem(given: str) -> str:
 
 def text_prompt(text: str, before: tuple[Message, ...] = ()) -> Prompt:
     """The prompt of a text that a person typed, after the messages `before`."""
-    return Prompt(_PROMPT, (*before, Message("user", text)))
+    return Prompt("prompt", (*before, Message("user", text)))
 
 
 def _missing(given: str, allowed: str, fix: str | None = None) -> SettingsError:
@@ -308,33 +292,26 @@ def converse(
     """Continue or answer what a person types, until Ctrl-D. Ctrl-C stops the text."""
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401  `input` then edits lines
-    with handling([signal.SIGINT], signal.default_int_handler):
-        _converse(task, model, sampling, read)
-
-
-def _converse(
-    task: GeneratesText, model: Module, sampling: Sampling, read: Callable[[str], str]
-) -> None:
     history: tuple[Message, ...] = ()
-    while True:
-        try:
-            text = read("> ")
-        except EOFError:
+    with handling([signal.SIGINT], signal.default_int_handler):
+        while True:
+            try:
+                text = read("> ")
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                text = "\n"
+                print()
+            if not text.strip():
+                continue
+            prompt = text_prompt(text, history)
+            parts: list[str] = []
+            with suppress(KeyboardInterrupt):
+                parts.extend(shown(task.generate(model, prompt, sampling)))
             print()
-            return
-        except KeyboardInterrupt:
-            print()
-            continue
-        if not text.strip():
-            continue
-        prompt = text_prompt(text, history)
-        parts: list[str] = []
-        with suppress(KeyboardInterrupt):
-            for part in shown(task.generate(model, prompt, sampling)):
-                parts.append(part)
-        print()
-        if task.answers_requests():
-            history = (*prompt.messages, Message("assistant", "".join(parts)))
+            if task.answers_requests():
+                history = (*prompt.messages, Message("assistant", "".join(parts)))
 
 
 @dataclass
@@ -352,7 +329,7 @@ class ResultFolder:
         """
         names = [f"{prediction.name}{suffix}" for suffix in prediction.files]
         is_valid = _NAME.fullmatch(prediction.name) and all(
-            _SUFFIX.fullmatch(suffix) for suffix in prediction.files
+            map(_SUFFIX.fullmatch, prediction.files)
         )
         if not is_valid or self.names & set(names):
             problem = "is written twice" if is_valid else "is not valid"

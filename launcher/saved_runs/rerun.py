@@ -82,8 +82,15 @@ def resolved_as(settings: Mapping[str, Any], written: Manifest, args: CliArgs) -
     if args.engine is not None and args.engine != written.engine:
         engine.pop("ds_config", None)
         tree["unread_settings"] = "warn"
-        if args.engine in ENGINES:
-            _remove_engine_settings(tree, args.engine)
+        if (entry := ENGINES.get(args.engine)) is not None:  # what it sets itself
+            if entry.processes is not None:
+                engine.pop("nproc")
+            for key in entry.settings:
+                *above, last = key.split(".")
+                branch = tree
+                for part in above:
+                    branch = branch.get(part, {})
+                branch.pop(last, None)
     with temporary_folder(_PREFIX) as home:
         path = home / "settings.json"
         path.write_text(json.dumps(tree), encoding="utf-8")
@@ -114,19 +121,6 @@ def _located(diagnostic: Diagnostic, written: str) -> Diagnostic:
     return diagnostic
 
 
-def _remove_engine_settings(tree: dict[str, Any], name: str) -> None:
-    """Remove the settings that the engine `name` sets itself."""
-    entry = ENGINES[name]
-    if entry.processes is not None:
-        tree["engine"].pop("nproc")
-    for key in entry.settings:
-        *above, last = key.split(".")
-        branch = tree
-        for part in above:
-            branch = branch.get(part, {})
-        branch.pop(last, None)
-
-
 @contextmanager
 def rerun(
     resolved: Resolved,
@@ -154,21 +148,16 @@ def rerun(
             shutil.copyfile(file, folder / file.name)
         signals: set[int] = set()
         with _output_to(home / "printed.txt"):
-            threads = _threads(resolved)
+            # As in the run: the order of sums depends on them.
+            threads = affinity.torch_default()
+            if not affinity.uses_torch_default(resolved.settings, resolved.nproc):
+                requested, cores = resolved.settings.engine.threads, machine.detect_machine().cores
+                variables = environment.variables()
+                threads = affinity.threads(requested, cores, resolved.nproc, variables)
             report = supervisor.supervise(
                 job(source, folder), threads, lambda report: None, forwarded=signals
             )
         yield Rerun(report, folder, frozenset(signals))
-
-
-def _threads(resolved: Resolved) -> int:
-    """Threads per process as in the run: the order of sums depends on them."""
-    if affinity.uses_torch_default(resolved.settings, resolved.nproc):
-        return affinity.torch_default()
-    asked = resolved.settings.engine.threads
-    return affinity.threads(
-        asked, machine.detect_machine().cores, resolved.nproc, environment.variables()
-    )
 
 
 @contextmanager

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 EXPORT_CONFIG = "config.json"
 AVERAGE, WEIGHT = "ema", "weight"
-_WEIGHTS = "the checkpoint"
-"""How errors name the weights."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +141,12 @@ class SavedModel:
         names: tuple[str, ...] = ("",)
         base = task.base_folder() if isinstance(task, HasBaseWeights) else None
         if base is not None:
-            stored = set(InitialWeights(self.path, _WEIGHTS).shapes)
+            stored = set(InitialWeights(self.path, "the checkpoint").shapes)
             frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
             if frozen and not frozen & stored:  # a checkpoint of adapters
                 self.check_base(base, str(self.path))
                 names = tuple(stored)
-        load_weights(_WEIGHTS, model, self.path, "weights of this model", names)
+        load_weights("the checkpoint", model, self.path, "weights of this model", names)
         return model.eval()
 
 
@@ -224,7 +222,7 @@ def open_model(
 ) -> SavedModel:
     """The model that `argument`, typed after `command`, names; of a staged run that of the last.
 
-    `name`: the checkpoint, see SavedRun.chosen; `sets`: the arguments of options.MOVED. An export
+    `name`: the checkpoint, see SavedRun.chosen; `sets`: arguments as options.MOVED_FORM. An export
     is a model as well. Reads the disk and verifies checksums. Raises SettingsError,
     CheckpointError.
     """
@@ -256,10 +254,3 @@ def _open_export(path: Path, command: str, pretrained: str | None) -> SavedModel
             allowed="a run folder, one of its checkpoints, or an export as safetensors",
             fix=f"{PROGRAM} export RUN --format safetensors",
         ) from None
-
-
-def best_device() -> str:
-    """The best kind of device of this machine, such as "cuda". Imports torch."""
-    from engines.device import pick_device
-
-    return pick_device("auto").type

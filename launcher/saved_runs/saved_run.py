@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from launcher.base.diagnostics import Diagnostic, SettingsError, nearest_match
+from launcher.base.diagnostics import SettingsError, nearest_match
 from launcher.config.options import MOVED_FORM
 from launcher.config.provenance import ResetPart
 from launcher.config.schema import PRETRAINED
@@ -77,34 +76,27 @@ class SavedRun:
         for event in run_folder.json_lines(path) if path is not None else ():
             with suppress(KeyError, TypeError):  # of another version
                 if event["kind"] == "resumed" and after <= event["step"] < upto:
-                    by_step[event["step"]] = _restart(event["step"], event["facts"])
+                    facts, step = event["facts"], event["step"]
+                    writer = (facts["written_by"]["engine"], facts["written_by"]["world_size"])
+                    parts = tuple(facts["reset"]), tuple(facts["changes"])
+                    by_step[step] = Restart(step, writer, *parts)
         return [by_step[step] for step in sorted(by_step)]
-
-
-def _restart(step: int, facts: Mapping[str, Any]) -> Restart:
-    writer = (facts["written_by"]["engine"], facts["written_by"]["world_size"])
-    return Restart(step, writer, tuple(facts["reset"]), tuple(facts["changes"]))
 
 
 def moved_to(sets: Sequence[str]) -> str | None:
     """The folder in the arguments of `--set`; None: there is none. Raises SettingsError."""
-    if wrong := list(_misplaced(sets)):
-        raise SettingsError(wrong)
-    return sets[-1].partition("=")[2] if sets else None
-
-
-def _misplaced(sets: Sequence[str]) -> Iterator[Diagnostic]:
     for text in sets:
         key, _, value = text.partition("=")
         if key.strip() != PRETRAINED or not value:
             message, where = f"'{key}' cannot be set here", f"the command line: --set {text}"
-            yield Diagnostic(message, key=key, value=text, where=where, allowed=MOVED_FORM)
+            raise SettingsError.of(message, key=key, value=text, where=where, allowed=MOVED_FORM)
+    return sets[-1].partition("=")[2] if sets else None
 
 
 def find_saved(
     word: str, command: str, sets: Sequence[str] = (), *, needs_folder: bool = False
 ) -> SavedRun:
-    """What `word`, typed after `command`, names; `sets` are the arguments of options.MOVED.
+    """What `word`, typed after `command`, names; `sets` are the arguments of options.MOVED_FORM.
 
     `needs_folder`: a checkpoint outside of its run folder is an error. Reads the disk. Raises
     SettingsError where there is no run or checkpoint, none was saved, or a file of the run is

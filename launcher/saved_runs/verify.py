@@ -16,7 +16,7 @@ from launcher.run_folder import run_folder
 from launcher.run_folder.resume import ResumeRequest
 from launcher.saved_runs import saved_model
 from launcher.saved_runs.rerun import rerun, resolved_as
-from launcher.saved_runs.saved_run import Restart, SavedRun, find_saved
+from launcher.saved_runs.saved_run import SavedRun, find_saved
 from training.checkpoint import manifest, retention
 from training.checkpoint.manifest import CheckpointError, CheckpointUnreadable, Manifest
 
@@ -121,7 +121,7 @@ def verify(argument: str, args: CliArgs, announce: Callable[[str], None]) -> Ver
 
     with rerun(resolved, folder, interval.source, interval.start, job) as replay:
         replay.check("replay")
-        notes = [*notes, *nondeterminism(resolved)]
+        notes += nondeterminism(resolved)
         return compare_replay(conditions, folder, last, replay.folder, notes)
 
 
@@ -160,18 +160,15 @@ def choose(run: SavedRun) -> tuple[Checkpoint, ReplayInterval, list[str]]:
 def _restarts(run: SavedRun, interval: ReplayInterval, last: Manifest) -> Iterator[str]:
     """Notes on restarts within the interval that changed the run; a replay has none."""
     for restart in run.restarts(interval.start, interval.end):
-        if restart.step > interval.start and (changes := _changes(restart, last)):
+        engine, world_size = restart.writer
+        has_changed = restart.writer != (last.engine, last.world_size)
+        changes = [
+            *[f"from engine {engine}, world size {world_size}"] * has_changed,
+            *(f"--reset {part}" for part in restart.reset),
+            *restart.changes,
+        ]
+        if changes and restart.step > interval.start:
             yield f"the run was resumed with changes at step {restart.step}: {'; '.join(changes)}"
-
-
-def _changes(restart: Restart, last: Manifest) -> Sequence[str]:
-    engine, world_size = restart.writer
-    has_changed = restart.writer != (last.engine, last.world_size)
-    return [
-        *[f"from engine {engine}, world size {world_size}"] * has_changed,
-        *(f"--reset {part}" for part in restart.reset),
-        *restart.changes,
-    ]
 
 
 def compare_replay(
@@ -210,55 +207,44 @@ def compare_replay(
     is_identical = state.first is None and lines.first is None
     if tolerance is not None and not is_identical:
         state, lines = compared(tolerance)
-    all_notes = [*notes, *_libraries(last.manifest, replayed.manifest)]
-    return VerifyResult(conditions, tolerance, is_identical, state, lines, all_notes)
-
-
-def _libraries(written: Manifest, replayed: Manifest) -> Iterator[str]:
-    """Notes on libraries with other versions, which may round differently."""
-    for name in ("torch", "deepspeed", "fairscale"):
-        before, now = written.libraries.get(name), replayed.libraries.get(name)
+    all_notes = list(notes)
+    for library in ("torch", "deepspeed", "fairscale"):  # other versions may round differently
+        before, now = (of.manifest.libraries.get(library) for of in (last, replayed))
         if before and now and before != now:
-            yield f"{name} {before} wrote the checkpoint; the replay used {name} {now}"
+            used = f"the replay used {library} {now}"
+            all_notes.append(f"{library} {before} wrote the checkpoint; {used}")
+    return VerifyResult(conditions, tolerance, is_identical, state, lines, all_notes)
 
 
 def render(result: VerifyResult) -> str:
     """The result as text."""
-    return "".join(f"{line}\n" for line in _lines(result))
-
-
-def _lines(result: VerifyResult) -> Iterator[str]:
     count = f"{result.state.tensors} tensors, {counted(result.steps, 'step')}"
     first = result.state.first or result.lines.first
+    within = "bit by bit"
+    if (tolerance := result.tolerance) is not None:
+        within = f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
     if result.is_identical:
-        yield f"identical: {count}"
+        lines = [f"identical: {count}"]
     elif first is None:
-        yield f"equal {_within(result.tolerance)}: {count}"
+        lines = [f"equal {within}: {count}"]
     else:
-        yield f"different: {_describe(first)}"
+        lines = [f"different: {_describe(first)}"]
     if result.state.differing:
-        yield (
+        lines.append(
             f"  state    {result.state.differing} of {result.state.tensors} tensors differ, most "
             f"{result.state.largest_in}: by {result.state.largest:.2g} of its norm"
         )
-    if result.lines.first not in (None, first):
-        yield f"  metrics  {_describe(result.lines.first)}"
-    lines = counted(result.lines.lines, "logged line")
-    yield f"  replay   {result.conditions.describe()}, {_within(result.tolerance)}; {lines}"
-    for note in result.notes:
-        yield f"  note     {note}"
+    if result.lines.first is not None and result.lines.first != first:
+        lines.append(f"  metrics  {_describe(result.lines.first)}")
+    logged = counted(result.lines.lines, "logged line")
+    lines.append(f"  replay   {result.conditions.describe()}, {within}; {logged}")
+    return "\n".join([*lines, *(f"  note     {note}" for note in result.notes)])
 
 
 def nondeterminism(resolved: Resolved) -> Iterator[str]:
     """Notes on settings that allow equal steps to differ."""
     if resolved.device != "cpu" and not resolved.settings.train.deterministic:
         yield f"train.deterministic is off: {resolved.device} may add numbers in any order"
-
-
-def _within(tolerance: Tolerance | None) -> str:
-    if tolerance is None:
-        return "bit by bit"
-    return f"within {tolerance.weights:g} (moments {tolerance.moments:g})"
 
 
 def _describe(difference: compare.Difference) -> str:
@@ -270,6 +256,7 @@ def _describe(difference: compare.Difference) -> str:
 def as_json(result: VerifyResult) -> dict[str, Any]:
     """The result for programs."""
     conditions, state = result.conditions, result.state
+    first = state.first or result.lines.first
     largest = {"of": state.largest_in, "relative": state.largest} if state.differing else None
     return {
         "identical": result.is_identical,
@@ -277,7 +264,11 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "tolerance": result.tolerance and asdict(result.tolerance),
         "steps": result.steps,
         "tensors": state.tensors,
-        "first_difference": _difference(state.first or result.lines.first),
+        "first_difference": first
+        and {
+            **{"kind": first.kind, "name": first.name, "index": first.index, "step": first.step},
+            **{"run": first.first, "replay": first.second},
+        },
         "from_step": conditions.interval.start,
         "to_step": conditions.interval.end,
         "engine": conditions.engine,
@@ -287,19 +278,6 @@ def as_json(result: VerifyResult) -> dict[str, Any]:
         "largest_difference": largest,
         "notes": list(result.notes),
         "error": None,
-    }
-
-
-def _difference(difference: compare.Difference | None) -> dict[str, Any] | None:
-    if difference is None:
-        return None
-    return {
-        "kind": difference.kind,
-        "name": difference.name,
-        "index": difference.index,
-        "step": difference.step,
-        "run": difference.first,
-        "replay": difference.second,
     }
 
 

@@ -11,7 +11,15 @@ from typing import Any
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
-from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting, Resolved, find_node
+from launcher.config.provenance import (
+    CLI_LAYER,
+    STAGED_MODE,
+    CliArgs,
+    Origin,
+    Resolved,
+    TypedEntry,
+    find_node,
+)
 from launcher.config.selection import KEY as STAGES_KEY
 from launcher.config.selection import choose, declared_stages
 from launcher.config.settings_file import read_settings_file
@@ -151,18 +159,19 @@ def _args_of(
 ) -> CliArgs:
     """The arguments of one stage of a new pipeline."""
     sets = [text for text in args.sets if text.partition("=")[0].strip() != STAGES_KEY]
-    turn = ImpliedSetting(STAGES_KEY, [stage.name], STAGE.flag, f"stage {number} of {count}")
+    origin = Origin(CLI_LAYER, f"stage {number} of {count}")
+    turn = TypedEntry(STAGES_KEY, [stage.name], origin, STAGE.flag)
     given = args.filled if number == 1 else ()
     return replace(args, sets=sets, filled=[*given, turn, *_weights(stage, entries)])
 
 
-def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[ImpliedSetting]:
+def _weights(stage: Stage, entries: Sequence[PipelineStage]) -> list[TypedEntry]:
     """The setting that loads the weights of the latest matching stage before this one."""
     before = [entry for entry in entries if entry.name in stage.of]
     if stage.loads is None or not before:
         return []
-    where = f"stage {before[-1].name} of this run"
-    return [ImpliedSetting(stage.loads, str(before[-1].folder), FROM.flag, where)]
+    origin = Origin(CLI_LAYER, f"stage {before[-1].name} of this run")
+    return [TypedEntry(stage.loads, str(before[-1].folder), origin, FROM.flag)]
 
 
 def _prepared(
@@ -237,7 +246,9 @@ def _resumed(
 
 
 def _misplaced(before: PipelineRecord, args: CliArgs, out: Path | None) -> Iterator[Diagnostic]:
-    arguments: list[tuple[str, Any]] = [(item.option, item.where) for item in args.filled]
+    arguments: list[tuple[str, Any]] = [
+        (str(entry.option), entry.origin.where) for entry in args.filled
+    ]
     if args.weights is not None:
         arguments.append((FROM.flag, f"{FROM.flag} {args.weights}"))
     if out is not None and out.resolve() != before.folder.resolve():

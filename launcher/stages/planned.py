@@ -9,7 +9,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
 from launcher.config.options import FROM
-from launcher.config.provenance import CliArgs, ImpliedSetting, Resolved
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, Resolved, TypedEntry
 from launcher.config.selection import choose
 from launcher.plan import auto
 from launcher.plan.target import Described
@@ -63,7 +63,8 @@ def _with_any_weights(args: CliArgs) -> CliArgs:
     loads = names[choice.stage].loads if choice.stage else None
     if loads is None:
         return args
-    any_run = ImpliedSetting(loads, "RUN", FROM.flag, "any run: a plan reads no weights")
+    origin = Origin(CLI_LAYER, "any run: a plan reads no weights")
+    any_run = TypedEntry(loads, "RUN", origin, FROM.flag)
     return replace(args, filled=[any_run, *args.filled])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config import selection
 from launcher.config.options import FROM
-from launcher.config.provenance import STAGED_MODE, CliArgs, ImpliedSetting
+from launcher.config.provenance import CLI_LAYER, STAGED_MODE, CliArgs, Origin, TypedEntry
 from launcher.config.selection import choose
 from launcher.run_folder.checkpoint_search import AUTO
 from launcher.stages import record
@@ -64,7 +64,7 @@ def from_of(args: CliArgs, stage: Stage | None) -> tuple[CliArgs, list[Diagnosti
         value = str(find(args.weights, stage))
     except SettingsError as error:
         diagnostics = list(error.diagnostics)
-    filled = ImpliedSetting(stage.loads, value, FROM.flag, option)
+    filled = TypedEntry(stage.loads, value, Origin(CLI_LAYER, option), FROM.flag)
     return replace(rest, filled=[*args.filled, filled]), diagnostics
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from launcher.base import exit_codes
 from launcher.base.diagnostics import PROGRAM
-from launcher.config import provenance, selection
+from launcher.config import selection
 from launcher.config.check import why_ineffective
 from launcher.config.options import FROM, STAGE
 from launcher.config.provenance import MODE_LAYER, STAGED_MODE, Resolved, Setting
@@ -79,7 +79,7 @@ def _repeated(resolved: Resolved, loads: Collection[str | None]) -> Iterator[str
         by_stage = any(_is_of_stage(resolved.values[other]) for other in infos[key].only_if)
         if by_stage and why_ineffective(resolved.values, key) is None:
             continue
-        if provenance.is_set_by_user(setting):
+        if setting.is_set_by_user:
             value = setting.value
             text = value if isinstance(value, str) else json.dumps(value)
             yield from ("--data", text) if key == "data.path" else ("--set", f"{key}={text}")

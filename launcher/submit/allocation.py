@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from launcher.base import environment
-from launcher.base.diagnostics import Diagnostic
+from launcher.base.diagnostics import Diagnostic, SettingsError
 from launcher.config.command_line import CommandLine
 from launcher.config.machine import Machine
 from launcher.submit import options
@@ -27,6 +28,7 @@ _TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
 _NODES = re.compile(r"([1-9]\d*)(?:-([1-9]\d*))?")
 _GPUS = re.compile(r"(?:[A-Za-z][\w.-]*:)?([1-9]\d*)")
 _GPUS_OF_GRES = re.compile(r"(?:^|,)(?:gres[:/])?gpu(?::[A-Za-z][\w.-]*)?(?:[:=](\d+))?(?=,|\(|$)")
+_LINE = re.compile(r".*\S.*")
 _RESERVED = ("chdir", "error", "open-mode", "output", "parsable", "test-only", "wait", "wrap")
 """Options of sbatch that submit sets itself, or that would change how it works."""
 _FORMATS = {
@@ -67,21 +69,14 @@ class Allocation:
 
     def rank_environments(self) -> list[RankEnvironment | None]:
         """Rank 0 of each world that the job may get; None: a single process without a world."""
-        return [self._rank_0(nodes * self.ranks) for nodes in self.nodes]
-
-    def _rank_0(self, size: int) -> RankEnvironment | None:
-        if size == 1 and not self.is_torchrun:
-            return None
-        return RankEnvironment(
-            rank=0,
-            world_size=size,
-            local_rank=0,
-            local_size=self.ranks,
-            node=0,
-            master_addr="",
-            master_port=0,
-            source="torchrun" if self.is_torchrun else "srun",
-        )
+        source: Literal["torchrun", "srun"] = "torchrun" if self.is_torchrun else "srun"
+        sizes = (nodes * self.ranks for nodes in self.nodes)
+        return [
+            RankEnvironment(0, size, 0, self.ranks, 0, "", 0, source)
+            if size > 1 or self.is_torchrun
+            else None
+            for size in sizes
+        ]
 
 
 def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation:
@@ -109,7 +104,16 @@ def read(command_line: CommandLine, diagnostics: list[Diagnostic]) -> Allocation
     if cpus is not None or (count > 1 and not gpus and "cpus-per-task" not in header):
         header["cpus-per-task"] = str(int(cpus or 1) * count)
     is_torchrun = options.TORCHRUN.flag in command_line.flags or environ.get(_LAUNCH) == "torchrun"
-    if exported := _exported(values, is_torchrun, environ):
+    variables = {}
+    if options.RANKS.flag in values:
+        variables[RANKS] = values[options.RANKS.flag]
+    if is_torchrun:
+        variables[_LAUNCH] = "torchrun"
+    # Unless the site selects one, the job uses this Python.
+    if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
+        variables[_PYTHON[0]] = str(Path(sys.executable).absolute())
+    if variables:
+        exported = (f"{name}={value}" for name, value in variables.items())
         header["export"] = ",".join([header.get("export") or "ALL", *exported])
     nodes = _NODES.fullmatch(header["nodes"] or "")
     min_nodes, max_nodes = (int(nodes[1]), int(nodes[2] or nodes[1])) if nodes else (1, 1)
@@ -135,40 +139,24 @@ def _site(environ: Mapping[str, str], diagnostics: list[Diagnostic]) -> Mapping[
         return {sbatch.SITE_VARIABLE: str(path), **sbatch.read_site_file(path, outside)}
     except sbatch.SiteError as error:
         reason, _, output = str(error).partition("\n")
-        diagnostics.append(
-            Diagnostic(
-                f"site file {path} failed: {reason}" + "".join(f"\n{output}" if output else ""),
-                value=str(path),
-                where=f"{sbatch.SITE_VARIABLE}={path}"
-                if sbatch.SITE_VARIABLE in environ
-                else str(path),
-                allowed="shell settings whose last command succeeds; see slurm/site.example.sh",
-            )
-        )
+        message = f"site file {path} failed: {reason}" + (f"\n{output}" if output else "")
+        named = sbatch.SITE_VARIABLE in environ
+        where = f"{sbatch.SITE_VARIABLE}={path}" if named else str(path)
+        allowed = "shell settings whose last command succeeds; see slurm/site.example.sh"
+        diagnostics.append(Diagnostic(message, value=str(path), where=where, allowed=allowed))
         return outside
 
 
 def _is_valid(flag: str, text: str, diagnostics: list[Diagnostic]) -> bool:
-    allowed = _FORMATS.get(flag)
-    if allowed is None and text.strip() and "\n" not in text:
-        return True
-    if allowed is not None and allowed[1].fullmatch(text) and not _is_reversed(flag, text):
-        return True
-    diagnostics.append(
-        Diagnostic(
-            f"invalid {flag} {text!r}",
-            key=flag,
-            value=text,
-            where=f"command line: {flag} {text}",
-            allowed=allowed[0] if allowed else "text on one line",
-        )
-    )
-    return False
-
-
-def _is_reversed(flag: str, text: str) -> bool:
-    match = _NODES.fullmatch(text) if flag == options.NODES.flag else None
-    return bool(match and match[2] and int(match[2]) < int(match[1]))
+    allowed, pattern = _FORMATS.get(flag, ("text on one line", _LINE))
+    is_valid = pattern.fullmatch(text) is not None
+    if is_valid and flag == options.NODES.flag:
+        least, _, most = text.partition("-")
+        is_valid = int(least) <= int(most or least)
+    if not is_valid:
+        message, where = f"invalid {flag} {text!r}", f"command line: {flag} {text}"
+        diagnostics.append(Diagnostic(message, key=flag, value=text, where=where, allowed=allowed))
+    return is_valid
 
 
 def _misplaced(passthrough: Sequence[str]) -> list[Diagnostic]:
@@ -186,9 +174,8 @@ def _misplaced(passthrough: Sequence[str]) -> list[Diagnostic]:
         else:
             continue
         where = f"command line: -- … {argument}"
-        diagnostics.append(
-            Diagnostic(message, value=argument, where=where, allowed=allowed, fix=fix)
-        )
+        parts = {"where": where, "allowed": allowed, "fix": fix}
+        diagnostics += SettingsError.of(message, value=argument, **parts).diagnostics
     return diagnostics
 
 
@@ -201,18 +188,3 @@ def _gpus(header: Mapping[str, str | None], passthrough: Sequence[str]) -> int:
     pairs = [o.partition("=") for o in [f"--gres={header.get('gres') or ''}", *joined]]
     matches = [_GPUS_OF_GRES.search(value) for name, _, value in pairs if name == "--gres"]
     return max((int(match[1] or 1) for match in matches if match), default=0)
-
-
-def _exported(
-    values: Mapping[str, str], is_torchrun: bool, environ: Mapping[str, str]
-) -> list[str]:
-    """Environment variables of the job, `NAME=VALUE`."""
-    variables = {}
-    if options.RANKS.flag in values:
-        variables[RANKS] = values[options.RANKS.flag]
-    if is_torchrun:
-        variables[_LAUNCH] = "torchrun"
-    # Unless the site selects one, the job uses this Python.
-    if not any(environ.get(name) for name in (*_PYTHON, sbatch.SITE_VARIABLE)):
-        variables[_PYTHON[0]] = str(Path(sys.executable).absolute())
-    return [f"{name}={value}" for name, value in variables.items()]

@@ -31,9 +31,6 @@ _LATE_S = 30.0
 """How long a shared file system may take to show an outcome."""
 _SUCCESSOR = re.compile(r"^gearshift: continues as job ([0-9]+(?:_[0-9]+)?)\b", re.MULTILINE)
 """The line of slurm/next.sh about a successor of a job that cannot be requeued."""
-_HAS_OUTCOME = ("COMPLETED", "CANCELLED")
-"""States in which a job that has run has an outcome."""
-_CONTINUES = ("again", "COMPLETED")
 _CRASHED = ("FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 _OUTCOME = re.compile(r"([a-z]+) ([0-9]+)\n")
 
@@ -62,7 +59,12 @@ class _RunOutput:
         kind, facts = line["kind"], line.get("facts", {})
         self.is_stopped = kind == "stopped"
         if kind == "train":
-            return self._render_step(line)
+            metrics = step_metrics(line)
+            left = self._end_step - metrics.step
+            # A lower bound: without the time of evaluations and checkpoints.
+            remaining = metrics.step_time_s * left if left >= 0 else None
+            position = Position(metrics.step, self._end_step, 0.0, remaining, left > 0, metrics)
+            return console_text.render_step(metrics, position, self._units)
         if kind == "started":
             train_plan = TrainPlan(**known_fields(TrainPlan, facts))
             self._end_step, self._units = train_plan.end_step, train_plan.units
@@ -81,14 +83,6 @@ class _RunOutput:
             return console_text.render_end(str(facts["status"]), f"{facts['steps']} steps{reason}")
         urgent = console_text.render_urgent(kind, facts)
         return None if urgent is None else render_row("warning", urgent)
-
-    def _render_step(self, line: Mapping[str, Any]) -> str:
-        metrics = step_metrics(line)
-        left = self._end_step - metrics.step
-        # A lower bound: without the time of evaluations and checkpoints.
-        remaining = metrics.step_time_s * left if left >= 0 else None
-        position = Position(metrics.step, self._end_step, 0.0, remaining, left > 0, metrics)
-        return console_text.render_step(metrics, position, self._units)
 
 
 @dataclass
@@ -153,7 +147,10 @@ def follow(
                     print("\n".join(lines), file=stream)
         stream.flush()
         if all(followed.code is not None for followed in runs):
-            return _worst([followed.code or 0 for followed in runs])
+            # A failure comes before what can be resumed, and that before success.
+            codes = [followed.code or 0 for followed in runs]
+            before = (exit_codes.FAILURE, exit_codes.INVALID_INPUT, exit_codes.INTERRUPTED)
+            return next((code for code in before if code in codes), max(codes))
         sleep(POLL_S)
 
 
@@ -189,18 +186,14 @@ def _query(followed: Followed, at: float) -> str | None:
     followed.state = state
     if not has_changed or state is None:
         return None
-    return render_row("job", _describe(followed.slurm_job, state))
-
-
-def _describe(job: str, state: JobState) -> str:
-    parts = [f"{job} {state.name.lower()}"]
+    parts = [f"{followed.slurm_job} {state.name.lower()}"]
     if state.nodes and not state.is_ended:
         parts.append(f"on {state.nodes}")
     if state.reason and not state.is_ended:
         parts.append(f"({state.reason})")
     if state.restarts:
         parts.append(f"requeued {state.restarts}×")
-    return " ".join(parts)
+    return render_row("job", " ".join(parts))
 
 
 def _end(followed: Followed, at: float) -> Iterator[str]:
@@ -219,8 +212,8 @@ def _end(followed: Followed, at: float) -> Iterator[str]:
         yield render_row("ended", "before it started")
         return
     # A shared file system may be late with the outcome, or with the line about a successor.
-    is_expected = state in _HAS_OUTCOME and (outcome is None or (outcome[0], state) == _CONTINUES)
-    if is_expected and not is_late:
+    continues = outcome is None or (outcome[0], state) == ("again", "COMPLETED")
+    if state in ("COMPLETED", "CANCELLED") and continues and not is_late:
         return
     yield from followed.output.new_lines()
     kind, code = outcome or ("", exit_codes.FAILURE)
@@ -230,12 +223,6 @@ def _end(followed: Followed, at: float) -> Iterator[str]:
         yield render_row("ended", f"without an outcome; see {log}")
     elif kind != "done":
         yield render_row("ended", f"{kind}, exit code {followed.code}; see {log}")
-
-
-def _worst(codes: Sequence[int]) -> int:
-    """A failure comes before what can be resumed, and that before success."""
-    before = (exit_codes.FAILURE, exit_codes.INVALID_INPUT, exit_codes.INTERRUPTED)
-    return next((code for code in before if code in codes), max(codes))
 
 
 def _text(path: Path) -> str:

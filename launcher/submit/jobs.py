@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from launcher.submit import sweep
 from launcher.submit.allocation import FOLDER, Allocation
 from launcher.submit.options import MODE_FLAGS, run_arguments
 from slurm import script
-from slurm.environment import RankEnvironment
 
 LOGS = "log"
 NEXT = "next"
@@ -26,8 +26,6 @@ NEXT = "next"
 _FIRST = "GEARSHIFT_SWEEP_FIRST"
 """The index of the first line of lines.txt, if it is not 1."""
 _MARK = re.compile("%[0-9]*[A-Za-z%]")
-_MOST = 16
-"""The most world sizes that are checked."""
 SLURM = "slurm"
 """Subfolder of a run folder for its jobs."""
 Select = Callable[[sweep.Element], tuple[CliArgs, list[Diagnostic]]]
@@ -95,8 +93,13 @@ def single(
 ) -> Submission:
     """A job of one run. Raises SettingsError with `diagnostics` and all further errors."""
     begun = prepare(args, command_line.out, diagnostics, requested)
-    folder = _folder(begun).absolute()
-    arguments = _resuming(command_line, begun)
+    is_new = begun.out is None and begun.resume is None  # a default name gets a free folder
+    folder = (run_folder.unused_path(begun.name) if is_new else begun.folder).absolute()
+    arguments = run_arguments(command_line.argv)
+    if command_line.args.resume == checkpoint_search.AUTO and command_line.out is None:
+        # The run that is the newest now.
+        arguments = run_arguments(command_line.argv, ("--resume",))
+        arguments += [f"--resume={begun.folder.absolute()}"] if begun.resume else []
     job = _job(command_line.args, arguments, requested, SubmittedRun(folder, begun))
     return Submission(folder, [job], begun.resolved.warnings, [begun.line] if begun.line else [])
 
@@ -116,20 +119,6 @@ def staged(
         resumed = [*arguments, f"--resume={run.folder}"]
         jobs.append(_job(CliArgs(), resumed, replace(requested, header=header), run))
     return Submission(folder, jobs)
-
-
-def _folder(begun: PreparedRun) -> Path:
-    """The run folder; a default name gets a free one."""
-    is_new = begun.out is None and begun.resume is None
-    return run_folder.unused_path(begun.name) if is_new else begun.folder
-
-
-def _resuming(command_line: CommandLine, begun: PreparedRun) -> list[str]:
-    """The arguments of the job; `--resume auto` becomes the run that is the newest now."""
-    if command_line.args.resume != checkpoint_search.AUTO or command_line.out is not None:
-        return run_arguments(command_line.argv)
-    arguments = run_arguments(command_line.argv, ("--resume",))
-    return [*arguments, f"--resume={begun.folder.absolute()}"] if begun.resume else arguments
 
 
 def _job(
@@ -154,10 +143,17 @@ def array(
 
     Reads the file of --sweep. Raises SettingsError with `diagnostics` and all further errors.
     """
-    elements, throttle = sweep.read(command_line, requested.array, list(diagnostics))
+    try:
+        elements, throttle = sweep.read(command_line, requested.array)
+    except SettingsError as error:
+        raise SettingsError([*diagnostics, *error.diagnostics]) from error
     folder = None if command_line.out is None else command_line.out.absolute()
     runs: list[SubmittedRun] = []
-    errors = [*diagnostics, *_folder_errors(command_line.out)]
+    errors = list(diagnostics)
+    # An earlier array may have written to the folder.
+    jobs_only = folder is not None and run_folder.has_only_jobs(folder / SLURM)
+    if folder is not None and not (jobs_only and (folder / SLURM / run_folder.LINES).is_file()):
+        errors += run_folder.writing_errors(folder, f"--out {command_line.out}")
     warnings: list[Diagnostic] = list(sweep.warnings(command_line, elements))
     texts: dict[int, str] = {}
     first = 0 if any(element.index == 0 for element in elements) else 1
@@ -172,7 +168,7 @@ def array(
         if not run_folder.is_run_folder(out):
             errors += run_folder.writing_errors(out, f"--out {out}")
         runs.append(SubmittedRun(out, begun, str(element.index), element.index))
-        texts[element.index] = sweep.line([*run_arguments(element.arguments), f"--out={out}"])
+        texts[element.index] = shlex.join([*run_arguments(element.arguments), f"--out={out}"])
         warnings += [new for new in begun.resolved.warnings if new not in warnings]
     if errors or folder is None:
         raise SettingsError(errors)
@@ -184,15 +180,6 @@ def array(
     text = _render("sweep", replace(requested, header=header), logs, arguments)
     lines = "".join(f"{texts.get(n, '')}\n" for n in range(first, max(texts) + 1))
     return Submission(folder, [SlurmJob(folder, text, runs, lines)], warnings)
-
-
-def _folder_errors(out: Path | None) -> list[Diagnostic]:
-    """Errors if the array may not write to `out`; an earlier array may have."""
-    if out is None or (
-        (out / SLURM / run_folder.LINES).is_file() and run_folder.has_only_jobs(out / SLURM)
-    ):
-        return []
-    return run_folder.writing_errors(out, f"--out {out}")
 
 
 def _element(
@@ -240,7 +227,9 @@ def prepare(
     node = requested.machine(machine.detect_machine())
     errors = list(diagnostics)
     begun: PreparedRun | None = None
-    for ranks in _some(requested.rank_environments()):
+    worlds = requested.rank_environments()
+    # The smallest and the largest world, and at most 16 of those between.
+    for ranks in [*worlds[: -1 : -(-len(worlds) // 16)], worlds[-1]]:
         try:
             begun = prepare_run_at(args, out, [], node, ranks)
         except SettingsError as error:
@@ -249,9 +238,3 @@ def prepare(
     if errors or begun is None:
         raise SettingsError(errors)
     return begun
-
-
-def _some(worlds: list[RankEnvironment | None]) -> list[RankEnvironment | None]:
-    """The smallest and the largest world, and at most _MOST of those between."""
-    stride = -(-len(worlds) // _MOST)
-    return [*worlds[:-1:stride], worlds[-1]]

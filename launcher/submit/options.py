@@ -55,9 +55,7 @@ TORCHRUN = Option(
     "--torchrun", CLUSTER, sentence="Start the ranks of each node with torchrun. Default: srun."
 )
 WAIT = Option(
-    "--wait",
-    JOBS,
-    sentence="Follow the job until it ends, and exit with the exit code of the run.",
+    "--wait", JOBS, sentence="Follow the job until it ends, and exit with the exit code of the run."
 )
 SUBMIT = (
     *(o for o in OPTIONS if o.flag not in _SINGLE_MACHINE and o.group != OUTPUT),

@@ -41,20 +41,11 @@ def file_of(command_line: CommandLine) -> Path | None:
     return None if name is None else Path(name)
 
 
-def read(
-    command_line: CommandLine, array: str | None, diagnostics: Sequence[Diagnostic]
-) -> tuple[list[Element], str]:
+def read(command_line: CommandLine, array: str | None) -> tuple[list[Element], str]:
     """The elements, and the limit of concurrent ones as sbatch writes it: `%2`, or nothing.
 
-    Reads the file. Raises SettingsError with `diagnostics` and the errors of file and indices.
+    Reads the file. Raises SettingsError.
     """
-    try:
-        return _read(command_line, array)
-    except SettingsError as error:
-        raise SettingsError([*diagnostics, *error.diagnostics]) from error
-
-
-def _read(command_line: CommandLine, array: str | None) -> tuple[list[Element], str]:
     numbers, _, limit = (array or "").partition("%")
     path = file_of(command_line)
     origin = f"{options.ARRAY.flag} {array}"
@@ -79,14 +70,16 @@ def _read(command_line: CommandLine, array: str | None) -> tuple[list[Element], 
             message = f"cannot parse a line of options: {str(error).lower()}"
             raise SettingsError.of(message, value=text, where=where) from error
         if wrong := [a for a in arguments if a.partition("=")[0] in _OF_ALL]:
-            raise _not_in_a_line(wrong[0], where)
+            flag = wrong[0].partition("=")[0]
+            raise SettingsError.of(
+                f"{flag} applies to all runs of an array, not to one line",
+                value=wrong[0],
+                where=f"{where}: {wrong[0]}",
+                allowed="options of  run",
+                fix=f"submit {flag} …  on the command line",
+            )
         elements.append(Element(number, arguments, where, parse(RUN, [*shared, *arguments])))
     return elements, f"%{limit}" if limit else ""
-
-
-def line(arguments: Sequence[str]) -> str:
-    """Arguments as a line of the file that the job reads."""
-    return shlex.join(arguments)
 
 
 def indices(numbers: Sequence[int], limit: str) -> str:
@@ -161,14 +154,3 @@ def _indices(numbers: str, where: str) -> list[int]:
             raise SettingsError.of(message, value=numbers, where=where, allowed=allowed)
         selected.update(range(first, last + 1, int(match[3] or 1)))
     return sorted(selected)
-
-
-def _not_in_a_line(argument: str, where: str) -> SettingsError:
-    flag = argument.partition("=")[0]
-    return SettingsError.of(
-        f"{flag} applies to all runs of an array, not to one line",
-        value=argument,
-        where=f"{where}: {argument}",
-        allowed="options of  run",
-        fix=f"submit {flag} …  on the command line",
-    )

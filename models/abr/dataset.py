@@ -61,47 +61,32 @@ def chance_macro_f1(target: NDArray[np.int64]) -> float:
     return max(constant, uniform)
 
 
-def chance_band(target: NDArray[np.int64], control: Control) -> dict[str, dict[str, float]]:
-    """The bounds of macro-F1 in a noise control.
+def masked_chance(
+    train: NDArray[np.float32], val: NDArray[np.float32], hidden: NDArray[np.bool_]
+) -> float:
+    """The explained variance of the masked points of `val` by the mean of `train` at each point.
 
-    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
-    information about the hearing loss.
-    """
-    chance = chance_macro_f1(target)
-    bounds = {"max": chance + MARGIN} if control == "noise" else {}
-    return {"val_macro_f1": {"chance": chance, **bounds}}
-
-
-def masked_band(
-    train: NDArray[np.float32],
-    val: NDArray[np.float32],
-    hidden: NDArray[np.bool_],
-    control: Control,
-) -> dict[str, dict[str, float]]:
-    """The bounds of the explained variance of the masked points of `val` in a noise control.
-
-    Chance is the mean of `train`, point by point: responses of other patients give no more. All
-    are [response, 200]. Without the signal alone there is no bound: the level of a response
-    informs about its amplitude.
+    Responses of other patients give no more. All are [response, 200].
     """
     errors = (val - train.mean(0, dtype=np.float64))[hidden]
-    chance = float(1 - np.square(errors).mean() / val[hidden].var(dtype=np.float64))
-    bounds = {"max": chance + R2_MARGIN} if control == "noise" else {}
-    return {"val_masked_r2": {"chance": chance, **bounds}}
+    return float(1 - np.square(errors).mean() / val[hidden].var(dtype=np.float64))
+
+
+def chance_band(
+    metric: str, chance: float, margin: float, control: Control
+) -> dict[str, dict[str, float]]:
+    """The bounds of a metric in a noise control.
+
+    Without the signal alone (`noise-signal`) there is no bound: age, level and rate may carry
+    information about the hearing loss, and the level about the amplitude.
+    """
+    bounds = {"max": chance + margin} if control == "noise" else {}
+    return {metric: {"chance": chance, **bounds}}
 
 
 Sample = dict[str, Any]
 REPEATS = 16
 """Of each training level per epoch, if there are one or two recordings: a dozen make no batch."""
-
-
-def by_level_note(recordings: int) -> str:
-    """What a split by level means, for the facts."""
-    which = "recording" if recordings == 1 else f"{recordings} recordings"
-    return (
-        f"by level of the only {which}, each training level {REPEATS} times per epoch: scores do "
-        "not generalize to other ears"
-    )
 
 
 @dataclass(frozen=True)
@@ -238,70 +223,70 @@ class ResponseSplits:
             index = members(groups, splits[name])
             if self.by_level and name == "train":
                 index = np.tile(index, REPEATS)
-            self.samples[name] = self._samples(index, (seed, number))
-        self.terms = self._terms()
-        """The loss terms: the signal, and each label that some training response has."""
-
-    def _samples(self, index: NDArray[np.int64], seed: tuple[int, int]) -> ResponseSplit:
-        signal_of = static_of = index
-        if self.control != "real":
-            rng = np.random.default_rng(seed)
-            # With one or two recordings, responses are exchanged between levels.
-            group = self.responses.levels if self.by_level else self.responses.patient
-            signal_of = index[permute_responses(group[index], rng)]
-            static_of = signal_of if self.control == "noise" else index
-        return ResponseSplit(self.responses, self.statistics, index, signal_of, static_of)
-
-    def _terms(self) -> tuple[str, ...]:
+            signal_of = static_of = index
+            if control != "real":
+                # With one or two recordings, responses are exchanged between levels.
+                group = responses.levels if self.by_level else responses.patient
+                rng = np.random.default_rng((seed, number))
+                signal_of = index[permute_responses(group[index], rng)]
+                static_of = signal_of if control == "noise" else index
+            self.samples[name] = ResponseSplit(responses, statistics, index, signal_of, static_of)
         train = self.samples["train"].index
-        labels = {name: self.responses.labels[name][train] for name in LABELS}
-        has = {name: bool(np.isfinite(column).any()) for name, column in labels.items()}
-        has["class"] = bool((self.responses.target[train] >= 0).any())
-        order = ("exists", "latency", "amplitude", "class", "threshold")
-        return ("signal", *(name for name in order if has[name]))
+        known = {"signal", *(["class"] if (responses.target[train] >= 0).any() else [])}
+        known |= {n for n in LABELS if np.isfinite(responses.labels[n][train]).any()}
+        order = ("signal", "exists", "latency", "amplitude", "class", "threshold")
+        self.terms = tuple(name for name in order if name in known)
+        """The loss terms: the signal, and each label that some training response has."""
 
     def facts(self) -> dict[str, Any]:
         responses, origin = self.responses, self.responses.origin
+        count, not_trained = len(set(responses.patient)), list[str]()
+        which = "recording" if count == 1 else f"{count} recordings"
+        by_level = (
+            f"by level of the only {which}, each training level {REPEATS} times per epoch: scores "
+            "do not generalize to other ears"
+        )
+        if self._mask_share is None:
+            not_trained = [name for name in ("class", *LABELS) if name not in self.terms]
+        unknown = [
+            name
+            for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
+            if not np.isfinite(column).any()
+        ]
         facts: dict[str, Any] = {
             "format": f"{origin.format}, {origin.species}, {origin.window_ms:g} ms",
             "unit": origin.unit,
-            "split": by_level_note(len(set(responses.patient))) if self.by_level else "by patient",
+            "split": by_level if self.by_level else "by patient",
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.samples[name]) for name in SPLITS},
             "files_of_raters": responses.marked,
             "classes": {n: self._classes(n) for n in SPLITS} if "class" in self.terms else {},
-            "not_trained": self._not_trained(),
-            "unknown": [
-                name
-                for name, column in zip(STATIC_NAMES, responses.static.T, strict=True)
-                if not np.isfinite(column).any()
-            ],
+            "not_trained": not_trained,
+            "unknown": unknown,
             "left_out": {name: count for name, count in responses.left_out.items() if count},
             "notes": few(responses.notes),
+            "control": {} if self.control == "real" else self._control(),
         }
-        if self.control != "real" and "class" in self.terms:
-            val = self.samples["val"].index
-            facts["control"] = chance_band(responses.target[val], self.control)
-        if self.control != "real" and self._mask_share is not None:
-            facts["control"] = self._masked_band()
         return {name: value for name, value in facts.items() if value not in ([], {})}
+
+    def _control(self) -> dict[str, dict[str, float]]:
+        train, val = self.samples["train"].index, self.samples["val"].index
+        if self._mask_share is not None:
+            masked, signal = self.masked("val"), self.responses.signal
+            samples = (masked.sample(i, FixedDraws()) for i in range(len(masked)))
+            hidden = np.stack([sample["hidden"] for sample in samples])
+            chance = masked_chance(signal[train], signal[val], hidden)
+            return chance_band("val_masked_r2", chance, R2_MARGIN, self.control)
+        if "class" not in self.terms:
+            return {}
+        chance = chance_macro_f1(self.responses.target[val])
+        return chance_band("val_macro_f1", chance, MARGIN, self.control)
 
     def masked(self, name: SplitName) -> MaskedSplit:
         """The samples of a split with masked spans, other ones in each epoch of training."""
         assert self._mask_share is not None
         fixed = None if name == "train" else (self._seed, SPLITS.index(name))
         return MaskedSplit(self.samples[name], self._mask_share, fixed)
-
-    def _masked_band(self) -> dict[str, dict[str, float]]:
-        val, signal = self.masked("val"), self.responses.signal
-        hidden = np.stack([val.sample(i, FixedDraws())["hidden"] for i in range(len(val))])
-        train, val_signal = (signal[self.samples[name].index] for name in ("train", "val"))
-        return masked_band(train, val_signal, hidden, self.control)
-
-    def _not_trained(self) -> list[str]:
-        if self._mask_share is not None:
-            return []
-        return [name for name in ("class", *LABELS) if name not in self.terms]
 
     def _classes(self, name: SplitName) -> dict[str, int]:
         """The number of responses of each class, including 0."""

@@ -60,17 +60,17 @@ def of_file(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> DataError | None:
-    """The error for data that is not read but can be exported: a pickle. Reads the disk."""
-    pickles = [file for file in files(path) if file.suffix.lower() in _PICKLES]
-    return _pickled(pickles[0]) if pickles else None
+    """The error for data that is not read but can be exported: a pickle. Reads the disk.
 
-
-def _pickled(path: Path) -> DataError:
-    """The error for a pickle, which is never loaded: a pickle may run any program."""
-    target = str(path.with_suffix(".csv"))
-    lines = _EXPORT.format(source=str(path), target=target)
+    A pickle is never loaded: it may run any program.
+    """
+    source = next((file for file in files(path) if file.suffix.lower() in _PICKLES), None)
+    if source is None:
+        return None
+    target = str(source.with_suffix(".csv"))
+    lines = _EXPORT.format(source=str(source), target=target)
     return DataError(
-        f"'{path}' is a pickle, which can run any program when it is loaded",
+        f"'{source}' is a pickle, which can run any program when it is loaded",
         where="data.path",
         allowed="the table it was made from, whose signals are in µV (those of the pickle are "
         "scaled one by one), such as abr_dataset.xlsx; or a table exported from it",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +18,20 @@ DELTA = 1.0
 """The error at which the Huber loss becomes linear."""
 
 
+def labels(batch: Batch, term: str) -> tuple[Tensor, Tensor]:
+    """The true values of a term, and which of them are known; unknown ones are 0 and finite."""
+    if term in ("latency", "amplitude"):
+        column = int(term == "amplitude")
+        return batch["peak"][:, column], batch["peak_mask"][:, column]
+    if term == "class":
+        return batch["target"], batch["target"] >= 0
+    return batch[term], batch[f"{term}_mask"]
+
+
 def units(batch: Batch, terms: Collection[str]) -> dict[str, int]:
-    """The number of known labels of `batch` for each term."""
-    counts = {
-        "signal": len(batch["signal"]),
-        "exists": batch["exists_mask"].sum(),
-        "latency": batch["peak_mask"][:, 0].sum(),
-        "amplitude": batch["peak_mask"][:, 1].sum(),
-        "class": (batch["target"] >= 0).sum(),
-        "threshold": batch["threshold_mask"].sum(),
-    }
-    return {term: int(counts[term]) for term in terms}
+    """The number of known labels of `batch` for each term; signal counts samples."""
+    size = len(batch["signal"])
+    return {t: size if t == "signal" else int(labels(batch, t)[1].sum()) for t in terms}
 
 
 class TermSums:
@@ -42,62 +44,42 @@ class TermSums:
 
     def __init__(self, regression: str, smoothing: float, class_weight: Sequence[float]) -> None:
         """`regression`, mse or huber, is the loss of signal, latency and amplitude."""
-        self._distance = F.mse_loss if regression == "mse" else _huber
+        huber = partial(F.huber_loss, delta=DELTA)
+        self._distance: Callable[..., Tensor] = F.mse_loss if regression == "mse" else huber
         self._smoothing = smoothing
         self._class_weight = tuple(class_weight)
-        self._of: dict[str, Callable[[Tensor, Batch], Tensor]] = {
-            "signal": self._signal,
-            "exists": self._exists,
-            "latency": partial(self._peak, column=0),
-            "amplitude": partial(self._peak, column=1),
-            "class": self._class,
-            "threshold": self._threshold,
-        }
 
     def __call__(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The sum of each term among the model's `outputs`; scalars, float32."""
-        return {term: self._of[term](output.float(), batch) for term, output in outputs.items()}
+        return {term: self._sum(term, output.float(), batch) for term, output in outputs.items()}
 
-    def _signal(self, output: Tensor, batch: Batch) -> Tensor:
-        return self._distance(output, batch["signal"], reduction="none").mean((1, 2)).sum()
-
-    def _exists(self, output: Tensor, batch: Batch) -> Tensor:
-        loss = F.binary_cross_entropy_with_logits(output, batch["exists"], reduction="none")
-        return _known(loss, batch["exists_mask"])
-
-    def _peak(self, output: Tensor, batch: Batch, column: int) -> Tensor:
-        loss = self._distance(output, batch["peak"][:, column], reduction="none")
-        return _known(loss, batch["peak_mask"][:, column])
-
-    def _class(self, output: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(
-            output,
-            batch["target"],
-            weight=_on(output.device, self._class_weight),
-            ignore_index=UNKNOWN_CLASS,
-            reduction="sum",
-            label_smoothing=self._smoothing,
-        )
-
-    def _threshold(self, output: Tensor, batch: Batch) -> Tensor:
-        # A threshold below 0 dB counts as 0: log1p is undefined below -1.
-        target = torch.log1p(batch["threshold"].clamp(min=0))
-        return _known((torch.log1p(output) - target) ** 2, batch["threshold_mask"])
-
-
-def _huber(output: Tensor, target: Tensor, **options: Any) -> Tensor:
-    return F.huber_loss(output, target, delta=DELTA, **options)
+    def _sum(self, term: str, output: Tensor, batch: Batch) -> Tensor:
+        if term == "signal":
+            return self._distance(output, batch["signal"], reduction="none").mean((1, 2)).sum()
+        target, known = labels(batch, term)
+        if term == "class":
+            return F.cross_entropy(
+                output,
+                target,
+                weight=_on(output.device, self._class_weight),
+                ignore_index=UNKNOWN_CLASS,
+                reduction="sum",
+                label_smoothing=self._smoothing,
+            )
+        if term == "exists":
+            loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
+        elif term == "threshold":
+            # A threshold below 0 dB counts as 0: log1p is undefined below -1.
+            loss = (torch.log1p(output) - torch.log1p(target.clamp(min=0))) ** 2
+        else:
+            loss = self._distance(output, target, reduction="none")
+        return (loss * known).sum()
 
 
 @lru_cache
 def _on(device: torch.device, values: tuple[float, ...]) -> Tensor:
     """`values` on `device`, copied once: the host would wait for each copy."""
     return torch.tensor(values, device=device)
-
-
-def _known(loss: Tensor, mask: Tensor) -> Tensor:
-    """The sum where `mask` is true; unknown entries are 0 and finite."""
-    return (loss * mask).sum()
 
 
 COMPLETE = 0.6

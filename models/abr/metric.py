@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from models.abr.config import CLASS_NAMES, CLASSES
-from models.abr.loss import TermSums, units
+from models.abr.loss import TermSums, labels, units
 from models.base import Batch
 from models.common.masked_series import MaskedSeries, interpolated
 
@@ -37,7 +37,7 @@ class ResponseMetric:
         sums, known = self.sums(outputs, batch), units(batch, self.weights)
         parts = [torch.stack([sums[term].cpu() for term in self.weights])]
         parts.append(torch.tensor([known[term] for term in self.weights]))
-        parts += [_COUNTERS[term](outputs[term].float(), batch) for term in self.weights]
+        parts += [_counts(term, outputs[term].float(), batch) for term in self.weights]
         return torch.cat([part.cpu().double() for part in parts])  # mps has no float64
 
     def result(self, counts: Tensor) -> Scores:
@@ -51,8 +51,15 @@ class ResponseMetric:
         metrics: Scores = {"val_loss": float((weights * sums / known.clamp(min=1)).sum())}
         rest = counts[2 * terms :]
         for term in self.weights:
-            term_counts, rest = rest[: _LENGTHS[term]], rest[_LENGTHS[term] :]
-            metrics |= _RESULTS[term](term_counts)
+            length = {"exists": 2 * BINS, "class": CLASSES**2}.get(term, 2)
+            of_term, rest = rest[:length], rest[length:]
+            if term == "class":
+                metrics |= macro_f1(of_term.view(CLASSES, CLASSES))
+            elif term == "exists":
+                metrics["val_exists_auroc"] = auroc(of_term[:BINS], of_term[BINS:])
+            else:
+                error, count = of_term.tolist()
+                metrics[_MEANS[term]] = error / count if count else None
         return metrics
 
 
@@ -93,50 +100,26 @@ def auroc(without: Tensor, having: Tensor) -> float | None:
     return float((having * (below + without / 2)).sum() / pairs)
 
 
-def _count_signal(output: Tensor, batch: Batch) -> Tensor:
-    error = F.mse_loss(output, batch["signal"], reduction="none").mean((1, 2))
-    return torch.stack([error.sum(), torch.ones_like(error).sum()])
-
-
-def _count_exists(output: Tensor, batch: Batch) -> Tensor:
-    """Two histograms of the probability: without and with wave V."""
-    bins = (output.sigmoid() * BINS).long().clamp(max=BINS - 1) + BINS * batch["exists"].long()
-    return torch.bincount(bins[batch["exists_mask"]], minlength=2 * BINS)
-
-
-def _count_class(output: Tensor, batch: Batch) -> Tensor:
-    """The confusion matrix [true, predicted], flat."""
-    target = batch["target"]
-    cell = target * CLASSES + output.argmax(-1)
-    return torch.bincount(cell[target >= 0], minlength=CLASSES**2)
-
-
-def _count_error(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    return torch.stack([((output - target).abs() * mask).sum(), mask.sum()])
-
-
-def _mean_as(name: str) -> Callable[[Tensor], Scores]:
-    return lambda counts: {name: float(counts[0] / counts[1]) if counts[1] else None}
-
-
-_LENGTHS = {
-    **dict.fromkeys(("signal", "latency", "amplitude", "threshold"), 2),
-    "exists": 2 * BINS,
-    "class": CLASSES**2,
+_MEANS = {
+    "signal": "val_signal_mse",
+    "latency": "val_latency_mae_ms",
+    "amplitude": "val_amplitude_mae_uv",
+    "threshold": "val_threshold_mae_db",
 }
-_COUNTERS: dict[str, Callable[[Tensor, Batch], Tensor]] = {
-    "signal": _count_signal,
-    "exists": _count_exists,
-    "latency": lambda x, b: _count_error(x, b["peak"][:, 0], b["peak_mask"][:, 0]),
-    "amplitude": lambda x, b: _count_error(x, b["peak"][:, 1], b["peak_mask"][:, 1]),
-    "class": _count_class,
-    "threshold": lambda x, b: _count_error(x, b["threshold"], b["threshold_mask"]),
-}
-_RESULTS: dict[str, Callable[[Tensor], Scores]] = {
-    "signal": _mean_as("val_signal_mse"),
-    "exists": lambda counts: {"val_exists_auroc": auroc(counts[:BINS], counts[BINS:])},
-    "latency": _mean_as("val_latency_mae_ms"),
-    "amplitude": _mean_as("val_amplitude_mae_uv"),
-    "class": lambda counts: macro_f1(counts.view(CLASSES, CLASSES)),
-    "threshold": _mean_as("val_threshold_mae_db"),
-}
+
+
+def _counts(term: str, output: Tensor, batch: Batch) -> Tensor:
+    """What a term adds: the confusion matrix [true, predicted] of classes, flat; of the existence
+    two histograms of the probability, without and with wave V; else summed errors and their number.
+    """
+    if term == "signal":
+        error = F.mse_loss(output, batch["signal"], reduction="none").mean((1, 2))
+        return torch.stack([error.sum(), torch.ones_like(error).sum()])
+    target, known = labels(batch, term)
+    if term == "class":
+        cell = target * CLASSES + output.argmax(-1)
+        return torch.bincount(cell[known], minlength=CLASSES**2)
+    if term == "exists":
+        bins = (output.sigmoid() * BINS).long().clamp(max=BINS - 1) + BINS * target.long()
+        return torch.bincount(bins[known], minlength=2 * BINS)
+    return torch.stack([((output - target).abs() * known).sum(), known.sum()])

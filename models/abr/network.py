@@ -7,13 +7,10 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 from torch.nn import Module
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.abr.config import POINTS, STATIC, Size
 from models.abr.layers import ConvBlock, GeluFeedForward, SequenceAttention, static_embedding
 from models.abr.levels import (
-    BOTTLENECK_LAYERS,
-    SIGNAL_LAYERS,
     Bottleneck,
     ClassHead,
     DecoderLevel,
@@ -23,7 +20,7 @@ from models.abr.levels import (
     ThresholdHead,
 )
 from models.abr.responses import Statistics
-from models.common.layers import HasFrozenParts
+from models.common.layers import HasFrozenParts, count_flops
 
 PEAK = ("exists", "latency", "amplitude")
 
@@ -119,7 +116,13 @@ class Network(TraceEncoder):
             self.register_buffer(name, tensor)
         initialize_weights(self, keep_bias=self.input)
         self.terms = tuple(terms)
-        self._freeze_heads()
+        self._single_heads = tuple(name for name in terms if name not in PEAK)
+        for name in ("signal", "class", "threshold"):
+            self.heads[name].requires_grad_(name in terms)
+        peak = self._peak
+        peak.requires_grad_(bool(peak.output_names))
+        for name in PEAK:
+            getattr(peak, name).requires_grad_(name in terms)
 
     def forward(self, signal: Tensor, static: Tensor) -> dict[str, Tensor]:
         """The output of each term for `signal` [batch, 1, 200] with the facts `static` [batch, 4].
@@ -148,69 +151,22 @@ class Network(TraceEncoder):
         return [self.input, *trunk, *(self.heads[name] for name in heads)]
 
     @property
-    def _single_heads(self) -> tuple[str, ...]:
-        return tuple(name for name in self.terms if name not in PEAK)
-
-    @property
     def _peak(self) -> PeakHead:
         head = self.heads["peak"]
         assert isinstance(head, PeakHead)
         return head
 
-    def _freeze_heads(self) -> None:
-        for name in ("signal", "class", "threshold"):
-            self.heads[name].requires_grad_(name in self.terms)
-        peak = self._peak
-        peak.requires_grad_(bool(peak.output_names))
-        for name in PEAK:
-            getattr(peak, name).requires_grad_(name in peak.output_names)
 
-
-def attention_counts(size: Size, has_decoder: bool = True) -> tuple[int, int]:
-    """The number of attentions of a network, and of those with relative positions.
-
-    MaskedTrace has no decoder.
-
-    The scores of relative positions are added to those of the keys, with a gradient: no flash
-    kernel takes such a bias.
-    """
-    if not has_decoder:
-        return BOTTLENECK_LAYERS, BOTTLENECK_LAYERS
-    decoder = size.levels * size.layers
-    relative = BOTTLENECK_LAYERS + decoder
-    return relative + decoder + SIGNAL_LAYERS, relative
-
-
-@torch.no_grad()
 def flops_per_sample(model: Module) -> float:
-    """Floating point operations of forward and backward for one sample: 3 times the forward pass.
+    """Floating point operations of forward and backward for one sample; see count_flops.
 
-    A frozen encoder has no backward. As counted by torch, without the Fourier transforms of the
-    state space layers (below 1 %).
+    Without the Fourier transforms of the state space layers (below 1 %).
     """
     assert isinstance(model, TraceEncoder)
-    device = next(model.parameters()).device
-    inputs = [torch.zeros(1, 1, POINTS, device=device), torch.zeros(1, STATIC, device=device)]
+    inputs = [torch.zeros(1, 1, POINTS), torch.zeros(1, STATIC)]
     if isinstance(model, MaskedTrace):
-        inputs.append(torch.zeros(1, POINTS, dtype=torch.bool, device=device))
-    training = model.training
-    model.eval()  # draws nothing from the generator that training draws from
-    try:
-        # Compiled blocks would be uncompiled from then on: torch leaves them alone in such a mode.
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            model(*inputs)
-    finally:
-        model.train(training)
-    frozen = _encoder_flops(counter, model) if model.is_encoder_frozen else 0.0
-    return 3.0 * counter.get_total_flops() - 2.0 * frozen
-
-
-def _encoder_flops(counter: FlopCounterMode, model: TraceEncoder) -> float:
-    names = {module: name for name, module in model.named_modules()}
-    whole = type(model).__name__
-    counts = counter.get_flop_counts()
-    called = [model.static, model.input, *model.encoder, model.bottleneck]
-    return float(sum(sum(counts[f"{whole}.{names[part]}"].values()) for part in called))
+        inputs.append(torch.zeros(1, POINTS, dtype=torch.bool))
+    return count_flops(model, inputs, ENCODER if model.is_encoder_frozen else ())
 
 
 RESIDUAL_SCALE = 0.1
@@ -236,15 +192,11 @@ def initialize_weights(model: nn.Module, keep_bias: nn.Module) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for module in model.modules():
-        _scale_branch(module)
-
-
-def _scale_branch(module: nn.Module) -> None:
-    if isinstance(module, SequenceAttention):
-        module.output.weight.mul_(RESIDUAL_SCALE)
-    elif isinstance(module, GeluFeedForward):
-        module.last.weight.mul_(RESIDUAL_SCALE)
-    elif isinstance(module, DecoderLevel):
-        module.skip_norm.weight.fill_(RESIDUAL_SCALE)
-    elif isinstance(module, ThresholdHead):
-        module.last.bias.fill_(INITIAL_THRESHOLD_DB)
+        if isinstance(module, SequenceAttention):
+            module.output.weight.mul_(RESIDUAL_SCALE)
+        elif isinstance(module, GeluFeedForward):
+            module.last.weight.mul_(RESIDUAL_SCALE)
+        elif isinstance(module, DecoderLevel):
+            module.skip_norm.weight.fill_(RESIDUAL_SCALE)
+        elif isinstance(module, ThresholdHead):
+            module.last.bias.fill_(INITIAL_THRESHOLD_DB)

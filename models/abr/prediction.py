@@ -17,17 +17,16 @@ from torch.nn import Module
 from models.abr.config import CLASS_NAMES, POINTS
 from models.abr.dataset import scaled_facts, scaled_signal
 from models.abr.network import TraceEncoder
-from models.abr.preview import Trace, draw_series
+from models.abr.preview import draw_responses, highest
 from models.abr.readers.files import Unlabeled
 from models.abr.responses import STATIC_NAMES, ResponseOrigin, ResponseRow, Statistics
 from models.base import DataError, Prediction
 from models.common.data_files import few
 from models.common.predictions import OPTION, DistinctNames, features_file
+from models.common.traces import INK, MARK, TraceRow
 
 BATCH = 64
 """Responses of one forward pass."""
-Outputs = Mapping[str, NDArray[np.float32]]
-"""The outputs of the model for one response, by term."""
 _HEADINGS = {
     "exists": ("wave_v_probability",),
     "latency": ("v_latency (ms)",),
@@ -58,82 +57,49 @@ class TrainedOnResponses:
 
 
 def predict(
-    model: Module, unlabeled: Unlabeled, statistics: Statistics, device: torch.device
+    model: Module,
+    unlabeled: Unlabeled,
+    statistics: Statistics,
+    device: torch.device,
+    *,
+    is_encoder: bool,
 ) -> Iterator[Prediction]:
     """A table (CSV) and a picture for the responses of each patient or file.
 
-    The last predictions have no files: the count of responses that are left out, and notes.
+    Of an encoder, their features. The last predictions have no files: the count of responses that
+    are left out, and notes.
     """
     names = DistinctNames()
-    for group, rows in _groups(unlabeled).items():
-        outputs = [
-            output for part in _parts(rows) for output in _outputs(model, part, statistics, device)
-        ]
-        lines = [_line(row, output) for row, output in zip(rows, outputs, strict=True)]
-        files = {
-            ".csv": _table(rows, outputs),
-            ".png": draw_series(
-                [_trace(row, output) for row, output in zip(rows, outputs, strict=True)],
-                unlabeled.origin.window_ms,
-            ),
-        }
-        yield Prediction(names.of(group), "\n".join((group, *lines)), files)
-    yield from _remarks(unlabeled, names)
-
-
-@torch.no_grad()
-def features(
-    model: Module, unlabeled: Unlabeled, statistics: Statistics, device: torch.device
-) -> Iterator[Prediction]:
-    """The features of the responses of each patient or file; then as `predict`."""
-    assert isinstance(model, TraceEncoder)
-    names = DistinctNames()
-    for group, rows in _groups(unlabeled).items():
-        tokens = [
-            model.encode(*_inputs(part, statistics, device))[1].float().cpu().numpy()
-            for part in _parts(rows)
-        ]
-        more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
-        items = [row.where for row in rows]
-        yield features_file(names.of(group), group, items, np.concatenate(tokens), more=more)
-    yield from _remarks(unlabeled, names)
-
-
-def _groups(unlabeled: Unlabeled) -> dict[str, list[ResponseRow]]:
     groups: dict[str, list[ResponseRow]] = {}
     for row in unlabeled.rows:
         groups.setdefault(row.patient, []).append(row)
-    return groups
-
-
-def _parts(rows: Sequence[ResponseRow]) -> list[Sequence[ResponseRow]]:
-    return [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
-
-
-def _remarks(unlabeled: Unlabeled, names: DistinctNames) -> Iterator[Prediction]:
+    for group, rows in groups.items():
+        parts = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
+        inputs = [_inputs(part, statistics, device) for part in parts]
+        name = names.of(group)
+        if is_encoder:
+            yield _features(model, inputs, rows, name, group)
+            continue
+        cells, signals = _outputs(model, inputs, statistics)
+        pairs = list(zip(rows, cells, strict=True))
+        lines = [group, *(_line(row, values) for row, values in pairs)]
+        picture = _draw(rows, cells, signals, unlabeled.origin.window_ms)
+        files = {".csv": _table(rows, cells, signals), ".png": picture}
+        yield Prediction(name, "\n".join(lines), files)
     if unlabeled.left_out:
         counts = ", ".join(f"{name} {count}" for name, count in unlabeled.left_out.items())
         yield Prediction(names.of("left-out"), f"left out: {counts}")
     if unlabeled.notes:
-        yield Prediction(
-            names.of("notes"), "\n".join(f"note: {note}" for note in few(unlabeled.notes))
-        )
+        notes = [f"note: {note}" for note in few(unlabeled.notes)]
+        yield Prediction(names.of("notes"), "\n".join(notes))
 
 
-@torch.no_grad()
-def _outputs(
-    model: Module, rows: Sequence[ResponseRow], statistics: Statistics, device: torch.device
-) -> list[Outputs]:
-    """The outputs for each of `rows`; the signal in µV."""
-    predicted = model(*_inputs(rows, statistics, device))
-    columns = {term: x.float().cpu().numpy() for term, x in predicted.items()}
-    columns["signal"] = columns["signal"][:, 0] * np.float32(statistics.signal_rms)
-    return [{term: x[row] for term, x in columns.items()} for row in range(len(rows))]
+Inputs = tuple[torch.Tensor, torch.Tensor]
+Cells = Mapping[str, tuple[str | float, ...]]
+"""The cells of each output of a response but the signal; NaN where no wave V is predicted."""
 
 
-def _inputs(
-    rows: Sequence[ResponseRow], statistics: Statistics, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _inputs(rows: Sequence[ResponseRow], statistics: Statistics, device: torch.device) -> Inputs:
     """The signal [batch, 1, time] and the facts [batch, 4] of `rows`, scaled as in training."""
     signal = np.stack([scaled_signal(row.signal, statistics) for row in rows])
     static = [np.array([getattr(row, name) for name in STATIC_NAMES]) for row in rows]
@@ -141,78 +107,90 @@ def _inputs(
     return torch.from_numpy(signal).to(device), torch.from_numpy(facts).to(device)
 
 
-def _values(outputs: Outputs) -> dict[str, tuple[str | float, ...]]:
-    """The cells of each term but the signal; NaN where no wave V is predicted."""
-    cells: dict[str, tuple[str | float, ...]] = {}
-    has_wave = outputs.get("exists", 0.0) >= 0
-    for term in _HEADINGS:
-        if term not in outputs:
-            continue
-        if term == "class":
-            shares = _softmax(outputs["class"])
-            cells[term] = (CLASS_NAMES[int(shares.argmax())], float(shares.max()))
-        elif term == "exists":
-            cells[term] = (float(1 / (1 + np.exp(-np.float64(outputs["exists"])))),)
-        else:
-            is_known = term == "threshold" or has_wave
-            cells[term] = (float(outputs[term]) if is_known else nan,)
-    return cells
+@torch.no_grad()
+def _features(
+    model: Module, inputs: Sequence[Inputs], rows: Sequence[ResponseRow], name: str, title: str
+) -> Prediction:
+    assert isinstance(model, TraceEncoder)
+    tokens = [model.encode(*given)[1].float().cpu().numpy() for given in inputs]
+    more = {"intensity": np.array([row.level for row in rows], dtype=np.float32)}
+    items = [row.where for row in rows]
+    return features_file(name, title, items, np.concatenate(tokens), more=more)
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    shares: NDArray[np.float64] = powers / powers.sum()
-    return shares
+@torch.no_grad()
+def _outputs(
+    model: Module, inputs: Sequence[Inputs], statistics: Statistics
+) -> tuple[list[Cells], NDArray[np.float32]]:
+    """The cells of each response, and their predicted signals [response, 200] in µV."""
+    batches = [model(*given) for given in inputs]
+    columns = {
+        term: torch.cat([batch[term].float().cpu() for batch in batches]).numpy()
+        for term in batches[0]
+    }
+    signals = columns["signal"][:, 0] * np.float32(statistics.signal_rms)
+    rows: list[Cells] = []
+    for row in range(len(signals)):
+        outputs = {term: columns[term][row] for term in _HEADINGS if term in columns}
+        has_wave = outputs.get("exists", 0.0) >= 0
+        cells: dict[str, tuple[str | float, ...]] = {}
+        for term, output in outputs.items():
+            if term == "class":
+                powers = np.exp(output.astype(np.float64) - output.max())
+                shares = powers / powers.sum()
+                cells[term] = (CLASS_NAMES[int(shares.argmax())], float(shares.max()))
+            elif term == "exists":
+                cells[term] = (float(1 / (1 + np.exp(-np.float64(output)))),)
+            else:
+                cells[term] = (float(output) if term == "threshold" or has_wave else nan,)
+        rows.append(cells)
+    return rows, signals
 
 
-def _table(rows: Sequence[ResponseRow], outputs: Sequence[Outputs]) -> bytes:
+def _table(
+    rows: Sequence[ResponseRow], cells: Sequence[Cells], signals: NDArray[np.float32]
+) -> bytes:
     """A row for each response, with the columns that the format of tables has too."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    heads = [head for term in _values(outputs[0]) for head in _HEADINGS[term]]
+    heads = [head for term in cells[0] for head in _HEADINGS[term]]
     points = [str(point) for point in range(1, POINTS + 1)]
     writer.writerow(["response", "patient_id", "intensity", *heads, *points])
-    for row, output in zip(rows, outputs, strict=True):
+    for row, values, signal in zip(rows, cells, signals.tolist(), strict=True):
         patient = row.patient.removeprefix("patient ")
-        cells = [cell for term in _values(output).values() for cell in term]
-        signal = output["signal"].tolist()
-        writer.writerow(
-            [row.where, patient, *map(_cell, (row.level, *cells)), *(f"{x:.6g}" for x in signal)]
-        )
+        numbers = [row.level, *(value for term in values.values() for value in term)]
+        texts = [x if isinstance(x, str) else f"{x:.6g}" if np.isfinite(x) else "" for x in numbers]
+        writer.writerow([row.where, patient, *texts, *(f"{x:.6g}" for x in signal)])
     return file.getvalue().encode()
 
 
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.6g}" if np.isfinite(value) else ""
-
-
-def _line(row: ResponseRow, outputs: Outputs) -> str:
-    cells, parts = _values(outputs), []
+def _line(row: ResponseRow, cells: Cells) -> str:
+    parts = []
     if "class" in cells:
         name, share = cells["class"]
         parts.append(f"{name} ({share:.0%})")
     if "threshold" in cells:
         parts.append(f"threshold {cells['threshold'][0]:.0f} dB")
-    parts += _wave(cells)
+    units = {"latency": "ms", "amplitude": "µV"}
+    wave = [f"{cells[term][0]:.3g} {unit}" for term, unit in units.items() if term in cells]
+    if "exists" in cells and float(cells["exists"][0]) < 0.5:
+        parts.append("no wave V")
+    elif wave or "exists" in cells:
+        parts.append(" ".join(("wave V", *wave)))
     level = f"{row.level:g} dB" if np.isfinite(row.level) else row.where
     return f"  {level}: {', '.join(parts) or 'reconstructed'}"
 
 
-def _wave(cells: Mapping[str, tuple[str | float, ...]]) -> list[str]:
-    """Wave V as text; empty: no output is about it."""
-    if "exists" in cells and float(cells["exists"][0]) < 0.5:
-        return ["no wave V"]
-    values = [
-        f"{cells[term][0]:.3g} {unit}"
-        for term, unit in (("latency", "ms"), ("amplitude", "µV"))
-        if term in cells
-    ]
-    return [" ".join(("wave V", *values))] if values or "exists" in cells else []
-
-
-def _trace(row: ResponseRow, outputs: Outputs) -> Trace:
-    latency = _values(outputs).get("latency", (nan,))[0]
-    name = f"{row.level:g} dB" if np.isfinite(row.level) else ""
-    return Trace(name, row.level, row.signal, outputs["signal"], float(latency))
+def _draw(
+    rows: Sequence[ResponseRow],
+    cells: Sequence[Cells],
+    signals: NDArray[np.float32],
+    window_ms: float,
+) -> bytes:
+    """The PNG of responses (dark) with their predictions (red), highest level first."""
+    shown = []
+    for n in highest(np.array([row.level for row in rows])):
+        name = f"{rows[n].level:g} dB" if np.isfinite(rows[n].level) else ""
+        mark = float(cells[n].get("latency", (nan,))[0]) / window_ms, MARK, "V?"
+        shown.append(TraceRow(name, [(rows[n].signal, INK), (signals[n], MARK)], [mark]))
+    return draw_responses(shown, window_ms)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from models.abr.config import CLASSES, POINTS
 from models.base import DataError
+from models.common import model_facts
 from models.common.data_files import BadRecords, OnBad
-from models.common.split import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,28 +121,43 @@ def collect(
     (with other labels it is the row of another rater). Raises DataError if a row cannot be used
     and `on_bad` is stop, or if no row can be used.
     """
-    table = _Table()
+    names = (*STATIC_NAMES, *LABELS)
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    patients, targets, duplicates = list[str](), list[int](), 0
+    owners: dict[bytes, str] = {}
+    seen: set[bytes] = set()
     # Only the map holds the file: the disk space is freed when the process ends.
     with tempfile.TemporaryFile(prefix="gearshift-") as spool:
         for row in rows:
             if (problem := impossible(row)) is not None:
                 bad_records.add(row.where, problem)
-            elif table.add(row):
-                spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
-        skipped = bad_records.finish(on_bad, len(table.target))
-        if not table.target:
+                continue
+            labels = (*(getattr(row, name) for name in LABELS), row.target)
+            signal = sha256(row.signal.tobytes()).digest()[:16]
+            whole = sha256(f"{signal.hex()} {row.patient} {labels}".encode()).digest()[:16]
+            if owners.setdefault(signal, row.patient) != row.patient or whole in seen:
+                duplicates += 1
+                continue
+            seen.add(whole)
+            patients.append(row.patient)
+            targets.append(row.target)
+            for name in names:
+                columns[name].append(getattr(row, name))
+            spool.write(np.ascontiguousarray(row.signal, np.float32).tobytes())
+        skipped = bad_records.finish(on_bad, len(targets))
+        if not targets:
             raise DataError("no usable response", where="data.path")
         spool.flush()
-        signal = np.memmap(spool, np.float32, "r", shape=(len(table.target), POINTS))
-    static = np.array(table.static, np.float32)
+        signals = np.memmap(spool, np.float32, "r", shape=(len(targets), POINTS))
+    arrays = {name: np.array(column, np.float32) for name, column in columns.items()}
     return Responses(
         origin,
-        np.array(table.patient),
-        signal,
-        static,
-        {name: np.array(column, np.float32) for name, column in table.labels.items()},
-        np.array(table.target, np.int64),
-        {"skipped": skipped, "duplicates": table.duplicates},
+        np.array(patients),
+        signals,
+        np.stack([arrays[name] for name in STATIC_NAMES], axis=1),
+        {name: arrays[name] for name in LABELS},
+        np.array(targets, np.int64),
+        {"skipped": skipped, "duplicates": duplicates},
     )
 
 
@@ -158,35 +172,6 @@ def impossible(row: ResponseRow) -> str | None:
         if not (np.isnan(value) or low <= value <= high):
             return f"{name} is {value:.6g}, outside {low:g} to {high:g} {unit}"
     return None
-
-
-class _Table:
-    """All columns except the signal, and hashes of the signals so far."""
-
-    def __init__(self) -> None:
-        self.patient: list[str] = []
-        self.static: list[tuple[float, ...]] = []
-        self.labels: dict[str, list[float]] = {name: [] for name in LABELS}
-        self.target: list[int] = []
-        self.duplicates = 0
-        self._owner: dict[bytes, str] = {}
-        self._rows: set[bytes] = set()
-
-    def add(self, row: ResponseRow) -> bool:
-        """Add a row; False if it is a duplicate."""
-        labels = (*(getattr(row, name) for name in LABELS), row.target)
-        signal = sha256(row.signal.tobytes()).digest()[:16]
-        whole = sha256(f"{signal.hex()} {row.patient} {labels}".encode()).digest()[:16]
-        if self._owner.setdefault(signal, row.patient) != row.patient or whole in self._rows:
-            self.duplicates += 1
-            return False
-        self._rows.add(whole)
-        self.patient.append(row.patient)
-        self.static.append(tuple(getattr(row, name) for name in STATIC_NAMES))
-        for name in LABELS:
-            self.labels[name].append(getattr(row, name))
-        self.target.append(row.target)
-        return True
 
 
 def resample(trace: NDArray[np.float64], samples: float) -> NDArray[np.float32]:
@@ -231,17 +216,17 @@ class Statistics:
 
 def fit(responses: Responses, train: NDArray[np.int64]) -> Statistics:
     """The statistics of the responses with the indices `train`, in float64."""
-    square = sum(
-        float(np.square(responses.signal[train[at : at + _AT_ONCE]], dtype=np.float64).sum())
-        for at in range(0, len(train), _AT_ONCE)
-    )
+    square = 0.0
+    for at in range(0, len(train), _AT_ONCE):
+        signal = responses.signal[train[at : at + _AT_ONCE]]
+        square += float(np.square(signal, dtype=np.float64).sum())
     rms = np.sqrt(square / (len(train) * responses.signal.shape[1]))
-    static = [_moments(column) for column in responses.static[train].T]
+    means, scales = zip(*map(_moments, responses.static[train].T), strict=True)
     target = responses.target[train]
     return Statistics(
         float(rms) or 1.0,
-        tuple(mean for mean, _ in static),
-        tuple(scale for _, scale in static),
+        means,
+        scales,
         _moments(responses.labels["latency"][train]),
         _moments(responses.labels["amplitude"][train]),
         class_weights(np.bincount(target[target >= 0], minlength=CLASSES)),
@@ -254,37 +239,23 @@ def class_weights(counts: NDArray[np.int64]) -> tuple[float, ...]:
     return tuple(float(counts.sum() / (present * n)) if n else 1.0 for n in counts)
 
 
-def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | None) -> Statistics:
-    """The statistics saved in the run folder; if there are none, fit and save them."""
-    if folder is not None and (folder / FILE).exists():
-        return load(folder)
-    statistics = fit(responses, train)
-    if folder is not None:
-        atomic_write(folder / FILE, json.dumps(asdict(statistics), indent=1))
-    return statistics
-
-
-def load(folder: Path) -> Statistics:
-    """The statistics saved in a run folder. Reads the disk. Raises DataError."""
-    path = folder / FILE
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in saved.items()
-        }
-        return Statistics(**values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"'{path}' cannot be read: {getattr(error, 'strerror', None) or error}",
-            where=str(folder.absolute()),
-            allowed="the file as the run wrote it",
-        ) from None
-
-
 def _moments(column: NDArray[np.float32]) -> Pair:
     """Mean and standard deviation of the known values; without any: 0 and 1. Never deviation 0."""
     known = column[np.isfinite(column)].astype(np.float64)
     if not len(known):
         return 0.0, 1.0
     return float(known.mean()), float(known.std()) or 1.0
+
+
+def load_or_fit(responses: Responses, train: NDArray[np.int64], folder: Path | None) -> Statistics:
+    """The statistics saved in the run folder; if there are none, fit and save them."""
+    if folder is not None and (folder / FILE).exists():
+        return load(folder)
+    statistics = fit(responses, train)
+    model_facts.save(statistics, folder, FILE)
+    return statistics
+
+
+def load(folder: Path) -> Statistics:
+    """The statistics saved in a run folder. Reads the disk. Raises DataError."""
+    return model_facts.load(folder, Statistics, FILE)

@@ -10,35 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import Module
 
-from models.abr import prediction, responses
+from models.abr import dataset, prediction, preview, responses
 from models.abr.config import SIZES, Data, Model
-from models.abr.dataset import (
-    MaskedSplit,
-    ResponseSplit,
-    ResponseSplits,
-    collate,
-    collate_masked,
-    members,
-)
+from models.abr.dataset import MaskedSplit, ResponseSplit, ResponseSplits, members
 from models.abr.embedded import PATIENTS, read_patients
 from models.abr.loss import TERMS, TermRamps, TermSums, units
 from models.abr.metric import MASKED, ResponseMetric
-from models.abr.network import (
-    ENCODER,
-    PEAK,
-    MaskedTrace,
-    Network,
-    attention_counts,
-    flops_per_sample,
-)
+from models.abr.network import ENCODER, PEAK, MaskedTrace, Network
+from models.abr.network import flops_per_sample as flops_of
 from models.abr.prediction import TrainedOnResponses
-from models.abr.preview import (
-    build_predictions,
-    level_series,
-    masked_predictions,
-    render_masked,
-    render_preview,
-)
 from models.abr.readers.files import Names, read_responses, read_unlabeled
 from models.abr.readers.recordings import Averaging
 from models.abr.responses import Responses, Statistics, load_or_fit
@@ -60,11 +40,7 @@ from models.common.masked_series import MaskedSeries
 from models.common.predictions import input_errors
 from models.common.split import SPLITS, save_split, split_groups
 
-PATIENTS_OR_FILES = "patients or files"
-LEVELS = "levels"
 BY_CLASS = Goal("val_macro_f1", "max")
-BY_SIGNAL = Goal("val_signal_mse", "min")
-BY_MASKED = Goal("val_masked_r2", "max")
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 
 
@@ -88,11 +64,10 @@ class AbrTask:
             self.goal, self.units = BY_CLASS, "samples"
         else:
             self.mask_share = model.mask_share
-            self.goal, self.units = BY_MASKED, "values"
+            self.goal, self.units = Goal("val_masked_r2", "max"), "values"
         self.path, self.control, self.fraction = data.path, data.control, data.fraction
         self.on_bad, self._data = data.on_bad, data
-        self.shares = self.averaging = None
-        self.split_by = "patient"
+        self.averaging, self.split_by = None, "patient"
         if self.path.startswith("embedded:"):
             self.shares = data.shares
         else:
@@ -142,7 +117,7 @@ class AbrTask:
         model_facts.save(TrainedOnResponses(self.terms, origin.species, origin.window_ms), folder)
         if self.mask_share is not None:
             return
-        self.goal = BY_CLASS if "class" in self.terms else BY_SIGNAL
+        self.goal = BY_CLASS if "class" in self.terms else Goal("val_signal_mse", "min")
         self._sums = TermSums(self.regression, self.smoothing, self.statistics.class_weight)
 
     def setup_without_data(self) -> None:
@@ -159,17 +134,14 @@ class AbrTask:
         self.terms, self.goal, self._sums = first.terms, first.goal, first._sums
 
     def _read(self) -> Responses:
-        responses = self._read_all()
-        return responses if self.mask_share is None else responses.without_labels()
-
-    def _read_all(self) -> Responses:
-        if self.shares is not None:
-            if self.path not in PATIENTS:
-                raise unknown_embedded(self.path, PATIENTS)
-            return read_patients(self.path, self.shares)
-        assert self.averaging is not None
         has_labels = self.mask_share is None
-        return read_responses(self.path, self.on_bad, self.averaging, self.names, has_labels)
+        if self.averaging is not None:
+            every = read_responses(self.path, self.on_bad, self.averaging, self.names, has_labels)
+        elif self.path in PATIENTS:
+            every = read_patients(self.path, self.shares)
+        else:
+            raise unknown_embedded(self.path, PATIENTS)
+        return every if has_labels else every.without_labels()
 
     def _groups(self, responses: Responses) -> tuple[NDArray[np.str_], str]:
         """The group of each response, which stays in one split, and the plural of a group."""
@@ -182,7 +154,9 @@ class AbrTask:
                 fix="--set data.split=patient",
             )
         by_level = count < len(SPLITS) and self.split_by != "patient"
-        return (responses.levels, LEVELS) if by_level else (responses.patient, PATIENTS_OR_FILES)
+        return (
+            (responses.levels, "levels") if by_level else (responses.patient, "patients or files")
+        )
 
     def build(self) -> Module:
         """The model on the CPU, its weights drawn from torch's global generator.
@@ -194,10 +168,8 @@ class AbrTask:
             return MaskedTrace(self.size, self.statistics, kernel)
         model = Network(self.size, self.statistics, self.terms, kernel)
         if self.encoder is not None:
-            parts = tuple(f"{name}." for name in ENCODER)
-            self.loaded = initial_weights.load(
-                "model.encoder", model, self.encoder, _ENCODER, parts
-            )
+            path, parts = self.encoder, tuple(f"{name}." for name in ENCODER)
+            self.loaded = initial_weights.load("model.encoder", model, path, _ENCODER, parts)
         if self.is_frozen:
             model.freeze_encoder()
         return model
@@ -208,7 +180,8 @@ class AbrTask:
         return self.dataset.samples[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
-        return collate(samples) if self.mask_share is None else collate_masked(samples)
+        collate = dataset.collate if self.mask_share is None else dataset.collate_masked
+        return collate(samples)
 
     def num_units(self, batch: Batch) -> NumUnits:
         """Masked points; or by term, the known labels of `batch`, where signal counts samples."""
@@ -243,38 +216,40 @@ class AbrTask:
     def preview(self, model: Module) -> str | None:
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, MaskedSplit):
-            return render_masked(model, samples, device)
-        return render_preview(model, samples, device)
+            return preview.render_masked(model, samples, device)
+        return preview.render_preview(model, samples, device)
 
     def pictures(self) -> Sequence[Picture]:
-        return level_series(self.dataset.samples["train"])
+        return preview.level_series(self.dataset.samples["train"])
 
     def predictions(self, model: Module) -> Predictions:
         samples, device = self.data("val"), self.context.device
         if isinstance(samples, MaskedSplit):
-            return masked_predictions(model, samples, device)
-        return build_predictions(model, samples, device)
+            return preview.masked_predictions(model, samples, device)
+        return preview.build_predictions(model, samples, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        """See prediction.predict and features. All responses are read first. Raises DataError."""
+        """See prediction.predict. All responses are read first. Raises DataError."""
         data = self._data
         averaging = Averaging(data.sweeps, data.reject_uv, data.channel)
         with input_errors():
             unlabeled = read_unlabeled(str(path), self.on_bad, averaging, Names(data.columns))
         self._trained.check(unlabeled.origin, path)
-        predict = prediction.predict if self.mask_share is None else prediction.features
-        return predict(model, unlabeled, self.statistics, self.context.device)
+        statistics, device, is_encoder = (
+            self.statistics,
+            self.context.device,
+            self.mask_share is not None,
+        )
+        return prediction.predict(model, unlabeled, statistics, device, is_encoder=is_encoder)
 
-    flops_per_sample = staticmethod(flops_per_sample)
+    flops_per_sample = staticmethod(flops_of)
 
     def facts(self) -> Mapping[str, Any]:
         facts = {"source": self.path, **self.dataset.facts()}
         if self.loaded is not None:
             facts["encoder"] = self.loaded
         if self.context.attention == "flash":
-            every, relative = attention_counts(self.size, self.mask_share is None)
             facts["flash_attention"] = (
-                f"{every - relative} of {every} attentions; the other {relative} have relative "
-                "positions, which flash kernels do not take"
+                "all attentions but those with relative positions, which flash kernels do not take"
             )
         return facts

@@ -87,10 +87,7 @@ def in_memory(write: Callable[[Open], None]) -> dict[str, np.ndarray]:
 
 def _entry(name: str, made_from: Mapping[str, Any]) -> tuple[Path, str]:
     facts = json.dumps({"name": name, **made_from}, sort_keys=True)
-    return (
-        cache_folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}",
-        facts,
-    )
+    return (cache_folder() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}", facts)
 
 
 def _read(entry: Path, facts: str) -> dict[str, np.ndarray] | None:

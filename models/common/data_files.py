@@ -91,9 +91,7 @@ def existing_path(path: str, allowed: str, key: str = "data.path") -> Path:
     except OSError as error:
         raise unreadable_file(source, error, key) from None
     raise DataError(
-        f"{key} '{path}' does not exist",
-        where=f"looked for {source.absolute()}",
-        allowed=allowed,
+        f"{key} '{path}' does not exist", where=f"looked for {source.absolute()}", allowed=allowed
     )
 
 

@@ -74,7 +74,7 @@ def read_config(folder: Path, allowed: str) -> Any:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`, or in its tokenizer.json alone. Reads the disk; raises DataError."""
+    """The tokenizer in `folder`, or its tokenizer.json alone. Disk access; raises DataError."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:

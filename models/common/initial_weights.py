@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -20,7 +20,6 @@ from models.common.hugging_face import stored_tensors
 ALLOWED = "a run folder, one of its checkpoints, an export or a safetensors file"
 _MODEL, _MANIFEST, _STATE = "model.safetensors", "manifest.json", "state.json"
 _PARTS = ("best", "last")
-_Shapes = Mapping[str, tuple[int, ...]]
 _KINDS = ("buffer", "ema", "weight")
 """Tensors of a model in the files of a checkpoint; the average counts before the weight."""
 _FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -134,7 +133,10 @@ def load(
     stored = InitialWeights(path, setting)
     tensors = {name: tensor for name, tensor in _own(model).items() if name.startswith(parts)}
     shapes = {name: shape for name, shape in stored.shapes.items() if name.startswith(parts)}
-    wrong = _differences({name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes)
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = [n for n in sorted({*expected, *shapes}) if expected.get(n) != shapes.get(n)]
+    # Missing and extra ones first, which say more than a shape.
+    wrong.sort(key=lambda name: name in expected and name in shapes)
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         what = "encoder" if setting.endswith(".encoder") else "model"
@@ -155,9 +157,3 @@ def _own(module: Module) -> dict[str, Tensor]:
     first = dict(module.named_parameters())
     every = dict(module.named_parameters(remove_duplicate=False))
     return {n: t for n, t in module.state_dict().items() if n in first or n not in every}
-
-
-def _differences(expected: _Shapes, stored: _Shapes) -> list[str]:
-    """Names whose shapes differ: missing and extra ones first, which say more than a shape."""
-    wrong = [n for n in sorted({*expected, *stored}) if expected.get(n) != stored.get(n)]
-    return sorted(wrong, key=lambda name: name in expected and name in stored)

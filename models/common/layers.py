@@ -1,8 +1,8 @@
-"""Dropout, frozen parts of a model, and the attention kernels of memory.attention."""
+"""Dropout, frozen parts, operations of a model, and the kernels of memory.attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from inspect import signature
@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Module
+from torch.nn import Module, ModuleList
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.base import DataError
 
@@ -56,6 +57,31 @@ class HasFrozenParts(nn.Module):
         for part in self._frozen:
             part.eval()
         return self
+
+
+@torch.no_grad()
+def count_flops(model: Module, inputs: Sequence[Tensor], frozen: Sequence[str]) -> float:
+    """Floating point operations of forward and backward: 3 times the forward pass.
+
+    The parts named `frozen` have no backward. As counted by torch. Collective if the model is
+    sharded.
+    """
+    device, training = next(model.parameters()).device, model.training
+    model.eval()  # draws nothing from the generator that training draws from
+    try:
+        # Compiled blocks would be uncompiled from then on: torch leaves them alone in such a mode.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            model(*(tensor.to(device) for tensor in inputs))
+    finally:
+        model.train(training)
+    counts, without = counter.get_flop_counts(), 0
+    for name in frozen:
+        part = model.get_submodule(name)
+        parts = (
+            [f"{name}.{n}" for n in range(len(part))] if isinstance(part, ModuleList) else [name]
+        )
+        without += sum(sum(counts[f"{type(model).__name__}.{p}"].values()) for p in parts)
+    return 3.0 * counter.get_total_flops() - 2.0 * without
 
 
 KERNELS = {

@@ -12,8 +12,6 @@ from torch.nn import Module
 
 from models.base import Batch, Loss
 
-NAMES = ("values", "sum", "squares", "errors", "interpolation_errors")
-
 
 def draw_spans(
     rng: np.random.Generator, length: int, share: float, shortest: int, longest: int
@@ -100,10 +98,8 @@ class MaskedSeries:
 
 
 def masked_counts(true: Tensor, guess: Tensor, lines: Tensor, chosen: Tensor) -> Tensor:
-    """Counts over the values where `chosen` is True: float64, in the order of NAMES.
-
-    All have one shape. `guess` is the prediction, `lines` the linear interpolation of the visible
-    values.
+    """Over the values where `chosen` is True: their number, sum and sum of squares, and the squared
+    errors of the prediction `guess` and of the interpolation `lines`; float64.
     """
     values = [true, guess, lines, chosen]
     if guess.device.type == "mps":  # has no float64
@@ -119,10 +115,10 @@ def masked_scores(counts: Tensor) -> dict[str, float]:
     R² = 1 − squared errors ÷ variance of the same values: their mean scores 0.
     `val_interpolation_r2` is the R² of linear interpolation across the gaps.
     """
-    n = dict(zip(NAMES, counts.double().tolist(), strict=True))
-    variance = n["squares"] - n["sum"] ** 2 / n["values"]
+    count, total, squares, errors, of_lines = counts.double().tolist()
+    variance = squares - total**2 / count
     return {
-        "val_loss": n["errors"] / n["values"],
-        "val_masked_r2": 1 - n["errors"] / variance,
-        "val_interpolation_r2": 1 - n["interpolation_errors"] / variance,
+        "val_loss": errors / count,
+        "val_masked_r2": 1 - errors / variance,
+        "val_interpolation_r2": 1 - of_lines / variance,
     }

@@ -10,27 +10,24 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from models.base import DataError
-from models.common.split import atomic_write
+from models.common.split import write_if_changed
 
 FACTS_FILE = "model_facts.json"
 Facts = TypeVar("Facts")
 
 
-def save(facts: Any, folder: Path | None) -> None:
+def save(facts: Any, folder: Path | None, name: str = FACTS_FILE) -> None:
     """Write the dataclass `facts`, as JSON, into the run folder unless it holds the same.
 
     None: write nothing.
     """
-    if folder is None:
-        return
-    path, text = folder / FACTS_FILE, json.dumps(asdict(facts), indent=1)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        atomic_write(path, text)
+    if folder is not None:
+        write_if_changed(folder / name, json.dumps(asdict(facts), indent=1))
 
 
-def load(folder: Path | None, kind: type[Facts]) -> Facts:
+def load(folder: Path | None, kind: type[Facts], name: str = FACTS_FILE) -> Facts:
     """The saved facts, a dataclass `kind`. Reads the disk. Raises DataError."""
-    path = folder / FACTS_FILE if folder is not None else Path(FACTS_FILE)
+    path = Path(name) if folder is None else folder / name
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:

@@ -90,21 +90,19 @@ def input_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        # Settings of data are those of the run.
+        fix, _, others = error.fix.partition(", or skip them with  --set ")
+        if "data.columns" in fix:
+            fix = "name the columns as in the data of the run, or remove them from the file"
+        elif others or "--set data." in error.fix:
+            fix = fix.partition("  --set data.")[0]
         raise DataError(
             error.message.replace(_SETTING, OPTION),
             where=error.where.replace(_SETTING, OPTION),
             allowed=error.allowed,
             did_you_mean=error.did_you_mean,
-            fix=_without_settings(error.fix),
+            fix=fix,
         ) from None
-
-
-def _without_settings(fix: str) -> str:
-    """A fix without settings of data, which are those of the run."""
-    start, _, others = fix.partition(", or skip them with  --set ")
-    if "data.columns" in start:
-        return "name the columns as in the data of the run, or remove them from the file"
-    return fix if not others and "--set data." not in fix else start.partition("  --set data.")[0]
 
 
 class DistinctNames:

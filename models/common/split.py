@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -55,7 +54,8 @@ def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
     )
     fix = f"add data: three splits need at least 3 {noun}"
     if count > 2:
-        limit = _least_share(count) if held == 0 else (100 * ((count + 1) // 2) - 1) // count / 100
+        least = -(-1000 // count) / 1000
+        limit = least if held == 0 else (100 * ((count + 1) // 2) - 1) // count / 100
         message += f"; at {'least' if held == 0 else 'most'} {limit:g}"
         fix = f"--set eval.share={limit:g}"
     return DataError(
@@ -64,14 +64,6 @@ def _empty_split(count: int, noun: str, share: float, held: int) -> DataError:
         allowed="at least one group each for train, val and test",
         fix=fix,
     )
-
-
-def _least_share(count: int) -> float:
-    """A share of few digits that gives at least one of `count` groups, of three or more."""
-    if count < 5:
-        return -(-100 // count) / 100
-    digit = 10.0 ** math.floor(-math.log10(count))
-    return next(float(f"{n * digit:.1g}") for n in (1, 2, 5, 10) if n * digit * count >= 1)
 
 
 def _extend(
@@ -168,3 +160,9 @@ def atomic_write(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """As atomic_write, unless the file holds `text` already."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text)

@@ -10,7 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from models.base import DataError
 from models.common.data_files import cause_of, unreadable_file
-from models.common.split import atomic_write
+from models.common.split import write_if_changed
 
 TOKENIZER_FILE = "tokenizer.json"
 """Its name in the run folder, and in a folder of transformers."""
@@ -68,8 +68,5 @@ def load_or_fit(
 
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path | None) -> None:
     """Write a tokenizer into the run folder, unless it holds the same; None: write nothing."""
-    if folder is None:
-        return
-    path, text = folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        atomic_write(path, text)
+    if folder is not None:
+        write_if_changed(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True))

@@ -7,16 +7,15 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from itertools import islice
 from math import nan
 from pathlib import Path
 from string import whitespace
-from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from models.base import DataError
-from models.common.data_files import BadRecords, unreadable_file
+from models.common.data_files import BadRecords, library_errors, unreadable_file
 from models.common.text_file import CHUNK, TextFile
 
 IGNORE = "ignore"
@@ -66,29 +65,6 @@ _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 """The first line that spreadsheets write to name the delimiter."""
 _INVISIBLE = f"{whitespace}\xa0\u200b\ufeff"
 """Characters around the name of a column, of web pages and of joined files."""
-_limit_lock = Lock()
-
-
-class Table(Protocol):
-    """The rows of one file below its header."""
-
-    header: Any
-    """The names of the columns, without blanks around them; of a spreadsheet, its cells."""
-    header_line: int
-
-    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
-        """Line and cells of each row, as many as columns; blank rows are left out. Once only.
-
-        A row of text with another number of cells is a bad record, and so is the end of the file
-        from a quote that is not closed. Raises DataError.
-        """
-
-    def number(self, cell: Any, name: str) -> float:
-        """The number in a cell of the column `name`; NaN for none. Raises ValueError."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What was assumed of the file: complete once it was read."""
 
 
 def is_table(path: Path) -> bool:
@@ -99,12 +75,12 @@ def is_table(path: Path) -> bool:
 def open_table(path: Path, name: str | None = None) -> Table:
     """The table in a file; `name` names it in messages. Reads the disk. Raises DataError."""
     if path.suffix.lower() == SHEET:
-        return _Sheet(path, name or path.name)
+        return SheetTable(path, name or path.name)
     return TextTable(TextFile(path), name or path.name)
 
 
 class TextTable:
-    """A table of text, read row by row; see Table. Source: RFC 4180."""
+    """A table of text, read row by row. Source: RFC 4180."""
 
     def __init__(self, file: TextFile, name: str) -> None:
         """Reads the header. Raises DataError if there is none."""
@@ -117,17 +93,31 @@ class TextTable:
             next(lines)
         self.delimiter = separator[1] if separator else _delimiter(head, file.path)
         self._rows = _Rows(lines, self.delimiter, f"{file.path}", name, skipped=bool(separator))
-        self.header_line, header = next(
-            (row for row in self._rows if not _is_blank(row[1])), (1, [])
-        )
-        self.header = [column.strip(_INVISIBLE) for column in header]
+        filled = (row for row in self._rows if not _is_blank(row[1]))
+        self.header_line, header = next(filled, (1, []))
+        self.header: list[str] = [column.strip(_INVISIBLE) for column in header]
+        """The names of the columns."""
         while len(self.header) > 1 and not self.header[-1]:
             self.header.pop()  # a delimiter at the end of each row
         self._numbers = _Numbers(self.delimiter)
+        self.number = self._numbers.parse
 
-    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
+    def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
+        """Line and cells of each row, as many as columns; blank rows are left out. Once only.
+
+        A row of text with another number of cells is a bad record, and so is the end of the file
+        from a quote that is not closed. Raises DataError.
+        """
         width = len(self.header)
-        for line, cells in self._data_rows(bad_records):
+        while True:
+            try:
+                line, cells = next(self._rows)
+            except StopIteration:
+                return
+            except DataError as error:
+                problem = f"a quoted cell that does not end takes all up to line {self._rows.line}"
+                bad_records.add(f"{self.name}:{self._rows.begin}", problem, error.fix)
+                return
             is_blank = _is_blank(cells)
             if self._rows.has_stray_quote:
                 problem = "text follows a quoted cell: each quote within a cell is doubled"
@@ -141,29 +131,21 @@ class TextTable:
             elif not is_blank:
                 bad_records.add(f"{self.name}:{line}", self._ragged(cells))
 
-    def _data_rows(self, bad_records: BadRecords) -> Iterator[tuple[int, list[str]]]:
-        try:
-            yield from self._rows
-        except _OpenQuote as error:
-            bad_records.add(f"{self.name}:{error.line}", error.problem, error.fix)
-
     def _ragged(self, cells: Sequence[str]) -> str:
         """What is wrong with a row of another number of cells."""
         problem = f"{len(cells)} of {len(self.header)} columns"
         whole = sum(cell.strip().lstrip("+-").isdecimal() for cell in cells)
         if self.delimiter == "," and len(cells) > len(self.header) and 2 * whole > len(cells):
-            problem += ": numbers with a decimal comma need quotes, or semicolons between them"
-        elif any("\n" in cell for cell in cells):
-            problem += ": a quoted cell has several lines"
-        return problem
-
-    def number(self, cell: Any, name: str) -> float:
-        return self._numbers.parse(cell, name)
+            return (
+                f"{problem}: numbers with a decimal comma need quotes, or semicolons between them"
+            )
+        has_lines = any("\n" in cell for cell in cells)
+        return problem + ": a quoted cell has several lines" * has_lines
 
     @property
     def notes(self) -> Sequence[str]:
-        decimal = ["decimal comma"] if self._numbers.has_decimal_comma else []
-        return [note for note in (self.file.note, *decimal) if note]
+        """What was assumed of the file: complete once it was read."""
+        return [note for note in (self.file.note, *self._numbers.notes) if note]
 
 
 class _Rows:
@@ -173,14 +155,17 @@ class _Rows:
         self, lines: Iterator[str], delimiter: str, path: str, name: str, skipped: int = 0
     ) -> None:
         """`skipped`: the number of lines before `lines`."""
-        self._path, self._name, self._line, self._is_at_end = path, name, skipped, False
-        self._delimiter, self._lines = delimiter, [""]
+        self._path, self._name, self._is_at_end = path, name, False
+        self.begin = self.line = skipped
+        """The first and the last line of the last row."""
+        self._delimiter, self._lines = delimiter, list[str]()
+        csv.field_size_limit(_LONGEST_CELL)
         # Not strict: after an error in the middle of a row the reader would resume inside it.
         self._reader = csv.reader(self._counted(lines), delimiter=delimiter)
 
     def _counted(self, lines: Iterator[str]) -> Iterator[str]:
         for line in lines:
-            self._line += 1
+            self.line += 1
             self._lines.append(line)
             yield line
         self._is_at_end = True
@@ -189,17 +174,22 @@ class _Rows:
         return self
 
     def __next__(self) -> tuple[int, list[str]]:
-        line = self._line + 1
+        self.begin = self.line + 1
         self._lines.clear()
         try:
-            with _long_cells():
-                row = next(self._reader)
-        except csv.Error:
-            raise self._open_quote(line) from None
-        if self._is_at_end:
+            row = next(self._reader)
             # The reader asks for a line after the last one only inside a quoted cell.
-            raise self._open_quote(line)
-        return line, row
+            is_open = self._is_at_end
+        except csv.Error:
+            is_open = True
+        if is_open:
+            raise DataError(
+                f"'{self._name}' has a quoted cell that does not end",
+                where=f"{self._path}:{self.begin}",
+                allowed='a cell in quotes, in which each quote is doubled: "6"" nails"',
+                fix=f"close or double the quote of the row that begins in line {self.begin}",
+            )
+        return self.begin, row
 
     @property
     def has_stray_quote(self) -> bool:
@@ -207,40 +197,10 @@ class _Rows:
         if not any('"' in line for line in self._lines):
             return False
         try:
-            with _long_cells():
-                next(csv.reader(self._lines, delimiter=self._delimiter, strict=True))
+            next(csv.reader(self._lines, delimiter=self._delimiter, strict=True))
         except csv.Error:
             return True
         return False
-
-    def _open_quote(self, line: int) -> _OpenQuote:
-        error = _OpenQuote(
-            f"'{self._name}' has a quoted cell that does not end",
-            where=f"{self._path}:{line}",
-            allowed='a cell in quotes, in which each quote is doubled: "6"" nails"',
-            fix=f"close or double the quote of the row that begins in line {line}",
-        )
-        error.line = line
-        error.problem = f"a quoted cell that does not end takes all up to line {self._line}"
-        return error
-
-
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    """Cells may be long. The limit belongs to the process: other readers keep theirs."""
-    with _limit_lock:
-        limit = csv.field_size_limit(_LONGEST_CELL)
-        try:
-            yield
-        finally:
-            csv.field_size_limit(limit)
-
-
-class _OpenQuote(DataError):
-    """A quote that is not closed, in the row that begins in `line`."""
-
-    line: int
-    problem: str
 
 
 def _delimiter(head: str, path: Path) -> str:
@@ -280,9 +240,14 @@ class _Numbers:
 
     def __init__(self, delimiter: str | None) -> None:
         self._delimiter = delimiter
-        self.has_decimal_comma = self._has_decimal_point = False
+        self._has_decimal_comma = self._has_decimal_point = False
+
+    @property
+    def notes(self) -> list[str]:
+        return ["decimal comma"] if self._has_decimal_comma else []
 
     def parse(self, cell: Any, name: str) -> float:
+        """The number in a cell of the column `name`; NaN for none. Raises ValueError."""
         if isinstance(cell, int | float):
             return float(cell)
         text = "" if cell is None else str(cell).strip()
@@ -300,71 +265,67 @@ class _Numbers:
         if self._delimiter == "," and _IS_GROUPED.fullmatch(text):
             whole, point = text.replace(",", ""), text.replace(",", ".")
             raise ValueError(f"{name} '{cell}' may be {whole} or {point}: write one of them")
-        self.has_decimal_comma = True
+        self._has_decimal_comma = True
         self._check_one_kind(text, name)
         return float(text.replace(",", "."))
 
     def _check_one_kind(self, text: str, name: str) -> None:
-        if self.has_decimal_comma and self._has_decimal_point:
+        if self._has_decimal_comma and self._has_decimal_point:
             raise ValueError(
                 f"{name} '{text}': the table has decimal commas and decimal points; one is allowed"
             )
 
 
-class _Sheet:
-    """The first sheet of a spreadsheet; see Table."""
+class SheetTable:
+    """The first sheet of a spreadsheet; as TextTable."""
 
     def __init__(self, path: Path, name: str) -> None:
         """Reads the header. Raises DataError if it is no workbook, or empty."""
         self._path, self.name, self._sheets = path, name, [""]
         self._cells = enumerate(self._read(), start=1)
+        self.header: Sequence[Any]
         filled = (row for row in self._cells if not _is_blank(row[1]))
         self.header_line, self.header = next(filled, (1, ()))
         if not self.header:
             raise DataError(f"'{name}' has an empty first sheet", where=str(path))
         self._numbers = _Numbers(None)
+        self.number = self._numbers.parse
 
     def _read(self) -> Iterator[Sequence[Any]]:
-        """The rows of the sheet. Raises DataError.
+        """The rows of the sheet. Raises DataError."""
+        from openpyxl import load_workbook
 
-        openpyxl raises errors of XML, ZIP, dates and its own for a damaged file: any is one error.
-        """
-        try:
-            from openpyxl import load_workbook
-
-            book = load_workbook(self._path, read_only=True, data_only=True)
+        message, allowed = (
+            "the workbook cannot be read",
+            "a workbook (.xlsx) that opens in a spreadsheet program",
+        )
+        fix = "open it in a spreadsheet program, and save it again or as CSV"
+        with library_errors(message, str(self._path), allowed=allowed, fix=fix):
             try:
+                book = load_workbook(self._path, read_only=True, data_only=True)
+            except OSError as error:
+                raise unreadable_file(self._path, error) from None
+            with closing(book):
                 self._sheets = [sheet.title for sheet in book.worksheets]
                 yield from book.worksheets[0].iter_rows(values_only=True)
-            finally:
-                book.close()
-        except OSError as error:
-            raise unreadable_file(self._path, error) from None
-        except Exception as error:
-            raise DataError(
-                f"the workbook cannot be read: {type(error).__name__}: {error}",
-                where=str(self._path),
-                allowed="a workbook (.xlsx) that opens in a spreadsheet program",
-                fix="open it in a spreadsheet program, and save it again or as CSV",
-            ) from None
 
     def rows(self, bad_records: BadRecords) -> Iterator[tuple[int, Sequence[Any]]]:
+        """As those of TextTable."""
         width = len(self.header)
         for line, cells in self._cells:
             if not _is_blank(cells):
                 # A sheet need not store empty cells at the end of a row.
                 yield line, (*cells[:width], *[None] * (width - len(cells)))
 
-    def number(self, cell: Any, name: str) -> float:
-        return self._numbers.parse(cell, name)
-
     @property
     def notes(self) -> Sequence[str]:
-        first, *others = self._sheets
-        count = len(others)
-        sheets = "sheet is" if count == 1 else "sheets are"
-        decimal = ["decimal comma"] if self._numbers.has_decimal_comma else []
-        return decimal + ([f"sheet '{first}'; {count} other {sheets} not read"] if others else [])
+        """What was assumed of the file: complete once it was read."""
+        first, count = self._sheets[0], len(self._sheets) - 1
+        others = f"{count} other sheet{'s are' if count > 1 else ' is'} not read"
+        return [*self._numbers.notes, *([f"sheet '{first}'; {others}"] if count else [])]
+
+
+Table = TextTable | SheetTable
 
 
 def _is_blank(cells: Sequence[Any]) -> bool:

@@ -217,11 +217,9 @@ class _Decoder:
 
     def decode(self, raw: bytes) -> str:
         """The text of the next bytes; none: the file ends. Raises DataError."""
-        start = b""
         if self.encoding is None:
-            start = self._begin(raw)
-            raw = raw[len(start) :]
-            self._start = len(start)
+            self._start = self._begin(raw)
+            raw = raw[self._start :]
         # The rest of a character that the previous bytes cut belongs to these.
         left = self._decoder.getstate()[0]
         whole = left + raw
@@ -235,22 +233,22 @@ class _Decoder:
         self._start += len(raw)
         return text
 
-    def _begin(self, raw: bytes) -> bytes:
-        """Find the encoding by the first bytes; the byte order mark, if there is one."""
+    def _begin(self, raw: bytes) -> int:
+        """Find the encoding by the first bytes; the length of the byte order mark."""
         for head, (kind, fix) in _BINARY.items():
             if raw.startswith(head):
                 raise DataError(f"'{self._path}' is {kind}, not text", where="data.path", fix=fix)
         mark, encoding = next((m for m in _MARKS if raw.startswith(m[0])), (b"", "utf-8"))
-        first = mark
-        while first and raw.startswith(first, len(mark)):
-            mark += first  # some programs write a second one
+        length = len(mark)
+        while mark and raw.startswith(mark, length):
+            length += len(mark)  # some programs write a second one
         if not mark and (wide := wide_without_mark(raw)):
             encoding = wide
             self.note = f"{_NAMES[encoding]} without a byte order mark"
         self._use(encoding)
         # A file with a byte order mark is not western.
         self._is_ascii = not mark
-        return mark
+        return length
 
     def _use(self, encoding: str) -> None:
         self.encoding = encoding
@@ -260,10 +258,8 @@ class _Decoder:
         if self.encoding in ("utf-8", _WESTERN) and b"\0" in raw:
             at = len(whole) - len(raw) + raw.index(b"\0")
             raise UnicodeDecodeError("utf-8", whole, at, at + 1, "a zero byte")
-        if self.encoding == _WESTERN:
-            if not _is_western(whole):
-                whole.decode("utf-8")  # raises the error with its place
-            return self._decoder.decode(raw, final=not raw)
+        if self.encoding == _WESTERN and not _is_western(whole):
+            whole.decode("utf-8")  # raises the error with its place
         try:
             return self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
@@ -275,29 +271,27 @@ class _Decoder:
             return self._decoder.decode(whole, final=not raw)
 
     def _error(self, error: UnicodeDecodeError, line: int, start: int, raw: bytes) -> DataError:
-        """Error for bytes that are not text, in `raw` bytes that start at byte `start`."""
+        """Error for bytes that are not text, in `raw` bytes that start at byte `start`.
+
+        Its fix replaces the file by what a command makes of it; NAME.old stays.
+        """
         encoding = _NAMES.get(self.encoding or "", "UTF-8")
+        words, command = "remove them, for example", f"iconv -c -f {encoding} -t UTF-8"
         if error.reason == "a zero byte":
-            convert = "remove them, for example", "tr -d '\\000'"
+            command = "tr -d '\\000'"
         elif self.encoding == "utf-8" and self._is_ascii and not _has_utf8(raw):
             # Nothing is UTF-8, and it is not western: only a person knows its encoding.
-            convert = "convert it, for example from Windows-1251", "iconv -f WINDOWS-1251 -t UTF-8"
-        else:
-            convert = "remove them, for example", f"iconv -c -f {encoding} -t UTF-8"
+            words = "convert it, for example from Windows-1251"
+            command = "iconv -f WINDOWS-1251 -t UTF-8"
+        if self._path.name.lower().endswith(GZIP):
+            command = f"gzip -dc | {command} | gzip"
+        name, old = shlex.quote(str(self._path)), shlex.quote(f"{self._path}.old")
         return DataError(
             f"'{self._path}' is not {encoding}: {error.reason}",
             where=f"{self._path}:{line}, byte {start + error.start}",
             allowed="UTF-8, UTF-16, UTF-32, Windows-1252 (Latin-1)",
-            fix=f"{convert[0]}:  {_converting(self._path, convert[1])}",
+            fix=f"{words}:  mv {name} {old} && {command} < {old} > {name}",
         )
-
-
-def _converting(path: Path, command: str) -> str:
-    """The shell command that replaces a file by what `command` makes of it; NAME.old stays."""
-    name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
-    if path.name.lower().endswith(GZIP):
-        command = f"gzip -dc | {command} | gzip"
-    return f"mv {name} {old} && {command} < {old} > {name}"
 
 
 def _is_western(raw: bytes) -> bool:

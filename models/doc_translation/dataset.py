@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,10 @@ from models.doc_translation.vocabulary import Vocabulary
 
 MAX_GAIN = 1.0
 """Maximum BLEU gain of images of other documents over blank pages."""
-
 MAX_R2_GAIN = 0.02
 """Maximum R² of patches predicted from a page of another document, above that of the mean page."""
+MULTIPLE = 8
+"""Rows are padded to a multiple of this, the tile of tensor cores."""
 
 
 def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
@@ -50,16 +50,11 @@ def permute_images(documents: Sequence[str], seed: int) -> np.ndarray:
     return shown
 
 
-MULTIPLE = 8
-"""Rows are padded to a multiple of this, the tile of tensor cores."""
-
-
 @dataclass(frozen=True)
 class PageSample:
     """One page: views uint8 [channel, height, width], tokens int64 [time]."""
 
-    whole: np.ndarray
-    near: np.ndarray
+    views: images.Views
     inputs: np.ndarray
     labels: np.ndarray
     reference: str
@@ -67,22 +62,16 @@ class PageSample:
     name: str
 
 
+@dataclass(frozen=True)
 class Pages:
-    """Samples of one split; images are read or rendered on access.
+    """Samples of one split; images are read or rendered on access."""
 
-    `shown`: in a noise control, the page whose image replaces the own image; None: own images.
-    """
-
-    def __init__(
-        self,
-        pages: Sequence[Page],
-        vocabulary: Vocabulary,
-        size: Size,
-        length: int,
-        shown: np.ndarray | None = None,
-    ) -> None:
-        self.pages, self.shown = pages, shown
-        self.vocabulary, self.size, self.length = vocabulary, size, length
+    pages: Sequence[Page]
+    vocabulary: Vocabulary
+    size: Size
+    length: int
+    shown: np.ndarray | None = None
+    """In a noise control, the page whose image replaces the own image; None: own images."""
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -92,15 +81,9 @@ class Pages:
         image = self.pages[index if self.shown is None else int(self.shown[index])].image()
         text = page.target()
         tokens = self._tokens(text)[: self.length]
-        return PageSample(
-            images.global_view(image, self.size.whole.pixels),
-            images.local_view(image, *self.size.local.pixels),
-            np.concatenate(([self.vocabulary.start], tokens[:-1])),
-            tokens,
-            text,
-            page.document,
-            page.name,
-        )
+        inputs = np.concatenate(([self.vocabulary.start], tokens[:-1]))
+        views = images.views(image, self.size)
+        return PageSample(views, inputs, tokens, text, page.document, page.name)
 
     def count_tokens(self, index: int) -> int:
         """Tokens of a whole translation with the end token, without truncation."""
@@ -113,9 +96,9 @@ class Pages:
 def collate(samples: Sequence[PageSample], pad: int) -> dict[str, Any]:
     """Collate samples, padded at the end to the longest translation in multiples of 8.
 
-    `page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width] float32;
-    `decoder_ids`, `labels` int64 [batch, time]; `units`, the number of labels; `references`, the
-    whole translations; `meta`, document and page names.
+    `page_global` and `page_local` as of images.batches; `decoder_ids`, `labels` int64 [batch,
+    time]; `units`, the number of labels; `references`, the whole translations; `meta`, document and
+    page names.
     """
     longest = max(len(sample.inputs) for sample in samples)
     shape = (len(samples), -(-longest // MULTIPLE) * MULTIPLE)
@@ -124,9 +107,10 @@ def collate(samples: Sequence[PageSample], pad: int) -> dict[str, Any]:
     for i, sample in enumerate(samples):
         inputs[i, : len(sample.inputs)] = sample.inputs
         labels[i, : len(sample.labels)] = sample.labels
+    whole, local = images.batches([sample.views for sample in samples])
     return {
-        "page_global": images.global_batch([sample.whole for sample in samples]),
-        "page_local": images.local_batch([sample.near for sample in samples]),
+        "page_global": whole,
+        "page_local": local,
         "decoder_ids": torch.from_numpy(inputs),
         "labels": torch.from_numpy(labels),
         "units": int((labels != IGNORE).sum()),
@@ -135,35 +119,18 @@ def collate(samples: Sequence[PageSample], pad: int) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class ReadSettings:
-    """Settings for reading `data.path`."""
-
-    layout: pairs.Layout
-    split: dota.Split
-    on_bad: OnBad
-
-
-def read(path: str, settings: ReadSettings) -> Collection:
+def read(path: str, layout: pairs.Layout, split: dota.Split, on_bad: OnBad) -> Collection:
     """Read the pages at `data.path`. Disk access; raises DataError."""
-    if path == "embedded:cards":
+    if path in formats.EMBEDDED:
         from models.doc_translation import embedded
 
-        return embedded.read_cards()
-    if path == "embedded:pages":
-        from models.doc_translation import embedded
-
-        return embedded.read_pages()
+        return embedded.read_cards() if path == "embedded:cards" else embedded.read_pages()
     if path.startswith("embedded:"):
         raise unknown_embedded(path, formats.EMBEDDED)
     source = existing_path(path, "; ".join((*formats.FORMATS, *formats.EMBEDDED)))
-    return _read_found(source, settings)
-
-
-def _read_found(path: Path, settings: ReadSettings) -> Collection:
-    found_format = formats.recognize(path)
-    if found_format == formats.DOTA:
-        return dota.read(path, settings.layout.target, settings.split, settings.on_bad)
-    if found_format == formats.PAIRS or (path.is_file() and formats.may_be_pairs(path)):
-        return pairs.read(path, settings.layout, settings.on_bad)
-    raise unknown_format(path, formats.FORMATS)
+    known = formats.recognize(source)
+    if known == formats.DOTA:
+        return dota.read(source, layout.target, split, on_bad)
+    if known == formats.PAIRS or (source.is_file() and formats.may_be_pairs(source)):
+        return pairs.read(source, layout, on_bad)
+    raise unknown_format(source, formats.FORMATS)

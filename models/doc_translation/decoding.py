@@ -28,38 +28,6 @@ class DecoderCache:
             self.state.reorder_cache(rows)
 
 
-@torch.no_grad()
-def greedy(
-    model: Module,
-    memory: Tensor,
-    count: int,
-    vocabulary: Vocabulary,
-    *,
-    stops_early: bool = False,
-) -> Tensor:
-    """Greedy decoding of `count` tokens for each page of `memory`; int64 [batch, count].
-
-    Always `count` model calls, so that ranks of a sharded model stay in step; tokens after an end
-    token are meaningless. With `stops_early`, only until all pages have an end token. Collective
-    if the model is sharded.
-    """
-    is_ended = torch.zeros((memory.shape[0], 1), dtype=torch.bool, device=memory.device)
-    cache = DecoderCache()
-    last = torch.full((memory.shape[0], 1), vocabulary.start, device=memory.device)
-    tokens = []
-    # The cache grows with each token: a compiler would see another shape each time.
-    with torch.compiler.set_stance("force_eager"):
-        for _ in range(count):
-            logits = model(memory=memory, decoder_ids=last, cache=cache)  # [batch, 1, vocabulary]
-            last = logits.argmax(-1)
-            tokens.append(last)
-            if stops_early:
-                is_ended |= last == vocabulary.end
-                if is_ended.all():
-                    break
-    return torch.cat(tokens, dim=1)
-
-
 class Hypotheses:
     """The unfinished hypotheses of each page, and the best of its finished ones.
 
@@ -131,15 +99,16 @@ def beam_search(
     memory: Tensor,
     count: int,
     vocabulary: Vocabulary,
-    beams: int,
+    beams: int = 1,
     *,
     stops_early: bool = False,
 ) -> Tensor:
     """Beam search over `count` tokens for each page of `memory`; int64 [batch, count].
 
-    Always `count` model calls with `beams` rows per page, and otherwise as `greedy`, which it
-    equals for one beam. With `stops_early`, only until all pages are finished, with the same
-    result. Collective if the model is sharded.
+    One beam is greedy decoding. Always `count` model calls with `beams` rows per page, so that
+    ranks of a sharded model stay in step; tokens after an end token are meaningless. With
+    `stops_early`, only until all pages are finished, with the same result. Collective if the model
+    is sharded.
     """
     pages = memory.shape[0]
     memory = memory.repeat_interleave(beams, dim=0)
@@ -147,13 +116,15 @@ def beam_search(
     cache = DecoderCache()
     last = torch.full((pages * beams, 1), vocabulary.start, device=memory.device)
     first_rows = torch.arange(pages, device=memory.device)[:, None] * beams
+    # The cache grows with each token: a compiler would see another shape each time.
     with torch.compiler.set_stance("force_eager"):
         for at in range(count):
-            logits = model(memory=memory, decoder_ids=last, cache=cache)
+            logits = model(memory=memory, decoder_ids=last, cache=cache)  # [rows, 1, vocabulary]
             sources = hypotheses.extend(at, logits.view(pages, beams, -1))
             if stops_early and (hypotheses.finished >= beams).all():
                 break
-            cache.select((first_rows + sources).flatten())
+            if beams > 1:
+                cache.select((first_rows + sources).flatten())
             last = hypotheses.tokens[:, :, at].reshape(-1, 1)
     return hypotheses.result()
 

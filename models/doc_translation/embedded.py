@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -18,29 +18,28 @@ from models.doc_translation.readers.page import Collection, Kind, PageBlock, She
 
 SUFFIXES = ("a", "o", "e")
 """Endings of adjectives in the target language, by kind of heading."""
-
+SEED = 2024
+"""Fixed: the seed of a run changes the split and the order only."""
 _SOURCE = ("bcdfghjklmnprstvwz", "aeiou", "bdfgklmnprstvxz")
 _TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A word and its translation; that of an adjective lacks its ending."""
 
     read: str
     written: str
 
 
-@dataclass(frozen=True)
-class SourceSentence:
+class SourceSentence(NamedTuple):
     """Source text, and its translation under each kind of heading."""
 
     read: str
     written: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Lexicon:
+class Lexicon(NamedTuple):
     """All words by kind."""
 
     nouns: tuple[Word, ...]
@@ -54,10 +53,8 @@ def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexi
     total = sum(counts)
     read = _distinct(rng, total, _SOURCE, (1, 2))
     written = _distinct(rng, total, _TARGET, (2, 3))
-    words = [Word(a, b) for a, b in zip(read, written, strict=True)]
-    edges = np.cumsum((0, *counts))
-    kinds = [tuple(words[a:b]) for a, b in pairwise(edges)]
-    return Lexicon(*kinds)
+    words = list(map(Word, read, written))
+    return Lexicon(*(tuple(words[a:b]) for a, b in pairwise(np.cumsum((0, *counts)))))
 
 
 def _distinct(
@@ -72,8 +69,8 @@ def _distinct(
     return list(words)
 
 
-def _pick(rng: np.random.Generator, letters: str) -> str:
-    return letters[int(rng.integers(len(letters)))]
+def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
+    return items[int(rng.integers(len(items)))]
 
 
 def phrase(noun: Word, adjective: Word) -> SourceSentence:
@@ -84,41 +81,28 @@ def phrase(noun: Word, adjective: Word) -> SourceSentence:
 
 def joined(parts: Sequence[SourceSentence | Word], end: str) -> SourceSentence:
     """Join `parts` into a sentence that starts with a capital letter in both languages."""
-    read = " ".join(part.read for part in parts)
-    written = [
-        " ".join(part.written if isinstance(part, Word) else part.written[kind] for part in parts)
-        for kind in range(len(SUFFIXES))
-    ]
-    return SourceSentence(
-        _capitalized(read) + end, tuple(_capitalized(text) + end for text in written)
-    )
+    texts = [" ".join(part.read for part in parts)]
+    for kind in range(len(SUFFIXES)):
+        written = (p.written if isinstance(p, Word) else p.written[kind] for p in parts)
+        texts.append(" ".join(written))
+    read, *translations = (text[:1].upper() + text[1:] + end for text in texts)
+    return SourceSentence(read, tuple(translations))
 
-
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-CARDS = "embedded:cards"
-SEED = 2024
-"""FixedDraws: the seed of a run changes the split and the order only."""
 
 CARDS_VERSION = 2
 """Cache version; increase it when the rendering changes."""
-
 COUNT = 4400
 HEIGHT, WIDTH = 96, 64
 ROWS = (1, 25, 49)
 """Top of the heading and of the two lines; each lies in one patch row of the global encoder."""
-
 CARD_HEADINGS = (1, 16, 32)
 """Position of the heading (left, middle, right), which determines the ending of adjectives."""
-
-_NOUNS = ("bak", "dol", "fim", "gus", "hen", "jor")
-_WRITTEN_NOUNS = ("amari", "beso", "cildo", "duna", "efri", "golu")
-_ADJECTIVES = ("mev", "nax", "pir", "rot", "sul", "tez")
-_WRITTEN_ADJECTIVES = ("jast", "korm", "lind", "merk", "nols", "pund")
-NOUNS = tuple(map(Word, _NOUNS, _WRITTEN_NOUNS))
-ADJECTIVES = tuple(map(Word, _ADJECTIVES, _WRITTEN_ADJECTIVES))
+_TRANSLATIONS = {
+    "bak": "amari", "dol": "beso", "fim": "cildo", "gus": "duna", "hen": "efri", "jor": "golu",
+    "mev": "jast", "nax": "korm", "pir": "lind", "rot": "merk", "sul": "nols", "tez": "pund",
+}  # fmt: skip
+_WORDS = tuple(Word(*pair) for pair in _TRANSLATIONS.items())
+NOUNS, ADJECTIVES = _WORDS[:6], _WORDS[6:]
 _LETTERS, _CELL = 14, (24, 32)
 
 
@@ -157,7 +141,7 @@ def read_cards() -> Collection:
         Card(pixels, tuple(map(int, row)), f"cards {i // 2:04}", f"card {i:04}")
         for i, (pixels, row) in enumerate(zip(drawn["cards"], words, strict=True))
     ]
-    return Collection(CARDS, cards, "13a", None, (), Counter())
+    return Collection("embedded:cards", cards, "13a")
 
 
 def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -168,26 +152,23 @@ def _draw(words: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     nouns, adjectives = (np.stack([_word(w.read) for w in kind]) for kind in (NOUNS, ADJECTIVES))
     kind, heading, *pairs = words.T
     cards = np.full((len(words), HEIGHT, WIDTH), 255, dtype=np.uint8)
+
+    def put(which: np.ndarray, word_images: np.ndarray, top: int, left: int) -> None:
+        cards[which, top : top + _CELL[0], left : left + _CELL[1]] = word_images
+
     for number, left in enumerate(CARD_HEADINGS):
         of_kind = np.flatnonzero(kind == number)
-        _put(cards, of_kind, nouns[heading[of_kind]], ROWS[0], left)
+        put(of_kind, nouns[heading[of_kind]], ROWS[0], left)
     every = np.arange(len(words))
     for top, adjective, noun in zip(ROWS[1:], pairs[::2], pairs[1::2], strict=True):
-        _put(cards, every, adjectives[adjective], top, 1)
-        _put(cards, every, nouns[noun], top, WIDTH - _CELL[1])
+        put(every, adjectives[adjective], top, 1)
+        put(every, nouns[noun], top, WIDTH - _CELL[1])
     faint = rng.integers(0, 30, (len(words), 1, 1))  # some cards are paler
     for card, paler in zip(cards, faint, strict=True):  # noise takes 8 bytes a pixel
         speckle = rng.integers(0, 12, card.shape)
         card[:] = np.clip(card.astype(np.int16) + (card < 128) * paler - speckle, 0, 255)
     cards[:, (0, -1)] = cards[:, :, (0, -1)] = 0
     return {"cards": cards}
-
-
-def _put(
-    cards: np.ndarray, which: np.ndarray, word_images: np.ndarray, top: int, left: int
-) -> None:
-    height, width = _CELL
-    cards[which, top : top + height, left : left + width] = word_images
 
 
 def _word(text: str) -> np.ndarray:
@@ -197,17 +178,19 @@ def _word(text: str) -> np.ndarray:
     return np.asarray(cell)
 
 
+PAGES_VERSION = 1
+"""Cache version; increase it when the rendering changes."""
+DOCUMENTS = 300
 COUNTS = (90, 60, 40, 10)
 """Numbers of nouns, adjectives, verbs and joints."""
-
 SHARED = 1500
 """Sentences shared by all documents."""
-
 OWN = 0.1
 """Share of sentences that occur in one document only."""
-
 HEADINGS: tuple[Kind, ...] = ("centered", "ruled", "numbered")
-"""Styles of headings, in the order of lexicon.SUFFIXES, which they select."""
+"""Styles of headings, in the order of SUFFIXES, which they select."""
+_Part = tuple[PageBlock, str]
+"""A block and its translation."""
 
 
 @dataclass(frozen=True)
@@ -235,80 +218,61 @@ class Author:
         return [self._page(number, kind, is_first=page == 0) for page in range(pages)]
 
     def _page(self, number: int, kind: int, is_first: bool) -> Text:
-        parts: list[tuple[PageBlock, str]] = []
+        parts: list[_Part] = []
         if is_first:
             title = self._phrase()
             parts.append((PageBlock("title", title.read.title()), f"# {title.written[kind]}"))
-        for section in range(int(self.rng.integers(2, 4))):
-            parts.append(self._heading(kind, section))
-            parts.append(self._paragraph(kind))
+        for section in range(1, int(self.rng.integers(2, 4)) + 1):
+            name = self._phrase()
+            read = f"{section} {name.read}" if HEADINGS[kind] == "numbered" else name.read
+            parts.append((PageBlock(HEADINGS[kind], read), f"## {name.written[kind]}"))
+            sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
+            block = PageBlock("paragraph", " ".join(sentence.read for sentence in sentences))
+            parts.append((block, " ".join(sentence.written[kind] for sentence in sentences)))
             parts += self._extra(kind)
         blocks, texts = zip(*parts, strict=True)
         return Text(number, tuple(blocks), "\n\n".join(filter(None, texts)))
 
-    def _heading(self, kind: int, section: int) -> tuple[PageBlock, str]:
-        name = self._phrase()
-        read = f"{section + 1} {name.read}" if HEADINGS[kind] == "numbered" else name.read
-        return PageBlock(HEADINGS[kind], read), f"## {name.written[kind]}"
-
-    def _paragraph(self, kind: int) -> tuple[PageBlock, str]:
-        sentences = [self._sentence() for _ in range(int(self.rng.integers(3, 8)))]
-        read = " ".join(sentence.read for sentence in sentences)
-        return PageBlock("paragraph", read), " ".join(
-            sentence.written[kind] for sentence in sentences
-        )
-
-    def _extra(self, kind: int) -> list[tuple[PageBlock, str]]:
+    def _extra(self, kind: int) -> list[_Part]:
         """A list, a table, a formula, or nothing."""
         choice = int(self.rng.integers(5))
         if choice == 0:
             items = [self._phrase() for _ in range(3)]
             listed = "\n".join(f"* {item.written[kind]}" for item in items)
-            blocks = [PageBlock("bullet", item.read) for item in items]
-            return [(blocks[0], listed), *((block, "") for block in blocks[1:])]
+            first, *others = (PageBlock("bullet", item.read) for item in items)
+            return [(first, listed), *((block, "") for block in others)]
         if choice == 1:
-            return [self._table(kind)]
+            rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
+            read = "\n".join("|".join(cell.read for cell in row) for row in rows)
+            cells = (" & ".join(cell.written[kind] for cell in row) for row in rows)
+            written = r" \\ ".join(cells)
+            written = rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
+            return [(PageBlock("table", read), written)]
         if choice == 2:
             a, b = (int(n) for n in self.rng.integers(2, 50, 2))
             return [(PageBlock("formula", f"{a} x + {b} = {a * b}"), rf"\[{a}x+{b}={a * b}\]")]
         return []
 
-    def _table(self, kind: int) -> tuple[PageBlock, str]:
-        rows = [[self._phrase() for _ in range(2)] for _ in range(int(self.rng.integers(2, 4)))]
-        read = "\n".join("|".join(cell.read for cell in row) for row in rows)
-        written = r" \\ ".join(" & ".join(cell.written[kind] for cell in row) for row in rows)
-        return PageBlock("table", read), rf"\begin{{tabular}}{{ll}} {written} \end{{tabular}}"
-
     def _sentence(self) -> SourceSentence:
         if self.rng.random() < OWN:
             return self._new()
-        return self.shared[int(self.rng.integers(len(self.shared)))]
+        return _pick(self.rng, self.shared)
 
     def _new(self) -> SourceSentence:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
-            verb = self.words.verbs[int(self.rng.integers(len(self.words.verbs)))]
+            verb = _pick(self.rng, self.words.verbs)
             parts: list[SourceSentence | Word] = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
-                joint = self.words.joints[int(self.rng.integers(len(self.words.joints)))]
-                parts += [joint, self._phrase()]
+                parts += [_pick(self.rng, self.words.joints), self._phrase()]
             sentence = joined(parts, ".")
             if sentence.read not in self.used:
                 self.used.add(sentence.read)
                 return sentence
 
     def _phrase(self) -> SourceSentence:
-        noun = self.words.nouns[int(self.rng.integers(len(self.words.nouns)))]
-        adjective = self.words.adjectives[int(self.rng.integers(len(self.words.adjectives)))]
-        return phrase(noun, adjective)
-
-
-PAGES = "embedded:pages"
-
-PAGES_VERSION = 1
-"""Cache version; increase it when the rendering changes."""
-
-DOCUMENTS = 300
+        noun = _pick(self.rng, self.words.nouns)
+        return phrase(noun, _pick(self.rng, self.words.adjectives))
 
 
 @dataclass(frozen=True)
@@ -336,39 +300,33 @@ def read_pages() -> Collection:
     texts = [page for number in range(DOCUMENTS) for page in author.document(number)]
     made_from = {"version": PAGES_VERSION, "seed": SEED, "documents": DOCUMENTS}
     arrays = cache.arrays("doc-translation-pages", made_from, lambda: _scans(texts))
-    ends = arrays["ends"]
-    starts = np.concatenate(([0], ends[:-1]))
+    edges = pairwise((0, *arrays["ends"].tolist()))
     scans = [
         ScannedPage(arrays["png"][start:end], text, f"page {i:03}")
-        for i, (start, end, text) in enumerate(zip(starts, ends, texts, strict=True))
+        for i, ((start, end), text) in enumerate(zip(edges, texts, strict=True))
     ]
-    return Collection(PAGES, scans, "13a", None, (), Counter())
+    return Collection("embedded:pages", scans, "13a")
 
 
 def _scans(texts: list[Text]) -> dict[str, np.ndarray]:
     """All pages as concatenated PNGs with their ends, a tenth of the raw size."""
-    rng = np.random.default_rng(SEED)
-    pngs = [np.frombuffer(_png(scan(text, rng)), dtype=np.uint8) for text in texts]
+    rng, pngs = np.random.default_rng(SEED), list[np.ndarray]()
+    for text in texts:
+        buffer = io.BytesIO()
+        scan(text, rng).save(buffer, "png", compress_level=3)
+        pngs.append(np.frombuffer(buffer.getvalue(), dtype=np.uint8))
     return {"png": np.concatenate(pngs), "ends": np.cumsum([len(png) for png in pngs])}
 
 
 def scan(text: Text, rng: np.random.Generator) -> Image.Image:
     """Render a page with random margins and columns, slightly rotated, blurred and speckled."""
     columns = int(rng.integers(1, 3))
-    sheet = Sheet(margin=int(rng.integers(32, 72)), columns=columns)
-    page = draw(text.blocks, sheet)
+    page = draw(text.blocks, Sheet(margin=int(rng.integers(32, 72)), columns=columns))
     assert page is not None, "an artificial page fits on its sheet"
-    rotated = page.rotate(
-        float(rng.uniform(-1, 1)), resample=Image.Resampling.BILINEAR, fillcolor=255
-    )
+    angle = float(rng.uniform(-1, 1))
+    rotated = page.rotate(angle, resample=Image.Resampling.BILINEAR, fillcolor=255)
     dots = np.asarray(rotated.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.2, 0.8))))).copy()
     # Sparse and grey, so that cropping does not take speckle for ink.
     at = rng.integers(0, dots.size, dots.size // 500)
     dots.ravel()[at] = np.minimum(dots.ravel()[at], rng.integers(205, 250, len(at)))
     return Image.fromarray(dots)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "png", compress_level=3)
-    return buffer.getvalue()

@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.doc_translation.config import Size
+
+Views = tuple[np.ndarray, np.ndarray]
 WHITE = 255
 INK = 200
 """Pixels darker than this are ink. Source: Blecher et al., Nougat, 2023, its released code."""
@@ -57,24 +60,27 @@ def _channels(image: Image.Image) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def global_batch(views: Sequence[np.ndarray]) -> Tensor:
-    """`page_global` [batch, 3, pixels, pixels], float32: (x/255 - 0.5) / 0.5."""
-    return _stacked(views) / 127.5 - 1
+def views(image: Image.Image, size: Size) -> Views:
+    """The inputs of the global and of the local encoder, uint8 [channel, height, width]."""
+    return global_view(image, size.whole.pixels), local_view(image, *size.local.pixels)
 
 
-def local_batch(views: Sequence[np.ndarray]) -> Tensor:
-    """`page_local` [batch, 3, height, width], float32, normalized as for ImageNet."""
-    return _by_imagenet(_stacked(views) / 255)
+def batches(views: Sequence[Views]) -> tuple[Tensor, Tensor]:
+    """`page_global` [batch, 3, pixels, pixels] and `page_local` [batch, 3, height, width], float32.
+
+    (x/255 - 0.5) / 0.5, and normalized as for ImageNet.
+    """
+    whole, local = (_stacked(side) for side in zip(*views, strict=True))
+    return whole / 127.5 - 1, _by_imagenet(local / 255)
 
 
 def blank(page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
-    """White pages in the shape of a batch of global_batch and local_batch."""
-    white = _by_imagenet(torch.ones_like(page_local))
-    return torch.ones_like(page_global), white
+    """White pages in the shape of `batches`."""
+    return torch.ones_like(page_global), _by_imagenet(torch.ones_like(page_local))
 
 
 def pixels_of_local(page: Tensor) -> np.ndarray:
-    """A page of local_batch, [3, height, width], as pixels uint8 [height, width, 3]."""
+    """A local view of `batches`, [3, height, width], as pixels uint8 [height, width, 3]."""
     mean, deviation = (torch.tensor(values) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
     share = page.permute(1, 2, 0) * deviation + mean
     return (share * 255).round().clamp(0, 255).byte().numpy()

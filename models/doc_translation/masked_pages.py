@@ -13,20 +13,19 @@ from torch.nn import Module
 
 from models.base import Batch, Draws
 from models.common.layers import attention_kernel
+from models.common.masked_series import masked_counts, masked_scores
 from models.common.predictions import spread_positions
 from models.doc_translation import images
 from models.doc_translation.config import SWIN_PATCH, Size
-from models.doc_translation.metric import counts_on
-from models.doc_translation.model import (
-    blank_views,
-    forward_flops,
-    global_encoder,
-    local_encoder,
-)
+from models.doc_translation.images import Views
+from models.doc_translation.model import blank_views, forward_flops, global_encoder, local_encoder
 from models.doc_translation.readers.page import Page
 
 ENCODERS = ("global_encoder.", "local_encoder.")
 """Prefixes of the parameters that stage whole takes over."""
+VIEWS = ("global", "local")
+MEAN_OF = 200
+"""Most training pages of the mean page; more hardly change it."""
 
 
 class MaskedEncoders(nn.Module):
@@ -55,20 +54,18 @@ class MaskedEncoders(nn.Module):
         [batch, patch], bool: True for masked patches. The global encoder gets its mask token for
         them, the local one, which has none, trained pixels.
         """
+        whole, local = self.encode(page_global, self._visible(page_local, mask_local), mask_global)
+        return self.global_head(whole), self.local_head(local)
+
+    def encode(
+        self, page_global: Tensor, page_local: Tensor, mask_global: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features [batch, patch, width] of both views."""
         with attention_kernel(self.kernel):
             whole = self.global_encoder(page_global, bool_masked_pos=mask_global)
-            local = self.local_encoder(self._visible(page_local, mask_local))
+            local = self.local_encoder(page_local)
         # The first token of the global encoder belongs to no patch.
-        return (
-            self.global_head(whole.last_hidden_state[:, 1:]),
-            self.local_head(local.last_hidden_state),
-        )
-
-    def encode(self, page_global: Tensor, page_local: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [batch, patch, width] of both views, of which nothing is masked."""
-        with attention_kernel(self.kernel):
-            whole = self.global_encoder(page_global).last_hidden_state[:, 1:]
-            return whole, self.local_encoder(page_local).last_hidden_state
+        return whole.last_hidden_state[:, 1:], local.last_hidden_state
 
     def _visible(self, page: Tensor, mask: Tensor) -> Tensor:
         height, width = page.shape[2:]
@@ -98,40 +95,30 @@ def flops_per_sample(size: Size) -> float:
         return 3.0 * forward_flops(lambda: model(*blank_views(size), *masks))
 
 
-VIEWS = ("global", "local")
-MEAN_OF = 200
-"""Most training pages of the mean page; more hardly change it."""
-
-
 @dataclass(frozen=True)
 class MaskedSample:
-    """One page: views uint8 [channel, height, width], and the mask of each view's patches, bool."""
+    """One page: its views, and the mask of each view's patches, bool."""
 
-    views: tuple[np.ndarray, np.ndarray]
-    masks: tuple[np.ndarray, np.ndarray]
+    views: Views
+    masks: Views
     document: str
     name: str
-    seen: tuple[np.ndarray, np.ndarray] | None = None
+    seen: Views | None = None
     """In a noise control: views of another document, which replace the visible patches."""
 
 
+@dataclass(frozen=True)
 class MaskedPages:
-    """Samples of one split, without texts; images are read or rendered on access.
+    """Samples of one split, without texts; images are read or rendered on access."""
 
-    `shown`: in a noise control, the page that the encoders see instead; None: the own page.
-    """
-
-    def __init__(
-        self,
-        pages: Sequence[Page],
-        size: Size,
-        share: float,
-        seed: int | None,
-        shown: np.ndarray | None = None,
-    ) -> None:
-        """`share` of the patches is masked; others in each epoch, or, with a `seed`, the same."""
-        self.pages, self.size, self.shown = pages, size, shown
-        self.share, self.seed = share, seed
+    pages: Sequence[Page]
+    size: Size
+    share: float
+    """Share of the patches that is masked."""
+    seed: int | None
+    """Fixes the masked patches; None: others in each epoch."""
+    shown: np.ndarray | None = None
+    """In a noise control, the page that the encoders see instead; None: the own page."""
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -144,21 +131,16 @@ class MaskedPages:
         seen = None if self.shown is None else self.views(int(self.shown[index]))
         return MaskedSample(self.views(index), (whole, local), page.document, page.name, seen)
 
-    def views(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both views of page `index`, uint8. May read from disk; raises DataError."""
-        image = self.pages[index].image()
-        return (
-            images.global_view(image, self.size.whole.pixels),
-            images.local_view(image, *self.size.local.pixels),
-        )
+    def views(self, index: int) -> Views:
+        """Both views of page `index`. May read from disk; raises DataError."""
+        return images.views(self.pages[index].image(), self.size)
 
     def mean_page(self) -> tuple[Tensor, Tensor]:
         """The mean of both views over pages spread over the split, [1, 3, height, width]."""
         numbers = spread_positions(len(self), MEAN_OF)
         sums = [torch.zeros(()), torch.zeros(())]
         for number in numbers:
-            whole, local = self.views(number)
-            batches = images.global_batch([whole]), images.local_batch([local])
+            batches = images.batches([self.views(number)])
             sums = [total + batch for total, batch in zip(sums, batches, strict=True)]
         return sums[0] / len(numbers), sums[1] / len(numbers)
 
@@ -177,22 +159,18 @@ def collate(samples: Sequence[MaskedSample]) -> dict[str, Any]:
     [batch, patch], bool; in a noise control `seen_global` and `seen_local`, which the encoders get
     instead; `units`, the number of masked patches; `meta`, document and page names.
     """
-    batch: dict[str, Any] = _views("page", [sample.views for sample in samples])
+    batch: dict[str, Any] = {}
     for number, view in enumerate(VIEWS):
         masks = np.stack([sample.masks[number] for sample in samples])
         batch[f"mask_{view}"] = torch.from_numpy(masks)
     seen = [sample.seen for sample in samples if sample.seen is not None]
-    if seen:
-        batch |= _views("seen", seen)
+    for name, views in (("page", [sample.views for sample in samples]), ("seen", seen)):
+        if views:
+            pages = images.batches(views)
+            batch |= {f"{name}_{view}": page for view, page in zip(VIEWS, pages, strict=True)}
     batch["units"] = sum(int(mask.sum()) for sample in samples for mask in sample.masks)
     batch["meta"] = [(sample.document, sample.name) for sample in samples]
     return batch
-
-
-def _views(name: str, views: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Tensor]:
-    whole, local = zip(*views, strict=True)
-    batches = images.global_batch(whole), images.local_batch(local)
-    return {f"{name}_{view}": tensor for view, tensor in zip(VIEWS, batches, strict=True)}
 
 
 def predict(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -202,23 +180,20 @@ def predict(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     return whole.float(), local.float()
 
 
-def masked_sums(values: Sequence[Tensor], batch: Batch) -> list[Tensor]:
-    """For each view, the sum over masked patches of the mean of `values` [batch, patch, pixel]."""
-    return [
-        (value.mean(-1) * batch[f"mask_{view}"]).sum()
-        for view, value in zip(VIEWS, values, strict=True)
-    ]
-
-
 def true_patches(batch: Batch, size: Size) -> list[Tensor]:
     """The pixels of all patches of each view, [batch, patch, pixel]."""
     sizes = (size.whole.patch, size.local.patch)
     return [patches(batch[f"page_{v}"], patch) for v, patch in zip(VIEWS, sizes, strict=True)]
 
 
-def squared_errors(guesses: Sequence[Tensor], truth: Sequence[Tensor]) -> list[Tensor]:
-    """The squared errors of each view, [batch, patch, pixel]."""
-    return [(guess - true).square() for guess, true in zip(guesses, truth, strict=True)]
+def loss(model: Module, batch: Batch, size: Size) -> Tensor:
+    """The squared error of each masked patch, the mean of its pixels, summed over both views."""
+    pairs = zip(predict(model, batch), true_patches(batch, size), VIEWS, strict=True)
+    whole, local = (
+        ((guess - true).square().mean(-1) * batch[f"mask_{view}"]).sum()
+        for guess, true, view in pairs
+    )
+    return whole + local
 
 
 class MaskedMetric:
@@ -232,41 +207,34 @@ class MaskedMetric:
 
     @torch.no_grad()
     def update(self, model: Module, batch: Batch) -> Tensor:
-        """Five sums over the masked patches of both views, float64 [5 × 2].
-
-        Patches, pixels, their squares, squared errors, and those of the mean page.
-        """
+        """The counts of masked_series of each view, in which the mean page is interpolation."""
         return self.counts(predict(model, batch), batch)
 
     def counts(self, guesses: Sequence[Tensor], batch: Batch) -> Tensor:
         """The counts of `update` for the predictions `guesses`."""
-        device = guesses[0].device
-        truth = true_patches(batch, self.size)
-        means = [mean.to(device) for mean in self.means]
-        quantities = [
-            [torch.ones_like(true) for true in truth],
-            truth,
-            [true.square() for true in truth],
-            squared_errors(guesses, truth),
-            squared_errors(means, truth),
-        ]
-        sums = [total for values in quantities for total in masked_sums(values, batch)]
-        return counts_on(device, torch.stack(sums).tolist())
+        counts = []
+        values = zip(guesses, true_patches(batch, self.size), self.means, VIEWS, strict=True)
+        for guess, true, mean, view in values:
+            is_masked = batch[f"mask_{view}"][..., None].expand_as(true)
+            expanded = mean.to(guess.device).expand_as(true)
+            counts.append(masked_counts(true, guess, expanded, is_masked))
+        return torch.cat(counts)
 
     def result(self, counts: Tensor) -> dict[str, float]:
         """The metrics of the summed counts.
 
-        R² = 1 − squared errors ÷ variance of the same pixels: their mean scores 0. `val_masked_r2`
-        is the mean of both views, and `val_masked_gain` its distance to that of the mean page.
+        `val_masked_r2` is the mean R² of both views, and `val_masked_gain` its distance to that of
+        the mean page.
         """
-        masked, pixels, squares, errors, of_mean = counts.double().view(5, 2)
-        variance = squares - pixels**2 / masked
-        r2, chance = 1 - errors / variance, 1 - of_mean / variance
+        by_view = counts.double().view(2, -1)
+        scores = [masked_scores(view) for view in by_view]
+        masked = [float(by_view[n, 0]) / mean.shape[-1] for n, mean in enumerate(self.means)]
+        errors = (score["val_loss"] * n for score, n in zip(scores, masked, strict=True))
+        r2 = [score["val_masked_r2"] for score in scores]
+        chance = [score["val_interpolation_r2"] for score in scores]
         return {
-            "val_loss": float(errors.sum() / masked.sum()),
-            "val_masked_r2": float(r2.mean()),
-            "val_masked_gain": float((r2 - chance).mean()),
-            **{
-                f"val_masked_r2_{view}": float(score) for view, score in zip(VIEWS, r2, strict=True)
-            },
+            "val_loss": sum(errors) / sum(masked),
+            "val_masked_r2": sum(r2) / 2,
+            "val_masked_gain": (sum(r2) - sum(chance)) / 2,
+            **{f"val_masked_r2_{view}": score for view, score in zip(VIEWS, r2, strict=True)},
         }

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from models.base import Batch
-from models.doc_translation.decoding import beam_search, greedy, texts
+from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.images import blank
 from models.doc_translation.vocabulary import Vocabulary
 
@@ -53,17 +53,10 @@ class Bleu:
 
     def score(self, counts: Sequence[float]) -> float:
         """BLEU of summed `counts`, in [0, 100]."""
-        integers = [round(count) for count in counts]
-        return float(
-            self._inner.compute_bleu(
-                correct=integers[:ORDER],
-                total=integers[ORDER : 2 * ORDER],
-                sys_len=integers[2 * ORDER],
-                ref_len=integers[2 * ORDER + 1],
-                smooth_method="exp",
-                max_ngram_order=ORDER,
-            ).score
-        )
+        *ngrams, sys_len, ref_len = (round(count) for count in counts)
+        correct, total = ngrams[:ORDER], ngrams[ORDER:]
+        smoothing = {"smooth_method": "exp", "max_ngram_order": ORDER}
+        return float(self._inner.compute_bleu(correct, total, sys_len, ref_len, **smoothing).score)
 
     @property
     def signature(self) -> str:
@@ -85,41 +78,30 @@ class HeadingNode:
     level: int
     children: list[HeadingNode] = field(default_factory=list)
 
+    def count(self) -> int:
+        return 1 + sum(child.count() for child in self.children)
+
 
 def tree(text: str) -> HeadingNode:
     """Tree of the headings and paragraphs of Markdown, separated by blank lines and headings."""
     root = HeadingNode("root", True, 0)
     path = [root]
-    for block in _blocks(text):
-        heading = _HEADING.match(block)
-        if heading is None:
-            path[-1].children.append(HeadingNode("paragraph", True, 7))
-            continue
-        node = HeadingNode("heading", bool(heading[2].strip()), len(heading[1]))
-        while path[-1].level >= node.level:
-            path.pop()
-        path[-1].children.append(node)
-        path.append(node)
-    return root
-
-
-def _blocks(text: str) -> list[str]:
-    """Paragraphs and headings; a heading needs no blank line after it."""
-    blocks: list[str] = []
     for part in _BLANK.split(text):
-        lines: list[str] = []
+        in_paragraph = False
         for line in part.strip().split("\n"):
-            if _HEADING.match(line):
-                blocks += ["\n".join(lines), line]
-                lines = []
-            else:
-                lines.append(line)
-        blocks.append("\n".join(lines))
-    return [block for block in blocks if block.strip()]
-
-
-def _count(node: HeadingNode) -> int:
-    return 1 + sum(map(_count, node.children))
+            heading = _HEADING.match(line)
+            if heading is None:
+                if line.strip() and not in_paragraph:
+                    path[-1].children.append(HeadingNode("paragraph", True, 7))
+                    in_paragraph = True
+                continue
+            in_paragraph = False
+            node = HeadingNode("heading", bool(heading[2].strip()), len(heading[1]))
+            while path[-1].level >= node.level:
+                path.pop()
+            path[-1].children.append(node)
+            path.append(node)
+    return root
 
 
 def _update_cost(first: HeadingNode | None, second: HeadingNode | None) -> int:
@@ -138,7 +120,7 @@ def steds(written: str, reference: str) -> float:
     import zss
 
     first, second = tree(written), tree(reference)
-    nodes = max(_count(first), _count(second)) - 1
+    nodes = max(first.count(), second.count()) - 1
     if nodes == 0:
         return 100.0
     distance = zss.distance(
@@ -194,23 +176,18 @@ class TranslationMetric:
 
         Always the same number of model calls. Collective if the model is sharded.
         """
-        views = batch["page_global"], batch["page_local"]
+        views, references = (batch["page_global"], batch["page_local"]), batch["references"]
         memory = model(*views)
         loss = model(memory=memory, decoder_ids=batch["decoder_ids"], labels=batch["labels"])
-        references = batch["references"]
-        written = texts(greedy(model, memory, self.count, self.vocabulary), self.vocabulary)
+        written = texts(beam_search(model, memory, self.count, self.vocabulary), self.vocabulary)
         counts = [loss.item(), batch["units"], *self.scores.counts(written, references)]
-        counts += self._blank_counts(model, views, references)
-        return counts_on(memory.device, counts)
-
-    def _blank_counts(
-        self, model: Module, views: tuple[Tensor, Tensor], references: list[str]
-    ) -> list[float]:
-        if not self.against_blank:
-            return [0.0] * SIZE
-        memory = model(*blank(*views))
-        written = texts(greedy(model, memory, self.count, self.vocabulary), self.vocabulary)
-        return self.scores.bleu.counts(written, references)
+        of_blank = [0.0] * SIZE
+        if self.against_blank:
+            memory = model(*blank(*views))
+            tokens = beam_search(model, memory, self.count, self.vocabulary)
+            written = texts(tokens, self.vocabulary)
+            of_blank = self.scores.bleu.counts(written, references)
+        return counts_on(memory.device, [*counts, *of_blank])
 
     def result(self, counts: Tensor) -> dict[str, float]:
         loss, tokens, *rest = counts.tolist()

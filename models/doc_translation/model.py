@@ -16,12 +16,9 @@ from models.common.layers import HasFrozenParts, attention_kernel
 from models.doc_translation.config import SWIN_PATCH, GlobalEncoder, LocalEncoder, Size
 from models.doc_translation.decoding import DecoderCache
 
-LAYERS = ("BeitLayer", "DonutSwinLayer", "BertLayer")
-"""Class names of the layers; their modules differ between versions of transformers."""
-
 
 def _deviation(width: int) -> float:
-    """Standard deviation of initial weights; near BERT's 0.02 for wide layers.
+    """Standard deviation of initial weights, near BERT's 0.02 for wide layers.
 
     Source: Nguyen and Salazar, Transformers without Tears, 2019.
     """
@@ -36,20 +33,12 @@ def global_encoder(size: GlobalEncoder) -> Any:
     from transformers import BeitConfig, BeitModel
 
     config = BeitConfig(
-        image_size=size.pixels,
-        patch_size=size.patch,
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.hidden,
-        use_mask_token=True,
-        use_absolute_position_embeddings=True,
-        use_relative_position_bias=False,
-        use_mean_pooling=False,  # required for the final norm
-        layer_scale_init_value=0.1,
-        drop_path_rate=0.0,
-        initializer_range=_deviation(size.width),
-    )
+        image_size=size.pixels, patch_size=size.patch, hidden_size=size.width,
+        num_hidden_layers=size.layers, num_attention_heads=size.heads,
+        intermediate_size=size.hidden, use_mask_token=True, use_absolute_position_embeddings=True,
+        use_relative_position_bias=False, use_mean_pooling=False,  # required for the final norm
+        layer_scale_init_value=0.1, drop_path_rate=0.0, initializer_range=_deviation(size.width),
+    )  # fmt: skip
     encoder: Any = BeitModel(config, add_pooling_layer=False)
     # transformers initializes zeros, which delays the training of positions.
     nn.init.normal_(encoder.embeddings.position_embeddings, std=0.02)
@@ -65,16 +54,11 @@ def local_encoder(size: LocalEncoder) -> Any:
     from transformers import DonutSwinConfig, DonutSwinModel
 
     config = DonutSwinConfig(
-        image_size=list(size.pixels),
-        patch_size=SWIN_PATCH,
-        embed_dim=size.width,
-        depths=list(size.depths),
-        num_heads=list(size.heads),
-        window_size=size.window,
-        mlp_ratio=float(size.ratio),
-        drop_path_rate=0.0,
+        image_size=list(size.pixels), patch_size=SWIN_PATCH, embed_dim=size.width,
+        depths=list(size.depths), num_heads=list(size.heads), window_size=size.window,
+        mlp_ratio=float(size.ratio), drop_path_rate=0.0,
         initializer_range=_deviation(size.output_width),
-    )
+    )  # fmt: skip
     return DonutSwinModel(config, add_pooling_layer=False)
 
 
@@ -83,20 +67,12 @@ def decoder(size: Size, dropout: float) -> Any:
     from transformers import BertConfig, BertLMHeadModel
 
     config = BertConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.width,
-        num_hidden_layers=size.decoder_layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.decoder_hidden,
-        max_position_embeddings=size.positions,
-        type_vocab_size=1,
-        is_decoder=True,
-        add_cross_attention=True,
-        use_cache=False,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=_deviation(size.width),
-    )
+        vocab_size=size.vocabulary, hidden_size=size.width, num_hidden_layers=size.decoder_layers,
+        num_attention_heads=size.heads, intermediate_size=size.decoder_hidden,
+        max_position_embeddings=size.positions, type_vocab_size=1, is_decoder=True,
+        add_cross_attention=True, use_cache=False, hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout, initializer_range=_deviation(size.width),
+    )  # fmt: skip
     return BertLMHeadModel(config)
 
 
@@ -186,18 +162,13 @@ class DocTranslator(HasFrozenParts):
         self.local_encoder = local_encoder(size.local)
         self.expand = nn.Linear(size.whole.width, image_width)
         self.queries = nn.Parameter(torch.randn(2, size.queries, size.width) * 0.02)
-        self.global_gather = QueryTransformer(
-            size.width, image_width, size.heads, size.query_hidden
-        )
-        self.local_gather = QueryTransformer(size.width, image_width, size.heads, size.query_hidden)
+        widths = size.width, image_width, size.heads, size.query_hidden
+        self.global_gather = QueryTransformer(*widths)
+        self.local_gather = QueryTransformer(*widths)
         self.gate = nn.Linear(2 * size.width, 1)
         self.project = nn.Linear(size.width, size.width)
         self.decoder: Any = decoder(size, dropout)
         self.rows = max(1, CHUNK // size.vocabulary)
-
-    def freeze_encoders(self) -> None:
-        """Freeze both image encoders."""
-        self.freeze(self.global_encoder, self.local_encoder)
 
     def forward(
         self,
@@ -232,7 +203,13 @@ class DocTranslator(HasFrozenParts):
             cache.state = getattr(outputs, name)
         hidden = outputs.last_hidden_state
         if labels is not None:
-            return self._loss(hidden.flatten(0, 1), labels.flatten())
+            # By chunks: the logits of one page take 319 MB in the full size.
+            hidden, labels = hidden.flatten(0, 1), labels.flatten()
+            if len(labels) <= self.rows:
+                return self._chunk_loss(hidden, labels)
+            chunks = zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
+            sums = [checkpoint(self._chunk_loss, x, y, use_reentrant=False) for x, y in chunks]
+            return torch.stack(sums).sum()
         return self.decoder.cls(hidden)
 
     def _encode(self, page_global: Tensor | None, page_local: Tensor | None) -> Tensor:
@@ -244,14 +221,6 @@ class DocTranslator(HasFrozenParts):
         share = torch.sigmoid(self.gate(torch.cat((local, whole), dim=-1)))
         return self.project(share * local + (1 - share) * whole)
 
-    def _loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Loss by chunks: the logits of one page take 319 MB in the full size."""
-        if len(labels) <= self.rows:
-            return self._chunk_loss(hidden, labels)
-        chunks = zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
-        sums = [checkpoint(self._chunk_loss, x, y, use_reentrant=False) for x, y in chunks]
-        return torch.stack(sums).sum()
-
     def _chunk_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         logits = self.decoder.cls(hidden)
         return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
@@ -259,7 +228,8 @@ class DocTranslator(HasFrozenParts):
 
 def layers(model: nn.Module) -> list[nn.Module]:
     """Layers of encoders, query transformers and decoder, in order."""
-    names = (*LAYERS, QueryTransformer.__name__)
+    # By name: their modules differ between versions of transformers.
+    names = ("BeitLayer", "DonutSwinLayer", "BertLayer", QueryTransformer.__name__)
     return [module for module in model.modules() if type(module).__name__ in names]
 
 

@@ -18,7 +18,7 @@ from models.common.pictures import count_pages, open_picture
 from models.common.predictions import DistinctNames, features_file, input_errors, printable
 from models.doc_translation import formats, images
 from models.doc_translation.config import Size
-from models.doc_translation.decoding import beam_search, greedy, texts
+from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.masked_pages import MaskedEncoders
 from models.doc_translation.readers import pairs
 from models.doc_translation.vocabulary import Vocabulary
@@ -40,27 +40,6 @@ class ImagePage:
         return open_picture(self.path, page=self.number)
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file has the suffix of an image."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def read_images(path: Path) -> list[ImagePage]:
-    """The pages of an image, or of all images of a folder at any depth, by name.
-
-    Reads only heads of images. A TIFF file may have several pages. Raises DataError.
-    """
-    pages: list[ImagePage] = []
-    for file in filter(is_image, data_files.files(path)):
-        name = (file.relative_to(path) if file != path else Path(file.name)).with_suffix("")
-        count = count_pages(file)
-        if count == 1:
-            pages.append(ImagePage(file, name.as_posix()))
-        else:
-            pages += [ImagePage(file, f"{name.as_posix()} page {n + 1}", n) for n in range(count)]
-    return pages
-
-
 class UnlabeledPage(Protocol):
     """A page without its translation."""
 
@@ -72,54 +51,32 @@ class UnlabeledPage(Protocol):
         """Image of the page. Raises DataError."""
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How translations are generated."""
-
-    vocabulary: Vocabulary
-    count: int
-    """Maximum number of tokens."""
-    beams: int
+def is_image(path: Path) -> bool:
+    """Whether a file has the suffix of an image."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def read(path: Path, layout: pairs.Layout, on_bad: OnBad) -> Sequence[UnlabeledPage]:
     """The pages of an image, a folder of images or a file of pairs. Disk access; raises DataError.
 
-    `layout`: rendering of the paragraphs of a file of pairs, whose translations are not read.
+    Reads only heads of images; a TIFF file may have several pages. `layout`: rendering of the
+    paragraphs of a file of pairs, whose translations are not read.
     """
     allowed = (IMAGES, formats.PAIRS)
     with input_errors():
         source = existing_path(str(path), "; ".join(allowed))
-        pages: Sequence[UnlabeledPage] = read_images(source)
+        pages: list[UnlabeledPage] = []
+        for file in filter(is_image, data_files.files(source)):
+            name = file.relative_to(source) if file != source else Path(file.name)
+            title, count = name.with_suffix("").as_posix(), count_pages(file)
+            titles = [f"{title} page {n + 1}" for n in range(count)] if count > 1 else [title]
+            pages += [ImagePage(file, title, n) for n, title in enumerate(titles)]
+        if pages:
+            return pages
         is_known = formats.may_be_pairs(source) or formats.recognize(source) == formats.PAIRS
-        if not pages and source.is_file() and is_known:
-            collection = pairs.read(source, layout, on_bad, keeps_duplicates=True)
-            pages = collection.pages
-        if not pages:
+        if not (source.is_file() and is_known):
             raise unknown_format(path, allowed)
-    return pages
-
-
-@torch.no_grad()
-def translate(
-    model: Module, image: Image.Image, size: Size, decoding: Decoding, device: torch.device
-) -> str:
-    """The translation of a page as Markdown, by beam search or, for one beam, greedy."""
-    vocabulary, count, beams = decoding.vocabulary, decoding.count, decoding.beams
-    memory = model(*_views(image, size, device))
-    if beams == 1:
-        tokens = greedy(model, memory, count, vocabulary, stops_early=True)
-    else:
-        tokens = beam_search(model, memory, count, vocabulary, beams, stops_early=True)
-    return texts(tokens, vocabulary)[0]
-
-
-def _views(
-    image: Image.Image, size: Size, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    whole = images.global_batch([images.global_view(image, size.whole.pixels)])
-    local = images.local_batch([images.local_view(image, *size.local.pixels)])
-    return whole.to(device), local.to(device)
+        return pairs.read(source, layout, on_bad, keeps_duplicates=True).pages
 
 
 @torch.no_grad()
@@ -133,25 +90,35 @@ def features(
     assert isinstance(model, MaskedEncoders)
     names = DistinctNames()
     for page in pages:
-        with input_errors():
-            image = page.image()
-        whole, local = (x.float().cpu().numpy() for x in model.encode(*_views(image, size, device)))
+        encoded = model.encode(*_views(page, size, device))
+        whole, local = (x.float().cpu().numpy() for x in encoded)
         more = {"global_features": whole, "global_mean": whole.mean(1)}
-        name = names.of(page.name)
-        yield features_file(name, page.name, [page.name], local, more=more)
+        yield features_file(names.of(page.name), page.name, [page.name], local, more=more)
 
 
+@torch.no_grad()
 def predict(
     model: Module,
     pages: Sequence[UnlabeledPage],
     size: Size,
-    decoding: Decoding,
+    vocabulary: Vocabulary,
+    count: int,
+    beams: int,
     device: torch.device,
 ) -> Iterator[Prediction]:
-    """The translation of each page, as text and as a Markdown file. Disk access."""
+    """The translation of each page in at most `count` tokens, as text and as a Markdown file.
+
+    Disk access.
+    """
     names = DistinctNames()
     for page in pages:
-        with input_errors():
-            image = page.image()
-        text = translate(model, image, size, decoding, device)
+        memory = model(*_views(page, size, device))
+        tokens = beam_search(model, memory, count, vocabulary, beams, stops_early=True)
+        (text,) = texts(tokens, vocabulary)
         yield Prediction(names.of(page.name), printable(text), {".md": f"{text}\n".encode()})
+
+
+def _views(page: UnlabeledPage, size: Size, device: torch.device) -> list[torch.Tensor]:
+    with input_errors():
+        image = page.image()
+    return [view.to(device) for view in images.batches([images.views(image, size)])]

@@ -22,24 +22,37 @@ from models.common.predictions import (
 )
 from models.doc_translation import images, masked_pages
 from models.doc_translation.dataset import Pages, PageSample, collate
-from models.doc_translation.decoding import greedy, texts
+from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.masked_pages import MaskedPages, page_of, patches
 from models.doc_translation.metric import Bleu, steds
 from models.doc_translation.readers.page import PageBlock, Sheet, draw, missing_characters
 
 PICTURES = 3
+SHOWN = 3
+TOKENS = 96
+"""Maximum tokens per translation; each costs a forward pass."""
 _WIDTH, _HEIGHT, _GAP = 480, 640, 4
 _LONGEST = 1200
 """Characters of a translation that fit beside its page."""
+_PICTURE_WIDTH, _MASKED_WIDTH = 960, 640
+"""Width of a picture in pixels, less for masked patches, whose noise is hard to compress."""
+_GREY = (128, 128, 128)
+
+
+def _written(
+    model: Module, samples: Sequence[PageSample], pages: Pages, count: int, device: torch.device
+) -> list[str]:
+    batch = collate(samples, pages.vocabulary.pad)
+    memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
+    return texts(beam_search(model, memory, count, pages.vocabulary), pages.vocabulary)
 
 
 def preview_text(model: Module, pages: Pages, count: int, device: torch.device) -> str:
     """Reference translation of the first page, "│" and the generated one. Collective."""
-    batch = collate([pages.sample(0, None)], pages.vocabulary.pad)
+    sample = pages.sample(0, None)
     with evaluating(model):
-        memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
-        written = texts(greedy(model, memory, count, pages.vocabulary), pages.vocabulary)
-    return f"{printable(batch['references'][0])}│{printable(written[0])}"
+        (written,) = _written(model, [sample], pages, count, device)
+    return f"{printable(sample.reference)}│{printable(written)}"
 
 
 def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
@@ -57,11 +70,11 @@ def pictures(pages: Pages, font: str | None) -> Sequence[Picture]:
 
 def page_beside_texts(sample: PageSample, texts: Sequence[str], font: str | None) -> Image.Image:
     """Input of the local encoder, and to its right `texts`, each rendered as a page."""
-    view = sample.near
+    view = sample.views[1]
     pixels = view[0] if view.shape[0] == 1 else view.transpose(1, 2, 0)
     page = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").resize((_WIDTH, _HEIGHT))
     width = _WIDTH + _GAP
-    whole = Image.new("RGB", (len(texts) * width + _WIDTH, _HEIGHT), (128, 128, 128))
+    whole = Image.new("RGB", (len(texts) * width + _WIDTH, _HEIGHT), _GREY)
     whole.paste(page, (0, 0))
     for number, text in enumerate(texts, start=1):
         lines = text[:_LONGEST].split("\n")
@@ -72,15 +85,6 @@ def page_beside_texts(sample: PageSample, texts: Sequence[str], font: str | None
     return whole
 
 
-SHOWN = 3
-TOKENS = 96
-"""Maximum tokens per translation; each costs a forward pass."""
-_PICTURE_WIDTH = 960
-"""Width of a picture in pixels."""
-_MASKED_WIDTH = 640
-"""The same for pages with masked patches, whose noise is hard to compress."""
-
-
 def predict(
     model: Module, pages: Pages, count: int, bleu: Bleu, font: str | None, device: torch.device
 ) -> Predictions:
@@ -88,30 +92,24 @@ def predict(
 
     References are cut to the same number of tokens for BLEU and STEDS.
     """
-    vocabulary, count = pages.vocabulary, min(count, TOKENS)
+    count = min(count, TOKENS)
     samples: list[PageSample] = few_samples(pages, SHOWN)
-    batch = collate(samples, vocabulary.pad)
-    memory = model(batch["page_global"].to(device), batch["page_local"].to(device))
-    written = texts(greedy(model, memory, count, vocabulary), vocabulary)
-    references = [vocabulary.decode(sample.labels[:count].tolist()) for sample in samples]
     rows: list[tuple[str | float, ...]] = []
     pictures = []
-    for number, (sample, reference, translation) in enumerate(
-        zip(samples, references, written, strict=True), 1
+    for sample, written in zip(
+        samples, _written(model, samples, pages, count, device), strict=True
     ):
         name = f"{sample.name} of {sample.document}"
-        score = bleu.score(bleu.counts([translation], [reference]))
-        shown = [printable(reference), printable(translation)]
-        rows.append((name, *shown, score, steds(translation, reference)))
+        reference = pages.vocabulary.decode(sample.labels[:count].tolist())
+        shown = [printable(reference), printable(written)]
+        score = bleu.score(bleu.counts([written], [reference]))
+        rows.append((name, *shown, score, steds(written, reference)))
+        image = page_beside_texts(sample, shown, font)
+        height = round(image.height * _PICTURE_WIDTH / image.width)
+        image = image.resize((_PICTURE_WIDTH, height))
         caption = f"{name}: page, reference, translation"
-        pictures.append(Picture(f"page_{number}", caption, _drawn(sample, shown, font)))
+        pictures.append(Picture(f"page_{len(rows)}", caption, png(image)))
     return Predictions(("page", "reference", "translation", "bleu", "steds"), rows, pictures)
-
-
-def _drawn(sample: PageSample, shown: Sequence[str], font: str | None) -> bytes:
-    image = page_beside_texts(sample, shown, font)
-    height = round(image.height * _PICTURE_WIDTH / image.width)
-    return png(image.resize((_PICTURE_WIDTH, height)))
 
 
 def masked_pictures(pages: MaskedPages) -> Sequence[Picture]:
@@ -120,9 +118,8 @@ def masked_pictures(pages: MaskedPages) -> Sequence[Picture]:
     for number in range(min(PICTURES, len(pages))):
         sample = pages.sample(number, FixedDraws())
         batch = masked_pages.collate([sample])
-        seen = _without_masked(batch.get("seen_local", batch["page_local"])[0], batch, 0, pages)
         caption = f"{sample.name} of {sample.document}, input of the local encoder, and masked"
-        image = _side_by_side([batch["page_local"][0], seen])
+        image = _side_by_side([batch["page_local"][0], _visible(batch, 0, pages)])
         page_pictures.append(Picture(f"page-{number}", caption, image))
     return page_pictures
 
@@ -135,7 +132,6 @@ def predict_masked(
     batch = masked_pages.collate(samples)
     guesses = [guess.cpu() for guess in masked_pages.predict(model, placed(batch, device))]
     metric = masked_pages.MaskedMetric(pages.size, mean_page)
-    width, patch = pages.size.local.pixels[1], pages.size.local.patch
     rows: list[tuple[str | float, ...]] = []
     pictures = []
     for row, sample in enumerate(samples):
@@ -143,22 +139,24 @@ def predict_masked(
         name = f"{sample.name} of {sample.document}"
         rows.append((name, scores["val_masked_r2_global"], scores["val_masked_r2_local"]))
         page = batch["page_local"][row]
-        seen = batch.get("seen_local", batch["page_local"])[row]
-        drawn, mask = patches(page[None], patch), batch["mask_local"][row]
-        drawn[0, mask] = guesses[1][row, mask]
-        guess = page_of(drawn, patch, width)[0]
+        views = [page, _visible(batch, row, pages), _filled(page, guesses[1], batch, row, pages)]
         caption = f"{name}: page, visible patches, predicted patches"
-        image = _side_by_side([page, _without_masked(seen, batch, row, pages), guess])
-        pictures.append(Picture(f"page_{row + 1}", caption, image))
+        pictures.append(Picture(f"page_{row + 1}", caption, _side_by_side(views)))
     return Predictions(("page", "global r2", "local r2"), rows, pictures)
 
 
-def _without_masked(page: Tensor, batch: Batch, row: int, pages: MaskedPages) -> Tensor:
-    """`page` [3, height, width] with grey patches where `batch` masks the local view."""
-    patch = pages.size.local.patch
-    visible = patches(page[None].clone(), patch)
-    visible[0, batch["mask_local"][row]] = 0.0
-    return page_of(visible, patch, pages.size.local.pixels[1])[0]
+def _visible(batch: Batch, row: int, pages: MaskedPages) -> Tensor:
+    """What the local encoder sees of a page, [3, height, width]; masked patches are grey."""
+    page = batch.get("seen_local", batch["page_local"])[row]
+    return _filled(page, torch.zeros_like(batch["mask_local"])[..., None], batch, row, pages)
+
+
+def _filled(page: Tensor, values: Tensor, batch: Batch, row: int, pages: MaskedPages) -> Tensor:
+    """`page` [3, height, width] with `values` [batch, patch, pixel] in its masked patches."""
+    size, mask = pages.size.local, batch["mask_local"][row]
+    cut = patches(page[None].clone(), size.patch)
+    cut[0, mask] = values[row, mask].to(cut.dtype)
+    return page_of(cut, size.patch, size.pixels[1])[0]
 
 
 def _side_by_side(views: Sequence[Tensor]) -> bytes:
@@ -166,7 +164,7 @@ def _side_by_side(views: Sequence[Tensor]) -> bytes:
     arrays = [images.pixels_of_local(view) for view in views]
     width = _MASKED_WIDTH // len(arrays) - _GAP
     height = round(width * arrays[0].shape[0] / arrays[0].shape[1])
-    whole = Image.new("RGB", (len(arrays) * (width + _GAP), height), (128, 128, 128))
+    whole = Image.new("RGB", (len(arrays) * (width + _GAP), height), _GREY)
     for number, array in enumerate(arrays):
         whole.paste(Image.fromarray(array).resize((width, height)), (number * (width + _GAP), 0))
     return png(whole)

@@ -27,6 +27,7 @@ from models.base import (
 from models.common import initial_weights, model_facts, subwords
 from models.common.data_files import few
 from models.common.layers import check_kernel
+from models.common.predictions import spread_positions
 from models.common.split import SPLITS, atomic_write, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
@@ -36,7 +37,6 @@ from models.doc_translation.dataset import (
     MAX_GAIN,
     MAX_R2_GAIN,
     Pages,
-    ReadSettings,
     collate,
     permute_images,
     read,
@@ -51,10 +51,8 @@ from models.doc_translation.vocabulary import Vocabulary, load, load_or_train
 GROUPS = "documents"
 SKIPPED_FILE = "left_out.json"
 """File of skipped pages and reasons in the run folder."""
-
 PROBES = 200
 """Training pages sampled to estimate the lengths of translations."""
-
 _ENCODER = "a run folder of  --set model.stage=encoder , or a safetensors file of its model"
 
 
@@ -72,6 +70,8 @@ class DocTranslationTask:
     saved_files: Sequence[str] = (model_facts.FACTS_FILE, TOKENIZER_FILE)
     """What setup_without_data reads in the run folder, unless the stage is encoder."""
     channels_last = False
+    vocabulary: Vocabulary
+    collection: Collection
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for invalid sizes."""
@@ -85,24 +85,19 @@ class DocTranslationTask:
         # Settings without effect are not read, so that they are reported as unused.
         target = data.target if self.translates else None
         columns = declared_columns(data.columns)
-        layout = Layout(data.source, target, data.paragraphs, data.font, columns)
-        self.read_settings = ReadSettings(layout, data.split, data.on_bad)
-        self.collection: Collection  # after setup, like the vocabulary
+        self.layout = Layout(data.source, target, data.paragraphs, data.font, columns)
+        self.split, self.on_bad = data.split, data.on_bad
+        self._data: dict[SplitName, Any] = {}
         self._reports: dict[str, pretrained.TensorMatches] = {}
         self.loaded: str | None = None
-        if self.translates:
-            self.goal, self.units = Goal("val_bleu", "max"), "tokens"
-            self._read_translation_settings(model, data)
-        else:
+        if not self.translates:
             self.goal, self.units = Goal("val_masked_r2", "max"), "patches"
             self.mask_share = model.mask_share
-            self._masked: dict[SplitName, MaskedPages] = {}
-
-    def _read_translation_settings(self, model: Model, data: Data) -> None:
-        """The settings of stage whole. Raises DataError for an invalid length."""
-        size = self.size
-        count, queries = model.decoder_layers or size.decoder_layers, model.queries or size.queries
-        self.size = replace(size, decoder_layers=count, queries=queries)
+            return
+        self.goal, self.units = Goal("val_bleu", "max"), "tokens"
+        count = model.decoder_layers or self.size.decoder_layers
+        queries = model.queries or self.size.queries
+        self.size = replace(self.size, decoder_layers=count, queries=queries)
         self.dropout = model.dropout
         self.encoder, self.is_frozen = _path(model.encoder), model.freeze_encoder
         self.take_layers = None if self.pretrained is None else model.take_layers
@@ -116,8 +111,6 @@ class DocTranslationTask:
             )
         self.count = min(data.max_new_tokens or self.length, self.length)
         self.beams = data.beams
-        self.vocabulary: Vocabulary
-        self._pages: dict[SplitName, Pages] = {}
 
     def setup(self) -> None:
         """Read and split the data, train or load the vocabulary; store both in the run folder.
@@ -125,9 +118,9 @@ class DocTranslationTask:
         Stage encoder has no vocabulary. Disk access: rank 0 first, then the other ranks. Raises
         DataError.
         """
-        collection = read(self.path, self.read_settings)
+        collection = self.collection = read(self.path, self.layout, self.split, self.on_bad)
         self.splits = self._split(collection)
-        folder = self.context.folder
+        folder, seed = self.context.folder, self.context.seed
         if folder is not None:
             save_split(self.splits, folder, self.context.reset_data)
             if collection.skipped and not (folder / SKIPPED_FILE).exists():
@@ -140,18 +133,16 @@ class DocTranslationTask:
                 by_split[side_of[page.document]].append(page)
         if self.translates:
             self.vocabulary = self._fit_vocabulary(by_split["train"])
-        for number, name in enumerate(SPLITS):
-            pages, shown, seed = by_split[name], None, self.context.seed
+            model_facts.save(_PageFacts(self.size.vocabulary), folder)
+        for number, (name, pages) in enumerate(by_split.items()):
+            shown = None
             if self.control == "noise":
-                shown = permute_images([p.document for p in pages], seed + number)
+                shown = permute_images([page.document for page in pages], seed + number)
             if self.translates:
-                self._pages[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
+                self._data[name] = Pages(pages, self.vocabulary, self.size, self.length, shown)
             else:
                 fixed = None if name == "train" else seed
-                self._masked[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
-        self.collection = collection
-        if self.translates:
-            model_facts.save(_PageFacts(self.size.vocabulary), folder)
+                self._data[name] = MaskedPages(pages, self.size, self.mask_share, fixed, shown)
 
     def setup_without_data(self) -> None:
         self.pretrained = self.encoder = None  # their weights are among the trained ones
@@ -170,7 +161,8 @@ class DocTranslationTask:
     @cached_property
     def mean_page(self) -> tuple[Tensor, Tensor]:
         """Of stage encoder: the mean training page; see MaskedPages. May read from disk."""
-        return self._masked["train"].mean_page()
+        mean: tuple[Tensor, Tensor] = self._data["train"].mean_page()
+        return mean
 
     def _split(self, collection: Collection) -> dict[SplitName, list[str]]:
         seed, given = self.context.seed, collection.given
@@ -178,20 +170,31 @@ class DocTranslationTask:
             groups = (page.document for page in collection.pages)
             share, earlier = self.context.eval_share, self.context.earlier_splits
             return split_groups(groups, self.fraction, share, seed, GROUPS, earlier)
-        source = collection.source
-        return {side: _part(given[side], self.fraction, seed, side, source) for side in SPLITS}
+        if empty := next((side for side in SPLITS if not given[side]), None):
+            raise DataError(
+                f"the {empty} split is empty: none of its pages exists",
+                where=collection.source,
+                allowed="pages for train, val and test",
+                fix="--set data.split=article",
+            )
+        splits: dict[SplitName, list[str]] = {}
+        for side in SPLITS:
+            documents = given[side]
+            order = np.random.default_rng(seed).permutation(len(documents))
+            chosen = order[: max(1, round(self.fraction * len(documents)))]
+            splits[side] = sorted(documents[i] for i in chosen)
+        return splits
 
     def _fit_vocabulary(self, pages: Sequence[Page]) -> Vocabulary:
         """Vocabulary of the pretrained decoder if it has one; otherwise trained on `pages`."""
-        if self.pretrained is not None:
-            path = self.pretrained / "decoder" / TOKENIZER_FILE
-            if path.is_file():
-                vocabulary = load(path)
-                self.size = replace(self.size, vocabulary=-(-vocabulary.size // 8) * 8)
-                subwords.save_tokenizer(vocabulary.inner, self.context.folder)
-                return vocabulary
-        texts: Iterator[str] = (page.target() for page in pages)
-        return load_or_train(texts, self.size.vocabulary, self.context.folder)
+        path = None if self.pretrained is None else self.pretrained / "decoder" / TOKENIZER_FILE
+        if path is None or not path.is_file():
+            texts = (page.target() for page in pages)
+            return load_or_train(texts, self.size.vocabulary, self.context.folder)
+        vocabulary = load(path)
+        self.size = replace(self.size, vocabulary=-(-vocabulary.size // 8) * 8)
+        subwords.save_tokenizer(vocabulary.inner, self.context.folder)
+        return vocabulary
 
     def build(self) -> Module:
         """Build the model on the CPU with random or pretrained weights.
@@ -210,7 +213,7 @@ class DocTranslationTask:
             encoder, prefixes = self.encoder, masked_pages.ENCODERS
             self.loaded = initial_weights.load("model.encoder", model, encoder, _ENCODER, prefixes)
         if self.is_frozen:
-            model.freeze_encoders()
+            model.freeze(model.global_encoder, model.local_encoder)
         return model
 
     def _fill(self, model: Module, parts: Sequence[str], take_layers: Sequence[int] | None) -> None:
@@ -218,8 +221,9 @@ class DocTranslationTask:
         if folder is not None:
             self._reports = pretrained.load(model, folder, parts, self.partial, take_layers)
 
-    def data(self, split: SplitName) -> Pages | MaskedPages:
-        return self._pages[split] if self.translates else self._masked[split]
+    def data(self, split: SplitName) -> Any:
+        """Pages, or in stage encoder MaskedPages."""
+        return self._data[split]
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         if not self.translates:
@@ -231,11 +235,7 @@ class DocTranslationTask:
 
     def loss(self, model: Module, batch: Batch) -> Loss:
         if not self.translates:
-            guesses = masked_pages.predict(model, batch)
-            truth = masked_pages.true_patches(batch, self.size)
-            errors = masked_pages.squared_errors(guesses, truth)
-            whole, local = masked_pages.masked_sums(errors, batch)
-            return Loss(whole + local, {})
+            return Loss(masked_pages.loss(model, batch, self.size), {})
         names = ("page_global", "page_local", "decoder_ids", "labels")
         return Loss(model(**{name: batch[name] for name in names}), {})
 
@@ -243,9 +243,7 @@ class DocTranslationTask:
         if not self.translates:
             return MaskedMetric(self.size, self.mean_page)
         is_noise = self.control == "noise"
-        return TranslationMetric(
-            self.vocabulary, self._tokenize, self.count, against_blank=is_noise
-        )
+        return TranslationMetric(self.vocabulary, self._tokenize, self.count, is_noise)
 
     def final_metric(self) -> BeamMetric | None:
         """Scores of translations by beam search; None for one beam, and in stage encoder."""
@@ -265,28 +263,28 @@ class DocTranslationTask:
         """The translation of the first validation page; None in stage encoder. Collective."""
         if not self.translates:
             return None
-        return preview.preview_text(model, self._pages["val"], self.count, self.context.device)
+        return preview.preview_text(model, self._data["val"], self.count, self.context.device)
 
     def pictures(self) -> Sequence[Picture]:
         if not self.translates:
-            return preview.masked_pictures(self._masked["train"])
-        return preview.pictures(self._pages["train"], self.read_settings.layout.font)
+            return preview.masked_pictures(self._data["train"])
+        return preview.pictures(self._data["train"], self.layout.font)
 
     def predictions(self, model: Module) -> Predictions:
         """Translations or masked patches of a few validation pages. Collective."""
-        device = self.context.device
+        device, pages = self.context.device, self._data["val"]
         if not self.translates:
-            return preview.predict_masked(model, self._masked["val"], self.mean_page, device)
-        bleu, font = Bleu(self._tokenize), self.read_settings.layout.font
-        return preview.predict(model, self._pages["val"], self.count, bleu, font, device)
+            return preview.predict_masked(model, pages, self.mean_page, device)
+        bleu = Bleu(self._tokenize)
+        return preview.predict(model, pages, self.count, bleu, self.layout.font, device)
 
     def predict(self, model: Module, path: Path) -> Iterator[Prediction]:
-        layout = replace(self.read_settings.layout, target=None)
-        pages = prediction.read(path, layout, self.read_settings.on_bad)
+        pages = prediction.read(path, replace(self.layout, target=None), self.on_bad)
+        size, device = self.size, self.context.device
         if not self.translates:
-            return prediction.features(model, pages, self.size, self.context.device)
-        decoding = prediction.Decoding(self.vocabulary, self.count, self.beams)
-        return prediction.predict(model, pages, self.size, decoding, self.context.device)
+            return prediction.features(model, pages, size, device)
+        decoding = self.vocabulary, self.count, self.beams
+        return prediction.predict(model, pages, size, *decoding, device)
 
     def flops_per_sample(self, model: Module) -> float | None:
         if not self.translates:
@@ -295,8 +293,8 @@ class DocTranslationTask:
         return flops_per_sample(self.size, round(float(counts.mean())), self.is_frozen)
 
     def _token_counts(self) -> np.ndarray:
-        pages = self._pages["train"]
-        probes = sorted({int(i) for i in np.linspace(0, len(pages) - 1, PROBES)})
+        pages = self._data["train"]
+        probes = spread_positions(len(pages), PROBES)
         return np.array([pages.count_tokens(i) for i in probes])
 
     def facts(self) -> Mapping[str, Any]:
@@ -304,9 +302,13 @@ class DocTranslationTask:
             "source": self.collection.source,
             "groups": {name: len(self.splits[name]) for name in SPLITS},
             "samples": {name: len(self.data(name)) for name in SPLITS},
-            **(self._translation_facts() if self.translates else {}),
-            **self.collection.counts,
         }
+        if self.translates:
+            facts["vocabulary"], facts["seq_len"] = self.vocabulary.size, self.length
+            facts["max_new_tokens"], facts["beams"] = self.count, self.beams
+            facts["cut_share"] = float((self._token_counts() > self.length).mean())
+            facts["bleu"] = Bleu(self._tokenize).signature
+        facts |= self.collection.counts
         if self.collection.notes:
             facts["notes"] = few(self.collection.notes)
         if self.loaded is not None:
@@ -314,38 +316,12 @@ class DocTranslationTask:
         if self._reports:
             facts["pretrained"] = {name: r.counts() for name, r in self._reports.items()}
         if self.control == "noise":
-            facts["control"] = (
-                {"val_bleu_gain": {"max": MAX_GAIN}}
-                if self.translates
-                else {"val_masked_gain": {"max": MAX_R2_GAIN}}
-            )
+            name, limit = "val_masked_gain", MAX_R2_GAIN
+            if self.translates:
+                name, limit = "val_bleu_gain", MAX_GAIN
+            facts["control"] = {name: {"max": limit}}
         return facts
-
-    def _translation_facts(self) -> dict[str, Any]:
-        return {
-            "vocabulary": self.vocabulary.size,
-            "seq_len": self.length,
-            "max_new_tokens": self.count,
-            "beams": self.beams,
-            "cut_share": float((self._token_counts() > self.length).mean()),
-            "bleu": Bleu(self._tokenize).signature,
-        }
 
 
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text).expanduser()
-
-
-def _part(
-    documents: Sequence[str], fraction: float, seed: int, side: SplitName, source: str
-) -> list[str]:
-    """Select a `fraction` of the documents of a split. Raises DataError if there are none."""
-    if not documents:
-        raise DataError(
-            f"the {side} split is empty: none of its pages exists",
-            where=source,
-            allowed="pages for train, val and test",
-            fix="--set data.split=article",
-        )
-    order = np.random.default_rng(seed).permutation(len(documents))
-    return sorted(documents[i] for i in order[: max(1, round(fraction * len(documents)))])

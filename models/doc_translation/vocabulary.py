@@ -80,16 +80,17 @@ def train(texts: Iterable[str], size: int) -> Vocabulary:
         special_tokens=[PAD, START, END, *BYTES],
         limit_alphabet=(size - MIN_SIZE) // 2,
     )
-    inner.train_from_iterator(_at_most(texts, TRAINED_ON), trainer)
+
+    def first_texts() -> Iterator[str]:
+        left = TRAINED_ON
+        for text in texts:
+            if left <= 0:
+                return
+            left -= len(text)
+            yield text
+
+    inner.train_from_iterator(first_texts(), trainer)
     return Vocabulary(inner, "model.vocabulary")
-
-
-def _at_most(texts: Iterable[str], characters: int) -> Iterator[str]:
-    for text in texts:
-        if characters <= 0:
-            return
-        characters -= len(text)
-        yield text
 
 
 def load(path: Path) -> Vocabulary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -66,9 +66,8 @@ class Size:
         d = self.text_width
         bridge = self.width * d + d
         layer = _layer(d, self.text_hidden) + 4 * (d**2 + d) + 2 * d
-        return (
-            bridge + (self.vocabulary + self.text_positions) * d + 2 * d + self.text_layers * layer
-        )
+        embeddings = (self.vocabulary + self.text_positions) * d
+        return bridge + embeddings + 2 * d + self.text_layers * layer
 
     @property
     def parameters(self) -> int:
@@ -88,6 +87,10 @@ SIZES = {
 }
 
 
+_TEXT: dict[str, Any] = {"only_if": {"model.stage": ["text"]}}
+PathOfText = Annotated[str | None, Field(json_schema_extra=_TEXT)]
+
+
 class Model(FamilySection):
     """Ten regional encoders and a global one; with a text decoder, or the masked head."""
 
@@ -98,24 +101,16 @@ class Model(FamilySection):
     stage: Literal["text", "encoder"] = "text"
     """text: train encoder and text decoder. encoder: train the encoder on masked EEG, without
     text."""
-    encoder: Annotated[
-        str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
-    ] = None
+    encoder: PathOfText = None
     """Initial weights of the encoder: the run folder of a stage encoder, or a safetensors file.
     Default: random."""
-    start: Annotated[
-        str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
-    ] = None
+    start: PathOfText = None
     """Initial weights of the model: the run folder of a stage text, or a safetensors file. Default:
     random."""
-    pretrained: Annotated[
-        str | None, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
-    ] = None
+    pretrained: PathOfText = None
     """Local folder of an encoder-decoder model of transformers (BART, mBART, T5, Pegasus, Marian,
     ...): its decoder, with sizes, weights and tokenizer, replaces the text decoder of the size."""
-    freeze_encoder: Annotated[
-        bool, Field(json_schema_extra={"only_if": {"model.stage": ["text"]}})
-    ] = False
+    freeze_encoder: Annotated[bool, Field(json_schema_extra=_TEXT)] = False
     """Train the text decoder only."""
     unfreeze: Annotated[
         Literal["none", "top"],
@@ -134,9 +129,7 @@ class Model(FamilySection):
     tokenizer.json or its folder. With `pretrained`, the folder's own."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout of all layers."""
-    word_dropout: Annotated[
-        float, Field(ge=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["text"]}})
-    ] = 0.1
+    word_dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=_TEXT)] = 0.1
     """Share of the decoder's training inputs to mask."""
     mask_share: Annotated[
         float, Field(gt=0, lt=1, json_schema_extra={"only_if": {"model.stage": ["encoder"]}})
@@ -163,9 +156,7 @@ class Data(FamilySection):
     """EEG samples at 500 Hz in a window; longer segments have several windows."""
     windows: Annotated[int, Field(ge=1)] = 16
     """Maximum windows per segment; longer segments are cropped to the windows in their center."""
-    text_len: Annotated[
-        int, Field(ge=4, json_schema_extra={"only_if": {"model.stage": ["text"]}})
-    ] = 128
+    text_len: Annotated[int, Field(ge=4, json_schema_extra=_TEXT)] = 128
     """Maximum tokens per sentence, with the end token; longer sentences are truncated."""
     split: Literal["sentence", "subject+sentence"] = "sentence"
     """Unit of the split: sentences only, or readers too."""

@@ -88,6 +88,22 @@ def pooled(states: Tensor, pool: Tensor) -> Tensor:
     return chosen.sum(2) / present.sum(2, keepdim=True).clamp(min=1).to(states.dtype)
 
 
+class MaskedHead(nn.Module):
+    """The head of masked pre-training: each token predicts its four samples."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(size.width)
+        self.widen = nn.Linear(size.width, size.head_hidden)
+        self.out = nn.Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples [batch, time, 105] from `x` [batch, token, width]."""
+        y = self.out(F.gelu(self.widen(self.norm(x))))
+        # A copy: with a view, an in-place change would lose the backward hook of FSDP.
+        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()
+
+
 class MaskedEeg(nn.Module):
     """Encoder and masked head, for pre-training without text."""
 
@@ -160,19 +176,3 @@ def _is_countable(decoder: nn.Module) -> bool:
         and any(p.dim() > 1 for p in part.parameters(recurse=False))
     }
     return matrices <= linear and any(re.search(rf"\.{_CROSS}\.", name) for name in linear)
-
-
-class MaskedHead(nn.Module):
-    """The head of masked pre-training: each token predicts its four samples."""
-
-    def __init__(self, size: Size) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(size.width)
-        self.widen = nn.Linear(size.width, size.head_hidden)
-        self.out = nn.Linear(size.head_hidden, TOKEN_SAMPLES * CHANNELS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Samples [batch, time, 105] from `x` [batch, token, width]."""
-        y = self.out(F.gelu(self.widen(self.norm(x))))
-        # A copy: with a view, an in-place change would lose the backward hook of FSDP.
-        return y.view(x.shape[0], x.shape[1] * TOKEN_SAMPLES, CHANNELS).clone()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch.nn import Module
 
 from models.base import Batch, Picture, Predictions
-from models.common.predictions import evaluating, known_lines, placed, png, scores_of
+from models.common.predictions import evaluating, placed, scores_of
 from models.common.predictions import spread_positions as positions_of
+from models.common.traces import MARK, TraceRow, draw_traces
 from models.eeg_text.dataset import MaskedSamples, TextSamples
 from models.eeg_text.metric import (
     MASKED,
@@ -111,40 +111,24 @@ def masked_predictions(
     return Predictions(columns, rows, pictures)
 
 
-WIDTH, ROW, LEFT, TOP, BOTTOM = 1000, 26, 150, 40, 30
+ROW = 26
+"""Height of a row in pixels; six standard deviations fill it."""
 PER_REGION = 2
-_INK, _TRACE, _GUESS, _LINE = (20, 20, 20), (31, 92, 153), (194, 65, 12), (222, 222, 222)
 
 
 def draw_eeg(
     name: str, eeg: np.ndarray, title: str, caption: str, guess: np.ndarray | None = None
 ) -> Picture:
-    """A picture of `eeg` [time, 105], in standard deviations; six of them fill the height of a row.
+    """A picture of `eeg` [time, 105], in standard deviations: two channels of each region.
 
     `guess`, of the same shape, is drawn over it in red, except NaN.
     """
-    rows = [
-        (region, channel)
-        for region, channels in INDICES.items()
-        for channel in [c for c in channels if eeg[:, c].any()][:PER_REGION]
-    ]
-    image = Image.new("RGB", (WIDTH, TOP + ROW * max(1, len(rows)) + BOTTOM), "white")
-    pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default()
-    heading = title.encode("latin-1", "replace").decode("latin-1")  # what the font has
-    pen.text((LEFT, 8), "\n".join(row[:120] for row in heading.split("\n")), fill=_INK, font=font)
-    x = LEFT + np.arange(len(eeg)) * (WIDTH - LEFT - 20) / max(1, len(eeg) - 1)
-    for number, (region, channel) in enumerate(rows):
-        middle = TOP + ROW * (number + 0.5)
-        pen.line([(LEFT, middle), (WIDTH - 20, middle)], fill=_LINE)
-        pen.text((8, middle - 6), f"{region} {SLOTS[channel]}", fill=_INK, font=font)
-        y = middle - eeg[:, channel] * ROW / 6
-        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_TRACE)
-        if guess is not None:
-            for points in known_lines(x, middle - guess[:, channel] * ROW / 6):
-                pen.line(points, fill=_GUESS)
-    top = image.height - BOTTOM
-    for sample in range(0, len(x), RATE_HZ // 5):
-        pen.line([(x[sample], top), (x[sample], top + 5)], fill=_INK)
-        pen.text((x[sample] - 8, top + 8), f"{sample / RATE_HZ:.1f} s", fill=_INK, font=font)
-    return Picture(name, caption, png(image))
+    rows = []
+    for region, channels in INDICES.items():
+        for channel in [c for c in channels if eeg[:, c].any()][:PER_REGION]:
+            traces = [(eeg[:, channel], "#1f5c99")]
+            traces += [] if guess is None else [(guess[:, channel], MARK)]
+            rows.append(TraceRow(f"{region} {SLOTS[channel]}", traces))
+    times = range(0, len(eeg), RATE_HZ // 5)
+    ticks = [(sample / len(eeg), f"{sample / RATE_HZ:.1f} s") for sample in times]
+    return Picture(name, caption, draw_traces(rows, ticks, ROW, ROW / 6, title))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,34 +13,18 @@ from models.common import data_files
 from models.common.data_files import BadRecords, OnBad, existing_path, unknown_embedded
 from models.common.split import SPLITS
 from models.event_seg import splits
-from models.event_seg.formats import (
-    COMPANION_SUFFIXES,
-    DSEC,
-    EMBEDDED,
-    FORMATS,
-    MVSEC,
-    recognize,
-)
+from models.event_seg.config import Data
+from models.event_seg.formats import COMPANION_SUFFIXES, DSEC, EMBEDDED, FORMATS, MVSEC, recognize
 from models.event_seg.readers.hdf5 import ALLOWED, SUFFIX
 from models.event_seg.readers.mvsec import MvsecRecording
-from models.event_seg.readers.prophesee import RawRecording, RecordingSettings
+from models.event_seg.readers.prophesee import RawRecording
 from models.event_seg.readers.recording import EventRecording
 from models.event_seg.splits import WindowSplit
 from models.event_seg.windows import WindowRules, Windows
 
 
-class DataSettings(RecordingSettings, Protocol):
-    """Settings of the recordings of a run."""
-
-    @property
-    def sequences(self) -> Sequence[str]: ...
-
-    @property
-    def mvsec_sequence(self) -> str | None: ...
-
-
 def find_recordings(
-    path: Path, settings: DataSettings, bad_records: BadRecords
+    path: Path, settings: Data, bad_records: BadRecords
 ) -> tuple[list[EventRecording], dict[str, Any]]:
     """The chosen recordings of a file or folder, sorted by name, and facts of the other files.
 
@@ -63,7 +47,8 @@ def find_recordings(
             if form == MVSEC:
                 recordings.append(MvsecRecording(file, name))
             else:
-                recordings.append(RawRecording(file, name, settings))
+                given = settings.window_ms, settings.sensor
+                recordings.append(RawRecording(file, name, *given))
         except DataError as error:
             if len(chosen) == 1:
                 raise
@@ -73,9 +58,7 @@ def find_recordings(
     return recordings, facts | {"ignored_files": len(main_files) - len(known)}
 
 
-def _choose(
-    formats: Mapping[str, str], settings: DataSettings
-) -> tuple[Sequence[str], dict[str, Any]]:
+def _choose(formats: Mapping[str, str], settings: Data) -> tuple[Sequence[str], dict[str, Any]]:
     """The names of the recordings to use, of those with `formats`, and facts of the choice."""
     names = list(formats)
     if settings.sequences:
@@ -121,7 +104,7 @@ def is_embedded(path: str) -> bool:
 
 
 def read_files(
-    path: str, settings: DataSettings, on_bad: OnBad
+    path: str, settings: Data, on_bad: OnBad
 ) -> tuple[Sequence[EventRecording], dict[str, Any]]:
     """Read the recordings at `data.path`, and facts of the others. Raises DataError."""
     bad_records = BadRecords("recordings")
@@ -197,49 +180,37 @@ class WindowSplits:
         return min(MAX_FOREGROUND_WEIGHT, (1 - share) / share)
 
     def facts(self) -> dict[str, Any]:
-        first = self.recordings[0]
+        recordings, first, rules = self.recordings, self.recordings[0], self.rules
         height, width = self.splits["val"].shape
+        count = sum(recording.count for recording in recordings)
+        seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
+        lengths = window_lengths(recordings)
+        named = {recording.labels for recording in recordings}
+        labels = "; ".join(sorted(named)[:3])
+        if rules.is_masked:
+            remark = "" if any(named) else "; the recordings have no labels"
+            labels = f"none: trains on the events on hidden pixels{remark}"
         facts = self._source | {
             "sensor": f"{first.sensor[0]}×{first.sensor[1]} (from {first.sensor_source}), "
-            f"downsampled by {self.rules.downsample}, samples of {height}×{width}",
-            "events": _rate(self.recordings),
+            f"downsampled by {rules.downsample}, samples of {height}×{width}",
+            "events": f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s",
             "groups": {name: len(self._split.groups[name]) for name in SPLITS},
             "samples": {name: len(self.splits[name]) for name in SPLITS},
             "split": self._split.method,
-            "windows": _lengths(self.recordings),
+            "windows": f"{1e3 * np.median(lengths):.3g} ms, {len(lengths)} windows",
             "time_unit": first.unit,
-            "labels": self._labels(),
+            "labels": labels,
         }
         if self.foreground:
             facts["foreground"] = {n: round(s, 4) for n, s in self.foreground.items()}
             facts["foreground"]["weight"] = round(self.foreground_weight, 3)
-        if self.rules.control != "real":
-            facts["control"] = self._control()
+        if rules.control != "real":  # outside its bounds a noise control indicates a leak
+            metric = "val_masked_r2" if rules.is_masked else "val_iou"
+            chance = 0.0 if rules.is_masked else self.foreground["val"]
+            facts["control"] = {metric: {"max": chance + MARGIN, "chance": chance}}
         return facts
 
-    def _labels(self) -> str:
-        if self.rules.is_masked:
-            has_labels = any(recording.labels for recording in self.recordings)
-            remark = "" if has_labels else "; the recordings have no labels"
-            return f"none: trains on the events on hidden pixels{remark}"
-        return "; ".join(sorted({recording.labels for recording in self.recordings})[:3])
 
-    def _control(self) -> dict[str, dict[str, float]]:
-        """Band of the goal metric; a noise control outside it indicates a leak."""
-        if self.rules.is_masked:
-            return {"val_masked_r2": {"max": MARGIN, "chance": 0.0}}
-        chance = self.foreground["val"]
-        return {"val_iou": {"max": chance + MARGIN, "chance": chance}}
-
-
-def _rate(recordings: Sequence[EventRecording]) -> str:
-    count = sum(recording.count for recording in recordings)
-    seconds = sum(float(r.windows[-1, 1] - r.windows[0, 0]) / r.second for r in recordings)
-    return f"{count:,} in {len(recordings)} recordings of {seconds:.3g} s"
-
-
-def _lengths(recordings: Sequence[EventRecording]) -> str:
-    seconds = np.concatenate(
-        [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings if len(r.windows)]
-    )
-    return f"{1e3 * np.median(seconds):.3g} ms, {len(seconds)} windows"
+def window_lengths(recordings: Sequence[EventRecording]) -> np.ndarray:
+    """The length of each window, in seconds."""
+    return np.concatenate([np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings])

@@ -229,9 +229,9 @@ _VERSION = 1
 _SEED = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Clip:
-    """Rendered clip; implements Recording."""
+    """Rendered clip; see EventRecording."""
 
     name: str
     sensor: tuple[int, int]
@@ -246,9 +246,8 @@ class Clip:
     unit: str = "s, by the generator"
     labels: str = RECIPE
 
-    @property
-    def count(self) -> int:
-        return len(self.all_events)
+    def __post_init__(self) -> None:
+        self.count = len(self.all_events)
 
     def events(self, index: int) -> Events:
         window = self.all_events[slice(*np.searchsorted(self.all_events.t, self.windows[index]))]

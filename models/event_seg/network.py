@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.layers import HasFrozenParts
+from models.common.layers import HasFrozenParts, count_flops
 from models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100
@@ -35,9 +35,7 @@ class ConvolutionLayer(nn.Sequential):
     def __init__(self, ins: int, outs: int, stride: int, *, up: bool) -> None:
         """`up` doubles the resolution; otherwise `stride` divides it."""
         super().__init__(
-            _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1),
-            Norm(outs),
-            nn.ReLU(),
+            _up(ins, outs) if up else nn.Conv2d(ins, outs, 3, stride, 1), Norm(outs), nn.ReLU()
         )
 
 
@@ -151,50 +149,21 @@ def _masked_loss(maps: Tensor, mass: Tensor, hidden: Tensor) -> Tensor:
 def _draw_weights(model: nn.Module, head: nn.Module) -> None:
     """Draw the weights of all convolutions; `head` has no ReLU."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            _draw(module, "linear" if module is head else "relu")
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+            # The weight of a transposed one is [in, out, ...]: its fan-in is torch's fan_out.
+            is_up = isinstance(module, nn.ConvTranspose2d)
+            gain: Any = "linear" if module is head else "relu"
+            mode: Any = "fan_out" if is_up else "fan_in"
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity=gain)
+            nn.init.zeros_(module.bias)
 
 
-def _draw(layer: nn.Conv2d | nn.ConvTranspose2d, gain: str) -> None:
-    # The weight of a transposed convolution is [in, out, ...], so its fan-in is torch's fan_out.
-    mode = "fan_out" if isinstance(layer, nn.ConvTranspose2d) else "fan_in"
-    nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity=gain)  # type: ignore[arg-type]
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-
-
-def flops_per_sample(
-    size: Size, height: int, width: int, stage: str = "whole", is_frozen: bool = False
-) -> float:
-    """Floating point operations of forward and backward for one sample of this shape.
-
-    A multiplication and an addition count as two, backward as twice forward; normalization and
-    activations are excluded. Of stage `encoder` those of MaskedEncoder; `is_frozen`: the encoder
-    has no backward.
-    """
-    layers = list(_work(size, height, width))
-    depth = len(size.widths)
-    if stage == "encoder":
-        _, area = layers[depth - 1]
-        scale = 2 ** (depth - size.is_deep)
-        layers[depth:] = [(size.widths[-1] * CLASSES * scale**2, area)]
-    return sum(
-        (2.0 if is_frozen and i < depth else 6.0) * taps * area
-        for i, (taps, area) in enumerate(layers)
-    )
-
-
-def _work(size: Size, height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Per convolution: number of weights per position, and number of positions."""
-    ins = BINS
-    for i, outs in enumerate(size.widths):
-        if i or not size.is_deep:
-            height, width = -(-height // 2), -(-width // 2)
-        yield 9 * ins * outs, height * width
-        ins = outs
-    back = size.widths[-2::-1] if size.is_deep else (*size.widths[-2::-1], CLASSES)
-    for outs in back:
-        yield 16 * ins * outs, height * width  # every input pixel is multiplied by every weight
-        height, width, ins = 2 * height, 2 * width, outs
-    if size.is_deep:
-        yield ins * CLASSES, height * width
+def flops_per_sample(model: nn.Module, height: int, width: int) -> float:
+    """Floating point operations of forward and backward for one sample; see count_flops."""
+    events = torch.zeros(1, BINS, height, width)
+    if isinstance(model, MaskedEncoder):
+        mass, hidden = events[:, :CLASSES], torch.zeros(1, height, width, dtype=torch.bool)
+        return count_flops(model, [events, mass, hidden], ())
+    assert isinstance(model, SegmentationNetwork)
+    is_frozen = not next(model.down.parameters()).requires_grad
+    return count_flops(model, [events], ["down"] if is_frozen else [])

@@ -18,7 +18,6 @@ from models.event_seg.config import BINS
 from models.event_seg.formats import FORMATS, MVSEC, recognize
 from models.event_seg.readers.mvsec import MvsecEvents
 from models.event_seg.readers.prophesee import RawRecording
-from models.event_seg.readers.recording import EventRecording
 from models.event_seg.windows import normalize, voxelize
 
 Unlabeled = RawRecording | MvsecEvents
@@ -34,21 +33,6 @@ class TrainedOnEvents:
     """Height and width."""
     has_labels: bool
     """Whether the model predicts edges, and not the events on hidden pixels."""
-
-    @classmethod
-    def of(cls, recordings: Sequence[EventRecording], has_labels: bool) -> TrainedOnEvents:
-        """The facts of training `recordings`."""
-        lengths = [np.diff(r.windows, axis=1)[:, 0] / r.second for r in recordings]
-        window_ms = 1e3 * float(np.median(np.concatenate(lengths)))
-        return cls(window_ms, recordings[0].sensor, has_labels)
-
-
-@dataclass(frozen=True)
-class _Windows:
-    """See prophesee.RecordingSettings."""
-
-    window_ms: float
-    sensor: Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -136,9 +120,11 @@ def _open(
     if form == MVSEC:
         recording = MvsecEvents(file, name, trained.window_ms, trained.sensor)
     else:
-        recording = RawRecording(file, name, _Windows(trained.window_ms, sensor), has_labels=False)
-        if recording.sensor_source == "events" and _is_inside(recording.sensor, trained.sensor):
-            recording.sensor = trained.sensor
+        recording = RawRecording(file, name, trained.window_ms, sensor, has_labels=False)
+        extent, sensor_of_run = recording.sensor, trained.sensor
+        is_inside = extent[0] <= sensor_of_run[0] and extent[1] <= sensor_of_run[1]
+        if recording.sensor_source == "events" and is_inside:
+            recording.sensor = sensor_of_run
     if not len(recording.windows):
         raise DataError(
             f"'{file.name}' is shorter than a window of {trained.window_ms:.4g} ms",
@@ -146,10 +132,6 @@ def _open(
             allowed="a recording of at least one window of the length in training",
         )
     return recording
-
-
-def _is_inside(extent: tuple[int, int], sensor: tuple[int, int]) -> bool:
-    return extent[0] <= sensor[0] and extent[1] <= sensor[1]
 
 
 def _voxels(recording: Unlabeled, window: int, factor: int) -> tuple[np.ndarray, int]:

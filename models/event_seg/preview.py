@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import Module
 
 from models.base import Picture, Predictions
@@ -92,20 +88,15 @@ def predict(model: Module, windows: Windows, device: torch.device) -> Prediction
     samples: list[Sample] = few_samples(windows, SHOWN)
     batch = placed({key: x for key, x in collate(samples).items() if key in INPUTS}, device)
     metric = MassMetric() if windows.rules.is_masked else EdgeMetric()
+    names = ["val_masked_r2"] if windows.rules.is_masked else ["val_iou", "precision", "recall"]
     given = [batch[key] for key in ("events", "mass", "hidden", "mask") if key in batch]
     loss, maps = model(*given, measure=True)
-    scores = [_scores(metric, loss, maps, batch, row) for row in range(len(samples))]
     rows, pictures = [], []
-    for number, (sample, sample_maps) in enumerate(zip(samples, maps.cpu().numpy(), strict=True)):
-        rows.append((sample_name(sample), sample.meta["events"], *scores[number].values()))
-        pictures.append(draw_prediction(sample, sample_maps, number + 1))
-    return Predictions(("window", "events", *scores[0]), rows, pictures)
-
-
-def _scores(
-    metric: EdgeMetric | MassMetric, loss: Tensor, maps: Tensor, batch: Mapping[str, Any], row: int
-) -> dict[str, float]:
-    sample_maps = {key: x[row : row + 1] for key, x in batch.items()}
-    scores = metric.result(metric.counts(loss, maps[row : row + 1], sample_maps).cpu())
-    names = ("val_iou", "precision", "recall", "val_masked_r2")
-    return {key.removeprefix("val_"): scores[key] for key in names if key in scores}
+    for row, sample in enumerate(samples):
+        of_sample = {key: x[row : row + 1] for key, x in batch.items()}
+        scores = metric.result(metric.counts(loss, maps[row : row + 1], of_sample).cpu())
+        cells = [scores[name] for name in names]
+        rows.append((sample_name(sample), sample.meta["events"], *cells))
+        pictures.append(draw_prediction(sample, maps[row].cpu().numpy(), row + 1))
+    heads = [name.removeprefix("val_") for name in names]
+    return Predictions(("window", "events", *heads), rows, pictures)

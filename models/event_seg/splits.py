@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.base import DataError, SplitName
+from models.common.data_files import listed
 from models.common.split import SPLITS, split_groups
 from models.event_seg.readers.recording import EventRecording
 
@@ -28,20 +29,17 @@ def choose(paths: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[
     several.
     """
     chosen = sorted({_find(paths, name, names) for name in names}, key=paths.index)
-    return chosen, _facts(chosen, paths, "data.sequences")
+    text = f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} (data.sequences)"
+    return chosen, {"sequences": text}
 
 
 def choose_one(paths: Sequence[str], preferred: str) -> tuple[list[str], dict[str, Any]]:
     """The recording of the `preferred` sequence, otherwise the first path, and why, as facts."""
-    chosen = [path for path in paths if preferred in _names(path)][:1]
-    if chosen:
-        return chosen, _facts(chosen, paths, "data.mvsec_sequence")
-    reason = f"the first by name, because none is '{preferred}', data.mvsec_sequence"
-    return [paths[0]], _facts(paths[:1], paths, reason)
-
-
-def _facts(chosen: Sequence[str], paths: Sequence[str], reason: str) -> dict[str, Any]:
-    return {"sequences": f"{len(chosen)} of {len(paths)}: {', '.join(chosen)} ({reason})"}
+    hits, reason = [path for path in paths if preferred in _names(path)], "data.mvsec_sequence"
+    if not hits:
+        reason = f"the first by name, because none is '{preferred}', data.mvsec_sequence"
+    chosen = (hits or paths)[0]
+    return [chosen], {"sequences": f"1 of {len(paths)}: {chosen} ({reason})"}
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -58,11 +56,10 @@ def _find(paths: Sequence[str], name: str, names: Sequence[str]) -> str:
     options = [next((n for n in _names(path) if counts[n] == 1), path) for path in paths]
     among = [option for option, path in zip(options, paths, strict=True) if path in hits]
     closest = get_close_matches(name, among or options, n=1, cutoff=0.0)[0]
-    more = f" and {len(options) - _LISTED} more" if len(options) > _LISTED else ""
     raise DataError(
         f"{len(hits)} recordings are called '{name}'" if hits else f"unknown recording '{name}'",
         where="data.sequences",
-        allowed=", ".join(options[:_LISTED]) + more,
+        allowed=listed(options, _LISTED),
         did_you_mean=closest,
         fix=f"--set 'data.sequences=[{', '.join(closest if n == name else n for n in names)}]'",
     )
@@ -105,14 +102,11 @@ def split_recordings(
     names = [recording.name for recording in recordings]
     groups = split_groups(names, fraction, share, seed, GROUPS, earlier)
     numbers = {name: number for number, name in enumerate(names)}
-    windows = {
-        name: _joined(
-            (numbers[group], np.arange(len(recordings[numbers[group]].windows)))
-            for group in held_out
-        )
-        for name, held_out in groups.items()
-    }
-    return WindowSplit(groups, windows, "by recording")
+    pieces: dict[SplitName, list[tuple[int, np.ndarray]]] = {name: [] for name in SPLITS}
+    for name, held_out in groups.items():
+        for number in (numbers[group] for group in held_out):
+            pieces[name].append((number, np.arange(len(recordings[number].windows))))
+    return WindowSplit(groups, _joined(pieces), "by recording")
 
 
 def _by_time(recordings: Sequence[EventRecording], used: list[int], share: float) -> WindowSplit:
@@ -128,8 +122,7 @@ def _by_time(recordings: Sequence[EventRecording], used: list[int], share: float
             start, stop = recording.windows[block[0], 0], recording.windows[block[-1], 1]
             groups[name].append(f"{recording.name} from {start} to {stop}")
             pieces[name].append((number, block))
-    windows = {name: _joined(pieces[name]) for name in SPLITS}
-    return WindowSplit(groups, windows, f"by time (fewer than 3 recordings); {gaps[0]}")
+    return WindowSplit(groups, _joined(pieces), f"by time (fewer than 3 recordings); {gaps[0]}")
 
 
 def _blocks(recording: EventRecording, share: float) -> tuple[dict[SplitName, np.ndarray], str]:
@@ -165,6 +158,12 @@ def _before(stops: np.ndarray, start: float, gap: float) -> int:
     return min(by_time, int(np.searchsorted(stops, start, side="right")) - 2)
 
 
-def _joined(pieces) -> np.ndarray:  # type: ignore[no-untyped-def]
-    rows = [np.stack((np.full(len(block), number), block), axis=1) for number, block in pieces]
-    return np.concatenate(rows) if rows else np.empty((0, 2), np.int64)
+def _joined(
+    pieces: Mapping[SplitName, Sequence[tuple[int, np.ndarray]]],
+) -> dict[SplitName, np.ndarray]:
+    """[window, 2] of each split, of the recordings by number and the windows of each."""
+    windows: dict[SplitName, np.ndarray] = {}
+    for name, blocks in pieces.items():
+        rows = [np.stack((np.full(len(block), n), block), axis=1) for n, block in blocks]
+        windows[name] = np.concatenate([np.empty((0, 2), np.int64), *rows])
+    return windows

@@ -98,7 +98,9 @@ class EventSegTask:
         formats = sorted({recording.format for recording in recordings})
         source = {"source": self.path, "format": ", ".join(formats), **skipped}
         self._dataset = WindowSplits(recordings, split, rules, source)
-        model_facts.save(TrainedOnEvents.of(recordings, is_labeled), self.context.folder)
+        window_ms = 1e3 * float(np.median(dataset.window_lengths(recordings)))
+        trained = TrainedOnEvents(window_ms, recordings[0].sensor, is_labeled)
+        model_facts.save(trained, self.context.folder)
 
     def setup_without_data(self) -> None:
         self._trained = model_facts.load(self.context.folder, TrainedOnEvents)
@@ -140,9 +142,8 @@ class EventSegTask:
         recipe = (self.downsample, LOW, HIGH, DILATION)
         model = SegmentationNetwork(self.size, weight, recipe)
         if self.encoder is not None:
-            self.loaded = initial_weights.load(
-                "model.encoder", model, self.encoder, _ENCODER, ("down.",)
-            )
+            key, path, parts = "model.encoder", self.encoder, ("down.",)
+            self.loaded = initial_weights.load(key, model, path, _ENCODER, parts)
         if self.is_frozen:
             model.freeze(model.down)
         return model
@@ -183,8 +184,7 @@ class EventSegTask:
         return output(model, windows)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        shape = self.data("train").shape
-        return flops_per_sample(self.size, *shape, self.stage, self.is_frozen)
+        return flops_per_sample(model, *self.data("train").shape)
 
     def facts(self) -> Mapping[str, Any]:
         loaded = {} if self.loaded is None else {"encoder": self.loaded}

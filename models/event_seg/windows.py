@@ -80,7 +80,7 @@ class Windows:
     def random_sample(self, index: int, rng: np.random.Generator) -> Sample:
         """The sample at `index`, with everything in it that is random drawn from `rng`."""
         events = self._events(index)
-        corner = self._place(events, rng) if self.is_cropped else (0, 0)
+        corner = self._place(events, rng)
         partner = self._partner(index, rng)
         if self.rules.control == "noise":
             # The count of another window: the own count would reveal the share of foreground.
@@ -88,7 +88,10 @@ class Windows:
             events = _poisson(count, *self._span(index), self.grid, rng)
         events = self._cropped(events, corner)
         grid = self._voxels(events, index)
-        meta = self._meta(index, len(events))
+        recording, window = self._at(index)
+        start, stop = (recording.windows[window] / recording.second).tolist()
+        meta = {"recording": recording.name, "frame": window, "t0": start, "t1": stop}
+        meta["events"] = len(events)
         if not self.rules.is_masked:
             return Sample(grid, self._classes(partner, corner), None, meta)
         hidden, target = self._hidden(rng), grid
@@ -101,6 +104,8 @@ class Windows:
 
     def _place(self, events: Events, rng: np.random.Generator) -> tuple[int, int]:
         """Upper left corner of a crop around a random event, to avoid empty crops."""
+        if not self.is_cropped:
+            return 0, 0
         (height, width), (rows, columns) = self.grid, self.shape
         top, left = rng.integers(0, rows), rng.integers(0, columns)
         middle = int(rng.integers(0, max(1, len(events))))
@@ -156,12 +161,6 @@ class Windows:
         (height, width), patch = self.shape, self.rules.patch
         squares = rng.random((-(-height // patch), -(-width // patch))) < HIDDEN
         return squares.repeat(patch, 0).repeat(patch, 1)[:height, :width]
-
-    def _meta(self, index: int, count: int) -> dict[str, Any]:
-        recording, window = self._at(index)
-        start, stop = (recording.windows[window] / recording.second).tolist()
-        name = recording.name
-        return {"recording": name, "frame": window, "t0": start, "t1": stop, "events": count}
 
     def foreground(self) -> tuple[int, int]:
         """Foreground pixels and labeled pixels of at most MEASURED evenly spaced windows."""

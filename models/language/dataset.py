@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import lgamma
@@ -81,51 +81,31 @@ def text_chance(train: TokenWindows, val: TokenWindows, size: int) -> dict[str, 
     return {"chance": chance / val.tokens, "floor": orders / val.tokens}
 
 
-def dialogue_chance(labels: int) -> float:
-    """Upper bound of exact_match: twice the share of guessing one of `labels`."""
-    return 2 / labels
-
-
 def read(path: str, answers: str | None, on_bad: OnBad, columns: Sequence[str] = ()) -> Corpus:
     """Read the corpus at `data.path`; `columns` as "name=meaning". Raises DataError."""
     if path == "embedded:python":
-        from models.language.embedded import read_documents
+        from models.language import embedded
 
-        return from_records(path, read_documents())
+        return from_records(path, embedded.read_documents())
     if path == "embedded:commands":
-        from models.language.embedded import read_conversations
+        from models.language import embedded
 
-        return from_records(path, read_conversations())
+        return from_records(path, embedded.read_conversations())
     if path.startswith("embedded:"):
         raise unknown_embedded(path, EMBEDDED)
     answered = None if answers is None else Path(answers).expanduser()
     return read_corpus(Path(path).expanduser(), answered, on_bad, declared_columns(columns))
 
 
-def _encodings(corpus: Corpus) -> str:
-    """The encodings that were assumed, with the number of files and one of them."""
-    encodings = corpus.index.encodings.items()
-    return "; ".join(
-        f"{encoding}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
-        for encoding, names in encodings
-    )
+Numbers = Mapping[SplitName, np.ndarray]
 
 
-@dataclass(frozen=True)
-class SplitMembers:
-    """Documents or exchanges of each split by number, and the number of groups."""
-
-    numbers: dict[SplitName, np.ndarray]
-    groups: dict[SplitName, int]
-
-
-def assign_splits(corpus: Corpus, splits: dict[SplitName, list[str]]) -> SplitMembers:
-    """Documents or exchanges of each split, in corpus order."""
+def assign_splits(corpus: Corpus, splits: Mapping[SplitName, Sequence[str]]) -> Numbers:
+    """The numbers of the documents or exchanges of each split, in corpus order."""
     sides = {group: side for side, name in enumerate(SPLITS) for group in splits[name]}
     side_numbers = (sides.get(group, len(SPLITS)) for group in corpus.index.groups)
     side_of = np.fromiter(side_numbers, dtype=np.int8, count=len(corpus))
-    numbers = {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
-    return SplitMembers(numbers, {name: len(splits[name]) for name in SPLITS})
+    return {name: np.flatnonzero(side_of == side) for side, name in enumerate(SPLITS)}
 
 
 @dataclass(frozen=True)
@@ -146,20 +126,40 @@ class Dataset:
     """Samples of each split. Neither text nor, for a large corpus, tokens are in memory."""
 
     def __init__(
-        self, corpus: Corpus, members: SplitMembers, tokenizer: Tokenizer, rules: Rules
+        self,
+        corpus: Corpus,
+        members: Numbers,
+        groups: Mapping[SplitName, int],
+        tokenizer: Tokenizer,
+        rules: Rules,
     ) -> None:
-        """Raises DataError if the training text is shorter than one sample."""
+        """`groups`: their number in each split.
+
+        Raises DataError if the training text is shorter than one sample.
+        """
         self.tokenizer, self.rules = tokenizer, rules
         self._encoded, self._index = encode(corpus, tokenizer), corpus.index
-        self._groups, self._left_out = members.groups, corpus.left_out
+        self._groups, self._left_out = groups, corpus.left_out
         self._source = self._describe_corpus(corpus)
         self.text: dict[SplitName, TokenWindows] = {}
         self.dialogues: dict[SplitName, Dialogues] = {}
         for side, name in enumerate(SPLITS):
+            numbers, names = members[name], self._index.names
+            is_noise = rules.control == "noise"
             if corpus.is_text:
-                self.text[name] = self._windows(members.numbers[name], side)
-            else:
-                self.dialogues[name] = self._dialogues(members.numbers[name], side)
+                self.text[name] = TokenWindows(
+                    self._encoded, names, numbers, tokenizer, rules.length,
+                    single_document=rules.single_document,
+                    noise=(rules.seed, side) if is_noise else None,
+                )  # fmt: skip
+                continue
+            pairing = true_pairing(numbers)
+            if is_noise:
+                pairing = permute_answers(numbers, self._index.labels[numbers], rules.seed + side)
+                pairing = pairing if name == "train" else with_true_answers(pairing)
+            self.dialogues[name] = Dialogues(
+                self._encoded, names, pairing, rules.length, rules.on_bad, rules.longest
+            )
         if self.text and self.text["train"].tokens < rules.length:
             raise DataError(
                 f"the training split has {self.text['train'].tokens} tokens, less than one sample "
@@ -168,29 +168,6 @@ class Dataset:
                 allowed="at least one sample",
                 fix=f"--set data.seq_len={max(8, self.text['train'].tokens // 16)}  or add data",
             )
-
-    def _windows(self, documents: np.ndarray, side: int) -> TokenWindows:
-        rules = self.rules
-        noise = (rules.seed, side) if rules.control == "noise" else None
-        return TokenWindows(
-            self._encoded,
-            self._index.names,
-            documents,
-            self.tokenizer,
-            rules.length,
-            single_document=rules.single_document,
-            noise=noise,
-        )
-
-    def _dialogues(self, exchanges: np.ndarray, side: int) -> Dialogues:
-        rules, index = self.rules, self._index
-        pairing = true_pairing(exchanges)
-        if rules.control == "noise":
-            pairing = permute_answers(exchanges, index.labels[exchanges], rules.seed + side)
-            pairing = pairing if SPLITS[side] == "train" else with_true_answers(pairing)
-        return Dialogues(
-            self._encoded, index.names, pairing, rules.length, rules.on_bad, rules.longest
-        )
 
     def split(self, name: SplitName) -> TokenWindows | Dialogues:
         """Samples of a split."""
@@ -229,11 +206,15 @@ class Dataset:
 
     def _describe_corpus(self, corpus: Corpus) -> dict[str, Any]:
         kind = "documents" if corpus.is_text else "exchanges"
+        assumed = "; ".join(
+            f"{encoding}: {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+            for encoding, names in corpus.index.encodings.items()
+        )
         return {
             "source": corpus.source.name,
             "kind": "text" if corpus.is_text else "conversations",
             "format": corpus.source.format,
-            **({"encoding": encoding} if (encoding := _encodings(corpus)) else {}),
+            **({"encoding": assumed} if assumed else {}),
             "bytes": corpus.source.size or int(self._encoded.text_bytes.sum()),
             kind: len(corpus),
             "mean_tokens": round(len(self._encoded.stream) / len(corpus), 1),
@@ -243,9 +224,10 @@ class Dataset:
     def _control(self) -> dict[str, dict[str, float]]:
         """Band of each metric; a noise control outside it indicates a leak."""
         if self.text:
-            chance = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
-            return {"val_loss": {"min": chance["floor"], "chance": chance["chance"]}}
+            bounds = text_chance(self.text["train"], self.text["val"], self.tokenizer.size)
+            return {"val_loss": {"min": bounds["floor"], "chance": bounds["chance"]}}
+        chance = 1 / len(np.unique(self._index.labels))  # of guessing one of the labels
         return {
-            "exact_match": {"max": dialogue_chance(len(np.unique(self._index.labels)))},
+            "exact_match": {"max": 2 * chance},
             "matched_gap": {"max": 0.02},
         }

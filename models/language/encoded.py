@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -68,17 +68,17 @@ def _start(tool: Any, parent: int) -> None:
     # A signal for all processes ends the parent, which ends this one.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _work(work: Callable[[Any, _Batch], _Result], batch: _Batch) -> _Result:
     return work(_tool, batch)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 Piece = tuple[int, np.ndarray, int]
@@ -88,46 +88,28 @@ _BATCH, _BATCH_LETTERS = 256, 2**19
 """At most so many documents or exchanges, and letters of them, are encoded at once."""
 
 
-class TokenStream(Protocol):
-    """Long vector of tokens, read in short pieces."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens from `start` to `stop` (exclusive)."""
-
-
-class TokenArray:
-    """Tokens in memory."""
+class TokenStream:
+    """Long vector of tokens. On disk it is read, not mapped: mapped pages count as memory."""
 
     def __init__(self, tokens: np.ndarray) -> None:
-        self._tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self._tokens[start:stop]
-
-
-class TokenFile:
-    """Tokens on disk. Read, not mapped: mapped pages count as memory of the process."""
-
-    def __init__(self, mapped: np.memmap) -> None:
-        """`mapped`: a whole .npy file, mapped by numpy."""
-        assert mapped.filename is not None
-        self._path, self._offset = os.fspath(mapped.filename), mapped.offset
-        self._dtype, self._length = mapped.dtype, len(mapped)
-        self._file = self._open()
-
-    def _open(self) -> BinaryIO:
-        return open(self._path, "rb", buffering=0)
+        """`tokens`: in memory, or a whole .npy file, mapped by numpy."""
+        self._dtype, self._length = tokens.dtype, len(tokens)
+        self._tokens: np.ndarray | None = tokens
+        self._file: BinaryIO | None = None
+        if isinstance(tokens, np.memmap) and len(tokens) > 0:
+            assert tokens.filename is not None
+            self._path, self._offset = os.fspath(tokens.filename), tokens.offset
+            self._tokens = None
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """See TokenStream.read. Raises DataError if the file was truncated."""
+        """Tokens from `start` to `stop` (exclusive). Raises DataError if the file was truncated."""
+        if self._tokens is not None:
+            return self._tokens[start:stop]
+        if self._file is None:
+            self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115
         size = self._dtype.itemsize
         # pread: processes that share the file after a fork also share its position.
         raw = os.pread(self._file.fileno(), (stop - start) * size, self._offset + start * size)
@@ -141,18 +123,7 @@ class TokenFile:
 
     def __getstate__(self) -> dict[str, Any]:
         """State without the open file; another process opens its own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_file"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._file = self._open()
-
-
-def stream_of(tokens: np.ndarray) -> TokenStream:
-    """Token stream of `tokens`; on disk if they are mapped from a file."""
-    if isinstance(tokens, np.memmap) and len(tokens) > 0:
-        return TokenFile(tokens)
-    return TokenArray(tokens)
+        return {**self.__dict__, "_file": None}
 
 
 class Encoded:
@@ -164,7 +135,7 @@ class Encoded:
 
     def __init__(self, tokens: np.ndarray, ends: np.ndarray, text_bytes: np.ndarray) -> None:
         """Piece i ends before position `ends[i]` and encodes `text_bytes[i]` bytes of UTF-8."""
-        self.stream = stream_of(tokens)
+        self.stream = TokenStream(tokens)
         self.offsets = np.concatenate(([0], ends)).astype(np.int64)
         self.text_bytes = np.array(text_bytes)
 
@@ -184,8 +155,7 @@ def encode(corpus: Corpus, tokenizer: Tokenizer) -> Encoded:
     Reads the files once, or their cached tokens; writes the cache. Raises DataError if the files
     changed since they were indexed, or if the cache is not writable.
     """
-    write = partial(_write, corpus, tokenizer)
-    source = corpus.source
+    write, source = partial(_write, corpus, tokenizer), corpus.source
     if source.size <= SMALL:
         return Encoded(**cache.in_memory(write))
     made_from = {"version": VERSION, "files": source.stamp, "tokenizer": tokenizer.digest}

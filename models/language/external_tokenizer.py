@@ -78,20 +78,15 @@ class ExternalTokenizer:
             raise self._template_error(error, before) from None
         is_cut = whole.startswith(prompt)
         text = whole[len(prompt) :].rstrip() if is_cut else answer.text.strip()
-        names = [tool.get("function", tool).get("name", "") for tool in listed or ()]
-        self._check_names("tools", names, prompt, before)
-        for turn, passage in (*((turn, prompt) for turn in before), (answer, text)):
-            names = [call["function"]["name"] for call in turn.calls]
-            self._check_names("tool_calls", names, passage, before)
+        # A template that left out a name would train on other conversations.
+        names = [("tools", tool.get("function", tool).get("name", "")) for tool in listed or ()]
+        calls = [("tool_calls", c["function"]["name"]) for turn in before for c in turn.calls]
+        ours = [("tool_calls", call["function"]["name"]) for call in answer.calls]
+        for passage, expected in ((prompt, names + calls), (text, ours)):
+            for what, name in expected:
+                if name not in passage:
+                    raise self._template_error(ValueError(f"it leaves out {what}: {name}"), before)
         return prompt, text
-
-    def _check_names(
-        self, what: str, names: Sequence[str], text: str, before: Sequence[Turn]
-    ) -> None:
-        """Raise DataError if a template left out a name: it would train on other conversations."""
-        missing = [name for name in names if name not in text]
-        if missing:
-            raise self._template_error(ValueError(f"it leaves out {what}: {missing[0]}"), before)
 
     def _template_error(self, error: Exception, before: Sequence[Turn]) -> DataError:
         files = (name for name in _TEMPLATES if (self.folder / name).is_file())

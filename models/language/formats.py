@@ -12,12 +12,7 @@ from models.common.data_files import first_files
 from models.common.table import TextTable
 from models.common.text_file import TextFile
 from models.language.readers.columns import NAMES, columns_in
-from models.language.readers.plain_text import (
-    FORMATS,
-    SUFFIXES,
-    file_kind,
-    suffix_of,
-)
+from models.language.readers.plain_text import FORMATS, SUFFIXES, file_kind, suffix_of
 
 EMBEDDED = ("embedded:python", "embedded:commands")
 _CSV, _JSONL, _JSON, _PARQUET, _TEXT = FORMATS
@@ -79,19 +74,17 @@ def _is_array_of_rows(head: str) -> bool:
 
 def _has_columns(file: Path) -> bool:
     try:
-        header = TextTable(TextFile(file), file.name).header
+        return _are_columns(dict.fromkeys(TextTable(TextFile(file), file.name).header))
     except DataError:
         return False
-    return columns_in(header, {})[0].are_complete
 
 
 def _has_keys(line: str, is_cut: bool) -> bool:
     """Whether a line is an object with known keys; if `is_cut`, whether its first key is known."""
     try:
-        row = json.loads(line)
+        return _are_columns(json.loads(line))
     except (ValueError, RecursionError):
         return is_cut and _FIRST_KEY.match(line) is not None
-    return _are_columns(row)
 
 
 def _are_columns(row: object) -> bool:

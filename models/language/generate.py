@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from models.language.readers.corpus import rows_of
 from models.language.readers.records import Conversation, Turn
 from models.language.tokenizer import Tokenizer, prompt_and_answer
 
-JSON = ".json"
 ALLOWED = "a text, which is one prompt, or a table or JSON with a prompt in each row"
 _ANSWER = "(answer)"
 """A column that completes a row without an answer."""
@@ -39,26 +38,21 @@ def read_prompts(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list
     """
     if not path.is_file():
         raise DataError(
-            f"--input '{path}' is not a file",
-            where=str(path.absolute()),
-            allowed=ALLOWED,
+            f"--input '{path}' is not a file", where=str(path.absolute()), allowed=ALLOWED
         )
+    stem, bad_records = re.sub(r"[^\w.-]+", "-", path.stem), BadRecords()
     with input_errors():
-        return _read(path, declared, on_bad)
-
-
-def _read(path: Path, declared: Mapping[str, str], on_bad: OnBad) -> list[Prompt]:
-    file, bad_records = TextFile(path), BadRecords()
-    rows = rows_of(file, path.name, bad_records)
-    if rows is None:
-        text = "\n".join(file.lines()).removesuffix("\n")
-        prompts = [text_prompt(text, _stem(path))] if text else []
-    else:
-        reader = _Prompts(path, declared, bad_records)
-        prompts = [prompt for row in rows for prompt in reader.of(row)]
-        bad_records.finish(on_bad, len(prompts))
-    if not prompts:
-        raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
+        file = TextFile(path)
+        rows = rows_of(file, path.name, bad_records)
+        if rows is None:
+            text = "\n".join(file.lines()).removesuffix("\n")
+            prompts = [text_prompt(text, stem)] if text else []
+        else:
+            reader = RowReader(path.name, {**declared, _ANSWER: "answer"}, bad_records)
+            prompts = [p for row in rows for p in _prompts_of(row, stem, reader, declared)]
+            bad_records.finish(on_bad, len(prompts))
+        if not prompts:
+            raise DataError(f"--input '{path}' has no prompt", allowed=ALLOWED)
     return prompts
 
 
@@ -67,43 +61,28 @@ def text_prompt(text: str, name: str = "prompt") -> Prompt:
     return Prompt(name, (Message("user", text),))
 
 
-def _stem(path: Path) -> str:
-    return re.sub(r"[^\w.-]+", "-", path.stem)
-
-
-class _Prompts:
-    """Makes the prompts of the rows of one file."""
-
-    def __init__(self, path: Path, declared: Mapping[str, str], bad_records: BadRecords) -> None:
-        self._file, self._stem = path.name, _stem(path)
-        self._declared, self._bad_records = declared, bad_records
-        self._reader = RowReader(path.name, {**declared, _ANSWER: "answer"}, bad_records)
-
-    def of(self, raw: RawRow) -> Iterator[Prompt]:
-        """The prompt of a row; none, and a bad record, if it is invalid. Raises DataError."""
-        row, name = raw.fields, f"{self._stem}-{raw.number}"
-        columns, _ = columns_in(tuple(row), self._declared)
-        if columns.text and isinstance(row[columns.text], str):
-            yield text_prompt(row[columns.text], name)
-            return
-        if not columns.messages and not columns.request:
-            names = ", ".join(row)
-            problem = f"no column for a prompt among: {names}"
-            self._bad_records.add(f"{self._file}:{raw.line}", problem)
-            return
-        if not columns.messages:
-            row = {key: value for key, value in row.items() if key != columns.answer}
-            row[_ANSWER] = "-"
-        for record in self._reader.records(replace(raw, fields=row)):
-            assert isinstance(record, Conversation)
-            turns = _without_answer(record.turns)
-            messages = tuple(Message(turn.role, turn.text, turn.extra) for turn in turns)
-            yield Prompt(name, messages, record.tools)
-
-
-def _without_answer(turns: Sequence[Turn]) -> Sequence[Turn]:
-    requests = [number for number, turn in enumerate(turns) if turn.role != "assistant"]
-    return turns[: max(requests, default=-1) + 1]
+def _prompts_of(
+    raw: RawRow, stem: str, reader: RowReader, declared: Mapping[str, str]
+) -> Iterator[Prompt]:
+    """The prompt of a row; none, and a bad record, if it is invalid. Raises DataError."""
+    row, name = raw.fields, f"{stem}-{raw.number}"
+    columns, _ = columns_in(tuple(row), declared)
+    if columns.text and isinstance(row[columns.text], str):
+        yield text_prompt(row[columns.text], name)
+        return
+    if not columns.messages and not columns.request:
+        problem = f"no column for a prompt among: {', '.join(row)}"
+        reader.bad_records.add(f"{reader.file}:{raw.line}", problem)
+        return
+    if not columns.messages:
+        row = {key: value for key, value in row.items() if key != columns.answer}
+        row[_ANSWER] = "-"
+    for record in reader.records(replace(raw, fields=row)):
+        assert isinstance(record, Conversation)
+        requests = [n for n, turn in enumerate(record.turns) if turn.role != "assistant"]
+        turns = record.turns[: max(requests, default=-1) + 1]
+        messages = tuple(Message(turn.role, turn.text, turn.extra) for turn in turns)
+        yield Prompt(name, messages, record.tools)
 
 
 def tokens(prompt: Prompt, tokenizer: Tokenizer, *, is_request: bool) -> list[int]:
@@ -230,27 +209,21 @@ class _TextStream:
         return self._tokenizer.decode(self._tokens[self._context :])[len(before) :]
 
 
-class _LogitsAfter(Protocol):
-    """Logits [vocabulary] after further tokens."""
+def _logits_after(model: Module) -> Callable[[Sequence[int]], Tensor]:
+    """A function that gives the logits [vocabulary] after further tokens."""
+    return _OfPretrained(model) if isinstance(model, Pretrained) else _of_transformer(model)
 
-    def __call__(self, tokens: Sequence[int]) -> Tensor: ...
 
-
-def _logits_after(model: Module) -> _LogitsAfter:
-    if isinstance(model, Pretrained):
-        return _OfPretrained(model)
+def _of_transformer(model: Module) -> Callable[[Sequence[int]], Tensor]:
     assert isinstance(model, Transformer)
-    return _OfTransformer(model)
+    cache = KeyValueCache()
 
+    def logits_after(tokens: Sequence[int]) -> Tensor:
+        ids = torch.tensor([tokens], device=model.lm_head.weight.device)
+        logits: Tensor = model.lm_head(model.model.extend(ids, cache)[:, -1])
+        return logits[0]
 
-class _OfTransformer:
-    def __init__(self, model: Transformer) -> None:
-        self._model, self._cache = model, KeyValueCache()
-
-    def __call__(self, tokens: Sequence[int]) -> Tensor:
-        ids = torch.tensor([tokens], device=self._model.lm_head.weight.device)
-        hidden = self._model.model.extend(ids, self._cache)
-        return self._model.lm_head(hidden[:, -1])[0]
+    return logits_after
 
 
 class _OfPretrained:
@@ -271,7 +244,5 @@ class _OfPretrained:
         ids = torch.tensor([tokens if cached else self._tokens], device=self._device)
         output = inner(input_ids=ids, use_cache=True, **cached)
         self._cache = getattr(output, name, None)
-        if is_plain:
-            return head(output.last_hidden_state[:, -1])[0]
-        logits: Tensor = output.logits
+        logits: Tensor = head(output.last_hidden_state[:, -1:]) if is_plain else output.logits
         return logits[0, -1]

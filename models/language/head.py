@@ -120,14 +120,11 @@ class Head(nn.Module):
             return F.linear(hidden, self.weight)
         flat, targets = hidden.flatten(0, 1), labels.flatten()
         if measure:
-            return self._measure(flat, targets, labels.shape)
+            scores = [
+                token_scores(F.linear(h, self.weight), y)
+                for h, y in zip(flat.split(self.rows), targets.split(self.rows), strict=True)
+            ]
+            nats, correct = (torch.cat(x).view(labels.shape) for x in zip(*scores, strict=True))
+            return nats, correct
         low = compute_dtype(hidden)
         return _ChunkedLoss.apply(flat, self.weight, targets, self.smoothing, low, self.rows)
-
-    def _measure(self, hidden: Tensor, labels: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        scores = [
-            token_scores(F.linear(h, self.weight), y)
-            for h, y in zip(hidden.split(self.rows), labels.split(self.rows), strict=True)
-        ]
-        nats, correct = (torch.cat(parts).view(shape) for parts in zip(*scores, strict=True))
-        return nats, correct

@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tokenizers import AddedToken, decoders, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from models.base import DataError
+from models.common.hugging_face import CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from models.common.split import atomic_write
 from models.language import bpe
 from models.language.bpe import BpeTokenizer
@@ -33,68 +33,38 @@ from models.language.tokenizer import (
     prompt_and_answer,
 )
 
-CONFIG = "config.json"
 log = logging.getLogger(__name__)
 _GENERATION = "generation_config.json"
-_TOKENIZER = "tokenizer.json"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
 _TOKENIZER_FILES = (
-    _TOKENIZER,
-    _TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+    TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
 """Tokenizer files of transformers."""
 
 
-@dataclass(frozen=True)
-class OwnModel:
-    """Dimensions of a Transformer."""
+def write_config(
+    folder: Path, size: Size, kv_heads: int, length: int, tokenizer: Tokenizer
+) -> None:
+    """Write the configuration of LlamaForCausalLM into `folder`. Disk access.
 
-    size: Size
-    """With the vocabulary of the weights."""
-    kv_heads: int
-    length: int
-    """Tokens of the longest training sample."""
-
-
-def write_config(folder: Path, model: OwnModel, tokenizer: Tokenizer) -> None:
-    """Write the configuration of LlamaForCausalLM into `folder`. Disk access."""
-    size = model.size
+    `size`: with the vocabulary of the weights; `length`: tokens of the longest training sample.
+    """
     special_tokens = {
         "bos_token_id": tokenizer.start,
         "eos_token_id": tokenizer.end,
         "pad_token_id": tokenizer.pad,
     }
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": size.vocabulary,
-        "hidden_size": size.width,
-        "intermediate_size": size.hidden,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": size.width // size.heads,
-        "hidden_act": "silu",
-        "max_position_embeddings": model.length,
-        "rms_norm_eps": NORM_EPSILON,
-        "rope_theta": ROTARY_BASE,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "vocab_size": size.vocabulary, "hidden_size": size.width, "intermediate_size": size.hidden,
+        "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
+        "num_key_value_heads": kv_heads, "head_dim": size.width // size.heads,
+        "hidden_act": "silu", "max_position_embeddings": length, "rms_norm_eps": NORM_EPSILON,
+        "rope_theta": ROTARY_BASE, "attention_bias": False, "mlp_bias": False,
+        "attention_dropout": 0.0, "tie_word_embeddings": True, "torch_dtype": "float32",
         **special_tokens,
-    }
+    }  # fmt: skip
     _write(folder / CONFIG, config)
     _write(folder / _GENERATION, special_tokens)
 
@@ -132,7 +102,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         if not is_chat or tokenizer.inner.chat_template:
             return
         if _is_exact(template, tokenizer):
-            path = folder / _TOKENIZER_CONFIG
+            path = folder / TOKENIZER_CONFIG
             config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             _write(path, {**config, "chat_template": template})
         else:
@@ -143,12 +113,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
             )
         return
     inner = _as_library_tokenizer(tokenizer)
-    numbers = {
-        "bos_token": tokenizer.start,
-        "eos_token": tokenizer.end,
-        "pad_token": tokenizer.pad,
-    }
-    atomic_write(folder / _TOKENIZER, inner.to_str(pretty=True))
+    numbers = {"bos_token": tokenizer.start, "eos_token": tokenizer.end, "pad_token": tokenizer.pad}
+    atomic_write(folder / TOKENIZER, inner.to_str(pretty=True))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **{name: inner.id_to_token(n) for name, n in numbers.items() if n is not None},
@@ -159,23 +125,23 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, length: int, *, is_chat:
         "split_special_tokens": not is_chat,
         **({"chat_template": template} if is_chat else {}),
     }
-    _write(folder / _TOKENIZER_CONFIG, tokenizer_config)
+    _write(folder / TOKENIZER_CONFIG, tokenizer_config)
 
 
 def chat_template(tokenizer: Tokenizer) -> str:
     """The form of conversations in tokenizer.py, as a chat template of transformers."""
-    answer = f"{{{{ {_quoted(ANSWER + ' ')} + text + eos_token }}}}"
+    answer = f"{{{{ {json.dumps(ANSWER + ' ')} + text + eos_token }}}}"
     template = "{{ bos_token }}" if tokenizer.start is not None else ""
     template += f"{_TOOLS}{{% for message in messages %}}{_TEXT}"
     template += f"{{% if loop.last and message['role'] == 'assistant' %}}{answer}"
     for role, form in FORMS.items():
         before, after = form.split("{}")
-        shown = f"{{{{ {_quoted(before)} + text + {_quoted(after)} }}}}"
-        template += f"{{% elif message['role'] == {_quoted(role)} %}}{shown}"
+        shown = f"{{{{ {json.dumps(before)} + text + {json.dumps(after)} }}}}"
+        template += f"{{% elif message['role'] == {json.dumps(role)} %}}{shown}"
     unknown = "raise_exception('unknown role ' + message['role'])"
     template += f"{{% else %}}{{{{ {unknown} }}}}{{% endif %}}{{% endfor %}}"
     start = ANSWER if tokenizer.leading_space else f"{ANSWER} "
-    return template + f"{{% if add_generation_prompt %}}{{{{ {_quoted(start)} }}}}{{% endif %}}"
+    return template + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(start)} }}}}{{% endif %}}"
 
 
 _TOOLS = "{% if tools %}{{ '<tools>' + (tools | tojson) + '</tools>\\n' }}{% endif %}"
@@ -194,10 +160,6 @@ _TEXT = (
     "{% set text = found.text | trim %}"
 )
 """The text of a message, with a line for each call of a tool."""
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text)
 
 
 _PROBE = (

@@ -114,21 +114,25 @@ def _has_plain_head(inner: Any) -> bool:
     if type(head) is not nn.Linear or head.bias is not None:
         return False
     given = {"input_ids": torch.tensor([[0, 1]]), "use_cache": False}
+    of_base, of_all = _Operators(), _Operators()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            with _Operators() as of_base:
+            with of_base:
                 hidden = getattr(inner.base_model(**given), "last_hidden_state", None)
-            with _Operators() as of_all:
+            with of_all:
                 logits = inner(**given).logits
     except RuntimeError:  # it depends on values
         return False
-    if hidden is None or hidden.shape[-1] != head.in_features:
-        return False
     count = len(of_base.calls)
     added = [function for function, _ in of_all.calls[count:]]
-    is_product = added.count(_aten.mm.default) == 1 and {*added} <= {_aten.mm.default, *_VIEWS}
-    is_whole = logits.shape == (1, 2, head.out_features)
-    return of_all.calls[:count] == of_base.calls and is_product and is_whole
+    return (
+        hidden is not None
+        and hidden.shape[-1] == head.in_features
+        and logits.shape == (1, 2, head.out_features)
+        and of_all.calls[:count] == of_base.calls
+        and added.count(_aten.mm.default) == 1
+        and {*added} <= {_aten.mm.default, *_VIEWS}
+    )
 
 
 class _Operators(TorchDispatchMode):
@@ -141,12 +145,11 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "aten":  # others ask for the device
-            self.calls.append((func, tree_map(_shape, (args, kwargs))))
+            shapes = tree_map(
+                lambda x: (x.shape, x.dtype) if isinstance(x, Tensor) else x, (args, kwargs)
+            )
+            self.calls.append((func, shapes))
         return func(*args, **kwargs)
-
-
-def _shape(value: Any) -> Any:
-    return (value.shape, value.dtype) if isinstance(value, Tensor) else value
 
 
 def read_config(folder: Path) -> Any:
@@ -230,8 +233,7 @@ def check_vocabulary(model: Pretrained, tokens: int, folder: Path) -> None:
 def shape(model: Pretrained) -> Shape | None:
     """Dimensions for the operation count; None if the configuration lacks them."""
     config: Any = model.inner.config
-    layers = getattr(config, "num_hidden_layers", None)
-    width = getattr(config, "hidden_size", None)
+    layers, width = (getattr(config, n, None) for n in ("num_hidden_layers", "hidden_size"))
     if layers is None or width is None:
         return None
     return Shape(matrix_elements(model), layers, width)

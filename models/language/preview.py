@@ -31,16 +31,12 @@ def sample_text(row: Row, tokenizer: Tokenizer) -> list[SamplePart]:
     following = np.where(in_loss[1:], row.labels, np.append(row.inputs[1:], row.labels[-1]))
     tokens = np.append(row.inputs[0], following)
     edges = [0, *(np.flatnonzero(np.diff(in_loss)) + 1).tolist(), len(tokens)]
-    parts = (
-        SamplePart(_text(tokens[a:b], tokenizer), bool(in_loss[a])) for a, b in pairwise(edges)
-    )
+    parts = []
+    for a, b in pairwise(edges):
+        ends = np.flatnonzero(tokens[a:b] == tokenizer.end)
+        pieces = (tokenizer.decode(piece.tolist()) for piece in np.split(tokens[a:b], ends))
+        parts.append(SamplePart(END.join(pieces), bool(in_loss[a])))
     return [part for part in parts if part.text]
-
-
-def _text(tokens: np.ndarray, tokenizer: Tokenizer) -> str:
-    ends = np.flatnonzero(tokens == tokenizer.end)
-    pieces = (tokenizer.decode(piece.tolist()) for piece in np.split(tokens, ends))
-    return END.join(pieces)
 
 
 def continue_tokens(
@@ -165,8 +161,7 @@ ColoredText = tuple[str, str]
 def pictures(dataset: Dataset) -> list[Picture]:
     """A few training rows with their labels in color, and a histogram of lengths."""
     samples = dataset.split("train")
-    chosen = sorted(set(np.linspace(0, len(samples) - 1, ROWS).astype(int).tolist()))
-    rows = [samples.row(i) for i in chosen]
+    rows = [samples.row(i) for i in spread_positions(len(samples), ROWS)]
     kind = "documents" if dataset.text else "answers"
     caption = f"{len(rows)} training rows: labels are green, context is grey"
     return [
@@ -208,9 +203,10 @@ def _lines(pieces: Sequence[ColoredText], font: Font) -> list[list[ColoredText]]
         for letter in text.replace("\t", "    "):
             width = font.getlength(letter) if letter != "\n" else 0.0
             if letter == "\n" or x + width > WIDTH - 2 * MARGIN:
+                if len(lines) == LINES:
+                    lines[-1].append((" …", CONTEXT_COLOR))
+                    return lines
                 lines, x = [*lines, []], 0.0
-                if len(lines) > LINES:
-                    return [*lines[: LINES - 1], [*lines[LINES - 1], (" …", CONTEXT_COLOR)]]
             if letter != "\n":
                 lines[-1].append((letter, color))
                 x += width
@@ -220,21 +216,16 @@ def _lines(pieces: Sequence[ColoredText], font: Font) -> list[list[ColoredText]]
 def _lengths(dataset: Dataset, kind: str) -> bytes:
     height, font, lengths = 320, ImageFont.load_default(LETTER), dataset.lengths
     low, high = max(1, int(lengths.min())), int(lengths.max()) + 1
-    edges = np.geomspace(low, high, min(BINS, high - low) + 1)
-    counts = np.histogram(lengths, edges)[0]
+    counts = np.histogram(lengths, np.geomspace(low, high, min(BINS, high - low) + 1))[0]
     image = Image.new("RGB", (WIDTH, height), BACKGROUND)
-    pen, base = ImageDraw.Draw(image), height - 2 * STEP
-    width = (WIDTH - 2 * MARGIN) / len(counts)
+    pen, base, inner = ImageDraw.Draw(image), height - 2 * STEP, WIDTH - 2 * MARGIN
+    width = inner / len(counts)
     for i, count in enumerate(counts):
-        top = base - (base - 2 * STEP) * count / counts.max()
-        pen.rectangle(
-            (MARGIN + i * width + 1, top, MARGIN + (i + 1) * width - 1, base), TRAINED_COLOR
-        )
+        top, left = base - (base - 2 * STEP) * count / counts.max(), MARGIN + i * width
+        pen.rectangle((left + 1, top, left + width - 1, base), TRAINED_COLOR)
     pen.line((MARGIN, base, WIDTH - MARGIN, base), CONTEXT_COLOR)
     pen.text((MARGIN, 8), f"up to {counts.max():,} {kind}", CONTEXT_COLOR, font)
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = MARGIN + share * (WIDTH - 2 * MARGIN)
-        anchor = "la" if share == 0 else "ra" if share == 1 else "ma"
+    for share, anchor in ((0.0, "la"), (0.25, "ma"), (0.5, "ma"), (0.75, "ma"), (1.0, "ra")):
         label = f"{low * (high / low) ** share:,.0f}" + (" tokens" if share == 1 else "")
-        pen.text((x, base + 8), label, CONTEXT_COLOR, font, anchor=anchor)
+        pen.text((MARGIN + share * inner, base + 8), label, CONTEXT_COLOR, font, anchor=anchor)
     return png(image)

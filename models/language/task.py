@@ -26,13 +26,13 @@ from models.base import (
 )
 from models.common import initial_weights, layers, model_facts
 from models.common.model_facts import FACTS_FILE
-from models.common.split import save_split, split_groups
+from models.common.split import SPLITS, save_split, split_groups
 from models.common.subwords import TOKENIZER_FILE
 from models.common.table import declared_columns
 from models.language import bpe, external_tokenizer, hugging_face, pretrained
 from models.language.config import SIZES, Data, Lora, Model, Size, context_of
 from models.language.dataset import Dataset, Rules, assign_splits, read
-from models.language.generate import JSON, Prompting, read_prompts
+from models.language.generate import Prompting, read_prompts
 from models.language.metric import LanguageMetric
 from models.language.model import Shape, Transformer, flops_per_sample, matrix_elements
 from models.language.pretrained import Pretrained
@@ -60,7 +60,11 @@ class LanguageTask:
     units = "tokens"
     channels_last = False
     saved_files = (TOKENIZER_FILE, FACTS_FILE)
-    prompt_suffixes = SUFFIXES | {JSON}
+    prompt_suffixes = SUFFIXES
+    dataset: Dataset
+    """What setup read."""
+    prompting: Prompting
+    """How a text is generated after a prompt, after setup_without_data."""
 
     def __init__(self, model: Model, data: Data, context: Context) -> None:
         """Read the settings without disk access. Raises DataError for an invalid kv_heads."""
@@ -71,7 +75,13 @@ class LanguageTask:
         # Read a setting only where it applies: unused settings are reported.
         self.kv_heads = self.size.heads
         if self.pretrained is None:
-            self.kv_heads = _divisor(model.kv_heads or self.size.heads, self.size.heads)
+            heads, self.kv_heads = self.size.heads, model.kv_heads or self.size.heads
+            if heads % self.kv_heads:
+                raise DataError(
+                    f"model.kv_heads {self.kv_heads} does not divide the {heads} heads of the size",
+                    where="model.kv_heads",
+                    allowed=", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0),
+                )
         self.lora = Lora() if self.pretrained is None else model.lora
         self.has_adapters = self.lora.rank is not None
         # A checkpoint of adapters lacks the frozen weights, which must therefore be in the folder.
@@ -97,15 +107,7 @@ class LanguageTask:
         self.loaded: str | None = None
         self.coverage = ""
         self._local: Tokenizer | None = None
-        self._dataset: Dataset | None = None
         self._shape: Shape | None = None
-        self._prompting: Prompting | None = None
-
-    @property
-    def dataset(self) -> Dataset:
-        """The data that setup read."""
-        assert self._dataset is not None, "call setup() first"
-        return self._dataset
 
     def setup(self) -> None:
         """Read and split the data, train or load the tokenizer; store both in the run folder.
@@ -128,13 +130,14 @@ class LanguageTask:
         if self.context.folder is not None:
             save_split(splits, self.context.folder, self.context.reset_data)
             model_facts.save(_TextFacts(not corpus.is_text), self.context.folder)
-        chosen = assign_splits(corpus, splits)
+        members = assign_splits(corpus, splits)
+        counts = {name: len(splits[name]) for name in SPLITS}
         del splits  # holds one string per group
-        tokenizer = self._fit_tokenizer(corpus, chosen.numbers["train"])
+        tokenizer = self._fit_tokenizer(corpus, members["train"])
         # Not every pretrained architecture accepts a document mask.
         single_document = self.pretrained is not None
         rules = Rules(length, self.on_bad, self.control, seed, single_document, self._longest())
-        self._dataset = Dataset(corpus, chosen, tokenizer, rules)
+        self.dataset = Dataset(corpus, members, counts, tokenizer, rules)
 
     def setup_without_data(self) -> None:
         facts = model_facts.load(self.context.folder, _TextFacts)
@@ -142,7 +145,7 @@ class LanguageTask:
         if self.pretrained is not None:
             window = context_of(self.pretrained) or window
         tokenizer = self._tokenizer_without_data()
-        self._prompting = Prompting(tokenizer, window, is_request=facts.conversations)
+        self.prompting = Prompting(tokenizer, window, is_request=facts.conversations)
         self.start = None
 
     def continue_from(self, first: LanguageTask) -> None:
@@ -272,11 +275,8 @@ class LanguageTask:
         return ("boundaries",) if self.pretrained is None else ()
 
     def metric(self) -> LanguageMetric:
-        return LanguageMetric(
-            self._inputs,
-            answers=bool(self.dataset.dialogues),
-            noise=bool(self.dataset.dialogues) and self.control == "noise",
-        )
+        answers = bool(self.dataset.dialogues)
+        return LanguageMetric(self._inputs, answers, answers and self.control == "noise")
 
     def blocks(self, model: Module) -> list[Module]:
         return pretrained.decoder_layers(model, self._shape.layers if self._shape else None)
@@ -288,12 +288,6 @@ class LanguageTask:
     def predictions(self, model: Module) -> Predictions:
         """Completions of a few validation samples; see preview.predict. Collective."""
         return predict(model, self.dataset, self.context.device)
-
-    @property
-    def prompting(self) -> Prompting:
-        """How a text is generated after a prompt."""
-        assert self._prompting is not None, "call setup_without_data() first"
-        return self._prompting
 
     def answers_requests(self) -> bool:
         return self.prompting.is_request
@@ -333,8 +327,8 @@ class LanguageTask:
         """
         tokenizer, length = self._tokenizer_without_data(), self._row_length()
         if self.pretrained is None:
-            model = hugging_face.OwnModel(self._size_for_tokenizer(), self.kv_heads, length)
-            hugging_face.write_config(folder, model, tokenizer)
+            size, heads = self._size_for_tokenizer(), self.kv_heads
+            hugging_face.write_config(folder, size, heads, length, tokenizer)
         else:
             hugging_face.copy_config(self.pretrained, folder)
         hugging_face.write_tokenizer(folder, tokenizer, length, is_chat=self._is_chat())
@@ -376,13 +370,3 @@ class LanguageTask:
         if local := self._local_tokenizer():
             return replace(self.size, vocabulary=-(-local.size // 8) * 8)
         return self.size
-
-
-def _divisor(kv_heads: int, heads: int) -> int:
-    if heads % kv_heads:
-        raise DataError(
-            f"model.kv_heads {kv_heads} does not divide the {heads} heads of this size",
-            where="model.kv_heads",
-            allowed=", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0),
-        )
-    return kv_heads

@@ -17,8 +17,8 @@ import yaml
 from launcher.__main__ import main
 from launcher.base.diagnostics import fold
 from launcher.cli.parser import read as read_arguments
+from launcher.config.foreign_words import OTHERS, SEVERAL, word_files
 from launcher.config.options import OPTIONS as OPTIONS_HERE
-from launcher.config.originals import SEVERAL, all_words
 from launcher.config.resolve import resolve
 from scripts.write_docs import originals
 from tests.docs.pages import ROOT, read
@@ -65,7 +65,12 @@ COMMANDS = [
     if not table["is_words"]
     for row in rows(table["rows"].splitlines()[2:])
 ]
-WORDS = [row for family in all_words() for row in rows(originals(family)[2:], family)]
+WORDS = [
+    row
+    for family in word_files()
+    if family != OTHERS
+    for row in rows(originals(family)[2:], family)
+]
 EFFECTS: dict[str, dict[str, object]] = {
     "--model event_seg": {"mode": "default", "model.size": "full", "train.global_batch": 8},
     "--model event_seg --data mvsec/": {"data.path": "mvsec/"},

@@ -59,16 +59,13 @@ def test_every_file_belongs_to_a_family():
 def test_blocks_name_sizes_modes_and_settings_that_exist(family):
     found = presets.family(family)
     sizes = set(config_of(family).SIZES)
-    assert set(found.sizes) <= sizes
-    assert set(found.modes) <= set(presets.modes())
-    assert {size for size, _ in found.size_modes} <= sizes
-    assert {mode for _, mode in found.size_modes} <= set(presets.modes())
     stages = {stage.name for stage in stages_of(family)}
-    assert set(found.stages) == stages
-    assert {stage for _, stage in found.size_stages} <= stages
-    blocks = [found.default, *found.given.values(), *found.sizes.values(), *found.modes.values()]
-    blocks += [*found.stages.values(), *found.size_modes.values(), *found.size_stages.values()]
-    for block in blocks:
+    assert set(found.of("stages")) == stages
+    names = {"sizes": sizes, "modes": set(presets.modes()), "stages": stages}
+    for path in found.blocks:
+        for kind, name in zip(path[::2], path[1::2], strict=True):
+            assert kind == "given" or name in names[kind]
+    for block in (found.default, *found.blocks.values()):
         assert {key for key, _ in flatten(block.settings, sections(family))} <= set(
             setting_infos(family)
         )
@@ -83,7 +80,7 @@ def test_samples_are_as_long_as_the_context_of_the_size(size):
 @pytest.mark.parametrize(("family", "mode"), [c for c in COLUMNS if c[1] != "default"])
 def test_the_family_block_of_a_mode_has_every_value_changed_by_the_table(family, mode):
     file, stage = presets.family(family), staged(family, mode)
-    block = file.modes[mode] if stage is None else file.stages[stage.name]
+    block = file.blocks["modes", mode] if stage is None else file.blocks["stages", stage.name]
     own = {key for key, _ in flatten(block.settings, sections(family))}
     by_mode = {
         name: {k: v for m, k, v in TABLES[family] if m == name} for name in (mode, "default")

@@ -19,7 +19,7 @@ from tests.training.shelf import Shelf
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
-from training.evaluation.evaluate import ALL, NEW, OLD, Forgetting, HeldOutPart
+from training.evaluation.forgetting import ALL, NEW, OLD, Forgetting, HeldOutPart
 from training.logging.console_text import render_header, render_summary
 
 
@@ -185,7 +185,7 @@ def test_a_promise_on_a_metric_needs_scores_on_the_same_samples():
     assert different.why == f"it is scored on {source}, mode default on a"
     (same,) = check(promised, figures["p"], figures["p"])
     assert (same.kept, same.measured) == (True, 1)
-    (said,) = (line for line in report.legend([whole, part], None) if "best metric" in line)
+    (said,) = (line for line in report.legend([whole, part]) if "best metric" in line)
     assert said == "best metric of gentle local: over 128 of 831 samples (eval.samples)"
 
 

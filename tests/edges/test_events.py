@@ -40,8 +40,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def opened(path: Path, **given: Any) -> RawRecording:
-    chosen = {"window_ms": None, "sensor": None, "sequences": [], "mvsec_sequence": None, **given}
-    return RawRecording(path, path.name, SimpleNamespace(**chosen))
+    return RawRecording(path, path.name, **given)
 
 
 def all_events(recording: RawRecording) -> list[tuple[int, ...]]:

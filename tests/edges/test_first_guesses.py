@@ -10,8 +10,9 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.cli.parser import read
-from launcher.config import other_tools, presets
+from launcher.config import presets
 from launcher.config.command_line import RUN as RUN_COMMAND
+from launcher.config.foreign_words import OTHERS, word_files
 from launcher.config.options import OPTIONS
 from tests.launcher.given import resolved
 from tests.launcher.runs import trained
@@ -69,8 +70,8 @@ COMMANDS = {
     "stop": f"{PROGRAM} watch  names the run; Ctrl-C in its terminal saves and stops it, scancel "
     "stops a job",
     "version": f"{PROGRAM} --version",
-    "trainer.max_epochs=3 optim.lr=1e-3": f"{PROGRAM} --set train.epochs=3 --set optim.lr=1e-3",
-    "+trainer.devices=2": f"{PROGRAM} --set engine.nproc=2",
+    "trainer.max_epochs=3 optim.lr=1e-3": f"{PROGRAM} --epochs 3 --set optim.lr=1e-3",
+    "+trainer.devices=2": f"{PROGRAM} --nproc 2",
     "fit": PROGRAM,
     "pretrain --lr 1e-3": f"{PROGRAM} --lr 1e-3",
     "chat": f"{PROGRAM} predict {RUN}",
@@ -160,12 +161,6 @@ def test_without_a_pretrained_model_its_folder_is_a_placeholder(tmp_path, monkey
     )
 
 
-def test_the_prompt_of_files_is_the_data_of_the_run(home):
-    trained(Path("runs/new"), resolved("data.path=mine.jsonl", model="abr:tiny"), 3, at=2**31)
-    assert only_error("predictions").startswith(f"{PROGRAM} predict runs/new")
-    assert only_error("infer") == f"{PROGRAM} predict runs/new --input {home / 'mine.jsonl'}"
-
-
 def test_train_is_run(home, capsys):
     assert vars(read(["train", "--lite"]).args) == vars(read(["run", "--lite"]).args)
     assert read(["train", "--lite"]).command == read(["run", "--lite"]).command
@@ -181,7 +176,7 @@ OPTIONS_OF_OTHERS = {
     "--lora false": "remove it: off unless you ask for it",
     "--bf16 False": "remove it: off unless you ask for it",
     "--use_cpu no": "remove it: off unless you ask for it",
-    "--trainer.max_epochs 3": "--set train.epochs=3",
+    "--trainer.max_epochs 3": "--epochs 3",
     "--optim.lr=1e-3": "--set optim.lr=1e-3",
     "--freeze_layers 1": "--set model.freeze_layers=1",
     "--model eeg_text --freeze_encoder": "--set model.freeze_encoder=true",
@@ -207,7 +202,8 @@ OPTIONS_OF_OTHERS = {
     "--gpus 2": "--nproc 2",
     "--num_gpus=1": "--nproc 1",
     "--gpus all": "remove it: a run uses all GPUs of this machine",
-    "--gpus 0,1": "--nproc 2  after  export CUDA_VISIBLE_DEVICES=0,1",
+    "--gpus 0,1": "remove it: a run uses all GPUs that it sees; to choose,  "
+    "export CUDA_VISIBLE_DEVICES=0,1",
     "--nproc_per_node 2": "--nproc 2",
     "--device cpu": "--set device=cpu",
     "--device cuda:0": "--set device=cuda",
@@ -367,5 +363,5 @@ def test_a_missing_run_is_named_in_the_line_to_type(home):
 
 
 def test_no_word_of_the_table_is_an_option_here():
-    words = [word for entry in other_tools.table()["options"] for word in entry["words"]]
+    words = [name for word in word_files()[OTHERS].words for name in word.names]
     assert not {option.flag[2:] for option in RUN_COMMAND.options} & {*words}

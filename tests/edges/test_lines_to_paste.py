@@ -13,7 +13,7 @@ import pytest
 from launcher.__main__ import main
 from launcher.base.diagnostics import PROGRAM
 from launcher.commands.catalog import ALIASES, COMMANDS
-from launcher.config import other_tools
+from launcher.config.foreign_words import OTHERS, word_files
 from launcher.config.options import HELP
 from launcher.config.schema import setting_infos
 from models.catalog import FAMILIES
@@ -75,25 +75,16 @@ def test_every_command_to_type_exists():
     assert unknown == []
 
 
-ENTRIES = [
-    (kind, entry["words"][0], entry)
-    for kind in ("commands", "options")
-    for entry in other_tools.table()[kind]
-]
-
-
-@pytest.mark.parametrize(("kind", "word", "entry"), ENTRIES, ids=lambda value: str(value)[:20])
-def test_every_line_for_other_tools_names_what_exists(kind, word, entry):
-    lines = [entry["line"], entry.get("alone", ""), *entry.get("values", {}).values()]
+def test_every_line_for_other_tools_names_what_exists():
+    file = word_files()[OTHERS]
+    lines = [entry["line"] for entry in file.commands]
+    assert {line.split()[0] for line in lines if line and not line.startswith("-")} <= {*COMMANDS}
+    lines += [
+        str(text) for word in file.words for text in (word.line, word.on, *word.words.values())
+    ]
     for line in lines:
         assert {*SETTING.findall(line)} <= settings()
         assert {*FLAG.findall(line)} <= flags()
-        if kind == "commands" and line and not line.startswith("-"):
-            assert line.split()[0] in COMMANDS
-
-
-def test_every_setting_of_other_tools_has_one_here():
-    assert {*other_tools.table()["settings"]} <= settings()
 
 
 PLAIN = f"--model language:tiny --data mine.jsonl {QUICK}"

@@ -17,7 +17,7 @@ from engines.zero.config_file import shipped
 from tests.engines.parity import Outcome, StepResult, joined, outcome
 from tests.engines.pool import Pool
 from tests.engines.test_parity import SHARDED, all_engines, both_sizes
-from training.optim.updater import Ema
+from training.optim.ema import Ema
 
 Worlds = dict[int, Pool]
 STEPS, SAMPLES, ACCUMULATION = 4, 12, 3

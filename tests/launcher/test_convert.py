@@ -140,7 +140,7 @@ class TrainingConfig:
     assert (found["limits.ram"], found["train.micro_batch"]) == (70, 8)
     assert not (here / "ran").exists()
     assert "(dropped: its value is computed by code)" in written
-    assert "(dropped: batch_size is set again in line 9, which counts)" in written
+    assert "(dropped: batch_size sets train.micro_batch, too, and counts)" in written
     fetch = "hf download google/gemma-3n-E4B-it --local-dir gemma-3n-E4B-it"
     assert fetch in written and "model.pretrained" not in found
     assert main(["--config", "ours.yaml", "--dry-run"]) == 0

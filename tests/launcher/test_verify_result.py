@@ -66,7 +66,7 @@ def test_an_equal_replay_is_identical(compare, again):
     assert verify.render(found) == (
         "identical: 80 tensors, 2 steps\n"
         "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
-        "  note     a note\n"
+        "  note     a note"
     )
 
 

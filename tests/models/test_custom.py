@@ -167,8 +167,7 @@ def test_a_goal_that_measure_does_not_return_is_found():
 
 
 @pytest.mark.parametrize(
-    "batch",
-    [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}],
+    "batch", [{"x": torch.zeros(3, 2)}, {"x": ["a", "b", "c"]}, {"x": {"y": [torch.zeros(3), 1]}}]
 )
 def test_num_units_is_the_number_of_samples(batch):
     assert make_task().num_units(batch) == 3

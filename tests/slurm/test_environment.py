@@ -161,7 +161,7 @@ def test_two_steps_of_a_job_get_two_ports():
         (without(SRUN, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), "without SLURM_STEP_NUM_TASKS"),
         (without(SRUN, "SLURM_LOCALID"), "without SLURM_LOCALID"),
         (without(SRUN, "SLURM_STEP_NODELIST"), "without MASTER_ADDR or SLURM_STEP_NODELIST"),
-        (without(SRUN, "SLURM_JOB_ID"), "without MASTER_PORT or SLURM_JOB_ID"),
+        (without(SRUN, "SLURM_JOB_ID"), "without SLURM_JOB_ID"),
         ({**SRUN, "SLURM_PROCID": "7"}, "SLURM_PROCID=7, SLURM_STEP_NUM_TASKS=7"),
         ({**SRUN, "SLURM_NODEID": "2"}, "SLURM_NODEID=2, SLURM_STEP_TASKS_PER_NODE=4,3"),
         ({**SRUN, "SLURM_LOCALID": "3"}, "SLURM_LOCALID=3"),
@@ -196,11 +196,7 @@ def test_without_a_job_script_there_is_no_generation():
         ({"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "0"}, Generation("12", 0)),
         ({"GEARSHIFT_JOB": "12_3", "GEARSHIFT_GENERATION": "4"}, Generation("12_3", 4)),
         (
-            {
-                "GEARSHIFT_JOB": "12",
-                "GEARSHIFT_GENERATION": "1",
-                "TORCHELASTIC_RESTART_COUNT": "2",
-            },
+            {"GEARSHIFT_JOB": "12", "GEARSHIFT_GENERATION": "1", "TORCHELASTIC_RESTART_COUNT": "2"},
             Generation("12", 1, 2),
         ),
     ],

@@ -11,7 +11,7 @@ from engines.local import FlatAveraging
 from engines.replicated import Replicated
 from tests.training.ranks import tiny_run, two_terms_run
 from tests.training.tiny import TinyTask, TwoTermsTask, make_settings, one_rank, run_tiny
-from training.accumulate import accumulate, by_term, main_units, total_units
+from training.accumulate import accumulate
 from training.data.order import DataOrder
 from training.data.samples import Samples
 from training.optim import optimizer
@@ -177,20 +177,7 @@ def test_terms_are_means_over_the_units_of_all_ranks(two_ranks, engine):
             assert np.allclose(found["weights"][name], weight.flatten(), 1e-12, 1e-12)
 
 
-def test_the_first_term_counts_the_units_of_a_run():
-    run = run_tiny(one_rank(), TwoTermsTask(), **TWO_TERMS_SGD)
-    task = TwoTermsTask()
-    units = sum(i % 4 for i in range(task.train))
-    assert run.recorder.lines[-1].units == 2 * units
-
-
 def test_a_task_gets_the_progress_before_each_step():
     task = TwoTermsTask()
     run_tiny(one_rank(), task, **TWO_TERMS_SGD)
     assert task.paces == pytest.approx(np.array([(step / 3, 2.0) for step in range(6)]))
-
-
-def test_units_of_batches_add_up_by_term():
-    assert total_units([{"a": 2, "b": 0}, {"a": 3, "b": 1}]) == {"a": 5, "b": 1}
-    assert total_units([2, 3]) == by_term(5)
-    assert main_units({"a": 5, "b": 1}) == main_units(total_units([2, 3])) == 5

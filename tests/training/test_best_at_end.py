@@ -69,12 +69,6 @@ def test_with_ema_the_average_of_the_best_is_previewed(tmp_path):
     assert float(after) == pytest.approx(kept.sum().item())
 
 
-def test_nothing_is_loaded_if_the_last_evaluation_is_the_best(tmp_path):
-    run = rising(tmp_path, optim={"name": "sgd", "lr": 1e-6, "clip_norm": None})
-    assert run.outcome.best["step"] == 12
-    assert "best_loaded" not in run.recorder.kinds()
-
-
 def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_path):
     class Forgetful(CheckpointWriter):
         def checkpoint(self, step):
@@ -89,8 +83,3 @@ def test_a_missing_best_checkpoint_is_a_warning_and_the_last_weights_stay(tmp_pa
     assert len(texts) == 1
     assert texts[0].startswith(f"kept the last weights; the best, of step {best}: ")
     assert torch.equal(run.weights["linear.weight"], plain.weights["linear.weight"])
-
-
-def test_nothing_is_loaded_if_no_best_checkpoint_is_kept(tmp_path):
-    run = rising(tmp_path, save={"load_best": True, "keep_best": 0, "async": False})
-    assert not {"warning", "best_loaded"} & set(run.recorder.kinds())

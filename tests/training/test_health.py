@@ -14,7 +14,6 @@ import pytest
 from engines.base import World
 from launcher.run.faults import FAULTS, advice
 from tests.training.facts import logged, train_plan
-from tests.training.tiny import one_rank
 from training.callbacks.base import EvalResult
 from training.health import SKEW_S, STARVED_S, ClockSkew, Expected, Health, clock_skews
 
@@ -240,11 +239,3 @@ def test_a_clock_that_differs_is_named_on_every_rank(worlds, ahead_s):
     for (found,) in worlds[2].run(skews, [0.0, ahead_s]):
         assert found.host == socket.gethostname()
         assert found.seconds == pytest.approx(ahead_s, abs=1.0)
-
-
-def test_clocks_that_agree_are_not_named(worlds):
-    assert worlds[2].run(skews, [0.0, SKEW_S / 10]) == [[], []]
-
-
-def test_a_single_rank_has_nothing_to_compare():
-    assert clock_skews(one_rank()) == []

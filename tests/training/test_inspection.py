@@ -11,7 +11,7 @@ from torch import nn
 from engines.base import World
 from models.base import Predictions
 from tests.training.tiny import WIDTH, TinyNet, TinyTask, one_rank, run_tiny
-from training.inspection import architecture, shapes
+from training.inspection import architecture
 
 
 def test_a_parameter_without_gradient_is_named_at_the_first_step():
@@ -32,10 +32,6 @@ def test_a_parameter_missing_in_the_optimizer_is_named():
     assert ("frozen", {"count": 1, "names": ["linear.bias"]}) in run.recorder.events
 
 
-def test_a_correct_model_gives_no_warning():
-    assert run_tiny(one_rank()).recorder.kinds() == ["preview", "preview"]
-
-
 def test_the_shapes_of_the_first_batch_are_reported_with_train_debug():
     run = run_tiny(one_rank(), train={"debug": True})
     assert [facts for kind, facts in run.recorder.events if kind == "first_batch"] == [
@@ -46,11 +42,6 @@ def test_the_shapes_of_the_first_batch_are_reported_with_train_debug():
             "mask": "[2, 4] bool",
         }
     ]
-
-
-def test_shapes_of_nested_batches_are_listed():
-    found = shapes({"image": {"left": torch.zeros(1, 2)}, "names": ["a"]})
-    assert found == {"image": {"left": "[1, 2] float32"}, "names": "list"}
 
 
 def test_an_architecture_is_names_and_shapes_and_not_weights():

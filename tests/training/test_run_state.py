@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.training.tiny import RecordingCallback, TinyTask, one_rank, run_tiny
+from tests.training.tiny import one_rank, run_tiny
 
 COUNTS = {"samples": 7, "split_samples": 7}
 
@@ -39,10 +39,6 @@ def test_the_best_is_saved_when_it_is_found_and_the_last_at_the_end(rising):
         "step": min(found, key=found.get),
         **COUNTS,
     }
-
-
-def test_a_periodic_checkpoint_is_marked_as_one(rising):
-    assert [s for s, kept in rising.shelf.saved.items() if kept["periodic"]] == [5, 10]
 
 
 def test_a_best_at_a_periodic_step_is_saved_once_as_both():
@@ -117,33 +113,9 @@ def test_a_warning_of_the_schedule_reaches_the_callbacks():
     assert texts == ["schedule.warmup: 3 steps cut to 1 by schedule.warmup_cap=1"]
 
 
-def test_a_resumed_run_keeps_the_best_score():
-    changes = {
-        "train": {"epochs": 2},
-        "eval": {"every": 1},
-        "optim": {"name": "sgd", "momentum": 0.0, "lr": 1e-9},
-    }
-    first = run_tiny(one_rank(), **changes)
-    best = {"value": 0.0, "step": 1}
-    first.shelf.saved[3]["facts"]["evaluator"] |= {"best": best}
-    rest = run_tiny(one_rank(), before=first.shelf.before(3), **changes)
-    # No later evaluation is better than the saved one.
-    assert rest.outcome.best == {"metric": "error", "direction": "min", **best, **COUNTS}
-    assert [e.is_best for e in rest.recorder.evaluations] == [False] * 3
-    assert not previews(rest) or previews(rest)[0]["when"] == "after"
-
-
 def test_throughput_and_memory_are_in_the_outcome():
     outcome = run_tiny(one_rank(), log={"every": 1}).outcome
     assert outcome.samples_per_s > 0
     assert outcome.peak_memory_bytes["device"] is None
     assert outcome.peak_memory_bytes["host"] > 0
     assert outcome.epochs == 1.0
-
-
-def test_callbacks_see_every_step_with_its_units():
-    callback = RecordingCallback()
-    run_tiny(one_rank(), TinyTask(), callback)
-    assert [step.step for step in callback.steps] == [1, 2, 3]
-    # An epoch: each of the 24 samples once, with 0 to 3 units.
-    assert sum(step.units for step in callback.steps) == sum(i % 4 for i in range(24))

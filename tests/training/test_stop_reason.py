@@ -20,10 +20,3 @@ from training.stop_reason import requested
 def test_each_request_has_its_exit_code(actions, status, code, is_resumable):
     found = requested(actions)
     assert (found.status, found.exit_code, found.is_resumable) == (status, code, is_resumable)
-
-
-@pytest.mark.parametrize(
-    "actions", [Action.NOTHING, Action.SAVE, Action.EVALUATE | Action.FREE_MEMORY]
-)
-def test_other_actions_end_nothing(actions):
-    assert requested(actions) is None

@@ -20,14 +20,6 @@ def test_a_line_is_on_disk_when_write_returns(tmp_path: Path):
     file.close()
 
 
-def test_an_existing_file_is_appended_to(tmp_path: Path):
-    (tmp_path / "a.jsonl").write_bytes(b"one\n")
-    file = LineFile(tmp_path / "a.jsonl")
-    file.write(b"two")
-    assert (tmp_path / "a.jsonl").read_bytes() == b"one\ntwo\n"
-    file.close()
-
-
 def test_a_disk_full_during_a_write_leaves_complete_lines(tmp_path: Path):
     file = LineFile(tmp_path / "a.jsonl")
     file.write(b"whole")
@@ -55,11 +47,6 @@ def test_a_folder_deleted_under_the_run_is_noticed(tmp_path: Path):
     with pytest.raises(StorageError, match=r"a\.jsonl: it was deleted during the run"):
         file.write(b"two")
     file.close()
-
-
-def test_a_missing_folder_is_named(tmp_path: Path):
-    with pytest.raises(StorageError, match=r"none/a\.jsonl: No such file or directory"):
-        LineFile(tmp_path / "none" / "a.jsonl")
 
 
 def test_a_full_disk_error_names_the_fix():

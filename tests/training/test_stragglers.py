@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 from collections.abc import Iterable
 from types import SimpleNamespace
 
@@ -16,7 +15,7 @@ from tests.training.tiny import RecordingCallback
 from tests.training.uneven import train
 from training.callbacks.callback_list import CallbackList
 from training.step_timer import StepTimer
-from training.stragglers import UNIT_S, Stragglers, median_without
+from training.stragglers import UNIT_S, Stragglers
 
 SLOW = {"times": 12, "steps": 2000, "until": 1}
 READS = {"reads": 20, "steps": 2000, "until": 1}
@@ -47,9 +46,7 @@ def started(rank: int, timer: object, *callbacks: RecordingCallback) -> Straggle
         rank=rank, size=2, device=torch.device("cpu"), broadcast=lambda *_: b"a"
     )
     engine = SimpleNamespace(world=world, gathers_weights=False)
-    stragglers = Stragglers(SimpleNamespace(stragglers=1.5), CallbackList(callbacks), timer)
-    stragglers.start(engine, nn.Linear(1, 1), 0)
-    return stragglers
+    return Stragglers(1.5, engine, nn.Linear(1, 1), CallbackList(callbacks), timer, 0)
 
 
 def events_of(computing: Iterable[tuple[float, float]]) -> list[tuple[str, dict]]:
@@ -93,10 +90,3 @@ def test_times_of_a_step_that_is_logged_during_an_agreement_wait_for_the_next_on
     stragglers.update(sent)
     times = [sent[-1] * UNIT_S, stragglers.own_times()[-1] * UNIT_S]
     assert times == pytest.approx([2, 3])
-
-
-@pytest.mark.parametrize("times", [[1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 1.0, 4.0, 4.0], [1.0] * 5])
-def test_the_median_excludes_the_own_rank(times):
-    for number, own in enumerate(times):
-        others = times[:number] + times[number + 1 :]
-        assert median_without(sorted(times), own) == statistics.median(others)

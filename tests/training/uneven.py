@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -58,11 +57,8 @@ def train(world: World, engine: str, phases: list[dict[str, Any]]) -> list[tuple
     module = made.prepare(net, spec, list(net))
     timer = StepTimer()
     record = RunMetrics(TrainPlan(10**6, 10**6, 2, 1, 1, world.size, "rows"), 1, "fp32", timer)
-    stragglers = Stragglers(
-        SimpleNamespace(stragglers=1.5), CallbackList([recorder]), timer, block_s=0.1
-    )
     timer.start(clock_of(world.device))
-    stragglers.start(made, module, 0)
+    stragglers = Stragglers(1.5, made, module, CallbackList([recorder]), timer, 0, block_s=0.1)
     timer.begin_steps(bool)
     step = 0
     for phase in phases:

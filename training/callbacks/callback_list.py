@@ -20,14 +20,9 @@ class CallbackList(Callback):
     def __init__(self, callbacks: Sequence[Callback]):
         self._callbacks = list(callbacks)
         # Called after every update: those that would do nothing are omitted.
-        self._steps = [
-            callback.step for callback in callbacks if type(callback).step is not Callback.step
-        ]
-
+        self._steps = [c.step for c in callbacks if type(c).step is not Callback.step]
         self._requested = [
-            callback.requested
-            for callback in callbacks
-            if type(callback).requested is not Callback.requested
+            c.requested for c in callbacks if type(c).requested is not Callback.requested
         ]
 
     def start(self, train_plan: TrainPlan) -> None:

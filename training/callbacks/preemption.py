@@ -37,10 +37,8 @@ class Preemption(Callback):
 
     def __init__(self, emit: Emit, saves: bool = True) -> None:
         """`emit` takes a "signal" event from the training thread; `saves` is one of its facts."""
-        self._emit = emit
-        self._saves = saves
-        self._actions = Action.NOTHING
-        self._emitted = Action.NOTHING
+        self._emit, self._saves = emit, saves
+        self._actions = self._emitted = Action.NOTHING
         self._names: list[str] = []
         self._interrupted_at: float | None = None
         self._old_handlers: dict[signal.Signals, Any] = {}
@@ -62,9 +60,7 @@ class Preemption(Callback):
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # started by nohup
             self._old_handlers[number] = signal.signal(number, _nothing)
-        self._thread = threading.Thread(
-            target=self._read, args=(read_end,), name="signals", daemon=True
-        )
+        self._thread = threading.Thread(target=self._read, args=(read_end,), daemon=True)
         self._thread.start()
 
     def step(self, step: Step) -> Action:

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from training.checkpoint.reader import Checkpoint
@@ -24,8 +25,6 @@ _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"}
 """Options of torch optimizers that change how a step is computed, but not its result."""
 _TRAIN = ("loss", "grad_norm", "lr", "samples", "tokens", "epoch", "parts", "loss_scale")
 """Numbers that do not depend on machine and time."""
-_TRAINING, _EVAL = "0", "1"
-"""Keys that sort the lines of a step."""
 _REPRODUCED = ("loss", "grad_norm", "lr", "samples", "tokens")
 """Numbers that other engines reproduce to rounding; loss scale and parts may differ."""
 
@@ -113,25 +112,30 @@ def compare(
     What depends on the engine is then not compared: the loss scale, options that only one side has,
     and the implementation of the optimizer. Integers and steps must be equal.
     """
-    shapes = dict(_shape_differences(ours, theirs))
-    differences = list(shapes.values())
-    differing, largest, largest_in = 0, 0.0, None
-    tensors = [t for t in _tensors(ours, theirs) if t not in shapes]
-    for kind, name in tensors:
-        first_bit = _first_bit(ours, theirs, kind, name)
-        if first_bit is None:
+    first_forms, second_forms = _forms(ours), _forms(theirs)
+    tensors = list({**first_forms, **second_forms})
+    shapes, values = [], []
+    count, differing, largest, largest_in = 0, 0, 0.0, None
+    for kind, name in sorted(tensors, key=lambda t: (t[0] == BUFFER, t[0] != WEIGHT, t[0])):
+        forms = (first_forms.get((kind, name)), second_forms.get((kind, name)))
+        if forms[0] != forms[1]:
+            shapes.append(Difference("shape", f"{kind} {name}", None, *forms))
+            continue
+        count += 1
+        distance = _distance(ours, theirs, kind, name)
+        if distance is None:
             continue
         differing += 1
-        measured = _measure(ours, theirs, kind, name)
-        if largest_in is None or not measured.relative <= largest:
-            largest, largest_in = measured.relative, f"{kind} of {name}"
-        if tolerance is None:
-            differences.append(_difference(ours, theirs, kind, name, first_bit))
-        elif not measured.relative <= tolerance.of(kind):
-            differences.append(_difference(ours, theirs, kind, name, measured.farthest))
-    differences += _beside_tensors(ours, theirs, tolerance)
+        if largest_in is None or not distance.relative <= largest:
+            largest, largest_in = distance.relative, f"{kind} of {name}"
+        if tolerance is None or not distance.relative <= tolerance.of(kind):
+            at = distance.first_bit if tolerance is None else distance.farthest
+            a, b = (c.interval(kind, name, at, at + 1).item() for c in (ours, theirs))
+            index = tuple(int(i) for i in np.unravel_index(at, ours.shape(kind, name)))
+            values.append(Difference(kind, name, index, a, b))
+    differences = [*shapes, *values, *_beside_tensors(ours, theirs, tolerance)]
     first = differences[0] if differences else None
-    return TensorComparison(len(tensors), differing, first, largest, largest_in)
+    return TensorComparison(count, differing, first, largest, largest_in)
 
 
 def number_differs(ours: Any, theirs: Any, tolerance: float | None) -> bool:
@@ -141,44 +145,54 @@ def number_differs(ours: Any, theirs: Any, tolerance: float | None) -> bool:
     return abs(ours - theirs) > tolerance * max(abs(ours), abs(theirs))
 
 
-@dataclass(frozen=True)
-class _Measured:
-    relative: float
-    """The norm of the difference over the larger norm; infinite where one is not finite."""
-    farthest: int
-    """The flat index of the largest difference."""
-
-
-def _tensors(ours: Checkpoint, theirs: Checkpoint) -> list[tuple[str, str]]:
-    """Kind and name of all tensors of either, weights first, in the order of the model."""
-    kinds = sorted({*ours.kinds, *theirs.kinds}, key=lambda kind: (kind != WEIGHT, kind))
-    names = {**ours.shapes, **theirs.shapes}
-    tensors = []
-    for kind in kinds:
-        there = {*ours.names(kind), *theirs.names(kind)}
-        tensors += [(kind, name) for name in names if name in there]
-    buffers = {**ours.buffer_shapes, **theirs.buffer_shapes}
-    return [*tensors, *((BUFFER, name) for name in buffers)]
-
-
-def _shape_differences(
-    first: Checkpoint, second: Checkpoint
-) -> Iterator[tuple[tuple[str, str], Difference]]:
-    """Tensors that only one has, or with another shape or dtype."""
-    forms = [_forms(checkpoint) for checkpoint in (first, second)]
-    for kind, name in _tensors(first, second):
-        ours, theirs = (form.get((kind, name)) for form in forms)
-        if ours != theirs:
-            yield (kind, name), Difference("shape", f"{kind} {name}", None, ours, theirs)
-
-
 def _forms(checkpoint: Checkpoint) -> dict[tuple[str, str], str]:
+    """Shape and dtype by kind and name, in the order of the model."""
     forms = {}
     for kind in (*checkpoint.kinds, BUFFER):
-        for name in checkpoint.names(kind):
+        held = set(checkpoint.names(kind))
+        names = checkpoint.buffer_shapes if kind == BUFFER else checkpoint.shapes
+        for name in (name for name in names if name in held):
             dtype = str(checkpoint.dtype(kind, name)).removeprefix("torch.")
             forms[kind, name] = f"{list(checkpoint.shape(kind, name))} {dtype}"
     return forms
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """How far two tensors are apart; positions are flat indices."""
+
+    first_bit: int
+    relative: float
+    """The norm of the difference over the larger norm; infinite where one is not finite, and for
+    different integers."""
+    farthest: int
+    """The position of the largest difference."""
+
+
+def _distance(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> _Distance | None:
+    """None: no bit differs."""
+    different = (
+        start + int(differs.int().argmax())
+        for start, _, _, differs in _chunks(first, second, kind, name)
+        if differs.any()
+    )
+    first_bit = next(different, None)
+    if first_bit is None:
+        return None
+    squares = torch.zeros(3, dtype=torch.float64)
+    largest, farthest = -1.0, 0
+    for start, ours, theirs, differs in _chunks(first, second, kind, name):
+        a, b = ours.double(), theirs.double()
+        # The same NaN or infinity on both sides has distance 0.
+        apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
+        if not ours.is_floating_point():
+            apart = apart.masked_fill(differs, math.inf)
+        finite = (x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for x in (a, b))
+        squares += torch.stack([x.square().sum() for x in (apart, *finite)])
+        if (value := float(apart.max())) > largest:
+            largest, farthest = value, start + int(apart.argmax())
+    norm, *norms = squares.sqrt().tolist()
+    return _Distance(first_bit, norm / max(norms) if max(norms) else norm, farthest)
 
 
 def _chunks(
@@ -191,49 +205,6 @@ def _chunks(
         ours, theirs = (c.interval(kind, name, start, stop) for c in (first, second))
         bits = _BITS[ours.dtype.itemsize]
         yield start, ours, theirs, ours.view(bits) != theirs.view(bits)
-
-
-def _first_bit(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> int | None:
-    for start, _, _, differs in _chunks(first, second, kind, name):
-        if differs.any():
-            return start + int(differs.int().argmax())
-    return None
-
-
-def _measure(first: Checkpoint, second: Checkpoint, kind: str, name: str) -> _Measured:
-    """The distance of two tensors; infinite for different integers."""
-    squares = torch.zeros(3, dtype=torch.float64)
-    largest, farthest = -1.0, 0
-    for start, ours, theirs, differs in _chunks(first, second, kind, name):
-        a, b = ours.double(), theirs.double()
-        # The same NaN or infinity on both sides has distance 0.
-        apart = (a - b).abs().masked_fill(~differs, 0.0).nan_to_num(nan=math.inf)
-        if not ours.is_floating_point():
-            apart = apart.masked_fill(differs, math.inf)
-        squares += torch.stack([apart.square().sum(), *(_finite_square(x) for x in (a, b))])
-        if (value := float(apart.max())) > largest:
-            largest, farthest = value, start + int(apart.argmax())
-    norm, *norms = squares.sqrt().tolist()
-    return _Measured(norm / max(norms) if max(norms) else norm, farthest)
-
-
-def _finite_square(x: Tensor) -> Tensor:
-    return x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).square().sum()
-
-
-def _difference(
-    first: Checkpoint, second: Checkpoint, kind: str, name: str, position: int
-) -> Difference:
-    ours, theirs = (c.interval(kind, name, position, position + 1).item() for c in (first, second))
-    return Difference(kind, name, _unravelled(position, first.shape(kind, name)), ours, theirs)
-
-
-def _unravelled(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    index: list[int] = []
-    for axis in reversed(shape):
-        position, rest = divmod(position, axis)
-        index.insert(0, rest)
-    return tuple(index)
 
 
 def _beside_tensors(
@@ -278,58 +249,48 @@ def compare_metrics(
     ours, theirs = (_lines(path, after, upto, tolerance is None) for path in (first, second))
     both = [key for key in sorted(ours) if key in theirs]
     for key in both:
-        for difference in _differences(ours[key], theirs[key], tolerance):
+        for difference in _line_differences(ours[key], theirs[key], tolerance):
             return MetricsComparison(len(both), difference)
-    logged = [key for key in theirs if key[0] > after + 1 or key[1] == _EVAL]
+    logged = [step for step, is_evaluation, _ in theirs if step > after + 1 or is_evaluation]
     return MetricsComparison(len(both), None, is_missing=bool(logged) and not both)
 
 
 def _lines(
     path: Path, after: int, upto: int, with_evaluations: bool
-) -> dict[tuple[int, str, str], Line]:
-    """The lines of those steps; the later of two lines of one step: the run had gone back."""
+) -> dict[tuple[int, bool, str], Line]:
+    """The lines of those steps by step, kind (training first) and split.
+
+    The later of two lines of one step: the run had gone back. Only complete lines: a killed process
+    may have left half of the last one.
+    """
     kinds = ("train", "eval") if with_evaluations else ("train",)
-    lines: dict[tuple[int, str, str], Line] = {}
-    for line in _read(path):
-        step, kind = line.get("step"), line.get("kind")
-        if kind in kinds and isinstance(step, int) and after < step <= upto:
-            # At one step, training comes before evaluation.
-            lines[step, _EVAL if kind == "eval" else _TRAINING, str(line.get("split", ""))] = line
+    lines: dict[tuple[int, bool, str], Line] = {}
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for written in text.split("\n"):
+        try:
+            line = json.loads(written)
+        except ValueError:
+            continue
+        if not isinstance(line, dict) or line.get("kind") not in kinds:
+            continue
+        step = line.get("step")
+        if isinstance(step, int) and after < step <= upto:
+            lines[step, line["kind"] == "eval", str(line.get("split", ""))] = line
     return lines
 
 
-def _read(path: Path) -> Iterator[Line]:
-    """Each complete line: a killed process may have left half of the last one."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return
-    for line in text.split("\n"):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def _differences(first: Line, second: Line, tolerance: Tolerance | None) -> Iterator[Difference]:
-    kind, step = str(first["kind"]), int(first["step"])
-    for key, ours, theirs in _numbers(first, second, _TRAIN if tolerance is None else _REPRODUCED):
+def _line_differences(
+    first: Line, second: Line, tolerance: Tolerance | None
+) -> Iterator[Difference]:
+    keys = _TRAIN if tolerance is None else _REPRODUCED
+    for key in ("metrics",) if first["kind"] == "eval" else keys:
         within = None
         if tolerance is not None:
             within = tolerance.moments if key == "grad_norm" else tolerance.weights
-        if number_differs(ours, theirs, within):
-            yield Difference(kind, key, None, ours, theirs, step)
-
-
-def _numbers(first: Line, second: Line, keys: tuple[str, ...]) -> Iterator[tuple[str, Any, Any]]:
-    if first["kind"] == "eval":
-        keys = ("metrics",)
-    for key in keys:
-        ours, theirs = first.get(key), second.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            for name in {**ours, **theirs}:
-                yield f"{key}.{name}", ours.get(name), theirs.get(name)
-        else:
-            yield key, ours, theirs
+        values = [(key, first.get(key), second.get(key))]
+        if isinstance(values[0][1], dict) and isinstance(values[0][2], dict):
+            values = [(f"{key}.{n}", a, b) for n, a, b in _both(first[key], second[key])]
+        for name, ours, theirs in values:
+            if number_differs(ours, theirs, within):
+                kind, step = str(first["kind"]), int(first["step"])
+                yield Difference(kind, name, None, ours, theirs, step)

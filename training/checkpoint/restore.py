@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,14 @@ def restore(checkpoint: Checkpoint, engine: Engine, slots: bool = True) -> None:
     engine cannot hold the step counts; both on every rank.
     """
     state = engine.state()
+
+    def fill_state() -> None:
+        fill(checkpoint, [piece for piece in state.pieces if slots or piece.kind == WEIGHT])
+        for name, buffer in state.buffers.items():
+            buffer.copy_(checkpoint.buffer(name))
+
     _together(engine.world, lambda: check(checkpoint, state, slots))
-    _together(engine.world, lambda: _fill_state(checkpoint, state, slots))
+    _together(engine.world, fill_state)
     if not slots:
         engine.refresh()
         return
@@ -59,7 +65,11 @@ def check(checkpoint: Checkpoint, state: State, slots: bool = True) -> None:
     """
     errors = [
         *_differing("parameter", checkpoint.shapes, state.shapes),
-        *_differing("buffer", checkpoint.buffer_shapes, _shapes(state)),
+        *_differing(
+            "buffer",
+            checkpoint.buffer_shapes,
+            {name: tuple(buffer.shape) for name, buffer in state.buffers.items()},
+        ),
         *_rounded(checkpoint, state),
     ]
     if slots and not errors:
@@ -91,12 +101,6 @@ def fill(checkpoint: Checkpoint, pieces: Sequence[Piece]) -> None:
             chunk.copy_(checkpoint.interval(piece.kind, piece.name, start, start + chunk.numel()))
 
 
-def _fill_state(checkpoint: Checkpoint, state: State, slots: bool) -> None:
-    fill(checkpoint, [piece for piece in state.pieces if slots or piece.kind == WEIGHT])
-    for name, buffer in state.buffers.items():
-        buffer.copy_(checkpoint.buffer(name))
-
-
 def _differing(
     what: str, stored: Mapping[str, tuple[int, ...]], ours: Mapping[str, tuple[int, ...]]
 ) -> Iterator[str]:
@@ -112,10 +116,6 @@ def _differing(
     for name in stored:
         if name not in ours:
             yield f"{what} '{name}' {list(stored[name])} is not in the model"
-
-
-def _shapes(state: State) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(buffer.shape) for name, buffer in state.buffers.items()}
 
 
 def _rounded(checkpoint: Checkpoint, state: State) -> Iterator[str]:
@@ -141,34 +141,25 @@ def _other_slots(checkpoint: Checkpoint, state: State) -> Iterator[str]:
         known = {kind for kind, names in stored.items() if name in names}
         # Not every engine has slots of empty tensors.
         if kinds != known and 0 not in state.shapes[name]:
-            yield (
-                f"the optimizer has {_listed(known)} of '{name}' in the checkpoint"
-                f" and {_listed(kinds)} in this run"
-            )
+            theirs, ours = (", ".join(sorted(k - {WEIGHT})) or "nothing" for k in (known, kinds))
+            yield f"the optimizer has {theirs} of '{name}' in the checkpoint and {ours} in this run"
         elif name in state.steps and name not in checkpoint.steps:
             yield f"the checkpoint does not say how often '{name}' was updated"
 
 
 def _other_groups(checkpoint: Checkpoint, state: State) -> Iterator[str]:
-    stored, ours = _group_numbers(checkpoint.groups), _group_numbers(state.groups)
+    stored, ours = (
+        {
+            name: f"in parameter group {i}"
+            for i, group in enumerate(groups)
+            for name in group["names"]
+        }
+        for groups in (checkpoint.groups, state.groups)
+    )
     for name in {**ours, **stored}:
-        if stored.get(name) != ours.get(name):
-            yield (
-                f"'{name}' is {_group(stored.get(name))} in the checkpoint"
-                f" and {_group(ours.get(name))} in this run"
-            )
-
-
-def _group_numbers(groups: Sequence[Mapping]) -> dict[str, int]:
-    return {name: number for number, group in enumerate(groups) for name in group["names"]}
-
-
-def _group(group: int | None) -> str:
-    return "frozen" if group is None else f"in parameter group {group}"
-
-
-def _listed(kinds: Set[str]) -> str:
-    return ", ".join(sorted(kinds - {WEIGHT})) or "nothing"
+        theirs, here = stored.get(name, "frozen"), ours.get(name, "frozen")
+        if theirs != here:
+            yield f"'{name}' is {theirs} in the checkpoint and {here} in this run"
 
 
 def _together(world: World, action: Callable[[], None]) -> None:

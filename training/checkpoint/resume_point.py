@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +42,13 @@ class ResumePoint:
     @property
     def starts(self) -> StartSteps:
         """The start steps of the resumed run."""
-        known = StartSteps(**self.fact("starts", {}))
-        return StartSteps(
-            data=self.step if "data" in self.reset else known.data,
-            schedule=self.step if "schedule" in self.reset else known.schedule,
-            samples_before=(
-                self.checkpoint.manifest.samples if "data" in self.reset else known.samples_before
-            ),
-        )
+        starts = StartSteps(**self.fact("starts", {}))
+        if "schedule" in self.reset:
+            starts = replace(starts, schedule=self.step)
+        if "data" in self.reset:
+            samples = self.checkpoint.manifest.samples
+            starts = replace(starts, data=self.step, samples_before=samples)
+        return starts
 
     def fact(self, name: str, missing: Any = None) -> Any:
         """The fact `name` that the loop saved; `missing` if the checkpoint does not have it."""
@@ -73,20 +72,17 @@ class ResumePoint:
 
     def report(self, event: Callable[[str, Mapping[str, object]], None]) -> None:
         """Report the event "resumed", and a warning for each damaged checkpoint."""
-        event("resumed", self.described())
-        for text in self.damaged.values():
-            event("warning", {"text": f"{text}; resumed from an earlier one"})
-
-    def described(self) -> dict[str, Any]:
-        """The facts of the event "resumed"."""
         written = self.checkpoint.manifest
-        return {
+        facts = {
             "checkpoint": self.checkpoint.folder.name,
             "written_by": {"engine": written.engine, "world_size": written.world_size},
             "changes": list(self.changes),
             "reset": sorted(self.reset),
             "damaged": {f"{step}": text for step, text in self.damaged.items()},
         }
+        event("resumed", facts)
+        for text in self.damaged.values():
+            event("warning", {"text": f"{text}; resumed from an earlier one"})
 
 
 @dataclass(frozen=True)

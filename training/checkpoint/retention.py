@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.checkpoint import manifest
@@ -139,7 +139,9 @@ def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
     names = []
     for step in steps:
         folder = run / CHECKPOINTS / manifest.step_folder(step)
-        aside = _unused(folder.with_name(f"{prefix}-{folder.name}"))
+        name = f"{prefix}-{folder.name}"
+        new_names = (name, *(f"{name}-{number}" for number in range(2, 10**6)))
+        aside = next(path for n in new_names if not (path := folder.with_name(n)).exists())
         if storage.fence is not None:
             folder.rename(folder := storage.fence / f"{_REPLACED}{folder.name}")
         folder.rename(aside)
@@ -147,15 +149,6 @@ def _rename(storage: Storage, steps: list[int], prefix: str) -> list[str]:
     if names:
         sync(run / CHECKPOINTS)
     return names
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or with the first number that makes it a new name."""
-    number, unused = 1, path
-    while unused.exists():
-        number += 1
-        unused = path.with_name(f"{path.name}-{number}")
-    return unused
 
 
 def _kept(complete: list[Manifest], keep: Keep) -> set[str]:
@@ -176,14 +169,10 @@ def _by_score(complete: list[Manifest]) -> list[Manifest]:
     and are omitted.
     """
     scored = [(written.score, written) for written in complete if written.score is not None]
-    if not scored:
-        return []
-    newest = scored[-1][0]
     comparable = [
         (score.rank, checkpoint.step, checkpoint)
         for score, checkpoint in scored
-        if (score.metric, score.direction, score.since, score.samples)
-        == (newest.metric, newest.direction, newest.since, newest.samples)
+        if replace(score, value=0.0) == replace(scored[-1][0], value=0.0)
     ]
     return [checkpoint for _, _, checkpoint in sorted(comparable, key=lambda entry: entry[:2])]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,9 +15,6 @@ from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.manifest import CheckpointFile
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.tensor_file import BUFFER, WEIGHT, TensorEntry
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _PART_BYTES = 4 * 2**20
 
@@ -35,11 +31,15 @@ def write_weights(
     """
     stored = [t for t in _stored(source, kind) if names is None or t.name in names]
     entries = (TensorEntry(names[s.name] if names else s.name, s.dtype, s.shape) for s in stored)
-    first = tensor_file.file_head(entries, _metadata(source, kind))
+    # Readers of other libraries look for "format".
+    facts = {"format": "pt", "kind": kind, "step": str(source.manifest.step)}
     with BlockWriter(path) as writer:
-        writer.write(first)
+        writer.write(tensor_file.file_head(entries, facts))
         for tensor in stored:
-            for part in _parts(source, tensor):
+            count, step = prod(tensor.shape), _PART_BYTES // tensor.dtype.itemsize
+            for start in range(0, count, step):
+                end = min(start + step, count)
+                part = source.interval(tensor.kind, tensor.name, start, end)
                 writer.write(part.contiguous().view(torch.uint8).numpy().data)
     return writer.file()
 
@@ -52,7 +52,14 @@ def write_sharded(
     One model.safetensors, or several of at most `limit_bytes` (unless a tensor is larger) with an
     index of tensors. Touches disk.
     """
-    shards = _cut([t for t in _stored(source, kind) if t.name in names], limit_bytes)
+    shards: list[list[_Selected]] = [[]]
+    room = limit_bytes
+    for tensor in (t for t in _stored(source, kind) if t.name in names):
+        if shards[-1] and tensor.bytes > room:
+            shards.append([])
+            room = limit_bytes
+        shards[-1].append(tensor)
+        room -= tensor.bytes
     if len(shards) == 1:
         return [write_weights(source, folder / manifest.MODEL, kind, names)]
     files, where = [], {}
@@ -90,29 +97,6 @@ def _stored(source: Checkpoint, kind: str) -> list[_Selected]:
         for name, shape in source.shapes.items()
     ]
     for name, shape in source.buffer_shapes.items():
-        dtype = source.interval(BUFFER, name, 0, 0).dtype
+        dtype = source.dtype(BUFFER, name)
         tensors.append(_Selected(BUFFER, name, dtype, tuple(shape)))
     return sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
-
-
-def _cut(stored: list[_Selected], limit_bytes: int) -> list[list[_Selected]]:
-    shards: list[list[_Selected]] = [[]]
-    room = limit_bytes
-    for tensor in stored:
-        if shards[-1] and tensor.bytes > room:
-            shards.append([])
-            room = limit_bytes
-        shards[-1].append(tensor)
-        room -= tensor.bytes
-    return shards
-
-
-def _metadata(source: Checkpoint, kind: str) -> dict[str, str]:
-    # Readers of other libraries look for "format".
-    return {"format": "pt", "kind": kind, "step": str(source.manifest.step)}
-
-
-def _parts(source: Checkpoint, tensor: _Selected) -> Iterator[Tensor]:
-    count, step = prod(tensor.shape), _PART_BYTES // tensor.dtype.itemsize
-    for first in range(0, count, step):
-        yield source.interval(tensor.kind, tensor.name, first, min(first + step, count))

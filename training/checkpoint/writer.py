@@ -7,10 +7,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import torch
@@ -18,22 +19,17 @@ import torch
 from engines.base import State, World
 from training.agreement import first_error
 from training.checkpoint import manifest, resume_point, retention, room, tensor_file
-from training.checkpoint.commit import (
-    BackgroundWrite,
-    CheckpointDraft,
-    Signals,
-    commit,
-    report_shard,
-)
+from training.checkpoint.checksums import BlockWriter
 from training.checkpoint.host_copy import HostCopy, available_bytes
-from training.checkpoint.manifest import CheckpointError, Manifest, Score
+from training.checkpoint.manifest import CheckpointError, CheckpointFile, Manifest, Score
 from training.checkpoint.reader import Checkpoint
 from training.checkpoint.retention import Keep
-from training.checkpoint.tensor_file import Interval
-from training.storage import Storage, StorageError, storage_errors
+from training.checkpoint.tensor_file import EMA, WEIGHT, Interval
+from training.checkpoint.weights import write_weights
+from training.storage import Storage, StorageError, storage_errors, sync
 
 _LIBRARIES = ("torch", "numpy", "deepspeed", "fairscale", "transformers")
-_POLL_S = 0.05
+_POLL_S = 0.02
 
 T = TypeVar("T")
 
@@ -51,8 +47,49 @@ class _Shard:
         return len(self.head) + sum(interval.bytes for interval in self.intervals)
 
     def write(self) -> None:
+        """Write the shard, and tell rank 0 that it is complete."""
         file = tensor_file.write_rank_file(self.path, self.head, self.intervals)
-        report_shard(self.path.parent, file)
+        complete = self.path.with_name(f"{file.name}.part")
+        staged = complete.with_name(f".{complete.name}")
+        with storage_errors(staged):
+            staged.write_bytes(manifest.render_part(file))
+            staged.replace(complete)
+
+
+class _BackgroundWrite:
+    """Runs `write` and then `commit` (rank 0 only) on a thread, without collectives."""
+
+    def __init__(
+        self, write: Callable[[], None], commit: Callable[[_BackgroundWrite], None] | None
+    ) -> None:
+        self.written = Event()
+        """The shard of this rank is on disk, or its write failed."""
+        self.done = Event()
+        """`commit` has ended too."""
+        self.error: str | None = None
+        """Why it failed; valid after one of the two events."""
+        self.canceled = Event()
+        """From the main thread: some rank could not write, there will be no checkpoint."""
+        self.all_written = Event()
+        """From the main thread: every rank has written its shard."""
+        self._write, self._commit = write, commit
+        # A process that ends otherwise does not wait for the thread: then there is no checkpoint.
+        Thread(target=self._run, name="checkpoint", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._write()
+            self.written.set()
+            if self._commit is not None:
+                self._commit(self)
+        except (OSError, StorageError, CheckpointError) as error:
+            self.error = str(error)
+        except BaseException as error:
+            self.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.written.set()
+            self.done.set()
 
 
 class CheckpointWriter:
@@ -72,25 +109,17 @@ class CheckpointWriter:
         self, storage: Storage, world: World, engine: str, keep: Keep, in_background: bool
     ) -> None:
         """`storage` is that of the run folder."""
-        self._storage = storage
+        self._storage, self._world, self._engine, self._keep = storage, world, engine, keep
         self._folder = storage.path / retention.CHECKPOINTS
-        self._world = world
-        self._engine = engine
-        self._keep = keep
         self._copy = HostCopy(world.device) if in_background else None
-        self._write: BackgroundWrite | None = None
+        self._write: _BackgroundWrite | None = None
         self._step = 0
         self._complete: Path | None = None
         if world.rank == 0:
             retention.sweep(storage.path)
 
     def save(
-        self,
-        step: int,
-        state: State,
-        facts: Mapping[str, Any],
-        periodic: bool,
-        score: Score | None,
+        self, step: int, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
     ) -> None:
         """Save `state` and `facts` of `step`. First waits for an earlier save and raises its error.
 
@@ -100,13 +129,23 @@ class CheckpointWriter:
         """
         self._finish()
         self._step = step
-        shard = self._on_all_ranks(lambda: self._shard(step, state))
-        needed = self._sum(shard.bytes) + (_model_bytes(state) if score else 0)
+
+        def cut() -> _Shard:
+            rank = self._world.rank
+            intervals = tensor_file.rank_intervals(state, rank)
+            head = tensor_file.rank_head(intervals, state.steps)
+            return _Shard(self._unfinished / manifest.rank_file(rank), head, intervals)
+
+        shard = self._on_all_ranks(cut)
+        needed = int(self._world.sum(torch.tensor([shard.bytes])))
+        if score is not None:
+            needed += 4 * sum(prod(shape) for shape in state.shapes.values())
+            needed += sum(buffer.nbytes for buffer in state.buffers.values())
         self._on_all_ranks(lambda: self._make_folder(needed))
         self._on_all_ranks(self._wait_for_folder)
-        commit_draft = self._on_all_ranks(lambda: self._commit(state, facts, periodic, score))
+        commit = self._on_all_ranks(lambda: self._prepare(state, facts, periodic, score))
         copied = self._copied(shard)
-        self._write = BackgroundWrite((copied or shard).write, commit_draft)
+        self._write = _BackgroundWrite((copied or shard).write, commit)
         if copied is None:
             self._finish()
 
@@ -154,24 +193,19 @@ class CheckpointWriter:
         try:
             write.written.wait()
             self._agree(write.error)
-            write.signals.all_written.set()
+            write.all_written.set()
             if self._world.rank == 0:
                 write.done.wait()
             self._agree(write.error)
         except CheckpointError:
             # All ranks agreed on the failure, so no rank writes there any more.
-            write.signals.canceled.set()
+            write.canceled.set()
             write.done.wait()
             self._write = None
             self._clear()
             raise
         self._write = None
         self._complete = self._folder / manifest.step_folder(self._step)
-
-    def _shard(self, step: int, state: State) -> _Shard:
-        intervals = tensor_file.rank_intervals(state, self._world.rank)
-        path = self._unfinished / manifest.rank_file(self._world.rank)
-        return _Shard(path, tensor_file.rank_head(intervals, state.steps), intervals)
 
     @property
     def _unfinished(self) -> Path:
@@ -204,33 +238,71 @@ class CheckpointWriter:
                 )
             time.sleep(_POLL_S)
 
-    def _commit(
+    def _prepare(
         self, state: State, facts: Mapping[str, Any], periodic: bool, score: Score | None
-    ) -> Callable[[Signals], None] | None:
+    ) -> Callable[[_BackgroundWrite], None] | None:
         """What rank 0 does once its shard is written; None: another rank."""
         if self._world.rank != 0:
             return None
-        draft_manifest = Manifest(
+        # Versions of the libraries that are loaded; imports none.
+        loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
+        draft = Manifest(
             step=self._step,
             samples=int(facts["samples"]),
             engine=self._engine,
             world_size=self._world.size,
             periodic=periodic,
-            libraries=_libraries(),
+            libraries={
+                "python": platform.python_version(),
+                **{name: str(module.__version__) for name, module in loaded.items()},
+            },
             files=(),
             score=score,
         )
         # Rendered now: changes during the write must not reach the file.
-        content = manifest.render_state(state, facts)
-        draft = CheckpointDraft(
-            self._storage,
-            self._unfinished,
-            draft_manifest,
-            content,
-            self._keep,
-            self.visibility_timeout_s,
-        )
-        return partial(commit, draft)
+        return partial(self._commit, draft, manifest.render_state(state, facts), self._unfinished)
+
+    def _commit(self, draft: Manifest, state: bytes, folder: Path, write: _BackgroundWrite) -> None:
+        """Wait for all shards, write the other files and the manifest last, and publish `folder`.
+
+        On the writing thread. Raises CheckpointError, StorageError, OSError.
+        """
+        files = [self._reported_shard(folder, rank, write) for rank in range(draft.world_size)]
+        files.append(_written(folder / manifest.STATE, state))
+        if draft.score is not None:
+            # The weights that were evaluated: their moving average if there is one.
+            source = Checkpoint(folder, replace(draft, files=tuple(files)))
+            kind = EMA if EMA in source.kinds else WEIGHT
+            files.append(write_weights(source, folder / manifest.MODEL, kind))
+        content, checksum = manifest.render(replace(draft, files=tuple(files)))
+        _written(folder / manifest.CHECKSUM_NAME, checksum)
+        _written(folder / manifest.NAME, content)
+        sync(folder)
+        final = retention.publish(self._storage, draft.step)
+        try:
+            retention.settle(self._storage, final, self._keep)
+        except OSError as error:
+            raise CheckpointError(
+                f"{final} is complete, but its links or older checkpoints cannot be changed:"
+                f" {error}"
+            ) from error
+
+    def _reported_shard(self, folder: Path, rank: int, write: _BackgroundWrite) -> CheckpointFile:
+        path = folder / f"{manifest.rank_file(rank)}.part"
+        deadline = None
+        while not path.exists():
+            if write.canceled.wait(_POLL_S):
+                raise CheckpointError("another rank could not write its shard")
+            if write.all_written.is_set():
+                deadline = deadline or time.monotonic() + self.visibility_timeout_s
+                if time.monotonic() > deadline:
+                    raise CheckpointError(
+                        f"rank {rank} has written its shard, but {path} did not appear within"
+                        f" {self.visibility_timeout_s:g} s; all nodes must share the run folder"
+                    )
+        file = manifest.read_part(path)
+        path.unlink()
+        return file
 
     def _copied(self, shard: _Shard) -> _Shard | None:
         """`shard` with its tensors copied, if all ranks have the memory."""
@@ -246,9 +318,6 @@ class CheckpointWriter:
             copy.release()
             return None
         return _Shard(shard.path, shard.head, copy.take(shard.intervals))
-
-    def _sum(self, count: int) -> int:
-        return int(self._world.sum(torch.tensor([count])))
 
     def _on_all_ranks(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; if it fails on one, all raise CheckpointError."""
@@ -274,13 +343,7 @@ class CheckpointWriter:
             shutil.rmtree(self._unfinished, ignore_errors=True)
 
 
-def _model_bytes(state: State) -> int:
-    parameters = sum(prod(shape) for shape in state.shapes.values())
-    return 4 * parameters + sum(buffer.nbytes for buffer in state.buffers.values())
-
-
-def _libraries() -> dict[str, str]:
-    """Versions of the libraries that are loaded; imports none."""
-    loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
-    versions = {name: str(module.__version__) for name, module in loaded.items()}
-    return {"python": platform.python_version(), **versions}
+def _written(path: Path, data: bytes) -> CheckpointFile:
+    with BlockWriter(path) as writer:
+        writer.write(data)
+    return writer.file()

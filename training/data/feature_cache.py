@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from models.base import EncoderInputs, HasFrozenEncoder, SplitName
 from training.agreement import first_error
-from training.data import feature_file as files
-from training.data.feature_file import FeatureDraft, Form, Rows
 from training.data.fingerprint import add, probes, weights_digest
 from training.data.loader import on_device
 from training.logging.quantities import size
@@ -34,13 +36,131 @@ if TYPE_CHECKING:
 
 Show = Callable[[str], object]
 """Shows a line of text; on one rank only."""
-_VERSION = 1
 _BATCH = 8
 """Inputs per forward pass: constant, so that the features are the same for any number of ranks and
 any micro-batch. The number of rows of a matrix may change the rounding of its products."""
 _SPLITS: tuple[SplitName, ...] = ("train", "val")
 _EVERY_S = 30.0
 _SPARE_BYTES = 64 * 2**20
+_FACTS, _LOCK = "made_from.json", "lock"
+
+
+@dataclass(frozen=True)
+class Form:
+    """The dtype of an array, and the shape of a row."""
+
+    dtype: str
+    """In numpy notation, such as "<f4"."""
+    row: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return np.dtype(self.dtype).itemsize * prod(self.row)
+
+
+class Rows:
+    """Rows by number, mapped from disk on access; can be pickled for other processes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads the heads of the files. Raises OSError, or ValueError for an incomplete file."""
+        self._arrays: dict[str, tuple[Path, Form, int]] = {}
+        for path in sorted(folder.glob("*.npy")):
+            form, count, start = _head(path)
+            if path.stat().st_size != start + count * form.row_bytes:
+                raise ValueError(f"{path} is incomplete")
+            self._arrays[path.stem] = path, form, start
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        """A copy of row `number` of each array."""
+        rows = {}
+        for name, (path, form, start) in self._arrays.items():
+            offset = start + number * form.row_bytes
+            # Mapped per row: pages of a permanent mapping would count as memory of this process.
+            rows[name] = np.array(np.memmap(path, form.dtype, "r", offset, form.row))
+        return rows
+
+
+def read(folder: Path) -> Rows | None:
+    """The rows in `folder`; None: there are none, or they are incomplete. Touches disk."""
+    try:
+        return Rows(folder) if (folder / _FACTS).is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+class FeatureDraft:
+    """Arrays being written, in a temporary folder beside the final one; made by one rank.
+
+    Deletes drafts of killed processes, whose locks are free.
+    """
+
+    def __init__(self, final: Path, forms: Mapping[str, Form], count: int) -> None:
+        """Creates files of full size without content. Raises OSError."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{final.name}-"
+        for left in final.parent.glob(f"{prefix}*"):
+            with suppress(OSError):
+                if lock := _locked((left / _LOCK).open("r+b")):
+                    shutil.rmtree(left, ignore_errors=True)
+                    lock.close()
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=final.parent))
+        self._final = final
+        self._lock = _locked((self.folder / _LOCK).open("wb"))
+        for name, form in forms.items():
+            with (self.folder / f"{name}.npy").open("wb") as stream:
+                facts = {"descr": form.dtype, "fortran_order": False, "shape": (count, *form.row)}
+                np.lib.format.write_array_header_1_0(stream, facts)
+                stream.truncate(stream.tell() + count * form.row_bytes)
+
+    def finish(self, facts: Mapping[str, object]) -> None:
+        """Sync the files of all ranks, and rename the folder. Raises OSError."""
+        text = json.dumps(facts, indent=2, sort_keys=True)
+        (self.folder / _FACTS).write_text(text, encoding="utf-8")
+        for path in self.folder.glob("*.npy"):
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if read(self._final) is None:  # else another run was first
+            shutil.rmtree(self._final, ignore_errors=True)
+            self.folder.replace(self._final)
+            (self._final / _LOCK).unlink()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Delete the draft, if it was not finished."""
+        if self._lock is not None:
+            self._lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write(folder: Path, number: int, rows: Mapping[str, np.ndarray]) -> None:
+    """Write `rows` of each array into a draft, from row `number` on. Raises OSError."""
+    for name, array in rows.items():
+        path = folder / f"{name}.npy"
+        form, _, start = _head(path)
+        with path.open("r+b", buffering=0) as stream:
+            stream.seek(start + number * form.row_bytes)
+            left = memoryview(np.ascontiguousarray(array, form.dtype).tobytes())
+            while left:
+                left = left[stream.write(left) :]
+
+
+def _head(path: Path) -> tuple[Form, int, int]:
+    """The form of an array, its number of rows, and the offset of the first."""
+    with path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        (count, *row), _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return Form(dtype.str, tuple(row)), count, stream.tell()
+
+
+def _locked(stream: IO[bytes]) -> IO[bytes] | None:
+    """The open file, locked until it is closed; None: another process has the lock."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        return None
+    return stream
 
 
 @dataclass(frozen=True)
@@ -62,42 +182,40 @@ class _Pass:
     world: World
     inputs: Mapping[SplitName, EncoderInputs]
     show: Show
-    began: float = field(default_factory=time.monotonic)
-
-    def requests(self) -> list[tuple[SplitName, int]]:
-        """Split and first input of every batch."""
-        return [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _BATCH)]
 
     def rows(self, split: SplitName, first: int) -> dict[str, np.ndarray]:
         """The features of a batch; the last batch is filled with the first inputs."""
         inputs = self.inputs[split]
         count = min(_BATCH, len(inputs) - first)
-        numbers = [(first + n) % len(inputs) for n in range(_BATCH)]
-        batch = on_device(inputs.batch(numbers), self.world.device)
-        made = self.task.encode(self.module, batch)
-        return {name: _numbers(tensor[:count]) for name, tensor in made.items()}
+        batch = inputs.batch([(first + n) % len(inputs) for n in range(_BATCH)])
+        made = self.task.encode(self.module, on_device(batch, self.world.device))
+        halves = (torch.bfloat16, torch.float16)
+        return {
+            name: (tensor.float() if tensor.dtype in halves else tensor)[:count].cpu().numpy()
+            for name, tensor in made.items()
+        }
 
     def fill(self, folder: Path) -> str | None:
         """Write this rank's share into the draft in `folder`; the error if the write failed."""
-        requests, world = self.requests(), self.world
+        requests = [(s, n) for s in _SPLITS for n in range(0, len(self.inputs[s]), _BATCH)]
         starts = {"train": 0, "val": len(self.inputs["train"])}
-        error, shown_at = None, self.began
-        for turn in range(0, len(requests), world.size):
-            number = turn + world.rank
+        error, size = None, self.world.size
+        began = shown_at = time.monotonic()
+        for turn in range(0, len(requests), size):
+            number = turn + self.world.rank
             # All ranks take equally many forward passes: a sharded model gathers weights in each.
             split, first = requests[min(number, len(requests) - 1)]
             rows = self.rows(split, first)
             if number < len(requests) and error is None:
                 at = starts[split] + first
-                error = _written(folder, partial(files.write, folder, at, rows))
-            if turn and time.monotonic() - shown_at > _EVERY_S:
-                shown_at = time.monotonic()
-                self.show(f"feature cache: {turn / len(requests):.0%}, {self._left(turn)}")
+                error = _disk_error(folder, partial(write, folder, at, rows))
+            now = time.monotonic()
+            if turn and now - shown_at > _EVERY_S:
+                shown_at = now
+                minutes = round((now - began) / turn * (len(requests) - turn) / 60)
+                left = f"about {max(1, minutes)} min left"
+                self.show(f"feature cache: {turn / len(requests):.0%}, {left}")
         return error
-
-    def _left(self, turn: int) -> str:
-        left = (time.monotonic() - self.began) / turn * (len(self.requests()) - turn)
-        return f"about {max(1, round(left / 60))} min left"
 
 
 def use(
@@ -117,39 +235,39 @@ def use(
     `feature_cache.mode` is on and impossible.
     """
     part = task.frozen_encoder(model) if isinstance(task, HasFrozenEncoder) else None
-    if not isinstance(task, HasFrozenEncoder) or part is None:
+    if not isinstance(task, HasFrozenEncoder) or part is None or settings.mode == "off":
         return False
     mode = settings.mode
-    if mode == "off":
-        return False
     limit, root = settings.limit_gb * 1e9, Path(settings.folder or location.folder).expanduser()
     if change := task.varying_inputs():
         return _off(f"{change} changes the inputs of the encoder in each epoch", mode, show)
     inputs = {split: task.encoder_inputs(split) for split in _SPLITS}
     world = engine.world
     facts: dict[str, Any] = {
-        "version": _VERSION,
+        "version": 1,
         "encoder": weights_digest(engine.state(), part, world),
         "computed": {**location.computed, "device": world.device.type, "torch": torch.__version__},
     }
     if world.rank == 0:
-        facts["inputs"] = {split: _identity(given) for split, given in inputs.items()}
-    folder = root / f"features-{_shared(facts, world)}"
+        facts["inputs"] = {split: _identity(inputs[split]) for split in _SPLITS}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root / f"features-{world.broadcast(digest.encode()).decode()}"
     rows = _on_all_ranks(folder, world)
-    if rows is None:
-        with _evaluating(module):
-            reason = _make(_Pass(task, module, world, inputs, show), folder, facts, limit)
+    if rows is not None:
+        show(f"feature cache: read from {folder}")
+    else:
+        module.eval()
+        try:
+            with torch.no_grad():
+                reason = _make(_Pass(task, module, world, inputs, show), folder, facts, limit)
+        finally:
+            module.train()
         if reason is not None:
             return _off(reason, mode, show)
         rows = _on_all_ranks(folder, world)
         if rows is None:
-            return _off(
-                f"not all ranks see {folder}; set feature_cache.folder to a shared folder",
-                mode,
-                show,
-            )
-    else:
-        show(f"feature cache: read from {folder}")
+            reason = f"not all ranks see {folder}; set feature_cache.folder to a shared folder"
+            return _off(reason, mode, show)
     task.use_features({"train": rows, "val": _From(rows, len(inputs["train"]))})
     return True
 
@@ -167,56 +285,47 @@ class _From:
 
 def _make(run: _Pass, folder: Path, facts: Mapping[str, Any], limit: float) -> str | None:
     """Compute all features and store them in `folder`; the reason if impossible. Collective."""
-    world = run.world
+    world, parent = run.world, folder.parent
     forms = {n: Form(a.dtype.str, a.shape[1:]) for n, a in run.rows("train", 0).items()}
-    counts = [len(inputs) for inputs in run.inputs.values()]
-    needed = files.total_bytes(forms, counts)
+    count = sum(len(inputs) for inputs in run.inputs.values())
+    needed = sum(form.row_bytes for form in forms.values()) * count
     if needed > limit:
         return f"it needs {size(needed)}, and feature_cache.limit_gb is {limit / 1e9:g}"
-    draft, error = None, None
+    draft: FeatureDraft | None = None
+    error: str | None = None
+
+    def start() -> None:
+        nonlocal draft, error
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+        if free < needed + _SPARE_BYTES:
+            error = f"it needs {size(needed)}, and {parent} has {size(free)} free"
+        else:
+            draft = FeatureDraft(folder, forms, count)
+
     if world.rank == 0:
         run.show(f"feature cache: {size(needed)} in {folder}")
-        draft, error = _start_draft(folder, forms, sum(counts), needed)
+        error = _disk_error(parent, start) or error
     if first := first_error(world, error):
         return first
-    staging = (
-        folder.parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
-    )
+    staging = parent / world.broadcast((draft.folder.name if draft else "").encode()).decode()
     try:
         first = first_error(world, run.fill(staging))
         if first is None and draft is not None:
-            error = _written(draft.folder, partial(draft.finish, facts))
+            error = _disk_error(draft.folder, partial(draft.finish, facts))
         return first or first_error(world, error)
     finally:
         if draft is not None:
             draft.abandon()
 
 
-def _start_draft(
-    folder: Path, forms: Mapping[str, Form], count: int, needed: int
-) -> tuple[FeatureDraft | None, str | None]:
-    """A draft of the files in `folder`, or the error."""
+def _disk_error(folder: Path, action: Callable[[], None]) -> str | None:
+    """The error of `action`, which writes into `folder`; None: it succeeded."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder.parent).free
-        if free < needed + _SPARE_BYTES:
-            return None, f"it needs {size(needed)}, and {folder.parent} has {size(free)} free"
-        return FeatureDraft(folder, forms, count), None
+        action()
     except OSError as error:
-        return None, _disk_error(folder.parent, error)
-
-
-def _written(folder: Path, write: Callable[[], None]) -> str | None:
-    """The error of `write`, which writes into `folder`; None: it succeeded."""
-    try:
-        write()
-    except OSError as error:
-        return _disk_error(folder, error)
+        return f"{folder} cannot be written: {error.strerror or error}"
     return None
-
-
-def _disk_error(folder: Path, error: OSError) -> str:
-    return f"{folder} cannot be written: {error.strerror or error}"
 
 
 def _identity(inputs: EncoderInputs) -> dict[str, Any]:
@@ -229,36 +338,12 @@ def _identity(inputs: EncoderInputs) -> dict[str, Any]:
 
 def _off(reason: str, mode: str, show: Show) -> bool:
     if mode == "on":
-        raise SettingError(
-            "feature_cache.mode", mode, f"is impossible: {reason}", "auto, off", None
-        )
+        raise SettingError("feature_cache.mode", mode, f"is impossible: {reason}", "auto, off")
     show(f"feature cache: off, the encoder runs in each step: {reason}")
     return False
 
 
 def _on_all_ranks(folder: Path, world: World) -> Rows | None:
     """The rows in `folder`, if every rank sees them. Collective."""
-    rows = files.read(folder)
+    rows = read(folder)
     return None if world.agree(int(rows is None)) else rows
-
-
-def _shared(facts: Mapping[str, Any], world: World) -> str:
-    """The digest of `facts` on rank 0. Collective."""
-    text = json.dumps(facts, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return world.broadcast(digest.encode()).decode()
-
-
-def _numbers(tensor: torch.Tensor) -> np.ndarray:
-    wide = tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-    return wide.cpu().numpy()
-
-
-@contextmanager
-def _evaluating(module: Module) -> Iterator[None]:
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        module.train()

@@ -47,9 +47,7 @@ class Batches:
         self.waited_s = 0.0
         """Seconds since the start of the last `take`, in it and in `ahead`."""
         self._ahead: list[MicroBatch] = []
-        self._plan = train_plan
-        self._world = world
-        self._order = order
+        self._plan, self._world, self._order = train_plan, world, order
         # Copies on a stream of their own take place while the GPU computes.
         self._copies = torch.cuda.Stream(world.device) if world.device.type == "cuda" else None
         self._source = RequestLoader(
@@ -169,8 +167,10 @@ class EvaluationBatches:
         batches = -(-len(chosen) // micro_batch)
         self._counted = len(range(world.rank, batches, world.size))
         self._device = world.device
-        self._shares = _Shares(chosen, micro_batch, world)
-        self._source = RequestLoader(samples, self._shares, world, loader, watch, unused)
+        rounds = range(0, batches, world.size)
+        starts = [(first + world.rank) % batches * micro_batch for first in rounds]
+        self._requests = [(0, list(chosen[start : start + micro_batch])) for start in starts]
+        self._source = RequestLoader(samples, self._requests, world, loader, watch, unused)
 
     @property
     def workers(self) -> int:
@@ -179,7 +179,7 @@ class EvaluationBatches:
 
     def use_workers(self, workers: int) -> None:
         """End the workers; the next evaluation starts `workers`."""
-        self._source.begin(self._shares, workers)
+        self._source.begin(self._requests, workers)
 
     def __iter__(self) -> Iterator[tuple[MicroBatch, bool]]:
         """Each micro-batch, on the device, and whether it counts."""
@@ -205,20 +205,6 @@ class _Requests:
             )
             for indices in share:
                 yield epoch, indices
-
-
-class _Shares:
-    """The requests of a rank in one evaluation; see EvaluationBatches."""
-
-    def __init__(self, chosen: Sequence[int], micro_batch: int, world: World):
-        self._chosen, self._micro_batch, self._world = chosen, micro_batch, world
-
-    def __iter__(self) -> Iterator[Request]:
-        batches = -(-len(self._chosen) // self._micro_batch)
-        rounds = -(-batches // self._world.size)
-        for number in range(rounds):
-            start = (number * self._world.size + self._world.rank) % batches * self._micro_batch
-            yield 0, list(self._chosen[start : start + self._micro_batch])
 
 
 def _moved(loaded: MicroBatch, device: torch.device) -> MicroBatch:

@@ -64,9 +64,7 @@ class RequestLoader:
         is_fork = _START == "fork"
         # Pinned memory belongs to CUDA, which a fork cannot use.
         self._unused = [x for x in unused if is_fork and x.is_cpu and not x.is_pinned()]
-        self._world = world
-        self._settings = loader
-        self._watch = watch or nullcontext()
+        self._world, self._settings, self._watch = world, loader, watch or nullcontext()
         self._iterator: Any = None
         self._workers: set[multiprocessing.process.BaseProcess] = set()
         self._build(requests, loader.workers)
@@ -106,8 +104,8 @@ class RequestLoader:
         return self._checked(self._iterator)
 
     def _checked(self, loaded: Iterable[MicroBatch | DataError]) -> Iterator[MicroBatch]:
+        arriving = iter(loaded)
         try:
-            arriving = iter(loaded)
             while True:
                 with self._watch:
                     micro_batch = next(arriving, None)
@@ -118,16 +116,13 @@ class RequestLoader:
                 yield micro_batch
         except (EOFError, OSError) as error:
             # torch raises RuntimeError for a dead worker, unless its pipe breaks first.
-            if exit_codes := self._exit_codes():
+            ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
+            for worker in self._workers:
+                if worker.sentinel in ending:
+                    worker.join()  # its pipes are closed, but it may still be running
+            if exit_codes := [worker.exitcode for worker in self._workers if worker.exitcode]:
                 raise WorkerDied(exit_codes) from error
             raise
-
-    def _exit_codes(self) -> list[int]:
-        ending = wait([worker.sentinel for worker in self._workers], timeout=1.0)
-        for worker in self._workers:
-            if worker.sentinel in ending:
-                worker.join()  # its pipes are closed, but it may still be running
-        return [worker.exitcode for worker in self._workers if worker.exitcode]
 
     def close(self) -> None:
         atexit.unregister(self.close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,8 +38,7 @@ class EarlyStopping:
 
     def __init__(self, stop: Stop, keep_best: int = 1):
         """`keep_best`: how many of the best values are remembered."""
-        self._patience = stop.patience
-        self._keep_best = keep_best
+        self._patience, self._keep_best = stop.patience, keep_best
         self._best_values: list[float] = []
         self._min_delta = stop.min_delta if self._patience is not None else 0.0
         self.best: Best | None = None
@@ -58,24 +57,17 @@ class EarlyStopping:
         is_best = _is_better(value, self.best.value if self.best else None, direction)
         if is_best:
             self.best = Best(value, step)
-        self.is_among_best = self._enter(value, direction)
-        if not is_due:
-            return is_best
-        if _is_better(value, self._reference, direction, self._min_delta):
+        is_full = len(self._best_values) >= self._keep_best
+        worst = self._best_values[-1] if is_full and self._best_values else None
+        self.is_among_best = self._keep_best > 0 and _is_better(value, worst, direction)
+        if self.is_among_best:
+            ordered = sorted([*self._best_values, value], reverse=direction == "max")
+            self._best_values = ordered[: self._keep_best]
+        if is_due and _is_better(value, self._reference, direction, self._min_delta):
             self._reference, self.waited = value, 0
-        else:
+        elif is_due:
             self.waited += 1
         return is_best
-
-    def _enter(self, value: float, direction: Direction) -> bool:
-        """Insert `value` into the best values if it is one of them."""
-        is_full = len(self._best_values) >= self._keep_best
-        worst = self._best_values[-1] if is_full and self._keep_best else None
-        if not self._keep_best or not _is_better(value, worst, direction):
-            return False
-        ordered = sorted([*self._best_values, value], reverse=direction == "max")
-        self._best_values = ordered[: self._keep_best]
-        return True
 
     @property
     def is_out_of_patience(self) -> bool:
@@ -85,12 +77,8 @@ class EarlyStopping:
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON."""
         best = asdict(self.best) if self.best else None
-        return {
-            "best": best,
-            "reference": self._reference,
-            "waited": self.waited,
-            "best_values": self._best_values,
-        }
+        counted = {"reference": self._reference, "waited": self.waited}
+        return {"best": best, **counted, "best_values": self._best_values}
 
     def resume(self, facts: Mapping[str, Any]) -> None:
         """Continue from the facts of an earlier process."""
@@ -145,11 +133,6 @@ def parse_target(written: str) -> Target:
         return Target(match[1], sign, float(match[3]))
     except ValueError:
         raise ValueError(f"invalid target {written!r}; allowed: {TARGET_FORMS}") from None
-
-
-def alternatives(target: Target) -> Sequence[str]:
-    """The target written with either direction."""
-    return [target.text(sign) for sign in _SIGNS.values()]
 
 
 def _is_better(value: float, than: float | None, direction: Direction, by: float = 0.0) -> bool:

@@ -1,13 +1,12 @@
-"""Exact evaluation of any split of a task, and of old and new data apart to measure forgetting."""
+"""Exact evaluation of any split of a task."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
     from training.data.samples import MicroBatch
     from training.settings import Loader
 
-Metrics = Mapping[str, float]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-OLD, NEW, ALL = "val_old", "val_new", "val"
-"""Splits: held-out data of earlier experiences, of the new experience, and of both."""
 
 
 def evaluate(
@@ -91,7 +87,14 @@ class SplitSamples:
 
 def samples_of(task: Task, split: str, seed: int) -> Samples:
     """The samples of `split`. Raises DataError that names the splits of `task` if it has none."""
-    known = [name for name in SPLITS if _length(task, name)]
+
+    def has_samples(name: SplitName) -> bool:
+        try:
+            return len(task.data(name)) > 0
+        except (LookupError, ValueError):  # of a task that keeps its splits in a mapping
+            return False
+
+    known = [name for name in SPLITS if has_samples(name)]
     if split not in known:
         raise DataError(
             f"the task has no split '{split}'",
@@ -167,118 +170,3 @@ def _measure(
 
 def _defined(metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class HeldOutPart:
-    """The held-out samples of one part of the data, and the task that evaluates them."""
-
-    task: Task
-    batches: EvaluationBatches
-
-
-class Forgetting:
-    """Evaluates old and new held-out data separately. Collective: evaluate, evaluate_before."""
-
-    def __init__(self, number: int, old: Sequence[HeldOutPart], new: HeldOutPart):
-        """`number` is that of the experience; `old` has at least one part."""
-        self._number, self._old, self._new = number, old, new
-        self._before: Mapping[str, Metrics] | None = None
-        self._after: Mapping[str, Metrics] | None = None
-
-    @property
-    def is_before_known(self) -> bool:
-        """Whether the metrics before the experience were measured."""
-        return self._before is not None
-
-    def evaluate_before(self, module: Module, interruption: Interruption) -> None:
-        """Measure the metrics before the experience."""
-        self._before = self._measure(module, interruption)
-
-    def evaluate(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
-        """The metrics of OLD, NEW and ALL, in this order.
-
-        The task of each part evaluates it; the metrics of several parts are means by samples.
-        """
-        self._after = self._measure(module, interruption)
-        return {name: dict(metrics) for name, metrics in self._after.items()}
-
-    def _measure(self, module: Module, interruption: Interruption) -> dict[str, dict[str, float]]:
-        *old, new = (
-            (
-                part.batches.split_samples,
-                evaluate(part.task, module, part.batches, interruption),
-            )
-            for part in (*self._old, self._new)
-        )
-        return {OLD: mean(old), NEW: mean([new]), ALL: mean([*old, new])}
-
-    def samples(self, split: str) -> tuple[int, int]:
-        """Samples of an evaluation of OLD, NEW or ALL, and of the whole split."""
-        sides = {OLD: self._old, NEW: [self._new], ALL: [*self._old, self._new]}
-        batches = [part.batches for part in sides[split]]
-        return sum(b.samples for b in batches), sum(b.split_samples for b in batches)
-
-    def summary(self) -> dict[str, Any] | None:
-        """The number of the experience, and the metrics of OLD and NEW before and after it."""
-        if self._before is None or self._after is None:
-            return None
-        sides = {
-            name: {"before": self._before[split], "after": self._after[split]}
-            for name, split in (("old", OLD), ("new", NEW))
-        }
-        return {"number": self._number, **sides}
-
-    def facts(self) -> dict[str, Any]:
-        """The state that `resume` needs, as JSON."""
-        return {"before": self._before, "after": self._after}
-
-    def resume(self, facts: Mapping[str, Any]) -> None:
-        """Continue from the facts of an earlier process."""
-        self._before, self._after = (_numbers(facts.get(name)) for name in ("before", "after"))
-
-    def close(self) -> None:
-        """End the workers."""
-        for part in (*self._old, self._new):
-            part.batches.close()
-
-
-def evaluated_samples(
-    batches: EvaluationBatches, forgetting: Forgetting | None, split: str = ALL
-) -> tuple[int, int]:
-    """Samples of an evaluation of `split`, and of the whole split."""
-    if forgetting is not None:
-        return forgetting.samples(split)
-    return batches.samples, batches.split_samples
-
-
-def mean(parts: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
-    """The mean of each metric by samples, over the parts that have it; NaN if none has."""
-    names = {name: None for _, metrics in parts for name in metrics}
-    means = {}
-    for name in names:
-        known = [
-            (samples, metrics[name])
-            for samples, metrics in parts
-            if not math.isnan(metrics.get(name, math.nan))
-        ]
-        count = sum(samples for samples, _ in known)
-        means[name] = sum(n * value for n, value in known) / count if count else math.nan
-    return means
-
-
-def _numbers(splits: Any) -> Mapping[str, Metrics] | None:
-    """Metrics from JSON, where infinities and NaN are strings."""
-    if splits is None:
-        return None
-    return {
-        split: {name: float(value) for name, value in metrics.items()}
-        for split, metrics in splits.items()
-    }
-
-
-def _length(task: Task, split: SplitName) -> int:
-    try:
-        return len(task.data(split))
-    except (LookupError, ValueError):  # of a task that keeps its splits in a mapping
-        return 0

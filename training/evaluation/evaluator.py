@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,8 @@ from typing import TYPE_CHECKING, Any
 from models.base import Goal
 from training.callbacks.base import EvalResult
 from training.checkpoint.manifest import Score
-from training.evaluation import noise_control
-from training.evaluation.early_stopping import (
-    Direction,
-    EarlyStopping,
-    Target,
-    alternatives,
-    parse_target,
-)
-from training.evaluation.evaluate import (
-    evaluate,
-    evaluate_final,
-    evaluated_samples,
-    metric_names,
-)
+from training.evaluation.early_stopping import Direction, EarlyStopping, Target, parse_target
+from training.evaluation.evaluate import evaluate, evaluate_final, metric_names
 from training.interruption import Interrupted
 from training.settings import SettingError
 
@@ -34,12 +22,14 @@ if TYPE_CHECKING:
 
     from models.base import Task
     from training.data.loader import EvaluationBatches
-    from training.evaluation.evaluate import Forgetting
+    from training.evaluation.forgetting import Forgetting
     from training.interruption import Interruption
     from training.settings import TrainingSettings
     from training.stop_reason import StopReason
 
 _DIRECTIONS: tuple[Direction, ...] = ("min", "max")
+Report = Callable[[str, Mapping[str, object]], None]
+"""Takes an event: kind and facts."""
 
 
 class Evaluator:
@@ -57,13 +47,11 @@ class Evaluator:
         `data_start` is the step at which the data order began.
         """
         self._forgetting, self._data_start = forgetting, data_start
-        self._metric = settings.eval.metric
-        self._stop_at = settings.stop.at
+        self._metric, self._stop_at = settings.eval.metric, settings.stop.at
         self._target: Target | None = None
         self._new_early_stopping = partial(EarlyStopping, settings.stop, settings.save.keep_best)
         self._early_stopping = self._new_early_stopping()
         self._batches = batches
-        self._samples = partial(evaluated_samples, batches, forgetting)
         used, whole = self._samples("val")
         self._chosen = used if used < whole else None
         """Samples of an evaluation; None: the whole split."""
@@ -73,6 +61,12 @@ class Evaluator:
         self._metrics: Mapping[str, float] = {}
         self.score: Score | None = None
         """Of the last evaluation, if its checkpoint is among the best to keep."""
+
+    def _samples(self, split: str) -> tuple[int, int]:
+        """Samples of an evaluation of `split`, and of the whole split."""
+        if self._forgetting is not None:
+            return self._forgetting.samples(split)
+        return self._batches.samples, self._batches.split_samples
 
     def start(self, task: Task, module: Module, interruption: Interruption) -> None:
         """Resolve `eval.metric` and `stop.at`. Raises SettingError for an unknown metric."""
@@ -131,10 +125,8 @@ class Evaluator:
             is_best = self._early_stopping.add(step, value, self._goal.direction, is_due=is_due)
             self.score = None
             if self._early_stopping.is_among_best:
-                goal = self._goal
-                self.score = Score(
-                    goal.metric, value, goal.direction, self._data_start, self._chosen
-                )
+                where = (self._data_start, self._chosen)
+                self.score = Score(self._goal.metric, value, self._goal.direction, *where)
             seconds, final_s = time.perf_counter() - began, 0.0
             # An experience compares metrics before and after it; those of the end have no before.
             if self._forgetting is None and (is_last or self.reason_to_stop is not None):
@@ -189,9 +181,14 @@ class Evaluator:
         noun = "evaluation" if waited == 1 else "evaluations"
         return f"stop.patience: {self._goal.metric} did not improve in {waited} {noun}"
 
-    def check_noise_control(self, task: Task, report: noise_control.Report) -> StopReason | None:
+    def check_noise_control(self, task: Task, report: Report) -> StopReason | None:
         """A failure of the run if its noise control is not at chance in the last evaluation."""
-        return noise_control.check(task, self._metrics, report) if self._metrics else None
+        bands = task.facts().get("control")
+        if not bands or not self._metrics:
+            return None
+        from training.evaluation import noise_control  # for data without information only
+
+        return noise_control.check(bands, self._metrics, report)
 
     def facts(self) -> dict[str, Any]:
         """The state that `resume` needs, as JSON."""
@@ -216,7 +213,7 @@ class Evaluator:
             return None
         return {"number": summary["number"], "metric": self._goal.metric, **summary}
 
-    def report_experience(self, report: noise_control.Report) -> None:
+    def report_experience(self, report: Report) -> None:
         """Report the event "experience_trained" at the end of an experience."""
         if experience := self.experience:
             report("experience_trained", experience)
@@ -233,14 +230,13 @@ def target_of(target: Target, goal: Goal, names: list[str]) -> Target:
 
     Raises SettingError if the metric is not one of `names`.
     """
+    text = target.text()
     if target.metric not in names:
-        raise SettingError(
-            "stop.at", target.text(), "names no metric of this task", ", ".join(names)
-        )
+        raise SettingError("stop.at", text, "names no metric of this task", ", ".join(names))
     directed = target.directed(goal)
     if directed is None:
-        allowed = " or ".join(f"'{text}'" for text in alternatives(target))
-        raise SettingError("stop.at", target.text(), "does not say which way is better", allowed)
+        allowed = " or ".join(f"'{target.text(sign)}'" for sign in ("<=", ">="))
+        raise SettingError("stop.at", text, "does not say which way is better", allowed)
     return directed
 
 
@@ -253,14 +249,10 @@ def goal_of(written: str, family_goal: Goal, names: list[str]) -> Goal:
     direction = direction.strip()
     if name not in names:
         raise SettingError("eval.metric", written, "names no metric of this task", ", ".join(names))
-    if name == family_goal.metric and direction in ("", family_goal.direction):
+    if name == family_goal.metric and not direction:
         return family_goal
     for known in _DIRECTIONS:
         if direction == known:
             return Goal(name, known)
-    raise SettingError(
-        "eval.metric",
-        written,
-        "does not say which way is better",
-        " or ".join(f"'{name} {known}'" for known in _DIRECTIONS),
-    )
+    allowed = " or ".join(f"'{name} {known}'" for known in _DIRECTIONS)
+    raise SettingError("eval.metric", written, "does not say which way is better", allowed)

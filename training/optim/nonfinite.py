@@ -120,7 +120,8 @@ class Nonfinite:
             self._in_a_row = self._in_a_row if update.skipped else 0
             return update
         self._skipped("gradient", step)
-        if engine.world.agree(int(not _weights_are_finite(engine))):
+        weights = [piece.data for piece in engine.state().pieces if piece.kind == "weight"]
+        if engine.world.agree(int(not _are_finite(weights))):
             self._error = f"a NaN or infinite gradient reached the weights at step {step}"
         return replace(update, skipped=True)
 
@@ -147,7 +148,12 @@ def guarded(spec: OptimizerSpec, world: World) -> OptimizerSpec:
 
     def hold(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [_local(p.grad) for p in held if p.grad is not None]
+        # Of an FSDP gradient the shard of this rank.
+        gradients = [
+            p.grad.to_local() if hasattr(p.grad, "to_local") else p.grad
+            for p in held
+            if p.grad is not None
+        ]
         if world.agree(int(not _are_finite(gradients))):
             for parameter in held:
                 parameter.grad = None
@@ -165,15 +171,6 @@ def _is_sound(loss: float, norm: float) -> bool:
     return math.isfinite(loss) and 0 <= norm < math.inf
 
 
-def _weights_are_finite(engine: Engine) -> bool:
-    return _are_finite([p.data for p in engine.state().pieces if p.kind == "weight"])
-
-
 def _are_finite(tensors: list[Tensor]) -> bool:
     norms = torch._foreach_norm([t for t in tensors if t.numel()], ord=math.inf)
     return not norms or bool(torch.isfinite(torch.stack(norms)).all())
-
-
-def _local(gradient: Tensor) -> Tensor:
-    """This rank's shard of an FSDP gradient."""
-    return gradient.to_local() if hasattr(gradient, "to_local") else gradient

@@ -10,7 +10,6 @@ import torch
 
 from engines.base import EngineError, OptimizerSpec
 from models.base import HasOptimizer
-from training.optim.muon import Muon
 from training.optim.nonfinite import guarded
 
 if TYPE_CHECKING:
@@ -53,14 +52,14 @@ def spec(
     kinds = {kind(name, p) for name, p in model.named_parameters() if p.requires_grad}
     order = sorted(kinds, reverse=True)
     plain = OptimizerSpec(
-        options=[
+        [
             {"weight_decay": optim.weight_decay if decays else 0.0}
             | ({"momentum": optim.used_momentum} if is_matrix else {})
             for is_matrix, decays in order
         ],
-        group_of=lambda name, parameter: order.index(kind(name, parameter)),
-        build=_build(settings.optim),
-        clip_norm=settings.optim.clip_norm,
+        lambda name, parameter: order.index(kind(name, parameter)),
+        _build(optim),
+        optim.clip_norm,
     )
     return plain if settings.train.on_nonfinite == "stop" else guarded(plain, world)
 
@@ -104,7 +103,11 @@ def _build(settings: Optim) -> Callable[[list[dict[str, Any]]], Optimizer]:
     if settings.name == "adafactor":
         return partial(torch.optim.Adafactor, lr=settings.lr, eps=(None, _ABSOLUTE))
     beta1, beta2 = settings.betas
-    kind = Muon if settings.name == "muon" else torch.optim.AdamW
+    kind: type[Optimizer] = torch.optim.AdamW
+    if settings.name == "muon":
+        from training.optim.muon import Muon  # imports torch.distributed.tensor
+
+        kind = Muon
     return partial(_fastest, kind, lr=settings.lr, betas=(beta1, beta2), eps=settings.eps)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from training import duration
 if TYPE_CHECKING:
     from training.settings import Schedule as Settings
     from training.train_plan import TrainPlan
-
-Curve = Callable[[int], float]
 
 ONE_CYCLE_RISE = "30%"
 ONE_CYCLE_START = 1 / 25
@@ -28,31 +25,46 @@ class LrSchedule:
         """Raises ValueError for a bad duration in `settings`."""
         self.warnings: list[str] = []
         """Changes that were made to the settings."""
+        self._name, self._final = settings.name, settings.final
         self._start = train_plan.schedule_start
         # A schedule that was reset covers the remaining steps.
-        steps = max(1, train_plan.total_steps - self._start)
-        self._curve = self._build(settings, replace(train_plan, total_steps=steps))
+        self._total = max(1, train_plan.total_steps - self._start)
+        plan = replace(train_plan, total_steps=self._total)
+        self._warmup = self._warmup_steps(settings, plan)
+        self._cycles: list[int] = []
+        if self._name == "cosine-restarts":
+            steps = self._total - self._warmup
+            self._cycles = cycle_starts(steps, settings.cycle, settings.t_mult, plan)
 
     def factor(self, step: int) -> float:
-        """The factor of the update after `step` updates; in [0, 1]."""
-        return self._curve(step - self._start)
+        """The factor of the update after `step` updates; in [0, 1].
 
-    def _build(self, settings: Settings, train_plan: TrainPlan) -> Curve:
-        total = train_plan.total_steps
-        warmup = self._warmup(settings, train_plan)
-        if settings.name == "constant":
-            return warmed(lambda step: 1.0, warmup)
-        final = settings.final
-        if settings.name == "linear":
-            return warmed(linear(total - warmup, final), warmup)
-        if settings.name == "cosine":
-            return warmed(cosine(total - warmup, final), warmup)
-        if settings.name == "one-cycle":
-            return one_cycle(total, warmup, final)
-        starts = cycle_starts(total - warmup, settings.cycle, settings.t_mult, train_plan)
-        return warmed(cosine_restarts(starts, final), warmup)
+        cosine, and each cycle of cosine-restarts: half a cosine from 1 to the final factor. Source:
+        Loshchilov and Hutter, SGDR, 2017, equation 5. one-cycle: half a cosine up in the warm-up,
+        another down to the last step. Source: Smith and Topin, Super-Convergence, 2018; curves as
+        torch's OneCycleLR.
+        """
+        step -= self._start
+        warmup, final = self._warmup, self._final
+        if self._name == "one-cycle":
+            top = warmup - 1
+            if step < top:
+                return _cosine(ONE_CYCLE_START, 1.0, step / top)
+            return _cosine(1.0, final, (step - top) / max(self._total - warmup, 1))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        step, steps = step - warmup, self._total - warmup
+        if self._name == "constant":
+            return 1.0
+        if self._name == "linear":
+            return final + (1 - final) * (1 - step / steps)
+        if self._name == "cosine":
+            return _cosine(1.0, final, step / steps)
+        cycle = bisect_right(self._cycles, step) - 1
+        begin, end = self._cycles[cycle], self._cycles[cycle + 1]
+        return _cosine(1.0, final, (step - begin) / (end - begin))
 
-    def _warmup(self, settings: Settings, train_plan: TrainPlan) -> int:
+    def _warmup_steps(self, settings: Settings, train_plan: TrainPlan) -> int:
         steps = _steps(settings.warmup, train_plan)
         if settings.name == "one-cycle" and not steps:
             self.warnings.append(
@@ -68,69 +80,15 @@ class LrSchedule:
         return steps
 
 
-def warmed(curve: Curve, warmup_steps: int) -> Curve:
-    """`curve` after `warmup_steps` of linear warm-up, from above 0 to below 1."""
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / (warmup_steps + 1)
-        return curve(step - warmup_steps)
-
-    return factor
-
-
-def linear(steps: int, final: float) -> Curve:
-    """Linear from 1 to `final` after `steps`."""
-    return lambda step: final + (1 - final) * (1 - step / steps)
-
-
-def cosine(steps: int, final: float) -> Curve:
-    """Half a cosine from 1 to `final` after `steps`.
-
-    Source: Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle.
-    """
-    return lambda step: _cosine(1.0, final, step / steps)
-
-
-def cosine_restarts(starts: list[int], final: float) -> Curve:
-    """Half a cosine from 1 to `final` in each cycle between two of `starts`.
-
-    Source: Loshchilov and Hutter, SGDR, 2017, equation 5.
-    """
-
-    def factor(step: int) -> float:
-        cycle = bisect_right(starts, step) - 1
-        begin, end = starts[cycle], starts[cycle + 1]
-        return _cosine(1.0, final, (step - begin) / (end - begin))
-
-    return factor
-
-
-def one_cycle(steps: int, rise: int, final: float) -> Curve:
-    """Half a cosine up in the first `rise` steps, another down to `final` at the last step.
-
-    Source: Smith and Topin, Super-Convergence, 2018; curves as torch's OneCycleLR.
-    """
-    top = rise - 1
-
-    def factor(step: int) -> float:
-        if step < top:
-            return _cosine(ONE_CYCLE_START, 1.0, step / top)
-        return _cosine(1.0, final, (step - top) / max(steps - rise, 1))
-
-    return factor
-
-
 def cycle_starts(steps: int, cycle: int | str, t_mult: float, train_plan: TrainPlan) -> list[int]:
     """First steps of the cycles that cover `steps`, and the step after the last cycle.
 
     Cycle k has length `cycle` × `t_mult`**k in whole steps, or in whole epochs if `cycle` is given
     in epochs.
     """
-    epochs = duration.epochs(cycle)
-    whole_epochs = epochs is not None and epochs == int(epochs)
-    unit = train_plan.steps_per_epoch if whole_epochs else 1
-    first = epochs if epochs is not None and whole_epochs else _steps(cycle, train_plan)
+    first, unit = duration.epochs(cycle), train_plan.steps_per_epoch
+    if first is None or first != int(first):
+        first, unit = _steps(cycle, train_plan), 1
     starts = [0]
     while starts[-1] < steps:
         length = round(first * t_mult ** (len(starts) - 1)) * unit

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
-
-import torch
 
 from engines.base import Update
 from models.base import TracksProgress
@@ -18,11 +14,12 @@ from training.optim.schedule import LrSchedule
 from training.seeds import seed_step
 
 if TYPE_CHECKING:
-    from engines.base import Engine, Piece, State
+    from engines.base import Engine
     from models.base import Task
     from training.accumulate import Accumulated
     from training.checkpoint.reader import Checkpoint
     from training.checkpoint.resume_point import ResumePoint
+    from training.optim.ema import Ema
     from training.settings import TrainingSettings
     from training.train_plan import TrainPlan
 
@@ -32,10 +29,8 @@ class Updater:
 
     def __init__(self, settings: TrainingSettings, train_plan: TrainPlan):
         """Raises ValueError for a bad duration in the schedule."""
-        self._schedule = LrSchedule(settings.schedule, train_plan)
-        self._peak_lr = settings.optim.lr
-        self._seed = settings.train.seed
-        self._plan = train_plan
+        self._schedule, self._plan = LrSchedule(settings.schedule, train_plan), train_plan
+        self._peak_lr, self._seed = settings.optim.lr, settings.train.seed
         self._decay = settings.train.ema
         self.nonfinite = Nonfinite(settings.train.on_nonfinite)
         self.average: Ema | None = None
@@ -50,6 +45,8 @@ class Updater:
     def start(self, engine: Engine, resume_point: ResumePoint | None = None) -> None:
         """Start the moving average from the checkpoint, or from the weights."""
         if self._decay is not None:
+            from training.optim.ema import Ema  # where train.ema is set
+
             self.average = Ema(engine, self._decay)
             if resume_point and "optimizer" not in resume_point.reset:
                 self.load_average(resume_point.checkpoint)
@@ -85,60 +82,3 @@ class Updater:
         if self.average is not None and not update.skipped:
             self.average.update(step)
         return update
-
-
-class Ema:
-    """Averages the trained weights, each rank those it holds. Collective: `in_place`.
-
-    After t updates the decay is min(`decay`, (1 + t) / (10 + t)), which soon forgets the first
-    weights. Source: num_updates of TensorFlow's tf.train.ExponentialMovingAverage.
-    """
-
-    def __init__(self, engine: Engine, decay: float):
-        state = engine.state()
-        trained = {name for group in state.groups for name in group["names"]}
-        weights = [p for p in state.pieces if p.kind == "weight" and p.name in trained]
-        self._decay = decay
-        self._weights = [piece.data.detach() for piece in weights]
-        self._averages = [weight.clone() for weight in self._weights]
-        self._pieces = [
-            replace(piece, kind=EMA, data=average)
-            for piece, average in zip(weights, self._averages, strict=True)
-        ]
-
-    def update(self, step: int) -> None:
-        """Add the weights after `step` updates to the average."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        if self._weights:
-            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
-
-    @contextmanager
-    def in_place(self, engine: Engine) -> Iterator[None]:
-        """Inside, the model has the average for its weights; afterwards its own, bit-equal."""
-        self._swap(engine)
-        try:
-            yield
-        finally:
-            self._swap(engine)
-
-    @property
-    def pieces(self) -> Sequence[Piece]:
-        """The average of the intervals that this rank holds; live tensors."""
-        return self._pieces
-
-    def joined(self, state: State) -> State:
-        """`state` with the average added."""
-        return replace(state, pieces=[*state.pieces, *self._pieces])
-
-    def _swap(self, engine: Engine) -> None:
-        _exchange(self._weights, self._averages)
-        engine.refresh()
-
-
-def _exchange(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> None:
-    with torch.no_grad():
-        # Tensor by tensor: needs a copy of the largest one only.
-        for first, second in zip(ours, theirs, strict=True):
-            saved = first.clone()
-            first.copy_(second)
-            second.copy_(saved)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +14,16 @@ VMSTAT = Path("/proc/vmstat")
 # Version 1 writes "no limit" as the largest number of whole pages.
 _UNLIMITED = 1 << 60
 _KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_LIMIT = {1: "memory.limit_in_bytes", 2: "memory.max"}
+_USED = {1: "memory.usage_in_bytes", 2: "memory.current"}
+_SWAP_LIMIT = {1: "memory.memsw.limit_in_bytes", 2: "memory.swap.max"}
+_SWAP_USED = {1: "memory.memsw.usage_in_bytes", 2: "memory.swap.current"}
+_KILL_COUNT = {1: "memory.oom_control", 2: "memory.events"}
+_DROPPABLE = {
+    1: ("total_active_file", "total_inactive_file"),
+    2: ("active_file", "inactive_file", "slab_reclaimable"),
+}
+"""Keys of memory.stat that count memory the kernel takes back before it kills a process."""
 
 
 @dataclass(frozen=True)
@@ -29,56 +39,42 @@ class Share:
         return 100 * self.used / self.limit
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """File names of one version of control groups."""
-
-    limit: str
-    used: str
-    swap_limit: str
-    swap_used: str
-    stat: tuple[str, ...]
-    """Keys of memory.stat that count memory the kernel takes back before it kills a process."""
-    swap_counts_memory: bool
-    events: str
-    """The file with the number of processes killed for lack of memory."""
-
-
-_V2 = _Layout(
-    "memory.max",
-    "memory.current",
-    "memory.swap.max",
-    "memory.swap.current",
-    ("active_file", "inactive_file", "slab_reclaimable"),
-    False,
-    "memory.events",
-)
-_V1 = _Layout(
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    "memory.memsw.limit_in_bytes",
-    "memory.memsw.usage_in_bytes",
-    ("total_active_file", "total_inactive_file"),
-    True,
-    "memory.oom_control",
-)
-_LAYOUTS = {1: _V1, 2: _V2}
-
-
 def memory(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     """The tightest memory limit on this process, and the use of it; None: no limit.
 
     File pages that can be dropped are not counted as used, as in the kernel's MemAvailable.
     Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
     """
-    shares = (_memory(folder, _LAYOUTS[v]) for folder, v in folders("memory", mount, membership))
-    return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
+
+    def share(folder: Path, version: int) -> Share | None:
+        limit, used = _number(folder / _LIMIT[version]), _number(folder / _USED[version])
+        if limit is None or used is None:
+            return None
+        with suppress(OSError):
+            lines = (folder / "memory.stat").read_text().splitlines()
+            counts = dict(line.split(None, 1) for line in lines)
+            used -= sum(int(counts.get(key, 0)) for key in _DROPPABLE[version])
+        return Share(limit, max(0, used))
+
+    return _tightest(share, mount, membership)
 
 
 def swap(mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> Share | None:
     """The tightest swap limit on this process, and the use of it; None: no limit."""
-    shares = (_swap(folder, _LAYOUTS[v]) for folder, v in folders("memory", mount, membership))
-    return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
+
+    def share(folder: Path, version: int) -> Share | None:
+        names = [_SWAP_LIMIT, _SWAP_USED]
+        names += [_LIMIT, _USED] if version == 1 else []  # there swap counts memory, too
+        numbers = [_number(folder / name[version]) for name in names]
+        known = [number for number in numbers if number is not None]
+        if len(known) < len(names):
+            return None
+        limit, used, *of_memory = known
+        if of_memory:
+            limit, used = limit - of_memory[0], used - of_memory[1]
+        return Share(limit, max(0, used)) if limit > 0 else None
+
+    return _tightest(share, mount, membership)
 
 
 def oom_kills(
@@ -90,7 +86,7 @@ def oom_kills(
     kernel counts a kill before its victim ends.
     """
     groups = folders("memory", mount, membership)
-    for file in (*(folder / _LAYOUTS[version].events for folder, version in groups), vmstat):
+    for file in (*(folder / _KILL_COUNT[version] for folder, version in groups), vmstat):
         with suppress(OSError):
             if match := _KILLS.search(file.read_text()):
                 return int(match[1])
@@ -121,35 +117,14 @@ def folders(
             yield root / part, version
 
 
-def _memory(folder: Path, layout: _Layout) -> Share | None:
-    limit, used = number(folder / layout.limit), number(folder / layout.used)
-    if limit is None or used is None:
-        return None
-    return Share(limit, max(0, used - _droppable(folder, layout)))
+def _tightest(
+    share: Callable[[Path, int], Share | None], mount: Path, membership: Path
+) -> Share | None:
+    shares = [share(*group) for group in folders("memory", mount, membership)]
+    return min((s for s in shares if s is not None), key=lambda s: s.limit, default=None)
 
 
-def _swap(folder: Path, layout: _Layout) -> Share | None:
-    limit, used = number(folder / layout.swap_limit), number(folder / layout.swap_used)
-    if limit is None or used is None:
-        return None
-    if layout.swap_counts_memory:
-        memory_limit, memory_used = number(folder / layout.limit), number(folder / layout.used)
-        if memory_limit is None or memory_used is None:
-            return None
-        limit, used = limit - memory_limit, used - memory_used
-    return Share(limit, max(0, used)) if limit > 0 else None
-
-
-def _droppable(folder: Path, layout: _Layout) -> int:
-    try:
-        lines = (folder / "memory.stat").read_text().splitlines()
-    except OSError:
-        return 0
-    numbers = dict(line.split(None, 1) for line in lines)
-    return sum(int(numbers.get(key, 0)) for key in layout.stat)
-
-
-def number(file: Path) -> int | None:
+def _number(file: Path) -> int | None:
     """The number in `file`; None if it does not exist or means "no limit"."""
     try:
         text = file.read_text().strip()

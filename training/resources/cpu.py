@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,8 @@ from training.resources import cgroup
 _LEAST_S = 0.5
 """Shorter intervals are too coarse: the kernel counts in hundredths of a second."""
 _SENSORS = (
-    "coretemp",
-    "k10temp",
-    "zenpower",
-    "cpu_thermal",
-    "cpu-thermal",
-    "soc_thermal",
-    "acpitz",
+    *("coretemp", "k10temp", "zenpower"),
+    *("cpu_thermal", "cpu-thermal", "soc_thermal", "acpitz"),
 )
 """Names of the sensors of processors in Linux, from the most exact to the least."""
 _PLAUSIBLE = (1.0, 150.0)
@@ -44,19 +40,30 @@ def count() -> Busy:
 
     A quota counts the processes of its group, the affinity mask all processes.
     """
-    return of_quota() or _of_cores()
+    if quota := of_quota():
+        return quota
+    cores = _allowed()
+    times = psutil.cpu_times(percpu=True)
+    allowed = [times[core] for core in cores if core < len(times)] or times
+    # Not busy: idle, iowait; guest time is included in user time.
+    not_busy = ("idle", "iowait", "guest", "guest_nice")
+    busy = sum(sum(core) - sum(getattr(core, name, 0.0) for name in not_busy) for core in allowed)
+    return Busy(time.monotonic(), busy, len(allowed))
 
 
 def of_quota(mount: Path = cgroup.MOUNT, membership: Path = cgroup.MEMBERSHIP) -> Busy | None:
     """The use of a control group's quota; None if that allows all cores of the affinity mask.
 
-    Source: Linux, Documentation/scheduler/sched-bwc.rst and admin-guide/cgroup-v2.rst.
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst.
     """
-    quotas = [
-        busy
-        for folder, version in cgroup.folders("cpu", mount, membership)
-        if (busy := (_version_2 if version == 2 else _version_1)(folder)) is not None
-    ]
+    quotas = []
+    for folder, version in cgroup.folders("cpu", mount, membership):
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            stat = (folder / "cpu.stat").read_text().split()
+            if version == 2 and quota != "max":
+                used = int(stat[stat.index("usage_usec") + 1]) / 1e6
+                quotas.append(Busy(time.monotonic(), used, int(quota) / int(period)))
     tightest = min(quotas, key=lambda busy: busy.cores, default=None)
     return tightest if tightest is not None and tightest.cores < len(_allowed()) else None
 
@@ -91,57 +98,15 @@ def cpu_celsius() -> float | None:
         sensors = read() if read else {}
     except OSError:
         return None
+    low, high = _PLAUSIBLE
     for name in _SENSORS:
-        values = [sensor.current for sensor in sensors.get(name, ())]
-        plausible = [value for value in values if _PLAUSIBLE[0] < value < _PLAUSIBLE[1]]
+        plausible = [s.current for s in sensors.get(name, ()) if low < s.current < high]
         if plausible:
             return max(plausible)
     return None
-
-
-def _of_cores() -> Busy:
-    cores = _allowed()
-    times = psutil.cpu_times(percpu=True)
-    allowed = [times[core] for core in cores if core < len(times)] or times
-    busy = sum(
-        sum(core_times)
-        - core_times.idle
-        - getattr(core_times, "iowait", 0.0)
-        - _counted_twice(core_times)
-        for core_times in allowed
-    )
-    return Busy(time.monotonic(), busy, len(allowed))
-
-
-def _counted_twice(times: object) -> float:
-    """Guest time is included in user time."""
-    return float(getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0))
 
 
 def _allowed() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _version_2(folder: Path) -> Busy | None:
-    try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        stat = (folder / "cpu.stat").read_text().split()
-    except (OSError, ValueError):
-        return None
-    if quota == "max":
-        return None
-    used = int(stat[stat.index("usage_usec") + 1]) / 1e6
-    return Busy(time.monotonic(), used, int(quota) / int(period))
-
-
-def _version_1(folder: Path) -> Busy | None:
-    quota = cgroup.number(folder / "cpu.cfs_quota_us")  # -1: no limit
-    period = cgroup.number(folder / "cpu.cfs_period_us")
-    if not quota or not period:
-        return None
-    # Another controller counts the use, mostly in the folder of the same name.
-    beside = Path(*("cpuacct" if part == "cpu" else part for part in folder.parts))
-    used = cgroup.number(folder / "cpuacct.usage") or cgroup.number(beside / "cpuacct.usage")
-    return None if used is None else Busy(time.monotonic(), used / 1e9, quota / period)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from training.callbacks.base import Action, Callback, Outcome, Step
@@ -64,9 +65,7 @@ class LimitEnforcer(Callback):
         self._critical = _by_resource(limits.critical)
         self._disk: float | None = limits.disk
         """Reported once; None: reported already."""
-        self._monitor = monitor
-        self._emit = emit
-        self._warnings = 0
+        self._monitor, self._emit, self._warnings = monitor, emit, 0
         self._incident: _Incident | None = None
         self._since_relief = MEMORY_READINGS
 
@@ -106,7 +105,7 @@ class LimitEnforcer(Callback):
             incident.requested, incident.settling = Action.FREE_MEMORY, SETTLING_STEPS
             return Action.NOTHING
         reading = self._measure()
-        over = incident.still_over(reading) or _over(reading, self._critical)
+        over = _over(reading, incident.limits) or _over(reading, self._critical)
         self._emit("relieved", {"still_over": over, **reading.facts()})
         if incident.is_repeated:
             incident.is_repeated, over = False, over or incident.over
@@ -144,7 +143,7 @@ class LimitEnforcer(Callback):
     def _check_settled(self) -> Action:
         assert self._incident is not None
         reading = self._measure()
-        over = self._incident.still_over(reading)
+        over = _over(reading, self._incident.limits)
         self._emit("settled", {"still_over": over, **reading.facts()})
         if over:
             return Action.FREE_MEMORY
@@ -182,33 +181,28 @@ class LimitEnforcer(Callback):
         self._warnings = self._since_relief = 0
 
 
+@dataclass
 class _Incident:
     """An exceeded limit, from the first request for relief until it is kept again or given up."""
 
-    def __init__(
-        self, limits: Mapping[str, float], over: Sequence[str], is_critical: bool, is_repeated: bool
-    ) -> None:
-        self.limits = limits
-        """The limits that were exceeded, and have to be kept again."""
-        self.over = list(over)
-        self.is_repeated = is_repeated
-        """The last relief did not last: request a throttling step without measuring first."""
-        self.requested = Action.FREE_MEMORY
-        """The last request."""
-        self.settling = 0
-        """Steps until the machine is measured."""
-        self._is_critical = is_critical
-        self._has_halved = False
-
-    def still_over(self, reading: MachineReading) -> list[str]:
-        return _over(reading, self.limits)
+    limits: Mapping[str, float]
+    """The limits that were exceeded, and have to be kept again."""
+    over: list[str]
+    is_critical: bool
+    is_repeated: bool
+    """The last relief did not last: request a throttling step without measuring first."""
+    requested: Action = Action.FREE_MEMORY
+    """The last request."""
+    settling: int = 0
+    """Steps until the machine is measured."""
+    has_halved: bool = False
 
     def next_step(self, over: Sequence[str], left: Action) -> Action:
         """The next throttling step in `left` that helps what is `over`; NOTHING: there is none."""
         for step, helps in _HELPS.items():
-            again = step is Action.SMALLER_BATCH and self._has_halved and self._is_critical
+            again = step is Action.SMALLER_BATCH and self.has_halved and self.is_critical
             if step in left and helps.intersection(over) and not again:
-                self._has_halved |= step is Action.SMALLER_BATCH
+                self.has_halved |= step is Action.SMALLER_BATCH
                 return step
         return Action.NOTHING
 

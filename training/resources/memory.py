@@ -30,6 +30,7 @@ _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _STATUS = Path("/proc/self/status")
 _VM_HWM = re.compile(r"^VmHWM:\s*(\d+) kB", re.MULTILINE)
 _UNKNOWN = -1
+_ACCELERATORS = ("cuda", "xpu", "mps")
 _CONTEXT_BYTES = 2**30
 """At most this much of a device belongs to a process outside of its allocator: the CUDA context,
 buffers of NCCL and cuBLAS."""
@@ -48,13 +49,12 @@ def device_bytes(device: torch.device) -> int | None:
     """
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if device.type == "xpu":
-        return torch.xpu.max_memory_allocated(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
-    return None
+    if device.type not in _ACCELERATORS:
+        return None
+    peak: int = torch.get_device_module(device).max_memory_allocated(device)
+    return peak
 
 
 def peaks(device: torch.device) -> dict[str, int | None]:
@@ -76,24 +76,18 @@ def empty_cache(device: torch.device) -> None:
     """Give back the device memory that torch caches; a CPU has no such cache."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "xpu":
-        torch.xpu.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+    if device.type in _ACCELERATORS:
+        torch.get_device_module(device).empty_cache()
 
 
 def synchronize(device: torch.device) -> None:
     """Wait until `device` has finished all queued work; a CPU is never behind."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "xpu":
-        torch.xpu.synchronize(device)
-    elif device.type == "mps":
+    if device.type == "mps":
         torch.mps.synchronize()
+    elif device.type in _ACCELERATORS:
+        torch.get_device_module(device).synchronize(device)
 
 
 def _host_peak() -> int:
@@ -147,12 +141,9 @@ class CacheClearing(Callback):
     time for memory that other programs may use.
     """
 
-    def __init__(self, every: int | None, device: torch.device) -> None:
-        """`every`: micro-batches of a rank; None: never."""
-        self._every = every
-        self._device = device
-        self._accumulation = 1
-        self._since = 0
+    def __init__(self, every: int, device: torch.device) -> None:
+        self._every, self._device = every, device
+        self._accumulation, self._since = 1, 0
         self.times = 0
         """How often the cache was emptied."""
 
@@ -162,8 +153,6 @@ class CacheClearing(Callback):
 
     def step(self, step: Step) -> Action:
         """Count the micro-batches of a step; empty the cache if it is due."""
-        if self._every is None:
-            return Action.NOTHING
         self._since += self._accumulation
         if self._since >= self._every:
             self._since %= self._every
@@ -206,15 +195,10 @@ def driver_memory(device: torch.device, state: GpuState | None) -> DeviceMemory 
         return None
     import torch
 
-    used, total, by_process = (
-        (state.used, state.total, state.by_process) if state else _from_runtime(device)
-    )
+    if state is not None:
+        used, total, by_process = state.used, state.total, state.by_process
+    else:
+        free, total = torch.cuda.mem_get_info(device)
+        used, by_process = total - free, None
     reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
     return DeviceMemory(used, total, reserved, allocated, by_process or reserved + _CONTEXT_BYTES)
-
-
-def _from_runtime(device: torch.device) -> tuple[int, int, int | None]:
-    import torch
-
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free, total, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,13 +64,13 @@ class ResourceReader:
     """Reads this machine, a device and the file system of a folder."""
 
     def __init__(self, device: torch.device, folder: Path) -> None:
-        self._device = device
-        self._folder = folder
-        self._cpu = CpuUse()
+        self._device, self._folder, self._cpu = device, folder, CpuUse()
 
     def read(self) -> MachineReading:
         """A reading taken now; costs some tenths of a millisecond of CPU time."""
-        gpu = gpu_state(self._device)
+        gpu, disk = gpu_state(self._device), None
+        with suppress(OSError):  # the folder is gone
+            disk = psutil.disk_usage(str(self._folder)).percent  # as in `df`, for other than root
         device = driver_memory(self._device, gpu)
         celsius = [cpu_celsius(), gpu.celsius if gpu else None]
         return MachineReading(
@@ -80,7 +81,7 @@ class ResourceReader:
             gpu_reserved_bytes=None if device is None else device.reserved,
             gpu_driver_bytes=None if device is None else device.used,
             cpu=self._cpu.percent(),
-            disk=_disk(self._folder),
+            disk=disk,
             gpu_others=None if device is None else device.others_percent,
             temperature=max((value for value in celsius if value is not None), default=None),
             gpu_busy=gpu.busy_percent if gpu else None,
@@ -94,9 +95,7 @@ class ResourceMonitor:
         self, read: Callable[[], MachineReading], every_s: float, usage: ResourceUsage | None = None
     ) -> None:
         """Every reading is added to `usage`."""
-        self._read = read
-        self._every_s = every_s
-        self._usage = usage or ResourceUsage()
+        self._read, self._every_s, self._usage = read, every_s, usage or ResourceUsage()
         self._new: MachineReading | None = None
         self._reading = threading.Lock()
         self._stopping = threading.Event()
@@ -132,22 +131,12 @@ class ResourceMonitor:
 
 
 def _ram() -> float:
-    machine = psutil.virtual_memory()
-    share = cgroup.memory()
+    machine, share = psutil.virtual_memory(), cgroup.memory()
     return share.percent if share is not None and share.limit < machine.total else machine.percent
 
 
 def _swap() -> float | None:
-    machine = psutil.swap_memory()
-    share = cgroup.swap()
+    machine, share = psutil.swap_memory(), cgroup.swap()
     if share is not None and share.limit < machine.total:
         return share.percent
     return machine.percent if machine.total else None
-
-
-def _disk(folder: Path) -> float | None:
-    """As in `df`: of the space available without being root. None: the folder is gone."""
-    try:
-        return psutil.disk_usage(str(folder)).percent
-    except OSError:
-        return None

@@ -65,10 +65,9 @@ def _nvml() -> Any:
         return None
     try:
         nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
     except ImportError:
         return None
-    try:
-        nvml.nvmlInit()
     except nvml.NVMLError:
         return None
     return nvml

@@ -77,9 +77,7 @@ class OomFallback:
 
     def __init__(self, engine: Engine, batches: BatchSizes, halve: Callable[[str, int], None]):
         """`halve` halves the micro-batch, given a reason and the updates so far."""
-        self._engine = engine
-        self._batches = batches
-        self._halve = halve
+        self._engine, self._batches, self._halve = engine, batches, halve
         self._halvings = 0
 
     def run(self, accumulate: Callable[[], T], step: int) -> T | None:

@@ -30,11 +30,8 @@ class Throttle:
         batches: Batches,
         validation: EvaluationBatches,
     ) -> None:
-        self._engine = engine
-        self._callbacks = callbacks
-        self._timer = timer
-        self._batches = batches
-        self._validation = validation
+        self._engine, self._callbacks, self._timer = engine, callbacks, timer
+        self._batches, self._validation = batches, validation
 
     def run(self, actions: Action, step: int) -> tuple[Action, bool]:
         """Carry out the throttling steps in `actions` after `step` updates, and their followers.

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
+import shlex
 import signal
+import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 from training.storage import atomic_write
-from training.trackers import wandb_files
 from training.trackers.base import failure_of
 from training.trackers.metrics_reader import STEP, FileReplaced, MetricsReader, chart_values
 
@@ -32,8 +35,6 @@ _NICE = 5
 _PROJECT = "gearshift"
 _KILLED: Mapping[str, Any] = {"kind": "end", "exit_code": 1, "will_resume": False, "summary": {}}
 """The meaning of an input that ends without an end message: the run was killed."""
-_OPTIONAL = {"predictions": "predictions", "saved": "a checkpoint", "event": "an alert"}
-"""Messages that may fail while metrics continue, by kind."""
 _ENVIRONMENT = {
     "WANDB_ERROR_REPORTING": "false",  # its crash reports would leave the machine
     "WANDB_CONSOLE": "off",
@@ -61,6 +62,79 @@ ALERTS = frozenset(
 )
 """Events that may need a user's attention."""
 Send = Callable[[Mapping[str, Any]], None]
+# A .wandb file: blocks of 32 KiB, the first one after a header of 7 bytes; each block has records
+# with a checksum, a length and a type. Source: LevelDB, doc/log_format.md, and W&B's transaction
+# log.
+_BLOCK, _RECORD_HEAD = 32768, struct.Struct("<IHB")
+_FILE_HEAD = 7
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_SYNC_S = 120.0
+
+
+def files(folder: Path, run_id: str) -> list[Path]:
+    """The .wandb files of the run below `folder`/wandb, oldest first. Touches disk."""
+    paths = (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
+    return sorted(paths, key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The complete rows of the history in a .wandb file. Imports W&B's protocol."""
+    import wandb.proto.wandb_internal_pb2 as generated
+
+    protocol: Any = generated  # its classes are made when it is imported
+    for data in _records(path.read_bytes()):
+        record = protocol.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            items = record.history.item
+            yield {
+                "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items
+            }
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """Each record of a file, without a last one that is cut off."""
+    at, parts = _FILE_HEAD, b""
+    while at + _RECORD_HEAD.size <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _RECORD_HEAD.size:
+            at += left
+            continue
+        _, length, kind = _RECORD_HEAD.unpack_from(data, at)
+        at += _RECORD_HEAD.size
+        part = data[at : at + length]
+        if len(part) < length or kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
+            return
+        at += length
+        parts = part if kind in (_FULL, _FIRST) else parts + part
+        if kind in (_FULL, _LAST):
+            yield parts
+
+
+def _unsent(folder: Path, run_id: str) -> list[Path]:
+    """The files that are not known to be on the server. Touches disk."""
+    return [path for path in files(folder, run_id) if not _marker(path).exists()]
+
+
+def _marker(path: Path) -> Path:
+    """The file that lets `wandb sync` skip `path`."""
+    return path.with_name(f"{path.name}.synced")
+
+
+def _sync_arguments(paths: Sequence[Path]) -> list[str] | None:
+    """What `wandb` gets to send these files. Imports W&B.
+
+    None unless all are offline: `wandb sync` would send once more what the server has of a file
+    that was written online, and the order of rows could break.
+    """
+    if not paths or not all(path.parent.name.startswith("offline-") for path in paths):
+        return None
+    from wandb.cli.cli import cli
+
+    # Older versions need --append for several files of one run; newer ones detect it.
+    has_append = any(option.name == "append" for option in cli.commands["sync"].params)
+    more = ["--append"] if has_append and len(paths) > 1 else []
+    return ["sync", *more, *(str(path.parent) for path in paths)]
 
 
 class Session:
@@ -72,16 +146,21 @@ class Session:
 
         self._wandb = wandb
         self._folder = Path(start["folder"])
-        earlier = wandb_files.files(self._folder, start["id"])
+        earlier = files(self._folder, start["id"])
+        unsent = _unsent(self._folder, start["id"])
         self.is_online, self.why_offline = self._choose_mode(start["mode"])
-        if self.is_online:
-            wandb_files.sync(wandb_files.unsent(earlier))
+        if self.is_online and (arguments := _sync_arguments(unsent)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                command = [sys.executable, "-m", "wandb", *arguments]
+                none = subprocess.DEVNULL
+                subprocess.run(command, stdin=none, capture_output=True, timeout=_SYNC_S)
         self.run = self._open(start)
         if self.is_online:
-            wandb_files.mark_sent(wandb_files.unsent(earlier))
+            for path in unsent:
+                _marker(path).touch()
             self.last_step = max(self.run.starting_step - 1, 0) if self.run.resumed else 0
         else:
-            self.last_step = wandb_files.last_step(earlier)
+            self.last_step = max((r["_step"] for path in earlier for r in rows(path)), default=0)
         self.run.define_metric("*", step_metric=STEP)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
@@ -104,25 +183,26 @@ class Session:
                 values[name] = self._wandb.Image(str(path), caption=picture["caption"])
             self.log(message["step"], {STEP: message["step"], **values})
 
-    def upload(self, folder: Path, step: int, full: bool, is_best: bool) -> None:
-        """Upload a checkpoint as an artifact: all files if `full`, else the weights only."""
+    def upload(self, message: Mapping[str, Any]) -> None:
+        """Upload a checkpoint as an artifact: all files if it is "full", else the weights only."""
+        folder = Path(message["folder"])
         artifact = self._wandb.Artifact(f"checkpoint-{self.run.id}", type="model")
         names = sorted(path.name for path in folder.iterdir())
-        if not full:
+        if not message["full"]:
             names = [name for name in ("model.safetensors", "manifest.json") if name in names]
-        staged = self._staged(folder, names)
+        # Hard links to the files: the run may remove its own before they are sent.
+        wandb_folder = self._folder / "wandb"
+        wandb_folder.mkdir(exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=wandb_folder))
         for name in names:
+            os.link(folder / name, staged / name)
             artifact.add_file(str(staged / name), name=name, policy="immutable", skip_cache=True)
-        aliases = ["latest", f"step-{step}", *(["best"] if is_best else [])]
+        aliases = ["latest", f"step-{message['step']}", *["best"] * message["is_best"]]
         self.run.log_artifact(artifact, aliases=aliases)
 
-    def alert(self, title: str, text: str) -> None:
+    def alert(self, message: Mapping[str, Any]) -> None:
         """Send a W&B alert."""
-        self.run.alert(title=title, text=text, wait_duration=600)
-
-    def summarize(self, values: Mapping[str, Any]) -> None:
-        """Add `values` to the summary."""
-        self.run.summary.update(dict(values))
+        self.run.alert(title=message["title"], text=message["text"], wait_duration=600)
 
     def finish(self, exit_code: int, will_resume: bool) -> None:
         """Close the run and wait until all is sent; `will_resume`: mark it as preempted."""
@@ -131,7 +211,8 @@ class Session:
         id_ = self.run.id
         self.run.finish(exit_code=exit_code)
         if self.is_online:
-            wandb_files.mark_sent(wandb_files.unsent(wandb_files.files(self._folder, id_)))
+            for path in _unsent(self._folder, id_):
+                _marker(path).touch()
 
     def _choose_mode(self, forced: str | None) -> tuple[bool, str]:
         """Whether to use the server, and why not."""
@@ -169,14 +250,6 @@ class Session:
         run.config.update(start["config"], allow_val_change=True)
         return run
 
-    def _staged(self, folder: Path, names: list[str]) -> Path:
-        """Hard links to the files: the run may remove its own before they are sent."""
-        (self._folder / "wandb").mkdir(exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self._folder / "wandb"))
-        for name in names:
-            os.link(folder / name, staged / name)
-        return staged
-
 
 class RowSender:
     """Carries out the messages of one run; raises what fails, except optional messages."""
@@ -189,14 +262,10 @@ class RowSender:
             self._session = Session({**start, "id": new_id(Path(start["folder"]))})
         session = self._session
         self._metrics = MetricsReader(Path(start["folder"]) / METRICS)
-        send(
-            {
-                "kind": "open",
-                "url": session.run.url if session.is_online else None,
-                "why": session.why_offline,
-                "command": _sync_command(start, session.run.id),
-            }
-        )
+        arguments = _sync_arguments(_unsent(Path(start["folder"]), session.run.id))
+        command = shlex.join(["wandb", *arguments]) if arguments else start["sync_command"]
+        url = session.run.url if session.is_online else None
+        send({"kind": "open", "url": url, "why": session.why_offline, "command": command})
 
     def handle(self, message: Mapping[str, Any]) -> bool:
         """Carry out one message; False after the last one."""
@@ -204,24 +273,19 @@ class RowSender:
         if kind == "lines":
             self._log(message["end"], message.get("times", {}))
         elif kind == "end":
-            session.summarize(message["summary"])
+            session.run.summary.update(dict(message["summary"]))
             session.finish(message["exit_code"], message["will_resume"])
             return False
-        # A server that accepts metrics may still refuse files.
-        elif error := failure_of(lambda: self._handle_optional(kind, message)):
-            text = f"{_OPTIONAL[kind]} could not be sent: {error}"
-            self._send({"kind": "incomplete", "why": text})
+        else:  # a server that accepts metrics may still refuse files
+            what, carry_out = {
+                "predictions": ("predictions", session.log_predictions),
+                "saved": ("a checkpoint", session.upload),
+                "event": ("an alert", session.alert),
+            }[kind]
+            if error := failure_of(lambda: carry_out(message)):
+                text = f"{what} could not be sent: {error}"
+                self._send({"kind": "incomplete", "why": text})
         return True
-
-    def _handle_optional(self, kind: str, message: Mapping[str, Any]) -> None:
-        session = self._session
-        if kind == "predictions":
-            session.log_predictions(message)
-        elif kind == "saved":
-            folder = Path(message["folder"])
-            session.upload(folder, message["step"], message["full"], message["is_best"])
-        elif kind == "event":
-            session.alert(message["title"], message["text"])
 
     def _log(self, end: int, times: Mapping[str, float]) -> None:
         lines = self._metrics.lines(end)
@@ -292,18 +356,8 @@ def _serve(send: Send) -> None:
             os._exit(0)  # a later process has taken over the run, and continues it at W&B
 
 
-def _sync_command(start: Mapping[str, Any], id_: str) -> str:
-    """The command that sends what is recorded offline."""
-    paths = wandb_files.files(Path(start["folder"]), id_)
-    return wandb_files.sync_command(wandb_files.unsent(paths), start["sync_command"])
-
-
 def _wait_for_lock(file: Any, wait_s: float) -> None:
     """Wait at most `wait_s` for the lock on `file`: an earlier process may still write."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: the earlier process has usually ended by then
-        return
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         try:

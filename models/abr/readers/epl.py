@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from models.abr import formats
 from models.abr.responses import ResponseOrigin, ResponseRow, resample
 from models.base import DataError
 from models.common.data_files import BadRecords, unreadable_file
@@ -44,6 +45,8 @@ class Series:
 
 class EplReader:
     """Rows of level series; `silent_levels` counts columns that are all zero."""
+
+    format, origin, notes = formats.EPL, ORIGIN, ()
 
     def __init__(self, bad_records: BadRecords, has_labels: bool = True) -> None:
         """Unless `has_labels`, the files of raters are not read."""
@@ -81,15 +84,14 @@ class EplReader:
 
 def analysis_files(path: Path) -> list[Path]:
     """The files beside `path` with the peaks that raters marked."""
-    return sorted(
-        other
-        for other in path.parent.iterdir()
-        if other.name.startswith(f"{path.name}-") and other.name.endswith("analyzed.txt")
-    )
+    names = ((other, other.name) for other in path.parent.iterdir())
+    marks = f"{path.name}-", "analyzed.txt"
+    return sorted(o for o, name in names if name.startswith(marks[0]) and name.endswith(marks[1]))
 
 
 def read_series(path: Path) -> Series:
     """The window of each level. Reads the disk up to the end of the window. Raises DataError."""
+    rows: list[list[float]] = []
     try:
         # Universal newlines: the header ends its lines in carriage returns, the data in both.
         with path.open(encoding="iso-8859-1", newline=None) as text:
@@ -100,10 +102,13 @@ def read_series(path: Path) -> Series:
                 raise _error(path, "the header has no levels, or no sampling interval")
             samples = WINDOW_MS / step_ms
             filled = (line for line in text if line.strip())
-            needed = islice(filled, int(np.ceil(samples)))
-            rows = [_row(line, path, n) for n, line in enumerate(needed, start=1)]
+            for line in islice(filled, int(np.ceil(samples))):
+                rows.append([float(value) for value in line.split()])
     except OSError as error:
         raise unreadable_file(path, error) from None
+    except ValueError:
+        problem = f"row {len(rows) + 1} of the data has a value that is not a number"
+        raise _error(path, problem) from None
     if len(rows) < int(samples):
         raise _error(path, f"truncated: {len(rows)} of {int(samples)} samples in {WINDOW_MS} ms")
     for number, row in enumerate(rows, start=1):
@@ -137,13 +142,6 @@ def _header(text: TextIO, path: Path) -> dict[str, str]:
     ]:
         raise _error(path, f"the header has no {' and no '.join(missing)}")
     return fields
-
-
-def _row(line: str, path: Path, number: int) -> list[float]:
-    try:
-        return [float(value) for value in line.split()]
-    except ValueError:
-        raise _error(path, f"row {number} of the data has a value that is not a number") from None
 
 
 def _labels(rater: Analysis, level: float) -> dict[str, float]:

@@ -14,11 +14,6 @@ from models.common.data_files import BadRecords, OnBad, existing_path, files, un
 from models.common.table import declared_columns
 
 Reader = epl.EplReader | table.TableReader | recordings.RecordingReader
-_ORIGINS = {
-    formats.EPL: epl.ORIGIN,
-    formats.TABLE: table.ORIGIN,
-    formats.RECORDING: recordings.ORIGIN,
-}
 
 
 @dataclass(frozen=True)
@@ -44,23 +39,18 @@ def read_responses(
     Unless `has_labels`, columns of labels are neither required nor read.
     Reads the disk. Raises DataError.
     """
-    root, paths, form = _find(path)
+    reader, root, rows = _open(path, averaging, names, has_labels)
     for key, values in (("data.columns", names.columns), ("data.classes", names.classes)):
-        if values and form != formats.TABLE:
-            raise DataError(
-                f"{key} names {key.partition('.')[2]} of tables, and '{root}' is {form}",
-                where=key,
-                fix=f"remove {key}",
-            )
-    bad_records = _bad_records(form)
-    reader = _reader(form, bad_records, averaging, names, has_labels)
-    responses = collect(_rows(reader, root, paths), _ORIGINS[form], bad_records, on_bad)
+        if values and not isinstance(reader, table.TableReader):
+            kind, form = key.partition(".")[2], reader.format
+            message = f"{key} names {kind} of tables, and '{root}' is {form}"
+            raise DataError(message, where=key, fix=f"remove {key}")
+    responses = collect(rows, reader.origin, reader.bad_records, on_bad)
     if isinstance(reader, table.TableReader):
         reader.check_declared()
     if isinstance(reader, epl.EplReader):
         responses.marked.update(reader.marked)
-    else:
-        responses.notes.extend(reader.notes)
+    responses.notes.extend(reader.notes)
     responses.left_out.update(_left_out(reader))
     return responses
 
@@ -81,79 +71,53 @@ def read_unlabeled(
     path: str, on_bad: OnBad, averaging: recordings.Averaging, names: Names
 ) -> Unlabeled:
     """As read_responses, but labels are not read and duplicates are kept; in memory."""
-    root, paths, form = _find(path)
-    bad_records = _bad_records(form)
-    reader = _reader(form, bad_records, averaging, names, has_labels=False)
+    reader, root, given = _open(path, averaging, names, has_labels=False)
     rows = []
-    for row in _rows(reader, root, paths):
+    for row in given:
         if (problem := impossible(row)) is None:
             rows.append(row)
         else:
-            bad_records.add(row.where, problem)
-    skipped = bad_records.finish(on_bad, len(rows))
-    left_out = {"skipped": skipped, **_left_out(reader)}
+            reader.bad_records.add(row.where, problem)
+    left_out = {"skipped": reader.bad_records.finish(on_bad, len(rows)), **_left_out(reader)}
     left_out = {name: count for name, count in left_out.items() if count}
     if not rows:
         counts = ", ".join(f"{count} {name}" for name, count in left_out.items())
-        raise DataError(
-            f"'{root}' has no usable response",
-            where=f"data.path, left out: {counts or 'nothing'}",
-            allowed="; ".join(formats.FORMATS),
-        )
-    notes = [] if isinstance(reader, epl.EplReader) else reader.notes
-    return Unlabeled(_ORIGINS[form], rows, left_out, notes)
+        where, allowed = f"data.path, left out: {counts or 'nothing'}", "; ".join(formats.FORMATS)
+        raise DataError(f"'{root}' has no usable response", where=where, allowed=allowed)
+    return Unlabeled(reader.origin, rows, left_out, reader.notes)
 
 
-def _find(path: str) -> tuple[Path, list[Path], str]:
-    root = existing_path(
-        path, "a file or folder of responses, embedded:patients, embedded:few-patients"
-    )
-    formats_of = {file: name for file in files(root) if (name := formats.of_file(file))}
-    if not formats_of:
-        if (refusal := formats.refusal(root)) is not None:
-            raise refusal
-        raise unknown_format(root, formats.FORMATS)
-    names = list(dict.fromkeys(formats_of.values()))
-    if len(names) > 1:
+def _open(
+    path: str, averaging: recordings.Averaging, names: Names, has_labels: bool
+) -> tuple[Reader, Path, Iterator[ResponseRow]]:
+    """The reader of the format of `path`, the path and its responses. Raises DataError."""
+    allowed = f"a file or folder of responses, {', '.join(formats.EMBEDDED)}"
+    root = existing_path(path, allowed)
+    form_of = {file: form for file in files(root) if (form := formats.of_file(file))}
+    forms = list(dict.fromkeys(form_of.values()))
+    if not forms:
+        raise formats.refusal(root) or unknown_format(root, formats.FORMATS)
+    if len(forms) > 1:
         raise DataError(
-            f"'{root}' has more than one format: {'; '.join(names)}",
+            f"'{root}' has more than one format: {'; '.join(forms)}",
             where="data.path",
             allowed="one format, and so one species and one time window",
             fix="put animals (EPL text) and people (tables, recordings) into separate folders",
         )
-    return root, list(formats_of), names[0]
-
-
-def _bad_records(form: str) -> BadRecords:
-    return BadRecords("responses" if form == formats.TABLE else "files and levels")
-
-
-def _reader(
-    form: str,
-    bad_records: BadRecords,
-    averaging: recordings.Averaging,
-    names: Names,
-    has_labels: bool,
-) -> Reader:
-    if form == formats.EPL:
-        return epl.EplReader(bad_records, has_labels)
-    if form == formats.TABLE:
-        return table.TableReader(
-            bad_records,
-            declared_columns(names.columns),
-            has_labels,
-            declared_columns(names.classes),
-        )
-    return recordings.RecordingReader(bad_records, averaging)
+    reader: Reader
+    if forms == [formats.TABLE]:
+        columns, classes = declared_columns(names.columns), declared_columns(names.classes)
+        reader = table.TableReader(BadRecords("responses"), columns, has_labels, classes)
+    elif forms == [formats.EPL]:
+        reader = epl.EplReader(BadRecords("files and levels"), has_labels)
+    else:
+        reader = recordings.RecordingReader(BadRecords("files and levels"), averaging)
+    name_of = {
+        file: file.relative_to(root).as_posix() if file != root else file.name for file in form_of
+    }
+    return reader, root, (row for file, name in name_of.items() for row in reader.read(file, name))
 
 
 def _left_out(reader: Reader) -> dict[str, int]:
     """The counts of a reader, which are its public numbers."""
     return {k: v for k, v in vars(reader).items() if type(v) is int}
-
-
-def _rows(reader: Reader, root: Path, paths: Sequence[Path]) -> Iterator[ResponseRow]:
-    for path in paths:
-        yield from reader.read(
-            path, path.relative_to(root).as_posix() if path != root else path.name
-        )

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.abr import formats
 from models.abr.responses import ResponseOrigin, ResponseRow, resample
 from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.recordings import bids
 from models.common.recordings.files import notes_of, open_recording
-from models.common.recordings.recording import Channel, Event, Recording
+from models.common.recordings.recording import Event, Recording
 
 BAND_HZ = (100.0, 3000.0)
 WINDOW_MS = 10.0
@@ -43,6 +44,8 @@ class Averaging:
 class RecordingReader:
     """Rows of recordings; counts the sweeps that averaging left out."""
 
+    format, origin = formats.RECORDING, ORIGIN
+
     def __init__(self, bad_records: BadRecords, averaging: Averaging) -> None:
         self.bad_records, self.averaging = bad_records, averaging
         self.notes: list[str] = []
@@ -61,7 +64,6 @@ class RecordingReader:
         try:
             recording = open_recording(path)
             channel = _channel(recording, self.averaging.channel)
-            _check_rate(recording, channel)
             recording.check([channel])
             kinds = self._stimuli(recording)
             self.notes += notes_of(recording)
@@ -74,12 +76,7 @@ class RecordingReader:
             self.bad_records.add(error.where or name, error.message, error.fix)
 
     def _responses(
-        self,
-        recording: Recording,
-        channel: int,
-        kind: str,
-        onsets: NDArray[np.float64],
-        name: str,
+        self, recording: Recording, channel: int, kind: str, onsets: NDArray[np.float64], name: str
     ) -> Iterator[ResponseRow]:
         rate, count = recording.channels[channel].rate_hz, 0
         average = Average(rate, WINDOW_MS)
@@ -140,39 +137,31 @@ def _length(rate: float) -> int:
 
 
 def _channel(recording: Recording, wanted: str | None) -> int:
-    """The index of the channel `wanted`, or of the first one of EEG. Raises DataError."""
-    names, where = recording.names, str(recording.path)
-    if wanted is None:
-        eeg = [n for n, channel in enumerate(recording.channels) if channel.kind == "eeg"]
-        if not eeg:
-            fix = f"name one:  --set data.channel={names[0]!r}"
-            raise DataError(f"no EEG channel among: {', '.join(names)}", where=where, fix=fix)
-        return eeg[0]
-    if wanted not in names:
+    """The index of the channel `wanted`, or of the first one of EEG.
+
+    Raises DataError, also if that channel is too slow, whatever the rate of others is.
+    """
+    names, where, channels = recording.names, str(recording.path), recording.channels
+    eeg = [n for n, channel in enumerate(channels) if channel.kind == "eeg"]
+    if wanted is None and not eeg:
+        fix = f"name one:  --set data.channel={names[0]!r}"
+        raise DataError(f"no EEG channel among: {', '.join(names)}", where=where, fix=fix)
+    if wanted is not None and wanted not in names:
         closest = get_close_matches(wanted, names, n=1, cutoff=0.0)[0]
         problem = f"no channel '{wanted}'; did you mean '{closest}'"
         raise DataError(problem, where=where, fix=f"--set data.channel={closest!r}")
-    return names.index(wanted)
-
-
-def _check_rate(recording: Recording, pick: int) -> None:
-    """Raise DataError if the channel itself is too slow, whatever the rate of others is."""
-    channel = recording.channels[pick]
-    if _is_fast(channel):
-        return
-    others = [c.name for c in recording.channels if c.kind == "eeg" and _is_fast(c)]
-    raise DataError(
-        f"channel '{channel.name}' is sampled at {channel.rate_hz:g} Hz; more than "
-        f"{2 * BAND_HZ[1]:g} Hz are required",
-        where=str(recording.path),
-        fix=f"use another channel:  --set data.channel={others[0]!r}"
-        if others
-        else "export it from the program that recorded it, without reducing the sampling rate",
-    )
-
-
-def _is_fast(channel: Channel) -> bool:
-    return channel.rate_hz > 2 * BAND_HZ[1]
+    pick, least = eeg[0] if wanted is None else names.index(wanted), 2 * BAND_HZ[1]
+    channel, others = channels[pick], [n for n in eeg if channels[n].rate_hz > least]
+    if channel.rate_hz <= least:
+        raise DataError(
+            f"channel '{channel.name}' is sampled at {channel.rate_hz:g} Hz; more than "
+            f"{least:g} Hz are required",
+            where=where,
+            fix=f"use another channel:  --set data.channel={names[others[0]]!r}"
+            if others
+            else "export it from the program that recorded it, without reducing the sampling rate",
+        )
+    return pick
 
 
 def _stimuli(events: list[Event]) -> dict[str, NDArray[np.float64]]:
@@ -185,9 +174,7 @@ def _stimuli(events: list[Event]) -> dict[str, NDArray[np.float64]]:
 
 
 def _sweeps(
-    recording: Recording,
-    channel: int,
-    pieces: list[tuple[tuple[int, int], NDArray[np.int64]]],
+    recording: Recording, channel: int, pieces: list[tuple[tuple[int, int], NDArray[np.int64]]]
 ) -> Iterator[NDArray[np.float64]]:
     """The band-passed window after each stimulus, in µV; the filter stops at gaps.
 

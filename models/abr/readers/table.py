@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from models.abr import formats
 from models.abr.config import CLASS_NAMES, POINTS, UNKNOWN
 from models.abr.responses import UNKNOWN_CLASS, ResponseOrigin, ResponseRow
 from models.base import DataError
-from models.common.data_files import BadRecords
+from models.common.data_files import BadRecords, listed
 from models.common.table import IGNORE, Table, columns_option, meanings_option, open_table
 
 NAMES = {
@@ -125,20 +126,20 @@ def _missing(
 ) -> DataError:
     facts = [meaning for meaning in required if meaning not in columns]
     points = [point for point in POINT_NAMES if point not in columns]
-    lacks = [*facts, *points]
-    few = ", ".join(lacks[:3]) + (f" and {len(lacks) - 3} more" if len(lacks) > 3 else "")
     free = [n for i, n in enumerate(names) if n and i not in columns.values()]
     suggestions = _nearest(facts, free)
     readable = [name for name in names if name and name not in POINT_NAMES]
-    listed = ", ".join(readable[:_MANY]) or "none"
-    listed += f" and {len(readable) - _MANY} more" if len(readable) > _MANY else ""
     optional = ", ".join(meaning for meaning in NAMES if meaning not in required)
+    rest = [meaning for meaning in facts if meaning not in suggestions.values()]
+    numbers = range(1, len(rest) + 1) if len(rest) > 1 else [""]
+    assignment = suggestions | {f"NAME{n}": m for n, m in zip(numbers, rest, strict=False)}
+    lacks, has = listed([*facts, *points], 3), listed(readable, _MANY) or "none"
     return DataError(
-        f"the table has no column {few} among: {listed}",
+        f"the table has no column {lacks} among: {has}",
         where=str(path),
         allowed=f"{', '.join(required)}, 1 … {POINTS}; and if known {optional}",
         did_you_mean=", ".join(f"{name} for {meaning}" for name, meaning in suggestions.items()),
-        fix=f"say what a column means:  {_assignment(facts, suggestions)}"
+        fix=f"say what a column means:  {columns_option(assignment)}"
         if facts
         else f"name the columns of the signal 1 … {POINTS}",
     )
@@ -163,15 +164,6 @@ def _nearest(facts: Sequence[str], free: Sequence[str]) -> dict[str, str]:
     return suggestions
 
 
-def _assignment(facts: Sequence[str], suggestions: Mapping[str, str]) -> str:
-    known = {meaning: name for name, meaning in suggestions.items()}
-    open_facts = [meaning for meaning in facts if meaning not in known]
-    placeholder = {
-        f"NAME{n if len(open_facts) > 1 else ''}": m for n, m in enumerate(open_facts, 1)
-    }
-    return columns_option({**suggestions, **placeholder})
-
-
 ORIGIN = ResponseOrigin("table", "human", 10.0, "µV, as documented for the columns 1 to 200")
 MOST_REJECTED = 100
 """From this number of rejected sweeps on, a response is left out."""
@@ -181,6 +173,8 @@ Cells = Sequence[Any]
 
 class TableReader:
     """Rows of tables; counts the rows that the rules of the format leave out."""
+
+    format, origin = formats.TABLE, ORIGIN
 
     def __init__(
         self,
@@ -228,15 +222,13 @@ class TableReader:
         """Raise DataError if a column of data.columns is in no table that was read."""
         for name in self.declared:
             if name not in self.columns:
-                similar = get_close_matches(name, self.columns, n=1)
+                close = [self.columns[n] for n in get_close_matches(name, self.columns, n=1)]
                 raise DataError(
                     f"no table has the column '{name}' of data.columns",
                     where="data.columns",
                     allowed=", ".join(n for n in self.columns.values() if n not in POINT_NAMES),
-                    did_you_mean=self.columns[similar[0]] if similar else "",
-                    fix=columns_option({self.columns[similar[0]]: self.declared[name]})
-                    if similar
-                    else "",
+                    did_you_mean="".join(close),
+                    fix=columns_option({close[0]: self.declared[name]}) if close else "",
                 )
 
     def _row(

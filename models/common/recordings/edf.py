@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
+from shlex import quote
 from typing import BinaryIO
 
 import numpy as np
 
 from models.base import DataError
+from models.common.data_files import listed
 from models.common.recordings.recording import STIM, Channel, Event, Recording, RecordingPiece
 
 EDF_HEAD, BDF_HEAD = b"0       ", b"\xffBIOSEMI"
@@ -112,22 +114,15 @@ def open_edf(path: Path) -> Recording:
         c.name for c, s in zip(channels, signals, strict=True) if c.kind == "eeg" and not s.unit
     ]
     if unknown:
-        more.append(f"{len(unknown)} channels name no unit and are read as µV: {_few(unknown)}")
-    return Recording(
-        path,
-        tuple(channels),
-        tuple(pieces),
-        events,
-        (*header.notes, *notes, *more),
-        _EdfSamples(header, signals),
-        has_integers=True,
-        files=(path,),
-    )
+        more.append(
+            f"{len(unknown)} channels name no unit and are read as µV: {listed(unknown, 3)}"
+        )
+    said, samples = (*header.notes, *notes, *more), _EdfSamples(header, signals).read
+    found = tuple(channels), tuple(pieces)
+    return Recording(path, *found, events, said, samples, has_integers=True, files=(path,))
 
 
 class _EdfSamples:
-    """See recording.SampleReader."""
-
     def __init__(self, header: _Header, signals: Sequence[_Signal]) -> None:
         self._header, self._signals = header, signals
 
@@ -218,8 +213,8 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
 
 def _text(data: bytes) -> str:
     # The specification asks for ASCII; µ is the one byte of Latin-1, or the two of UTF-8.
-    text = data.decode("utf-8") if _is_utf8(data) else data.decode("latin-1")
-    return text.replace("\0", " ").strip()
+    encoding = "utf-8" if _is_utf8(data) else "latin-1"
+    return data.decode(encoding).replace("\0", " ").strip()
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -279,16 +274,13 @@ def _scale(unit: str, physical: Sequence[str], digital: Sequence[str]) -> tuple[
 
 
 def _channel(signal: _Signal, record_s: float) -> Channel:
-    name, word = (
-        signal.label.upper(),
-        (signal.label.upper().split() or [""])[0].rstrip("0123456789"),
-    )
+    name, rate = signal.label.upper(), signal.count / record_s
     if name in _STIM:
-        return Channel(signal.label, STIM, signal.count / record_s)
-    kind = _OTHER_KINDS.get(word, "eeg")
+        return Channel(signal.label, STIM, rate)
+    kind = _OTHER_KINDS.get((name.split() or [""])[0].rstrip("0123456789"), "eeg")
     if kind == "eeg" and signal.unit.replace("μ", "µ").lower() not in _MICROVOLTS:
         kind = "misc"
-    return Channel(signal.label, kind, signal.count / record_s, problem=signal.problem)
+    return Channel(signal.label, kind, rate, problem=signal.problem)
 
 
 def _counted(header: _Header) -> _Header:
@@ -305,7 +297,11 @@ def _counted(header: _Header) -> _Header:
             notes.append(f"its last record is incomplete and left out ({rest} bytes)")
     elif whole < records:
         expected = header.size + records * header.record_bytes
-        keep = f", or keep its first {whole} of {records} records:  {_keep(header, whole)}"
+        # The command writes another number of records into the header.
+        command = (
+            f"printf '%-8d' {whole} | dd of={quote(str(header.path))} bs=1 seek=236 conv=notrunc"
+        )
+        keep = f", or keep its first {whole} of {records} records:  {command}"
         raise DataError(
             f"'{header.path.name}' is truncated: {header.size + data_bytes} of {expected} bytes",
             where=str(header.path),
@@ -316,18 +312,7 @@ def _counted(header: _Header) -> _Header:
         notes.append(f"{whole - records} records after the {records} of its header are not read")
     elif data_bytes > records * header.record_bytes:
         notes.append(f"{data_bytes - records * header.record_bytes} bytes after its last record")
-    return _Header(
-        header.path, header.width, header.size, header.reserved, records, header.record_s,
-        header.signals, tuple(notes),
-    )  # fmt: skip
-
-
-def _keep(header: _Header, records: int) -> str:
-    """The command that writes another number of records into the header."""
-    import shlex
-
-    options = "bs=1 seek=236 conv=notrunc"
-    return f"printf '%-8d' {records} | dd of={shlex.quote(str(header.path))} {options}"
+    return replace(header, records=records, notes=tuple(notes))
 
 
 Annotation = tuple[float, float, str]
@@ -415,10 +400,6 @@ def _timed_pieces(times: Sequence[float | None], length: float) -> tuple[list[Re
         else:
             pieces.append(RecordingPiece(time - begin, (number - 1) * length, length))
     return pieces, ""
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _error(path: Path, problem: str) -> DataError:

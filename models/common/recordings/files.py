@@ -1,4 +1,4 @@
-"""One function opens a recording, in training and in use; MNE reads all but EDF and BDF."""
+"""One function opens a recording, in training and in use; MNE reads most formats."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import warnings
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -39,31 +40,26 @@ def readable(path: Path) -> Iterator[tuple[Path, str]]:
 
     Reads the disk; the copy is temporary. Raises OSError, LookupError, DataError.
     """
-    header = path.read_bytes()
-    names = {key.lower(): name for key, name in _NAMED.findall(_decoded(header)[0])}
-    _check_size(path, _decoded(header)[0], names)
-    markers = path.parent / names.get("markerfile", "").replace("$b", path.stem)
-    if not markers.is_file():
-        yield path, ""
-        return
-    text, encoding = _decoded(markers.read_bytes())
+    header, _ = _decoded(path.read_bytes())
+    names = {key.lower(): name.replace("$b", path.stem) for key, name in _NAMED.findall(header)}
+    data, markers = (path.parent / names.get(key, "") for key in ("datafile", "markerfile"))
+    _check_size(path, header, data)
+    text, encoding = _decoded(markers.read_bytes()) if markers.is_file() else ("", "utf-8")
     if encoding == "utf-8":
         yield path, ""
         return
     with tempfile.TemporaryDirectory(prefix="gearshift-") as folder:
         copy, copied_markers = Path(folder) / path.name, Path(folder) / markers.name
-        copied_markers.write_text(_as_utf8(text), encoding="utf-8")
-        data = path.parent.resolve() / names.get("datafile", "").replace("$b", path.stem)
-        places = {"datafile": str(data), "markerfile": str(copied_markers)}
-        text = _NAMED.sub(lambda m: f"{m[1]}={places[m[1].lower()]}", _decoded(header)[0])
-        copy.write_text(_as_utf8(text), encoding="utf-8")
+        places = {"datafile": str(data.absolute()), "markerfile": str(copied_markers)}
+        header = _NAMED.sub(lambda m: f"{m[1]}={places[m[1].lower()]}", header)
+        for file, content in ((copy, header), (copied_markers, text)):
+            file.write_text(_CODEPAGE.sub("Codepage=UTF-8", content), encoding="utf-8")
         yield copy, f"its markers are read as {encoding}"
 
 
-def _check_size(path: Path, header: str, names: dict[str, str]) -> None:
+def _check_size(path: Path, header: str, data: Path) -> None:
     """Raise DataError if the samples are not all that the header names; MNE drops a cut one."""
     facts = {key.lower(): value for key, value in _FACTS.findall(header)}
-    data = path.parent / names.get("datafile", "").replace("$b", path.stem)
     width = _WIDTHS.get(facts.get("binaryformat", "INT_16").upper())
     channels = facts.get("numberofchannels", "")
     if facts.get("dataformat", "").upper() != "BINARY" or width is None:
@@ -72,9 +68,8 @@ def _check_size(path: Path, header: str, names: dict[str, str]) -> None:
         return  # MNE says what is wrong with it
     size, sample = data.stat().st_size, width * int(channels)
     points = facts.get("datapoints", "")
-    expected = (
-        sample * int(points) if points.isdecimal() and int(points) else size // sample * sample
-    )
+    has_points = points.isdecimal() and int(points)
+    expected = sample * (int(points) if has_points else size // sample)
     if size != expected:
         cut = f", or cut it:  truncate -s {expected} {quote(str(data))}" if size > expected else ""
         raise DataError(
@@ -102,10 +97,6 @@ def _decoded(data: bytes) -> tuple[str, str]:
     return data.decode("latin-1"), "Latin-1"
 
 
-def _as_utf8(text: str) -> str:
-    return _CODEPAGE.sub("Codepage=UTF-8", text)
-
-
 _MICROVOLTS = 1e6
 _SPLITS = ("boundary", "bad boundary", "edge boundary", "new segment")
 """Begins of the annotations where a recording was paused or a part was cut out."""
@@ -114,7 +105,7 @@ _SKIP = "bad_acq_skip"
 
 
 def open_with_mne(path: Path) -> Recording:
-    """The recording in one of the formats of MNE, or OpenBCI text. Raises DataError."""
+    """The recording in one of the formats of MNE. Raises DataError."""
     with caught(path) as notes:
         raw, note = _raw(path)
         files = tuple(Path(name) for name in raw.filenames if name is not None)
@@ -124,27 +115,29 @@ def open_with_mne(path: Path) -> Recording:
             raise _error(path, f"{raw.n_times} samples at {rate:g} Hz")
         rates = _own_rates(path, len(raw.ch_names)) or [rate] * len(raw.ch_names)
         types, bads = raw.get_channel_types(), set(raw.info["bads"])
+        only = f"and only those at {rate:g} Hz can be read in this format"
         channels = tuple(
-            Channel(name, kind, channel_rate, name in bads, _problem(channel_rate, rate))
+            Channel(
+                name,
+                kind,
+                channel_rate,
+                name in bads,
+                ""
+                if np.isclose(channel_rate, rate)
+                else f"is sampled at {channel_rate:g} Hz, {only}",
+            )
             for name, kind, channel_rate in zip(raw.ch_names, types, rates, strict=True)
         )
-        onsets = _onsets(raw)
-        pieces = _pieces(raw, onsets)
-        samples = _MneSamples(raw, path, [c.kind == STIM for c in channels])
-        samples.read([0], 0, 1)  # a missing file of data is an error now
-    annotations = tuple(
-        Event(round(onset * rate) / rate, float(lasts), str(name))
-        for onset, lasts, name in zip(
-            onsets, raw.annotations.duration, raw.annotations.description, strict=True
-        )
-    )
-    said = (*([note] if note else ()), *notes)
+        events = _events(raw)
+        pieces = _pieces(events, rate, int(raw.n_times))
+        samples = _MneSamples(raw, path, [c.kind == STIM for c in channels]).read
+        samples([0], 0, 1)  # a missing file of data is an error now
+    said = (*filter(None, [note]), *notes)
+    annotations = tuple(replace(e, onset_s=round(e.onset_s * rate) / rate) for e in events)
     return Recording(path, channels, pieces, annotations, said, samples, files=files)
 
 
 class _MneSamples:
-    """See recording.SampleReader."""
-
     def __init__(self, raw: Any, path: Path, is_stim: Sequence[bool]) -> None:
         self._raw, self._path = raw, path
         self._scales = np.where(is_stim, 1.0, _MICROVOLTS)
@@ -159,10 +152,6 @@ class _MneSamples:
 
 
 def _raw(path: Path) -> tuple[Any, str]:
-    if path.suffix.lower() == ".txt":
-        from models.common.recordings.openbci import OpenBciRaw
-
-        return OpenBciRaw(path), ""
     import mne
 
     if path.suffix.lower() in SUFFIXES:
@@ -243,34 +232,25 @@ def _own_rates(path: Path, channels: int) -> list[float] | None:
     return [float(number) * denominator / numerator for number in counts]
 
 
-def _problem(rate: float, whole: float) -> str:
-    """Why MNE cannot give the samples of a channel of `rate` in a recording of another rate."""
-    if np.isclose(rate, whole):
-        return ""
-    return f"is sampled at {rate:g} Hz, and only those at {whole:g} Hz can be read in this format"
-
-
-def _onsets(raw: Any) -> list[float]:
-    """The onset of each annotation in seconds after the first sample."""
+def _events(raw: Any) -> list[Event]:
+    """The annotations; onsets are seconds after the first sample."""
     notes = raw.annotations
     begin = 0.0 if notes.orig_time is None else raw.first_samp / float(raw.info["sfreq"])
     if notes.orig_time is not None and raw.info["meas_date"] is not None:
         begin += (raw.info["meas_date"] - notes.orig_time).total_seconds()
-    return [float(onset) - begin for onset in notes.onset]
+    rows = zip(notes.onset, notes.duration, notes.description, strict=True)
+    return [Event(float(onset) - begin, float(lasts), str(name)) for onset, lasts, name in rows]
 
 
-def _pieces(raw: Any, onsets: Sequence[float]) -> tuple[RecordingPiece, ...]:
+def _pieces(events: Sequence[Event], rate: float, end: int) -> tuple[RecordingPiece, ...]:
     """The parts between pauses; without samples that were not recorded."""
-    rate, end = float(raw.info["sfreq"]), int(raw.n_times)
     skipped: list[tuple[int, int]] = []
-    for onset, lasts, name in zip(
-        onsets, raw.annotations.duration, raw.annotations.description, strict=True
-    ):
+    for event in events:
         # EEGLAB places a pause between two samples.
-        first = ceil(onset * rate - 1e-6)
-        kind = str(name).lower()
+        first, kind = ceil(event.onset_s * rate - 1e-6), event.name.lower()
         if kind == _SKIP:
-            skipped.append((round(onset * rate), round((onset + float(lasts)) * rate)))
+            last = round((event.onset_s + event.duration_s) * rate)
+            skipped.append((round(event.onset_s * rate), last))
         elif kind.startswith(_SPLITS) and 0 < first < end:
             skipped.append((first, first))
     pieces, begin = [], 0
@@ -296,14 +276,14 @@ def _check_data_file(raw: Any, path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    text, kind = _sentence(str(error)), type(error).__name__
+    text, kind, fix = _sentence(str(error)), type(error).__name__, ""
     package = re.search(r"the (?:module )?(\w+) (?:module )?is needed", text)
     if package:
         return _error(path, text, f"pip install {package[1]}")
     if isinstance(error, FileNotFoundError):
         missing = Path(error.filename).name if error.filename else "the file of its data"
-        return _error(path, f"{text} ({kind})", f"copy '{missing}' beside it")
-    return _error(path, f"{text} ({kind})" if text else kind)
+        fix = f"copy '{missing}' beside it"
+    return _error(path, f"{text} ({kind})" if text else kind, fix)
 
 
 def _error(path: Path, problem: str, fix: str = "") -> DataError:
@@ -323,12 +303,12 @@ def open_recording(path: Path) -> Recording:
     """
     try:
         as_it_is = identity(path)
+        recording, of_samples = _opened(path, as_it_is)
+        if of_samples != _identities(recording):
+            _opened.cache_clear()
+            recording, _ = _opened(path, as_it_is)
     except OSError as error:
         raise unreadable_file(path, error) from None
-    recording, of_samples = _opened(path, as_it_is)
-    if of_samples != _identities(recording):
-        _opened.cache_clear()
-        recording, _ = _opened(path, as_it_is)
     return recording
 
 
@@ -338,25 +318,19 @@ def _identities(recording: Recording) -> list[tuple[int, ...]]:
 
 @lru_cache(maxsize=8)
 def _opened(path: Path, as_it_is: tuple[int, ...]) -> tuple[Recording, list[tuple[int, ...]]]:
-    """Cached by the identity of the file; with those of its files of samples."""
-    recording = _open(path)
+    """Cached by the identity of the file; with those of its files of samples. Raises OSError."""
+    from models.common.recordings import edf, openbci
+
+    suffix, is_edf = path.suffix.lower(), False
+    if path.is_file():
+        with path.open("rb") as stream:
+            is_edf = edf.is_edf(stream.read(8)) or suffix in (".edf", ".bdf")
+    if is_edf:
+        # MNE gives all channels one rate, and ignores gaps.
+        recording = edf.open_edf(path)
+    else:
+        recording = openbci.open_openbci(path) if suffix == ".txt" else open_with_mne(path)
     return recording, _identities(recording)
-
-
-def _open(path: Path) -> Recording:
-    from models.common.recordings import edf
-
-    try:
-        if path.is_file():
-            with path.open("rb") as stream:
-                head = stream.read(8)
-            # MNE gives all channels one rate, and ignores gaps.
-            if path.suffix.lower() in (".edf", ".bdf") or edf.is_edf(head):
-                return edf.open_edf(path)
-    except OSError as error:
-        raise unreadable_file(path, error) from None
-
-    return open_with_mne(path)
 
 
 def notes_of(recording: Recording) -> list[str]:

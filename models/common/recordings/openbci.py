@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import mne
 import numpy as np
 
 from models.base import DataError
 from models.common import cache
 from models.common.cache import ArrayFile, Open
-from models.common.data_files import identity
+from models.common.data_files import identity, library_errors
+from models.common.recordings.recording import STIM, Channel, Recording, RecordingPiece
 
 MARKER = "Marker"
 """Name of the channel of events."""
@@ -23,37 +22,27 @@ _LINES = 50_000
 _VERSION = 1
 
 
-class OpenBciRaw(mne.io.BaseRaw):
-    """See mne.io.BaseRaw; volts of the EEG channels, and the markers of recordings that have any.
+def open_openbci(path: Path) -> Recording:
+    """The EEG channels in microvolts, and the markers of recordings that have any.
 
-    The text is converted once and cached. Reads and writes the disk. Raises DataError, ValueError,
-    OSError.
+    The text is converted once and cached. Reads and writes the disk. Raises DataError.
     """
-
-    def __init__(self, path: Path) -> None:
+    fix = "copy it again, or export it again from the program that recorded it"
+    message, allowed = f"'{path.name}' cannot be read", "a continuous, complete recording"
+    with library_errors(message, str(path), allowed=allowed, fix=fix):
         header = _OpenBciHeader(path)
-        made_from = {
-            "version": _VERSION,
-            "path": str(path.resolve()),
-            "file": identity(path),
-        }
-        values = cache.streamed("openbci", made_from, header.convert, path.stat().st_size)["values"]
-        values = values.reshape(-1, len(header.names))
-        types = ["stim" if name == MARKER else "eeg" for name in header.names]
-        units = np.array([1.0 if kind == "stim" else 1e-6 for kind in types])
-        super().__init__(
-            mne.create_info(header.names, header.rate_hz, types),
-            filenames=[path],
-            last_samps=[len(values) - 1],
-            raw_extras=[{"values": values, "units": units}],
-        )
+        made_from = {"version": _VERSION, "path": str(path.resolve()), "file": identity(path)}
+        size = path.stat().st_size
+        values = cache.streamed("openbci", made_from, header.convert, size)["values"]
+    names, rate = header.names, header.rate_hz
+    values = values.reshape(-1, len(names))
 
-    def _read_segment_file(
-        self, data: Any, idx: Any, fi: int, start: int, stop: int, cals: Any, mult: Any
-    ) -> None:
-        extras = self._raw_extras[fi]
-        volts = extras["values"][start:stop].T * extras["units"][:, None]
-        data[:] = volts[idx] * cals if mult is None else mult @ volts
+    def read(picks: Sequence[int], first: int, last: int) -> np.ndarray:
+        return values[first:last, picks].T.astype(np.float64)
+
+    channels = tuple(Channel(name, STIM if name == MARKER else "eeg", rate) for name in names)
+    pieces = (RecordingPiece(0.0, 0.0, len(values) / rate),)
+    return Recording(path, channels, pieces, (), (), read, files=(path,))
 
 
 class _OpenBciHeader:
@@ -70,9 +59,9 @@ class _OpenBciHeader:
         header = "".join(lines)
         rate = re.search(r"Sample Rate\s*=\s*([0-9.]+)", header)
         channels = re.search(r"Number of channels\s*=\s*(\d+)", header)
-        if rate is None:
+        self.rate_hz = 0.0 if rate is None else float(rate[1])
+        if not self.rate_hz:
             raise _error(path, "its header has no Sample Rate")
-        self.rate_hz = float(rate[1])
         titles = [title.strip() for title in lines[-1].split(",")]
         has_titles = not lines[-1].startswith("%") and not _is_number(titles[0])
         self.lines = len(lines) if has_titles else len(lines) - 1

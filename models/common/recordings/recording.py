@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -68,13 +67,6 @@ class Event:
     name: str
 
 
-class SampleReader(Protocol):
-    """Reads the samples of an open recording."""
-
-    def read(self, picks: Sequence[int], first: int, last: int) -> np.ndarray:
-        """Samples [channel, time] of channels of one rate; see Recording.read."""
-
-
 @dataclass(frozen=True)
 class Recording:
     """An open recording; only its samples are still on the disk."""
@@ -85,7 +77,8 @@ class Recording:
     annotations: tuple[Event, ...]
     notes: tuple[str, ...]
     """What the user should know about how the file was read."""
-    samples: SampleReader
+    read_samples: Callable[[Sequence[int], int, int], np.ndarray]
+    """Reads samples [channel, time] of channels of one rate; see `read`."""
     has_integers: bool = False
     """Whether the file stores integers, so that all values are finite."""
     files: tuple[Path, ...] = ()
@@ -130,7 +123,7 @@ class Recording:
         Samples are counted as the file stores them; see Piece. Reads the disk. Raises DataError.
         """
         self.check(picks)
-        return self.samples.read(picks, first, last)
+        return self.read_samples(picks, first, last)
 
     def parts(self, rate_hz: float) -> Iterator[tuple[RecordingPiece, int, int]]:
         """Piece, first sample and end of each part that is read at once."""

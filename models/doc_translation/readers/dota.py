@@ -72,8 +72,13 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
     names = _names(root)
     if split == "file":
         _check_articles(names, root / SPLIT_FILE)
-    if language is not None:
-        _check_folders(root, language)
+    there = sorted(path.name.removesuffix("_mmd") for path in root.glob("*_mmd") if path.is_dir())
+    if language is not None and language not in there:
+        raise DataError(
+            f"'{root}' has no texts in '{language}'",
+            where=f"data.target, {root / f'{language}_mmd'}",
+            allowed=", ".join(there) or f"{language}_mmd",
+        )
     images = {path.stem for path in files(root / IMAGES) if path.suffix == ".png"}
     named = {name for listed in names.values() for name in listed}
     skipped_pages = [(name, f"not in {SPLIT_FILE}") for name in sorted(images - named)]
@@ -114,28 +119,25 @@ def read(root: Path, language: str | None, split: Split, on_bad: OnBad) -> Colle
 
 def _names(root: Path) -> Names:
     """Page names of each split from the split file. Raises DataError."""
-    path = root / SPLIT_FILE
+    path, names = root / SPLIT_FILE, dict[SplitName, list[str]]()
     try:
         content: Any = json.loads("".join(TextFile(path).chunks()))
+        if not isinstance(content, dict):
+            raise ValueError(f"it is a {type(content).__name__}, not an object")
+        for key, side in LISTS.items():
+            listed = content.get(key)
+            if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+                raise ValueError(f"it has no list of names under '{key}'")
+            if unsafe := [name for name in listed if Path(name).name != name]:
+                raise ValueError(f"it has an invalid file name: {unsafe[0]!r}")
+            names[side] = listed
     except (ValueError, RecursionError) as error:
-        raise _bad_split(path, f"cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise _bad_split(path, f"is a {type(content).__name__}, not an object")
-    names: dict[SplitName, list[str]] = {}
-    for key, side in LISTS.items():
-        listed = content.get(key)
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise _bad_split(path, f"has no list of names under '{key}'")
-        if unsafe := [name for name in listed if Path(name).name != name]:
-            raise _bad_split(path, f"has an invalid file name: {unsafe[0]!r}")
-        names[side] = listed
+        raise DataError(
+            f"'{path}' cannot be used: {error}",
+            where="data.path",
+            allowed=f"lists of names: {', '.join(LISTS)}",
+        ) from None
     return names
-
-
-def _bad_split(path: Path, problem: str) -> DataError:
-    return DataError(
-        f"'{path}' {problem}", where="data.path", allowed=f"lists of names: {', '.join(LISTS)}"
-    )
 
 
 def _check_articles(names: Names, path: Path) -> None:
@@ -152,16 +154,6 @@ def _check_articles(names: Names, path: Path) -> None:
             where=str(path),
             allowed="each article in one split, so that evaluation uses unseen articles only",
             fix="--set data.split=article",
-        )
-
-
-def _check_folders(root: Path, language: str) -> None:
-    there = sorted(path.name for path in root.glob("*_mmd") if path.is_dir())
-    if f"{language}_mmd" not in there:
-        raise DataError(
-            f"'{root}' has no texts in '{language}'",
-            where=f"data.target, {root / f'{language}_mmd'}",
-            allowed=", ".join(name.removesuffix("_mmd") for name in there) or f"{language}_mmd",
         )
 
 

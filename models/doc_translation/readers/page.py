@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
-
-from models.base import SplitName
-
-if TYPE_CHECKING:
-    from PIL import Image
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 from PIL import Image, ImageDraw, ImageFont
+
+from models.base import SplitName
 
 
 class Page(Protocol):
@@ -49,7 +43,7 @@ class Collection:
     """Documents of each split, if the data defines splits."""
     skipped: Sequence[tuple[str, str]] = ()
     """Skipped pages with reasons."""
-    counts: Mapping[str, int] = field(default_factory=Counter)
+    counts: Mapping[str, int] = field(default_factory=dict)
     """Further counts for the facts, for example duplicates."""
     notes: Sequence[str] = ()
     """What was assumed of files; it may grow while pages are read."""
@@ -137,8 +131,7 @@ def missing_characters(path: str | None, characters: Sequence[str]) -> list[str]
 def draw(blocks: Sequence[PageBlock], sheet: Sheet, path: str | None = None) -> Image.Image | None:
     """Render a grey page; None if the blocks do not fit even in the smallest letters."""
     for size in SIZES:
-        lines = (line for block in blocks for line in _lines(block, size, sheet, path))
-        placed = _placed(lines, sheet)
+        placed = _placed(blocks, size, sheet, path)
         if placed is None:
             continue
         page = Image.new("L", (sheet.width, sheet.height), 255)
@@ -152,46 +145,40 @@ def draw(blocks: Sequence[PageBlock], sheet: Sheet, path: str | None = None) -> 
     return None
 
 
-def _placed(lines: Iterable[_Line], sheet: Sheet) -> list[tuple[_Line, float, float]] | None:
+def _placed(
+    blocks: Sequence[PageBlock], size: int, sheet: Sheet, path: str | None
+) -> list[tuple[_Line, float, float]] | None:
     """Positions of all lines, column by column; None if they do not fit."""
     placed: list[tuple[_Line, float, float]] = []
     column, y = 0, float(sheet.margin)
-    for line in lines:
-        if y + line.height > sheet.height - sheet.margin:
-            column, y = column + 1, float(sheet.margin)
-        if column == sheet.columns:
-            return None
-        placed.append((line, sheet.margin + column * (sheet.column_width + sheet.gap), y))
-        y += line.height
+    for block in blocks:
+        for line in _lines(block, size, sheet, path):
+            if y + line.height > sheet.height - sheet.margin:
+                column, y = column + 1, float(sheet.margin)
+            if column == sheet.columns:
+                return None
+            placed.append((line, sheet.margin + column * (sheet.column_width + sheet.gap), y))
+            y += line.height
     return placed
 
 
-def _lines(block: PageBlock, base: int, sheet: Sheet, path: str | None) -> Iterator[_Line]:
+def _lines(block: PageBlock, base: int, sheet: Sheet, path: str | None) -> list[_Line]:
     """Lines of a block; the last one includes the gap to the next block."""
     size = round(base * _SCALE.get(block.kind, 1.0))
-    indent = base * 1.2 if block.kind == "bullet" else 0.0
+    face, height, width = font(path, size), size * LEADING, sheet.column_width
     if block.kind == "table":
-        lines = _rows(block.text, size, sheet)
+        lines = list(_rows(block.text, size, sheet))
     else:
-        wrapped = _wrapped(block.text, font(path, size), sheet.column_width - indent)
-        lines = (_Line(text, size, indent, size * LEADING) for text in wrapped)
-    for number, (line, is_last) in enumerate(_with_is_last(lines)):
-        left = line.left
-        if block.kind in ("title", "centered", "formula"):
-            left = (sheet.column_width - font(path, size).getlength(line.text)) / 2
-        if block.kind == "bullet" and number == 0:
-            yield _Line("-", size, base * 0.3, 0.0)
-        gap = base * 0.6 if is_last else 0.0
-        is_ruled = line.is_ruled or (block.kind == "ruled" and is_last)
-        yield _Line(line.text, size, left, line.height + gap, is_ruled)
-
-
-def _with_is_last(lines: Iterator[_Line]) -> Iterator[tuple[_Line, bool]]:
-    line = next(lines, None)
-    while line is not None:
-        following = next(lines, None)
-        yield line, following is None
-        line = following
+        indent = base * 1.2 if block.kind == "bullet" else 0.0
+        texts = _wrapped(block.text, face, width - indent)
+        lines = [_Line(text, size, indent, height) for text in texts]
+    if block.kind in ("title", "centered", "formula"):
+        lines = [replace(line, left=(width - face.getlength(line.text)) / 2) for line in lines]
+    last = lines[-1]
+    is_ruled = last.is_ruled or block.kind == "ruled"
+    lines[-1] = replace(last, height=last.height + base * 0.6, is_ruled=is_ruled)
+    mark = [_Line("-", size, base * 0.3, 0.0)] if block.kind == "bullet" else []
+    return mark + lines
 
 
 def _rows(text: str, size: int, sheet: Sheet) -> Iterator[_Line]:

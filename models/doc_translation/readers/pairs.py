@@ -1,4 +1,8 @@
-"""Reader of paragraph pairs in JSONL or tables; source paragraphs are rendered as pages."""
+"""Reader of paragraph pairs in JSONL or tables; source paragraphs are rendered as pages.
+
+The valid pairs of a file are copied into the cache as lines of JSON, so that pages are read there:
+a large file fits no memory, and a table has no position of a row.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from models.base import DataError
-from models.common.data_files import BadRecords, OnBad, unreadable_file
-from models.common.table import columns_option
+from models.common import cache
+from models.common.cache import ArrayFile
+from models.common.data_files import BadRecords, OnBad, identity, unreadable_file
+from models.common.table import columns_option, is_table, open_table
+from models.common.text_file import TextFile
 from models.doc_translation.config import ID, SOURCE, TARGET
 from models.doc_translation.readers.page import (
     Collection,
@@ -28,17 +36,14 @@ from models.doc_translation.readers.page import (
     missing_characters,
     without_number,
 )
-from models.doc_translation.readers.pair_lines import Lines, lines_of
 
+_VERSION = 2
 MAX_PARAGRAPH = 4000
 """Maximum characters of a paragraph."""
-
 PAGE_CHARACTERS = 1600
 """Maximum characters of a page with several paragraphs."""
-
 MAX_MISSING = 0.02
 """Maximum share of characters that the font lacks."""
-
 FONT_SAMPLE = 2_000_000
 """Characters checked against the font; counting a large file would take minutes."""
 
@@ -69,157 +74,168 @@ class Layout:
         name = next(declared, None if default in self.columns else default)
         return None if name is None else known.get(name)
 
+    @property
+    def allowed(self) -> str:
+        return ", ".join(self.meanings.values())
+
 
 @dataclass(frozen=True)
 class PairPage:
-    """A page of rows of a file; `spans` holds offset and length of each."""
+    """A page of neighboring pairs: `length` bytes of a file from `start` on."""
 
     path: Path
+    start: int
+    length: int
     document: str
     name: str
-    spans: tuple[tuple[int, int], ...]
-    layout: Layout
+    font: str | None
 
     def image(self) -> Image.Image:
-        blocks = [PageBlock("paragraph", text) for text in self._texts(SOURCE)]
-        page = draw(blocks, Sheet(), self.layout.font)
+        blocks = [PageBlock("paragraph", text) for text in self._texts(0)]
+        page = draw(blocks, Sheet(), self.font)
         if page is None:
             raise DataError(
                 f"the text of page '{self.name}' does not fit on one page",
-                where=str(self.path),
+                where="data.path",
                 fix="--set data.paragraphs=1  or shorten the paragraph",
             )
         return page
 
     def target(self) -> str:
-        assert self.layout.target is not None, "the pages were read without translations"
-        return "\n\n".join(self._texts(TARGET))
+        return "\n\n".join(self._texts(1))
 
-    def _texts(self, meaning: str) -> Iterator[str]:
-        try:
-            with self.path.open("rb") as file:
-                for offset, length in self.spans:
-                    file.seek(offset)
-                    row = json.loads(file.read(length))
-                    yield " ".join(row[self.layout.key(row, meaning)].split())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            raise DataError(
-                f"'{self.path}' changed since it was read",
-                where=f"page '{self.name}'",
-                fix="start again; a file must stay as it is while it is trained on",
-            ) from None
-
-
-@dataclass
-class _PairRows:
-    """Positions of the valid rows of a file, a few bytes each, because the file may be large."""
-
-    offsets: array[int] = field(default_factory=lambda: array("q"))
-    lengths: array[int] = field(default_factory=lambda: array("q"))
-    sizes: array[int] = field(default_factory=lambda: array("i"))
-    """Characters of the source text."""
-    groups: array[int] = field(default_factory=lambda: array("i"))
-    documents: dict[str, int] = field(default_factory=dict)
-    """The number of each document, in order."""
-    seen: set[bytes] = field(default_factory=set)
-    """Digests of the source texts."""
-    characters: Counter[str] = field(default_factory=Counter)
-    probed: int = 0
-    duplicates: int = 0
-    keeps_duplicates: bool = False
-
-    def add(self, name: str, text: str, offset: int, length: int) -> None:
-        """Add a row by its id and source text; if duplicates are dropped, unless it is one."""
-        if not self.keeps_duplicates:
-            digest = hashlib.blake2b(text.lower().encode(), digest_size=8).digest()
-            if digest in self.seen:
-                self.duplicates += 1
-                return
-            self.seen.add(digest)
-        self.offsets.append(offset)
-        self.lengths.append(length)
-        self.sizes.append(len(text))
-        self.groups.append(self.documents.setdefault(without_number(name), len(self.documents)))
-        if self.probed < FONT_SAMPLE:
-            self.probed += len(text)
-            self.characters.update(text)
+    def _texts(self, side: int) -> list[str]:
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            return [json.loads(line)[side] for line in file.read(self.length).splitlines()]
 
 
 def read(path: Path, layout: Layout, on_bad: OnBad, keeps_duplicates: bool = False) -> Collection:
     """Read pages of neighboring paragraphs of one document (the id without its number).
 
-    Unless `keeps_duplicates`, equal source texts are used once. Reads the file once and stores
-    positions only. Raises DataError.
+    Unless `keeps_duplicates`, equal source texts are used once. Reads the file, or its copy in the
+    cache; writes the cache. Raises DataError.
     """
-    bad_records, lines = BadRecords(), lines_of(path)
-    if lines.header is not None:
-        _check_header(path, lines.header, layout)
-    rows = _PairRows(keeps_duplicates=keeps_duplicates)
-    _index(lines, path.name, layout, bad_records, rows)
-    skipped = bad_records.finish(on_bad, len(rows.offsets))
-    if not rows.offsets:
+    try:
+        file_identity = identity(path)
+    except OSError as error:
+        raise unreadable_file(path, error) from None
+    made_from = {
+        "version": _VERSION, "path": str(path.resolve()), "file": file_identity,
+        "keys": layout.meanings, "columns": dict(layout.columns), "duplicates": keeps_duplicates,
+    }  # fmt: skip
+    write = partial(_write, path, layout, keeps_duplicates)
+    copied = cache.streamed("doc-translation-pairs", made_from, write, file_identity[0])
+    facts = json.loads(copied["facts"].tobytes())
+    bad_records = BadRecords("rows", facts["bad"], [tuple(row) for row in facts["bad_rows"]])
+    bad_records.fix = facts["fix"]
+    skipped = bad_records.finish(on_bad, facts["pairs"])
+    if not facts["pairs"]:
         raise DataError(
             f"'{path}' has no valid pair of paragraphs",
             where=f"data.path, skipped rows: {skipped}",
-            allowed=_allowed_keys(layout),
+            allowed=layout.allowed,
         )
-    _check_font(rows.characters, layout)
-    pages = list(_pages(lines.path, rows, layout))
-    counts = {"skipped_rows": skipped, "duplicates": rows.duplicates}
+    _check_font(Counter(facts["characters"]), layout)
+    pages = list(_pages(copied, facts["documents"], layout))
+    counts = {"skipped_rows": skipped, "duplicates": facts["duplicates"]}
     tokenize = None if layout.target is None else bleu_tokenizer(layout.target)
-    return Collection(str(path), pages, tokenize, None, bad_records.rows, counts, lines.notes)
+    return Collection(str(path), pages, tokenize, None, bad_records.rows, counts, facts["notes"])
 
 
-def _index(
-    lines: Lines, name: str, layout: Layout, bad_records: BadRecords, rows: _PairRows
-) -> None:
-    offset, number = lines.start, 0
-    try:
-        with lines.path.open("rb") as file:
-            file.seek(offset)
-            # Line ends are those of bytes: a carriage return within JSON is one, too.
-            for raw in chain.from_iterable(block.splitlines(keepends=True) for block in file):
-                number += 1
-                pair = _pair(raw, f"{name}:{number}", lines, layout, bad_records)
-                if pair:
-                    rows.add(*pair, offset, len(raw))
-                offset += len(raw)
-    except OSError as error:
-        raise unreadable_file(lines.path, error) from None
-    rows.seen.clear()  # pages need the memory
+def _write(path: Path, layout: Layout, keeps_duplicates: bool, new: cache.Open) -> None:
+    """Write the valid pairs as lines of JSON, and what is known of them. Raises DataError."""
+    lines, bad_records, notes = ArrayFile(new("lines"), np.uint8), BadRecords(), list[str]()
+    ends, sizes, groups = array("q", [0]), array("q", [0]), array("q", [-1])
+    documents: dict[str, int] = {}
+    seen: set[bytes] = set()
+    characters: Counter[str] = Counter()
+    num_duplicates = num_probed = 0
+    rows = _table_rows if is_table(path) else _json_rows
+    for where, row in rows(path, layout, bad_records, notes):
+        texts = _checked(row, where, is_table(path), layout, bad_records)
+        if texts is None:
+            continue
+        source = texts[SOURCE]
+        if not keeps_duplicates:
+            digest = hashlib.blake2b(source.lower().encode(), digest_size=8).digest()
+            if digest in seen:
+                num_duplicates += 1
+                continue
+            seen.add(digest)
+        line = json.dumps([source, texts.get(TARGET)]).encode() + b"\n"
+        lines.append(np.frombuffer(line, np.uint8))
+        ends.append(lines.length)
+        sizes.append(len(source))
+        groups.append(documents.setdefault(without_number(texts[ID]), len(documents)))
+        if num_probed < FONT_SAMPLE:
+            num_probed += len(source)
+            characters.update(source)
+    facts = {
+        "pairs": len(ends) - 1, "documents": list(documents), "characters": dict(characters),
+        "bad": bad_records.count, "bad_rows": bad_records.rows, "fix": bad_records.fix,
+        "duplicates": num_duplicates, "notes": [f"{path.name}: {note}" for note in notes],
+    }  # fmt: skip
+    lines.append(np.frombuffer(b"\n", np.uint8))  # an empty file cannot be mapped
+    lines.finish()
+    columns = {"ends": (ends, np.int64), "sizes": (sizes, np.int64), "groups": (groups, np.int64)}
+    columns["facts"] = (array("B", json.dumps(facts).encode()), np.uint8)
+    for name, (values, kind) in columns.items():
+        file = ArrayFile(new(name), kind)
+        file.append(np.frombuffer(values, kind))
+        file.finish()
 
 
-def _pair(
-    raw: bytes, where: str, lines: Lines, layout: Layout, bad_records: BadRecords
-) -> tuple[str, str] | None:
-    """Id and source text of a line; None if it is blank, or a reported row if it is invalid."""
-    if not raw.strip():
-        return None
-    try:
-        row: Any = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        problem = f"not UTF-8: byte {error.start} of the line is 0x{error.object[error.start]:02x}"
-        bad_records.add(where, problem, lines.fix)
-        return None
-    except (ValueError, RecursionError) as error:
-        bad_records.add(where, f"not JSON: {error}")
-        return None
-    is_table = lines.header is not None
-    if is_table and isinstance(row, list):
-        bad_records.add(where, *row)
-    elif not isinstance(row, dict):
-        bad_records.add(
-            where, f"{type(row).__name__}, not an object; allowed keys: {_allowed_keys(layout)}"
+def _json_rows(
+    path: Path, layout: Layout, bad_records: BadRecords, notes: list[str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """File and line, and the object of each line of JSON; adds what was assumed to `notes`."""
+    file = TextFile(path)
+    for number, raw in enumerate(file.lines(), start=1):
+        where = f"{path.name}:{number}"
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            bad_records.add(where, f"not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            problem = f"{type(row).__name__}, not an object; allowed keys: {layout.allowed}"
+            bad_records.add(where, problem)
+    notes += [file.note] if file.note else []
+
+
+def _table_rows(
+    path: Path, layout: Layout, bad_records: BadRecords, notes: list[str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """As _json_rows, for the rows of a table. Raises DataError for columns that do not fit."""
+    table = open_table(path)
+    names = [str("" if name is None else name).strip() for name in table.header]
+    lower = [name.lower() for name in names if name]
+    if twice := next((name for name in lower if lower.count(name) > 1), None):
+        raise DataError(
+            f"{lower.count(twice)} columns have the name '{twice}'",
+            where=f"line {table.header_line}",
+            allowed="columns with different names",
+            fix=f"rename {lower.count(twice) - 1} of them in line {table.header_line}",
         )
-    else:
-        return _checked(row, where, is_table, layout, bad_records)
-    return None
+    _check_header(path, names, layout)
+    for number, cells in table.rows(bad_records):
+        texts = ("" if cell is None else str(cell) for cell in cells)
+        yield f"{path.name}:{number}", dict(zip(names, texts, strict=True))
+    notes += table.notes
 
 
 def _checked(
     row: Mapping[str, Any], where: str, is_table: bool, layout: Layout, bad_records: BadRecords
-) -> tuple[str, str] | None:
-    """Id and source text of a row; without an id, a row of a table is a document of its own."""
+) -> dict[str, str] | None:
+    """The texts of a row by meaning; without an id, a row of a table is a document of its own.
+
+    None, and a bad record: it is invalid.
+    """
     texts = {}
     for meaning, name in layout.meanings.items():
         key = layout.key(row, meaning)
@@ -229,17 +245,17 @@ def _checked(
         text = None if key is None else row[key]
         if not isinstance(text, str) or not text.strip():
             problem = "is missing" if key is None else "is empty or not text"
-            problem = f"'{key or name}' {problem}; allowed keys: {_allowed_keys(layout)}"
+            problem = f"'{key or name}' {problem}; allowed keys: {layout.allowed}"
             bad_records.add(where, problem)
             return None
-        texts[meaning] = text
-    source = " ".join(texts[SOURCE].split())
-    if len(source) > MAX_PARAGRAPH:
-        problem = f"'{layout.source}' has {len(source)} characters, more than {MAX_PARAGRAPH}"
+        texts[meaning] = text if meaning == ID else " ".join(text.split())
+    if len(texts[SOURCE]) > MAX_PARAGRAPH:
+        length = len(texts[SOURCE])
+        problem = f"'{layout.source}' has {length} characters, more than {MAX_PARAGRAPH}"
         fix = f"split it into rows of at most {MAX_PARAGRAPH} characters"
         bad_records.add(where, problem, fix)
         return None
-    return texts[ID], source
+    return texts
 
 
 def _check_header(path: Path, header: Sequence[str], layout: Layout) -> None:
@@ -253,7 +269,7 @@ def _check_header(path: Path, header: Sequence[str], layout: Layout) -> None:
         raise DataError(
             f"'{path.name}' has no column{'s' if absent[1:] else ''} {names}",
             where=f"columns: {', '.join(header)}",
-            allowed=f"{_allowed_keys(layout)}; without {ID} each row is a document of its own",
+            allowed=f"{layout.allowed}; without {ID} each row is a document of its own",
             fix=columns_option(dict(zip(free, absent, strict=False))),
         )
     names_lower = {name.lower(): name for name in header}
@@ -269,31 +285,27 @@ def _check_header(path: Path, header: Sequence[str], layout: Layout) -> None:
             )
 
 
-def _allowed_keys(layout: Layout) -> str:
-    return ", ".join(layout.meanings.values())
-
-
-def _pages(path: Path, rows: _PairRows, layout: Layout) -> Iterator[PairPage]:
-    spans: list[tuple[int, int]] = []
-    numbers: Counter[int] = Counter()
-    documents = list(rows.documents)
-
-    def page() -> PairPage:
-        numbers[group] += 1
-        name = f"{documents[group]} page {numbers[group]}"
-        return PairPage(path, documents[group], name, tuple(spans), layout)
-
-    entries = zip(rows.offsets, rows.lengths, rows.sizes, rows.groups, strict=True)
-    group, room = -1, 0
-    for offset, length, size, row_group in entries:
-        if spans and (row_group != group or len(spans) == layout.paragraphs or size > room):
-            yield page()
-            spans = []
-        if not spans:
-            room = PAGE_CHARACTERS
-        spans.append((offset, length))
-        group, room = row_group, room - size
-    yield page()
+def _pages(
+    copied: Mapping[str, np.ndarray], documents: Sequence[str], layout: Layout
+) -> Iterator[PairPage]:
+    lines = copied["lines"]
+    assert isinstance(lines, np.memmap) and lines.filename is not None
+    path, offset, numbers = Path(lines.filename), lines.offset, Counter[int]()
+    ends, sizes, groups = (
+        array("q", copied[name].tobytes()) for name in ("ends", "sizes", "groups")
+    )
+    first, room = 1, PAGE_CHARACTERS
+    for row in range(1, len(ends)):
+        room -= sizes[row]
+        is_last = row + 1 == len(ends) or groups[row + 1] != groups[row]
+        is_full = row + 1 - first == layout.paragraphs or (not is_last and sizes[row + 1] > room)
+        if is_last or is_full:
+            start, group = ends[first - 1], groups[row]
+            numbers[group] += 1
+            name = f"{documents[group]} page {numbers[group]}"
+            length = ends[row] - start
+            yield PairPage(path, offset + start, length, documents[group], name, layout.font)
+            first, room = row + 1, PAGE_CHARACTERS
 
 
 def _check_font(characters: Counter[str], layout: Layout) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,13 @@ import h5py
 import numpy as np
 
 from models.base import DataError
-from models.common.data_files import check_kind, hdf5_problem
+from models.common.data_files import check_kind, hdf5_problem, library_errors
 from models.event_seg.readers.recording import IGNORED, check_ascending
 
 
-@contextmanager
-def _one_error(path: Path, problem: str, where: str) -> Iterator[None]:
-    """One DataError for what h5py raises for a damaged file: nearly any exception."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        raise DataError(
-            f"'{path.name}' {problem}: {text}",
-            where=where,
-            allowed="a complete HDF5 file",
-            fix="copy it again, or leave it out",
-        ) from None
+def _one_error(path: Path, problem: str, where: str) -> AbstractContextManager[None]:
+    message, fix = f"'{path.name}' {problem}", "copy it again, or leave it out"
+    return library_errors(message, where, allowed="a complete HDF5 file", fix=fix)
 
 
 def _check_filters(dataset: h5py.Dataset, path: Path) -> None:
@@ -85,19 +72,14 @@ class Hdf5:
             array = self.file.get(name)
             if not isinstance(array, h5py.Dataset) or array.ndim != axes:
                 problem = "does not exist" if array is None else f"does not have {axes} axes"
-                raise DataError(
-                    f"'{name}' {problem} in '{self.path.name}'",
-                    where=str(self.path),
-                    allowed=allowed,
-                )
+                message = f"'{name}' {problem} in '{self.path.name}'"
+                raise DataError(message, where=str(self.path), allowed=allowed)
             if name not in self._whole:
                 _check_filters(array, self.path)
                 if (claim := hdf5_problem(array)) is not None:
-                    raise DataError(
-                        f"'{name}' of '{self.path.name}' {claim}",
-                        where=str(self.path),
-                        allowed="a complete HDF5 file",
-                    )
+                    message = f"'{name}' of '{self.path.name}' {claim}"
+                    whole = "a complete HDF5 file"
+                    raise DataError(message, where=str(self.path), allowed=whole)
                 self._whole.add(name)
         return array
 

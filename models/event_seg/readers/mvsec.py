@@ -21,8 +21,8 @@ from models.event_seg.readers.recording import (
 
 GROUP = "davis/left"
 ALLOWED = (
-    f"{GROUP} with events [event, 4], image_raw [frame, height, width] uint8, image_raw_ts and "
-    "image_raw_event_inds [frame]"
+    f"{GROUP} with events float64 [event, 4] of x, y, t, polarity, image_raw [frame, height, "
+    "width] uint8, image_raw_ts and image_raw_event_inds [frame]"
 )
 ALLOWED_EVENTS = f"{GROUP} with events float64 [event, 4] of x, y, t, polarity"
 MARGIN = 1024
@@ -52,18 +52,13 @@ class MvsecRecording:
         self._at = np.nan_to_num(at).clip(0, len(events)).astype(np.int64)
         if events.shape[1] != 4 or events.dtype != np.float64 or frames.dtype != np.uint8:
             layout = f"events {events.dtype} {events.shape}, image_raw {frames.dtype}"
-            raise DataError(
-                f"'{path.name}' does not have the MVSEC layout: {layout}",
-                where=str(path),
-                allowed="events float64 [event, 4] of x, y, t, polarity; image_raw uint8",
-            )
+            message = f"'{path.name}' does not have the MVSEC layout: {layout}"
+            raise DataError(message, where=str(path), allowed=ALLOWED)
         if not len(frames) == len(times) == len(self._at) >= 2 or not len(events):
             counts = f"{len(frames)} frames, {len(times)} times, {len(self._at)} indices"
-            raise DataError(
-                f"'{path.name}' has {counts}, {len(events)} events",
-                where=str(path),
-                allowed="events, and at least 2 frames with one time and one index each",
-            )
+            message = f"'{path.name}' has {counts}, {len(events)} events"
+            allowed = "events, and at least 2 frames with one time and one index each"
+            raise DataError(message, where=str(path), allowed=allowed)
         check_ascending(times, f"{path}: image_raw_ts", "times of frames")
         self.sensor = int(frames.shape[1]), int(frames.shape[2])
         self.windows, self.count = spans(times), len(events)
@@ -75,11 +70,8 @@ class MvsecRecording:
     def _numbers(self, name: str) -> np.ndarray:
         values = self._hdf5.read(self._array(name, 1), slice(None))
         if values.dtype.kind not in "iuf":
-            raise DataError(
-                f"'{GROUP}/{name}' of '{self._hdf5.path.name}' is of type {values.dtype}",
-                where=str(self._hdf5.path),
-                allowed=ALLOWED,
-            )
+            message = f"'{GROUP}/{name}' of '{self._hdf5.path.name}' is of type {values.dtype}"
+            raise DataError(message, where=str(self._hdf5.path), allowed=ALLOWED)
         return values.astype(np.float64)
 
     def events(self, index: int) -> Events:
@@ -120,12 +112,9 @@ class MvsecEvents:
         self._hdf5 = Hdf5(path)
         events = self._array
         if events.shape[1] != 4 or events.dtype != np.float64 or not len(events):
-            raise DataError(
-                f"'{path.name}' does not have the MVSEC layout: events {events.dtype} "
-                f"{events.shape}",
-                where=str(path),
-                allowed=ALLOWED_EVENTS,
-            )
+            layout = f"events {events.dtype} {events.shape}"
+            message = f"'{path.name}' does not have the MVSEC layout: {layout}"
+            raise DataError(message, where=str(path), allowed=ALLOWED_EVENTS)
         frames = self._hdf5.file.get(f"{GROUP}/image_raw")
         has_frames = isinstance(frames, h5py.Dataset) and frames.ndim == 3
         self.sensor = (int(frames.shape[1]), int(frames.shape[2])) if has_frames else sensor

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 from shlex import quote
-from typing import Protocol
 
 import numpy as np
 
@@ -45,44 +44,32 @@ def read_words(path: Path, start: int, count: int) -> np.ndarray:
 
     Source: Gehrig et al., DSEC: A Stereo Event Camera Dataset for Driving Scenarios, 2021.
     """
+
+    def check(problem: str, is_valid: bool) -> None:
+        if not is_valid:
+            raise DataError(f"'{path.name}' has {problem}", where=str(path), allowed=ALLOWED)
+
     file = Hdf5(path)
     arrays = {name: file.dataset(f"events/{name}", ALLOWED, 1) for name in NAMES}
-    if len({len(array) for array in arrays.values()}) > 1:
-        lengths = ", ".join(f"{len(array):,} {name}" for name, array in arrays.items())
-        raise _invalid(path, f"has arrays of several lengths: {lengths}")
+    lengths = ", ".join(f"{len(array):,} {name}" for name, array in arrays.items())
+    check(f"arrays of several lengths: {lengths}", len({*map(len, arrays.values())}) == 1)
     words = np.empty(max(0, min(count, len(arrays["t"]) - start)), ENCODING_BY_NAME["DSEC"].word)
     for name, array in arrays.items():
-        if array.dtype.kind not in "iub":
-            raise _invalid(path, f"has events/{name} of type {array.dtype}")
+        check(f"events/{name} of type {array.dtype}", array.dtype.kind in "iub")
         values = file.read(array, np.s_[start : start + len(words)])
-        _check(path, name, values)
+        if len(values):
+            low, high = int(values.min()), int(values.max())
+            limits = {"t": (0, 2**62), "p": (-1, 1)}.get(name, (0, MAX_SIDE - 1))
+            is_valid = low >= limits[0] and high <= limits[1]
+            check(f"events/{name} from {low} to {high}", is_valid)
         words[name] = values
     if len(words) and file.has("t_offset"):
-        words["t"] += _offset(file, path)
+        array = file.dataset("t_offset", ALLOWED, 0)
+        check(f"a t_offset of type {array.dtype}", array.dtype.kind in "iu")
+        offset = int(file.read(array, ()))
+        check(f"a t_offset of {offset}", 0 <= offset < 2**62)
+        words["t"] += offset
     return words
-
-
-def _check(path: Path, name: str, values: np.ndarray) -> None:
-    if not len(values):
-        return
-    limits = {"t": (0, 2**62), "p": (-1, 1)}.get(name, (0, MAX_SIDE - 1))
-    low, high = int(values.min()), int(values.max())
-    if low < limits[0] or high > limits[1]:
-        raise _invalid(path, f"has events/{name} from {low} to {high}")
-
-
-def _offset(file: Hdf5, path: Path) -> int:
-    array = file.dataset("t_offset", ALLOWED, 0)
-    if array.dtype.kind not in "iu":
-        raise _invalid(path, f"has a t_offset of type {array.dtype}")
-    offset = int(file.read(array, ()))
-    if not 0 <= offset < 2**62:
-        raise _invalid(path, f"has a t_offset of {offset}")
-    return offset
-
-
-def _invalid(path: Path, problem: str) -> DataError:
-    return DataError(f"'{path.name}' {problem}", where=str(path), allowed=ALLOWED)
 
 
 PIECE = 2**17
@@ -109,11 +96,7 @@ class PieceIndex:
 
 def build_index(path: Path, header: Header) -> PieceIndex:
     """Index of a file, from the cache or from one pass over the file. Raises DataError."""
-    made_from = {
-        "version": _VERSION,
-        "path": str(path.absolute()),
-        "file": identity(path),
-    }
+    made_from = {"version": _VERSION, "path": str(path.absolute()), "file": identity(path)}
     arrays = cache.arrays("event-index", made_from, lambda: _scan(path, header))
     states, first, last = (np.array(arrays[name]) for name in ("states", "first", "last"))
     height, width, events, on = map(int, arrays["totals"])
@@ -143,8 +126,10 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
         events, state = encoding.decode(words, state)
         times = np.concatenate((np.array(last[-1:], np.int64), events.t))
         step = width if is_dat or is_dsec else 0  # only there each word is an event
+        back = times[1:] < times[:-1]
+        at = int(back.argmax()) + 1 - (len(times) - len(events)) if back.any() else 0
         unit = "event" if is_dsec else "byte"
-        _check_order(path, times, begin - step * (len(times) - len(events)), step, unit)
+        check_ascending(times, f"{path}, from {unit} {begin + at * step}")
         first.append(int(events.t[0]) if len(events) else -1)
         last.append(int(events.t[-1]) if len(events) else (last[-1] if last else -1))
         if len(events):
@@ -159,13 +144,6 @@ def _scan(path: Path, header: Header) -> dict[str, np.ndarray]:
             first[at] = first[at + 1] if at + 1 < len(first) else last[-1] + 1
     named = {"states": states, "first": first, "last": last}
     return {key: np.array(value, np.int64) for key, value in named.items()} | {"totals": totals}
-
-
-def _check_order(path: Path, times: np.ndarray, begin: int, step: int, unit: str) -> None:
-    """`begin` is the `unit` of the first time, `step` those to the next one; 0: unknown."""
-    back = times[1:] < times[:-1]
-    at = int(back.argmax()) + 1 if back.any() else 0
-    check_ascending(times, f"{path}, from {unit} {begin + at * step}")
 
 
 def read_piece(path: Path, header: Header, number: int) -> np.ndarray:
@@ -198,16 +176,6 @@ SHORT_WINDOWS = 30
 """Number of windows of a recording shorter than one second."""
 
 
-class RecordingSettings(Protocol):
-    """Settings of recordings whose files lack them."""
-
-    @property
-    def window_ms(self) -> float | None: ...
-
-    @property
-    def sensor(self) -> Sequence[int] | None: ...
-
-
 class RawRecording:
     """A recording of these encodings; implements Recording. Times are microseconds of its clock."""
 
@@ -215,11 +183,17 @@ class RawRecording:
     unit = "µs, by the format"
 
     def __init__(
-        self, path: Path, name: str, settings: RecordingSettings, has_labels: bool = True
+        self,
+        path: Path,
+        name: str,
+        window_ms: float | None = None,
+        sensor: Sequence[int] | None = None,
+        has_labels: bool = True,
     ) -> None:
         """Read the index and the times of the masks. Raises DataError.
 
-        Unless `has_labels`, masks beside the file are not read.
+        `sensor`: height and width of a file that lacks them. Unless `has_labels`, masks beside the
+        file are not read.
         """
         self.path, self.name = path, name
         self.header = read_header(path)
@@ -228,28 +202,26 @@ class RawRecording:
         self.count = self.index.events
         self.masks = Masks(mask_path(path)) if has_labels and mask_path(path).exists() else None
         self.labels = f"masks of {mask_path(path).name}" if self.masks else ""
-        self.sensor, self.sensor_source = self._sensor(settings.sensor)
-        self.windows, self._first_mask = self._windows(settings.window_ms)
+        self.sensor, self.sensor_source = self._sensor(sensor)
+        self.windows, self._first_mask = self._windows(window_ms)
 
     def _sensor(self, given: Sequence[int] | None) -> tuple[tuple[int, int], str]:
-        extent = self.index.sensor
-        from_masks = self.masks.sensor if self.masks else None
-        from_settings = None if given is None else (given[0], given[1])
-        first_sources = (from_settings, "data.sensor"), (self.header.sensor, "header")
-        sources = (*first_sources, (from_masks, "masks"))
-        sensor, source = next(((s, where) for s, where in sources if s), (extent, "events"))
+        extent, sensor, source = self.index.sensor, self.index.sensor, "events"
+        if given is not None:
+            sensor, source = (given[0], given[1]), "data.sensor"
+        elif self.header.sensor:
+            sensor, source = self.header.sensor, "header"
+        elif self.masks:
+            sensor, source = self.masks.sensor, "masks"
         if self.masks and self.masks.sensor != sensor:
-            raise DataError(
-                f"masks are {_size(self.masks.sensor)}, the sensor is {_size(sensor)} ({source})",
-                where=str(mask_path(self.path)),
-                allowed="masks of the sensor size",
-            )
+            size = _size(self.masks.sensor)
+            message = f"masks are {size}, the sensor is {_size(sensor)} ({source})"
+            where, allowed = str(mask_path(self.path)), "masks of the sensor size"
+            raise DataError(message, where=where, allowed=allowed)
         if max(extent) > MAX_SIDE:
-            raise DataError(
-                f"events extend to {_size(extent)} pixels",
-                where=str(self.path),
-                allowed=f"events of a sensor, at most {MAX_SIDE} pixels a side",
-            )
+            allowed = f"events of a sensor, at most {MAX_SIDE} pixels a side"
+            message = f"events extend to {_size(extent)} pixels"
+            raise DataError(message, where=str(self.path), allowed=allowed)
         if extent[0] > sensor[0] or extent[1] > sensor[1]:
             raise DataError(
                 f"events extend to {_size(extent)}, the sensor is {_size(sensor)} ({source})",

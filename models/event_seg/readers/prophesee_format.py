@@ -48,8 +48,7 @@ def read_header(path: Path) -> Header:
     texts = [text for _, text in lines]
     sensor = _sensor(path, "\n".join(texts))
     if path.suffix.lower() == ".dat":
-        _check_dat_lines(path, lines)
-        _check_dat_events(path, start, end)
+        _check_dat(path, lines, start, end)
         return Header("DAT", end + 2, sensor)
     return Header(_encoding(path, texts, start[end:]), end, sensor)
 
@@ -79,29 +78,26 @@ def _lines(path: Path, start: bytes) -> tuple[list[tuple[int, str]], int]:
     return lines, at
 
 
-_DAT_LINES = {
-    r"version (\S+)": ("2", "2.0"),
-    r"data file containing (\w+)": ("cd", "td"),
-}
+_DAT_LINES = {r"version (\S+)": ("2", "2.0"), r"data file containing (\w+)": ("cd", "td")}
 """Header lines of a DAT file and their known values: version 1 has other bit fields, and events
 of other kinds are no brightness changes. TD is the earlier name of CD."""
-
-
-def _check_dat_lines(path: Path, lines: list[tuple[int, str]]) -> None:
-    for at, text in lines:
-        for pattern, values in _DAT_LINES.items():
-            match = re.match(pattern, text, re.IGNORECASE)
-            if match and match[1].lower() not in values:
-                allowed = "% Version 2, and % Data file containing CD events"
-                raise invalid(path, at, f"has an unknown header line: % {text}", allowed)
 
 
 _DAT_TYPES = {0x00: "2D", 0x0C: "CD"}
 _DAT_BYTES = 8
 
 
-def _check_dat_events(path: Path, start: bytes, at: int) -> None:
-    """Check the type and the size of the events, one byte each at `at`. Raises DataError."""
+def _check_dat(path: Path, lines: list[tuple[int, str]], start: bytes, at: int) -> None:
+    """Check the lines, and the type and the size of the events, one byte each at `at`.
+
+    Raises DataError.
+    """
+    for line_at, text in lines:
+        for pattern, values in _DAT_LINES.items():
+            match = re.match(pattern, text, re.IGNORECASE)
+            if match and match[1].lower() not in values:
+                allowed = "% Version 2, and % Data file containing CD events"
+                raise invalid(path, line_at, f"has an unknown header line: % {text}", allowed)
     names = " or ".join(f"{number} ({name})" for number, name in _DAT_TYPES.items())
     allowed = f"event type {names}, event size {_DAT_BYTES}"
     if len(start) < at + 2:

@@ -77,39 +77,22 @@ class Events:
 class EventRecording(Protocol):
     """One recording. Reads windows from disk; can be pickled to other processes."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def format(self) -> str: ...
-
-    @property
-    def sensor(self) -> tuple[int, int]:
-        """Height and width."""
-
-    @property
-    def sensor_source(self) -> str:
-        """Source of `sensor`."""
-
-    @property
-    def count(self) -> int:
-        """Number of events."""
-
-    @property
-    def second(self) -> float:
-        """One second in the unit of time."""
-
-    @property
-    def unit(self) -> str:
-        """Unit of time and its source."""
-
-    @property
-    def windows(self) -> np.ndarray:
-        """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
-
-    @property
-    def labels(self) -> str:
-        """Description of the labels; empty: no labels."""
+    name: str
+    format: str
+    sensor: tuple[int, int]
+    """Height and width."""
+    sensor_source: str
+    """Source of `sensor`."""
+    count: int
+    """Number of events."""
+    second: float
+    """One second in the unit of time."""
+    unit: str
+    """Unit of time and its source."""
+    windows: np.ndarray
+    """[window, 2]: start and stop of half-open windows, in order, in the dtype of times."""
+    labels: str
+    """Description of the labels; empty: no labels."""
 
     def events(self, index: int) -> Events:
         """Events of a window. Raises DataError."""
@@ -142,15 +125,11 @@ def check_count(windows: float, path: Path) -> None:
 
 def check_ascending(t: np.ndarray, where: str, what: str = "timestamps") -> None:
     """Raises DataError if `t` is not finite or not ascending; `where` names the location."""
+    problem = ""
     if t.dtype.kind == "f" and not np.isfinite(t).all():
-        raise DataError(
-            f"{what} are not finite", where=where, allowed="numbers, in ascending order"
-        )
-    back = np.flatnonzero(t[1:] < t[:-1])
-    if back.size:
-        at = int(back[0])
-        raise DataError(
-            f"{what} are not sorted: {t[at + 1]} follows {t[at]}",
-            where=where,
-            allowed="numbers, in ascending order",
-        )
+        problem = "are not finite"
+    elif (back := np.flatnonzero(t[1:] < t[:-1])).size:
+        problem = f"are not sorted: {t[back[0] + 1]} follows {t[back[0]]}"
+    if problem:
+        allowed = "numbers, in ascending order"
+        raise DataError(f"{what} {problem}", where=where, allowed=allowed)

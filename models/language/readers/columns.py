@@ -56,11 +56,6 @@ def tools_of(value: Any, field: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def answered(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """The same turns, of which none is learned."""
-    return tuple(replace(turn, learned=False) for turn in turns)
-
-
 def kind_of(value: Any) -> str:
     """What a value is, for messages."""
     return {type(None): "null", str: "text", dict: "an object", list: "a list"}.get(
@@ -216,7 +211,7 @@ class RowReader:
     """Makes records of the rows of one file; remembers the columns of each kind of row."""
 
     def __init__(self, file: str, declared: Mapping[str, str], bad_records: BadRecords):
-        self._file, self._declared, self._bad_records = file, declared, bad_records
+        self.file, self._declared, self.bad_records = file, declared, bad_records
         self._columns: dict[tuple[str, ...], Columns] = {}
 
     def columns(self, row: Mapping[str, Any], line: int) -> Columns:
@@ -227,7 +222,7 @@ class RowReader:
         names = key = tuple(row)
         if key not in self._columns:
             columns, unread = columns_in(names, self._declared)
-            where = f"{self._file}:{line}"
+            where = f"{self.file}:{line}"
             if any(name.lower() in _PREFERENCES for name in unread):
                 raise _preferences(where, row, columns, unread)
             if not columns.are_complete:
@@ -242,20 +237,20 @@ class RowReader:
 
         Raises DataError if one of its columns is not read.
         """
-        row, where = raw.fields, f"{self._file}:{raw.line}"
+        row, where = raw.fields, f"{self.file}:{raw.line}"
         try:
             columns = self.columns(row, raw.header or raw.line)
         except _Incomplete as error:
             if raw.header:
                 raise
-            self._bad_records.add(where, f"{error.message}; data.columns names others")
+            self.bad_records.add(where, f"{error.message}; data.columns names others")
             return
         if columns.text:
             text = row[columns.text]
             if problem := _problem(columns.text, text):
-                self._bad_records.add(where, problem)
+                self.bad_records.add(where, problem)
                 return
-            group = f"{self._file}#{raw.number:09}"
+            group = f"{self.file}#{raw.number:09}"
             yield from (Document(group, part) for part in split_text(text))
             return
         try:
@@ -263,7 +258,7 @@ class RowReader:
             tools = tools_of(row[columns.tools], columns.tools) if columns.tools else ""
         except MessageError as error:
             fix = f"correct {str(error).partition(' is ')[0]} in {where}"
-            self._bad_records.add(where, str(error), fix)
+            self.bad_records.add(where, str(error), fix)
             return
         if system := _optional(row, columns.system):
             turns = (Turn("system", system), *turns)
@@ -279,7 +274,8 @@ def _row_turns(row: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
     context = _optional(row, columns.context)
     if context and before[-1].role == "user":
         before = (*before[:-1], replace(before[-1], text=f"{before[-1].text}\n\n{context}"))
-    return (*answered(before), *_side(row, columns.answer, "assistant"))
+    not_learned = (replace(turn, learned=False) for turn in before)
+    return (*not_learned, *_side(row, columns.answer, "assistant"))
 
 
 def _side(row: Mapping[str, Any], column: str, role: str) -> tuple[Turn, ...]:
@@ -290,16 +286,6 @@ def _side(row: Mapping[str, Any], column: str, role: str) -> tuple[Turn, ...]:
     if problem := _problem(column, value):
         raise MessageError(problem)
     return (Turn(role, value),)
-
-
-def pair(
-    request: object, answer: object, where: str, bad_records: BadRecords
-) -> Conversation | None:
-    """Conversation of one request and one answer; None and a reported row if either is invalid."""
-    if problem := _problem("the request", request) or _problem("the answer", answer):
-        bad_records.add(where, problem)
-        return None
-    return Conversation((Turn("user", str(request)), Turn("assistant", str(answer))), where)
 
 
 def _optional(row: Mapping[str, Any], column: str | None) -> str:

@@ -7,19 +7,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from models.base import DataError
 from models.common import cache
-from models.common.data_files import (
-    BadRecords,
-    OnBad,
-    identity,
-    unknown_format,
-    unreadable_file,
-)
+from models.common.data_files import BadRecords, OnBad, identity, unknown_format, unreadable_file
 from models.common.text_file import TextFile, has_byte_order_mark, wide_without_mark
 from models.language.readers import plain_text
 from models.language.readers.columns import RawRow, RowReader
@@ -57,11 +50,12 @@ def rows_of(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawR
     return _ROWS[kind](file, name, bad_records) if kind in _ROWS else None
 
 
-class Source(Protocol):
-    """Records in consecutive parts; a part may be invalid as a whole."""
+class Source:
+    """Records in consecutive parts: files under a path, of which each may be invalid as a whole.
 
-    name: str
-    """The path as given."""
+    Line N of `answers` answers line N of the path.
+    """
+
     format: str
     """Short description of the file formats."""
     size: int
@@ -70,25 +64,8 @@ class Source(Protocol):
     """Digest that changes with the set of files, their sizes and times."""
     ignored: int
     """Number of files that are not read."""
-    note: str
+    note = ""
     """The encoding that was assumed of the part that was read last."""
-
-    @property
-    def parts(self) -> int:
-        """Number of parts."""
-
-    def part_name(self, part: int) -> str:
-        """Name of a part for messages."""
-
-    def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        """Read the records of a part; adds invalid rows to `bad_records`. Raises DataError."""
-
-    def current_stamp(self) -> str:
-        """`stamp` of the files as they are now. Raises DataError."""
-
-
-class FileSource:
-    """Files under a path; line N of `answers` answers line N of the path."""
 
     def __init__(
         self, path: Path, answers: Path | None, columns: Mapping[str, str] = NO_COLUMNS
@@ -96,13 +73,19 @@ class FileSource:
         """`columns`: see columns_in. Raises DataError if there is nothing to read."""
         self.name, self._path, self._answers = str(path), path, answers
         self._columns = columns
-        self.note = ""
         if answers is None:
             self._files, self.ignored = find_files(path, has_rows)
             if self._files == [path] and _is_binary(path):
                 raise unknown_format(path, FORMATS)
         else:
-            self._files, self.ignored = _two_files(path, answers), 0
+            for key, file in (("data.path", path), ("data.answers", answers)):
+                if not file.is_file():
+                    raise DataError(
+                        f"{key} '{file}' is not a file",
+                        where=str(file.absolute()),
+                        allowed="two files: line N of data.answers answers line N of data.path",
+                    )
+            self._files, self.ignored = [path, answers], 0
         self.size, self.stamp = self._stat_files()
         kinds = {file_kind(file) for file in self._files}
         self.format = "two files" if answers is not None else " and ".join(sorted(kinds))
@@ -113,10 +96,12 @@ class FileSource:
         return len(self._files) if self._answers is None else 1
 
     def part_name(self, part: int) -> str:
+        """Name of a part for messages."""
         file = self._files[part]
         return file.relative_to(self._path).as_posix() if self._in_folder else file.name
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
+        """The records of a part; adds invalid rows to `bad_records`. Raises DataError."""
         file = TextFile(self._files[part])
         if self._answers is None:
             yield from self._records(file, self.part_name(part), bad_records)
@@ -138,6 +123,7 @@ class FileSource:
         return plain_text.read_documents(file, name)
 
     def current_stamp(self) -> str:
+        """`stamp` of the files as they are now. Raises DataError."""
         return self._stat_files()[1]
 
     @property
@@ -158,17 +144,6 @@ class FileSource:
         return total, digest.hexdigest()
 
 
-def _two_files(path: Path, answers: Path) -> list[Path]:
-    for key, file in (("data.path", path), ("data.answers", answers)):
-        if not file.is_file():
-            raise DataError(
-                f"{key} '{file}' is not a file",
-                where=str(file.absolute()),
-                allowed="two files: line N of data.answers answers line N of data.path",
-            )
-    return [path, answers]
-
-
 def _is_binary(file: Path) -> bool:
     """Whether a file without a known suffix starts with bytes that are not text."""
     if suffix_of(file) in SUFFIXES:
@@ -182,20 +157,19 @@ def _is_binary(file: Path) -> bool:
     return b"\0" in head and not is_text
 
 
-class RecordSource:
-    """Records in memory."""
+class RecordSource(Source):
+    """Records in memory, which are one part."""
 
-    format, size, stamp, parts = "embedded", 0, "", 1
+    format, size, stamp, parts, ignored = "embedded", 0, "", 1, 0
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
-        self.name, self.ignored, self._records = name, 0, records
-        self.note = ""
+        self.name, self._records_in_memory = name, records
 
     def part_name(self, part: int) -> str:
         return self.name
 
     def read(self, part: int, bad_records: BadRecords) -> Iterator[Record]:
-        return iter(self._records)
+        return iter(self._records_in_memory)
 
     def current_stamp(self) -> str:
         return self.stamp
@@ -243,16 +217,10 @@ class Corpus:
 
     def exchanges(self) -> Iterator[tuple[int, Exchange]]:
         """Exchanges in order with their numbers."""
-        entry, number = -1, -1
         is_kept = _SortedMembership(self.index.kept)
-        for record in self._records():
-            if not isinstance(record, Conversation):
-                continue
-            for exchange in exchanges_in(record):
-                entry += 1
-                if is_kept(entry):
-                    number += 1
-                    yield number, exchange
+        conversations = (r for r in self._records() if isinstance(r, Conversation))
+        every = (exchange for record in conversations for exchange in exchanges_in(record))
+        yield from enumerate(exchange for entry, exchange in enumerate(every) if is_kept(entry))
 
     def texts(self, chosen: np.ndarray) -> Iterator[str]:
         """Texts of the documents or exchanges with the ascending numbers `chosen`; in parts."""
@@ -302,7 +270,7 @@ def read_corpus(
     `columns`: declared ones, see columns_in. Reads the files once, or their cached index. Raises
     DataError.
     """
-    source = FileSource(path, answers, columns)
+    source = Source(path, answers, columns)
     if source.size <= SMALL:
         return Corpus(source, Index(_scan(source, on_bad)))
     made_from = {"version": VERSION, "files": source.stamp, "on_bad": on_bad}
@@ -340,14 +308,10 @@ def _scan(source: Source, on_bad: OnBad) -> dict[str, np.ndarray]:
             bad_records.add(source.part_name(part), error.message, error.fix)
             bad_parts.append(part)
     skipped = bad_records.finish(on_bad, scan.documents + scan.conversations)
-    _check_one_kind(source.name, scan.documents, scan.conversations, skipped)
-    return scan.arrays(skipped, bad_parts, notes)
-
-
-def _check_one_kind(path: str, documents: int, conversations: int, skipped: int) -> None:
+    documents, conversations = scan.documents, scan.conversations
     if documents and conversations:
         raise DataError(
-            f"'{path}' contains plain text (documents: {documents}) and conversations "
+            f"'{source.name}' contains plain text (documents: {documents}) and conversations "
             f"({conversations})",
             where="data.path",
             allowed="either plain text or conversations",
@@ -355,7 +319,8 @@ def _check_one_kind(path: str, documents: int, conversations: int, skipped: int)
         )
     if not documents and not conversations:
         raise DataError(
-            f"'{path}' has no usable data",
+            f"'{source.name}' has no usable data",
             where=f"data.path, skipped rows: {skipped}",
             allowed="text, or requests with answers",
         )
+    return scan.arrays(skipped, bad_parts, notes)

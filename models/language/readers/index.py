@@ -38,9 +38,11 @@ class Texts:
             edges = zip(self._starts[chosen].tolist(), self._ends[chosen].tolist(), strict=True)
             yield from (self._text(start, end) for start, end in edges)
 
-    def chosen(self, indices: np.ndarray) -> Texts:
-        """Texts at `indices`; shares the letters."""
-        return Texts(self._letters, self._starts[indices], self._ends[indices])
+
+def _texts(letters: np.ndarray, ends: np.ndarray, kept: np.ndarray) -> Texts:
+    """The texts with the numbers `kept` of the arrays of a TextsBuilder."""
+    starts = np.concatenate(([0], ends)).astype(np.int64)
+    return Texts(letters, starts[kept], ends[kept])
 
 
 class TextsBuilder:
@@ -67,11 +69,6 @@ class TextsBuilder:
         return np.frombuffer(self._letters, np.uint8), np.frombuffer(self._ends, np.int64)
 
 
-def unpack_texts(letters: np.ndarray, ends: np.ndarray) -> Texts:
-    """Texts from the arrays of TextsBuilder."""
-    return Texts(letters, np.concatenate(([0], ends[:-1])).astype(np.int64)[: len(ends)], ends)
-
-
 DIGEST = 16
 """Bytes of a digest: a billion texts have a collision with probability 10**-20."""
 
@@ -90,10 +87,10 @@ class Index:
         self.skipped = int(arrays["skipped"][0])
         self.bad_parts = frozenset(arrays["bad_parts"].tolist())
         self.kept = arrays["kept"]
-        self.names = unpack_texts(arrays["names"], arrays["name_ends"]).chosen(self.kept)
+        self.names = _texts(arrays["names"], arrays["name_ends"], self.kept)
         self.groups, self.labels = self.names, arrays["labels"]
         if not self.is_text:
-            self.groups = unpack_texts(arrays["groups"], arrays["group_ends"]).chosen(self.kept)
+            self.groups = _texts(arrays["groups"], arrays["group_ends"], self.kept)
             self.labels = self.labels[self.kept]
         self.duplicates = len(arrays["name_ends"]) - len(self.kept)
         self.encodings: dict[str, list[str]] = json.loads(arrays["notes"].tobytes())

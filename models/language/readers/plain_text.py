@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import groupby, islice
 from operator import itemgetter
@@ -21,10 +21,6 @@ TEXT = frozenset({
     ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb", ".sh", ".r", ".jl", ".lua", ".sql",
     ".html", ".xml", ".css", ".toml", ".yaml", ".yml",
 })  # fmt: skip
-JSONL = frozenset({".jsonl", ".ndjson"})
-CSV = frozenset({".csv", ".tsv"})
-JSON, PARQUET = ".json", ".parquet"
-SUFFIXES = TEXT | JSONL | CSV | {JSON, PARQUET}
 FORMATS = (
     "CSV with columns for a request and an answer, or with text",
     "JSONL with keys for a request and an answer, with messages, or with text",
@@ -34,6 +30,11 @@ FORMATS = (
 )
 """Formats of the family, as `list` and error messages name them."""
 Kind = Literal["CSV", "JSONL", "JSON", "Parquet", "text"]
+_KINDS: Mapping[str, Kind] = {
+    ".csv": "CSV", ".tsv": "CSV", ".jsonl": "JSONL", ".ndjson": "JSONL",
+    ".json": "JSON", ".parquet": "Parquet",
+}  # fmt: skip
+SUFFIXES = TEXT | _KINDS.keys()
 
 
 def suffix_of(file: Path) -> str:
@@ -43,12 +44,7 @@ def suffix_of(file: Path) -> str:
 
 def file_kind(file: Path) -> Kind:
     """Kind of a file by its suffix."""
-    suffix = suffix_of(file)
-    if suffix in CSV:
-        return "CSV"
-    if suffix in JSONL:
-        return "JSONL"
-    return "JSON" if suffix == JSON else "Parquet" if suffix == PARQUET else "text"
+    return _KINDS.get(suffix_of(file), "text")
 
 
 def find_files(path: Path, has_rows: Callable[[TextFile], bool]) -> tuple[list[Path], int]:
@@ -101,10 +97,7 @@ def split_pieces(pieces: Iterable[str]) -> Iterator[str]:
 
 def split_text(text: str) -> Iterator[str]:
     """Split `text` into parts; see split_pieces."""
-    if len(text) < PART:
-        yield text
-    else:
-        yield from split_pieces(with_line_ends(text.split("\n")))
+    return iter((text,)) if len(text) < PART else split_pieces(with_line_ends(text.split("\n")))
 
 
 def with_line_ends(lines: Iterable[str]) -> Iterator[str]:
@@ -126,7 +119,7 @@ PIECE = 4096
 PIECES = 50
 """Approximate number of documents of a shorter file."""
 
-ROLES = {"user": "user", "assistant": "assistant", "system": "system"}
+ROLES = ("user", "assistant", "system")
 _ROLE = re.compile(r"^(User|Assistant|System):(?: |$)(.*)$")
 _LOOKS_LIKE_ROLE = re.compile(r"^([A-Za-z]{3,12}) ?:(?: |$)")
 
@@ -209,10 +202,13 @@ def _turns(block: Sequence[str], where: str, bad_records: BadRecords) -> tuple[T
     for line in block:
         match = _ROLE.match(line)
         if match:
-            messages.append((ROLES[match[1].lower()], [match[2]]))
+            messages.append((match[1].lower(), [match[2]]))
             continue
-        if nearest := _nearest_role(line):
-            bad_records.add(where, f"unknown role '{line.split(':')[0]}:'; did you mean {nearest}:")
+        word = _LOOKS_LIKE_ROLE.match(line)
+        similar = get_close_matches(word[1].lower(), ROLES, n=1, cutoff=0.75) if word else []
+        if similar:
+            problem = f"unknown role '{line.split(':')[0]}:'; did you mean {similar[0].title()}:"
+            bad_records.add(where, problem)
             return None
         if not messages:
             bad_records.add(where, "a block without a role; allowed: User: Assistant: System:")
@@ -223,10 +219,3 @@ def _turns(block: Sequence[str], where: str, bad_records: BadRecords) -> tuple[T
         bad_records.add(where, f"{empty.role.capitalize()}: is empty")
         return None
     return turns
-
-
-def _nearest_role(line: str) -> str | None:
-    """Role similar to the first word of a line; None if there is none."""
-    word = _LOOKS_LIKE_ROLE.match(line)
-    similar = get_close_matches(word[1].lower(), ROLES, n=1, cutoff=0.75) if word else []
-    return similar[0].capitalize() if similar else None

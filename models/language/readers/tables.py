@@ -13,8 +13,8 @@ from models.base import DataError
 from models.common.data_files import BadRecords
 from models.common.table import TextTable
 from models.common.text_file import TextFile
-from models.language.readers.columns import RawRow, pair
-from models.language.readers.records import Conversation
+from models.language.readers.columns import RawRow
+from models.language.readers.records import Conversation, Turn
 
 _BATCH = 1024
 """Rows that are read at a time."""
@@ -76,7 +76,11 @@ def read_parallel(
 
     Raises DataError at the end if the files have different numbers of lines.
     """
-    request_lines, answer_lines = (_lines(file) for file in (requests, answers))
+    for file in (requests, answers):
+        file.first_line()  # raises DataError if the file is empty
+    request_lines, answer_lines = (
+        (line.removesuffix("\n") for line in file.lines_with_ends()) for file in (requests, answers)
+    )
     for line, (request, answer) in enumerate(zip_longest(request_lines, answer_lines), start=1):
         if request is None or answer is None:
             rest = 1 + sum(1 for _ in (request_lines if answer is None else answer_lines))
@@ -86,51 +90,43 @@ def read_parallel(
                 where="data.path and data.answers",
                 allowed="two files with the same number of lines",
             )
-        if conversation := pair(request, answer, f"{requests.path.name}:{line}", bad_records):
-            yield conversation
-
-
-def _lines(file: TextFile) -> Iterator[str]:
-    """Lines of a file, without an empty last one. Raises DataError if the file is empty."""
-    file.first_line()
-    return (line.removesuffix("\n") for line in file.lines_with_ends())
+        where = f"{requests.path.name}:{line}"
+        blank = "request" if not request.strip() else "answer" if not answer.strip() else ""
+        if blank:
+            bad_records.add(where, f"the {blank} is empty")
+        else:
+            yield Conversation((Turn("user", request), Turn("assistant", answer)), where)
 
 
 def json_line_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[RawRow]:
     """The object of each line of JSON; blank lines are skipped. Raises DataError."""
     file.first_line()  # raises DataError if the file is empty
     for line, raw in enumerate(file.lines(), start=1):
-        if raw.strip() and (row := _object(raw, f"{name}:{line}", bad_records)) is not None:
-            yield RawRow(line, line, row)
+        if not raw.strip():
+            continue
+        where = f"{name}:{line}"
+        try:
+            row = json.loads(raw)
+        except json.JSONDecodeError as error:
+            bad_records.add(where, f"not JSON: {error.msg} at column {error.colno}")
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits; deep nesting
+            bad_records.add(where, f"not JSON: {error}")
+        else:
+            if _is_object(row, raw, where, bad_records):
+                yield RawRow(line, line, row)
 
 
-def _object(raw: str, where: str, bad_records: BadRecords) -> dict[str, Any] | None:
-    """Parse the object of a line; None and a reported row if it is invalid."""
-    try:
-        row = json.loads(raw)
-    except json.JSONDecodeError as error:
-        bad_records.add(where, f"not JSON: {error.msg} at column {error.colno}")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
-        bad_records.add(where, f"not JSON: {error}")
-    else:
-        return checked_object(row, raw, where, bad_records)
-    return None
-
-
-def checked_object(
-    row: object, raw: str, where: str, bad_records: BadRecords
-) -> dict[str, Any] | None:
-    """`row`, parsed from `raw`; None and a reported row if it is no object, or not text."""
+def _is_object(row: object, raw: str, where: str, bad_records: BadRecords) -> bool:
+    """Whether `row`, parsed from `raw`, is an object of text; otherwise a bad record."""
     try:
         if "\\u" in raw:
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         bad_records.add(where, "half of a surrogate pair (\\ud800 to \\udfff) is not a character")
-        return None
-    if isinstance(row, dict):
-        return row
-    bad_records.add(where, f"{type(row).__name__}, not an object")
-    return None
+        return False
+    if not isinstance(row, dict):
+        bad_records.add(where, f"{type(row).__name__}, not an object")
+    return isinstance(row, dict)
 
 
 _ROWS = re.compile(r'\s*(\[\s*)?\{\s*"')
@@ -161,19 +157,15 @@ def json_rows(file: TextFile, name: str, bad_records: BadRecords) -> Iterator[Ra
     """
     text = _JsonText(file, name)
     first = text.skip_space()
-    if first == "[":
-        yield from _array_rows(text, bad_records)
-    elif first == "{" and not has_rows(file):
+    if first != "[" and (first != "{" or has_rows(file)):
+        yield from json_line_rows(file, name, bad_records)
+        return
+    if first == "{":
         raise DataError(
             f"'{name}' is one object, not an array of rows",
             where=text.where,
             allowed="an array of objects, or one object per line",
         )
-    else:
-        yield from json_line_rows(file, name, bad_records)
-
-
-def _array_rows(text: _JsonText, bad_records: BadRecords) -> Iterator[RawRow]:
     text.at += 1
     number = 0
     separator = "]" if text.skip_space() == "]" else ","
@@ -181,9 +173,8 @@ def _array_rows(text: _JsonText, bad_records: BadRecords) -> Iterator[RawRow]:
     while separator == ",":
         number += 1
         value, raw = text.value()
-        row = checked_object(value, raw, text.where, bad_records)
-        if row is not None:
-            yield RawRow(text.line, number, row)
+        if _is_object(value, raw, text.where, bad_records):
+            yield RawRow(text.line, number, value)
         separator = text.skip_space()
         if separator not in (",", "]"):
             raise text.error("Expecting ',' or ']'", text.at)

@@ -148,8 +148,5 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(capsys, tmp_path):
     assert runs[1].startswith("python -m launcher --model=language:tiny --mode=fast --set=stop")
     assert main([*args, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["repeats"], [run["mode"] for run in found["runs"]]) == (
-        3,
-        ["default", "fast"],
-    )
+    assert (found["repeats"], [run["mode"] for run in found["runs"]]) == (3, ["default", "fast"])
     assert list(tmp_path.iterdir()) == []

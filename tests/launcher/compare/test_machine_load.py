@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from launcher.compare import runner
 from launcher.compare.runner import Load, Watch, load_warnings
 
-SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
-
-def test_runs_of_the_comparison_do_not_count_as_load():
-    before = runner._own_s()
-    subprocess.run([sys.executable, "-c", SPIN], check=True)
-    assert 0.3 <= runner._own_s() - before < 3
-    assert Watch().load().cores >= 1
+def test_the_load_is_known_on_any_machine():
+    load = Watch().load()
+    assert load.cores >= 1 and load.others >= 0
 
 
 def test_times_are_reliable_where_the_cores_were_free():
@@ -33,4 +25,3 @@ def test_a_busy_machine_gives_a_warning():
         "unreliable",
     ]
     assert list(load_warnings(0.2, loads[:1], 2)) == []
-    assert list(load_warnings(None, [], 2)) == []

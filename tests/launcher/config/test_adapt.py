@@ -42,11 +42,11 @@ def test_fp16_of_a_mode_becomes_what_the_machine_has(machine, precision):
 
 def test_an_adapted_setting_is_noted_with_the_old_value_and_the_reason():
     notes = resolved(**RESOURCE_EFFICIENT, machine=NEW_CPU).notes
-    line = re.sub(r":\d+:", ":N:", notes[0])
-    assert line == (
+    lines = [re.sub(r":\d+:", ":N:", note) for note in notes]
+    assert (
         "precision: bf16 instead of fp16 of ds_configs/models/language.yaml:N: "
         "no GPU, and this CPU computes in bf16"
-    )
+    ) in lines
 
 
 STAGE = {"model": "eeg_text", "mode": "staged"}
@@ -102,9 +102,6 @@ def test_fp16_set_by_the_user_is_refused_without_a_gpu():
     with pytest.raises(SettingsError, match="needs a GPU"):
         resolved("device=cpu", machine=SERVER, precision="fp16")
     assert resolved(machine=SERVER, precision="fp16").settings.precision == "fp16"
-
-
-def test_bf16_set_by_the_user_is_kept_on_any_cpu():
     assert resolved(machine=LAPTOP, precision="bf16").settings.precision == "bf16"
 
 
@@ -121,12 +118,9 @@ def test_workers_are_capped_at_the_cores_a_process_has(nproc, workers):
     assert run.settings.loader.workers == workers
 
 
-def test_workers_set_by_the_user_are_kept():
+def test_workers_set_by_the_user_are_kept_and_memory_is_pinned_for_cuda_only():
     run = resolved("loader.workers=9", model="language", machine=LAPTOP)
     assert run.settings.loader.workers == 9
-
-
-def test_memory_is_pinned_for_cuda_only():
     assert resolved(model="language", machine=SERVER).settings.loader.pin_memory
     assert not resolved(model="language", machine=LAPTOP).settings.loader.pin_memory
 

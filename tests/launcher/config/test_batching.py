@@ -5,7 +5,7 @@ import pytest
 from launcher.base.diagnostics import SettingsError
 from launcher.config.batching import largest_divisor, nearest_multiple, solve_batching
 from launcher.config.layers import merge_layers
-from launcher.config.provenance import Batching, Layer, Origin, TypedEntry
+from launcher.config.provenance import Batching, Origin, TypedEntry
 from tests.launcher.given import resolved
 
 
@@ -53,7 +53,7 @@ def test_three_consistent_batch_settings_are_accepted():
 
 def test_a_batch_factor_of_the_user_overrides_the_default_global_batch():
     layers = [
-        Layer(name, [TypedEntry(key, value, Origin(name, name))])
+        [TypedEntry(key, value, Origin(name, name))]
         for name, key, value in (
             ("family", "train.global_batch", 64),
             ("family", "train.accumulation", 4),

@@ -32,13 +32,10 @@ def messages(tmp_path, monkeypatch):
     return lines
 
 
-def test_embedded_data_is_refused(messages):
+def test_other_data_than_a_folder_is_refused(messages):
     text = messages()
     assert "data.path 'embedded:python' is not a folder: new files cannot arrive there" in text
     assert "--data FOLDER" in text
-
-
-def test_the_fix_for_a_file_is_its_folder(messages):
     assert "--data texts" in messages(data="texts/a.txt")
 
 
@@ -54,11 +51,6 @@ def test_contradicting_settings_are_refused(messages, sets, expected):
     assert expected in messages(*sets, data="texts")
 
 
-def test_a_folder_is_accepted(messages):
-    found = resolved(ON, data="texts")
-    assert found.settings.continual.enabled
-
-
 def test_settings_without_continual_learning_warn():
     found = resolved("continual.replay=0.25")
     assert any("has no effect: continual.enabled is false" in str(w) for w in found.warnings)
@@ -67,15 +59,13 @@ def test_settings_without_continual_learning_warn():
 def test_torchrun_is_refused(messages):
     (error,) = feature_checks.check_launcher("torchrun", resolved(ON, data="texts").values)
     assert "cannot run under torchrun" in error.message
-    assert not list(feature_checks.check_launcher("torchrun", resolved(data="texts").values))
 
 
 def test_a_run_folder_inside_the_watched_folder_is_refused(messages):
     values = resolved(ON, data="texts").values
-    assert [
-        error.key for error in feature_checks.check_run_folder(Path("texts/runs/x"), values)
-    ] == ["data.path"]
-    assert not list(feature_checks.check_run_folder(Path("runs/x"), values))
+    with pytest.raises(SettingsError, match="inside the watched folder texts"):
+        feature_checks.check_run_folder(Path("texts/runs/x"), values)
+    feature_checks.check_run_folder(Path("runs/x"), values)
 
 
 URL = "https://example.org/set.zip"
@@ -290,13 +280,8 @@ def test_the_end_of_a_url_becomes_a_safe_name(url_end, name):
     assert safe_name(url_end) == name
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a/b", "a\\b", "..", ".a", "-a", "a.", "a ", "a:b", "\x07", "x" * 201]
-)
-def test_an_unsafe_name_is_refused(name):
-    assert name_error(name) is not None
-
-
-@pytest.mark.parametrize("name", ["a", "a b.tar.gz", "データ", "a-b_c.1", "aux.c"])
-def test_a_safe_name_is_accepted(name):
-    assert name_error(name) is None
+def test_only_a_safe_name_is_accepted():
+    for name in ("", "a/b", "a\\b", "..", ".a", "-a", "a.", "a ", "a:b", "\x07", "x" * 201):
+        assert name_error(name) is not None, name
+    for name in ("a", "a b.tar.gz", "データ", "a-b_c.1", "aux.c"):
+        assert name_error(name) is None, name

@@ -35,7 +35,7 @@ def fine_tuned(base):
 
 def line_of(key):
     """The line of a key below `given: model.pretrained` in the family's file."""
-    node = presets.family("language").given["model.pretrained"].settings
+    node = presets.family("language").of("given")["model.pretrained"].settings
     for part in key.split("."):
         node = node.value[part]
     return f"ds_configs/models/language.yaml:{node.line}"

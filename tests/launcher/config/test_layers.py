@@ -3,15 +3,13 @@
 import pytest
 
 from launcher.config.layers import merge_layers
-from launcher.config.provenance import Layer, Origin, TypedEntry, file_layer, find_node, flatten
+from launcher.config.provenance import Origin, TypedEntry, file_entries, find_node, flatten
 from launcher.config.settings_file import node_value, parse_yaml
 
 
-def layer(name, is_partial=False, **values):
+def layer(name, **values):
     dotted = {key.replace("__", "."): value for key, value in values.items()}
-    return Layer(
-        name, [TypedEntry(key, v, Origin(name, name)) for key, v in dotted.items()], is_partial
-    )
+    return [TypedEntry(key, v, Origin(name, name)) for key, v in dotted.items()]
 
 
 def test_a_change_is_of_the_default_and_not_of_the_general_mode():
@@ -32,19 +30,9 @@ def test_only_modes_may_change_a_value_instead_of_setting_it(name):
     assert [diagnostic.key for diagnostic in diagnostics] == ["train.micro_batch"]
 
 
-def test_a_general_mode_may_set_keys_missing_in_a_family():
-    values, diagnostics = merge_layers(
-        "language", [layer("mode", is_partial=True, data__downsample=2, model__widths=[1])]
-    )
-    assert diagnostics == []
-    assert "data.downsample" not in values
-
-
-@pytest.mark.parametrize(("is_partial", "key"), [(True, "train.speed"), (False, "data.downsample")])
-def test_any_other_unknown_key_is_an_error(is_partial, key):
-    _, diagnostics = merge_layers(
-        "language", [layer("mode", is_partial, **{key.replace(".", "__"): 2})]
-    )
+@pytest.mark.parametrize("key", ["train.speed", "data.downsample"])
+def test_an_unknown_key_is_an_error(key):
+    _, diagnostics = merge_layers("language", [layer("mode", **{key.replace(".", "__"): 2})])
     assert [diagnostic.key for diagnostic in diagnostics] == [key]
 
 
@@ -67,10 +55,7 @@ def test_promises_of_layers_add_up():
         layer("mode", promise={"step_time": {"at_most": 0.4}}),
     ]
     values, _ = merge_layers("language", layers)
-    assert values["promise"].value == {
-        "step_time": {"at_most": 0.4},
-        "parameters": {"at_most": 1},
-    }
+    assert values["promise"].value == {"step_time": {"at_most": 0.4}, "parameters": {"at_most": 1}}
 
 
 def test_keys_are_flat_down_to_the_settings():
@@ -103,8 +88,7 @@ def test_a_missing_key_is_not_found(text):
 
 
 def test_entries_of_a_file_keep_line_and_text():
-    [entry] = file_layer(
-        "--config files", parse_yaml("\noptim:\n  lr: 1e-3\n"), "x.yaml", "language", 4
-    ).entries
+    root = parse_yaml("\noptim:\n  lr: 1e-3\n")
+    [entry] = file_entries("--config files", root, "x.yaml", "language", 4)
     assert (entry.key, entry.text, entry.order) == ("optim.lr", "1e-3", (4, 3))
     assert entry.origin == Origin("--config files", "x.yaml:3")

@@ -11,11 +11,12 @@ import yaml
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError, fold
 from launcher.cli.parser import read
+from launcher.commands.catalog import COMMANDS
 from launcher.commands.convert import ConvertedSetting, translate
+from launcher.config.foreign_files import read as read_original
+from launcher.config.foreign_words import OTHERS, SEVERAL, all_words_for, word_files
 from launcher.config.options import OPTIONS as OURS
 from launcher.config.options import names
-from launcher.config.original_files import read as read_original
-from launcher.config.originals import SEVERAL, all_words, original_of
 from tests.launcher.config.original_words import FILES, OPTIONS, lay_out
 from tests.launcher.given import ONE_GPU, resolved
 from tests.launcher.runs import trained
@@ -130,7 +131,7 @@ def declared(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("family", all_words())
+@pytest.mark.parametrize("family", {*word_files()} - {OTHERS})
 def test_no_word_is_listed_that_no_original_has(family):
     having = [family] if family != SEVERAL else list(FILES)
     typed = {
@@ -142,7 +143,7 @@ def test_no_word_is_listed_that_no_original_has(family):
         }
         for name in having
     }
-    for original in all_words()[family].words:
+    for original in word_files()[family].words:
         owners = set()
         for name in original.names:
             found = {
@@ -153,13 +154,14 @@ def test_no_word_is_listed_that_no_original_has(family):
         assert family != SEVERAL or len(owners) > 1, original.names
 
 
-@pytest.mark.parametrize("family", all_words())
+@pytest.mark.parametrize("family", word_files())
 def test_an_entry_names_something_that_exists_and_a_word_has_one_entry(family):
-    found = [fold(name) for original in all_words()[family].words for name in original.names]
+    found = [fold(name) for original in word_files()[family].words for name in original.names]
     assert len(found) == len(set(found))
-    known = FLAGS | set(names("keys"))
-    assert {original.here for original in all_words()[family].words} <= known | {None}
-    assert all(original.remark for original in all_words()[family].words if original.here is None)
+    known = {f for command in COMMANDS.values() for o in command.options for f in (o.flag, o.key)}
+    known |= set(names("keys"))
+    assert {original.here for original in word_files()[family].words} <= known | {None}
+    assert all(word.remark or word.here or word.line for word in word_files()[family].words)
 
 
 @pytest.mark.parametrize(
@@ -314,5 +316,5 @@ def test_a_command_without_the_option_does_not_suggest_it():
 
 
 def test_a_meaning_comes_before_the_absence_of_one():
-    assert original_of("dropout", "event_seg").here is None
-    assert original_of("sequence_length", "language") is None
+    assert next(all_words_for("dropout", "event_seg")).here is None
+    assert list(all_words_for("sequence_length", "language")) == []

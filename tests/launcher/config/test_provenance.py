@@ -1,6 +1,5 @@
 """The origin of a value, and the values it overrides."""
 
-from launcher.config import provenance
 from launcher.config.provenance import Origin, Setting
 from tests.launcher.given import resolved
 
@@ -13,29 +12,23 @@ def value(*pairs):
 
 def test_setting_the_current_value_again_is_no_decision():
     setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
-    assert provenance.first_origin(setting).layer == "family"
-    assert not provenance.is_set_by_user(setting)
+    assert setting.first_origin.layer == "family"
+    assert not setting.is_set_by_user
 
 
-def test_changing_a_value_is_a_decision_of_the_user():
-    assert provenance.is_set_by_user(
-        value((3, "command line"), (3, "--config files"), (2, "family"))
-    )
-
-
-def test_setting_a_value_back_is_a_decision_too():
-    setting = value((1, "--config files"), (2, "mode"), (1, "built-in"))
-    assert provenance.first_origin(setting).layer == "--config files"
+def test_changing_a_value_or_setting_it_back_is_a_decision_of_the_user():
+    assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
+    back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
+    assert back.first_origin.layer == "--config files"
 
 
 def test_the_default_is_the_value_without_mode_engine_machine_and_user():
     setting = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
-    assert provenance.mode_default_value(setting) == 1e-4
-    assert provenance.shipped_value(setting) == 5e-5
+    assert setting.mode_default == 1e-4
+    assert setting.shipped == 5e-5
 
 
 def test_a_value_keeps_the_values_it_overrides():
-    setting = provenance.overridden(
-        value((2, "mode"), (1, "built-in")), 3, Origin("adapted to this machine", "why")
-    )
-    assert [pair[0] for pair in provenance.all_values(setting)] == [3, 2, 1]
+    below = value((2, "mode"), (1, "built-in"))
+    setting = below.overridden(3, Origin("adapted to this machine", "why"))
+    assert [pair[0] for pair in setting.all_values] == [3, 2, 1]

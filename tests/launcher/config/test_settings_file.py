@@ -74,11 +74,7 @@ def test_an_alias_stands_for_what_it_names():
     [
         ("a: 1\na: 2", "the key 'a' is set twice, first in line 1", (2, 1)),
         ("a:\n  b: 1\n  b: 2", "the key 'b' is set twice, first in line 2", (3, 3)),
-        (
-            "a: 017",
-            "017 has two meanings, by its leading 0; write 17, or as a text '017'",
-            (1, 4),
-        ),
+        ("a: 017", "017 has two meanings, by its leading 0; write 17, or as a text '017'", (1, 4)),
         ("a: -08", "-08 has two meanings, by its leading 0; write -8, or as a text '-08'", (1, 4)),
         ("a: b: c", "mapping values are not allowed in this context", (1, 5)),
         ("a: 1\n\tb: 2", "found a tab character that violates indentation", (2, 1)),

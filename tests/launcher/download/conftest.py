@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from launcher.config.feature_settings import Download
@@ -26,20 +28,25 @@ def server(here):
 
 
 class Fetcher:
-    """Downloads without waits, and records what is printed and drawn."""
+    """Downloads without waits, and records what is printed."""
 
-    def __init__(self):
+    def __init__(self, capsys):
+        self.capsys = capsys
         self.printed = []
         self.waited = []
-        self.drawn = []
 
     def __call__(self, *files, **settings):
         declared = Download.model_validate({"files": list(files), **settings}, strict=True)
-        self.printed.clear()
+        self.capsys.readouterr()
         self.waited.clear()
-        return fetch(declared, self.printed.append, self.drawn.append, self.waited.append)
+        try:
+            return fetch(declared, is_shown=True, show_existing=False)
+        finally:
+            self.printed = self.capsys.readouterr().out.splitlines()
 
 
 @pytest.fixture
-def get():
-    return Fetcher()
+def get(capsys, monkeypatch):
+    fetcher = Fetcher(capsys)
+    monkeypatch.setattr(time, "sleep", fetcher.waited.append)
+    return fetcher

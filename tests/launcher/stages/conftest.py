@@ -6,7 +6,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.base.diagnostics import SettingsError
-from launcher.config.provenance import CliArgs, ImpliedSetting
+from launcher.config.provenance import CLI_LAYER, CliArgs, Origin, TypedEntry
 from launcher.stages import pipeline
 from tests.launcher.stages.halves import halves
 
@@ -33,7 +33,11 @@ def prepared(here):
     """The pipeline or run of the arguments; the list of messages if they are invalid."""
 
     def prepare(model=EEG, mode="staged", stage=None, out=None, **args):
-        filled = [ImpliedSetting("stages", [stage], "--stage", f"--stage {stage}")] if stage else []
+        filled = (
+            [TypedEntry("stages", [stage], Origin(CLI_LAYER, f"--stage {stage}"), "--stage")]
+            if stage
+            else []
+        )
         given = CliArgs(model=model, mode=mode, filled=filled, **args)
         try:
             return pipeline.prepare(given, out and Path(out), [])

@@ -140,7 +140,7 @@ def test_a_requeued_job_is_followed_and_repeated_steps_are_printed_again(cluster
     code, output = cluster.follow(requeue, lambda: None, again, lambda: None, end)
     assert code == 0
     assert [line.split("/")[0].split()[-1] for line in output.splitlines() if "step" in line] == [
-        *("10", "20", "20", "30"),
+        *("10", "20", "20", "30")
     ]
     assert "job        41 pending (BeginTime) requeued 1×" in output
 

@@ -127,17 +127,7 @@ def test_all_errors_of_options_and_settings_are_printed_together(
     here, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    args = (
-        "--nodes",
-        "two",
-        "--lr",
-        "fast",
-        "-pdebug",
-        "--mail-type=END",
-        "--",
-        "-N2",
-        "--wrap=x",
-    )
+    args = ("--nodes", "two", "--lr", "fast", "-pdebug", "--mail-type=END", "--", "-N2", "--wrap=x")
     assert submit(*args) == 2
     assert [line for line in capsys.readouterr().err.splitlines() if line[0] != " "] == [
         "error: sbatch is not on PATH: this machine cannot submit jobs",

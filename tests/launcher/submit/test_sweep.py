@@ -94,7 +94,7 @@ def test_the_job_parses_a_line_as_it_was_written():
     args = ["--set", 'a="b c"', "it's", "--lr", "1e-3", "$HOME", "back\\slash"]
     done = subprocess.run(
         ["xargs", "-r", "printf", "%s\\n"],
-        input=sweep.line(args) + "\n",
+        input=shlex.join(args) + "\n",
         capture_output=True,
         text=True,
         check=True,

@@ -46,9 +46,3 @@ def test_each_block_of_full_has_the_parameters_of_the_table():
     model = built("full")
     assert {name: count(model.get_submodule(name)) for name in FULL} == FULL
     assert sum(FULL.values()) == TOTALS["full"]
-
-
-def test_the_projections_of_the_memory_are_built_with_the_model():
-    projections = sum(count(level.memory) for level in built("full").decoder)
-    assert projections == 262_656 + 65_792 + 16_512 + 4_160
-    assert TOTALS["full"] - projections == 46_371_139

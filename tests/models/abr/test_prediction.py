@@ -117,11 +117,6 @@ def test_a_table_without_labels_gives_those_of_each_response(without_data, few, 
     assert f"threshold {float(rows[0]['threshold (dB)']):.0f} dB" in line
 
 
-def test_the_same_file_gives_the_same_files(without_data, few):
-    task, model = without_data()
-    assert list(task.predict(model, few[0])) == list(task.predict(model, few[0]))
-
-
 def test_the_family_reads_the_table_that_it_writes(without_data, few, tmp_path):
     task, model = without_data()
     prediction = next(task.predict(model, few[0]))
@@ -240,10 +235,3 @@ def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing
     with pytest.raises(DataError, match=f"{missing}' cannot be read: No such file") as error:
         make_task(tmp_path).setup_without_data()
     assert error.value.where == str(tmp_path)
-
-
-def test_the_weights_of_the_encoder_are_not_read_again(without_data, make_task, tmp_path):
-    without_data()
-    task = make_task(tmp_path / "run", path="x", encoder="deleted", freeze_encoder=True)
-    task.setup_without_data()
-    assert task.build() is not None

@@ -141,9 +141,3 @@ def test_numpy_loads_appended_vectors(dtype, lengths):
     loaded = np.load(io.BytesIO(file.getvalue()), allow_pickle=False)
     assert loaded.dtype == dtype and array.length == len(loaded)
     assert loaded.tolist() == np.concatenate([*parts, np.empty(0, dtype)]).tolist()
-
-
-def test_an_unfinished_array_file_is_empty():
-    file = io.BytesIO()
-    ArrayFile(file, np.int64).append(np.arange(5))
-    assert np.load(io.BytesIO(file.getvalue())).tolist() == []

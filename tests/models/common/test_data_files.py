@@ -21,12 +21,6 @@ def test_a_missing_path_is_an_error_that_names_what_is_allowed(tmp_path, monkeyp
     )
 
 
-def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "here").touch()
-    assert data_files.existing_path("~/here", "") == tmp_path / "here"
-
-
 def test_files_of_a_folder_come_by_name_without_hidden_ones(tmp_path):
     for name in ("b/2", "a/1", ".hidden/x", "a/.x", "c"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -88,10 +82,7 @@ def test_an_unknown_embedded_name_gets_a_suggestion():
 
 def test_an_unknown_format_is_an_error_that_lists_the_known_ones(tmp_path):
     error = data_files.unknown_format(tmp_path, ("EVT2", "EVT3"))
-    assert (error.message, error.allowed) == (
-        f"'{tmp_path}' has an unknown format",
-        "EVT2; EVT3",
-    )
+    assert (error.message, error.allowed) == (f"'{tmp_path}' has an unknown format", "EVT2; EVT3")
 
 
 def bad_pages(count: int) -> BadRecords:
@@ -124,15 +115,6 @@ def test_skipped_records_are_counted_and_the_first_ones_listed():
     records = bad_pages(5)
     assert records.finish("skip", num_good=7) == 5
     assert records.examples() == ["page 1: no image", "page 2: no image", "page 3: no image"]
-
-
-def test_no_bad_record_is_no_error():
-    assert bad_pages(0).finish("stop", num_good=7) == 0
-
-
-def test_all_bad_records_are_counted_and_only_the_first_are_held():
-    records = bad_pages(100_000)
-    assert (records.count, len(records.rows)) == (100_000, 3)
 
 
 @pytest.mark.parametrize("count", [0, 2, 5])

@@ -32,12 +32,6 @@ def test_the_last_setup_counts_and_equal_facts_are_not_written_again(tmp_path):
     assert model_facts.load(tmp_path, Facts) == Facts(2.0)
 
 
-def test_without_a_run_folder_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model_facts.save(Facts(1.0), None)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

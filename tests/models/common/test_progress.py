@@ -16,9 +16,3 @@ def test_lines_have_count_total_and_time_left(capsys, monkeypatch):
     assert len(lines) == 2
     assert lines[0].startswith("tokenizing documents: 1,100 of 4,000")
     assert lines[1].startswith("tokenizing documents: 2,200 of 4,000, about 1")
-
-
-def test_fast_work_prints_nothing(capsys):
-    with data_files.progress("reading", None) as show:
-        show(1)
-    assert capsys.readouterr().err == ""

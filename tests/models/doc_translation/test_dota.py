@@ -129,7 +129,7 @@ def test_texts_and_lists_of_other_encodings_are_read_with_a_note(dota, encoding)
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "cannot be read"),
+        ("{", "cannot be used: Expecting property name"),
         ("[]", "is a list, not an object"),
         ('{"train_name_list": ["a_1"]}', "has no list of names under 'valid_name_list'"),
         (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.doc_translation.readers.page import PageBlock, Sheet, draw, font, missing_characters
+from models.doc_translation.readers.page import PageBlock, Sheet, draw, missing_characters
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 6
 
@@ -54,10 +54,3 @@ def test_characters_that_a_font_lacks_are_found():
     assert "文" in missing_characters(None, ["a", "文"]) and "a" not in missing_characters(
         None, ["a", "文"]
     )
-
-
-def test_an_invalid_font_file_raises(tmp_path):
-    path = tmp_path / "a.ttf"
-    path.write_bytes(b"no font")
-    with pytest.raises(OSError):
-        font(str(path), 12)

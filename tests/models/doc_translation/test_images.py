@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from models.doc_translation import images
+from models.doc_translation.config import SIZES
 
 
 def page(height=200, width=100, box=(30, 50, 60, 90), mode="L"):
@@ -50,17 +51,15 @@ def test_colors_are_kept(mode, channels):
 def test_batches_are_normalized_as_each_encoder_was_trained():
     white = np.full((1, 4, 4), 255, dtype=np.uint8)
     colors = np.stack([np.full((4, 4), v, dtype=np.uint8) for v in (0, 51, 255)])
-    whole = images.global_batch([white, colors])
+    whole, near = images.batches([(white, white), (colors, colors)])
     assert whole.shape == (2, 3, 4, 4) and whole.dtype == torch.float32
     assert whole[0].min() == 1 and whole[1, :, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
-    near = images.local_batch([white, colors])
     expected = [(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert near[1, :, 0, 0].tolist() == pytest.approx(expected)
 
 
 def test_blank_pages_equal_a_white_image():
     white = Image.new("L", (64, 96), 255)
-    whole = images.global_batch([images.global_view(white, 64)])
-    near = images.local_batch([images.local_view(white, 96, 64)])
+    whole, near = images.batches([images.views(white, SIZES["tiny"])])
     blank = images.blank(torch.zeros_like(whole), torch.zeros_like(near))
     torch.testing.assert_close(blank, (whole, near))

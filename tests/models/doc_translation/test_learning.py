@@ -16,11 +16,7 @@ def run(tmp_path):
     def train(*args):
         out = tmp_path / "run"
         command = [sys.executable, "-m", "launcher", "--model", "doc_translation:tiny"]
-        done = subprocess.run(
-            [*command, "--out", str(out), *args],
-            capture_output=True,
-            text=True,
-        )
+        done = subprocess.run([*command, "--out", str(out), *args], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = (out / "metrics.jsonl").read_text().splitlines()
         evaluated = [row for row in map(json.loads, lines) if row["kind"] == "eval"]

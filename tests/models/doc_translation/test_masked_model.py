@@ -2,12 +2,7 @@ import pytest
 import torch
 
 from models.doc_translation.config import SIZES
-from models.doc_translation.masked_pages import (
-    MaskedEncoders,
-    flops_per_sample,
-    page_of,
-    patches,
-)
+from models.doc_translation.masked_pages import MaskedEncoders, flops_per_sample, page_of, patches
 
 TINY = SIZES["tiny"]
 HEADS = (65 * 3 * 16**2) + (33 * 3 * 8**2) + 3 * 4**2

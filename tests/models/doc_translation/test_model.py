@@ -156,21 +156,6 @@ def test_queries_differ_from_the_start_and_stay_different():
         assert torch.linalg.matrix_rank(queries) == len(queries)
 
 
-def test_equal_queries_stay_equal():
-    torch.manual_seed(0)
-    model = DocTranslator(TINY)
-    with torch.no_grad():
-        model.queries[:] = model.queries[:, :1]
-    memory = model(*views())
-    assert torch.linalg.matrix_rank(memory[0].detach(), atol=1e-4) == 1
-
-
-def test_the_memory_differs_between_pages_from_the_start(tiny):
-    with torch.no_grad():
-        memory = tiny(*views(8))
-    assert memory.std(0).pow(2).mean().sqrt() > 0.2 * memory.pow(2).mean().sqrt()
-
-
 def test_sixteen_samples_and_two_times_eight_give_equal_gradients(make_task, batch_of):
     task = make_task()
     task.setup()

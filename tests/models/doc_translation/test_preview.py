@@ -3,7 +3,7 @@ import torch
 from sacrebleu.metrics import BLEU
 
 from models.common.predictions import FixedDraws
-from models.doc_translation.decoding import greedy, texts
+from models.doc_translation.decoding import beam_search, texts
 from models.doc_translation.metric import Bleu
 from models.doc_translation.preview import predict, printable
 
@@ -20,7 +20,7 @@ def test_a_page_is_translated_as_it_is_alone_and_scored_against_as_many_tokens(m
         last = pages.sample(len(pages) - 1, FixedDraws())
         batch = task.collate([last])
         memory = model(batch["page_global"], batch["page_local"])
-        (own,) = texts(greedy(model, memory, 5, task.vocabulary), task.vocabulary)
+        (own,) = texts(beam_search(model, memory, 5, task.vocabulary), task.vocabulary)
     name, reference, written, bleu, _ = found.rows[-1]
     assert name == f"{last.name} of {last.document}"
     assert written == printable(own)

@@ -134,7 +134,7 @@ def test_a_sample_is_its_page_and_the_tokens_that_follow_each_other(make_task):
     task = make_task()
     task.setup()
     sample = task.data("train").sample(3, None)
-    assert sample.whole.shape == (1, 64, 64) and sample.near.shape == (1, 96, 64)
+    assert sample.views[0].shape == (1, 64, 64) and sample.views[1].shape == (1, 96, 64)
     assert sample.inputs[0] == task.vocabulary.start and sample.labels[-1] == task.vocabulary.end
     assert sample.inputs[1:].tolist() == sample.labels[:-1].tolist()
     assert task.vocabulary.decode(sample.labels) == sample.reference
@@ -173,7 +173,7 @@ def test_the_noise_control_shows_another_documents_page_beside_the_true_text(mak
         for i in range(5):
             first, other = (task.data(side).sample(i, None) for task in (real, noise))
             assert first.reference == other.reference
-            assert not (first.near == other.near).all()
+            assert not (first.views[1] == other.views[1]).all()
             shown = int(noise.data(side).shown[i])
             assert pages[shown].document != pages[i].document
     assert noise.facts()["control"] == {"val_bleu_gain": {"max": 1.0}}
@@ -200,16 +200,6 @@ def test_pictures_are_pages_beside_their_translations(make_task, dota):
     assert "the font lacks" in found[0].caption  # Chinese, and Pillow's own font
 
 
-def test_a_preview_shows_the_reference_and_the_generated_text(make_task):
-    task = make_task(max_new_tokens=4)
-    task.setup()
-    torch.manual_seed(0)
-    shown = task.preview(task.build())
-    reference, written = shown.split("│")
-    assert reference == task.data("val").pages[0].target() and written
-    assert all(c.isprintable() or c in "\n\t" for c in shown)
-
-
 def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
     task = make_task(max_new_tokens=4)
     task.setup()
@@ -221,16 +211,6 @@ def test_a_few_steps_lower_the_loss(make_task, batch_of, train):
     after = metric.result(metric.update(model.eval(), batch))["val_loss"]
     assert after < 0.7 * before
     assert task.goal == Goal("val_bleu", "max")
-
-
-def test_settings_change_the_model(make_task):
-    task = make_task(queries=5, decoder_layers=2)
-    task.setup()
-    model = task.build()
-    assert model.queries.shape == (2, 5, 64)
-    layers = [type(block).__name__ for block in task.blocks(model)]
-    assert layers.count("BertLayer") == 2
-    assert task.count == task.length == SIZES["tiny"].positions
 
 
 def test_a_text_longer_than_the_positions_is_an_error(make_task):

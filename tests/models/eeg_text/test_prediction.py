@@ -316,11 +316,3 @@ def test_a_run_folder_without_its_files_is_an_error(make_task, tmp_path, missing
     (tmp_path / missing).unlink()
     with pytest.raises(DataError, match=f"{missing}' (cannot be read|is not a tokenizer)"):
         make_task(tmp_path, tokenizer="bpe").setup_without_data()
-
-
-def test_initial_weights_are_not_read_again(without_data, make_task, tmp_path):
-    without_data()
-    for setting in ("encoder", "start"):
-        task = make_task(tmp_path / "run", **{setting: "deleted"})
-        task.setup_without_data()
-        assert task.build() is not None

@@ -323,7 +323,7 @@ def test_code_of_a_folder_is_not_run(tmp_path):
     (tmp_path / "own.py").write_text("raise SystemExit('run')")
     assert "T5ForConditionalGeneration" in type(loaded(tmp_path)[0].text).__name__
     edit_config(tmp_path, model_type="own")
-    with pytest.raises(DataError, match="cannot be loaded: .* contains custom code"):
+    with pytest.raises(DataError, match=r"cannot be loaded: .* contains custom code"):
         loaded(tmp_path)
 
 

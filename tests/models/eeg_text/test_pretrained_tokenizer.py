@@ -136,5 +136,5 @@ def test_a_folder_without_a_tokenizer_is_an_error(tmp_path, kind):
     assert error.value.where == str(tmp_path)
     assert "save_pretrained" in error.value.fix
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="is not a tokenizer"):
+    with pytest.raises(DataError, match="cannot load a tokenizer"):
         PretrainedTokenizer(tmp_path, model_of(kind))

@@ -45,15 +45,6 @@ def test_a_batch_has_the_documented_axes_and_dtypes(text_task, masked_task, batc
     assert text["meta"]["subject"] == ["S01"] * 3 and text["meta"]["sentence"] == text["text"]
 
 
-def test_labels_are_the_sentence_and_inputs_are_one_behind(text_task, batch_of):
-    batch, tokenizer = batch_of(text_task, "val"), text_task.tokenizer
-    for inputs, labels, text in zip(
-        batch["text_ids"].tolist(), batch["labels"].tolist(), batch["text"], strict=True
-    ):
-        assert labels == [*text.encode(), tokenizer.end]
-        assert inputs == [tokenizer.start, *text.encode()]
-
-
 def test_words_are_hidden_from_the_decoder_in_training_only(make_task, batch_of):
     task = make_task(word_dropout=0.5)
     task.setup()
@@ -140,12 +131,6 @@ def test_the_loss_is_a_sum_that_padding_and_batches_do_not_change(
     assert task.num_units(task.collate(rows)) == sum(weights)
 
 
-def test_goal_and_units_are_those_of_the_stage(text_task, masked_task):
-    assert (text_task.goal.metric, text_task.goal.direction) == ("val_rouge1_gain", "max")
-    assert (masked_task.goal.metric, masked_task.goal.direction) == ("val_masked_r2", "max")
-    assert (text_task.units, masked_task.units) == ("tokens", "values")
-
-
 def test_facts_have_the_documented_values(text_task):
     import json
 
@@ -154,14 +139,6 @@ def test_facts_have_the_documented_values(text_task):
     assert facts["groups"] == {"train": 180, "val": 38, "test": 38}
     assert facts["samples"] == {"train": 540, "val": 114, "test": 114}
     assert (facts["readers"], facts["time_kept"]) == (3, 1.0)
-
-
-def test_the_bounds_of_the_noise_control_are_computed(make_task):
-    task = make_task(control="noise")
-    task.setup()
-    band = task.facts()["control"]
-    assert band["val_retrieval"]["chance"] == 1 / 24
-    assert band["val_rouge1_gain_in_se"] == {"min": -3.0, "max": 2.0, "chance": 0.0}
 
 
 def test_without_text_the_text_decoder_is_neither_built_nor_imported(tmp_path):
@@ -255,13 +232,6 @@ def test_facts_count_the_loaded_tensors_of_another_run(make_task, tmp_path):
     assert not any(p.requires_grad for p in model.encoder.parameters())
 
 
-def test_an_unknown_embedded_set_gets_a_suggestion(make_task):
-    with pytest.raises(DataError) as error:
-        make_task(path="embedded:reeding").setup()
-    assert error.value.allowed == "embedded:reading, embedded:reading-small"
-    assert error.value.fix == "--data embedded:reading"
-
-
 def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
     from io import BytesIO
 
@@ -272,17 +242,6 @@ def test_pictures_are_of_training_recordings_with_their_sentence(text_task):
     for picture in pictures:
         assert Image.open(BytesIO(picture.png)).size[0] == 1000
     assert "reader S01: " in pictures[0].caption
-
-
-def test_flops_are_six_per_weight_and_token(masked_task):
-    model = masked_task.build()
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    expected = 6 * 120 * sum(m.weight.numel() for m in layers)
-    for name, m in model.named_modules():
-        if isinstance(m, torch.nn.Conv1d):
-            expected += 6 * m.weight.numel() * (240 if name.endswith("first") else 120)
-    expected += 12 * 120**2 * (10 * 16 + 160)
-    assert masked_task.flops_per_sample(model) == expected
 
 
 def test_a_preview_shows_read_and_generated_sentences(text_task, masked_task):

@@ -23,11 +23,6 @@ def test_a_trained_tokenizer_is_saved_in_the_run_folder_and_loaded_from_there(tm
     assert first.size <= 400
 
 
-def test_a_file_of_the_tokenizers_library_is_loaded(tmp_path):
-    build_tokenizer("bpe", TEXTS, 400, tmp_path)
-    assert build_tokenizer(str(tmp_path), [], 400, None).decode(build_tokenizer(str(tmp_path / "tokenizer.json"), [], 400, None).encode("drum")) == "drum"  # fmt: skip
-
-
 def test_a_too_large_tokenizer_is_an_error(tmp_path):
     build_tokenizer("bpe", TEXTS, 400, tmp_path)
     with pytest.raises(DataError) as error:
@@ -37,14 +32,6 @@ def test_a_too_large_tokenizer_is_an_error(tmp_path):
         "  allowed       a tokenizer of at most 272 entries",
         "  fix           --set model.tokenizer=bytes",
     ]
-
-
-def test_a_file_that_is_not_a_tokenizer_is_an_error(tmp_path):
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(DataError, match="is not a tokenizer"):
-        build_tokenizer(str(tmp_path), [], 272, None)
-    with pytest.raises(DataError, match="cannot be read: No such file or directory"):
-        build_tokenizer(str(tmp_path / "none.json"), [], 272, None)
 
 
 def test_a_tokenizer_without_the_special_tokens_is_an_error(tmp_path):

@@ -6,26 +6,10 @@ import torch
 
 from models.common.predictions import FixedDraws
 from models.eeg_text import batches
-from models.eeg_text.dataset import SampleRules, cut_windows
+from models.eeg_text.dataset import SampleRules
 from models.eeg_text.network import pooled
 
 RULES = SampleRules(samples=80, windows=4, seed=0, is_noise=False)
-
-
-@pytest.mark.parametrize("length", [3, 64, 65, 79, 80, 81, 1001, 64 * 25 + 1])
-def test_windows_hold_all_samples_in_nearly_equal_parts(length):
-    eeg = np.arange(length, dtype=np.float32)[:, None]
-    windows = cut_windows(eeg, 64)
-    assert np.concatenate(windows).tolist() == eeg.tolist()
-    assert len(windows) == -(-length // 64)
-    lengths = [len(window) for window in windows]
-    assert max(lengths) <= 64 and min(lengths) >= max(lengths) - 7
-    assert all(length % 4 == 0 for length in lengths[:-1])
-
-
-def test_a_segment_has_as_many_windows_as_it_needs():
-    counts = {samples: RULES.count(samples) for samples in (1, 80, 81, 320, 100_000)}
-    assert counts == {1: 1, 80: 1, 81: 2, 320: 4, 100_000: 4}
 
 
 def test_a_token_of_a_segment_is_the_mean_of_consecutive_tokens():

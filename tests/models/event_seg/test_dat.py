@@ -1,14 +1,11 @@
 """DAT files, written and read a second time with `struct`."""
 
-import json
 import struct
 
 import pytest
 
-import launcher
 from launcher.__main__ import main
 from models.base import DataError
-from models.event_seg.config import Data
 from models.event_seg.readers import prophesee
 from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.writers import random_events
@@ -52,7 +49,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def opened(path):
-    return RawRecording(path, path.name, Data())
+    return RawRecording(path, path.name)
 
 
 def error_of(path):
@@ -161,16 +158,3 @@ def test_data_check_recognizes_and_describes_a_dat_file(tmp_path, capsys):
     assert main(["data", "check", str(path)]) == 2
     shown = capsys.readouterr().err
     assert "'night.dat' has events of type 14" in shown and f"byte {len(HEADER)}" in shown
-
-
-def test_a_dat_file_trains(tmp_path):
-    path = write_dat(tmp_path / "night.dat", rows())
-    launcher.train(
-        model="event_seg:tiny",
-        engine="local",
-        settings={"data.path": str(path), "train.max_steps": 2},
-        out=tmp_path / "run",
-        console=False,
-    )
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (result["status"], result["data"]["format"]) == ("completed", "Prophesee DAT")

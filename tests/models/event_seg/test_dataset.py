@@ -80,10 +80,3 @@ def test_cameras_of_different_sizes_are_an_error(folder):
         "  fix           use one folder per camera, or  --set 'data.sensor=[HEIGHT,WIDTH]'  for "
         "RAW files"
     )
-
-
-def test_a_folder_without_a_recording_is_reported_with_all_formats(folder):
-    (folder / "notes.txt").write_text("no recording")
-    with pytest.raises(DataError) as error:
-        found(folder)
-    assert error.value.allowed == "; ".join(FORMATS)

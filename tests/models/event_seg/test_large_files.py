@@ -29,7 +29,7 @@ def read(path):
     if kind.name == "mvsec":
         recording = MvsecRecording(path, "a")
     else:
-        recording = RawRecording(path, "a", SimpleNamespace(window_ms=10, sensor=None))
+        recording = RawRecording(path, "a", 10)
     seen = sum(len(recording.events(i)) for i in range(0, len(recording.windows), 10))
     assert seen > 10_000
 read(small)

@@ -75,10 +75,3 @@ def test_hidden_mass_is_compared_with_the_mean_of_visible_pixels():
     assert r2(halfway) == pytest.approx(0.75, abs=1e-6)
     elsewhere = torch.where(hidden[:, None], halfway.float(), torch.full_like(mass, math.pi))
     assert r2(elsewhere) == pytest.approx(0.75, abs=1e-6)
-
-
-def test_counts_have_one_length_also_where_nothing_is_hidden():
-    batch = {"events": None, "mass": torch.rand(1, 2, 4, 4), "hidden": torch.zeros(1, 4, 4) > 0}
-    counts = MassMetric().update(FixedPredictions(batch["mass"]), batch)
-    assert counts.shape == (4,) and counts[1:].tolist() == [0, 0, 0]
-    assert MassMetric().result(counts) == {"val_loss": 0.0, "val_masked_r2": 0.0}

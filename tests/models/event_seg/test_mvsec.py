@@ -1,5 +1,4 @@
 import os
-import pickle
 
 import h5py
 import numpy as np
@@ -39,14 +38,6 @@ def test_windows_hold_each_event_once_also_where_the_indices_are_off(
         assert (found.x == events[inside, 0]).all() and (found.p == events[inside, 3]).all()
 
 
-def test_an_event_at_the_time_of_a_frame_is_in_one_window(tmp_path):
-    times = 1.5e9 + np.arange(4) / 45
-    events = np.stack((np.zeros(4), np.zeros(4), times, np.ones(4)), axis=1)
-    path = write_mvsec(tmp_path / "a.hdf5", frames=4, events=events)
-    recording = opened(path)
-    assert [recording.events(i).t.tolist() for i in range(3)] == [[t] for t in times[:3]]
-
-
 def test_a_window_reads_its_part_of_the_events(tmp_path, monkeypatch):
     monkeypatch.setattr(mvsec, "MARGIN", 10)
     recording = opened(write_mvsec(tmp_path / "a.hdf5", frames=100))
@@ -78,12 +69,6 @@ def test_the_label_is_the_edges_of_the_frame_that_ends_the_window(tmp_path):
     recording = opened(path)
     assert (recording.label(3, 1) == edges(frames[4], 1)).all()
     assert recording.label(3, 2).shape == (26, 34)
-
-
-def test_a_recording_can_be_pickled(tmp_path):
-    recording = opened(write_mvsec(tmp_path / "a.hdf5"))
-    copy = pickle.loads(pickle.dumps(recording))
-    assert (copy.events(2).t == recording.events(2).t).all()
 
 
 def test_a_forked_process_opens_its_own_handle(tmp_path, monkeypatch):

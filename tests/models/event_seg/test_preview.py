@@ -42,14 +42,6 @@ def test_brighter_is_red_and_darker_blue_with_the_label_beside(events):
     )
 
 
-def test_hidden_pixels_are_grey_beside_the_whole(events):
-    hidden = np.zeros((20, 30), bool)
-    hidden[:, 8:16] = True
-    left, right = pixels(draw_sample(Sample(events, np.zeros((2, 20, 30)), hidden, META), 1))
-    assert (right[:, 8:16] == 127).all()
-    assert (right[~hidden] == left[~hidden]).all() and (left[5, 10] == [214, 39, 40]).all()
-
-
 CPU = torch.device("cpu")
 
 

@@ -1,5 +1,4 @@
 import pickle
-from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -17,7 +16,7 @@ def settings(window_ms=None, sensor=None):
 
 
 def opened(path, **given):
-    return RawRecording(path, path.name, settings(**given))
+    return RawRecording(path, path.name, **given)
 
 
 @pytest.fixture(autouse=True)
@@ -108,10 +107,7 @@ def test_the_sensor_comes_from_settings_header_masks_or_events(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [
-        (b"", "'a.raw' has no Prophesee header"),
-        (b"\x00" * 64, "'a.raw' has no Prophesee header"),
-    ],
+    [(b"", "'a.raw' has no Prophesee header"), (b"\x00" * 64, "'a.raw' has no Prophesee header")],
 )
 def test_a_file_without_a_known_header_is_an_error(tmp_path, content, text):
     path = tmp_path / "a.raw"
@@ -191,9 +187,3 @@ def test_a_mask_with_other_values_is_an_error(tmp_path):
         file["masks"][1, 3, 4] = 7
     with pytest.raises(DataError, match="mask 1 contains 7"):
         opened(path).label(0, 1)
-
-
-def test_a_damaged_mask_file_is_an_error(tmp_path):
-    path = write_raw(tmp_path / "a.raw", random_events(900, 90_000))
-    Path(tmp_path / "a_masks.h5").write_bytes(b"\x89HDF\r\n\x1a\n no more")
-    assert error_text(path).startswith("'a_masks.h5' cannot be opened as HDF5")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.event_seg.readers import prophesee_format
-from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME, unwrap
+from models.event_seg.readers.prophesee_format import ENCODING_BY_NAME
 from tests.models.event_seg.writers import WORDS, random_events
 
 
@@ -77,13 +77,6 @@ def test_events_before_the_first_time_are_dropped():
         both = np.concatenate((early, words))
         assert words[0] == high
         assert in_pieces(name, both, 10**6) == in_pieces(name, words, 10**6)
-
-
-def test_unwrap_continues_after_a_wrap_and_keeps_small_steps_back():
-    counts = np.array([10, 14, 13, 15, 0, 1, 0, 15, 2], np.uint16)
-    assert unwrap(counts, 4, -1).tolist() == [10, 14, 13, 15, 16, 17, 16, 31, 34]
-    assert unwrap(counts[4:], 4, 15).tolist() == [16, 17, 16, 31, 34]
-    assert unwrap(counts[:0], 4, 15).tolist() == []
 
 
 def test_files_of_another_program_are_read(tmp_path):

@@ -3,12 +3,10 @@
 import io
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 from PIL import Image
 
-from models.event_seg.config import Data
+from models.common import model_facts
 from models.event_seg.prediction import TrainedOnEvents
 from models.event_seg.readers.prophesee import RawRecording, read_events
 from tests.models.event_seg.test_dat import write_dat
@@ -44,7 +42,7 @@ def test_the_same_events_are_read_from_a_dat_file(make_task, sample, tmp_path):
     events = read_events(sample, recording.header, recording.index, start, stop)
     rows = zip(*(getattr(events, key).tolist() for key in "txyp"), strict=True)
     path = write_dat(tmp_path / "evt2.dat", [(t, x, y, int(p > 0)) for t, x, y, p in rows])
-    copy = RawRecording(path, path.name, Data())
+    copy = RawRecording(path, path.name)
     assert (copy.index.events, copy.index.on) == (521_252, 185_861)
     again = read_events(path, copy.header, copy.index, start, stop)
     assert all((getattr(again, key) == getattr(events, key)).all() for key in "txyp")
@@ -59,11 +57,11 @@ def test_a_recording_trains_without_labels(make_task, sample, train):
 
 def test_a_recording_is_predicted_in_windows_of_the_training(make_task, sample, tmp_path):
     window_ms = 1000 / 30
-    TrainedOnEvents(window_ms, (260, 346), has_labels=True).save(tmp_path / "run")
+    model_facts.save(TrainedOnEvents(window_ms, (260, 346), has_labels=True), tmp_path / "run")
     task = make_task(tmp_path / "run", downsample=2)
     task.setup_without_data()
     found = list(task.predict(task.build().eval(), sample))
-    whole = RawRecording(sample, "evt2", Data())
+    whole = RawRecording(sample, "evt2")
     first, last = int(whole.index.first[0]), int(whole.index.last[-1])
     length = int(1e3 * window_ms)
     assert [p.name for p in found] == [f"evt2-{n:05d}" for n in range((last + 1 - first) // length)]
@@ -71,17 +69,3 @@ def test_a_recording_is_predicted_in_windows_of_the_training(make_task, sample, 
     assert f"s: {count:,} events, foreground " in found[0].text
     mask = Image.open(io.BytesIO(found[0].files[".png"]))
     assert mask.size == (320, 240)
-
-
-def test_a_recording_trains_with_generated_masks(make_task, sample, train, counts_of):
-    times = np.arange(913_716_224, 913_812_095, 4000)
-    masks = np.zeros((len(times), 480, 640), np.uint8)
-    masks[:, 200:] = np.indices((280, 640)).sum(0) // 40 % 2
-    with h5py.File(sample.with_name("evt2_masks.h5"), "w") as file:
-        file["masks"], file["t"] = masks, times
-    task = make_task(path=sample)
-    task.setup()
-    model = task.build()
-    train(task, model, steps=3)
-    metric, counts = counts_of(task, model, "val", 4)
-    assert 0 <= metric.result(counts)["val_iou"] <= 1

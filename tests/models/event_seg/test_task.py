@@ -139,14 +139,6 @@ def test_labels_of_one_class_are_an_error(make_task, tmp_path):
         make_task(path=path).setup()
 
 
-def test_an_unknown_path_and_an_unknown_set_are_errors(make_task, tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        make_task(path=tmp_path / "nowhere").setup()
-    with pytest.raises(DataError) as error:
-        make_task(path="embedded:shape").setup()
-    assert "--data embedded:shapes" in error.value.fix
-
-
 def test_skipped_recordings_are_counted(make_task, recording):
     broken = recording.with_name("broken.raw")
     broken.write_bytes(recording.read_bytes()[:-1])
@@ -254,12 +246,6 @@ def make_ready(make_task):
     task = make_task()
     task.setup()
     return task
-
-
-def test_the_noise_control_of_stage_encoder_has_its_bound(make_task):
-    task = make_task(stage="encoder", control="noise")
-    task.setup()
-    assert task.facts()["control"] == {"val_masked_r2": {"max": 0.03, "chance": 0.0}}
 
 
 def test_an_experience_has_the_stage_of_the_run(make_task):

@@ -49,12 +49,6 @@ def test_a_sample_is_its_window_and_label(draws):
     assert sample.labels.dtype == np.int64 and sample.hidden is None
 
 
-def test_downsampling_shrinks_events_and_label_alike(draws):
-    sample = windows(crop=None, downsample=2).sample(13, draws(0))
-    assert sample.events.shape[1:] == sample.labels.shape == (32, 44)
-    assert sample.events[:, 20, 20].any() and (sample.labels[20] == 1).all()
-
-
 def test_a_crop_is_aligned_between_events_and_label(draws):
     rows = set()
     for number in range(20):
@@ -118,17 +112,6 @@ def test_in_stage_encoder_the_hidden_squares_are_smaller_than_a_cell_of_the_head
     assert np.isin(squares.mean((2, 4)), (0, 1)).all()
 
 
-def test_in_a_shuffle_the_hidden_mass_is_of_another_recording(draws):
-    sample = windows("shuffle", masked=True, crop=None).sample(2, draws(0))
-    assert np.flatnonzero(sample.labels.any((0, 2))).tolist() == [40]
-
-
-def test_the_foreground_is_counted_over_the_evaluated_pixels(draws):
-    samples = windows()
-    labels = np.stack([samples.sample(i, draws(0)).labels for i in range(len(samples))])
-    assert samples.foreground() == ((labels == 1).sum(), (labels != IGNORE).sum())
-
-
 def test_units_are_the_pixels_in_the_loss(draws):
     samples = windows(crop=None)
     batch = collate([samples.sample(i, draws(i)) for i in (1, 12)])
@@ -159,12 +142,6 @@ def test_each_event_is_shared_between_its_two_bins():
     np.testing.assert_allclose(grid, by_hand(events, 0, 10_000, (10, 48, 64)), atol=1e-5)
 
 
-def test_mass_is_conserved():
-    events = random_events(3000, 29_999)
-    grid = voxelize(events, 0, 30_000, (10, 48, 64))
-    assert grid.sum() == pytest.approx(events.p.sum(), abs=1e-3)
-
-
 def test_times_since_1970_keep_their_microseconds():
     start = 1_500_000_000.25
     micro = random_events(2000, 33_332)
@@ -175,24 +152,11 @@ def test_times_since_1970_keep_their_microseconds():
     assert (share > 0.04).all() and share[1:-1] == pytest.approx(np.full(8, 1 / 9), abs=0.02)
 
 
-def test_an_event_just_before_the_end_is_in_the_last_bin():
-    events = Events(np.array([999_999_999]), np.array([3]), np.array([2]), np.array([-1], np.int8))
-    grid = voxelize(events, 0, 10**9, (10, 4, 5))
-    assert grid[9, 2, 3] == pytest.approx(-1, abs=1e-5)
-    assert grid.sum() == pytest.approx(-1)
-
-
 @pytest.mark.parametrize(("t", "x", "y"), [(-1, 0, 0), (10, 0, 0), (5, 5, 3), (5, 0, -1)], ids=str)
 def test_an_event_outside_is_refused(t, x, y):
     event = Events(np.array([t]), np.array([x]), np.array([y]), np.array([1], np.int8))
     with pytest.raises(ValueError):
         voxelize(event, 0, 10, (10, 4, 5))
-
-
-def test_a_window_without_events_is_zero():
-    none = random_events(5, 10)[:0]
-    assert not voxelize(none, 0, 10, (10, 4, 5)).any()
-    assert not normalize(np.zeros((10, 4, 5), np.float32)).any()
 
 
 def test_cells_with_events_get_deviation_one():

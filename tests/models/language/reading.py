@@ -39,7 +39,7 @@ def pairs(corpus):
     return [(e.before[-1].text, e.answer) for e in exchanges(corpus)]
 
 
-def error_text(path, on_bad="stop"):
+def error_text(path, on_bad="stop", answers=None):
     with pytest.raises(DataError) as error:
-        read(path, on_bad)
+        read(path, on_bad, answers)
     return str(error.value).replace(str(path), "DATA").replace(str(path.parent), "FOLDER")

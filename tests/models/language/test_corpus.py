@@ -2,10 +2,7 @@
 
 import csv
 import gzip
-import io
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +21,6 @@ from tests.models.language.reading import (
     write,
 )
 from tests.privileges import unreadable
-
-SAMPLE = Path(__file__).parents[4] / "shared/data/language"
 
 
 @pytest.mark.parametrize("header", ["input,output", "prompt,response", "user,assistant"])
@@ -62,11 +57,6 @@ def test_json_lines_of_pairs_and_messages(tmp_path):
     # All answers of one conversation are in one group.
     found = groups(corpus)
     assert found[1] == found[2] != found[0]
-
-
-def test_json_lines_of_texts(tmp_path):
-    corpus = read(write(tmp_path / "a.jsonl", '{"text": "one"}\n{"text": "two"}\n'))
-    assert texts(corpus) == ["one", "two"]
 
 
 def test_plain_text_with_roles_is_conversations(tmp_path):
@@ -153,46 +143,53 @@ def test_conversations_with_equal_first_request_are_in_one_split(tmp_path):
     assert corpus.left_out["duplicates"] == 2
 
 
-def test_a_real_csv_with_broken_rows():
-    path = SAMPLE / "synthetic_system_assistant.csv"
-    if not path.exists():
-        pytest.skip(f"the sample file {path.name} does not exist beside the checkout")
-    with pytest.raises(DataError, match="52 of 298 rows cannot be used"):
-        read(path)
-    corpus = read(path, "skip")
-    rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-    good = [row[:2] for row in rows if len(row) == 3][1:]
-    assert len(corpus) == len(good) == 246
-    assert pairs(corpus) == [(q, a.strip()) for q, a in good]
+@pytest.mark.parametrize(
+    ("name", "content", "on_bad", "start"),
+    [
+        (
+            "none.txt",
+            None,
+            "stop",
+            "data.path 'DATA' does not exist\n"
+            "  where         looked for DATA\n"
+            "  allowed       a file or folder of text, JSON, CSV or Parquet; embedded:python, "
+            "embedded:commands",
+        ),
+        (
+            "a.txt",
+            " \n\n",
+            "stop",
+            "'DATA' is empty\n  where         data.path, 3 bytes\n  allowed       a file with text",
+        ),
+        ("a.csv", "input,output\na\n", "skip", "'DATA' has no usable data\n"),
+    ],
+)
+def test_a_file_without_data_is_an_error(tmp_path, name, content, on_bad, start):
+    path = tmp_path / name
+    if content is not None:
+        write(path, content)
+    assert error_text(path, on_bad).startswith(start)
 
 
-def test_real_parallel_files():
-    if not (SAMPLE / "all.nl").exists():
-        pytest.skip("the sample files all.nl and all.cm do not exist beside the checkout")
-    corpus = read(SAMPLE / "all.nl", answers=SAMPLE / "all.cm")
-    assert len(corpus) + corpus.left_out["duplicates"] == 12_606
-    assert len({e.before[-1].text.lower() for e in exchanges(corpus)}) == len(corpus)
-
-
-def test_a_missing_path_is_an_error(tmp_path):
-    assert error_text(tmp_path / "none.txt") == (
-        "data.path 'DATA' does not exist\n"
-        "  where         looked for DATA\n"
-        "  allowed       a file or folder of text, JSON, CSV or Parquet; embedded:python, embedded:commands"
-    )
-
-
-def test_an_empty_file_is_an_error(tmp_path):
-    assert error_text(write(tmp_path / "a.txt", " \n\n")) == (
-        "'DATA' is empty\n  where         data.path, 3 bytes\n  allowed       a file with text"
-    )
-
-
-def test_a_folder_without_text_is_an_error(tmp_path):
+def test_a_folder_without_text_or_with_two_kinds_is_an_error(tmp_path):
     write(tmp_path / "a.png", b"\x89PNG")
-    assert error_text(tmp_path).startswith(
-        "data.path 'DATA' has no file with a known suffix (1 other files)\n"
-    )
+    message = "data.path 'DATA' has no file with a known suffix (1 other files)\n"
+    assert error_text(tmp_path).startswith(message)
+    write(tmp_path / "a.csv", "input,output\na,b\n")
+    write(tmp_path / "b.txt", "prose")
+    message = "'DATA' contains plain text (documents: 1) and conversations (1)\n"
+    assert error_text(tmp_path).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "one"}\n{"text": "\\ud83d\\ude42"}\n'),
+        ("a.csv", "id,text\n1,one\n2,\U0001f642\n"),
+    ],
+)
+def test_rows_of_texts_are_documents(tmp_path, name, content):
+    assert texts(read(write(tmp_path / name, content))) == ["one", "\U0001f642"]
 
 
 @pytest.mark.parametrize(
@@ -407,10 +404,6 @@ def test_damaged_compressed_files_are_errors(tmp_path):
         assert message.startswith("'DATA' cannot be read: ")
 
 
-def test_a_table_of_texts_is_documents(tmp_path):
-    assert texts(read(write(tmp_path / "a.csv", "id,text\n1,one\n2,two\n"))) == ["one", "two"]
-
-
 def test_csv_short_rows_and_empty_answers_are_reported(tmp_path):
     path = write(tmp_path / "a.csv", 'input,output\n"a\na",b\nc\n\nd,\n')
     assert error_text(path) == (
@@ -418,19 +411,6 @@ def test_csv_short_rows_and_empty_answers_are_reported(tmp_path):
         "  where         a.csv:4: 1 of 2 columns\n"
         "                a.csv:6: output is empty\n"
         "  fix           correct output in a.csv:6, or skip them with  --set data.on_bad=skip"
-    )
-
-
-def test_no_row_left_after_skipping_is_an_error(tmp_path):
-    path = write(tmp_path / "a.csv", "input,output\na\n")
-    assert error_text(path, "skip").startswith("'DATA' has no usable data\n")
-
-
-def test_text_and_conversations_together_are_an_error(tmp_path):
-    write(tmp_path / "a.csv", "input,output\na,b\n")
-    write(tmp_path / "b.txt", "prose")
-    assert error_text(tmp_path).startswith(
-        "'DATA' contains plain text (documents: 1) and conversations (1)\n"
     )
 
 
@@ -442,12 +422,6 @@ def test_a_file_that_is_not_text_can_be_skipped_in_a_folder(tmp_path):
     assert len(corpus) == 1 and corpus.left_out["skipped_rows"] == 1
 
 
-def corpus_error(path, answers=None, on_bad="stop"):
-    with pytest.raises(DataError) as error:
-        read_corpus(path, answers, on_bad)
-    return str(error.value).replace(str(path.parent), "FOLDER")
-
-
 GOOD = json.dumps({"text": "fine"}) + "\n"
 
 
@@ -457,10 +431,7 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
         ('{"text": NaN}', "text is float, not text"),
         ('{"input": "a", "output": NaN}', "output is float, not text"),
         ('{"input": null, "output": "b"}', "input is null, not text"),
-        (
-            '{"text": "\\ud800"}',
-            "half of a surrogate pair (\\ud800 to \\udfff) is not a character",
-        ),
+        ('{"text": "\\ud800"}', "half of a surrogate pair (\\ud800 to \\udfff) is not a character"),
         ('{"\\udc00": 1, "text": "x"}', "half of a surrogate pair"),
         ("[" * 100_000, "not JSON: "),
         ('{"text": ' + "9" * 5000 + "}", "no"),  # Python 3.10.0 reads it as a number
@@ -469,10 +440,7 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
             '{"messages": {"role": "user"}}',
             "messages is an object, not a list of {role, content} or {from, value}",
         ),
-        (
-            '{"messages": [1]}',
-            "messages[0] is int, not an object",
-        ),
+        ('{"messages": [1]}', "messages[0] is int, not an object"),
         ('"text"', "str, not an object"),
         ("\x00", "not JSON: Expecting value at column 1"),
     ],
@@ -480,24 +448,17 @@ GOOD = json.dumps({"text": "fine"}) + "\n"
 def test_an_invalid_line_is_reported_with_its_number(tmp_path, line, reason):
     path = tmp_path / "a.jsonl"
     path.write_text(GOOD + line + "\n", encoding="utf-16")  # in which a zero byte is valid
-    assert corpus_error(path).startswith(
+    assert error_text(path).startswith(
         f"1 of 2 rows cannot be used\n  where         a.jsonl:2: {reason}"
     )
     left = read_corpus(path, None, "skip")
     assert len(left) == 1 and left.left_out == {"skipped_rows": 1}
 
 
-def test_both_halves_of_a_surrogate_pair_are_one_character(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "\\ud83d\\ude42"}\n')
-    [(_, document)] = read_corpus(path, None, "stop").documents()
-    assert document.text == "🙂"
-
-
 def test_a_csv_cut_inside_a_quoted_field_is_a_bad_row(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('input,output\na,b\n"c,d\ne,f')
-    assert corpus_error(path) == (
+    assert error_text(path) == (
         "1 of 2 rows cannot be used\n"
         "  where         a.csv:3: a quoted cell that does not end takes all up to line 4\n"
         "  fix           close or double the quote of the row that begins in line 3, "
@@ -510,15 +471,15 @@ def test_a_missing_answers_file_is_reported_with_its_key(tmp_path):
     path = tmp_path / "a.nl"
     path.write_text("a\n")
     allowed = "two files: line N of data.answers answers line N of data.path"
-    assert corpus_error(path, tmp_path / "b") == (
+    assert error_text(path, answers=tmp_path / "b") == (
         "data.answers 'FOLDER/b' is not a file\n"
         f"  where         FOLDER/b\n  allowed       {allowed}"
     )
     (tmp_path / "b").write_text("")
-    assert corpus_error(path, tmp_path / "b").startswith("'FOLDER/b' is empty\n")
+    assert error_text(path, answers=tmp_path / "b").startswith("'FOLDER/b' is empty\n")
     (tmp_path / "folder").mkdir()
-    assert corpus_error(tmp_path / "folder", path).startswith(
-        "data.path 'FOLDER/folder' is not a file\n"
+    assert error_text(tmp_path / "folder", answers=path).startswith(
+        "data.path 'DATA' is not a file\n"
     )
 
 
@@ -526,17 +487,8 @@ def test_a_missing_answers_file_is_reported_with_its_key(tmp_path):
 def test_parallel_files_of_different_length_are_an_error(tmp_path, request_lines, answer_lines):
     (tmp_path / "a").write_text("x\n" * request_lines)
     (tmp_path / "b").write_text("y\n" * answer_lines)
-    assert corpus_error(tmp_path / "a", tmp_path / "b").startswith(
-        f"'FOLDER/a' has {request_lines} lines, 'FOLDER/b' has {answer_lines}\n"
-    )
-
-
-def test_a_pipe_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    assert corpus_error(tmp_path / "pipe") == (
-        "data.path 'FOLDER/pipe' is not a regular file\n"
-        "  where         FOLDER/pipe\n"
-        "  allowed       a file on disk, not a pipe or a device"
+    assert error_text(tmp_path / "a", answers=tmp_path / "b").startswith(
+        f"'DATA' has {request_lines} lines, 'FOLDER/b' has {answer_lines}\n"
     )
 
 

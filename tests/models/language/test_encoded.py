@@ -6,7 +6,7 @@ import pytest
 
 from models.base import DataError
 from models.common.data_files import CACHE_VARIABLE, cache_folder, identity
-from models.language.encoded import TokenFile, encode
+from models.language.encoded import encode
 from models.language.readers.corpus import SMALL, read_corpus
 from tests.models.language.in_memory import TOKENIZER
 
@@ -38,7 +38,7 @@ def tokens_of(path):
 
 def test_a_second_start_reads_the_cache_of_the_first(large):
     encoded, first = tokens_of(large)
-    assert isinstance(encoded.stream, TokenFile)
+    assert encoded.stream._tokens is None  # on disk
     assert "first and more" in TOKENIZER.decode(first[:300])
     written = {file: identity(file) for file in cache_folder().rglob("*")}
     assert np.array_equal(tokens_of(large)[1], first)

@@ -81,14 +81,6 @@ def test_no_token_sees_a_later_one():
     assert not torch.equal(before[:, 12:], after[:, 12:])
 
 
-def test_positions_matter():
-    model = Transformer(SIZES["tiny"])
-    ids = torch.randint(0, 272, (1, 20))
-    torch.nn.init.normal_(model.model.layers[0].self_attn.q_proj.weight)  # else near uniform
-    reordered = torch.cat((ids[:, :19].flip(1), ids[:, 19:]), dim=1)
-    assert (model(ids)[0, -1] - model(reordered)[0, -1]).abs().max() > 1e-4
-
-
 def test_weights_have_the_documented_deviations():
     torch.manual_seed(0)
     model = Transformer(SIZES["small"])
@@ -100,15 +92,6 @@ def test_weights_have_the_documented_deviations():
     assert layer.mlp.down_proj.weight.std().item() == pytest.approx(scaled, rel=0.03)
     assert layer.self_attn.o_proj.weight.std().item() == pytest.approx(scaled, rel=0.03)
     assert torch.equal(model.model.norm.weight, torch.ones(128))
-
-
-def test_the_same_seed_draws_the_same_weights():
-    models = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        models.append(Transformer(SIZES["tiny"]))
-    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kernel", ["flash", "math"])

@@ -216,10 +216,6 @@ def test_flops_count_the_matrices_once(task):
     assert task.flops_per_sample(model) == expected
 
 
-def test_a_preview_is_generated(task):
-    assert "│" in task.preview(task.build())
-
-
 def test_a_folder_without_a_usable_model_is_an_error(tmp_path, make_task):
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")

@@ -24,11 +24,7 @@ class Processes:
         """Start `command` in a session of its own and record it; gives its process id."""
         with open(self.logs / f"{name}.out", "ab") as log:
             child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._children.append(child)  # to be reaped, if it ends before this process
         self.remember(name, child.pid)

@@ -74,11 +74,6 @@ def test_the_dearest_operators_come_first_with_time_and_memory(tmp_path, events)
     assert any(row["self_cpu_memory_bytes"] > 0 for row in rows)
 
 
-def test_a_resumed_run_profiles_its_own_steps(tmp_path, events):
-    train(tmp_path, events, steps=1, total=4, first=10)
-    assert summary(tmp_path)["first_step"] == 10 + PROFILE_WARMUP + 1
-
-
 def test_a_run_that_stops_early_has_the_steps_until_then(tmp_path, events):
     train(tmp_path, events, steps=5, total=4)
     assert summary(tmp_path)["steps"] == 2

@@ -101,13 +101,6 @@ def test_a_second_save_waits_for_the_first(saver, recorder):
     assert recorder.saved_steps == [3]
 
 
-def test_in_the_foreground_it_is_on_disk_when_the_call_returns(saver, recorder):
-    controller = make_controller(saver, recorder, **{"async": False})
-    saver.save = lambda *_: setattr(saver, "ends", Path("checkpoints/step-00000003"))
-    write(controller, 3)
-    assert recorder.saved_steps == [3]
-
-
 def test_a_save_that_failed_in_the_background_ends_the_run(saver, recorder):
     controller = make_controller(saver, recorder)
     write(controller, 3)

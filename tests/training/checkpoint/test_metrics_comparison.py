@@ -84,10 +84,6 @@ def test_only_the_steps_of_the_replay_count(write):
     assert (found.lines, found.first) == (2, None)
 
 
-def test_a_line_in_one_file_only_is_not_compared(write):
-    assert compare(write(line(1), line(10)), write(line(6), line(10)), 0, 10).lines == 1
-
-
 def test_of_two_lines_of_one_step_the_later_counts(write):
     ours = write(line(1), line(2, loss=9.0), line(2))
     assert compare(ours, write(line(1), line(2)), 0, 2).first is None
@@ -98,10 +94,6 @@ def test_an_incomplete_last_line_is_ignored(write):
     with ours.open("a") as file:
         file.write('{"kind": "train", "step": 2, "lo')
     assert compare(ours, write(line(1), line(2)), 0, 2).lines == 1
-
-
-def test_a_missing_file_has_no_lines(write, tmp_path):
-    assert compare(tmp_path / "none", write(line(1)), 0, 1).lines == 0
 
 
 def test_a_tolerance_is_relative_and_for_training_lines(write):

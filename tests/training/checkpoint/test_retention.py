@@ -54,30 +54,6 @@ def test_the_newest_periodic_checkpoints_and_the_best_stay(tmp_path: Path, alone
     assert open_checkpoint(tmp_path / "last").manifest.step == 6
 
 
-def test_a_former_best_is_deleted_unless_it_was_periodic(tmp_path: Path, alone: ProcessWorld):
-    saver = saving(tmp_path, alone, last=2)
-    save(saver, 1, loss=3.0)
-    save(saver, 2, loss=2.0, periodic=False)
-    save(saver, 3, loss=1.0, periodic=False)
-
-    assert steps(tmp_path) == [1, 3]
-
-
-def test_the_last_checkpoint_does_not_count_as_periodic(tmp_path: Path, alone: ProcessWorld):
-    saver = saving(tmp_path, alone, last=1)
-    save(saver, 4)
-    save(saver, 5, periodic=False)
-
-    assert steps(tmp_path) == [4, 5]
-
-
-def test_a_new_process_counts_existing_checkpoints(tmp_path: Path, alone: ProcessWorld):
-    for step in (1, 2, 3):
-        save(saving(tmp_path, alone, last=2), step)
-
-    assert steps(tmp_path) == [2, 3]
-
-
 def test_links_are_valid_after_the_run_folder_moved(tmp_path: Path, alone: ProcessWorld):
     run = tmp_path / "here"
     run.mkdir()
@@ -86,14 +62,6 @@ def test_links_are_valid_after_the_run_folder_moved(tmp_path: Path, alone: Proce
     moved = run.rename(tmp_path / "there")
     assert os.readlink(moved / "best") == os.path.join("checkpoints", "step-00000004")
     assert open_checkpoint(moved / "last").manifest.step == 4
-
-
-def test_the_newest_checkpoint_is_never_deleted(tmp_path: Path, alone: ProcessWorld):
-    saver = saving(tmp_path, alone, last=1)
-    save(saver, 10, periodic=False)
-    save(saver, 5)
-
-    assert steps(tmp_path) == [5, 10]
 
 
 def test_a_new_saver_restores_a_checkpoint_set_aside_for_replacement(
@@ -133,15 +101,6 @@ def test_the_best_scores_stay_and_the_link_points_to_the_best(tmp_path: Path, al
 
     assert steps(tmp_path) == [2, 4, 5]
     assert open_checkpoint(tmp_path / "best").manifest.step == 2  # the earlier of two equals
-
-
-def test_the_highest_score_is_best_if_its_direction_is_max(tmp_path: Path, alone: ProcessWorld):
-    saver = saving(tmp_path, alone, last=1)
-    for step, accuracy in ((1, 0.3), (2, 0.9), (3, 0.2)):
-        score = Score("accuracy", accuracy, "max")
-        saver.save(step, state(whole()), {"samples": 1}, False, score)
-
-    assert open_checkpoint(tmp_path / "best").manifest.step == 2
 
 
 def test_scores_by_another_metric_are_not_compared(tmp_path: Path, alone: ProcessWorld):

@@ -20,14 +20,6 @@ def test_weights_slots_and_average_are_counted(name, ema, best):
     assert room.checkpoint_bytes(model, settings, only_trained=False) == round(4 * elements)
 
 
-@pytest.mark.parametrize("only_trained", [True, False])
-def test_frozen_weights_have_no_slots(only_trained):
-    model = torch.nn.Linear(5, 3, bias=False).requires_grad_(False)
-    settings = resolved("save.keep_best=0").settings
-    expected = 0 if only_trained else 4 * 15
-    assert room.checkpoint_bytes(model, settings, only_trained=only_trained) == expected
-
-
 def test_a_full_disk_is_described_and_an_empty_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: type("", (), {"free": 2**30}))
     assert room.lacking(tmp_path, 2**29) is None

@@ -246,24 +246,6 @@ def test_a_completed_checkpoint_is_reported_once(
     assert (saver.is_settled, saver.wait()) == (False, None)
 
 
-def test_a_failed_single_rank_waits_for_its_save(tmp_path: Path, alone: ProcessWorld):
-    saver = saving(tmp_path, alone)
-    saver.save(4, state(whole()), FACTS, True, None)
-
-    saver.abandon()
-    assert open_checkpoint(tmp_path / "last").manifest.step == 4
-
-
-def test_replicas_share_the_writing(tmp_path: Path, two_ranks: Pool):
-    two_ranks.run(save, tmp_path, 20, True, True)
-
-    sizes = [file.stat().st_size for file in sorted((tmp_path / "last").glob("rank-*"))]
-    elements = sum(t.numel() for tensors in whole().values() for t in tensors.values())
-    assert len(sizes) == 2
-    assert sum(sizes) < 2 * 4 * elements + 4000  # with two headers, far below two whole copies
-    assert max(sizes) - min(sizes) < 600
-
-
 def test_state_that_is_not_a_tensor_is_json(tmp_path: Path, alone: ProcessWorld):
     save(alone, tmp_path, 20, True, False)
 
@@ -409,27 +391,6 @@ def test_a_kill_at_any_moment_of_a_save_leaves_whole_checkpoints_and_no_half_one
     # The older one, then perhaps both, then the newer one.
     assert found[0] == [640] and found[-1] == [641] and found == sorted(found)
     assert len(found) >= 20
-
-
-def test_incomplete_checkpoints_of_a_killed_process_are_deleted(
-    tmp_path: Path, alone: ProcessWorld
-):
-    save(alone, tmp_path, 20, True, False)
-    half = tmp_path / "checkpoints" / ".saving-step-00000040"
-    half.mkdir()
-    (half / "rank-00000.safetensors").write_bytes(b"half")
-
-    saving(tmp_path, alone)
-    assert os.listdir(tmp_path / "checkpoints") == ["step-00000020"]
-
-
-def test_the_file_of_a_rank_is_plain_safetensors(tmp_path: Path, alone: ProcessWorld):
-    from safetensors.torch import load_file
-
-    save(alone, tmp_path, 20, True, False)
-
-    tensors = load_file(tmp_path / "last" / "rank-00000.safetensors")
-    assert bits(tensors["exp_avg|odd|name|0"]) == bits(whole()["exp_avg"]["odd|name"])
 
 
 def test_the_manifest_is_checked_by_a_standard_tool_and_names_every_file(

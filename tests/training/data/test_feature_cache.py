@@ -92,9 +92,3 @@ def test_an_unwritable_folder_is_reported(world, tmp_path):
 def test_mode_on_is_an_error_if_caching_is_impossible(world, tmp_path):
     with pytest.raises(SettingError, match="'on' is impossible: it needs 416 B"):
         encoded(world, tmp_path, mode="on", limit_gb=4e-7)
-
-
-@pytest.mark.parametrize("case", [{"mode": "off"}, {"task": EncodingTask(frozen=False)}], ids=str)
-def test_nothing_is_shown_or_cached_if_the_cache_is_off(world, tmp_path, case):
-    found = encoded(world, tmp_path, **case)
-    assert (found["does"], found["messages"], found["passes"]) == (False, [], 0)

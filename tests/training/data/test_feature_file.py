@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from training.data import feature_file as files
-from training.data.feature_file import FeatureDraft, Form, Rows
+from training.data import feature_cache as files
+from training.data.feature_cache import FeatureDraft, Form, Rows
 
 FORMS = {"memory": Form("<f4", (3, 2)), "samples": Form("<i8", ())}
 

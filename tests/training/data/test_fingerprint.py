@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
 from tests.training.tiny import TinySplit, TinyTask, one_rank
@@ -19,15 +18,6 @@ class Moved(TinySplit):
         return super().sample(0 if index == len(self) - 1 else index, draws)
 
 
-def test_equal_data_has_an_equal_fingerprint():
-    assert of(TinySplit(50)) == of(TinySplit(50))
-
-
-@pytest.mark.parametrize("length", [49, 51, 100])
-def test_data_of_another_size_has_another_fingerprint(length):
-    assert of(TinySplit(50)) != of(TinySplit(length))
-
-
 def test_data_of_another_content_has_another_fingerprint():
     assert of(TinySplit(50)) != of(TinySplit(50, noise=0.2))
     assert of(TinySplit(50)) != of(TinySplit(50), TinyTask(dtype=torch.float32))
@@ -35,22 +25,6 @@ def test_data_of_another_content_has_another_fingerprint():
 
 def test_another_last_sample_changes_the_fingerprint():
     assert of(TinySplit(50)) != of(Moved(50))
-
-
-class Strided(TinyTask):
-    """A batch of one sample, cut from a longer row: contiguous, with a stride of its own."""
-
-    def collate(self, samples):
-        return {"x": torch.arange(10.0)[::3][: len(samples)]}
-
-    def num_units(self, batch):
-        return 1
-
-
-def test_strides_of_a_batch_do_not_matter():
-    strided = Strided().collate([None])["x"]
-    assert strided.is_contiguous() and strided.stride() == (3,)
-    assert of(TinySplit(3), Strided()) == of(TinySplit(3), Strided())
 
 
 def test_a_sample_that_cannot_be_read_is_part_of_the_data():

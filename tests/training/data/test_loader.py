@@ -51,13 +51,6 @@ def test_worker_processes_give_the_batches_of_the_main_process(taken_in_process)
     helped.close()
 
 
-def test_a_run_can_start_at_any_step(taken_in_process):
-    for workers in (0, 1):
-        later = batches(first_step=4, workers=workers)
-        assert [rows(later.take()) for _ in range(2)] == taken_in_process[4:]
-        later.close()
-
-
 def test_two_ranks_together_take_the_samples_of_one(taken_in_process):
     first, second = (batches(rank=rank, size=2) for rank in range(2))
     for step in taken_in_process:
@@ -74,11 +67,6 @@ def test_batches_seen_ahead_are_those_taken_next(taken_in_process):
     source.begin(4)
     assert [rows(source.take()) for _ in range(2)] == taken_in_process[4:]
     assert source.ahead() == []
-
-
-def test_micro_batches_have_their_units():
-    for micro in batches().take():
-        assert micro.num_units == int(micro.batch["mask"].sum())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-
-import numpy as np
 import pytest
 
 from models.base import DataError
-from tests.training.tiny import TinySplit, TinyTask
+from tests.training.tiny import TinyTask
 from training.data.samples import ReplayMixture, SampleDraws, Samples, replayed_samples
 
 
 def test_draws_restart_at_each_call():
     draws = SampleDraws(1, 2)
     assert draws.rng().random(3).tolist() == draws.rng().random(3).tolist()
-
-
-def test_samples_and_epochs_draw_different_numbers():
-    pairs = itertools.product((0, 1, 2**63 - 1), (0, 1, 2, 2**40))
-    assert len({SampleDraws(key, index).rng().random() for key, index in pairs}) == 12
 
 
 def rows(samples, epoch, indices):
@@ -35,31 +27,11 @@ def test_a_sample_is_independent_of_its_batch_and_changes_with_the_epoch():
     assert rows(Samples(task, task.data("train"), seed=5), 1, [5]) != alone
 
 
-def test_each_sample_of_a_batch_draws_for_itself():
-    task = TinyTask()
-    moved = rows(Samples(task, task.data("train"), seed=4), 0, [3, 5])
-    still = rows(Samples(task, TinySplit(24, noise=0.0), seed=4), 0, [3, 5])
-    first, second = (np.subtract(a, b) for a, b in zip(moved, still, strict=True))
-    assert not np.allclose(first, second)
-
-
-def test_a_micro_batch_knows_its_units():
-    task = TinyTask()
-    assert Samples(task, task.data("train"), 0)[0, [1, 2, 3]].num_units == 1 + 2 + 3
-
-
 def test_a_data_error_is_passed_on_unchanged():
     task = TinyTask(bad=2)
     found = Samples(task, task.data("train"), 0)[0, [1, 2]]
     assert isinstance(found, DataError)
     assert str(found) == "row 2 cannot be read"
-
-
-def test_any_other_error_is_raised():
-    task = TinyTask()
-    task.collate = lambda samples: {}["missing"]
-    with pytest.raises(KeyError):
-        Samples(task, task.data("train"), 0)[0, [1]]
 
 
 class Numbers:
@@ -118,8 +90,3 @@ def test_drawing_an_old_sample_and_its_augmentation_use_different_numbers():
     (_, index, own) = mixture.sample(1, SampleDraws(7, 1))
     assert abs(own - index / 1000) > 1e-2
     assert own != float(SampleDraws(7, 1).rng().random())
-
-
-def test_few_old_samples_are_all_replayed():
-    mixture = ReplayMixture(Numbers("new", 10), [Numbers("old", 3)], 0.5)
-    assert [index for _, index, _ in epoch(mixture, 0)[10:]] == [0, 1, 2]

@@ -11,7 +11,8 @@ from tests.training.ranks import tiny_run
 from tests.training.tiny import TinyTask, make_settings, one_rank, run_tiny
 from training.data.loader import EvaluationBatches
 from training.data.samples import Samples
-from training.evaluation.evaluate import Forgetting, HeldOutPart, evaluate, mean, metric_names
+from training.evaluation.evaluate import evaluate, metric_names
+from training.evaluation.forgetting import Forgetting, HeldOutPart, mean
 from training.interruption import Interruption
 
 
@@ -116,7 +117,3 @@ def test_metrics_before_an_experience_survive_a_resume():
     assert summary["number"] == 4
     assert summary["old"]["before"]["error"] != summary["old"]["after"]["error"]
     assert summary["new"]["before"] == first.facts()["before"]["val_new"]
-
-
-def test_a_run_without_an_experience_reports_none():
-    assert run_tiny(one_rank(), TinyTask()).outcome.experience is None

@@ -10,8 +10,12 @@ from training.evaluation import noise_control
 ALL = {"min": 0.1, "max": 0.3, "chance": 0.2}
 
 
-def score(value: float, **band: float) -> noise_control.ControlResult:
-    return noise_control.ControlResult("iou", value, band)
+def control(value: float, **band: float) -> dict[str, object]:
+    """The facts that are reported for a metric with this band."""
+    events = {}
+    leak = noise_control.check({"iou": band}, {"iou": value}, events.__setitem__)
+    assert (leak is None) is events["control"]["at_chance"]
+    return events["control"]
 
 
 @pytest.mark.parametrize(
@@ -28,12 +32,12 @@ def score(value: float, **band: float) -> noise_control.ControlResult:
     ],
 )
 def test_a_metric_is_at_chance_inside_its_band(value, band, at_chance):
-    assert score(value, **band).is_at_chance is at_chance
+    assert control(value, **band)["at_chance"] is at_chance
 
 
 def test_a_control_result_reads_as_a_sentence():
-    assert str(score(0.25, **ALL)) == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
-    assert str(score(0.5, max=0.3)) == "iou 0.5, not at most 0.3"
+    assert control(0.25, **ALL)["text"] == "iou 0.25, at least 0.1 and at most 0.3 (chance 0.2)"
+    assert control(0.5, max=0.3)["text"] == "iou 0.5, not at most 0.3"
 
 
 def test_a_run_with_its_control_at_chance_completes_and_reports_it():

@@ -85,27 +85,6 @@ def test_waiting_for_data_is_said_once(tmp_path: Path):
     assert kind == "summary" and text.count("waiting for data") == 1
 
 
-def test_loading_the_best_weights_is_reported(tmp_path: Path):
-    output = Memory()
-    reporter = ConsoleReporter(about(tmp_path), [output], Clock())
-    reporter.start(train_plan())
-    reporter.event("best_loaded", {"metric": "loss", "value": 2.25, "step": 50})
-    assert output.written[-1] == ("notice", "weights    loaded from the best step, 50")
-
-
-def test_drawing_is_rare_and_for_live_outputs_only(tmp_path: Path):
-    clock = Clock()
-    output, plain = Memory(), Memory(is_live=False)
-    reporter = ConsoleReporter(about(tmp_path), [output, plain], clock)
-    reporter.start(train_plan())
-    for number in range(1, 101):
-        clock.seconds += 0.0625
-        reporter.step(step(number))
-
-    assert output.drawn == [1, *range(5, 101, 4)]  # each quarter of a second
-    assert plain.drawn == []
-
-
 def test_the_bar_is_up_to_date_below_lasting_lines_and_at_the_end(tmp_path: Path):
     output = Memory()
     reporter = ConsoleReporter(about(tmp_path), [output], Clock())  # no time passes

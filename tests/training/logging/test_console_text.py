@@ -10,7 +10,6 @@ from tests.training.facts import about, evaluation, logged, outcome, train_plan
 from training.logging import console_text
 from training.logging.metrics import NearLimit
 from training.logging.progress import Position
-from training.logging.quantities import counted
 
 HALF = Position(50, 100, 5.0, 65.0, False, None)
 
@@ -31,20 +30,6 @@ def test_the_header_names_model_machine_batch_and_length():
         "data       train 5,120, left out (empty 3), share 0.125, from a b",
         "note       micro_batch 16 fits",
     ]
-
-
-def test_many_facts_of_the_data_are_wrapped():
-    facts = about(Path("runs/x"), data={f"split {i}": 10**i for i in range(8)})
-
-    *_, first, second = "\n".join(console_text.render_header(facts, train_plan())).splitlines()
-    assert first.startswith("data       split 0 1, ") and len(first) < 100
-    assert second.startswith("           split")
-
-
-def test_the_header_of_a_resumed_run_counts_the_steps_before():
-    assert "100 steps = 2 epochs of 50 steps, 40 done before" in "\n".join(
-        console_text.render_header(about(Path("runs/x")), train_plan(first_step=40, world_size=1))
-    )
 
 
 def test_a_logged_step_is_one_line():
@@ -139,12 +124,6 @@ def test_the_summary_shows_what_was_predicted_beside_it():
     )
 
 
-def test_a_run_without_best_or_speed_does_not_mention_them():
-    ended = outcome(status="failed", best=None, samples_per_s=None, peak_memory_bytes={})
-
-    assert [line.split()[0] for line in console_text.render_summary(ended, None)] == ["failed"]
-
-
 def test_a_line_shows_memory_in_use_if_there_was_a_reading():
     assert (
         console_text.render_usage({"ram": 63.4, "swap": 1.0, "gpu": 70.6, "cpu": 99.0})
@@ -163,12 +142,6 @@ def test_the_summary_lists_resources_near_a_limit():
         "machine    temperature at most 91 °C, over its limit of 90.5 °C"
     ]
     assert console_text.render_near_limits([]) == []
-
-
-def test_any_event_has_a_line_for_the_log():
-    assert console_text.render_event("relieved", {"still_over": [], "ram": 41.5}) == (
-        "event      relieved  still over , ram 41.5"
-    )
 
 
 def test_timed_steps_are_summarized_with_their_spread():
@@ -266,8 +239,3 @@ def test_timed_steps_are_summarized_with_their_spread():
 )
 def test_urgent_events_are_rendered(kind: str, facts: dict[str, object], text: str | None):
     assert console_text.render_urgent(kind, facts) == text
-
-
-def test_numbers_agree_with_their_nouns():
-    assert counted(1, "epoch") == "1 epoch" and counted(0.18765, "epoch") == "0.1877 epochs"
-    assert counted(2, "process") == "2 processes"

@@ -15,7 +15,6 @@ from training.logging.metrics import (
     NearLimit,
     ResourceUsage,
     truncate,
-    usage_fields,
 )
 from training.resources.monitor import ResourceMonitor
 from training.storage import Storage
@@ -132,11 +131,6 @@ def test_a_process_with_the_file_open_continues_after_the_truncation(tmp_path: P
     assert _steps(tmp_path) == [("train", 1), ("train", 2)]
 
 
-def test_a_missing_file_is_not_truncated(tmp_path: Path):
-    truncate(Storage(tmp_path), 5, evaluated_at=None)
-    assert not list(tmp_path.iterdir())
-
-
 def usage(*percents: float, **limits: float | None) -> ResourceUsage:
     left, found = list(percents), ResourceUsage(limits)
     monitor = ResourceMonitor(lambda: replace(CALM, swap=None, ram=left.pop(0)), 3600, found)
@@ -157,19 +151,3 @@ def test_resources_near_their_limit_are_listed():
     assert usage(82.0, ram=85, gpu=90).near_limits() == [NearLimit("ram", 82.0, 85)]
     (over,) = usage(91.0, ram=85).near_limits()
     assert over.highest > over.limit
-
-
-def test_usage_is_empty_without_a_monitor():
-    assert (ResourceUsage().newest, ResourceUsage().highest, ResourceUsage().near_limits()) == (
-        {},
-        {},
-        [],
-    )
-
-
-def test_keys_of_uses_name_the_unit():
-    assert usage_fields({"ram": 61.54, "gpu_busy": 99.0, "temperature": 71.26}) == {
-        "ram_percent": 61.5,
-        "gpu_busy_percent": 99.0,
-        "temperature_celsius": 71.3,
-    }

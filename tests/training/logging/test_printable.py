@@ -5,17 +5,10 @@ from __future__ import annotations
 import io
 
 from training.logging.outputs import LogFileOutput, PlainOutput
-from training.logging.printable import printable
 from training.logging.terminal import TerminalOutput
 from training.storage import Storage
 
 WILD = "a\x1b[31mb\x07c\rd\xa0e\udc80f\u202eg\n\th é 漢"
-TAME = "a�[31mb�c d e�f�g\n\th é 漢"
-
-
-def test_only_line_breaks_and_tabs_are_kept():
-    assert printable(WILD) == TAME
-    assert printable("a plain line") == "a plain line"
 
 
 def test_no_output_passes_control_codes_on(tmp_path):

@@ -33,14 +33,6 @@ def run(
     return progress
 
 
-def test_steps_alone():
-    position = run(train_plan(total_steps=100, save_every=None), 40).position()
-
-    assert position.step == 40
-    assert position.elapsed_s == pytest.approx(4.0)
-    assert position.remaining_s == pytest.approx(6.0)
-
-
 def test_evaluations_and_saves_to_come_are_counted():
     plan = train_plan(total_steps=100, eval_every=20, save_every=50)
     position = run(plan, 60, evaluation_s=3.0, save_s=2.0).position()
@@ -48,14 +40,6 @@ def test_evaluations_and_saves_to_come_are_counted():
     # 40 steps, evaluations at 80 and 100, a save at 100.
     assert position.remaining_s == pytest.approx(40 * 0.1 + 2 * 3.0 + 1 * 2.0)
     assert not position.remaining_is_least
-
-
-def test_the_evaluation_and_the_save_at_the_end_are_counted():
-    plan = train_plan(total_steps=100, eval_every=30)
-    position = run(plan, 70, evaluation_s=3.0, save_s=2.0, best_at=(30,)).position()
-
-    # Evaluations at 90 and 100; of two one was the best, so one more save is expected.
-    assert position.remaining_s == pytest.approx(30 * 0.1 + 2 * 3.0 + 1 * 2.0)
 
 
 def test_actions_due_after_the_current_step_are_counted():
@@ -141,9 +125,3 @@ def test_the_eta_follows_a_change_of_speed():
         progress.stepped(step)
 
     assert progress.position().remaining_s == pytest.approx(1000 * 0.4, rel=0.01)
-
-
-def test_the_eta_of_a_resumed_run_counts_from_its_start():
-    position = run(train_plan(total_steps=100, first_step=90), 95, step_s=2.0).position()
-
-    assert (position.elapsed_s, position.remaining_s) == (pytest.approx(10.0), pytest.approx(10.0))

@@ -36,15 +36,6 @@ def test_matrices_decay_and_vectors_do_not():
     assert still["params"] == [model.first.bias, model.norm.weight, model.norm.bias]
 
 
-@pytest.mark.parametrize(
-    ("model", "decay"),
-    [(nn.Linear(2, 2, bias=False), 0.3), (nn.LayerNorm(2), 0.0)],
-)
-def test_a_group_without_members_is_left_out(model, decay):
-    spec, _ = build(model, optim={"weight_decay": 0.3})
-    assert spec.options == [{"weight_decay": decay}]
-
-
 def test_adamw_gets_the_numbers_of_the_settings():
     spec, optimizer = build(
         Net(), optim={"lr": 0.5, "betas": [0.7, 0.8], "eps": 1e-5, "clip_norm": 2.0}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -91,15 +90,6 @@ def test_restarts_with_a_fractional_factor_keep_it():
     assert [b - a for a, b in itertools.pairwise(starts)] == [9, 14, 20, 30, 46]
 
 
-def test_every_cycle_starts_at_the_peak_and_falls():
-    found = factors(name="cosine-restarts", cycle="0.5 epochs", t_mult=1.5)
-    starts = cycle_starts(STEPS, "0.5 epochs", 1.5, train_plan())
-    for begin, end in itertools.pairwise(starts):
-        cycle = found[begin:end]
-        assert cycle[:1] in ([1.0], [])
-        assert cycle == sorted(cycle, reverse=True)
-
-
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine-restarts"])
 @pytest.mark.parametrize("warmup", [20, "20%", "2 epochs"])
 def test_warm_up_rises_evenly_to_the_peak(name, warmup):
@@ -108,18 +98,6 @@ def test_warm_up_rises_evenly_to_the_peak(name, warmup):
     assert found[20] == 1.0
     rest = LrSchedule(settings.Schedule(name=name, final=0.5), train_plan(STEPS - 20))
     assert found[20:] == [rest.factor(step) for step in range(STEPS - 20)]
-
-
-@pytest.mark.parametrize("name", ["linear", "cosine", "cosine-restarts", "one-cycle"])
-def test_the_rate_never_falls_below_its_floor(name):
-    found = factors(name=name, warmup=10, final=0.3, cycle=30)
-    assert min(found[10:]) >= 0.3
-    assert max(found) == 1.0
-    assert found[-1] < 0.35 or name == "cosine-restarts"
-
-
-def test_the_closed_form_of_cosine():
-    assert factors(name="cosine")[25] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
 
 def test_a_warm_up_over_its_cap_is_cut_with_a_warning():

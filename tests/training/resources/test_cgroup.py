@@ -78,16 +78,6 @@ def test_no_limit_is_none(tmp_path: Path):
     assert cgroup.swap(*paths) is None
 
 
-def test_a_container_without_swap_has_no_share_of_it(tmp_path: Path):
-    lay_out(tmp_path / "fs", {"memory.swap.max": 0, "memory.swap.current": 0})
-
-    assert cgroup.swap(tmp_path / "fs", membership(tmp_path, "0::/")) is None
-
-
-def test_a_system_without_control_groups_has_no_limit(tmp_path: Path):
-    assert cgroup.memory(tmp_path, tmp_path / "none") is None
-
-
 def test_kills_of_the_own_group_count_before_those_of_the_machine(tmp_path: Path):
     vmstat = tmp_path / "vmstat"
     vmstat.write_text("oom_kill 7\noom_kill_disable 9\n")

@@ -29,10 +29,6 @@ def test_an_immediate_second_reading_repeats_the_value():
     assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 0.5, 1.0), Busy(1.1, 0.6, 1.0)) == [None, 50.0, 50.0]
 
 
-def test_a_change_of_cores_resets_the_measurement():
-    assert use(Busy(0.0, 0.0, 1.0), Busy(1.0, 9.0, 4.0), Busy(2.0, 11.0, 4.0)) == [None, None, 50.0]
-
-
 @pytest.fixture
 def many_cores(monkeypatch):
     monkeypatch.setattr(cpu, "_allowed", lambda: list(range(8)))
@@ -49,25 +45,8 @@ def test_a_quota_of_version_two_replaces_the_cores(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("many_cores")
-def test_a_quota_of_version_one_has_its_use_counted_beside_it(tmp_path: Path):
-    quota = {"cpu.cfs_quota_us": 50_000, "cpu.cfs_period_us": 100_000}
-    lay_out(tmp_path / "fs" / "cpu" / "job", quota)
-    lay_out(tmp_path / "fs" / "cpuacct" / "job", {"cpuacct.usage": 3_000_000_000})
-
-    found = cpu.of_quota(tmp_path / "fs", membership(tmp_path, "4:cpu,cpuacct:/job"))
-    assert found is not None and (found.busy_s, found.cores) == (3.0, 0.5)
-
-
-@pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("quota", ["max 100000", "1600000 100000"])
 def test_a_quota_of_all_cores_is_ignored(tmp_path: Path, quota: str):
     lay_out(tmp_path / "fs", {"cpu.max": quota, "cpu.stat": "usage_usec 1"})
 
     assert cpu.of_quota(tmp_path / "fs", membership(tmp_path, "0::/")) is None
-
-
-def test_cpu_use_continues_for_unchanged_cores():
-    first, second = cpu.count(), cpu.count()
-
-    assert first.cores > 0
-    assert second.at_s >= first.at_s and second.busy_s >= first.busy_s

@@ -64,11 +64,6 @@ def machine():
     machine.enforcer.end(outcome())
 
 
-def test_a_calm_machine_requests_nothing(machine: Machine):
-    assert [machine.step(CALM), machine.step(None), machine.throttled(CALM)] == [Action.NOTHING] * 3
-    assert machine.events == []
-
-
 def test_three_warnings_in_a_row_request_throttling(machine: Machine):
     actions = [machine.step(BUSY), machine.step(None), machine.step(BUSY), machine.step(BUSY)]
 
@@ -90,12 +85,6 @@ def test_one_critical_reading_requests_throttling_at_once(
     machine: Machine, reading: MachineReading
 ):
     assert machine.step(reading) == Action.FREE_MEMORY
-
-
-def test_until_ranks_act_on_a_request_no_other_one_is_made(machine: Machine):
-    assert [machine.step(FULL), machine.step(FULL)] == [Action.FREE_MEMORY, Action.NOTHING]
-    assert machine.throttled(CALM) == Action.NOTHING
-    assert machine.step(FULL) == Action.FREE_MEMORY
 
 
 def test_a_machine_still_critical_after_throttling_saves_and_ends(machine: Machine):
@@ -121,13 +110,6 @@ def test_after_three_warnings_a_resource_still_over_its_limit_ends_the_run(machi
     for _ in range(3):
         machine.step(BUSY)
     assert machine.throttled(BUSY) == STOP
-
-
-def test_after_three_warnings_successful_throttling_lets_the_run_continue(machine: Machine):
-    for _ in range(3):
-        machine.step(BUSY)
-    assert machine.throttled(CALM) == Action.NOTHING
-    assert machine.step(BUSY) == Action.NOTHING
 
 
 def test_throttling_requested_by_another_rank_is_not_measured_here(machine: Machine):
@@ -169,12 +151,6 @@ def test_a_run_on_a_full_machine_ends_within_one_interval():
     assert machine.step(FULL) == Action.FREE_MEMORY
     assert machine.throttled(FULL) == STOP
     machine.enforcer.end(outcome())
-
-
-def test_missing_resources_are_ignored(machine: Machine):
-    bare = replace(CALM, gpu=None, swap=None)
-
-    assert machine.step(bare) == Action.NOTHING
 
 
 def test_a_limit_of_one_hundred_is_no_limit():
@@ -242,12 +218,6 @@ def test_long_after_throttling_a_limit_is_a_new_incident(machine: Machine):
     assert machine.throttled(CALM, ALL) == Action.NOTHING
 
 
-def test_fewer_workers_do_not_help_a_full_device(machine: Machine):
-    machine.step(replace(CALM, gpu=99.0))
-
-    assert machine.throttled(replace(CALM, gpu=99.0), ALL) == Action.SMALLER_BATCH
-
-
 def test_a_run_alone_on_a_device_may_fill_it(machine: Machine):
     alone = replace(CALM, gpu=99.0, gpu_others=0.5)
     for _ in range(4):
@@ -265,10 +235,6 @@ def test_a_busy_processor_costs_workers_and_never_the_run():
     assert machine.kinds[-1] == "limit_given_up"
     assert [machine.step(busy) for _ in range(4)] == [Action.NOTHING] * 4
     machine.enforcer.end(outcome())
-
-
-def test_processors_are_not_watched_unless_a_limit_is_set(machine: Machine):
-    assert [machine.step(replace(CALM, cpu=100.0)) for _ in range(3)] == [Action.NOTHING] * 3
 
 
 def test_a_filling_disk_is_reported_once_and_a_full_one_ends_the_run_while_it_can_save(

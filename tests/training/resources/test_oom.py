@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,8 +147,3 @@ def test_the_error_of_the_cpu_allocator_is_recognized():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(raised.value)
-
-
-def test_an_error_without_message_is_shown_by_its_class():
-    batches: Any = SimpleNamespace(micro_batch=2, smaller=1, global_batch=8)
-    assert "micro-batch of 2: MemoryError\n" in str(OutOfMemory(MemoryError(), batches))

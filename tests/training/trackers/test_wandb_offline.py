@@ -7,7 +7,7 @@ import pytest
 
 from models.base import Picture, Predictions
 from tests.training.trackers.tracked_run import Generation
-from training.trackers import wandb_files
+from training.trackers import wandb_process
 from training.trackers.metrics_reader import STEP
 
 # Four by four black pixels.
@@ -19,11 +19,11 @@ PNG = bytes.fromhex(
 
 def files(folder):
     run_id = json.loads((folder / "wandb" / "run.json").read_text())["id"]
-    return wandb_files.files(folder, run_id)
+    return wandb_process.files(folder, run_id)
 
 
 def rows(folder):
-    return [row for path in files(folder) for row in wandb_files.rows(path)]
+    return [row for path in files(folder) for row in wandb_process.rows(path)]
 
 
 def test_without_a_login_the_run_prints_the_command_that_sends_its_files(tmp_path):

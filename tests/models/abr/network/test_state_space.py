@@ -46,12 +46,6 @@ def test_half_of_the_channels_are_causal_and_half_anti_causal(layer, time):
     torch.testing.assert_close(layer._mixed(x.float()).double(), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_decay_and_steps_are_initialized_as_specified(layer):
-    fresh = StateSpace(256, 8, 0.0)
-    torch.testing.assert_close(torch.nn.functional.softplus(fresh.a_re), torch.full((8,), 0.5))
-    assert 1e-3 <= fresh.log_dt.exp().min() < 2e-3 and 5e-2 < fresh.log_dt.exp().max() <= 1e-1
-
-
 def test_state_spaces_compute_in_full_precision_under_autocast(layer):
     x = torch.randn(1, 9, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):

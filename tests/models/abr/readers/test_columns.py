@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from models.abr.config import COLUMNS
 from models.abr.readers.table import NAMES, POINT_NAMES, find_columns
 from models.base import DataError
-from models.common.table import IGNORE, declared_columns
+from models.common.table import declared_columns
 from tests.launcher.given import resolved
 
 PATH = Path("a.csv")
@@ -27,10 +26,6 @@ def error_of(*heads, **options):
     return error.value
 
 
-def test_every_meaning_of_the_setting_has_names():
-    assert set(COLUMNS) == {*NAMES, IGNORE}
-
-
 def test_the_only_open_column_is_proposed_for_the_only_missing_fact():
     heads = [head for head in NEEDED if head != "hear_loss"]
     fix = error_of(*heads, "Diagnosis").fix
@@ -43,10 +38,6 @@ def test_every_known_name_is_found_in_other_spellings(meaning):
         for spelling in (name, name.upper(), name.replace("_", " "), f"{name.title()} (unit)"):
             others = [needed for needed in NEEDED if needed != meaning]
             assert find(*others, spelling)[meaning] == len(others)
-
-
-def test_of_two_known_names_the_preferred_one_is_read():
-    assert find("id", "Patient ID", *NEEDED[1:])["patient_id"] == 1
 
 
 def test_points_may_be_numbers_or_have_a_unit():

@@ -35,14 +35,6 @@ def test_a_point_is_the_mean_over_its_interval(series):
     assert rows[1].signal.mean() == pytest.approx(data[:850].mean(), rel=1e-3, abs=1e-6)
 
 
-def test_no_more_than_the_window_is_read(series):
-    path = series(samples=1700)
-    assert read_series(path).traces.shape == (850, 3)
-    with path.open("ab") as file:
-        file.write(b"this is never reached")
-    assert len(read(path)[0]) == 3
-
-
 def test_a_silent_level_is_left_out_and_counted(series):
     rows, reader = read(series(silent=1))
     assert [row.level for row in rows] == [20, 60] and reader.silent_levels == 1
@@ -98,10 +90,7 @@ BROKEN = {
         r"row \d+ has \d numbers; the header has 3 levels|truncated",
     ),
     "without its data": (lambda t: t[: t.index(b":DATA")], "no line DATA after the header"),
-    "without levels": (
-        lambda t: t.replace(b":LEVELS:", b":LAYERS:"),
-        "the header has no :LEVELS:",
-    ),
+    "without levels": (lambda t: t.replace(b":LEVELS:", b":LAYERS:"), "the header has no :LEVELS:"),
     "without the time between samples": (
         lambda t: t.replace(b"SAMPLE", b"SIMPLE"),
         "the header has no SAMPLE",
@@ -148,10 +137,7 @@ def test_a_broken_file_is_one_bad_record(series, how):
             "Threshold (dB SPL): soon\nLevel\tP5 Latency\tP5 Amplitude\n",
             "a value that is not a number",
         ),
-        (
-            "Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5",
-            "an incomplete row",
-        ),
+        ("Threshold (dB SPL): 3\nLevel\tP5 Latency\tP5 Amplitude\n20\t5", "an incomplete row"),
     ],
 )
 def test_a_broken_file_of_a_rater_is_one_bad_record(series, text, message):

@@ -84,18 +84,6 @@ def test_animals_and_people_are_not_mixed(tmp_path, series):
     )
 
 
-def test_an_unknown_format_is_an_error_that_lists_the_known_ones(tmp_path):
-    (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(DataError, match="has an unknown format") as error:
-        read(tmp_path)
-    assert error.value.allowed == "; ".join(FORMATS)
-
-
-def test_a_missing_path_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        read(tmp_path / "nothing")
-
-
 def test_bad_files_stop_the_start_or_are_counted(tmp_path, series):
     series("ABR-1-1")
     broken = series("ABR-2-1", seed=1)
@@ -153,14 +141,6 @@ def test_a_format_is_recognized_by_name_or_first_bytes(tmp_path, name, content, 
     path.write_bytes(content)
     wanted = None if form is None else FORMATS[form]
     assert recognize(path) == recognize(tmp_path) == wanted
-
-
-def test_recognizing_loads_nothing_heavy():
-    code = (
-        "import sys, models.abr.formats; "
-        "sys.exit(bool({'torch', 'numpy', 'mne', 'openpyxl'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.slow

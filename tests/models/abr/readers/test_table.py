@@ -56,18 +56,6 @@ def test_without_labels_no_column_of_them_is_required_or_read(table):
     assert row.level == 60
 
 
-def test_headings_with_units_and_other_blanks_give_the_same_rows(table):
-    heads = ["PATIENT-ID", "Age (years)", "Intensity (dB nHL)", "rate [1/s]", "FMP"]
-    heads += ["Hearing Loss", "V Latency (ms)", "v-amplitude (µV)"]
-    lines = [line(extra=("Alternating", "3")), line(extra=("Rarefaction", "3"))]
-    extra = ("Stimulus Polarity", "Rejected Sweeps (count)")
-    (other,), reader = read(table(lines, heads=heads, extra=extra))
-    (row,), _ = read(table([line()]))
-    assert reader.other_polarity == 1
-    names = [name for name in vars(row) if name not in ("signal", "threshold")]
-    assert [getattr(other, name) for name in names] == [getattr(row, name) for name in names]
-
-
 def test_a_declared_column_is_read_and_an_ignored_one_is_not(table):
     heads = ["Subject", "Age", "Stim level", "Rate", "Fmp", "Loss", "V Latency", "V Amplitude"]
     declared = ("subject=patient_id", "Stim Level=intensity", "Loss=hear_loss", "V Latency=ignore")

@@ -10,7 +10,7 @@ from models.base import DataError
 from models.common.recordings import files as recording_files
 from models.eeg_text import formats
 from models.eeg_text.montage import INDICES, SLOTS
-from models.eeg_text.readers import continuous, files
+from models.eeg_text.readers import continuous
 from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import NAMES, waves, write_edf
 
@@ -56,12 +56,6 @@ def test_eeg_is_in_microvolts_at_500_hz_in_its_channels(recording):
         expected = 20 * np.sin(2 * np.pi * 10 * time + number)
         # The band's edges are far away: what is left of the filters is less than a hundredth.
         np.testing.assert_allclose(eeg[:, slot], expected, atol=0.4)
-
-
-def test_a_window_at_either_end_is_whole(recording):
-    items = continuous.read(recording, ReadingOptions()).items
-    for item in (items[0], items[-1]):
-        assert item.load().shape == (800, 105)
 
 
 def test_drift_mains_and_fast_waves_are_filtered_out(tmp_path):
@@ -142,13 +136,6 @@ def test_a_truncated_recording_is_an_error(recording):
     assert error.message == f"'a.edf' is truncated: {len(whole) - 700} of {len(whole)} bytes"
 
 
-def test_a_corrupt_header_is_an_error(recording):
-    whole = bytearray(recording.read_bytes())
-    whole[252:256] = b"many"
-    recording.write_bytes(whole)
-    assert error_of(ReadingOptions(), recording).message.startswith("'a.edf' cannot be read: ")
-
-
 def test_a_low_sampling_rate_is_an_error(tmp_path):
     path = write_edf(tmp_path / "a.edf", NAMES, 40, 64, lambda second: waves(second, 64))
     assert error_of(ReadingOptions(), path).message == (
@@ -161,14 +148,6 @@ def test_a_bad_recording_among_several_is_skipped(recording):
     assert "64 Hz" in error_of(ReadingOptions(), recording.parent).message
     found = continuous.read(recording.parent, ReadingOptions("skip"))
     assert {item.subject for item in found.items} == {"a"} and found.left_out["bad"] == 1
-
-
-def test_an_empty_file_and_an_empty_folder_have_an_unknown_format(tmp_path):
-    (tmp_path / "a.edf").touch()
-    (tmp_path / "notes.txt").write_text("0       ")
-    for path in (tmp_path, tmp_path / "a.edf", tmp_path / "notes.txt"):
-        with pytest.raises(DataError, match="has an unknown format"):
-            files.read(str(path), ReadingOptions())
 
 
 @needs_sample
@@ -192,16 +171,6 @@ def test_events_of_the_eeglab_sample_become_sentences(tmp_path):
     table.write_text('{"circle": "A circle."}')
     error = error_of(ReadingOptions(texts=str(table)), SAMPLE / "eeglab_data.set")
     assert error.allowed == "events of the recording: rt, square"
-
-
-@needs_sample
-def test_the_edf_sample_is_read_with_a_map(tmp_path):
-    error = error_of(ReadingOptions(), SAMPLE / "mne_test.edf")
-    assert "of the 138 channels of 'mne_test.edf' are known" in error.message
-    table = tmp_path / "map.json"
-    table.write_text('{"A1": "Fz", "A2": "Cz", "I8": "occipital"}')
-    found = continuous.read(SAMPLE / "mne_test.edf", ReadingOptions(channels=str(table)))
-    assert len(found.items) == 3 and found.notes["channels"] == 3
 
 
 @needs_sample

@@ -6,7 +6,7 @@ import pytest
 from models.base import DataError
 from models.eeg_text.formats import ZUCO, of_file
 from models.eeg_text.readers import files, zuco
-from models.eeg_text.recordings import ReadingOptions, normalized
+from models.eeg_text.recordings import ReadingOptions
 from tests.models.eeg_text.readers.writers import TEXTS, eeg, write_matlab5, write_matlab73
 
 WRITERS = {"5": write_matlab5, "7.3": write_matlab73}
@@ -34,12 +34,6 @@ def test_eeg_is_read_as_time_by_channels(path, kind):
     for number, sentence in enumerate((0, 1, 3)):
         np.testing.assert_allclose(items[number].load(), eeg(sentence).T.astype(np.float32))
     assert len(items[0].channels) == 105
-
-
-@every_kind
-def test_case_and_punctuation_do_not_change_the_group(path, kind):
-    groups = [item.group for item in zuco.read(WRITERS[kind](path), "stop").items]
-    assert groups[0] == groups[2] == normalized(TEXTS[0]) == "the old man finds a drum"
 
 
 @every_kind

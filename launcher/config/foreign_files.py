@@ -1,4 +1,4 @@
-"""Settings files of the originals: YAML with its repeated keys, a shell line, a Python class."""
+"""Settings files of other programs: YAML with its repeated keys, a shell line, a Python class."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from launcher.base.diagnostics import PROGRAM, Diagnostic, SettingsError
-from launcher.config import other_tools, settings_file
-from launcher.config.originals import SEVERAL, families_of, word_of
+from launcher.config import settings_file
+from launcher.config.foreign_words import SEVERAL, families_of, words_for
+from launcher.config.model_lines import pretrained_line
 from launcher.config.schema import FIRST_RUN, setting_infos
 from launcher.config.settings_file import Unreadable, compose_yaml, parse_yaml_scalar
 
@@ -33,13 +34,13 @@ _YAML, _SHELL = (".yaml", ".yml", ".json"), (".sh", ".bash")
 _SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
 """Words that the originals' YAML reads as a switch."""
 _OPTION = re.compile(r"(?:^|\s)--[A-Za-z]")
-_ASSIGNMENT = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+_ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A setting in a file of an original."""
+    """A setting in a file of another program."""
 
     number: int
     """Where it begins, counted from 1."""
@@ -51,7 +52,7 @@ class Line:
     comment: str = ""
     """What the user wrote behind it, with its `#`."""
     unused: str = ""
-    """Why the original does not use it."""
+    """Why the other program does not use it."""
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class OriginalFile:
+class ForeignFile:
     """A file with its lines, and the settings in them in order."""
 
     lines: Sequence[str]
@@ -74,26 +75,30 @@ class OriginalFile:
     @property
     def is_of_other_tool(self) -> bool:
         """Whether half of its keys are words of another tool, or of several originals."""
-        known = [line for line in self.settings if _is_known(line.key)]
+        known = [line for line in self.settings if any(_words(line.key)) or any(_words(line.name))]
         return len(known) >= _KNOWN and len(known) * 2 >= len(self.settings)
 
     def line_instead(self, path: Path) -> str | None:
-        """The options that take the file as it is: of DeepSpeed, transformers, or our own."""
+        """The options that take the file as it is: of DeepSpeed or of transformers."""
         values = {line.key: line.value for line in self.settings}
         if any(key.partition(".")[0] in _OF_DEEPSPEED for key in values):
             stage = values.get("zero_optimization.stage", 2)
             return f"--engine zero{stage} --ds-config {shlex.quote(str(path))}"
         if {"model_type", "architectures"} <= {*values}:
-            return other_tools.pretrained_line(str(path))
+            return pretrained_line(str(path))
         return None
 
 
-def read(path: Path, option: str) -> OriginalFile:
+def _words(key: str) -> Iterator[object]:
+    return words_for(key, SEVERAL)
+
+
+def read(path: Path, option: str) -> ForeignFile:
     """The file that `option` names. Reads the disk; raises SettingsError."""
     return _parsed(path, settings_file.read_text(path, option))
 
 
-def _parsed(path: Path, text: str) -> OriginalFile:
+def _parsed(path: Path, text: str) -> ForeignFile:
     form, parse = "YAML", _of_yaml
     if path.suffix == ".py":
         form, parse = "Python", _of_python
@@ -102,11 +107,10 @@ def _parsed(path: Path, text: str) -> OriginalFile:
     try:
         lines = list(parse(text.expandtabs() if path.suffix == ".json" else text))
     except Unreadable as error:
-        raise SettingsError.of(
-            f"{path} cannot be read as {form}: {error.problem}",
-            where=f"{path}:{error.line}:{error.column}",
-        ) from None
-    return OriginalFile(text.splitlines(), lines)
+        where = f"{path}:{error.line}:{error.column}"
+        message = f"{path} cannot be read as {form}: {error.problem}"
+        raise SettingsError.of(message, where=where) from None
+    return ForeignFile(text.splitlines(), lines)
 
 
 def as_config(path: Path, text: str) -> Diagnostic | None:
@@ -141,15 +145,6 @@ def as_config(path: Path, text: str) -> Diagnostic | None:
     )
 
 
-def _is_known(key: str) -> bool:
-    name = key.rpartition(".")[2]
-    return bool(
-        other_tools.setting_of(key)
-        or other_tools.entry_of("options", name)
-        or word_of(key, SEVERAL)
-    )
-
-
 def converted_name(path: Path) -> str:
     """The name of the file that `convert` writes in the current folder."""
     return f"{path.stem}-gearshift.yaml"
@@ -161,8 +156,7 @@ def _of_yaml(text: str) -> Iterator[Line]:
         return
     if not isinstance(root, yaml.MappingNode):
         raise Unreadable("its root is not a mapping", 1, 1)
-    lines = text.splitlines()
-    for count, line in enumerate(_leaves(root, "", "", lines, ())):
+    for count, line in enumerate(_leaves(root, "", "", text.splitlines(), ())):
         if count == _MAX_VALUES:
             raise Unreadable(f"more than {_MAX_VALUES:,} values", line.number, 1)
         yield line
@@ -171,33 +165,28 @@ def _of_yaml(text: str) -> Iterator[Line]:
 def _leaves(
     node: Any, prefix: str, unused: str, lines: Sequence[str], above: tuple[int, ...]
 ) -> Iterator[Line]:
-    if id(node) in above:
-        raise Unreadable("an alias that holds itself", node.start_mark.line + 1, 1)
+    above = _inside(node, above)
     last = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
     for key, child in node.value:
         number = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
             raise Unreadable("a key that is not a scalar", number, key.start_mark.column + 1)
-        again = last[key.value].start_mark.line + 1
-        name = f"{prefix}{key.value}"
-        reason = unused or (
-            "" if last[key.value] is key else f"{name} is set again in line {again}, which counts"
-        )
+        name, reason = f"{prefix}{key.value}", unused
+        if not reason and last[key.value] is not key:
+            again = last[key.value].start_mark.line + 1
+            reason = f"{name} is set again in line {again}, which counts"
         if isinstance(child, yaml.MappingNode) and child.value:
-            yield from _leaves(child, f"{name}.", reason, lines, (*above, id(node)))
+            yield from _leaves(child, f"{name}.", reason, lines, above)
             continue
-        end = child.end_mark
-        is_alias = child.start_mark.line + 1 < number
+        end, is_alias = child.end_mark, child.start_mark.line + 1 < number
         ends = number if is_alias else max(number, end.line + (end.column > 0))
         rest = lines[number - 1][end.column :].strip() if end.line + 1 == number else ""
         comment = rest if rest.startswith("#") else ""
-        yield Line(number, ends, name, _value(child, (*above, id(node))), comment, reason)
+        yield Line(number, ends, name, _value(child, above), comment, reason)
 
 
 def _value(node: Any, above: tuple[int, ...]) -> Any:
-    if id(node) in above:
-        raise Unreadable("an alias that holds itself", node.start_mark.line + 1, 1)
-    above = (*above, id(node))
+    above = _inside(node, above)
     if isinstance(node, yaml.MappingNode):
         return {key.value: _value(child, above) for key, child in node.value}
     if isinstance(node, yaml.SequenceNode):
@@ -205,11 +194,15 @@ def _value(node: Any, above: tuple[int, ...]) -> Any:
     return node.value if node.style else _scalar(node.value)
 
 
+def _inside(node: Any, above: tuple[int, ...]) -> tuple[int, ...]:
+    if id(node) in above:
+        raise Unreadable("an alias that holds itself", node.start_mark.line + 1, 1)
+    return (*above, id(node))
+
+
 def _scalar(text: str) -> Any:
-    if text.lower() in _SWITCHES:
-        return _SWITCHES[text.lower()]
     try:
-        return parse_yaml_scalar(text)
+        return _SWITCHES.get(text.lower(), parse_yaml_scalar(text))
     except ValueError:
         return text
 
@@ -217,52 +210,44 @@ def _scalar(text: str) -> Any:
 def _of_shell(text: str) -> Iterator[Line]:
     """The options of all commands; variables that the script sets are filled in."""
     variables: dict[str, str] = {}
+
+    def filled(word: str) -> str:
+        return _VARIABLE.sub(lambda at: variables.get(at[1] or at[2], at[0]), word)
+
     for command in _commands(text):
         while command and (match := _ASSIGNMENT.fullmatch(command[0][1])):
-            variables[match["name"]] = _filled(match["value"], variables)
+            variables[match["name"]] = filled(match["value"])
             command = command[1:]
-        words = [(number, _filled(word, variables)) for number, word in command]
-        at = 0
-        while at < len(words):
-            (number, word), at = words[at], at + 1
+        words = [(number, filled(word)) for number, word in command]
+        while words:
+            number, word = words.pop(0)
             if not _OPTION.match(word):
                 continue
             name, is_joined, value = word[2:].partition("=")
-            values = [value] if is_joined else []
-            while not is_joined and at < len(words) and not words[at][1].startswith("--"):
-                values.append(words[at][1])
-                at += 1
-            yield _option(number, words[at - 1][0], name, values)
-
-
-def _option(number: int, last: int, name: str, values: Sequence[str]) -> Line:
-    scalars = [_scalar(value) for value in values]
-    value = True if not scalars else scalars[0] if len(scalars) == 1 else scalars
-    unset = [value for value in values if _VARIABLE.search(value)]
-    unused = f"{unset[0]} has a variable that the file does not set" if unset else ""
-    return Line(number, last, name, value, unused=unused)
+            values, last = [value] if is_joined else [], number
+            while words and not is_joined and not words[0][1].startswith("--"):
+                last, value = words.pop(0)
+                values.append(value)
+            scalars = [_scalar(value) for value in values]
+            unset = [value for value in values if _VARIABLE.search(value)]
+            unused = f"{unset[0]} has a variable that the file does not set" if unset else ""
+            one: Any = scalars[0] if scalars else True
+            yield Line(number, last, name, scalars if scalars[1:] else one, unused=unused)
 
 
 def _commands(text: str) -> Iterator[list[tuple[int, str]]]:
     """The words of each command, with their line numbers; a backslash continues a line."""
     words: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        continues = line.rstrip().endswith("\\")
         try:
             line_words = shlex.split(line.rstrip().removesuffix("\\"), comments=True)
         except ValueError as error:
             raise Unreadable(str(error).lower(), number, 1) from None
-        if line_words[:1] == ["export"]:
-            line_words = line_words[1:]
-        words += [(number, word) for word in line_words]
-        if not continues:
+        words += [(number, word) for word in line_words if word != "export"]
+        if not line.rstrip().endswith("\\"):
             yield words
             words = []
     yield words
-
-
-def _filled(word: str, variables: dict[str, str]) -> str:
-    return _VARIABLE.sub(lambda at: variables.get(at[1] or at[2], at[0]), word)
 
 
 def _of_python(text: str) -> Iterator[Line]:
@@ -273,26 +258,15 @@ def _of_python(text: str) -> Iterator[Line]:
         at = (getattr(error, "lineno", None) or 1, getattr(error, "offset", None) or 1)
         raise Unreadable(getattr(error, "msg", str(error)), *at) from None
     classes = [node.body for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
-    for body in (module.body, *classes):
-        assignments = [line for node in body for line in _assigned(node)]
-        last = {line.key: line.number for line in assignments}
-        for line in assignments:
-            again = last[line.key]
-            reason = f"{line.key} is set again in line {again}, which counts"
-            yield line if again == line.number else replace(line, unused=reason)
-
-
-def _assigned(node: ast.stmt) -> Iterator[Line]:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    targets = [node.target] if isinstance(node, ast.AnnAssign) and node.value else targets
-    for target in targets:
-        if not isinstance(target, ast.Name):
+    for node in (node for body in (module.body, *classes) for node in body):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
-        assert isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
-        last = node.end_lineno or node.lineno
         try:
             value, unused = ast.literal_eval(node.value), ""
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             value, unused = ast.unparse(node.value), "its value is computed by code"
         value = list(value) if isinstance(value, tuple | set) else value
-        yield Line(node.lineno, last, target.id, value, unused=unused)
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name):
+                last = node.end_lineno or node.lineno
+                yield Line(node.lineno, last, target.id, value, unused=unused)

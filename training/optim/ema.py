@@ -1,0 +1,64 @@
+"""The exponential moving average (EMA) of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from training.checkpoint.tensor_file import EMA
+
+if TYPE_CHECKING:
+    from engines.base import Engine, State
+
+
+class Ema:
+    """Averages the trained weights, each rank those it holds. Collective: `in_place`.
+
+    After t updates the decay is min(`decay`, (1 + t) / (10 + t)), which soon forgets the first
+    weights. Source: num_updates of TensorFlow's tf.train.ExponentialMovingAverage.
+    """
+
+    def __init__(self, engine: Engine, decay: float):
+        state = engine.state()
+        trained = {name for group in state.groups for name in group["names"]}
+        weights = [p for p in state.pieces if p.kind == "weight" and p.name in trained]
+        self._decay = decay
+        self._weights = [piece.data.detach() for piece in weights]
+        self._averages = [weight.clone() for weight in self._weights]
+        self.pieces = [
+            replace(piece, kind=EMA, data=average)
+            for piece, average in zip(weights, self._averages, strict=True)
+        ]
+        """The average of the intervals that this rank holds; live tensors."""
+
+    def update(self, step: int) -> None:
+        """Add the weights after `step` updates to the average."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        if self._weights:
+            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+
+    @contextmanager
+    def in_place(self, engine: Engine) -> Iterator[None]:
+        """Inside, the model has the average for its weights; afterwards its own, bit-equal."""
+        self._swap(engine)
+        try:
+            yield
+        finally:
+            self._swap(engine)
+
+    def joined(self, state: State) -> State:
+        """`state` with the average added."""
+        return replace(state, pieces=[*state.pieces, *self.pieces])
+
+    def _swap(self, engine: Engine) -> None:
+        with torch.no_grad():
+            # Tensor by tensor: needs a copy of the largest one only.
+            for weight, average in zip(self._weights, self._averages, strict=True):
+                saved = weight.clone()
+                weight.copy_(average)
+                average.copy_(saved)
+        engine.refresh()
