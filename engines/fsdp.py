@@ -25,7 +25,7 @@ from torch.nn import Module, Parameter
 
 from engines.base import Engine, EngineError, OptimizerSpec, Options, State, World
 from engines.device import use_threads
-from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
+from engines.optimizer_step import EngineWithOptimizerStep
 from engines.precision import DTYPES, check_precision, norms_in_fp32, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
 from engines.state import check_cover, full_interval, gather_state, load_steps, shapes_of
@@ -70,7 +70,7 @@ class FSDP(EngineWithOptimizerStep):
                 f"engine.hybrid_shard needs the same number of processes on each node; there are "
                 f"{world.size} in all, {world.local_size} of them on this node"
             )
-        self._replicas = world.size // self._shards
+        self._replicas: int = world.size // self._shards
 
     def prepare(self, model: Module, optimizer: OptimizerSpec, blocks: Sequence[Module]) -> Module:
         """As `Engine.prepare`."""
@@ -83,18 +83,17 @@ class FSDP(EngineWithOptimizerStep):
         self._shard(model, blocks, whole)
         self._model = model
         # Read once: after an evaluation the modules may hold full tensors instead.
-        self._named = dict(model.named_parameters())
+        named = dict(model.named_parameters())
         if self._offloads:
             self._restore.append(use_threads(self._options.offload_threads, self.world.local_size))
-        self._updates = OptimizerStep(
-            self.world,
+        self.begin_updates(
             model,
-            self._named,
-            build_optimizer(optimizer, self._named, optimizer.build),
+            named,
+            build_optimizer(optimizer, named, optimizer.build),
             optimizer.clip_norm,
             fp16=self._options.precision == "fp16",
             replicas=self._replicas,
-            whole=[p for p in self._named.values() if p in whole and p.requires_grad],
+            whole=[p for p in named.values() if p in whole and p.requires_grad],
         )
         check_cover(self.state(), self.world)
         return model
@@ -148,9 +147,9 @@ class FSDP(EngineWithOptimizerStep):
             self._model,
             self._shapes,
             self._named,
-            self._updates.optimizer,
+            self._optimizer,
             self.groups,
-            self._updates.scale_state,
+            self.scale_state,
             self._interval,
             weight_replica=replica,
             slot_replica=replica,
@@ -171,8 +170,8 @@ class FSDP(EngineWithOptimizerStep):
 
     def load(self, steps: Mapping[str, float], loss_scale: Mapping[str, float]) -> None:
         """As `Engine.load`."""
-        load_steps(self._updates.optimizer, self._named, steps)
-        self._updates.load_scale(loss_scale)
+        load_steps(self._optimizer, self._named, steps)
+        self.load_scale(loss_scale)
         self.refresh()
 
     def refresh(self) -> None:

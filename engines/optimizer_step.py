@@ -18,16 +18,13 @@ from engines.precision import LossScale
 from engines.state import broadcast_buffers, stored_buffers
 
 
-class OptimizerStep:
-    """Backward passes and updates of a model, with averaged gradients. Collective.
+class EngineWithOptimizerStep:
+    """An engine that averages gradients and updates with torch's optimizer. Collective."""
 
-    `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
-    `whole`: the parameters that are not sharded among others that are.
-    """
+    world: World
 
-    def __init__(
+    def begin_updates(
         self,
-        world: World,
         model: Module,
         named: Mapping[str, Parameter],
         optimizer: Optimizer,
@@ -36,12 +33,16 @@ class OptimizerStep:
         fp16: bool,
         replicas: int | None = None,
         whole: Sequence[Parameter] = (),
-    ):
-        self.optimizer = optimizer
-        self.loss_scale = LossScale() if fp16 else None
-        self.without_gradient: list[str] = []
-        self._world = world
+    ) -> None:
+        """To be called once at the end of `prepare`, with the `named` parameters of `model`.
+
+        `replicas`: how many ranks hold each shard of the gradients; None: they are not sharded.
+        `whole`: the parameters that are not sharded among others that are.
+        """
+        self.without_gradient: Sequence[str] = ()
         self._named = named
+        self._optimizer = optimizer
+        self._loss_scale = LossScale() if fp16 else None
         self._buffers = stored_buffers(model)
         self._clip_norm = clip_norm
         self._replicas = replicas
@@ -49,37 +50,46 @@ class OptimizerStep:
         self._is_first = True
 
     @property
+    def groups(self) -> list[dict[str, Any]]:
+        """As `Engine.groups`."""
+        return self._optimizer.param_groups
+
+    @property
     def scale_state(self) -> dict[str, float]:
         """The state of the loss scale; empty without one."""
-        return self.loss_scale.state() if self.loss_scale else {}
+        return self._loss_scale.state() if self._loss_scale else {}
 
     def load_scale(self, loss_scale: Mapping[str, float]) -> None:
         """Load the state of a loss scale; ignored without one."""
-        if self.loss_scale:
-            self.loss_scale.load(loss_scale)
+        if self._loss_scale:
+            self._loss_scale.load(loss_scale)
+
+    def resize(self, micro_batch: int, accumulation: int) -> None:
+        """Nothing to do: the loop passes each micro-batch."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of `loss`, scaled in fp16."""
-        (self.loss_scale.scale(loss) if self.loss_scale else loss).backward()
+        """As `Engine.backward`."""
+        (self._loss_scale.scale(loss) if self._loss_scale else loss).backward()
 
     def step(self) -> Update:
-        """Clip, update, clear; the host waits for the device in fp16 only."""
+        """As `Engine.step`; the host waits for the device in fp16 only."""
         if self._is_first:
-            self.without_gradient = self._parameters_without_gradient()
+            trained = ((n, p) for n, p in self._named.items() if p.requires_grad)
+            self.without_gradient = [name for name, p in trained if p.grad is None]
             self._is_first = False
-        average(self._whole, self._world)
+        average(self._whole, self.world)
         sharded = (p for p in self._named.values() if p not in self._whole)
         gradients, whole = _gradients(sharded), _gradients(self._whole)
-        norm = global_norm(gradients, self._world, self._replicas, whole)
+        norm = global_norm(gradients, self.world, self._replicas, whole)
         gradients += whole
-        update = self._fp16(gradients, norm) if self.loss_scale else self._plain(gradients, norm)
-        self.optimizer.zero_grad()
-        broadcast_buffers(self._buffers, self._world)
+        update = self._fp16(gradients, norm) if self._loss_scale else self._plain(gradients, norm)
+        self._optimizer.zero_grad()
+        broadcast_buffers(self._buffers, self.world)
         return update
 
     def discard(self) -> None:
-        """Clear the gradients without an update."""
-        self.optimizer.zero_grad()
+        """As `Engine.discard`."""
+        self._optimizer.zero_grad()
 
     def _plain(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
         if self._clip_norm is not None:
@@ -88,8 +98,8 @@ class OptimizerStep:
         return Update(norm)
 
     def _fp16(self, gradients: Sequence[Tensor], norm: Tensor) -> Update:
-        assert self.loss_scale
-        used = self.loss_scale.value
+        assert self._loss_scale
+        used = self._loss_scale.value
         norm = norm / used
         # The norm is that of all ranks and bit-equal on each: they skip together.
         overflow = not bool(torch.isfinite(norm))
@@ -97,7 +107,7 @@ class OptimizerStep:
             factor = 1.0 if self._clip_norm is None else clip_factor(norm, self._clip_norm)
             scale(gradients, torch.as_tensor(factor, device=norm.device) / used)
             self._update_weights()
-        self.loss_scale.update(overflow)
+        self._loss_scale.update(overflow)
         return Update(norm, overflow, used)
 
     def _update_weights(self) -> None:
@@ -106,9 +116,9 @@ class OptimizerStep:
         A fused kernel takes all parameters of a group at once, of one kind only.
         """
         if not self._whole:
-            self.optimizer.step()
+            self._optimizer.step()
             return
-        groups = self.optimizer.param_groups
+        groups = self._optimizer.param_groups
         members = [group["params"] for group in groups]
         added = []
         for group, parameters in zip(groups, members, strict=True):
@@ -116,51 +126,13 @@ class OptimizerStep:
             if 0 < len(whole) < len(parameters):
                 group["params"] = [p for p in parameters if p not in self._whole]
                 added.append({**group, "params": whole})
-        self.optimizer.param_groups = [*groups, *added]
+        self._optimizer.param_groups = [*groups, *added]
         try:
-            self.optimizer.step()
+            self._optimizer.step()
         finally:
-            self.optimizer.param_groups = groups
+            self._optimizer.param_groups = groups
             for group, parameters in zip(groups, members, strict=True):
                 group["params"] = parameters
-
-    def _parameters_without_gradient(self) -> list[str]:
-        return [
-            name
-            for name, parameter in self._named.items()
-            if parameter.requires_grad and parameter.grad is None
-        ]
-
-
-class EngineWithOptimizerStep:
-    """The methods of an engine that an OptimizerStep implements."""
-
-    _updates: OptimizerStep
-
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """As `Engine.groups`."""
-        return self._updates.optimizer.param_groups
-
-    @property
-    def without_gradient(self) -> Sequence[str]:
-        """As `Engine.without_gradient`."""
-        return self._updates.without_gradient
-
-    def backward(self, loss: Tensor) -> None:
-        """As `Engine.backward`."""
-        self._updates.backward(loss)
-
-    def step(self) -> Update:
-        """As `Engine.step`."""
-        return self._updates.step()
-
-    def discard(self) -> None:
-        """As `Engine.discard`."""
-        self._updates.discard()
-
-    def resize(self, micro_batch: int, accumulation: int) -> None:
-        """Nothing to do: the loop passes each micro-batch."""
 
 
 def average(parameters: Iterable[Parameter], world: World) -> None:

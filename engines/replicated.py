@@ -12,7 +12,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from engines.base import OptimizerSpec, Options, State, World
-from engines.optimizer_step import EngineWithOptimizerStep, OptimizerStep
+from engines.optimizer_step import EngineWithOptimizerStep
 from engines.precision import check_precision, set_matmul_precision
 from engines.preparation import build_optimizer, change_forward, freeze_empty, move_to_device
 from engines.state import check_cover, fill_slots, gather_state, load_steps, shapes_of
@@ -69,18 +69,13 @@ class Replicated(EngineWithOptimizerStep):
         move_to_device(model, self.world)
         change_forward(model, blocks, self._options, self.world.device)
         self._model = model
-        self._named = dict(model.named_parameters())
+        named = dict(model.named_parameters())
         self._averaged = self._averaging(model, self.world, self._options)
         shard = self._sharding
         build = partial(shard.build, optimizer) if shard else optimizer.build
-        self._updates = OptimizerStep(
-            self.world,
-            model,
-            self._named,
-            build_optimizer(optimizer, self._named, build),
-            optimizer.clip_norm,
-            fp16=self._options.precision == "fp16",
-        )
+        torch_optimizer = build_optimizer(optimizer, named, build)
+        fp16 = self._options.precision == "fp16"
+        self.begin_updates(model, named, torch_optimizer, optimizer.clip_norm, fp16=fp16)
         if shard:
             check_cover(self.state(), self.world)
         else:
@@ -127,7 +122,7 @@ class Replicated(EngineWithOptimizerStep):
             self._named,
             self._local_optimizer(),
             self.groups,
-            self._updates.scale_state,
+            self.scale_state,
             weight_replica=replica,
             slot_replica=(0, 1) if self._sharding else replica,
         )
@@ -136,13 +131,13 @@ class Replicated(EngineWithOptimizerStep):
         """As `Engine.load`."""
         load_steps(self._local_optimizer(), self._named, steps)
         self._averaged.load_steps(steps)
-        self._updates.load_scale(loss_scale)
+        self.load_scale(loss_scale)
         self.refresh()
 
     def _local_optimizer(self) -> Optimizer:
         """The optimizer with the slots of this rank."""
-        optimizer = self._updates.optimizer
-        return self._sharding.local_optimizer(optimizer) if self._sharding else optimizer
+        shard = self._sharding
+        return shard.local_optimizer(self._optimizer) if shard else self._optimizer
 
     def refresh(self) -> None:
         """Nothing to do: the pieces are the working weights."""

@@ -7,13 +7,32 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from engines.zero import config_keys
-
+_KEYS: dict[str, Any] = json.loads(Path(__file__).with_name("config_keys.json").read_text("utf-8"))
+SETTINGS_BLOCKS: dict[str, str] = _KEYS["settings_blocks"]
+"""Blocks that repeat a setting, by its key; they are checked, not passed to DeepSpeed."""
+SETTINGS_VALUES = frozenset(_KEYS["settings_values"])
+"""Single values that repeat a setting."""
+FIXED: dict[str, Any] = _KEYS["fixed"]
+"""Values that these engines require."""
+FREE = frozenset(_KEYS["free"])
+"""Keys that are passed to DeepSpeed as written."""
+UNSUPPORTED: dict[str, str | None] = _KEYS["unsupported"]
+"""Keys that these engines do not support, with the setting to use instead."""
+ZERO = frozenset(_KEYS["zero"])
+"""Keys of `zero_optimization` that are passed to DeepSpeed as written."""
+ZERO_FIXED: dict[str, Any] = _KEYS["zero_fixed"]
+"""Values of `zero_optimization` that these engines require."""
+ZERO_UNSUPPORTED: dict[str, str | None] = _KEYS["zero_unsupported"]
+"""Keys of `zero_optimization` with a state that a checkpoint cannot represent."""
+OFFLOAD = {key: frozenset(allowed) for key, allowed in _KEYS["offload"].items()}
+"""Keys of the two offload blocks that are passed to DeepSpeed as written."""
+OFFLOAD_UNSUPPORTED = frozenset(_KEYS["offload_unsupported"])
+"""Keys of the offload blocks for NVMe, partial offload or DeepSpeed's own Adam only."""
 AUTO = "auto"
 """Hugging Face's value for: taken from the settings."""
-
 MAX_SHOWN = 12
 """More allowed keys than this are not listed."""
 
@@ -70,7 +89,7 @@ def merge(
     """
     if problems := conflicts(user, settings):
         raise ConfigConflict(problems)
-    return _merge(shipped, _without_auto({k: v for k, v in user.items() if k in config_keys.FREE}))
+    return _merge(shipped, _without_auto({k: v for k, v in user.items() if k in FREE}))
 
 
 def _without_auto(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,25 +115,25 @@ def conflicts(user: Mapping[str, Any], settings: SettingValues) -> list[Conflict
 
 def _top(key: str, value: Any, settings: SettingValues) -> Iterator[Conflict]:
     allowed = {
-        *config_keys.FREE,
-        *config_keys.SETTINGS_BLOCKS,
-        *config_keys.SETTINGS_VALUES,
-        *config_keys.FIXED,
+        *FREE,
+        *SETTINGS_BLOCKS,
+        *SETTINGS_VALUES,
+        *FIXED,
     }
-    if key not in allowed and key not in config_keys.UNSUPPORTED:
+    if key not in allowed and key not in UNSUPPORTED:
         yield _unknown(key, value, allowed)
     elif _is_auto(value):
         return
-    elif key in config_keys.UNSUPPORTED:
-        yield from _unsupported(key, value, config_keys.UNSUPPORTED[key])
+    elif key in UNSUPPORTED:
+        yield from _unsupported(key, value, UNSUPPORTED[key])
     elif key == "zero_optimization":
         yield from _zero(value, settings)
-    elif key in config_keys.SETTINGS_BLOCKS:
+    elif key in SETTINGS_BLOCKS:
         yield from _block(key, value, settings)
-    elif key in config_keys.SETTINGS_VALUES:
+    elif key in SETTINGS_VALUES:
         yield from _differing(key, value, settings[key])
-    elif key in config_keys.FIXED:
-        yield from _not_fixed(key, value, config_keys.FIXED[key])
+    elif key in FIXED:
+        yield from _not_fixed(key, value, FIXED[key])
 
 
 def _zero(block: Any, settings: SettingValues) -> Iterator[Conflict]:
@@ -123,16 +142,16 @@ def _zero(block: Any, settings: SettingValues) -> Iterator[Conflict]:
         return
     for name, value in block.items():
         key = f"zero_optimization.{name}"
-        if name not in {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_UNSUPPORTED}:
-            yield _unknown(key, value, {f"zero_optimization.{k}" for k in config_keys.ZERO})
+        if name not in {*ZERO, *ZERO_FIXED, *ZERO_UNSUPPORTED}:
+            yield _unknown(key, value, {f"zero_optimization.{k}" for k in ZERO})
         elif _is_auto(value):
             continue
-        elif name in config_keys.ZERO_FIXED:
-            yield from _not_fixed(key, value, config_keys.ZERO_FIXED[name])
-        elif name in config_keys.ZERO_UNSUPPORTED:
-            yield from _unsupported(key, value, config_keys.ZERO_UNSUPPORTED[name])
-        elif name in config_keys.OFFLOAD:
-            yield from _offload(key, value, config_keys.OFFLOAD[name], settings)
+        elif name in ZERO_FIXED:
+            yield from _not_fixed(key, value, ZERO_FIXED[name])
+        elif name in ZERO_UNSUPPORTED:
+            yield from _unsupported(key, value, ZERO_UNSUPPORTED[name])
+        elif name in OFFLOAD:
+            yield from _offload(key, value, OFFLOAD[name], settings)
         elif key in settings:
             yield from _differing(key, value, settings[key])
 
@@ -147,7 +166,7 @@ def _offload(
         leaf = f"{key}.{name}"
         if leaf in settings:
             yield from _differing(leaf, value, settings[leaf])
-        elif name in config_keys.OFFLOAD_UNSUPPORTED:
+        elif name in OFFLOAD_UNSUPPORTED:
             yield from _unsupported(leaf, value, None)
         elif name not in allowed:
             yield _unknown(leaf, value, {f"{key}.{k}" for k in allowed})
@@ -167,7 +186,7 @@ def _block(key: str, block: Any, settings: SettingValues) -> Iterator[Conflict]:
         if leaf in settings:
             yield from _differing(leaf, value, settings[leaf])
         else:
-            yield from _unsupported(leaf, value, config_keys.SETTINGS_BLOCKS[key])
+            yield from _unsupported(leaf, value, SETTINGS_BLOCKS[key])
 
 
 def _leaves(prefix: str, block: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -197,7 +216,7 @@ def _differing(key: str, value: Any, setting: SettingValue) -> Iterator[Conflict
 def _not_fixed(key: str, value: Any, needed: Any) -> Iterator[Conflict]:
     if not _equal(value, needed):
         text = _as_text(needed)
-        problem = f"must be {text} under this engine{config_keys.reason(key)}"
+        problem = f"must be {text} under this engine{_reason(key)}"
         yield Conflict(key, value, problem, "leave it out", allowed=(text,))
 
 
@@ -206,7 +225,12 @@ def _unsupported(key: str, value: Any, setting: str | None) -> Iterator[Conflict
     if _is_auto(value) or switch is False or value == {}:
         return
     problem = f"is decided by {setting}" if setting else "is not supported by this engine"
-    yield Conflict(key, value, problem + config_keys.reason(key), "leave it out", setting)
+    yield Conflict(key, value, problem + _reason(key), "leave it out", setting)
+
+
+def _reason(key: str) -> str:
+    """Why a value is fixed or a key is not supported, after a colon."""
+    return f": {_KEYS['why'][key]}" if key in _KEYS["why"] else ""
 
 
 def _unknown(key: str, value: Any, allowed: Iterable[str]) -> Conflict:

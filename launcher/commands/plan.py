@@ -140,6 +140,7 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
     Options of the machine are left out.
     """
     options, keys = {option.flag: option for option in PLAN}, keys_of(sets)
+    left_out = {option.flag for option in (*PLANNED_MACHINE, MEASURE)}
     words, arguments = list(command_line.argv), []
     while words:
         option_words = [words.pop(0)]
@@ -149,7 +150,7 @@ def _run_command(command_line: CommandLine, sets: Sequence[str]) -> str:
             value = words.pop(0)
             option_words.append(value)
         key = value.partition("=")[0].strip() if flag == "--set" else option.key
-        if option not in (*PLANNED_MACHINE, MEASURE) and key not in keys:
+        if option.flag not in left_out and key not in keys:
             arguments += option_words
     for text in sets:
         arguments += ["--set", text]

@@ -61,14 +61,15 @@ def _has_own_optimizer(family: str) -> bool:
 def _engine(values: Values) -> Iterator[Diagnostic]:
     """What an engine cannot do: the optimizer of a custom task, and a DeepSpeed config."""
     family, engine = values["model.family"].value, values["engine.name"].value
-    able = [entry.name for entry in ENGINES.values() if not entry.needs]  # torch alone
+    torch_alone = [entry for entry in ENGINES.values() if not entry.needs]
+    able = [entry.name for entry in torch_alone]
     if engine not in able and _has_own_optimizer(family):
         yield errors.about(
             values,
             "engine.name",
             f"{family} has its own optimizer, to which engine {engine} gives parts of parameters",
             allowed=", ".join(able),
-            fix="--engine fsdp",
+            fix=f"--engine {next(each.name for each in torch_alone if each.shards_parameters)}",
         )
     zero = [entry.name for entry in ENGINES.values() if entry.ds_config]
     if values["engine.ds_config"].value is not None and engine not in zero:
@@ -77,7 +78,7 @@ def _engine(values: Values) -> Iterator[Diagnostic]:
             "engine.ds_config",
             f"engine.ds_config needs a DeepSpeed engine, and the engine is {engine}",
             allowed=f"with the engines {', '.join(zero)}",
-            fix="--engine zero2",
+            fix=f"--engine {zero[0]}",
         )
 
 

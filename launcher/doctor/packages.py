@@ -9,18 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import Distribution, distributions
+from itertools import chain
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from engines.catalog import ENGINES
 from launcher.base import environment
 from launcher.doctor.result import Check, failure, ok, warning
 
 OWN = "gearshift"
 SHOWN = {
     "torch": "no engine can run",
-    "deepspeed": "the engines zero1 to zero3-offload cannot run",
-    "fairscale": "the engine oss cannot run",
+    **{
+        package: f"{', '.join(e.name for e in ENGINES.values() if package in e.needs)} cannot run"
+        for package in sorted(set(chain(*(entry.needs for entry in ENGINES.values()))))
+    },
     "wandb": "--track wandb cannot run",
 }
 """Packages with a check of their own: what is impossible without them."""

@@ -290,7 +290,9 @@ class Planner:
                 trace = trace_step(subject, build_engine(engine, world, options), change)
         else:
             alone = local(ProcessWorld(RankInfo(), _CPU, 0.0), options)
-            trace = trace_step(subject, alone, change, repeats=True)
+            # Autocast keeps the casts of the first micro-batch for later ones.
+            repeats = options.precision not in DTYPES
+            trace = trace_step(subject, alone, change, repeats=repeats)
         return trace, checkpoints[0]
 
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 import pytest
 
 from engines.catalog import ENGINES
-from engines.zero import config_keys
+from engines.zero import config as zero_config
 from engines.zero.config_file import parse, shipped
 
 FOLDER = files("ds_configs") / "deepspeed"
@@ -22,7 +22,7 @@ def test_each_deepspeed_engine_has_its_file_and_each_file_its_engine():
 def test_a_shipped_file_sets_partitioning_and_offload_only(name):
     values = parse((FOLDER / name).read_text("utf-8")).values
     assert set(values) == {"zero_optimization"}
-    assert set(values["zero_optimization"]) <= config_keys.ZERO
+    assert set(values["zero_optimization"]) <= zero_config.ZERO
     assert "auto" not in str(values)
 
 
@@ -30,6 +30,6 @@ def test_a_shipped_file_sets_partitioning_and_offload_only(name):
 def test_a_shipped_file_matches_its_name(name):
     stage, _, offload = name.removesuffix(".json").removeprefix("zero").partition("-")
     zero = shipped(name)["zero_optimization"]
-    kept = [key for key in config_keys.OFFLOAD if zero.get(key, {}).get("device") == "cpu"]
+    kept = [key for key in zero_config.OFFLOAD if zero.get(key, {}).get("device") == "cpu"]
     assert zero["stage"] == int(stage)
-    assert kept == ([] if not offload else list(config_keys.OFFLOAD)[: int(stage) - 1])
+    assert kept == ([] if not offload else list(zero_config.OFFLOAD)[: int(stage) - 1])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engines.zero import config_keys
+from engines.zero import config as zero_config
 from engines.zero.config import conflicts
 from tests.engines.parity import Case, distance, train
 from tests.engines.pool import Pool
@@ -52,7 +52,7 @@ ADMITTED: dict[str, dict[str, Any]] = {
 
 def test_every_key_of_zero_that_is_admitted_is_tried() -> None:
     tried = {key for keys in ADMITTED.values() for key in keys}
-    assert tried == config_keys.ZERO - {"stage", "offload_optimizer", "offload_param"}
+    assert tried == zero_config.ZERO - {"stage", "offload_optimizer", "offload_param"}
 
 
 @pytest.mark.parametrize("keys", ADMITTED)

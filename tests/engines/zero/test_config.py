@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.zero import config_keys
+from engines.zero import config as zero_config
 from engines.zero.config import ConfigConflict, Conflict, conflicts, merge, setting_values
 from engines.zero.config_file import shipped
 
@@ -314,12 +314,12 @@ def test_every_key_the_installed_deepspeed_reads_is_in_the_table(installed):
     config._param_dict = lookups
     config._initialize_params(lookups)
     tables = (
-        config_keys.FREE,
-        config_keys.SETTINGS_BLOCKS,
-        config_keys.SETTINGS_VALUES,
-        config_keys.FIXED,
+        zero_config.FREE,
+        zero_config.SETTINGS_BLOCKS,
+        zero_config.SETTINGS_VALUES,
+        zero_config.FIXED,
     )
-    known = {key for table in (*tables, config_keys.UNSUPPORTED) for key in table}
+    known = {key for table in (*tables, zero_config.UNSUPPORTED) for key in table}
     assert lookups.names - known == set()
     assert len(lookups.names) > 30
 
@@ -328,7 +328,7 @@ def test_every_zero_key_of_the_installed_deepspeed_is_in_the_table(installed):
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     names = {field.alias or name for name, field in DeepSpeedZeroConfig.model_fields.items()}
-    assert names <= {*config_keys.ZERO, *config_keys.ZERO_FIXED, *config_keys.ZERO_UNSUPPORTED}
+    assert names <= {*zero_config.ZERO, *zero_config.ZERO_FIXED, *zero_config.ZERO_UNSUPPORTED}
 
 
 def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed):
@@ -340,5 +340,5 @@ def test_every_offload_key_of_the_installed_deepspeed_is_in_the_table(installed)
     }
     for block, model in blocks.items():
         assert (
-            set(model.model_fields) - config_keys.OFFLOAD[block] <= config_keys.OFFLOAD_UNSUPPORTED
+            set(model.model_fields) - zero_config.OFFLOAD[block] <= zero_config.OFFLOAD_UNSUPPORTED
         )

@@ -64,7 +64,7 @@ def test_a_device_without_deepspeed_is_refused() -> None:
 
 def test_the_catalogue_imports_no_deepspeed() -> None:
     script = "import sys, engines.catalog\n"
-    script += "from engines.zero import config, config_file, config_keys\n"
+    script += "from engines.zero import config, config_file\n"
     script += "assert not {'torch', 'deepspeed'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
