@@ -145,9 +145,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     train_plan = _train_plan(job, settings, task, model, order, resumed)
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
     factory = RankCallbacks(job, storage, world, clock_skews(world))
-    counts = (evaluation.samples, evaluation.split_samples)
-    if forgetting is not None:
-        counts = forgetting.samples("val")
+    counts = (evaluation if forgetting is None else forgetting).counts()
     info = factory.run_info(data, built, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     save = settings.save

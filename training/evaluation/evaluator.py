@@ -66,7 +66,7 @@ class Evaluator:
         """Samples of an evaluation of `split`, and of the whole split."""
         if self._forgetting is not None:
             return self._forgetting.samples(split)
-        return self._batches.samples, self._batches.split_samples
+        return self._batches.counts()
 
     def start(self, task: Task, module: Module, interruption: Interruption) -> None:
         """Resolve `eval.metric` and `stop.at`. Raises SettingError for an unknown metric."""

@@ -66,6 +66,10 @@ class Forgetting:
         batches = [part.batches for part in sides[split]]
         return sum(b.samples for b in batches), sum(b.split_samples for b in batches)
 
+    def counts(self) -> tuple[int, int]:
+        """Samples of an evaluation of ALL, and of the whole split."""
+        return self.samples(ALL)
+
     def summary(self) -> dict[str, Any] | None:
         """The number of the experience, and the metrics of OLD and NEW before and after it."""
         if self._before is None or self._after is None:

@@ -28,11 +28,9 @@ class ConsoleOutput:
 
     def write(self, kind: Kind, text: str) -> None:
         """Add `text`, one line or more."""
-        raise NotImplementedError
 
     def write_block(self, title: str, text: str) -> None:
         """Add a longer `text` below its title, such as output of the model."""
-        raise NotImplementedError
 
     def draw(self, view: LiveView) -> None:
         """Show the progress instead of the last one."""
