@@ -33,7 +33,8 @@ from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.fitting import ENGINE
 from launcher.plan.target import Described
-from launcher.run_folder.resume import Decision, decide
+from launcher.run_folder.resume import Decision
+from launcher.run_folder.start import decide
 from models.catalog import FAMILIES
 from training.logging.quantities import size
 

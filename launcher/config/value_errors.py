@@ -97,7 +97,8 @@ def _nearest_key(
     if word is not None and fold(suggestion or "") != fold(entry.key):
         there = "null" if entry.value is None else entry.value
         line, value = word.replacement(there, family), word.value(there)
-        if line.startswith(REMOVE) and (word.here is None or word.here in infos):
+        is_known = word.here in infos or (word.here or "--").startswith("--")
+        if line.startswith(REMOVE) and is_known:
             return None, line
         if word.here in infos and not str(value).startswith("--"):
             write = partial(_write, entry, word.here)

@@ -19,7 +19,8 @@ from launcher.config.provenance import MACHINE_LAYER, Chosen, CliArgs, Resolved
 from launcher.config.schema import AUTO
 from launcher.plan.fitting import ENGINE, Change, PlanWith, first_fit, ladders
 from launcher.plan.target import Described
-from launcher.run_folder.resume import Decision, decide
+from launcher.run_folder.resume import Decision
+from launcher.run_folder.start import decide
 from training.logging.quantities import size
 
 if TYPE_CHECKING:

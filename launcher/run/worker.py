@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -43,7 +44,7 @@ from training.data.samples import Samples
 from training.data.workers import DataWatchdog
 from training.evaluation.evaluate import SplitResult, SplitSamples, evaluate_split, samples_of
 from training.health import clock_skews
-from training.inspection import architecture
+from training.inspection import Architecture, architecture
 from training.loop import train
 from training.optim import optimizer
 from training.resources.memory import PeakMemory
@@ -89,45 +90,13 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     evaluated = None if split is None else samples_of(task, split, seed)
     check_fills(resolved, len(samples))
     order = DataOrder(len(samples), resolved.batching.global_batch, seed)
-    facts = {
-        "settings": paths.kept_values(resolved.values),
-        "data": {
-            "samples": len(samples),
-            "fingerprint": fingerprint(samples, world),
-            "global_batch": order.global_batch,
-            "seed": order.seed,
-        },
-        "experience": data.number,
-    }
+    facts = _facts(resolved, samples, order, data.number, world)
     resumed = _resume_point(job, facts, world)
     if job.split is not None and resumed is not None:
         _check_labels(task, resumed)
-    seeds.seed_weights(seed)
-    build = partial(with_dense_tensors, task.build)
-    model, initial = deferred_init.build(build, world)
-    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
-    built = architecture(model)
-    base = None
-    if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
-        from training.checkpoint import base_weights
-
-        base = base_weights.find(task, model, world)
-    if base is not None and resumed is not None:
-        base.check(resumed.checkpoint)
-    if job.split is None:
-        _check_room(resolved, storage.path, model, world, only_trained=base is not None)
-    engine, module = _prepare_engine(resolved, settings, task, model, world)
-    cleanup.push(partial(_unless_failed, world, engine.close))
-    if resumed is None or (base is not None and base.frozen):
-        initial.write(engine)
-    if base is not None:
-        engine, facts = base.left_out(engine), {**facts, **base.facts}
-    if resumed is not None:
-        from training.checkpoint.restore import restore
-
-        slots = job.split is None and "optimizer" not in resumed.reset
-        restore(resumed.checkpoint, engine, slots=slots)
-    del initial
+    placed = _place_model(job, settings, storage, task, resumed, world, cleanup)
+    model, module, engine = placed.model, placed.module, placed.engine
+    facts |= placed.facts
     # Without the optimizer state, which no loader worker needs.
     unused = [piece.data for piece in engine.state().pieces if piece.kind != WEIGHT]
     loading = (world, settings.loader, watchdog, unused)
@@ -146,7 +115,7 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
     evaluation, forgetting = data.evaluation(seed, settings.eval.samples, micro_batch, *loading)
     factory = RankCallbacks(job, storage, world, clock_skews(world))
     counts = (evaluation if forgetting is None else forgetting).counts()
-    info = factory.run_info(data, built, len(samples), train_plan, counts)
+    info = factory.run_info(data, placed.architecture, len(samples), train_plan, counts)
     callbacks = factory.build(settings, info)
     save = settings.save
     keep = Keep(save.keep_last, save.keep_best, train_plan.keep_every)
@@ -159,6 +128,73 @@ def _work(job: Job, cleanup: ExitStack) -> Outcome | SplitResult:
         _prepare_folder(job, storage, resumed, train_plan, world)
     batches = Batches(samples, order, train_plan, *loading)
     return train(task, engine, module, batches, run)
+
+
+def _facts(
+    resolved: Resolved, samples: Samples, order: DataOrder, experience: int, world: World
+) -> dict[str, Any]:
+    """What a checkpoint says of the run, and a resumed run is compared with. Collective."""
+    return {
+        "settings": paths.kept_values(resolved.values),
+        "data": {
+            "samples": len(samples),
+            "fingerprint": fingerprint(samples, world),
+            "global_batch": order.global_batch,
+            "seed": order.seed,
+        },
+        "experience": experience,
+    }
+
+
+@dataclass(frozen=True)
+class _PlacedModel:
+    """A model with its initial or restored weights, as its engine has placed it."""
+
+    model: Module
+    module: Module
+    """What is called: the model, wrapped by the engine."""
+    engine: Engine
+    architecture: Architecture
+    facts: Mapping[str, Any]
+    """About the base weights, which checkpoints leave out; empty without any."""
+
+
+def _place_model(
+    job: Job,
+    settings: Settings,
+    storage: Storage,
+    task: Task,
+    resumed: ResumePoint | None,
+    world: World,
+    cleanup: ExitStack,
+) -> _PlacedModel:
+    """Build the model, place it, and restore what is resumed. Collective."""
+    resolved = job.resolved
+    seeds.seed_weights(settings.train.seed)
+    model, initial = deferred_init.build(partial(with_dense_tensors, task.build), world)
+    check_parameters(model, task.blocks(model), resolved.settings.engine.name, world.size)
+    built = architecture(model)  # before an engine shards its parameters
+    base = None
+    if isinstance(task, HasBaseWeights) and task.base_folder() is not None:
+        from training.checkpoint import base_weights
+
+        base = base_weights.find(task, model, world)
+    if base is not None and resumed is not None:
+        base.check(resumed.checkpoint)
+    if job.split is None:
+        _check_room(resolved, storage.path, model, world, only_trained=base is not None)
+    engine, module = _prepare_engine(resolved, settings, task, model, world)
+    cleanup.push(partial(_unless_failed, world, engine.close))
+    if resumed is None or (base is not None and base.frozen):
+        initial.write(engine)
+    if base is not None:
+        engine = base.left_out(engine)
+    if resumed is not None:
+        from training.checkpoint.restore import restore
+
+        slots = job.split is None and "optimizer" not in resumed.reset
+        restore(resumed.checkpoint, engine, slots=slots)
+    return _PlacedModel(model, module, engine, built, {} if base is None else base.facts)
 
 
 def _settings(job: Job) -> Settings:

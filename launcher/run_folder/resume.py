@@ -1,4 +1,4 @@
-"""What a start does: train a new run, or resume one from a checkpoint."""
+"""What a start does, as data: which run it resumes, or that nothing is left to do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.config.machine import Machine
-from launcher.config.provenance import Chosen, CliArgs, ResetPart, Resolved
-from launcher.config.resolve import resolve
+from launcher.config.provenance import ResetPart, Resolved
 
 if TYPE_CHECKING:
     from launcher.run_folder.checkpoint_search import ResumableRun
@@ -63,21 +61,3 @@ class Decision:
     """The message about the resumed run; None: without --resume."""
     nothing_left: NothingLeft | None = None
     """The run was completed before, and its new settings do not extend it."""
-
-
-def decide(
-    args: CliArgs,
-    out: Path | None,
-    machine: Machine,
-    world_size: int | None = None,
-    chosen: Chosen | None = None,
-) -> Decision:
-    """Decide what a start does, from settings files and JSON only.
-
-    `world_size` and `chosen` as for `resolve`. Raises SettingsError with all errors.
-    """
-    if args.resume is None and not args.reset:
-        return Decision(resolve(args, machine, world_size, None, chosen))
-    from launcher.run_folder import resume_rules  # an ordinary start does not need it
-
-    return resume_rules.decide(args, out, machine, world_size, chosen)

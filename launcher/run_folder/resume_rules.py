@@ -1,4 +1,4 @@
-"""May a run be resumed with these settings? Which may change, and what --reset each needs."""
+"""What a resumed run does: which settings may change, and what --reset each of them needs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SettingChange:
 def decide(
     args: CliArgs, out: Path | None, machine: Machine, world_size: int | None, chosen: Chosen | None
 ) -> Decision:
-    """As `resume.decide`, for a start with --resume or --reset. Raises SettingsError."""
+    """As `start.decide`, for a start with --resume or --reset. Raises SettingsError."""
     diagnostics = list(unknown_parts(args.reset))
     run, base = None, None
     if args.resume is None:

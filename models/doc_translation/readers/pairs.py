@@ -1,8 +1,4 @@
-"""Reader of paragraph pairs in JSONL or tables; source paragraphs are rendered as pages.
-
-The valid pairs of a file are copied into the cache as lines of JSON, so that pages are read there:
-a large file fits no memory, and a table has no position of a row.
-"""
+"""Reader of paragraph pairs in JSONL or tables, whose source paragraphs are rendered as pages."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from launcher.config.provenance import Chosen, CliArgs
 from launcher.plan import auto
 from launcher.plan.auto import Candidate
 from launcher.plan.target import Described
-from launcher.run_folder.resume import decide
+from launcher.run_folder.start import decide
 from tests.launcher.given import LAPTOP, SERVER
 from tests.launcher.runs import begun
 
