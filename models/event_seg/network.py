@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.common.layers import HasFrozenParts, count_flops
+from models.common.layers import HasFrozenParts
 from models.event_seg.config import BINS, CLASSES, Size
 
 IGNORE = -100
@@ -158,12 +159,38 @@ def _draw_weights(model: nn.Module, head: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def flops_per_sample(model: nn.Module, height: int, width: int) -> float:
-    """Floating point operations of forward and backward for one sample; see count_flops."""
-    events = torch.zeros(1, BINS, height, width)
-    if isinstance(model, MaskedEncoder):
-        mass, hidden = events[:, :CLASSES], torch.zeros(1, height, width, dtype=torch.bool)
-        return count_flops(model, [events, mass, hidden], ())
-    assert isinstance(model, SegmentationNetwork)
-    is_frozen = not next(model.down.parameters()).requires_grad
-    return count_flops(model, [events], ["down"] if is_frozen else [])
+def flops_per_sample(
+    size: Size, height: int, width: int, stage: str = "whole", is_frozen: bool = False
+) -> float:
+    """Floating point operations of forward and backward for one sample of this shape.
+
+    A multiplication and an addition count as two, backward as twice forward; normalization and
+    activations are excluded. Of stage `encoder` those of MaskedEncoder; `is_frozen`: the encoder
+    has no backward.
+    """
+    layers = list(_work(size, height, width))
+    depth = len(size.widths)
+    if stage == "encoder":
+        _, area = layers[depth - 1]
+        scale = 2 ** (depth - size.is_deep)
+        layers[depth:] = [(size.widths[-1] * CLASSES * scale**2, area)]
+    return sum(
+        (2.0 if is_frozen and i < depth else 6.0) * taps * area
+        for i, (taps, area) in enumerate(layers)
+    )
+
+
+def _work(size: Size, height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Per convolution: number of weights per position, and number of positions."""
+    ins = BINS
+    for i, outs in enumerate(size.widths):
+        if i or not size.is_deep:
+            height, width = -(-height // 2), -(-width // 2)
+        yield 9 * ins * outs, height * width
+        ins = outs
+    back = size.widths[-2::-1] if size.is_deep else (*size.widths[-2::-1], CLASSES)
+    for outs in back:
+        yield 16 * ins * outs, height * width  # every input pixel is multiplied by every weight
+        height, width, ins = 2 * height, 2 * width, outs
+    if size.is_deep:
+        yield ins * CLASSES, height * width

@@ -184,7 +184,8 @@ class EventSegTask:
         return output(model, windows)
 
     def flops_per_sample(self, model: Module) -> float | None:
-        return flops_per_sample(model, *self.data("train").shape)
+        shape = self.data("train").shape
+        return flops_per_sample(self.size, *shape, self.stage, self.is_frozen)
 
     def facts(self) -> Mapping[str, Any]:
         loaded = {} if self.loaded is None else {"encoder": self.loaded}

@@ -65,15 +65,15 @@ EDGES = {
     # Paths and folders
     "paths are kept absolute": "launcher/config/test_paths.py::"
     "test_the_settings_of_a_run_name_the_same_data_from_every_folder",
-    "the same file by another path needs no --reset": "launcher/run_folder/test_resume_decision.py::"
+    "the same file by another path needs no --reset": "launcher/run_folder/test_resume.py::"
     "test_the_same_data_by_another_path_needs_no_reset",
     "verify --data": "launcher/test_verify.py::test_data_that_moved_is_named_by_an_option",
     "empty values": "launcher/cli/test_parser.py::test_an_empty_value_is_an_error",
     "--out replaces no file of the user": "launcher/run_folder/test_run_folder.py::"
     "test_a_folder_with_a_file_of_the_user_is_refused_and_stays_as_it_was",
-    "--max-steps on a completed run": "launcher/run_folder/test_resume_decision.py::"
+    "--max-steps on a completed run": "launcher/run_folder/test_resume.py::"
     "test_a_length_that_a_completed_run_has_reached_is_answered",
-    "a completed run without checkpoints": "launcher/run_folder/test_resume_decision.py::"
+    "a completed run without checkpoints": "launcher/run_folder/test_resume.py::"
     "test_a_completed_run_without_checkpoints_says_so",
     "a pickle gets the lines that export it": "models/abr/readers/test_files.py::"
     "test_a_pickle_is_refused_with_the_lines_that_export_it_to_a_table",

@@ -130,7 +130,7 @@ CASES = [
         f"--data mine.jsonl --model language:tiny {QUICK} --set schedule.warmup=5 --set schedule.warmup_cap=null",
         DATA,
     ),
-    Case("--set train.epochs=null --dry-run"),
+    Case("--set train.max_steps=null --set train.epochs=null --dry-run"),
     Case("--set save.last=false --set save.keep_best=0 --dry-run"),
     Case(
         f"--data mine.jsonl --model language:tiny {QUICK} --set eval.every=5",

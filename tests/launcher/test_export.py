@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from launcher.__main__ import main
-from models.catalog import FAMILIES
+from models.catalog import Family
 from models.language.config import SIZES
 from models.language.model import Transformer
 from tests.launcher.saved_runs import change_state, checkpoint, contents, train
@@ -177,8 +176,7 @@ class Mute:
 
 
 def test_a_family_without_a_transformers_model_is_an_error(run, capsys, monkeypatch):
-    other = replace(FAMILIES["language"], task=f"{__name__}:Mute")
-    monkeypatch.setitem(FAMILIES, "language", other)
+    monkeypatch.setattr(Family, "task", f"{__name__}:Mute")
     assert export(run, "--format", "hf") == 2
     err = capsys.readouterr().err
     assert "transformers has no model for the family 'language'" in err

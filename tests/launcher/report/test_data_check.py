@@ -2,7 +2,6 @@
 
 import importlib
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,8 +74,7 @@ def test_a_pickle_is_refused_with_the_lines_that_export_it_without_a_family_too(
 
 
 def test_all_families_that_match_are_found(table, monkeypatch):
-    twin = replace(FAMILIES["language"], name="twin")
-    monkeypatch.setitem(FAMILIES, "twin", twin)
+    monkeypatch.setitem(FAMILIES, "twin", FAMILIES["language"])
     found = find_families(str(table), None, ORIGIN)
     assert {Match("language", CSV), Match("twin", CSV)} <= set(found)
     assert find_families(str(table), "twin", ORIGIN) == [Match("twin", CSV)]

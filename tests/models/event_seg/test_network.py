@@ -103,13 +103,38 @@ def test_weights_in_bfloat16_are_normalized_by_statistics_in_float32():
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_operations_are_three_forward_passes_and_one_of_a_frozen_encoder(name):
-    free, frozen, masked = build(name), build(name), MaskedEncoder(SIZES[name])
-    frozen.freeze(frozen.down)
-    whole, part, encoder = (flops_per_sample(model, 48, 64) for model in (free, frozen, masked))
-    cells = (48 // masked.scale) * (64 // masked.scale)
-    head = 6 * masked.head.weight.numel() * cells
-    assert whole - part == (encoder - head) * 2 / 3
+def test_flops_match_the_flop_counter_of_torch(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build(name)
+    height, width = 48, 64  # halved without a rest in every layer
+    events = torch.randn(1, 10, height, width, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        model(events, torch.randint(0, 2, (1, height, width))).backward()
+    assert flops_per_sample(SIZES[name], height, width) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_flops_of_the_masked_encoder_match_the_flop_counter_of_torch(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width = 48, 64
+    events = torch.randn(1, 10, height, width, requires_grad=True)
+    hidden = torch.ones(1, height, width, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        MaskedEncoder(SIZES[name])(events, torch.rand(1, 2, height, width), hidden).backward()
+    found = flops_per_sample(SIZES[name], height, width, "encoder")
+    assert found == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_frozen_encoder_has_no_backward_in_the_flops(name):
+    size, shape = SIZES[name], (48, 64)
+    depth, scale = len(size.widths), 2 ** (len(size.widths) - size.is_deep)
+    whole, frozen = (flops_per_sample(size, *shape, is_frozen=yes) for yes in (False, True))
+    head = 6 * size.widths[-1] * 2 * scale**2 * (48 * 64 // scale**2)
+    down = flops_per_sample(size, *shape, "encoder") - head
+    assert whole - frozen == down * 2 / 3 and depth >= 3
 
 
 @pytest.mark.parametrize("size", SIZES)
