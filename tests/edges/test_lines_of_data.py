@@ -88,8 +88,8 @@ TEXTS = folder_of(
 )
 OF_LANGUAGE = [
     Case(f"{LANGUAGE} --data texts --set data.seq_len=4096", {"texts": TEXTS}),
-    Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model --set model.tokenizer=big.json", {"a.jsonl": REQUESTS, "model": llama(), "big.json": tokenizer(330)}, marks=SLOW),
-    Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, marks=SLOW),
+    Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model --set model.tokenizer=big.json", {"a.jsonl": REQUESTS, "model": llama(), "big.json": tokenizer(330)}, says="leave out model.tokenizer", marks=SLOW),
+    Case(f"{LANGUAGE} --data a.jsonl --set model.pretrained=model", {"a.jsonl": REQUESTS, "model": llama(num_hidden_layers=4)}, says="model.allow_missing", marks=SLOW),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, label=True)}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": rows(**CHAT, mood="good", odd="x")}),
     Case(f"{LANGUAGE} --data a.jsonl", {"a.jsonl": PAIRS}),
