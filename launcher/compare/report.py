@@ -222,8 +222,12 @@ def render(facts: ComparisonFacts, outcome: ComparisonOutcome) -> bytes:
         legend=list(legend(rows)),
         promises=[
             (
-                *(row.name, item.name.replace("_", " "), bounds(item), measured(item)),
-                *(_KIND[item.kept], MARKS[item.kept]),
+                row.name,
+                item.name.replace("_", " "),
+                bounds(item),
+                measured(item),
+                _KIND[item.kept],
+                MARKS[item.kept],
             )
             for row in rows
             for item in row.promises
@@ -261,8 +265,9 @@ def _bars(rows: Sequence[ComparisonRow]) -> Iterator[BarPlot]:
         ("Peak memory of the device", "device_peak_bytes", size),
         ("Peak memory of the host, whole process", "host_peak_bytes", size),
         (
-            *("Peak memory of the model and its data, without the program itself",),
-            *("peak_memory_bytes", size),
+            "Peak memory of the model and its data, without the program itself",
+            "peak_memory_bytes",
+            size,
         ),
     ):
         spread = [row.step_spread_s if name == "step_s" else None for row in rows]
