@@ -25,7 +25,7 @@ _TARGET = ("ptkmnlrsh", "aeiou", "nlrsmk")
 _T = TypeVar("_T")
 
 
-class Word(NamedTuple):
+class TranslatedWord(NamedTuple):
     """A word and its translation; that of an adjective lacks its ending."""
 
     read: str
@@ -42,10 +42,10 @@ class SourceSentence(NamedTuple):
 class Lexicon(NamedTuple):
     """All words by kind."""
 
-    nouns: tuple[Word, ...]
-    adjectives: tuple[Word, ...]
-    verbs: tuple[Word, ...]
-    joints: tuple[Word, ...]
+    nouns: tuple[TranslatedWord, ...]
+    adjectives: tuple[TranslatedWord, ...]
+    verbs: tuple[TranslatedWord, ...]
+    joints: tuple[TranslatedWord, ...]
 
 
 def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexicon:
@@ -53,7 +53,7 @@ def lexicon(rng: np.random.Generator, counts: tuple[int, int, int, int]) -> Lexi
     total = sum(counts)
     read = _distinct(rng, total, _SOURCE, (1, 2))
     written = _distinct(rng, total, _TARGET, (2, 3))
-    words = list(map(Word, read, written))
+    words = list(map(TranslatedWord, read, written))
     return Lexicon(*(tuple(words[a:b]) for a, b in pairwise(np.cumsum((0, *counts)))))
 
 
@@ -73,17 +73,17 @@ def _pick(rng: np.random.Generator, items: Sequence[_T]) -> _T:
     return items[int(rng.integers(len(items)))]
 
 
-def phrase(noun: Word, adjective: Word) -> SourceSentence:
+def phrase(noun: TranslatedWord, adjective: TranslatedWord) -> SourceSentence:
     """Adjective and noun; the translation has noun first and an agreeing ending."""
     written = tuple(f"{noun.written} {adjective.written}{suffix}" for suffix in SUFFIXES)
     return SourceSentence(f"{adjective.read} {noun.read}", written)
 
 
-def joined(parts: Sequence[SourceSentence | Word], end: str) -> SourceSentence:
+def joined(parts: Sequence[SourceSentence | TranslatedWord], end: str) -> SourceSentence:
     """Join `parts` into a sentence that starts with a capital letter in both languages."""
     texts = [" ".join(part.read for part in parts)]
     for kind in range(len(SUFFIXES)):
-        written = (p.written if isinstance(p, Word) else p.written[kind] for p in parts)
+        written = (p.written if isinstance(p, TranslatedWord) else p.written[kind] for p in parts)
         texts.append(" ".join(written))
     read, *translations = (text[:1].upper() + text[1:] + end for text in texts)
     return SourceSentence(read, tuple(translations))
@@ -101,7 +101,7 @@ _TRANSLATIONS = {
     "bak": "amari", "dol": "beso", "fim": "cildo", "gus": "duna", "hen": "efri", "jor": "golu",
     "mev": "jast", "nax": "korm", "pir": "lind", "rot": "merk", "sul": "nols", "tez": "pund",
 }  # fmt: skip
-_WORDS = tuple(Word(*pair) for pair in _TRANSLATIONS.items())
+_WORDS = tuple(TranslatedWord(*pair) for pair in _TRANSLATIONS.items())
 NOUNS, ADJECTIVES = _WORDS[:6], _WORDS[6:]
 _LETTERS, _CELL = 14, (24, 32)
 
@@ -262,7 +262,7 @@ class Author:
         """New sentence: phrase, verb, phrase and sometimes a third phrase."""
         while True:
             verb = _pick(self.rng, self.words.verbs)
-            parts: list[SourceSentence | Word] = [self._phrase(), verb, self._phrase()]
+            parts: list[SourceSentence | TranslatedWord] = [self._phrase(), verb, self._phrase()]
             if self.rng.random() < 0.3:
                 parts += [_pick(self.rng, self.words.joints), self._phrase()]
             sentence = joined(parts, ".")
