@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from launcher.base import environment, exit_codes
 from launcher.base.diagnostics import PROGRAM, SettingsError
+from launcher.base.signals import handling
 from launcher.commands.catalog import ONCE
 from launcher.config.command_line import CommandLine
 from launcher.run_folder import run_folder
@@ -57,18 +59,18 @@ def _follow(runs: Sequence[WatchedRun]) -> None:
     from training.logging.terminal import TerminalOutput
 
     output, ended = TerminalOutput(sys.stdout), 0
-    screen = WatchScreen([])
-    try:
-        while ended < _ENDED_AFTER:
+    screen, interrupts = WatchScreen([]), list[int]()
+    # An exception of a handler is lost where the interpreter frees an object.
+    with handling([signal.SIGINT], lambda number, frame: interrupts.append(number)):
+        while ended < _ENDED_AFTER and not interrupts:
             snapshots = [run.snapshot() for run in runs]
             screen = WatchScreen(snapshots)
             output.draw_renderable(screen)
             ended = ended + 1 if all(snapshot.has_ended for snapshot in snapshots) else 0
-            time.sleep(_REFRESH_S)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        output.close()
+            next_look = time.monotonic() + _REFRESH_S
+            while not interrupts and time.monotonic() < next_look:
+                time.sleep(_REFRESH_S / 20)
+    output.close()
     Console(highlight=False).print(screen)
 
 
