@@ -291,7 +291,7 @@ class Planner:
         else:
             alone = local(ProcessWorld(RankInfo(), _CPU, 0.0), options)
             # Autocast keeps the casts of the first micro-batch for later ones.
-            repeats = options.precision not in DTYPES
+            repeats = options.precision not in DTYPES or _rounds(entry, options)
             trace = trace_step(subject, alone, change, repeats=repeats)
         return trace, checkpoints[0]
 
