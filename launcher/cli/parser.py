@@ -113,8 +113,8 @@ def _positionals(command: Command) -> str:
 
 
 def _sentence(option: Option) -> str:
-    """The option's help: the description of its setting, with the valid values if they are few."""
-    if option.key is None:
+    """The option's own help, or the description of its setting, with the values if they are few."""
+    if option.sentence or option.key is None:
         return _escaped(option.sentence)
     sentence = setting_infos(FIRST_RUN[0])[option.key].description
     allowed = choices(option.key)

@@ -30,7 +30,7 @@ class Option:
     key: str | None = None
     """The setting that it sets."""
     sentence: str = ""
-    """Help of an option without a setting."""
+    """Help; empty: the description of the setting."""
     mode: str | None = None
     """The mode that it selects."""
     repeats: bool = False
