@@ -28,9 +28,9 @@ def two_ranks():
     return Resolved(settings, values, 2, 2, {}, ["a note"], "cpu")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A saved run without its data, trained once for a file of tests."""
+    """A saved run without its data, trained once; nothing may change it."""
     import torch
 
     from tests.launcher.saved_runs import train
@@ -38,12 +38,12 @@ def trained(tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     run = train(tmp_path_factory.mktemp("trained"))
-    (run.parent / "mine.jsonl").unlink()  # not needed here
-    yield run
     torch.set_num_threads(before)
+    (run.parent / "mine.jsonl").unlink()
+    return run
 
 
 @pytest.fixture
 def run(trained, tmp_path):
     """A copy of the saved run, which a test may change."""
-    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+    return Path(shutil.copytree(trained, tmp_path / "copy", symlinks=True))

@@ -20,7 +20,7 @@ def fetch(*arguments):
     return main(["data", "fetch", "--config", "mine.yaml", *arguments])
 
 
-def test_downloads_and_the_command_to_train_are_printed(server, capsys):
+def test_downloads_and_the_command_to_train_are_printed_and_json_lists_the_files(server, capsys):
     declare(server.on("/data.csv"))
     assert fetch("--model", "language:tiny") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -31,13 +31,8 @@ def test_downloads_and_the_command_to_train_are_printed(server, capsys):
     )
     assert sorted(p.name for p in Path().iterdir()) == ["downloads", "mine.yaml"]
     assert fetch("--model", "language:tiny") == 0
-    assert capsys.readouterr().out.splitlines()[0] == (
-        "downloads/data.csv exists already, as declared"
-    )
-
-
-def test_json_lists_the_files(server, capsys):
-    declare(server.on("/data.csv"))
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first == "downloads/data.csv exists already, as declared"
     assert fetch("--json", "--out", "there") == 0
     [found] = json.loads(capsys.readouterr().out)
     assert (found["path"], found["size"], found["is_new"]) == ("there/data.csv", len(BODY), True)
@@ -54,16 +49,13 @@ def test_a_failed_download_is_an_error(server, capsys, response, code):
     assert json.loads(capsys.readouterr().out)["diagnostics"][0]["severity"] == "error"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_arguments_are_errors(here, capsys):
+    for arguments, message in (
         ([], "error: data fetch: download.files declares no URL"),
         (["mine.csv"], "error: unexpected argument 'mine.csv'"),
         (["--config", "none.yaml"], "error: none.yaml does not exist"),
         (["--set", "download.retries=-1"], "error: download.retries -1 is out of range"),
-    ],
-)
-def test_wrong_arguments_are_errors(here, capsys, arguments, message):
-    assert main(["data", "fetch", *arguments]) == 2
-    assert message in capsys.readouterr().err
-    assert list(here.iterdir()) == []
+    ):
+        assert main(["data", "fetch", *arguments]) == 2
+        assert message in capsys.readouterr().err
+        assert list(here.iterdir()) == []

@@ -16,37 +16,40 @@ from launcher.__main__ import main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def without_torch(tmp_path):
-    """The environment of an installation without torch: links to all other packages."""
-    site = tmp_path / "site"
+BOTH = """
+from launcher.__main__ import main
+code = main(["doctor"])
+print()
+main(["doctor", "--json"])
+raise SystemExit(code)
+"""
+
+
+def test_without_torch_it_says_so_and_fails_and_json_has_all_checks_and_engines(tmp_path):
+    site, here = tmp_path / "site", tmp_path / "here"
     site.mkdir()
+    here.mkdir()
     for folder in (Path(name) for name in sys.path if name.endswith("site-packages")):
-        for path in folder.iterdir():
+        for path in folder.iterdir():  # all other packages
             if not path.name.startswith(("torch", "deepspeed", "__editable__")):
                 (site / path.name).symlink_to(path)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
-
-
-def run(environment, *args, folder):
-    # -S: without the folder of packages that this Python has.
-    command = [sys.executable, "-S", "-m", "launcher", "doctor", *args]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def test_without_torch_it_says_so_and_fails(without_torch, tmp_path):
-    done = run(without_torch, folder=tmp_path)
+    done = subprocess.run(
+        # -S: without the folder of packages that this Python has.
+        [sys.executable, "-S", "-c", BOTH],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and not done.stderr, done.stderr
-    lines = done.stdout.splitlines()
+    text, _, rest = done.stdout.partition("\n\n{")
+    lines = text.splitlines()
     assert "failure  torch         not installed: no engine can run" in lines
     assert any(line.strip().startswith("fix: pip install 'torch") for line in lines)
     cannot = [line for line in lines if "cannot run here: torch" in line]
     assert len(cannot) == len(ENGINES) and all("not installed" in line for line in cannot)
 
-
-def test_json_without_torch_has_all_checks_and_engines(without_torch, tmp_path):
-    done = run(without_torch, "--json", folder=tmp_path)
-    found = json.loads(done.stdout)
+    found, _ = json.JSONDecoder().raw_decode("{" + rest)
     checks = {check["name"]: check for check in found["checks"]}
     assert set(checks) == {
         *("python", "packages", "compiler", "memory", "swap", "/dev/shm", "disk space"),
@@ -56,7 +59,7 @@ def test_json_without_torch_has_all_checks_and_engines(without_torch, tmp_path):
     assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
     assert list(found["engines"]) == list(ENGINES)
     assert not any(engine["runs_here"] for engine in found["engines"].values())
-    assert not [path for path in tmp_path.iterdir() if path.name != "site"]
+    assert not list(here.iterdir())
 
 
 def test_an_unknown_option_is_an_error_before_any_check(capsys):

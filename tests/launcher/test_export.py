@@ -48,13 +48,19 @@ def test_transformers_computes_the_logits_of_the_average(run, capsys):
     assert contents(run) == before
 
 
-def test_plain_safetensors_contain_every_parameter_and_the_facts(run):
-    assert export(run, "--format", "safetensors") == 0
-    tensors = load_file(run / "export-safetensors" / "model.safetensors")
+def test_plain_safetensors_contain_every_parameter_and_the_facts(run, tmp_path):
+    out, mine = tmp_path / "mine", tmp_path / ".mine.new" / "stays"
+    out.mkdir()
+    mine.parent.mkdir()
+    mine.touch()
+    assert export(run, "--format", "safetensors", "--out", out) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".mine.new"]
+    assert mine.exists()
+    tensors = load_file(out / "model.safetensors")
     expected = average(run, 6)
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-    facts = json.loads((run / "export-safetensors" / "config.json").read_text())
+    facts = json.loads((out / "config.json").read_text())
     assert (facts["family"], facts["size"], facts["step"]) == ("language", "tiny", 6)
     assert (facts["weights"], facts["parameters"]) == ("ema", SIZES["tiny"].parameters)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -63,7 +69,9 @@ def test_plain_safetensors_contain_every_parameter_and_the_facts(run):
 
 
 def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
-    run = train(tmp_path, **{"train.ema": None, "train.max_steps": 2})
+    without = {"train.ema": None, "report.enabled": False, "train.max_steps": 2}
+    run = train(tmp_path, **without)
+    assert not (run / "report.html").exists()
     assert export(run, "--format", "safetensors", "--json") == 0
     assert json.loads(capsys.readouterr().out)["weights"] == "weight"
     tensors = load_file(run / "export-safetensors" / "model.safetensors")
@@ -71,29 +79,20 @@ def test_weights_without_an_average_are_the_weights(tmp_path, capsys):
     assert all(torch.equal(tensors[name], found.tensor("weight", name)) for name in found.names())
 
 
-@pytest.mark.parametrize(
-    ("args", "best", "step"),
-    [
-        ([], False, 6),
-        ([], True, 2),
-        (["--checkpoint", "last"], True, 6),
-        (["--checkpoint", "best"], True, 2),
-        (["--checkpoint", "4"], True, 4),
-    ],
-)
-def test_the_best_checkpoint_is_the_default(run, capsys, args, best, step):
-    if best:
-        (run / "best").symlink_to("checkpoints/step-00000002")
-    assert export(run, "--format", "safetensors", "--json", *args) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["step"] == step
-    assert facts["folder"] == str(run / "export-safetensors")
-    assert set(facts["files"]) == {"config.json", "model.safetensors", "model_facts.json"}
-
-
-def test_a_checkpoint_may_be_named_itself(run, capsys):
-    assert export(checkpoint(run, 4), "--format", "safetensors") == 0
-    assert f"exported step 4 to {run / 'export-safetensors'}" in capsys.readouterr().out
+def test_the_best_checkpoint_is_the_default_and_another_may_be_named(run, capsys):
+    (run / "best").symlink_to("checkpoints/step-00000002")
+    for place, args, step in (
+        (run, [], 2),
+        (run, ["--checkpoint", "last"], 6),
+        (run, ["--checkpoint", "best"], 2),
+        (run, ["--checkpoint", "4"], 4),
+        (checkpoint(run, 4), [], 4),
+    ):
+        assert export(place, "--format", "safetensors", "--json", *args) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["step"], facts["folder"]) == (step, str(run / "export-safetensors"))
+        assert set(facts["files"]) == {"config.json", "model.safetensors", "model_facts.json"}
+        shutil.rmtree(run / "export-safetensors")
 
 
 def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, capsys):
@@ -108,27 +107,20 @@ def test_a_checkpoint_outside_of_its_run_can_be_exported(run, tmp_path, capsys):
     assert not (tmp_path / "hf").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "error: export requires --format"),
-        (["--format", "hff"], "  did you mean  hf\n  fix           --format hf"),
-        (["--format", "hf", "--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
-        (["--format", "hf", "--checkpoint", "best"], "error: no checkpoint 'best'"),
-        (["--format", "hf", "--out", "{run}"], "is not empty"),
-        (["--format", "hf", "--out", "{run}/log.txt"], "is a file"),
-    ],
-)
-def test_invalid_options_are_errors_and_write_nothing(run, capsys, options, message):
+def test_invalid_options_are_errors_and_write_nothing(run, capsys):
     before = contents(run.parent)
-    assert export(run, *(option.format(run=run) for option in options)) == 2
-    assert message in capsys.readouterr().err
+    for place, options, message in (
+        (run, [], "error: export requires --format"),
+        (run, ["--format", "hff"], "  did you mean  hf\n  fix           --format hf"),
+        (run, ["--format", "hf", "--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
+        (run, ["--format", "hf", "--checkpoint", "best"], "error: no checkpoint 'best'"),
+        (run, ["--format", "hf", "--out", run], "is not empty"),
+        (run, ["--format", "hf", "--out", run / "log.txt"], "is a file"),
+        (run / "none", ["--format", "hf"], "does not exist"),
+    ):
+        assert export(place, *options) == 2
+        assert message in capsys.readouterr().err
     assert contents(run.parent) == before
-
-
-def test_a_missing_run_folder_is_an_error(tmp_path, capsys):
-    assert export(tmp_path / "none", "--format", "hf") == 2
-    assert "does not exist" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named_and_nothing_is_written(run, capsys):
@@ -140,20 +132,6 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_written(run, capsys):
     assert export(run, "--format", "safetensors") == 1
     assert f"error: {path} is damaged" in capsys.readouterr().err
     assert contents(run) == before
-
-
-def test_an_empty_folder_may_be_written_into(run, tmp_path):
-    (tmp_path / "mine").mkdir()
-    assert export(run, "--format", "safetensors", "--out", tmp_path / "mine") == 0
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
-
-
-def test_a_hidden_folder_of_the_user_stays(run, tmp_path):
-    mine = run / ".export-safetensors.new" / "mine"
-    mine.parent.mkdir()
-    mine.touch()
-    assert export(run, "--format", "safetensors") == 0
-    assert mine.exists()
 
 
 def test_a_missing_tokenizer_is_an_error_and_leaves_no_files(run, capsys):

@@ -44,30 +44,22 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_that_a_library_turns_into_its_own_error_exits_with_130(tmp_path):
-    (tmp_path / "swallowed.py").write_text(SWALLOWED)
+def run(folder, code, *args):
+    (folder / "mine.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, "-m", "swallowed", "explain"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "mine", *args],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    assert (done.returncode, done.stdout, done.stderr) == (
-        130,
-        "",
-        "interrupted; nothing was written\n",
-    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_ctrl_c_that_a_library_turns_into_its_own_error_exits_with_130(tmp_path):
+    assert run(tmp_path, SWALLOWED, "explain") == (130, "", "interrupted; nothing was written\n")
 
 
 def test_ctrl_c_in_generated_code_exits_with_130(tmp_path):
-    (tmp_path / "broken_off.py").write_text(BROKEN_OFF)
-    done = subprocess.run(
-        [sys.executable, "-m", "broken_off"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "printed", "")
+    assert run(tmp_path, BROKEN_OFF) == (130, "printed", "")

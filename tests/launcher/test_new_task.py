@@ -53,12 +53,6 @@ def test_the_commented_lines_of_the_template_train_a_folder_with_momentum(here):
         assert any(name.startswith("momentum_buffer|") for name in state.keys())  # noqa: SIM118
 
 
-def test_the_template_has_less_than_sixty_lines_and_our_width():
-    lines = template("MyImages").splitlines()
-    assert len(lines) < 60
-    assert max(map(len, lines)) <= 100
-
-
 def test_another_folder_is_part_of_the_command_that_trains_it(here, capsys):
     assert main(["new-task", "Rings", "--out", "two words", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
@@ -71,21 +65,20 @@ def test_another_folder_is_part_of_the_command_that_trains_it(here, capsys):
     assert main(command) == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "module", "model"),
-    [
+def test_file_and_class_follow_pythons_naming(here, capsys):
+    for name, module, model in (
         ("MyFineImages", "my_fine_images", "MyFineImages"),
-        ("my_fine_images", "my_fine_images", "MyFineImages"),
+        ("my_own_images", "my_own_images", "MyOwnImages"),
         ("x1", "x1", "X1"),
-    ],
-)
-def test_file_and_class_follow_pythons_naming(here, capsys, name, module, model):
-    assert main(["new-task", name]) == 0
-    assert capsys.readouterr().out.split()[1] == f"{module}.py"
-    assert f"class {model}(CustomTask):" in (here / f"{module}.py").read_text()
+    ):
+        assert main(["new-task", name]) == 0
+        assert capsys.readouterr().out.split()[1] == f"{module}.py"
+        text = (here / f"{module}.py").read_text()
+        assert f"class {model}(CustomTask):" in text
+        assert len(text.splitlines()) < 60 and max(map(len, text.splitlines())) <= 100
 
 
-def test_an_existing_file_is_not_overwritten(here, capsys):
+def test_a_file_that_exists_or_cannot_be_written_is_an_error(here, capsys):
     (here / "mine_too.py").write_text("precious")
     assert main(["new-task", "mine_too"]) == 2
     assert capsys.readouterr().err == (
@@ -94,48 +87,31 @@ def test_an_existing_file_is_not_overwritten(here, capsys):
         "  allowed       a name that is not used in that folder\n"
     )
     assert (here / "mine_too.py").read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (
-            "my-images",
-            "  did you mean  my_images\n  fix           python -m launcher new-task my_images",
-        ),
-        ("1st", "error: '1st' is not a valid task name"),
-        ("class", "error: 'class' is a Python keyword"),
-        (
-            "bücher",
-            "  allowed       letters, digits and _, starting with a letter, such as my_images",
-        ),
-        ("json", "error: Python would import another module 'json' instead of this file"),
-        (
-            "models",
-            "  did you mean  my_models\n  fix           python -m launcher new-task my_models",
-        ),
-    ],
-)
-def test_a_name_that_python_cannot_import_is_an_error(here, capsys, name, expected):
-    assert main(["new-task", name]) == 2
-    assert expected in capsys.readouterr().err
-    assert names(here) == []
-
-
-def test_a_missing_name_is_an_error_with_an_example(capsys):
-    assert main(["new-task"]) == 2
-    assert capsys.readouterr().err == (
-        "error: new-task requires NAME\n"
-        "  where         command line: new-task\n"
-        "  allowed       a name of letters, digits and _, such as my_images\n"
-        "  fix           python -m launcher new-task my_task\n"
-    )
-
-
-def test_a_folder_that_cannot_be_written_is_an_error(here, capsys):
-    (here / "file").touch()
-    assert main(["new-task", "my_images", "--out", "file/there"]) == 2
+    assert main(["new-task", "my_images", "--out", "mine_too.py/there"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: cannot write file/there/my_images.py: ")
-    assert "  where         --out file/there\n" in err
-    assert names(here) == ["file"]
+    assert err.startswith("error: cannot write mine_too.py/there/my_images.py: ")
+    assert "  where         --out mine_too.py/there\n" in err
+    assert names(here) == ["mine_too.py"]
+
+
+def test_a_name_that_python_cannot_import_is_an_error(here, capsys):
+    start = "  fix           python -m launcher new-task "
+    for names_given, expected in (
+        (["my-images"], f"  did you mean  my_images\n{start}my_images"),
+        (["1st"], "error: '1st' is not a valid task name"),
+        (["class"], "error: 'class' is a Python keyword"),
+        (
+            ["bücher"],
+            "  allowed       letters, digits and _, starting with a letter, such as my_im",
+        ),
+        (["json"], "error: Python would import another module 'json' instead of this file"),
+        (["models"], f"  did you mean  my_models\n{start}my_models"),
+        (
+            [],
+            f"error: new-task requires NAME\n  where         command line: new-task\n"
+            f"  allowed       a name of letters, digits and _, such as my_images\n{start}my_task",
+        ),
+    ):
+        assert main(["new-task", *names_given]) == 2
+        assert expected in capsys.readouterr().err
+        assert names(here) == []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
-import shutil
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,13 @@ def texts(capsys):
     return read
 
 
-def expected(run, step, text="what is 7"):
-    """The sampled answer of the averaged weights."""
+@pytest.fixture(scope="module")
+def expected(trained):
+    """Gives the sampled answer of the averaged weights of a step."""
+    return cache(partial(_answer, trained))
+
+
+def _answer(run, step, text="what is 7"):
     found = open_checkpoint(checkpoint(run, step))
     model = Transformer(SIZES["tiny"]).eval()
     averages = {name: found.tensor("ema", name) for name in found.names()}
@@ -56,28 +62,21 @@ def expected(run, step, text="what is 7"):
     return found
 
 
-def test_the_weights_that_were_evaluated_answer_a_request(run, capsys):
+def test_the_weights_that_were_evaluated_answer_a_request(run, expected, texts, capsys):
     assert main(["predict", str(run), "--input", "what is 7", *SAMPLED]) == 0
-    assert capsys.readouterr().out == f"{printable(expected(run, 6))}\n"
+    assert capsys.readouterr().out == f"{printable(expected(6))}\n"
     assert not (run / "predictions").exists()
-
-
-def test_json_has_the_checkpoint_and_the_text(run, capsys):
     assert main(["predict", str(run), "--input", "what is 7", *SAMPLED, "--json"]) == 0
+    text = {"name": "prompt", "text": expected(6), "files": [], "dropped_tokens": 0}
     assert json.loads(capsys.readouterr().out) == {
-        "checkpoint": str(checkpoint(run, 6)),
-        "step": 6,
-        "weights": "ema",
-        "device": "cpu",
-        "folder": None,
-        "predictions": [
-            {"name": "prompt", "text": expected(run, 6), "files": [], "dropped_tokens": 0}
-        ],
+        **{"checkpoint": str(checkpoint(run, 6)), "step": 6, "weights": "ema"},
+        **{"device": "cpu", "folder": None, "predictions": [text]},
     }
+    assert texts(run, "--input", "what is 7", "--checkpoint", 2) == [expected(2)] != [expected(6)]
 
 
-def test_a_run_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
-    run, texts, tmp_path, capsys
+def test_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
+    run, expected, texts, tmp_path, capsys
 ):
     assert main(["export", str(run), "--format", "safetensors", "--out", f"{tmp_path}/out"]) == 0
     capsys.readouterr()
@@ -85,17 +84,11 @@ def test_a_run_a_checkpoint_an_export_and_the_last_stage_give_one_answer(
     staged.mkdir()
     stages = [{"name": "text", "folder": "1-text"}, {"name": "dialogues", "folder": "2-dialogues"}]
     (staged / "stages.json").write_text(json.dumps({"stages": stages}))
-    shutil.copytree(run, staged / "2-dialogues", symlinks=True)
-    for place in (run, checkpoint(run, 6), run / "last", tmp_path / "out", staged):
-        assert texts(place, "--input", "what is 7") == [expected(run, 6)], place
-    shutil.rmtree(run)
-    assert texts(tmp_path / "out", "--input", "what is 7") == [expected(staged / "2-dialogues", 6)]
-
-
-def test_a_checkpoint_is_chosen_by_its_step(run, texts):
-    for step in (2, 6):
-        assert texts(run, "--input", "what is 7", "--checkpoint", step) == [expected(run, step)]
-    assert expected(run, 2) != expected(run, 6)
+    for place in (run / "last", checkpoint(run, 6)):
+        assert texts(place, "--input", "what is 7") == [expected(6)], place
+    run.rename(staged / "2-dialogues")
+    for place in (tmp_path / "out", staged):
+        assert texts(place, "--input", "what is 7") == [expected(6)], place
 
 
 def test_the_same_seed_gives_the_same_text(run, texts):
@@ -105,13 +98,13 @@ def test_the_same_seed_gives_the_same_text(run, texts):
     assert texts(run, *given, "--top-k", "1") == [""]
 
 
-def test_a_file_of_prompts_is_answered_into_a_file(run, tmp_path, capsys):
+def test_a_file_of_prompts_is_answered_into_a_file(run, expected, tmp_path, capsys):
     (tmp_path / "my rows.jsonl").write_text(ROWS)
     (run / "predictions").mkdir()
     (run / "predictions" / "mine.txt").write_text("mine")
     for _ in range(2):
         assert main(["predict", str(run), "--input", f"{tmp_path}/my rows.jsonl", *SAMPLED]) == 0
-        answers = [expected(run, 6), expected(run, 6, "what is 8")]
+        answers = [expected(6), expected(6, "what is 8")]
         shown = [printable(answer) for answer in answers]
         assert capsys.readouterr().out == (
             f"my-rows-1: {shown[0]}\nmy-rows-2: {shown[1]}\nwrote {run}/predictions/my-rows.jsonl\n"
@@ -143,19 +136,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_prompt_is_read_from_stdin(run, texts, capsys, monkeypatch):
+def test_a_prompt_is_read_from_stdin(run, expected, texts, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("what is 7\n"))
-    assert texts(run) == [expected(run, 6)]
+    assert texts(run) == [expected(6)]
     assert main(["predict", str(run)]) == 2
     assert "the prompt is empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [("--json",), ("--out", "x")])
-def test_what_needs_a_prompt_is_refused_on_a_terminal(run, capsys, monkeypatch, option):
+def test_what_needs_a_prompt_is_refused_on_a_terminal(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal())
-    assert main(["predict", str(run), *option]) == 2
-    printed = capsys.readouterr()
-    assert f"{option[0]} requires --input" in printed.out + printed.err
+    for option in (("--json",), ("--out", "x")):
+        assert main(["predict", str(run), *option]) == 2
+        printed = capsys.readouterr()
+        assert f"{option[0]} requires --input" in printed.out + printed.err
 
 
 class Parrot:
@@ -194,22 +187,19 @@ def test_a_conversation_goes_on_until_ctrl_d(capsys, remembers):
     assert capsys.readouterr().out.splitlines() == [first, "", second, third, ""]
 
 
-@pytest.mark.parametrize("given", ["no/such", "x.jsonl", "./what is it", "{tmp}/my text", "~no/x"])
-def test_a_path_that_does_not_exist_is_no_prompt(run, tmp_path, capsys, given):
-    given = given.format(tmp=tmp_path)
-    assert main(["predict", str(run), "--input", given]) == 2
-    err = capsys.readouterr().err
-    assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in err
+def test_a_path_that_does_not_exist_is_no_prompt(run, tmp_path, capsys):
+    for given in ("no/such", "x.jsonl", "./what is it", f"{tmp_path}/my text", "~no/x"):
+        assert main(["predict", str(run), "--input", given]) == 2
+        err = capsys.readouterr().err
+        assert f"error: --input '{given}' does not exist ({Path(given).absolute()})" in err
 
 
-@pytest.mark.parametrize(
-    "given", ["def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"]
-)
-def test_other_texts_are_prompts(given):
+def test_other_texts_are_prompts():
     class Text:
         prompt_suffixes = (".txt",)
 
-    assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
+    for given in ("def ", "what is 1/2?", "one. Two", "a" * 5000, "~ x", "show a.txt"):
+        assert predict.prompts(given, Text(), "x") == [Prompt("prompt", (Message("user", given),))]
 
 
 def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
@@ -224,9 +214,9 @@ def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
     assert f"  fix           echo 'my ntoes.txt' | python -m launcher predict {run}" in err
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_an_invalid_option_is_an_error(run, capsys):
+    before = contents(run.parent)
+    for options, message in (
         (["--temperature", "-1"], "--temperature '-1' is not valid"),
         (["--temperature", "nan"], "  allowed       a number, at least 0"),
         (["--top-p", "0"], "  allowed       a number above 0, at most 1"),
@@ -234,12 +224,9 @@ def test_a_mistyped_file_is_suggested(run, tmp_path, capsys, monkeypatch):
         (["--max-tokens", "1.5"], "  where         command line: --max-tokens 1.5"),
         (["--seed", "x"], "--seed 'x' is not valid"),
         (["--checkpoint", "5"], "  allowed       last, 2, 4, 6"),
-    ],
-)
-def test_an_invalid_option_is_an_error(run, capsys, options, message):
-    before = contents(run.parent)
-    assert main(["predict", str(run), "--input", "hi", *options]) == 2
-    assert message in capsys.readouterr().err
+    ):
+        assert main(["predict", str(run), "--input", "hi", *options]) == 2
+        assert message in capsys.readouterr().err
     assert contents(run.parent) == before
 
 
@@ -274,25 +261,22 @@ PREDICT = """
 
 @pytest.fixture(scope="module")
 def custom_run(tmp_path_factory):
-    """Runs of a custom task with and without the methods that predict."""
+    """A run of a custom task that predicts, and the name of its module."""
     folder = tmp_path_factory.mktemp("custom")
-    runs = {}
-    for name, methods in (("able", PREDICT), ("mute", "")):
-        module = custom_tasks.write(folder, HEAD + LINE + BODY + methods)
-        settings = {"train.max_steps": 2, "model.folder": str(folder), "eval.every": None}
-        out = folder / name
-        launcher.train(model=f"{module}:Line", settings=settings, out=out, console=False)
-        runs[name] = out
-    return runs
+    module = custom_tasks.write(folder, HEAD + LINE + BODY + PREDICT)
+    settings = {"train.max_steps": 2, "model.folder": str(folder), "eval.every": None}
+    out = folder / "able"
+    launcher.train(model=f"{module}:Line", settings=settings, out=out, console=False)
+    return out, module
 
 
 def test_a_custom_task_predicts_files(custom_run, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("1 2")
     out = tmp_path / "out"
-    args = ["predict", str(custom_run["able"]), "--input", f"{tmp_path}/in.txt", "--out", str(out)]
+    args = ["predict", str(custom_run[0]), "--input", f"{tmp_path}/in.txt", "--out", str(out)]
     assert main(args) == 0
     first, second, last = capsys.readouterr().out.splitlines()
-    found = open_checkpoint(custom_run["able"] / "last")
+    found = open_checkpoint(custom_run[0] / "last")
     weights = {name: found.tensor("weight", name) for name in found.names()}
     for line, value in (("1", first), ("2", second)):
         hidden = torch.relu(weights["0.weight"] @ torch.full((2,), float(line)) + weights["0.bias"])
@@ -305,33 +289,32 @@ def test_a_custom_task_predicts_files(custom_run, tmp_path, capsys):
 def test_an_error_after_some_predictions_writes_nothing(custom_run, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("1 bad")
     before = contents(tmp_path)
-    args = ["predict", str(custom_run["able"]), "--input", f"{tmp_path}/in.txt"]
+    args = ["predict", str(custom_run[0]), "--input", f"{tmp_path}/in.txt"]
     assert main([*args, "--out", f"{tmp_path}/out"]) == 2
     err = capsys.readouterr().err
     assert "error: bad line" in err and "--set" not in err
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_files_need_an_input_and_no_sampling(custom_run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "in.txt").write_text("1")
+    monkeypatch.chdir(tmp_path)
+    for options, message in (
         ([], "/able --input FILE"),
         (["--input", "none"], "--input 'none' does not exist"),
         (["--input", "in.txt", "--top-k", "2"], "  fix           remove --top-k"),
         (["--input", "in.txt", "--out", "."], ". is not empty"),
-    ],
-)
-def test_files_need_an_input_and_no_sampling(
-    custom_run, tmp_path, capsys, monkeypatch, options, message
-):
-    (tmp_path / "in.txt").write_text("1")
-    monkeypatch.chdir(tmp_path)
-    assert main(["predict", str(custom_run["able"]), *options]) == 2
-    assert message in capsys.readouterr().err
+    ):
+        assert main(["predict", str(custom_run[0]), *options]) == 2
+        assert message in capsys.readouterr().err
 
 
-def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys):
-    assert main(["predict", str(custom_run["mute"]), "--input", "x"]) == 2
+def test_a_task_that_cannot_predict_says_what_to_write(custom_run, capsys, monkeypatch):
+    run, module = custom_run
+    task = importlib.import_module(module).Line
+    for method in ("predict", "setup_without_data"):
+        monkeypatch.delattr(task, method)
+    assert main(["predict", str(run), "--input", "x"]) == 2
     err = capsys.readouterr().err
     assert "its task lacks setup_without_data, predict" in err
     assert "saved_files, setup_without_data() and predict(model, path)" in err

@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,24 +16,20 @@ from launcher.config.provenance import CliArgs
 from launcher.saved_runs import saved_run
 from launcher.saved_runs.rerun import resolved_as
 from launcher.saved_runs.verify import ReplayInterval, choose
-from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents, train
+from tests.launcher.saved_runs import change_state, change_tensor, checkpoint, contents
+from tests.runs.conftest import REQUESTS
 from training.checkpoint import manifest
 
 NORM = "model.norm.weight"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield train(tmp_path_factory.mktemp("trained"))
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
-def run(trained, tmp_path):
-    """A copy that may be damaged."""
-    return Path(shutil.copytree(trained, tmp_path / "copy", symlinks=True))
+def data(trained):
+    """The data of the run, where it was."""
+    path = trained.parent / "mine.jsonl"
+    path.write_text(REQUESTS)
+    yield path
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ def add_a_bit(tensor):
     tensor.view(torch.int32)[5] += 1
 
 
-def test_a_replay_is_identical_and_leaves_no_trace(run, temporary, capfd):
+def test_a_replay_is_identical_and_leaves_no_trace(run, data, temporary, capfd):
     # What a resume would repair: a checkpoint half replaced at a kill.
     (run / "checkpoints" / ".replaced-step-00000005").mkdir()
     (run / "checkpoints" / ".replaced-step-00000005" / "state.json").touch()
@@ -66,16 +61,8 @@ def test_a_replay_is_identical_and_leaves_no_trace(run, temporary, capfd):
     assert list(temporary.iterdir()) == []
 
 
-def test_a_flipped_bit_of_the_last_checkpoint_is_named(run, temporary, capfd):
-    change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
-    assert main(["verify", str(run)]) == 1
-    out = capfd.readouterr().out
-    assert out.startswith(f"different: exp_avg of {NORM}[5] is ")
-    assert list(temporary.iterdir()) == []
-
-
 @pytest.mark.slow
-def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, capfd):
+def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, data, temporary, capfd):
     """State missing in checkpoints of older versions comes from the run's settings.yaml."""
     for step in (2, 4):
         shutil.rmtree(checkpoint(run, step))
@@ -87,44 +74,21 @@ def test_a_run_with_one_checkpoint_is_replayed_from_its_start(run, temporary, ca
     assert "replayed from the start of the run" in out
 
 
-def test_a_run_without_the_lines_of_the_interval_is_not_identical(run, temporary, capfd):
-    path = run / "metrics.jsonl"
-    path.write_text("".join(line for line in path.open() if '"step": 6' not in line))
-    assert main(["verify", str(run)]) == 1
-    captured = capfd.readouterr()
-    assert captured.err == (
-        f"error: nothing was compared: {path} has no line of the steps 5 to 6, which the replay "
-        "logged\n"
-    )
-    assert captured.out == ""
-
-
-def test_missing_data_is_an_input_error(run, temporary, capfd):
-    settings = run / "settings.yaml"
-    change_state(checkpoint(run, 6), lambda state: state["facts"].pop("settings"))
-    settings.write_text(settings.read_text().replace("mine.jsonl", "gone.jsonl"))
-    assert main(["verify", str(run)]) == 2
-    assert "gone.jsonl" in capfd.readouterr().err
-    assert list(temporary.iterdir()) == []
-
-
-def test_data_that_moved_is_named_by_an_option(trained, run, temporary, capfd, monkeypatch):
-    recorded, moved = trained.parent / "mine.jsonl", run.parent / "mine.jsonl"
-    recorded.rename(moved)
-    text = moved.read_text()
+def test_data_that_moved_is_named_and_a_flipped_bit_is_found(run, temporary, capfd, monkeypatch):
     monkeypatch.chdir(run.parent)
-    try:
-        assert main(["verify", str(run)]) == 2
-        assert "fix           --data PATH" in capfd.readouterr().err
-        assert main(["verify", str(run), "--data", "mine.jsonl"]) == 0
-        assert capfd.readouterr().out.startswith("identical: 80 tensors")
-        moved.write_text(text.replace("a", "b"))
-        assert main(["verify", str(run), "--data", "mine.jsonl"]) == 2
-        err = capfd.readouterr().err
-        assert "error: the data has changed since this run started" in err
-        assert "if it moved, --data PATH" in err and "--reset" not in err
-    finally:
-        recorded.write_text(text)
+    assert main(["verify", str(run)]) == 2
+    assert "fix           --data PATH" in capfd.readouterr().err
+    moved = run.parent / "mine.jsonl"
+    moved.write_text(REQUESTS)
+    change_tensor(checkpoint(run, 6), f"exp_avg|{NORM}|0", add_a_bit)
+    assert main(["verify", str(run), "--data", "mine.jsonl"]) == 1
+    assert capfd.readouterr().out.startswith(f"different: exp_avg of {NORM}[5] is ")
+    moved.write_text(REQUESTS.replace("a", "b"))
+    assert main(["verify", str(run), "--data", "mine.jsonl"]) == 2
+    err = capfd.readouterr().err
+    assert "error: the data has changed since this run started" in err
+    assert "if it moved, --data PATH" in err and "--reset" not in err
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_damaged_last_checkpoint_is_named_and_nothing_is_replayed(run, temporary, capfd):
@@ -204,22 +168,16 @@ def test_engine_and_processes_default_to_those_of_the_checkpoint():
     assert (resolved.batching.micro_batch, resolved.batching.accumulation) == (2, 2)
 
 
-def test_another_engine_keeps_the_batch_and_drops_settings_of_the_first():
+def test_another_engine_keeps_the_batch_and_has_settings_of_its_own():
     given = tree(name="zero3", nproc=2, ds_config="mine.json")
     resolved = resolved_as(given, WRITTEN, CliArgs(engine="local"))
     assert (resolved.settings.engine.name, resolved.nproc) == ("local", 1)
     assert resolved.settings.engine.ds_config is None
     assert resolved.batching.global_batch == 8
     assert given["engine"]["ds_config"] == "mine.json"
-
-
-def test_an_engine_keeps_its_fixed_settings():
     given = {**tree(name="local", nproc=1), "compile": "on"}
     written = manifest.Manifest(6, 24, "local", 1, True, {}, ())
     assert resolved_as(given, written, CliArgs(engine="zero3")).settings.compile == "off"
-
-
-def test_an_unknown_engine_is_an_error(trained):
     with pytest.raises(SettingsError, match="unknown engine 'zreo3'"):
         resolved_as(tree(), WRITTEN, CliArgs(engine="zreo3"))
 
@@ -238,24 +196,15 @@ def test_too_many_processes_are_an_error_with_the_largest_number():
 
 
 def test_a_folder_without_a_run_is_an_error(run, tmp_path, capsys):
+    shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
     shutil.rmtree(run / "checkpoints")
     (tmp_path / "empty").mkdir()
-    for value, found in (
-        ("copi", "does not exist"),
-        ("empty", "is not a run folder: it has no settings.yaml"),
-        ("copy", "has no checkpoint"),
+    for words, message in (
+        (["copi"], "did you mean  copy\n  fix           python -m launcher verify"),
+        (["empty"], "is not a run folder: it has no settings.yaml"),
+        (["copy"], "has no checkpoint"),
+        (["alone"], "is a checkpoint outside of its run folder"),
+        ([], "error: verify requires RUN"),
     ):
-        assert main(["verify", str(tmp_path / value)]) == 2
-        assert found in capsys.readouterr().err
-    assert main(["verify", str(tmp_path / "copi")]) == 2
-    assert (
-        "  did you mean  copy\n  fix           python -m launcher verify" in capsys.readouterr().err
-    )
-    assert main(["verify"]) == 2
-    assert "error: verify requires RUN" in capsys.readouterr().err
-
-
-def test_a_checkpoint_outside_of_its_run_is_an_error(run, tmp_path, capsys):
-    alone = shutil.copytree(checkpoint(run, 6), tmp_path / "alone")
-    assert main(["verify", str(alone)]) == 2
-    assert "is a checkpoint outside of its run folder" in capsys.readouterr().err
+        assert main(["verify", *(str(tmp_path / word) for word in words)]) == 2
+        assert message in capsys.readouterr().err

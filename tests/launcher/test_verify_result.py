@@ -14,7 +14,7 @@ from launcher.saved_runs import verify
 from launcher.saved_runs.verify import Conditions, ReplayInterval, compare_replay
 from tests.launcher.given import SERVER, resolved
 from tests.launcher.runs import saved
-from tests.launcher.saved_runs import change_tensor, checkpoint, train
+from tests.launcher.saved_runs import change_tensor, checkpoint
 from training.checkpoint.compare import Tolerance
 from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.reader import open_checkpoint
@@ -23,29 +23,22 @@ from training.logging.strict_json import encode
 NORM = "model.norm.weight"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield train(tmp_path_factory.mktemp("trained"))
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
-def again(run, tmp_path):
+def again(trained, tmp_path):
     """A folder as a replay leaves it."""
-    return Path(shutil.copytree(run, tmp_path / "again", symlinks=True))
+    return Path(shutil.copytree(trained, tmp_path / "again", symlinks=True))
 
 
 @pytest.fixture
-def compare(run):
-    """Compares the run with a replay of its last two steps."""
+def compare(trained):
+    """Compares a run with a replay of its last two steps."""
 
-    def compared(again, engine="local", world_size=1, precision="fp32", notes=()):
+    def compared(
+        again, engine="local", world_size=1, precision="fp32", notes=(), last=None, run=trained
+    ):
         conditions = Conditions(ReplayInterval(None, 4, 6), engine, world_size, precision)
-        return verify.compare_replay(
-            conditions, run, open_checkpoint(checkpoint(run, 6)), again, notes
-        )
+        last = last or open_checkpoint(checkpoint(trained, 6))
+        return compare_replay(conditions, run, last, again, notes)
 
     return compared
 
@@ -68,6 +61,9 @@ def test_an_equal_replay_is_identical(compare, again):
         "  replay   steps 4 to 6, local on 1 process, bit by bit; 2 logged lines\n"
         "  note     a note"
     )
+    found = compare(again, engine="ddp", world_size=2)
+    assert found.is_identical
+    assert "steps 4 to 6, ddp on 2 processes" in verify.render(found)
 
 
 def test_a_different_tensor_comes_before_a_metrics_line(compare, again):
@@ -121,20 +117,28 @@ def test_moments_have_a_larger_tolerance_than_weights(compare, again):
     assert not compare(again, engine="ddp").agrees
 
 
-def test_an_equal_replay_under_another_engine_is_identical(compare, again):
-    found = compare(again, engine="ddp")
-    assert found.is_identical
-    assert verify.render(found).startswith("identical: 80 tensors, 2 steps\n")
-
-
-def test_other_versions_of_libraries_are_noted(run, again):
-    last = open_checkpoint(checkpoint(run, 6))
+def test_other_versions_of_libraries_are_noted(compare, trained, again):
+    last = open_checkpoint(checkpoint(trained, 6))
     last.manifest = replace(last.manifest, libraries={"torch": "1.0", "python": "3"})
-    found = verify.compare_replay(
-        Conditions(ReplayInterval(None, 4, 6), "local", 1, "fp32"), run, last, again, []
-    )
     version = torch.__version__
-    assert found.notes == [f"torch 1.0 wrote the checkpoint; the replay used torch {version}"]
+    assert compare(again, last=last).notes == [
+        f"torch 1.0 wrote the checkpoint; the replay used torch {version}"
+    ]
+
+
+def test_a_run_without_the_lines_or_tensors_of_the_interval_is_not_identical(
+    compare, trained, again, tmp_path
+):
+    path = again / "metrics.jsonl"
+    path.write_text("".join(line for line in path.open() if '"step": 6' not in line))
+    with pytest.raises(CheckpointError) as error:
+        compare(trained, run=again)
+    assert str(error.value) == (
+        f"nothing was compared: {path} has no line of the steps 5 to 6, which the replay logged"
+    )
+    last = open_checkpoint(saved(tmp_path / "none", 6, resolved()))
+    with pytest.raises(CheckpointError, match=r"nothing was compared: .*step-00000006 has no"):
+        compare(tmp_path / "none", last=last)
 
 
 def test_a_nondeterministic_gpu_is_noted():
@@ -143,17 +147,3 @@ def test_a_nondeterministic_gpu_is_noted():
     assert list(verify.nondeterminism(resolved())) == []
     note = "train.deterministic is off: cuda may add numbers in any order"
     assert list(verify.nondeterminism(resolved(machine=SERVER))) == [note]
-
-
-def test_a_replay_is_described_by_steps_engine_and_processes():
-    conditions = Conditions(ReplayInterval(None, 4, 6), "ddp", 2, "fp32")
-    assert conditions.describe() == "steps 4 to 6, ddp on 2 processes"
-
-
-def test_checkpoints_without_tensors_are_not_identical(tmp_path):
-    for name in ("run", "replay"):
-        saved(tmp_path / name, 10, resolved())
-    last = open_checkpoint(tmp_path / "run" / "checkpoints" / "step-00000010")
-    conditions = Conditions(ReplayInterval(None, 0, 10), "local", 1, "fp32")
-    with pytest.raises(CheckpointError, match=r"nothing was compared: .*step-00000010 has no"):
-        compare_replay(conditions, tmp_path / "run", last, tmp_path / "replay", [])

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from launcher.__main__ import main
 from tests.launcher.given import resolved
 from tests.launcher.runs import begun, ended, trained
@@ -18,42 +20,38 @@ from tests.launcher.saved_runs import contents
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_pipe_gets_plain_lines_once_for_each_run(tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_pipe_gets_plain_lines_once_for_each_run(here, capsys):
     begun(Path("new"), resolved())
     ended(trained(Path("old"), resolved(), 100), "completed", 100)
-    (tmp_path / "job" / "slurm").mkdir(parents=True)
-    before = contents(tmp_path)
+    (here / "job" / "slurm").mkdir(parents=True)
+    before = contents(here)
     assert main(["watch", "new", "old", "job"]) == 0
     assert capsys.readouterr().out == (
         "run        new, not started\nrun        old, completed\nrun        job, not started\n"
     )
     assert main(["watch", "new", "old", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["folder"], line["state"]) for line in lines] == [
-        ("new", "not started"),
-        ("old", "completed"),
-    ]
-    assert contents(tmp_path) == before
+    states = [(line["folder"], line["state"]) for line in lines]
+    assert states == [("new", "not started"), ("old", "completed")]
+    assert contents(here) == before
 
 
-def test_watch_alone_shows_the_newest_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_watch_alone_shows_the_newest_run_and_a_folder_of_runs_all(capsys):
     assert main(["watch"]) == 2
     assert "error: there is no run in runs/" in capsys.readouterr().err
-    for name, at in (("new", 30), ("old", 20)):
-        begun(Path("runs", name), resolved(), at)
-    assert main(["watch"]) == 0
-    assert capsys.readouterr().out == "run        runs/new, not started\n"
-
-
-def test_a_folder_of_runs_shows_all_of_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
     for name, at in (("b", 10), ("a", 20), ("staged/1-text", 5)):
         begun(Path("runs", name), resolved(), at)
+    assert main(["watch"]) == 0
+    assert capsys.readouterr().out == "run        runs/a, not started\n"
     stages = [{"name": "text", "folder": "1-text"}]
     Path("runs", "staged", "stages.json").write_text(json.dumps({"stages": stages}))
-    os.utime(Path("runs", "staged", "stages.json"), (30, 30))
+    os.utime(Path("runs", "staged", "stages.json"), (40, 40))
     Path("runs", "notes").mkdir()
     assert main(["watch", "runs", "runs/a"]) == 0
     assert capsys.readouterr().out == "".join(
@@ -62,8 +60,7 @@ def test_a_folder_of_runs_shows_all_of_them(tmp_path, monkeypatch, capsys):
     assert main(["watch", "runs/notes"]) == 2
 
 
-def test_another_folder_is_an_error_with_the_nearest(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_another_folder_is_an_error_with_the_nearest(capsys):
     begun(Path("mine"), resolved())
     assert main(["watch", "mine", "mnie"]) == 2
     captured = capsys.readouterr()

@@ -52,32 +52,31 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_an_unwritable_folder_is_an_error_before_anything_starts(
-    here, capsys, monkeypatch, command
-):
+def test_an_unwritable_folder_is_an_error_before_anything_starts(here, capsys, monkeypatch):
     before = names(here)
     make_unwritable(monkeypatch, here)
-    assert main(COMMANDS[command]) == 2
-    err = capsys.readouterr().err
-    assert "is not writable" in err and "Traceback" not in err
-    assert names(here) == before
+    for command in COMMANDS.values():
+        assert main(command) == 2, command
+        err = capsys.readouterr().err
+        assert "is not writable" in err and "Traceback" not in err, command
+        assert names(here) == before, command
 
 
-@pytest.mark.parametrize("part", ["checkpoints", "log.txt"])
-def test_an_unwritable_part_of_a_run_is_named(here, capsys, monkeypatch, part):
-    make_unwritable(monkeypatch, here / "run" / part)
-    assert main(COMMANDS["resume"]) == 2
-    assert f"error: a part of the run, run/{part} is not writable" in capsys.readouterr().err
+def test_an_unwritable_part_of_a_run_is_named(here, capsys, monkeypatch):
+    for part in ("checkpoints", "log.txt"):
+        with monkeypatch.context() as patched:
+            make_unwritable(patched, here / "run" / part)
+            assert main(COMMANDS["resume"]) == 2
+        assert f"error: a part of the run, run/{part} is not writable" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["compare", "export", "new-task in a folder"])
-def test_too_little_room_is_named_with_what_is_needed(here, capsys, monkeypatch, command):
+def test_too_little_room_is_named_with_what_is_needed(here, capsys, monkeypatch):
     before = names(here)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=-1))
-    assert main(COMMANDS[command]) == 2
-    assert "and its disk has -1 B free" in capsys.readouterr().err
-    assert names(here) == before
+    for command in ("compare", "export", "new-task in a folder"):
+        assert main(COMMANDS[command]) == 2
+        assert "and its disk has -1 B free" in capsys.readouterr().err
+        assert names(here) == before
 
 
 def test_a_folder_that_is_missing_is_checked_where_it_would_be_made(tmp_path):

@@ -30,29 +30,30 @@ def python(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_shadowing_packages_would_be_imported_without_gearshift(hostile_folder):
+def test_our_packages_are_imported_after_launcher_and_those_of_the_user_stay(hostile_folder):
     assert python(hostile_folder, "-c", "import models").returncode == 1
-
-
-@pytest.mark.parametrize("name", ["models", "training", "engines", "slurm", "ds_configs"])
-def test_gearshift_packages_are_imported_after_launcher(hostile_folder, name):
-    done = python(hostile_folder, "-c", f"import launcher, {name}; print({name}.__path__[0])")
-    assert done.stdout.strip() == str(ROOT / name), done.stderr
-
-
-def test_submodules_and_data_files_of_gearshift_are_found(hostile_folder):
+    (hostile_folder / "mine").mkdir()
+    (hostile_folder / "mine" / "__init__.py").touch()
     code = (
         "import launcher, importlib.resources, models.language.config, training.settings\n"
+        "import models, training, engines, slurm, mine\n"
+        "for module in (models, training, engines, slurm, mine): print(module.__path__[0])\n"
         "print(importlib.resources.files('ds_configs'))"
     )
-    done = python(hostile_folder, "-c", code)
-    assert str(ROOT / "ds_configs") in done.stdout, done.stderr
+    *ours, mine, ds_configs = python(hostile_folder, "-c", code).stdout.splitlines()
+    assert ours == [str(ROOT / name) for name in ("models", "training", "engines", "slurm")]
+    assert mine == str(hostile_folder / "mine") and str(ROOT / "ds_configs") in ds_configs
 
 
-def test_the_command_works_beside_shadowing_packages(hostile_folder):
-    done = python(hostile_folder, "-m", "launcher", "list", "models")
-    assert done.returncode == 0, done.stderr
-    assert "language" in done.stdout
+def test_a_shadowing_package_already_imported_is_an_error_with_a_fix(hostile_folder):
+    (hostile_folder / "models" / "__init__.py").write_text("")
+    done = python(hostile_folder, "-c", "import models, launcher")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        f"ImportError: the package 'models' of {hostile_folder / 'models'} is imported already, "
+        "and this program has a package of that name; import launcher first, or rename yours"
+    )
 
 
 def test_a_spawned_process_of_a_script_imports_gearshift_packages(hostile_folder):
@@ -69,25 +70,6 @@ def test_a_spawned_process_of_a_script_imports_gearshift_packages(hostile_folder
     assert done.stdout.strip() == "4", done.stderr
 
 
-def test_a_shadowing_package_already_imported_is_an_error_with_a_fix(tmp_path):
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "__init__.py").touch()
-    done = python(tmp_path, "-c", "import models, launcher")
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert last == (
-        f"ImportError: the package 'models' of {tmp_path / 'models'} is imported already, and "
-        "this program has a package of that name; import launcher first, or rename yours"
-    )
-
-
-def test_other_packages_of_the_user_are_unaffected(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__init__.py").touch()
-    done = python(tmp_path, "-c", "import launcher, mine; print(mine.__path__[0])")
-    assert done.stdout.strip() == str(tmp_path / "mine"), done.stderr
-
-
 ENDS = """
 import atexit, gc, sys
 from launcher import __main__
@@ -101,6 +83,9 @@ sys.argv = ["gearshift", "list", "models"]
     [("__main__.program()", True), ("__main__.main()", False)],
     ids=["own process", "called"],
 )
-def test_garbage_among_imports_is_searched_in_processes_of_others_only(tmp_path, start, is_frozen):
-    done = python(tmp_path, "-c", ENDS + start)
-    assert done.returncode == 0 and done.stderr.split() == ["True", str(is_frozen)]
+def test_garbage_among_imports_is_searched_in_processes_of_others_only(
+    hostile_folder, start, is_frozen
+):
+    done = python(hostile_folder, "-c", ENDS + start)
+    assert done.returncode == 0 and "language" in done.stdout
+    assert done.stderr.split() == ["True", str(is_frozen)]

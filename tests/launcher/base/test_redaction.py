@@ -15,9 +15,8 @@ from launcher.base.redaction import (
 )
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
+def test_secrets_are_redacted():
+    for text, shown in (
         ("https://h/a.zip", "https://h/a.zip"),
         ("https://ann@h/a.zip", "https://***@h/a.zip"),
         ("https://ann:p@ss@h:81/a.zip", "https://***@h:81/a.zip"),
@@ -26,13 +25,15 @@ from launcher.base.redaction import (
         ("https://h/a?id=7&token=abc&x=1", "https://h/a?id=7&token=***&x=1"),
         ("https://h/a?X-Amz-Signature=abc", "https://h/a?X-Amz-Signature=***"),
         ("https://h/a?api_key=${KEY}", "https://h/a?api_key=${KEY}"),
-        ("[https://a:b@h/x, {url: 'https://c:d@h/y?sig=e'}]", None),
-    ],
-)
-def test_secrets_are_redacted(text, shown):
-    if shown is None:
-        shown = "[https://***@h/x, {url: 'https://***@h/y?sig=***'}]"
-    assert redact(text) == shown == redact(shown)
+        (
+            "[https://a:b@h/x, {url: 'https://c:d@h/y?sig=e'}]",
+            "[https://***@h/x, {url: 'https://***@h/y?sig=***'}]",
+        ),
+    ):
+        assert redact(text) == shown == redact(shown)
+    environ = {"HF_TOKEN": "hf_0123456789", "MY_PASSWORD": "true", "HOME": "/home/user"}
+    text = redact_variables("hf_0123456789 true /home/user", environ)
+    assert text == "[HF_TOKEN] true /home/user"
 
 
 def test_a_url_is_printed_saved_and_compared_without_its_secret():
@@ -51,25 +52,20 @@ def test_variables_are_substituted():
         expand_variables("https://${A}@h/", {})
 
 
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
+def test_a_file_is_named_by_the_end_of_its_url():
+    for url, name in (
         ("https://h/set/data%20one.zip?x=/y.tar", "data one.zip"),
         ("https://h/set/", ""),
         ("https://h", ""),
         ("https://h/..%2f..%2fetc%2fpasswd", "passwd"),
-    ],
-)
-def test_a_file_is_named_by_the_end_of_its_url(url, name):
-    assert file_name(url) == name
+    ):
+        assert file_name(url) == name
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://h/a", None),
-        ("file:///a", None),
-        ("file://localhost/a", None),
+def test_the_form_of_a_url():
+    for url in ("https://h/a", "file:///a", "file://localhost/a"):
+        assert url_problem(url) is None
+    for url, expected in (
         ("ftp://h/a", "has the scheme 'ftp'"),
         ("h/a", "has no scheme"),
         ("https:///a", "names no host"),
@@ -77,14 +73,5 @@ def test_a_file_is_named_by_the_end_of_its_url(url, name):
         ("file:a", "has no absolute path"),
         ("https://h:port/a", "is not a URL: "),
         ("https://[::1/a", "is not a URL: "),
-    ],
-)
-def test_the_form_of_a_url(url, expected):
-    found = url_problem(url)
-    assert found == expected if expected is None else found.startswith(expected)
-
-
-def test_secrets_are_redacted_and_other_text_is_kept():
-    environ = {"HF_TOKEN": "hf_0123456789", "MY_PASSWORD": "true", "HOME": "/home/user"}
-    text = redact_variables("hf_0123456789 true /home/user", environ)
-    assert text == "[HF_TOKEN] true /home/user"
+    ):
+        assert url_problem(url).startswith(expected)

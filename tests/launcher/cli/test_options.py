@@ -9,20 +9,17 @@ from launcher.config.schema import setting_infos
 from launcher.run_folder import run_folder
 
 
-def test_the_commands():
+def test_the_commands_and_their_implementations():
     expected = """
         run resume explain list plan verify evaluate watch compare submit export predict report track
         new-task convert data doctor completion
     """
     assert list(COMMANDS) == expected.split()
-
-
-def test_every_command_has_an_implementation():
     for command in COMMANDS.values():
         assert callable(importlib.import_module(command.module).main)
 
 
-def test_the_options_of_run():
+def test_the_options_of_run_and_what_they_name():
     expected = """
         --model --mode --lite --resource-efficient --fast --ultra-fast --benchmark --engine
         --nproc --data --epochs --batch-size --num-workers --lr --seq-len --max-steps --seed
@@ -31,36 +28,14 @@ def test_the_options_of_run():
         --stage --from --track --force
     """
     assert sorted(option.flag for option in OPTIONS) == sorted(expected.split())
-
-
-def test_short_options_name_existing_settings():
     keys = setting_infos("language")
     assert {option.key for option in OPTIONS if option.key} <= set(keys)
-
-
-def test_mode_options_name_existing_modes():
     assert {option.mode for option in OPTIONS if option.mode} <= set(names("modes"))
 
 
-def test_the_exit_codes():
+def test_the_exit_codes_and_the_files_of_a_run_folder():
     assert list(exit_codes.MEANINGS) == [0, 1, 2, 75, 130]
-
-
-def test_the_files_of_a_run_folder():
-    assert (
-        run_folder.SETTINGS,
-        run_folder.ORIGINS,
-        run_folder.LOG,
-        run_folder.METRICS,
-        run_folder.RESULT,
-        run_folder.CHECKPOINTS,
-        run_folder.REPORT,
-    ) == (
-        "settings.yaml",
-        "origins.json",
-        "log.txt",
-        "metrics.jsonl",
-        "result.json",
-        "checkpoints",
-        "report.html",
-    )
+    files = (run_folder.SETTINGS, run_folder.ORIGINS, run_folder.LOG, run_folder.METRICS)
+    assert files == ("settings.yaml", "origins.json", "log.txt", "metrics.jsonl")
+    files = (run_folder.RESULT, run_folder.CHECKPOINTS, run_folder.REPORT)
+    assert files == ("result.json", "checkpoints", "report.html")

@@ -6,42 +6,17 @@ from pathlib import Path
 
 FILES = {
     "event_seg": """\
-data:
-  dataset: MVSEC
-  data_path: data/mvsec
-  batch_size: 4
-  num_workers: 4
-  event_representation: voxel_grid
-  time_bins: 10
-  shuffle: true
-  validation_split: 0.2
-  sequences: [outdoor_day1]
-  downsample_factor: 2
-model:
-  embedding_dims: [32, 64, 128, 256]
-  alpha_values: [0.5, 0.5, 0.5, 0.5]
-  layer_weights: [0.1, 0.4, 0.7, 1.0]
-  regularized_layers: [0, 3]
-  num_heads: [1, 2, 4, 8]
-  dropout: 0.1
-  use_residual: true
-training:
-  epochs: 10
-  learning_rate: 0.0001
-  weight_decay: 0.0001
-  lr_scheduler: cosine
-  warmup_epochs: 2
-  use_gpt4o: false
-  azure_openai:
-    api_key: ''
-    endpoint: ''
-    deployment_name: x
-logging:
-  save_dir: checkpoints/lite
-  log_interval: 5
-  eval_interval: 1
-  save_interval: 2
-  tensorboard: true
+data: {dataset: MVSEC, data_path: data/mvsec, batch_size: 4, num_workers: 4,
+  event_representation: voxel_grid, time_bins: 10, shuffle: true, validation_split: 0.2,
+  sequences: [outdoor_day1], downsample_factor: 2}
+model: {embedding_dims: [32, 64, 128, 256], alpha_values: [0.5, 0.5, 0.5, 0.5],
+  layer_weights: [0.1, 0.4, 0.7, 1.0], regularized_layers: [0, 3], num_heads: [1, 2, 4, 8],
+  dropout: 0.1, use_residual: true}
+training: {epochs: 10, learning_rate: 0.0001, weight_decay: 0.0001, lr_scheduler: cosine,
+  warmup_epochs: 2, use_gpt4o: false,
+  azure_openai: {api_key: '', endpoint: '', deployment_name: x}}
+logging: {save_dir: checkpoints/lite, log_interval: 5, eval_interval: 1, save_interval: 2,
+  tensorboard: true}
 """,
     "language": """\
 base_model: folder
@@ -76,134 +51,41 @@ checkpoint_dir: checkpoints
 auto_resume: true
 """,
     "abr": """\
-experiment:
-  name: mine
-  description: text
-  tags: [a, b]
-  random_seed: 42
-data:
-  data_path: data.csv
-  valid_peaks_only: false
-  val_split: 0.15
-  augment: true
-  cfg_dropout_prob: 0.1
-model:
-  input_channels: 1
-  static_dim: 4
-  base_channels: 64
-  n_levels: 4
-  sequence_length: 200
-  signal_length: 200
-  num_classes: 5
-  num_transformer_layers: 3
-  num_heads: 8
-  use_cross_attention: true
-  use_positional_encoding: true
-  positional_type: sinusoidal
-  film_dropout: 0.15
-  dropout: 0.1
-  use_cfg: true
-  use_multi_film: true
-  use_attention_heads: true
-  predict_uncertainty: false
-  channel_multiplier: 2.0
-  use_enhanced_s4: true
-  use_learnable_timescales: true
-training:
-  batch_size: 64
-  num_epochs: 50
-  learning_rate: 0.0002
-  weight_decay: 0.01
-  use_amp: true
-  gradient_clip_norm: 1.0
-  gradient_accumulation_steps: 2
-  patience: 8
-  save_every: 5
-  num_workers: 8
-  pin_memory: true
-  prefetch_factor: 4
-  persistent_workers: true
-  use_balanced_sampler: false
-loss:
-  loss_weights:
-    signal: 1.0
-    peak_exist: 0.3
-    peak_latency: 0.8
-    peak_amplitude: 0.8
-    classification: 2.0
-    threshold: 0.6
-  use_focal_loss: false
-  focal_alpha: 1.0
-  focal_gamma: 2.0
-  use_class_weights: true
-  peak_loss_type: huber
-  huber_delta: 1.0
-optimizer:
-  type: adamw
-  betas: [0.9, 0.95]
-  eps: 1e-8
-scheduler:
-  type: cosine_warm_restarts
-  T_0: 5
-  T_mult: 1.5
-  eta_min: 1e-6
-  warmup_epochs: 2
-  factor: 0.5
-  patience: 5
-  step_size: 20
-  gamma: 0.5
-evaluation:
-  metrics: [f1_macro, balanced_accuracy]
-  validate_every: 2
-  save_best_metric: f1_macro
-logging:
-  output_dir: null
-  use_tensorboard: true
-  use_wandb: false
-  wandb_project: mine
-  wandb_entity: null
-  log_level: INFO
-  log_every: 20
-inference:
-  temperature: 1.0
-checkpoint:
-  resume_from: null
-  save_best_only: true
-  save_last: false
-  save_optimizer_state: false
-  save_scheduler_state: false
-hardware:
-  gpu_ids: [0]
-  distributed: false
-  dataloader_pin_memory: true
-  benchmark: true
-  deterministic: false
-advanced:
-  gradient_accumulation_steps: 2
-  label_smoothing: 0.05
-  use_mixup: false
-  mixup_alpha: 0.2
-  use_tta: false
-  tta_steps: 5
-  curriculum:
-    enabled: true
-    peak_start: 2
-    threshold_start: 4
-    class_start: 1
-    ramp_epochs: 3
-classes:
-  class_weights: null
-validation:
-  use_cv: false
-  val_augment: false
-  test_split: 0.0
-clinical:
-  threshold_range: [0.0, 120.0]
-memory:
-  use_memory_efficient_attention: true
-  gradient_checkpointing: false
-  clear_cache_every: 100
-  use_half_precision_intermediates: true
+experiment: {name: mine, description: text, tags: [a, b], random_seed: 42}
+data: {data_path: data.csv, valid_peaks_only: false, val_split: 0.15, augment: true,
+  cfg_dropout_prob: 0.1}
+model: {input_channels: 1, static_dim: 4, base_channels: 64, n_levels: 4, sequence_length: 200,
+  signal_length: 200, num_classes: 5, num_transformer_layers: 3, num_heads: 8,
+  use_cross_attention: true, use_positional_encoding: true, positional_type: sinusoidal,
+  film_dropout: 0.15, dropout: 0.1, use_cfg: true, use_multi_film: true, use_attention_heads: true,
+  predict_uncertainty: false, channel_multiplier: 2.0, use_enhanced_s4: true,
+  use_learnable_timescales: true}
+training: {batch_size: 64, num_epochs: 50, learning_rate: 0.0002, weight_decay: 0.01,
+  use_amp: true, gradient_clip_norm: 1.0, gradient_accumulation_steps: 2, patience: 8,
+  save_every: 5, num_workers: 8, pin_memory: true, prefetch_factor: 4, persistent_workers: true,
+  use_balanced_sampler: false}
+loss: {loss_weights: {signal: 1.0, peak_exist: 0.3, peak_latency: 0.8, peak_amplitude: 0.8,
+  classification: 2.0, threshold: 0.6}, use_focal_loss: false, focal_alpha: 1.0, focal_gamma: 2.0, use_class_weights: true,
+  peak_loss_type: huber, huber_delta: 1.0}
+optimizer: {type: adamw, betas: [0.9, 0.95], eps: 1e-8}
+scheduler: {type: cosine_warm_restarts, T_0: 5, T_mult: 1.5, eta_min: 1e-6, warmup_epochs: 2,
+  factor: 0.5, patience: 5, step_size: 20, gamma: 0.5}
+evaluation: {metrics: [f1_macro, balanced_accuracy], validate_every: 2, save_best_metric: f1_macro}
+logging: {output_dir: null, use_tensorboard: true, use_wandb: false, wandb_project: mine,
+  wandb_entity: null, log_level: INFO, log_every: 20}
+inference: {temperature: 1.0}
+checkpoint: {resume_from: null, save_best_only: true, save_last: false,
+  save_optimizer_state: false, save_scheduler_state: false}
+hardware: {gpu_ids: [0], distributed: false, dataloader_pin_memory: true, benchmark: true,
+  deterministic: false}
+advanced: {gradient_accumulation_steps: 2, label_smoothing: 0.05, use_mixup: false,
+  mixup_alpha: 0.2, use_tta: false, tta_steps: 5,
+  curriculum: {enabled: true, peak_start: 2, threshold_start: 4, class_start: 1, ramp_epochs: 3}}
+classes: {class_weights: null}
+validation: {use_cv: false, val_augment: false, test_split: 0.0}
+clinical: {threshold_range: [0.0, 120.0]}
+memory: {use_memory_efficient_attention: true, gradient_checkpointing: false,
+  clear_cache_every: 100, use_half_precision_intermediates: true}
 """,
     "doc_translation": """\
 trans_model_dir: pretrained/decoder

@@ -1,5 +1,7 @@
 """The same arguments give the same global batch for any number of processes."""
 
+from itertools import product
+
 import pytest
 
 from launcher.base.diagnostics import SettingsError
@@ -15,22 +17,17 @@ def numbers(*sets, world_size=1, **options):
     return solved.global_batch, solved.micro_batch, solved.accumulation
 
 
-@pytest.mark.parametrize(
-    ("world_size", "micro_batch", "accumulation"),
-    [(1, 16, 4), (2, 16, 2), (4, 16, 1), (8, 8, 1), (16, 4, 1), (64, 1, 1)],
-)
-def test_more_processes_reduce_accumulation_first_then_the_micro_batch(
-    world_size, micro_batch, accumulation
-):
-    assert numbers(world_size=world_size) == (64, micro_batch, accumulation)
+def test_more_processes_reduce_accumulation_first_then_the_micro_batch():
+    solved = [numbers(world_size=size) for size in (1, 2, 4, 8, 64)]
+    assert solved == [(64, 16, 4), (64, 16, 2), (64, 16, 1), (64, 8, 1), (64, 1, 1)]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
-def test_micro_batch_and_accumulation_of_the_user_set_the_global_batch_of_one_process(world_size):
-    pair = ("train.micro_batch=6", "train.accumulation=2")
-    total, micro, accumulation = numbers(*pair, world_size=world_size)
-    assert total == 12
-    assert micro == 12 // world_size // accumulation <= 6
+def test_micro_batch_and_accumulation_of_the_user_set_the_global_batch_of_one_process():
+    for world_size in (1, 2, 3, 6):
+        pair = ("train.micro_batch=6", "train.accumulation=2")
+        total, micro, accumulation = numbers(*pair, world_size=world_size)
+        assert total == 12
+        assert micro == 12 // world_size // accumulation <= 6
 
 
 def test_a_global_batch_keeps_the_micro_batch_where_it_divides():
@@ -40,15 +37,15 @@ def test_a_global_batch_keeps_the_micro_batch_where_it_divides():
     assert numbers("train.global_batch=40", world_size=4) == (40, 10, 1)
 
 
-def test_a_global_batch_with_one_factor_gives_the_other():
-    assert numbers("train.global_batch=48", "train.micro_batch=12") == (48, 12, 4)
+def test_consistent_batch_settings_of_the_user_are_accepted():
+    pair = ("train.global_batch=48", "train.micro_batch=12")
+    assert numbers(*pair) == (48, 12, 4)
     assert numbers("train.global_batch=48", "train.accumulation=6") == (48, 8, 6)
-
-
-def test_three_consistent_batch_settings_are_accepted():
-    trio = ("train.global_batch=48", "train.micro_batch=12", "train.accumulation=4")
-    assert numbers(*trio) == (48, 12, 4)
-    assert numbers(*trio, world_size=2) == (48, 12, 2)
+    assert numbers(*pair, "train.accumulation=4") == (48, 12, 4)
+    assert numbers(*pair, "train.accumulation=4", world_size=2) == (48, 12, 2)
+    assert numbers(batch_size="8") == (32, 8, 4)
+    # An awkward share takes the largest micro-batch that divides.
+    assert numbers("train.micro_batch=4", "train.accumulation=3", world_size=2) == (12, 3, 2)
 
 
 def test_a_batch_factor_of_the_user_overrides_the_default_global_batch():
@@ -64,27 +61,15 @@ def test_a_batch_factor_of_the_user_overrides_the_default_global_batch():
     assert solve_batching(values, 2) == Batching(32, 8, 2, 2)
 
 
-def test_batch_size_sets_the_micro_batch():
-    assert numbers(batch_size="8") == (32, 8, 4)
-
-
-def test_an_awkward_share_takes_the_largest_micro_batch_that_divides():
-    assert numbers("train.micro_batch=4", "train.accumulation=3", world_size=2) == (12, 3, 2)
-
-
-@pytest.mark.parametrize(
-    ("sets", "world_size", "did_you_mean"),
-    [
-        (["train.global_batch=40", "train.micro_batch=16"], 1, "10"),
+def test_an_indivisible_batch_is_an_error_with_divisible_values():
+    for sets, world_size, did_you_mean in (
         (["train.global_batch=40", "train.accumulation=3"], 1, "2"),
         (["train.global_batch=10"], 4, "8, or 2 processes"),
         (["train.global_batch=2"], 4, "4, or 2 processes"),
-    ],
-)
-def test_an_indivisible_batch_is_an_error_with_divisible_values(sets, world_size, did_you_mean):
-    with pytest.raises(SettingsError) as raised:
-        numbers(*sets, world_size=world_size)
-    assert [diagnostic.did_you_mean for diagnostic in raised.value.diagnostics] == [did_you_mean]
+    ):
+        with pytest.raises(SettingsError) as raised:
+            numbers(*sets, world_size=world_size)
+        assert [found.did_you_mean for found in raised.value.diagnostics] == [did_you_mean]
 
 
 def test_solved_batch_settings_have_the_values_they_override():
@@ -98,9 +83,8 @@ def test_solved_batch_settings_have_the_values_they_override():
     assert "train.micro_batch: 8 instead of 16: 64 = 8 × 1 × 8 processes" in run.notes
 
 
-@pytest.mark.parametrize("number", range(1, 40))
-def test_the_largest_divisor_divides_and_none_between_does(number):
-    for limit in range(1, 45):
+def test_the_largest_divisor_divides_and_none_between_does():
+    for number, limit in product(range(1, 40), range(1, 45)):
         found = largest_divisor(number, limit)
         assert number % found == 0 and found <= limit
         assert not any(number % n == 0 for n in range(found + 1, min(limit, number) + 1))

@@ -1,9 +1,9 @@
 """Settings declared by a task's class are layered, checked and saved like any others."""
 
 import sys
+from itertools import cycle
 
 import pytest
-import torch
 
 from launcher.base.diagnostics import SettingsError
 from launcher.config import custom_task, editor_schema, presets, render
@@ -82,25 +82,11 @@ def test_a_setting_of_the_class_is_read_checked_and_kept(line):
     ]
 
 
-def test_a_default_of_another_type_than_declared_is_an_error_with_its_line(here):
-    name = write(here, HEAD + LINE.replace("width: int = 4", 'width: int = "wide"') + BODY)
-    assert wrong(f"{name}:Line").splitlines()[:2] == [
-        "error: the default of Line.Model.width is invalid: Input should be a valid integer, unable "
-        "to parse string as an integer",
-        "  where         --model NAME:Line; NAME.py:9",
-    ]
-
-
-def test_saved_settings_of_a_run_resolve_to_the_same_settings(sized, here):
+def test_saved_settings_of_a_run_resolve_to_the_same_settings_and_are_used(sized, here):
     run = resolved("model.width=9", model=f"{sized}:large")
-    text = render.render_settings(run)
-    (here / "again.yaml").write_text(text)
+    (here / "again.yaml").write_text(render.render_settings(run))
     again = resolved(model=None, configs=[here / "again.yaml"])
-    assert again.settings == run.settings
-    assert again.warnings == []
-
-
-def test_task_settings_used_by_the_launcher_are_not_reported_as_unused(sized, here):
+    assert (again.settings, again.warnings) == (run.settings, [])
     run = resolved("model.folder=.", "model.width=7", model=f"{sized}:large")
     assert [diagnostic.key for diagnostic in unused_diagnostics(run, ())] == ["model.width"]
 
@@ -131,19 +117,14 @@ def test_a_size_of_a_task_without_sizes_is_refused(line):
     ]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("model", ["images:Images", "images:Images:large"])
-def test_every_mode_applies_to_a_custom_task_without_a_warning(mode, model):
-    for machine, world_size in ((SERVER, None), (SERVER, 2)):
-        run = resolved(model=model, mode=mode, machine=machine, world_size=world_size)
-        assert run.warnings == []
-    assert resolved(model=model, mode=mode).settings.mode == mode
-
-
-def test_a_mode_changes_what_the_class_declares(line):
+def test_every_mode_applies_to_a_custom_task_without_a_warning(line):
+    for mode, model in zip(MODES, cycle(["images:Images", "images:Images:large"]), strict=False):
+        for machine, world_size in ((SERVER, None), (SERVER, 2)):
+            run = resolved(model=model, mode=mode, machine=machine, world_size=world_size)
+            assert run.warnings == []
+            assert run.settings.mode == mode
     fast = resolved(model=line, mode="fast")
-    assert fast.settings.train.epochs == 1
-    assert fast.settings.optim.lr == 2e-3
+    assert (fast.settings.train.epochs, fast.settings.optim.lr) == (1, 2e-3)
 
 
 def test_an_unknown_key_among_the_defaults_is_an_error_with_its_line(here):
@@ -159,68 +140,56 @@ def test_an_unknown_key_among_the_defaults_is_an_error_with_its_line(here):
     ]
 
 
-@pytest.mark.parametrize(
-    ("field", "expected"),
-    [
-        ("width: int", "Model.width has no default"),
-        ("size: str = 's'", "Model.size cannot be a setting of its own"),
-        ("when: set = {1}", "Model.when cannot be written into a settings file"),
-    ],
-)
-def test_a_field_that_cannot_be_a_setting_is_an_error(here, field, expected):
-    name = write(here, HEAD + LINE.replace("width: int = 4", field) + BODY)
-    found = wrong(f"{name}:Line")
-    assert found.startswith(f"error: {expected}")
-    assert "where         --model NAME:Line; NAME.py:9" in found
+WIDTH, DEFAULTS = "width: int = 4", '{"train.epochs": 2, "train": {"micro_batch": 4}}'
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "expected"),
+    ("old", "new", "expected", "line"),
     [
+        (WIDTH, "width: int", "Model.width has no default", 9),
+        (WIDTH, "size: str = 's'", "Model.size cannot be a setting of its own", 9),
+        (WIDTH, "when: set = {1}", "Model.when cannot be written into a settings file", 9),
+        (
+            WIDTH,
+            'width: int = "wide"',
+            "the default of Line.Model.width is invalid: Input should be a valid integer, unable "
+            "to parse string as an integer",
+            9,
+        ),
         (
             "class Model(BaseModel)",
             "class Model(nn.Module)",
             "Line.Model is not a pydantic BaseModel",
+            6,
         ),
-        ('{"train.epochs": 2, "train": {"micro_batch": 4}}', "3", "Line.defaults is not"),
+        (DEFAULTS, "3", "Line.defaults is not", 6),
     ],
 )
-def test_settings_of_another_type_are_an_error(here, old, new, expected):
+def test_a_declaration_that_cannot_be_settings_is_an_error_with_its_line(
+    here, old, new, expected, line
+):
     name = write(here, HEAD + LINE.replace(old, new) + BODY)
-    assert wrong(f"{name}:Line").startswith(f"error: {expected}")
+    first, where, *_ = wrong(f"{name}:Line").splitlines()
+    assert first.startswith(f"error: {expected}")
+    assert where == f"  where         --model NAME:Line; NAME.py:{line}"
 
 
-def test_sections_within_the_settings_of_a_task_are_settings(here):
+def test_sections_within_the_settings_of_a_task_are_settings_and_in_the_schema(here):
     name = write(here, HEAD + LINE + DEEP + BODY)
     assert setting_infos(f"{name}:Line")["model.deep.rate"].default == 0.5
     run = resolved("model.deep.rate=0.25", model=f"{name}:Line")
     assert TrackedSettings(run.settings).model.deep.rate == 0.25
-
-
-def test_the_schema_has_the_settings_of_the_named_task(line):
-    model = editor_schema.settings(line)["properties"]["model"]["properties"]
+    model = editor_schema.settings(f"{name}:Line")["properties"]["model"]["properties"]
     assert model["width"]["type"] == "integer"
-    assert "width" not in editor_schema.settings()["properties"]["model"]["properties"]
 
 
-def test_resume_auto_finds_the_newest_run_of_a_custom_task(line, here):
+def test_a_resumed_run_is_found_and_keeps_its_custom_task_and_settings(line, here):
     name = line.partition(":")[0]
-    folder = trained(here / "runs" / "mine", resolved(model=line), 2)
+    folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
     found = checkpoint_search.find(CliArgs(model=line, resume="auto"), None)
     assert found is not None and found.folder.samefile(folder)
     assert checkpoint_search.find(CliArgs(model=f"{name}:Other", resume="auto"), None) is None
-
-
-def test_a_resumed_run_keeps_its_custom_task_and_settings(line, here):
-    folder = trained(here / "runs" / "mine", resolved("model.width=9", model=line), 2)
     decision = decide(CliArgs(resume=str(folder)), None, LAPTOP)
     assert decision.resolved.settings.model.width == 9
     with pytest.raises(SettingsError, match="model language differs from mine"):
         decide(CliArgs(model="language", resume=str(folder)), None, LAPTOP)
-
-
-def test_the_example_does_not_depend_on_the_engine(here):
-    text = (EXAMPLES / "images.py").read_text()
-    assert text.count("\n") < 60
-    assert not {"engine", "distributed", "rank", "cuda", "device"} & set(text.split())
-    assert torch  # loaded by the example

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError, as_json
+from launcher.base.diagnostics import SettingsError
 from launcher.config import custom_task
 from tests.launcher.custom_tasks import BODY, HEAD, LINE, write
 from tests.launcher.given import resolved
@@ -26,17 +26,13 @@ def error_text(model, *sets, **options):
     return str(wrong.value).replace(model.partition(":")[0], "NAME")
 
 
-def test_a_module_in_the_working_directory_is_found(here):
-    name = write(here, HEAD + LINE + BODY)
-    assert custom_task.load_task_class(f"{name}:Line").__name__ == "Line"
-    assert custom_task.task_folder(f"{name}:Line") == str(here)
-
-
-def test_a_module_in_a_package_is_found_with_the_folder_of_the_package(here):
+def test_a_module_in_the_working_directory_or_a_package_is_found_with_its_folder(here):
     (here / "packaged_tasks").mkdir()
     write(here / "packaged_tasks", HEAD + LINE + BODY, "inner")
-    assert custom_task.load_task_class("packaged_tasks.inner:Line")
-    assert custom_task.task_folder("packaged_tasks.inner:Line") == str(here)
+    for name in (write(here, HEAD + LINE + BODY), "packaged_tasks.inner"):
+        assert custom_task.load_task_class(f"{name}:Line").__name__ == "Line"
+        assert custom_task.task_folder(f"{name}:Line") == str(here)
+    assert custom_task.task_folder("pytest:Line") is None  # installed
 
 
 def test_model_folder_is_searched_first(here):
@@ -61,10 +57,6 @@ def test_two_tasks_of_one_name_in_one_process_are_distinct(here):
     ]
     (here / "two" / f"{name}.py").unlink()
     assert resolved("model.folder=two", model=f"{name}:Line")
-
-
-def test_an_installed_module_has_no_folder_of_its_own():
-    assert custom_task.task_folder("pytest:Line") is None
 
 
 def test_gearshift_packages_are_not_searched_for_a_task(here):
@@ -130,23 +122,18 @@ def test_a_class_with_missing_methods_is_an_error_that_names_them(here):
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "expected"),
-    [
+def test_a_module_that_raises_is_an_error_with_its_line(here):
+    for text, line, expected in (
         ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError: division by zero"),
         ("x = 1\ndef f(:\n", 2, "SyntaxError"),
         ("import json\njson.loads('{')\n", 2, "JSONDecodeError"),
         ("\nimport no_such_library\n", 2, "No module named 'no_such_library'"),
         ("import sys\n\nsys.exit('bye')\n", 3, "SystemExit: bye"),
-    ],
-)
-def test_a_module_that_raises_is_an_error_with_its_line(here, text, line, expected):
-    name = write(here, text)
-    lines = error_text(f"{name}:Line").splitlines()
-    assert lines[0].startswith("error: module 'NAME' cannot be imported: ")
-    assert expected in lines[0]
-    assert lines[1] == f"  where         --model NAME:Line; NAME.py:{line}"
-    assert len(lines) == 2
+    ):
+        message, where = error_text(f"{write(here, text)}:Line").splitlines()
+        assert message.startswith("error: module 'NAME' cannot be imported: ")
+        assert expected in message
+        assert where == f"  where         --model NAME:Line; NAME.py:{line}"
 
 
 def test_a_task_error_is_reported_with_all_others_and_without_other_model_errors(here):
@@ -156,17 +143,9 @@ def test_a_task_error_is_reported_with_all_others_and_without_other_model_errors
         "error: unknown mode 'fsat'",
         "error: unknown setting 'optim.rl'",
     ]
-
-
-def test_a_task_error_in_a_settings_file_has_the_line_of_the_file(here):
     (here / "mine.yaml").write_text("model:\n  family: no_such_module:Line\n")
     with pytest.raises(SettingsError) as wrong:
         resolved(model=None, configs=[here / "mine.yaml"])
-    assert f"where         {here / 'mine.yaml'}:2 model.family" in str(wrong.value)
-
-
-def test_a_task_error_in_json_has_its_fields(here):
-    with pytest.raises(SettingsError) as wrong:
-        resolved(model="no_such_module:Line")
-    (diagnostic,) = as_json(wrong.value.diagnostics)
-    assert (diagnostic["key"], diagnostic["value"]) == ("model.family", "no_such_module:Line")
+    [found] = wrong.value.diagnostics
+    assert found.where == f"{here / 'mine.yaml'}:2 model.family"
+    assert (found.key, found.value) == ("model.family", "no_such_module:Line")

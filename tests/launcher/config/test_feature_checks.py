@@ -17,67 +17,38 @@ from tests.launcher.given import resolved
 ON = "continual.enabled=true"
 
 
-@pytest.fixture
-def messages(tmp_path, monkeypatch):
-    """The error text of settings, in a folder with a folder of data."""
-    monkeypatch.chdir(tmp_path)
+def test_settings_that_contradict_continual_learning_are_refused(here):
     Path("texts").mkdir()
     Path("texts/a.txt").touch()
-
-    def lines(*sets: str, **options: str) -> str:
+    for options, expected in (
+        ({}, "data.path 'embedded:python' is not a folder: new files cannot arrive there"),
+        ({}, "--data FOLDER"),
+        ({"data": "texts/a.txt"}, "--data texts"),
+        (
+            {"sets": "save.last=false"},
+            "saves no checkpoint that the next experience can start from",
+        ),
+        ({"sets": "eval.test=true"}, "continual learning measures forgetting instead"),
+        ({"sets": "data.control=noise"}, "is a control run, which ends with its result"),
+    ):
+        sets = [options["sets"], "data.path=texts"] if "sets" in options else []
+        data = {"data": options["data"]} if "data" in options else {}
         with pytest.raises(SettingsError) as raised:
-            resolved(ON, *sets, **options)
-        return str(raised.value)
-
-    return lines
-
-
-def test_other_data_than_a_folder_is_refused(messages):
-    text = messages()
-    assert "data.path 'embedded:python' is not a folder: new files cannot arrive there" in text
-    assert "--data FOLDER" in text
-    assert "--data texts" in messages(data="texts/a.txt")
-
-
-@pytest.mark.parametrize(
-    ("sets", "expected"),
-    [
-        (("save.last=false",), "saves no checkpoint that the next experience can start from"),
-        (("eval.test=true",), "continual learning measures forgetting instead"),
-        (("data.control=noise",), "is a control run, which ends with its result"),
-    ],
-)
-def test_contradicting_settings_are_refused(messages, sets, expected):
-    assert expected in messages(*sets, data="texts")
-
-
-def test_settings_without_continual_learning_warn():
-    found = resolved("continual.replay=0.25")
-    assert any("has no effect: continual.enabled is false" in str(w) for w in found.warnings)
-
-
-def test_torchrun_is_refused(messages):
-    (error,) = feature_checks.check_launcher("torchrun", resolved(ON, data="texts").values)
-    assert "cannot run under torchrun" in error.message
-
-
-def test_a_run_folder_inside_the_watched_folder_is_refused(messages):
+            resolved(ON, *sets, **data)
+        assert expected in str(raised.value)
     values = resolved(ON, data="texts").values
+    (error,) = feature_checks.check_launcher("torchrun", values)
+    assert "cannot run under torchrun" in error.message
     with pytest.raises(SettingsError, match="inside the watched folder texts"):
         feature_checks.check_run_folder(Path("texts/runs/x"), values)
     feature_checks.check_run_folder(Path("runs/x"), values)
+    found = resolved("continual.replay=0.25")
+    assert any("has no effect: continual.enabled is false" in str(w) for w in found.warnings)
 
 
 URL = "https://example.org/set.zip"
 FETCH = "download.fetch=true"
 METHODS = ("samples", "build", "measure")
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -91,73 +62,53 @@ def config(here):
     return config
 
 
-def path_of(*sets, **options):
-    return resolved(*sets, **options).values["data.path"]
-
-
-@pytest.mark.parametrize(
-    ("files", "path"),
-    [
-        (URL, "downloads/set"),
-        ("https://example.org/a.csv", "downloads/a.csv"),
-        ("https://example.org/a.csv.gz", "downloads/a.csv"),
-        (f"{{url: {URL}, unpack: no}}", "downloads/set.zip"),
-        (f"{{url: {URL}, name: other.tgz}}", "downloads/other"),
-        (f"{URL}, https://example.org/b.csv", "downloads/set-and-1-more"),
-    ],
-)
-def test_data_path_is_set_to_the_downloaded_files(here, files, path):
-    value = path_of(FETCH, f"download.files=[{files}]")
-    assert value.value == path
-    assert (
-        value.origin.layer == "adapted to this machine" and value.origin.where == f"--set {FETCH}"
-    )
-
-
-def test_download_folder_is_used(here):
-    files = f"download.files=[{URL}, https://example.org/b.csv]"
-    assert path_of(FETCH, files, "download.folder=mine").value == "mine"
-    assert path_of(FETCH, f"download.files=[{URL}]", "download.folder=mine").value == "mine/set"
+def test_data_path_is_set_to_the_downloaded_files(here):
+    two = f"{URL}, https://example.org/b.csv"
+    for files, sets, path in (
+        (URL, (), "downloads/set"),
+        ("https://example.org/a.csv", (), "downloads/a.csv"),
+        ("https://example.org/a.csv.gz", (), "downloads/a.csv"),
+        (f"{{url: {URL}, unpack: no}}", (), "downloads/set.zip"),
+        (f"{{url: {URL}, name: other.tgz}}", (), "downloads/other"),
+        (two, (), "downloads/set-and-1-more"),
+        (two, ("download.folder=mine",), "mine"),
+        (URL, ("download.folder=mine",), "mine/set"),
+    ):
+        run = resolved(FETCH, f"download.files=[{files}]", *sets)
+        value = run.values["data.path"]
+        assert value.value == path
+        assert value.origin.layer == "adapted to this machine"
+        assert value.origin.where == f"--set {FETCH}"
+        assert f"data.path: {path}, from --set {FETCH}" in run.notes
+    methods = "".join(f"    def {name}(self, *given): ...\n" for name in METHODS)
+    module = write(here, f"{HEAD}class Own(CustomTask):\n{methods}")  # without data.path
+    found = resolved(FETCH, f"download.files=[{URL}]", model=f"{module}:Own")
+    assert "data.path" not in found.values
 
 
 def test_a_data_path_of_the_user_stays_and_need_not_exist_yet(here):
-    files = f"download.files=[{URL}]"
-    assert path_of(FETCH, files, data="downloads/set/part").value == "downloads/set/part"
+    files, data = f"download.files=[{URL}]", "downloads/set/part"
+    assert resolved(FETCH, files, data=data).values["data.path"].value == data
     with pytest.raises(SettingsError, match=r"data\.path 'elsewhere/x' does not exist"):
-        path_of(FETCH, files, data="elsewhere/x")
+        resolved(FETCH, files, data="elsewhere/x")
     with pytest.raises(SettingsError, match="does not exist"):
-        path_of(files, data="downloads/set")
-
-
-def paths(*sets, **options):
-    values = resolved(ON, FETCH, *sets, **options).values
-    return values["data.path"].value, values["download.folder"].value
+        resolved(files, data="downloads/set")
 
 
 def test_continual_learning_watches_the_folder_of_its_download(here):
     archive, text = f"download.files=[{URL}]", "download.files=[https://example.org/a.csv.gz]"
-    assert paths(archive) == ("downloads/set", None)
-    assert paths(text) == ("downloads/a", "downloads/a")
-    assert paths(text, "download.folder=mine") == ("mine", "mine")
-    assert paths(f"download.files=[{URL}, {URL}x]") == ("downloads/set-and-1-more", None)
-    assert paths(text, data="incoming") == ("incoming", "incoming")
-    assert paths(archive, data="downloads/set/part") == ("downloads/set/part", None)
+    for sets, options, data, folder in (
+        ([archive], {}, "downloads/set", None),
+        ([text], {}, "downloads/a", "downloads/a"),
+        ([text, "download.folder=mine"], {}, "mine", "mine"),
+        ([f"download.files=[{URL}, {URL}x]"], {}, "downloads/set-and-1-more", None),
+        ([text], {"data": "incoming"}, "incoming", "incoming"),
+        ([archive], {"data": "downloads/set/part"}, "downloads/set/part", None),
+    ):
+        values = resolved(ON, FETCH, *sets, **options).values
+        assert (values["data.path"].value, values["download.folder"].value) == (data, folder)
     notes = resolved(ON, FETCH, text, data="incoming").notes
     assert "download.folder: incoming, the folder that continual.enabled watches" in notes
-
-
-def test_the_change_of_data_path_is_announced(here):
-    assert (
-        f"data.path: downloads/set, from --set {FETCH}"
-        in resolved(FETCH, f"download.files=[{URL}]").notes
-    )
-
-
-def test_a_task_without_data_path_gets_none(here):
-    methods = "".join(f"    def {name}(self, *given): ...\n" for name in METHODS)
-    module = write(here, f"{HEAD}class Own(CustomTask):\n{methods}")
-    found = resolved(FETCH, f"download.files=[{URL}]", model=f"{module}:Own")
-    assert "data.path" not in found.values
 
 
 def test_files_that_are_not_downloaded_warn(config):
@@ -230,21 +181,16 @@ def test_each_wrong_file_is_reported_with_its_line(config):
     assert [line for line in lines if not line.startswith("  allowed")] == MESSAGES.splitlines()
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
+def test_files_without_a_path_of_their_own_are_refused(here):
+    other = "https://example.org/other/set.zip"
+    for files, message in (
         ("https://example.org/", "does not end with a file name"),
-        (
-            f"{URL}, https://example.org/other/set.zip",
-            "has the local path downloads/set-and-1-more/set",
-        ),
+        (f"{URL}, {other}", "has the local path downloads/set-and-1-more/set"),
         ("https://example.org/a.gz, https://example.org/A.xz", "like another file"),
-    ],
-)
-def test_files_without_a_path_of_their_own_are_refused(here, files, message):
-    with pytest.raises(SettingsError) as wrong:
-        resolved(FETCH, f"download.files=[{files}]")
-    assert message in str(wrong.value)
+    ):
+        with pytest.raises(SettingsError) as wrong:
+            resolved(FETCH, f"download.files=[{files}]")
+        assert message in str(wrong.value)
 
 
 def test_no_secret_reaches_settings_origins_and_messages(config):
@@ -264,9 +210,8 @@ def test_settings_that_are_fed_back_resolve_to_the_same(here, config):
     assert kept_values(again.values) == kept_values(found.values)
 
 
-@pytest.mark.parametrize(
-    ("url_end", "name"),
-    [
+def test_the_end_of_a_url_becomes_a_safe_name():
+    for url_end, name in (
         ("data.zip", "data.zip"),
         ('a/b\\c:"d"?.zip', "a-b-c-d-.zip"),
         ("..", ""),
@@ -274,10 +219,8 @@ def test_settings_that_are_fed_back_resolve_to_the_same(here, config):
         ("-rf", "rf"),
         ("x" * 300 + ".tar.gz", "x" * 193 + ".tar.gz"),
         ("データ.zip", "データ.zip"),
-    ],
-)
-def test_the_end_of_a_url_becomes_a_safe_name(url_end, name):
-    assert safe_name(url_end) == name
+    ):
+        assert safe_name(url_end) == name
 
 
 def test_only_a_safe_name_is_accepted():

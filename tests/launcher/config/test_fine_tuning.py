@@ -41,58 +41,49 @@ def line_of(key):
     return f"ds_configs/models/language.yaml:{node.line}"
 
 
-@pytest.mark.parametrize("model", [None, "language", "language:tiny"])
-@pytest.mark.parametrize(
-    "key", ["optim.lr", "schedule.warmup", "train.epochs", "train.micro_batch", "eval.share"]
-)
-def test_a_pretrained_model_has_the_values_of_fine_tuning(fine_tuned, model, key):
-    value = fine_tuned(model=model).values[key]
-    assert (value.origin.layer, value.origin.where) == ("family", line_of(key))
+def test_a_pretrained_model_has_the_values_of_fine_tuning(fine_tuned):
+    keys = ("optim.lr", "schedule.warmup", "train.epochs", "train.micro_batch", "eval.share")
+    for model in (None, "language", "language:tiny"):
+        values = fine_tuned(model=model).values
+        for key in keys:
+            origin = values[key].origin
+            assert (origin.layer, origin.where) == ("family", line_of(key)), (model, key)
 
 
-def test_fine_tuning_has_no_values_of_a_size(fine_tuned):
+def test_fine_tuning_has_no_values_of_a_size_and_a_named_one_has_no_effect(fine_tuned, base):
     for mode in ("default", "fast", "conservative"):
         run = fine_tuned(mode=mode)
         assert run.settings.train.max_steps is None
         assert run.settings.optim.lr < 1e-3
     assert fine_tuned(machine=SERVER).settings.precision == "bf16"
     assert not any("no model named" in note or "size" in note for note in fine_tuned().notes)
-
-
-def test_modes_and_settings_of_the_user_override_fine_tuning(fine_tuned):
-    lr = fine_tuned().settings.optim.lr
-    assert fine_tuned(mode="fast").settings.optim.lr == pytest.approx(2 * lr)
-    assert fine_tuned(lr="1e-3").settings.optim.lr == 1e-3
-    assert resolved("model.pretrained=null", model=None).settings.optim.lr == 3e-3
-
-
-def test_adapters_have_a_learning_rate_of_their_own(fine_tuned):
-    assert fine_tuned("model.lora.rank=4").settings.optim.lr > fine_tuned().settings.optim.lr
-    without_folder = resolved("model.lora.rank=4", model="language:small")
-    assert without_folder.settings.optim.lr == 3e-3
-
-
-def test_a_size_named_beside_a_folder_has_no_effect(fine_tuned, base):
     (warning,) = fine_tuned(model="language:tiny").warnings
     why = f"has no effect: model.pretrained is {base}, not null"
     assert warning.message == f"model.size 'tiny' {why}"
     assert fine_tuned(model="language").warnings == []
 
 
-def test_the_model_is_named_for_the_folder(fine_tuned, base, monkeypatch):
-    assert model_name(fine_tuned().settings.model) == "language:gpt2-mine"
+def test_modes_adapters_and_settings_of_the_user_override_fine_tuning(fine_tuned):
+    lr = fine_tuned().settings.optim.lr
+    assert fine_tuned(mode="fast").settings.optim.lr == pytest.approx(2 * lr)
+    assert fine_tuned(lr="1e-3").settings.optim.lr == 1e-3
+    assert resolved("model.pretrained=null", model=None).settings.optim.lr == 3e-3
+    assert fine_tuned("model.lora.rank=4").settings.optim.lr > lr
+    without_folder = resolved("model.lora.rank=4", model="language:small")
+    assert without_folder.settings.optim.lr == 3e-3
+
+
+def test_the_model_its_header_and_its_run_folder_are_named_for_the_folder(
+    base, monkeypatch, capsys
+):
     assert model_name(resolved("model.pretrained=..", model=None).settings.model) != "language:.."
     monkeypatch.chdir(base)
-    here = resolved("model.pretrained=.", model=None).settings.model
-    assert model_name(here) == "language:gpt2-mine"
-
-
-def test_header_and_run_folder_name_the_folder(base, capsys):
-    assert main(["--set", f"model.pretrained={base}", "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "model    language:gpt2-mine"
-    (folder,) = [line for line in lines if line.startswith("folder")]
-    assert folder.startswith("folder   runs/language-gpt2-mine-default-")
+    for folder in (".", str(base)):
+        assert main(["--set", f"model.pretrained={folder}", "--dry-run"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "model    language:gpt2-mine"
+        (folder,) = [line for line in lines if line.startswith("folder")]
+        assert folder.startswith("folder   runs/language-gpt2-mine-default-")
 
 
 def test_auto_resumes_a_run_of_the_same_folder_only(base, tmp_path):
@@ -124,9 +115,6 @@ def test_a_length_of_the_user_is_cut_to_the_context_with_a_warning(fine_tuned, b
     assert (warning.where, warning.fix) == ("--seq-len 200", "--seq-len 64")
     assert fine_tuned(seq_len="32").settings.data.seq_len == 32
     assert fine_tuned(seq_len="32").warnings == []
-
-
-def test_a_folder_without_a_limit_cuts_nothing(fine_tuned, base):
-    for content in ('{"model_type": "mamba"}', "[]", "{"):
+    for content in ('{"model_type": "mamba"}', "[]", "{"):  # without a limit
         (base / "config.json").write_text(content)
         assert fine_tuned(seq_len="4096").settings.data.seq_len == 4096

@@ -1,9 +1,7 @@
 """Layers override one another, and a mode skips settings that a family does not have."""
 
-import pytest
-
 from launcher.config.layers import merge_layers
-from launcher.config.provenance import Origin, TypedEntry, file_entries, find_node, flatten
+from launcher.config.provenance import Origin, TypedEntry, find_node, flatten
 from launcher.config.settings_file import node_value, parse_yaml
 
 
@@ -24,16 +22,16 @@ def test_a_change_is_of_the_default_and_not_of_the_general_mode():
         assert (values["train.micro_batch"].value, diagnostics) == (expected, [])
 
 
-@pytest.mark.parametrize("name", ["family", "--config files", "command line"])
-def test_only_modes_may_change_a_value_instead_of_setting_it(name):
-    _, diagnostics = merge_layers("language", [layer(name, train__micro_batch={"scale": 2})])
-    assert [diagnostic.key for diagnostic in diagnostics] == ["train.micro_batch"]
-
-
-@pytest.mark.parametrize("key", ["train.speed", "data.downsample"])
-def test_an_unknown_key_is_an_error(key):
-    _, diagnostics = merge_layers("language", [layer("mode", **{key.replace(".", "__"): 2})])
-    assert [diagnostic.key for diagnostic in diagnostics] == [key]
+def test_only_modes_may_change_a_value_and_an_unknown_key_is_an_error():
+    for name, key, value in (
+        ("family", "train.micro_batch", {"scale": 2}),
+        ("--config files", "train.micro_batch", {"scale": 2}),
+        ("mode", "train.speed", 2),
+        ("mode", "data.downsample", 2),  # of another family
+    ):
+        entry = TypedEntry(key, value, Origin(name, name))
+        _, diagnostics = merge_layers("language", [[entry]])
+        assert [diagnostic.key for diagnostic in diagnostics] == [key]
 
 
 def test_an_invalid_value_leaves_that_of_the_lower_layer():
@@ -73,22 +71,9 @@ def test_keys_are_flat_down_to_the_settings():
     }
 
 
-@pytest.mark.parametrize(
-    "text", ["model: {size: tiny}", "model.size: tiny", "a: 1\nmodel:\n  size: tiny"]
-)
-def test_a_key_is_found_nested_or_dotted(text):
-    node = find_node(parse_yaml(text), "model.size")
-    assert node is not None
-    assert node.value == "tiny"
-
-
-@pytest.mark.parametrize("text", ["model: tiny", "model: {family: x}", "size: tiny", "{}"])
-def test_a_missing_key_is_not_found(text):
-    assert find_node(parse_yaml(text), "model.size") is None
-
-
-def test_entries_of_a_file_keep_line_and_text():
-    root = parse_yaml("\noptim:\n  lr: 1e-3\n")
-    [entry] = file_entries("--config files", root, "x.yaml", "language", 4)
-    assert (entry.key, entry.text, entry.order) == ("optim.lr", "1e-3", (4, 3))
-    assert entry.origin == Origin("--config files", "x.yaml:3")
+def test_a_key_is_found_nested_or_dotted():
+    for text in ("model: {size: tiny}", "model.size: tiny", "a: 1\nmodel:\n  size: tiny"):
+        node = find_node(parse_yaml(text), "model.size")
+        assert node is not None and node.value == "tiny", text
+    for text in ("model: tiny", "model: {family: x}", "size: tiny", "{}"):
+        assert find_node(parse_yaml(text), "model.size") is None, text

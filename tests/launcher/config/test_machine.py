@@ -4,60 +4,44 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from launcher.config import machine
+from tests.launcher.given import LAPTOP
 
 
-@pytest.fixture
-def control_group(tmp_path):
-    """Writes a file into a folder used as the control group, and gives the folder."""
-
-    def write(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        return tmp_path
-
-    return write
-
-
-def test_detection_imports_no_torch_and_finds_at_least_one_core():
+def test_detection_finds_at_least_one_core():
     found = machine.detect_machine()
     assert found.cores >= 1
     assert found.ram_bytes is None or found.ram_bytes > 2**20
     assert (found.gpus > 0) == (found.device != "cpu")
 
 
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000"}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({}, None),
-    ],
-)
-def test_the_quota_of_a_container_counts_as_its_cores(control_group, tmp_path, files, cores):
-    for name, text in files.items():
-        control_group(name, text)
+def test_the_quota_of_a_container_counts_as_its_cores(tmp_path):
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert machine.detect_machine(tmp_path).cores == min(cores or mine, mine)
+    old = tmp_path / "old" / "cpu"
+    old.mkdir(parents=True)
+    assert machine.detect_machine(tmp_path).cores == mine
+    (old / "cpu.cfs_period_us").write_text("100000")
+    for quota, cores in (("150000", 2), ("50000", 1), ("max", mine)):
+        (tmp_path / "cpu.max").write_text(f"{quota} 100000")
+        assert machine.detect_machine(tmp_path).cores == min(cores, mine), quota
+    for quota, cores in (("100000", 1), ("-1", mine)):
+        (old / "cpu.cfs_quota_us").write_text(quota)
+        assert machine.detect_machine(old.parent).cores == cores, quota
 
 
-def test_the_memory_limit_of_a_container_counts_as_its_memory(control_group):
-    assert machine.detect_machine(control_group("memory.max", "1073741824")).ram_bytes == 2**30
-    assert machine.detect_machine(control_group("memory.max", "max")).ram_bytes != 2**30
+def test_the_memory_limit_of_a_container_counts_as_its_memory(tmp_path):
+    for limit, counts in (("1073741824", True), ("max", False)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert (machine.detect_machine(tmp_path).ram_bytes == 2**30) == counts
 
 
-@pytest.mark.parametrize(
-    ("named", "gpus"), [(None, 4), ("0,2", 2), ("", 0), ("-1", 0), ("0", 1), ("0,1,2,3,4", 4)]
-)
-def test_hidden_gpus_do_not_count(named, gpus):
-    assert machine.visible(4, named) == gpus
+def test_hidden_gpus_do_not_count():
+    named = (None, "0,2", "", "-1", "0,1,2,3,4")
+    assert [machine.visible(4, name) for name in named] == [4, 2, 0, 0, 4]
 
 
 def test_a_machine_has_a_short_description():
@@ -72,18 +56,14 @@ def test_flags_of_processors_with_bf16_are_known():
     assert not machine.has_bf16("flags\t\t: fpu avx2 avx512f")
 
 
-@pytest.mark.parametrize(
-    ("cores", "cpus", "counted"),
-    [
-        (64, 8, 32),  # unbound: the process sees all of the node
-        (8, 8, 32),  # bound to its own
-        (2, 8, 8),  # more than there are
-        (64, None, 64),
-    ],
-)
-def test_ranks_use_the_cpus_allocated_by_the_scheduler(cores, cpus, counted):
-    here = machine.Machine(cores, None, 0, "cpu", cpu_bf16=False, gpu_bf16=False, compiler=False)
-    assert here.for_ranks(4, cpus).cores == counted
+def test_ranks_use_the_cpus_allocated_by_the_scheduler():
+    def counted(cores, cpus):
+        return replace(LAPTOP, cores=cores).for_ranks(4, cpus).cores
+
+    assert counted(64, 8) == 32  # unbound: the process sees all of the node
+    assert counted(8, 8) == 32  # bound to its own
+    assert counted(2, 8) == 8  # more than there are
+    assert counted(64, None) == 64
 
 
 NVML = """

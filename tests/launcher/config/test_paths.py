@@ -23,12 +23,12 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_text_that_names_a_file_or_folder_is_a_path(family):
-    for key, info in setting_infos(family).items():
-        mentions = re.search(r"\b(file|folder|path|json)\b", info.description.lower())
-        if info.type == "text" and mentions and key not in NO_PATHS:
-            assert key in paths.PATHS, key
+def test_every_text_that_names_a_file_or_folder_is_a_path():
+    for family in FAMILIES:
+        for key, info in setting_infos(family).items():
+            mentions = re.search(r"\b(file|folder|path|json)\b", info.description.lower())
+            if info.type == "text" and mentions and key not in NO_PATHS:
+                assert key in paths.PATHS, key
 
 
 def test_a_typed_path_is_kept_absolute_beside_what_was_typed(here):
@@ -42,44 +42,33 @@ def test_a_typed_path_is_kept_absolute_beside_what_was_typed(here):
 
 
 def test_the_settings_of_a_run_name_the_same_data_from_every_folder(here, monkeypatch):
+    url = ("download.files=[https://example.org/data.txt]", "download.fetch=true")
     (here / "run.yaml").write_text(render_settings(resolved(data="notes.txt")))
+    (here / "download.yaml").write_text(render_settings(resolved(*url)))
     (here / "other").mkdir()
     monkeypatch.chdir(here / "other")
     again = resolved(model=None, configs=[here / "run.yaml"])
     assert again.settings.data.path == f"{here}/notes.txt"
     assert render_settings(again).count("# typed") == 0
-
-
-@pytest.mark.parametrize("name", ["a b.txt", "a\nb", "x: y", "#1"])
-def test_a_name_of_any_letters_is_read_back(here, name):
-    (here / name).touch()
-    (here / "run.yaml").write_text(render_settings(resolved(data=name)))
-    root = settings_file.read_settings_file(here / "run.yaml")
-    assert settings_file.node_value(root)["data"]["path"] == f"{here}/{name}"
-
-
-def test_downloads_stay_in_their_folder(here, monkeypatch):
-    url = "download.files=[https://example.org/data.txt]"
-    first = resolved(url, "download.fetch=true")
-    (here / "run.yaml").write_text(render_settings(first))
-    (here / "other").mkdir()
-    monkeypatch.chdir(here / "other")
-    again = resolved(model=None, configs=[here / "run.yaml"])
+    again = resolved(model=None, configs=[here / "download.yaml"])
     assert again.settings.data.path == f"{here}/downloads/data.txt"
     assert again.settings.download.folder == f"{here}/downloads"
 
 
-@pytest.mark.parametrize("other", ["notes.txt", "./notes.txt", "link", "{here}/link"])
-def test_another_path_of_the_same_file_is_the_same(here, other):
-    values = resolved().values
-    new = other.format(here=here)
-    assert paths.is_same("data.path", f"{here}/notes.txt", new, values)
-    assert not paths.is_same("data.path", f"{here}/other.txt", new, values)
-    assert not paths.is_same("mode", new, new, values)
+def test_a_name_of_any_letters_is_read_back(here):
+    for name in ("a b.txt", "a\nb", "x: y", "#1"):
+        (here / name).touch()
+        (here / "run.yaml").write_text(render_settings(resolved(data=name)))
+        root = settings_file.read_settings_file(here / "run.yaml")
+        assert settings_file.node_value(root)["data"]["path"] == f"{here}/{name}"
 
 
-def test_only_a_path_that_is_gone_has_moved(here):
+def test_another_path_of_the_same_file_is_the_same_and_one_that_is_gone_has_moved(here):
     values = resolved().values
+    for other in ("notes.txt", "./notes.txt", "link", f"{here}/link"):
+        assert paths.is_same("data.path", f"{here}/notes.txt", other, values)
+        assert not paths.is_same("data.path", f"{here}/other.txt", other, values)
+        assert not paths.is_same("mode", other, other, values)
     assert paths.has_moved("data.path", f"{here}/gone.txt", "notes.txt", values)
     assert not paths.has_moved("data.path", f"{here}/link", "notes.txt", values)
     assert not paths.has_moved("data.path", f"{here}/gone.txt", "gone-too.txt", values)

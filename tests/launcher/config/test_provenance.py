@@ -10,13 +10,10 @@ def value(*pairs):
     return Setting(new, Origin(layer, layer), [(v, Origin(name, name)) for v, name in below])
 
 
-def test_setting_the_current_value_again_is_no_decision():
+def test_only_a_changed_value_is_a_decision_of_the_user():
     setting = value((2, "--config files"), (2, "family"), (1, "built-in"))
     assert setting.first_origin.layer == "family"
     assert not setting.is_set_by_user
-
-
-def test_changing_a_value_or_setting_it_back_is_a_decision_of_the_user():
     assert value((3, "command line"), (3, "--config files"), (2, "family")).is_set_by_user
     back = value((1, "--config files"), (2, "mode"), (1, "built-in"))
     assert back.first_origin.layer == "--config files"
@@ -26,9 +23,3 @@ def test_the_default_is_the_value_without_mode_engine_machine_and_user():
     setting = resolved(model="language", mode="resource-efficient", lr="1").values["optim.lr"]
     assert setting.mode_default == 1e-4
     assert setting.shipped == 5e-5
-
-
-def test_a_value_keeps_the_values_it_overrides():
-    below = value((2, "mode"), (1, "built-in"))
-    setting = below.overridden(3, Origin("adapted to this machine", "why"))
-    assert [pair[0] for pair in setting.all_values] == [3, 2, 1]

@@ -68,24 +68,8 @@ def test_origins_name_file_and_line_or_the_argument_as_given(write):
     assert origins["loader.prefetch"].startswith("ds_configs/modes/fast.yaml:")
     assert origins["optim.weight_decay"].startswith("ds_configs/models/language.yaml:")
     assert origins["optim.eps"] == "built-in"
-
-
-def test_a_mode_option_is_shown_as_given():
     run = resolve(CliArgs(model="language:tiny", mode="lite", mode_option="--lite"), LAPTOP)
     assert run.values["mode"].origin.where == "--lite"
-
-
-def test_the_last_value_of_a_repeated_option_applies():
-    assert resolved("optim.lr=1e-3", "optim.lr=2e-3").settings.optim.lr == 2e-3
-
-
-def test_the_same_value_twice_keeps_both_origins(write):
-    run = resolved(configs=[write("optim: {weight_decay: 0.01}")])
-    assert history(run.values["optim.weight_decay"]) == [
-        (0.01, "--config files"),
-        (0.01, "family"),
-        (0.01, "built-in"),
-    ]
 
 
 def test_a_mode_changes_the_default_of_the_size_and_not_the_built_in_one():
@@ -120,16 +104,10 @@ def test_a_large_default_size_is_noted_on_a_slow_machine(family):
     assert not any("no size named" in text for text in resolved(model=family, mode="lite").notes)
 
 
-def test_a_family_without_a_size_takes_its_default():
-    assert resolved(model="language").settings.model.size == "full"
-
-
-@pytest.mark.parametrize(
-    ("model", "size"),
-    [("language", "lite"), (None, "tiny"), ("language:124M", "124M"), ("language:tiny", "tiny")],
-)
-def test_lite_makes_the_default_size_smaller(model, size):
-    assert resolved(model=model, mode="lite").settings.model.size == size
+def test_lite_makes_the_default_size_smaller():
+    models = ("language", None, "language:124M", "language:tiny")
+    sizes = [resolved(model=model, mode="lite").settings.model.size for model in models]
+    assert sizes == ["lite", "tiny", "124M", "tiny"]
 
 
 def test_the_engine_layer_is_between_mode_and_settings_of_the_user():
@@ -139,58 +117,39 @@ def test_the_engine_layer_is_between_mode_and_settings_of_the_user():
 
 
 @pytest.mark.parametrize(
-    ("machine", "cli_args", "engine", "nproc", "reason"),
+    ("machine", "options", "engine", "nproc", "reason"),
     [
         (LAPTOP, {}, "local", 1, "1 process"),
         (LAPTOP, {"nproc": "2"}, "ddp", 2, "2 processes"),
         (SERVER, {}, "ddp", 4, "4 processes"),
         (SERVER, {"nproc": "1"}, "local", 1, "1 process"),
+        (SERVER, {"engine": "local"}, "local", 1, "--engine local"),
+        (SERVER, {"engine": "local", "nproc": "2"}, "local", 2, "--engine local"),
+        (LAPTOP, {"world_size": 8, "nproc": "1"}, "ddp", 8, "8 processes"),  # of torchrun
     ],
 )
-def test_the_default_engine_follows_the_world_size(machine, cli_args, engine, nproc, reason):
-    run = resolved(machine=machine, **cli_args)
-    assert (run.settings.engine.name, run.nproc) == (engine, nproc)
+def test_the_default_engine_follows_the_world_size(machine, options, engine, nproc, reason):
+    run = resolved(machine=machine, **options)
+    assert (run.settings.engine.name, run.batching.world_size) == (engine, nproc)
     assert run.values["engine.name"].origin.where == reason
 
 
-def test_local_is_one_process_on_any_machine_unless_nproc_is_set():
-    run = resolved(machine=SERVER, engine="local")
-    assert (run.nproc, run.batching.world_size) == (1, 1)
-    run = resolved(machine=SERVER, engine="local", nproc="2")
-    assert (run.settings.engine.name, run.nproc) == ("local", 2)
-
-
-def test_a_rank_uses_the_world_size_of_its_environment():
-    run = resolved(world_size=8, model="language", nproc="1")
-    assert (run.batching.world_size, run.settings.engine.name) == (8, "ddp")
-
-
-def test_settings_are_frozen():
-    with pytest.raises(Exception, match="frozen"):
-        resolved().settings.train.epochs = 3
-
-
-def test_dotted_and_nested_keys_are_the_same(write):
+def test_keys_and_values_mean_the_same_however_they_are_written(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1e3").mkdir()
     dotted = write("limits.critical.ram: 90\nlimits: {critical.gpu: 91}\n")
     critical = resolved(configs=[dotted]).settings.limits.critical
     assert (critical.ram, critical.gpu) == (90, 91)
-
-
-def test_an_empty_section_and_an_empty_file_set_nothing(write):
-    plain = resolved()
-    assert resolved(configs=[write("train:\n"), write("")]).settings == plain.settings
-
-
-def test_a_text_setting_keeps_its_text_unchanged(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "1e3").mkdir()
-    assert resolved(data="1e3").settings.data.path == "1e3"
-
-
-def test_null_clears_an_optional_setting():
-    run = resolved("optim.clip_norm=null", "model.pretrained=null")
+    assert resolved(configs=[write("train:\n"), write("")]).settings == resolved().settings
+    assert resolved(data="1e3").settings.data.path == "1e3"  # a text stays one
+    assert resolved("optim.lr=1e-3", "optim.lr=2e-3").settings.optim.lr == 2e-3
+    run = resolved("optim.clip_norm=null", configs=[write("optim: {weight_decay: 0.01}")])
     assert run.settings.optim.clip_norm is None
-    assert run.settings.model.pretrained is None
+    assert history(run.values["optim.weight_decay"]) == [
+        (0.01, "--config files"),
+        (0.01, "family"),
+        (0.01, "built-in"),
+    ]
 
 
 def test_all_errors_of_one_start_are_reported_together_in_order(write):

@@ -1,6 +1,7 @@
 """A resumed run has its saved settings, overridden by arguments and adapted to the machine."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,83 +51,58 @@ MANY = {
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_a_resume_without_arguments_has_the_same_settings(name):
-    again = resume_settings(MANY[name])
+def test_settings_and_batch_stay_over_repeated_resumes_without_arguments(name):
+    again = MANY[name]
+    for _ in range(3):
+        again = resume_settings(again)
+        run_folder.rewrite_settings(Storage(Path("x")), again)
     # Python that trains a class forgets the classes of settings: by values.
     assert again.settings.model_dump() == MANY[name].settings.model_dump()
     assert again.batching == MANY[name].batching
 
 
-@pytest.mark.parametrize("name", MANY)
-def test_settings_stay_over_repeated_resumes(name):
-    again = MANY[name]
-    for _ in range(2):
-        again = resume_settings(again)
-        run_folder.rewrite_settings(Storage(Path("x")), again)
-    assert again.settings.model_dump() == MANY[name].settings.model_dump()
-
-
-def test_a_setting_of_the_first_start_has_its_line_as_origin():
-    again = resume_settings(resolved(lr="3e-4"))
-    lines = Path("x/settings.yaml").read_text().splitlines()
-    origin = again.values["optim.lr"].origin
-    assert origin.layer == "resumed run"
-    number = int(origin.where.removeprefix("x/settings.yaml:"))
-    assert lines[number - 1] == "  lr: 3e-4"
-
-
-def test_arguments_of_the_resume_override_saved_settings():
-    again = resume_settings(resolved("train.seed=3", lr="3e-4"), lr="1e-4")
+def test_arguments_of_the_resume_override_saved_settings_which_name_their_line():
+    again = resume_settings(resolved("train.seed=3", lr="3e-4", max_steps="20"), lr="1e-4")
     assert (again.settings.optim.lr, again.settings.train.seed) == (1e-4, 3)
     assert again.values["optim.lr"].origin.where == "--lr 1e-4"
+    origin = again.values["train.seed"].origin
+    assert origin.layer == "resumed run"
+    number = int(origin.where.removeprefix("x/settings.yaml:"))
+    assert Path("x/settings.yaml").read_text().splitlines()[number - 1] == "  seed: 3"
+    longer = resume_settings(None, epochs="5")
+    assert (longer.settings.train.max_steps, longer.settings.train.epochs) == (None, 5.0)
 
 
-def test_more_processes_keep_the_global_batch():
-    again = resume_settings(resolved(), nproc="2")
-    assert again.settings.engine.name == "ddp"
-    assert again.batching.global_batch == 8
-    assert (again.batching.micro_batch, again.batching.accumulation) == (4, 1)
-
-
-def test_fewer_processes_restore_the_requested_accumulation():
-    again = resume_settings(resolved(nproc="2", engine="zero2", batch_size="8"), engine="local")
+def test_more_or_fewer_processes_keep_the_global_batch():
+    first = resolved("engine.max_restarts=3", batch_size="8", nproc="2", engine="zero2")
+    again = resume_settings(first, engine="local")
     assert (again.nproc, again.settings.engine.name) == (1, "local")
     assert (again.batching.global_batch, again.batching.micro_batch) == (8, 8)
-
-
-def test_torchrun_decides_about_processes_and_restarts():
-    again = resume_settings(resolved("engine.max_restarts=3", nproc="2"), world_size=4)
-    assert again.batching.world_size == 4
+    again = resume_settings(first, world_size=4)  # torchrun decides about processes and restarts
+    assert (again.batching.world_size, again.batching.global_batch) == (4, 8)
+    assert (again.batching.micro_batch, again.batching.accumulation) == (2, 1)
     assert again.settings.engine.nproc is None
     assert again.settings.engine.max_restarts == 0
 
 
-@pytest.mark.parametrize(
-    ("sets", "micro_batch", "accumulation"),
-    [
+def test_the_saved_batch_does_not_conflict_with_new_arguments():
+    first = resolved("train.global_batch=8", batch_size="8")
+    for sets, micro_batch, accumulation in (
         (["train.accumulation=4"], 2, 4),
         (["train.micro_batch=2"], 2, 4),
         (["train.micro_batch=2", "train.accumulation=4"], 2, 4),
         (["train.global_batch=8"], 8, 1),
-    ],
-)
-def test_the_saved_batch_does_not_conflict_with_new_arguments(sets, micro_batch, accumulation):
-    first = resolved("train.global_batch=8", batch_size="8")
-    solved = resume_settings(first, *sets).batching
-    assert (solved.global_batch, solved.micro_batch, solved.accumulation) == (
-        8,
-        micro_batch,
-        accumulation,
-    )
+    ):
+        solved = resume_settings(first, *sets).batching
+        numbers = (solved.global_batch, solved.micro_batch, solved.accumulation)
+        assert numbers == (8, micro_batch, accumulation), sets
 
 
 def test_a_new_engine_has_its_own_settings():
     first = resolved("compile=on", engine="zero2", machine=SERVER)
     assert resume_settings(first, machine=SERVER).settings.compile == "on"
     assert resume_settings(first, engine="zero3", machine=SERVER).settings.compile == "off"
-
-
-def test_settings_of_the_old_engine_are_dropped_with_it():
+    shutil.rmtree("x")
     first = resolved(engine="zero3", machine=SERVER)
     assert first.settings.compile == "off"
     assert resume_settings(first, engine="ddp", machine=SERVER).settings.compile == "on"
@@ -150,11 +126,6 @@ def test_a_saved_setting_of_the_user_is_refused_on_a_machine_without_support():
     assert lines[0] == "error: engine.nproc 4 is more than the 2 GPUs of this machine"
     assert lines[1].startswith("  where         x/settings.yaml:")
     assert lines[-1] == "  fix           --set engine.nproc=2"
-
-
-def test_new_epochs_replace_a_saved_step_limit():
-    again = resume_settings(resolved(max_steps="20"), epochs="5")
-    assert (again.settings.train.max_steps, again.settings.train.epochs) == (None, 5.0)
 
 
 def test_without_origins_every_setting_counts_as_set_by_the_user():

@@ -1,7 +1,5 @@
 """Descriptions, units and allowed values of settings are those of their declaration."""
 
-import pytest
-
 from engines.catalog import ENGINES
 from launcher.config.errors import allowed
 from launcher.config.schema import config_of, get, sections, setting_infos, settings_class
@@ -10,41 +8,34 @@ from models.catalog import FAMILIES
 LEAVES = setting_infos("language")
 
 
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [
-        ("train.micro_batch", "a whole number, at least 1"),
-        ("train.ema", "a number, above 0, below 1"),
-        ("optim.clip_norm", "a number, above 0, or null"),
-        ("schedule.final", "a number, at least 0, at most 1"),
-        ("data.control", "real, noise"),
-        ("loader.pin_memory", "true or false"),
-        ("model.tokenizer", "a text"),
-        ("stages", "a list of texts"),
-        ("optim.betas", "two numbers, each at least 0 and below 1"),
-        (
-            "schedule.warmup",
-            "a number of steps, a share such as '5%', or epochs such as '2 epochs'",
-        ),
-        (
-            "eval.every",
-            "a number of steps, a share such as '5%', or epochs such as '2 epochs', or null",
-        ),
-    ],
-)
-def test_allowed_values_are_described_in_one_line(key, expected):
-    assert allowed(LEAVES[key]) == expected
+LENGTH = "a number of steps, a share such as '5%', or epochs such as '2 epochs'"
 
 
-@pytest.mark.parametrize("key", LEAVES)
-def test_every_setting_has_a_description_and_allowed_values(key):
-    assert LEAVES[key].description.endswith(".")
-    assert allowed(LEAVES[key]) not in ("", "a mapping")
+def test_allowed_values_are_described_in_one_line():
+    for key, expected in {
+        "train.micro_batch": "a whole number, at least 1",
+        "train.ema": "a number, above 0, below 1",
+        "optim.clip_norm": "a number, above 0, or null",
+        "schedule.final": "a number, at least 0, at most 1",
+        "data.control": "real, noise",
+        "loader.pin_memory": "true or false",
+        "model.tokenizer": "a text",
+        "stages": "a list of texts",
+        "optim.betas": "two numbers, each at least 0 and below 1",
+        "schedule.warmup": LENGTH,
+        "eval.every": f"{LENGTH}, or null",
+    }.items():
+        assert allowed(LEAVES[key]) == expected
 
 
-@pytest.mark.parametrize("key", LEAVES)
-def test_the_default_of_a_setting_is_that_of_the_settings(key):
-    assert LEAVES[key].default == get(settings_class("language")(), key)
+def test_every_setting_has_a_description_allowed_values_and_its_default():
+    for key, info in LEAVES.items():
+        assert info.description.endswith("."), key
+        assert allowed(info) not in ("", "a mapping"), key
+        assert info.default == get(settings_class("language")(), key), key
+    units = {"limits.check_every_s": "seconds", "train.global_batch": "samples"}
+    units |= {"log.every": "steps", "limits.critical.gpu": "percent", "optim.lr": None}
+    assert {key: LEAVES[key].unit for key in units} == units
 
 
 def test_names_are_those_of_the_tables_in_use():
@@ -60,20 +51,6 @@ def test_conditions_of_a_setting_name_existing_settings_and_values():
             options = [infos[other].allowed for infos in of_families if other in infos]
             names = {name for each in options if isinstance(each, tuple) for name in each}
             assert not names or set(values) <= names
-
-
-@pytest.mark.parametrize(
-    ("key", "unit"),
-    [
-        ("limits.check_every_s", "seconds"),
-        ("train.global_batch", "samples"),
-        ("log.every", "steps"),
-        ("limits.critical.gpu", "percent"),
-        ("optim.lr", None),
-    ],
-)
-def test_a_setting_with_a_unit_names_it(key, unit):
-    assert LEAVES[key].unit == unit
 
 
 def test_sections_hold_the_settings():

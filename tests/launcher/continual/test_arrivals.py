@@ -25,32 +25,26 @@ def scans(arrivals, known, *times):
     return [sorted(arrivals.new_files(known, now)) for now in times]
 
 
-def test_files_unmodified_for_settle_s_are_first_data_at_the_first_scan(folder):
-    found = Arrivals(folder, SETTLE, 1).first_files(now=0, wall=2000)
-    assert list(found) == ["a.txt"]
-
-
-def test_first_data_waits_for_files_just_written(folder):
+def test_files_unmodified_for_settle_s_are_first_data(folder, tmp_path_factory):
+    arrivals = Arrivals(folder, SETTLE, 1)
+    assert list(arrivals.first_files(now=0, wall=2000)) == ["a.txt"]
     (folder / "b.txt").write_text("second")
     os.utime(folder / "b.txt", (1999, 1999))
     arrivals = Arrivals(folder, SETTLE, 1)
     assert arrivals.first_files(0, 2000) is None
     assert list(arrivals.first_files(SETTLE, 2000 + SETTLE)) == ["a.txt", "b.txt"]
+    empty = tmp_path_factory.mktemp("empty")
+    assert Arrivals(empty, SETTLE, 1).first_files(0, 2000) == {}
 
 
-def test_an_empty_folder_gives_no_first_data(tmp_path):
-    assert Arrivals(tmp_path, SETTLE, 1).first_files(0, 2000) == {}
-
-
-def test_new_files_are_returned_when_complete(folder):
+def test_new_files_are_returned_together_when_complete(folder):
     known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
+    scans(arrivals, known, 0, 10)
+    assert arrivals.changed_at is None
     (folder / "b.txt").write_text("second")
-    assert scans(arrivals, known, 0, 4, 5) == [[], [], ["b.txt"]]
-
-
-def test_files_that_arrive_together_are_returned_together(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
-    (folder / "b.txt").write_text("second")
+    assert scans(arrivals, known, 20, 24, 25) == [[], [], ["b.txt"]]
+    assert arrivals.changed_at == 20  # the last scan with a new file
+    arrivals = Arrivals(folder, SETTLE, 1)
     assert scans(arrivals, known, 0) == [[]]
     (folder / "c.txt").write_text("third")
     assert scans(arrivals, known, 4, 6, 9) == [[], [], ["b.txt", "c.txt"]]
@@ -75,25 +69,15 @@ def test_fewer_files_than_min_files_wait(folder):
     assert scans(arrivals, known, 100) == [["b.txt", "c.txt"]]
 
 
-def test_a_file_that_changed_after_training_is_noted_once_and_ignored(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
-    (folder / "a.txt").write_text("other")
-    assert scans(arrivals, known, 0, 1, 2) == [[], [], []]
-    assert arrivals.notes == ["a.txt changed after it was trained on: ignored"]
-
-
-def test_a_new_modification_time_with_the_same_content_is_not_a_change(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
-    os.utime(folder / "a.txt", (3000, 3000))
-    assert scans(arrivals, known, 0, 1) == [[], []]
-    assert arrivals.notes == []
-
-
-def test_a_copy_of_a_known_file_is_noted_once_and_ignored(folder):
+def test_a_changed_or_copied_file_is_noted_once_and_ignored(folder):
     known, arrivals = ledger_of(folder), Arrivals(folder, 0, 1)
     (folder / "copy.txt").write_text("first")
+    os.utime(folder / "a.txt", (3000, 3000))  # the same content is no change
     assert scans(arrivals, known, 0, 1) == [[], []]
     assert arrivals.notes == ["copy.txt has the same content as a.txt: ignored"]
+    (folder / "a.txt").write_text("other")
+    assert scans(arrivals, known, 2, 3) == [[], []]
+    assert arrivals.notes[1:] == ["a.txt changed after it was trained on: ignored"]
 
 
 def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder):
@@ -106,15 +90,6 @@ def test_files_of_a_postponed_experience_are_returned_with_the_next_ones(folder)
     assert scans(arrivals, known, 3) == [["b.txt", "c.txt"]]
 
 
-def test_changed_at_is_the_last_scan_with_a_new_file(folder):
-    known, arrivals = ledger_of(folder), Arrivals(folder, SETTLE, 1)
-    scans(arrivals, known, 0, 10)
-    assert arrivals.changed_at is None
-    (folder / "b.txt").write_text("second")
-    scans(arrivals, known, 20, 21)
-    assert arrivals.changed_at == 20
-
-
 def test_a_growing_file_is_complete_once_it_is_unchanged_for_settle_s(tmp_path):
     watch, file = FolderWatch(tmp_path, settle_s=5), tmp_path / "a.txt"
     file.write_text("a")
@@ -123,38 +98,24 @@ def test_a_growing_file_is_complete_once_it_is_unchanged_for_settle_s(tmp_path):
     assert list(watch.scan(5).growing) == ["a.txt"]
     assert list(watch.scan(9).growing) == ["a.txt"]
     assert list(watch.scan(10).complete) == ["a.txt"]
-
-
-def test_a_file_rewritten_with_the_same_size_is_not_complete(tmp_path):
-    watch, file = FolderWatch(tmp_path, settle_s=5), tmp_path / "a.txt"
-    file.write_text("a")
-    watch.scan(0)
-    file.write_text("b")
+    file.write_text("cd")  # of the same size
     os.utime(file, ns=(1, 1))
-    assert not watch.scan(6).complete
-    assert watch.scan(11).complete
+    assert list(watch.scan(11).growing) == ["a.txt"]
+    assert list(watch.scan(16).complete) == ["a.txt"]
 
 
-def test_a_complete_file_that_changes_is_growing_again(tmp_path):
-    watch, file = FolderWatch(tmp_path, settle_s=1), tmp_path / "a.txt"
-    file.write_text("a")
-    watch.scan(0)
-    assert watch.scan(1).complete
-    file.write_text("abc")
-    assert list(watch.scan(2).growing) == ["a.txt"]
-
-
-@pytest.mark.parametrize(
-    "name", ["a.part", "a.txt.tmp", "a.CRDOWNLOAD", ".a.txt", "a.txt~", ".git/a.txt", "x/.y/a.txt"]
-)
-def test_hidden_files_and_files_named_as_unfinished_are_ignored(tmp_path, name):
-    watch, file = FolderWatch(tmp_path, settle_s=0), tmp_path / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("a")
-    seen = watch.scan(0)
-    assert not seen.complete and not seen.growing
-    file.rename(tmp_path / "whole.txt")
-    assert list(watch.scan(1).complete) == ["whole.txt"]
+def test_hidden_files_and_files_named_as_unfinished_are_ignored(tmp_path):
+    names = ("a.part", "a.txt.tmp", "a.CRDOWNLOAD", ".a.txt", "a.txt~", ".git/a.txt", "x/.y/a.txt")
+    for number, name in enumerate(names):
+        folder = tmp_path / str(number)
+        watch, file = FolderWatch(folder, settle_s=0), folder / name
+        assert not watch.scan(0).complete  # the folder is missing
+        file.parent.mkdir(parents=True)
+        file.write_text("a")
+        seen = watch.scan(0)
+        assert not seen.complete and not seen.growing, name
+        file.rename(folder / "whole.txt")
+        assert list(watch.scan(1).complete) == ["whole.txt"]
 
 
 def test_subfolders_are_scanned_and_files_named_by_their_path(tmp_path):
@@ -163,7 +124,3 @@ def test_subfolders_are_scanned_and_files_named_by_their_path(tmp_path):
     (tmp_path / "e.txt").symlink_to(tmp_path / "gone.txt")
     watch = FolderWatch(tmp_path, settle_s=0)
     assert list(watch.scan(0).complete) == ["b/c/d.txt"]
-
-
-def test_a_missing_folder_has_no_files(tmp_path):
-    assert not FolderWatch(tmp_path / "gone", 0).scan(0).complete

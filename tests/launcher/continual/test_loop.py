@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -112,7 +113,23 @@ def start(tmp_path):
         return loop.run(), ranks, clock
 
     run.data, run.folder = data, tmp_path / "run"
+    run.settings = resolved("continual.enabled=true", data=str(data))
     return run
+
+
+@pytest.fixture
+def interrupted(start):
+    """A run whose second experience, of b.txt, was killed; `sets` are its settings."""
+
+    def interrupt(*sets):
+        ranks = Ranks(start.settings)
+        ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
+        ending, _, _ = start(*sets, scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+        assert ending.exit_code == 1
+        assert states(start) == ["trained", "training"]
+        return ResumeRequest(start.folder)
+
+    return interrupt
 
 
 def states(start) -> list[str]:
@@ -127,7 +144,7 @@ def events(start, kind: str) -> list[dict]:
 
 def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     ending, ranks, clock = start(
-        "continual.quiet_s=60",
+        *("continual.quiet_s=60", "optim.lr=0.01"),
         scheduled={
             20: lambda: add(start.data, "b.txt"),
             50: lambda: add(start.data, "c.txt", "d.txt"),
@@ -141,11 +158,17 @@ def test_the_first_data_then_new_files_are_trained_on_until_quiet_s(start):
     assert states(start) == ["trained"] * 3
     result = json.loads((start.folder / "result.json").read_text())
     assert [experience["number"] for experience in result["experiences"]] == [1, 2]
-    assert [experience.start_step for experience in experiences.load(start.folder).experiences] == [
-        0,
-        10,
-        20,
-    ]
+    found = experiences.load(start.folder).experiences
+    assert [experience.start_step for experience in found] == [0, 10, 20]
+    # Its settings are in its folder with their origins.
+    home = start.folder / "experiences" / "0001"
+    settings = yaml.safe_load((home / "settings.yaml").read_text())
+    assert (settings["optim"]["lr"], settings["train"]["epochs"]) == (0.01 * 0.3, 1.0)
+    origins = json.loads((home / "origins.json").read_text())
+    assert origins["optim.lr"]["origin"] == "continual.lr_scale"
+    assert origins["optim.lr"]["replaced"][0]["value"] == 0.01
+    run = yaml.safe_load((start.folder / "settings.yaml").read_text())
+    assert run["optim"]["lr"] == 0.01
 
 
 def test_the_time_limit_ends_a_wait_as_completed(start):
@@ -156,8 +179,7 @@ def test_the_time_limit_ends_a_wait_as_completed(start):
 
 
 def test_ranks_get_the_deadline_and_an_experience_stopped_by_it_is_resumed(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
+    ranks = Ranks(start.settings)
     stopped = {"status": "stopped", "exit_code": 75, "steps": 15}
     clock = Clock({5: lambda: add(start.data, "b.txt")})
 
@@ -183,8 +205,7 @@ def test_a_signal_ends_a_wait(start, number, code):
 
 
 def test_a_signal_during_the_exit_of_the_ranks_stops_the_run(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
+    ranks = Ranks(start.settings)
     ranks.instead[1] = lambda signals: signals.add(signal.SIGTERM)
     ending, ranks, _ = start(ranks=ranks)
     assert ending.exit_code == 75
@@ -192,43 +213,40 @@ def test_a_signal_during_the_exit_of_the_ranks_stops_the_run(start):
 
 
 def test_an_experience_with_wrong_data_is_postponed_and_the_run_continues(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
+    ranks = Ranks(start.settings)
     error = SettingsError([Diagnostic("val would be empty")])
     ranks.instead[2] = failures.failed(error, 0)
     ending, ranks, _ = start(
         "continual.quiet_s=30",
-        scheduled={5: lambda: add(start.data, "b.txt"), 20: lambda: add(start.data, "c.txt")},
+        scheduled={
+            5: lambda: add(start.data, "b.txt"),
+            20: lambda: add(start.data, "c.txt"),
+            40: lambda: ((start.data / "c.txt").unlink(), add(start.data, "d.txt")),
+        },
         ranks=ranks,
     )
-    assert ranks.trained[2] == (2, ["b.txt", "c.txt"])
-    assert states(start) == ["trained", "postponed", "trained"]
+    assert ranks.trained[2:] == [(2, ["b.txt", "c.txt"]), (3, ["d.txt"])]
+    assert states(start) == ["trained", "postponed", "trained", "trained"]
     assert events(start, "experience_postponed")[0]["reason"] == "val would be empty"
     assert ending.exit_code == 0
-    # A postponed experience is not replayed.
-    assert [part.data.parent.name for part in ranks.jobs[2].experience.folders] == ["0000", "0002"]
+    # A postponed experience is not replayed, and neither is one whose files are gone.
+    replayed = [[part.data.parent.name for part in job.experience.folders] for job in ranks.jobs]
+    assert replayed[2:] == [["0000", "0002"], ["0000", "0003"]]
 
 
-def test_a_failure_ends_the_run_and_the_experience_is_resumed_later(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
-    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
-    ending, _, _ = start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
-    assert ending.exit_code == 1
-    assert states(start) == ["trained", "training"]
-    _, ranks, _ = start("continual.quiet_s=5", resume=ResumeRequest(start.folder))
+def test_a_failure_ends_the_run_and_the_experience_is_resumed_with_its_settings(start, interrupted):
+    request = interrupted("continual.replay=0.25")
+    _, ranks, _ = start("continual.quiet_s=5", "continual.replay=0.75", resume=request)
     assert ranks.trained == [(1, ["b.txt"])]
+    assert ranks.jobs[0].experience.settings["replay"] == 0.25
 
 
-def test_wrong_first_data_ends_the_run(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
+def test_wrong_or_no_first_data_ends_the_run(start):
+    ranks = Ranks(start.settings)
     ranks.instead[1] = failures.failed(SettingsError([Diagnostic("no samples")]), 0)
     assert start(ranks=ranks)[0].exit_code == 2
-
-
-def test_an_empty_folder_is_an_error(start):
     (start.data / "a.txt").unlink()
+    shutil.rmtree(start.folder)
     ending, ranks, _ = start()
     assert ending.exit_code == 2
     assert "contains no files" in ending.text
@@ -236,62 +254,32 @@ def test_an_empty_folder_is_an_error(start):
 
 
 def test_a_completed_plain_run_trains_on_files_that_arrived_since_its_start(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    begun(start.folder, settings)
-    saved(start.folder, 10, settings)
+    begun(start.folder, start.settings)
+    saved(start.folder, 10, start.settings)
     first = {"time": "1970-01-01T00:30:00.000Z", "kind": "started", "step": 0, "facts": {}}
     (start.folder / "events.jsonl").write_text(json.dumps(first) + "\n")
     (start.data / "b.txt").write_text("came later")
     _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder), is_trained=True)
     assert ranks.trained == [(1, ["b.txt"])]
-    assert [
-        sorted(experience.files) for experience in experiences.load(start.folder).experiences
-    ] == [["a.txt"], ["b.txt"]]
+    found = experiences.load(start.folder).experiences
+    assert [sorted(experience.files) for experience in found] == [["a.txt"], ["b.txt"]]
 
 
-def test_disabling_finishes_the_current_experience_and_ends(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
-    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
-    start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+def test_disabling_finishes_the_current_experience_and_ends(start, interrupted):
+    request = interrupted()
     add(start.data, "c.txt")
-    ending, ranks, clock = start("continual.enabled=false", resume=ResumeRequest(start.folder))
+    ending, ranks, clock = start("continual.enabled=false", resume=request)
     assert ranks.trained == [(1, ["b.txt"])]
     assert (ending.exit_code, clock.now()) == (0, 0.0)
 
 
-def test_an_experience_whose_files_changed_is_postponed(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
-    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
-    start(scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+def test_an_experience_whose_files_changed_is_postponed(start, interrupted):
+    request = interrupted()
     (start.data / "b.txt").write_text("another text, and a longer one")
-    _, ranks, _ = start("continual.quiet_s=9", resume=ResumeRequest(start.folder))
+    _, ranks, _ = start("continual.quiet_s=9", resume=request)
     assert ranks.trained == [(2, ["b.txt"])]
     assert states(start) == ["trained", "postponed", "trained"]
     assert events(start, "experience_postponed")[0]["reason"] == "b.txt changed or is gone"
-
-
-def test_an_experience_whose_files_are_gone_is_not_replayed(start):
-    _, ranks, _ = start(
-        "continual.quiet_s=30",
-        scheduled={
-            5: lambda: add(start.data, "b.txt"),
-            20: lambda: ((start.data / "b.txt").unlink(), add(start.data, "c.txt")),
-        },
-    )
-    assert [part.data.parent.name for part in ranks.jobs[2].experience.folders] == ["0000", "0002"]
-
-
-def test_an_experience_keeps_the_settings_of_its_start(start):
-    settings = resolved("continual.enabled=true", data=str(start.data))
-    ranks = Ranks(settings)
-    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
-    start("continual.replay=0.25", scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
-    _, ranks, _ = start(
-        *("continual.quiet_s=9", "continual.replay=0.75"), resume=ResumeRequest(start.folder)
-    )
-    assert ranks.jobs[0].experience.settings["replay"] == 0.25
 
 
 def test_resuming_from_an_earlier_step_drops_later_experiences(start):
@@ -301,22 +289,8 @@ def test_resuming_from_an_earlier_step_drops_later_experiences(start):
     assert ranks.jobs[0].resume == ResumeRequest(start.folder, step=10)
 
 
-def test_the_settings_of_an_experience_are_in_its_folder_with_their_origins(start):
-    start("continual.quiet_s=9", "optim.lr=0.01", scheduled={5: lambda: add(start.data, "b.txt")})
-    home = start.folder / "experiences" / "0001"
-    settings = yaml.safe_load((home / "settings.yaml").read_text())
-    assert (settings["optim"]["lr"], settings["train"]["epochs"]) == (0.01 * 0.3, 1.0)
-    origins = json.loads((home / "origins.json").read_text())
-    assert origins["optim.lr"]["origin"] == "continual.lr_scale"
-    assert origins["optim.lr"]["replaced"][0]["value"] == 0.01
-    run = yaml.safe_load((start.folder / "settings.yaml").read_text())
-    assert run["optim"]["lr"] == 0.01
-
-
-def test_explain_shows_the_settings_of_an_unfinished_experience(start, capsys):
-    ranks = Ranks(resolved("continual.enabled=true", "optim.lr=0.01", data=str(start.data)))
-    ranks.instead[2] = failures.killed(0, "killed by SIGKILL", "")
-    start("optim.lr=0.01", scheduled={5: lambda: add(start.data, "b.txt")}, ranks=ranks)
+def test_explain_shows_the_settings_of_an_unfinished_experience(start, interrupted, capsys):
+    interrupted("optim.lr=0.01")
     assert main(["explain", "optim.lr", "--json", "--resume", str(start.folder)]) == 0
     found = json.loads(capsys.readouterr().out)["optim.lr"]
     assert (found["value"], found["origin"]) == (0.01 * 0.3, "continual.lr_scale")

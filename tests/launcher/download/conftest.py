@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from launcher.base.diagnostics import SettingsError
 from launcher.config.feature_settings import Download
 from launcher.download.fetch import fetch
 from tests.launcher.download.server import serving
@@ -43,6 +44,12 @@ class Fetcher:
             return fetch(declared, is_shown=True, show_existing=False)
         finally:
             self.printed = self.capsys.readouterr().out.splitlines()
+
+    def error(self, *files, kind=SettingsError, **settings):
+        """The text of the error of a download."""
+        with pytest.raises(kind) as raised:
+            self(*files, **settings)
+        return str(raised.value)
 
 
 @pytest.fixture
