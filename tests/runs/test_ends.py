@@ -67,12 +67,7 @@ def checkpoints(folder: Path) -> list[int]:
     [
         (1, "all", signal.SIGINT, 130),
         (2, "rank 1", signal.SIGUSR1, 75),
-        (1, "all", signal.SIGHUP, 75),
-        pytest.param(1, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
         pytest.param(2, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
-        pytest.param(2, "all", signal.SIGINT, 130, marks=pytest.mark.slow),
-        pytest.param(2, "rank 0", signal.SIGTERM, 75, marks=pytest.mark.slow),
-        pytest.param(2, "rank 1", signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(tmp_path, nproc, to, number, code):

@@ -1,4 +1,4 @@
-"""A hundred bad inputs over all commands: one clear error each, nothing written, no wait."""
+"""Bad inputs over all commands: one clear error each, nothing written, no wait."""
 
 from __future__ import annotations
 
@@ -17,71 +17,40 @@ from tests.runs.conftest import REQUESTS, Program
 
 LINES = r"""
 --model ""
---model :
---model language:
---model language:tiny:small
 --model language:../tiny
 --model os:path
 --model "language; rm -rf /"
---model json.decoder:JSONDecoder
 --model launcher.api:Run
---mode ""
 --mode fast,lite
---mode FAST!
---engine ""
 --engine ddp,fsdp
---engine zero4
---engine zero2_offload_
 --nproc 1.5
---nproc -1
---nproc two
 --nproc 99999999999999999999
 --epochs 0
---epochs -3
---epochs nan
 --epochs inf
---max-steps 0
 --max-steps 1e400
---batch-size 0
 --batch-size 99999999999999999999999
---seq-len 0
 --seq-len 7
---lr 0
---lr nan
 --lr inf
---lr 1,5
---seed -1
 --seed 1.5
---num-workers -1
 --precision fp7
---precision ""
---set
---set optim.lr
 --set =3
---set optim.lr=
 --set optim={}
 --set optim.lr=[1,2]
---set optim.betas=0.9
 --set optim.betas=[0.9,0.99,0.999]
 --set train.seed=true
---set train.global_batch=0
 --set a.b.c.d.e.f=1
 --set "optim.lr =1=2"
---set save.every=-5
 --set save.every="3 weeks"
 --set limits.critical.ram=170
 --set memory.activation_checkpointing="every 0"
 --set stop.at="val_loss"
 --set schedule.warmup=120%
---set data.fraction=0
 --set data.fraction=2
 --set eval.share=0.9
 --set model.size=tiny --model language:small
---config missing.yaml
 --config .
 --config empty-name.yaml --config ""
 --config list.yaml
---config number.json
 --config twice.yaml
 --config tag.yaml
 --config anchor.yaml
@@ -89,87 +58,56 @@ LINES = r"""
 --config nul.yaml
 --config bom.json
 --config zip.yaml
---ds-config missing.json --engine zero2
 --ds-config list.json --engine zero2
 --ds-config unknown.json --engine zero2
 --ds-config good.json --engine ddp
 --data ""
---data missing.txt
 --data fifo --model language:tiny
 --data empty --model language:tiny
 --data zeros.txt --model language:tiny
 --data broken.jsonl --model language:tiny
---data numbers.jsonl --model language:tiny
 --data nested.jsonl --model language:tiny
 --data quote.csv --model language:tiny
---data mine.jsonl --model abr
---data mine.jsonl --model eeg_text
 --data huge.h5 --model event_seg
 --data pages --model doc_translation
---data embedded:nothing --model language
 --data embedded:python --model abr
 --download-data
 --continuous-learning --data embedded:python
 --stage encoder
 --from missing --mode staged --model abr
---stage nothing --mode staged --model abr
---resume missing
 --resume mine.jsonl
---resume 12
 --reset optimizer
---reset everything --resume auto
 --out mine.jsonl
---track nothing
 --track wandb:a/b/c/d
 --quiet
 run run
 resume
-resume missing
-resume mine.jsonl
-resume .
 resume -1
-explain nothing
 explain optim.lr extra
-explain optim. --mode fsat
-list everyone
 list everything
 list models modes
 verify
-verify missing
 verify .
-verify mine.jsonl
-compare --modes nothing
-compare --engines zero9
 compare --modes ,
-compare --steps 0
 compare --model nothing
 submit --nodes 0
-submit --nodes two
-submit --time tomorrow
 submit --dry-run --mode fsat
 export
-export missing --format hf
 export . --format onnx
 export missing --format
 predict
-predict missing
 predict .
 predict mine.jsonl --input text
 predict missing --temperature hot
-predict missing --max-tokens 0
 predict missing --top-p 2
-predict missing --seed -1
 track
-track missing
 track .
 new-task
-new-task 9lives
 new-task class
 new-task ../up
 new-task "my task"
 data
 data check
-data check missing
 data check fifo
 data check huge.h5
 data check bomb
@@ -177,13 +115,9 @@ data check impossible.csv
 data check mine.jsonl --model nothing
 data fetch
 data fetch extra
-data nothing
 completion
-completion powershell
-help nothing
 --help=3
 --version now
---json --json=2
 nothing
 -x
 ---
@@ -198,7 +132,6 @@ def bad(tmp_path: Path) -> Program:
     texts = {
         "mine.jsonl": REQUESTS,
         "list.yaml": "- 1\n- 2\n",
-        "number.json": "7",
         "list.json": "[1]",
         "good.json": "{}",
         "unknown.json": '{"train_bach_size": 3}',
@@ -211,7 +144,6 @@ def bad(tmp_path: Path) -> Program:
         "zip.yaml": "PK\3\4",
         "zeros.txt": "\0" * 1000,
         "broken.jsonl": '{"prompt": "a", "response": \n' * 20,
-        "numbers.jsonl": "1\n" * 20,
         "nested.jsonl": "[" * 100_000 + "\n",
         "quote.csv": 'prompt,response\n"a,b\n' * 20,
         "impossible.csv": HEADS
