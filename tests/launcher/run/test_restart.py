@@ -16,7 +16,7 @@ from launcher.run import restart
 from launcher.run.failures import RankReport
 from launcher.run.job_generation import JobGeneration
 from launcher.run.job_spec import Job
-from launcher.run_folder import checkpoint_search, generations, run_folder
+from launcher.run_folder import generations, run_folder
 from launcher.run_folder.resume import ResumeRequest
 from slurm.environment import Generation
 from tests.control_group import limited
@@ -161,7 +161,6 @@ def test_later_checkpoints_of_the_source_run_do_not_count_as_progress(tmp_path, 
     trained(Path("x"), SETTINGS, 10, 20)
     job = Job(SETTINGS, Path("x"), True, ResumeRequest(Path("x"), 10))
     assert restart.FirstAttempt(job).again(SETTINGS) == (job, 10)
-    assert checkpoint_search.newest_step(Path("x")) == 20
 
 
 FIRST, SECOND = Generation("12", 0), Generation("12", 1)
@@ -224,7 +223,7 @@ def test_a_folder_that_holds_a_run_is_not_claimed_before_its_lock_is_held(tmp_pa
     assert generations.lines(tmp_path) == []
 
 
-@pytest.mark.parametrize("line", ["", "{", '{"kind": "claimed"}', "[1]", "3"])
+@pytest.mark.parametrize("line", ["{", '{"kind": "claimed"}', "3"])
 def test_a_line_cut_off_by_a_kill_is_ignored(tmp_path, line):
     generations.claim(tmp_path, FIRST)
     with (tmp_path / "slurm" / generations.NAME).open("a") as file:
