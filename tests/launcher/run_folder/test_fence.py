@@ -77,7 +77,7 @@ def begun(alone, tmp_path_factory) -> Path:
 
 
 MOMENTS = [
-    pytest.param(range(1, 1000, 31), id="some"),
+    pytest.param(range(1, 1000, 53), id="some"),
     pytest.param(range(1, 1000), id="all", marks=pytest.mark.slow),
 ]
 
