@@ -36,17 +36,14 @@ def result(status="completed", steps=4, parameters=10, device=None, host=100, **
     }
 
 
-def test_stages_are_found_by_their_folder(tmp_path):
+def test_stages_are_found_by_their_folder_unless_it_has_no_or_a_broken_record(tmp_path):
+    assert record.load(tmp_path) is None
     record.save(tmp_path, ["lower", "upper"])
     found = record.load(tmp_path)
     assert {name: path.name for name, path in found.stages.items()} == {
         "lower": "1-lower",
         "upper": "2-upper",
     }
-
-
-def test_a_folder_with_no_or_a_broken_record_holds_no_stages(tmp_path):
-    assert record.load(tmp_path) is None
     (tmp_path / "stages.json").write_text('{"stages": 3}')
     assert record.load(tmp_path) is None
 

@@ -165,7 +165,6 @@ def test_a_successor_job_is_followed(cluster):
 @pytest.mark.parametrize(
     ("outcome", "reply", "code"),
     [
-        ("done 0", ended("COMPLETED"), 0),
         ("invalid 2\nno such file", ended("FAILED"), 2),
         ("again 75", ended("CANCELLED"), 75),
         ("again 75", ended("FAILED", 1), 1),
@@ -182,19 +181,10 @@ def test_the_exit_code_is_that_of_the_run(cluster, outcome, reply, code):
     assert cluster.follow()[0] == code
 
 
-def test_an_outcome_may_be_late(cluster):
-    cluster.reply(ended("COMPLETED"))
-    assert cluster.follow(*[lambda: None] * 9, lambda: cluster.outcome("done 0"))[0] == 0
-
-
-def test_an_unreachable_controller_is_retried(cluster):
+def test_an_unreachable_controller_is_retried_and_an_outcome_may_be_late(cluster):
     cluster.reply((1, "", "Unable to contact slurm controller"))
-
-    def back() -> None:
-        cluster.outcome("done 0")
-        cluster.reply(ended("COMPLETED"))
-
-    code, output = cluster.follow(back)
+    back = [lambda: cluster.reply(ended("COMPLETED")), *[lambda: None] * 9]
+    code, output = cluster.follow(*back, lambda: cluster.outcome("done 0"))
     assert code == 0
     assert "job        41: Unable to contact slurm controller" in output
 
