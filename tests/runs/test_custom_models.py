@@ -50,24 +50,11 @@ def local(worlds):
     return worlds[1].run(train_example, "local")[0]
 
 
-def test_the_example_trains(local):
-    losses, accuracy = local
-    assert losses[0] == pytest.approx(2.3, abs=0.1)  # the logarithm of ten
-    assert accuracy > 0.5  # chance is 0.1
-
-
-@able("ddp")
-def test_the_example_trains_equally_under_an_engine(worlds, local, engine):
-    same_losses(worlds, local, engine)
-
-
 @pytest.mark.slow
-@able(*(name for name in ENGINES if name != "ddp"))
-def test_the_example_trains_equally_under_every_other_engine(worlds, local, engine):
-    same_losses(worlds, local, engine)
-
-
-def same_losses(worlds, local, engine):
+@able(*ENGINES)
+def test_the_example_learns_equally_under_every_engine(worlds, local, engine):
+    assert local[0][0] == pytest.approx(2.3, abs=0.1)  # the logarithm of ten
+    assert local[1] > 0.5  # chance is 0.1
     for losses, accuracy in worlds[1 if engine == "local" else 2].run(train_example, engine):
         # Rounding of float32, which grows while the loss falls over 240 steps.
         assert losses[:4] == pytest.approx(local[0][:4], rel=1e-4)
@@ -88,14 +75,6 @@ SMALL = ("--max-steps", "6", "--set", "data.samples=128", "--set", "log.every=1"
 def losses(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "train"]
-
-
-@pytest.mark.slow
-def test_two_processes_of_the_command_line_find_the_task(here, program):
-    done = program("--model", "images:Images", *SMALL, "--nproc", "2", "--out", "two")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("images:Images:small, mode default, engine ddp on cpu, 2 proc")
-    assert len(losses(here / "two")) == 6
 
 
 @pytest.mark.slow
@@ -122,15 +101,12 @@ def elsewhere(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_custom_task_resumes_from_another_folder_to_the_same_end(saved, elsewhere):
+def test_a_custom_task_is_resumed_verified_and_exported_from_another_folder(saved, elsewhere):
     unbroken = losses(saved)
     done = elsewhere("resume", str(saved / "checkpoints" / "step-00000003"))
     assert done.returncode == 0, done.stderr
     assert losses(saved) == unbroken
 
-
-@pytest.mark.slow
-def test_a_custom_task_is_verified_and_exported_from_another_folder(saved, elsewhere):
     done = elsewhere("verify", str(saved), "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["identical"]
@@ -148,7 +124,7 @@ def test_a_custom_task_is_verified_and_exported_from_another_folder(saved, elsew
 
 
 @pytest.mark.slow
-def test_a_resumed_run_finds_its_moved_task(saved, here):
+def test_a_resumed_run_finds_its_moved_task_or_names_the_missing_one(saved, here):
     (here / "moved").mkdir()
     (here / "images.py").rename(here / "moved" / "images.py")
     checkpoint = str(saved / "checkpoints" / "step-00000003")
@@ -158,20 +134,12 @@ def test_a_resumed_run_finds_its_moved_task(saved, here):
         plan = json.loads(done.stdout)
         assert plan["settings"]["model"]["folder"] == str(here / "moved")
         assert plan["resume"]["changes"] == [f"model.folder {here} → {here / 'moved'}"]
-
-
-@pytest.mark.slow
-def test_a_missing_task_is_reported_and_the_run_left_unchanged(here, program):
-    done = program("--model", "images:Images", *SMALL, "--out", "run")
-    assert done.returncode == 0, done.stderr
-    (here / "images.py").unlink()
-    before = program.files()
-    done = program("resume", "run", "--max-steps", "9")
+    before = Program(here).files()
+    done = Program(here)("resume", "run", "--max-steps", "9")
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: module 'images' does not exist\n  where         run/settings.yam"
-    )
-    assert program.files() == before
+    error = "error: module 'images' does not exist\n  where         run/settings.yam"
+    assert done.stderr.startswith(error)
+    assert Program(here).files() == before
 
 
 def test_the_python_api_names_a_custom_task_like_the_command_line(here, monkeypatch):
@@ -241,22 +209,14 @@ if __name__ == "__main__":
 )
 
 
-def test_a_task_of_a_script_trains_in_one_process(here):
+@pytest.mark.parametrize("nproc", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_task_of_a_script_trains(here, nproc):
     (here / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "script.py", "1"], capture_output=True, text=True, check=True
+        [sys.executable, "script.py", nproc], capture_output=True, text=True, check=True
     )
     assert done.stdout == "completed\n"
-
-
-@pytest.mark.slow
-def test_a_task_of_a_script_trains_in_two_processes(here):
-    (here / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py", "2"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "completed\n"
-    assert "family: script:Line" in (here / "run" / "settings.yaml").read_text()
+    assert "family: script:Line" in (here / "run" / "settings.yaml").read_text() or nproc == "1"
 
 
 @pytest.mark.slow

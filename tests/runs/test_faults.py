@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -75,18 +74,6 @@ def test_a_rank_hanging_in_its_data_ends_all_ranks_and_is_named(start, tmp_path)
     assert first_line.startswith(f"error: rank 1 on {os.uname().nodename} waited")
     assert "for training data; see engine.timeout_s" in first_line
     assert not [child for child in ranks if child.is_running()]
-
-
-@pytest.mark.slow
-def test_a_run_folder_deleted_during_the_run_is_named(start, tmp_path):
-    process = start(*LONG, "--out", "run", "--set", "log.every=1", "--set", "save.every=5")
-    until(lambda: size(tmp_path / "run/metrics.jsonl") > 0, process)
-    while (tmp_path / "run").exists():
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-    _, stderr = process.communicate()
-    assert process.returncode == 1
-    assert stderr.startswith("error: ")
-    assert "run/" in stderr.splitlines()[0]
 
 
 @pytest.mark.slow

@@ -44,20 +44,13 @@ def test_a_run_of_two_processes_is_verified_under_its_own_engine(program, traine
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "oss", "zero3"])
+@pytest.mark.parametrize("engine", ["local", "zero3"])
 def test_a_run_is_verified_within_rounding_under_another_engine(program, trained, engine):
     pytest.importorskip("deepspeed")
     done = program("verify", "mine", "--engine", engine)
     assert done.returncode == 0, done.stdout + done.stderr
     processes = "1 process" if engine == "local" else "2 processes"
     assert f"{engine} on {processes}, within 0.0001 (moments 0.01)" in done.stdout
-
-
-@pytest.mark.slow
-def test_a_run_is_exported_without_its_data(program, trained):
-    done = program("export", trained, "--format", "hf", "--out", "hf")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (program.folder / "hf" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
