@@ -65,8 +65,8 @@ def checkpoints(folder: Path) -> list[int]:
 @pytest.mark.parametrize(
     ("nproc", "to", "number", "code"),
     [
-        (1, "all", signal.SIGINT, 130),
         (2, "rank 1", signal.SIGUSR1, 75),
+        pytest.param(1, "all", signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(2, "all", signal.SIGTERM, 75, marks=pytest.mark.slow),
     ],
 )

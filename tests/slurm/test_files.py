@@ -25,14 +25,11 @@ def test_each_mode_and_the_sweep_have_a_job_file():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_file_is_the_script_rendered_without_header_and_arguments(name):
+def test_a_shipped_file_is_the_script_rendered_for_the_mode_of_its_name(name):
     shipped = (FOLDER / f"{name}.sbatch").read_text()
     assert shipped == render(name, {}, (), None)
-
-
-@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"default", "staged", "sweep"}))
-def test_a_file_trains_in_the_mode_that_it_is_named_for(name):
-    assert f'\ngearshift_job --mode {name} "$@"\n' in (FOLDER / f"{name}.sbatch").read_text()
+    if name not in ("default", "staged", "sweep"):
+        assert f'\ngearshift_job --mode {name} "$@"\n' in shipped
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, None])

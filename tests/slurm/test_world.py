@@ -128,9 +128,3 @@ def test_a_missing_network_interface_of_a_node_is_named(login: Login) -> None:
     text = error_text(login, training(login, "ib"), GLOO_SOCKET_IFNAME="ib7")
     assert "GLOO_SOCKET_IFNAME=ib7: node" in text
     assert f"has no interface ib7; available: lo (127.0.0.1), eth0 ({SUBNET}." in text
-
-
-@pytest.mark.slow
-def test_an_unreachable_address_is_replaced_by_that_of_slurm(login: Login) -> None:
-    over_two_nodes(login, f"{LAUNCHER} {training(login, 'local')}", MASTER_ADDR="localhost")
-    assert len(losses(login.folder / "local")) == STEPS

@@ -69,6 +69,7 @@ def test_a_failing_rank_is_reported_once_and_ends_the_others_that_wait_for_it(ru
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+@pytest.mark.slow
 def test_invalid_data_is_reported_once_without_a_traceback(run):
     ending, reports = run("data")
     assert reports == [ending]
@@ -76,7 +77,10 @@ def test_invalid_data_is_reported_once_without_a_traceback(run):
     assert ending.text == "error: data/mine.txt is empty; a text of at least one line"
 
 
-@pytest.mark.parametrize(("scene", "text"), [("killed", "killed by SIGKILL"), ("exits", "")])
+@pytest.mark.parametrize(
+    ("scene", "text"),
+    [("killed", "killed by SIGKILL"), pytest.param("exits", "", marks=pytest.mark.slow)],
+)
 def test_a_rank_that_ends_without_a_report_is_a_failure_with_its_last_output(run, scene, text):
     ending, _ = run(scene)
     assert ending.exit_code == 1
@@ -139,7 +143,7 @@ def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, t
     ("number", "code"),
     [
         (signal.SIGTERM, 75),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
     ],

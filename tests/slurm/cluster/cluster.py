@@ -74,7 +74,7 @@ class Cluster:
             self.down()
             raise
         if owner is not None:
-            watch = ["watch", str(self.folder), str(owner)]
+            watch = [str(self.folder), str(owner)]
             self.processes.start("watcher", [sys.executable, "-m", "tests.slurm.cluster", *watch])
 
     def down(self) -> None:

@@ -42,9 +42,6 @@ class Machines(Protocol):
     def kill_slurmd(self, number: int) -> None:
         """End the daemon only; processes started by it continue."""
 
-    def set_link(self, number: int, state: str) -> None:
-        """Disconnect the node from the network or reconnect it: `down` or `up`."""
-
     def end(self) -> None:
         """Remove what `begin` created."""
 
@@ -82,10 +79,6 @@ class Namespaces:
     def kill_slurmd(self, number: int) -> None:
         self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
         self.processes.stop(f"node{number}.slurmd.nsenter", signal.SIGKILL)
-
-    def set_link(self, number: int, state: str) -> None:
-        command = ["ip", "link", "set", "eth0", state]
-        subprocess.run([*self._within(f"node{number}"), *command], check=True)
 
     def end(self) -> None:
         self.processes.stop("head", signal.SIGKILL)
@@ -125,7 +118,7 @@ class Namespaces:
 
 
 class Loopback:
-    """All daemons on this host, on different ports: needs no privilege, cannot cut links."""
+    """All daemons on this host, on different ports: needs no privilege."""
 
     def __init__(self, folder: Path, shape: Shape, processes: Processes) -> None:
         self.folder, self.shape, self.processes = folder, shape, processes
@@ -147,9 +140,6 @@ class Loopback:
 
     def kill_slurmd(self, number: int) -> None:
         self.processes.stop(f"node{number}.slurmd", signal.SIGKILL)
-
-    def set_link(self, number: int, state: str) -> None:
-        raise RuntimeError("a node without namespaces has no link of its own")
 
     def end(self) -> None:
         pass

@@ -40,18 +40,12 @@ class Shape:
         (folder / "shape.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
-def shaped(
-    network: str = "auto",
-    nodes: int = 2,
-    gpus: int = 2,
-    grace_seconds: int = 10,
-    extra: tuple[str, ...] = (),
-) -> Shape:
+def shaped(network: str = "auto", extra: tuple[str, ...] = ()) -> Shape:
     """A layout with a network that this machine supports, and with free ports."""
     if network == "auto":
         network = "netns" if namespaces_allowed() else "loopback"
-    ports = (6817,) + (6818,) * nodes if network == "netns" else free_ports(nodes + 1)
-    return Shape(network, nodes, 8, gpus, grace_seconds, extra, ports)
+    ports = (6817, 6818, 6818) if network == "netns" else free_ports(3)
+    return Shape(network, extra=extra, ports=ports)
 
 
 def load(folder: Path) -> Shape:
