@@ -15,113 +15,52 @@ import pytest
 from launcher.__main__ import main
 from tests.runs.conftest import REQUESTS, Program
 
-LINES = r"""
---model ""
---model language:../tiny
---model os:path
---model "language; rm -rf /"
---model launcher.api:Run
---mode fast,lite
---engine ddp,fsdp
---nproc 1.5
---nproc 99999999999999999999
---epochs 0
---epochs inf
---max-steps 1e400
---batch-size 99999999999999999999999
---seq-len 7
---lr inf
---seed 1.5
---precision fp7
---set =3
---set optim={}
---set optim.lr=[1,2]
---set optim.betas=[0.9,0.99,0.999]
---set train.seed=true
---set a.b.c.d.e.f=1
---set "optim.lr =1=2"
---set save.every="3 weeks"
---set limits.critical.ram=170
---set memory.activation_checkpointing="every 0"
---set stop.at="val_loss"
---set schedule.warmup=120%
---set data.fraction=2
---set eval.share=0.9
---set model.size=tiny --model language:small
---config .
---config empty-name.yaml --config ""
---config list.yaml
---config twice.yaml
---config tag.yaml
---config anchor.yaml
---config tabs.yaml
---config nul.yaml
---config bom.json
---config zip.yaml
---ds-config list.json --engine zero2
---ds-config unknown.json --engine zero2
---ds-config good.json --engine ddp
---data ""
---data fifo --model language:tiny
---data empty --model language:tiny
---data zeros.txt --model language:tiny
---data broken.jsonl --model language:tiny
---data nested.jsonl --model language:tiny
---data quote.csv --model language:tiny
---data huge.h5 --model event_seg
---data pages --model doc_translation
---data embedded:python --model abr
---download-data
---continuous-learning --data embedded:python
---stage encoder
---from missing --mode staged --model abr
---resume mine.jsonl
---reset optimizer
---out mine.jsonl
---track wandb:a/b/c/d
---quiet
-run run
-resume
-resume -1
-explain optim.lr extra
-list everything
-list models modes
-verify
-verify .
-compare --modes ,
-compare --model nothing
-submit --nodes 0
-submit --dry-run --mode fsat
-export
-export . --format onnx
-export missing --format
-predict
-predict .
-predict mine.jsonl --input text
-predict missing --temperature hot
-predict missing --top-p 2
-track
-track .
-new-task
-new-task class
-new-task ../up
-new-task "my task"
-data
-data check
-data check fifo
-data check huge.h5
-data check bomb
-data check impossible.csv
-data check mine.jsonl --model nothing
-data fetch
-data fetch extra
-completion
---help=3
---version now
-nothing
--x
----
-"""
+LINES = {
+    "--model": r'language:../tiny | os:path | "language; rm -rf /" | launcher.api:Run | ""',
+    "--mode": "fast,lite",
+    "--engine": "ddp,fsdp",
+    "--nproc": "1.5 | 99999999999999999999",
+    "--epochs": "0 | inf",
+    "--max-steps": "1e400",
+    "--batch-size": "99999999999999999999999",
+    "--seq-len": "7",
+    "--lr": "inf",
+    "--seed": "1.5",
+    "--precision": "fp7",
+    "--set": "=3 | optim={} | optim.lr=[1,2] | optim.betas=[0.9,0.99,0.999] | train.seed=true | "
+    'a.b.c.d.e.f=1 | "optim.lr =1=2" | save.every="3 weeks" | limits.critical.ram=170 | '
+    'memory.activation_checkpointing="every 0" | stop.at="val_loss" | schedule.warmup=120% | '
+    "data.fraction=2 | eval.share=0.9 | model.size=tiny --model language:small",
+    "--config": ". | list.yaml | twice.yaml | tag.yaml | anchor.yaml | tabs.yaml | nul.yaml | "
+    'bom.json | zip.yaml | empty-name.yaml --config ""',
+    "--engine zero2 --ds-config": "list.json | unknown.json",
+    "--engine ddp --ds-config": "good.json",
+    "--model language:tiny --data": "fifo | empty | zeros.txt | broken.jsonl | nested.jsonl | "
+    'quote.csv | ""',
+    "--data": "huge.h5 --model event_seg | pages --model doc_translation | "
+    "embedded:python --model abr | embedded:python --continuous-learning",
+    "--mode staged --model abr --from": "missing",
+    "--resume": "mine.jsonl",
+    "--out": "mine.jsonl",
+    "--track": "wandb:a/b/c/d",
+    "": "--download-data | --stage encoder | --reset optimizer | --quiet | --help=3 | -x | --- | "
+    "--version now | nothing",
+    "run": "run",
+    "resume": " | -1",
+    "explain": "optim.lr extra",
+    "list": "everything | models modes",
+    "verify": " | .",
+    "compare": "--modes , | --model nothing",
+    "submit": "--nodes 0 | --dry-run --mode fsat",
+    "export": " | . --format onnx | missing --format",
+    "predict": " | . | mine.jsonl --input text | missing --temperature hot | missing --top-p 2",
+    "track": " | .",
+    "new-task": ' | class | ../up | "my task"',
+    "data": " | check | fetch | fetch extra",
+    "data check": "fifo | huge.h5 | bomb | impossible.csv | mine.jsonl --model nothing",
+    "completion": "",
+}
+"""Arguments that each command or option refuses, with a | between them."""
 
 HEADS = "patient_id,intensity,hear_loss,age,rate,fmp,v_latency,v_amplitude,"
 
@@ -187,19 +126,18 @@ def _claiming_page(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("line", LINES.strip().splitlines())
+@pytest.mark.parametrize("command", LINES)
 def test_a_bad_input_is_one_error_and_nothing_is_written(
-    line: str, bad: Program, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: str, bad: Program, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(bad.folder)
     before = bad.files()
-
-    code = main(shlex.split(line))
-
-    error = capfd.readouterr().err
-    assert code in (1, 2), error
-    assert error.startswith(("error: ", "warning: ")), error
-    assert "error: " in error
-    assert "Traceback" not in error
-    assert "Warning" not in error
-    assert bad.files() == before
+    for arguments in LINES[command].split("|"):
+        line = f"{command} {arguments}"
+        code = main(shlex.split(line))
+        error = capfd.readouterr().err
+        assert code in (1, 2), line + error
+        assert error.startswith(("error: ", "warning: ")), line + error
+        assert "error: " in error, line + error
+        assert "Traceback" not in error and "Warning" not in error, line + error
+        assert bad.files() == before, line

@@ -1,6 +1,7 @@
 """Whole command lines that resume a run: in its folder, in another one, or refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,21 @@ def run(tmp_path, monkeypatch, capsys):
     return carry_out
 
 
-@pytest.fixture
-def x(run):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """A run of six steps with checkpoints of 2, 4 and 6."""
-    code, _, error = run(*FIRST, "--out", "x")
-    assert code == 0, error
-    return Path("x")
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "mine.jsonl").write_text(REQUESTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*FIRST, "--out", "x"]) == 0
+    return folder / "x"
+
+
+@pytest.fixture
+def x(run, trained):
+    """A copy of that run."""
+    return Path(shutil.copytree(trained, "x", symlinks=True))
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:
@@ -106,7 +116,9 @@ def test_a_run_becomes_longer_if_its_schedule_is_reset(run, x):
     assert json.loads((x / "result.json").read_text())["steps"] == 8
 
 
-def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run, x):
+def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run):
+    assert run(*FIRST, "--out", "x")[0] == 0
+    x = Path("x")
     Path("mine.jsonl").write_text(REQUESTS.replace("what is", "who was"))
     before = content(x)
     code, _, error = run("resume", STEP_4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -12,9 +14,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from launcher.__main__ import main
 from tests.runs.conftest import Program, environment, result, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 SHORT = ("--max-steps", "4", "--set", "save.every=2", "--set", "log.every=1")
 SHORT += ("--set", "train.preview=false")
 
@@ -100,9 +103,11 @@ class StagedRun:
 
     def command(self, *args: str) -> str:
         """The output of a command line that succeeds."""
-        done = Program(self.home)(*args)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        shown = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+            patch.chdir(self.home)
+            assert main(args) == 0, shown.getvalue()
+        return shown.getvalue()
 
 
 def train(family: str, home: Path) -> StagedRun:
@@ -128,11 +133,13 @@ def test_the_second_stage_is_trained_on_the_frozen_weights_of_the_first(staged_r
     case = staged_run.case
     first, second = map(weights, staged_run.folders())
     equal = [name for name in first if name in second and first[name].equal(second[name])]
-    assert equal == [name for name in first if name.startswith(case.frozen)] != []
+    frozen = [name for name in first if name.startswith(case.frozen)]
+    assert frozen and set(frozen) <= set(equal)
+    assert frozen == equal or staged_run.family != "language"  # its upper layers learn
     loaded = result(staged_run.folders()[1])["data"][case.loaded]
     assert loaded.startswith("loaded ")
     count, _, total = loaded.split()[1].partition("/")
-    assert count == total and int(count) >= len(equal)
+    assert count == total and int(count) >= len(frozen)
     assert f"loaded {count}/{total} tensors" in " ".join(staged_run.shown.split())
     whole = result(staged_run.home / "x")
     assert tuple(stage["best"]["metric"] for stage in whole["stages"]) == case.metrics
