@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -189,40 +188,4 @@ def test_a_mean_instead_of_a_sum_ends_the_run_before_its_first_step(here, capsys
     error = capsys.readouterr().err
     assert error.startswith("error: the loss of Line does not grow with the batch: twice the sampl")
     assert f"{name}.py:18\n" in error
-    assert not (here / "run").exists()
-
-
-SCRIPT = (
-    "import sys\nimport launcher\n"
-    + HEAD
-    + LINE
-    + BODY
-    + """
-if __name__ == "__main__":
-    settings = {"engine.nproc": int(sys.argv[1]), "train.max_steps": 2}
-    try:
-        run = launcher.train("__main__:Line", settings=settings, out="run", console=False)
-        print(run.status)
-    except launcher.SettingsError as error:
-        print(error)
-"""
-)
-
-
-@pytest.mark.slow
-def test_a_task_of_a_script_trains_in_two_processes(here):
-    (here / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "script.py", "2"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "completed\n"
-    assert "family: script:Line" in (here / "run" / "settings.yaml").read_text()
-
-
-@pytest.mark.slow
-def test_a_task_of_a_notebook_says_what_to_do_for_two_processes(here):
-    done = subprocess.run(
-        [sys.executable, "-", "2"], input=SCRIPT, capture_output=True, text=True, check=True
-    )
-    assert "class 'Line' is of a notebook or was typed, which other processes" in done.stdout
     assert not (here / "run").exists()

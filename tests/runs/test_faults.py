@@ -102,26 +102,6 @@ def test_a_file_size_limit_keeps_earlier_checkpoints(start, tmp_path, program):
 
 
 @pytest.mark.slow
-def test_data_that_grew_is_refused_without_a_reset(program, tmp_path):
-    (tmp_path / "notes").mkdir()
-    for number in range(20):
-        text = f"note {number} " + "of many words that are all alike. " * 30
-        (tmp_path / f"notes/{number}.txt").write_text(text)
-    args = ("--model", "language:tiny", "--data", "notes", "--seq-len", "64", "--out", "run")
-    done = program(*args, "--max-steps", "4", "--set", "eval.every=null")
-    assert done.returncode == 0, done.stderr
-    for number in range(20):
-        with (tmp_path / f"notes/{number}.txt").open("a") as file:
-            file.write("One more line, which was not there before. " * 4)
-    again = ("resume", "run", "--max-steps", "6", "--reset", "schedule")
-    refused = program(*again)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: the training data has changed: ")
-    assert "samples, and the checkpoint of step 4 was made with" in refused.stderr
-    assert program(*again, "--reset", "data").returncode == 0
-
-
-@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_bit_equal_to_an_unbroken_one():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crash", "--kills", "6", "--engines", "local", "ddp"],

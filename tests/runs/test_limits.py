@@ -87,16 +87,6 @@ def test_out_of_memory_in_an_evaluation_restarts_with_smaller_ones(
 
 
 @pytest.mark.slow
-def test_out_of_memory_at_micro_batch_1_is_reported_with_fixes(hungry: Program):
-    done = run(hungry, "run", "--force", hunger="activations 2000")  # planned as too large
-
-    assert done.returncode == 1
-    assert len(events(hungry, "run", "out_of_memory")) == 3
-    assert "out of memory with a micro-batch of 1: " in done.stderr
-    assert "a smaller model" in done.stderr
-
-
-@pytest.mark.slow
 def test_out_of_memory_on_one_rank_restarts_all_with_smaller_micro_batches(hungry: Program):
     args = ("--nproc", "2", "--set", "save.every=2", "--set", "train.accumulation=4")
     done = run(hungry, "run", *args, hunger="rank 1")
@@ -142,20 +132,3 @@ def test_real_pressure_in_a_control_group_saves_ends_and_resumes_elsewhere(
     assert rest.returncode == 0, rest.stderr
     assert run(hungry, "whole", *args, end).returncode == 0
     assert losses(hungry, "run") == pytest.approx(losses(hungry, "whole"), rel=ROUNDING)
-
-
-@pytest.mark.slow
-def test_a_run_that_the_kernel_kills_restarts_with_smaller_micro_batches_until_it_fits(
-    program: Program, within: Sequence[str]
-):
-    sets = ["data.seq_len=512", "train.global_batch=256", "train.micro_batch=256"]
-    sets += ["loader.workers=0", "eval.every=null", "eval.last=false"]
-    args = [word for each in sets for word in ("--set", each)]
-    model = ("--model", "language:tiny", "--max-steps", "1", "--out", "run", "--force")
-    done = program(*model, *args, prefix=within)
-
-    assert done.returncode == 0, done.stderr
-    sizes = [each["micro_batch"] for each in events(program, "run", "out_of_memory")]
-    assert sizes in ([128], [128, 64], [128, 64, 32])
-    for size in sizes:
-        assert f"restart with micro-batches of {size} from the beginning\n" in done.stderr

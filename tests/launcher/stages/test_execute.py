@@ -255,23 +255,6 @@ def test_a_stage_prints_the_command_of_the_next_which_runs(name, command):
 
 
 @pytest.mark.slow
-def test_the_commands_at_the_end_of_a_pipeline_run(home, name, command):
-    staged = ("--model", name, "--mode", "staged", "--max-steps", "2", "--out", "whole run")
-    code, out, _ = command(*staged)
-    assert code == 0
-    code, _, err = command(*printed(out, "export the model"), "--out", "whole export")
-    assert code == 0, err
-    code, out, _ = command("resume", "whole run")
-    assert code == 0 and out.startswith("nothing to do")
-    longer = [word.replace("N", "6") for word in printed(out, "longer")]
-    code, _, err = command(*longer, "--max-steps", "3")
-    assert code == 0, err
-    nothing = ("--set", "save.keep_best=0", "--set", "save.last=false")
-    code, out, _ = command(*staged[:-1], "nothing left", *nothing)
-    assert "export" not in out.splitlines()[-1]
-
-
-@pytest.mark.slow
 def test_the_command_after_a_failed_stage_resumes_the_pipeline(home, name, command):
     code, out, _ = command(
         *("--model", name, "--mode", "staged", "--max-steps", "2", "--out", "failed"),
