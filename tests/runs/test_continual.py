@@ -8,13 +8,12 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.runs.conftest import Program, environment
+from tests.runs.conftest import Program
 from tests.waiting import until
 from training.checkpoint import compare, reader
 
@@ -39,22 +38,18 @@ def write(folder: Path, names: range, vocabulary: str, letter: str) -> None:
         (folder / f"{letter}{number}.txt").write_text(text)
 
 
-def start(folder: Path, *arguments: str) -> psutil.Popen:
-    return psutil.Popen(
-        [sys.executable, "-m", "launcher", *arguments],
-        cwd=folder,
-        env=environment() | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    return Program(folder).start(*arguments, stdout=subprocess.DEVNULL)
 
 
-def kill(process: psutil.Popen) -> None:
+def kill(process: subprocess.Popen) -> None:
     """Kill a process and its ranks."""
-    for member in [process, *process.children(recursive=True)]:
-        member.kill()
-        member.wait()
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
 
 
 def lines(path: Path) -> list[dict]:

@@ -13,28 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.runs.conftest import REQUESTS, environment
+from tests.runs.conftest import REQUESTS
 from tests.waiting import until
 
 LONG = ("--model", "language:tiny", "--data", "mine.jsonl", "--max-steps", "100000")
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(program):
     """Starts a command line beside a small dataset; remaining processes are killed at the end."""
-    (tmp_path / "mine.jsonl").write_text(REQUESTS)
+    (program.folder / "mine.jsonl").write_text(REQUESTS)
     started: list[psutil.Process] = []
 
     def run(*args: str, **options) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "launcher", *args],
-            cwd=tmp_path,
-            env=environment() | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+        process = program.start(*args, **options)
         started.append(psutil.Process(process.pid))
         return process
 

@@ -122,7 +122,7 @@ def test_a_run_resumes_with_other_data_if_the_data_order_is_reset(run):
     before = content(x)
     code, _, error = run("resume", STEP_4)
     assert code == 2
-    assert error.startswith("error: the training data has changed: it has the fingerprint ")
+    assert error.startswith("error: the data has changed since this run started: ")
     assert "--reset data" in error
     assert content(x) == before
     code, _, error = run("resume", STEP_4, "--reset", "data", "--seed", "3")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster.cluster import Cluster, missing
-from tests.slurm.cluster.shape import shaped
 
 
 @contextmanager
@@ -23,9 +22,8 @@ def clustered(*extra: str) -> Iterator[Cluster]:
     """
     if problem := missing():
         pytest.skip(problem)
-    network = os.environ.get("GEARSHIFT_TEST_NETWORK", "auto")
     folder = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
-    cluster = Cluster(folder, shaped(network, extra))
+    cluster = Cluster(folder, extra)
     try:
         cluster.up(owner=os.getpid())
         yield cluster

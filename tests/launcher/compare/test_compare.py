@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from launcher.base.environment import ROOT
-from tests.runs.conftest import REQUESTS
+from tests.runs.conftest import REQUESTS, Program
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 BROKEN = "promise={step_time: {at_most: 0.0001}, parameters: {at_least: 1, at_most: 1}}"
 
 
-def command(*args):
-    base_args = ["--model", "language:tiny", "--data", "mine.jsonl", "--set", "eval.every=2"]
-    return [sys.executable, "-m", "launcher", "compare", *base_args, *args]
+COMPARE = ("compare", "--model", "language:tiny", "--data", "mine.jsonl", "--set", "eval.every=2")
+
+
+def compare(workdir, *args):
+    """Exit code, stdout and stderr of a comparison."""
+    done = Program(workdir)(*COMPARE, *args)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +28,6 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     (folder / "mine.jsonl").write_text(REQUESTS)
     return folder
-
-
-def environment():
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def compare(workdir, *args):
-    """Exit code, stdout and stderr of a comparison."""
-    done = subprocess.run(
-        command(*args), cwd=workdir, env=environment(), capture_output=True, text=True, timeout=240
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_a_broken_promise_exits_1_and_the_json_holds_everything(workdir):
@@ -99,14 +87,8 @@ def test_a_failed_run_is_reported_and_the_others_continue(workdir):
 
 def interrupted(workdir, folder, awaited, *args):
     """Exit code, stdout and stderr of a comparison that gets Ctrl-C once `awaited` has content."""
-    comparing = subprocess.Popen(
-        command(*args, "--modes", "fast", "--steps", "20", "--out", str(folder)),
-        cwd=workdir,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    more = ("--modes", "fast", "--steps", "20", "--out", str(folder))
+    comparing = Program(workdir).start(*COMPARE, *args, *more)
     until(lambda: awaited.exists() and awaited.stat().st_size, comparing)
     comparing.send_signal(signal.SIGINT)
     out, err = comparing.communicate()

@@ -134,7 +134,7 @@ def test_a_resumed_run_is_shown_from_its_resume_point(run):
 
 
 @pytest.mark.parametrize(("width", "headings"), [(40, 4), (60, 6), (100, 8)])
-def test_several_runs_are_a_table_that_does_not_wrap(run, width, headings):
+def test_several_runs_are_a_table_and_one_is_lines_that_do_not_wrap(run, width, headings):
     run.call("start", train_plan())
     run.train(1, 10)
     found = run.snapshot()
@@ -143,13 +143,8 @@ def test_several_runs_are_a_table_that_does_not_wrap(run, width, headings):
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3 and max(map(cell_len, lines)) <= width
     assert len(lines[0].split()) == headings
-
-
-def test_the_end_of_a_run_is_said_on_forty_columns(run):
-    run.call("start", train_plan())
-    run.train(1, 10)
     stream = io.StringIO()
-    Console(file=stream, width=40).print(WatchScreen([run.snapshot()]))
+    Console(file=stream, width=40).print(WatchScreen([found]))
     lines = stream.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= 40
     assert lines[0].startswith("killed  ")

@@ -113,17 +113,6 @@ def test_a_signal_before_the_first_step_asks_to_be_run_again(run, here):
     assert list(here.iterdir()) == []
 
 
-def test_nothing_is_created_before_all_arguments_are_valid(here):
-    cli_args = CliArgs(model="language:tiny", mode="fsat")
-    with pytest.raises(SettingsError) as wrong:
-        prepare_run(cli_args, here / "old" / "x", [Diagnostic("an unknown argument")])
-    assert [diagnostic.message for diagnostic in wrong.value.diagnostics] == [
-        "an unknown argument",
-        "unknown mode 'fsat'",
-    ]
-    assert list(here.iterdir()) == []
-
-
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folder(
     here, monkeypatch, number
@@ -148,18 +137,10 @@ def test_a_rank_of_torchrun_starts_no_processes_and_only_the_first_makes_a_folde
 
 
 def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
-    srun = {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_ID": "0",
-        "SLURM_PROCID": "1",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_LOCALID": "1",
-        "SLURM_NODEID": "0",
-        "SLURM_STEP_TASKS_PER_NODE": "2",
-        "SLURM_STEP_NODELIST": "node1",
-    }
+    srun = {"JOB_ID": "7", "STEP_ID": "0", "PROCID": "1", "LOCALID": "1", "NODEID": "0"}
+    srun |= {"STEP_NUM_TASKS": "2", "STEP_TASKS_PER_NODE": "2", "STEP_NODELIST": "node1"}
     for name, value in srun.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(f"SLURM_{name}", value)
     seen = {}
 
     def work(job):
@@ -173,19 +154,23 @@ def test_ranks_of_srun_are_passed_to_torch(monkeypatch):
     assert (seen["MASTER_ADDR"], seen["MASTER_PORT"]) == ("127.0.0.1", "20007")
 
 
-def test_under_torchrun_restarts_are_refused(here, monkeypatch):
+def test_under_torchrun_restarts_are_refused_with_all_errors_and_nothing_is_created(
+    here, monkeypatch
+):
     set_torchrun(monkeypatch, rank=0)
     cli_args = CliArgs(
         model="language:tiny", options={"engine.max_restarts": ("--max-restarts", "2")}
     )
     with pytest.raises(SettingsError) as refused:
-        prepare_run(cli_args, None, [])
+        prepare_run(cli_args, Path("old"), [Diagnostic("an unknown argument")])
     assert str(refused.value).splitlines() == [
+        "error: an unknown argument",
         "error: engine.max_restarts 2, but only torchrun, which started the processes, can "
         "restart them",
         "  where         --max-restarts 2",
         "  allowed       0 under torchrun; a second start with  --resume auto  resumes",
     ]
+    assert list(here.iterdir()) == []
 
 
 @pytest.fixture

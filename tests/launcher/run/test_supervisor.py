@@ -121,14 +121,6 @@ def test_a_rank_whose_supervisor_has_ended_says_nothing(tmp_path):
     assert (done.returncode, done.stdout + done.stderr) == (75, "")
 
 
-@pytest.mark.slow
-def test_an_agreed_exit_has_its_code_and_reason(run):
-    ending, reports = run("nonfinite")
-    assert (ending.kind, ending.exit_code, reports) == ("ended", 1, [])
-    assert ending.text == "error: the loss of step 3 is not finite"
-    assert ending.outcome["status"] == "failed"
-
-
 def test_a_rank_exits_if_its_supervisor_was_killed_before_the_check(two_ranks, tmp_path):
     exited = subprocess.Popen([sys.executable, "-c", ""])
     exited.wait()

@@ -195,14 +195,6 @@ def test_an_unwritable_log_hides_no_error(here):
     assert names(here) == []
 
 
-def test_the_settings_of_a_resumed_run_are_replaced_atomically(here):
-    created = run_folder.create(resolved(), here / "mine", NAME).path
-    run_folder.rewrite_settings(Storage(created), resolved(lr="3e-4"))
-    assert "  lr: 3e-4" in (created / "settings.yaml").read_text()
-    assert json.loads((created / "origins.json").read_text())["optim.lr"]["value"] == 3e-4
-    assert names(created) == ["log.txt", "origins.json", "settings.yaml"]
-
-
 def test_settings_that_cannot_be_replaced_stay_as_they_were(here):
     created = run_folder.create(resolved(), here / "mine", NAME).path
     before = (created / "settings.yaml").read_text()

@@ -7,8 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ from launcher.stages import execute
 from launcher.stages import pipeline as chain_of
 from models.common.initial_weights import InitialWeights
 from tests.launcher.stages.halves import halves
-from tests.runs.conftest import Program, environment
+from tests.runs.conftest import Program
 
 
 def tensors(folder):
@@ -124,15 +122,7 @@ def begin(home, name, out):
     """A long pipeline in a process group of its own, after its first checkpoint."""
     args = ("--model", name, "--mode", "staged", "--out", out, "--epochs", "20")
     slow = ("--set", "model.slow_s=0.2", "--set", "save.every=2", "--set", "eval.every=null")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "launcher", *args, *slow],
-        cwd=home,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    process = Program(home).start(*args, *slow, stderr=None, start_new_session=True)
     for resume_line in process.stdout:
         if resume_line.startswith("saved"):
             return process

@@ -13,14 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.slurm.cluster.cluster import Cluster
-from tests.slurm.cluster.shape import load
 
 
 def main(folder: Path, process: int) -> None:
     """Stop the cluster when the process has ended."""
     with suppress(ProcessLookupError):
         select.select([os.pidfd_open(process)], [], [])
-    Cluster(folder, load(folder)).down()
+    Cluster(folder).down()
     shutil.rmtree(folder, ignore_errors=True)
 
 
